@@ -1,0 +1,1 @@
+"""SLMRec: self-supervised learning for multimedia recommendation, on JAX."""

@@ -1,0 +1,129 @@
+"""Augmentations: pairs of views of the same batch, as pure functions of a key.
+
+Both members of a pair are called with the same key: what they share (which two modalities are masked) they draw alike,
+and what must differ they fold their place in the pair into.
+"""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, Key, Scalar
+
+from slmrec_jax.types import Augmentation, ModalityScale
+
+Views: TypeAlias = tuple[Augmentation, Augmentation]
+
+
+def feature_dropout(rate: float, mode: Literal["layer", "input"] = "layer") -> Views:
+    """FD: drops single entries at random and scales the rest, so that the mean stays.
+
+    SLMRec, Eq. 8. The published code drops after each propagation layer, users and items alike, and never layer 0
+    (`"layer"`); the paper masks the items' input features (`"input"`).
+
+    Args:
+        rate: the share of entries that is dropped, in [0, 1), to the nearest 1/256.
+        mode: where.
+    """
+
+    def layer(view: int, key: Key[Array, ""], index: int, x: Array) -> Array:
+        return dropout(jax.random.fold_in(jax.random.fold_in(key, view), index), x, rate)
+
+    def inputs(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
+        keys = jax.random.split(jax.random.fold_in(key, view), len(x))
+        return {name: dropout(key, rows, rate) for key, (name, rows) in zip(keys, x.items(), strict=True)}
+
+    if mode == "layer":
+        return _pair(lambda view: Augmentation(layer=lambda key, index, x: layer(view, key, index, x)))
+    return _pair(lambda view: Augmentation(inputs=lambda key, x: inputs(view, key, x)))
+
+
+def feature_masking(
+    mode: Literal["swapped", "clean"] = "swapped", granularity: Literal["batch", "item"] = "batch"
+) -> Views:
+    """FM: each view masks one modality of the items; the two are distinct, drawn anew in each step, `id` among them.
+
+    SLMRec, section III-C. Users keep their rows. The published code draws once a batch and mixes the two chains: a
+    view takes layer 0 from one mask and layers 1..L from the other (`"swapped"`); the paper's text has a mask a view
+    (`"clean"`).
+
+    Args:
+        mode: how masks and layers meet; per item they never mix.
+        granularity: one draw for all items, or one for each item.
+    """
+    if granularity == "item":
+        return _pair(lambda view: Augmentation(inputs=lambda key, x: _mask_items(view, key, x)))
+
+    def draw(view: int, key: Key[Array, ""], names: tuple[str, ...]) -> ModalityScale:
+        drawn = two_distinct(key, len(names))
+        return (
+            masked(names, propagated=drawn[1 - view], layer0=drawn[view])
+            if mode == "swapped"
+            else masked(names, propagated=drawn[view])
+        )
+
+    return _pair(lambda view: Augmentation(modality=lambda key, names: draw(view, key, names)))
+
+
+def masked(names: tuple[str, ...], propagated: Int[Array, ""], layer0: Int[Array, ""] | None = None) -> ModalityScale:
+    """The factors that mask the modality at an index: in what is propagated, and in layer 0 if that is another."""
+
+    def factors(index: Array) -> dict[str, Scalar]:
+        return {name: jnp.where(index == place, 0.0, 1.0) for place, name in enumerate(names)}
+
+    return ModalityScale(factors(propagated), None if layer0 is None else factors(layer0))
+
+
+def both(first: Views, second: Views) -> Views:
+    """Two augmentations of different stages at once (FD+FM).
+
+    Raises:
+        ValueError: both work on the same stage.
+    """
+    return _merge(first[0], second[0]), _merge(first[1], second[1])
+
+
+def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float) -> Float[Array, "..."]:
+    """Inverted dropout, 8 random bits a decision: kept entries are divided by the share that is kept."""
+    kept = max(1, round(256 * (1.0 - rate)))
+    return jnp.where(_random_bytes(key, x.shape) <= jnp.uint8(kept - 1), x * (256.0 / kept), 0.0)
+
+
+def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -> Int[Array, "two ..."]:
+    """Two different indices below `count`, each ordered pair equally likely."""
+    first_key, step_key = jax.random.split(key)
+    first = jax.random.randint(first_key, shape, 0, count, jnp.int32)
+    step = jax.random.randint(step_key, shape, 1, count, jnp.int32)
+    return jnp.stack([first, (first + step) % count])
+
+
+def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
+    num_items = next(iter(x.values())).shape[0]
+    drawn = two_distinct(key, len(x), (num_items,))[view]
+
+    def kept(place: int) -> Bool[Array, "items 1"]:
+        return (drawn != place)[:, None]
+
+    return {name: jnp.where(kept(place), rows, 0.0) for place, (name, rows) in enumerate(x.items())}
+
+
+def _random_bytes(key: Key[Array, ""], shape: tuple[int, ...]) -> Array:
+    """Four random bytes of each 32-bit draw, since the generator's cost is by the draw."""
+    size = math.prod(shape)
+    words = jax.random.bits(key, ((size + 3) // 4,), jnp.uint32)
+    return jax.lax.bitcast_convert_type(words, jnp.uint8).reshape(-1)[:size].reshape(shape)
+
+
+def _pair(make: Callable[[int], Augmentation]) -> Views:
+    return make(0), make(1)
+
+
+def _merge(first: Augmentation, second: Augmentation) -> Augmentation:
+    clash = [name for name, a, b in zip(Augmentation._fields, first, second, strict=True) if a and b]
+    if clash:
+        raise ValueError(
+            f"two augmentations of the stage {clash[0]!r} cannot be had at once: give one function for both"
+        )
+    return Augmentation(*(a or b for a, b in zip(first, second, strict=True)))

@@ -1,0 +1,115 @@
+"""The bipartite graph of users and items: its normalised adjacency, and questions about single edges.
+
+With propagation.py the only module that knows jraph.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jraph
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, Bool, Float, Int, Key
+
+from slmrec_jax.sparse import Operator, operator
+from slmrec_jax.types import Interactions
+
+
+class Graph(NamedTuple):
+    """R̂ = D_u^-1/2 R D_i^-1/2, where R has a 1 for each training interaction.
+
+    A node without interactions has an empty row: its inverse square root is taken as 0, as in LightGCN.
+    """
+
+    nodes: jraph.GraphsTuple
+    """The definition: users stacked on items, each interaction as one edge in either direction, items to users first,
+    with the entries of R̂ as edge weights; edges in the order of (user, item)."""
+    adjacency: Operator
+    """The same as R̂ (users × items) and its transpose."""
+
+    @property
+    def num_users(self) -> int:
+        """How many users there are; a static number."""
+        return self.adjacency.matrix.num_rows
+
+    @property
+    def num_items(self) -> int:
+        """How many items there are; a static number."""
+        return self.adjacency.transposed.num_rows
+
+    @property
+    def interactions(self) -> tuple[Int[Array, " interactions"], Int[Array, " interactions"]]:
+        """Users and items of the training interactions, in the order of (user, item)."""
+        items = self.adjacency.matrix.columns
+        return self.nodes.receivers[: items.shape[0]], items
+
+
+def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
+    """Builds the graph of the training interactions; one that stands twice counts once."""
+    ones = np.ones(len(train.users), np.float32)
+    counts = scipy.sparse.csr_array((ones, (train.users, train.items)), shape=(num_users, num_items))
+    counts.sum_duplicates()
+    counts.data[:] = 1.0
+    user_scale, item_scale = (_inverse_sqrt(counts.sum(axis)) for axis in (1, 0))
+    entries = counts.tocoo()
+    weights = (user_scale[entries.row] * item_scale[entries.col]).astype(np.float32)
+    adjacency = operator(scipy.sparse.csr_array((weights, counts.indices, counts.indptr), shape=counts.shape))
+    users = jnp.asarray(entries.row, np.int32)
+    items = jnp.asarray(entries.col, np.int32) + num_users
+    nodes = jraph.GraphsTuple(
+        nodes=None,
+        edges=jnp.tile(adjacency.matrix.values, 2),
+        senders=jnp.concatenate([items, users]),
+        receivers=jnp.concatenate([users, items]),
+        globals=None,
+        n_node=jnp.array([num_users + num_items], np.int32),
+        n_edge=jnp.array([2 * len(weights)], np.int32),
+    )
+    return Graph(nodes, adjacency)
+
+
+def is_interaction(graph: Graph, users: Int[Array, "..."], items: Int[Array, "..."]) -> Bool[Array, "..."]:
+    """Whether (user, item) is a training interaction, elementwise with broadcasting."""
+    users, items = jnp.broadcast_arrays(users, items)
+    matrix = graph.adjacency.matrix
+    position = _first_at_least(graph, users, items, lambda column, rank: column)
+    found = matrix.columns[jnp.minimum(position, matrix.columns.shape[0] - 1)] == items
+    return found & (position < matrix.offsets[users + 1])
+
+
+def sample_negatives(
+    graph: Graph, users: Int[Array, " batch"], items: Int[Array, " batch"], key: Key[Array, ""], count: int
+) -> Int[Array, "batch count"]:
+    """Draws items that a user has not interacted with, each equally likely.
+
+    No draw is rejected: q is uniform over the user's I - n other items, and the q-th of these is q plus the number of
+    the user's own items before it. A user who has interacted with every item gets the positive item back, which
+    contributes nothing to a pairwise loss.
+    """
+    matrix = graph.adjacency.matrix
+    start, end = matrix.offsets[users, None], matrix.offsets[users + 1, None]
+    others = graph.num_items - (end - start)
+    shape = (users.shape[0], count)
+    drawn = jax.random.randint(key, shape, 0, jnp.broadcast_to(jnp.maximum(others, 1), shape), jnp.int32)
+    rows = jnp.broadcast_to(users[:, None], shape)
+    position = _first_at_least(graph, rows, drawn + 1, lambda column, rank: column - rank)
+    return jnp.where(others > 0, drawn + position - start, items[:, None])
+
+
+def _first_at_least(graph: Graph, users: Array, target: Array, value: Callable[[Array, Array], Array]) -> Array:
+    """Binary search in each user's row of R: the first entry whose `value(column, rank in the row)` is ≥ target."""
+    matrix = graph.adjacency.matrix
+    start = matrix.offsets[users]
+    low, high = start, matrix.offsets[users + 1]
+    for _ in range(graph.num_items.bit_length()):
+        middle = (low + high) // 2
+        column = matrix.columns[jnp.minimum(middle, matrix.columns.shape[0] - 1)]
+        below = (low < high) & (value(column, middle - start) < target)
+        low, high = jnp.where(below, middle + 1, low), jnp.where(below, high, jnp.minimum(middle, high))
+    return low
+
+
+def _inverse_sqrt(degrees: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " nodes"]:
+    return np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)

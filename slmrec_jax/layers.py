@@ -1,0 +1,42 @@
+"""Initialisers and the affine layer, with the field's (that is, PyTorch's) conventions."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key
+
+Linear = dict[str, Float[Array, "..."]]
+"""`kernel` (inputs, outputs) and `bias` (outputs,)."""
+
+
+def xavier_uniform(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, "rows columns"]:
+    """Uniform within ± sqrt(6 / (rows + columns)); for an embedding table the rows are its entries."""
+    bound = math.sqrt(6.0 / (rows + columns))
+    return jax.random.uniform(key, (rows, columns), jnp.float32, -bound, bound)
+
+
+def xavier_normal(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, "rows columns"]:
+    """Normal with standard deviation sqrt(2 / (rows + columns))."""
+    return math.sqrt(2.0 / (rows + columns)) * jax.random.normal(key, (rows, columns), jnp.float32)
+
+
+def linear(key: Key[Array, ""], inputs: int, outputs: int) -> Linear:
+    """An affine layer: Xavier-uniform kernel, bias uniform within ± 1 / sqrt(inputs)."""
+    kernel_key, bias_key = jax.random.split(key)
+    bound = 1.0 / math.sqrt(inputs)
+    return {
+        "kernel": xavier_uniform(kernel_key, inputs, outputs),
+        "bias": jax.random.uniform(bias_key, (outputs,), jnp.float32, -bound, bound),
+    }
+
+
+def affine(params: Linear, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
+    """X W + b."""
+    return x @ params["kernel"] + params["bias"]
+
+
+def normalize(x: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
+    """Each row divided by its L2 norm, or by 1e-12 where that is smaller; the gradient of a zero row is finite."""
+    squared = jnp.sum(x * x, axis=-1, keepdims=True)
+    return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))

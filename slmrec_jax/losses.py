@@ -1,0 +1,161 @@
+"""Losses: terms of a training objective as pure functions, each the mean over the batch's real rows."""
+
+from collections.abc import Mapping
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Key, Scalar
+
+from slmrec_jax import layers
+from slmrec_jax.augmentations import Views
+from slmrec_jax.graph import is_interaction
+from slmrec_jax.types import Batch, Context, Loss, Metrics, Params, Rows, Spec, View
+
+
+def info_nce(
+    temperature: float,
+    negatives: Literal["inbatch", "sampled"] = "inbatch",
+    num_negatives: int = 64,
+    mask_false_negatives: bool = False,
+) -> Loss:
+    """SLMRec's main loss, Eq. 12-13: the cross-entropy of a user's item among negatives, by cosine / temperature.
+
+    Args:
+        temperature: τ > 0.
+        negatives: `"inbatch"` takes the other items of the batch, as the published code does; `"sampled"` draws items
+            that the user has not interacted with, as the paper says (its k is not given). The positive item stands in
+            the denominator either way.
+        num_negatives: k, for sampled negatives.
+        mask_false_negatives: leaves items that the user has interacted with out of the in-batch negatives; the
+            published code keeps them.
+    """
+
+    def inbatch(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+        users, items = layers.normalize(view.users(batch.users)), layers.normalize(view.items(batch.items))
+        columns = batch.mask[None, :]
+        if mask_false_negatives:
+            columns &= ~is_interaction(context.inputs.graph, batch.users[:, None], batch.items[None, :])
+        return cross_entropy(users @ items.T / temperature, batch.mask, columns), {}
+
+    def sampled(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+        users = layers.normalize(view.users(batch.users))
+        positives = layers.normalize(view.items(batch.items))
+        drawn = layers.normalize(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
+        positive = jnp.sum(users * positives, axis=-1, keepdims=True)
+        scores = jnp.concatenate([positive, jnp.einsum("bd,bkd->bk", users, drawn)], axis=1) / temperature
+        return mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], batch.mask), {}
+
+    if negatives == "sampled":
+        return Loss(sampled, num_negatives=num_negatives)
+    return Loss(inbatch)
+
+
+def bpr() -> Loss:
+    """Bayesian personalised ranking: mean softplus(y_uj - y_ui) over one sampled negative j a positive i."""
+
+    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+        users = view.users(batch.users)
+        positive = jnp.sum(users * view.items(batch.items), axis=-1)
+        negative = jnp.sum(users * view.items(batch.negatives[:, 0]), axis=-1)
+        return mean(jax.nn.softplus(negative - positive), batch.mask), {}
+
+    return Loss(apply, num_negatives=1)
+
+
+def view_agreement(
+    views: Views,
+    temperature: float,
+    entities: Literal["both", "items"] = "both",
+    contrast_on: Literal["fused", "modality"] = "fused",
+) -> Loss:
+    """SLMRec's FD and FM tasks, Eq. 9: a row must know itself in the other view, among the batch's rows.
+
+    Args:
+        views: the pair of augmentations.
+        temperature: τ_ssl > 0, of cosines.
+        entities: users and items, summed, as the published code has it, or items alone, as in the paper's equations.
+        contrast_on: the fused rows (published code), or each modality's rows before fusion, summed (the paper's text).
+    """
+
+    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+        first, second = (context.encode(augmentation, context.key) for augmentation in views)
+
+        def agreement(a: Rows, b: Rows, ids: Array) -> Scalar:
+            scores = layers.normalize(a(ids)) @ layers.normalize(b(ids)).T / temperature
+            return cross_entropy(scores, batch.mask, batch.mask[None, :])
+
+        def total(a: Mapping[str, Rows], b: Mapping[str, Rows], ids: Array) -> Scalar:
+            return jnp.sum(jnp.stack([agreement(a[name], b[name], ids) for name in a]))
+
+        if contrast_on == "modality":
+            items = total(first.item_modalities, second.item_modalities, batch.items)
+        else:
+            items = agreement(first.items, second.items, batch.items)
+        if entities == "items":
+            return items, {}
+        if contrast_on == "modality":
+            users = total(first.user_modalities, second.user_modalities, batch.users)
+        else:
+            users = agreement(first.users, second.users, batch.users)
+        return users + items, {"users": users, "items": items}
+
+    return Loss(apply)
+
+
+def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "dot") -> Loss:
+    """SLMRec's FAC task: modalities meet one after another in ever coarser spaces, on the batch's items.
+
+    Level k takes the id rows, which went through the levels before, and the rows of the k-th modality, each through
+    an affine head without activation, and asks each item to know itself across the two. Levels one and two have `dim`
+    columns, later ones dim / 2 (the published code's widths; it has three levels at most).
+
+    Args:
+        temperature: τ_ssl > 0.
+        similarity: raw inner products, as in the published code, or cosines, as the paper defines sim().
+    """
+
+    def init(key: Key[Array, ""], spec: Spec) -> Params:
+        names = tuple(spec.modalities)
+        widths = [spec.dim, *(spec.dim if level < 2 else spec.dim // 2 for level in range(len(names)))]
+        keys = jax.random.split(key, (len(names), 2))
+        return {
+            name: {
+                "id": layers.linear(keys[level, 0], widths[level], widths[level + 1]),
+                "modality": layers.linear(keys[level, 1], spec.dim, widths[level + 1]),
+            }
+            for level, name in enumerate(names)
+        }
+
+    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+        side = (lambda x: x) if similarity == "dot" else layers.normalize
+        chained = view.item_modalities["id"](batch.items)
+        levels = {}
+        for name in (name for name in view.item_modalities if name in params):
+            chained = layers.affine(params[name]["id"], chained)
+            entering = layers.affine(params[name]["modality"], view.item_modalities[name](batch.items))
+            scores = side(chained) @ side(entering).T / temperature
+            levels[name] = cross_entropy(scores, batch.mask, batch.mask[None, :])
+        return jnp.sum(jnp.stack(list(levels.values()))), levels
+
+    return Loss(apply, init)
+
+
+def cross_entropy(
+    scores: Float[Array, "batch batch"], rows: Bool[Array, " batch"], columns: Bool[Array, "_ batch"]
+) -> Scalar:
+    """The mean over real rows of log Σ_c exp S_bc - S_bb, where c runs over b itself and the columns allowed for b.
+
+    Args:
+        scores: S; the diagonal holds the positives.
+        rows: which rows are real.
+        columns: which columns may stand in the denominator, for all rows at once (one row) or for each.
+    """
+    allowed = columns | jnp.eye(scores.shape[0], dtype=bool)
+    positive = jnp.diagonal(scores)
+    return mean(jax.nn.logsumexp(jnp.where(allowed, scores, -jnp.inf), axis=1) - positive, rows)
+
+
+def mean(values: Float[Array, " batch"], mask: Bool[Array, " batch"]) -> Scalar:
+    """The mean over real rows; what padded rows hold, NaN too, does not matter."""
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask)

@@ -1,0 +1,82 @@
+"""The usual method: a weighted sum of losses on one encoder, descended by one optimizer."""
+
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training.train_state import TrainState
+from jax.interpreters import partial_eval
+from jaxtyping import Array, Key, PyTree, Scalar
+
+from slmrec_jax.types import (
+    ALL,
+    NO_AUGMENTATION,
+    Batch,
+    Context,
+    Embeddings,
+    Inputs,
+    Method,
+    Metrics,
+    Model,
+    Params,
+    Spec,
+    Term,
+)
+
+Objective = Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]
+
+
+def gradient_method(
+    model: Model, terms: Mapping[str, Term], optimizer: optax.GradientTransformation, spec: Spec
+) -> Method:
+    """Descends Σ weight · loss over the terms.
+
+    Args:
+        model: the encoder.
+        terms: losses by name, with their weights.
+        optimizer: any optax transformation.
+        spec: sizes for the losses' own parameters.
+
+    Raises:
+        ValueError: no term has a weight other than 0.
+    """
+    active = {name: term for name, term in terms.items() if term.weight != 0}
+    if not active:
+        raise ValueError("nothing to train: every term of the objective has weight 0")
+    value_and_grad = jax.value_and_grad(objective(model, active), has_aux=True)
+
+    def init(key: Key[Array, ""]) -> TrainState:
+        model_key, *keys = jax.random.split(key, 1 + len(active))
+        losses = {name: term.loss.init(key, spec) for key, (name, term) in zip(keys, active.items(), strict=True)}
+        params = {"model": model.init(model_key), "losses": losses}
+        state = TrainState.create(apply_fn=None, params=params, tx=optimizer)
+        # TrainState counts from a Python int, which would cost a second trace.
+        return state.replace(step=jnp.zeros((), jnp.int32))
+
+    def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
+        (value, metrics), gradients = value_and_grad(state.params, inputs, batch)
+        return state.apply_gradients(grads=gradients), {"loss": value, **metrics}
+
+    def embed(state: TrainState, inputs: Inputs) -> Embeddings:
+        view = model.encode(state.params["model"], inputs)(NO_AUGMENTATION, jax.random.key(0))
+        return Embeddings(view.users(ALL), view.items(ALL))
+
+    return Method(init, step, embed, model.prepare, max(term.loss.num_negatives for term in active.values()))
+
+
+def objective(model: Model, terms: Mapping[str, Term]) -> Objective:
+    """The training objective and its parts as a function of the parameters."""
+
+    def apply(params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
+        encode = model.encode(params["model"], inputs)
+        view = encode(NO_AUGMENTATION, batch.key)
+        total, metrics = jnp.zeros(()), {}
+        for place, (name, (weight, loss)) in enumerate(terms.items()):
+            context = Context(encode, inputs, jax.random.fold_in(batch.key, place))
+            value, parts = loss.apply(params["losses"][name], view, batch, context)
+            total += weight * value
+            metrics |= {name: value} | {f"{name}/{part}": of_part for part, of_part in parts.items()}
+        return total, metrics
+
+    return apply

@@ -1,0 +1,171 @@
+"""LightGCN propagation: the definition, and the exact algebra that needs less of it.
+
+P = [[0, R̂], [R̂ᵀ, 0]] on users stacked on items; the read-out is M_L x = (1 / (L + 1)) Σ_{l=0..L} P^l x.
+
+M_L is linear, so M_L [E_u; X] = M_L [E_u; 0] + M_L [0; X]: a *user chain* that every modality shares and an *item
+chain* of its own. Each layer of a chain is one half product, R̂ x or R̂ᵀ x. Where X = F W + p bᵀ with frozen F, the
+item chain is (M_L [0; F]) W + (M_L [0; p]) bᵀ, whose left factors are computed once.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import jraph
+from jaxtyping import Array, Float
+
+from slmrec_jax.graph import Graph
+from slmrec_jax.sparse import Operator, matmul
+from slmrec_jax.types import ALL, DenseFeature, Ids, Rows
+
+MAX_CACHE_BYTES = 4 * 2**30
+"""What the propagated rows of one frozen modality may take before it is projected first instead."""
+
+CACHE_COLUMNS = 256
+"""How many feature columns go through the graph at a time when they are propagated beforehand."""
+
+
+class Halves(NamedTuple):
+    """Rows of all users and rows of all items."""
+
+    users: Float[Array, "users ..."]
+    items: Float[Array, "items ..."]
+
+
+def aggregate(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
+    """P x by the definition: each node sums its neighbours' rows, weighted by R̂."""
+    edges = graph.nodes
+    weights = edges.edges.reshape(-1, *[1] * (x.ndim - 1))
+    summed: Array = jraph.segment_sum(weights * x[edges.senders], edges.receivers, x.shape[0])
+    return summed
+
+
+def aggregate_by_halves(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
+    """P x as one wide half product to the users and one to the items; equal to `aggregate`."""
+    flat = x.reshape(x.shape[0], -1)
+    users, items = flat[: graph.num_users], flat[graph.num_users :]
+    halves = matmul(graph.adjacency, items), matmul(graph.adjacency.T, users)
+    return jnp.concatenate(halves).reshape(x.shape)
+
+
+def propagate(
+    graph: Graph,
+    x: Float[Array, "nodes ..."],
+    num_layers: int,
+    *,
+    aggregate: Callable[[Graph, Array], Array] = aggregate,
+    after_layer: Callable[[int, Array], Array] | None = None,
+) -> Float[Array, "nodes ..."]:
+    """The sum Σ_{l=1..L} of the layers, divided by L + 1: the read-out without layer 0.
+
+    Layer 0 is left to the caller, for whom it is known already, and who may read out another than was propagated.
+
+    Args:
+        graph: the graph.
+        x: layer 0, users stacked on items.
+        num_layers: L.
+        aggregate: what computes P x.
+        after_layer: `(layer, rows) -> rows` on each layer 1..L; the result is read out and feeds the next layer.
+    """
+    total = jnp.zeros_like(x)
+    for layer in range(1, num_layers + 1):
+        x = aggregate(graph, x)
+        if after_layer is not None:
+            x = after_layer(layer, x)
+        total = total + x
+    return total / (num_layers + 1)
+
+
+def user_chain(graph: Graph, users: Float[Array, "users dim"], num_layers: int) -> Halves:
+    """M_L [users; 0] in L half products."""
+    own, other = _chain(graph.adjacency.T, users, num_layers)
+    return Halves(own, other)
+
+
+def item_chain(graph: Graph, items: Float[Array, "items dim"], num_layers: int) -> Halves:
+    """M_L [0; items] in L half products."""
+    own, other = _chain(graph.adjacency, items, num_layers)
+    return Halves(other, own)
+
+
+class FrozenChain(NamedTuple):
+    """The item chain of a frozen modality, up to the projection that training learns."""
+
+    values: Halves
+    """M_L [0; F], by feature column."""
+    present: Halves
+    """M_L [0; p]: what the projection's bias is multiplied with. Not constant 1; every hop adds to it."""
+
+
+def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int) -> FrozenChain:
+    """Propagates a frozen modality's features, a block of columns at a time so that little is held twice."""
+    propagate_block = jax.jit(item_chain, static_argnames="num_layers")
+    width = feature.values.shape[1]
+    blocks = [
+        propagate_block(graph, feature.values[:, start : start + CACHE_COLUMNS], num_layers=num_layers)
+        for start in range(0, width, CACHE_COLUMNS)
+    ]
+    present = propagate_block(graph, feature.present[:, None], num_layers=num_layers)
+    return FrozenChain(
+        Halves(*(jnp.concatenate(half, axis=1) for half in zip(*blocks, strict=True))),
+        Halves(*(half[:, 0] for half in present)),
+    )
+
+
+class Choice(NamedTuple):
+    """How a frozen modality is propagated, and why."""
+
+    cached: bool
+    reason: str
+
+
+def choose_chain(
+    *, num_nodes: int, num_items: int, num_interactions: int, columns: int, dim: int, num_layers: int, batch_size: int
+) -> Choice:
+    """The cost rule: propagate a frozen modality's features once, or project them in each step and propagate that.
+
+    Counted in multiply-adds of one step's forward pass; a cached modality projects the batch's users and items alone.
+    """
+    size = 4 * num_nodes * columns
+    if size > MAX_CACHE_BYTES:
+        return Choice(False, f"propagated features would take {size / 2**30:.1f} GiB > {MAX_CACHE_BYTES / 2**30:.0f}")
+    cached = 2 * batch_size * columns * dim
+    projected = num_items * columns * dim + num_layers * num_interactions * dim
+    better, worse = min(cached, projected), max(cached, projected)
+    return Choice(cached <= projected, f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step")
+
+
+def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
+    """The rows of a table that is there."""
+    return once(lambda ids: table if ids is ALL else table[ids])
+
+
+def once(rows: Rows) -> Rows:
+    """Computes the rows of an array of ids once, however many views and losses ask for them.
+
+    The compiler would merge the repeated gathers, but not the scatters that are their derivatives, each of which
+    fills a whole table.
+    """
+    known: list[tuple[Ids, Array]] = []
+
+    def lookup(ids: Ids) -> Array:
+        for seen, value in known:
+            if seen is ids:
+                return value
+        known.append((ids, rows(ids)))
+        return known[-1][1]
+
+    return lookup
+
+
+def _chain(first: Operator, x: Array, num_layers: int) -> tuple[Array, Array]:
+    """Read-outs of the side that x lies on and of the other side, for a layer 0 that is zero on the other side."""
+    own, other = x, jnp.zeros((first.matrix.num_rows, x.shape[1]), x.dtype)
+    operator = first
+    for layer in range(num_layers):
+        x = matmul(operator, x)
+        own, other = (own, other + x) if layer % 2 == 0 else (own + x, other)
+        operator = operator.T
+    scale = 1.0 / (num_layers + 1)
+    return own * scale, other * scale

@@ -1,0 +1,109 @@
+"""Sparse × dense products behind one signature, with their derivative.
+
+`matmul(operator, x)` is the only sparse product of the package. What computes it is an entry of `PRODUCTS`:
+`segment_sum` is the definition, `csr` the compiled CSR product of jaxlib (threaded on CPU).
+"""
+
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jax.experimental.sparse import BCSR
+from jaxtyping import Array, Float, Int
+
+
+class Csr(NamedTuple):
+    """A matrix in compressed rows: row r has `columns[offsets[r]:offsets[r + 1]]`, ascending, and their `values`."""
+
+    values: Float[Array, " entries"]
+    columns: Int[Array, " entries"]
+    offsets: Int[Array, " rows_plus_one"]
+
+    @property
+    def num_rows(self) -> int:
+        """How many rows the matrix has; a static number."""
+        return self.offsets.shape[0] - 1
+
+
+class Operator(NamedTuple):
+    """A matrix held both ways round, so that a product and its derivative are each a product of compressed rows."""
+
+    matrix: Csr
+    transposed: Csr
+
+    @property
+    def T(self) -> "Operator":
+        """The transpose; nothing is copied."""
+        return Operator(self.transposed, self.matrix)
+
+
+def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray") -> Operator:
+    """Puts a host matrix on the device, both ways round. Entries that stand twice are summed."""
+    return Operator(_csr(matrix.tocsr()), _csr(matrix.T.tocsr()))
+
+
+def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | None = None) -> Float[Array, "rows dim"]:
+    """The matrix times x.
+
+    The derivative is written by hand: the vector-Jacobian product of x -> R x is g -> Rᵀ g, a product of compressed
+    rows again, where autodiff of a CSR product would scatter. The matrix itself is taken as constant.
+
+    Args:
+        operator: R and Rᵀ.
+        x: dense rows.
+        product: a name of `PRODUCTS`; `None` takes `csr` on CPU, where jaxlib has a kernel for it, and `segment_sum`
+            elsewhere.
+    """
+    return _matmul(product or default_product(), operator.matrix, operator.transposed, x)
+
+
+def default_product() -> str:
+    """The product for the device that JAX computes on."""
+    return "csr" if jax.default_backend() == "cpu" else "segment_sum"
+
+
+def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
+    """The definition: y_r = Σ over the entries (r, c) of value · x_c."""
+    counts = jnp.diff(matrix.offsets)
+    rows = jnp.repeat(jnp.arange(matrix.num_rows), counts, total_repeat_length=matrix.columns.shape[0])
+    messages = matrix.values[:, None] * x[matrix.columns]
+    return jax.ops.segment_sum(messages, rows, matrix.num_rows, indices_are_sorted=True)
+
+
+def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
+    """The CSR product that jaxlib brings."""
+    product: Array = BCSR(matrix, shape=(matrix.num_rows, num_columns)) @ x
+    return product
+
+
+PRODUCTS: dict[str, Callable[[Csr, int, Array], Array]] = {"segment_sum": segment_sum, "csr": csr}
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _matmul(product: str, matrix: Csr, transposed: Csr, x: Array) -> Array:
+    return PRODUCTS[product](matrix, transposed.num_rows, x)
+
+
+def _forward(product: str, matrix: Csr, transposed: Csr, x: Array) -> tuple[Array, tuple[Csr, Csr]]:
+    return _matmul(product, matrix, transposed, x), (matrix, transposed)
+
+
+def _backward(product: str, residuals: tuple[Csr, Csr], cotangent: Array) -> tuple[None, None, Array]:
+    matrix, transposed = residuals
+    return None, None, _matmul(product, transposed, matrix, cotangent)
+
+
+_matmul.defvjp(_forward, _backward)
+
+
+def _csr(matrix: "scipy.sparse.csr_matrix | scipy.sparse.csr_array") -> Csr:
+    matrix.sum_duplicates()
+    return Csr(
+        jnp.asarray(matrix.data, np.float32),
+        jnp.asarray(matrix.indices, np.int32),
+        jnp.asarray(matrix.indptr, np.int32),
+    )
