@@ -63,6 +63,18 @@ def bpr() -> Loss:
     return Loss(apply, num_negatives=1)
 
 
+def embedding_l2() -> Loss:
+    """½ (|e_u|² + |e_i|² + |e_j|²) / batch over the layer-0 rows of users, positives and one negative (LightGCN)."""
+
+    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+        user, item = context.params["user"], context.params["item"]
+        rows = user[batch.users], item[batch.items], item[batch.negatives[:, 0]]
+        squares = sum(jnp.sum(row * row, axis=-1) for row in rows)
+        return mean(0.5 * squares, batch.mask), {}
+
+    return Loss(apply, num_negatives=1)
+
+
 def view_agreement(
     views: Views,
     temperature: float,

@@ -142,8 +142,10 @@ class Model(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What a loss may use besides the clean view: another view, the graph, its own randomness."""
+    """What a loss may use besides the clean view."""
 
+    params: Params
+    """The model's."""
     encode: Encode
     inputs: Inputs
     key: Key[Array, ""]
@@ -186,3 +188,6 @@ class Method(NamedTuple):
     embed: Callable[[TrainState, Inputs], Embeddings]
     prepare: Callable[[Inputs], Inputs] = as_given
     num_negatives: int = 0
+    """How many negatives each interaction of a batch needs."""
+    notes: tuple[str, ...] = ()
+    """What was decided while it was made, for the log."""

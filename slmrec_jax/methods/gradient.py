@@ -6,8 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
-from jax.interpreters import partial_eval
-from jaxtyping import Array, Key, PyTree, Scalar
+from jaxtyping import Array, Key, Scalar
 
 from slmrec_jax.types import (
     ALL,
@@ -73,7 +72,7 @@ def objective(model: Model, terms: Mapping[str, Term]) -> Objective:
         view = encode(NO_AUGMENTATION, batch.key)
         total, metrics = jnp.zeros(()), {}
         for place, (name, (weight, loss)) in enumerate(terms.items()):
-            context = Context(encode, inputs, jax.random.fold_in(batch.key, place))
+            context = Context(params["model"], encode, inputs, jax.random.fold_in(batch.key, place))
             value, parts = loss.apply(params["losses"][name], view, batch, context)
             total += weight * value
             metrics |= {name: value} | {f"{name}/{part}": of_part for part, of_part in parts.items()}

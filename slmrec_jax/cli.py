@@ -1,0 +1,274 @@
+"""The command `slmrec-jax`. What a person got wrong is answered with one line and exit status 1."""
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import functools
+import importlib.util
+import io
+import json
+import logging
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Literal, TypeVar
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from slmrec_jax.config import PRESETS, Config, with_model, with_preset, with_protocol
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.protocol import PROTOCOLS
+
+Flags = TypeVar("Flags")
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model, select its best epoch, test it."""
+
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+    config: Path | None = None
+    """A Python file of yours with get_config(), and make_method(config, spec) if it brings its own parts."""
+    out: Path | None = None
+    """The run's folder; by default a new one under runs/."""
+    resume: bool = False
+    """Go on with the run in --out."""
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure a finished run."""
+
+    run: Path
+    """The run's folder."""
+    split: Literal["valid", "test"] = "test"
+    protocol: Literal["strict", "slmrec", "mmrec", "mmssl", "lightgcn"] | None = None
+    """Another protocol than the run's own."""
+    format: Literal["table", "json"] = "table"
+
+
+@dataclass(frozen=True)
+class Recommend:
+    """List the best items that users have not interacted with, in raw ids."""
+
+    run: Path
+    """The run's folder."""
+    users: str = "all"
+    """Raw ids, separated by commas, or `all`."""
+    k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
+    """How many items each."""
+    format: Literal["table", "parquet", "jsonl"] = "table"
+    out: Path | None = None
+    """The file to write, instead of the terminal."""
+
+
+@dataclass(frozen=True)
+class Compare:
+    """Train several systems on the same data and show their test metrics side by side."""
+
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+    out: Path = Path("runs/compare")
+    """The folder for the runs, the table and the picture; finished runs that lie there are not repeated."""
+    config: Path | None = None
+    """A Python file of yours with get_config()."""
+    models: str = "popularity,lightgcn,slmrec"
+    """Systems, separated by commas; `slmrec:fd` is SLMRec with that task."""
+    seeds: str = "0"
+    """Seeds, separated by commas."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and returns its exit status."""
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    debug = "--debug" in arguments
+    logging.getLogger("absl").setLevel(logging.ERROR)
+    try:
+        return _run([argument for argument in arguments if argument != "--debug"])
+    except UserError as error:
+        if debug:
+            raise
+        print(f"slmrec-jax: {error}", file=sys.stderr)
+        return 1
+
+
+def _run(arguments: list[str]) -> int:
+    if not arguments or arguments[0] in ("-h", "--help"):
+        print("usage: slmrec-jax COMMAND [FLAGS]\n")
+        for name, (flags, _) in COMMANDS.items():
+            print(f"  {name:<10} {flags.__doc__}")
+        print("\n`slmrec-jax COMMAND --help` lists a command's flags; --debug shows the traceback of a refusal.")
+        return 0
+    name, *rest = arguments
+    if name not in COMMANDS:
+        raise UserError(f"there is no command {name!r}{_nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
+    flags, action = COMMANDS[name]
+    return action(_parse(flags, f"slmrec-jax {name}", rest))
+
+
+# What an action needs is imported in it, so that help and refused flags do not wait for JAX.
+
+
+def _train(flags: Train) -> int:
+    from slmrec_jax.methods import make_method
+    from slmrec_jax.training.progress import console_report
+    from slmrec_jax.training.run import train
+    from slmrec_jax.training.signals import Interrupted
+
+    method = getattr(_experiment(flags.config), "make_method", make_method) if flags.config else make_method
+    with console_report(flags.settings.epochs) as report:
+        try:
+            run = train(flags.settings, out=flags.out, resume=flags.resume, method=method, report=report)
+        except Interrupted as stop:
+            file = f" --config {flags.config}" if flags.config else ""
+            report.say(f"stopped by {stop} and saved; go on with: slmrec-jax train{file} --out {stop.folder} --resume")
+            return 128 + stop.signal_number
+    title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
+    _print_metrics({split: run.result[split] for split in ("valid", "test")}, title)
+    print(f"run folder: {run.folder}")
+    return 0
+
+
+def _evaluate(flags: Evaluate) -> int:
+    from slmrec_jax.training.run import load_run
+
+    run = load_run(flags.run)
+    means = dict(run.evaluate(flags.split, flags.protocol).means)
+    protocol = flags.protocol or run.config.protocol
+    if flags.format == "json":
+        fingerprint = run.dataset.fingerprint
+        print(json.dumps({"split": flags.split, "protocol": protocol, "fingerprint": fingerprint, "metrics": means}))
+    else:
+        _print_metrics({flags.split: means}, f"{run.folder}, protocol {protocol}")
+    return 0
+
+
+def _recommend(flags: Recommend) -> int:
+    from slmrec_jax import recommendations
+    from slmrec_jax.training.run import load_run
+
+    users = None if flags.users == "all" else [user for user in flags.users.split(",") if user]
+    if flags.format == "parquet" and flags.out is None:
+        raise UserError("--format parquet needs --out: the file to write")
+    recommendations.write(load_run(flags.run).recommend(users, flags.k), flags.format, flags.out)
+    return 0
+
+
+def _compare(flags: Compare) -> int:
+    from slmrec_jax.comparison import compare
+    from slmrec_jax.training.progress import console_report
+
+    seeds = flags.seeds.split(",")
+    if not all(seed.isdigit() for seed in seeds):
+        raise UserError(f"--seeds is {flags.seeds!r}: give numbers separated by commas, such as 0,1,2")
+    with console_report(flags.settings.epochs) as report:
+        comparison = compare(flags.settings, flags.models.split(","), [int(seed) for seed in seeds], flags.out, report)
+    Console().print(comparison.table())
+    print(f"table, picture and runs: {flags.out}")
+    return 0
+
+
+COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
+    "train": (Train, _train),
+    "evaluate": (Evaluate, _evaluate),
+    "recommend": (Recommend, _recommend),
+    "compare": (Compare, _compare),
+}
+
+
+def _parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
+    """The flags of a command; what the words before them choose (a preset, a file) they win over.
+
+    Raises:
+        UserError: a flag or its value is not known.
+    """
+    has_settings = "settings" in {field.name for field in dataclasses.fields(flags)}  # type: ignore[arg-type]
+    default: dict[str, Any] = {"default": flags(_base_config(arguments))} if has_settings else {}  # type: ignore[call-arg]
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            parsed, unknown = tyro.cli(flags, prog=program, args=arguments, return_unknown_args=True, **default)
+    except SystemExit as stop:
+        if not stop.code:  # help was asked for
+            raise
+        raise UserError(f"{_one_line(said.getvalue())}; see {program} --help") from None
+    if unknown:
+        known = [name for action in tyro.extras.get_parser(flags, **default)._actions for name in action.option_strings]
+        raise UserError(f"there is no flag {unknown[0]!r}{_nearest(unknown[0], known)}; see {program} --help")
+    return parsed
+
+
+def _base_config(arguments: list[str]) -> Config:
+    """The config before single flags: of the run to resume, or of a file, or the default; then model and presets."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--config", "--model", "--preset", "--protocol", "--out"):
+        first.add_argument(name)
+    first.add_argument("--resume", action="store_true")
+    try:
+        chosen, _ = first.parse_known_args(arguments)
+    except argparse.ArgumentError:
+        return Config()  # a flag without its value: the full parser says so
+    if chosen.resume and chosen.out:
+        from slmrec_jax.training.folder import read_config
+
+        return read_config(Path(chosen.out))
+    config = _experiment(Path(chosen.config)).get_config() if chosen.config else Config()
+    if chosen.model:
+        config = with_model(config, chosen.model)
+    if chosen.preset in PRESETS:
+        config = with_preset(config, chosen.preset)
+    if chosen.protocol in PROTOCOLS:
+        config = with_protocol(config, chosen.protocol)
+    return config
+
+
+@functools.cache
+def _experiment(path: Path) -> ModuleType:
+    """A person's own Python file, named on the command line; what it holds is run.
+
+    Raises:
+        UserError: it cannot be read or has no get_config().
+    """
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError(f"--config {path}: there is no Python file of that name")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise UserError(f"--config {path}: it has no function get_config(), which returns a slmrec_jax.Config")
+    return module
+
+
+def _one_line(box: str) -> str:
+    """The first paragraph of a boxed error text."""
+    lines = [match.group(1).strip() for match in re.finditer(r"^│ (.*) │$", box, re.MULTILINE)]
+    end = next((place for place, line in enumerate(lines) if line.startswith("──")), len(lines))
+    return " ".join(lines[:end]).rstrip(".") or "the flags cannot be read"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _print_metrics(splits: Mapping[str, Mapping[str, float]], title: str) -> None:
+    """A row a metric, a column a split and cut-off."""
+    table = Table("metric", title=title, title_justify="left")
+    keys = [key.split("@") for key in next(iter(splits.values()))]
+    cutoffs = list(dict.fromkeys(cutoff for _, cutoff in keys))
+    for split in splits:
+        for cutoff in cutoffs:
+            table.add_column(f"{split} @{cutoff}", justify="right")
+    for metric in dict.fromkeys(name for name, _ in keys):
+        cells = (f"{values[f'{metric}@{cutoff}']:.4f}" for values in splits.values() for cutoff in cutoffs)
+        table.add_row(metric, *cells)
+    Console().print(table)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

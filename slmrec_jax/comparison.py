@@ -1,0 +1,131 @@
+"""Several systems on the same data, over seeds: a table, a picture, and the figures as JSON."""
+
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple, get_args
+
+import numpy as np
+from rich.table import Table
+
+from slmrec_jax import data, figures
+from slmrec_jax.config import Config, Task, to_json, with_model
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation import protocol as evaluation
+from slmrec_jax.models import MODELS
+from slmrec_jax.training.folder import CONFIG, RESULT, read_config, write_json
+from slmrec_jax.training.progress import Report
+from slmrec_jax.training.run import load_run, train
+from slmrec_jax.types import Embeddings
+
+TABLE, PICTURE = "comparison.json", "comparison.png"
+
+
+class Comparison(NamedTuple):
+    """Test metrics by system: mean and standard deviation over seeds."""
+
+    rows: Mapping[str, Mapping[str, tuple[float, float]]]
+    metrics: tuple[str, ...]
+    """Those that table and picture show."""
+    title: str
+
+    def table(self) -> Table:
+        """A row a system, the best of each column in bold."""
+        table = Table(title=self.title, title_justify="left")
+        table.add_column("system")
+        for metric in self.metrics:
+            table.add_column(metric, justify="right")
+        best = {metric: max(values[metric][0] for values in self.rows.values()) for metric in self.metrics}
+        for name, values in self.rows.items():
+            cells = (_cell(*values[metric], bold=values[metric][0] == best[metric]) for metric in self.metrics)
+            table.add_row(name, *cells)
+        return table
+
+
+def popularity(dataset: Dataset) -> Embeddings:
+    """Ranks items by how many training interactions they have, the same for every user."""
+    counts = np.bincount(dataset.train.items, minlength=dataset.num_items).astype(np.float32)
+    return Embeddings(np.ones((dataset.num_users, 1), np.float32), counts[:, None])
+
+
+UNTRAINED: Mapping[str, Callable[[Dataset], Embeddings]] = {"popularity": popularity}
+"""Rankings that need no training, as a floor."""
+
+
+def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Report) -> Comparison:
+    """Trains each system with each seed, unless its finished run lies in `out`, and tests it.
+
+    Args:
+        config: for all; a model's own defaults stand where the config has the general ones.
+        systems: names of `UNTRAINED` or of models; `slmrec:fd` is SLMRec with that task.
+        seeds: at least one.
+        out: holds a run folder for each, and `comparison.json` and `comparison.png` in the end.
+        report: where progress goes.
+
+    Raises:
+        UserError: a system is not known, or a run that lies in `out` is of another config.
+    """
+    configs = {name: _config(config, name) for name in systems}
+    dataset = data.load(config.data, config.format).with_modalities(config.modalities)
+    results: dict[str, list[Mapping[str, float]]] = {}
+    for name, of_system in configs.items():
+        if of_system is None:
+            report.say(f"{name}: nothing to train")
+            plan = evaluation.plan(dataset, "test", config.eval, config.ks)
+            results[name] = [evaluation.evaluate(plan, UNTRAINED[name](dataset)).means]
+            continue
+        results[name] = []
+        for seed in seeds:
+            folder = out / f"{name.replace(':', '-')}-seed{seed}"
+            results[name].append(_result(replace(of_system, seed=seed), dataset, folder, report))
+    rows = {name: _summary(of_seeds) for name, of_seeds in results.items()}
+    k = 20 if 20 in config.ks else config.ks[-1]
+    metrics = tuple(f"{metric}@{k}" for metric in ("recall", "ndcg", "precision"))
+    title = f"test, {dataset.name}, protocol {config.protocol}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        out / TABLE,
+        {"fingerprint": dataset.fingerprint, "protocol": config.protocol, "seeds": list(seeds), "systems": results},
+    )
+    figures.draw_comparison(rows, metrics, out / PICTURE, title)
+    return Comparison(rows, metrics, title)
+
+
+def _config(config: Config, name: str) -> Config | None:
+    """The config of a system; `None` for one that is not trained."""
+    if name in UNTRAINED:
+        return None
+    model, _, task = name.partition(":")
+    if model not in MODELS:
+        raise UserError(f"--models: there is no system {name!r}; there are {', '.join((*UNTRAINED, *MODELS))}")
+    if task and (model != "slmrec" or task not in get_args(Task)):
+        raise UserError(f"--models: {name!r} is not a task of slmrec; write slmrec:fac, and so on")
+    return with_model(replace(config, task=task) if task else config, model)  # type: ignore[arg-type]
+
+
+def _result(config: Config, dataset: Dataset, folder: Path, report: Report) -> Mapping[str, float]:
+    report.say(f"{folder.name}:")
+    if (folder / RESULT).exists():
+        if to_json(read_config(folder)) != to_json(config):
+            raise UserError(f"{folder} is a run of another config: give another --out, or delete it")
+        report.say("  finished before")
+        run = load_run(folder, dataset)
+    else:
+        run = train(config, dataset, out=folder, resume=(folder / CONFIG).exists(), report=report)
+    test: Mapping[str, float] = run.result["test"]
+    return test
+
+
+def _summary(results: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    columns = {metric: [result[metric] for result in results] for metric in results[0]}
+    return {
+        metric: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
+        for metric, values in columns.items()
+    }
+
+
+def _cell(mean: float, deviation: float, bold: bool) -> str:
+    text = f"{mean:.4f} ± {deviation:.4f}" if deviation else f"{mean:.4f}"
+    return f"[bold]{text}[/bold]" if bold else text

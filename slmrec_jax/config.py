@@ -1,0 +1,224 @@
+"""Every choice of a run as frozen data; each field is a flag of the command (`--slmrec.alpha 0.05`)."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
+
+Task = Literal["fac", "fd", "fm", "fd+fm", "none"]
+Preset = Literal["reference", "paper"]
+ProtocolName = Literal["strict", "slmrec", "mmrec", "mmssl", "lightgcn"]
+
+
+@dataclass(frozen=True)
+class SLMRecConfig:
+    """SLMRec: the self-supervised task and all that its paper and its published code decide differently."""
+
+    alpha: float = 0.1
+    """Weight of the self-supervised task."""
+    temperature: float = 0.2
+    """Temperature of the main loss."""
+    ssl_temperature: float = 0.2
+    """Temperature of the self-supervised task."""
+    main_negatives: Literal["inbatch", "sampled"] = "inbatch"
+    """Main loss: against the other items of the batch (code) or against sampled ones (paper)."""
+    num_negatives: int = 64
+    """How many negatives an interaction gets where they are sampled; the paper does not say."""
+    mask_false_negatives: bool = False
+    """Leaves the user's own training items out of the in-batch negatives; neither paper nor code does."""
+    fac_similarity: Literal["dot", "cosine"] = "dot"
+    """FAC compares by inner product (code) or by cosine (paper)."""
+    dropout_rate: float = 0.3
+    """FD: the share of entries dropped."""
+    fd_mode: Literal["layer", "input"] = "layer"
+    """FD drops after each propagation layer (code) or in the items' input (paper)."""
+    fm_mode: Literal["swapped", "clean"] = "swapped"
+    """FM: layer 0 from one mask and the other layers from the other (code), or one mask a view (paper)."""
+    fm_granularity: Literal["batch", "item"] = "batch"
+    """FM masks the same modality for all items of a step, or one for each item; with `item`, masks never swap."""
+    ssl_entities: Literal["both", "items"] = "both"
+    """FD and FM contrast users and items (code) or items alone (paper)."""
+    contrast_on: Literal["fused", "modality"] = "fused"
+    """FD and FM contrast the fused rows (code) or each modality's (paper)."""
+    fusion: Literal["concat", "mean", "sum"] = "concat"
+    """How modalities become one: an affine map of their concatenation (code), their mean or their sum."""
+    user_table: Literal["shared", "per_modality"] = "shared"
+    """One user table for all modalities (code) or one each."""
+    normalize_features: bool = True
+    """Divides each feature row by its L2 norm (code)."""
+    words: Literal["frozen", "trainable"] = "frozen"
+    """Word-id modalities: the mean of random vectors that stay (code), or of trained ones."""
+
+
+PRESETS: Mapping[Preset, Mapping[str, Any]] = {
+    "reference": {
+        "main_negatives": "inbatch",
+        "mask_false_negatives": False,
+        "fac_similarity": "dot",
+        "fd_mode": "layer",
+        "fm_mode": "swapped",
+        "fm_granularity": "batch",
+        "ssl_entities": "both",
+        "contrast_on": "fused",
+        "fusion": "concat",
+        "user_table": "shared",
+        "normalize_features": True,
+        "words": "frozen",
+    },
+    "paper": {
+        "main_negatives": "sampled",
+        "mask_false_negatives": False,
+        "fac_similarity": "cosine",
+        "fd_mode": "input",
+        "fm_mode": "clean",
+        "fm_granularity": "batch",
+        "ssl_entities": "items",
+        "contrast_on": "modality",
+        "fusion": "concat",
+        "user_table": "shared",
+        "normalize_features": True,
+        "words": "trainable",
+    },
+}
+"""Every switch of `SLMRecConfig` on which the paper and the published code differ, or may differ."""
+
+
+@dataclass(frozen=True)
+class LightGCNConfig:
+    """LightGCN on ids alone, with BPR."""
+
+    l2: float = 1e-4
+    """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with coupled L2 (the decay joins the gradient before the moments, as in PyTorch), or any optax chain."""
+
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    """Coupled L2, on every parameter."""
+    chain: tuple[str, ...] = ()
+    """Instead of the above: optax transformations in turn, such as `"clip_by_global_norm(1.0)" "adamw(1e-3)"`."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """One run."""
+
+    data: str = "demo"
+    """`demo`, or the folder of a data set."""
+    format: str | None = None
+    """The folder's format, where it is not clear from what lies there."""
+    modalities: tuple[str, ...] = ()
+    """Modalities to use, in this order, which FAC's levels follow; all of the data set's by default."""
+    model: Literal["slmrec", "lightgcn"] = "slmrec"
+    task: Task = "fac"
+    """SLMRec's self-supervised task; `none` trains the main loss alone."""
+    main_weight: float = 1.0
+    """Weight of SLMRec's main loss; 0 trains the task alone."""
+    preset: Preset = "reference"
+    """What the published code does, or what the paper says; single `--slmrec.*` flags win over it."""
+    protocol: ProtocolName = "strict"
+    """How to select and to test; single `--eval.*` flags win over it."""
+    seed: int = 0
+    epochs: int = 1000
+    """At most; early stopping ends most runs sooner."""
+    batch_size: int = 2048
+    dim: int = 64
+    num_layers: int = 3
+    """Propagation layers."""
+    ks: tuple[int, ...] = (10, 20, 50)
+    """Cut-offs of the metrics."""
+    propagation: Literal["auto", "chains", "definition"] = "auto"
+    """The exact algebra where a cost rule finds it cheaper, always, or never."""
+    slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
+    lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    eval: Protocol = PROTOCOLS["strict"]
+
+
+MODEL_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"lightgcn": {"optimizer": OptimizerConfig(weight_decay=0.0)}}
+"""What a model takes other than `Config` does; LightGCN's L2 stands in its loss."""
+
+
+def with_model(config: Config, model: str) -> Config:
+    """The config with a model, and with that model's own defaults where the config still has the general ones."""
+    general = Config()
+    untouched = {
+        name: value
+        for name, value in MODEL_DEFAULTS.get(model, {}).items()
+        if getattr(config, name) == getattr(general, name)
+    }
+    return dataclasses.replace(config, model=model, **untouched)  # type: ignore[arg-type]
+
+
+def with_preset(config: Config, preset: Preset) -> Config:
+    """The config with every switch set as the preset has it."""
+    return dataclasses.replace(config, preset=preset, slmrec=dataclasses.replace(config.slmrec, **PRESETS[preset]))
+
+
+def with_protocol(config: Config, protocol: ProtocolName) -> Config:
+    """The config with selection and test as the protocol has them."""
+    return dataclasses.replace(config, protocol=protocol, eval=PROTOCOLS[protocol])
+
+
+def check_config(config: Config) -> None:
+    """Refuses values that cannot be meant.
+
+    Raises:
+        UserError: names the first such value.
+    """
+    slmrec = config.slmrec
+    for name, value, low in (
+        ("epochs", config.epochs, 1),
+        ("batch-size", config.batch_size, 1),
+        ("dim", config.dim, 2),
+        ("num-layers", config.num_layers, 0),
+        ("seed", config.seed, 0),
+        ("main-weight", config.main_weight, 0),
+        ("slmrec.alpha", slmrec.alpha, 0),
+        ("slmrec.num-negatives", slmrec.num_negatives, 1),
+        ("lightgcn.l2", config.lightgcn.l2, 0),
+        ("optimizer.weight-decay", config.optimizer.weight_decay, 0),
+        *(("ks", k, 1) for k in config.ks),
+    ):
+        if not value >= low:
+            raise UserError(f"--{name} is {value}: give at least {low}")
+    for name, value in (
+        ("slmrec.temperature", slmrec.temperature),
+        ("slmrec.ssl-temperature", slmrec.ssl_temperature),
+        ("optimizer.learning-rate", config.optimizer.learning_rate),
+    ):
+        if not value > 0:
+            raise UserError(f"--{name} is {value}: give more than 0")
+    if not 0 <= slmrec.dropout_rate < 1:
+        raise UserError(f"--slmrec.dropout-rate is {slmrec.dropout_rate}: give a share of at least 0 and less than 1")
+    if not config.ks:
+        raise UserError("--ks is empty: give at least one cut-off")
+    if config.model == "slmrec" and config.main_weight == 0 and (config.task == "none" or slmrec.alpha == 0):
+        raise UserError("nothing to train: --main-weight is 0 and there is no task; give one of them a weight")
+
+
+def to_json(config: Config) -> dict[str, Any]:
+    """The config as plain data for `config.json`."""
+    return dataclasses.asdict(dataclasses.replace(config, eval=config.eval._asdict()))  # type: ignore[arg-type]
+
+
+def from_json(data: Mapping[str, Any], source: str) -> Config:
+    """The config that `to_json` wrote.
+
+    Raises:
+        UserError: the data has fields that a config has not, or lacks some; `source` says where it stood.
+    """
+    sections = {"slmrec": SLMRecConfig, "lightgcn": LightGCNConfig, "optimizer": OptimizerConfig, "eval": Protocol}
+    try:
+        values = {name: sections[name](**value) if name in sections else value for name, value in data.items()}
+        config = Config(**values)
+    except TypeError as error:
+        raise UserError(f"{source} is not a config of this version: {error}") from None
+    optimizer = dataclasses.replace(config.optimizer, chain=tuple(config.optimizer.chain))
+    return dataclasses.replace(config, modalities=tuple(config.modalities), ks=tuple(config.ks), optimizer=optimizer)

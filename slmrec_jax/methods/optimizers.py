@@ -1,0 +1,50 @@
+"""Optimizers from a config: the field's Adam, or any chain of optax transformations written as text."""
+
+import ast
+from typing import Any
+
+import optax
+
+from slmrec_jax.config import OptimizerConfig
+from slmrec_jax.errors import UserError
+
+
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+    """The optimizer of a config.
+
+    Without a chain this is what the published code calls Adam with weight decay: L2 that joins the gradient *before*
+    the moments, on every parameter, unlike AdamW's.
+
+    Raises:
+        UserError: the chain is not readable, or not of optax.
+    """
+    if not config.chain:
+        return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(config.learning_rate))
+    return optax.chain(*(_transformation(text) for text in config.chain))
+
+
+def _transformation(text: str) -> optax.GradientTransformation:
+    try:
+        made = _value(ast.parse(text, mode="eval").body, text)
+    except SyntaxError:
+        raise UserError(f"--optimizer.chain {text!r} is not readable: write it like 'adam(1e-3)'") from None
+    except (TypeError, ValueError) as error:
+        raise UserError(f"--optimizer.chain {text!r}: {error}") from None
+    if not isinstance(made, optax.GradientTransformation):
+        raise UserError(f"--optimizer.chain {text!r} is not a gradient transformation of optax")
+    return made
+
+
+def _value(node: ast.expr, text: str) -> Any:
+    """A literal, or a call of a public optax function on such values; nothing else is ever called."""
+    if not isinstance(node, ast.Call):
+        return ast.literal_eval(node)
+    function = getattr(optax, node.func.id, None) if isinstance(node.func, ast.Name) else None
+    if not callable(function) or node.func.id.startswith("_"):  # type: ignore[attr-defined]
+        raise UserError(f"--optimizer.chain {text!r}: optax has no function {ast.unparse(node.func)!r}")
+    if any(keyword.arg is None for keyword in node.keywords):
+        raise UserError(f"--optimizer.chain {text!r}: write each argument out")
+    return function(
+        *(_value(argument, text) for argument in node.args),
+        **{str(keyword.arg): _value(keyword.value, text) for keyword in node.keywords},
+    )

@@ -1,0 +1,100 @@
+"""The systems by name: each an encoder and the losses it trains with, made from a config."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from slmrec_jax import losses, propagation
+from slmrec_jax.augmentations import Views, both, feature_dropout, feature_masking
+from slmrec_jax.config import Config, SLMRecConfig
+from slmrec_jax.errors import UserError
+from slmrec_jax.models.lightgcn import lightgcn
+from slmrec_jax.models.slmrec import slmrec
+from slmrec_jax.types import Loss, Model, Spec, Term
+
+
+class Recipe(NamedTuple):
+    """What gradient descent needs of a system."""
+
+    model: Model
+    terms: Mapping[str, Term]
+    notes: tuple[str, ...] = ()
+    """What was decided on the way, for the log."""
+
+
+def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
+    """SLMRec: main loss and the self-supervised task of the config.
+
+    Raises:
+        UserError: the task needs modalities and there are none.
+    """
+    options = config.slmrec
+    terms = {
+        "main": Term(
+            config.main_weight,
+            losses.info_nce(
+                options.temperature, options.main_negatives, options.num_negatives, options.mask_false_negatives
+            ),
+        )
+    }
+    if config.task != "none":
+        if config.task != "fd" and not spec.modalities:
+            raise UserError(f"--task {config.task} needs a modality, and there is none: take --task fd or none")
+        terms["ssl"] = Term(options.alpha, _task(config.task, options))
+    fusion, notes = options.fusion, []
+    trains_fusion = config.main_weight != 0 or (config.task != "fac" and options.contrast_on == "fused")
+    if fusion == "concat" and not trains_fusion:
+        fusion = "mean"
+        notes.append("fusion: mean, since neither a main loss nor the task would train an affine one")
+    cached, reasons = _cached(config, spec)
+    model = slmrec(
+        spec,
+        num_layers=config.num_layers,
+        fusion=fusion,
+        user_table=options.user_table,
+        normalize_features=options.normalize_features,
+        words=options.words,
+        cached=cached,
+        definition=config.propagation == "definition",
+    )
+    return Recipe(model, terms, (*notes, *reasons))
+
+
+def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
+    """LightGCN: BPR and the L2 of the layer-0 rows that a batch touches."""
+    terms = {"bpr": Term(1.0, losses.bpr()), "l2": Term(config.lightgcn.l2, losses.embedding_l2())}
+    return Recipe(lightgcn(spec, num_layers=config.num_layers, definition=config.propagation == "definition"), terms)
+
+
+MODELS: Mapping[str, Callable[[Config, Spec], Recipe]] = {"slmrec": slmrec_recipe, "lightgcn": lightgcn_recipe}
+
+
+def _task(task: str, options: SLMRecConfig) -> Loss:
+    if task == "fac":
+        return losses.fine_and_coarse(options.ssl_temperature, options.fac_similarity)
+    dropped = feature_dropout(options.dropout_rate, options.fd_mode)
+    masked = feature_masking(options.fm_mode, options.fm_granularity)
+    views: Views = {"fd": lambda: dropped, "fm": lambda: masked, "fd+fm": lambda: both(masked, dropped)}[task]()
+    return losses.view_agreement(views, options.ssl_temperature, options.ssl_entities, options.contrast_on)
+
+
+def _cached(config: Config, spec: Spec) -> tuple[list[str], list[str]]:
+    """The modalities that go through the graph once and for all, and a line on each."""
+    cached, reasons = [], []
+    for name, modality in spec.modalities.items():
+        if config.propagation == "definition" or (modality.words and config.slmrec.words == "trainable"):
+            continue
+        choice = propagation.choose_chain(
+            num_nodes=spec.num_users + spec.num_items,
+            num_items=spec.num_items,
+            num_interactions=spec.num_interactions,
+            columns=modality.columns,
+            dim=spec.dim,
+            num_layers=config.num_layers,
+            batch_size=config.batch_size,
+        )
+        if choice.cached or config.propagation == "chains":
+            cached.append(name)
+        way = "propagated once" if name in cached else "projected in each step"
+        why = "as told" if config.propagation == "chains" else choice.reason
+        reasons.append(f"{name}: {way} ({why})")
+    return cached, reasons

@@ -1,0 +1,76 @@
+"""Recommendations in raw ids, and the forms in which they leave the program."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TextIO
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+from jaxtyping import Float, Shaped
+from rich.console import Console
+from rich.table import Table
+
+from slmrec_jax.errors import UserError
+
+
+class Recommendations(NamedTuple):
+    """The best items of each user, best first, in raw ids."""
+
+    users: Shaped[np.ndarray, " users"]
+    items: Shaped[np.ndarray, "users k"]
+    scores: Float[np.ndarray, "users k"]
+    """-inf where a user has no further item to be recommended; the item beside it means nothing."""
+
+
+def write(found: Recommendations, format: Literal["table", "parquet", "jsonl"], out: Path | None) -> None:
+    """Writes recommendations to a file, or to standard output.
+
+    `jsonl` has a line a user, `parquet` and `table` a row a recommendation: user, rank from 1, item, score.
+
+    Raises:
+        UserError: the file cannot be written; nothing is left of it.
+    """
+    if out is None:
+        _write_text(found, format, sys.stdout)
+        return
+    part = out.with_name(out.name + ".part")
+    try:
+        if format == "parquet":
+            pyarrow.parquet.write_table(_arrow(found), part)
+        else:
+            with part.open("w") as file:
+                _write_text(found, format, file)
+        part.replace(out)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise UserError(f"cannot write {out}: {error.strerror}; give another --out") from None
+
+
+def _write_text(found: Recommendations, format: str, file: TextIO) -> None:
+    if format == "jsonl":
+        for user, items, scores in _by_user(found):
+            file.write(json.dumps({"user": user, "items": items, "scores": scores}) + "\n")
+        return
+    table = Table("user", "rank", "item", "score")
+    for user, items, scores in _by_user(found):
+        for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
+            table.add_row(
+                str(user) if rank == 1 else "", str(rank), str(item), f"{score:.4f}", end_section=rank == len(items)
+            )
+    Console(file=file).print(table)
+
+
+def _by_user(found: Recommendations) -> Iterator[tuple[Any, list[Any], list[float]]]:
+    for user, items, scores in zip(found.users, found.items, found.scores, strict=True):
+        real = scores > -np.inf
+        yield user.item(), items[real].tolist(), scores[real].tolist()
+
+
+def _arrow(found: Recommendations) -> pa.Table:
+    real = found.scores > -np.inf
+    ranks = np.broadcast_to(np.arange(1, real.shape[1] + 1, dtype=np.int32), real.shape)
+    users = np.broadcast_to(found.users[:, None], real.shape)
+    return pa.table({"user": users[real], "rank": ranks[real], "item": found.items[real], "score": found.scores[real]})

@@ -1,0 +1,95 @@
+"""Checkpoints of a run: the last one and the best one, written in the background. The only module that knows Orbax."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+from flax.training.train_state import TrainState
+from jaxtyping import PyTree
+from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Embeddings
+
+
+@contextmanager
+def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
+    """The checkpoints in a folder, one an epoch; on leaving, all that was saved is on disk."""
+    # A later improvement has a higher number than an earlier one, and an epoch without one has the lowest.
+    best = BestN(get_metric_fn=lambda metrics: metrics["improved_at"], n=1)
+    options = ocp.CheckpointManagerOptions(
+        preservation_policy=AnyPreservationPolicy([LatestN(1), best]), read_only=read_only
+    )
+    manager = ocp.CheckpointManager(folder.resolve(), options=options)
+    try:
+        yield manager
+    finally:
+        manager.close()
+
+
+def save(manager: ocp.CheckpointManager, epoch: int, state: TrainState, embeddings: Embeddings, improved: bool) -> None:
+    """Saves an epoch's state, and what it ranks with, in the background.
+
+    Args:
+        manager: of the run's folder.
+        epoch: how many epochs are done.
+        state: what training goes on from.
+        embeddings: what was evaluated.
+        improved: whether this is the best epoch so far.
+    """
+    # The next epoch takes the state's buffers over while Orbax still writes, so it gets copies.
+    state, embeddings = jax.tree.map(jnp.copy, (state, embeddings))
+    manager.save(
+        epoch,
+        args=ocp.args.Composite(
+            state=ocp.args.StandardSave(state),
+            embeddings=ocp.args.StandardSave(embeddings._asdict()),
+            meta=ocp.args.JsonSave({"state": describe(state)}),
+        ),
+        metrics={"improved_at": epoch if improved else -1},
+    )
+
+
+def restore_last(manager: ocp.CheckpointManager, like: TrainState) -> tuple[int, TrainState]:
+    """The newest checkpoint: how many epochs were done, and the state after them.
+
+    Raises:
+        UserError: there is none, or it is of another model.
+    """
+    epoch = manager.latest_step()
+    if epoch is None:
+        raise UserError(f"{manager.directory} holds no checkpoint: start the run anew, without --resume")
+    saved = manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]["state"]
+    wanted = describe(like)
+    if saved != wanted:
+        name = next(name for name in sorted({*saved, *wanted}) if saved.get(name) != wanted.get(name))
+        raise UserError(
+            f"{manager.directory / str(epoch)} is a checkpoint of another model: it has {saved.get(name, 'no array')} "
+            f"at {name} where this config makes {wanted.get(name, 'none')}; resume with the config it was made with"
+        )
+    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
+    restored = manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
+    return epoch, restored["state"]
+
+
+def restore_embeddings(manager: ocp.CheckpointManager, epoch: int) -> Embeddings:
+    """What an epoch ranked with.
+
+    Raises:
+        UserError: that epoch's checkpoint is not there.
+    """
+    if epoch not in manager.all_steps():
+        raise UserError(f"{manager.directory} has no checkpoint of epoch {epoch}: the run folder is not complete")
+    saved = manager.restore(epoch, args=ocp.args.Composite(embeddings=ocp.args.StandardRestore()))["embeddings"]
+    return Embeddings(saved["users"], saved["items"])
+
+
+def describe(state: PyTree) -> dict[str, Any]:
+    """The name, shape and type of each array of a state."""
+    arrays, _ = jax.tree_util.tree_flatten_with_path(state)
+    return {jax.tree_util.keystr(path): f"{np.dtype(x.dtype).name}{list(x.shape)}" for path, x in arrays}

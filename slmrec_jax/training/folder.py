@@ -1,0 +1,153 @@
+"""A run's folder: what lies in it and how it is written."""
+
+import importlib.metadata
+import json
+import os
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from slmrec_jax.config import Config, from_json, to_json
+from slmrec_jax.data.dataset import SPLITS, Dataset
+from slmrec_jax.errors import UserError
+
+CONFIG, DATA, ENVIRONMENT = "config.json", "dataset.json", "environment.json"
+METRICS, RESULT, CURVES = "metrics.jsonl", "result.json", "curves.png"
+CHECKPOINTS, EVENTS = "checkpoints", "events"
+
+Record = dict[str, Any]
+"""One epoch: its number, means of the losses, the selected split's metrics, seconds."""
+
+
+def new_folder(config: Config, dataset: Dataset, out: Path | None) -> Path:
+    """Makes the folder of a new run, with its config, its data's description and its environment.
+
+    Args:
+        config: as resolved.
+        dataset: what it trains on.
+        out: where; by default a free name under `runs/`.
+
+    Raises:
+        UserError: the place is taken, or cannot be written.
+    """
+    if out is None:
+        task = f"-{config.task}" if config.model == "slmrec" else ""
+        stem = f"{dataset.name}-{config.model}{task}-seed{config.seed}"
+        places = (Path("runs") / (stem if number == 1 else f"{stem}-{number}") for number in range(1, 10_000))
+        out = next(place for place in places if not place.exists())
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise UserError(f"{out} is there already: --resume goes on with a run; for a new one give another --out")
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / ENVIRONMENT, environment())
+        write_json(out / DATA, _description(dataset))
+        write_json(out / CONFIG, to_json(config))
+    except OSError as error:
+        raise UserError(f"cannot write the run folder {out}: {error.strerror}; give another --out") from None
+    return out
+
+
+def read_config(folder: Path) -> Config:
+    """The config of a run.
+
+    Raises:
+        UserError: the folder holds none that can be read.
+    """
+    return from_json(read_json(folder / CONFIG, "give the folder of a run"), str(folder / CONFIG))
+
+
+def read_history(folder: Path, epochs: int) -> list[Record]:
+    """The records of the first epochs of a run.
+
+    Raises:
+        UserError: some of them are missing.
+    """
+    path = folder / METRICS
+    try:
+        lines = path.read_text().splitlines()[:epochs]
+        history = [json.loads(line) for line in lines]
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; the run cannot be resumed") from None
+    if [record.get("epoch") for record in history] != list(range(1, epochs + 1)):
+        raise UserError(f"{path} lacks epochs before {epochs}, where the checkpoint is; the run cannot be resumed")
+    return history
+
+
+def write_history(folder: Path, history: Sequence[Record]) -> None:
+    """Writes the records anew: on resuming, later ones are cut off, for which no checkpoint stands."""
+    _replace(folder / METRICS, "".join(json.dumps(record) + "\n" for record in history))
+
+
+def append_record(folder: Path, record: Record) -> None:
+    """Adds an epoch's line, on disk before this returns, so that no checkpoint is without its record."""
+    with (folder / METRICS).open("a") as file:
+        file.write(json.dumps(record) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes a file whole or not at all."""
+    _replace(path, json.dumps(data, indent=2) + "\n")
+
+
+def read_json(path: Path, mend: str) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        UserError: it is missing or not one; the text ends with how to mend it.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: {mend}") from None
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot read {path}: {error}; {mend}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path} does not hold a JSON object: {mend}")
+    return data
+
+
+def environment() -> dict[str, Any]:
+    """Versions, device and machine, as every result should state them."""
+    packages = ("slmrec-jax", "jax", "jaxlib", "flax", "optax", "jraph", "numpy", "orbax-checkpoint", "scipy")
+    return {
+        "python": platform.python_version(),
+        "packages": {package: _version(package) for package in packages},
+        "device": str(jax.devices()[0].device_kind),
+        "devices": jax.device_count(),
+        "backend": jax.default_backend(),
+        "machine": platform.platform(),
+        "processor": platform.machine(),
+        "cores": os.cpu_count(),
+    }
+
+
+def _description(dataset: Dataset) -> dict[str, Any]:
+    return {
+        "name": dataset.name,
+        "fingerprint": dataset.fingerprint,
+        "users": dataset.num_users,
+        "items": dataset.num_items,
+        "interactions": {split: len(getattr(dataset, split).users) for split in SPLITS},
+        "modalities": list(dataset.features),
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _replace(path: Path, text: str) -> None:
+    part = path.with_name(path.name + ".part")
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    part.replace(path)

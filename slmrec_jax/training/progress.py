@@ -1,0 +1,54 @@
+"""What a person sees of a run: a live line on a terminal, plain lines elsewhere."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+from slmrec_jax.training.folder import Record
+
+
+class Report(NamedTuple):
+    """Where a run's words go."""
+
+    say: Callable[[str], None]
+    epoch: Callable[[Record], None]
+
+
+SILENT = Report(lambda line: None, lambda record: None)
+
+
+@contextmanager
+def console_report(epochs: int) -> Iterator[Report]:
+    """Reports to standard error.
+
+    Args:
+        epochs: the most that will be trained.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        yield Report(lambda line: console.print(line, markup=False), lambda record: console.print(epoch_line(record)))
+        return
+    columns = (
+        TextColumn("epoch"),
+        MofNCompleteColumn(),
+        BarColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[text]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=epochs, text="compiling")
+        yield Report(
+            lambda line: progress.console.print(line, markup=False),
+            lambda record: progress.update(task, completed=record["epoch"], text=epoch_line(record)),
+        )
+
+
+def epoch_line(record: Record) -> str:
+    """An epoch in a line: losses, the metric that selects (starred where it is the best so far), seconds."""
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in record["losses"].items() if "/" not in name)
+    metrics = "".join(f"  {record['split']} {name} {value:.4f}" for name, value in record["selected"].items())
+    best = " *" if record["improved"] else ""
+    return f"epoch {record['epoch']:>4}  {losses}{metrics}{best}  {record['train_seconds']:.2f} s"

@@ -1,0 +1,218 @@
+"""A run from end to end, and what can be asked of one that is done."""
+
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Int
+
+from slmrec_jax import data, figures
+from slmrec_jax.config import Config, check_config, to_json
+from slmrec_jax.data.dataset import Dataset, check
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation import protocol as evaluation
+from slmrec_jax.evaluation.ranking import prepare, rank
+from slmrec_jax.methods import make_method
+from slmrec_jax.recommendations import Recommendations
+from slmrec_jax.training.checkpoint import open_checkpoints, restore_embeddings
+from slmrec_jax.training.fit import Fitted, fit
+from slmrec_jax.training.folder import (
+    CHECKPOINTS,
+    CURVES,
+    DATA,
+    RESULT,
+    Record,
+    new_folder,
+    read_config,
+    read_history,
+    read_json,
+    write_json,
+)
+from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.training.progress import SILENT, Report
+from slmrec_jax.types import Embeddings, Method, Spec
+
+MakeMethod = Callable[[Config, Spec], Method]
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run: its best epoch, and what was measured."""
+
+    config: Config
+    dataset: Dataset
+    embeddings: Embeddings
+    result: dict[str, Any]
+    history: list[Record]
+    folder: Path
+
+    def recommend(self, users: Sequence[Any] | None = None, k: int = 20) -> Recommendations:
+        """Ranks the items that a user has not interacted with in training.
+
+        Args:
+            users: raw ids; all users by default.
+            k: how many items each.
+
+        Raises:
+            UserError: a user is not known, or there are fewer than k items.
+        """
+        rows = np.arange(self.dataset.num_users) if users is None else self._rows(users)
+        plan = prepare(rows, [self.dataset.train], self.dataset.num_items, k, score=self.config.eval.score)
+        ranking = rank(plan, self.embeddings)
+        return Recommendations(self.dataset.user_ids[rows], self.dataset.item_ids[ranking.items], ranking.scores)
+
+    def evaluate(self, split: evaluation.Split = "test", protocol: str | None = None) -> evaluation.Evaluation:
+        """Measures the best epoch on a split, by the run's own protocol or another."""
+        rules = evaluation.PROTOCOLS[protocol] if protocol else self.config.eval
+        return evaluation.evaluate(evaluation.plan(self.dataset, split, rules, self.config.ks), self.embeddings)
+
+    def _rows(self, users: Sequence[Any]) -> Int[np.ndarray, " users"]:
+        places = {str(raw): row for row, raw in enumerate(self.dataset.user_ids)}
+        unknown = [user for user in users if str(user) not in places]
+        if unknown:
+            example = self.dataset.user_ids[0]
+            raise UserError(
+                f"data set {self.dataset.name}: there is no user {str(unknown[0])!r}; ids look like {str(example)!r}"
+            )
+        return np.array([places[str(user)] for user in users], np.int32)
+
+
+def train(
+    config: Config,
+    dataset: Dataset | None = None,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    method: MakeMethod = make_method,
+    report: Report = SILENT,
+) -> Run:
+    """Trains, selects and tests as the config says.
+
+    Args:
+        config: every choice.
+        dataset: the data; by default what `config.data` names.
+        out: the run's folder; by default a new one under `runs/`.
+        resume: goes on with the run in `out`, to the same bits as if it had not stopped.
+        method: makes what trains; a user's own stands here.
+        report: where progress goes.
+
+    Raises:
+        UserError: something in config, data or folder cannot be used; nothing was written.
+        Interrupted: a signal asked to stop, and the run can be resumed.
+    """
+    check_config(config)
+    dataset = _dataset(config, dataset)
+    select = evaluation.plan(dataset, config.eval.split, config.eval, config.ks)
+    made = method(config, make_spec(config, dataset))
+    if resume:
+        folder = _folder_to_resume(config, dataset, out)
+    else:
+        folder = new_folder(config, dataset, Path(out) if out else None)
+    for line in (*_introduction(config, dataset, folder), *made.notes):
+        report.say(line)
+    fitted = fit(made, made.prepare(make_inputs(dataset)), select, config, folder, report, resume=resume)
+    if not fitted.best_epoch:
+        raise UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
+    with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+        embeddings = restore_embeddings(checkpoints, fitted.best_epoch)
+    run = Run(config, dataset, embeddings, {}, fitted.history, folder)
+    run = replace(run, result=_result(run, fitted))
+    figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
+    write_json(folder / RESULT, run.result)
+    return run
+
+
+def load_run(folder: Path | str, dataset: Dataset | None = None) -> Run:
+    """A finished run, to evaluate it or to recommend; the model's code is not needed.
+
+    Args:
+        folder: of the run.
+        dataset: the data it was trained on; by default what its config names.
+
+    Raises:
+        UserError: the run is not finished or not complete, or the data are not those it was trained on.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    result = read_json(folder / RESULT, "the run has not finished; finish it with `slmrec-jax train --resume`")
+    dataset = _dataset(config, dataset)
+    _check_same_data(folder, dataset)
+    with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+        embeddings = restore_embeddings(checkpoints, result["best_epoch"])
+    return Run(config, dataset, embeddings, result, read_history(folder, result["epochs"]), folder)
+
+
+def _dataset(config: Config, dataset: Dataset | None) -> Dataset:
+    if dataset is None:
+        dataset = data.load(config.data, config.format)
+    check(dataset)
+    return dataset.with_modalities(config.modalities)
+
+
+def _folder_to_resume(config: Config, dataset: Dataset, out: Path | str | None) -> Path:
+    if out is None:
+        raise UserError("--resume needs --out: the folder of the run to go on with")
+    folder = Path(out)
+    before, now = to_json(read_config(folder)), to_json(config)
+    changed = [name for name in now if now[name] != before[name] and name != "epochs"]
+    if changed:
+        raise UserError(
+            f"{folder} was run with another {changed[0]} ({before[changed[0]]}, not {now[changed[0]]}): resume it "
+            f"as it was, or start anew with another --out; only epochs may change"
+        )
+    _check_same_data(folder, dataset)
+    return folder
+
+
+def _check_same_data(folder: Path, dataset: Dataset) -> None:
+    trained_on = read_json(folder / DATA, "give the folder of a run").get("fingerprint")
+    if trained_on != dataset.fingerprint:
+        raise UserError(
+            f"{folder} was run on other data (fingerprint {str(trained_on)[:12]}) than {dataset.name} holds now "
+            f"({dataset.fingerprint[:12]}): give back the data it was run on, or start a new run"
+        )
+
+
+def _introduction(config: Config, dataset: Dataset, folder: Path) -> list[str]:
+    device = jax.devices()[0]
+    modalities = ", ".join(dataset.features) or "none"
+    return [
+        f"{dataset.name}: {dataset.num_users} users, {dataset.num_items} items, {len(dataset.train.users)} / "
+        f"{len(dataset.valid.users)} / {len(dataset.test.users)} interactions, modalities: {modalities}, "
+        f"fingerprint {dataset.fingerprint[:12]}",
+        f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}, run folder {folder}",
+    ]
+
+
+def _result(run: Run, fitted: Fitted) -> dict[str, Any]:
+    start = time.perf_counter()
+    valid, test = (run.evaluate(split).means for split in ("valid", "test"))
+    seconds = time.perf_counter() - start
+    return {
+        "valid": valid,
+        "test": test,
+        "best_epoch": fitted.best_epoch,
+        "epochs": len(run.history),
+        "seed": run.config.seed,
+        "fingerprint": run.dataset.fingerprint,
+        "protocol": run.config.protocol,
+        "seconds": {
+            "compile": fitted.compile_seconds,
+            "train": sum(record["train_seconds"] for record in run.history),
+            "evaluate": seconds + sum(record["evaluate_seconds"] for record in run.history),
+        },
+        "step_ms": fitted.step_ms,
+        "peak_rss_bytes": _peak_rss_bytes(),
+    }
+
+
+def _peak_rss_bytes() -> int:
+    # Kilobytes on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
