@@ -126,4 +126,4 @@ def _merge(first: Augmentation, second: Augmentation) -> Augmentation:
         raise ValueError(
             f"two augmentations of the stage {clash[0]!r} cannot be had at once: give one function for both"
         )
-    return Augmentation(*(a or b for a, b in zip(first, second, strict=True)))
+    return Augmentation(first.modality or second.modality, first.inputs or second.inputs, first.layer or second.layer)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 from rich.console import Console
@@ -200,7 +200,7 @@ def _parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
     if unknown:
         known = [name for action in tyro.extras.get_parser(flags, **default)._actions for name in action.option_strings]
         raise UserError(f"there is no flag {unknown[0]!r}{_nearest(unknown[0], known)}; see {program} --help")
-    return parsed
+    return cast("Flags", parsed)
 
 
 def _base_config(arguments: list[str]) -> Config:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, get_args
 
-import numpy as np
+import jax.numpy as jnp
 from rich.table import Table
 
 from slmrec_jax import data, figures
@@ -46,8 +46,8 @@ class Comparison(NamedTuple):
 
 def popularity(dataset: Dataset) -> Embeddings:
     """Ranks items by how many training interactions they have, the same for every user."""
-    counts = np.bincount(dataset.train.items, minlength=dataset.num_items).astype(np.float32)
-    return Embeddings(np.ones((dataset.num_users, 1), np.float32), counts[:, None])
+    counts = jnp.bincount(jnp.asarray(dataset.train.items), length=dataset.num_items)
+    return Embeddings(jnp.ones((dataset.num_users, 1)), counts[:, None].astype(jnp.float32))
 
 
 UNTRAINED: Mapping[str, Callable[[Dataset], Embeddings]] = {"popularity": popularity}

@@ -112,4 +112,5 @@ def _first_at_least(graph: Graph, users: Array, target: Array, value: Callable[[
 
 
 def _inverse_sqrt(degrees: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " nodes"]:
-    return np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)
+    inverse: np.ndarray = np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)
+    return inverse

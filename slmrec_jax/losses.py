@@ -69,7 +69,7 @@ def embedding_l2() -> Loss:
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
         user, item = context.params["user"], context.params["item"]
         rows = user[batch.users], item[batch.items], item[batch.negatives[:, 0]]
-        squares = sum(jnp.sum(row * row, axis=-1) for row in rows)
+        squares = jnp.sum(jnp.square(jnp.stack(rows)), axis=(0, 2))
         return mean(0.5 * squares, batch.mask), {}
 
     return Loss(apply, num_negatives=1)

@@ -49,13 +49,15 @@ def gradient_method(
         model_key, *keys = jax.random.split(key, 1 + len(active))
         losses = {name: term.loss.init(key, spec) for key, (name, term) in zip(keys, active.items(), strict=True)}
         params = {"model": model.init(model_key), "losses": losses}
-        state = TrainState.create(apply_fn=None, params=params, tx=optimizer)
+        state = TrainState.create(apply_fn=None, params=params, tx=optimizer)  # type: ignore[no-untyped-call]
         # TrainState counts from a Python int, which would cost a second trace.
-        return state.replace(step=jnp.zeros((), jnp.int32))
+        counted: TrainState = state.replace(step=jnp.zeros((), jnp.int32))
+        return counted
 
     def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
         (value, metrics), gradients = value_and_grad(state.params, inputs, batch)
-        return state.apply_gradients(grads=gradients), {"loss": value, **metrics}
+        after: TrainState = state.apply_gradients(grads=gradients)  # type: ignore[no-untyped-call]
+        return after, {"loss": value, **metrics}
 
     def embed(state: TrainState, inputs: Inputs) -> Embeddings:
         view = model.encode(state.params["model"], inputs)(NO_AUGMENTATION, jax.random.key(0))
@@ -70,7 +72,8 @@ def objective(model: Model, terms: Mapping[str, Term]) -> Objective:
     def apply(params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
         encode = model.encode(params["model"], inputs)
         view = encode(NO_AUGMENTATION, batch.key)
-        total, metrics = jnp.zeros(()), {}
+        total = jnp.zeros(())
+        metrics: dict[str, Scalar] = {}
         for place, (name, (weight, loss)) in enumerate(terms.items()):
             context = Context(params["model"], encode, inputs, jax.random.fold_in(batch.key, place))
             value, parts = loss.apply(params["losses"][name], view, batch, context)

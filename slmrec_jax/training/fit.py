@@ -78,18 +78,19 @@ def fit(
             due = (number - 1) % protocol.evaluate_every == 0
             values = evaluate(plan, embeddings).means if due else {}
             selected = {protocol.metric: values[protocol.metric]} if due and protocol.metric else {}
-            record = {
+            improved = improves(history, number, selected, protocol)
+            record: Record = {
                 "epoch": number,
                 "losses": losses,
                 "split": protocol.split,
                 "selected": selected,
                 "metrics": values,
-                "improved": improves(history, number, selected, protocol),
+                "improved": improved,
                 "train_seconds": trained - start,
                 "evaluate_seconds": time.perf_counter() - trained,
             }
             append_record(folder, record)
-            save(checkpoints, number, state, embeddings, record["improved"])
+            save(checkpoints, number, state, embeddings, improved)
             history.append(record)
             _write_events(events, record)
             report.epoch(record)

@@ -60,7 +60,7 @@ def make_epoch(
 
     def epoch(state: TrainState, inputs: Inputs, keys: Keys) -> Epoch:
         users, items = inputs.graph.interactions
-        rows, mask = draw_order(keys.order, state.step, users.shape[0], batch_size)
+        rows, mask = draw_order(keys.order, jnp.asarray(state.step), users.shape[0], batch_size)
 
         def body(
             carry: tuple[TrainState, TrainState | None], drawn: tuple[Array, Array]

@@ -27,7 +27,7 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
         received.append(number)
         signal.signal(number, previous[number])  # the second one means it
 
-    numbers = (signal.SIGINT, signal.SIGTERM)
+    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
         yield lambda: None
         return
