@@ -33,7 +33,7 @@ def linear(key: Key[Array, ""], inputs: int, outputs: int) -> Linear:
 
 def affine(params: Linear, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
     """X W + b."""
-    return x @ params["kernel"] + params["bias"]
+    return x @ params["kernel"] + params["bias"][None, :]
 
 
 def normalize(x: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:

@@ -170,4 +170,4 @@ def cross_entropy(
 
 def mean(values: Float[Array, " batch"], mask: Bool[Array, " batch"]) -> Scalar:
     """The mean over real rows; what padded rows hold, NaN too, does not matter."""
-    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask)
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask, dtype=values.dtype)

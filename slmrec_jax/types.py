@@ -119,7 +119,7 @@ class View(NamedTuple):
     """The fused user rows, from which items are ranked."""
     items: Rows
     user_modalities: Mapping[str, Rows]
-    """The propagated rows of each modality before fusion."""
+    """The propagated rows of each modality before fusion, `id` first, then in the order of the spec."""
     item_modalities: Mapping[str, Rows]
 
 

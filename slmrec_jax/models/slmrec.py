@@ -206,13 +206,13 @@ def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
     else:
         feature = inputs.cache.features[name]
     return once(
-        lambda ids: feature.values[ids] @ projection["kernel"] + feature.present[ids, None] * projection["bias"]
+        lambda ids: feature.values[ids] @ projection["kernel"] + feature.present[ids, None] * projection["bias"][None, :]
     )
 
 
 def _frozen_channel(chain: FrozenChain, projection: layers.Linear) -> Channel:
     def rows(values: Array, present: Array) -> Rows:
-        return once(lambda ids: values[ids] @ projection["kernel"] + present[ids, None] * projection["bias"])
+        return once(lambda ids: values[ids] @ projection["kernel"] + present[ids, None] * projection["bias"][None, :])
 
     return Channel(rows(chain.values.users, chain.present.users), rows(chain.values.items, chain.present.items))
 

@@ -1,0 +1,92 @@
+"""How well a ranking finds the held-out items of each user, in float64 on the host.
+
+For one user, T is the set of held-out items, n = |T|, and r_p is 1 if the item at position p = 1, 2, … is in T, else 0.
+All metrics lie in [0, 1].
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, TypeAlias
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Interactions
+
+Ndcg: TypeAlias = Literal["standard", "found"]
+
+PerUser: TypeAlias = Mapping[str, Float[np.ndarray, " users"]]
+"""By key, such as `recall@20`."""
+
+
+def measure(
+    ranked: Int[np.ndarray, "users ranks"],
+    users: Int[np.ndarray, " users"],
+    held_out: Interactions,
+    ks: Sequence[int],
+    *,
+    ndcg: Ndcg = "standard",
+) -> PerUser:
+    """Computes every metric at every cut-off K of `ks`, for each user.
+
+    * recall@K = Σ_{p≤K} r_p / n
+    * ndcg@K = (Σ_{p≤K} r_p / log2(p+1)) / (Σ_{p≤min(K,m)} 1 / log2(p+1)). m = n where `ndcg` is "standard". "found"
+      takes for m the hits among the first max(ks) positions, as LATTICE and MMSSL do: figures are higher, and depend
+      on the largest cut-off asked for. Without hits both are 0.
+    * precision@K = Σ_{p≤K} r_p / K
+    * hit@K = 1 if any r_p with p ≤ K is 1, else 0
+    * map@K = Σ_{p≤K} r_p · precision@p / min(K, n)
+    * mrr@K = 1 / p of the first hit if p ≤ K, else 0
+
+    Args:
+        ranked: Item ids, best first, no item twice for one user; -1 stands for no item and is never a hit.
+        users: Whose rows these are. Each has at least one held-out item.
+        held_out: Pairs in any order; one that stands twice counts once, those of other users are ignored.
+        ks: Cut-offs, at least one.
+        ndcg: What an ideal ranking is taken to be.
+
+    Raises:
+        UserError: A cut-off is below 1, or beyond the ranking, which is as long as there are items at most.
+        ValueError: A user has no held-out items; metrics are not defined for them.
+    """
+    ks = sorted(set(ks))
+    depth = ranked.shape[1]
+    if ks[0] < 1 or ks[-1] > depth:
+        raise UserError(f"metrics at K = {ks[0]}..{ks[-1]} need as many ranked items, and there are {depth}: lower K")
+    hits, num_held_out = _relevance(ranked[:, : ks[-1]], users, held_out)
+    positions = np.arange(1, ks[-1] + 1)
+    gains = 1 / np.log2(positions + 1)
+    found = np.cumsum(hits, axis=1)
+    dcg = np.cumsum(hits * gains, axis=1)
+    precisions = np.cumsum(hits * found / positions, axis=1)
+    reciprocal_rank = np.maximum.accumulate(hits / positions, axis=1)
+    ideal_dcg = np.cumsum(gains)
+    ideal_hits = num_held_out if ndcg == "standard" else np.maximum(found[:, -1], 1)
+    return {
+        **{f"recall@{k}": found[:, k - 1] / num_held_out for k in ks},
+        **{f"ndcg@{k}": dcg[:, k - 1] / ideal_dcg[np.minimum(k, ideal_hits) - 1] for k in ks},
+        **{f"precision@{k}": found[:, k - 1] / k for k in ks},
+        **{f"hit@{k}": (found[:, k - 1] > 0).astype(np.float64) for k in ks},
+        **{f"map@{k}": precisions[:, k - 1] / np.minimum(k, num_held_out) for k in ks},
+        **{f"mrr@{k}": reciprocal_rank[:, k - 1] for k in ks},
+    }
+
+
+def means(per_user: PerUser) -> dict[str, float]:
+    """Averages over users, each with the same weight."""
+    return {key: float(values.mean()) for key, values in per_user.items()}
+
+
+def _relevance(
+    ranked: Int[np.ndarray, "users ranks"], users: Int[np.ndarray, " users"], held_out: Interactions
+) -> tuple[Bool[np.ndarray, "users ranks"], Int[np.ndarray, " users"]]:
+    """r_p and n of each user."""
+    # A pair as one sortable number: stride × user + item.
+    stride = np.int64(1 + max(held_out.items.max(initial=0), ranked.max(initial=0)))
+    pairs = np.unique(held_out.users * stride + held_out.items)
+    start, end = np.searchsorted(pairs, users * stride), np.searchsorted(pairs, (users + 1) * stride)
+    if (start == end).any():
+        raise ValueError(f"user {users[start == end][0]} has no held-out items")
+    wanted = (users * stride)[:, None] + ranked
+    nearest = np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)
+    return (pairs[nearest] == wanted) & (ranked >= 0), end - start

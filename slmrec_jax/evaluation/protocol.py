@@ -1,0 +1,142 @@
+"""What an evaluation measures and leaves out, and how the best epoch is chosen: `strict`, or as other tools do it."""
+
+import typing
+from collections.abc import Mapping, Sequence
+from typing import Literal, NamedTuple, TypeAlias
+
+import numpy as np
+from jaxtyping import Float, Int
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.metrics import Ndcg, PerUser, means, measure
+from slmrec_jax.evaluation.ranking import RankingPlan, Score, prepare, rank
+from slmrec_jax.types import Embeddings, Interactions
+
+Split: TypeAlias = Literal["valid", "test"]
+
+
+class Protocol(NamedTuple):
+    """The decisions that make figures of two tools comparable, or not. Epochs count from 0."""
+
+    name: str
+    split: Split
+    """What is measured during training. Selecting on "test" reports figures that are too good."""
+    metric: str | None
+    """The key by whose mean the best epoch is chosen; `None` keeps the last epoch."""
+    patience: int | None
+    """Training stops at the first evaluated epoch that is more than so many epochs after the best, or after epoch 0
+    where there is no best one yet; `None`: never."""
+    cutoffs: tuple[int, ...] = (10, 20)
+    """The K of every metric."""
+    evaluate_every: int = 1
+    """Epochs 0, n, 2n, … are evaluated."""
+    first_epoch_counts: bool = True
+    """Whether epoch 0 can be the best one."""
+    round_digits: int | None = None
+    """To how many decimals `metric` is rounded before two epochs are compared; an equal value is no improvement."""
+    stale_embeddings: bool = False
+    """Whether an epoch is judged by the vectors that its last step computed, before that step's update."""
+    mask_valid_at_test: bool = False
+    """Whether validation items are no candidates at test. Training items never are."""
+    drop_new_users: bool = False
+    """Whether users without training interactions are left out."""
+    score: Score = "dot"
+    ndcg: Ndcg = "standard"
+
+
+PROTOCOLS: Mapping[str, Protocol] = {
+    protocol.name: protocol
+    for protocol in (
+        Protocol("strict", "valid", "recall@20", patience=20, mask_valid_at_test=True),
+        # The published code of SLMRec reads one held-out file, and both selects on it and reports it.
+        Protocol(
+            "slmrec",
+            "test",
+            "recall@10",
+            patience=50,
+            cutoffs=(10,),
+            first_epoch_counts=False,
+            stale_embeddings=True,
+            score="sigmoid",
+        ),
+        Protocol("mmrec", "valid", "recall@20", patience=20, round_digits=4, drop_new_users=True),
+        # Since March 2023; before, that code selected on test. Its NDCG depends on the largest cut-off.
+        Protocol("mmssl", "valid", "recall@20", patience=7, cutoffs=(10, 20, 50), ndcg="found"),
+        # Knows no validation. That code ranks sigmoids; inner products differ from them in saturated ties alone.
+        Protocol("lightgcn", "test", None, patience=None, cutoffs=(20,), evaluate_every=10),
+    )
+}
+
+
+@typing.runtime_checkable
+class Splits(typing.Protocol):
+    """What an evaluation needs of a data set."""
+
+    @property
+    def num_items(self) -> int: ...
+    @property
+    def train(self) -> Interactions: ...
+    @property
+    def valid(self) -> Interactions: ...
+    @property
+    def test(self) -> Interactions: ...
+
+
+class EvaluationPlan(NamedTuple):
+    """An evaluation made ready by `plan`; keep it to evaluate again after the next epoch."""
+
+    users: Int[np.ndarray, " users"]
+    ranking: RankingPlan
+    held_out: Interactions
+    cutoffs: tuple[int, ...]
+    ndcg: Ndcg
+
+
+class Evaluation(NamedTuple):
+    """Every metric at every cut-off."""
+
+    means: Mapping[str, float]
+    """By key, such as `recall@20`; over `users`, each with the same weight."""
+    per_user: Mapping[str, Float[np.ndarray, " users"]]
+    users: Int[np.ndarray, " users"]
+    """The ids that the rows of `per_user` belong to, ascending."""
+
+
+def plan(dataset: Splits, split: Split, protocol: Protocol, ks: Sequence[int] = ()) -> EvaluationPlan:
+    """Plans the evaluation of the users who have held-out items in `split`, among all items that are candidates.
+
+    Args:
+        dataset: The splits.
+        split: Which one is held out.
+        protocol: What is masked and how metrics are defined.
+        ks: Cut-offs besides the protocol's own.
+
+    Raises:
+        UserError: There is nobody to evaluate, or a cut-off exceeds the number of items.
+    """
+    held_out = dataset.valid if split == "valid" else dataset.test
+    users = np.unique(held_out.users)
+    if protocol.drop_new_users:
+        users = users[np.isin(users, dataset.train.users)]
+    if len(users) == 0:
+        raise UserError(
+            f"nobody can be evaluated under protocol {protocol.name}: no user"
+            f"{' with training interactions' if protocol.drop_new_users else ''} has an interaction in the {split} "
+            f"split; hold some out, or choose a protocol that does not need this split"
+        )
+    masks_valid = split == "test" and protocol.mask_valid_at_test
+    known = [dataset.train, dataset.valid] if masks_valid else [dataset.train]
+    cutoffs = tuple(sorted({*protocol.cutoffs, *ks}))
+    ranking = prepare(users, known, dataset.num_items, cutoffs[-1], score=protocol.score)
+    return EvaluationPlan(users, ranking, held_out, cutoffs, protocol.ndcg)
+
+
+def evaluate(plan: EvaluationPlan, embeddings: Embeddings) -> Evaluation:
+    """Ranks all candidates for the users of `plan` and measures how well their held-out items are found.
+
+    Raises:
+        UserError: Embeddings are NaN, infinite or so large that scores overflow.
+    """
+    ranked = rank(plan.ranking, embeddings).items
+    per_user: PerUser = measure(ranked, plan.users, plan.held_out, plan.cutoffs, ndcg=plan.ndcg)
+    return Evaluation(means(per_user), per_user, plan.users)

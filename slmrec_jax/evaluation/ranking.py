@@ -1,0 +1,182 @@
+"""The best items of each user among all items, known ones left out: exact, and in bounded memory.
+
+`prepare` does once what does not depend on the embeddings; `rank` runs one compiled program for every chunk of users.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Literal, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Scalar
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Embeddings, Interactions
+
+Score: TypeAlias = Literal["dot", "sigmoid"]
+
+MAX_SCORE_BYTES = 16 * 2**20
+"""What the scores of one chunk may take. Larger blocks come from fresh pages each time: on CPUs up to twice as slow."""
+
+
+class Ranking(NamedTuple):
+    """The best items of each user, best first; equal scores in the order of item ids."""
+
+    items: Int[np.ndarray, "users k"]
+    """int32; -1 where a user has no further candidate."""
+    scores: Float[np.ndarray, "users k"]
+    """float32; -inf where the item is -1."""
+
+
+class RankingPlan(NamedTuple):
+    """Whom to rank for and what to leave out, made ready by `prepare`; keep it to rank again after the next epoch."""
+
+    queries: "Queries"
+    first_pairs: Int[np.ndarray, " chunks"]
+    """Where the known pairs of each chunk begin."""
+    num_users: int
+    num_items: int
+    chunk: "Chunk"
+
+
+class Queries(NamedTuple):
+    """Device arrays of a plan. A row is a user's place in the order that was asked for."""
+
+    users: Int[Array, " rows"]
+    """User ids, padded to whole chunks."""
+    known_rows: Int[Array, " pairs"]
+    """Sorted; padded with a row beyond all others, so that the slice of the last chunk ends inside."""
+    known_items: Int[Array, " pairs"]
+
+
+class Chunk(NamedTuple):
+    """What the compiled program is specialised to."""
+
+    rows: int
+    pairs: int
+    """The most known pairs that any chunk has."""
+    k: int
+    score: Score
+
+
+def prepare(
+    users: Int[np.ndarray, " users"],
+    known: Sequence[Interactions],
+    num_items: int,
+    k: int,
+    *,
+    score: Score = "dot",
+    max_bytes: int = MAX_SCORE_BYTES,
+) -> RankingPlan:
+    """Plans the ranking of all items for `users`, without the items that `known` pairs them with.
+
+    Args:
+        users: Ids in any order, repeats allowed; the result has their order.
+        known: Pairs to leave out, each in any order. Pairs of other users are ignored.
+        num_items: Items have the ids 0..num_items-1.
+        k: How many items to return for each user.
+        score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
+            scores from about 16.6 on all become 1 and tie; it is there to replay references that rank so.
+        max_bytes: Bound on the score block (float32, users of a chunk × items; "sigmoid" holds two at times). A single
+            user's row is never divided.
+
+    Raises:
+        UserError: `k` is below 1 or above the number of items; choose one between.
+    """
+    if not 1 <= k <= num_items:
+        raise UserError(f"k = {k} items were asked for, of {num_items} that there are: choose k from 1 to {num_items}")
+    num_users = len(users)
+    num_chunks = -(-num_users // max(1, max_bytes // (4 * num_items)))
+    chunk_rows = -(-num_users // max(1, num_chunks))  # chunks as equal as can be: the last has the least padding
+    num_rows = num_chunks * chunk_rows
+
+    known_rows, known_items = _known_pairs(users, known)
+    bounds = np.searchsorted(known_rows, np.arange(num_chunks + 1) * chunk_rows).astype(np.int32)
+    chunk_pairs = int(np.diff(bounds).max(initial=0))
+    queries = Queries(
+        jnp.asarray(np.pad(users, (0, num_rows - num_users)), np.int32),
+        jnp.asarray(np.pad(known_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
+        jnp.asarray(np.pad(known_items, (0, chunk_pairs)), np.int32),
+    )
+    return RankingPlan(queries, bounds[:-1], num_users, num_items, Chunk(chunk_rows, chunk_pairs, k, score))
+
+
+def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
+    """Ranks all items for the users of `plan` by the inner product of embeddings, in float32.
+
+    Raises:
+        UserError: Embeddings are NaN, infinite or so large that scores overflow; their order would mean nothing.
+        ValueError: The table of items is not the one the plan was made for.
+    """
+    embeddings = Embeddings(jnp.asarray(embeddings.users), jnp.asarray(embeddings.items))
+    if embeddings.items.shape[0] != plan.num_items:
+        raise ValueError(f"the plan ranks {plan.num_items} items, the embeddings hold {embeddings.items.shape[0]}")
+    if not np.isfinite(_largest_score(embeddings)):
+        raise UserError(
+            "the embeddings hold NaN, infinite or overflowing values, so that items cannot be ranked: "
+            "training has diverged; lower the learning rate or the weights of the losses"
+        )
+    rows, k = plan.chunk.rows, plan.chunk.k
+    items = np.empty((len(plan.first_pairs) * rows, k), np.int32)
+    scores = np.empty(items.shape, np.float32)
+    for index, first_pair in enumerate(plan.first_pairs):
+        first_row = np.int32(index * rows)
+        here = slice(first_row, first_row + rows)
+        # Fetched before the next chunk starts: chunks in flight together would hold a block each.
+        items[here], scores[here] = jax.device_get(
+            _rank_chunk(embeddings, plan.queries, first_row, first_pair, plan.chunk)
+        )
+    return Ranking(items[: plan.num_users], scores[: plan.num_users])
+
+
+@partial(jax.jit, static_argnames="chunk")
+def _rank_chunk(
+    embeddings: Embeddings, queries: Queries, first_row: Int[Array, ""], first_pair: Int[Array, ""], chunk: Chunk
+) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
+    users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
+    rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
+    items = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs)
+    scores = _scores(embeddings, users)
+    if chunk.score == "sigmoid":
+        scores = jax.nn.sigmoid(scores)
+    # A slice may reach into the pairs of later chunks; their rows lie beyond this block and are dropped.
+    scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
+    best, ids = jax.lax.top_k(scores, chunk.k)  # documented: of equal scores, the lower index comes first
+    return jnp.where(best == -jnp.inf, -1, ids), best
+
+
+def _scores(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:
+    # Full precision: by default, accelerators round the factors, and near items would change places.
+    scores = jnp.matmul(
+        embeddings.users[users],
+        embeddings.items.T,
+        precision=jax.lax.Precision.HIGHEST,
+        preferred_element_type=jnp.float32,
+    )
+    # The product of a single dimension is no sum, and may be -0, which top_k sets below 0.
+    return jnp.where(scores == 0, 0, scores) if embeddings.items.shape[1] == 1 else scores
+
+
+@jax.jit
+def _largest_score(embeddings: Embeddings) -> Scalar:
+    """An upper bound on |score|: finite only if every embedding and every score is, and far cheaper than all scores."""
+    largest = [jnp.abs(table.astype(jnp.float32)).max() for table in embeddings]
+    return embeddings.items.shape[1] * largest[0] * largest[1]
+
+
+def _known_pairs(
+    users: Int[np.ndarray, " users"], known: Sequence[Interactions]
+) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
+    """The known items of each of `users` in turn, as (row, item) sorted by row."""
+    nothing = np.empty(0, np.int32)
+    owners = np.concatenate([nothing, *(pairs.users for pairs in known)])
+    items = np.concatenate([nothing, *(pairs.items for pairs in known)])
+    order = np.argsort(owners, kind="stable")
+    owners, items = owners[order], items[order]
+    first = np.searchsorted(owners, users, "left")
+    counts = np.searchsorted(owners, users, "right") - first
+    rows = np.repeat(np.arange(len(users)), counts)
+    rank_in_row = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+    return rows, items[first[rows] + rank_in_row]

@@ -1,0 +1,97 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax.augmentations import both, dropout, feature_dropout, feature_masking, masked, two_distinct
+from slmrec_jax.types import Augmentation
+
+NAMES = ("id", "visual", "acoustic")
+KEY = jax.random.key(5)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.3, 0.9])
+def test_dropout_drops_the_share_and_keeps_the_mean(rate):
+    x = jnp.full((101, 999), 2.0)
+    dropped = np.asarray(dropout(KEY, x, rate))
+    kept = round(256 * (1 - rate)) / 256
+    assert set(np.unique(dropped)) <= {0.0, np.float32(2.0) * np.float32(1 / kept)}
+    deviation = 5 * np.sqrt(kept * (1 - kept) / x.size)
+    assert abs((dropped > 0).mean() - kept) <= deviation
+    assert abs(dropped.mean() - 2.0) <= 2 * deviation / kept + 1e-5
+
+
+def test_dropout_decides_for_each_entry_alone():
+    kept = np.asarray(dropout(KEY, jnp.ones((4096, 64)), 0.5)) > 0
+    # The four bytes of one draw must not go together, nor neighbouring rows.
+    for shift in (1, 2, 3, 4, 64):
+        flat = kept.reshape(-1)
+        agree = (flat[shift:] == flat[:-shift]).mean()
+        assert abs(agree - 0.5) < 0.01
+
+
+@pytest.mark.parametrize("mode", ["layer", "input"])
+def test_the_views_of_feature_dropout_differ_from_each_other_and_from_key_to_key(mode):
+    def drawn(augmentation, key):
+        x = jnp.ones((6, 3, 8))
+        if mode == "layer":
+            return np.asarray(augmentation.layer(key, 1, x))
+        return np.concatenate(list(augmentation.inputs(key, dict.fromkeys(NAMES, x[:, 0])).values()))
+
+    first, second = feature_dropout(0.5, mode)
+    assert (drawn(first, KEY) != drawn(second, KEY)).any()
+    assert (drawn(first, KEY) != drawn(first, jax.random.key(6))).any()
+    np.testing.assert_array_equal(drawn(first, KEY), drawn(first, KEY))
+
+
+def test_layers_and_channels_are_dropped_independently():
+    (first, _), x = feature_dropout(0.5), jnp.ones((50, 2, 16))
+    one, two = (np.asarray(first.layer(KEY, layer, x)) for layer in (1, 2))
+    assert (one != two).any()
+    assert (one[:, 0] != one[:, 1]).any()
+
+
+def test_two_distinct_draws_every_ordered_pair_alike():
+    pairs = np.asarray(two_distinct(KEY, 4, (24_000,)))
+    assert (pairs[0] != pairs[1]).all()
+    counts = np.bincount(pairs[0] * 4 + pairs[1], minlength=16).reshape(4, 4)
+    assert not np.diag(counts).any()
+    assert (abs(counts[~np.eye(4, dtype=bool)] - 2000) < 5 * np.sqrt(2000)).all()
+
+
+@pytest.mark.parametrize("mode", ["clean", "swapped"])
+def test_feature_masking_masks_one_modality_a_view(mode):
+    first, second = (view.modality(KEY, NAMES) for view in feature_masking(mode))
+    masks = [{name for name in NAMES if scale.propagated[name] == 0} for scale in (first, second)]
+    assert [len(mask) for mask in masks] == [1, 1]
+    assert masks[0] != masks[1]
+    for scale, other in ((first, second), (second, first)):
+        assert scale.layer0 == (None if mode == "clean" else other.propagated)
+
+
+def test_feature_masking_per_item_masks_one_modality_of_each_item():
+    x = {name: jnp.ones((400, 3)) for name in NAMES}
+    first, second = (view.inputs(KEY, x) for view in feature_masking("clean", "item"))
+    masks = [np.stack([np.asarray(view[name]) == 0 for name in NAMES], axis=1) for view in (first, second)]
+    for mask in masks:
+        assert (mask.all(-1) == mask.any(-1)).all()
+        assert (mask.all(-1).sum(1) == 1).all()
+    assert not (masks[0] & masks[1]).any()
+    assert len(np.unique(masks[0].argmax(1))) == 3
+
+
+def test_masked_names_the_modality_at_the_index():
+    scale = masked(NAMES, propagated=jnp.int32(1), layer0=jnp.int32(2))
+    assert [float(scale.propagated[name]) for name in NAMES] == [1, 0, 1]
+    assert [float(scale.layer0[name]) for name in NAMES] == [1, 1, 0]
+
+
+def test_both_has_the_stages_of_each():
+    masking, dropping = feature_masking(), feature_dropout(0.3)
+    for view, of_masking, of_dropping in zip(both(masking, dropping), masking, dropping, strict=True):
+        assert view == Augmentation(modality=of_masking.modality, layer=of_dropping.layer)
+
+
+def test_both_refuses_two_augmentations_of_one_stage():
+    with pytest.raises(ValueError, match="'inputs'"):
+        both(feature_masking("clean", "item"), feature_dropout(0.3, "input"))

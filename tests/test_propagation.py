@@ -1,0 +1,136 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from conftest import GRAPHS
+
+from slmrec_jax import propagation
+from slmrec_jax.graph import build_graph
+from slmrec_jax.types import ALL, DenseFeature, Interactions
+
+LAYERS = [0, 1, 2, 3, 4]
+
+
+@pytest.fixture(params=GRAPHS)
+def case(request):
+    num_users, num_items, users, items = GRAPHS[request.param]
+    graph = build_graph(Interactions(users, items), num_users, num_items)
+    return graph, reference.adjacency(num_users, num_items, users, items)
+
+
+def rows(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
+
+
+def definition(graph, x, num_layers):
+    return x / (num_layers + 1) + propagation.propagate(graph, x, num_layers)
+
+
+@pytest.mark.parametrize("num_layers", LAYERS)
+@pytest.mark.parametrize("aggregate", [propagation.aggregate, propagation.aggregate_by_halves])
+def test_propagation_is_the_read_out_of_matrix_powers(case, num_layers, aggregate):
+    graph, p = case
+    x = rows(0, len(p), 5)
+    value = x / (num_layers + 1) + propagation.propagate(graph, x, num_layers, aggregate=aggregate)
+    np.testing.assert_allclose(value, reference.read_out(p, x, num_layers), rtol=1e-5, atol=1e-6)
+
+
+def test_several_channels_go_through_side_by_side(case):
+    graph, _ = case
+    x = rows(1, graph.num_users + graph.num_items, 3, 4)
+    for aggregate in (propagation.aggregate, propagation.aggregate_by_halves):
+        wide = propagation.propagate(graph, x, 3, aggregate=aggregate)
+        for channel in range(3):
+            alone = propagation.propagate(graph, x[:, channel], 3)
+            np.testing.assert_allclose(wide[:, channel], alone, rtol=1e-5, atol=1e-6)
+
+
+def test_after_layer_feeds_the_next_layer(case):
+    graph, p = case
+    x = rows(2, len(p), 4)
+    value = propagation.propagate(graph, x, 2, after_layer=lambda layer, y: y * (10.0 if layer == 1 else 0.5))
+    first = 10 * p @ x
+    np.testing.assert_allclose(value, (first + 0.5 * p @ first) / 3, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("num_layers", LAYERS)
+def test_chains_are_the_definition_in_value_and_gradient(case, num_layers):
+    graph, _ = case
+    users, items = rows(3, graph.num_users, 5), rows(4, graph.num_items, 5)
+    weights = rows(5, graph.num_users + graph.num_items, 5)
+
+    def by_chains(users, items):
+        user, item = (chain(graph, x, num_layers) for chain, x in both_chains(users, items))
+        return jnp.concatenate([user.users + item.users, user.items + item.items])
+
+    def by_definition(users, items):
+        return definition(graph, jnp.concatenate([users, items]), num_layers)
+
+    compare(by_chains, by_definition, weights, users, items)
+
+
+def both_chains(users, items):
+    return (propagation.user_chain, users), (propagation.item_chain, items)
+
+
+@pytest.mark.parametrize("num_layers", LAYERS)
+def test_a_frozen_chain_is_the_definition_of_the_projected_feature(case, num_layers, monkeypatch):
+    monkeypatch.setattr(propagation, "CACHE_COLUMNS", 4)  # so that 6 columns take two blocks
+    graph, _ = case
+    present = (np.arange(graph.num_items) % 3 != 1).astype(np.float32)
+    feature = DenseFeature(rows(6, graph.num_items, 6) * present[:, None], jnp.asarray(present))
+    kernel, bias = rows(7, 6, 5), rows(8, 5)
+    weights = rows(9, graph.num_users + graph.num_items, 5)
+    cached = propagation.frozen_chain(graph, feature, num_layers)
+
+    def by_cache(kernel, bias):
+        return jnp.concatenate(
+            [values @ kernel + p[:, None] * bias[None] for values, p in zip(cached.values, cached.present, strict=True)]
+        )
+
+    def by_definition(kernel, bias):
+        items = feature.values @ kernel + feature.present[:, None] * bias[None]
+        return definition(graph, jnp.concatenate([jnp.zeros((graph.num_users, 5)), items]), num_layers)
+
+    compare(by_cache, by_definition, weights, kernel, bias)
+
+
+def test_relabelling_nodes_permutes_the_rows():
+    num_users, num_items, users, items = GRAPHS["random"]
+    rng = np.random.default_rng(10)
+    user_order, item_order = rng.permutation(num_users).astype(np.int32), rng.permutation(num_items).astype(np.int32)
+    one = build_graph(Interactions(users, items), num_users, num_items)
+    other = build_graph(Interactions(user_order[users], item_order[items]), num_users, num_items)
+    x = rows(11, num_users, 4)
+    ours = propagation.user_chain(one, x, 3)
+    theirs = propagation.user_chain(other, jnp.zeros_like(x).at[user_order].set(x), 3)
+    np.testing.assert_allclose(theirs.users[user_order], ours.users, rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(theirs.items[item_order], ours.items, rtol=1e-5, atol=1e-6)
+
+
+def test_the_cost_rule():
+    sizes = {"num_nodes": 100_000, "num_items": 70_000, "num_interactions": 450_000, "dim": 64, "num_layers": 3}
+    assert propagation.choose_chain(columns=256, batch_size=2048, **sizes).cached
+    assert not propagation.choose_chain(columns=256, batch_size=200_000, **sizes).cached
+    too_wide = propagation.choose_chain(columns=20_000, batch_size=2048, **sizes)
+    assert not too_wide.cached
+    assert "GiB" in too_wide.reason
+
+
+def test_once_computes_each_array_of_ids_once():
+    asked = []
+    table = propagation.once(lambda ids: asked.append(ids) or jnp.ones((2, 2)))
+    ids, others = jnp.array([0, 1]), jnp.array([0, 1])
+    for wanted in (ids, ids, others, ALL, ALL):
+        table(wanted)
+    assert len(asked) == 3
+
+
+def compare(one, other, weights, *arguments):
+    """Equal in value, and in the gradient of a weighted sum by every argument."""
+    np.testing.assert_allclose(one(*arguments), other(*arguments), rtol=1e-5, atol=1e-5)
+    places = tuple(range(len(arguments)))
+    ours, theirs = (jax.grad(lambda *a, f=f: jnp.sum(f(*a) * weights), places)(*arguments) for f in (one, other))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-4)

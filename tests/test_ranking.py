@@ -1,0 +1,166 @@
+import jax
+import numpy as np
+import pytest
+import reference
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation import ranking
+from slmrec_jax.evaluation.ranking import prepare, rank
+from slmrec_jax.types import Embeddings, Interactions
+
+NOTHING = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+def small_integers(num_users, num_items, dim=3, seed=0):
+    """Embeddings whose scores are exact in any order of summation, and tie often."""
+    draw = np.random.default_rng(seed)
+    return Embeddings(*(draw.integers(-2, 3, (rows, dim)).astype(np.float32) for rows in (num_users, num_items)))
+
+
+def some_pairs(num_users, num_items, share, seed=1):
+    """Each pair with probability `share`, in random order."""
+    draw = np.random.default_rng(seed)
+    pairs = draw.permutation(np.argwhere(draw.random((num_users, num_items)) < share)).astype(np.int32)
+    return Interactions(pairs[:, 0], pairs[:, 1])
+
+
+def as_set(*known):
+    return {(int(user), int(item)) for pairs in known for user, item in zip(*pairs, strict=True)}
+
+
+def ids(count):
+    return np.arange(count, dtype=np.int32)
+
+
+@settings(max_examples=15, derandomize=True, deadline=None)
+@given(
+    num_users=st.integers(1, 9),
+    num_items=st.integers(1, 12),
+    dim=st.sampled_from([1, 4]),
+    k=st.integers(1, 12),
+    share=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
+    chunk_users=st.integers(1, 9),
+    seed=st.integers(0, 99),
+)
+def test_equals_the_definition_ties_included(num_users, num_items, dim, k, share, chunk_users, seed):
+    k = min(k, num_items)
+    table = small_integers(num_users, num_items, dim, seed)
+    known = [some_pairs(num_users, num_items, share, seed), some_pairs(num_users, num_items, 0.1, seed + 1)]
+    plan = prepare(ids(num_users), known, num_items, k, max_bytes=4 * num_items * chunk_users)
+    expected = reference.ranking(*table, range(num_users), as_set(*known), k)
+    ranked = rank(plan, table)
+    assert ranked.items.dtype == np.int32
+    np.testing.assert_array_equal(ranked.items, expected)
+
+
+def test_equals_the_definition_on_real_values_and_returns_the_scores():
+    draw = np.random.default_rng(3)
+    table = Embeddings(*(draw.normal(size=(rows, 16)).astype(np.float32) for rows in (40, 300)))
+    known = some_pairs(40, 300, 0.05)
+    ranked = rank(prepare(ids(40), [known], 300, 20), table)
+    np.testing.assert_array_equal(ranked.items, reference.ranking(*table, range(40), as_set(known), 20))
+    expected = np.take_along_axis(table.users @ table.items.T, ranked.items, axis=1)
+    np.testing.assert_allclose(ranked.scores, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_saturated_sigmoids_tie():
+    scores = np.array([[10, 20, 40, 17, 18, 16, -20, 0]], np.float32)
+    table = Embeddings(np.ones((1, 1), np.float32), scores.T)
+    by_sigmoid = rank(prepare(ids(1), [], 8, 8, score="sigmoid"), table)
+    assert by_sigmoid.items.tolist() == [[1, 2, 3, 4, 5, 0, 7, 6]]
+    np.testing.assert_array_equal(by_sigmoid.items, reference.ranking(*table, [0], [], 8, sigmoid=True))
+    assert rank(prepare(ids(1), [], 8, 8), table).items.tolist() == [[2, 1, 4, 3, 5, 0, 7, 6]]
+
+
+def test_negative_zero_ties_with_zero():
+    table = Embeddings(np.zeros((1, 1), np.float32), np.array([[-1], [1], [-1], [1]], np.float32))
+    assert rank(prepare(ids(1), [], 4, 4), table).items.tolist() == [[0, 1, 2, 3]]
+
+
+def test_whoever_knows_everything_gets_nothing():
+    table = small_integers(3, 5)
+    known = Interactions(np.repeat(np.int32(1), 5), ids(5))
+    ranked = rank(prepare(ids(3), [known], 5, 4), table)
+    assert ranked.items[1].tolist() == [-1] * 4
+    assert ranked.scores[1].tolist() == [-np.inf] * 4
+    np.testing.assert_array_equal(ranked.items, reference.ranking(*table, range(3), as_set(known), 4))
+
+
+def test_nothing_known():
+    table = small_integers(4, 7)
+    expected = reference.ranking(*table, range(4), [], 7)
+    for known in ([], [NOTHING]):
+        np.testing.assert_array_equal(rank(prepare(ids(4), known, 7, 7), table).items, expected)
+
+
+def test_one_user_one_item():
+    table = small_integers(1, 1)
+    assert rank(prepare(ids(1), [], 1, 1), table).items.tolist() == [[0]]
+    assert rank(prepare(ids(1), [Interactions(ids(1), ids(1))], 1, 1), table).items.tolist() == [[-1]]
+
+
+def test_users_are_answered_in_the_order_asked():
+    table = small_integers(6, 9)
+    known = some_pairs(6, 9, 0.4)
+    asked = np.array([5, 0, 0, 3], np.int32)
+    ranked = rank(prepare(asked, [known], 9, 9, max_bytes=3 * 4 * 9), table)
+    np.testing.assert_array_equal(ranked.items, reference.ranking(*table, asked.tolist(), as_set(known), 9))
+
+
+def test_nobody_asked():
+    assert rank(prepare(ids(0), [some_pairs(3, 4, 0.5)], 4, 2), small_integers(3, 4)).items.shape == (0, 2)
+
+
+@pytest.mark.parametrize("chunk_users", [1, 2, 4, 5, 11, 100])
+def test_chunks_change_nothing(chunk_users):
+    table = small_integers(11, 30)
+    known = some_pairs(11, 30, 0.3)
+    whole = rank(prepare(ids(11), [known], 30, 10), table)
+    chunked = rank(prepare(ids(11), [known], 30, 10, max_bytes=4 * 30 * chunk_users), table)
+    np.testing.assert_array_equal(chunked.items, whole.items)
+    np.testing.assert_array_equal(chunked.scores, whole.scores)
+
+
+def test_one_program_serves_all_chunks_and_epochs(monkeypatch):
+    traces = []
+    scores = ranking._scores
+    monkeypatch.setattr(ranking, "_scores", lambda *args: traces.append(1) or scores(*args))
+    plan = prepare(ids(23), [some_pairs(23, 37, 0.2)], 37, 5, max_bytes=4 * 37 * 4)
+    assert len(plan.first_pairs) == 6  # the last one padded
+    for epoch in range(3):
+        rank(plan, small_integers(23, 37, dim=5, seed=epoch))
+        assert len(traces) == 1
+
+
+@pytest.mark.parametrize(("score", "blocks"), [("dot", 1), ("sigmoid", 2)])
+def test_memory_stays_under_the_bound(score, blocks):
+    bound = 2**19
+    plan = prepare(ids(500), [some_pairs(500, 2000, 0.01)], 2000, 10, score=score, max_bytes=bound)
+    table = jax.tree.map(jax.numpy.asarray, small_integers(500, 2000, dim=8))
+    program = ranking._rank_chunk.lower(table, plan.queries, np.int32(0), plan.first_pairs[0], plan.chunk).compile()
+    assert plan.chunk.rows > 1
+    assert program.memory_analysis().temp_size_in_bytes <= 1.1 * blocks * bound
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
+@pytest.mark.parametrize("side", ["users", "items"])
+def test_refuses_scores_without_order(value, side):
+    table = small_integers(4, 6)
+    getattr(table, side)[2, 1] = value
+    if value == 1e30:  # finite, yet its products are not
+        table.users[0] = table.items[0] = value
+    with pytest.raises(UserError, match="NaN"):
+        rank(prepare(ids(4), [], 6, 2), table)
+
+
+@pytest.mark.parametrize("k", [0, 7])
+def test_refuses_k_outside_the_items(k):
+    with pytest.raises(UserError, match="choose k from 1 to 6"):
+        prepare(ids(4), [], 6, k)
+
+
+def test_refuses_another_table_of_items():
+    with pytest.raises(ValueError, match="ranks 5 items"):
+        rank(prepare(ids(4), [], 5, 2), small_integers(4, 6))

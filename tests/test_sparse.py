@@ -1,0 +1,72 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.sparse
+from conftest import GRAPHS
+
+from slmrec_jax.sparse import PRODUCTS, default_product, matmul, operator
+
+
+def matrix(name):
+    num_users, num_items, users, items = GRAPHS[name]
+    values = np.random.default_rng(1).normal(size=len(users)).astype(np.float32)
+    return scipy.sparse.csr_array((values, (users, items)), shape=(num_users, num_items))
+
+
+@pytest.fixture(params=GRAPHS)
+def problem(request):
+    dense = matrix(request.param)
+    x = np.random.default_rng(2).normal(size=(dense.shape[1], 7)).astype(np.float32)
+    g = np.random.default_rng(3).normal(size=(dense.shape[0], 7)).astype(np.float32)
+    return operator(dense), dense.toarray().astype(np.float64), x, g
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
+def test_product_and_derivative_are_those_of_the_dense_matrix(problem, product, wrap):
+    sparse, dense, x, g = problem
+    value, pull = jax.vjp(wrap(lambda x: matmul(sparse, x, product)), jnp.asarray(x))
+    np.testing.assert_allclose(value, dense @ x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pull(jnp.asarray(g))[0], dense.T @ g, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_transpose(problem, product):
+    sparse, dense, _, g = problem
+    np.testing.assert_allclose(matmul(sparse.T, jnp.asarray(g), product), dense.T @ g, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_second_derivative(problem, product):
+    sparse, dense, x, _ = problem
+
+    def penalty(x):
+        gradient = jax.grad(lambda x: jnp.sum(matmul(sparse, x, product) ** 3))(x)
+        return jnp.sum(gradient**2)
+
+    def by_dense(x):
+        gradient = jax.grad(lambda x: jnp.sum((jnp.asarray(dense, jnp.float32) @ x) ** 3))(x)
+        return jnp.sum(gradient**2)
+
+    ours, theirs = (jax.grad(f)(jnp.asarray(x)) for f in (penalty, by_dense))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_vmap_is_a_loop(problem, product):
+    sparse, dense, x, _ = problem
+    batch = jnp.stack([jnp.asarray(x), 2 * jnp.asarray(x), -jnp.asarray(x)])
+    mapped = jax.vmap(lambda x: matmul(sparse, x, product))(batch)
+    np.testing.assert_allclose(mapped, np.stack([dense @ b for b in np.asarray(batch)]), rtol=1e-5, atol=1e-5)
+
+
+def test_entries_that_stand_twice_are_summed():
+    twice = scipy.sparse.coo_array((np.array([1.0, 2.0], np.float32), ([0, 0], [1, 1])), shape=(2, 3))
+    np.testing.assert_array_equal(matmul(operator(twice), jnp.eye(3)), [[0, 3, 0], [0, 0, 0]])
+
+
+def test_the_cpu_takes_the_compiled_product():
+    assert default_product() == ("csr" if jax.default_backend() == "cpu" else "segment_sum")
+    lowered = jax.jit(matmul).lower(operator(matrix("random")), jnp.ones((31, 4)))
+    assert ("csr_sparse_dense" in lowered.as_text()) == (jax.default_backend() == "cpu")
