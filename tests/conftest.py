@@ -36,3 +36,10 @@ GRAPHS = {
     "isolated": (9, 8, np.array([0, 0, 4], np.int32), np.array([1, 2, 2], np.int32)),
 }
 """Corner cases by name: number of users, of items, and the interactions."""
+
+
+@pytest.fixture
+def optax_promotion():
+    """Optax adds integers to floats; what steps with it cannot be run under strict promotion."""
+    with jax.numpy_dtype_promotion("standard"):
+        yield

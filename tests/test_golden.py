@@ -54,7 +54,9 @@ class Golden:
             arrays = self.arrays[f"{prefix}{name}.weight"], self.arrays[f"{prefix}{name}.bias"]
             return {"kernel": jnp.asarray(arrays[0].T), "bias": jnp.asarray(arrays[1])}
 
-        heads = {n: {"id": linear(HEADS[n][0]), "modality": linear(HEADS[n][1])} for n in self.names}
+        heads = {}
+        if self.is_fac:
+            heads = {n: {"id": linear(HEADS[n][0]), "modality": linear(HEADS[n][1])} for n in self.names}
         model = {
             "user": jnp.asarray(self.arrays[prefix + "embedding_user.weight"]),
             "item": jnp.asarray(self.arrays[prefix + "embedding_item.weight"]),
@@ -63,7 +65,7 @@ class Golden:
             "fusion_user": linear("embedding_user_after_GCN"),
             "fusion_item": linear("embedding_item_after_GCN"),
         }
-        return {"model": model, "losses": {"main": {}, "ssl": heads if self.is_fac else {}}}
+        return {"model": model, "losses": {"main": {}, "ssl": heads}}
 
     def views(self):
         """The two views of the published run: its masked modalities and its dropout masks."""

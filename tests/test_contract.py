@@ -1,0 +1,92 @@
+"""One suite that every system, task and route goes through: what the trainer relies on."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax.config import PRESETS, Config, with_model, with_preset
+from slmrec_jax.methods import make_method
+from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.training.loop import make_epoch, make_keys
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+BASE = Config(dim=8, batch_size=64, num_layers=2)
+CONFIGS = {
+    "lightgcn": with_model(BASE, "lightgcn"),
+    "task alone": dataclasses.replace(BASE, main_weight=0.0),
+    "definition": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
+    "chains": dataclasses.replace(BASE, propagation="chains", task="fm"),
+    **{
+        f"{preset} {task}": with_preset(dataclasses.replace(BASE, task=task), preset)
+        for preset in PRESETS
+        for task in ("fac", "fd", "fm", "fd+fm", "none")
+    },
+}
+
+
+@pytest.fixture(params=CONFIGS)
+def config(request):
+    return CONFIGS[request.param]
+
+
+@pytest.fixture
+def parts(config, tiny):
+    method = make_method(config, make_spec(config, tiny))
+    return method, method.prepare(make_inputs(tiny)), make_keys(0)
+
+
+def test_an_epoch(config, parts):
+    """Finite, every parameter moves, same key same bits, jit as eager, one trace, no big constants."""
+    method, inputs, keys = parts
+    state = jax.jit(method.init)(keys.init)
+    traces = []
+
+    def epoch(*arguments):
+        traces.append(1)
+        return make_epoch(method, config.batch_size)(*arguments)
+
+    compiled = jax.jit(epoch)
+    once, again = compiled(state, inputs, keys), compiled(state, inputs, keys)
+    jax.tree.map(np.testing.assert_array_equal, once, again)
+    after = compiled(once.state, inputs, keys).state
+    assert len(traces) == 1
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((once, after)))
+    assert all(np.any(a != b) for a, b in zip(*(jax.tree.leaves(s.params) for s in (state, after)), strict=True))
+
+    embeddings = jax.jit(method.embed)(after, inputs)
+    assert np.isfinite(embeddings.users).all()
+    assert embeddings.users.shape[1] == embeddings.items.shape[1]
+
+
+@pytest.mark.parametrize("config", ["lightgcn", "reference fac", "paper fd+fm"], indirect=True)
+def test_a_step_is_the_same_compiled_and_not(config, parts):
+    from slmrec_jax.graph import sample_negatives
+    from slmrec_jax.types import Batch
+
+    method, inputs, keys = parts
+    users, items = (x[:40] for x in inputs.graph.interactions)
+    negatives = sample_negatives(inputs.graph, users, items, keys.order, method.num_negatives)
+    batch = Batch(users, items, jnp.arange(40) < 33, negatives, keys.step)
+    state = method.init(keys.init)
+    (eager, eager_metrics), (compiled, metrics) = (f(state, inputs, batch) for f in (method.step, jax.jit(method.step)))
+    for name in metrics:
+        np.testing.assert_allclose(metrics[name], eager_metrics[name], rtol=1e-5)
+    # Adam's first step is the gradient's sign, which rounding may turn where the gradient is nearly zero.
+    moved = [
+        np.mean(np.abs(np.asarray(a) - np.asarray(b)) > 1e-5)
+        for a, b in zip(jax.tree.leaves(eager.params), jax.tree.leaves(compiled.params), strict=True)
+    ]
+    assert max(moved) < 0.02
+    assert int(compiled.step) == 1
+
+
+def test_the_program_holds_no_data(config, parts):
+    """Graph, features and tables are arguments: as constants they would be folded at compile time."""
+    method, inputs, keys = parts
+    state = method.init(keys.init)
+    jaxpr = jax.make_jaxpr(make_epoch(method, config.batch_size))(state, inputs, keys)
+    assert sum(np.size(constant) for constant in jaxpr.consts) <= 64
