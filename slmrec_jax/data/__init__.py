@@ -1,0 +1,34 @@
+"""Data sets: what training reads, from a community's files or made from a seed."""
+
+from pathlib import Path
+
+from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
+from slmrec_jax.data.formats import find_format
+from slmrec_jax.data.synthetic import demo
+from slmrec_jax.errors import UserError
+
+__all__ = ["Dataset", "Feature", "Words", "check", "demo", "load", "make_dataset"]
+
+
+def load(source: str, format: str | None = None) -> Dataset:
+    """Loads a data set.
+
+    Args:
+        source: `"demo"` for the embedded default (`./demo` for a folder of that name), else a folder.
+        format: The name of the folder's format, where it should not be detected.
+
+    Raises:
+        UserError: There is no such folder, its format is not known, or something in it is malformed.
+    """
+    if source == "demo" and format is None:
+        return demo()
+    folder = Path(source)
+    try:
+        if not folder.exists():
+            raise UserError(f"{source}: there is no such folder; give one that holds a data set, or demo")
+        if not folder.is_dir():
+            raise UserError(f"{source}: a file; give the folder that holds the data set")
+        return find_format(folder, format).read(folder)
+    except OSError as error:
+        where = source if error.filename is None else error.filename
+        raise UserError(f"{where}: cannot be read ({error.strerror}); check the path and its permissions") from error

@@ -1,0 +1,240 @@
+"""The container that every reader fills and every trainer reads: splits, features, raw ids and a fingerprint."""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Bool, Float, Int, Shaped
+
+from slmrec_jax.data.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Interactions
+
+SPLITS = ("train", "valid", "test")
+
+
+class Feature(NamedTuple):
+    """A modality given as one vector per item."""
+
+    values: Float[np.ndarray, "items columns"]
+    """float32; the row of an item that lacks the modality is 0."""
+    present: Bool[np.ndarray, " items"]
+    """Which items have this modality."""
+
+
+class Words(NamedTuple):
+    """A modality given as word ids: item `items[n]` has word `words[n]`, as often as the pair stands there."""
+
+    items: Int[np.ndarray, " pairs"]
+    words: Int[np.ndarray, " pairs"]
+    num_words: int
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Interactions of users with items in three splits, and what is known of the items.
+
+    Internal ids are rows: 0..num_users-1 and 0..num_items-1. Each split is int32, free of duplicates and sorted by
+    user, then item (`make_dataset` brings anything into that form). The same pair may stand in two splits: whether
+    that is masked is the evaluation protocol's business.
+    """
+
+    name: str
+    num_users: int
+    num_items: int
+    train: Interactions
+    valid: Interactions
+    test: Interactions
+    features: Mapping[str, Feature | Words]
+    """By modality, in the order in which models take them."""
+    user_ids: Shaped[np.ndarray, " users"]
+    """Raw ids, integers or strings; the row is the internal id."""
+    item_ids: Shaped[np.ndarray, " items"]
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 (hex) over the splits, the raw ids and the features.
+
+        The same content has the same fingerprint whatever file, memory order or machine it comes from, and under any
+        name; exchanging validation and test, or leaving a modality out, changes it. The order of modalities does not.
+        """
+        digest = hashlib.sha256(json.dumps([self.num_users, self.num_items]).encode())
+        for split in SPLITS:
+            pairs: Interactions = getattr(self, split)
+            _add(digest, f"{split}.users", pairs.users, "<i4")
+            _add(digest, f"{split}.items", pairs.items, "<i4")
+        for ids in (self.user_ids, self.item_ids):
+            # JSON keeps 1 and "1" apart and bounds each id, whatever characters it has.
+            digest.update(json.dumps(ids.tolist()).encode())
+        for name in sorted(self.features):
+            feature = self.features[name]
+            if isinstance(feature, Words):
+                _add(digest, json.dumps([name, feature.num_words]), feature.items, "<i4")
+                _add(digest, "words", feature.words, "<i4")
+            else:
+                _add(digest, json.dumps(name), feature.values, "<f4")
+                _add(digest, "present", feature.present, "|b1")
+        return digest.hexdigest()
+
+    def with_modalities(self, names: Sequence[str]) -> "Dataset":
+        """Keeps the named modalities, in that order; no names keep all.
+
+        Raises:
+            UserError: A name that this data set has no feature for; the line lists those it has.
+        """
+        for name in names:
+            if name not in self.features:
+                has = ", ".join(self.features) or "none"
+                raise UserError(f"data set {self.name}: there is no modality {name!r}; it has: {has}")
+        return replace(self, features={name: self.features[name] for name in names}) if names else self
+
+
+def make_dataset(
+    name: str,
+    train: Interactions,
+    valid: Interactions,
+    test: Interactions,
+    *,
+    num_users: int,
+    num_items: int,
+    features: Mapping[str, Feature | Words] | None = None,
+    user_ids: Shaped[np.ndarray, " users"] | None = None,
+    item_ids: Shaped[np.ndarray, " items"] | None = None,
+    origins: Mapping[str, str] | None = None,
+) -> Dataset:
+    """Checks what is given and brings it into a data set's form.
+
+    Interactions may be unsorted and repeated, of any integer type; features of any real type. The rows of items that
+    lack a feature are set to 0, so they may hold anything.
+
+    Args:
+        name: What the data set is called in reports.
+        train: Pairs of internal ids; `valid` and `test` likewise.
+        valid: What selects the best epoch.
+        test: What is read once, at the end.
+        num_users: How many users there are, with interactions or without.
+        num_items: How many items.
+        features: What items bring along, by modality, in the order in which models shall take them.
+        user_ids: Raw ids of the users by row; the row numbers where not given.
+        item_ids: Raw ids of the items.
+        origins: The file that a split, a modality, "users" or "items" came from, for error lines.
+
+    Raises:
+        UserError: The first fault found, with its place and how to mend it.
+    """
+    _check_counts(name, num_users, num_items)  # before an array of that size is made
+    given = Dataset(
+        name,
+        int(num_users),
+        int(num_items),
+        train=_as_arrays(train),
+        valid=_as_arrays(valid),
+        test=_as_arrays(test),
+        features={name: _as_float32(feature) for name, feature in (features or {}).items()},
+        user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
+        item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
+    )
+    _check_content(given, origins or {})
+    return replace(
+        given,
+        train=_distinct(given.train, given.num_items),
+        valid=_distinct(given.valid, given.num_items),
+        test=_distinct(given.test, given.num_items),
+        features={name: _sorted_words(feature) for name, feature in given.features.items()},
+    )
+
+
+def check(dataset: Dataset) -> None:
+    """Refuses a data set, however it was built, that training or evaluation would stumble over.
+
+    Raises:
+        UserError: The first fault found, with its place and how to mend it.
+    """
+    _check_content(dataset, {})
+    for split in SPLITS:
+        pairs: Interactions = getattr(dataset, split)
+        keys = pairs.users.astype(np.int64) * dataset.num_items + pairs.items
+        if pairs.users.dtype != np.int32 or pairs.items.dtype != np.int32 or (np.diff(keys) <= 0).any():
+            raise UserError(
+                f"data set {dataset.name}: {split} is not int32, sorted by user and item and free of duplicates; "
+                f"build it with make_dataset"
+            )
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Feature) and (
+            feature.values.dtype != np.float32 or feature.values[~feature.present].any()
+        ):
+            raise UserError(
+                f"data set {dataset.name}: {name} is {feature.values.dtype}, or not 0 where it is not present; "
+                f"expected float32 and 0: build it with make_dataset"
+            )
+
+
+def _check_content(dataset: Dataset, origins: Mapping[str, str]) -> None:
+    def place(part: str) -> str:
+        return origins.get(part, f"data set {dataset.name}: {part}")
+
+    _check_counts(dataset.name, dataset.num_users, dataset.num_items)
+    sizes = {split: len(getattr(dataset, split).users) for split in SPLITS}
+    if not any(sizes.values()):
+        raise UserError(f"data set {dataset.name}: there is not one interaction; expected some in every split")
+    for split in SPLITS:
+        pairs: Interactions = getattr(dataset, split)
+        check_pairs(place(split), ("users", "items"), pairs.users, pairs.items)
+        if sizes[split] == 0:
+            raise UserError(f"{place(split)}: there are no interactions in it; move some here from another split")
+        check_range(place(split), "users", pairs.users, dataset.num_users, "ids are rows, counted from 0")
+        check_range(place(split), "items", pairs.items, dataset.num_items, "ids are rows, counted from 0")
+    check_raw_ids(place("users"), dataset.user_ids, dataset.num_users)
+    check_raw_ids(place("items"), dataset.item_ids, dataset.num_items)
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Words):
+            check_pairs(place(name), ("items", "words"), feature.items, feature.words)
+            check_count("words", feature.num_words, place(name))
+            check_range(place(name), "items", feature.items, dataset.num_items, "ids are rows, counted from 0")
+            check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or mend the id")
+        else:
+            check_feature(place(name), feature.values, feature.present, dataset.num_items)
+
+
+def _check_counts(name: str, num_users: int, num_items: int) -> None:
+    check_count("users", num_users, f"data set {name}")
+    check_count("items", num_items, f"data set {name}")
+
+
+def _as_arrays(pairs: Interactions) -> Interactions:
+    return Interactions(np.asarray(pairs.users), np.asarray(pairs.items))
+
+
+def _as_float32(feature: Feature | Words) -> Feature | Words:
+    if isinstance(feature, Words):
+        return Words(np.asarray(feature.items), np.asarray(feature.words), int(feature.num_words))
+    values, present = np.asarray(feature.values), np.asarray(feature.present)
+    if values.dtype.kind not in "fiub":
+        return Feature(values, present)  # the check refuses it with its name
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
+        values = np.ascontiguousarray(values, np.float32)
+    if present.dtype == np.bool_ and present.shape == values.shape[:1] and not present.all():
+        values = np.where(present.reshape(-1, *(1,) * (values.ndim - 1)), values, np.float32(0))
+    return Feature(values, present)
+
+
+def _distinct(pairs: Interactions, num_items: int) -> Interactions:
+    keys = np.unique(pairs.users.astype(np.int64) * num_items + pairs.items.astype(np.int64))
+    return Interactions((keys // num_items).astype(np.int32), (keys % num_items).astype(np.int32))
+
+
+def _sorted_words(feature: Feature | Words) -> Feature | Words:
+    if isinstance(feature, Feature):
+        return feature
+    order = np.lexsort((feature.words, feature.items))
+    items, words = (ids[order].astype(np.int32) for ids in (feature.items, feature.words))
+    return Words(items, words, feature.num_words)
+
+
+def _add(digest: "hashlib._Hash", label: str, array: Shaped[np.ndarray, "..."], dtype: str) -> None:
+    digest.update(f"\n{label} {array.shape}\n".encode())
+    digest.update(np.ascontiguousarray(array, np.dtype(dtype)).data.cast("B"))

@@ -1,0 +1,199 @@
+import dataclasses
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+import slmrec_jax
+from slmrec_jax import Config, UserError, load_run, train
+from slmrec_jax.config import OptimizerConfig
+from slmrec_jax.data.synthetic import demo
+from slmrec_jax.training import checkpoint
+from slmrec_jax.training.folder import read_config
+from slmrec_jax.training.inputs import make_spec
+from slmrec_jax.training.progress import SILENT
+from slmrec_jax.training.signals import Interrupted
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+CONFIG = Config(dim=8, batch_size=128, num_layers=2, epochs=6, ks=(5, 20), task="fm")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny, tmp_path_factory):
+    with jax.numpy_dtype_promotion("standard"):
+        return train(CONFIG, tiny, out=tmp_path_factory.mktemp("run") / "run")
+
+
+def state_of(folder, tiny):
+    from slmrec_jax.methods import make_method
+
+    like = make_method(CONFIG, make_spec(CONFIG, tiny)).init(jax.random.key(9))
+    with checkpoint.open_checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+        return checkpoint.restore_last(checkpoints, like)
+
+
+def bare(history):
+    """Records without what a clock says."""
+    return [{name: value for name, value in record.items() if not name.endswith("seconds")} for record in history]
+
+
+def test_the_run_folder(finished):
+    assert sorted(path.name for path in finished.folder.iterdir()) == [
+        "checkpoints",
+        "config.json",
+        "curves.png",
+        "dataset.json",
+        "environment.json",
+        "events",
+        "metrics.jsonl",
+        "result.json",
+    ]
+    result = json.loads((finished.folder / "result.json").read_text())
+    assert result == finished.result
+    assert set(result) == {
+        *("valid", "test", "best_epoch", "epochs", "seed", "fingerprint", "protocol", "seconds", "step_ms"),
+        "peak_rss_bytes",
+    }
+    assert set(result["seconds"]) == {"compile", "train", "evaluate"}
+    names = ("recall", "ndcg", "precision", "hit", "map", "mrr")
+    assert set(result["test"]) == {f"{name}@{k}" for name in names for k in (5, 10, 20)}
+    assert read_config(finished.folder) == CONFIG
+    assert len((finished.folder / "metrics.jsonl").read_text().splitlines()) == result["epochs"] == 6
+    assert list((finished.folder / "events").iterdir())
+    assert json.loads((finished.folder / "environment.json").read_text())["packages"]["jax"] == jax.__version__
+
+
+def test_the_result_is_of_the_best_epoch(finished):
+    values = [record["selected"]["recall@20"] for record in finished.history]
+    assert finished.result["best_epoch"] == 1 + int(np.argmax(values))
+    assert finished.result["valid"]["recall@20"] == max(values)
+
+
+def test_only_the_best_and_the_last_checkpoint_are_kept(finished):
+    kept = {int(path.name) for path in (finished.folder / "checkpoints").iterdir() if path.name.isdigit()}
+    assert kept == {finished.result["best_epoch"], 6}
+
+
+def test_the_same_seed_gives_the_same_bits(finished, tiny, tmp_path):
+    again = train(CONFIG, tiny, out=tmp_path / "again")
+    assert bare(again.history) == bare(finished.history)
+    jax.tree.map(np.testing.assert_array_equal, again.embeddings, finished.embeddings)
+    other = train(dataclasses.replace(CONFIG, seed=1, epochs=1), tiny, out=tmp_path / "other")
+    assert other.history[0]["losses"] != finished.history[0]["losses"]
+
+
+@pytest.mark.parametrize("stop_after", [1, 4])
+def test_a_resumed_run_is_the_uninterrupted_one(finished, tiny, tmp_path, stop_after):
+    """Parameters, optimizer state, step (and so the batch order), metrics and embeddings, to the bit."""
+
+    def stop(record):
+        if record["epoch"] == stop_after:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted) as raised:
+        train(CONFIG, tiny, out=folder, report=SILENT._replace(epoch=stop))
+    assert raised.value.signal_number == signal.SIGTERM
+    assert state_of(folder, tiny)[0] == stop_after
+    resumed = train(CONFIG, tiny, out=folder, resume=True)
+    assert bare(resumed.history) == bare(finished.history)
+    jax.tree.map(np.testing.assert_array_equal, state_of(folder, tiny), state_of(finished.folder, tiny))
+    jax.tree.map(np.testing.assert_array_equal, resumed.embeddings, finished.embeddings)
+    assert resumed.result["test"] == finished.result["test"]
+
+
+def test_records_without_a_checkpoint_are_done_again(finished, tiny, tmp_path):
+    folder = tmp_path / "run"
+    train(dataclasses.replace(CONFIG, epochs=2), tiny, out=folder)
+    with (folder / "metrics.jsonl").open("a") as file:  # as if killed between the record and the save
+        file.write(json.dumps({"epoch": 3}) + "\n")
+    longer = train(CONFIG, tiny, out=folder, resume=True)
+    assert bare(longer.history) == bare(finished.history)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished, tiny):
+    again = train(CONFIG, tiny, out=finished.folder, resume=True)
+    assert again.history == finished.history
+    assert again.result["test"] == finished.result["test"]
+
+
+def test_a_loaded_run_evaluates_and_recommends_alike(finished, tiny):
+    loaded = load_run(finished.folder, tiny)
+    assert loaded.evaluate("test").means == finished.result["test"]
+    assert loaded.evaluate("test", "mmrec").means != finished.result["test"]
+    ours, theirs = (run.recommend(["user-0007", "user-0003"], 5) for run in (loaded, finished))
+    jax.tree.map(np.testing.assert_array_equal, ours, theirs)
+    assert ours.users.tolist() == ["user-0007", "user-0003"]
+    seen = set(tiny.item_ids[tiny.train.items[tiny.train.users == 7]])
+    assert not seen & set(ours.items[0])
+    assert (np.diff(ours.scores) <= 0).all()
+    assert loaded.recommend(k=3).items.shape == (60, 3)
+
+
+def refused(match, **arguments):
+    with pytest.raises(UserError, match=match) as raised:
+        train(**arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_refusals(finished, tiny, tmp_path):
+    folder, fresh = finished.folder, tmp_path / "fresh"
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    refused("is there already", config=CONFIG, dataset=tiny, out=folder)
+    refused("needs --out", config=CONFIG, dataset=tiny, resume=True)
+    refused("config.json is not there", config=CONFIG, dataset=tiny, out=fresh, resume=True)
+    refused("another dim", config=dataclasses.replace(CONFIG, dim=4), dataset=tiny, out=folder, resume=True)
+    other = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, seed=5)
+    refused("other data", config=CONFIG, dataset=other, out=folder, resume=True)
+    refused("K|k = 500", config=dataclasses.replace(CONFIG, ks=(500,)), dataset=tiny, out=fresh)
+    refused("no modality 'smell'", config=dataclasses.replace(CONFIG, modalities=("smell",)), dataset=tiny, out=fresh)
+    refused("epochs is 0", config=dataclasses.replace(CONFIG, epochs=0), dataset=tiny, out=fresh)
+    with pytest.raises(UserError, match="other data"):
+        load_run(folder, other)
+    with pytest.raises(UserError, match="no user 'nobody'"):
+        finished.recommend(["nobody"])
+    with pytest.raises(UserError, match="k = 81"):
+        finished.recommend(k=81)
+    assert not fresh.exists()
+    assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_checkpoint_of_another_model_is_refused(finished, tiny):
+    from slmrec_jax.methods import make_method
+
+    other = dataclasses.replace(CONFIG, task="fac")
+    like = make_method(other, make_spec(other, tiny)).init(jax.random.key(0))
+    with (
+        checkpoint.open_checkpoints(finished.folder / "checkpoints", read_only=True) as checkpoints,
+        pytest.raises(UserError, match="checkpoint of another model"),
+    ):
+        checkpoint.restore_last(checkpoints, like)
+
+
+def test_a_run_that_diverges_stops_and_says_so(tiny, tmp_path):
+    config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(chain=("sgd(1e30)",)))
+    refused("not finite in epoch 1", config=config, dataset=tiny, out=tmp_path / "run")
+    assert not (tmp_path / "run" / "result.json").exists()
+
+
+def test_stale_embeddings_are_those_before_the_last_step(tiny, tmp_path):
+    config = dataclasses.replace(CONFIG, epochs=1, batch_size=100_000)
+    stale = dataclasses.replace(config, eval=config.eval._replace(stale_embeddings=True))
+    fresh, kept = (train(c, tiny, out=tmp_path / str(i)) for i, c in enumerate((config, stale)))
+    assert (np.asarray(fresh.embeddings.users) != np.asarray(kept.embeddings.users)).any()
+    # With one step an epoch, they are the initial ones.
+    from slmrec_jax.methods import make_method
+    from slmrec_jax.training.inputs import make_inputs
+    from slmrec_jax.training.loop import make_keys
+
+    method = make_method(config, make_spec(config, tiny))
+    initial = method.embed(method.init(make_keys(0).init), method.prepare(make_inputs(tiny)))
+    np.testing.assert_allclose(kept.embeddings.users, initial.users, rtol=1e-4, atol=1e-6)
+
+
+def test_the_public_names():
+    assert all(hasattr(slmrec_jax, name) for name in slmrec_jax.__all__)
