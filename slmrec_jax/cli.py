@@ -9,6 +9,7 @@ import importlib.util
 import io
 import json
 import logging
+import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -95,6 +96,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"slmrec-jax: {error}", file=sys.stderr)
         return 1
+    except BrokenPipeError:  # `slmrec-jax … | head` has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
 
 
 def _run(arguments: list[str]) -> int:
@@ -198,9 +202,17 @@ def _parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
             raise
         raise UserError(f"{_one_line(said.getvalue())}; see {program} --help") from None
     if unknown:
-        known = [name for action in tyro.extras.get_parser(flags, **default)._actions for name in action.option_strings]
-        raise UserError(f"there is no flag {unknown[0]!r}{_nearest(unknown[0], known)}; see {program} --help")
+        nearest = _nearest(unknown[0], _known_flags(flags, default))
+        raise UserError(f"there is no flag {unknown[0]!r}{nearest}; see {program} --help")
     return cast("Flags", parsed)
+
+
+def _known_flags(flags: type, default: Mapping[str, Any]) -> set[str]:
+    """As the help lists them."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
+        tyro.cli(flags, args=["--help"], **default)
+    return set(re.findall(r"--[a-z][a-z0-9.-]*", said.getvalue()))
 
 
 def _base_config(arguments: list[str]) -> Config:

@@ -67,19 +67,16 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     Raises:
         UserError: a system is not known, or a run that lies in `out` is of another config.
     """
-    configs = {name: _config(config, name) for name in systems}
+    runs = {name: _runs(config, name, seeds, out) for name in systems}
+    for of_system in runs.values():
+        _check_finished(of_system)
     dataset = data.load(config.data, config.format).with_modalities(config.modalities)
     results: dict[str, list[Mapping[str, float]]] = {}
-    for name, of_system in configs.items():
-        if of_system is None:
-            report.say(f"{name}: nothing to train")
+    for name, of_system in runs.items():
+        results[name] = [_test(run_config, dataset, folder, report) for folder, run_config in of_system.items()]
+        if name in UNTRAINED:
             plan = evaluation.plan(dataset, "test", config.eval, config.ks)
             results[name] = [evaluation.evaluate(plan, UNTRAINED[name](dataset)).means]
-            continue
-        results[name] = []
-        for seed in seeds:
-            folder = out / f"{name.replace(':', '-')}-seed{seed}"
-            results[name].append(_result(replace(of_system, seed=seed), dataset, folder, report))
     rows = {name: _summary(of_seeds) for name, of_seeds in results.items()}
     k = 20 if 20 in config.ks else config.ks[-1]
     metrics = tuple(f"{metric}@{k}" for metric in ("recall", "ndcg", "precision"))
@@ -93,26 +90,32 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     return Comparison(rows, metrics, title)
 
 
-def _config(config: Config, name: str) -> Config | None:
-    """The config of a system; `None` for one that is not trained."""
+def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
+    """The runs of a system by folder; none for one that is not trained."""
     if name in UNTRAINED:
-        return None
+        return {}
     model, _, task = name.partition(":")
     if model not in MODELS:
         raise UserError(f"--models: there is no system {name!r}; there are {', '.join((*UNTRAINED, *MODELS))}")
     if task and (model != "slmrec" or task not in get_args(Task)):
         raise UserError(f"--models: {name!r} is not a task of slmrec; write slmrec:fac, and so on")
-    return with_model(replace(config, task=task) if task else config, model)  # type: ignore[arg-type]
+    of_system = with_model(replace(config, task=task) if task else config, model)  # type: ignore[arg-type]
+    return {out / f"{name.replace(':', '-')}-seed{seed}": replace(of_system, seed=seed) for seed in seeds}
 
 
-def _result(config: Config, dataset: Dataset, folder: Path, report: Report) -> Mapping[str, float]:
-    report.say(f"{folder.name}:")
-    if (folder / RESULT).exists():
-        if to_json(read_config(folder)) != to_json(config):
+def _check_finished(runs: Mapping[Path, Config]) -> None:
+    for folder, config in runs.items():
+        if (folder / CONFIG).exists() and to_json(read_config(folder)) != to_json(config):
             raise UserError(f"{folder} is a run of another config: give another --out, or delete it")
-        report.say("  finished before")
+
+
+def _test(config: Config, dataset: Dataset, folder: Path, report: Report) -> Mapping[str, float]:
+    """Test metrics of a run, which is trained, resumed or taken as it lies there."""
+    if (folder / RESULT).exists():
+        report.say(f"{folder.name}: finished before")
         run = load_run(folder, dataset)
     else:
+        report.say(f"{folder.name}:")
         run = train(config, dataset, out=folder, resume=(folder / CONFIG).exists(), report=report)
     test: Mapping[str, float] = run.result["test"]
     return test

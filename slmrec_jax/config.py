@@ -205,7 +205,7 @@ def check_config(config: Config) -> None:
 
 def to_json(config: Config) -> dict[str, Any]:
     """The config as plain data for `config.json`."""
-    return dataclasses.asdict(dataclasses.replace(config, eval=config.eval._asdict()))  # type: ignore[arg-type]
+    return dataclasses.asdict(config) | {"eval": config.eval._asdict()}
 
 
 def from_json(data: Mapping[str, Any], source: str) -> Config:
@@ -216,9 +216,15 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
     """
     sections = {"slmrec": SLMRecConfig, "lightgcn": LightGCNConfig, "optimizer": OptimizerConfig, "eval": Protocol}
     try:
-        values = {name: sections[name](**value) if name in sections else value for name, value in data.items()}
-        config = Config(**values)
+        return Config(
+            **{
+                name: sections[name](**_with_tuples(value)) if name in sections else value
+                for name, value in _with_tuples(data).items()
+            }
+        )
     except TypeError as error:
         raise UserError(f"{source} is not a config of this version: {error}") from None
-    optimizer = dataclasses.replace(config.optimizer, chain=tuple(config.optimizer.chain))
-    return dataclasses.replace(config, modalities=tuple(config.modalities), ks=tuple(config.ks), optimizer=optimizer)
+
+
+def _with_tuples(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in data.items()}

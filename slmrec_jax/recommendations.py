@@ -4,7 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TextIO
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -49,18 +49,21 @@ def write(found: Recommendations, format: Literal["table", "parquet", "jsonl"], 
         raise UserError(f"cannot write {out}: {error.strerror}; give another --out") from None
 
 
-def _write_text(found: Recommendations, format: str, file: TextIO) -> None:
-    if format == "jsonl":
-        for user, items, scores in _by_user(found):
-            file.write(json.dumps({"user": user, "items": items, "scores": scores}) + "\n")
+def _write_text(found: Recommendations, format: str, file: IO[Any]) -> None:
+    if format == "table":
+        Console(file=file).print(_table(found))
         return
+    for user, items, scores in _by_user(found):
+        file.write(json.dumps({"user": user, "items": items, "scores": scores}) + "\n")
+
+
+def _table(found: Recommendations) -> Table:
     table = Table("user", "rank", "item", "score")
     for user, items, scores in _by_user(found):
         for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
-            table.add_row(
-                str(user) if rank == 1 else "", str(rank), str(item), f"{score:.4f}", end_section=rank == len(items)
-            )
-    Console(file=file).print(table)
+            name = str(user) if rank == 1 else ""
+            table.add_row(name, str(rank), str(item), f"{score:.4f}", end_section=rank == len(items))
+    return table
 
 
 def _by_user(found: Recommendations) -> Iterator[tuple[Any, list[Any], list[float]]]:

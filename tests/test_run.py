@@ -33,7 +33,8 @@ def state_of(folder, tiny):
 
     like = make_method(CONFIG, make_spec(CONFIG, tiny)).init(jax.random.key(9))
     with checkpoint.open_checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        return checkpoint.restore_last(checkpoints, like)
+        epochs, state = checkpoint.restore_last(checkpoints, like)
+        return epochs, jax.tree.leaves(state)
 
 
 def bare(history):

@@ -199,22 +199,23 @@ def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
     """X_m, the items' rows before propagation."""
     if name == ID:
         return rows_of(params["item"])
-    projection = params["projection"][name]
     if name in params["words"]:
         means = inputs.features[name]
         feature = DenseFeature(matmul(means, params["words"][name]), _has_words(means))
     else:
         feature = inputs.cache.features[name]
-    return once(
-        lambda ids: feature.values[ids] @ projection["kernel"] + feature.present[ids, None] * projection["bias"][None, :]
-    )
+    return _projected(feature.values, feature.present, params["projection"][name])
 
 
 def _frozen_channel(chain: FrozenChain, projection: layers.Linear) -> Channel:
-    def rows(values: Array, present: Array) -> Rows:
-        return once(lambda ids: values[ids] @ projection["kernel"] + present[ids, None] * projection["bias"][None, :])
+    users, items = (_projected(*half, projection) for half in zip(chain.values, chain.present, strict=True))
+    return Channel(users, items)
 
-    return Channel(rows(chain.values.users, chain.present.users), rows(chain.values.items, chain.present.items))
+
+def _projected(values: Array, present: Array, projection: layers.Linear) -> Rows:
+    """Values W + present bᵀ."""
+    bias = projection["bias"][None, :]
+    return once(lambda ids: values[ids] @ projection["kernel"] + present[ids, None] * bias)
 
 
 def _user_channels(graph: Graph, users: Array, names: tuple[str, ...], num_layers: int) -> dict[str, Channel]:

@@ -1,0 +1,53 @@
+# make train   set up .venv, then train and compare three systems on the demo data (runs/demo)
+# make test    set up .venv, then lint, types and tests
+# make bench   set up .venv, then the benchmarks
+# make clean   remove .venv and what tools leave behind; runs/ stays
+#
+# PYTHON=python3.12 chooses another Python (3.11 to 3.13) for a new .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+READY := .venv/.ready
+UNDER_WAY := .venv/.installing
+
+.PHONY: train test bench setup clean
+.DELETE_ON_ERROR:
+
+train: setup
+	@$(BIN)/slmrec-jax compare --data demo --models popularity,lightgcn,slmrec --out runs/demo
+
+test: setup
+	@echo "== ruff"
+	@$(BIN)/ruff check --quiet .
+	@$(BIN)/ruff format --check --quiet .
+	@echo "== mypy"
+	@$(BIN)/mypy
+	@echo "== pytest"
+	@$(BIN)/pytest -q -n 2 --dist loadfile
+
+bench: setup
+	@set -e; for file in benchmarks/bench_*.py; do \
+		[ -e "$$file" ] || { echo "there is no benchmarks/bench_*.py" >&2; exit 1; }; \
+		echo "== $$file"; $(BIN)/python "$$file"; \
+	done
+
+setup: $(READY)
+
+# The stamp is the last thing made, by renaming the mark of an install under way: what an interrupted install left is
+# cleared and installed anew, and so is a .venv of another Python than asked for.
+$(READY): requirements.txt setup.cfg pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
+		echo "slmrec-jax needs Python 3.11, 3.12 or 3.13; $(PYTHON) is: $$($(PYTHON) -V 2>&1). Choose one: make PYTHON=python3.12" >&2; \
+		exit 1; }
+	@echo "== installing into .venv (once; takes some minutes)"
+	@[ ! -e $(UNDER_WAY) ] && [ "$$($(BIN)/python -V 2>&1)" = "$$($(PYTHON) -V 2>&1)" ] \
+		&& $(PIP) --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear .venv
+	@touch $(UNDER_WAY)
+	@$(PIP) install -qq -r requirements.txt
+	@$(PIP) install -qq --no-deps --editable .
+	@mv $(UNDER_WAY) $@
+
+clean:
+	@rm -rf .venv build dist slmrec_jax.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	@find . -name .git -prune -o -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,122 @@
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from slmrec_jax.config import (
+    PRESETS,
+    Config,
+    OptimizerConfig,
+    SLMRecConfig,
+    check_config,
+    from_json,
+    to_json,
+    with_model,
+    with_preset,
+    with_protocol,
+)
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.protocol import PROTOCOLS
+from slmrec_jax.methods.optimizers import make_optimizer
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_config_survives_json(preset, protocol):
+    config = with_protocol(with_preset(Config(modalities=("visual",), ks=(3, 4)), preset), protocol)
+    config = dataclasses.replace(config, optimizer=OptimizerConfig(chain=("adam(1e-3)",)))
+    assert from_json(json.loads(json.dumps(to_json(config))), "here") == config
+
+
+@pytest.mark.parametrize("change", [{"colour": 1}, {"slmrec": {"beta": 1}}])
+def test_json_of_another_version_is_refused(change):
+    with pytest.raises(UserError, match=r"here is not a config of this version"):
+        from_json(to_json(Config()) | change, "here")
+
+
+def test_presets_set_the_same_switches_and_differ():
+    reference, paper = PRESETS["reference"], PRESETS["paper"]
+    assert set(reference) == set(paper)
+    numbers = {"alpha", "temperature", "ssl_temperature", "num_negatives", "dropout_rate"}
+    assert set(reference) == {field.name for field in dataclasses.fields(SLMRecConfig)} - numbers
+    assert with_preset(Config(), "reference").slmrec == SLMRecConfig()
+    assert with_preset(Config(), "paper").slmrec.fac_similarity == "cosine"
+
+
+def test_a_models_defaults_yield_to_what_was_chosen():
+    assert with_model(Config(), "lightgcn").optimizer.weight_decay == 0
+    chosen = dataclasses.replace(Config(), optimizer=OptimizerConfig(learning_rate=0.5))
+    assert with_model(chosen, "lightgcn").optimizer == chosen.optimizer
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"dim": 1}, "--dim is 1"),
+        ({"ks": ()}, "--ks is empty"),
+        ({"ks": (0,)}, "--ks is 0"),
+        ({"main_weight": float("nan")}, "--main-weight is nan"),
+        ({"slmrec": SLMRecConfig(temperature=0.0)}, "--slmrec.temperature is 0"),
+        ({"slmrec": SLMRecConfig(dropout_rate=1.0)}, "--slmrec.dropout-rate is 1"),
+        ({"optimizer": OptimizerConfig(learning_rate=-1.0)}, "--optimizer.learning-rate is -1"),
+        ({"main_weight": 0.0, "task": "none"}, "nothing to train"),
+    ],
+)
+def test_values_that_cannot_be_meant(change, named):
+    with pytest.raises(UserError, match=named):
+        check_config(dataclasses.replace(Config(), **change))
+    check_config(Config())
+
+
+def test_weight_decay_joins_the_gradient_before_the_moments():
+    """PyTorch's Adam(weight_decay), which the published code uses: g + w θ goes through the moments."""
+    rng = np.random.default_rng(0)
+    theta, learning_rate, decay = rng.normal(size=5), 0.01, 0.1
+    gradients = rng.normal(size=(4, 5))
+    m, v, expected = np.zeros(5), np.zeros(5), theta.copy()
+    for step, gradient in enumerate(gradients, 1):
+        g = gradient + decay * expected
+        m, v = 0.9 * m + 0.1 * g, 0.999 * v + 0.001 * g * g
+        expected -= learning_rate * (m / (1 - 0.9**step)) / (np.sqrt(v / (1 - 0.999**step)) + 1e-8)
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer = make_optimizer(OptimizerConfig(learning_rate=learning_rate, weight_decay=decay))
+        params = jnp.asarray(theta, jnp.float32)
+        state = optimizer.init(params)
+        for gradient in gradients:
+            updates, state = optimizer.update(jnp.asarray(gradient, jnp.float32), state, params)
+            params = optax.apply_updates(params, updates)
+    np.testing.assert_allclose(params, expected, rtol=1e-5)
+
+
+def test_a_chain_is_the_optax_chain_it_names():
+    chain = ("clip_by_global_norm(0.5)", "adamw(cosine_decay_schedule(1e-2, decay_steps=10), b1=0.8)")
+    ours = make_optimizer(OptimizerConfig(chain=chain))
+    theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(optax.cosine_decay_schedule(1e-2, 10), b1=0.8))
+    with jax.numpy_dtype_promotion("standard"):
+        params = jnp.arange(4.0)
+        updates = [optimizer.update(params + 1, optimizer.init(params), params)[0] for optimizer in (ours, theirs)]
+    np.testing.assert_array_equal(*updates)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("adam(", "not readable"),
+        ("adam", "has no|not readable|malformed"),
+        ("adamm(1e-3)", "no function 'adamm'"),
+        ("__import__('os').system('true')", "no function"),
+        ("adam(open('x'))", "no function 'open'"),
+        ("adam(**{'b1': 0.1})", "write each argument out"),
+        ("adam(wrong=1)", "unexpected keyword|missing"),
+        ("cosine_decay_schedule(1e-3, 10)", "not a gradient transformation"),
+        ("adam(1e-3); import os", "not readable"),
+    ],
+)
+def test_other_chains_are_refused_and_run_nothing(text, said):
+    with pytest.raises(UserError, match=said) as raised:
+        make_optimizer(OptimizerConfig(chain=(text,)))
+    assert "\n" not in str(raised.value)

@@ -1,0 +1,81 @@
+"""Imports run downward, and what only one module may know only that module imports."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).parents[1] / "slmrec_jax"
+MODULES = {
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__").replace("__init__", ""): path
+    for path in PACKAGE.rglob("*.py")
+}
+LAYERS = [
+    {"errors", "types"},
+    {"sparse", "layers", "evaluation", "data"},
+    {"graph", "config", "recommendations", "figures"},
+    {"propagation", "augmentations"},
+    {"losses", "models"},
+    {"methods"},
+    {"training"},
+    {"comparison"},
+    {"", "cli"},
+]
+"""From the bottom; within one, modules may import one another."""
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+def ours(path):
+    names = (name.removeprefix("slmrec_jax").lstrip(".") for name in imports(path) if name.startswith("slmrec_jax"))
+    return {name.split(".")[0] for name in names if name}
+
+
+def level(name):
+    return next(number for number, layer in enumerate(LAYERS) if name.split(".")[0] in layer)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_module_imports_from_below(name):
+    package = name.split(".")[0]
+    names = {module.split(".")[0] for module in MODULES}
+    above = {other for other in ours(MODULES[name]) & names if other != package and level(other) > level(name)}
+    assert not above
+
+
+@pytest.mark.parametrize("package", ["data", "evaluation"])
+def test_data_and_evaluation_know_types_alone(package):
+    names = [name for name in MODULES if name.split(".")[0] == package]
+    assert {other for name in names for other in ours(MODULES[name])} <= {package, "types", "errors"}
+
+
+@pytest.mark.parametrize(
+    ("library", "allowed"),
+    [
+        ("jraph", {"graph", "propagation"}),
+        ("orbax", {"training.checkpoint"}),
+        ("jax.experimental.sparse", {"sparse"}),
+        ("tyro", {"cli"}),
+        ("pickle", set()),
+        ("torch", set()),
+    ],
+)
+def test_a_library_is_known_where_it_belongs(library, allowed):
+    users = {
+        name
+        for name, path in MODULES.items()
+        if any(found == library or found.startswith(f"{library}.") for found in imports(path))
+    }
+    assert users <= allowed
+
+
+def test_the_trainer_names_no_model():
+    for path in (PACKAGE / "training").glob("*.py"):
+        assert not {"slmrec_jax.models", "slmrec_jax.losses"} & set(imports(path)), path
