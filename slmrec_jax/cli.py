@@ -256,11 +256,16 @@ def _experiment(path: Path) -> ModuleType:
     return module
 
 
-def _one_line(box: str) -> str:
-    """The first paragraph of a boxed error text."""
-    lines = [match.group(1).strip() for match in re.finditer(r"^│ (.*) │$", box, re.MULTILINE)]
-    end = next((place for place, line in enumerate(lines) if line.startswith("──")), len(lines))
-    return " ".join(lines[:end]).rstrip(".") or "the flags cannot be read"
+def _one_line(said: str) -> str:
+    """The message in an error text of tyro's: between its title and the next rule, with a box around or without."""
+    paragraphs: list[list[str]] = [[]]
+    for line in said.splitlines():
+        if line.startswith(("╭", "╰")) or "────" in line or "----" in line:
+            paragraphs.append([])
+        else:
+            paragraphs[-1].append(line.strip("│ "))
+    message = " ".join(paragraphs[1]) if len(paragraphs) > 1 else ""
+    return message.rstrip(".") or "the flags cannot be read"
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

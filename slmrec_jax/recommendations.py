@@ -1,10 +1,11 @@
 """Recommendations in raw ids, and the forms in which they leave the program."""
 
+import io
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,7 +35,7 @@ def write(found: Recommendations, format: Literal["table", "parquet", "jsonl"], 
         UserError: the file cannot be written; nothing is left of it.
     """
     if out is None:
-        _write_text(found, format, sys.stdout)
+        sys.stdout.writelines(_text(found, format))
         return
     part = out.with_name(out.name + ".part")
     try:
@@ -42,28 +43,27 @@ def write(found: Recommendations, format: Literal["table", "parquet", "jsonl"], 
             pyarrow.parquet.write_table(_arrow(found), part)
         else:
             with part.open("w") as file:
-                _write_text(found, format, file)
+                file.writelines(_text(found, format))
         part.replace(out)
     except OSError as error:
         part.unlink(missing_ok=True)
         raise UserError(f"cannot write {out}: {error.strerror}; give another --out") from None
 
 
-def _write_text(found: Recommendations, format: str, file: IO[Any]) -> None:
-    if format == "table":
-        Console(file=file).print(_table(found))
+def _text(found: Recommendations, format: str) -> Iterator[str]:
+    if format == "jsonl":
+        for user, items, scores in _by_user(found):
+            yield json.dumps({"user": user, "items": items, "scores": scores}) + "\n"
         return
-    for user, items, scores in _by_user(found):
-        file.write(json.dumps({"user": user, "items": items, "scores": scores}) + "\n")
-
-
-def _table(found: Recommendations) -> Table:
     table = Table("user", "rank", "item", "score")
     for user, items, scores in _by_user(found):
         for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
             name = str(user) if rank == 1 else ""
             table.add_row(name, str(rank), str(item), f"{score:.4f}", end_section=rank == len(items))
-    return table
+    console = Console(file=io.StringIO())
+    with console.capture() as captured:
+        console.print(table)
+    yield captured.get()
 
 
 def _by_user(found: Recommendations) -> Iterator[tuple[Any, list[Any], list[float]]]:
