@@ -6,6 +6,8 @@ from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models import MODELS
 from slmrec_jax.types import Method, Spec
 
+__all__ = ["gradient_method", "make_method", "make_optimizer"]
+
 
 def make_method(config: Config, spec: Spec) -> Method:
     """The method that a config asks for.

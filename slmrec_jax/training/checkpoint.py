@@ -1,5 +1,6 @@
 """Checkpoints of a run: the last one and the best one, written in the background. The only module that knows Orbax."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -23,9 +24,13 @@ def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[ocp.C
     # A later improvement has a higher number than an earlier one, and an epoch without one has the lowest.
     best = BestN(get_metric_fn=lambda metrics: metrics["improved_at"], n=1)
     options = ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy([LatestN(1), best]), read_only=read_only
+        preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
+        read_only=read_only,
+        create=not read_only,
+        save_interval_steps=0 if read_only else 1,
     )
-    manager = ocp.CheckpointManager(folder.resolve(), options=options)
+    with _without_warnings():  # Orbax warns that what was asked to be read-only is
+        manager = ocp.CheckpointManager(folder.resolve(), options=options)
     try:
         yield manager
     finally:
@@ -87,6 +92,17 @@ def restore_embeddings(manager: ocp.CheckpointManager, epoch: int) -> Embeddings
         raise UserError(f"{manager.directory} has no checkpoint of epoch {epoch}: the run folder is not complete")
     saved = manager.restore(epoch, args=ocp.args.Composite(embeddings=ocp.args.StandardRestore()))["embeddings"]
     return Embeddings(saved["users"], saved["items"])
+
+
+@contextmanager
+def _without_warnings() -> Iterator[None]:
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def describe(state: PyTree) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""The recipes of CONTRIBUTING.md and the example of README.md, as they are written."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from slmrec_jax import data
+from slmrec_jax.cli import main
+
+ROOT = Path(__file__).parents[1]
+RECIPES = re.findall(r"## (Add an? \w+)\n.*?```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+
+def test_there_are_three_recipes():
+    assert [name for name, _ in RECIPES] == ["Add a loss", "Add an augmentation", "Add a model"]
+
+
+@pytest.mark.parametrize(("name", "code"), RECIPES, ids=[name for name, _ in RECIPES])
+def test_a_recipe_trains(tiny, tmp_path, monkeypatch, name, code):
+    monkeypatch.setattr(data, "demo", lambda: tiny)
+    (tmp_path / "mine.py").write_text(code)
+    flags = ["--dim", "8", "--batch-size", "128", "--num-layers", "2", "--epochs", "2"]
+    out = tmp_path / "run"
+    assert main(["train", "--config", str(tmp_path / "mine.py"), *flags, "--out", str(out)]) == 0
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    term = {"Add a loss": "alignment", "Add an augmentation": "noise", "Add a model": "bpr"}[name]
+    assert records[1]["losses"][term] < records[0]["losses"][term]
+    assert main(["recommend", "--run", str(out), "--users", "user-0003", "-k", "2"]) == 0
+
+
+def test_the_readmes_example_runs(tiny, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(data, "demo", lambda: tiny)
+    monkeypatch.chdir(tmp_path)
+    (code,) = EXAMPLE
+    exec(compile(code, "README.md", "exec"), {})
+    assert "item-" in capsys.readouterr().out
