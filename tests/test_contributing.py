@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 from pathlib import Path
 
 import pytest
@@ -37,5 +38,6 @@ def test_the_readmes_example_runs(tiny, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data, "demo", lambda: tiny)
     monkeypatch.chdir(tmp_path)
     (code,) = EXAMPLE
-    exec(compile(code, "README.md", "exec"), {})
+    (tmp_path / "example.py").write_text(code)
+    runpy.run_path(str(tmp_path / "example.py"))
     assert "item-" in capsys.readouterr().out

@@ -1,0 +1,54 @@
+"""How the benchmarks measure: rounds in turn, so that what disturbs the machine disturbs all, and medians of them."""
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from slmrec_jax.training.folder import environment
+
+
+def measure(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round of each case.
+
+    Args:
+        cases: calls whose results JAX can wait for; each is called once beforehand, so that nothing is cold.
+        rounds: how often each is timed.
+    """
+    for case in cases.values():
+        jax.block_until_ready(case())
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            start = time.perf_counter()
+            jax.block_until_ready(case())
+            seconds[name].append(time.perf_counter() - start)
+    return seconds
+
+
+def median_ms(seconds: list[float]) -> float:
+    """The median in milliseconds."""
+    return 1e3 * statistics.median(seconds)
+
+
+def write_result(path: Path, result: Mapping[str, Any]) -> None:
+    """Writes figures with the machine, versions and commit that they belong to."""
+    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
+    about = {"environment": environment() | {"cpu": _cpu(), "cores": os.cpu_count()}, "commit": commit}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({**result, **about}, indent=2) + "\n")
+
+
+def _cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor()
+    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
