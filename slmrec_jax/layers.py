@@ -36,7 +36,7 @@ def affine(params: Linear, x: Float[Array, "rows inputs"]) -> Float[Array, "rows
     return x @ params["kernel"] + params["bias"][None, :]
 
 
-def normalize(x: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
+def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
     """Each row divided by its L2 norm, or by 1e-12 where that is smaller; the gradient of a zero row is finite."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))

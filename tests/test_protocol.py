@@ -115,3 +115,9 @@ def test_a_new_protocol_needs_no_edit_of_the_package(dataset, embeddings):
     assert set(evaluate(plan(dataset, "test", mine), embeddings).means) == {
         f"{metric}@3" for metric in ("recall", "ndcg", "precision", "hit", "map", "mrr")
     }
+
+
+@pytest.mark.parametrize("metric", ["recall@7", "accuracy@10", "recall"])
+def test_a_metric_that_is_not_measured_cannot_select(dataset, metric):
+    with pytest.raises(UserError, match=r"there is no metric .* there are: recall@10, "):
+        plan(dataset, "valid", PROTOCOLS["strict"]._replace(metric=metric))

@@ -15,6 +15,8 @@ from slmrec_jax.types import Interactions
 
 Ndcg: TypeAlias = Literal["standard", "found"]
 
+METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
+
 PerUser: TypeAlias = Mapping[str, Float[np.ndarray, " users"]]
 """By key, such as `recall@20`."""
 

@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.metrics import Ndcg, PerUser, means, measure
+from slmrec_jax.evaluation.metrics import METRICS, Ndcg, PerUser, means, measure
 from slmrec_jax.evaluation.ranking import RankingPlan, Score, prepare, rank
 from slmrec_jax.types import Embeddings, Interactions
 
@@ -127,6 +127,9 @@ def plan(dataset: Splits, split: Split, protocol: Protocol, ks: Sequence[int] = 
     masks_valid = split == "test" and protocol.mask_valid_at_test
     known = [dataset.train, dataset.valid] if masks_valid else [dataset.train]
     cutoffs = tuple(sorted({*protocol.cutoffs, *ks}))
+    keys = [f"{metric}@{k}" for metric in METRICS for k in cutoffs]
+    if protocol.metric is not None and protocol.metric not in keys:
+        raise UserError(f"there is no metric {protocol.metric!r} to select by; there are: {', '.join(keys)}")
     ranking = prepare(users, known, dataset.num_items, cutoffs[-1], score=protocol.score)
     return EvaluationPlan(users, ranking, held_out, cutoffs, protocol.ndcg)
 
