@@ -11,6 +11,8 @@ import json
 import logging
 import os
 import re
+import shlex
+import signal
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,9 +24,16 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from slmrec_jax.config import PRESETS, Config, with_model, with_preset, with_protocol
+from slmrec_jax import recommendations
+from slmrec_jax.comparison import compare
+from slmrec_jax.config import PRESETS, Config, Preset, with_preset, with_protocol
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import PROTOCOLS
+from slmrec_jax.methods import make_method
+from slmrec_jax.training.folder import read_config
+from slmrec_jax.training.progress import console_report
+from slmrec_jax.training.run import load_run, train
+from slmrec_jax.training.signals import Interrupted
 
 Flags = TypeVar("Flags")
 
@@ -34,6 +43,8 @@ class Train:
     """Train a model, select its best epoch, test it."""
 
     settings: Annotated[Config, tyro.conf.arg(name="")]
+    preset: Preset = "reference"
+    """What the published code does, or what the paper says; single --slmrec.* flags win over it."""
     config: Path | None = None
     """A Python file of yours with get_config(), and make_method(config, spec) if it brings its own parts."""
     out: Path | None = None
@@ -48,6 +59,8 @@ class Evaluate:
 
     run: Path
     """The run's folder."""
+    data: str | None = None
+    """Where its data set is now, if it was moved."""
     split: Literal["valid", "test"] = "test"
     protocol: Literal["strict", "slmrec", "mmrec", "mmssl", "lightgcn"] | None = None
     """Another protocol than the run's own."""
@@ -60,6 +73,8 @@ class Recommend:
 
     run: Path
     """The run's folder."""
+    data: str | None = None
+    """Where its data set is now, if it was moved."""
     users: str = "all"
     """Raw ids, separated by commas, or `all`."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
@@ -76,6 +91,8 @@ class Compare:
     settings: Annotated[Config, tyro.conf.arg(name="")]
     out: Path = Path("runs/compare")
     """The folder for the runs, the table and the picture; finished runs that lie there are not repeated."""
+    preset: Preset = "reference"
+    """What the published code does, or what the paper says; single --slmrec.* flags win over it."""
     config: Path | None = None
     """A Python file of yours with get_config()."""
     models: str = "popularity,lightgcn,slmrec"
@@ -96,9 +113,23 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         print(f"slmrec-jax: {error}", file=sys.stderr)
         return 1
+    except Interrupted as stop:
+        print(f"stopped by {stop} and saved; go on with: {_resume_command(arguments, stop.folder)}", file=sys.stderr)
+        return 128 + stop.signal_number
+    except KeyboardInterrupt:
+        print("slmrec-jax: stopped", file=sys.stderr)
+        return 128 + signal.SIGINT
     except BrokenPipeError:  # `slmrec-jax … | head` has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+
+
+def _resume_command(arguments: list[str], folder: Path) -> str:
+    """What goes on with a stopped run; `compare` finds out by itself which of its runs that is."""
+    if arguments[0] != "train":
+        return shlex.join(["slmrec-jax", *arguments])
+    file = arguments[arguments.index("--config") :][:2] if "--config" in arguments else []
+    return shlex.join(["slmrec-jax", "train", *file, "--out", str(folder), "--resume"])
 
 
 def _run(arguments: list[str]) -> int:
@@ -115,23 +146,10 @@ def _run(arguments: list[str]) -> int:
     return action(_parse(flags, f"slmrec-jax {name}", rest))
 
 
-# What an action needs is imported in it, so that help and refused flags do not wait for JAX.
-
-
 def _train(flags: Train) -> int:
-    from slmrec_jax.methods import make_method
-    from slmrec_jax.training.progress import console_report
-    from slmrec_jax.training.run import train
-    from slmrec_jax.training.signals import Interrupted
-
     method = getattr(_experiment(flags.config), "make_method", make_method) if flags.config else make_method
     with console_report(flags.settings.epochs) as report:
-        try:
-            run = train(flags.settings, out=flags.out, resume=flags.resume, method=method, report=report)
-        except Interrupted as stop:
-            file = f" --config {flags.config}" if flags.config else ""
-            report.say(f"stopped by {stop} and saved; go on with: slmrec-jax train{file} --out {stop.folder} --resume")
-            return 128 + stop.signal_number
+        run = train(flags.settings, out=flags.out, resume=flags.resume, method=method, report=report)
     title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
     _print_metrics({split: run.result[split] for split in ("valid", "test")}, title)
     print(f"run folder: {run.folder}")
@@ -139,9 +157,7 @@ def _train(flags: Train) -> int:
 
 
 def _evaluate(flags: Evaluate) -> int:
-    from slmrec_jax.training.run import load_run
-
-    run = load_run(flags.run)
+    run = load_run(flags.run, data=flags.data)
     means = dict(run.evaluate(flags.split, flags.protocol).means)
     protocol = flags.protocol or run.config.protocol
     if flags.format == "json":
@@ -153,23 +169,21 @@ def _evaluate(flags: Evaluate) -> int:
 
 
 def _recommend(flags: Recommend) -> int:
-    from slmrec_jax import recommendations
-    from slmrec_jax.training.run import load_run
-
     users = None if flags.users == "all" else [user for user in flags.users.split(",") if user]
     if flags.format == "parquet" and flags.out is None:
         raise UserError("--format parquet needs --out: the file to write")
-    recommendations.write(load_run(flags.run).recommend(users, flags.k), flags.format, flags.out)
+    recommendations.write(load_run(flags.run, data=flags.data).recommend(users, flags.k), flags.format, flags.out)
     return 0
 
 
 def _compare(flags: Compare) -> int:
-    from slmrec_jax.comparison import compare
-    from slmrec_jax.training.progress import console_report
-
     seeds = flags.seeds.split(",")
-    if not all(seed.isdigit() for seed in seeds):
-        raise UserError(f"--seeds is {flags.seeds!r}: give numbers separated by commas, such as 0,1,2")
+    if not all(seed.isdigit() for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds is {flags.seeds!r}: give different numbers separated by commas, such as 0,1,2")
+    if (flags.settings.seed, flags.settings.model) != (Config().seed, Config().model):
+        raise UserError("compare takes --seeds and --models, not --seed or --model")
+    if flags.config and hasattr(_experiment(flags.config), "make_method"):
+        raise UserError(f"--config {flags.config} brings a method of its own, which compare cannot: use train")
     with console_report(flags.settings.epochs) as report:
         comparison = compare(flags.settings, flags.models.split(","), [int(seed) for seed in seeds], flags.out, report)
     Console().print(comparison.table())
@@ -204,7 +218,15 @@ def _parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
     if unknown:
         nearest = _nearest(unknown[0], _known_flags(flags, default))
         raise UserError(f"there is no flag {unknown[0]!r}{nearest}; see {program} --help")
-    return cast("Flags", parsed)
+    return cast("Flags", _in_full(parsed) if has_settings else parsed)
+
+
+def _in_full(flags: Any) -> Any:
+    """The flags with what a run folder should keep: the data's whole path, and modalities one by one."""
+    settings: Config = flags.settings
+    folder = settings.data if settings.data == "demo" else str(Path(settings.data).resolve())
+    modalities = tuple(name for names in settings.modalities for name in names.split(",") if name)
+    return dataclasses.replace(flags, settings=dataclasses.replace(settings, data=folder, modalities=modalities))
 
 
 def _known_flags(flags: type, default: Mapping[str, Any]) -> set[str]:
@@ -216,9 +238,9 @@ def _known_flags(flags: type, default: Mapping[str, Any]) -> set[str]:
 
 
 def _base_config(arguments: list[str]) -> Config:
-    """The config before single flags: of the run to resume, or of a file, or the default; then model and presets."""
+    """The config before single flags: of the run to resume, or of a file, or the default; then preset and protocol."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--config", "--model", "--preset", "--protocol", "--out"):
+    for name in ("--config", "--preset", "--protocol", "--out"):
         first.add_argument(name)
     first.add_argument("--resume", action="store_true")
     try:
@@ -226,12 +248,10 @@ def _base_config(arguments: list[str]) -> Config:
     except argparse.ArgumentError:
         return Config()  # a flag without its value: the full parser says so
     if chosen.resume and chosen.out:
-        from slmrec_jax.training.folder import read_config
-
         return read_config(Path(chosen.out))
     config = _experiment(Path(chosen.config)).get_config() if chosen.config else Config()
-    if chosen.model:
-        config = with_model(config, chosen.model)
+    if not isinstance(config, Config):
+        raise UserError(f"--config {chosen.config}: get_config() returns {config!r}, not a slmrec_jax.Config")
     if chosen.preset in PRESETS:
         config = with_preset(config, chosen.preset)
     if chosen.protocol in PROTOCOLS:
@@ -246,11 +266,15 @@ def _experiment(path: Path) -> ModuleType:
     Raises:
         UserError: it cannot be read or has no get_config().
     """
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    spec = importlib.util.spec_from_file_location(f"slmrec_jax_config_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
         raise UserError(f"--config {path}: there is no Python file of that name")
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[spec.name] = module  # where dataclasses look for the annotations of their module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"--config {path}: line {error.lineno} is not Python: {error.msg}") from None
     if not hasattr(module, "get_config"):
         raise UserError(f"--config {path}: it has no function get_config(), which returns a slmrec_jax.Config")
     return module

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from rich.table import Table
 
 from slmrec_jax import data, figures
-from slmrec_jax.config import Config, Task, to_json, with_model
+from slmrec_jax.config import Config, Task, check_config, to_json
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
@@ -58,7 +58,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     """Trains each system with each seed, unless its finished run lies in `out`, and tests it.
 
     Args:
-        config: for all; a model's own defaults stand where the config has the general ones.
+        config: for all.
         systems: names of `UNTRAINED` or of models; `slmrec:fd` is SLMRec with that task.
         seeds: at least one.
         out: holds a run folder for each, and `comparison.json` and `comparison.png` in the end.
@@ -67,9 +67,14 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     Raises:
         UserError: a system is not known, or a run that lies in `out` is of another config.
     """
+    check_config(config)
     runs = {name: _runs(config, name, seeds, out) for name in systems}
     for of_system in runs.values():
         _check_finished(of_system)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the folder {out}: {error.strerror}; give another --out") from None
     dataset = data.load(config.data, config.format).with_modalities(config.modalities)
     results: dict[str, list[Mapping[str, float]]] = {}
     for name, of_system in runs.items():
@@ -81,7 +86,6 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     k = 20 if 20 in config.ks else config.ks[-1]
     metrics = tuple(f"{metric}@{k}" for metric in ("recall", "ndcg", "precision"))
     title = f"test, {dataset.name}, protocol {config.protocol}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    out.mkdir(parents=True, exist_ok=True)
     write_json(
         out / TABLE,
         {"fingerprint": dataset.fingerprint, "protocol": config.protocol, "seeds": list(seeds), "systems": results},
@@ -99,7 +103,7 @@ def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Pa
         raise UserError(f"--models: there is no system {name!r}; there are {', '.join((*UNTRAINED, *MODELS))}")
     if task and (model != "slmrec" or task not in get_args(Task)):
         raise UserError(f"--models: {name!r} is not a task of slmrec; write slmrec:fac, and so on")
-    of_system = with_model(replace(config, task=task) if task else config, model)  # type: ignore[arg-type]
+    of_system = replace(config, model=model, task=task or config.task)  # type: ignore[arg-type]
     return {out / f"{name.replace(':', '-')}-seed{seed}": replace(of_system, seed=seed) for seed in seeds}
 
 

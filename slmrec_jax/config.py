@@ -3,11 +3,12 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
 
+ModelName = Literal["slmrec", "lightgcn"]
 Task = Literal["fac", "fd", "fm", "fd+fm", "none"]
 Preset = Literal["reference", "paper"]
 ProtocolName = Literal["strict", "slmrec", "mmrec", "mmssl", "lightgcn"]
@@ -99,8 +100,8 @@ class OptimizerConfig:
     """Adam with coupled L2 (the decay joins the gradient before the moments, as in PyTorch), or any optax chain."""
 
     learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    """Coupled L2, on every parameter."""
+    weight_decay: float | None = None
+    """Coupled L2, on every parameter; by default the model's own: 1e-4 for slmrec, none for lightgcn."""
     chain: tuple[str, ...] = ()
     """Instead of the above: optax transformations in turn, such as `"clip_by_global_norm(1.0)" "adamw(1e-3)"`."""
 
@@ -115,15 +116,13 @@ class Config:
     """The folder's format, where it is not clear from what lies there."""
     modalities: tuple[str, ...] = ()
     """Modalities to use, in this order, which FAC's levels follow; all of the data set's by default."""
-    model: Literal["slmrec", "lightgcn"] = "slmrec"
+    model: ModelName = "slmrec"
     task: Task = "fac"
     """SLMRec's self-supervised task; `none` trains the main loss alone."""
     main_weight: float = 1.0
     """Weight of SLMRec's main loss; 0 trains the task alone."""
-    preset: Preset = "reference"
-    """What the published code does, or what the paper says; single `--slmrec.*` flags win over it."""
     protocol: ProtocolName = "strict"
-    """How to select and to test; single `--eval.*` flags win over it."""
+    """How to select and to test; single `--eval.*` flags win over it. In Python, set it by `with_protocol`."""
     seed: int = 0
     epochs: int = 1000
     """At most; early stopping ends most runs sooner."""
@@ -141,24 +140,9 @@ class Config:
     eval: Protocol = PROTOCOLS["strict"]
 
 
-MODEL_DEFAULTS: Mapping[str, Mapping[str, Any]] = {"lightgcn": {"optimizer": OptimizerConfig(weight_decay=0.0)}}
-"""What a model takes other than `Config` does; LightGCN's L2 stands in its loss."""
-
-
-def with_model(config: Config, model: str) -> Config:
-    """The config with a model, and with that model's own defaults where the config still has the general ones."""
-    general = Config()
-    untouched = {
-        name: value
-        for name, value in MODEL_DEFAULTS.get(model, {}).items()
-        if getattr(config, name) == getattr(general, name)
-    }
-    return dataclasses.replace(config, model=model, **untouched)  # type: ignore[arg-type]
-
-
 def with_preset(config: Config, preset: Preset) -> Config:
     """The config with every switch set as the preset has it."""
-    return dataclasses.replace(config, preset=preset, slmrec=dataclasses.replace(config.slmrec, **PRESETS[preset]))
+    return dataclasses.replace(config, slmrec=dataclasses.replace(config.slmrec, **PRESETS[preset]))
 
 
 def with_protocol(config: Config, protocol: ProtocolName) -> Config:
@@ -172,7 +156,20 @@ def check_config(config: Config) -> None:
     Raises:
         UserError: names the first such value.
     """
-    slmrec = config.slmrec
+    slmrec, protocol = config.slmrec, config.eval
+    choices: dict[str, tuple[str, tuple[str, ...]]] = {
+        "model": (config.model, get_args(ModelName)),
+        "task": (config.task, get_args(Task)),
+        "protocol": (config.protocol, get_args(ProtocolName)),
+    }
+    for name, (choice, known) in choices.items():
+        if choice not in known:
+            raise UserError(f"--{name} is {choice!r}: give one of {', '.join(known)}")
+    if config.protocol != protocol.name:
+        raise UserError(
+            f"protocol is {config.protocol!r} but eval is that of {protocol.name!r}: give --protocol alone, or in "
+            f"Python with_protocol(config, {config.protocol!r})"
+        )
     for name, value, low in (
         ("epochs", config.epochs, 1),
         ("batch-size", config.batch_size, 1),
@@ -183,8 +180,12 @@ def check_config(config: Config) -> None:
         ("slmrec.alpha", slmrec.alpha, 0),
         ("slmrec.num-negatives", slmrec.num_negatives, 1),
         ("lightgcn.l2", config.lightgcn.l2, 0),
-        ("optimizer.weight-decay", config.optimizer.weight_decay, 0),
+        ("optimizer.weight-decay", config.optimizer.weight_decay or 0, 0),
+        ("eval.patience", protocol.patience or 0, 0),
+        ("eval.evaluate-every", protocol.evaluate_every, 1),
+        ("eval.round-digits", protocol.round_digits or 0, 0),
         *(("ks", k, 1) for k in config.ks),
+        *(("eval.cutoffs", k, 1) for k in protocol.cutoffs),
     ):
         if not value >= low:
             raise UserError(f"--{name} is {value}: give at least {low}")
@@ -195,12 +196,19 @@ def check_config(config: Config) -> None:
     ):
         if not value > 0:
             raise UserError(f"--{name} is {value}: give more than 0")
+    if config.seed >= 2**32:
+        raise UserError(f"--seed is {config.seed}: give less than 2**32")
     if not 0 <= slmrec.dropout_rate < 1:
         raise UserError(f"--slmrec.dropout-rate is {slmrec.dropout_rate}: give a share of at least 0 and less than 1")
     if not config.ks:
         raise UserError("--ks is empty: give at least one cut-off")
     if config.model == "slmrec" and config.main_weight == 0 and (config.task == "none" or slmrec.alpha == 0):
         raise UserError("nothing to train: --main-weight is 0 and there is no task; give one of them a weight")
+    if config.task == "fd+fm" and slmrec.fd_mode == "input" and slmrec.fm_granularity == "item":
+        raise UserError(
+            "--task fd+fm cannot both drop and mask the items' input: take --slmrec.fd-mode layer or "
+            "--slmrec.fm-granularity batch"
+        )
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -212,17 +220,18 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
     """The config that `to_json` wrote.
 
     Raises:
-        UserError: the data has fields that a config has not, or lacks some; `source` says where it stood.
+        UserError: the data lacks fields of a config, or has others; `source` says where it stood.
     """
     sections = {"slmrec": SLMRecConfig, "lightgcn": LightGCNConfig, "optimizer": OptimizerConfig, "eval": Protocol}
+    names = {field.name for field in dataclasses.fields(Config)}
+    if set(data) != names:
+        field = min(names ^ set(data))
+        how = "missing" if field in names else "not known"
+        raise UserError(f"{source} is not a config of this version: {field} is {how}")
     try:
-        return Config(
-            **{
-                name: sections[name](**_with_tuples(value)) if name in sections else value
-                for name, value in _with_tuples(data).items()
-            }
-        )
-    except TypeError as error:
+        made = {name: make(**_with_tuples(data[name])) for name, make in sections.items()}
+        return Config(**_with_tuples(data) | made)
+    except (TypeError, AttributeError) as error:
         raise UserError(f"{source} is not a config of this version: {error}") from None
 
 

@@ -24,7 +24,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) ->
     for name in evaluated[-1]["selected"] if evaluated else ():
         right.plot([r["epoch"] for r in evaluated], [r["selected"][name] for r in evaluated], color=COLOURS[0])
         right.set(xlabel="epoch", ylabel=f"{evaluated[-1]['split']} {name}")
-    best = [record for record in history if record["improved"]]
+    best = [record for record in evaluated if record["improved"]]
     if best:
         (value,) = best[-1]["selected"].values()
         right.plot(best[-1]["epoch"], value, "o", color=BEST)

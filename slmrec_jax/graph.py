@@ -102,12 +102,17 @@ def _first_at_least(graph: Graph, users: Array, target: Array, value: Callable[[
     """Binary search in each user's row of R: the first entry whose `value(column, rank in the row)` is ≥ target."""
     matrix = graph.adjacency.matrix
     start = matrix.offsets[users]
-    low, high = start, matrix.offsets[users + 1]
-    for _ in range(graph.num_items.bit_length()):
+
+    def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bounds
         middle = (low + high) // 2
         column = matrix.columns[jnp.minimum(middle, matrix.columns.shape[0] - 1)]
         below = (low < high) & (value(column, middle - start) < target)
-        low, high = jnp.where(below, middle + 1, low), jnp.where(below, high, jnp.minimum(middle, high))
+        return jnp.where(below, middle + 1, low), jnp.where(below, high, jnp.minimum(middle, high))
+
+    # A loop of the compiled program: unrolled, XLA fuses each step into the next, which takes it exponentially long.
+    low: Array
+    low, _ = jax.lax.fori_loop(0, graph.num_items.bit_length(), halve, (start, matrix.offsets[users + 1]))
     return low
 
 

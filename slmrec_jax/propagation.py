@@ -13,6 +13,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import jraph
+from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Float
 
 from slmrec_jax.graph import Graph
@@ -99,7 +100,7 @@ class FrozenChain(NamedTuple):
 
 
 def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int) -> FrozenChain:
-    """Propagates a frozen modality's features, a block of columns at a time so that little is held twice."""
+    """Propagates a frozen modality's features, a block of columns at a time to bound what the layers hold."""
     propagate_block = jax.jit(item_chain, static_argnames="num_layers")
     width = feature.values.shape[1]
     blocks = [
@@ -147,14 +148,16 @@ def once(rows: Rows) -> Rows:
     The compiler would merge the repeated gathers, but not the scatters that are their derivatives, each of which
     fills a whole table.
     """
-    known: list[tuple[Ids, Array]] = []
+    known: list[tuple[Ids, object, Array]] = []
 
     def lookup(ids: Ids) -> Array:
-        for seen, value in known:
-            if seen is ids:
+        # A value that was computed inside a branch or a loop is not to be had outside of it.
+        trace = get_opaque_trace_state()  # type: ignore[no-untyped-call]
+        for seen, where, value in known:
+            if seen is ids and where == trace:
                 return value
-        known.append((ids, rows(ids)))
-        return known[-1][1]
+        known.append((ids, trace, rows(ids)))
+        return known[-1][2]
 
     return lookup
 

@@ -13,6 +13,7 @@ import pyarrow.parquet
 from jaxtyping import Float, Shaped
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from slmrec_jax.errors import UserError
 
@@ -59,7 +60,7 @@ def _text(found: Recommendations, format: str) -> Iterator[str]:
     for user, items, scores in _by_user(found):
         for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
             name = str(user) if rank == 1 else ""
-            table.add_row(name, str(rank), str(item), f"{score:.4f}", end_section=rank == len(items))
+            table.add_row(Text(name), str(rank), Text(str(item)), f"{score:.4f}", end_section=rank == len(items))
     console = Console(file=io.StringIO())
     with console.capture() as captured:
         console.print(table)

@@ -7,11 +7,13 @@ import sys
 import time
 
 import jax
+import numpy as np
 import pyarrow.parquet
 import pytest
 
 from slmrec_jax import data
 from slmrec_jax.cli import main
+from slmrec_jax.recommendations import Recommendations, write
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -101,6 +103,9 @@ def test_refused_flags_get_one_line(capsys, tmp_path):
     assert "there is no command 'trian'; did you mean 'train'?" in refused(capsys, "trian")
     assert "did you mean '--slmrec.alpha'?" in refused(capsys, "train", "--slmrec.alhpa", "1")
     assert "invalid choice 'fog'" in refused(capsys, "train", "--task", "fog")
+    assert "invalid choice 'lightgnc'" in refused(capsys, "train", "--model", "lightgnc")
+    assert "different numbers" in refused(capsys, "compare", "--seeds", "0,0")
+    assert "not --seed" in refused(capsys, "compare", "--seed", "7")
     assert "--seed" in refused(capsys, "train", "--seed", "x")
     assert "--config" in refused(capsys, "train", "--config", str(tmp_path / "none.py"))
     assert "--slmrec.temperature is 0" in refused(capsys, "train", "--slmrec.temperature", "0")
@@ -114,6 +119,7 @@ def test_refused_data_and_runs_get_one_line(capsys, run_folder, tiny_demo, tmp_p
     assert "another task" in refused(capsys, "train", "--task", "fd", "--out", str(run_folder), "--resume")
     assert "config.json is not there" in refused(capsys, "evaluate", "--run", str(tmp_path))
     assert "no user 'x'" in refused(capsys, "recommend", "--run", str(run_folder), "--users", "x")
+    assert "no users were named" in refused(capsys, "recommend", "--run", str(run_folder), "--users", ",")
     assert "k = 0" in refused(capsys, "recommend", "--run", str(run_folder), "-k", "0")
     assert "needs --out" in refused(capsys, "recommend", "--run", str(run_folder), "--format", "parquet")
     assert "no system 'magic'" in refused(capsys, "compare", "--models", "magic", "--out", str(out))
@@ -143,6 +149,32 @@ def test_compare(tiny_demo, tmp_path, capsys):
     assert capsys.readouterr().err.count("finished before") == 4
     assert (out / "slmrec-fm-seed1" / "result.json").stat().st_mtime_ns == written
     assert "another config" in refused(capsys, *arguments, "--out", str(out), "--batch-size", "64")
+
+
+@pytest.mark.parametrize(
+    ("code", "said"),
+    [
+        ("def f(:", "line 1 is not Python"),
+        ("x = 1", "no function get_config"),
+        ("def get_config():\n    return None", "returns None"),
+        (
+            "def get_config():\n    import slmrec_jax\n    return slmrec_jax.Config()\nmake_method = 1",
+            "which compare cannot",
+        ),
+    ],
+)
+def test_config_files_that_cannot_be_used(capsys, tmp_path, code, said):
+    (tmp_path / "mine.py").write_text(code)
+    assert said in refused(capsys, "compare", "--config", str(tmp_path / "mine.py"), "--out", str(tmp_path / "out"))
+
+
+def test_raw_ids_are_shown_as_they_are(capsys):
+    found = Recommendations(np.array(["[x]u1"]), np.array([["[/i]2", "b"]]), np.array([[1.0, -np.inf]], np.float32))
+    write(found, "table", None)
+    said = capsys.readouterr().out
+    assert "[x]u1" in said
+    assert "[/i]2" in said
+    assert " b " not in said
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

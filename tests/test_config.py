@@ -15,7 +15,6 @@ from slmrec_jax.config import (
     check_config,
     from_json,
     to_json,
-    with_model,
     with_preset,
     with_protocol,
 )
@@ -32,10 +31,12 @@ def test_a_config_survives_json(preset, protocol):
     assert from_json(json.loads(json.dumps(to_json(config))), "here") == config
 
 
-@pytest.mark.parametrize("change", [{"colour": 1}, {"slmrec": {"beta": 1}}])
+@pytest.mark.parametrize("change", [{"colour": 1}, {"slmrec": {"beta": 1}}, {"slmrec": 5}])
 def test_json_of_another_version_is_refused(change):
     with pytest.raises(UserError, match=r"here is not a config of this version"):
         from_json(to_json(Config()) | change, "here")
+    with pytest.raises(UserError, match="batch_size is missing"):
+        from_json({}, "here")
 
 
 def test_presets_set_the_same_switches_and_differ():
@@ -47,10 +48,13 @@ def test_presets_set_the_same_switches_and_differ():
     assert with_preset(Config(), "paper").slmrec.fac_similarity == "cosine"
 
 
-def test_a_models_defaults_yield_to_what_was_chosen():
-    assert with_model(Config(), "lightgcn").optimizer.weight_decay == 0
-    chosen = dataclasses.replace(Config(), optimizer=OptimizerConfig(learning_rate=0.5))
-    assert with_model(chosen, "lightgcn").optimizer == chosen.optimizer
+def test_a_models_weight_decay_yields_to_what_was_chosen():
+    with jax.numpy_dtype_promotion("standard"):
+        for chosen, expected in ((None, 0.25), (0.5, 0.5), (0.0, 0.0)):
+            optimizer = make_optimizer(OptimizerConfig(weight_decay=chosen), weight_decay=0.25)
+            params = jnp.ones(1)
+            _, state = optimizer.update(jnp.zeros(1), optimizer.init(params), params)
+            assert state[1][0].mu[0] == pytest.approx(0.1 * expected)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +68,11 @@ def test_a_models_defaults_yield_to_what_was_chosen():
         ({"slmrec": SLMRecConfig(dropout_rate=1.0)}, "--slmrec.dropout-rate is 1"),
         ({"optimizer": OptimizerConfig(learning_rate=-1.0)}, "--optimizer.learning-rate is -1"),
         ({"main_weight": 0.0, "task": "none"}, "nothing to train"),
+        ({"seed": 2**32}, "--seed is 4294967296"),
+        ({"protocol": "mmrec"}, r"with_protocol\(config, 'mmrec'\)"),
+        ({"eval": Config().eval._replace(evaluate_every=0)}, "--eval.evaluate-every is 0"),
+        ({"eval": Config().eval._replace(cutoffs=(0, 20))}, "--eval.cutoffs is 0"),
+        ({"task": "fd+fm", "slmrec": SLMRecConfig(fd_mode="input", fm_granularity="item")}, "cannot both"),
     ],
 )
 def test_values_that_cannot_be_meant(change, named):
@@ -94,9 +103,9 @@ def test_weight_decay_joins_the_gradient_before_the_moments():
 
 def test_a_chain_is_the_optax_chain_it_names():
     chain = ("clip_by_global_norm(0.5)", "adamw(cosine_decay_schedule(1e-2, decay_steps=10), b1=0.8)")
-    ours = make_optimizer(OptimizerConfig(chain=chain))
     theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(optax.cosine_decay_schedule(1e-2, 10), b1=0.8))
     with jax.numpy_dtype_promotion("standard"):
+        ours = make_optimizer(OptimizerConfig(chain=chain))
         params = jnp.arange(4.0)
         updates = [optimizer.update(params + 1, optimizer.init(params), params)[0] for optimizer in (ours, theirs)]
     np.testing.assert_array_equal(*updates)
@@ -114,6 +123,8 @@ def test_a_chain_is_the_optax_chain_it_names():
         ("adam(wrong=1)", "unexpected keyword|missing"),
         ("cosine_decay_schedule(1e-3, 10)", "not a gradient transformation"),
         ("adam(1e-3); import os", "not readable"),
+        ("adam('x')", "cannot take a step"),
+        ("lbfgs()", "cannot take a step"),
     ],
 )
 def test_other_chains_are_refused_and_run_nothing(text, said):

@@ -127,6 +127,17 @@ def test_once_computes_each_array_of_ids_once():
     assert len(asked) == 3
 
 
+def test_once_does_not_let_a_value_out_of_a_branch():
+    table = propagation.rows_of(jnp.arange(6.0).reshape(3, 2))
+
+    @jax.jit
+    def both(ids):
+        inside = jax.lax.cond(ids[0] > 0, lambda: jnp.sum(table(ids)), lambda: 0.0)
+        return inside + jnp.sum(table(ids))
+
+    assert both(jnp.array([1, 2])) == 2 * (2 + 3 + 4 + 5)
+
+
 def compare(one, other, weights, *arguments):
     """Equal in value, and in the gradient of a weighted sum by every argument."""
     np.testing.assert_allclose(one(*arguments), other(*arguments), rtol=1e-5, atol=1e-5)

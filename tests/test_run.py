@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -8,14 +9,16 @@ import numpy as np
 import pytest
 
 import slmrec_jax
-from slmrec_jax import Config, UserError, load_run, train
+from slmrec_jax import Config, UserError, load_run, train, with_protocol
 from slmrec_jax.config import OptimizerConfig
 from slmrec_jax.data.synthetic import demo
+from slmrec_jax.evaluation.protocol import PROTOCOLS
 from slmrec_jax.training import checkpoint
 from slmrec_jax.training.folder import read_config
 from slmrec_jax.training.inputs import make_spec
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted
+from slmrec_jax.types import Interactions
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -33,7 +36,7 @@ def state_of(folder, tiny):
 
     like = make_method(CONFIG, make_spec(CONFIG, tiny)).init(jax.random.key(9))
     with checkpoint.open_checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
-        epochs, state = checkpoint.restore_last(checkpoints, like)
+        epochs, state = checkpoint.restore_last(checkpoints, like, print)
         return epochs, jax.tree.leaves(state)
 
 
@@ -172,7 +175,7 @@ def test_a_checkpoint_of_another_model_is_refused(finished, tiny):
         checkpoint.open_checkpoints(finished.folder / "checkpoints", read_only=True) as checkpoints,
         pytest.raises(UserError, match="checkpoint of another model"),
     ):
-        checkpoint.restore_last(checkpoints, like)
+        checkpoint.restore_last(checkpoints, like, print)
 
 
 def test_a_run_that_diverges_stops_and_says_so(tiny, tmp_path):
@@ -194,6 +197,78 @@ def test_stale_embeddings_are_those_before_the_last_step(tiny, tmp_path):
     method = make_method(config, make_spec(config, tiny))
     initial = method.embed(method.init(make_keys(0).init), method.prepare(make_inputs(tiny)))
     np.testing.assert_allclose(kept.embeddings.users, initial.users, rtol=1e-4, atol=1e-6)
+
+
+def test_a_run_that_was_killed_before_its_first_checkpoint_begins_anew(finished, tiny, tmp_path):
+    folder = tmp_path / "run"
+
+    def die(record):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(CONFIG, tiny, out=folder, report=SILENT._replace(say=die))
+    resumed = train(CONFIG, tiny, out=folder, resume=True)
+    assert bare(resumed.history) == bare(finished.history)
+
+
+def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(finished, tiny, tmp_path):
+    folder, said = tmp_path / "run", []
+    shutil.copytree(finished.folder, folder)
+    newest = folder / "checkpoints" / "6"
+    for path in [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]:
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    resumed = train(CONFIG, tiny, out=folder, resume=True, report=SILENT._replace(say=said.append))
+    assert any("epoch 6 cannot be read" in line for line in said)
+    assert bare(resumed.history) == bare(finished.history)
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "said"),
+    [
+        ("result.json", "{}", "does not say"),
+        ("result.json", "[", "cannot read"),
+        ("config.json", "{}", "not a config of this version"),
+        ("metrics.jsonl", "[]\n" * 6, "cannot read"),
+        ("metrics.jsonl", "", "lacks epochs"),
+        ("dataset.json", "{}", "other data"),
+    ],
+)
+def test_a_damaged_run_folder_is_refused(finished, tiny, tmp_path, file, text, said):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    (folder / file).write_text(text)
+    with pytest.raises(UserError, match=said):
+        load_run(folder, tiny)
+
+
+def test_resuming_for_more_epochs_is_written_down(tiny, tmp_path):
+    folder = tmp_path / "run"
+    train(dataclasses.replace(CONFIG, epochs=1), tiny, out=folder)
+    train(dataclasses.replace(CONFIG, epochs=2), tiny, out=folder, resume=True)
+    assert read_config(folder).epochs == 2
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_every_protocol_trains_to_a_result(tiny, tmp_path, protocol):
+    config = with_protocol(dataclasses.replace(CONFIG, epochs=2, ks=(5,)), protocol)
+    run = train(config, tiny, out=tmp_path / "run")
+    assert run.result["protocol"] == protocol
+    assert run.result["best_epoch"] in (1, 2)
+
+
+def test_a_split_that_nobody_can_be_tested_on_is_refused_beforehand(tiny, tmp_path):
+    stranger = tiny.train.users == 59
+    train_split = Interactions(*(x[~stranger] for x in tiny.train))
+    absent = dataclasses.replace(
+        tiny, train=train_split, test=Interactions(np.array([59], np.int32), tiny.test.items[:1])
+    )
+    refused("nobody can be evaluated", config=with_protocol(CONFIG, "mmrec"), dataset=absent, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_jax_that_is_wrong_is_refused(tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(jax, "__version__", "0.10.2")
+    refused("0.10.2", config=CONFIG, dataset=tiny, out=tmp_path / "run")
 
 
 def test_the_public_names():

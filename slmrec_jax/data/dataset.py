@@ -87,6 +87,8 @@ class Dataset:
             UserError: A name that this data set has no feature for; the line lists those it has.
         """
         for name in names:
+            if list(names).count(name) > 1:
+                raise UserError(f"data set {self.name}: the modality {name!r} was asked for twice; name each once")
             if name not in self.features:
                 has = ", ".join(self.features) or "none"
                 raise UserError(f"data set {self.name}: there is no modality {name!r}; it has: {has}")

@@ -24,8 +24,8 @@ class Protocol(NamedTuple):
     metric: str | None
     """The key by whose mean the best epoch is chosen; `None` keeps the last epoch."""
     patience: int | None
-    """Training stops at the first evaluated epoch that is more than so many epochs after the best, or after epoch 0
-    where there is no best one yet; `None`: never."""
+    """Training stops at the first evaluated epoch that is more than so many epochs after the best, or after the
+    beginning where there is no best one yet; `None`: never."""
     cutoffs: tuple[int, ...] = (10, 20)
     """The K of every metric."""
     evaluate_every: int = 1

@@ -16,5 +16,5 @@ def make_method(config: Config, spec: Spec) -> Method:
         UserError: the config and the data do not go together.
     """
     recipe = MODELS[config.model](config, spec)
-    method = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer), spec)
+    method = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer, recipe.weight_decay), spec)
     return method._replace(notes=recipe.notes)

@@ -3,24 +3,37 @@
 import ast
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import optax
 
 from slmrec_jax.config import OptimizerConfig
 from slmrec_jax.errors import UserError
 
 
-def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig, weight_decay: float = 0.0) -> optax.GradientTransformation:
     """The optimizer of a config.
 
     Without a chain this is what the published code calls Adam with weight decay: L2 that joins the gradient *before*
     the moments, on every parameter, unlike AdamW's.
 
+    Args:
+        config: the settings.
+        weight_decay: the model's own, where the settings have none.
+
     Raises:
-        UserError: the chain is not readable, or not of optax.
+        UserError: the chain is not readable, not of optax, or needs more than gradients.
     """
     if not config.chain:
-        return optax.chain(optax.add_decayed_weights(config.weight_decay), optax.adam(config.learning_rate))
-    return optax.chain(*(_transformation(text) for text in config.chain))
+        decay = weight_decay if config.weight_decay is None else config.weight_decay
+        return optax.chain(optax.add_decayed_weights(decay), optax.adam(config.learning_rate))
+    optimizer = optax.chain(*(_transformation(text) for text in config.chain))
+    try:
+        jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(1))
+    except Exception as error:
+        reason = str(error).splitlines()[0]
+        raise UserError(f"--optimizer.chain {' '.join(config.chain)!r} cannot take a step: {reason}") from None
+    return optimizer
 
 
 def _transformation(text: str) -> optax.GradientTransformation:

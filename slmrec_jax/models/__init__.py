@@ -8,7 +8,7 @@ from slmrec_jax.augmentations import Views, both, feature_dropout, feature_maski
 from slmrec_jax.config import Config, SLMRecConfig
 from slmrec_jax.errors import UserError
 from slmrec_jax.models.lightgcn import lightgcn
-from slmrec_jax.models.slmrec import slmrec
+from slmrec_jax.models.slmrec import ID, slmrec
 from slmrec_jax.types import Loss, Model, Spec, Term
 
 
@@ -17,6 +17,8 @@ class Recipe(NamedTuple):
 
     model: Model
     terms: Mapping[str, Term]
+    weight_decay: float = 0.0
+    """Where the config does not say."""
     notes: tuple[str, ...] = ()
     """What was decided on the way, for the log."""
 
@@ -28,6 +30,8 @@ def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
         UserError: the task needs modalities and there are none.
     """
     options = config.slmrec
+    if ID in spec.modalities:
+        raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename its feature file")
     terms = {
         "main": Term(
             config.main_weight,
@@ -56,7 +60,7 @@ def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
         cached=cached,
         definition=config.propagation == "definition",
     )
-    return Recipe(model, terms, (*notes, *reasons))
+    return Recipe(model, terms, weight_decay=1e-4, notes=(*notes, *reasons))
 
 
 def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:

@@ -1,7 +1,7 @@
 """Checkpoints of a run: the last one and the best one, written in the background. The only module that knows Orbax."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,6 @@ import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.training.train_state import TrainState
-from jaxtyping import PyTree
 from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
 
 from slmrec_jax.errors import UserError
@@ -60,15 +59,37 @@ def save(manager: ocp.CheckpointManager, epoch: int, state: TrainState, embeddin
     )
 
 
-def restore_last(manager: ocp.CheckpointManager, like: TrainState) -> tuple[int, TrainState]:
-    """The newest checkpoint: how many epochs were done, and the state after them.
+def restore_last(
+    manager: ocp.CheckpointManager, like: TrainState, say: Callable[[str], None]
+) -> tuple[int, TrainState]:
+    """The newest checkpoint that can be read: how many epochs were done, and the state after them.
+
+    Where there is none at all, training had not come so far: no epoch, and `like` itself.
+
+    Args:
+        manager: of the run's folder; a checkpoint that cannot be read is deleted from it.
+        like: a state of the same model.
+        say: told of each checkpoint that cannot be read.
 
     Raises:
-        UserError: there is none, or it is of another model.
+        UserError: none can be read, or the newest that can is of another model.
     """
-    epoch = manager.latest_step()
-    if epoch is None:
-        raise UserError(f"{manager.directory} holds no checkpoint: start the run anew, without --resume")
+    epochs = sorted(manager.all_steps(), reverse=True)
+    for epoch in epochs:
+        try:
+            return epoch, _restore(manager, epoch, like)
+        except UserError:
+            raise
+        except Exception as error:  # Orbax raises what the damaged file happens to lead to
+            say(f"the checkpoint of epoch {epoch} cannot be read ({type(error).__name__}); going back to an older one")
+            if epoch != epochs[-1]:
+                manager.delete(epoch)
+    if epochs:
+        raise UserError(f"{manager.directory}: no checkpoint can be read; start a new run with another --out")
+    return 0, like
+
+
+def _restore(manager: ocp.CheckpointManager, epoch: int, like: TrainState) -> TrainState:
     saved = manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]["state"]
     wanted = describe(like)
     if saved != wanted:
@@ -79,18 +100,24 @@ def restore_last(manager: ocp.CheckpointManager, like: TrainState) -> tuple[int,
         )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     restored = manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
-    return epoch, restored["state"]
+    state: TrainState = restored["state"]
+    return state
 
 
 def restore_embeddings(manager: ocp.CheckpointManager, epoch: int) -> Embeddings:
     """What an epoch ranked with.
 
     Raises:
-        UserError: that epoch's checkpoint is not there.
+        UserError: that epoch's checkpoint is not there, or damaged.
     """
     if epoch not in manager.all_steps():
         raise UserError(f"{manager.directory} has no checkpoint of epoch {epoch}: the run folder is not complete")
-    saved = manager.restore(epoch, args=ocp.args.Composite(embeddings=ocp.args.StandardRestore()))["embeddings"]
+    try:
+        saved = manager.restore(epoch, args=ocp.args.Composite(embeddings=ocp.args.StandardRestore()))["embeddings"]
+    except Exception as error:  # Orbax raises what the damaged file happens to lead to
+        raise UserError(
+            f"{manager.directory / str(epoch)} cannot be read ({type(error).__name__}): the checkpoint is damaged"
+        ) from error
     return Embeddings(saved["users"], saved["items"])
 
 
@@ -105,7 +132,10 @@ def _without_warnings() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def describe(state: PyTree) -> dict[str, Any]:
-    """The name, shape and type of each array of a state."""
+def describe(state: TrainState) -> dict[str, Any]:
+    """The name, shape and type of each array of a state, and how they are nested (empty places included)."""
     arrays, _ = jax.tree_util.tree_flatten_with_path(state)
-    return {jax.tree_util.keystr(path): f"{np.dtype(x.dtype).name}{list(x.shape)}" for path, x in arrays}
+    nested = str(jax.tree_util.tree_structure(state.params))
+    return {"params": nested} | {
+        jax.tree_util.keystr(path): f"{np.dtype(x.dtype).name}{list(x.shape)}" for path, x in arrays
+    }

@@ -58,8 +58,8 @@ def fit(
     ):
         history: list[Record] = []
         if resume:
-            epochs_done, state = restore_last(checkpoints, state)
-            history = read_history(folder, epochs_done)
+            epochs_done, state = restore_last(checkpoints, state, report.say)
+            history = read_history(folder, epochs_done) if epochs_done else []
             write_history(folder, history)
             report.say(f"resumed after epoch {epochs_done}")
         start = time.perf_counter()

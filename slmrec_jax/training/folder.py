@@ -44,10 +44,15 @@ def new_folder(config: Config, dataset: Dataset, out: Path | None) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         write_json(out / ENVIRONMENT, environment())
         write_json(out / DATA, _description(dataset))
-        write_json(out / CONFIG, to_json(config))
+        write_config(out, config)
     except OSError as error:
         raise UserError(f"cannot write the run folder {out}: {error.strerror}; give another --out") from None
     return out
+
+
+def write_config(folder: Path, config: Config) -> None:
+    """Writes the config of a run."""
+    write_json(folder / CONFIG, to_json(config))
 
 
 def read_config(folder: Path) -> Config:
@@ -67,11 +72,11 @@ def read_history(folder: Path, epochs: int) -> list[Record]:
     """
     path = folder / METRICS
     try:
-        lines = path.read_text().splitlines()[:epochs]
-        history = [json.loads(line) for line in lines]
-    except (OSError, ValueError) as error:
+        history = [json.loads(line) for line in path.read_text().splitlines()[:epochs]]
+        numbers = [record["epoch"] for record in history]
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"cannot read {path}: {error}; the run cannot be resumed") from None
-    if [record.get("epoch") for record in history] != list(range(1, epochs + 1)):
+    if numbers != list(range(1, epochs + 1)):
         raise UserError(f"{path} lacks epochs before {epochs}, where the checkpoint is; the run cannot be resumed")
     return history
 

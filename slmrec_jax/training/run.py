@@ -3,18 +3,18 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import jax
 import numpy as np
 from jaxtyping import Int
 
-from slmrec_jax import data, figures
+from slmrec_jax import figures
 from slmrec_jax.config import Config, check_config, to_json
-from slmrec_jax.data.dataset import Dataset, check
+from slmrec_jax.data import Dataset, check, load
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.ranking import prepare, rank
@@ -32,6 +32,7 @@ from slmrec_jax.training.folder import (
     read_config,
     read_history,
     read_json,
+    write_config,
     write_json,
 )
 from slmrec_jax.training.inputs import make_inputs, make_spec
@@ -53,7 +54,7 @@ class Run:
     folder: Path
 
     def recommend(self, users: Sequence[Any] | None = None, k: int = 20) -> Recommendations:
-        """Ranks the items that a user has not interacted with in training.
+        """Ranks the items that a user has not interacted with, in any split.
 
         Args:
             users: raw ids; all users by default.
@@ -63,7 +64,8 @@ class Run:
             UserError: a user is not known, or there are fewer than k items.
         """
         rows = np.arange(self.dataset.num_users) if users is None else self._rows(users)
-        plan = prepare(rows, [self.dataset.train], self.dataset.num_items, k, score=self.config.eval.score)
+        known = [self.dataset.train, self.dataset.valid, self.dataset.test]
+        plan = prepare(rows, known, self.dataset.num_items, k, score=self.config.eval.score)
         ranking = rank(plan, self.embeddings)
         return Recommendations(self.dataset.user_ids[rows], self.dataset.item_ids[ranking.items], ranking.scores)
 
@@ -73,6 +75,8 @@ class Run:
         return evaluation.evaluate(evaluation.plan(self.dataset, split, rules, self.config.ks), self.embeddings)
 
     def _rows(self, users: Sequence[Any]) -> Int[np.ndarray, " users"]:
+        if len(users) == 0:
+            raise UserError("no users were named: give their raw ids")
         places = {str(raw): row for row, raw in enumerate(self.dataset.user_ids)}
         unknown = [user for user in users if str(user) not in places]
         if unknown:
@@ -103,12 +107,15 @@ def train(
         report: where progress goes.
 
     Raises:
-        UserError: something in config, data or folder cannot be used; nothing was written.
+        UserError: something in config, data or folder cannot be used, and nothing was written; or training diverged,
+            and the run folder holds the epochs before.
         Interrupted: a signal asked to stop, and the run can be resumed.
     """
+    _check_jax()
     check_config(config)
     dataset = _dataset(config, dataset)
-    select = evaluation.plan(dataset, config.eval.split, config.eval, config.ks)
+    # Both before anything is written, so that a split nobody can be tested on is refused now.
+    plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in get_args(evaluation.Split)}
     made = method(config, make_spec(config, dataset))
     if resume:
         folder = _folder_to_resume(config, dataset, out)
@@ -116,24 +123,27 @@ def train(
         folder = new_folder(config, dataset, Path(out) if out else None)
     for line in (*_introduction(config, dataset, folder), *made.notes):
         report.say(line)
-    fitted = fit(made, made.prepare(make_inputs(dataset)), select, config, folder, report, resume=resume)
+    fitted = fit(
+        made, made.prepare(make_inputs(dataset)), plans[config.eval.split], config, folder, report, resume=resume
+    )
     if not fitted.best_epoch:
         raise UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
     with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
         embeddings = restore_embeddings(checkpoints, fitted.best_epoch)
     run = Run(config, dataset, embeddings, {}, fitted.history, folder)
-    run = replace(run, result=_result(run, fitted))
-    figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
+    run = replace(run, result=_result(run, fitted, plans))
     write_json(folder / RESULT, run.result)
+    figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
     return run
 
 
-def load_run(folder: Path | str, dataset: Dataset | None = None) -> Run:
+def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | None = None) -> Run:
     """A finished run, to evaluate it or to recommend; the model's code is not needed.
 
     Args:
         folder: of the run.
         dataset: the data it was trained on; by default what its config names.
+        data: where to load them from instead.
 
     Raises:
         UserError: the run is not finished or not complete, or the data are not those it was trained on.
@@ -141,16 +151,26 @@ def load_run(folder: Path | str, dataset: Dataset | None = None) -> Run:
     folder = Path(folder)
     config = read_config(folder)
     result = read_json(folder / RESULT, "the run has not finished; finish it with `slmrec-jax train --resume`")
-    dataset = _dataset(config, dataset)
+    dataset = _dataset(config if data is None else replace(config, data=data), dataset)
     _check_same_data(folder, dataset)
+    best_epoch, epochs = (result.get(name) for name in ("best_epoch", "epochs"))
+    if not isinstance(best_epoch, int) or not isinstance(epochs, int):
+        raise UserError(f"{folder / RESULT} does not say how many epochs there were, and which was the best")
     with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
-        embeddings = restore_embeddings(checkpoints, result["best_epoch"])
-    return Run(config, dataset, embeddings, result, read_history(folder, result["epochs"]), folder)
+        embeddings = restore_embeddings(checkpoints, best_epoch)
+    return Run(config, dataset, embeddings, result, read_history(folder, epochs), folder)
+
+
+def _check_jax() -> None:
+    if jax.__version__ == "0.10.2":
+        raise UserError(
+            "jax 0.10.2 can return wrong results from jit on CPU (jax-ml/jax#39103): install another version"
+        )
 
 
 def _dataset(config: Config, dataset: Dataset | None) -> Dataset:
     if dataset is None:
-        dataset = data.load(config.data, config.format)
+        dataset = load(config.data, config.format)
     check(dataset)
     return dataset.with_modalities(config.modalities)
 
@@ -167,6 +187,7 @@ def _folder_to_resume(config: Config, dataset: Dataset, out: Path | str | None) 
             f"as it was, or start anew with another --out; only epochs may change"
         )
     _check_same_data(folder, dataset)
+    write_config(folder, config)
     return folder
 
 
@@ -190,13 +211,12 @@ def _introduction(config: Config, dataset: Dataset, folder: Path) -> list[str]:
     ]
 
 
-def _result(run: Run, fitted: Fitted) -> dict[str, Any]:
+def _result(run: Run, fitted: Fitted, plans: Mapping[str, evaluation.EvaluationPlan]) -> dict[str, Any]:
     start = time.perf_counter()
-    valid, test = (run.evaluate(split).means for split in ("valid", "test"))
+    means = {split: evaluation.evaluate(plan, run.embeddings).means for split, plan in plans.items()}
     seconds = time.perf_counter() - start
     return {
-        "valid": valid,
-        "test": test,
+        **means,
         "best_epoch": fitted.best_epoch,
         "epochs": len(run.history),
         "seed": run.config.seed,
