@@ -83,8 +83,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
             plan = evaluation.plan(dataset, "test", config.eval, config.ks)
             results[name] = [evaluation.evaluate(plan, UNTRAINED[name](dataset)).means]
     rows = {name: _summary(of_seeds) for name, of_seeds in results.items()}
-    k = 20 if 20 in config.ks else config.ks[-1]
-    metrics = tuple(f"{metric}@{k}" for metric in ("recall", "ndcg", "precision"))
+    metrics = tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))
     title = f"test, {dataset.name}, protocol {config.protocol}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     write_json(
         out / TABLE,

@@ -28,14 +28,7 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) ->
     if best:
         (value,) = best[-1]["selected"].values()
         right.plot(best[-1]["epoch"], value, "o", color=BEST)
-        right.annotate(
-            f"best: {value:.4f} at epoch {best[-1]['epoch']}",
-            (best[-1]["epoch"], value),
-            xytext=(0, -16),
-            textcoords="offset points",
-            ha="center",
-            color=BEST,
-        )
+        right.set_title(f"best: {value:.4f} at epoch {best[-1]['epoch']}", color=BEST)
     _finish(figure, path)
 
 
