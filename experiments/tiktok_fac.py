@@ -3,7 +3,8 @@
 Paper:    Tao et al., "Self-Supervised Learning for Multimedia Recommendation", IEEE TMM 2022.
 Command:  slmrec-jax compare --config experiments/tiktok_fac.py --data PATH/tiktok --models slmrec --seeds 0,1,2
 Time:     about two minutes a seed on two CPU cores.
-Result:   test recall@20 0.1010 ± 0.0022, ndcg@20 0.0410 ± 0.0016 (protocol mmrec, three seeds, best validation epoch).
+Result:   test recall@20 0.1010 ± 0.0022, ndcg@20 0.0410 ± 0.0016 (protocol mmrec, three seeds, best validation epoch);
+          the main loss alone (--models slmrec:none) 0.1008 ± 0.0008 and 0.0422 ± 0.0003.
           The MMRec toolbox's SLMRec on the same files has 0.0947 and 0.0383 (seed 999).
 
 The published temperature of the main loss is 0.2 and the weight decay 1e-4. On validation (seed 0), recall@20 was 0.102

@@ -227,7 +227,9 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
     if set(data) != names:
         field = min(names ^ set(data))
         how = "missing" if field in names else "not known"
-        raise UserError(f"{source} is not a config of this version: {field} is {how}")
+        raise UserError(
+            f"{source} is not a config of this version: {field} is {how}; start a new run in another folder"
+        )
     try:
         made = {name: make(**_with_tuples(data[name])) for name, make in sections.items()}
         return Config(**_with_tuples(data) | made)
