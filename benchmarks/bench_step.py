@@ -18,8 +18,9 @@ from timing import measure, median_ms, write_result
 
 from slmrec_jax import Config, data
 from slmrec_jax.methods import make_method
+from slmrec_jax.sampling import steps_of_interactions
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import make_epoch, make_keys, steps_per_epoch
+from slmrec_jax.training.loop import make_epoch, make_keys
 
 TASKS = ("none", "fac", "fm", "fd", "fd+fm")
 
@@ -54,7 +55,7 @@ class Trainer:
 
 def main(flags: Flags) -> None:
     dataset = data.load(flags.data)
-    steps = steps_per_epoch(len(dataset.train.users), Config().batch_size)
+    steps = steps_of_interactions(len(dataset.train.users), Config().batch_size)
     rows = {}
     for task in flags.tasks:
         config = replace(Config(), task=task)  # type: ignore[arg-type]

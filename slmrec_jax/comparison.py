@@ -14,7 +14,7 @@ from slmrec_jax.config import Config, Task, check_config, to_json
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.models import MODELS
+from slmrec_jax.methods import METHODS
 from slmrec_jax.training.folder import CONFIG, RESULT, read_config, write_json
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.run import load_run, train
@@ -98,8 +98,8 @@ def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Pa
     if name in UNTRAINED:
         return {}
     model, _, task = name.partition(":")
-    if model not in MODELS:
-        raise UserError(f"--models: there is no system {name!r}; there are {', '.join((*UNTRAINED, *MODELS))}")
+    if model not in METHODS:
+        raise UserError(f"--models: there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
     if task and (model != "slmrec" or task not in get_args(Task)):
         raise UserError(f"--models: {name!r} is not a task of slmrec; write slmrec:fac, and so on")
     of_system = replace(config, model=model, task=task or config.task)  # type: ignore[arg-type]

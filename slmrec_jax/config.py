@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
 
-ModelName = Literal["slmrec", "lightgcn"]
+ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
 Task = Literal["fac", "fd", "fm", "fd+fm", "none"]
 Preset = Literal["reference", "paper"]
 ProtocolName = Literal["strict", "slmrec", "mmrec", "mmssl", "lightgcn"]
@@ -88,22 +88,85 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class LightGCNConfig:
-    """LightGCN on ids alone, with BPR."""
+class MFConfig:
+    """Matrix factorisation with BPR (Rendle et al., UAI 2009)."""
 
+    features: Literal["none", "concat", "linear"] = "none"
+    """Items are ids alone; or, as the SLMRec paper's baseline, an id's row beside the projected row of each modality
+    (users get as many columns); or one affine map of both."""
+    item_bias: bool = False
+    """A bias for each item."""
+    l2: float = 1e-4
+    """Weight of the batch's rows in the loss: l2 / 2 · (|p_u|² + |q_i|² + |q_j|²) / batch."""
+
+
+@dataclass(frozen=True)
+class LightGCNConfig:
+    """LightGCN with BPR: on ids alone, or with modalities as the SLMRec paper's baseline."""
+
+    features: Literal["none", "fused"] = "none"
+    """Ids alone, or SLMRec's encoder and fusion without its losses."""
     l2: float = 1e-4
     """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch."""
+    norm: Literal["squared", "frobenius"] = "squared"
+    """The rows' norm in that term: squared (the authors' code), or Frobenius norms as they are (MMRec toolbox)."""
+    init: Literal["normal", "xavier"] = "normal"
+    """Tables start as normal with deviation 0.1 (the authors' code) or Xavier-uniform (paper)."""
+    score: Literal["dot", "cosine"] = "dot"
+    """What BPR compares; SLMRec's published code keeps a variant by cosine."""
+
+
+@dataclass(frozen=True)
+class VBPRConfig:
+    """VBPR (He and McAuley, AAAI 2016) on the concatenated features."""
+
+    variant: Literal["slmrec", "original"] = "slmrec"
+    """As the SLMRec paper and MMRec have it, or with the original's item bias and visual bias."""
+    l2: float = 1e-4
+    """Weight of the batch's rows in the loss, as MF's."""
+    norm: Literal["squared", "frobenius"] = "squared"
+    """The rows' norm in that term: squared, or Frobenius norms as they are (MMRec toolbox)."""
+    normalize_features: bool = False
+    """Divides each feature row by its L2 norm; the references do not."""
+
+
+@dataclass(frozen=True)
+class MMGCNConfig:
+    """MMGCN (Wei et al., ACM MM 2019)."""
+
+    tables: Literal["trained", "frozen"] = "trained"
+    """Identity and preference tables: trained as the paper means them, or random for ever as in the published code."""
+    latent_dim: int = 256
+    """To how many columns the `projected` modalities and their preference tables go first."""
+    projected: tuple[str, ...] = ("visual",)
+    """Modalities that are projected first; the others keep their own columns."""
+    l2: float = 0.1
+    """Weight of the mean squares of the batch's identity rows and of the projected modalities' preference tables."""
+    normalize_features: bool = False
+    """Divides each feature row by its L2 norm; the published code does not."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
     """Adam with coupled L2 (the decay joins the gradient before the moments, as in PyTorch), or any optax chain."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float | None = None
+    """By default the model's own (`DEFAULTS`)."""
     weight_decay: float | None = None
-    """Coupled L2, on every parameter; by default the model's own: 1e-4 for slmrec, none for lightgcn."""
+    """Coupled L2, on every parameter; by default the model's own (`DEFAULTS`)."""
     chain: tuple[str, ...] = ()
     """Instead of the above: optax transformations in turn, such as `"clip_by_global_norm(1.0)" "adamw(1e-3)"`."""
+
+
+DEFAULTS: Mapping[ModelName, Mapping[str, float]] = {
+    "slmrec": {"learning_rate": 1e-3, "weight_decay": 1e-4},
+    "mf": {"learning_rate": 1e-3, "weight_decay": 0.0},
+    "lightgcn": {"learning_rate": 1e-3, "weight_decay": 0.0},
+    "vbpr": {"learning_rate": 1e-3, "weight_decay": 0.0},
+    "mmgcn": {"learning_rate": 1e-3, "weight_decay": 0.0},
+    "mmssl": {"learning_rate": 5.5e-4, "weight_decay": 1e-2},
+}
+"""The optimizer's settings where a config does not say."""
 
 
 @dataclass(frozen=True)
@@ -127,6 +190,8 @@ class Config:
     epochs: int = 1000
     """At most; early stopping ends most runs sooner."""
     batch_size: int = 2048
+    negatives: Literal["uniform", "popular"] = "uniform"
+    """Sampled negatives: each item that the user has not met equally likely, or as likely as it is often met."""
     dim: int = 64
     num_layers: int = 3
     """Propagation layers."""
@@ -135,7 +200,10 @@ class Config:
     propagation: Literal["auto", "chains", "definition"] = "auto"
     """The exact algebra where a cost rule finds it cheaper, always, or never."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
+    mf: MFConfig = field(default_factory=MFConfig)
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)
+    vbpr: VBPRConfig = field(default_factory=VBPRConfig)
+    mmgcn: MMGCNConfig = field(default_factory=MMGCNConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: Protocol = PROTOCOLS["strict"]
 
@@ -148,6 +216,15 @@ def with_preset(config: Config, preset: Preset) -> Config:
 def with_protocol(config: Config, protocol: ProtocolName) -> Config:
     """The config with selection and test as the protocol has them."""
     return dataclasses.replace(config, protocol=protocol, eval=PROTOCOLS[protocol])
+
+
+def with_defaults(config: Config) -> Config:
+    """The config with the model's own settings where it leaves them open."""
+    given = config.optimizer
+    still_open: dict[str, Any] = {
+        name: value for name, value in DEFAULTS[config.model].items() if getattr(given, name) is None
+    }
+    return dataclasses.replace(config, optimizer=dataclasses.replace(given, **still_open))
 
 
 def check_config(config: Config) -> None:
@@ -179,7 +256,11 @@ def check_config(config: Config) -> None:
         ("main-weight", config.main_weight, 0),
         ("slmrec.alpha", slmrec.alpha, 0),
         ("slmrec.num-negatives", slmrec.num_negatives, 1),
+        ("mf.l2", config.mf.l2, 0),
         ("lightgcn.l2", config.lightgcn.l2, 0),
+        ("vbpr.l2", config.vbpr.l2, 0),
+        ("mmgcn.l2", config.mmgcn.l2, 0),
+        ("mmgcn.latent-dim", config.mmgcn.latent_dim, 1),
         ("optimizer.weight-decay", config.optimizer.weight_decay or 0, 0),
         ("eval.patience", protocol.patience or 0, 0),
         ("eval.evaluate-every", protocol.evaluate_every, 1),
@@ -189,13 +270,13 @@ def check_config(config: Config) -> None:
     ):
         if not value >= low:
             raise UserError(f"--{name} is {value}: give at least {low}")
-    for name, value in (
+    for name, positive in (
         ("slmrec.temperature", slmrec.temperature),
         ("slmrec.ssl-temperature", slmrec.ssl_temperature),
         ("optimizer.learning-rate", config.optimizer.learning_rate),
     ):
-        if not value > 0:
-            raise UserError(f"--{name} is {value}: give more than 0")
+        if positive is not None and not positive > 0:
+            raise UserError(f"--{name} is {positive}: give more than 0")
     if config.seed >= 2**32:
         raise UserError(f"--seed is {config.seed}: give less than 2**32")
     if not 0 <= slmrec.dropout_rate < 1:
@@ -222,7 +303,15 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
     Raises:
         UserError: the data lacks fields of a config, or has others; `source` says where it stood.
     """
-    sections = {"slmrec": SLMRecConfig, "lightgcn": LightGCNConfig, "optimizer": OptimizerConfig, "eval": Protocol}
+    sections = {
+        "slmrec": SLMRecConfig,
+        "mf": MFConfig,
+        "lightgcn": LightGCNConfig,
+        "vbpr": VBPRConfig,
+        "mmgcn": MMGCNConfig,
+        "optimizer": OptimizerConfig,
+        "eval": Protocol,
+    }
     names = {field.name for field in dataclasses.fields(Config)}
     if set(data) != names:
         field = min(names ^ set(data))

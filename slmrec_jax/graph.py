@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import jraph
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Bool, Float, Int, Key
+from jaxtyping import Array, Bool, Float, Int
 
 from slmrec_jax.sparse import Operator, operator
 from slmrec_jax.types import Interactions
@@ -74,40 +74,32 @@ def is_interaction(graph: Graph, users: Int[Array, "..."], items: Int[Array, "..
     """Whether (user, item) is a training interaction, elementwise with broadcasting."""
     users, items = jnp.broadcast_arrays(users, items)
     matrix = graph.adjacency.matrix
-    position = _first_at_least(graph, users, items, lambda column, rank: column)
+    position = first_in_row(graph, users, items, lambda place, rank: matrix.columns[place])
     found = matrix.columns[jnp.minimum(position, matrix.columns.shape[0] - 1)] == items
     return found & (position < matrix.offsets[users + 1])
 
 
-def sample_negatives(
-    graph: Graph, users: Int[Array, " batch"], items: Int[Array, " batch"], key: Key[Array, ""], count: int
-) -> Int[Array, "batch count"]:
-    """Draws items that a user has not interacted with, each equally likely.
+def first_in_row(
+    graph: Graph, users: Int[Array, "..."], target: Int[Array, "..."], value: Callable[[Array, Array], Array]
+) -> Int[Array, "..."]:
+    """Binary search among each user's interactions: the place of the first whose value is at least the target.
 
-    No draw is rejected: q is uniform over the user's I - n other items, and the q-th of these is q plus the number of
-    the user's own items before it. A user who has interacted with every item gets the positive item back, which
-    contributes nothing to a pairwise loss.
+    Args:
+        graph: the graph.
+        users: whose rows are searched.
+        target: what is looked for in each.
+        value: `(place, rank in the row) -> number`, ascending in a row. Places count all interactions.
+
+    Returns:
+        A place within the user's row, or the end of the row where no value is large enough.
     """
     matrix = graph.adjacency.matrix
-    start, end = matrix.offsets[users, None], matrix.offsets[users + 1, None]
-    others = graph.num_items - (end - start)
-    shape = (users.shape[0], count)
-    drawn = jax.random.randint(key, shape, 0, jnp.broadcast_to(jnp.maximum(others, 1), shape), jnp.int32)
-    rows = jnp.broadcast_to(users[:, None], shape)
-    position = _first_at_least(graph, rows, drawn + 1, lambda column, rank: column - rank)
-    return jnp.where(others > 0, drawn + position - start, items[:, None])
-
-
-def _first_at_least(graph: Graph, users: Array, target: Array, value: Callable[[Array, Array], Array]) -> Array:
-    """Binary search in each user's row of R: the first entry whose `value(column, rank in the row)` is ≥ target."""
-    matrix = graph.adjacency.matrix
-    start = matrix.offsets[users]
+    start, last = matrix.offsets[users], matrix.columns.shape[0] - 1
 
     def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = (low + high) // 2
-        column = matrix.columns[jnp.minimum(middle, matrix.columns.shape[0] - 1)]
-        below = (low < high) & (value(column, middle - start) < target)
+        below = (low < high) & (value(jnp.minimum(middle, last), middle - start) < target)
         return jnp.where(below, middle + 1, low), jnp.where(below, high, jnp.minimum(middle, high))
 
     # A loop of the compiled program: unrolled, XLA fuses each step into the next, which takes it exponentially long.

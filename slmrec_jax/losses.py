@@ -10,6 +10,7 @@ from jaxtyping import Array, Bool, Float, Key, Scalar
 from slmrec_jax import layers
 from slmrec_jax.augmentations import Views
 from slmrec_jax.graph import is_interaction
+from slmrec_jax.rows import rows_of
 from slmrec_jax.types import Batch, Context, Loss, Metrics, Params, Rows, Spec, View
 
 
@@ -51,26 +52,43 @@ def info_nce(
     return Loss(inbatch)
 
 
-def bpr() -> Loss:
-    """Bayesian personalised ranking: mean softplus(y_uj - y_ui) over one sampled negative j a positive i."""
+def bpr(score: Literal["dot", "cosine"] = "dot") -> Loss:
+    """Bayesian personalised ranking: mean softplus(y_uj - y_ui) over one sampled negative j a positive i.
+
+    Args:
+        score: y is the inner product, or the cosine (a variant that SLMRec's published code keeps).
+    """
+    side = (lambda x: x) if score == "dot" else layers.normalize
 
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
-        users = view.users(batch.users)
-        positive = jnp.sum(users * view.items(batch.items), axis=-1)
-        negative = jnp.sum(users * view.items(batch.negatives[:, 0]), axis=-1)
+        users = side(view.users(batch.users))
+        positive = jnp.sum(users * side(view.items(batch.items)), axis=-1)
+        negative = jnp.sum(users * side(view.items(batch.negatives[:, 0])), axis=-1)
         return mean(jax.nn.softplus(negative - positive), batch.mask), {}
 
     return Loss(apply, num_negatives=1)
 
 
-def embedding_l2() -> Loss:
-    """½ (|e_u|² + |e_i|² + |e_j|²) / batch over the layer-0 rows of users, positives and one negative (LightGCN)."""
+def embedding_l2(
+    rows: Literal["layer0", "fused"] = "layer0", norm: Literal["squared", "frobenius"] = "squared"
+) -> Loss:
+    """A penalty on the size of the rows of a batch's users u, positives i and first negatives j.
+
+    Args:
+        rows: of the tables `user` and `item` (LightGCN), or of the view, which is what ranks (MF, VBPR).
+        norm: `"squared"` is ½ (|e_u|² + |e_i|² + |e_j|²), the mean over the batch (LightGCN's authors);
+            `"frobenius"` is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, not squared (MMRec toolbox).
+    """
 
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
-        user, item = context.params["user"], context.params["item"]
-        rows = user[batch.users], item[batch.items], item[batch.negatives[:, 0]]
-        squares = jnp.sum(jnp.square(jnp.stack(rows)), axis=(0, 2))
-        return mean(0.5 * squares, batch.mask), {}
+        users = rows_of(context.params["user"]) if rows == "layer0" else view.users
+        items = rows_of(context.params["item"]) if rows == "layer0" else view.items
+        touched = users(batch.users), items(batch.items), items(batch.negatives[:, 0])
+        squares = jnp.stack([jnp.sum(jnp.square(x), axis=1) for x in touched])
+        if norm == "squared":
+            return mean(0.5 * jnp.sum(squares, axis=0), batch.mask), {}
+        of_tables = jnp.sum(jnp.where(batch.mask[None, :], squares, 0.0), axis=1)
+        return jnp.sum(jnp.sqrt(of_tables)) / jnp.sum(batch.mask, dtype=squares.dtype), {}
 
     return Loss(apply, num_negatives=1)
 

@@ -13,12 +13,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import jraph
-from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Float
 
 from slmrec_jax.graph import Graph
 from slmrec_jax.sparse import Operator, matmul
-from slmrec_jax.types import ALL, DenseFeature, Ids, Rows
+from slmrec_jax.types import DenseFeature
 
 MAX_CACHE_BYTES = 4 * 2**30
 """What the propagated rows of one frozen modality may take before it is projected first instead."""
@@ -48,6 +47,18 @@ def aggregate_by_halves(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Arr
     users, items = flat[: graph.num_users], flat[graph.num_users :]
     halves = matmul(graph.adjacency, items), matmul(graph.adjacency.T, users)
     return jnp.concatenate(halves).reshape(x.shape)
+
+
+def neighbour_mean(
+    graph: Graph,
+    x: Float[Array, "nodes dim"],
+    aggregate: Callable[[Graph, Array], Array] = aggregate_by_halves,
+) -> Float[Array, "nodes dim"]:
+    """D^-1 A x: the plain mean over a node's neighbours, 0 where it has none. As D^-1/2 P D^1/2 x."""
+    sides = graph.adjacency.matrix, graph.adjacency.transposed
+    degrees = jnp.concatenate([jnp.diff(side.offsets) for side in sides]).astype(x.dtype)[:, None]
+    root = jnp.sqrt(degrees)
+    return aggregate(graph, root * x) / jnp.maximum(root, 1.0)
 
 
 def propagate(
@@ -135,31 +146,6 @@ def choose_chain(
     projected = num_items * columns * dim + num_layers * num_interactions * dim
     better, worse = min(cached, projected), max(cached, projected)
     return Choice(cached <= projected, f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step")
-
-
-def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
-    """The rows of a table that is there."""
-    return once(lambda ids: table if ids is ALL else table[ids])
-
-
-def once(rows: Rows) -> Rows:
-    """Computes the rows of an array of ids once, however many views and losses ask for them.
-
-    The compiler would merge the repeated gathers, but not the scatters that are their derivatives, each of which
-    fills a whole table.
-    """
-    known: list[tuple[Ids, object, Array]] = []
-
-    def lookup(ids: Ids) -> Array:
-        # A value that was computed inside a branch or a loop is not to be had outside of it.
-        trace = get_opaque_trace_state()  # type: ignore[no-untyped-call]
-        for seen, where, value in known:
-            if seen is ids and where == trace:
-                return value
-        known.append((ids, trace, rows(ids)))
-        return known[-1][2]
-
-    return lookup
 
 
 def _chain(first: Operator, x: Array, num_layers: int) -> tuple[Array, Array]:

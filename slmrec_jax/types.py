@@ -5,7 +5,7 @@ only these types, so that a new one needs no edit in the package (CONTRIBUTING.m
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from flax.training.train_state import TrainState
@@ -189,5 +189,7 @@ class Method(NamedTuple):
     prepare: Callable[[Inputs], Inputs] = as_given
     num_negatives: int = 0
     """How many negatives each interaction of a batch needs."""
+    sampling: Literal["interactions", "users"] = "interactions"
+    """Whether a batch is of interactions, each once in an epoch, or of distinct users with one interaction each."""
     notes: tuple[str, ...] = ()
     """What was decided while it was made, for the log."""

@@ -8,6 +8,7 @@ import optax
 import pytest
 
 from slmrec_jax.config import (
+    DEFAULTS,
     PRESETS,
     Config,
     OptimizerConfig,
@@ -15,6 +16,7 @@ from slmrec_jax.config import (
     check_config,
     from_json,
     to_json,
+    with_defaults,
     with_preset,
     with_protocol,
 )
@@ -48,13 +50,12 @@ def test_presets_set_the_same_switches_and_differ():
     assert with_preset(Config(), "paper").slmrec.fac_similarity == "cosine"
 
 
-def test_a_models_weight_decay_yields_to_what_was_chosen():
-    with jax.numpy_dtype_promotion("standard"):
-        for chosen, expected in ((None, 0.25), (0.5, 0.5), (0.0, 0.0)):
-            optimizer = make_optimizer(OptimizerConfig(weight_decay=chosen), weight_decay=0.25)
-            params = jnp.ones(1)
-            _, state = optimizer.update(jnp.zeros(1), optimizer.init(params), params)
-            assert state[1][0].mu[0] == pytest.approx(0.1 * expected)
+@pytest.mark.parametrize("model", DEFAULTS)
+def test_a_models_own_settings_yield_to_what_was_chosen(model):
+    config = Config(model=model)
+    assert vars(with_defaults(config).optimizer).items() >= DEFAULTS[model].items()
+    chosen = OptimizerConfig(learning_rate=0.5, weight_decay=0.0)
+    assert with_defaults(dataclasses.replace(config, optimizer=chosen)).optimizer == chosen
 
 
 @pytest.mark.parametrize(

@@ -9,16 +9,25 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slmrec_jax.config import PRESETS, Config, with_preset
+from slmrec_jax.config import PRESETS, Config, LightGCNConfig, MFConfig, MMGCNConfig, VBPRConfig, with_preset
 from slmrec_jax.methods import make_method
+from slmrec_jax.sampling import uniform
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_epoch, make_keys
+from slmrec_jax.types import Batch
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 BASE = Config(dim=8, batch_size=64, num_layers=2)
 CONFIGS = {
-    "lightgcn": dataclasses.replace(BASE, model="lightgcn"),
+    **{name: dataclasses.replace(BASE, model=name) for name in ("mf", "lightgcn", "vbpr", "mmgcn")},
+    "mf concat": dataclasses.replace(BASE, model="mf", mf=MFConfig(features="concat", item_bias=True)),
+    "mf linear": dataclasses.replace(BASE, model="mf", mf=MFConfig(features="linear")),
+    "lightgcn fused": dataclasses.replace(
+        BASE, model="lightgcn", lightgcn=LightGCNConfig(features="fused", score="cosine", norm="frobenius")
+    ),
+    "vbpr original": dataclasses.replace(BASE, model="vbpr", vbpr=VBPRConfig(variant="original")),
+    "mmgcn frozen": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(tables="frozen", latent_dim=12)),
     "task alone": dataclasses.replace(BASE, main_weight=0.0),
     "definition": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
     "chains": dataclasses.replace(BASE, propagation="chains", task="fm"),
@@ -64,14 +73,13 @@ def test_an_epoch(config, parts):
     assert embeddings.users.shape[1] == embeddings.items.shape[1]
 
 
-@pytest.mark.parametrize("config", ["lightgcn", "reference fac", "paper fd+fm"], indirect=True)
+@pytest.mark.parametrize(
+    "config", ["lightgcn", "mf concat", "vbpr", "mmgcn", "reference fac", "paper fd+fm"], indirect=True
+)
 def test_a_step_is_the_same_compiled_and_not(config, parts):
-    from slmrec_jax.graph import sample_negatives
-    from slmrec_jax.types import Batch
-
     method, inputs, keys = parts
     users, items = (x[:40] for x in inputs.graph.interactions)
-    negatives = sample_negatives(inputs.graph, users, items, keys.order, method.num_negatives)
+    negatives = uniform(inputs.graph)(users, items, keys.order, method.num_negatives)
     batch = Batch(users, items, jnp.arange(40) < 33, negatives, keys.step)
     state = method.init(keys.init)
     (eager, eager_metrics), (compiled, metrics) = (f(state, inputs, batch) for f in (method.step, jax.jit(method.step)))

@@ -5,7 +5,7 @@ import pytest
 import reference
 from conftest import GRAPHS
 
-from slmrec_jax.graph import build_graph, is_interaction, sample_negatives
+from slmrec_jax.graph import build_graph, is_interaction
 from slmrec_jax.sparse import matmul
 from slmrec_jax.types import Interactions
 
@@ -46,33 +46,3 @@ def test_is_interaction_for_every_pair(case):
     dense[users, items] = True
     asked = is_interaction(graph, jnp.arange(num_users)[:, None], jnp.arange(num_items)[None, :])
     np.testing.assert_array_equal(asked, dense)
-
-
-def test_negatives_are_never_interactions_and_all_equally_likely():
-    num_users, num_items, users, items = GRAPHS["random"]
-    graph = build_graph(Interactions(users, items), num_users, num_items)
-    draws = 4000
-    everyone = jnp.arange(num_users)
-    drawn = jax.jit(sample_negatives, static_argnames="count")(
-        graph, everyone, jnp.zeros(num_users, jnp.int32), jax.random.key(0), count=draws
-    )
-    for user in range(num_users):
-        own = items[users == user]
-        counts = np.bincount(drawn[user], minlength=num_items)
-        assert not counts[own].any()
-        others = np.delete(counts, own)
-        expected = draws / len(others)
-        # Pearson's statistic has mean len - 1 and deviation sqrt(2 len); five deviations are allowed.
-        statistic = ((others - expected) ** 2 / expected).sum()
-        assert statistic < len(others) - 1 + 5 * np.sqrt(2 * len(others))
-
-
-def test_a_user_with_every_item_gets_the_positive_back():
-    graph = build_graph(Interactions(*GRAPHS["one item"][2:]), 6, 1)
-    drawn = sample_negatives(graph, jnp.array([2, 3]), jnp.array([0, 0]), jax.random.key(1), 4)
-    np.testing.assert_array_equal(drawn, np.zeros((2, 4)))
-
-
-def test_no_negatives_asked_for():
-    graph = build_graph(Interactions(*GRAPHS["random"][2:]), 23, 31)
-    assert sample_negatives(graph, jnp.array([1, 2]), jnp.array([0, 0]), jax.random.key(1), 0).shape == (2, 0)

@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "types"},
     {"sparse", "layers", "evaluation", "data"},
     {"graph", "config", "recommendations", "figures"},
-    {"propagation", "augmentations"},
+    {"propagation", "augmentations", "sampling", "rows", "features"},
     {"losses", "models"},
     {"methods"},
     {"training"},

@@ -10,29 +10,10 @@ from slmrec_jax.config import Config, with_protocol
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.fit import best_epoch, finished, improves
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import draw_order, make_epoch, make_keys, steps_per_epoch
+from slmrec_jax.training.loop import make_epoch, make_keys
 from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
-
-
-@pytest.mark.parametrize(("count", "size"), [(100, 10), (101, 10), (7, 100), (1, 1), (64, 64)])
-def test_an_epoch_has_every_interaction_once(count, size):
-    for step in (0, 3 * steps_per_epoch(count, min(size, count))):
-        rows, mask = draw_order(make_keys(1).order, jnp.int32(step), count, size)
-        assert rows.shape == (steps_per_epoch(count, min(size, count)), min(size, count))
-        assert sorted(rows[mask].tolist()) == list(range(count))
-        assert mask[:-1].all()
-
-
-def test_the_order_is_a_function_of_seed_and_epoch():
-    def order(seed, step):
-        return draw_order(make_keys(seed).order, jnp.int32(step), 50, 10)[0].tolist()
-
-    assert order(0, 0) == order(0, 0)
-    assert order(0, 0) == order(0, 4)  # any step of the epoch
-    assert order(0, 0) != order(0, 5)
-    assert order(0, 0) != order(1, 0)
 
 
 def recording_method(size):
@@ -66,6 +47,20 @@ def test_steps_draw_different_keys_and_negatives(tiny):
     second = run(first.state, inputs, keys)
     for name in ("key", "negatives"):
         assert first.metrics[name] != second.metrics[name]
+
+
+def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch(tiny):
+    method, inputs, keys = recording_method(1), make_inputs(tiny), make_keys(0)
+    seen = []
+    method = method._replace(
+        step=lambda state, inputs, batch: (state.replace(step=state.step + 1), {"first": batch.users[0] * 1.0})
+    )
+    steps = -(-len(tiny.train.users) // 100)
+    for seed, step in ((0, 0), (0, 0), (0, steps), (1, 0)):
+        state = method.init(keys.init).replace(step=jnp.int32(step))
+        seen.append(float(make_epoch(method, 100)(state, inputs, make_keys(seed)).metrics["first"]))
+    assert seen[0] == seen[1]
+    assert len(set(seen)) == 3
 
 
 def test_the_state_before_the_last_step(tiny):

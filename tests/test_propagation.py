@@ -7,7 +7,7 @@ from conftest import GRAPHS
 
 from slmrec_jax import propagation
 from slmrec_jax.graph import build_graph
-from slmrec_jax.types import ALL, DenseFeature, Interactions
+from slmrec_jax.types import DenseFeature, Interactions
 
 LAYERS = [0, 1, 2, 3, 4]
 
@@ -118,24 +118,15 @@ def test_the_cost_rule():
     assert "GiB" in too_wide.reason
 
 
-def test_once_computes_each_array_of_ids_once():
-    asked = []
-    table = propagation.once(lambda ids: asked.append(ids) or jnp.ones((2, 2)))
-    ids, others = jnp.array([0, 1]), jnp.array([0, 1])
-    for wanted in (ids, ids, others, ALL, ALL):
-        table(wanted)
-    assert len(asked) == 3
-
-
-def test_once_does_not_let_a_value_out_of_a_branch():
-    table = propagation.rows_of(jnp.arange(6.0).reshape(3, 2))
-
-    @jax.jit
-    def both(ids):
-        inside = jax.lax.cond(ids[0] > 0, lambda: jnp.sum(table(ids)), lambda: 0.0)
-        return inside + jnp.sum(table(ids))
-
-    assert both(jnp.array([1, 2])) == 2 * (2 + 3 + 4 + 5)
+def test_the_neighbour_mean_is_the_plain_mean(case):
+    graph, dense = case
+    linked = (dense > 0).astype(np.float64)
+    counts = linked.sum(1, keepdims=True)
+    x = np.random.default_rng(0).normal(size=(len(dense), 3)).astype(np.float32)
+    expected = np.divide(linked @ x, counts, out=np.zeros_like(x, np.float64), where=counts > 0)
+    for aggregate in (propagation.aggregate, propagation.aggregate_by_halves):
+        found = propagation.neighbour_mean(graph, jnp.asarray(x), aggregate)
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def compare(one, other, weights, *arguments):

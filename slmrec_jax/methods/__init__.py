@@ -1,12 +1,15 @@
 """How systems train. A system descends the losses of its recipe unless it has a method of its own here."""
 
-from slmrec_jax.config import Config
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from slmrec_jax.config import Config, with_defaults
 from slmrec_jax.methods.gradient import gradient_method
 from slmrec_jax.methods.optimizers import make_optimizer
-from slmrec_jax.models import MODELS
+from slmrec_jax.models import RECIPES, Recipe
 from slmrec_jax.types import Method, Spec
 
-__all__ = ["gradient_method", "make_method", "make_optimizer"]
+__all__ = ["METHODS", "gradient_method", "make_method", "make_optimizer"]
 
 
 def make_method(config: Config, spec: Spec) -> Method:
@@ -15,6 +18,17 @@ def make_method(config: Config, spec: Spec) -> Method:
     Raises:
         UserError: the config and the data do not go together.
     """
-    recipe = MODELS[config.model](config, spec)
-    method = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer, recipe.weight_decay), spec)
+    return METHODS[config.model](with_defaults(config), spec)
+
+
+def descend(make_recipe: Callable[[Config, Spec], Recipe], config: Config, spec: Spec) -> Method:
+    """Descends the losses of a recipe by the optimizer of the config."""
+    recipe = make_recipe(config, spec)
+    method = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer), spec)
     return method._replace(notes=recipe.notes)
+
+
+METHODS: Mapping[str, Callable[[Config, Spec], Method]] = {
+    **{name: partial(descend, recipe) for name, recipe in RECIPES.items()},
+}
+"""The systems by name."""

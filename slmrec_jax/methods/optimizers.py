@@ -11,22 +11,21 @@ from slmrec_jax.config import OptimizerConfig
 from slmrec_jax.errors import UserError
 
 
-def make_optimizer(config: OptimizerConfig, weight_decay: float = 0.0) -> optax.GradientTransformation:
+def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """The optimizer of a config.
 
     Without a chain this is what the published code calls Adam with weight decay: L2 that joins the gradient *before*
     the moments, on every parameter, unlike AdamW's.
 
     Args:
-        config: the settings.
-        weight_decay: the model's own, where the settings have none.
+        config: the settings; what they leave open is 1e-3 for the learning rate and 0 for the decay.
 
     Raises:
         UserError: the chain is not readable, not of optax, or needs more than gradients.
     """
     if not config.chain:
-        decay = weight_decay if config.weight_decay is None else config.weight_decay
-        return optax.chain(optax.add_decayed_weights(decay), optax.adam(config.learning_rate))
+        rate = 1e-3 if config.learning_rate is None else config.learning_rate
+        return optax.chain(optax.add_decayed_weights(config.weight_decay or 0.0), optax.adam(rate))
     optimizer = optax.chain(*(_transformation(text) for text in config.chain))
     try:
         jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(1))

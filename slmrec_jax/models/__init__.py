@@ -8,7 +8,10 @@ from slmrec_jax.augmentations import Views, both, feature_dropout, feature_maski
 from slmrec_jax.config import Config, SLMRecConfig
 from slmrec_jax.errors import UserError
 from slmrec_jax.models.lightgcn import lightgcn
+from slmrec_jax.models.mf import mf
+from slmrec_jax.models.mmgcn import mmgcn, table_l2
 from slmrec_jax.models.slmrec import ID, slmrec
+from slmrec_jax.models.vbpr import vbpr
 from slmrec_jax.types import Loss, Model, Spec, Term
 
 
@@ -17,8 +20,6 @@ class Recipe(NamedTuple):
 
     model: Model
     terms: Mapping[str, Term]
-    weight_decay: float = 0.0
-    """Where the config does not say."""
     notes: tuple[str, ...] = ()
     """What was decided on the way, for the log."""
 
@@ -60,16 +61,92 @@ def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
         cached=cached,
         definition=config.propagation == "definition",
     )
-    return Recipe(model, terms, weight_decay=1e-4, notes=(*notes, *reasons))
+    return Recipe(model, terms, (*notes, *reasons))
+
+
+def mf_recipe(config: Config, spec: Spec) -> Recipe:
+    """MF: BPR and the L2 of the rows that a batch touches.
+
+    Raises:
+        UserError: it is to use features and there are none.
+    """
+    options = config.mf
+    if options.features != "none":
+        _check_modalities(spec, f"--mf.features {options.features}")
+    model = mf(spec, use=options.features, item_bias=options.item_bias)
+    return Recipe(model, {"bpr": Term(1.0, losses.bpr()), "l2": Term(options.l2, losses.embedding_l2("fused"))})
 
 
 def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
-    """LightGCN: BPR and the L2 of the layer-0 rows that a batch touches."""
-    terms = {"bpr": Term(1.0, losses.bpr()), "l2": Term(config.lightgcn.l2, losses.embedding_l2())}
-    return Recipe(lightgcn(spec, num_layers=config.num_layers, definition=config.propagation == "definition"), terms)
+    """LightGCN: BPR and the L2 of the layer-0 rows that a batch touches.
+
+    Raises:
+        UserError: it is to use features and there are none.
+    """
+    options = config.lightgcn
+    notes: tuple[str, ...] = ()
+    definition = config.propagation == "definition"
+    if options.features == "fused":
+        _check_modalities(spec, "--lightgcn.features fused")
+        cached, notes = _cached(config, spec)
+        model = slmrec(spec, num_layers=config.num_layers, cached=cached, definition=definition)
+    else:
+        model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
+    terms = {
+        "bpr": Term(1.0, losses.bpr(options.score)),
+        "l2": Term(options.l2, losses.embedding_l2("layer0", options.norm)),
+    }
+    return Recipe(model, terms, notes)
 
 
-MODELS: Mapping[str, Callable[[Config, Spec], Recipe]] = {"slmrec": slmrec_recipe, "lightgcn": lightgcn_recipe}
+def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
+    """VBPR: BPR and the L2 of the rows that a batch touches.
+
+    Raises:
+        UserError: there are no features.
+    """
+    options = config.vbpr
+    _check_modalities(spec, "--model vbpr")
+    model = vbpr(spec, variant=options.variant, normalize_features=options.normalize_features)
+    l2 = Term(options.l2, losses.embedding_l2("fused", options.norm))
+    return Recipe(model, {"bpr": Term(1.0, losses.bpr()), "l2": l2})
+
+
+def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
+    """MMGCN: BPR and the mean squares of its tables, where they are trained.
+
+    Raises:
+        UserError: there are no features.
+    """
+    options = config.mmgcn
+    _check_modalities(spec, "--model mmgcn")
+    model = mmgcn(
+        spec,
+        tables=options.tables,
+        projected=options.projected,
+        latent_dim=options.latent_dim,
+        normalize_features=options.normalize_features,
+        seed=config.seed,
+        definition=config.propagation == "definition",
+    )
+    terms = {"bpr": Term(1.0, losses.bpr())}
+    if options.tables == "trained":
+        terms["l2"] = Term(options.l2, table_l2(options.projected))
+    return Recipe(model, terms)
+
+
+RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
+    "slmrec": slmrec_recipe,
+    "mf": mf_recipe,
+    "lightgcn": lightgcn_recipe,
+    "vbpr": vbpr_recipe,
+    "mmgcn": mmgcn_recipe,
+}
+
+
+def _check_modalities(spec: Spec, what: str) -> None:
+    if not spec.modalities:
+        raise UserError(f"{what} needs a modality, and the data have none: give features, or take --model lightgcn")
 
 
 def _task(task: str, options: SLMRecConfig) -> Loss:
@@ -81,7 +158,7 @@ def _task(task: str, options: SLMRecConfig) -> Loss:
     return losses.view_agreement(views, options.ssl_temperature, options.ssl_entities, options.contrast_on)
 
 
-def _cached(config: Config, spec: Spec) -> tuple[list[str], list[str]]:
+def _cached(config: Config, spec: Spec) -> tuple[list[str], tuple[str, ...]]:
     """The modalities that go through the graph once and for all, and a line on each."""
     cached, reasons = [], []
     for name, modality in spec.modalities.items():
@@ -101,4 +178,4 @@ def _cached(config: Config, spec: Spec) -> tuple[list[str], list[str]]:
         way = "propagated once" if name in cached else "projected in each step"
         why = "as told" if config.propagation == "chains" else choice.reason
         reasons.append(f"{name}: {way} ({why})")
-    return cached, reasons
+    return cached, tuple(reasons)

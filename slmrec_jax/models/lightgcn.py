@@ -1,4 +1,6 @@
-"""LightGCN on ids alone (He et al., SIGIR 2020)."""
+"""LightGCN (He et al., SIGIR 2020), on ids alone or with modalities."""
+
+from typing import Literal
 
 import jax
 from jaxtyping import Array, Key
@@ -7,19 +9,27 @@ from slmrec_jax.models.slmrec import slmrec
 from slmrec_jax.types import Model, Params, Spec
 
 
-def lightgcn(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Model:
+def lightgcn(
+    spec: Spec,
+    *,
+    num_layers: int = 3,
+    init: Literal["normal", "xavier"] = "normal",
+    definition: bool = False,
+) -> Model:
     """Z = M_L [E_u; E_i], ranked by inner product: SLMRec's encoder without modalities.
-
-    Tables start as normal with deviation 0.1, as in the authors' PyTorch code, which finds it better than Xavier.
 
     Args:
         spec: sizes; the modalities are not used.
         num_layers: L.
+        init: tables start as normal with deviation 0.1, as in the authors' PyTorch code, which finds it better than
+            the paper's Xavier-uniform.
         definition: propagates by segment sum over the whole graph, for comparison.
     """
     encoder = slmrec(spec._replace(modalities={}), num_layers=num_layers, fusion="sum", definition=definition)
+    if init == "xavier":
+        return encoder
 
-    def init(key: Key[Array, ""]) -> Params:
+    def normal(key: Key[Array, ""]) -> Params:
         user_key, item_key = jax.random.split(key)
         tables = {
             "user": 0.1 * jax.random.normal(user_key, (spec.num_users, spec.dim)),
@@ -27,4 +37,4 @@ def lightgcn(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Mo
         }
         return encoder.init(key) | tables
 
-    return encoder._replace(init=init)
+    return encoder._replace(init=normal)

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from slmrec_jax import layers, propagation
+from slmrec_jax import features, layers, propagation
 from slmrec_jax.graph import Graph
-from slmrec_jax.propagation import FrozenChain, once, rows_of
-from slmrec_jax.sparse import Operator, matmul
+from slmrec_jax.propagation import FrozenChain
+from slmrec_jax.rows import concatenated, once, projected, rows_of
 from slmrec_jax.types import (
     ALL,
     Augmentation,
@@ -18,7 +18,6 @@ from slmrec_jax.types import (
     Encode,
     Ids,
     Inputs,
-    Modality,
     ModalityScale,
     Model,
     Params,
@@ -28,8 +27,6 @@ from slmrec_jax.types import (
 )
 
 ID = "id"
-WORD_DIM = 128
-"""Columns of a word vector, as in the published code."""
 
 
 class Channel(NamedTuple):
@@ -86,11 +83,11 @@ def slmrec(
             "user": layers.xavier_uniform(next(keys), spec.num_users, width),
             "item": layers.xavier_uniform(next(keys), spec.num_items, spec.dim),
             "projection": {
-                name: layers.linear(next(keys), _width(modality), spec.dim)
+                name: layers.linear(next(keys), features.width(modality), spec.dim)
                 for name, modality in spec.modalities.items()
             },
             "words": {
-                name: layers.xavier_normal(next(keys), spec.modalities[name].columns, WORD_DIM)
+                name: layers.xavier_normal(next(keys), spec.modalities[name].columns, features.WORD_DIM)
                 for name in sorted(trained)
             },
         }
@@ -101,7 +98,7 @@ def slmrec(
 
     def prepare(inputs: Inputs) -> Inputs:
         frozen = {
-            name: _frozen(inputs.features[name], modality, normalize_features)
+            name: features.frozen(inputs.features[name], modality, normalized=normalize_features)
             for name, modality in spec.modalities.items()
             if name not in trained
         }
@@ -178,44 +175,20 @@ def slmrec(
     return Model(init, encode, prepare)
 
 
-def _width(modality: Modality) -> int:
-    return WORD_DIM if modality.words else modality.columns
-
-
-def _frozen(feature: DenseFeature | Operator, modality: Modality, normalize_features: bool) -> DenseFeature:
-    """A modality that training does not change, as it enters the projection."""
-    if isinstance(feature, Operator):
-        # The key is fixed: these vectors belong to the data, and every seed of a run must see the same.
-        table = layers.xavier_normal(jax.random.key(0), modality.columns, WORD_DIM)
-        return DenseFeature(matmul(feature, table), _has_words(feature))
-    return feature._replace(values=layers.normalize(feature.values)) if normalize_features else feature
-
-
-def _has_words(means: Operator) -> Float[Array, " items"]:
-    return (jnp.diff(means.matrix.offsets) > 0).astype(jnp.float32)
-
-
 def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
     """X_m, the items' rows before propagation."""
     if name == ID:
         return rows_of(params["item"])
     if name in params["words"]:
-        means = inputs.features[name]
-        feature = DenseFeature(matmul(means, params["words"][name]), _has_words(means))
+        feature = features.word_means(inputs.features[name], params["words"][name])
     else:
         feature = inputs.cache.features[name]
-    return _projected(feature.values, feature.present, params["projection"][name])
+    return projected(feature.values, feature.present, params["projection"][name])
 
 
 def _frozen_channel(chain: FrozenChain, projection: layers.Linear) -> Channel:
-    users, items = (_projected(*half, projection) for half in zip(chain.values, chain.present, strict=True))
+    users, items = (projected(*half, projection) for half in zip(chain.values, chain.present, strict=True))
     return Channel(users, items)
-
-
-def _projected(values: Array, present: Array, projection: layers.Linear) -> Rows:
-    """Values W + present bᵀ."""
-    bias = projection["bias"][None, :]
-    return once(lambda ids: values[ids] @ projection["kernel"] + present[ids, None] * bias)
 
 
 def _user_channels(graph: Graph, users: Array, names: tuple[str, ...], num_layers: int) -> dict[str, Channel]:
@@ -262,7 +235,7 @@ def _column(table: Rows, place: int) -> Rows:
 def _fuse(rows: Mapping[str, Rows], fusion: str, params: layers.Linear | None) -> Rows:
     def fused(ids: Ids) -> Array:
         if params is not None:
-            return layers.affine(params, jnp.concatenate([row(ids) for row in rows.values()], axis=1))
+            return layers.affine(params, concatenated(list(rows.values()))(ids))
         total = jnp.sum(jnp.stack([row(ids) for row in rows.values()]), axis=0)
         return total / len(rows) if fusion == "mean" else total
 

@@ -13,9 +13,10 @@ from tensorboardX import SummaryWriter
 from slmrec_jax.config import Config
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import EvaluationPlan, Protocol, evaluate
+from slmrec_jax.sampling import NEGATIVES, SAMPLINGS
 from slmrec_jax.training.checkpoint import open_checkpoints, restore_last, save
 from slmrec_jax.training.folder import CHECKPOINTS, EVENTS, Record, append_record, read_history, write_history
-from slmrec_jax.training.loop import make_epoch, make_keys, steps_per_epoch
+from slmrec_jax.training.loop import make_epoch, make_keys
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.signals import Interrupted, stop_requests
 from slmrec_jax.types import Inputs, Method
@@ -63,8 +64,13 @@ def fit(
             write_history(folder, history)
             report.say(f"resumed after epoch {epochs_done}")
         start = time.perf_counter()
-        epoch = jax.jit(make_epoch(method, config.batch_size, protocol.stale_embeddings), donate_argnums=0)
-        run_epoch = epoch.lower(state, inputs, keys).compile()
+        epoch = make_epoch(
+            method,
+            config.batch_size,
+            negatives=NEGATIVES[config.negatives],
+            keep_previous=protocol.stale_embeddings,
+        )
+        run_epoch = jax.jit(epoch, donate_argnums=0).lower(state, inputs, keys).compile()
         embed = jax.jit(method.embed).lower(state, inputs).compile()
         compile_seconds = time.perf_counter() - start
 
@@ -97,7 +103,7 @@ def fit(
             asked = stop_requested()
             if asked is not None and len(history) < config.epochs:
                 raise Interrupted(asked, folder)
-    steps = steps_per_epoch(inputs.graph.interactions[0].shape[0], config.batch_size)
+    steps = SAMPLINGS[method.sampling].num_steps(inputs.graph.interactions[0].shape[0], config.batch_size)
     step_ms = statistics.median(1e3 * record["train_seconds"] / steps for record in history)
     return Fitted(history, best_epoch(history), compile_seconds, step_ms)
 

@@ -4,16 +4,16 @@ Everything random is a function of (seed, step): the order of an epoch, negative
 of a generator, so that a resumed run goes on with the same bits.
 """
 
-import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax.training.train_state import TrainState
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Key, PyTree, Scalar
 
-from slmrec_jax.graph import sample_negatives
+from slmrec_jax.graph import Graph
+from slmrec_jax.sampling import SAMPLINGS, Draw, uniform
 from slmrec_jax.types import Batch, Inputs, Method, Metrics
 
 
@@ -32,7 +32,7 @@ class Epoch(NamedTuple):
     previous: TrainState | None
     """The state before the last step, where that was asked for."""
     metrics: Metrics
-    """Means over the epoch's interactions."""
+    """Means over the epoch's real rows."""
 
 
 def make_keys(seed: int) -> Keys:
@@ -40,54 +40,42 @@ def make_keys(seed: int) -> Keys:
     return Keys(*jax.random.split(jax.random.key(seed), 3))
 
 
-def steps_per_epoch(num_interactions: int, batch_size: int) -> int:
-    """How many batches an epoch has; the last may be short."""
-    return math.ceil(num_interactions / batch_size)
-
-
 def make_epoch(
-    method: Method, batch_size: int, keep_previous: bool = False
+    method: Method,
+    batch_size: int,
+    *,
+    negatives: Callable[[Graph], Draw] = uniform,
+    keep_previous: bool = False,
 ) -> Callable[[TrainState, Inputs, Keys], Epoch]:
     """One pass over the training interactions as a pure function of the state, to be compiled as a whole.
 
-    Each interaction stands in exactly one batch. The last batch is filled up with rows that are masked.
-
     Args:
-        method: what steps.
-        batch_size: B; at most the number of interactions is used.
+        method: what steps, and how its batches are drawn (`SAMPLINGS`).
+        batch_size: B; fewer rows where there are not so many.
+        negatives: how negatives are drawn (`NEGATIVES`).
         keep_previous: also returns the state before the last step.
     """
+    sampling = SAMPLINGS[method.sampling]
 
     def epoch(state: TrainState, inputs: Inputs, keys: Keys) -> Epoch:
-        users, items = inputs.graph.interactions
-        rows, mask = draw_order(keys.order, jnp.asarray(state.step), users.shape[0], batch_size)
+        graph = inputs.graph
+        steps = sampling.num_steps(graph.interactions[0].shape[0], batch_size)
+        drawn = sampling.order(jax.random.fold_in(keys.order, jnp.asarray(state.step) // steps), graph, batch_size)
+        draw_negatives = negatives(graph)
 
         def body(
-            carry: tuple[TrainState, TrainState | None], drawn: tuple[Array, Array]
-        ) -> tuple[tuple[TrainState, TrainState | None], Metrics]:
+            carry: tuple[TrainState, TrainState | None], share: PyTree
+        ) -> tuple[tuple[TrainState, TrainState | None], tuple[Metrics, Scalar]]:
             state, _ = carry
-            key = jax.random.fold_in(keys.step, state.step)
-            negatives_key, step_key = jax.random.split(key)
-            row, real = drawn
-            negatives = sample_negatives(inputs.graph, users[row], items[row], negatives_key, method.num_negatives)
-            batch = Batch(users[row], items[row], real, negatives, step_key)
-            after, metrics = method.step(state, inputs, batch)
-            return (after, state if keep_previous else None), metrics
+            rows_key, negatives_key, step_key = jax.random.split(jax.random.fold_in(keys.step, state.step), 3)
+            users, items, mask = sampling.rows(share, rows_key, graph, batch_size)
+            negative_items = draw_negatives(users, items, negatives_key, method.num_negatives)
+            after, metrics = method.step(state, inputs, Batch(users, items, mask, negative_items, step_key))
+            return (after, state if keep_previous else None), (metrics, jnp.sum(mask))
 
-        (state, previous), metrics = jax.lax.scan(body, (state, state if keep_previous else None), (rows, mask))
-        weights = jnp.sum(mask, axis=1) / users.shape[0]
+        carry = (state, state if keep_previous else None)
+        (state, previous), (metrics, counts) = jax.lax.scan(body, carry, drawn)
+        weights = counts / jnp.sum(counts)
         return Epoch(state, previous, {name: weights @ values for name, values in metrics.items()})
 
     return epoch
-
-
-def draw_order(
-    key: Key[Array, ""], step: Int[Array, ""], num_interactions: int, batch_size: int
-) -> tuple[Int[Array, "steps batch"], Bool[Array, "steps batch"]]:
-    """The batches of the epoch that begins at a step: a permutation of all interactions, and which rows are real."""
-    size = min(batch_size, num_interactions)
-    steps = steps_per_epoch(num_interactions, size)
-    order = jax.random.permutation(jax.random.fold_in(key, step // steps), num_interactions)
-    place = jnp.arange(steps * size)
-    rows = order[place % num_interactions].astype(jnp.int32)
-    return rows.reshape(steps, size), (place < num_interactions).reshape(steps, size)

@@ -13,7 +13,7 @@ import numpy as np
 from jaxtyping import Int
 
 from slmrec_jax import figures
-from slmrec_jax.config import Config, check_config, to_json
+from slmrec_jax.config import Config, check_config, to_json, with_defaults
 from slmrec_jax.data import Dataset, check, load
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
@@ -113,6 +113,7 @@ def train(
     """
     _check_jax()
     check_config(config)
+    config = with_defaults(config)
     dataset = _dataset(config, dataset)
     # Both before anything is written, so that a split nobody can be tested on is refused now.
     plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in get_args(evaluation.Split)}

@@ -1,0 +1,68 @@
+"""Matrix factorisation (MF-BPR, Rendle et al., UAI 2009), plain and with the items' features."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from slmrec_jax import features, layers
+from slmrec_jax.rows import concatenated, once, projected, rows_of, with_biases
+from slmrec_jax.types import DenseFeature, Encode, Inputs, Model, Params, Spec, View
+
+
+def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bias: bool = False) -> Model:
+    """y_ui = p_u · q_i (+ b_i).
+
+    The SLMRec paper's baseline gives items "the concatenation of ID embedding and multimodal features" and does not
+    say what users get. Here the default reading is q_i = [e_i; F_1 W_1 + b_1; …] with as many columns for p_u.
+    Xavier-normal tables. An item that lacks a modality has zeros there.
+
+    Args:
+        spec: sizes and modalities.
+        use: `"none"` leaves features out, `"concat"` is the reading above, and `"linear"` makes q_i an affine map of
+            [e_i; F_1; …] to `spec.dim` columns.
+        item_bias: adds b_i.
+    """
+    modalities = {} if use == "none" else spec.modalities
+    parts = 1 + (len(modalities) if use == "concat" else 0)
+    raw_columns = sum(features.width(modality) for modality in modalities.values())
+
+    def init(key: Key[Array, ""]) -> Params:
+        keys = iter(jax.random.split(key, 3 + len(modalities)))
+        params: dict[str, Params] = {
+            "user": layers.xavier_normal(next(keys), spec.num_users, parts * spec.dim),
+            "item": layers.xavier_normal(next(keys), spec.num_items, spec.dim),
+        }
+        if use == "concat":
+            params["projection"] = {
+                name: layers.linear(next(keys), features.width(modality), spec.dim)
+                for name, modality in modalities.items()
+            }
+        if use == "linear":
+            params["combine"] = layers.linear(next(keys), spec.dim + raw_columns, spec.dim)
+        if item_bias:
+            params["item_bias"] = jnp.zeros(spec.num_items)
+        return params
+
+    def prepare(inputs: Inputs) -> Inputs:
+        taken = {
+            name: features.frozen(inputs.features[name], modality, normalized=True)
+            for name, modality in modalities.items()
+        }
+        return inputs._replace(features={}, cache=taken)
+
+    def encode(params: Params, inputs: Inputs) -> Encode:
+        cache: dict[str, DenseFeature] = inputs.cache
+        users, items = rows_of(params["user"]), rows_of(params["item"])
+        if use == "concat":
+            content = [projected(*cache[name], params["projection"][name]) for name in modalities]
+            items = concatenated([items, *content])
+        if use == "linear":
+            raw = concatenated([items, *(rows_of(cache[name].values) for name in modalities)])
+            items = once(lambda ids: layers.affine(params["combine"], raw(ids)))
+        if item_bias:
+            users, items = with_biases(users, items, rows_of(params["item_bias"]))
+        return lambda augmentation, key: View(users, items, {"id": users}, {"id": items})
+
+    return Model(init, encode, prepare)

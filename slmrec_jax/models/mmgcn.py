@@ -1,0 +1,168 @@
+"""MMGCN: a graph convolution for each modality, joined by identity rows (Wei et al., ACM MM 2019)."""
+
+from collections.abc import Collection, Mapping
+from typing import Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Key, Scalar
+
+from slmrec_jax import features, layers, propagation
+from slmrec_jax.losses import mean
+from slmrec_jax.rows import rows_of
+from slmrec_jax.types import (
+    Batch,
+    Context,
+    DenseFeature,
+    Encode,
+    Inputs,
+    Loss,
+    Metrics,
+    Model,
+    Params,
+    Spec,
+    View,
+)
+
+NUM_LAYERS = 3
+"""Each with weights of its own; the published code has three whatever it is asked for."""
+
+SLOPE = 0.01
+
+
+class Cache(NamedTuple):
+    """What training does not change."""
+
+    features: Mapping[str, DenseFeature]
+    tables: Params
+    """The identity and preference tables where they are frozen; empty where they are trained."""
+
+
+def mmgcn(
+    spec: Spec,
+    *,
+    tables: Literal["trained", "frozen"] = "trained",
+    projected: Collection[str] = ("visual",),
+    latent_dim: int = 256,
+    normalize_features: bool = False,
+    seed: int = 0,
+    definition: bool = False,
+) -> Model:
+    """The mean over modalities of x_3, the last of three layers.
+
+    For each modality x_0 = nrm([P; T]), and
+
+        h   = leaky(mean over the neighbours of x_l W_l),
+        x̂   = leaky(x_l V_l + c_l) + E,
+        x_{l+1} = leaky([h, x̂] G_l + g_l).
+
+    T holds the items' features, P the users' preferences, E an identity row for each node, which all modalities
+    share. In the published code P and E are not registered as parameters and stay random.
+
+    Args:
+        spec: sizes and modalities, at least one.
+        tables: whether E and every P are trained, or stay as they were drawn.
+        projected: the modalities with T = F W + b of `latent_dim` columns; the others have T = F.
+        latent_dim: columns of the projected.
+        normalize_features: divides feature rows by their L2 norm beforehand.
+        seed: what frozen tables are drawn from.
+        definition: aggregates by segment sum, for comparison.
+    """
+    raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
+    columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}
+    aggregate = propagation.aggregate if definition else propagation.aggregate_by_halves
+
+    def draw_tables(key: Key[Array, ""]) -> Params:
+        identity_key, *keys = jax.random.split(key, 1 + len(columns))
+        preference = {
+            name: layers.xavier_normal(key, spec.num_users, width)
+            for key, (name, width) in zip(keys, columns.items(), strict=True)
+        }
+        identity = layers.xavier_normal(identity_key, spec.num_users + spec.num_items, spec.dim)
+        return {"identity": identity, "preference": preference}
+
+    def init(key: Key[Array, ""]) -> Params:
+        tables_key, projection_key, *keys = jax.random.split(key, 2 + len(columns))
+        params: dict[str, Params] = {
+            "projection": {
+                name: layers.linear(jax.random.fold_in(projection_key, place), raw_columns[name], latent_dim)
+                for place, name in enumerate(columns)
+                if name in projected
+            },
+            "layers": {
+                name: [
+                    _layer(jax.random.fold_in(key, layer), width if layer == 0 else spec.dim, spec.dim)
+                    for layer in range(NUM_LAYERS)
+                ]
+                for key, (name, width) in zip(keys, columns.items(), strict=True)
+            },
+        }
+        return params if tables == "frozen" else params | draw_tables(tables_key)
+
+    def prepare(inputs: Inputs) -> Inputs:
+        taken = {
+            name: features.frozen(inputs.features[name], modality, normalized=normalize_features)
+            for name, modality in spec.modalities.items()
+        }
+        frozen = draw_tables(jax.random.key(seed)) if tables == "frozen" else {}
+        return inputs._replace(features={}, cache=Cache(taken, frozen))
+
+    def encode(params: Params, inputs: Inputs) -> Encode:
+        cache: Cache = inputs.cache
+        drawn = params if tables == "trained" else cache.tables
+
+        def propagated(name: str) -> Float[Array, "nodes dim"]:
+            values, present = cache.features[name]
+            if name in params["projection"]:
+                projection = params["projection"][name]
+                values = values @ projection["kernel"] + present[:, None] * projection["bias"][None, :]
+            x = layers.normalize(jnp.concatenate([drawn["preference"][name], values]))
+            for layer in params["layers"][name]:
+                neighbours = propagation.neighbour_mean(inputs.graph, x @ layer["aggregate"], aggregate)
+                own = _leaky(layers.affine(layer["own"], x)) + drawn["identity"]
+                x = _leaky(layers.affine(layer["combine"], jnp.concatenate([_leaky(neighbours), own], axis=1)))
+            return x
+
+        nodes = {name: propagated(name) for name in columns}
+        joined = jnp.mean(jnp.stack(list(nodes.values())), axis=0)
+        num_users = spec.num_users
+        view = View(
+            rows_of(joined[:num_users]),
+            rows_of(joined[num_users:]),
+            {name: rows_of(x[:num_users]) for name, x in nodes.items()},
+            {name: rows_of(x[num_users:]) for name, x in nodes.items()},
+        )
+        return lambda augmentation, key: view
+
+    return Model(init, encode, prepare)
+
+
+def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
+    """MMGCN's regulariser: mean squares of the batch's identity rows, and of the projected modalities' preferences.
+
+    The first is the mean over columns, and over the pairs of a user with their positive and with their negative, of
+    E_u² + E_i²; the second that of the whole table P.
+    """
+
+    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+        identity, num_users = context.params["identity"], context.inputs.graph.num_users
+        users = jnp.square(identity[batch.users])
+        items = (jnp.square(identity[num_users + ids]) for ids in (batch.items, batch.negatives[:, 0]))
+        of_pairs = mean(jnp.mean(users + sum(items) / 2, axis=1), batch.mask)
+        preference = context.params["preference"]
+        return of_pairs + sum(jnp.mean(jnp.square(preference[name])) for name in preference if name in projected), {}
+
+    return Loss(apply, num_negatives=1)
+
+
+def _layer(key: Key[Array, ""], inputs: int, dim: int) -> Params:
+    aggregate_key, own_key, combine_key = jax.random.split(key, 3)
+    return {
+        "aggregate": layers.xavier_normal(aggregate_key, inputs, inputs),
+        "own": layers.linear(own_key, inputs, dim),
+        "combine": layers.linear(combine_key, inputs + dim, dim),
+    }
+
+
+def _leaky(x: Float[Array, "nodes columns"]) -> Float[Array, "nodes columns"]:
+    return jax.nn.leaky_relu(x, SLOPE)

@@ -1,0 +1,64 @@
+"""VBPR: matrix factorisation beside a content preference (He and McAuley, AAAI 2016)."""
+
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Key
+
+from slmrec_jax import features, layers
+from slmrec_jax.rows import concatenated, once, projected, rows_of, with_biases
+from slmrec_jax.types import DenseFeature, Encode, Ids, Inputs, Model, Params, Spec, View
+
+
+def vbpr(spec: Spec, *, variant: Literal["slmrec", "original"] = "slmrec", normalize_features: bool = False) -> Model:
+    """y_ui = e_u · e_i + t_u · (F_i W + b), where F_i holds the features of all modalities side by side.
+
+    The original has y_ui = b_i + e_u · e_i + t_u · (F_i W) + β · F_i: a bias for the item, one for its content, and
+    none in the map. Its global and user biases take no part in a ranking or in BPR. User rows are [e_u; t_u].
+
+    Args:
+        spec: sizes and modalities, at least one.
+        variant: as the SLMRec paper and the MMRec toolbox have it, or the original.
+        normalize_features: divides feature rows by their L2 norm. Neither reference does.
+    """
+    columns = sum(features.width(modality) for modality in spec.modalities.values())
+
+    def init(key: Key[Array, ""]) -> Params:
+        user_key, item_key, map_key = jax.random.split(key, 3)
+        params: dict[str, Params] = {
+            "user": layers.xavier_uniform(user_key, spec.num_users, 2 * spec.dim),
+            "item": layers.xavier_uniform(item_key, spec.num_items, spec.dim),
+            "content": {"kernel": layers.xavier_normal(map_key, columns, spec.dim)},
+        }
+        if variant == "slmrec":
+            params["content"]["bias"] = jnp.zeros(spec.dim)
+        else:
+            params |= {"item_bias": jnp.zeros(spec.num_items), "content_bias": jnp.zeros(columns)}
+        return params
+
+    def prepare(inputs: Inputs) -> Inputs:
+        taken = [
+            features.frozen(inputs.features[name], modality, normalized=normalize_features)
+            for name, modality in spec.modalities.items()
+        ]
+        side_by_side = jnp.concatenate([feature.values for feature in taken], axis=1)
+        # An item with one modality at least has the map's bias.
+        any_present = jnp.max(jnp.stack([feature.present for feature in taken]), axis=0)
+        return inputs._replace(features={}, cache=DenseFeature(side_by_side, any_present))
+
+    def encode(params: Params, inputs: Inputs) -> Encode:
+        content: DenseFeature = inputs.cache
+        bias = params["content"].get("bias", jnp.zeros(spec.dim))
+        mapped = projected(content.values, content.present, {"kernel": params["content"]["kernel"], "bias": bias})
+        users, items = rows_of(params["user"]), concatenated([rows_of(params["item"]), mapped])
+        if variant == "original":
+
+            def biases(ids: Ids) -> Array:
+                own: Array = params["item_bias"][ids]
+                return own + content.values[ids] @ params["content_bias"]
+
+            users, items = with_biases(users, items, once(biases))
+        return lambda augmentation, key: View(users, items, {"id": users}, {"id": items})
+
+    return Model(init, encode, prepare)

@@ -1,0 +1,59 @@
+"""Tables that are computed for the rows asked of them, each array of ids once."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+from jax.extend.core import get_opaque_trace_state
+from jaxtyping import Array, Float
+
+from slmrec_jax import layers
+from slmrec_jax.types import ALL, Ids, Rows
+
+
+def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
+    """The rows of a table that is there."""
+    return once(lambda ids: table if ids is ALL else table[ids])
+
+
+def once(rows: Rows) -> Rows:
+    """Computes the rows of an array of ids once, however many views and losses ask for them.
+
+    The compiler would merge the repeated gathers, but not the scatters that are their derivatives, each of which
+    fills a whole table.
+    """
+    known: list[tuple[Ids, object, Array]] = []
+
+    def lookup(ids: Ids) -> Array:
+        # A value that was computed inside a branch or a loop is not to be had outside of it.
+        trace = get_opaque_trace_state()  # type: ignore[no-untyped-call]
+        for seen, where, value in known:
+            if seen is ids and where == trace:
+                return value
+        known.append((ids, trace, rows(ids)))
+        return known[-1][2]
+
+    return lookup
+
+
+def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:
+    """Values W + present bᵀ: a row without the feature has no bias either."""
+    bias = projection["bias"][None, :]
+    return once(lambda ids: values[ids] @ projection["kernel"] + present[ids, None] * bias)
+
+
+def concatenated(tables: Sequence[Rows]) -> Rows:
+    """The tables side by side."""
+    return once(lambda ids: jnp.concatenate([table(ids) for table in tables], axis=1))
+
+
+def with_biases(users: Rows, items: Rows, item_biases: Rows) -> tuple[Rows, Rows]:
+    """Tables whose inner product is that of the given ones plus the item's bias (a table of one dimension)."""
+
+    def biased(ids: Ids) -> Array:
+        return jnp.concatenate([items(ids), item_biases(ids)[:, None]], axis=1)
+
+    def constant(ids: Ids) -> Array:
+        rows = users(ids)
+        return jnp.concatenate([rows, jnp.ones((rows.shape[0], 1), rows.dtype)], axis=1)
+
+    return once(constant), once(biased)

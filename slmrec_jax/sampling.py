@@ -1,0 +1,144 @@
+"""Which interactions a step sees, and which negatives: all of it drawn on the device, by keys alone."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Int, Key, PyTree
+
+from slmrec_jax.graph import Graph, first_in_row
+
+Rows: TypeAlias = tuple[Int[Array, " batch"], Int[Array, " batch"], Bool[Array, " batch"]]
+"""Users, items, and which rows are real."""
+
+
+class Sampling(NamedTuple):
+    """How an epoch walks through the training interactions."""
+
+    num_steps: Callable[[int, int], int]
+    """`(interactions, batch size) -> steps of an epoch`."""
+    order: Callable[[Key[Array, ""], Graph, int], PyTree]
+    """`(key, graph, batch size) -> what an epoch draws beforehand`, the leading axis its steps."""
+    rows: Callable[[PyTree, Key[Array, ""], Graph, int], Rows]
+    """`(a step's share of that, its key, graph, batch size) -> its rows`."""
+
+
+Draw: TypeAlias = Callable[
+    [Int[Array, " batch"], Int[Array, " batch"], Key[Array, ""], int], Int[Array, "batch negatives"]
+]
+"""`(users, items, key, count) -> negatives`."""
+
+
+def steps_of_interactions(num_interactions: int, batch_size: int) -> int:
+    """How many batches hold every interaction once; the last may be short."""
+    return math.ceil(num_interactions / batch_size)
+
+
+def permuted(
+    key: Key[Array, ""], graph: Graph, batch_size: int
+) -> tuple[Int[Array, "steps batch"], Bool[Array, "steps batch"]]:
+    """All interactions in a random order, cut into batches, and which rows are real: the last batch is filled up."""
+    num_interactions = graph.interactions[0].shape[0]
+    size = min(batch_size, num_interactions)
+    steps = steps_of_interactions(num_interactions, size)
+    place = jnp.arange(steps * size)
+    rows = jax.random.permutation(key, num_interactions)[place % num_interactions].astype(jnp.int32)
+    return rows.reshape(steps, size), (place < num_interactions).reshape(steps, size)
+
+
+def _interactions(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size: int) -> Rows:
+    (users, items), (rows, real) = graph.interactions, drawn
+    return users[rows], items[rows], real
+
+
+def _no_order(key: Key[Array, ""], graph: Graph, batch_size: int) -> Int[Array, " steps"]:
+    return jnp.arange(steps_of_users(graph.interactions[0].shape[0], batch_size))
+
+
+def steps_of_users(num_interactions: int, batch_size: int) -> int:
+    """How many batches of distinct users the published MMSSL calls an epoch."""
+    return num_interactions // batch_size + 1
+
+
+def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size: int) -> Rows:
+    """Distinct users with training items, each equally likely, and one of their items each, as MMSSL samples.
+
+    Where there are fewer such users than rows, the rows beyond are not real.
+    """
+    user_key, item_key = jax.random.split(key)
+    offsets = graph.adjacency.matrix.offsets
+    degrees = jnp.diff(offsets)
+    # Those without items come last in the order of these numbers.
+    numbers = jnp.where(degrees > 0, jax.random.uniform(user_key, degrees.shape), 2.0)
+    users = jnp.argsort(numbers)[: min(batch_size, graph.num_users)].astype(jnp.int32)
+    rank = jax.random.randint(item_key, users.shape, 0, jnp.maximum(degrees[users], 1), jnp.int32)
+    last = graph.interactions[1].shape[0] - 1
+    items = graph.adjacency.matrix.columns[jnp.minimum(offsets[users] + rank, last)]
+    return users, items, degrees[users] > 0
+
+
+SAMPLINGS: Mapping[str, Sampling] = {
+    "interactions": Sampling(steps_of_interactions, permuted, _interactions),
+    "users": Sampling(steps_of_users, _no_order, distinct_users),
+}
+"""`interactions`: each stands in exactly one batch of an epoch. `users`: a batch is of distinct users."""
+
+
+def uniform(graph: Graph) -> Draw:
+    """Negatives that a user has not interacted with, each equally likely.
+
+    No draw is rejected: q is uniform over the user's I - n other items, and the q-th of these is q plus the number of
+    the user's own items before it. A user who has interacted with every item gets the positive item back, which
+    contributes nothing to a pairwise loss.
+    """
+
+    def draw(users: Array, items: Array, key: Key[Array, ""], count: int) -> Array:
+        offsets = graph.adjacency.matrix.offsets
+        start, end = offsets[users, None], offsets[users + 1, None]
+        others = graph.num_items - (end - start)
+        shape = (users.shape[0], count)
+        drawn = jax.random.randint(key, shape, 0, jnp.broadcast_to(jnp.maximum(others, 1), shape), jnp.int32)
+        rows = jnp.broadcast_to(users[:, None], shape)
+        position = first_in_row(graph, rows, drawn + 1, lambda entry, rank: graph.interactions[1][entry] - rank)
+        return jnp.where(others > 0, drawn + position - start, items[:, None])
+
+    return draw
+
+
+def popular(graph: Graph) -> Draw:
+    """Negatives that a user has not interacted with, each as likely as it has training interactions.
+
+    Exact, in integers: on the line where item i takes as much room as it has interactions, the user's own items are
+    cut out, and a place is drawn in what is left. A user for whom nothing is left gets the positive item back.
+    """
+    own_items = graph.interactions[1]
+    degrees = jnp.diff(graph.adjacency.transposed.offsets)
+    ends = jnp.cumsum(degrees)
+    # Where the room of each item ends on the line.
+    cut = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(degrees[own_items])])
+    # The room of own items before each entry of the graph; within a user's row, up to a constant.
+
+    def draw(users: Array, items: Array, key: Key[Array, ""], count: int) -> Array:
+        offsets = graph.adjacency.matrix.offsets
+        start, end = offsets[users, None], offsets[users + 1, None]
+        left = ends[-1] - (cut[end] - cut[start])
+        shape = (users.shape[0], count)
+        drawn = jax.random.randint(key, shape, 0, jnp.broadcast_to(jnp.maximum(left, 1), shape), jnp.int32)
+        rows = jnp.broadcast_to(users[:, None], shape)
+        first = jnp.broadcast_to(start, shape)
+
+        def room_before(entry: Array, rank: Array) -> Array:
+            """What is left of the line before the user's own item at this entry."""
+            item = own_items[entry]
+            return ends[item] - degrees[item] - (cut[entry] - cut[first])
+
+        position = first_in_row(graph, rows, drawn + 1, room_before)
+        found = jnp.searchsorted(ends, drawn + cut[position] - cut[first], side="right").astype(jnp.int32)
+        return jnp.where(left > 0, found, items[:, None])
+
+    return draw
+
+
+NEGATIVES: Mapping[str, Callable[[Graph], Draw]] = {"uniform": uniform, "popular": popular}
