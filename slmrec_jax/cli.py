@@ -96,7 +96,8 @@ class Compare:
     config: Path | None = None
     """A Python file of yours with get_config()."""
     models: str = "popularity,lightgcn,slmrec"
-    """Systems, separated by commas; `slmrec:fd` is SLMRec with that task."""
+    """Systems, separated by commas: popularity, itemknn and models; `slmrec:fd` is SLMRec with that task, and
+    `mf:concat`, `lightgcn:fused`, `vbpr:original` and `mmgcn:frozen` are other variants."""
     seeds: str = "0"
     """Seeds, separated by commas."""
 
@@ -151,7 +152,7 @@ def _train(flags: Train) -> int:
     with console_report(flags.settings.epochs) as report:
         run = train(flags.settings, out=flags.out, resume=flags.resume, method=method, report=report)
     title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
-    _print_metrics({split: run.result[split] for split in ("valid", "test")}, title)
+    _print_metrics({split: run.result[split] for split in ("valid", "test") if split in run.result}, title)
     print(f"run folder: {run.folder}")
     return 0
 

@@ -1,26 +1,34 @@
-"""Several systems on the same data, over seeds: a table, a picture, and the figures as JSON."""
+"""Several systems on the same data, over seeds: a table with a test of significance, a picture, and JSON."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, get_args
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
 from rich.table import Table
 
-from slmrec_jax import data, figures
-from slmrec_jax.config import Config, Task, check_config, to_json
+from slmrec_jax import data, features, figures, layers
+from slmrec_jax.config import VARIANTS, Config, ModelName, check_config, to_json, with_defaults, with_variant
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import METHODS
+from slmrec_jax.sparse import matmul
 from slmrec_jax.training.folder import CONFIG, RESULT, read_config, write_json
+from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.run import load_run, train
 from slmrec_jax.types import Embeddings
 
 TABLE, PICTURE = "comparison.json", "comparison.png"
+
+LEVEL = 0.05
+"""Below it, a difference counts as shown."""
 
 
 class Comparison(NamedTuple):
@@ -29,37 +37,66 @@ class Comparison(NamedTuple):
     rows: Mapping[str, Mapping[str, tuple[float, float]]]
     metrics: tuple[str, ...]
     """Those that table and picture show."""
+    p_values: Mapping[str, Mapping[str, float]]
+    """By metric and system: of the difference from the best system, which is left out."""
     title: str
 
     def table(self) -> Table:
-        """A row a system, the best of each column in bold."""
-        table = Table(title=self.title, title_justify="left")
+        """A row a system, the best of each column in bold, with what does not differ from it marked."""
+        caption = f"≈ not shown to differ from the best (paired t-test over users, Holm, p ≥ {LEVEL})"
+        table = Table(title=self.title, title_justify="left", caption=caption, caption_justify="left")
         table.add_column("system")
         for metric in self.metrics:
             table.add_column(metric, justify="right")
-        best = {metric: max(values[metric][0] for values in self.rows.values()) for metric in self.metrics}
         for name, values in self.rows.items():
-            cells = (_cell(*values[metric], bold=values[metric][0] == best[metric]) for metric in self.metrics)
-            table.add_row(name, *cells)
+            table.add_row(name, *(self._cell(name, metric, *values[metric]) for metric in self.metrics))
         return table
 
+    def _cell(self, name: str, metric: str, mean: float, deviation: float) -> str:
+        text = f"{mean:.4f} ± {deviation:.4f}" if deviation else f"{mean:.4f}"
+        if name not in self.p_values[metric]:
+            return f"[bold]{text}[/bold]  "
+        return f"{text} ≈" if self.p_values[metric][name] >= LEVEL else f"{text}  "
 
-def popularity(dataset: Dataset) -> Embeddings:
+
+def popularity(config: Config, dataset: Dataset) -> Embeddings:
     """Ranks items by how many training interactions they have, the same for every user."""
     counts = jnp.bincount(jnp.asarray(dataset.train.items), length=dataset.num_items)
     return Embeddings(jnp.ones((dataset.num_users, 1)), counts[:, None].astype(jnp.float32))
 
 
-UNTRAINED: Mapping[str, Callable[[Dataset], Embeddings]] = {"popularity": popularity}
+def item_knn(config: Config, dataset: Dataset) -> Embeddings:
+    """Ranks items by the sum of their cosines to the user's items, in each modality, every item a neighbour.
+
+    A user's row is the sum of the features of their items, weighted as LightGCN weighs neighbours, so that an item
+    everyone has says less.
+
+    Raises:
+        UserError: there are no features.
+    """
+    if not dataset.features:
+        raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out of --models")
+    spec, inputs = make_spec(config, dataset), make_inputs(dataset)
+    tables = [
+        layers.normalize(features.frozen(inputs.features[name], modality, normalized=True).values)
+        for name, modality in spec.modalities.items()
+    ]
+    items = jnp.concatenate(tables, axis=1)
+    return Embeddings(matmul(inputs.graph.adjacency, items), items)
+
+
+UNTRAINED: Mapping[str, Callable[[Config, Dataset], Embeddings]] = {"popularity": popularity, "itemknn": item_knn}
 """Rankings that need no training, as a floor."""
+
+PerUser = Mapping[str, Float[np.ndarray, " users"]]
 
 
 def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Report) -> Comparison:
     """Trains each system with each seed, unless its finished run lies in `out`, and tests it.
 
     Args:
-        config: for all.
-        systems: names of `UNTRAINED` or of models; `slmrec:fd` is SLMRec with that task.
+        config: for all; what it leaves open is each model's own (`DEFAULTS`).
+        systems: names of `UNTRAINED` or of models; `slmrec:fd` and the like are those of `VARIANTS`.
         seeds: at least one.
         out: holds a run folder for each, and `comparison.json` and `comparison.png` in the end.
         report: where progress goes.
@@ -76,33 +113,70 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     except OSError as error:
         raise UserError(f"cannot write the folder {out}: {error.strerror}; give another --out") from None
     dataset = data.load(config.data, config.format).with_modalities(config.modalities)
-    results: dict[str, list[Mapping[str, float]]] = {}
+    results: dict[str, list[evaluation.Evaluation]] = {}
     for name, of_system in runs.items():
         results[name] = [_test(run_config, dataset, folder, report) for folder, run_config in of_system.items()]
         if name in UNTRAINED:
             plan = evaluation.plan(dataset, "test", config.eval, config.ks)
-            results[name] = [evaluation.evaluate(plan, UNTRAINED[name](dataset)).means]
-    rows = {name: _summary(of_seeds) for name, of_seeds in results.items()}
+            results[name] = [evaluation.evaluate(plan, UNTRAINED[name](config, dataset))]
     metrics = tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))
     title = f"test, {dataset.name}, protocol {config.protocol}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    write_json(
-        out / TABLE,
-        {"fingerprint": dataset.fingerprint, "protocol": config.protocol, "seeds": list(seeds), "systems": results},
+    comparison = Comparison(
+        {name: _summary([result.means for result in of_seeds]) for name, of_seeds in results.items()},
+        metrics,
+        {metric: p_values({name: _over_seeds(found, metric) for name, found in results.items()}) for metric in metrics},
+        title,
     )
-    figures.draw_comparison(rows, metrics, out / PICTURE, title)
-    return Comparison(rows, metrics, title)
+    record = {
+        "fingerprint": dataset.fingerprint,
+        "protocol": config.protocol,
+        "seeds": list(seeds),
+        "systems": {name: [result.means for result in of_seeds] for name, of_seeds in results.items()},
+        "p_values": comparison.p_values,
+    }
+    write_json(out / TABLE, record)
+    figures.draw_comparison(comparison.rows, metrics, out / PICTURE, title)
+    return comparison
+
+
+def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, float]:
+    """How likely each system's distance to the best one, or a larger one, were if both were equally good.
+
+    A paired two-sided t-test over users, who are the same for all systems; Holm's correction for testing several.
+
+    Args:
+        per_user: a metric of each user by system, averaged over seeds.
+
+    Returns:
+        A p-value for each system but the best; 1 where a system's values are the best one's.
+    """
+    best = max(per_user, key=lambda name: per_user[name].mean())
+    raw = {}
+    for name, values in per_user.items():
+        if name != best:
+            differences = per_user[best] - values
+            varies = np.ptp(differences) > 0
+            raw[name] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue) if varies else float(not differences[0])
+    corrected, largest = {}, 0.0
+    for place, name in enumerate(sorted(raw, key=lambda name: raw[name])):
+        largest = max(largest, min(1.0, (len(raw) - place) * raw[name]))
+        corrected[name] = largest
+    return corrected
 
 
 def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
     """The runs of a system by folder; none for one that is not trained."""
     if name in UNTRAINED:
         return {}
-    model, _, task = name.partition(":")
+    model, _, variant = name.partition(":")
     if model not in METHODS:
         raise UserError(f"--models: there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
-    if task and (model != "slmrec" or task not in get_args(Task)):
-        raise UserError(f"--models: {name!r} is not a task of slmrec; write slmrec:fac, and so on")
-    of_system = replace(config, model=model, task=task or config.task)  # type: ignore[arg-type]
+    model = cast("ModelName", model)
+    variants = VARIANTS.get(model, {})
+    if variant and variant not in variants:
+        known = f"; there are {', '.join(f'{model}:{each}' for each in variants)}" if variants else ""
+        raise UserError(f"--models: {model} has no variant {variant!r}{known}")
+    of_system = with_defaults(with_variant(config, model, variant))
     return {out / f"{name.replace(':', '-')}-seed{seed}": replace(of_system, seed=seed) for seed in seeds}
 
 
@@ -112,16 +186,20 @@ def _check_finished(runs: Mapping[Path, Config]) -> None:
             raise UserError(f"{folder} is a run of another config: give another --out, or delete it")
 
 
-def _test(config: Config, dataset: Dataset, folder: Path, report: Report) -> Mapping[str, float]:
-    """Test metrics of a run, which is trained, resumed or taken as it lies there."""
+def _test(config: Config, dataset: Dataset, folder: Path, report: Report) -> evaluation.Evaluation:
+    """The test of a run, which is trained, resumed or taken as it lies there."""
     if (folder / RESULT).exists():
         report.say(f"{folder.name}: finished before")
         run = load_run(folder, dataset)
     else:
         report.say(f"{folder.name}:")
         run = train(config, dataset, out=folder, resume=(folder / CONFIG).exists(), report=report)
-    test: Mapping[str, float] = run.result["test"]
-    return test
+    return run.evaluate("test")
+
+
+def _over_seeds(results: Sequence[evaluation.Evaluation], metric: str) -> Float[np.ndarray, " users"]:
+    mean: np.ndarray = np.mean([result.per_user[metric] for result in results], axis=0)
+    return mean
 
 
 def _summary(results: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
@@ -130,8 +208,3 @@ def _summary(results: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, f
         metric: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
         for metric, values in columns.items()
     }
-
-
-def _cell(mean: float, deviation: float, bold: bool) -> str:
-    text = f"{mean:.4f} ± {deviation:.4f}" if deviation else f"{mean:.4f}"
-    return f"[bold]{text}[/bold]" if bold else text

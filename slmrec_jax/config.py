@@ -169,6 +169,16 @@ DEFAULTS: Mapping[ModelName, Mapping[str, float]] = {
 """The optimizer's settings where a config does not say."""
 
 
+VARIANTS: Mapping[ModelName, Mapping[str, Mapping[str, str]]] = {
+    "slmrec": {task: {"task": task} for task in get_args(Task)},
+    "mf": {features: {"mf.features": features} for features in ("concat", "linear")},
+    "lightgcn": {"fused": {"lightgcn.features": "fused"}},
+    "vbpr": {"original": {"vbpr.variant": "original"}},
+    "mmgcn": {"frozen": {"mmgcn.tables": "frozen"}},
+}
+"""What `model:variant` stands for where systems are compared: settings by the name of their flag."""
+
+
 @dataclass(frozen=True)
 class Config:
     """One run."""
@@ -216,6 +226,17 @@ def with_preset(config: Config, preset: Preset) -> Config:
 def with_protocol(config: Config, protocol: ProtocolName) -> Config:
     """The config with selection and test as the protocol has them."""
     return dataclasses.replace(config, protocol=protocol, eval=PROTOCOLS[protocol])
+
+
+def with_variant(config: Config, model: ModelName, variant: str = "") -> Config:
+    """The config for a system, or for one of its variants."""
+    config = dataclasses.replace(config, model=model)
+    for flag, value in (VARIANTS[model][variant] if variant else {}).items():
+        section, _, name = flag.rpartition(".")
+        changed: Any = dataclasses.replace(getattr(config, section), **{name: value}) if section else value
+        change = {section or name: changed}
+        config = dataclasses.replace(config, **change)
+    return config
 
 
 def with_defaults(config: Config) -> Config:

@@ -35,19 +35,29 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) ->
 def draw_comparison(
     rows: Mapping[str, Mapping[str, tuple[float, float]]], metrics: Sequence[str], path: Path, title: str
 ) -> None:
-    """A group of bars a metric, a bar a system, with its deviation over seeds."""
-    figure = Figure(figsize=(1.8 + 1.9 * len(metrics), 3.6), layout="constrained")
-    axes = figure.subplots()
-    width = 0.8 / len(rows)
-    for place, ((name, values), colour) in enumerate(zip(rows.items(), COLOURS * len(rows), strict=False)):
-        at = [group + (place - (len(rows) - 1) / 2) * width for group in range(len(metrics))]
-        means, deviations = zip(*(values[metric] for metric in metrics), strict=True)
-        bars = axes.bar(at, means, 0.92 * width, yerr=deviations if any(deviations) else None, color=colour, label=name)
-        axes.bar_label(bars, fmt="%.3f", fontsize=7, color=INK, padding=2)
-    axes.set_xticks(range(len(metrics)), metrics)
-    axes.set(title=title, ylabel="test")
-    axes.margins(y=0.15)
-    axes.legend(frameon=False, ncols=min(3, len(rows)))
+    """A panel a metric, a bar a system from the first at the top, with its deviation over seeds; the best in red."""
+    figure = Figure(figsize=(1.6 + 2.3 * len(metrics), 1.1 + 0.3 * len(rows)), layout="constrained")
+    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
+    names = list(rows)
+    for axes, metric in zip(panels, metrics, strict=True):
+        means, deviations = zip(*(rows[name][metric] for name in names), strict=True)
+        colours = [BEST if mean == max(means) else COLOURS[0] for mean in means]
+        axes.barh(names, means, 0.7, xerr=deviations if any(deviations) else None, color=colours, ecolor=INK)
+        for place, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
+            axes.annotate(
+                f"{mean:.4f}",
+                (mean + deviation, place),
+                xytext=(3, 0),
+                textcoords="offset points",
+                va="center",
+                fontsize=7,
+                color=INK,
+            )
+        axes.set_title(metric, fontsize=9)
+        axes.margins(x=0.28)
+        axes.set_xlim(left=0)
+    panels[0].invert_yaxis()
+    figure.suptitle(title, fontsize=10)
     _finish(figure, path)
 
 

@@ -1,15 +1,12 @@
 """Parity with values of the published implementations, on every file of the folder that matches."""
 
-import os
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden import assert_same_gradients, distance, files, problem
 
 from slmrec_jax import augmentations, losses
-from slmrec_jax.graph import build_graph
 from slmrec_jax.methods.gradient import objective
 from slmrec_jax.models.slmrec import slmrec
 from slmrec_jax.types import (
@@ -17,24 +14,12 @@ from slmrec_jax.types import (
     NO_AUGMENTATION,
     Augmentation,
     Batch,
-    DenseFeature,
-    Inputs,
-    Interactions,
-    Modality,
-    Spec,
     Term,
 )
 
-GOLDEN = Path(os.environ.get("SLMREC_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 HEADS = {"v": ("g_i_iv", "g_v_iv"), "a": ("g_iv_iva", "g_a_iva"), "t": ("g_iva_ivat", "g_t_ivat")}
 DRAWN = ("v", "a", "t", "id")
 """What the published code's mask indices mean."""
-
-
-def files(pattern):
-    found = sorted(GOLDEN.glob(pattern))
-    missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN} (SLMREC_GOLDEN)"))
-    return [pytest.param(path, id=path.stem) for path in found] or [missing]
 
 
 class Golden:
@@ -90,12 +75,7 @@ class Golden:
 
     def problem(self, definition):
         arrays = self.arrays
-        features = {
-            name: DenseFeature(jnp.asarray(arrays[f"feature_{name}"]), jnp.ones(self.num_items)) for name in self.names
-        }
-        modalities = {name: Modality(feature.values.shape[1]) for name, feature in features.items()}
-        spec = Spec(self.num_users, self.num_items, len(arrays["edges_user"]), self.dim, modalities)
-        graph = build_graph(Interactions(arrays["edges_user"], arrays["edges_item"]), self.num_users, self.num_items)
+        spec, inputs = problem(self.arrays, self.names)
         cached = () if definition else self.names
         model = slmrec(spec, num_layers=self.num_layers, cached=cached, definition=definition)
         temperature = float(arrays["ssl_temp"])
@@ -104,16 +84,12 @@ class Golden:
             "main": Term(1.0, losses.info_nce(float(arrays["temp"]))),
             "ssl": Term(float(arrays["ssl_alpha"]), ssl),
         }
-        return model, terms, model.prepare(Inputs(graph, features))
+        return model, terms, model.prepare(inputs)
 
     def batch(self):
         users, items = jnp.asarray(self.arrays["batch_user"]), jnp.asarray(self.arrays["batch_item"])
         size = users.shape[0]
         return Batch(users, items, jnp.ones(size, bool), jnp.zeros((size, 0), jnp.int32), jax.random.key(0))
-
-
-def distance(ours, theirs):
-    return np.max(np.abs(np.asarray(ours) - theirs)) / np.max(np.abs(theirs))
 
 
 @pytest.mark.parametrize("path", files("slmrec_*.npz"))
@@ -136,12 +112,6 @@ def test_slmrec(path, definition):
     for name, ours in embeddings.items():
         assert distance(ours, golden.arrays[name]) <= 1e-5, name
 
-    theirs = golden.tree("grad:")
-    largest = max(np.abs(x).max() for x in jax.tree.leaves(theirs))
-    for (place, ours), (_, reference) in zip(
-        jax.tree_util.tree_leaves_with_path(gradients), jax.tree_util.tree_leaves_with_path(theirs), strict=True
-    ):
-        # The bias of a FAC head on the modality's side moves all scores of a row alike: its gradient is 0 but for
-        # rounding, here and there, and has no scale of its own.
-        scale = max(np.abs(reference).max(), 1e-6 * largest)
-        assert np.abs(ours - reference).max() / scale <= (1e-4 if scale > 1e-6 * largest else 1.0), place
+    # The bias of a FAC head on the modality's side moves all scores of a row alike: its gradient is 0 but for
+    # rounding, here and there, and has no scale of its own.
+    assert_same_gradients(gradients, golden.tree("grad:"))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Key
 
 from slmrec_jax import features, layers
 from slmrec_jax.rows import concatenated, once, projected, rows_of, with_biases
-from slmrec_jax.types import DenseFeature, Encode, Ids, Inputs, Model, Params, Spec, View
+from slmrec_jax.types import DenseFeature, Encode, Inputs, Model, Params, Spec, View
 
 
 def vbpr(spec: Spec, *, variant: Literal["slmrec", "original"] = "slmrec", normalize_features: bool = False) -> Model:
@@ -53,12 +53,9 @@ def vbpr(spec: Spec, *, variant: Literal["slmrec", "original"] = "slmrec", norma
         mapped = projected(content.values, content.present, {"kernel": params["content"]["kernel"], "bias": bias})
         users, items = rows_of(params["user"]), concatenated([rows_of(params["item"]), mapped])
         if variant == "original":
-
-            def biases(ids: Ids) -> Array:
-                own: Array = params["item_bias"][ids]
-                return own + content.values[ids] @ params["content_bias"]
-
-            users, items = with_biases(users, items, once(biases))
+            item_bias, content_bias = params["item_bias"], params["content_bias"]
+            biases = once(lambda ids: item_bias[ids] + content.values[ids] @ content_bias)
+            users, items = with_biases(users, items, biases)
         return lambda augmentation, key: View(users, items, {"id": users}, {"id": items})
 
     return Model(init, encode, prepare)

@@ -115,8 +115,14 @@ def train(
     check_config(config)
     config = with_defaults(config)
     dataset = _dataset(config, dataset)
-    # Both before anything is written, so that a split nobody can be tested on is refused now.
-    plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in get_args(evaluation.Split)}
+    # Before anything is written, so that a split nobody can be tested on is refused now. A split that a data set
+    # does not have is left out, unless it selects.
+    splits = [
+        split
+        for split in get_args(evaluation.Split)
+        if split == config.eval.split or len(getattr(dataset, split).users) > 0
+    ]
+    plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
     made = method(config, make_spec(config, dataset))
     if resume:
         folder = _folder_to_resume(config, dataset, out)

@@ -1,0 +1,47 @@
+"""Where recorded values of the published implementations lie, and what all parity tests do with them."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax.graph import build_graph
+from slmrec_jax.types import DenseFeature, Inputs, Interactions, Modality, Spec
+
+GOLDEN = Path(os.environ.get("SLMREC_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
+
+
+def files(pattern):
+    """The recorded problems, or one that is skipped with the reason."""
+    found = sorted(GOLDEN.glob(pattern))
+    missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN} (SLMREC_GOLDEN)"))
+    return [pytest.param(path, id=path.stem) for path in found] or [missing]
+
+
+def problem(arrays, names):
+    """Sizes and inputs of a recorded problem, with the features of these names in this order."""
+    num_users, num_items = (int(arrays[name]) for name in ("num_users", "num_items"))
+    features = {name: DenseFeature(jnp.asarray(arrays[f"feature_{name}"]), jnp.ones(num_items)) for name in names}
+    modalities = {name: Modality(feature.values.shape[1]) for name, feature in features.items()}
+    dim = int(arrays["dim"]) if "dim" in arrays else arrays["user_embedding"].shape[1]
+    edges = Interactions(arrays["edges_user"], arrays["edges_item"])
+    spec = Spec(num_users, num_items, len(edges.users), dim, modalities)
+    return spec, Inputs(build_graph(edges, num_users, num_items), features)
+
+
+def distance(ours, theirs):
+    """The largest difference over the largest value."""
+    return np.max(np.abs(np.asarray(ours) - theirs)) / np.max(np.abs(theirs))
+
+
+def assert_same_gradients(ours, theirs):
+    """Equal to 1e-4 of each array's largest value; one that is 0 but for rounding is compared on the common scale."""
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(theirs))
+    pairs = zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree_util.tree_leaves_with_path(theirs), strict=True)
+    for (place, mine), (other_place, reference) in pairs:
+        assert place == other_place
+        scale = max(np.abs(reference).max(), 1e-6 * largest)
+        assert np.abs(mine - reference).max() / scale <= (1e-4 if scale > 1e-6 * largest else 1.0), place
