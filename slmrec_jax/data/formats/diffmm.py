@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.data.npy_files import read_table
 from slmrec_jax.data.pickles import SparsePattern, read_sparse
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -91,28 +92,3 @@ def _interactions(matrix: SparsePattern) -> Interactions:
 
 def _all_present(values: Float[np.ndarray, "items columns"]) -> Feature:
     return Feature(values, np.ones(len(values), np.bool_))
-
-
-def read_table(file: Path) -> Float[np.ndarray, "rows columns"]:
-    """Reads a `.npy` table of float16, float32 or float64 as float32; values beyond its range become infinite.
-
-    Raises:
-        UserError: It cannot be read, is not of two dimensions, or is not of floating point.
-    """
-    if not file.is_file():  # a pipe would wait for ever
-        raise UserError(f"{file}: not a regular file; expected a .npy table of floating point")
-    try:
-        stored = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a crafted header raises far more than the documented ValueError
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file}: not a readable .npy table ({reason}); write it again with numpy.save") from error
-    if not isinstance(stored, np.ndarray):
-        stored.close()
-        raise UserError(f"{file}: an archive of several arrays (.npz); save the one table with numpy.save")
-    if stored.ndim != 2 or stored.dtype.kind != "f" or stored.dtype.itemsize > 8:
-        raise UserError(
-            f"{file}: an array of {stored.dtype} of shape {stored.shape}; expected a table of float16, float32 or "
-            f"float64, one row an item"
-        )
-    with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
-        return np.array(stored, np.float32, order="C")
