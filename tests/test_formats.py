@@ -129,9 +129,9 @@ def test_matrices_must_agree_in_shape(tmp_path):
     assert "tstMat.pkl: shape (4, 4), but trnMat.pkl has (2, 3)" in refusal(tmp_path)
 
 
-def test_an_empty_split_is_named_by_its_file(tmp_path):
-    (write(tmp_path) / "valMat.pkl").write_bytes(pickle.dumps(sp.coo_matrix((2, 3))))
-    assert "valMat.pkl: there are no interactions" in refusal(tmp_path)
+def test_an_empty_train_split_is_named_by_its_file(tmp_path):
+    (write(tmp_path) / "trnMat.pkl").write_bytes(pickle.dumps(sp.coo_matrix((2, 3))))
+    assert "trnMat.pkl: there are no interactions" in refusal(tmp_path)
 
 
 def test_a_missing_matrix_is_named(tmp_path):

@@ -10,14 +10,28 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-_MAX_OPCODES = 10_000
-"""A sparse matrix takes a few hundred, however large; the bound keeps time and memory within the file's size."""
-
 _STOP = "."
+
+LISTS = frozenset(("EMPTY_LIST", "APPEND", "APPENDS"))
+REFERENCES = frozenset(("BINPERSID",))
+"""Opcodes that a kind of file may need beyond those of arrays and attributes."""
 
 
 class Malformed(Exception):
     """What is wrong with the file, and at which byte if that is known."""
+
+
+class Kind(NamedTuple):
+    """What the pickles of one kind may use."""
+
+    what: str
+    """What it is a pickle of, for error lines."""
+    names: Container[tuple[str, str]]
+    """The (module, name) pairs that it may ask for."""
+    opcodes: frozenset[str] = frozenset()
+    """What it may use beyond arrays and attributes."""
+    max_opcodes: int | None = 10_000
+    """What arrays take is a few hundred, however large they are. Nothing bounds the opcodes of lists but the file."""
 
 
 class Name(NamedTuple):
@@ -27,7 +41,13 @@ class Name(NamedTuple):
     name: str
 
 
-@dataclass(eq=False)
+class Reference(NamedTuple):
+    """What the file says of a thing that is kept outside the pickle; never followed here."""
+
+    key: Any
+
+
+@dataclass(eq=False, slots=True)
 class Call:
     """What calling `name` with `arguments` would have made, and the state it would have been given."""
 
@@ -36,38 +56,56 @@ class Call:
     state: Any = None
 
 
-def decode(data: bytes, names: Container[tuple[str, str]]) -> Any:
+class Decoded(NamedTuple):
+    """What a pickle would have made, and the byte after its last."""
+
+    value: Any
+    end: int
+
+
+def decode(data: bytes, kind: Kind) -> Any:
     """Walks the pickle to its end and returns what it would have made.
+
+    Time is linear in the file's size; so is memory, at 160 bytes for each of the file's at the very most.
 
     Args:
         data: The file.
-        names: The (module, name) pairs that it may ask for.
+        kind: What it may use.
 
     Returns:
-        A tree of plain values, `Name` and `Call`. Parts may be shared, or hold themselves: look at what is expected
-        and at nothing else.
+        A tree of plain values, `Name`, `Call` and `Reference`. Parts may be shared, or hold themselves: look at what
+        is expected and at nothing else.
 
     Raises:
         Malformed: It is truncated, or asks for an opcode or a name that is not on the list.
     """
+    return decode_at(data, 0, kind).value
+
+
+def decode_at(data: bytes, start: int, kind: Kind) -> Decoded:
+    """As `decode`, for a pickle that starts at a byte of the file and has more of the file after it."""
     stream = io.BytesIO(data)
-    machine = _Machine([], [], {}, names)
-    for _ in range(_MAX_OPCODES):
+    stream.seek(start)
+    machine = _Machine([], [], {}, kind)
+    for _ in range(len(data) + 1 if kind.max_opcodes is None else kind.max_opcodes):
         position = stream.tell()
         try:
             code = stream.read(1).decode("latin-1")
             if code == "":
                 raise Malformed("the file ends in the middle")
             if code == _STOP:
-                return machine.pop()
-            opcode = _OPCODES[code] if code in _OPCODES else _refuse_opcode(code)
-            argument = _READERS.get(opcode.name, opcode.arg.reader)(stream) if opcode.arg else None
-            _ACTIONS[opcode.name](machine, argument)
+                return Decoded(machine.pop(), position + 1)
+            if code not in _STEPS:
+                _refuse_opcode(code, kind)
+            step = _STEPS[code]
+            if step.extra and step.name not in kind.opcodes:
+                _refuse_opcode(code, kind)
+            step.action(machine, step.read(stream) if step.read else None)
         except Malformed as fault:
             raise Malformed(f"byte {position}: {fault}") from None
         except ValueError as error:  # the readers of pickletools, for truncated or badly encoded arguments
             raise Malformed(f"byte {position}: {quoted(str(error))}") from None
-    raise Malformed(f"byte {stream.tell()}: more than {_MAX_OPCODES} opcodes, which no sparse matrix takes")
+    raise Malformed(f"byte {stream.tell()}: more than {kind.max_opcodes} opcodes, which {kind.what} does not need")
 
 
 def quoted(text: str) -> str:
@@ -80,7 +118,7 @@ class _Machine:
     stack: list[Any]
     marks: list[int]
     memo: dict[int, Any]
-    names: Container[tuple[str, str]]
+    kind: Kind
 
     def pop(self) -> Any:
         if len(self.stack) <= (self.marks[-1] if self.marks else 0):
@@ -96,9 +134,9 @@ class _Machine:
         return values
 
 
-def _refuse_opcode(code: str) -> NoReturn:
+def _refuse_opcode(code: str, kind: Kind) -> NoReturn:
     known = [opcode.name for opcode in pickletools.opcodes if opcode.code == code]
-    raise Malformed(f"the opcode {known[0]}, which no sparse matrix needs" if known else f"{code!r} is no opcode")
+    raise Malformed(f"the opcode {known[0]}, which {kind.what} does not need" if known else f"{code!r} is no opcode")
 
 
 def _read_names(stream: io.BytesIO) -> tuple[str, str]:
@@ -152,6 +190,24 @@ def _fill(machine: _Machine, values: list[Any]) -> None:
     machine.stack.append(target)
 
 
+def _append(machine: _Machine, _: Any) -> None:
+    value = machine.pop()
+    _extend(machine, [value])
+
+
+def _appends(machine: _Machine, _: Any) -> None:
+    values = machine.pop_to_mark()
+    _extend(machine, values)
+
+
+def _extend(machine: _Machine, values: list[Any]) -> None:
+    target = machine.pop()
+    if not isinstance(target, list):
+        raise Malformed("appends to what is not a list")
+    target.extend(values)
+    machine.stack.append(target)
+
+
 def _get(machine: _Machine, index: int) -> None:
     if index not in machine.memo:
         raise Malformed(f"recalls value {index}, which was never kept")
@@ -176,8 +232,8 @@ def _stack_global(machine: _Machine, _: Any) -> None:
 
 
 def _push_name(machine: _Machine, module: str, name: str) -> None:
-    if (module, name) not in machine.names:
-        raise Malformed(f"asks for {quoted(f'{module}.{name}')}, which no sparse matrix needs")
+    if (module, name) not in machine.kind.names:
+        raise Malformed(f"asks for {quoted(f'{module}.{name}')}, which {machine.kind.what} does not need")
     machine.stack.append(Name(module, name))
 
 
@@ -196,6 +252,10 @@ def _build(machine: _Machine, _: Any) -> None:
     machine.stack.append(target)
 
 
+def _reference(machine: _Machine, _: Any) -> None:
+    machine.stack.append(Reference(machine.pop()))
+
+
 _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "PROTO": lambda machine, version: None,
     "FRAME": lambda machine, length: None,
@@ -207,6 +267,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "NEWFALSE": _constant(lambda: False),
     "EMPTY_TUPLE": _constant(tuple),
     "EMPTY_DICT": _constant(dict),
+    "EMPTY_LIST": _constant(list),
     "MARK": _mark,
     "TUPLE": _tuple,
     "TUPLE1": _tuple_of(1),
@@ -214,12 +275,33 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], None]] = {
     "TUPLE3": _tuple_of(3),
     "SETITEM": _set_item,
     "SETITEMS": _set_items,
+    "APPEND": _append,
+    "APPENDS": _appends,
     **dict.fromkeys(("BINGET", "LONG_BINGET"), _get),
     **dict.fromkeys(("BINPUT", "LONG_BINPUT", "MEMOIZE"), _put),
     "GLOBAL": _global,
     "STACK_GLOBAL": _stack_global,
     **dict.fromkeys(("REDUCE", "NEWOBJ"), _call),
     "BUILD": _build,
+    "BINPERSID": _reference,
 }
-_READERS = {"GLOBAL": _read_names}
-_OPCODES = {opcode.code: opcode for opcode in pickletools.opcodes if opcode.name in _ACTIONS}
+_READERS: dict[str, Callable[[io.BytesIO], Any]] = {"GLOBAL": _read_names}
+
+
+class _Step(NamedTuple):
+    name: str
+    read: Callable[[io.BytesIO], Any] | None
+    action: Callable[[_Machine, Any], None]
+    extra: bool
+
+
+_STEPS = {
+    opcode.code: _Step(
+        opcode.name,
+        _READERS.get(opcode.name, opcode.arg.reader) if opcode.arg else None,
+        _ACTIONS[opcode.name],
+        opcode.name in LISTS | REFERENCES,
+    )
+    for opcode in pickletools.opcodes
+    if opcode.name in _ACTIONS
+}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.data.formats import diffmm
+from slmrec_jax.data.formats import diffmm, lightgcn
 from slmrec_jax.errors import UserError
 
 _SHOWN = 8
@@ -24,7 +24,10 @@ class Format(NamedTuple):
     read: Callable[[Path], Dataset]
 
 
-FORMATS = (Format("diffmm", diffmm.LOOKS_FOR, diffmm.recognises, diffmm.read),)
+FORMATS = (
+    Format("diffmm", diffmm.LOOKS_FOR, diffmm.recognises, diffmm.read),
+    Format("lightgcn", lightgcn.LOOKS_FOR, lightgcn.recognises, lightgcn.read),
+)
 
 
 def find_format(folder: Path, name: str | None = None, formats: tuple[Format, ...] = FORMATS) -> Format:

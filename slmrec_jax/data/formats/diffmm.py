@@ -5,10 +5,9 @@ Nothing in the format says which items lack a modality, so all count as having i
 
 from pathlib import Path
 
-import numpy as np
-from jaxtyping import Float
-
-from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.data.dataset import Dataset, make_dataset
+from slmrec_jax.data.feature_files import all_present, find_feature_files
+from slmrec_jax.data.npy_files import read_table
 from slmrec_jax.data.pickles import SparsePattern, read_sparse
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -20,9 +19,6 @@ _MATRICES = {
     "valid": ("valMat.pkl", "valid_mat.pkl", "val_mat.pkl"),
     "test": ("tstMat.pkl", "test_mat.pkl"),
 }
-_FEATURE_SUFFIX = "_feat.npy"
-_MODALITIES = {"image": "visual", "audio": "acoustic", "text": "textual"}
-"""The format's names, in the order in which models take them, and the field's."""
 
 
 def recognises(folder: Path) -> bool:
@@ -48,7 +44,7 @@ def read(folder: Path) -> Dataset:
                 f"{files[split]}: shape {matrix.shape}, but {files['train'].name} has {shape}; expected the same "
                 f"users and items in every split"
             )
-    tables = _feature_files(folder)
+    tables = find_feature_files(folder)
     return make_dataset(
         folder.resolve().name,
         _interactions(matrices["train"]),
@@ -56,7 +52,7 @@ def read(folder: Path) -> Dataset:
         _interactions(matrices["test"]),
         num_users=shape[0],
         num_items=shape[1],
-        features={name: _all_present(read_table(file)) for name, file in tables.items()},
+        features={name: all_present(read_table(file)) for name, file in tables.items()},
         origins={part: str(file) for part, file in {**files, **tables}.items()},
     )
 
@@ -71,48 +67,5 @@ def _matrix_file(folder: Path, split: str) -> Path:
     return found[0]
 
 
-def _feature_files(folder: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for file in sorted(folder.glob(f"?*{_FEATURE_SUFFIX}")):
-        name = file.name.removesuffix(_FEATURE_SUFFIX)
-        if not name.isprintable():  # error lines name it
-            raise UserError(f"{folder}: the file {file.name!a} has control characters in its name; rename it")
-        modality = _MODALITIES.get(name, name)
-        if modality in files:
-            raise UserError(f"{folder}: {files[modality].name} and {file.name} are both {modality} features; keep one")
-        files[modality] = file
-    first = [modality for modality in _MODALITIES.values() if modality in files]
-    return {modality: files[modality] for modality in first + sorted(set(files) - set(first))}
-
-
 def _interactions(matrix: SparsePattern) -> Interactions:
     return Interactions(matrix.rows, matrix.columns)
-
-
-def _all_present(values: Float[np.ndarray, "items columns"]) -> Feature:
-    return Feature(values, np.ones(len(values), np.bool_))
-
-
-def read_table(file: Path) -> Float[np.ndarray, "rows columns"]:
-    """Reads a `.npy` table of float16, float32 or float64 as float32; values beyond its range become infinite.
-
-    Raises:
-        UserError: It cannot be read, is not of two dimensions, or is not of floating point.
-    """
-    if not file.is_file():  # a pipe would wait for ever
-        raise UserError(f"{file}: not a regular file; expected a .npy table of floating point")
-    try:
-        stored = np.load(file, mmap_mode="r", allow_pickle=False)
-    except Exception as error:  # a crafted header raises far more than the documented ValueError
-        reason = " ".join(str(error).split())[:200]
-        raise UserError(f"{file}: not a readable .npy table ({reason}); write it again with numpy.save") from error
-    if not isinstance(stored, np.ndarray):
-        stored.close()
-        raise UserError(f"{file}: an archive of several arrays (.npz); save the one table with numpy.save")
-    if stored.ndim != 2 or stored.dtype.kind != "f" or stored.dtype.itemsize > 8:
-        raise UserError(
-            f"{file}: an array of {stored.dtype} of shape {stored.shape}; expected a table of float16, float32 or "
-            f"float64, one row an item"
-        )
-    with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
-        return np.array(stored, np.float32, order="C")

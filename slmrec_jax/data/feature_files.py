@@ -1,0 +1,65 @@
+"""Finds a folder's feature tables and names modalities as the field does, in the order in which models take them."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from jaxtyping import Float
+
+from slmrec_jax.data.dataset import Feature
+from slmrec_jax.errors import UserError
+
+T = TypeVar("T")
+
+_ORDER = ("visual", "acoustic", "textual")
+_NAMES = {
+    "image": "visual",
+    "video": "visual",
+    "v": "visual",
+    "audio": "acoustic",
+    "a": "acoustic",
+    "text": "textual",
+    "t": "textual",
+}
+
+
+def modality_name(name: str) -> str:
+    """The field's name of a modality: visual, acoustic or textual; others keep theirs."""
+    return _NAMES.get(name, name)
+
+
+def in_order(features: Mapping[str, T]) -> dict[str, T]:
+    """Puts visual, acoustic and textual first, in this order, and the others after them by the alphabet."""
+    first = [modality for modality in _ORDER if modality in features]
+    return {modality: features[modality] for modality in first + sorted(set(features) - set(first))}
+
+
+def find_feature_files(folder: Path, suffix: str = "_feat.npy") -> dict[str, Path]:
+    """The files of a folder that are called `<modality><suffix>`, by modality and in order.
+
+    Raises:
+        UserError: Two files are of one modality, or a name cannot be printed.
+    """
+    files: dict[str, Path] = {}
+    for file in sorted(folder.glob(f"?*{suffix}")):
+        add_feature_file(files, modality_name(file.name.removesuffix(suffix)), file)
+    return in_order(files)
+
+
+def add_feature_file(files: dict[str, Path], modality: str, file: Path) -> None:
+    """Enters a file under its modality.
+
+    Raises:
+        UserError: There is one already, or the name cannot be printed.
+    """
+    if not file.name.isprintable():  # error lines name it
+        raise UserError(f"{file.parent}: the file {file.name!a} has control characters in its name; rename it")
+    if modality in files:
+        raise UserError(f"{file.parent}: {files[modality].name} and {file.name} are both {modality} features; keep one")
+    files[modality] = file
+
+
+def all_present(values: Float[np.ndarray, "items columns"]) -> Feature:
+    """A feature that every item has."""
+    return Feature(values, np.ones(len(values), np.bool_))

@@ -1,0 +1,120 @@
+"""Reads the folders of LightGCN and NGCF: text with a user and all their items a line, or with one pair a row.
+
+The pairs (`data1.txt`, `test1.txt`: user, item, weight) count ids from 1, the lines from 0. The weight is not used, as
+in LightGCN. Neither form has a validation split or features.
+"""
+
+from array import array
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from slmrec_jax.data.dataset import Dataset, make_dataset
+from slmrec_jax.data.tables import as_raw_ids, as_rows, count_rows, read_text
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Interactions
+
+LOOKS_FOR = "train.txt and test.txt, or data1.txt and test1.txt"
+
+_LINES = ("train.txt", "test.txt")
+_PAIRS = ("data1.txt", "test1.txt")
+_COLUMNS = ("user", "item", "weight")
+_DIGITS = 18
+"""So many decimal digits fit into 64 bits."""
+_RAW_IDS = {"users": "user_list.txt", "items": "item_list.txt"}
+
+
+def recognises(folder: Path) -> bool:
+    """Whether there is a training file under one of its names."""
+    return any((folder / names[0]).exists() for names in (_LINES, _PAIRS))
+
+
+def read(folder: Path) -> Dataset:
+    """Reads train and test, and the raw ids of `user_list.txt` and `item_list.txt` (`org_id remap_id`) where they are.
+
+    There are as many users and items as the lists say; without them, one more than the largest id. Without them, raw
+    ids are the numbers that stand in the files.
+
+    Raises:
+        UserError: A file that is missing, malformed, or at odds with the others.
+    """
+    forms = [names for names in (_LINES, _PAIRS) if (folder / names[0]).exists()]
+    if len(forms) != 1:
+        found = " and ".join(names[0] for names in forms) or "neither train.txt nor data1.txt"
+        raise UserError(f"{folder}: there is {found}; expected one of them")
+    files = {split: folder / name for split, name in zip(("train", "test"), forms[0], strict=True)}
+    for split, file in files.items():
+        if not file.exists():
+            raise UserError(f"{folder}: the {split} split is missing; expected {file.name}")
+    if forms[0] == _LINES:
+        (train, train_users), (test, test_users) = (_read_lines(file) for file in files.values())
+        first, users = 0, [train_users, test_users]
+    else:
+        train, test = (_read_pairs(file) for file in files.values())
+        first, users = 1, [train.users, test.users]
+    raw = {side: _read_raw_ids(folder / name) for side, name in _RAW_IDS.items() if (folder / name).exists()}
+    lengths = {side: len(ids) for side, ids in raw.items()}
+    num_users = lengths.get("users") or count_rows(str(folder), "user", users)
+    num_items = lengths.get("items") or count_rows(str(folder), "item", [train.items, test.items])
+    return make_dataset(
+        folder.resolve().name,
+        train,
+        Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)),
+        test,
+        num_users=num_users,
+        num_items=num_items,
+        user_ids=raw.get("users", np.arange(first, num_users + first)),
+        item_ids=raw.get("items", np.arange(first, num_items + first)),
+        origins={part: str(file) for part, file in files.items()}
+        | {side: str(folder / name) for side, name in _RAW_IDS.items() if side in raw},
+    )
+
+
+def _read_lines(file: Path) -> tuple[Interactions, Shaped[np.ndarray, " lines"]]:
+    """The pairs, and every user who has a line, with items or without."""
+    if not file.is_file():  # a pipe would wait for ever
+        raise UserError(f"{file}: not a regular file; expected lines of a user and their items")
+    users, counts, items = array("q"), array("q"), array("q")
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            ids = line.split()
+            if not ids:
+                continue
+            if not b"".join(ids).isdigit() or max(map(len, ids)) > _DIGITS:
+                wrong = next(word for word in ids if not word.isdigit() or len(word) > _DIGITS)
+                raise UserError(
+                    f"{file}: line {number}: found {wrong[:40].decode('ascii', 'replace')!r}; expected a user and "
+                    f"their items, whole numbers separated by spaces"
+                )
+            users.append(int(ids[0]))
+            counts.append(len(ids) - 1)
+            items.extend(map(int, ids[1:]))
+    seen = np.array(users, np.int64)
+    return Interactions(np.repeat(seen, np.array(counts, np.int64)), np.array(items, np.int64)), seen
+
+
+def _read_pairs(file: Path) -> Interactions:
+    table = read_text(file, "\t", _COLUMNS[:2], names=_COLUMNS)
+    columns = []
+    for name in _COLUMNS[:2]:
+        ids = as_rows(table, name)
+        if len(ids) and ids.min() < 1:
+            raise UserError(f"{table.row(int(ids.argmin()))}: {name} is 0; expected ids that are counted from 1")
+        columns.append(ids - 1)
+    return Interactions(*columns)
+
+
+def _read_raw_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
+    table = read_text(file, " ", ("org_id", "remap_id"))
+    raw, rows = as_raw_ids(table, "org_id"), as_rows(table, "remap_id")
+    if len(rows) == 0:
+        raise UserError(f"{file}: there are no ids in it; fill it, or remove it")
+    ordered = np.argsort(rows, kind="stable")
+    wrong = np.flatnonzero(rows[ordered] != np.arange(len(rows)))
+    if len(wrong):
+        index = int(ordered[wrong[0]])
+        raise UserError(
+            f"{table.row(index)}: remap_id is {rows[index]}; expected each of 0..{len(rows) - 1} once, in any order"
+        )
+    return raw[ordered]

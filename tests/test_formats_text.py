@@ -1,0 +1,150 @@
+"""Formats of text: each small folder is written byte for byte as its tool leaves it."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from slmrec_jax.data import load
+from slmrec_jax.errors import UserError
+
+
+def write(folder, files):
+    for name, content in files.items():
+        path = folder / name
+        if isinstance(content, np.ndarray):
+            np.save(path, content)
+        else:
+            path.write_bytes(content)
+    return folder
+
+
+def refusal(folder, files=None, format=None):
+    write(folder, files or {})
+    with pytest.raises(UserError) as caught:
+        load(str(folder), format)
+    line = str(caught.value)
+    assert line.isprintable()
+    return line.replace(f"{folder}/", "")
+
+
+def splits(dataset):
+    return [
+        list(zip(*map(np.ndarray.tolist, split), strict=True)) for split in (dataset.train, dataset.valid, dataset.test)
+    ]
+
+
+@pytest.fixture
+def shared_data():
+    folder = Path(os.environ.get("SLMREC_SHARED") or Path(__file__).parents[2] / "shared" / "data")
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder} (SLMREC_SHARED names another place)")
+    return folder
+
+
+# --- LightGCN and NGCF -------------------------------------------------------------------------------------------
+
+LINES = {"train.txt": b"0 0 2\n1 1\n2 \n", "test.txt": b"0 1\n1 \n2 3 0\n"}
+PAIRS = {"data1.txt": b"2\t1\t13883\r\n1\t3\t1.2e+05\r\n", "test1.txt": b"1\t2\t57\r\n"}
+
+
+def test_lines_of_a_user_and_their_items(tmp_path):
+    dataset = load(str(write(tmp_path, LINES)))
+    assert (dataset.num_users, dataset.num_items) == (3, 4)
+    assert splits(dataset) == [[(0, 0), (0, 2), (1, 1)], [], [(0, 1), (2, 0), (2, 3)]]
+    assert dataset.item_ids.tolist() == [0, 1, 2, 3]
+
+
+def test_the_last_user_may_have_no_items(tmp_path):
+    assert load(str(write(tmp_path, LINES | {"test.txt": b"7"}))).num_users == 8
+
+
+def test_pairs_count_from_1_and_keep_their_ids(tmp_path):
+    dataset = load(str(write(tmp_path, PAIRS)))
+    assert splits(dataset) == [[(0, 2), (1, 0)], [], [(0, 1)]]
+    assert (dataset.user_ids.tolist(), dataset.item_ids.tolist()) == ([1, 2], [1, 2, 3])
+
+
+def test_lists_name_users_and_items_and_count_them(tmp_path):
+    lists = {
+        "user_list.txt": b"org_id remap_id\nA1 1\nA0 0\nA2 2\n",
+        "item_list.txt": b"org_id remap_id freebase_id\n70 0 m.0\n60 1 m.1\n50 2 m.2\n40 3 m.3\n30 4 m.4\n",
+    }
+    dataset = load(str(write(tmp_path, LINES | lists)))
+    assert dataset.user_ids.tolist() == ["A0", "A1", "A2"]
+    assert dataset.item_ids.tolist() == [70, 60, 50, 40, 30]
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        ({"train.txt": b"0 1\n1 x\n"}, "train.txt: line 2: found 'x'"),
+        ({"train.txt": b"0 1\n\n1 -1\n"}, "train.txt: line 3: found '-1'"),
+        ({"train.txt": b"0 1.0\n"}, "train.txt: line 1: found '1.0'"),
+        ({"train.txt": b"0 " + b"9" * 5000}, "train.txt: line 1: found '9999"),
+        ({"train.txt": b"0 \xff\x1b[2J\n"}, "train.txt: line 1: found "),
+        ({"train.txt": b"0\n"}, "train.txt: there are no interactions"),
+        ({"train.txt": b""}, "train.txt: there are no interactions"),
+        ({"train.txt": b"0 2000000000\n"}, "largest item id is 2000000000, but only 4 ids occur"),
+        ({"data1.txt": b""}, "there is train.txt and data1.txt; expected one"),
+        ({"item_list.txt": b"org_id remap_id\na 0\nb 1\n"}, "train.txt: entry 1 of items is 2"),
+        (
+            {"item_list.txt": b"org_id remap_id\na 0\nb 1\nc 1\n"},
+            "item_list.txt: row 4: remap_id is 1; expected each of",
+        ),
+        ({"item_list.txt": b"org_id remap_id\na 0\na 1\nb 2\nc 3\n"}, "item_list.txt: the raw id 'a' stands in 2 rows"),
+        ({"item_list.txt": b"org_id remap_id\na 0\nb x\n"}, "item_list.txt: row 3: remap_id is 'x'"),
+        ({"item_list.txt": b"org_id remap_id\na 0\n 1\n"}, "item_list.txt: row 3: org_id is ''"),
+        ({"item_list.txt": b"org_id remap_id\na 0\nb 1 2\n"}, "item_list.txt: CSV parse error: Row #3: Expected 2"),
+        ({"item_list.txt": b"org_id remap_id\n\xff 0\n"}, "item_list.txt: "),
+        ({"item_list.txt": b"org_id remap_id\n"}, "item_list.txt: there are no ids in it"),
+        (
+            {"item_list.txt": b"org remap_id\na 0\n"},
+            "item_list.txt: there is no column 'org_id'; row 1 holds 'org', 're",
+        ),
+        ({"item_list.txt": b"org_id remap_id org_id\na 0 a\n"}, "item_list.txt: row 1 names the column 'org_id' more"),
+        ({"item_list.txt": b""}, "item_list.txt: Empty CSV file"),
+        ({"user_list.txt": b"org_id remap_id\n" + b"a" * 257 + b" 0\n"}, "user_list.txt: row 2: org_id is 'aaa"),
+    ],
+)
+def test_lightgcn_refuses(tmp_path, files, line):
+    assert line in refusal(tmp_path, LINES | files)
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        ({"data1.txt": b"1\t1\t1\r\n0\t1\t1\r\n"}, "data1.txt: row 2: user is 0; expected ids that are counted from 1"),
+        ({"test1.txt": b"1\t1\t1\r\n1\t-1\t1\r\n"}, "test1.txt: row 2: item is '-1'"),
+        ({"test1.txt": b"1\t1\t1\r\n1\t1\r\n"}, "test1.txt: CSV parse error: Row #2: Expected 3 columns, got 2"),
+        (
+            {"test1.txt": b"1 1 1\r\n1 1 1\r\n"},
+            "test1.txt: row 1 has 1 columns separated by '\\t'; expected 2 to 3: 'user'",
+        ),
+        ({"test1.txt": b"1\t1\t1\t1\r\n"}, "test1.txt: row 1 has 4 columns"),
+    ],
+)
+def test_pairs_refuse(tmp_path, files, line):
+    assert line in refusal(tmp_path, PAIRS | files)
+
+
+@pytest.mark.parametrize("files", [LINES, PAIRS])
+def test_a_missing_test_split_is_named(tmp_path, files):
+    train, test = files
+    assert f"the test split is missing; expected {test}" in refusal(tmp_path, {train: files[train]})
+
+
+@pytest.mark.parametrize("name", ["train.txt", "test.txt", "item_list.txt"])
+def test_a_pipe_is_not_waited_for(tmp_path, name):
+    write(tmp_path, LINES)
+    (tmp_path / name).unlink(missing_ok=True)
+    os.mkfifo(tmp_path / name)
+    assert f"{name}: not a regular file" in refusal(tmp_path)
+
+
+def test_reads_lastfm(shared_data):
+    dataset = load(str(shared_data / "lastfm"))
+    assert (dataset.num_users, dataset.num_items) == (1892, 4489)
+    assert [len(split.users) for split in (dataset.train, dataset.valid, dataset.test)] == [42135, 0, 10533]
+    assert (dataset.user_ids[0], dataset.item_ids[0]) == (1, 1)
