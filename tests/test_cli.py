@@ -143,6 +143,7 @@ def test_compare(tiny_demo, tmp_path, capsys):
         "lightgcn": 2,
         "slmrec:fm": 2,
     }
+    assert {len(of_others) for of_others in figures["p_values"].values()} == {2}
     assert (out / "comparison.png").stat().st_size > 5000
     written = (out / "slmrec-fm-seed1" / "result.json").stat().st_mtime_ns
     assert main([*arguments, "--out", str(out)]) == 0

@@ -10,7 +10,7 @@ import pytest
 
 import slmrec_jax
 from slmrec_jax import Config, UserError, load_run, train, with_protocol
-from slmrec_jax.config import OptimizerConfig
+from slmrec_jax.config import OptimizerConfig, with_defaults
 from slmrec_jax.data.synthetic import demo
 from slmrec_jax.evaluation.protocol import PROTOCOLS
 from slmrec_jax.training import checkpoint
@@ -65,7 +65,7 @@ def test_the_run_folder(finished):
     assert set(result["seconds"]) == {"compile", "train", "evaluate"}
     names = ("recall", "ndcg", "precision", "hit", "map", "mrr")
     assert set(result["test"]) == {f"{name}@{k}" for name in names for k in (5, 10, 20)}
-    assert read_config(finished.folder) == CONFIG
+    assert read_config(finished.folder) == with_defaults(CONFIG)
     assert len((finished.folder / "metrics.jsonl").read_text().splitlines()) == result["epochs"] == 6
     assert list((finished.folder / "events").iterdir())
     assert json.loads((finished.folder / "environment.json").read_text())["packages"]["jax"] == jax.__version__
