@@ -202,6 +202,8 @@ class Config:
     batch_size: int = 2048
     negatives: Literal["uniform", "popular"] = "uniform"
     """Sampled negatives: each item that the user has not met equally likely, or as likely as it is often met."""
+    bpr_negatives: int = 1
+    """How many negatives a positive gets in BPR."""
     dim: int = 64
     num_layers: int = 3
     """Propagation layers."""
@@ -271,6 +273,7 @@ def check_config(config: Config) -> None:
     for name, value, low in (
         ("epochs", config.epochs, 1),
         ("batch-size", config.batch_size, 1),
+        ("bpr-negatives", config.bpr_negatives, 1),
         ("dim", config.dim, 2),
         ("num-layers", config.num_layers, 0),
         ("seed", config.seed, 0),

@@ -52,27 +52,29 @@ def info_nce(
     return Loss(inbatch)
 
 
-def bpr(score: Literal["dot", "cosine"] = "dot") -> Loss:
-    """Bayesian personalised ranking: mean softplus(y_uj - y_ui) over one sampled negative j a positive i.
+def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss:
+    """Bayesian personalised ranking: the mean of softplus(y_uj - y_ui) over positives i and their negatives j.
 
     Args:
         score: y is the inner product, or the cosine (a variant that SLMRec's published code keeps).
+        num_negatives: how many a positive has.
     """
     side = (lambda x: x) if score == "dot" else layers.normalize
 
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
         users = side(view.users(batch.users))
-        positive = jnp.sum(users * side(view.items(batch.items)), axis=-1)
-        negative = jnp.sum(users * side(view.items(batch.negatives[:, 0])), axis=-1)
-        return mean(jax.nn.softplus(negative - positive), batch.mask), {}
+        positive = jnp.sum(users * side(view.items(batch.items)), axis=-1, keepdims=True)
+        drawn = side(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
+        negative = jnp.einsum("bd,bkd->bk", users, drawn)
+        return mean(jnp.mean(jax.nn.softplus(negative - positive), axis=1), batch.mask), {}
 
-    return Loss(apply, num_negatives=1)
+    return Loss(apply, num_negatives=num_negatives)
 
 
 def embedding_l2(
     rows: Literal["layer0", "fused"] = "layer0", norm: Literal["squared", "frobenius"] = "squared"
 ) -> Loss:
-    """A penalty on the size of the rows of a batch's users u, positives i and first negatives j.
+    """A penalty on the size of the rows of a batch's users u, positives i and negatives j (the mean over a positive's).
 
     Args:
         rows: of the tables `user` and `item` (LightGCN), or of the view, which is what ranks (MF, VBPR).
@@ -83,8 +85,9 @@ def embedding_l2(
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
         users = rows_of(context.params["user"]) if rows == "layer0" else view.users
         items = rows_of(context.params["item"]) if rows == "layer0" else view.items
-        touched = users(batch.users), items(batch.items), items(batch.negatives[:, 0])
-        squares = jnp.stack([jnp.sum(jnp.square(x), axis=1) for x in touched])
+        touched = users(batch.users), items(batch.items), items(batch.negatives.reshape(-1))
+        of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=1) for x in touched)
+        squares = jnp.stack([of_users, of_items, jnp.mean(of_negatives.reshape(batch.negatives.shape), axis=1)])
         if norm == "squared":
             return mean(0.5 * jnp.sum(squares, axis=0), batch.mask), {}
         of_tables = jnp.sum(jnp.where(batch.mask[None, :], squares, 0.0), axis=1)

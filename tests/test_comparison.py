@@ -35,7 +35,7 @@ def test_equal_steps_between_two_systems_are_a_difference():
 
 
 def test_false_alarms_are_as_rare_as_the_level_says():
-    """Four equally good systems, many times: some other differs from the best in about one of twenty."""
+    """Four equally good systems, many times. The best one is chosen by the same figures, hence more than the level."""
     rng = np.random.default_rng(2)
     alarms = 0
     for _ in range(400):

@@ -21,7 +21,9 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 BASE = Config(dim=8, batch_size=64, num_layers=2)
 CONFIGS = {
     **{name: dataclasses.replace(BASE, model=name) for name in ("mf", "lightgcn", "vbpr", "mmgcn")},
-    "mf concat": dataclasses.replace(BASE, model="mf", mf=MFConfig(features="concat", item_bias=True)),
+    "mf concat": dataclasses.replace(
+        BASE, model="mf", mf=MFConfig(features="concat", item_bias=True), bpr_negatives=3, negatives="popular"
+    ),
     "mf linear": dataclasses.replace(BASE, model="mf", mf=MFConfig(features="linear")),
     "lightgcn fused": dataclasses.replace(
         BASE, model="lightgcn", lightgcn=LightGCNConfig(features="fused", score="cosine", norm="frobenius")

@@ -56,8 +56,11 @@ LOSSES = {
     "info_nce": losses.info_nce(TAU),
     "info_nce masked": losses.info_nce(TAU, mask_false_negatives=True),
     "info_nce sampled": losses.info_nce(TAU, "sampled", 2),
-    "bpr": losses.bpr(),
-    "embedding_l2": losses.embedding_l2(),
+    "bpr": losses.bpr(num_negatives=2),
+    "bpr cosine": losses.bpr("cosine", 2),
+    "l2 layer0": losses.embedding_l2(),
+    "l2 fused": losses.embedding_l2("fused"),
+    "l2 layer0 frobenius": losses.embedding_l2("layer0", "frobenius"),
     "agreement": losses.view_agreement(VIEWS, TAU),
     "agreement of items": losses.view_agreement(VIEWS, TAU, "items"),
     "agreement of modalities": losses.view_agreement(VIEWS, TAU, contrast_on="modality"),
@@ -83,12 +86,18 @@ def expected(name, params, clean, other, batch):
         known = set(zip(USERS.tolist(), ITEMS.tolist(), strict=True))
         allowed = [[(a, b) not in known for b in items.tolist()] for a in users.tolist()]
         return reference.cross_entropy(cosine[:, items], allowed if name.endswith("masked") else None)
-    if name == "bpr":
-        margins = [u[a] @ i[b] - u[a] @ i[c] for a, b, c in zip(users, items, negatives[:, 0], strict=True)]
+    if name.startswith("bpr"):
+        a, b = (reference.unit(u), reference.unit(i)) if name == "bpr cosine" else (u, i)
+        rows = zip(users, items, negatives, strict=True)
+        margins = [a[user] @ b[item] - a[user] @ b[other] for user, item, others in rows for other in others]
         return np.mean([np.log1p(np.exp(-margin)) for margin in margins])
-    if name == "embedding_l2":
-        e_u, e_i = ((np.asarray(clean[side]["id"], np.float64) ** 2).sum(1) for side in ("users", "items"))
-        return np.mean(e_u[users] + e_i[items] + e_i[negatives[:, 0]]) / 2
+    if name.startswith("l2"):
+        rows = "fused" if name == "l2 fused" else "id"
+        e_u, e_i = ((np.asarray(clean[side][rows], np.float64) ** 2).sum(1) for side in ("users", "items"))
+        of_batch = e_u[users], e_i[items], e_i[negatives].mean(1)
+        if name.endswith("frobenius"):
+            return sum(np.sqrt(squares.sum()) for squares in of_batch) / len(users)
+        return np.mean(sum(of_batch)) / 2
     if name == "agreement":
         return agreement("users", "fused", users) + agreement("items", "fused", items)
     if name == "agreement of items":

@@ -74,7 +74,13 @@ def mf_recipe(config: Config, spec: Spec) -> Recipe:
     if options.features != "none":
         _check_modalities(spec, f"--mf.features {options.features}")
     model = mf(spec, use=options.features, item_bias=options.item_bias)
-    return Recipe(model, {"bpr": Term(1.0, losses.bpr()), "l2": Term(options.l2, losses.embedding_l2("fused"))})
+    return Recipe(
+        model,
+        {
+            "bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)),
+            "l2": Term(options.l2, losses.embedding_l2("fused")),
+        },
+    )
 
 
 def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
@@ -93,7 +99,7 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
     else:
         model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
     terms = {
-        "bpr": Term(1.0, losses.bpr(options.score)),
+        "bpr": Term(1.0, losses.bpr(options.score, config.bpr_negatives)),
         "l2": Term(options.l2, losses.embedding_l2("layer0", options.norm)),
     }
     return Recipe(model, terms, notes)
@@ -109,7 +115,7 @@ def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
     _check_modalities(spec, "--model vbpr")
     model = vbpr(spec, variant=options.variant, normalize_features=options.normalize_features)
     l2 = Term(options.l2, losses.embedding_l2("fused", options.norm))
-    return Recipe(model, {"bpr": Term(1.0, losses.bpr()), "l2": l2})
+    return Recipe(model, {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)), "l2": l2})
 
 
 def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
@@ -129,7 +135,7 @@ def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
         seed=config.seed,
         definition=config.propagation == "definition",
     )
-    terms = {"bpr": Term(1.0, losses.bpr())}
+    terms = {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives))}
     if options.tables == "trained":
         terms["l2"] = Term(options.l2, table_l2(options.projected))
     return Recipe(model, terms)

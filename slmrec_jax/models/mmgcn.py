@@ -147,8 +147,9 @@ def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
         identity, num_users = context.params["identity"], context.inputs.graph.num_users
         users = jnp.square(identity[batch.users])
-        items = (jnp.square(identity[num_users + ids]) for ids in (batch.items, batch.negatives[:, 0]))
-        of_pairs = mean(jnp.mean(users + sum(items) / 2, axis=1), batch.mask)
+        positives = jnp.square(identity[num_users + batch.items])
+        negatives = jnp.mean(jnp.square(identity[num_users + batch.negatives]), axis=1)
+        of_pairs = mean(jnp.mean(users + (positives + negatives) / 2, axis=1), batch.mask)
         preference = context.params["preference"]
         return of_pairs + sum(jnp.mean(jnp.square(preference[name])) for name in preference if name in projected), {}
 
