@@ -266,6 +266,18 @@ def test_a_split_that_nobody_can_be_tested_on_is_refused_beforehand(tiny, tmp_pa
     assert not (tmp_path / "run").exists()
 
 
+def test_data_without_validation_train_under_a_protocol_that_needs_none(tiny, tmp_path):
+    none = Interactions(*np.zeros((2, 0), np.int32))
+    without = dataclasses.replace(tiny, valid=none)
+    config = dataclasses.replace(CONFIG, model="lightgcn", epochs=2)
+    with pytest.raises(UserError, match="valid split"):
+        train(config, without, out=tmp_path / "strict")
+    assert not (tmp_path / "strict").exists()
+    run = train(with_protocol(config, "lightgcn"), without, out=tmp_path / "run")
+    assert "valid" not in run.result
+    assert load_run(tmp_path / "run", without).evaluate("test").means == run.result["test"]
+
+
 def test_the_jax_that_is_wrong_is_refused(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(jax, "__version__", "0.10.2")
     refused("0.10.2", config=CONFIG, dataset=tiny, out=tmp_path / "run")
