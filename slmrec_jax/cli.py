@@ -26,7 +26,7 @@ from rich.table import Table
 
 from slmrec_jax import recommendations
 from slmrec_jax.comparison import compare
-from slmrec_jax.config import PRESETS, Config, Preset, with_preset, with_protocol
+from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import PROTOCOLS
 from slmrec_jax.methods import make_method
@@ -62,7 +62,7 @@ class Evaluate:
     data: str | None = None
     """Where its data set is now, if it was moved."""
     split: Literal["valid", "test"] = "test"
-    protocol: Literal["strict", "slmrec", "mmrec", "mmssl", "lightgcn"] | None = None
+    protocol: ProtocolName | None = None
     """Another protocol than the run's own."""
     format: Literal["table", "json"] = "table"
 

@@ -120,7 +120,7 @@ class LightGCNConfig:
 class VBPRConfig:
     """VBPR (He and McAuley, AAAI 2016) on the concatenated features."""
 
-    variant: Literal["slmrec", "original"] = "slmrec"
+    variant: Literal["multimodal", "original"] = "multimodal"
     """As the SLMRec paper and MMRec have it, or with the original's item bias and visual bias."""
     l2: float = 1e-4
     """Weight of the batch's rows in the loss, as MF's."""
@@ -307,8 +307,6 @@ def check_config(config: Config) -> None:
         raise UserError(f"--slmrec.dropout-rate is {slmrec.dropout_rate}: give a share of at least 0 and less than 1")
     if not config.ks:
         raise UserError("--ks is empty: give at least one cut-off")
-    if config.model == "slmrec" and config.main_weight == 0 and (config.task == "none" or slmrec.alpha == 0):
-        raise UserError("nothing to train: --main-weight is 0 and there is no task; give one of them a weight")
     if config.task == "fd+fm" and slmrec.fd_mode == "input" and slmrec.fm_granularity == "item":
         raise UserError(
             "--task fd+fm cannot both drop and mask the items' input: take --slmrec.fd-mode layer or "

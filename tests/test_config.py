@@ -68,7 +68,6 @@ def test_a_models_own_settings_yield_to_what_was_chosen(model):
         ({"slmrec": SLMRecConfig(temperature=0.0)}, "--slmrec.temperature is 0"),
         ({"slmrec": SLMRecConfig(dropout_rate=1.0)}, "--slmrec.dropout-rate is 1"),
         ({"optimizer": OptimizerConfig(learning_rate=-1.0)}, "--optimizer.learning-rate is -1"),
-        ({"main_weight": 0.0, "task": "none"}, "nothing to train"),
         ({"seed": 2**32}, "--seed is 4294967296"),
         ({"protocol": "mmrec"}, r"with_protocol\(config, 'mmrec'\)"),
         ({"eval": Config().eval._replace(evaluate_every=0)}, "--eval.evaluate-every is 0"),

@@ -28,9 +28,11 @@ def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
     """SLMRec: main loss and the self-supervised task of the config.
 
     Raises:
-        UserError: the task needs modalities and there are none.
+        UserError: nothing has a weight, or the task needs modalities and there are none.
     """
     options = config.slmrec
+    if config.main_weight == 0 and (config.task == "none" or options.alpha == 0):
+        raise UserError("nothing to train: --main-weight is 0 and there is no task; give one of them a weight")
     if ID in spec.modalities:
         raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename its feature file")
     terms = {

@@ -11,7 +11,9 @@ from slmrec_jax.rows import concatenated, once, projected, rows_of, with_biases
 from slmrec_jax.types import DenseFeature, Encode, Inputs, Model, Params, Spec, View
 
 
-def vbpr(spec: Spec, *, variant: Literal["slmrec", "original"] = "slmrec", normalize_features: bool = False) -> Model:
+def vbpr(
+    spec: Spec, *, variant: Literal["multimodal", "original"] = "multimodal", normalize_features: bool = False
+) -> Model:
     """y_ui = e_u · e_i + t_u · (F_i W + b), where F_i holds the features of all modalities side by side.
 
     The original has y_ui = b_i + e_u · e_i + t_u · (F_i W) + β · F_i: a bias for the item, one for its content, and
@@ -31,7 +33,7 @@ def vbpr(spec: Spec, *, variant: Literal["slmrec", "original"] = "slmrec", norma
             "item": layers.xavier_uniform(item_key, spec.num_items, spec.dim),
             "content": {"kernel": layers.xavier_normal(map_key, columns, spec.dim)},
         }
-        if variant == "slmrec":
+        if variant == "multimodal":
             params["content"]["bias"] = jnp.zeros(spec.dim)
         else:
             params |= {"item_bias": jnp.zeros(spec.num_items), "content_bias": jnp.zeros(columns)}

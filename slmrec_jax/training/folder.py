@@ -34,8 +34,7 @@ def new_folder(config: Config, dataset: Dataset, out: Path | None) -> Path:
         UserError: the place is taken, or cannot be written.
     """
     if out is None:
-        task = f"-{config.task}" if config.model == "slmrec" else ""
-        stem = f"{dataset.name}-{config.model}{task}-seed{config.seed}"
+        stem = f"{dataset.name}-{config.model}-seed{config.seed}"
         places = (Path("runs") / (stem if number == 1 else f"{stem}-{number}") for number in range(1, 10_000))
         out = next(place for place in places if not place.exists())
     if out.exists() and (not out.is_dir() or any(out.iterdir())):

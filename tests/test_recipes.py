@@ -1,0 +1,52 @@
+import dataclasses
+
+import jax
+import numpy as np
+import pytest
+
+from slmrec_jax.config import Config, LightGCNConfig, MFConfig, SLMRecConfig
+from slmrec_jax.errors import UserError
+from slmrec_jax.methods import METHODS, make_method
+from slmrec_jax.models import RECIPES
+from slmrec_jax.types import Modality, Spec
+
+WITH = Spec(5, 6, 9, 4, {"visual": Modality(3), "words": Modality(7, words=True)})
+WITHOUT = WITH._replace(modalities={})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"model": "vbpr"},
+        {"model": "mmgcn"},
+        {"model": "mf", "mf": MFConfig(features="concat")},
+        {"model": "lightgcn", "lightgcn": LightGCNConfig(features="fused")},
+        {"task": "fac"},
+    ],
+)
+def test_what_lives_on_modalities_says_that_there_are_none(change):
+    config = dataclasses.replace(Config(), **change)
+    with pytest.raises(UserError, match="needs a modality"):
+        make_method(config, WITHOUT)
+    make_method(config, WITH)
+
+
+@pytest.mark.parametrize("change", [{"task": "none"}, {"slmrec": SLMRecConfig(alpha=0.0)}])
+def test_no_weight_at_all(change):
+    with pytest.raises(UserError, match="nothing to train"):
+        make_method(dataclasses.replace(Config(), main_weight=0.0, **change), WITH)
+
+
+@pytest.mark.parametrize("model", RECIPES)
+def test_another_seed_starts_elsewhere_and_the_same_one_does_not(model):
+    def start(seed):
+        method = make_method(Config(model=model, seed=seed), WITH)
+        return [np.asarray(x) for x in jax.tree.leaves(method.init(jax.random.key(seed)).params)]
+
+    first, again, other = start(0), start(0), start(1)
+    assert all((a == b).all() for a, b in zip(first, again, strict=True))
+    assert not all((a == b).all() for a, b in zip(first, other, strict=True))
+
+
+def test_every_recipe_is_a_system():
+    assert set(RECIPES) <= set(METHODS)
