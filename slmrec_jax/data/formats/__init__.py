@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.formats import diffmm, lightgcn
+from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError
 
 _SHOWN = 8
@@ -21,7 +22,7 @@ class Format(NamedTuple):
     looks_for: str
     """What it is recognised by, in words."""
     recognises: Callable[[Path], bool]
-    read: Callable[[Path], Dataset]
+    read: Callable[[Path], Dataset | Unsplit]
 
 
 FORMATS = (
