@@ -91,7 +91,7 @@ def test_lists_name_users_and_items_and_count_them(tmp_path):
         ({"item_list.txt": b"org_id remap_id\na 0\nb 1\n"}, "train.txt: entry 1 of items is 2"),
         (
             {"item_list.txt": b"org_id remap_id\na 0\nb 1\nc 1\n"},
-            "item_list.txt: row 4: remap_id is 1; expected each of",
+            "item_list.txt: row 4: remap_id is 1 where 2 comes next",
         ),
         ({"item_list.txt": b"org_id remap_id\na 0\na 1\nb 2\nc 3\n"}, "item_list.txt: the raw id 'a' stands in 2 rows"),
         ({"item_list.txt": b"org_id remap_id\na 0\nb x\n"}, "item_list.txt: row 3: remap_id is 'x'"),
@@ -101,9 +101,12 @@ def test_lists_name_users_and_items_and_count_them(tmp_path):
         ({"item_list.txt": b"org_id remap_id\n"}, "item_list.txt: there are no ids in it"),
         (
             {"item_list.txt": b"org remap_id\na 0\n"},
-            "item_list.txt: there is no column 'org_id'; row 1 holds 'org', 're",
+            "item_list.txt: there is no column 'org_id'; it has 'org', 're",
         ),
-        ({"item_list.txt": b"org_id remap_id org_id\na 0 a\n"}, "item_list.txt: row 1 names the column 'org_id' more"),
+        (
+            {"item_list.txt": b"org_id remap_id org_id\na 0 a\n"},
+            "item_list.txt: there is more than one column 'org_id'",
+        ),
         ({"item_list.txt": b""}, "item_list.txt: Empty CSV file"),
         ({"user_list.txt": b"org_id remap_id\n" + b"a" * 257 + b" 0\n"}, "user_list.txt: row 2: org_id is 'aaa"),
     ],
@@ -115,8 +118,8 @@ def test_lightgcn_refuses(tmp_path, files, line):
 @pytest.mark.parametrize(
     ("files", "line"),
     [
-        ({"data1.txt": b"1\t1\t1\r\n0\t1\t1\r\n"}, "data1.txt: row 2: user is 0; expected ids that are counted from 1"),
-        ({"test1.txt": b"1\t1\t1\r\n1\t-1\t1\r\n"}, "test1.txt: row 2: item is '-1'"),
+        ({"data1.txt": b"1\t1\t1\r\n0\t1\t1\r\n"}, "data1.txt: row 2: user is 0; expected ids counted from 1"),
+        ({"test1.txt": b"1\t1\t1\r\n1\t-1\t1\r\n"}, "test1.txt: row 2: item is -1"),
         ({"test1.txt": b"1\t1\t1\r\n1\t1\r\n"}, "test1.txt: CSV parse error: Row #2: Expected 3 columns, got 2"),
         (
             {"test1.txt": b"1 1 1\r\n1 1 1\r\n"},

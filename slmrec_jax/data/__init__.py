@@ -4,31 +4,36 @@ from pathlib import Path
 
 from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
 from slmrec_jax.data.formats import find_format
+from slmrec_jax.data.split import SPLITS, split_dataset
 from slmrec_jax.data.synthetic import demo
 from slmrec_jax.errors import UserError
 
-__all__ = ["Dataset", "Feature", "Words", "check", "demo", "load", "make_dataset"]
+__all__ = ["SPLITS", "Dataset", "Feature", "Words", "check", "demo", "load", "make_dataset"]
 
 
-def load(source: str, format: str | None = None) -> Dataset:
+def load(source: str, format: str | None = None, split: str | None = None, seed: int = 0) -> Dataset:
     """Loads a data set.
 
     Args:
         source: `"demo"` for the embedded default (`./demo` for a folder of that name), else a folder.
         format: The name of the folder's format, where it should not be detected.
+        split: How to divide the interactions, a key of `SPLITS`: data that are not divided need it, others are divided
+            anew.
+        seed: What a random split follows from.
 
     Raises:
-        UserError: There is no such folder, its format is not known, or something in it is malformed.
+        UserError: There is no such folder, its format is not known, something in it is malformed, or the data cannot
+            be split so.
     """
     if source == "demo" and format is None:
-        return demo()
+        return split_dataset(demo(), split, seed)
     folder = Path(source)
     try:
         if not folder.exists():
             raise UserError(f"{source}: there is no such folder; give one that holds a data set, or demo")
         if not folder.is_dir():
             raise UserError(f"{source}: a file; give the folder that holds the data set")
-        return find_format(folder, format).read(folder)
+        return split_dataset(find_format(folder, format).read(folder), split, seed)
     except OSError as error:
         where = source if error.filename is None else error.filename
         raise UserError(f"{where}: cannot be read ({error.strerror}); check the path and its permissions") from error

@@ -148,11 +148,19 @@ def make_dataset(
     _check_content(given, origins or {})
     return replace(
         given,
-        train=_distinct(given.train, given.num_items),
-        valid=_distinct(given.valid, given.num_items),
-        test=_distinct(given.test, given.num_items),
+        train=distinct(given.train, given.num_items),
+        valid=distinct(given.valid, given.num_items),
+        test=distinct(given.test, given.num_items),
         features={name: _sorted_words(feature) for name, feature in given.features.items()},
     )
+
+
+def distinct(pairs: Interactions, num_items: int) -> Interactions:
+    """Interactions as a data set keeps them: int32, sorted by user, then item, and each once."""
+    keys = np.sort(pairs.users.astype(np.int64) * num_items + pairs.items.astype(np.int64))
+    keys = keys[np.diff(keys, prepend=-1) > 0]  # np.unique would hash, which takes several times as long
+    users = keys // num_items
+    return Interactions(users.astype(np.int32), (keys - users * num_items).astype(np.int32))
 
 
 def check(dataset: Dataset) -> None:
@@ -227,13 +235,6 @@ def _as_float32(feature: Feature | Words) -> Feature | Words:
     if present.dtype == np.bool_ and present.shape == values.shape[:1] and not present.all():
         values = np.where(present.reshape(-1, *(1,) * (values.ndim - 1)), values, np.float32(0))
     return Feature(values, present)
-
-
-def _distinct(pairs: Interactions, num_items: int) -> Interactions:
-    keys = np.sort(pairs.users.astype(np.int64) * num_items + pairs.items.astype(np.int64))
-    keys = keys[np.diff(keys, prepend=-1) > 0]  # np.unique would hash, which takes several times as long
-    users = keys // num_items
-    return Interactions(users.astype(np.int32), (keys - users * num_items).astype(np.int32))
 
 
 def _sorted_words(feature: Feature | Words) -> Feature | Words:

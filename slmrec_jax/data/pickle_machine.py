@@ -10,7 +10,7 @@ from collections.abc import Callable, Container
 from dataclasses import dataclass
 from typing import Any, NamedTuple, NoReturn
 
-_STOP = "."
+_STOP = b"."
 
 LISTS = frozenset(("EMPTY_LIST", "APPEND", "APPENDS"))
 REFERENCES = frozenset(("BINPERSID",))
@@ -90,15 +90,11 @@ def decode_at(data: bytes, start: int, kind: Kind) -> Decoded:
     for _ in range(len(data) + 1 if kind.max_opcodes is None else kind.max_opcodes):
         position = stream.tell()
         try:
-            code = stream.read(1).decode("latin-1")
-            if code == "":
-                raise Malformed("the file ends in the middle")
+            code = stream.read(1)
             if code == _STOP:
                 return Decoded(machine.pop(), position + 1)
-            if code not in _STEPS:
-                _refuse_opcode(code, kind)
-            step = _STEPS[code]
-            if step.extra and step.name not in kind.opcodes:
+            step = _STEPS.get(code)
+            if step is None or (step.extra and step.name not in kind.opcodes):
                 _refuse_opcode(code, kind)
             step.action(machine, step.read(stream) if step.read else None)
         except Malformed as fault:
@@ -134,9 +130,12 @@ class _Machine:
         return values
 
 
-def _refuse_opcode(code: str, kind: Kind) -> NoReturn:
-    known = [opcode.name for opcode in pickletools.opcodes if opcode.code == code]
-    raise Malformed(f"the opcode {known[0]}, which {kind.what} does not need" if known else f"{code!r} is no opcode")
+def _refuse_opcode(code: bytes, kind: Kind) -> NoReturn:
+    if code == b"":
+        raise Malformed("the file ends in the middle")
+    text = code.decode("latin-1")
+    known = [opcode.name for opcode in pickletools.opcodes if opcode.code == text]
+    raise Malformed(f"the opcode {known[0]}, which {kind.what} does not need" if known else f"{text!a} is no opcode")
 
 
 def _read_names(stream: io.BytesIO) -> tuple[str, str]:
@@ -296,7 +295,7 @@ class _Step(NamedTuple):
 
 
 _STEPS = {
-    opcode.code: _Step(
+    opcode.code.encode("latin-1"): _Step(
         opcode.name,
         _READERS.get(opcode.name, opcode.arg.reader) if opcode.arg else None,
         _ACTIONS[opcode.name],

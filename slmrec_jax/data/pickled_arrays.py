@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Shaped
 
-from slmrec_jax.data.pickle_machine import Call, Malformed, quoted
+from slmrec_jax.data.pickle_machine import Call, Malformed, Name, Reference, quoted
 
 _NDARRAY, _DTYPE = ("numpy", "ndarray"), ("numpy", "dtype")
 RECONSTRUCT, _SCALAR, _FROMBUFFER = (
@@ -84,7 +84,7 @@ def read_integer(value: Any, what: str) -> int:
     if isinstance(value, Call) and value.name in _SCALAR and len(value.arguments) == 2:
         kind, raw = read_dtype(value.arguments[0], what), read_bytes(value.arguments[1], what)
         if kind.kind in "iu" and len(raw) == kind.itemsize:
-            return int(np.frombuffer(raw, kind)[0])
+            return int.from_bytes(raw, "big" if kind.str[0] == ">" else "little", signed=kind.kind == "i")
     if not isinstance(value, int) or isinstance(value, bool):
         raise Malformed(f"{what} has {describe(value)} where an integer belongs")
     return value
@@ -94,6 +94,10 @@ def describe(value: Any) -> str:
     """What a value is, in bounded space: a value may hold itself many times over."""
     if isinstance(value, Call):
         return ".".join(value.name)
+    if isinstance(value, Name):
+        return ".".join(value)
+    if isinstance(value, Reference):
+        return "a reference"
     if isinstance(value, tuple):
         return f"a tuple of {len(value)}"
     return "nothing" if value is None else f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Reads tables of text into checked columns: ids that are rows, raw ids.
+"""Reads tables of text and of Parquet; what their columns hold is looked at in `columns`.
 
 Rows are counted from 1 in error lines, the header among them and blank lines left out, as Arrow counts them.
 """
@@ -7,28 +7,25 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.csv
-from jaxtyping import Int, Shaped
+import pyarrow.parquet
 
 from slmrec_jax.errors import UserError
 
-MAX_RAW_ID = 256
-"""Characters of a raw id: one far longer would make all of them take its room."""
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+SUFFIXES = (*SEPARATORS, ".parquet")
+"""The tables that `read_any` reads."""
 
 _BLOCK = 2**24
-"""Bytes that are parsed together; a row must fit into them."""
-_SPARE_IDS = 1_000_000
-_MAX_GAP = 100
+"""Bytes of text that are parsed together; a row must fit into them."""
 _COLUMNS_SHOWN = 12
 _SHOWN = 40
 """Characters of a wrong value that an error line repeats."""
 
 
 class Table(NamedTuple):
-    """Columns of one file, by name, as Arrow strings."""
+    """Columns of one file, by name, as Arrow arrays; from text they are strings."""
 
     file: Path
     columns: dict[str, Any]
@@ -38,6 +35,18 @@ class Table(NamedTuple):
     def row(self, index: int) -> str:
         """Where the value with that index stands, for error lines."""
         return f"{self.file}: row {index + 1 + self.header}"
+
+    def value(self, name: str, index: int) -> str:
+        """A value as an error line shows it."""
+        found = self.columns[name][index].as_py()
+        return "missing" if found is None else repr(found[:_SHOWN] if isinstance(found, str) else found)[: 2 * _SHOWN]
+
+
+def read_any(file: Path, wanted: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
+    """Reads columns of a `.csv`, `.tsv` or `.parquet` file; see `read_text` and `read_parquet`."""
+    if file.suffix in SEPARATORS:
+        return read_text(file, SEPARATORS[file.suffix], wanted, optional=optional, quotes=True)
+    return read_parquet(file, wanted, optional=optional)
 
 
 def read_text(
@@ -62,30 +71,23 @@ def read_text(
     Raises:
         UserError: The file cannot be read as such a table, or a wanted column is missing.
     """
-    if not file.is_file():  # a pipe would wait for ever
-        raise UserError(f"{file}: not a regular file; expected a table of text")
-    reading = {"use_threads": False, "block_size": _BLOCK}  # one thread names the row of an error
+    _check_regular(file)
+    threads = {"use_threads": False, "block_size": _BLOCK}  # one thread names the row of an error
     parse = pyarrow.csv.ParseOptions(delimiter=separator, quote_char='"' if quotes else False)
     try:
-        bare = pyarrow.csv.ReadOptions(**reading, autogenerate_column_names=names is not None)
-        with pyarrow.csv.open_csv(file, bare, parse) as reader:
+        first = pyarrow.csv.ReadOptions(**threads, autogenerate_column_names=names is not None)
+        with pyarrow.csv.open_csv(file, first, parse) as reader:
             found = reader.schema.names
-        given = found if names is None else names[: len(found)]
-        for name in wanted:
-            if name not in given and names is None:
-                raise UserError(f"{file}: there is no column {name!r}; row 1 holds {_list(found)}")
         if names is not None and not len(wanted) <= len(found) <= len(names):
             raise UserError(
                 f"{file}: row 1 has {len(found)} columns separated by {separator!r}; expected {len(wanted)} to "
-                f"{len(names)}: {_list(names)}"
+                f"{len(names)}: {listed(names)}"
             )
-        there = [*wanted, *(name for name in optional if name in given)]
-        for name in there:
-            if list(given).count(name) > 1:
-                raise UserError(f"{file}: row 1 names the column {name!r} more than once; keep one")
+        given = list(found if names is None else names[: len(found)])
+        there = _choose(file, given, wanted, optional)
         table = pyarrow.csv.read_csv(
             file,
-            pyarrow.csv.ReadOptions(**reading, column_names=None if names is None else given),
+            pyarrow.csv.ReadOptions(**threads, column_names=None if names is None else given),
             parse,
             pyarrow.csv.ConvertOptions(
                 include_columns=there, column_types=dict.fromkeys(there, pa.string()), strings_can_be_null=False
@@ -98,51 +100,40 @@ def read_text(
     return Table(file, {name: table.column(name) for name in there}, header=names is None)
 
 
-def as_rows(table: Table, name: str) -> Int[np.ndarray, " entries"]:
-    """A column of ids that are rows of something, counted from 0 or 1.
+def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
+    """Reads columns of a Parquet file.
 
     Raises:
-        UserError: A value that is no such number.
+        UserError: The file cannot be read as Parquet, or a wanted column is missing.
     """
-    column = table.columns[name]
-    bad = pc.index(pc.match_substring_regex(column, r"^[0-9]{1,18}$"), False).as_py()
-    if bad >= 0:
-        raise UserError(f"{table.row(bad)}: {name} is {column[bad].as_py()[:_SHOWN]!r}; expected a whole number")
-    return np.asarray(column.cast(pa.int64()).to_numpy())
+    _check_regular(file)
+    try:
+        with pyarrow.parquet.ParquetFile(file) as opened:
+            there = _choose(file, opened.schema_arrow.names, wanted, optional)
+            table = opened.read(columns=there)
+    except (pa.ArrowException, OSError) as error:  # Arrow says OSError of damaged pages
+        raise UserError(f"{file}: not a readable Parquet file ({printable(error)}); write it again") from error
+    return Table(file, {name: table.column(name) for name in there}, header=False)
 
 
-def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
-    """A column of raw ids: integers where all are written as such (`7`, not `007`), else strings.
+def column_names(file: Path) -> list[str]:
+    """The names of a table's columns, by the file's suffix: `.parquet`, `.csv`, else separated by tabs.
 
     Raises:
-        UserError: A value that is empty, or longer than an id is.
+        UserError: The file cannot be read as such a table.
     """
-    column = table.columns[name]
-    length = pc.utf8_length(column)
-    bad = pc.index(pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_RAW_ID)), False).as_py()
-    if bad >= 0:
-        shown = column[bad].as_py()[:_SHOWN]
-        raise UserError(f"{table.row(bad)}: {name} is {shown!r}; expected an id of 1 to {MAX_RAW_ID} characters")
-    if pc.all(pc.match_substring_regex(column, r"^(0|-?[1-9][0-9]{0,17})$")).as_py():
-        return np.asarray(column.cast(pa.int64()).to_numpy())
-    return np.array(column.to_pylist(), np.str_)
-
-
-def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> int:
-    """How many rows there are where ids are rows: one more than the largest id.
-
-    Raises:
-        UserError: Most ids up to the largest do not occur, so that these are not row numbers.
-    """
-    count = max((int(each.max()) + 1 for each in ids if len(each)), default=0)
-    if count > _SPARE_IDS:
-        distinct = len(np.unique(np.concatenate(ids)))
-        if count > _SPARE_IDS + _MAX_GAP * distinct:
-            raise UserError(
-                f"{where}: the largest {what} id is {count - 1}, but only {distinct} ids occur; expected row numbers: "
-                f"number the {what}s without gaps, or write a plain table, which takes any ids"
-            )
-    return count
+    _check_regular(file)
+    try:
+        if file.suffix == ".parquet":
+            names = pyarrow.parquet.read_schema(file).names
+        else:
+            quotes = '"' if file.suffix in SEPARATORS else False
+            parse = pyarrow.csv.ParseOptions(delimiter=SEPARATORS.get(file.suffix, "\t"), quote_char=quotes)
+            with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(use_threads=False), parse) as reader:
+                names = reader.schema.names
+    except (pa.ArrowException, OSError) as error:
+        raise UserError(f"{file}: not a readable table ({printable(error)}); write it again") from error
+    return list(names)
 
 
 def printable(error: Exception) -> str:
@@ -151,7 +142,23 @@ def printable(error: Exception) -> str:
     return " ".join(text.split())[:200]
 
 
-def _list(names: Sequence[str]) -> str:
-    return ", ".join(repr(name[:_SHOWN]) for name in names[:_COLUMNS_SHOWN]) + (
-        ", …" if len(names) > _COLUMNS_SHOWN else ""
-    )
+def listed(names: Sequence[str]) -> str:
+    """Names as an error line shows them."""
+    shown = ", ".join(repr(name[:_SHOWN]) for name in names[:_COLUMNS_SHOWN])
+    return shown + (", …" if len(names) > _COLUMNS_SHOWN else "")
+
+
+def _check_regular(file: Path) -> None:
+    if not file.is_file():  # a pipe would wait for ever
+        raise UserError(f"{file}: not a regular file; expected a table")
+
+
+def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
+    for name in wanted:
+        if name not in given:
+            raise UserError(f"{file}: there is no column {name!r}; it has {listed(given)}")
+    there = [*wanted, *(name for name in optional if name in given)]
+    for name in there:
+        if list(given).count(name) > 1:
+            raise UserError(f"{file}: there is more than one column {name!r}; keep one")
+    return there

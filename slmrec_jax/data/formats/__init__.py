@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.data.formats import diffmm, lightgcn
+from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmssl
+from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError
 
 _SHOWN = 8
@@ -21,12 +22,14 @@ class Format(NamedTuple):
     looks_for: str
     """What it is recognised by, in words."""
     recognises: Callable[[Path], bool]
-    read: Callable[[Path], Dataset]
+    read: Callable[[Path], Dataset | Unsplit]
 
 
 FORMATS = (
     Format("diffmm", diffmm.LOOKS_FOR, diffmm.recognises, diffmm.read),
     Format("lightgcn", lightgcn.LOOKS_FOR, lightgcn.recognises, lightgcn.read),
+    Format("mmgcn", mmgcn.LOOKS_FOR, mmgcn.recognises, mmgcn.read),
+    Format("mmssl", mmssl.LOOKS_FOR, mmssl.recognises, mmssl.read),
 )
 
 

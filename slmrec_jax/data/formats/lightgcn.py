@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from slmrec_jax.data.columns import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.dataset import Dataset, make_dataset
-from slmrec_jax.data.tables import as_raw_ids, as_rows, count_rows, read_text
+from slmrec_jax.data.tables import read_text
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -96,25 +97,8 @@ def _read_lines(file: Path) -> tuple[Interactions, Shaped[np.ndarray, " lines"]]
 
 def _read_pairs(file: Path) -> Interactions:
     table = read_text(file, "\t", _COLUMNS[:2], names=_COLUMNS)
-    columns = []
-    for name in _COLUMNS[:2]:
-        ids = as_rows(table, name)
-        if len(ids) and ids.min() < 1:
-            raise UserError(f"{table.row(int(ids.argmin()))}: {name} is 0; expected ids that are counted from 1")
-        columns.append(ids - 1)
-    return Interactions(*columns)
+    return Interactions(*(as_rows(table, name, first=1) for name in _COLUMNS[:2]))
 
 
 def _read_raw_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
-    table = read_text(file, " ", ("org_id", "remap_id"))
-    raw, rows = as_raw_ids(table, "org_id"), as_rows(table, "remap_id")
-    if len(rows) == 0:
-        raise UserError(f"{file}: there are no ids in it; fill it, or remove it")
-    ordered = np.argsort(rows, kind="stable")
-    wrong = np.flatnonzero(rows[ordered] != np.arange(len(rows)))
-    if len(wrong):
-        index = int(ordered[wrong[0]])
-        raise UserError(
-            f"{table.row(index)}: remap_id is {rows[index]}; expected each of 0..{len(rows) - 1} once, in any order"
-        )
-    return raw[ordered]
+    return raw_ids_by_row(read_text(file, " ", ("org_id", "remap_id")), "org_id", "remap_id")

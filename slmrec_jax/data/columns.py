@@ -1,0 +1,271 @@
+"""Brings columns of tables into arrays: ids that are rows, raw ids, times, vectors; each refusal names its row."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Bool, Float, Int, Shaped
+
+from slmrec_jax.data.tables import Table
+from slmrec_jax.errors import UserError
+
+MAX_RAW_ID = 256
+"""Characters of a raw id: one far longer would make all of them take its room."""
+
+_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+_SPARE_IDS = 1_000_000
+_MAX_GAP = 100
+
+
+class Encoded(NamedTuple):
+    """Raw ids and the rows they were given."""
+
+    ids: Shaped[np.ndarray, " distinct"]
+    """Integers where all are written as such (`7`, not `007`), else strings."""
+    rows: tuple[Int[np.ndarray, " _"], ...]
+    """For each table, the place of each of its values in `ids`."""
+
+
+def encode(tables: Sequence[Table], name: str, *, by_appearance: bool = False) -> Encoded:
+    """Numbers the raw ids of a column, of any type that has a text, that tables have in common.
+
+    Args:
+        tables: Those with the column.
+        name: Of the column.
+        by_appearance: Whether ids are numbered as they first appear, table after table; else in their own order, so
+            that the order of rows does not matter.
+
+    Raises:
+        UserError: An id that is missing, empty or longer than an id is.
+    """
+    columns = [_ids(table, name) for table in tables]
+    if len({column.type for column in columns}) > 1:
+        columns = [column.cast(pa.string()) for column in columns]
+    distinct = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type).unique()
+    codes = [np.asarray(pc.index_in(column, distinct).to_numpy(), np.int64) for column in columns]
+    ids = _as_ids(distinct)
+    if by_appearance:
+        return Encoded(ids, tuple(codes))
+    order = np.argsort(ids, kind="stable")
+    places = np.empty(len(ids), np.int64)
+    places[order] = np.arange(len(ids))
+    return Encoded(ids[order], tuple(places[code] for code in codes))
+
+
+def find(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
+    """The place in `ids` of each value of a column of raw ids, -1 for one that is not there; `7` and `"7"` are one id.
+
+    Raises:
+        UserError: An id that stands in more than one row, is missing, empty or longer than an id is.
+    """
+    column = _ids(table, name).cast(pa.string())
+    known = pa.array(ids.tolist()).cast(pa.string())
+    if len(column.unique()) < len(column):
+        first = pc.index_in(column, column.unique()).to_numpy()
+        again = int(np.flatnonzero(np.maximum.accumulate(np.r_[-1, first[:-1]]) >= first)[0])
+        raise UserError(f"{table.row(again)}: {name} is {table.value(name, again)} for the second time; keep one row")
+    return np.asarray(pc.fill_null(pc.index_in(column, known), -1).to_numpy(), np.int64)
+
+
+def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " entries"]:
+    """A column of ids that are rows of something, as rows counted from 0.
+
+    Args:
+        table: With the column.
+        name: Of the column.
+        first: The id of the first row.
+
+    Raises:
+        UserError: A value that is no such number.
+    """
+    column = _present(table, name, "a whole number")
+    ids = np.asarray(_cast(table, name, column, pa.int64(), "a whole number").to_numpy(), np.int64)
+    if len(ids) and ids.min() < first:
+        index = int(ids.argmin())
+        raise UserError(f"{table.row(index)}: {name} is {ids[index]}; expected ids counted from {first}")
+    return ids - first
+
+
+def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
+    """A column of raw ids: integers where all are written as such (`7`, not `007`), else strings.
+
+    Raises:
+        UserError: An id that is missing, empty or longer than an id is.
+    """
+    return _as_ids(_ids(table, name))
+
+
+def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -> Shaped[np.ndarray, " rows"]:
+    """The raw ids of a table that says which row each has, in the order of the rows.
+
+    Args:
+        table: With both columns.
+        raw: The column of raw ids.
+        row: The column of rows.
+        count: How many rows there are, which all must be named; what is beyond is left out. By default as many as the
+            table has.
+
+    Raises:
+        UserError: A row that is not there, or there twice.
+    """
+    ids, rows = as_raw_ids(table, raw), as_rows(table, row)
+    order = np.argsort(rows, kind="stable")
+    count = len(rows) if count is None else count
+    if count == 0:
+        raise UserError(f"{table.file}: there are no ids in it; fill it, or remove it")
+    wrong = np.flatnonzero(rows[order][:count] != np.arange(len(rows))[:count])
+    if len(wrong):
+        index = int(order[wrong[0]])
+        raise UserError(
+            f"{table.row(index)}: {row} is {rows[index]} where {wrong[0]} comes next; expected each of "
+            f"0..{count - 1} once, in any order"
+        )
+    if len(rows) < count:
+        raise UserError(f"{table.file}: {len(rows)} ids, but there are {count} {row}s; expected one for each")
+    return ids[order][:count]
+
+
+def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
+    """A column of times: numbers of any unit, or dates (microseconds since 1970); int64 or float64.
+
+    Raises:
+        UserError: A value that is missing or none of these.
+    """
+    column = _present(table, name, "a time; fill it in, or leave the column out")
+    kind = column.type
+    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
+        dates = column.cast(pa.timestamp("us"), safe=False)  # what is finer than a microsecond is cut off
+        return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
+    if _is_text(kind) and _starts(column, r"^\d{4}-\d\d"):
+        zone = "UTC" if _starts(column, r":.*(Z|[+-]\d\d:?\d\d)$") else None
+        dates = _cast(table, name, column, pa.timestamp("us", zone), "a date in the form of the first one")
+        return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
+    if pa.types.is_integer(kind) or (_is_text(kind) and _all_match(column, _INTEGER)):
+        return np.asarray(_cast(table, name, column, pa.int64(), "a time").to_numpy(), np.int64)
+    return np.asarray(_cast(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
+
+
+def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
+    """A column of vectors: lists of numbers, or text with spaces between numbers; and which are not missing or empty.
+
+    Raises:
+        UserError: Vectors of different lengths, or something in them that is no number.
+    """
+    column = table.columns[name]
+    if _is_text(column.type):
+        text = pc.ascii_trim_whitespace(column.cast(pa.string()))
+        column = pc.ascii_split_whitespace(pc.if_else(pc.equal(text, ""), None, text))
+    elif not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or _is_fixed_list(column.type)):
+        raise UserError(f"{table.file}: {name} is a column of {column.type}; expected lists of numbers")
+    lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), np.int64)
+    present = lengths > 0
+    if not present.any():
+        raise UserError(f"{table.file}: no row of {name} has a number in it; fill it, or remove it")
+    width = int(lengths[present.argmax()])
+    wrong = np.flatnonzero(present & (lengths != width))
+    if len(wrong):
+        row = int(wrong[0])
+        raise UserError(f"{table.row(row)}: {lengths[row]} numbers in {name}; expected {width}, as in the first one")
+    numbers = pc.list_flatten(column)
+    try:
+        flat = numbers.cast(pa.float32(), safe=False)
+    except pa.ArrowInvalid:
+        entry = _first_that_fails(numbers, pa.float32())
+        row = int(np.flatnonzero(present)[entry // width])
+        raise UserError(f"{table.row(row)}: {str(numbers[entry].as_py())[:40]!r} in {name}; expected numbers") from None
+    except pa.ArrowNotImplementedError:
+        raise UserError(f"{table.file}: {name} is a column of {column.type}; expected lists of numbers") from None
+    values = np.zeros((len(present), width), np.float32)
+    values[present] = flat.to_numpy().reshape(-1, width)
+    return values, present
+
+
+def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> int:
+    """How many rows there are where ids are rows: one more than the largest id.
+
+    Raises:
+        UserError: Most ids up to the largest do not occur, so that these are not row numbers.
+    """
+    count = max((int(each.max()) + 1 for each in ids if len(each)), default=0)
+    if count > _SPARE_IDS:
+        distinct = len(np.unique(np.concatenate(ids)))
+        if count > _SPARE_IDS + _MAX_GAP * distinct:
+            raise UserError(
+                f"{where}: the largest {what} id is {count - 1}, but only {distinct} ids occur; expected row numbers: "
+                f"number the {what}s without gaps, or write a plain table, which takes any ids"
+            )
+    return count
+
+
+def _ids(table: Table, name: str) -> Any:
+    """The column as int64 or as strings."""
+    column = _present(table, name, "an id")
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return _cast(table, name, column, pa.int64(), "a whole number below 2⁶³, or text")
+    column = _cast(table, name, column, pa.string(), "an id of text or a whole number")
+    length = pc.utf8_length(column)
+    wrong = pc.index(pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_RAW_ID)), False).as_py()
+    if wrong >= 0:
+        raise UserError(
+            f"{table.row(wrong)}: {name} is {table.value(name, wrong)}; expected an id of 1 to {MAX_RAW_ID} characters"
+        )
+    return column
+
+
+def _as_ids(column: Any) -> Shaped[np.ndarray, " entries"]:
+    if pa.types.is_integer(column.type) or _all_match(column, _INTEGER):
+        return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+    return np.array(column.to_pylist(), np.str_)
+
+
+def _present(table: Table, name: str, expected: str) -> Any:
+    column = table.columns[name]
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    missing = pc.index(pc.is_null(column, nan_is_null=True), True).as_py()
+    if missing >= 0:
+        raise UserError(f"{table.row(missing)}: {name} is missing; expected {expected}")
+    return column
+
+
+def _cast(table: Table, name: str, column: Any, kind: Any, expected: str) -> Any:
+    try:
+        return column.cast(kind)
+    except pa.ArrowInvalid:
+        index = _first_that_fails(column, kind)
+        raise UserError(f"{table.row(index)}: {name} is {table.value(name, index)}; expected {expected}") from None
+    except pa.ArrowNotImplementedError:
+        raise UserError(f"{table.file}: {name} is a column of {column.type}; expected {expected}") from None
+
+
+def _first_that_fails(column: Any, kind: Any) -> int:
+    """The index of the first value that is none of that type, where there is one; Arrow does not say which."""
+    start, stop = 0, len(column)
+    while stop - start > 1:
+        middle = (start + stop) // 2
+        try:
+            column.slice(start, middle - start).cast(kind)
+        except pa.ArrowInvalid:
+            stop = middle
+        else:
+            start = middle
+    return start
+
+
+def _is_text(kind: Any) -> bool:
+    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
+
+
+def _is_fixed_list(kind: Any) -> bool:
+    return bool(pa.types.is_fixed_size_list(kind))
+
+
+def _all_match(column: Any, pattern: str) -> bool:
+    return bool(pc.all(pc.match_substring_regex(column, pattern)).as_py())
+
+
+def _starts(column: Any, pattern: str) -> bool:
+    """Whether the first value has the pattern."""
+    return len(column) > 0 and bool(pc.match_substring_regex(column[0], pattern).as_py())

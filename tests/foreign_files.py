@@ -1,0 +1,99 @@
+"""Bytes as other programs write them, for the tests of readers: tensors of torch, and arrays of lists."""
+
+import io
+import pickle
+import struct
+import zipfile
+
+import numpy as np
+
+EVIL = {
+    "reduce": b"\x80\x02cos\nsystem\nU\x04true\x85R.",
+    "stack global": b"\x80\x04\x8c\x08builtins\x8c\x04eval\x93\x8c\x011\x85R.",
+    "inst": b"(S'true'\nios\nsystem\n.",
+    "obj": b"(cos\nsystem\nS'true'\no.",
+    "build": b"\x80\x02cnumpy\nndarray\n)\x81}U\x0c__setstate__cos\nsystem\nsbU\x04trueb.",
+}
+"""Pickles that run something where they are loaded the usual way."""
+
+
+def number(value):
+    """The opcodes of an integer."""
+    return pickle.dumps(value, 2)[2:-1]
+
+
+def text(value):
+    """The opcodes of a text, as torch writes it."""
+    raw = value.encode()
+    return b"X" + struct.pack("<I", len(raw)) + raw
+
+
+def numbers(values):
+    return b"(" + b"".join(number(value) for value in values) + b"t"
+
+
+def tensor_pickle(
+    shape,
+    strides=None,
+    *,
+    size=None,
+    offset=0,
+    storage="FloatStorage",
+    module="torch",
+    key="0",
+    location="cpu",
+    view=b"",
+    parameter=False,
+):
+    """What `torch.save` pickles of a tensor; contiguous where no strides are given."""
+    if strides is None:
+        strides = [int(np.prod(shape[n + 1 :])) for n in range(len(shape))]
+    size = int(np.prod(shape)) if size is None else size
+    hooks = b"ccollections\nOrderedDict\n)R"
+    stored = b"(" + text("storage") + f"c{module}\n{storage}\n".encode() + text(key) + text(location) + number(size)
+    tensor = b"ctorch._utils\n_rebuild_tensor_v2\n(" + stored + view + b"tQ" + number(offset)
+    tensor += numbers(shape) + numbers(strides) + b"\x89" + hooks + b"tR"
+    if parameter:
+        tensor = b"ctorch._utils\n_rebuild_parameter\n" + tensor + b"\x88" + hooks + b"\x87R"
+    return b"\x80\x02" + tensor + b"."
+
+
+def torch_zip(pickled, content, *, key="0", byteorder=b"little", folder="archive", compress=zipfile.ZIP_STORED):
+    """A file of torch 1.6 or later."""
+    entries = {"data.pkl": pickled, "byteorder": byteorder, f"data/{key}": content, "version": b"3\n"}
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compress) as archive:
+        for name, raw in entries.items():
+            if raw is not None:
+                archive.writestr(f"{folder}/{name}", raw)
+    return buffer.getvalue()
+
+
+def torch_stream(pickled, content, *, key="0", size=0, little_endian=b"\x88", version=1001):
+    """A file of torch before 1.6."""
+    machine = b"}(" + text("protocol_version") + number(1001) + text("little_endian") + little_endian
+    machine += text("type_sizes") + b"}(" + text("long") + number(4) + b"uu"
+    head = (number(0x1950A86A20F9469CFC6C), number(version), machine)
+    keys = b"\x80\x02]" + text(key) + b"a."
+    return b"".join(b"\x80\x02" + each + b"." for each in head) + pickled + keys + struct.pack("<Q", size) + content
+
+
+def npy_header(descr, shape, fortran_order=False):
+    """The start of a `.npy` file, as NumPy writes it."""
+    entries = f"{{'descr': '{descr}', 'fortran_order': {fortran_order}, 'shape': {shape}, }}"
+    padded = entries + " " * (-(len(entries) + 11) % 64) + "\n"
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(padded)) + padded.encode()
+
+
+def object_npy(lists, protocol=4):
+    """An array of lists as `numpy.save` writes it, with any protocol."""
+    array = np.empty(len(lists), object)
+    array[:] = lists
+    return npy_header("|O", f"({len(lists)},)") + pickle.dumps(array, protocol)
+
+
+def npy(array):
+    """An array of numbers as `numpy.save` writes it."""
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    return buffer.getvalue()

@@ -1,0 +1,175 @@
+"""Splits: each keeps every interaction once, follows its rule, and is the same for the same seed on every machine."""
+
+import numpy as np
+import pytest
+
+from slmrec_jax.data import load, make_dataset
+from slmrec_jax.data.dataset import check
+from slmrec_jax.data.split import SPLITS, Unsplit, draw, first_times, split_dataset
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Interactions
+
+COUNTS = (1, 2, 3, 9, 10, 14, 15, 40)
+"""Interactions of each user."""
+NONE = Interactions(np.zeros(0, np.int64), np.zeros(0, np.int64))
+
+
+def undivided(times=None, counts=COUNTS):
+    users = np.repeat(np.arange(len(counts)), counts)
+    items = np.concatenate([np.arange(count) + user for user, count in enumerate(counts)])
+    dataset = make_dataset(
+        "small", Interactions(users, items), NONE, NONE, num_users=len(counts), num_items=int(items.max()) + 1
+    )
+    return Unsplit(dataset, times)
+
+
+def pairs(*splits):
+    return [pair for split in splits for pair in zip(split.users.tolist(), split.items.tolist(), strict=True)]
+
+
+def per_user(split):
+    return np.bincount(split.users, minlength=len(COUNTS)).tolist()
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_every_interaction_is_kept_once(name):
+    data = undivided(np.arange(sum(COUNTS)))
+    dataset = split_dataset(data, name)
+    assert sorted(pairs(dataset.train, dataset.valid, dataset.test)) == pairs(data.dataset.train)
+    check(dataset)
+    assert f"split by '{name}' with seed 0" in dataset.notes
+
+
+@pytest.mark.parametrize("name", sorted(set(SPLITS) - {"time"}))
+def test_the_seed_decides(name):
+    data = undivided()
+    fingerprints = [split_dataset(data, name, seed).fingerprint for seed in (0, 0, 1, -1)]
+    assert fingerprints[0] == fingerprints[1]
+    assert len(set(fingerprints)) == 3
+
+
+# By hand: h = floor(n / 5), of which MMRec takes floor(h / 2) for validation, and LATTICE for test.
+@pytest.mark.parametrize(
+    ("name", "valid", "test"),
+    [
+        ("mmrec", [0, 0, 1, 1, 1, 1, 1, 4], [0, 0, 1, 1, 1, 1, 2, 4]),
+        ("lattice", [0, 0, 1, 1, 1, 1, 2, 4], [0, 0, 1, 1, 1, 1, 1, 4]),
+        ("leave-one-out", [0, 0, 1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1, 1, 1]),
+        ("validation", [0, 1, 1, 1, 1, 1, 1, 4], [0, 0, 0, 0, 0, 0, 0, 0]),
+    ],
+)
+def test_how_many_of_a_user_are_held_out(name, valid, test):
+    dataset = split_dataset(undivided(), name, seed=7)
+    assert (per_user(dataset.valid), per_user(dataset.test)) == (valid, test)
+
+
+@pytest.mark.parametrize("name", ["mmrec", "leave-one-out"])
+def test_each_interaction_is_as_likely_held_out_as_another(name):
+    test = split_dataset(undivided(counts=(10,) * 400), name).test
+    assert np.bincount(test.items - test.users, minlength=10).min() > 20  # 40 expected, standard deviation 6
+
+
+def test_leave_one_out_takes_the_last_by_time():
+    times = np.concatenate([np.arange(count)[::-1] for count in COUNTS])
+    dataset = split_dataset(undivided(times), "leave-one-out")
+    assert pairs(dataset.test) == [(user, user) for user in range(2, 8)]
+    assert pairs(dataset.valid) == [(user, user + 1) for user in range(2, 8)]
+
+
+def test_time_cuts_once_for_all_and_never_between_equals():
+    times = np.arange(sum(COUNTS)) // 20  # 94 interactions: 0 to 3 twenty times each, 4 fourteen times
+    dataset = split_dataset(undivided(times), "time")
+    assert [len(split.users) for split in (dataset.train, dataset.valid, dataset.test)] == [60, 20, 14]
+    ordered = pairs(dataset.train, dataset.valid, dataset.test)
+    assert ordered == sorted(ordered)
+
+
+def test_time_needs_times():
+    with pytest.raises(UserError, match="'time' needs the time of each interaction"):
+        split_dataset(undivided(), "time")
+
+
+def test_cold_items_are_held_out_whole():
+    dataset = split_dataset(undivided(), "cold-items")
+    train, valid, test = (set(split.items.tolist()) for split in (dataset.train, dataset.valid, dataset.test))
+    assert not train & valid
+    assert not train & test
+    assert not valid & test
+    assert (len(valid), len(test)) == (4, 4)  # of 47 items
+
+
+def test_users_without_training_are_counted():
+    times = np.arange(sum(COUNTS))[::-1]
+    notes = split_dataset(undivided(times), "time").notes
+    assert "users with held-out interactions but none to train on: 4" in notes
+
+
+def test_validation_comes_out_of_train_and_test_stays():
+    before = split_dataset(undivided(), "lattice")
+    without = make_dataset("small", before.train, NONE, before.test, num_users=8, num_items=47)
+    after = split_dataset(without, "validation")
+    assert pairs(after.test) == pairs(before.test)
+    assert sorted(pairs(after.train, after.valid)) == pairs(before.train)
+    with pytest.raises(UserError, match="has a validation split already; leave out --split validation"):
+        split_dataset(before, "validation")
+
+
+def test_divided_data_are_divided_anew_on_demand():
+    demo = load("demo")
+    assert split_dataset(demo, None) is demo
+    anew = load("demo", split="cold-items", seed=3)
+    assert sorted(pairs(anew.train, anew.valid, anew.test)) == sorted(set(pairs(demo.train, demo.valid, demo.test)))
+    assert anew.features is not None
+    assert len(np.intersect1d(anew.train.items, anew.test.items)) == 0
+
+
+def test_undivided_data_ask_how():
+    with pytest.raises(UserError, match="not split; say how with --split NAME: mmrec") as caught:
+        split_dataset(undivided(), None)
+    assert all(name in str(caught.value) for name in SPLITS)
+
+
+def test_an_unknown_split_lists_those_there_are():
+    with pytest.raises(UserError, match="no split 'loo'; there is: mmrec, lattice, leave-one-out"):
+        split_dataset(undivided(), "loo")
+
+
+def test_a_split_must_leave_something_to_train_on():
+    with pytest.raises(UserError, match="leaves nothing to train on"):
+        split_dataset(undivided(np.zeros(sum(COUNTS))), "time")
+
+
+def test_a_repeated_pair_counts_at_its_first_time():
+    repeated = Interactions(np.array([1, 0, 1, 1]), np.array([2, 3, 2, 0]))
+    found, times = first_times(repeated, np.array([5.0, 1.0, 4.0, 9.0]), 4)
+    assert pairs(found) == [(0, 3), (1, 0), (1, 2)]
+    assert times.tolist() == [1.0, 9.0, 4.0]
+
+
+# --- the same on every machine -----------------------------------------------------------------------------------
+
+
+def test_draws_are_splitmix64():
+    # The first output of the published generator for seed 0, and the same in Python's integers for two keys.
+    assert draw(0)[0] == 0xE220A8397B1DCDAF
+    assert draw(5, np.array([7]), np.array([11]))[0] == mix(mix(mix(5) + 7) + 11)
+
+
+def mix(word):
+    word = (word + 0x9E3779B97F4A7C15) % 2**64
+    word = (word ^ (word >> 30)) * 0xBF58476D1CE4E5B9 % 2**64
+    word = (word ^ (word >> 27)) * 0x94D049BB133111EB % 2**64
+    return word ^ (word >> 31)
+
+
+def test_the_split_is_the_published_one():
+    # Results carry its fingerprint: a change needs a line in the changelog.
+    found = {name: split_dataset(undivided(np.arange(94) * 7 % 94), name, 5).fingerprint[:16] for name in SPLITS}
+    assert found == {
+        "mmrec": "992a89b167136491",
+        "lattice": "9a6a37b8c1fe43d8",
+        "leave-one-out": "ee2e6dd21dbec465",
+        "time": "89b8dbd575b0e08f",
+        "cold-items": "aa7f477b608d7f4a",
+        "validation": "ca9590bff9abddb1",
+    }
