@@ -43,8 +43,8 @@ class Train:
     """Train a model, select its best epoch, test it."""
 
     settings: Annotated[Config, tyro.conf.arg(name="")]
-    preset: Preset = "reference"
-    """What the published code does, or what the paper says; single --slmrec.* flags win over it."""
+    preset: Preset | None = None
+    """SLMRec as the published code has it, or as the paper says; single --slmrec.* flags win over it."""
     config: Path | None = None
     """A Python file of yours with get_config(), and make_method(config, spec) if it brings its own parts."""
     out: Path | None = None
@@ -91,8 +91,8 @@ class Compare:
     settings: Annotated[Config, tyro.conf.arg(name="")]
     out: Path = Path("runs/compare")
     """The folder for the runs, the table and the picture; finished runs that lie there are not repeated."""
-    preset: Preset = "reference"
-    """What the published code does, or what the paper says; single --slmrec.* flags win over it."""
+    preset: Preset | None = None
+    """SLMRec as the published code has it, or as the paper says; single --slmrec.* flags win over it."""
     config: Path | None = None
     """A Python file of yours with get_config()."""
     models: str = "popularity,lightgcn,slmrec"

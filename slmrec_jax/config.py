@@ -20,8 +20,8 @@ class SLMRecConfig:
 
     alpha: float = 0.1
     """Weight of the self-supervised task."""
-    temperature: float = 0.2
-    """Temperature of the main loss."""
+    temperature: float = 0.3
+    """Temperature of the main loss; 0.2 in paper and code."""
     ssl_temperature: float = 0.2
     """Temperature of the self-supervised task."""
     main_negatives: Literal["inbatch", "sampled"] = "inbatch"
@@ -56,6 +56,7 @@ class SLMRecConfig:
 
 PRESETS: Mapping[Preset, Mapping[str, Any]] = {
     "reference": {
+        "temperature": 0.2,
         "main_negatives": "inbatch",
         "mask_false_negatives": False,
         "fac_similarity": "dot",
@@ -70,6 +71,7 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "words": "frozen",
     },
     "paper": {
+        "temperature": 0.2,
         "main_negatives": "sampled",
         "mask_false_negatives": False,
         "fac_similarity": "cosine",
@@ -84,7 +86,8 @@ PRESETS: Mapping[Preset, Mapping[str, Any]] = {
         "words": "trainable",
     },
 }
-"""Every switch of `SLMRecConfig` on which the paper and the published code differ, or may differ."""
+"""Every switch of `SLMRecConfig` on which the paper and the published code differ, or may differ, and their common
+temperature. Without a preset the switches are the code's and the temperature is one that was chosen on validation."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +99,7 @@ class MFConfig:
     (users get as many columns); or one affine map of both."""
     item_bias: bool = False
     """A bias for each item."""
-    l2: float = 1e-4
+    l2: float = 0.2
     """Weight of the batch's rows in the loss: l2 / 2 · (|p_u|² + |q_i|² + |q_j|²) / batch."""
 
 
@@ -106,8 +109,8 @@ class LightGCNConfig:
 
     features: Literal["none", "fused"] = "none"
     """Ids alone, or SLMRec's encoder and fusion without its losses."""
-    l2: float = 1e-4
-    """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch."""
+    l2: float = 1e-3
+    """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch. The authors: 1e-4."""
     norm: Literal["squared", "frobenius"] = "squared"
     """The rows' norm in that term: squared (the authors' code), or Frobenius norms as they are (MMRec toolbox)."""
     init: Literal["normal", "xavier"] = "normal"
@@ -122,7 +125,7 @@ class VBPRConfig:
 
     variant: Literal["multimodal", "original"] = "multimodal"
     """As the SLMRec paper and MMRec have it, or with the original's item bias and visual bias."""
-    l2: float = 1e-4
+    l2: float = 0.1
     """Weight of the batch's rows in the loss, as MF's."""
     norm: Literal["squared", "frobenius"] = "squared"
     """The rows' norm in that term: squared, or Frobenius norms as they are (MMRec toolbox)."""
@@ -159,14 +162,14 @@ class OptimizerConfig:
 
 
 DEFAULTS: Mapping[ModelName, Mapping[str, float]] = {
-    "slmrec": {"learning_rate": 1e-3, "weight_decay": 1e-4},
+    "slmrec": {"learning_rate": 1e-3, "weight_decay": 1e-3},
     "mf": {"learning_rate": 1e-3, "weight_decay": 0.0},
     "lightgcn": {"learning_rate": 1e-3, "weight_decay": 0.0},
     "vbpr": {"learning_rate": 1e-3, "weight_decay": 0.0},
-    "mmgcn": {"learning_rate": 1e-3, "weight_decay": 0.0},
+    "mmgcn": {"learning_rate": 1e-4, "weight_decay": 0.0},
     "mmssl": {"learning_rate": 5.5e-4, "weight_decay": 1e-2},
 }
-"""The optimizer's settings where a config does not say."""
+"""The optimizer's settings where a config does not say: like the models' other defaults, chosen on validation."""
 
 
 VARIANTS: Mapping[ModelName, Mapping[str, Mapping[str, str]]] = {

@@ -44,9 +44,9 @@ def test_json_of_another_version_is_refused(change):
 def test_presets_set_the_same_switches_and_differ():
     reference, paper = PRESETS["reference"], PRESETS["paper"]
     assert set(reference) == set(paper)
-    numbers = {"alpha", "temperature", "ssl_temperature", "num_negatives", "dropout_rate"}
+    numbers = {"alpha", "ssl_temperature", "num_negatives", "dropout_rate"}
     assert set(reference) == {field.name for field in dataclasses.fields(SLMRecConfig)} - numbers
-    assert with_preset(Config(), "reference").slmrec == SLMRecConfig()
+    assert with_preset(Config(), "reference").slmrec == SLMRecConfig(temperature=0.2)
     assert with_preset(Config(), "paper").slmrec.fac_similarity == "cosine"
 
 
