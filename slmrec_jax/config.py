@@ -110,7 +110,8 @@ class LightGCNConfig:
     features: Literal["none", "fused"] = "none"
     """Ids alone, or SLMRec's encoder and fusion without its losses."""
     l2: float = 1e-3
-    """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch. The authors: 1e-4."""
+    """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch; the authors' is
+    1e-4."""
     norm: Literal["squared", "frobenius"] = "squared"
     """The rows' norm in that term: squared (the authors' code), or Frobenius norms as they are (MMRec toolbox)."""
     init: Literal["normal", "xavier"] = "normal"
