@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slmrec_jax.config import PRESETS, Config, LightGCNConfig, MFConfig, MMGCNConfig, VBPRConfig, with_preset
+from slmrec_jax.config import (
+    PRESETS,
+    Config,
+    LightGCNConfig,
+    MFConfig,
+    MMGCNConfig,
+    MMSSLConfig,
+    VBPRConfig,
+    with_preset,
+)
 from slmrec_jax.methods import make_method
 from slmrec_jax.sampling import uniform
 from slmrec_jax.training.inputs import make_inputs, make_spec
@@ -28,6 +37,10 @@ CONFIGS = {
     ),
     "vbpr original": dataclasses.replace(BASE, model="vbpr", vbpr=VBPRConfig(variant="original")),
     "mmgcn frozen": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(tables="frozen", latent_dim=12)),
+    "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
+    "mmssl published": dataclasses.replace(
+        BASE, model="mmssl", mmssl=MMSSLConfig(mode="published", heads=2, topk_rate=0.03)
+    ),
     "task alone": dataclasses.replace(BASE, main_weight=0.0),
     "definition": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
     "chains": dataclasses.replace(BASE, propagation="chains", task="fm"),
@@ -74,7 +87,7 @@ def test_an_epoch(config, parts):
 
 
 @pytest.mark.parametrize(
-    "config", ["lightgcn", "mf concat", "vbpr", "mmgcn", "reference fac", "paper fd+fm"], indirect=True
+    "config", ["lightgcn", "mf concat", "vbpr", "mmgcn", "mmssl", "reference fac", "paper fd+fm"], indirect=True
 )
 def test_a_step_is_the_same_compiled_and_not(config, parts):
     method, inputs, keys = parts
