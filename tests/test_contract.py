@@ -87,7 +87,7 @@ def test_an_epoch(config, parts):
 
 
 @pytest.mark.parametrize(
-    "config", ["lightgcn", "mf concat", "vbpr", "mmgcn", "mmssl", "reference fac", "paper fd+fm"], indirect=True
+    "config", ["lightgcn", "mf concat", "vbpr", "mmgcn", "reference fac", "paper fd+fm"], indirect=True
 )
 def test_a_step_is_the_same_compiled_and_not(config, parts):
     method, inputs, keys = parts

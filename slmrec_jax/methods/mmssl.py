@@ -1,7 +1,8 @@
 """MMSSL's step: a discriminator and a recommender that plays its generator, each with an optimizer (WWW 2023)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -41,6 +42,7 @@ MAX_WIDTHS = (256, 128)
 """Of the discriminator's hidden layers, where they are capped."""
 
 
+@no_type_check  # JAX also puts shapes and flags in the places of arrays
 class AdversarialState(TrainState):  # type: ignore[no-untyped-call]
     """The recommender's state and what else a step changes."""
 
@@ -64,8 +66,8 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
     D always works with the statistics of its batch. Its rows are users × modalities long in items, and several copies
     are held: `choose_rows` bounds how many users of a batch take part, and the method's notes say how many.
 
-    The two modes (`MMSSL_MODES`) share this step; they differ in its parts. In the published code a padded row does
-    not exist, here it takes part in nothing.
+    The two modes (`MMSSL_MODES`) share this step; they differ in its parts. In both, the discriminator sees the pass
+    that the recommender then descends; the published code makes a pass for each, with dropouts of their own.
 
     Raises:
         UserError: there are no features.
@@ -95,7 +97,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         without_edges = {name: empty(spec.num_users, spec.num_items, updates.capacity) for name in spec.modalities}
         against, opt_state = game.init(game_key)
         state: AdversarialState = AdversarialState.create(  # type: ignore[no-untyped-call]
-            apply_fn=None,
+            apply_fn=model.encode,
             params=model.init(model_key),
             tx=optimizer,
             discriminator=against,
@@ -116,29 +118,25 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
             lambda: state.graphs,
         )
 
-    def objective(
-        params: Params, against: Params, inputs: Inputs, graphs: Mapping[str, Bipartite], batch: Batch
-    ) -> tuple[Scalar, tuple[Metrics, Encoded]]:
-        drop_key, game_key = jax.random.split(batch.key)
-        encoded = model.encode(params, inputs, graphs, lambda x: dropout(drop_key, x, options.feature_dropout))
-        terms = recommendation_terms(encoded, batch, _chosen(options.contrast_temperature))
-        terms |= game.terms(against, encoded, inputs, batch, game_key)
-        return weighted(terms, options), (terms, encoded)
-
     def step(state: AdversarialState, inputs: Inputs, batch: Batch) -> tuple[AdversarialState, Metrics]:
         graphs = current_graphs(state, inputs)
-        game_key, drop_key, objective_key = jax.random.split(batch.key, 3)
+        drop_key, against_key, game_key = jax.random.split(batch.key, 3)
 
-        def seen() -> Encoded:
-            """A pass of its own, with a dropout of its own."""
-            return model.encode(state.params, inputs, graphs, lambda x: dropout(drop_key, x, options.feature_dropout))
+        def encode(params: Params) -> Encoded:
+            drop = partial(dropout, drop_key, rate=options.feature_dropout)
+            return model.encode(params, inputs, graphs, drop)
 
+        def loss(encoded: Encoded, against: Params) -> tuple[Scalar, Metrics]:
+            terms = recommendation_terms(encoded, batch, _chosen(options.contrast_temperature))
+            terms |= game.terms(against, encoded, inputs, batch, game_key)
+            return weighted(terms, options), terms
+
+        encoded, pull_back = jax.vjp(encode, state.params)
         against, opt_state, of_game = game.step(
-            state.discriminator, state.discriminator_opt_state, seen, inputs, batch, game_key
+            state.discriminator, state.discriminator_opt_state, encoded, inputs, batch, against_key
         )
-        (value, (terms, encoded)), gradients = jax.value_and_grad(objective, has_aux=True)(
-            state.params, against, inputs, graphs, batch._replace(key=objective_key)
-        )
+        (value, terms), of_encoded = jax.value_and_grad(loss, has_aux=True)(encoded, against)
+        (gradients,) = pull_back(of_encoded)
         after: AdversarialState = state.apply_gradients(  # type: ignore[no-untyped-call]
             grads=gradients, discriminator=against, discriminator_opt_state=opt_state
         )
@@ -213,11 +211,15 @@ def cross_view(
     """
     z, h = layers.normalize(anchors), layers.normalize(others)
     others_only = mask[None, :] & (users[:, None] != users[None, :])
-    within = jnp.where(others_only, z @ z.T / temperature, -jnp.inf)
-    across = z @ h.T / temperature
-    with_own = jnp.where(others_only | jnp.eye(users.shape[0], dtype=bool), across, -jnp.inf)
-    denominator = jax.nn.logsumexp(jnp.concatenate([within, with_own], axis=1), axis=1)
-    return mean(denominator - jnp.diagonal(across), mask)
+    own = jnp.eye(users.shape[0], dtype=bool)
+
+    def total(scores: Float[Array, "batch batch"], allowed: Bool[Array, "batch batch"]) -> Float[Array, " batch"]:
+        # A cosine is at most 1, so that no pass over the scores need look for the largest.
+        return jnp.sum(jnp.where(allowed, jnp.exp((scores - 1.0) / temperature), 0.0), axis=1)
+
+    denominator = total(z @ z.T, others_only) + total(z @ h.T, others_only | own)
+    positive = (jnp.sum(z * h, axis=1) - 1.0) / temperature
+    return mean(jnp.log(denominator) - positive, mask)
 
 
 def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
@@ -237,17 +239,15 @@ class Game(NamedTuple):
 
     init: Callable[[Key[Array, ""]], tuple[Params, Any]]
     """Its parameters and its optimizer's state."""
-    step: Callable[
-        [Params, Any, Callable[[], Encoded], Inputs, Batch, Key[Array, ""]], tuple[Params, Any, dict[str, Scalar]]
-    ]
-    """`(params, opt_state, seen, inputs, batch, key)`."""
+    step: Callable[[Params, Any, Encoded, Inputs, Batch, Key[Array, ""]], tuple[Params, Any, dict[str, Scalar]]]
+    """`(params, opt_state, encoded, inputs, batch, key)`."""
     terms: Callable[[Params, Encoded, Inputs, Batch, Key[Array, ""]], dict[str, Scalar]]
     """What the recommender's loss has of it."""
 
 
 NO_GAME = Game(
     lambda key: ({}, ()),
-    lambda params, opt_state, seen, inputs, batch, key: (params, opt_state, {}),
+    lambda params, opt_state, encoded, inputs, batch, key: (params, opt_state, {}),
     lambda params, encoded, inputs, batch, key: {},
 )
 
@@ -342,11 +342,10 @@ def _game(config: Config, spec: Spec) -> tuple[Game, tuple[str, ...]]:
         return params, optimizer.init(params)
 
     def step(
-        params: Params, opt_state: Any, seen: Callable[[], Encoded], inputs: Inputs, batch: Batch, key: Key[Array, ""]
+        params: Params, opt_state: Any, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Params, Any, dict[str, Scalar]]:
         noise_key, share_key, drop_key = jax.random.split(key, 3)
         users, mask, known, kept = seats(inputs, batch)
-        encoded = seen()
         own = similarity_rows(encoded.users[users], encoded.items, kept)
         real = real_rows(
             known,

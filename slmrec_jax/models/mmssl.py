@@ -112,7 +112,7 @@ def mmssl(
         stacked = jnp.stack([views[name] for name in names])
         if attention == "collapsed":
             return collapsed_attention(params, stacked)
-        return jnp.mean(cross_modal_attention(params, stacked, heads), axis=0)
+        return cross_modal_attention(params, stacked, heads)
 
     def encode(params: Params, inputs: Inputs, graphs: Mapping[str, Bipartite], drop: Drop) -> Encoded:
         cache: Cache = inputs.cache
@@ -184,18 +184,25 @@ def propagate_ids(
 
 def cross_modal_attention(
     params: Params, views: Float[Array, "modalities nodes dim"], heads: int
-) -> Float[Array, "modalities nodes dim"]:
-    """Each view of a node attends to the views of that node: softmax(q · k / sqrt(dim / heads)), per head.
+) -> Float[Array, "nodes dim"]:
+    """The mean over a node's views of what each gets attending to all: softmax(q · k / sqrt(dim / heads)) v, per head.
 
-    With one modality there is nothing to weigh, and no map of queries or keys.
+    The mean is taken of the weights, which is the same. With one modality there is nothing to weigh, and no map of
+    queries or keys.
     """
     modalities, nodes, dim = views.shape
-    values = (views @ params["value"]).reshape(modalities, nodes, heads, dim // heads)
+
+    def by_head(name: str) -> Float[Array, "modalities nodes heads width"]:
+        rows: Array = (views @ params[name]).reshape(modalities, nodes, heads, dim // heads)
+        return rows
+
+    values = by_head("value")
     if modalities > 1:
-        queries, keys = ((views @ params[name]).reshape(values.shape) for name in ("query", "key"))
-        scores = jnp.einsum("mnhd,knhd->nhmk", queries, keys) / (dim // heads) ** 0.5
-        values = jnp.einsum("nhmk,knhd->mnhd", jax.nn.softmax(scores, axis=-1), values)
-    attended: Array = values.reshape(views.shape) @ params["output"]
+        # Sums of products, since a CPU is slow at so many products of matrices so small.
+        scores = jnp.sum(by_head("query")[:, None] * by_head("key")[None, :], axis=-1) / (dim // heads) ** 0.5
+        weights = jnp.mean(jax.nn.softmax(scores, axis=1), axis=0)
+        values = weights[..., None] * values
+    attended: Array = jnp.sum(values, axis=0).reshape(nodes, dim) @ params["output"]
     return attended
 
 
