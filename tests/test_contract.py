@@ -113,4 +113,5 @@ def test_the_program_holds_no_data(config, parts):
     state = method.init(keys.init)
     lowered = jax.jit(make_epoch(method, config.batch_size)).lower(state, inputs, keys)
     constants = re.findall(r"stablehlo.constant dense<(?:\[|\"0x).*> : tensor<([\dx]+)x\w+>", lowered.as_text())
-    assert sum(math.prod(int(length) for length in shape.split("x")) for shape in constants) <= 64
+    # Four numbers are threefry's rotations, as often as something is drawn.
+    assert sum(math.prod(int(length) for length in shape.split("x")) for shape in constants if shape != "4") <= 64

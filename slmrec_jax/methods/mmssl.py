@@ -120,7 +120,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
 
     def step(state: AdversarialState, inputs: Inputs, batch: Batch) -> tuple[AdversarialState, Metrics]:
         graphs = current_graphs(state, inputs)
-        drop_key, against_key, game_key = jax.random.split(batch.key, 3)
+        drop_key, against_key, game_key = (jax.random.fold_in(batch.key, place) for place in range(3))
 
         def encode(params: Params) -> Encoded:
             drop = partial(dropout, drop_key, rate=options.feature_dropout)
@@ -344,19 +344,20 @@ def _game(config: Config, spec: Spec) -> tuple[Game, tuple[str, ...]]:
     def step(
         params: Params, opt_state: Any, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Params, Any, dict[str, Scalar]]:
-        noise_key, share_key, drop_key = jax.random.split(key, 3)
+        draw_key, drop_key = (jax.random.fold_in(key, place) for place in range(2))
         users, mask, known, kept = seats(inputs, batch)
         own = similarity_rows(encoded.users[users], encoded.items, kept)
+        drawn = jax.random.uniform(draw_key, (users.shape[0], spec.num_items + num_modalities))
         real = real_rows(
             known,
             own,
-            jax.random.uniform(noise_key, own.shape),
+            drawn[:, : spec.num_items],
             temperature=options.real_temperature,
             cooled=_chosen(options.real_cooled),
             own_weight=_chosen(options.own_weight),
         )
         real, suggested = jnp.tile(real, (num_modalities, 1)), suggested_rows(encoded, users, kept)
-        shares = jax.random.uniform(share_key, (real.shape[0], 1))
+        shares = drawn[:, spec.num_items :].T.reshape(-1, 1)
 
         def loss(params: Params) -> tuple[Scalar, dict[str, Scalar]]:
             def score(call: int) -> Score:
