@@ -166,6 +166,9 @@ class MMSSLConfig:
     the code, and never in `all_users`."""
     refresh_every: int | None = None
     """Steps between two graphs; 0 is once an epoch."""
+    similarity: Literal["cosine", "dot"] | None = None
+    """Of a user and an item by their modality rows: cosine; or the inner product, by which items with many
+    interactions come first (code)."""
     mask_training: bool | None = None
     """Sets a user's training items to 0 wherever rows of similarities are compared (code)."""
     id_propagation: Literal["simultaneous", "sequential"] | None = None
@@ -214,6 +217,7 @@ MMSSL_MODES: Mapping[str, Mapping[str, Any]] = {
         "graphs": "all_users",
         "topk_rate": 1.5e-3,
         "refresh_every": 0,
+        "similarity": "cosine",
         "mask_training": False,
         "id_propagation": "simultaneous",
         "last_softmax": False,
@@ -234,6 +238,7 @@ MMSSL_MODES: Mapping[str, Mapping[str, Any]] = {
         "graphs": "last_batches",
         "topk_rate": 1e-4,
         "refresh_every": 1,
+        "similarity": "dot",
         "mask_training": True,
         "id_propagation": "sequential",
         "last_softmax": True,

@@ -116,14 +116,17 @@ def test_nearest_items_do_not_depend_on_chunks(graph, monkeypatch, mask_training
     np.testing.assert_array_equal(found, np.argsort(-scores, axis=1, kind="stable")[:, :4])
 
 
-def test_all_users_get_a_new_graph_when_it_is_due(graph):
-    updates, encoded, old = all_users(SPEC, 2, 3, mask_training=False), some_rows(), {}
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+def test_all_users_get_a_new_graph_when_it_is_due(graph, similarity):
+    updates, encoded, old = all_users(SPEC, 2, 3, similarity=similarity, mask_training=False), some_rows(), {}
     old = {name: padded(interactions(graph), updates.capacity) for name in SPEC.modalities}
     update = jax.jit(lambda step: updates.update(step, old, (), graph, some_batch(), encoded, lambda: encoded)[0])
     for step in (0, 1, 3):
         jax.tree.map(np.testing.assert_array_equal, update(jnp.int32(step)), old)
     for name, made in update(jnp.int32(2)).items():
         scores = np.asarray(encoded.user_features[name]) @ np.asarray(encoded.item_features[name]).T
+        if similarity == "cosine":
+            scores = scores / np.linalg.norm(encoded.item_features[name], axis=1)[None, :]
         best = np.argsort(-scores, axis=1)[:, :2]
         expected = np.zeros((NUM_USERS, NUM_ITEMS))
         np.put_along_axis(expected, best, 1 / np.sqrt(2), axis=1)
@@ -145,7 +148,7 @@ def edges_of(graphs):
 )
 def test_published_graphs_are_empty_most_of_the_time(graph, k, every, edges):
     """After steps 0, 1, .. of epochs of four; with T = 2 an epoch's third step has what was collected since."""
-    updates = last_batches(SPEC, k, every, 4, 6, mask_training=True)
+    updates = last_batches(SPEC, k, every, 4, 6, similarity="dot", mask_training=True)
     graphs, collected = {n: padded(interactions(graph), updates.capacity) for n in SPEC.modalities}, updates.init()
     update = jax.jit(lambda *state: updates.update(*state, graph, some_batch(), some_rows(), some_rows))
     for step, expected in enumerate(edges):
@@ -154,7 +157,7 @@ def test_published_graphs_are_empty_most_of_the_time(graph, k, every, edges):
 
 
 def test_padded_rows_give_no_edges(graph):
-    updates = last_batches(SPEC, 1, 1, 4, 6, mask_training=True)
+    updates = last_batches(SPEC, 1, 1, 4, 6, similarity="dot", mask_training=True)
     graphs, collected = {n: empty(NUM_USERS, NUM_ITEMS, updates.capacity) for n in SPEC.modalities}, updates.init()
     for step in range(2):
         arguments = graph, some_batch(real=4), some_rows(), some_rows
@@ -455,7 +458,6 @@ def test_modes_set_the_same_switches():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-
         ({"heads": 7}, "--mmssl.heads 7 does not divide --dim 64"),
         ({"feature_dropout": 1.0}, "--mmssl.feature-dropout is 1"),
         ({"discriminator_dropout": (0.1, -1.0)}, "--mmssl.discriminator-dropout is -1"),

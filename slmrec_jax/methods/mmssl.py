@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple, no_type_check
+from typing import Any, Literal, NamedTuple, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ from slmrec_jax.models.discriminator import (
     gradient_penalty,
     real_rows,
 )
-from slmrec_jax.models.mmssl import Encoded, kept, mmssl, similarity_rows
+from slmrec_jax.models.mmssl import Encoded, compared, kept, mmssl, similarity_rows
 from slmrec_jax.models.modality_graphs import Bipartite, empty, interaction_rows, padded
 from slmrec_jax.models.modality_updates import GraphUpdates, all_users, last_batches
 from slmrec_jax.sampling import SAMPLINGS
@@ -295,11 +295,14 @@ def discriminator_loss(
 
 
 def suggested_rows(
-    encoded: Encoded, users: Int[Array, " batch"], kept: Float[Array, "batch items"] | None
+    encoded: Encoded,
+    users: Int[Array, " batch"],
+    kept: Float[Array, "batch items"] | None,
+    similarity: Literal["cosine", "dot"] = "dot",
 ) -> Float[Array, "rows items"]:
     """The q of every modality, one below the other."""
     rows = [
-        similarity_rows(encoded.user_features[name][users], encoded.item_features[name], kept)
+        similarity_rows(encoded.user_features[name][users], compared(encoded.item_features[name], similarity), kept)
         for name in encoded.user_features
     ]
     return jnp.concatenate(rows)
@@ -356,7 +359,10 @@ def _game(config: Config, spec: Spec) -> tuple[Game, tuple[str, ...]]:
             cooled=_chosen(options.real_cooled),
             own_weight=_chosen(options.own_weight),
         )
-        real, suggested = jnp.tile(real, (num_modalities, 1)), suggested_rows(encoded, users, kept)
+        real, suggested = (
+            jnp.tile(real, (num_modalities, 1)),
+            suggested_rows(encoded, users, kept, _chosen(options.similarity)),
+        )
         shares = drawn[:, spec.num_items :].T.reshape(-1, 1)
 
         def loss(params: Params) -> tuple[Scalar, dict[str, Scalar]]:
@@ -372,7 +378,11 @@ def _game(config: Config, spec: Spec) -> tuple[Game, tuple[str, ...]]:
 
     def terms(params: Params, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]) -> dict[str, Scalar]:
         users, mask, _, kept = seats(inputs, batch)
-        return {"generator": -mean(scores(params, mask, key)(suggested_rows(encoded, users, kept)), mask)}
+        return {
+            "generator": -mean(
+                scores(params, mask, key)(suggested_rows(encoded, users, kept, _chosen(options.similarity))), mask
+            )
+        }
 
     return Game(init, step, terms), (f"discriminator: {choice.users} users a step ({choice.reason})",)
 
@@ -383,11 +393,14 @@ def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
     sampling = _chosen(options.sampling)
     steps = SAMPLINGS[sampling].num_steps(spec.num_interactions, config.batch_size)
     every = every or steps
-    mask_training = _chosen(options.mask_training)
+    rows_by: dict[str, Any] = {
+        "similarity": _chosen(options.similarity),
+        "mask_training": _chosen(options.mask_training),
+    }
     if options.graphs == "all_users":
-        return all_users(spec, min(max(k, 1), spec.num_items), every, mask_training=mask_training)
+        return all_users(spec, min(max(k, 1), spec.num_items), every, **rows_by)
     rows = min(config.batch_size, spec.num_users if sampling == "users" else spec.num_interactions)
-    return last_batches(spec, min(k, spec.num_items), every, steps, rows, mask_training=mask_training)
+    return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rows_by)
 
 
 def _adamw(config: Config) -> optax.GradientTransformation:

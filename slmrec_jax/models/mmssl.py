@@ -225,6 +225,11 @@ def similarity_rows(
     return layers.normalize(scores if kept is None else scores * kept)
 
 
+def compared(items: Float[Array, "items dim"], similarity: Literal["cosine", "dot"]) -> Float[Array, "items dim"]:
+    """Items as a user's row is to meet them: the cosine's user side is the same for all items of a row of q."""
+    return layers.normalize(items) if similarity == "cosine" else items
+
+
 def _projected(projection: Params, given: Mapping[str, DenseFeature]) -> Float[Array, "items columns"]:
     """The projected features of all modalities side by side."""
     rows = [

@@ -1,18 +1,19 @@
 """When and from what MMSSL makes its modality graphs anew: as its paper means it, or as its published code does it."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from slmrec_jax.graph import Graph
-from slmrec_jax.models.mmssl import Encoded
+from slmrec_jax.models.mmssl import Encoded, compared
 from slmrec_jax.models.modality_graphs import Bipartite, Edges, bipartite, nearest_items
 from slmrec_jax.types import Batch, Spec
 
 Graphs = Mapping[str, Bipartite]
+Similarity: TypeAlias = Literal["cosine", "dot"]
 
 
 class GraphUpdates(NamedTuple):
@@ -28,13 +29,14 @@ class GraphUpdates(NamedTuple):
     note: str
 
 
-def all_users(spec: Spec, k: int, every: int, *, mask_training: bool) -> GraphUpdates:
+def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_training: bool) -> GraphUpdates:
     """Every so many steps each user is joined with their k nearest items by the modality's rows.
 
     Args:
         spec: sizes.
         k: at least 1.
         every: steps between two graphs.
+        similarity: by which items are near.
         mask_training: leaves scores of training items at 0.
     """
     capacity = max(spec.num_interactions, spec.num_users * k)
@@ -43,7 +45,7 @@ def all_users(spec: Spec, k: int, every: int, *, mask_training: bool) -> GraphUp
         ids = jnp.arange(spec.num_users, dtype=jnp.int32)
 
         def of(name: str) -> Bipartite:
-            rows = encoded.user_features[name], encoded.item_features[name]
+            rows = encoded.user_features[name], compared(encoded.item_features[name], similarity)
             items = nearest_items(interactions, *rows, ids, k, mask_training=mask_training)
             users = jnp.broadcast_to(ids[:, None], items.shape)
             return bipartite(
@@ -77,7 +79,9 @@ class Collected(NamedTuple):
     num_batches: Int[Array, ""]
 
 
-def last_batches(spec: Spec, k: int, every: int, steps: int, batch_size: int, *, mask_training: bool) -> GraphUpdates:
+def last_batches(
+    spec: Spec, k: int, every: int, steps: int, batch_size: int, *, similarity: Similarity, mask_training: bool
+) -> GraphUpdates:
     """The published code: a step of an epoch either collects edges of its batch's users, or makes the graph of them.
 
     Step n > 0 with n mod `every` = 0 makes the graph from what was collected, and forgets it; every other step
@@ -91,6 +95,7 @@ def last_batches(spec: Spec, k: int, every: int, steps: int, batch_size: int, *,
         every: the period.
         steps: of an epoch.
         batch_size: rows of a batch.
+        similarity: by which items are near.
         mask_training: leaves scores of training items at 0.
     """
     slots = 2 * every - 1  # what an epoch leaves uncollected, and what the next collects until the first graph
@@ -113,7 +118,7 @@ def last_batches(spec: Spec, k: int, every: int, steps: int, batch_size: int, *,
 
     def with_batch(collected: Collected, interactions: Graph, batch: Batch, encoded: Encoded) -> Collected:
         def of(name: str) -> Edges:
-            rows = encoded.user_features[name], encoded.item_features[name]
+            rows = encoded.user_features[name], compared(encoded.item_features[name], similarity)
             items = nearest_items(interactions, *rows, batch.users, k, mask_training=mask_training)
             users, items = mispaired(batch.users, items)
             # A padded row has no edges.
