@@ -151,13 +151,125 @@ class MMGCNConfig:
 
 
 @dataclass(frozen=True)
+class MMSSLConfig:
+    """MMSSL (Wei et al., WWW 2023): what its paper means, or what its published code computes.
+
+    What is `None` is the mode's own (`MMSSL_MODES`).
+    """
+
+    mode: Literal["intended", "published"] = "intended"
+    """The paper's method without the accidents of the code; or that code, flag by flag."""
+    attention: Literal["cross_modal", "collapsed"] | None = None
+    """Across modalities; or one map without weights, which the code amounts to."""
+    heads: int = 4
+    graphs: Literal["all_users", "last_batches"] | None = None
+    """Modality graphs: of the best items of all users; or of the users in the batches before, users and items
+    mispaired where there are several items each, and without edges most of the time (code)."""
+    topk_rate: float | None = None
+    """The share of all items that a user is joined with in a modality's graph; rounds to 0 items on small data in
+    the code, and never in `all_users`."""
+    refresh_every: int | None = None
+    """Steps between two graphs; 0 is once an epoch."""
+    similarity: Literal["cosine", "dot"] | None = None
+    """Of a user and an item by their modality rows: cosine; or the inner product, by which items with many
+    interactions come first (code)."""
+    mask_training: bool | None = None
+    """Sets a user's training items to 0 wherever rows of similarities are compared (code)."""
+    id_propagation: Literal["simultaneous", "sequential"] | None = None
+    """LightGCN's layers; or rounds in which user ids never reach an item (code)."""
+    id_layers: int = 2
+    """Rounds over ids, instead of `num_layers`."""
+    last_softmax: bool | None = None
+    """A softmax over the features of the last round (code)."""
+    sampling: Literal["interactions", "users"] | None = None
+    """Each interaction once an epoch; or distinct users with one interaction each (code)."""
+    view_weight: float = 0.36
+    """Of the modality-aware id views in the ids' layer 0."""
+    feature_weight: float = 0.55
+    """Of each modality's normalised rows in the final ones."""
+    feature_dropout: float = 0.2
+    normalize_features: bool | None = None
+    """Divides each feature row by its L2 norm; the published code does not."""
+    l2: float = 1e-5
+    """Weight of the batch's final rows in the loss, as MF's."""
+    feature_l2: float = 1e-5
+    """Weight of the modality rows of all nodes in the loss: feature_l2 / 2 · Σ_m (|F_u^m|² + |F_i^m|²) / items."""
+    contrast_weight: float | None = None
+    contrast_temperature: float | None = None
+    adversarial_weight: float | None = None
+    """Weight of the generator's term; 0 leaves the discriminator out."""
+    adversarial_users: int | None = None
+    """How many users of a batch the discriminator sees, as far as memory allows; 0 is all."""
+    discriminator_activation: Literal["leaky", "identity"] | None = None
+    discriminator_output: Literal["linear", "sigmoid"] | None = None
+    """A score without bounds; or 100 times a sigmoid (code)."""
+    discriminator_widths: Literal["capped", "full"] | None = None
+    """A quarter and an eighth of the number of items; capped at 256 and 128."""
+    discriminator_dropout: tuple[float, float] = (0.31, 0.5)
+    discriminator_learning_rate: float = 3e-4
+    penalty_weight: float = 0.3
+    real_cooled: Literal["whole_logit", "noise_only"] | None = None
+    """What the temperature of the discriminator's real rows divides."""
+    real_temperature: float = 0.005
+    own_weight: float | None = None
+    """Of the recommender's own scores in the discriminator's real rows; the code's 100 leaves nothing else."""
+
+
+MMSSL_MODES: Mapping[str, Mapping[str, Any]] = {
+    "intended": {
+        "attention": "cross_modal",
+        "graphs": "all_users",
+        "topk_rate": 1.5e-3,
+        "refresh_every": 0,
+        "similarity": "cosine",
+        "mask_training": False,
+        "id_propagation": "simultaneous",
+        "last_softmax": False,
+        "sampling": "interactions",
+        "normalize_features": False,
+        "contrast_weight": 0.03,
+        "contrast_temperature": 0.5,
+        "adversarial_weight": 1e-4,
+        "adversarial_users": 128,
+        "discriminator_activation": "leaky",
+        "discriminator_output": "linear",
+        "discriminator_widths": "capped",
+        "real_cooled": "whole_logit",
+        "own_weight": 0.1,
+    },
+    "published": {
+        "attention": "collapsed",
+        "graphs": "last_batches",
+        "topk_rate": 1e-4,
+        "refresh_every": 1,
+        "similarity": "dot",
+        "mask_training": True,
+        "id_propagation": "sequential",
+        "last_softmax": True,
+        "sampling": "users",
+        "normalize_features": False,
+        "contrast_weight": 0.03,
+        "contrast_temperature": 0.5,
+        "adversarial_weight": 1e-4,
+        "adversarial_users": 0,
+        "discriminator_activation": "identity",
+        "discriminator_output": "sigmoid",
+        "discriminator_widths": "full",
+        "real_cooled": "noise_only",
+        "own_weight": 100.0,
+    },
+}
+"""Every switch of `MMSSLConfig` on which paper and published code differ, as each has it."""
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """Adam with coupled L2 (the decay joins the gradient before the moments, as in PyTorch), or any optax chain."""
 
     learning_rate: float | None = None
     """By default the model's own (`DEFAULTS`)."""
     weight_decay: float | None = None
-    """Coupled L2, on every parameter; by default the model's own (`DEFAULTS`)."""
+    """Coupled L2, on every parameter (MMSSL: decoupled, AdamW); by default the model's own (`DEFAULTS`)."""
     chain: tuple[str, ...] = ()
     """Instead of the above: optax transformations in turn, such as `"clip_by_global_norm(1.0)" "adamw(1e-3)"`."""
 
@@ -220,6 +332,7 @@ class Config:
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)
     vbpr: VBPRConfig = field(default_factory=VBPRConfig)
     mmgcn: MMGCNConfig = field(default_factory=MMGCNConfig)
+    mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: Protocol = PROTOCOLS["strict"]
 
@@ -251,7 +364,14 @@ def with_defaults(config: Config) -> Config:
     still_open: dict[str, Any] = {
         name: value for name, value in DEFAULTS[config.model].items() if getattr(given, name) is None
     }
-    return dataclasses.replace(config, optimizer=dataclasses.replace(given, **still_open))
+    of_mode = {
+        name: value for name, value in MMSSL_MODES[config.mmssl.mode].items() if getattr(config.mmssl, name) is None
+    }
+    return dataclasses.replace(
+        config,
+        optimizer=dataclasses.replace(given, **still_open),
+        mmssl=dataclasses.replace(config.mmssl, **of_mode),
+    )
 
 
 def check_config(config: Config) -> None:
@@ -260,11 +380,12 @@ def check_config(config: Config) -> None:
     Raises:
         UserError: names the first such value.
     """
-    slmrec, protocol = config.slmrec, config.eval
+    slmrec, mmssl, protocol = config.slmrec, config.mmssl, config.eval
     choices: dict[str, tuple[str, tuple[str, ...]]] = {
         "model": (config.model, get_args(ModelName)),
         "task": (config.task, get_args(Task)),
         "protocol": (config.protocol, get_args(ProtocolName)),
+        "mmssl.mode": (config.mmssl.mode, tuple(MMSSL_MODES)),
     }
     for name, (choice, known) in choices.items():
         if choice not in known:
@@ -289,6 +410,15 @@ def check_config(config: Config) -> None:
         ("vbpr.l2", config.vbpr.l2, 0),
         ("mmgcn.l2", config.mmgcn.l2, 0),
         ("mmgcn.latent-dim", config.mmgcn.latent_dim, 1),
+        ("mmssl.heads", mmssl.heads, 1),
+        ("mmssl.id-layers", mmssl.id_layers, 0),
+        ("mmssl.topk-rate", mmssl.topk_rate or 0, 0),
+        ("mmssl.refresh-every", mmssl.refresh_every or 0, 0),
+        ("mmssl.adversarial-users", mmssl.adversarial_users or 0, 0),
+        *(
+            (f"mmssl.{name.replace('_', '-')}", getattr(mmssl, name) or 0, 0)
+            for name in ("l2", "feature_l2", "contrast_weight", "adversarial_weight", "penalty_weight", "own_weight")
+        ),
         ("optimizer.weight-decay", config.optimizer.weight_decay or 0, 0),
         ("eval.patience", protocol.patience or 0, 0),
         ("eval.evaluate-every", protocol.evaluate_every, 1),
@@ -301,6 +431,9 @@ def check_config(config: Config) -> None:
     for name, positive in (
         ("slmrec.temperature", slmrec.temperature),
         ("slmrec.ssl-temperature", slmrec.ssl_temperature),
+        ("mmssl.contrast-temperature", mmssl.contrast_temperature),
+        ("mmssl.real-temperature", mmssl.real_temperature),
+        ("mmssl.discriminator-learning-rate", mmssl.discriminator_learning_rate),
         ("optimizer.learning-rate", config.optimizer.learning_rate),
     ):
         if positive is not None and not positive > 0:
@@ -309,6 +442,14 @@ def check_config(config: Config) -> None:
         raise UserError(f"--seed is {config.seed}: give less than 2**32")
     if not 0 <= slmrec.dropout_rate < 1:
         raise UserError(f"--slmrec.dropout-rate is {slmrec.dropout_rate}: give a share of at least 0 and less than 1")
+    for name, rate in (
+        ("feature-dropout", mmssl.feature_dropout),
+        *(("discriminator-dropout", rate) for rate in mmssl.discriminator_dropout),
+    ):
+        if not 0 <= rate < 1:
+            raise UserError(f"--mmssl.{name} is {rate}: give a share of at least 0 and less than 1")
+    if config.model == "mmssl" and mmssl.attention != "collapsed" and config.dim % mmssl.heads:
+        raise UserError(f"--mmssl.heads {mmssl.heads} does not divide --dim {config.dim}: give one that does")
     if not config.ks:
         raise UserError("--ks is empty: give at least one cut-off")
     if config.task == "fd+fm" and slmrec.fd_mode == "input" and slmrec.fm_granularity == "item":
@@ -335,6 +476,7 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
         "lightgcn": LightGCNConfig,
         "vbpr": VBPRConfig,
         "mmgcn": MMGCNConfig,
+        "mmssl": MMSSLConfig,
         "optimizer": OptimizerConfig,
         "eval": Protocol,
     }

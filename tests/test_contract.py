@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slmrec_jax.config import PRESETS, Config, LightGCNConfig, MFConfig, MMGCNConfig, VBPRConfig, with_preset
+from slmrec_jax.config import (
+    PRESETS,
+    Config,
+    LightGCNConfig,
+    MFConfig,
+    MMGCNConfig,
+    MMSSLConfig,
+    VBPRConfig,
+    with_preset,
+)
 from slmrec_jax.methods import make_method
 from slmrec_jax.sampling import uniform
 from slmrec_jax.training.inputs import make_inputs, make_spec
@@ -30,6 +39,10 @@ CONFIGS = {
     ),
     "vbpr original": dataclasses.replace(BASE, model="vbpr", vbpr=VBPRConfig(variant="original")),
     "mmgcn frozen": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(tables="frozen", latent_dim=12)),
+    "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
+    "mmssl published": dataclasses.replace(
+        BASE, model="mmssl", mmssl=MMSSLConfig(mode="published", heads=2, topk_rate=0.03)
+    ),
     "task alone": dataclasses.replace(BASE, main_weight=0.0),
     "definition": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
     "chains": dataclasses.replace(BASE, propagation="chains", task="fm"),
@@ -102,4 +115,5 @@ def test_the_program_holds_no_data(config, parts):
     state = method.init(keys.init)
     lowered = jax.jit(make_epoch(method, config.batch_size)).lower(state, inputs, keys)
     constants = re.findall(r"stablehlo.constant dense<(?:\[|\"0x).*> : tensor<([\dx]+)x\w+>", lowered.as_text())
-    assert sum(math.prod(int(length) for length in shape.split("x")) for shape in constants) <= 64
+    # Four numbers are threefry's rotations, as often as something is drawn.
+    assert sum(math.prod(int(length) for length in shape.split("x")) for shape in constants if shape != "4") <= 64

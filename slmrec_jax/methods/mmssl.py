@@ -1,0 +1,414 @@
+"""MMSSL's step: a discriminator and a recommender that plays its generator, each with an optimizer (WWW 2023)."""
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, Literal, NamedTuple, no_type_check
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training.train_state import TrainState
+from jaxtyping import Array, Bool, Float, Int, Key, Scalar
+
+from slmrec_jax import layers
+from slmrec_jax.augmentations import dropout
+from slmrec_jax.config import Config, MMSSLConfig
+from slmrec_jax.errors import UserError
+from slmrec_jax.losses import mean
+from slmrec_jax.methods.optimizers import make_optimizer
+from slmrec_jax.models.discriminator import (
+    Discriminator,
+    Score,
+    batch_standardized,
+    discriminator,
+    dropped,
+    gradient_penalty,
+    real_rows,
+)
+from slmrec_jax.models.mmssl import Encoded, compared, kept, mmssl, similarity_rows
+from slmrec_jax.models.modality_graphs import Bipartite, empty, interaction_rows, padded
+from slmrec_jax.models.modality_updates import GraphUpdates, all_users, last_batches
+from slmrec_jax.sampling import SAMPLINGS
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
+
+MAX_ADVERSARIAL_BYTES = 512 * 2**20
+"""What the discriminator's rows may take in all."""
+
+COPIES = 8
+"""How many arrays of (users × modalities) × items the game holds at once: the real, the suggested and the mixed rows,
+what they are made of, and the first and second derivatives of the mixed."""
+
+MAX_WIDTHS = (256, 128)
+"""Of the discriminator's hidden layers, where they are capped."""
+
+
+@no_type_check  # JAX also puts shapes and flags in the places of arrays
+class AdversarialState(TrainState):  # type: ignore[no-untyped-call]
+    """The recommender's state and what else a step changes."""
+
+    discriminator: Params
+    discriminator_opt_state: optax.OptState
+    graphs: Mapping[str, Bipartite]
+    """Each modality's, as the last step left it; before the first step without edges."""
+    collected: Any
+    """What the graphs' updates keep from step to step."""
+
+
+def mmssl_method(config: Config, spec: Spec) -> Method:
+    """MMSSL: in each step the discriminator descends its loss, then the recommender its own.
+
+    The discriminator D is asked to tell real rows (`real_rows`) from the rows q^m that each modality suggests for the
+    same users, with a gradient penalty (WGAN-GP) at random points between both:
+
+        L_D = mean D(q) - mean D(real) + weight · penalty.
+
+    The recommender descends BPR + L2 of the batch's rows + L2 of the modality rows + contrast - weight · mean D(q).
+    D always works with the statistics of its batch. Its rows are users × modalities long in items, and several copies
+    are held: `choose_rows` bounds how many users of a batch take part, and the method's notes say how many.
+
+    The two modes (`MMSSL_MODES`) share this step; they differ in its parts. In both, the discriminator sees the pass
+    that the recommender then descends; the published code makes a pass for each, with dropouts of their own.
+
+    Raises:
+        UserError: there are no features.
+    """
+    if not spec.modalities:
+        raise UserError(
+            "--model mmssl needs a modality, and the data have none: give features, or take --model lightgcn"
+        )
+    options = config.mmssl
+    model = mmssl(
+        spec,
+        attention=_chosen(options.attention),
+        heads=options.heads,
+        id_propagation=_chosen(options.id_propagation),
+        id_layers=options.id_layers,
+        last_softmax=_chosen(options.last_softmax),
+        view_weight=options.view_weight,
+        feature_weight=options.feature_weight,
+        normalize_features=_chosen(options.normalize_features),
+    )
+    updates = _graph_updates(config, spec)
+    game, notes = _game(config, spec)
+    optimizer = make_optimizer(config.optimizer) if config.optimizer.chain else _adamw(config)
+
+    def init(key: Key[Array, ""]) -> AdversarialState:
+        model_key, game_key = jax.random.split(key)
+        without_edges = {name: empty(spec.num_users, spec.num_items, updates.capacity) for name in spec.modalities}
+        against, opt_state = game.init(game_key)
+        state: AdversarialState = AdversarialState.create(  # type: ignore[no-untyped-call]
+            apply_fn=model.encode,
+            params=model.init(model_key),
+            tx=optimizer,
+            discriminator=against,
+            discriminator_opt_state=opt_state,
+            graphs=without_edges,
+            collected=updates.init(),
+        )
+        # TrainState counts from a Python int, which would cost a second trace.
+        counted: AdversarialState = state.replace(step=jnp.zeros((), jnp.int32))
+        return counted
+
+    def current_graphs(state: AdversarialState, inputs: Inputs) -> Mapping[str, Bipartite]:
+        """Before the first step each graph is that of the training interactions."""
+        training = inputs.cache.interactions
+        return jax.lax.cond(  # type: ignore[no-any-return]
+            state.step == 0,
+            lambda: {name: padded(training, updates.capacity) for name in spec.modalities},
+            lambda: state.graphs,
+        )
+
+    def step(state: AdversarialState, inputs: Inputs, batch: Batch) -> tuple[AdversarialState, Metrics]:
+        graphs = current_graphs(state, inputs)
+        drop_key, against_key, game_key = (jax.random.fold_in(batch.key, place) for place in range(3))
+
+        def encode(params: Params) -> Encoded:
+            drop = partial(dropout, drop_key, rate=options.feature_dropout)
+            return model.encode(params, inputs, graphs, drop)
+
+        def loss(encoded: Encoded, against: Params) -> tuple[Scalar, Metrics]:
+            terms = recommendation_terms(encoded, batch, _chosen(options.contrast_temperature))
+            terms |= game.terms(against, encoded, inputs, batch, game_key)
+            return weighted(terms, options), terms
+
+        encoded, pull_back = jax.vjp(encode, state.params)
+        against, opt_state, of_game = game.step(
+            state.discriminator, state.discriminator_opt_state, encoded, inputs, batch, against_key
+        )
+        (value, terms), of_encoded = jax.value_and_grad(loss, has_aux=True)(encoded, against)
+        (gradients,) = pull_back(of_encoded)
+        after: AdversarialState = state.apply_gradients(  # type: ignore[no-untyped-call]
+            grads=gradients, discriminator=against, discriminator_opt_state=opt_state
+        )
+        graphs, collected = updates.update(
+            jnp.asarray(state.step),
+            graphs,
+            state.collected,
+            inputs.graph,
+            batch,
+            encoded,
+            lambda: model.encode(after.params, inputs, graphs, kept),
+        )
+        return after.replace(graphs=graphs, collected=collected), {"loss": value, **terms, **of_game}
+
+    def embed(state: AdversarialState, inputs: Inputs) -> Embeddings:
+        encoded = model.encode(state.params, inputs, current_graphs(state, inputs), kept)
+        return Embeddings(encoded.users, encoded.items)
+
+    # A method meets no states but those of its own `init`.
+    return Method(
+        init,
+        step,  # type: ignore[arg-type]
+        embed,  # type: ignore[arg-type]
+        model.prepare,
+        num_negatives=1,
+        sampling=_chosen(options.sampling),
+        notes=(updates.note, *notes),
+    )
+
+
+def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float) -> dict[str, Scalar]:
+    """The terms of the recommender's loss that need no discriminator, before they are weighted.
+
+    `bpr`: mean softplus(y_uj - y_ui). `l2`: mean ½ (|h_u|² + |h_i|² + |h_j|²), of final rows. `feature_l2`:
+    ½ Σ_m (|F_u^m|² + |F_i^m|²) / items, of all nodes. `contrast`: Σ_m `cross_view(V_u^m, h_u)`.
+    """
+    users, positives = encoded.users[batch.users], encoded.items[batch.items]
+    negatives = encoded.items[batch.negatives[:, 0]]
+    squares = jnp.stack([jnp.sum(jnp.square(x), axis=1) for x in (users, positives, negatives)])
+    of_features = [*encoded.user_features.values(), *encoded.item_features.values()]
+    feature_squares = jnp.stack([jnp.sum(jnp.square(x)) for x in of_features])
+    views = [
+        cross_view(view[batch.users], users, batch.users, batch.mask, temperature)
+        for view in encoded.user_views.values()
+    ]
+    return {
+        "bpr": mean(jax.nn.softplus(jnp.sum(users * (negatives - positives), axis=1)), batch.mask),
+        "l2": mean(0.5 * jnp.sum(squares, axis=0), batch.mask),
+        "feature_l2": 0.5 * jnp.sum(feature_squares) / encoded.items.shape[0],
+        "contrast": jnp.sum(jnp.stack(views)),
+    }
+
+
+def cross_view(
+    anchors: Float[Array, "batch dim"],
+    others: Float[Array, "batch dim"],
+    users: Int[Array, " batch"],
+    mask: Bool[Array, " batch"],
+    temperature: float,
+) -> Scalar:
+    """Mean over b of -log(e^{s(z_b, h_b) / τ} / (Σ_{c≠b} e^{s(z_b, z_c) / τ} + Σ_c e^{s(z_b, h_c) / τ})), s the cosine.
+
+    Rows z of a graph without edges are 0: the value is then log(2 batch - 1), and nothing is learnt from it. The
+    published code sees distinct users alone; here a user who stands in the batch twice is no negative of themselves.
+
+    Args:
+        anchors: z, rows of one modality's view.
+        others: h, final rows.
+        users: whose rows.
+        mask: which rows are real.
+        temperature: τ > 0.
+    """
+    z, h = layers.normalize(anchors), layers.normalize(others)
+    others_only = mask[None, :] & (users[:, None] != users[None, :])
+    own = jnp.eye(users.shape[0], dtype=bool)
+
+    def total(scores: Float[Array, "batch batch"], allowed: Bool[Array, "batch batch"]) -> Float[Array, " batch"]:
+        # A cosine is at most 1, so that no pass over the scores need look for the largest.
+        return jnp.sum(jnp.where(allowed, jnp.exp((scores - 1.0) / temperature), 0.0), axis=1)
+
+    denominator = total(z @ z.T, others_only) + total(z @ h.T, others_only | own)
+    positive = (jnp.sum(z * h, axis=1) - 1.0) / temperature
+    return mean(jnp.log(denominator) - positive, mask)
+
+
+def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
+    """The recommender's loss; a term that is not there counts nothing."""
+    weights = {
+        "bpr": 1.0,
+        "l2": options.l2,
+        "feature_l2": options.feature_l2,
+        "contrast": _chosen(options.contrast_weight),
+        "generator": _chosen(options.adversarial_weight),
+    }
+    return jnp.sum(jnp.stack([weights[name] * value for name, value in terms.items()]))
+
+
+class Game(NamedTuple):
+    """What the discriminator does in a step."""
+
+    init: Callable[[Key[Array, ""]], tuple[Params, Any]]
+    """Its parameters and its optimizer's state."""
+    step: Callable[[Params, Any, Encoded, Inputs, Batch, Key[Array, ""]], tuple[Params, Any, dict[str, Scalar]]]
+    """`(params, opt_state, encoded, inputs, batch, key)`."""
+    terms: Callable[[Params, Encoded, Inputs, Batch, Key[Array, ""]], dict[str, Scalar]]
+    """What the recommender's loss has of it."""
+
+
+NO_GAME = Game(
+    lambda key: ({}, ()),
+    lambda params, opt_state, encoded, inputs, batch, key: (params, opt_state, {}),
+    lambda params, encoded, inputs, batch, key: {},
+)
+
+
+class Choice(NamedTuple):
+    """How many users of a batch the discriminator sees, and why."""
+
+    users: int
+    reason: str
+
+
+def choose_rows(*, batch_size: int, num_items: int, num_modalities: int, wanted: int) -> Choice:
+    """The rule: as many users as wanted (0: all of the batch), while `COPIES` of their rows fit the budget."""
+    bytes_of_user = 4 * COPIES * num_modalities * num_items
+    asked = min(wanted or batch_size, batch_size)
+    users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
+    size = f"{users * num_modalities} rows, about {users * bytes_of_user / 2**20:.0f} MiB"
+    if users >= asked:
+        return Choice(users, size)
+    return Choice(users, f"{size}; all {asked} would take {asked * bytes_of_user / 2**20:.0f} MiB")
+
+
+def discriminator_loss(
+    score: Callable[[int], Score],
+    real: Float[Array, "rows items"],
+    suggested: Float[Array, "rows items"],
+    shares: Float[Array, "rows 1"],
+    mask: Bool[Array, " rows"],
+    penalty_weight: float,
+) -> tuple[Scalar, dict[str, Scalar]]:
+    """WGAN-GP: mean D(suggested) - mean D(real) + weight · penalty(share · real + (1 - share) · suggested).
+
+    Args:
+        score: D by the number of the call, each of which drops other entries.
+        real: rows that are.
+        suggested: rows of the modalities.
+        shares: uniform in [0, 1).
+        mask: which rows are real ones of the batch.
+        penalty_weight: of the penalty.
+    """
+    mixed = shares * real + (1.0 - shares) * suggested
+    penalty = gradient_penalty(score(2), mixed, mask)
+    distance = mean(score(0)(real), mask) - mean(score(1)(suggested), mask)
+    return penalty_weight * penalty - distance, {"distance": distance, "penalty": penalty}
+
+
+def suggested_rows(
+    encoded: Encoded,
+    users: Int[Array, " batch"],
+    kept: Float[Array, "batch items"] | None,
+    similarity: Literal["cosine", "dot"] = "dot",
+) -> Float[Array, "rows items"]:
+    """The q of every modality, one below the other."""
+    rows = [
+        similarity_rows(encoded.user_features[name][users], compared(encoded.item_features[name], similarity), kept)
+        for name in encoded.user_features
+    ]
+    return jnp.concatenate(rows)
+
+
+def _game(config: Config, spec: Spec) -> tuple[Game, tuple[str, ...]]:
+    options = config.mmssl
+    if options.adversarial_weight == 0:
+        return NO_GAME, ("no discriminator: its term has weight 0",)
+    num_modalities = len(spec.modalities)
+    choice = choose_rows(
+        batch_size=config.batch_size,
+        num_items=spec.num_items,
+        num_modalities=num_modalities,
+        wanted=_chosen(options.adversarial_users),
+    )
+    quarter, eighth = max(1, spec.num_items // 4), max(1, spec.num_items // 8)
+    capped = options.discriminator_widths == "capped"
+    widths = (min(quarter, MAX_WIDTHS[0]), min(eighth, MAX_WIDTHS[1])) if capped else (quarter, eighth)
+    net: Discriminator = discriminator(
+        spec.num_items,
+        widths,
+        activation=_chosen(options.discriminator_activation),
+        output=_chosen(options.discriminator_output),
+    )
+    optimizer = optax.adam(options.discriminator_learning_rate, b1=0.5, b2=0.9)
+
+    def scores(params: Params, mask: Bool[Array, " rows"], key: Key[Array, ""]) -> Score:
+        standardize, drop = batch_standardized(mask), dropped(key, options.discriminator_dropout)
+        return lambda rows: net.apply(params, rows, standardize, drop)
+
+    def seats(inputs: Inputs, batch: Batch) -> tuple[Array, Array, Array, Array | None]:
+        """The users who take part, the mask of their rows, their interactions, and what is kept of their scores."""
+        users, mask = batch.users[: choice.users], jnp.tile(batch.mask[: choice.users], num_modalities)
+        known = interaction_rows(inputs.graph, users)
+        return users, mask, known, 1.0 - known if options.mask_training else None
+
+    def init(key: Key[Array, ""]) -> tuple[Params, Any]:
+        params = net.init(key)
+        return params, optimizer.init(params)
+
+    def step(
+        params: Params, opt_state: Any, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Params, Any, dict[str, Scalar]]:
+        draw_key, drop_key = (jax.random.fold_in(key, place) for place in range(2))
+        users, mask, known, kept = seats(inputs, batch)
+        own = similarity_rows(encoded.users[users], encoded.items, kept)
+        drawn = jax.random.uniform(draw_key, (users.shape[0], spec.num_items + num_modalities))
+        real = real_rows(
+            known,
+            own,
+            drawn[:, : spec.num_items],
+            temperature=options.real_temperature,
+            cooled=_chosen(options.real_cooled),
+            own_weight=_chosen(options.own_weight),
+        )
+        real, suggested = (
+            jnp.tile(real, (num_modalities, 1)),
+            suggested_rows(encoded, users, kept, _chosen(options.similarity)),
+        )
+        shares = drawn[:, spec.num_items :].T.reshape(-1, 1)
+
+        def loss(params: Params) -> tuple[Scalar, dict[str, Scalar]]:
+            def score(call: int) -> Score:
+                return scores(params, mask, jax.random.fold_in(drop_key, call))
+
+            return discriminator_loss(score, real, suggested, shares, mask, options.penalty_weight)
+
+        gradients, metrics = jax.grad(loss, has_aux=True)(params)
+        changes, opt_state = optimizer.update(gradients, opt_state, params)
+        after: Params = optax.apply_updates(params, changes)
+        return after, opt_state, metrics
+
+    def terms(params: Params, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]) -> dict[str, Scalar]:
+        users, mask, _, kept = seats(inputs, batch)
+        return {
+            "generator": -mean(
+                scores(params, mask, key)(suggested_rows(encoded, users, kept, _chosen(options.similarity))), mask
+            )
+        }
+
+    return Game(init, step, terms), (f"discriminator: {choice.users} users a step ({choice.reason})",)
+
+
+def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
+    options = config.mmssl
+    every, k = _chosen(options.refresh_every), int(spec.num_items * _chosen(options.topk_rate))
+    sampling = _chosen(options.sampling)
+    steps = SAMPLINGS[sampling].num_steps(spec.num_interactions, config.batch_size)
+    every = every or steps
+    rows_by: dict[str, Any] = {
+        "similarity": _chosen(options.similarity),
+        "mask_training": _chosen(options.mask_training),
+    }
+    if options.graphs == "all_users":
+        return all_users(spec, min(max(k, 1), spec.num_items), every, **rows_by)
+    rows = min(config.batch_size, spec.num_users if sampling == "users" else spec.num_interactions)
+    return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rows_by)
+
+
+def _adamw(config: Config) -> optax.GradientTransformation:
+    return optax.adamw(_chosen(config.optimizer.learning_rate), weight_decay=_chosen(config.optimizer.weight_decay))
+
+
+def _chosen(value: Any) -> Any:
+    """What `with_defaults` has filled in."""
+    if value is None:
+        raise ValueError("the config leaves this open: pass it through with_defaults")
+    return value
