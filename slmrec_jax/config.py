@@ -291,6 +291,7 @@ VARIANTS: Mapping[ModelName, Mapping[str, Mapping[str, str]]] = {
     "lightgcn": {"fused": {"lightgcn.features": "fused"}},
     "vbpr": {"original": {"vbpr.variant": "original"}},
     "mmgcn": {"frozen": {"mmgcn.tables": "frozen"}},
+    "mmssl": {"published": {"mmssl.mode": "published"}},
 }
 """What `model:variant` stands for where systems are compared: settings by the name of their flag."""
 
