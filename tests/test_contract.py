@@ -75,7 +75,8 @@ def test_an_epoch(config, parts):
         traces.append(1)
         return make_epoch(method, config.batch_size)(*arguments)
 
-    compiled = jax.jit(epoch)
+    # What is tested is what was traced; without its optimisations the compiler takes half the time.
+    compiled = jax.jit(epoch, compiler_options={"xla_backend_optimization_level": 0})
     once, again = compiled(state, inputs, keys), compiled(state, inputs, keys)
     jax.tree.map(np.testing.assert_array_equal, once, again)
     after = compiled(once.state, inputs, keys).state
@@ -89,7 +90,7 @@ def test_an_epoch(config, parts):
 
 
 @pytest.mark.parametrize(
-    "config", ["lightgcn", "mf concat", "vbpr", "mmgcn", "reference fac", "paper fd+fm"], indirect=True
+    "config", ["lightgcn", "mf concat", "vbpr", "reference fac", "paper fd+fm"], indirect=True
 )
 def test_a_step_is_the_same_compiled_and_not(config, parts):
     method, inputs, keys = parts
