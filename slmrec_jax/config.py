@@ -280,20 +280,23 @@ DEFAULTS: Mapping[ModelName, Mapping[str, float]] = {
     "lightgcn": {"learning_rate": 1e-3, "weight_decay": 0.0},
     "vbpr": {"learning_rate": 1e-3, "weight_decay": 0.0},
     "mmgcn": {"learning_rate": 1e-4, "weight_decay": 0.0},
-    "mmssl": {"learning_rate": 5.5e-4, "weight_decay": 1e-2},
+    "mmssl": {"learning_rate": 3e-3, "weight_decay": 1e-2},
 }
 """The optimizer's settings where a config does not say: like the models' other defaults, chosen on validation."""
 
 
-VARIANTS: Mapping[ModelName, Mapping[str, Mapping[str, str]]] = {
+VARIANTS: Mapping[ModelName, Mapping[str, Mapping[str, str | float]]] = {
     "slmrec": {task: {"task": task} for task in get_args(Task)},
     "mf": {features: {"mf.features": features} for features in ("concat", "linear")},
     "lightgcn": {"fused": {"lightgcn.features": "fused"}},
     "vbpr": {"original": {"vbpr.variant": "original"}},
     "mmgcn": {"frozen": {"mmgcn.tables": "frozen"}},
-    "mmssl": {"published": {"mmssl.mode": "published"}},
+    "mmssl": {"published": {"mmssl.mode": "published", "optimizer.learning_rate": 5.5e-4}},
 }
 """What `model:variant` stands for where systems are compared: settings by the name of their flag."""
+
+PUBLISHED_MMSSL: Mapping[str, float] = {"learning_rate": 5.5e-4, "weight_decay": 1e-2}
+"""The same in MMSSL's published mode."""
 
 
 @dataclass(frozen=True)
@@ -362,9 +365,9 @@ def with_variant(config: Config, model: ModelName, variant: str = "") -> Config:
 def with_defaults(config: Config) -> Config:
     """The config with the model's own settings where it leaves them open."""
     given = config.optimizer
-    still_open: dict[str, Any] = {
-        name: value for name, value in DEFAULTS[config.model].items() if getattr(given, name) is None
-    }
+    published = config.model == "mmssl" and config.mmssl.mode == "published"
+    settings = PUBLISHED_MMSSL if published else DEFAULTS[config.model]
+    still_open: dict[str, Any] = {name: value for name, value in settings.items() if getattr(given, name) is None}
     of_mode = {
         name: value for name, value in MMSSL_MODES[config.mmssl.mode].items() if getattr(config.mmssl, name) is None
     }
@@ -373,6 +376,17 @@ def with_defaults(config: Config) -> Config:
         optimizer=dataclasses.replace(given, **still_open),
         mmssl=dataclasses.replace(config.mmssl, **of_mode),
     )
+
+
+def chosen(value: Any) -> Any:
+    """A setting that `with_defaults` has filled in.
+
+    Raises:
+        ValueError: it has not.
+    """
+    if value is None:
+        raise ValueError("the config leaves this open: pass it through with_defaults")
+    return value
 
 
 def check_config(config: Config) -> None:

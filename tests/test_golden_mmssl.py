@@ -10,7 +10,8 @@ import pytest
 
 from slmrec_jax.config import MMSSL_MODES, MMSSLConfig
 from slmrec_jax.graph import build_graph
-from slmrec_jax.methods.mmssl import recommendation_terms, suggested_rows, weighted
+from slmrec_jax.methods.adversarial import suggested_rows
+from slmrec_jax.methods.mmssl import recommendation_terms, weighted
 from slmrec_jax.models.discriminator import discriminator, gradient_penalty
 from slmrec_jax.models.mmssl import kept, mmssl
 from slmrec_jax.models.modality_graphs import Edges, bipartite, interaction_rows

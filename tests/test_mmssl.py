@@ -13,7 +13,8 @@ from slmrec_jax.config import MMSSL_MODES, Config, MMSSLConfig, check_config, wi
 from slmrec_jax.errors import UserError
 from slmrec_jax.graph import build_graph
 from slmrec_jax.methods import make_method
-from slmrec_jax.methods.mmssl import COPIES, MAX_ADVERSARIAL_BYTES, choose_rows, cross_view, discriminator_loss
+from slmrec_jax.methods.adversarial import COPIES, MAX_ADVERSARIAL_BYTES, choose_rows, discriminator_loss
+from slmrec_jax.methods.mmssl import cross_view
 from slmrec_jax.models import modality_graphs
 from slmrec_jax.models.discriminator import batch_standardized, discriminator, gradient_penalty, real_rows
 from slmrec_jax.models.mmssl import (
@@ -383,6 +384,11 @@ def test_how_many_users_the_discriminator_sees():
 # --- the method ---
 
 
+@pytest.fixture(scope="module")
+def two(tiny):
+    return tiny.with_modalities(("visual", "textual"))
+
+
 def problem(config, dataset):
     method = make_method(config, make_spec(config, dataset))
     inputs = method.prepare(make_inputs(dataset))
@@ -398,8 +404,8 @@ def batch_of(inputs, step, size=32, real=32, junk=0):
 
 
 @pytest.mark.usefixtures("optax_promotion")
-def test_padded_rows_change_nothing(tiny):
-    _method, inputs, state, step = problem(dataclasses.replace(SMALL, batch_size=16), tiny)
+def test_padded_rows_change_nothing(two):
+    _method, inputs, state, step = problem(dataclasses.replace(SMALL, batch_size=16), two)
     one, other = (step(state, inputs, batch_of(inputs, 0, size=16, real=11, junk=junk)) for junk in (3, 200))
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
         if jnp.issubdtype(a.dtype, jnp.floating):
@@ -407,10 +413,10 @@ def test_padded_rows_change_nothing(tiny):
 
 
 @pytest.mark.usefixtures("optax_promotion")
-def test_published_steps_and_their_resumption(tiny, tmp_path):
+def test_published_steps_and_their_resumption(two, tmp_path):
     """k = 0: the third step has no graph, contrast is constant; and what is saved goes on to the same bits."""
     config = dataclasses.replace(SMALL, mmssl=dataclasses.replace(SMALL.mmssl, mode="published"))
-    method, inputs, state, step = problem(config, tiny)
+    method, inputs, state, step = problem(config, two)
     assert method.sampling == "users"
     users = jnp.arange(32, dtype=jnp.int32)
     batch = batch_of(inputs, 0)._replace(users=users)
@@ -426,10 +432,10 @@ def test_published_steps_and_their_resumption(tiny, tmp_path):
         state, metrics = step(state, inputs, batch)
         contrasts.append(float(metrics["contrast"]))
     jax.tree.map(np.testing.assert_array_equal, again, (state, metrics))
-    constant = len(tiny.features) * math.log(63)
+    constant = 2 * math.log(63)
     assert abs(contrasts[0] - constant) > 1e-2
     np.testing.assert_allclose(contrasts[2], constant, rtol=1e-6)
-    assert edges_of(state.graphs) == [0] * len(tiny.features)
+    assert edges_of(state.graphs) == [0] * 2
 
 
 def test_a_graph_is_never_empty_as_it_is_meant(tiny):
@@ -439,10 +445,13 @@ def test_a_graph_is_never_empty_as_it_is_meant(tiny):
     assert "modality graphs: 1 items for every user" in method.notes[0]
 
 
-def test_weight_0_leaves_the_discriminator_out(tiny):
-    config = dataclasses.replace(SMALL, mmssl=MMSSLConfig(heads=2, adversarial_weight=0.0))
-    method = make_method(config, make_spec(config, tiny))
-    assert method.init(jax.random.key(0)).discriminator == {}
+@pytest.mark.usefixtures("optax_promotion")
+def test_weight_0_leaves_a_term_out(tiny):
+    config = dataclasses.replace(SMALL, mmssl=MMSSLConfig(heads=2, adversarial_weight=0.0, contrast_weight=0.0))
+    method, inputs, state, _ = problem(config, tiny)
+    assert state.discriminator == {}
+    metrics = jax.eval_shape(method.step, state, inputs, batch_of(inputs, 0))[1]
+    assert set(metrics) == {"loss", "bpr", "l2", "feature_l2"}
     assert "no discriminator" in method.notes[1]
 
 
@@ -453,6 +462,8 @@ def test_modes_set_the_same_switches():
     for mode, switches in MMSSL_MODES.items():
         chosen = with_defaults(Config(mmssl=MMSSLConfig(mode=mode, last_softmax=False))).mmssl
         assert vars(chosen).items() >= {**switches, "last_softmax": False}.items()
+    published = with_defaults(Config(model="mmssl", mmssl=MMSSLConfig(mode="published")))
+    assert published.optimizer.learning_rate == 5.5e-4
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """MMSSL's step: a discriminator and a recommender that plays its generator, each with an optimizer (WWW 2023)."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
-from typing import Any, Literal, NamedTuple, no_type_check
+from typing import Any, no_type_check
 
 import jax
 import jax.numpy as jnp
@@ -12,34 +12,16 @@ from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 
 from slmrec_jax import layers
 from slmrec_jax.augmentations import dropout
-from slmrec_jax.config import Config, MMSSLConfig
+from slmrec_jax.config import Config, MMSSLConfig, chosen
 from slmrec_jax.errors import UserError
 from slmrec_jax.losses import mean
+from slmrec_jax.methods.adversarial import adversarial_game
 from slmrec_jax.methods.optimizers import make_optimizer
-from slmrec_jax.models.discriminator import (
-    Discriminator,
-    Score,
-    batch_standardized,
-    discriminator,
-    dropped,
-    gradient_penalty,
-    real_rows,
-)
-from slmrec_jax.models.mmssl import Encoded, compared, kept, mmssl, similarity_rows
-from slmrec_jax.models.modality_graphs import Bipartite, empty, interaction_rows, padded
+from slmrec_jax.models.mmssl import Encoded, kept, mmssl
+from slmrec_jax.models.modality_graphs import Bipartite, empty, padded
 from slmrec_jax.models.modality_updates import GraphUpdates, all_users, last_batches
 from slmrec_jax.sampling import SAMPLINGS
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
-
-MAX_ADVERSARIAL_BYTES = 512 * 2**20
-"""What the discriminator's rows may take in all."""
-
-COPIES = 8
-"""How many arrays of (users × modalities) × items the game holds at once: the real, the suggested and the mixed rows,
-what they are made of, and the first and second derivatives of the mixed."""
-
-MAX_WIDTHS = (256, 128)
-"""Of the discriminator's hidden layers, where they are capped."""
 
 
 @no_type_check  # JAX also puts shapes and flags in the places of arrays
@@ -79,17 +61,18 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
     options = config.mmssl
     model = mmssl(
         spec,
-        attention=_chosen(options.attention),
+        attention=chosen(options.attention),
         heads=options.heads,
-        id_propagation=_chosen(options.id_propagation),
+        id_propagation=chosen(options.id_propagation),
         id_layers=options.id_layers,
-        last_softmax=_chosen(options.last_softmax),
+        last_softmax=chosen(options.last_softmax),
         view_weight=options.view_weight,
         feature_weight=options.feature_weight,
-        normalize_features=_chosen(options.normalize_features),
+        normalize_features=chosen(options.normalize_features),
     )
+    temperature = chosen(options.contrast_temperature) if chosen(options.contrast_weight) else None
     updates = _graph_updates(config, spec)
-    game, notes = _game(config, spec)
+    game, note = adversarial_game(config, spec)
     optimizer = make_optimizer(config.optimizer) if config.optimizer.chain else _adamw(config)
 
     def init(key: Key[Array, ""]) -> AdversarialState:
@@ -127,7 +110,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
             return model.encode(params, inputs, graphs, drop)
 
         def loss(encoded: Encoded, against: Params) -> tuple[Scalar, Metrics]:
-            terms = recommendation_terms(encoded, batch, _chosen(options.contrast_temperature))
+            terms = recommendation_terms(encoded, batch, temperature)
             terms |= game.terms(against, encoded, inputs, batch, game_key)
             return weighted(terms, options), terms
 
@@ -162,32 +145,35 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         embed,  # type: ignore[arg-type]
         model.prepare,
         num_negatives=1,
-        sampling=_chosen(options.sampling),
-        notes=(updates.note, *notes),
+        sampling=chosen(options.sampling),
+        notes=(updates.note, note),
     )
 
 
-def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float) -> dict[str, Scalar]:
+def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | None) -> dict[str, Scalar]:
     """The terms of the recommender's loss that need no discriminator, before they are weighted.
 
     `bpr`: mean softplus(y_uj - y_ui). `l2`: mean ½ (|h_u|² + |h_i|² + |h_j|²), of final rows. `feature_l2`:
-    ½ Σ_m (|F_u^m|² + |F_i^m|²) / items, of all nodes. `contrast`: Σ_m `cross_view(V_u^m, h_u)`.
+    ½ Σ_m (|F_u^m|² + |F_i^m|²) / items, of all nodes. `contrast`: Σ_m `cross_view(V_u^m, h_u)` at this temperature;
+    without one it is left out.
     """
     users, positives = encoded.users[batch.users], encoded.items[batch.items]
     negatives = encoded.items[batch.negatives[:, 0]]
     squares = jnp.stack([jnp.sum(jnp.square(x), axis=1) for x in (users, positives, negatives)])
     of_features = [*encoded.user_features.values(), *encoded.item_features.values()]
     feature_squares = jnp.stack([jnp.sum(jnp.square(x)) for x in of_features])
-    views = [
-        cross_view(view[batch.users], users, batch.users, batch.mask, temperature)
-        for view in encoded.user_views.values()
-    ]
-    return {
+    terms = {
         "bpr": mean(jax.nn.softplus(jnp.sum(users * (negatives - positives), axis=1)), batch.mask),
         "l2": mean(0.5 * jnp.sum(squares, axis=0), batch.mask),
         "feature_l2": 0.5 * jnp.sum(feature_squares) / encoded.items.shape[0],
-        "contrast": jnp.sum(jnp.stack(views)),
     }
+    if temperature is None:
+        return terms
+    contrasts = [
+        cross_view(view[batch.users], users, batch.users, batch.mask, temperature)
+        for view in encoded.user_views.values()
+    ]
+    return terms | {"contrast": jnp.sum(jnp.stack(contrasts))}
 
 
 def cross_view(
@@ -207,7 +193,7 @@ def cross_view(
         others: h, final rows.
         users: whose rows.
         mask: which rows are real.
-        temperature: τ > 0.
+        temperature: τ; from 0.025 on, float32 holds the smallest term there can be.
     """
     z, h = layers.normalize(anchors), layers.normalize(others)
     others_only = mask[None, :] & (users[:, None] != users[None, :])
@@ -228,174 +214,21 @@ def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
         "bpr": 1.0,
         "l2": options.l2,
         "feature_l2": options.feature_l2,
-        "contrast": _chosen(options.contrast_weight),
-        "generator": _chosen(options.adversarial_weight),
+        "contrast": chosen(options.contrast_weight),
+        "generator": chosen(options.adversarial_weight),
     }
     return jnp.sum(jnp.stack([weights[name] * value for name, value in terms.items()]))
 
 
-class Game(NamedTuple):
-    """What the discriminator does in a step."""
-
-    init: Callable[[Key[Array, ""]], tuple[Params, Any]]
-    """Its parameters and its optimizer's state."""
-    step: Callable[[Params, Any, Encoded, Inputs, Batch, Key[Array, ""]], tuple[Params, Any, dict[str, Scalar]]]
-    """`(params, opt_state, encoded, inputs, batch, key)`."""
-    terms: Callable[[Params, Encoded, Inputs, Batch, Key[Array, ""]], dict[str, Scalar]]
-    """What the recommender's loss has of it."""
-
-
-NO_GAME = Game(
-    lambda key: ({}, ()),
-    lambda params, opt_state, encoded, inputs, batch, key: (params, opt_state, {}),
-    lambda params, encoded, inputs, batch, key: {},
-)
-
-
-class Choice(NamedTuple):
-    """How many users of a batch the discriminator sees, and why."""
-
-    users: int
-    reason: str
-
-
-def choose_rows(*, batch_size: int, num_items: int, num_modalities: int, wanted: int) -> Choice:
-    """The rule: as many users as wanted (0: all of the batch), while `COPIES` of their rows fit the budget."""
-    bytes_of_user = 4 * COPIES * num_modalities * num_items
-    asked = min(wanted or batch_size, batch_size)
-    users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
-    size = f"{users * num_modalities} rows, about {users * bytes_of_user / 2**20:.0f} MiB"
-    if users >= asked:
-        return Choice(users, size)
-    return Choice(users, f"{size}; all {asked} would take {asked * bytes_of_user / 2**20:.0f} MiB")
-
-
-def discriminator_loss(
-    score: Callable[[int], Score],
-    real: Float[Array, "rows items"],
-    suggested: Float[Array, "rows items"],
-    shares: Float[Array, "rows 1"],
-    mask: Bool[Array, " rows"],
-    penalty_weight: float,
-) -> tuple[Scalar, dict[str, Scalar]]:
-    """WGAN-GP: mean D(suggested) - mean D(real) + weight · penalty(share · real + (1 - share) · suggested).
-
-    Args:
-        score: D by the number of the call, each of which drops other entries.
-        real: rows that are.
-        suggested: rows of the modalities.
-        shares: uniform in [0, 1).
-        mask: which rows are real ones of the batch.
-        penalty_weight: of the penalty.
-    """
-    mixed = shares * real + (1.0 - shares) * suggested
-    penalty = gradient_penalty(score(2), mixed, mask)
-    distance = mean(score(0)(real), mask) - mean(score(1)(suggested), mask)
-    return penalty_weight * penalty - distance, {"distance": distance, "penalty": penalty}
-
-
-def suggested_rows(
-    encoded: Encoded,
-    users: Int[Array, " batch"],
-    kept: Float[Array, "batch items"] | None,
-    similarity: Literal["cosine", "dot"] = "dot",
-) -> Float[Array, "rows items"]:
-    """The q of every modality, one below the other."""
-    rows = [
-        similarity_rows(encoded.user_features[name][users], compared(encoded.item_features[name], similarity), kept)
-        for name in encoded.user_features
-    ]
-    return jnp.concatenate(rows)
-
-
-def _game(config: Config, spec: Spec) -> tuple[Game, tuple[str, ...]]:
-    options = config.mmssl
-    if options.adversarial_weight == 0:
-        return NO_GAME, ("no discriminator: its term has weight 0",)
-    num_modalities = len(spec.modalities)
-    choice = choose_rows(
-        batch_size=config.batch_size,
-        num_items=spec.num_items,
-        num_modalities=num_modalities,
-        wanted=_chosen(options.adversarial_users),
-    )
-    quarter, eighth = max(1, spec.num_items // 4), max(1, spec.num_items // 8)
-    capped = options.discriminator_widths == "capped"
-    widths = (min(quarter, MAX_WIDTHS[0]), min(eighth, MAX_WIDTHS[1])) if capped else (quarter, eighth)
-    net: Discriminator = discriminator(
-        spec.num_items,
-        widths,
-        activation=_chosen(options.discriminator_activation),
-        output=_chosen(options.discriminator_output),
-    )
-    optimizer = optax.adam(options.discriminator_learning_rate, b1=0.5, b2=0.9)
-
-    def scores(params: Params, mask: Bool[Array, " rows"], key: Key[Array, ""]) -> Score:
-        standardize, drop = batch_standardized(mask), dropped(key, options.discriminator_dropout)
-        return lambda rows: net.apply(params, rows, standardize, drop)
-
-    def seats(inputs: Inputs, batch: Batch) -> tuple[Array, Array, Array, Array | None]:
-        """The users who take part, the mask of their rows, their interactions, and what is kept of their scores."""
-        users, mask = batch.users[: choice.users], jnp.tile(batch.mask[: choice.users], num_modalities)
-        known = interaction_rows(inputs.graph, users)
-        return users, mask, known, 1.0 - known if options.mask_training else None
-
-    def init(key: Key[Array, ""]) -> tuple[Params, Any]:
-        params = net.init(key)
-        return params, optimizer.init(params)
-
-    def step(
-        params: Params, opt_state: Any, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]
-    ) -> tuple[Params, Any, dict[str, Scalar]]:
-        draw_key, drop_key = (jax.random.fold_in(key, place) for place in range(2))
-        users, mask, known, kept = seats(inputs, batch)
-        own = similarity_rows(encoded.users[users], encoded.items, kept)
-        drawn = jax.random.uniform(draw_key, (users.shape[0], spec.num_items + num_modalities))
-        real = real_rows(
-            known,
-            own,
-            drawn[:, : spec.num_items],
-            temperature=options.real_temperature,
-            cooled=_chosen(options.real_cooled),
-            own_weight=_chosen(options.own_weight),
-        )
-        real, suggested = (
-            jnp.tile(real, (num_modalities, 1)),
-            suggested_rows(encoded, users, kept, _chosen(options.similarity)),
-        )
-        shares = drawn[:, spec.num_items :].T.reshape(-1, 1)
-
-        def loss(params: Params) -> tuple[Scalar, dict[str, Scalar]]:
-            def score(call: int) -> Score:
-                return scores(params, mask, jax.random.fold_in(drop_key, call))
-
-            return discriminator_loss(score, real, suggested, shares, mask, options.penalty_weight)
-
-        gradients, metrics = jax.grad(loss, has_aux=True)(params)
-        changes, opt_state = optimizer.update(gradients, opt_state, params)
-        after: Params = optax.apply_updates(params, changes)
-        return after, opt_state, metrics
-
-    def terms(params: Params, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]) -> dict[str, Scalar]:
-        users, mask, _, kept = seats(inputs, batch)
-        return {
-            "generator": -mean(
-                scores(params, mask, key)(suggested_rows(encoded, users, kept, _chosen(options.similarity))), mask
-            )
-        }
-
-    return Game(init, step, terms), (f"discriminator: {choice.users} users a step ({choice.reason})",)
-
-
 def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
     options = config.mmssl
-    every, k = _chosen(options.refresh_every), int(spec.num_items * _chosen(options.topk_rate))
-    sampling = _chosen(options.sampling)
+    every, k = chosen(options.refresh_every), int(spec.num_items * chosen(options.topk_rate))
+    sampling = chosen(options.sampling)
     steps = SAMPLINGS[sampling].num_steps(spec.num_interactions, config.batch_size)
     every = every or steps
     rows_by: dict[str, Any] = {
-        "similarity": _chosen(options.similarity),
-        "mask_training": _chosen(options.mask_training),
+        "similarity": chosen(options.similarity),
+        "mask_training": chosen(options.mask_training),
     }
     if options.graphs == "all_users":
         return all_users(spec, min(max(k, 1), spec.num_items), every, **rows_by)
@@ -404,11 +237,4 @@ def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
 
 
 def _adamw(config: Config) -> optax.GradientTransformation:
-    return optax.adamw(_chosen(config.optimizer.learning_rate), weight_decay=_chosen(config.optimizer.weight_decay))
-
-
-def _chosen(value: Any) -> Any:
-    """What `with_defaults` has filled in."""
-    if value is None:
-        raise ValueError("the config leaves this open: pass it through with_defaults")
-    return value
+    return optax.adamw(chosen(config.optimizer.learning_rate), weight_decay=chosen(config.optimizer.weight_decay))
