@@ -89,9 +89,7 @@ def test_an_epoch(config, parts):
     assert embeddings.users.shape[1] == embeddings.items.shape[1]
 
 
-@pytest.mark.parametrize(
-    "config", ["lightgcn", "mf concat", "vbpr", "reference fac", "paper fd+fm"], indirect=True
-)
+@pytest.mark.parametrize("config", ["lightgcn", "mf concat", "vbpr", "reference fac", "paper fd+fm"], indirect=True)
 def test_a_step_is_the_same_compiled_and_not(config, parts):
     method, inputs, keys = parts
     users, items = (x[:40] for x in inputs.graph.interactions)

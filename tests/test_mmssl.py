@@ -469,7 +469,6 @@ def test_modes_set_the_same_switches():
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"heads": 7}, "--mmssl.heads 7 does not divide --dim 64"),
         ({"feature_dropout": 1.0}, "--mmssl.feature-dropout is 1"),
         ({"discriminator_dropout": (0.1, -1.0)}, "--mmssl.discriminator-dropout is -1"),
         ({"contrast_temperature": 0.0}, "--mmssl.contrast-temperature is 0"),
@@ -480,6 +479,11 @@ def test_values_that_cannot_be_meant(change, named):
     with pytest.raises(UserError, match=named):
         check_config(Config(model="mmssl", mmssl=MMSSLConfig(**change)))
     check_config(Config(model="mmssl"))
+
+
+def test_heads_divide_the_columns():
+    with pytest.raises(UserError, match="--mmssl.heads 7 does not divide --dim 64"):
+        make_method(Config(model="mmssl", mmssl=MMSSLConfig(heads=7)), SPEC)
 
 
 def test_it_needs_a_modality():

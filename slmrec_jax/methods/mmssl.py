@@ -52,13 +52,15 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
     that the recommender then descends; the published code makes a pass for each, with dropouts of their own.
 
     Raises:
-        UserError: there are no features.
+        UserError: there are no features, or the attention's heads do not divide the columns.
     """
     if not spec.modalities:
         raise UserError(
             "--model mmssl needs a modality, and the data have none: give features, or take --model lightgcn"
         )
     options = config.mmssl
+    if options.attention != "collapsed" and config.dim % options.heads:
+        raise UserError(f"--mmssl.heads {options.heads} does not divide --dim {config.dim}: give one that does")
     model = mmssl(
         spec,
         attention=chosen(options.attention),
@@ -144,7 +146,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         step,  # type: ignore[arg-type]
         embed,  # type: ignore[arg-type]
         model.prepare,
-        num_negatives=1,
+        num_negatives=config.bpr_negatives,
         sampling=chosen(options.sampling),
         notes=(updates.note, note),
     )
@@ -158,13 +160,14 @@ def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | No
     without one it is left out.
     """
     users, positives = encoded.users[batch.users], encoded.items[batch.items]
-    negatives = encoded.items[batch.negatives[:, 0]]
-    squares = jnp.stack([jnp.sum(jnp.square(x), axis=1) for x in (users, positives, negatives)])
+    negatives = encoded.items[batch.negatives]
+    margins = jnp.einsum("bd,bkd->bk", users, positives[:, None] - negatives)
+    of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=-1) for x in (users, positives, negatives))
     of_features = [*encoded.user_features.values(), *encoded.item_features.values()]
     feature_squares = jnp.stack([jnp.sum(jnp.square(x)) for x in of_features])
     terms = {
-        "bpr": mean(jax.nn.softplus(jnp.sum(users * (negatives - positives), axis=1)), batch.mask),
-        "l2": mean(0.5 * jnp.sum(squares, axis=0), batch.mask),
+        "bpr": mean(jnp.mean(jax.nn.softplus(-margins), axis=1), batch.mask),
+        "l2": mean(0.5 * (of_users + of_items + jnp.mean(of_negatives, axis=1)), batch.mask),
         "feature_l2": 0.5 * jnp.sum(feature_squares) / encoded.items.shape[0],
     }
     if temperature is None:
