@@ -482,7 +482,7 @@ def test_values_that_cannot_be_meant(change, named):
 
 
 def test_heads_divide_the_columns():
-    with pytest.raises(UserError, match="--mmssl.heads 7 does not divide --dim 64"):
+    with pytest.raises(UserError, match=r"--mmssl.heads 7 does not divide --dim 64"):
         make_method(Config(model="mmssl", mmssl=MMSSLConfig(heads=7)), SPEC)
 
 
