@@ -20,7 +20,7 @@ SUFFIXES = (*SEPARATORS, ".parquet")
 _BLOCK = 2**24
 """Bytes of text that are parsed together; a row must fit into them."""
 _FIRST = 2**16
-"""Bytes that the names of columns stand in."""
+"""Bytes that the first line stands in."""
 _COLUMNS_SHOWN = 12
 _SHOWN = 40
 """Characters of a wrong value that an error line repeats."""
@@ -77,9 +77,9 @@ def read_text(
     threads = {"use_threads": False, "block_size": _BLOCK}  # one thread names the row of an error
     parse = pyarrow.csv.ParseOptions(delimiter=separator, quote_char='"' if quotes else False)
     try:
-        first = pyarrow.csv.ReadOptions(**threads, autogenerate_column_names=names is not None)
-        with pyarrow.csv.open_csv(file, first, parse) as reader:
-            found = reader.schema.names
+        found = first_row(file, separator) if names is not None else _header(file, parse)
+        if not found:
+            raise UserError(f"{file}: it is empty; expected a table with {listed(wanted)}")
         if names is not None and not len(wanted) <= len(found) <= len(names):
             raise UserError(
                 f"{file}: row 1 has {len(found)} columns separated by {separator!r}; expected {len(wanted)} to "
@@ -95,7 +95,7 @@ def read_text(
                 include_columns=there, column_types=dict.fromkeys(there, pa.string()), strings_can_be_null=False
             ),
         )
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:  # the latter for column names
         raise UserError(
             f"{file}: {printable(error)}; expected the same columns in every row, separated by {separator!r}"
         ) from error
@@ -131,21 +131,20 @@ def column_names(file: Path) -> list[str]:
         else:
             quotes = '"' if file.suffix in SEPARATORS else False
             parse = pyarrow.csv.ParseOptions(delimiter=SEPARATORS.get(file.suffix, "\t"), quote_char=quotes)
-            with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(use_threads=False), parse) as reader:
-                names = reader.schema.names
+            names = _header(file, parse)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: not a readable table ({printable(error)}); write it again") from error
     return list(names)
 
 
 def first_row(file: Path, separator: str) -> list[str]:
-    """The beginning of a text file as the names of columns; none for what is no file. Tells formats apart."""
+    """What stands between separators in the first line of text that is not blank; nothing for what is no file."""
     if not file.is_file():
         return []
     with file.open("rb") as opened:
-        lines = opened.read(_FIRST).splitlines()
+        lines = [line for line in opened.read(_FIRST).splitlines() if line]
     text = lines[0].decode("utf-8-sig", "replace") if lines else ""
-    return [name.strip('"') for name in text.split(separator)]
+    return [name.strip('"') for name in text.split(separator)] if text else []
 
 
 def is_parquet(file: Path) -> bool:
@@ -185,6 +184,11 @@ def listed(names: Sequence[str]) -> str:
 def _check_regular(file: Path) -> None:
     if not file.is_file():  # a pipe would wait for ever
         raise UserError(f"{file}: not a regular file; expected a table")
+
+
+def _header(file: Path, parse: Any) -> list[str]:
+    with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK), parse) as reader:
+        return list(reader.schema.names)
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:

@@ -79,8 +79,8 @@ def _feature(file: Path, items: Encoded) -> Feature | Words:
     values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row an item")
     if items.ids.dtype.kind != "i":
         raise UserError(
-            f"{file}: row i is the item with the raw id i, but the ids are not whole numbers, as {items.ids[0]!r}; "
-            f"number the items, or write a plain table, which takes features under raw ids"
+            f"{file}: row i is the item with the raw id i, but the ids are not whole numbers, as "
+            f"{items.ids[0].item()!r}; number the items, or write a plain table, which takes features under raw ids"
         )
     if values.ndim == 2 and values.shape[0] == 2 and values.dtype.kind in "iu":
         return _words(file, values, items)
@@ -107,4 +107,4 @@ def _words(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: Encoded) -> 
     if not known.any():
         raise UserError(f"{file}: none of its {pairs.shape[1]} pairs of an item and a word is of an item in the data")
     words = pairs[1].astype(np.int64)
-    return Words(rows[known], words[known], int(words.max()) + 1)
+    return Words(rows[known], words[known], max(1, int(words.max()) + 1))
