@@ -443,7 +443,8 @@ def tensors(**arrays):
         ("clicks.csv", b"\xef\xbb\xbf" + CSV.replace(b"ann", b'"ann"').replace(b"userId", b'"USER"')),
         ("clicks.tsv", CSV.replace(b",", b"\t")),
         ("clicks.parquet", parquet({**ROWS, "split": LABELS, "more": [None] * 5})),
-        ("clicks.parquet", parquet({**ROWS, "x_label": [0, 0, 1, 2, 0]})),
+        ("clicks.parquet", parquet({**ROWS, "x_label": [0.0, 0.0, 1.0, 2.0, 0.0]})),
+        ("clicks.parquet", parquet({**ROWS, "Split": [label.upper() for label in LABELS]})),
         ("clicks.parquet", parquet(pa.table({**ROWS, "split": pa.array(LABELS).dictionary_encode()}))),
     ],
 )
@@ -648,9 +649,11 @@ def interactions(**columns):
             interactions(user=[[1]] * 5),
             "interactions.parquet: user is a column of list<element: int64>; expected an id",
         ),
+        (interactions(split=[["train"]] * 5), "interactions.parquet: split is a column of list<"),
         (interactions(split=["train", None, "test", "test", "test"]), "interactions.parquet: row 2: split is missing"),
         ({"train.csv": CSV, "interactions.csv": CSV}, "'interactions.csv', 'train.csv'; expected train, and maybe"),
         ({"valid.csv": CSV}, "there is 'valid.csv'; expected train, and maybe valid and test"),
+        ({"cli\x1bcks.csv": CSV}, "the file 'cli\\x1bcks.csv' has control characters in its name; rename it"),
         ({"clicks.csv": CSV, "views.csv": CSV}, "'clicks.csv', 'views.csv' are all"),
         (
             {"clicks.csv": CSV, "items.csv": b"item\nB1\n"},

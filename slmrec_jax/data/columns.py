@@ -1,6 +1,6 @@
 """Brings columns of tables into arrays: ids that are rows, raw ids, times, vectors; each refusal names its row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -129,6 +129,21 @@ def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -
     if len(rows) < count:
         raise UserError(f"{table.file}: {len(rows)} ids, but there are {count} {row}s; expected one for each")
     return ids[order][:count]
+
+
+def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndarray, " entries"]:
+    """A column of labels, in capitals or not, as the numbers that these have.
+
+    Raises:
+        UserError: A value that is none of them.
+    """
+    expected = f"one of {', '.join(labels)}"
+    column = pc.utf8_lower(_cast(table, name, _present(table, name, expected), pa.string(), expected))
+    places = np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)
+    if len(places) and places.min() < 0:
+        index = int(places.argmin())
+        raise UserError(f"{table.row(index)}: {name} is {table.value(name, index)}; expected {expected}")
+    return np.array(list(labels.values()))[places]
 
 
 def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:

@@ -159,14 +159,17 @@ def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
     """The only file; of several, the one that is called as the folder is.
 
     Raises:
-        UserError: There is none, or more than one and none is called so.
+        UserError: There is none, more than one and none is called so, or its name cannot be printed.
     """
     if not files:
         raise UserError(f"{folder}: there is no {what}")
     named = [file for file in files if file.stem == folder.resolve().name]
     if len(files) > 1 and len(named) != 1:
         raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
-    return files[0] if len(files) == 1 else named[0]
+    file = files[0] if len(files) == 1 else named[0]
+    if not file.name.isprintable():  # error lines name it
+        raise UserError(f"{folder}: the file {file.name!a} has control characters in its name; rename it")
+    return file
 
 
 def printable(error: Exception) -> str:

@@ -9,11 +9,9 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 from jaxtyping import Shaped
 
-from slmrec_jax.data.columns import Encoded, as_raw_ids, as_times, encode, find
+from slmrec_jax.data.columns import Encoded, as_labels, as_raw_ids, as_times, encode, find
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
 from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_name
 from slmrec_jax.data.feature_tables import SUFFIXES as FEATURE_SUFFIXES
@@ -175,16 +173,9 @@ def _read_roles(file: Path, wanted: Sequence[str], optional: Sequence[str] = ())
 
 
 def _by_label(table: Table, pairs: Interactions) -> dict[str, Interactions]:
-    column = pc.utf8_lower(table.columns["split"].cast(pa.string()))
-    labels, parts = pa.array(list(_LABELS)), np.array(list(_LABELS.values()))
-    wrong = pc.index(pc.is_in(column, labels), False).as_py()
-    if wrong >= 0:
-        raise UserError(
-            f"{table.row(wrong)}: split is {table.value('split', wrong)}; expected train, valid or test, or 0, 1 or 2"
-        )
-    split = parts[pc.index_in(column, labels).to_numpy()]
+    parts = as_labels(table, "split", _LABELS)
     return {
-        name: Interactions(pairs.users[split == part], pairs.items[split == part]) for part, name in enumerate(_SPLITS)
+        name: Interactions(pairs.users[parts == part], pairs.items[parts == part]) for part, name in enumerate(_SPLITS)
     }
 
 
