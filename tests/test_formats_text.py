@@ -330,6 +330,10 @@ SPLIT_ROWS = {"train": b"1\ta\t1\t1\n2\tb\t1\t2\n", "valid": b"2\ta\t1\t3\n", "t
         ),
         ({"small.itememb": b"iid:token\titem_emb:float_seq\n9\tnan 1\n"}, "small.itememb: 1 values in 1 rows are NaN"),
         (
+            {"small.itememb": b"iid:token\tit\x1bm:float_seq\n9\tx\n"},
+            "small.itememb: row 2: 'x' in 'it\\x1bm:float_seq'; expected numbers",
+        ),
+        (
             {"small.item": b"item_id:token\titem_feat:float_seq\n9\t1\n"},
             "small.item and small.itememb are both item features; keep one",
         ),
@@ -402,6 +406,7 @@ def test_neurec_words_of_items(tmp_path):
         ({"small.train": b"7 5\n7 3\n"}, "small.train: row 1 has 1 columns separated by ','; expected 2 to 4"),
         ({"small.test": b"7,5,1,1,1\n"}, "small.test: row 1 has 5 columns"),
         ({"small.test": b"7,\n"}, "small.test: row 1: item is ''; expected an id"),
+        ({"small.train": b"7,5\n7\x00,5\n"}, "small.train: row 2: user is '7\\x00'; expected an id"),
         ({"small.train": b""}, "small.train: it is empty; expected a table with 'user', 'item'"),
         ({"other.train": b"1,1\n", "other.test": b"1,1\n"}, "'other.train', 'small.train' are all"),
         ({"small_feat_v.npy": TABLE[:5]}, "small_feat_v.npy: 5 rows, but there is an item with the id 5"),
@@ -611,6 +616,12 @@ def test_items_without_vectors_lack_the_modality(tmp_path):
     assert "image.npy: 1 values in 1 rows are NaN" in refusal(tmp_path)
 
 
+def broken_text():
+    """What Arrow takes for text though it is none."""
+    offsets = np.arange(6, dtype=np.int32).tobytes()
+    return pa.Array.from_buffers(pa.string(), 5, [None, pa.py_buffer(offsets), pa.py_buffer(b"ab\xffcd")])
+
+
 def interactions(**columns):
     return {"interactions.parquet": parquet({**ROWS, "split": LABELS, **columns})}
 
@@ -649,6 +660,8 @@ def interactions(**columns):
             interactions(user=[[1]] * 5),
             "interactions.parquet: user is a column of list<element: int64>; expected an id",
         ),
+        (interactions(item=broken_text()), "interactions.parquet: not a readable Parquet file (Column "),
+        (interactions(split=broken_text()), "interactions.parquet: not a readable Parquet file (Column "),
         (interactions(split=[["train"]] * 5), "interactions.parquet: split is a column of list<"),
         (interactions(split=["train", None, "test", "test", "test"]), "interactions.parquet: row 2: split is missing"),
         ({"train.csv": CSV, "interactions.csv": CSV}, "'interactions.csv', 'train.csv'; expected train, and maybe"),

@@ -18,7 +18,13 @@ def undivided(times=None, counts=COUNTS):
     users = np.repeat(np.arange(len(counts)), counts)
     items = np.concatenate([np.arange(count) + user for user, count in enumerate(counts)])
     dataset = make_dataset(
-        "small", Interactions(users, items), NONE, NONE, num_users=len(counts), num_items=int(items.max()) + 1
+        "small",
+        Interactions(users, items),
+        NONE,
+        NONE,
+        num_users=len(counts),
+        num_items=int(items.max()) + 1,
+        notes=["as given"],
     )
     return Unsplit(dataset, None if times is None else lambda: times)
 
@@ -37,7 +43,7 @@ def test_every_interaction_is_kept_once(name):
     dataset = split_dataset(data, name)
     assert sorted(pairs(dataset.train, dataset.valid, dataset.test)) == pairs(data.dataset.train)
     check(dataset)
-    assert f"split by '{name}' with seed 0" in dataset.notes
+    assert dataset.notes[:2] == ("as given", f"split by '{name}' with seed 0")
 
 
 @pytest.mark.parametrize("name", sorted(set(SPLITS) - {"time"}))
@@ -87,6 +93,11 @@ def test_time_cuts_once_for_all_and_never_between_equals():
 def test_time_needs_times():
     with pytest.raises(UserError, match="'time' needs the time of each interaction"):
         split_dataset(undivided(), "time")
+
+
+@pytest.mark.parametrize("name", ["mmrec", "lattice", "cold-items", "validation"])
+def test_times_are_not_asked_for_in_vain(name):
+    split_dataset(Unsplit(undivided().dataset, lambda: pytest.fail("asked")), name)
 
 
 def test_cold_items_are_held_out_whole():

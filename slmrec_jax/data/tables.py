@@ -113,6 +113,7 @@ def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] =
         with pyarrow.parquet.ParquetFile(file) as opened:
             there = _choose(file, opened.schema_arrow.names, wanted, optional)
             table = opened.read(columns=there)
+            table.validate(full=True)  # Arrow would take text that is no UTF-8, or offsets that point anywhere
     except (pa.ArrowException, OSError) as error:  # Arrow says OSError of damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({printable(error)}); write it again") from error
     return Table(file, {name: table.column(name) for name in there}, header=False)
@@ -178,10 +179,15 @@ def printable(error: Exception) -> str:
     return " ".join(text.split())[:200]
 
 
+def shown(name: str) -> str:
+    """The name of a column as an error line shows it."""
+    return (name if name.isprintable() else ascii(name))[:_SHOWN]
+
+
 def listed(names: Sequence[str]) -> str:
     """Names as an error line shows them."""
-    shown = ", ".join(repr(name[:_SHOWN]) for name in names[:_COLUMNS_SHOWN])
-    return shown + (", …" if len(names) > _COLUMNS_SHOWN else "")
+    first = ", ".join(repr(name[:_SHOWN]) for name in names[:_COLUMNS_SHOWN])
+    return first + (", …" if len(names) > _COLUMNS_SHOWN else "")
 
 
 def _check_regular(file: Path) -> None:
