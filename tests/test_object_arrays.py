@@ -159,14 +159,14 @@ HEADERS = {
     "a key of its own": (b"{'descr': '<i8', 'order': False, 'shape': (1, 1), }", "its header has"),
     "no shape": (b"{'descr': '<i8', 'fortran_order': False, }", "its header lacks shape"),
     "a negative size": (b"{'descr': '<i8', 'fortran_order': False, 'shape': (-1, 1), }", "its header has"),
-    "a vast size": (b"{'descr': '<i8', 'fortran_order': False, 'shape': (9999999999999999999, 1), }", "its shape"),
+    "a vast size": (b"{'descr': '<i8', 'fortran_order': False, 'shape': (9999999999999999999, 1), }", "its shape is '"),
     "a vast product": (
         b"{'descr': '<i8', 'fortran_order': False, 'shape': (0, 999999999999, 99999999999), }",
-        "its shape",
+        "its shape is '",
     ),
     "too many sizes": (
         b"{'descr': '<i8', 'fortran_order': False, 'shape': (1, 1, 1, 1, 1, 1, 1, 1, 1), }",
-        "its shape",
+        "its shape is '",
     ),
     "a type of parts": (b"{'descr': [('a', '<i8')], 'fortran_order': False, 'shape': (1, 1), }", "its header has"),
     "a type that is none": (b"{'descr': '<f3', 'fortran_order': False, 'shape': (1, 1), }", "it holds '<f3'"),
