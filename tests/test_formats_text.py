@@ -754,6 +754,9 @@ FOLDERS = {
     "neurec": NEUREC,
     "plain": {"clicks.csv": CSV, "image.npy": TABLE},
     "plain, divided": {"train.csv": CSV},
+    "diffmm": {"trnMat.pkl": b"", "image_feat.npy": TABLE},
+    "mmgcn": {"train.npy": b"", "val.npy": b"", "test.npy": b"", "feat_v.pt": b""},
+    "mmssl": {"train.json": b"", "val.json": b"", "test.json": b"", "train_mat": b"", "image_feat.npy": TABLE},
 }
 
 
@@ -761,6 +764,13 @@ FOLDERS = {
 def test_a_folder_is_of_one_format(tmp_path, name):
     write(tmp_path, FOLDERS[name])
     assert [each.name for each in FORMATS if each.recognises(tmp_path)] == [name.split(",")[0]]
+
+
+@pytest.mark.parametrize(
+    ("name", "format"), [("lastfm", "lightgcn"), ("tiktok", "diffmm"), ("mmgcn_sample/kwai", "mmgcn")]
+)
+def test_real_folders_are_of_one_format(shared_data, name, format):
+    assert [each.name for each in FORMATS if each.recognises(shared_data / name)] == [format]
 
 
 def test_a_folder_of_two_formats_is_a_question(tmp_path):
