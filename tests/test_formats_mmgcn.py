@@ -161,6 +161,10 @@ def test_users_beyond_the_last_that_is_named_are_found_by_the_rows(tmp_path):
     assert pairs(dataset.test) == [(1, 2), (2, 1)]
 
 
+def test_items_may_not_make_up_vastly_many_users(tmp_path):
+    assert "the largest user id is 1999999999" in refusal(offset(tmp_path, 2 * 10**9, feat_v__npy=npy(TABLE)))
+
+
 @pytest.mark.parametrize(("by", "rows"), [(1, 5), (6, 6), (3, 4), (0, 4)])
 def test_items_that_fit_no_way_are_refused(tmp_path, by, rows):
     line = refusal(offset(tmp_path, by, feat_v__npy=npy(np.ones((rows, 2)))))
@@ -201,9 +205,9 @@ REFUSED = {
     "an empty list": (content("val.npy", object_npy([[0, 1], []])), "val.npy: list 1 is empty"),
     "a vast id in a list": (
         content("val.npy", object_npy([[0, 1], [1, 2**33]])),
-        "val.npy: entry 1 of items is 8589934592",
+        "val.npy: list 1 has the id 8589934592",
     ),
-    "a vast user in a list": (content("val.npy", object_npy([[2**33]])), "val.npy: entry 0 of users is 8589934592"),
+    "a vast user in a list": (content("val.npy", object_npy([[2**33]])), "val.npy: list 0 has the id 8589934592"),
     "whole numbers for features": (content("feat_v.npy", npy(np.ones((5, 2), int))), "feat_v.npy: an array of int64"),
     "a cube of features": (content("feat_v.npy", npy(np.ones((5, 2, 2)))), "feat_v.npy: an array of float64 of shape"),
     "complex features": (content("feat_v.npy", npy(np.ones((5, 2), complex))), "feat_v.npy: an array of complex128"),

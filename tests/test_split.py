@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax.data import load, make_dataset
-from slmrec_jax.data.dataset import check
+from slmrec_jax.data.dataset import check, distinct
 from slmrec_jax.data.split import SPLITS, Unsplit, draw, first_times, split_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -18,9 +18,15 @@ def undivided(times=None, counts=COUNTS):
     users = np.repeat(np.arange(len(counts)), counts)
     items = np.concatenate([np.arange(count) + user for user, count in enumerate(counts)])
     dataset = make_dataset(
-        "small", Interactions(users, items), NONE, NONE, num_users=len(counts), num_items=int(items.max()) + 1
+        "small",
+        Interactions(users, items),
+        NONE,
+        NONE,
+        num_users=len(counts),
+        num_items=int(items.max()) + 1,
+        notes=["as given"],
     )
-    return Unsplit(dataset, times)
+    return Unsplit(dataset, None if times is None else lambda: times)
 
 
 def pairs(*splits):
@@ -37,7 +43,7 @@ def test_every_interaction_is_kept_once(name):
     dataset = split_dataset(data, name)
     assert sorted(pairs(dataset.train, dataset.valid, dataset.test)) == pairs(data.dataset.train)
     check(dataset)
-    assert f"split by '{name}' with seed 0" in dataset.notes
+    assert dataset.notes[:2] == ("as given", f"split by '{name}' with seed 0")
 
 
 @pytest.mark.parametrize("name", sorted(set(SPLITS) - {"time"}))
@@ -87,6 +93,11 @@ def test_time_cuts_once_for_all_and_never_between_equals():
 def test_time_needs_times():
     with pytest.raises(UserError, match="'time' needs the time of each interaction"):
         split_dataset(undivided(), "time")
+
+
+@pytest.mark.parametrize("name", ["mmrec", "lattice", "cold-items", "validation"])
+def test_times_are_not_asked_for_in_vain(name):
+    split_dataset(Unsplit(undivided().dataset, lambda: pytest.fail("asked")), name)
 
 
 def test_cold_items_are_held_out_whole():
@@ -141,8 +152,8 @@ def test_a_split_must_leave_something_to_train_on():
 
 def test_a_repeated_pair_counts_at_its_first_time():
     repeated = Interactions(np.array([1, 0, 1, 1]), np.array([2, 3, 2, 0]))
-    found, times = first_times(repeated, np.array([5.0, 1.0, 4.0, 9.0]), 4)
-    assert pairs(found) == [(0, 3), (1, 0), (1, 2)]
+    times = first_times(repeated, np.array([5.0, 1.0, 4.0, 9.0]), 4)
+    assert pairs(distinct(repeated, 4)) == [(0, 3), (1, 0), (1, 2)]
     assert times.tolist() == [1.0, 9.0, 4.0]
 
 

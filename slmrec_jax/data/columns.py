@@ -1,6 +1,6 @@
 """Brings columns of tables into arrays: ids that are rows, raw ids, times, vectors; each refusal names its row."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -8,7 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int, Shaped
 
-from slmrec_jax.data.tables import Table
+from slmrec_jax.data.tables import Table, shown
 from slmrec_jax.errors import UserError
 
 MAX_RAW_ID = 256
@@ -38,20 +38,24 @@ def encode(tables: Sequence[Table], name: str, *, by_appearance: bool = False) -
             that the order of rows does not matter.
 
     Raises:
-        UserError: An id that is missing, empty or longer than an id is.
+        UserError: An id that is missing, empty or longer than an id is; or no ids.
     """
     columns = [_ids(table, name) for table in tables]
     if len({column.type for column in columns}) > 1:
         columns = [column.cast(pa.string()) for column in columns]
-    distinct = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type).unique()
-    codes = [np.asarray(pc.index_in(column, distinct).to_numpy(), np.int64) for column in columns]
-    ids = _as_ids(distinct)
-    if by_appearance:
-        return Encoded(ids, tuple(codes))
-    order = np.argsort(ids, kind="stable")
-    places = np.empty(len(ids), np.int64)
-    places[order] = np.arange(len(ids))
-    return Encoded(ids[order], tuple(places[code] for code in codes))
+    kind = columns[0].type
+    together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], kind)
+    if len(together) == 0:
+        raise UserError(f"{tables[0].file}: there are no rows in it; expected some")
+    chunks = together.dictionary_encode().chunks  # all with the same dictionary
+    ids = _as_ids(chunks[-1].dictionary)
+    rows = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+    if not by_appearance:
+        order = np.argsort(ids, kind="stable")
+        places = np.empty(len(ids), np.int32)
+        places[order] = np.arange(len(ids), dtype=np.int32)
+        ids, rows = ids[order], places[rows]
+    return Encoded(ids, tuple(np.split(rows, np.cumsum([len(column) for column in columns])[:-1])))
 
 
 def find(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
@@ -65,7 +69,9 @@ def find(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[n
     if len(column.unique()) < len(column):
         first = pc.index_in(column, column.unique()).to_numpy()
         again = int(np.flatnonzero(np.maximum.accumulate(np.r_[-1, first[:-1]]) >= first)[0])
-        raise UserError(f"{table.row(again)}: {name} is {table.value(name, again)} for the second time; keep one row")
+        raise UserError(
+            f"{table.row(again)}: {shown(name)} is {table.value(name, again)} for the second time; keep one row"
+        )
     return np.asarray(pc.fill_null(pc.index_in(column, known), -1).to_numpy(), np.int64)
 
 
@@ -84,7 +90,7 @@ def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " ent
     ids = np.asarray(_cast(table, name, column, pa.int64(), "a whole number").to_numpy(), np.int64)
     if len(ids) and ids.min() < first:
         index = int(ids.argmin())
-        raise UserError(f"{table.row(index)}: {name} is {ids[index]}; expected ids counted from {first}")
+        raise UserError(f"{table.row(index)}: {shown(name)} is {ids[index]}; expected ids counted from {first}")
     return ids - first
 
 
@@ -127,6 +133,21 @@ def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -
     return ids[order][:count]
 
 
+def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndarray, " entries"]:
+    """A column of labels, in capitals or not, as the numbers that these have.
+
+    Raises:
+        UserError: A value that is none of them.
+    """
+    expected = f"one of {', '.join(labels)}"
+    column = pc.utf8_lower(_cast(table, name, _present(table, name, expected), pa.string(), expected))
+    places = np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)
+    if len(places) and places.min() < 0:
+        index = int(places.argmin())
+        raise UserError(f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected {expected}")
+    return np.array(list(labels.values()))[places]
+
+
 def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     """A column of times: numbers of any unit, or dates (microseconds since 1970); int64 or float64.
 
@@ -144,7 +165,11 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
         return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
     if pa.types.is_integer(kind) or (_is_text(kind) and _all_match(column, _INTEGER)):
         return np.asarray(_cast(table, name, column, pa.int64(), "a time").to_numpy(), np.int64)
-    return np.asarray(_cast(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
+    times = np.asarray(_cast(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
+    if np.isnan(times).any():
+        index = int(np.isnan(times).argmax())
+        raise UserError(f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected a number or a date")
+    return times
 
 
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
@@ -158,25 +183,31 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
         text = pc.ascii_trim_whitespace(column.cast(pa.string()))
         column = pc.ascii_split_whitespace(pc.if_else(pc.equal(text, ""), None, text))
     elif not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or _is_fixed_list(column.type)):
-        raise UserError(f"{table.file}: {name} is a column of {column.type}; expected lists of numbers")
+        raise UserError(f"{table.file}: {shown(name)} is a column of {column.type}; expected lists of numbers")
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), np.int64)
     present = lengths > 0
     if not present.any():
-        raise UserError(f"{table.file}: no row of {name} has a number in it; fill it, or remove it")
+        raise UserError(f"{table.file}: no row of {shown(name)} has a number in it; fill it, or remove it")
     width = int(lengths[present.argmax()])
     wrong = np.flatnonzero(present & (lengths != width))
     if len(wrong):
         row = int(wrong[0])
-        raise UserError(f"{table.row(row)}: {lengths[row]} numbers in {name}; expected {width}, as in the first one")
+        raise UserError(
+            f"{table.row(row)}: {lengths[row]} numbers in {shown(name)}; expected {width}, as in the first one"
+        )
     numbers = pc.list_flatten(column)
     try:
         flat = numbers.cast(pa.float32(), safe=False)
     except pa.ArrowInvalid:
         entry = _first_that_fails(numbers, pa.float32())
         row = int(np.flatnonzero(present)[entry // width])
-        raise UserError(f"{table.row(row)}: {str(numbers[entry].as_py())[:40]!r} in {name}; expected numbers") from None
+        raise UserError(
+            f"{table.row(row)}: {str(numbers[entry].as_py())[:40]!r} in {shown(name)}; expected numbers"
+        ) from None
     except pa.ArrowNotImplementedError:
-        raise UserError(f"{table.file}: {name} is a column of {column.type}; expected lists of numbers") from None
+        raise UserError(
+            f"{table.file}: {shown(name)} is a column of {column.type}; expected lists of numbers"
+        ) from None
     values = np.zeros((len(present), width), np.float32)
     values[present] = flat.to_numpy().reshape(-1, width)
     return values, present
@@ -206,10 +237,13 @@ def _ids(table: Table, name: str) -> Any:
         return _cast(table, name, column, pa.int64(), "a whole number below 2⁶³, or text")
     column = _cast(table, name, column, pa.string(), "an id of text or a whole number")
     length = pc.utf8_length(column)
-    wrong = pc.index(pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_RAW_ID)), False).as_py()
+    good = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_RAW_ID))
+    good = pc.and_not(good, pc.match_substring(column, "\0"))  # NumPy would cut it off at the end of an id
+    wrong = pc.index(good, False).as_py()
     if wrong >= 0:
         raise UserError(
-            f"{table.row(wrong)}: {name} is {table.value(name, wrong)}; expected an id of 1 to {MAX_RAW_ID} characters"
+            f"{table.row(wrong)}: {shown(name)} is {table.value(name, wrong)}; expected an id of 1 to {MAX_RAW_ID} "
+            f"characters, none of them NUL"
         )
     return column
 
@@ -226,7 +260,7 @@ def _present(table: Table, name: str, expected: str) -> Any:
         column = column.cast(column.type.value_type)
     missing = pc.index(pc.is_null(column, nan_is_null=True), True).as_py()
     if missing >= 0:
-        raise UserError(f"{table.row(missing)}: {name} is missing; expected {expected}")
+        raise UserError(f"{table.row(missing)}: {shown(name)} is missing; expected {expected}")
     return column
 
 
@@ -235,9 +269,11 @@ def _cast(table: Table, name: str, column: Any, kind: Any, expected: str) -> Any
         return column.cast(kind)
     except pa.ArrowInvalid:
         index = _first_that_fails(column, kind)
-        raise UserError(f"{table.row(index)}: {name} is {table.value(name, index)}; expected {expected}") from None
+        raise UserError(
+            f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected {expected}"
+        ) from None
     except pa.ArrowNotImplementedError:
-        raise UserError(f"{table.file}: {name} is a column of {column.type}; expected {expected}") from None
+        raise UserError(f"{table.file}: {shown(name)} is a column of {column.type}; expected {expected}") from None
 
 
 def _first_that_fails(column: Any, kind: Any) -> int:

@@ -44,7 +44,7 @@ def read_item_lists(path: Path) -> ItemLists:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not readable as JSON ({reason}); expected a list of items for each user") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: found a {_kind(value)}; expected an object, a list of items for each user")
+        raise UserError(f"{path}: found {_kind(value)}; expected an object, a list of items for each user")
     for key, items in value.items():
         _check(path, key, items)
     users = np.fromiter((int(key) for key in value), np.int64, len(value))
@@ -69,12 +69,13 @@ def _check(path: Path, key: str, items: Any) -> None:
     if not _KEY.fullmatch(key) or int(key) > MAX_COUNT:
         raise UserError(f'{path}: found the user {key[:_SHOWN]!a}; expected a whole number, as "12"')
     if not isinstance(items, list):
-        raise UserError(f"{path}: user {key} has a {_kind(items)}; expected a list of items")
+        raise UserError(f"{path}: user {key} has {_kind(items)}; expected a list of items")
     for place, item in enumerate(items):
         if type(item) is not int or not 0 <= item <= MAX_COUNT:
-            shown = ascii(item)[:_SHOWN] if isinstance(item, str | int | float) else f"a {_kind(item)}"
+            shown = ascii(item)[:_SHOWN] if isinstance(item, str | int | float) else _kind(item)
             raise UserError(f"{path}: user {key}: item {place} of their list is {shown}; expected a whole number")
 
 
 def _kind(value: Any) -> str:
-    return {dict: "object", list: "list", str: "text", bool: "truth", type(None): "null"}.get(type(value), "number")
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    return kinds.get(type(value), "a number")

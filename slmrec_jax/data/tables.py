@@ -19,6 +19,8 @@ SUFFIXES = (*SEPARATORS, ".parquet")
 
 _BLOCK = 2**24
 """Bytes of text that are parsed together; a row must fit into them."""
+_FIRST = 2**16
+"""Bytes that the first line stands in."""
 _COLUMNS_SHOWN = 12
 _SHOWN = 40
 """Characters of a wrong value that an error line repeats."""
@@ -75,9 +77,9 @@ def read_text(
     threads = {"use_threads": False, "block_size": _BLOCK}  # one thread names the row of an error
     parse = pyarrow.csv.ParseOptions(delimiter=separator, quote_char='"' if quotes else False)
     try:
-        first = pyarrow.csv.ReadOptions(**threads, autogenerate_column_names=names is not None)
-        with pyarrow.csv.open_csv(file, first, parse) as reader:
-            found = reader.schema.names
+        found = first_row(file, separator) if names is not None else _header(file, parse)
+        if not found:
+            raise UserError(f"{file}: it is empty; expected a table with {listed(wanted)}")
         if names is not None and not len(wanted) <= len(found) <= len(names):
             raise UserError(
                 f"{file}: row 1 has {len(found)} columns separated by {separator!r}; expected {len(wanted)} to "
@@ -93,7 +95,7 @@ def read_text(
                 include_columns=there, column_types=dict.fromkeys(there, pa.string()), strings_can_be_null=False
             ),
         )
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:  # the latter for column names
         raise UserError(
             f"{file}: {printable(error)}; expected the same columns in every row, separated by {separator!r}"
         ) from error
@@ -111,6 +113,7 @@ def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] =
         with pyarrow.parquet.ParquetFile(file) as opened:
             there = _choose(file, opened.schema_arrow.names, wanted, optional)
             table = opened.read(columns=there)
+            table.validate(full=True)  # Arrow would take text that is no UTF-8, or offsets that point anywhere
     except (pa.ArrowException, OSError) as error:  # Arrow says OSError of damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({printable(error)}); write it again") from error
     return Table(file, {name: table.column(name) for name in there}, header=False)
@@ -129,11 +132,45 @@ def column_names(file: Path) -> list[str]:
         else:
             quotes = '"' if file.suffix in SEPARATORS else False
             parse = pyarrow.csv.ParseOptions(delimiter=SEPARATORS.get(file.suffix, "\t"), quote_char=quotes)
-            with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(use_threads=False), parse) as reader:
-                names = reader.schema.names
+            names = _header(file, parse)
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: not a readable table ({printable(error)}); write it again") from error
     return list(names)
+
+
+def first_row(file: Path, separator: str) -> list[str]:
+    """What stands between separators in the first line of text that is not blank; nothing for what is no file."""
+    if not file.is_file():
+        return []
+    with file.open("rb") as opened:
+        lines = [line for line in opened.read(_FIRST).splitlines() if line]
+    text = lines[0].decode("utf-8-sig", "replace") if lines else ""
+    return [name.strip('"') for name in text.split(separator)] if text else []
+
+
+def is_parquet(file: Path) -> bool:
+    """Whether the file begins as one of Parquet."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(4) == b"PAR1"
+
+
+def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
+    """The only file; of several, the one that is called as the folder is.
+
+    Raises:
+        UserError: There is none, more than one and none is called so, or its name cannot be printed.
+    """
+    if not files:
+        raise UserError(f"{folder}: there is no {what}")
+    named = [file for file in files if file.stem == folder.resolve().name]
+    if len(files) > 1 and len(named) != 1:
+        raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
+    file = files[0] if len(files) == 1 else named[0]
+    if not file.name.isprintable():  # error lines name it
+        raise UserError(f"{folder}: the file {file.name!a} has control characters in its name; rename it")
+    return file
 
 
 def printable(error: Exception) -> str:
@@ -142,15 +179,25 @@ def printable(error: Exception) -> str:
     return " ".join(text.split())[:200]
 
 
+def shown(name: str) -> str:
+    """The name of a column as an error line shows it."""
+    return (name if name.isprintable() else ascii(name))[:_SHOWN]
+
+
 def listed(names: Sequence[str]) -> str:
     """Names as an error line shows them."""
-    shown = ", ".join(repr(name[:_SHOWN]) for name in names[:_COLUMNS_SHOWN])
-    return shown + (", …" if len(names) > _COLUMNS_SHOWN else "")
+    first = ", ".join(repr(name[:_SHOWN]) for name in names[:_COLUMNS_SHOWN])
+    return first + (", …" if len(names) > _COLUMNS_SHOWN else "")
 
 
 def _check_regular(file: Path) -> None:
     if not file.is_file():  # a pipe would wait for ever
         raise UserError(f"{file}: not a regular file; expected a table")
+
+
+def _header(file: Path, parse: Any) -> list[str]:
+    with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK), parse) as reader:
+        return list(reader.schema.names)
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:

@@ -30,6 +30,7 @@ _FEATURES = {
     "textual": ("FeatureText_stl_normal", "feat_t", "t_feat", "t_feat_sample"),
 }
 """The names of the files, `.npy` or `.pt`."""
+_IDS = "ids are counted from 0 and fit into int32"
 
 
 class _Split(NamedTuple):
@@ -64,14 +65,15 @@ def read(folder: Path) -> Dataset:
     splits = {split: (_read_pairs if split == "train" else _read_held_out)(file) for split, file in files.items()}
     feature_files = _feature_files(folder)
     features = {modality: _read_feature(file) for modality, file in feature_files.items()}
-    num_users = count_rows(str(folder), "user", [split.users for split in splits.values()])
+    users = [split.users for split in splits.values()]
+    num_users = count_rows(str(folder), "user", users)
     items = [split.pairs.items for split in splits.values()]
     rows = [len(feature.values) for feature in features.values() if isinstance(feature, Feature)]
     numbering = _numbering(str(folder), num_users, items, rows[0] if rows else None)
     first = numbering.first
     worded = [feature.items for feature in features.values() if isinstance(feature, Words)]
     num_items = rows[0] if rows else count_rows(str(folder), "item", [*(each - first for each in items), *worded])
-    num_users = max(num_users, first)
+    num_users = count_rows(str(folder), "user", [*users, np.array([first - 1])])
     return make_dataset(
         folder.resolve().name,
         *(Interactions(split.pairs.users, split.pairs.items - first) for split in splits.values()),
@@ -112,14 +114,18 @@ def _read_held_out(file: Path) -> _Split:
     empty = np.flatnonzero(lengths == 0)
     if len(empty):
         raise UserError(f"{file}: list {empty[0]} is empty; expected a user and then their items, if there are any")
-    users = _ids(file, "users", ids[offsets[:-1]])
+    vast = np.flatnonzero(ids >= MAX_COUNT)
+    if len(vast):
+        number = np.searchsorted(offsets, vast[0], side="right") - 1
+        raise UserError(f"{file}: list {number} has the id {ids[vast[0]]}; {_IDS}")
+    users = ids[offsets[:-1]]
     of_item = np.ones(len(ids), np.bool_)
     of_item[offsets[:-1]] = False
-    return _Split(Interactions(np.repeat(users, lengths - 1), _ids(file, "items", ids[of_item])), users)
+    return _Split(Interactions(np.repeat(users, lengths - 1), ids[of_item]), users)
 
 
 def _ids(file: Path, name: str, ids: Shaped[np.ndarray, " entries"]) -> Int[np.ndarray, " entries"]:
-    check_range(str(file), name, ids, MAX_COUNT, "ids are counted from 0 and fit into int32")
+    check_range(str(file), name, ids, MAX_COUNT, _IDS)
     return ids.astype(np.int64)
 
 
