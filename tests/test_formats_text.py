@@ -151,3 +151,184 @@ def test_reads_lastfm(shared_data):
     assert (dataset.num_users, dataset.num_items) == (1892, 4489)
     assert [len(split.users) for split in (dataset.train, dataset.valid, dataset.test)] == [42135, 0, 10533]
     assert (dataset.user_ids[0], dataset.item_ids[0]) == (1, 1)
+
+
+# --- MMRec -------------------------------------------------------------------------------------------------------
+
+# User 2 has no training interaction; item 3 has none at all.
+MMREC = {
+    "small.inter": b"userID\titemID\trating\ttimestamp\tx_label\n"
+    b"0\t0\t5.0\t1362700800\t0\n1\t1\t5.0\t1362700801\t0\n0\t1\t4.0\t1362700802\t1\n1\t4\t4.0\t1362700803\t2\n"
+    b"2\t0\t3.0\t1362700804\t1\n2\t2\t3.0\t1362700805\t2\n",
+    "image_feat.npy": np.arange(10, dtype=np.float64).reshape(5, 2),
+    "text_feat.npy": np.ones((5, 3), np.float32),
+}
+MAPPINGS = {
+    "u_id_mapping.csv": b"user_id\tuserID\nA3\t0\nA1\t1\nA2\t2\n",
+    "i_id_mapping.csv": b"asin,itemID\nB4,4\n0007,3\nB2,2\nB1,1\nB0,0\n",
+}
+
+
+def test_mmrec_labels_name_the_splits(tmp_path):
+    dataset = load(str(write(tmp_path, MMREC)))
+    assert (dataset.num_users, dataset.num_items) == (3, 5)
+    assert splits(dataset) == [[(0, 0), (1, 1)], [(0, 1)], [(1, 4)]]
+    assert list(dataset.features) == ["visual", "textual"]
+    assert dataset.features["visual"].values[4].tolist() == [8, 9]
+    assert dataset.notes == tuple(
+        f"{split}: interactions of users without training interactions, dropped: 1 of 1 users"
+        for split in ("valid", "test")
+    )
+
+
+def test_mmrec_mappings_are_of_tabs_or_commas(tmp_path):
+    dataset = load(str(write(tmp_path, MMREC | MAPPINGS)))
+    assert dataset.user_ids.tolist() == ["A3", "A1", "A2"]
+    assert dataset.item_ids.tolist() == ["B0", "B1", "B2", "0007", "B4"]
+
+
+@pytest.mark.parametrize(("listed", "missing"), [(b"1\n3\n", [1, 3]), (b"", []), (b"\n", [])])
+def test_images_filled_in_with_the_mean_are_missing(tmp_path, listed, missing):
+    visual, textual = load(str(write(tmp_path, MMREC | {"missed_img_itemIDs.csv": listed}))).features.values()
+    assert np.flatnonzero(~visual.present).tolist() == missing
+    assert not visual.values[missing].any()
+    assert textual.present.all()
+
+
+def test_of_several_tables_the_one_called_as_the_folder_is_read(tmp_path):
+    folder = tmp_path / "small"
+    folder.mkdir()
+    write(folder, MMREC | {"small14.inter": MMREC["small.inter"].replace(b"4\t4.0", b"3\t4.0")})
+    assert load(str(folder)).num_items == 5
+    folder.rename(tmp_path / "large")
+    assert "'small.inter', 'small14.inter' are all" in refusal(tmp_path / "large")
+
+
+HEAD = b"userID\titemID\tx_label\n0\t0\t0\n"
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        ({"small.inter": HEAD + b"0\t1\t3\n"}, "small.inter: row 3: x_label is 3; expected 0 for training"),
+        ({"small.inter": HEAD + b"0\t-1\t0\n"}, "small.inter: row 3: itemID is -1; expected ids counted from 0"),
+        ({"small.inter": HEAD + b"0\tB01\t0\n"}, "small.inter: row 3: itemID is 'B01'; expected a whole number"),
+        ({"small.inter": HEAD + b"0\t1\t0\t5\n"}, "small.inter: CSV parse error: Row #3: Expected 3 columns, got 4"),
+        (
+            {"small.inter": HEAD.replace(b"userID", b"uid")},
+            "small.inter: there is no column 'userID'; it has 'uid', 'i",
+        ),
+        ({"small.inter": b"userID\titemID\tx_label\n0\t0\t1\n"}, "small.inter: no row has the x_label 0"),
+        ({"small.inter": b"userID\titemID\tx_label\n"}, "small.inter: no row has the x_label 0"),
+        ({"image_feat.npy": np.ones((6, 2))}, "image_feat.npy: 6 rows for 5 items"),
+        ({"image_feat.npy": np.array([[None]])}, "image_feat.npy: not a readable .npy table"),
+        ({"visual_feat.npy": np.ones((5, 2))}, "image_feat.npy and visual_feat.npy are both visual features; keep one"),
+        ({"missed_img_itemIDs.csv": b"5\n"}, "missed_img_itemIDs.csv: row 1: item 5; expected ids of 0..4"),
+        ({"missed_img_itemIDs.csv": b"x\n"}, "missed_img_itemIDs.csv: row 1: itemID is 'x'"),
+        ({"u_id_mapping.csv": b"user_id\tuserID\na\t0\nb\t1\n"}, "u_id_mapping.csv: 2 ids, but there are 3 userIDs"),
+        ({"u_id_mapping.csv": b"user_id\tuserID\na\t0\nb\t0\nc\t2\n"}, "u_id_mapping.csv: row 3: userID is 0 where 1"),
+        ({"u_id_mapping.csv": b"user_id\tuserID\na\t0\na\t1\nc\t2\n"}, "u_id_mapping.csv: the raw id 'a' stands in 2"),
+        ({"u_id_mapping.csv": b"userID\n0\n"}, "u_id_mapping.csv: one column only; expected the raw ids and 'userID'"),
+        ({"u_id_mapping.csv": b"user_id,id\na,0\n"}, "u_id_mapping.csv: there is no column 'userID'"),
+    ],
+)
+def test_mmrec_refuses(tmp_path, files, line):
+    assert line in refusal(tmp_path, MMREC | files)
+
+
+# --- RecBole -----------------------------------------------------------------------------------------------------
+
+INTER = b"user_id:token\titem_id:token\trating:float\ttimestamp:float\n"
+RECBOLE = {
+    "small.inter": INTER + b"u2\t10\t4\t881250949\nu1\t9\t3\t891717742\nu1\t10\t1\t878887116\nu1\t9\t2\t881250000\n"
+    b"u1\t7\t1\t878887117\n",
+    "small.user": b"user_id:token\tage:float\nu1\t24\n",
+    "small.item": b'item_id:token\ttitle:token_seq\n10\tThe "Matrix\n',
+    "small.itememb": b"iid:token\titem_emb:float_seq\n9\t1 2.5\n10\t-3e-1 0\n8\t9 9\n",
+}
+
+
+def test_recbole_in_one_piece_asks_for_a_split(tmp_path):
+    line = refusal(tmp_path, RECBOLE)
+    assert "it is not split; say how with --split" in line
+    dataset = load(str(tmp_path), split="time")
+    assert dataset.user_ids.tolist() == ["u1", "u2"]
+    assert dataset.item_ids.tolist() == [7, 9, 10]
+    # (u1, 9) is there twice, and counts from the first time on.
+    assert splits(dataset) == [[(0, 0), (0, 1), (0, 2)], [], [(1, 2)]]
+
+
+def test_recbole_vectors_stand_under_raw_ids(tmp_path):
+    dataset = load(str(write(tmp_path, RECBOLE)), split="leave-one-out")
+    (name, feature), *none = dataset.features.items()
+    assert (name, none) == ("item", [])
+    assert feature.values.tolist() == [[0, 0], [1, 2.5], [np.float32(-0.3), 0]]
+    assert feature.present.tolist() == [False, True, True]
+    assert dataset.notes[:3] == (
+        "ratings are not used: every row counts as an interaction",
+        "small.itememb: rows of items that are not in the data, or without values: 1",
+        "small.itememb: items without this feature: 1 of 3",
+    )
+
+
+def test_recbole_divided_beforehand(tmp_path):
+    files = {f"small.{part}.inter": INTER + row for part, row in SPLIT_ROWS.items()}
+    dataset = load(str(write(tmp_path, files)))
+    assert splits(dataset) == [[(0, 0), (1, 1)], [(1, 0)], [(0, 1)]]
+    (tmp_path / "small.valid.inter").unlink()
+    assert splits(load(str(tmp_path))) == [[(0, 0), (1, 1)], [], [(0, 1)]]
+
+
+SPLIT_ROWS = {"train": b"1\ta\t1\t1\n2\tb\t1\t2\n", "valid": b"2\ta\t1\t3\n", "test": b"1\tb\t1\t4\n"}
+
+
+@pytest.mark.parametrize(
+    ("files", "line"),
+    [
+        (
+            {"small.inter": b"uid:token\titem_id:token\n1\t2\n"},
+            "small.inter: there is no column 'user_id:token'; it has",
+        ),
+        ({"small.inter": INTER + b"u1\t\t1\t1\n"}, "small.inter: row 2: item_id:token is ''; expected an id"),
+        ({"small.inter": INTER + b"u1\t2\t1\n"}, "small.inter: CSV parse error: Row #2: Expected 4 columns, got 3"),
+        (
+            {"small.inter": INTER + b"u1\t2\t1\tsoon\n"},
+            "small.inter: row 2: timestamp:float is 'soon'; expected a numb",
+        ),
+        ({"small.inter": INTER + b"u1\t2\t1\t\n"}, "small.inter: row 2: timestamp:float is ''"),
+        ({"small.inter": INTER + b"u1\t2\t1\tnan\n"}, "small.inter: row 2: timestamp:float is 'nan'"),
+        ({"small.inter": INTER}, "small.inter: there are no rows in it"),
+        (
+            {"small.train.inter": INTER + b"u1\t2\t1\t1\n"},
+            "small.train.inter, which is split, and small.inter, which is",
+        ),
+        ({"small.valid.inter": INTER + b"u1\t2\t1\t1\n"}, "the train split is missing; expected "),
+        ({"other.inter": INTER + b"u1\t2\t1\t1\n"}, "'other.inter', 'small.inter' are all"),
+        (
+            {"small.itememb": b"iid:token\titem_emb:float_seq\n9\t1 2\n10\t1\n"},
+            "small.itememb: row 3: 1 numbers in item",
+        ),
+        (
+            {"small.itememb": b"iid:token\titem_emb:float_seq\n9\t1 2\n10\t1 x\n"},
+            "small.itememb: row 3: 'x' in item_emb",
+        ),
+        (
+            {"small.itememb": b"iid:token\titem_emb:float_seq\n9\t1\n9\t2\n"},
+            "small.itememb: row 3: iid:token is '9' for",
+        ),
+        (
+            {"small.itememb": b"iid:token\titem_emb:float_seq\n9\t\n"},
+            "small.itememb: no row of item_emb:float_seq has a",
+        ),
+        ({"small.itememb": b"iid:token\titem_emb:float_seq\n9\tnan 1\n"}, "small.itememb: 1 values in 1 rows are NaN"),
+        (
+            {"small.item": b"item_id:token\titem_feat:float_seq\n9\t1\n"},
+            "small.item and small.itememb are both item features; keep one",
+        ),
+    ],
+)
+def test_recbole_refuses(tmp_path, files, line):
+    write(tmp_path, RECBOLE | files)
+    with pytest.raises(UserError) as caught:
+        load(str(tmp_path), split="time")
+    assert line in str(caught.value).replace(f"{tmp_path}/", "")

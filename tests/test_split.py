@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax.data import load, make_dataset
-from slmrec_jax.data.dataset import check
+from slmrec_jax.data.dataset import check, distinct
 from slmrec_jax.data.split import SPLITS, Unsplit, draw, first_times, split_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -20,7 +20,7 @@ def undivided(times=None, counts=COUNTS):
     dataset = make_dataset(
         "small", Interactions(users, items), NONE, NONE, num_users=len(counts), num_items=int(items.max()) + 1
     )
-    return Unsplit(dataset, times)
+    return Unsplit(dataset, None if times is None else lambda: times)
 
 
 def pairs(*splits):
@@ -141,8 +141,8 @@ def test_a_split_must_leave_something_to_train_on():
 
 def test_a_repeated_pair_counts_at_its_first_time():
     repeated = Interactions(np.array([1, 0, 1, 1]), np.array([2, 3, 2, 0]))
-    found, times = first_times(repeated, np.array([5.0, 1.0, 4.0, 9.0]), 4)
-    assert pairs(found) == [(0, 3), (1, 0), (1, 2)]
+    times = first_times(repeated, np.array([5.0, 1.0, 4.0, 9.0]), 4)
+    assert pairs(distinct(repeated, 4)) == [(0, 3), (1, 0), (1, 2)]
     assert times.tolist() == [1.0, 9.0, 4.0]
 
 

@@ -38,20 +38,24 @@ def encode(tables: Sequence[Table], name: str, *, by_appearance: bool = False) -
             that the order of rows does not matter.
 
     Raises:
-        UserError: An id that is missing, empty or longer than an id is.
+        UserError: An id that is missing, empty or longer than an id is; or no ids.
     """
     columns = [_ids(table, name) for table in tables]
     if len({column.type for column in columns}) > 1:
         columns = [column.cast(pa.string()) for column in columns]
-    distinct = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type).unique()
-    codes = [np.asarray(pc.index_in(column, distinct).to_numpy(), np.int64) for column in columns]
-    ids = _as_ids(distinct)
-    if by_appearance:
-        return Encoded(ids, tuple(codes))
-    order = np.argsort(ids, kind="stable")
-    places = np.empty(len(ids), np.int64)
-    places[order] = np.arange(len(ids))
-    return Encoded(ids[order], tuple(places[code] for code in codes))
+    kind = columns[0].type
+    together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], kind)
+    if len(together) == 0:
+        raise UserError(f"{tables[0].file}: there are no rows in it; expected some")
+    chunks = together.dictionary_encode().chunks  # all with the same dictionary
+    ids = _as_ids(chunks[-1].dictionary)
+    rows = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+    if not by_appearance:
+        order = np.argsort(ids, kind="stable")
+        places = np.empty(len(ids), np.int32)
+        places[order] = np.arange(len(ids), dtype=np.int32)
+        ids, rows = ids[order], places[rows]
+    return Encoded(ids, tuple(np.split(rows, np.cumsum([len(column) for column in columns])[:-1])))
 
 
 def find(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
@@ -144,7 +148,11 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
         return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
     if pa.types.is_integer(kind) or (_is_text(kind) and _all_match(column, _INTEGER)):
         return np.asarray(_cast(table, name, column, pa.int64(), "a time").to_numpy(), np.int64)
-    return np.asarray(_cast(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
+    times = np.asarray(_cast(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
+    if np.isnan(times).any():
+        index = int(np.isnan(times).argmax())
+        raise UserError(f"{table.row(index)}: {name} is {table.value(name, index)}; expected a number or a date")
+    return times
 
 
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:

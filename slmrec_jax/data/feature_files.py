@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Shaped
 
+from slmrec_jax.data.columns import find
 from slmrec_jax.data.dataset import Feature
+from slmrec_jax.data.tables import Table
 from slmrec_jax.errors import UserError
 
 T = TypeVar("T")
@@ -63,3 +65,29 @@ def add_feature_file(files: dict[str, Path], modality: str, file: Path) -> None:
 def all_present(values: Float[np.ndarray, "items columns"]) -> Feature:
     """A feature that every item has."""
     return Feature(values, np.ones(len(values), np.bool_))
+
+
+def by_raw_id(
+    table: Table,
+    key: str,
+    values: Float[np.ndarray, "entries columns"],
+    present: Bool[np.ndarray, " entries"],
+    item_ids: Shaped[np.ndarray, " items"],
+) -> tuple[Feature, list[str]]:
+    """Brings vectors that stand under raw ids into the order of the items; and what there is to say about it.
+
+    Raises:
+        UserError: A raw id that stands there twice, or is none.
+    """
+    places = find(table, key, item_ids)
+    known = (places >= 0) & present
+    feature = Feature(np.zeros((len(item_ids), values.shape[1]), np.float32), np.zeros(len(item_ids), np.bool_))
+    with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
+        feature.values[places[known]] = values[known]
+    feature.present[places[known]] = True
+    notes = []
+    if not known.all():
+        notes.append(f"{table.file.name}: rows of items that are not in the data, or without values: {(~known).sum()}")
+    if not feature.present.all():
+        notes.append(f"{table.file.name}: items without this feature: {(~feature.present).sum()} of {len(item_ids)}")
+    return feature, notes

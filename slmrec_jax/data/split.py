@@ -6,7 +6,7 @@ and under every version of NumPy, and does not depend on the order in which inte
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import NamedTuple, TypeAlias
+from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
 from jaxtyping import Int, Shaped, UInt64
@@ -18,6 +18,8 @@ from slmrec_jax.types import Interactions
 Times: TypeAlias = Shaped[np.ndarray, " interactions"]
 Parts: TypeAlias = Int[np.ndarray, " interactions"]
 """Where each interaction goes: `TRAIN`, `VALID` or `TEST`."""
+Numbers: TypeAlias = Int[np.ndarray, " interactions"]
+"""One for each interaction."""
 
 TRAIN, VALID, TEST = range(3)
 
@@ -29,8 +31,8 @@ class Unsplit(NamedTuple):
     """A data set as a reader found it undivided: all interactions are in `train`, the other splits are empty."""
 
     dataset: Dataset
-    times: Times | None = None
-    """When each interaction of `train` took place, in any unit; the first time for one that was repeated."""
+    times: Callable[[], Times] | None = None
+    """When each interaction of `train` took place, in any unit (`first_times`); called where a split asks for it."""
 
 
 class Pool(NamedTuple):
@@ -39,7 +41,7 @@ class Pool(NamedTuple):
     pairs: Interactions
     """Sorted by user."""
     times: Times
-    """All 0 where they are not known."""
+    """All 0 where they are not known, or not used."""
     seed: int
 
 
@@ -48,7 +50,8 @@ class Split(NamedTuple):
 
     summary: str
     divide: Callable[[Pool], Parts]
-    needs_times: bool = False
+    times: Literal["unused", "used", "needed"] = "unused"
+    """Whether it looks at when interactions took place: where that is known, or always."""
     keeps_test: bool = False
     """Whether only training interactions are divided, and test stays what it is."""
 
@@ -74,7 +77,7 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     if name not in SPLITS:
         raise UserError(f"there is no split {name!r}; there is: {', '.join(SPLITS)}")
     split = SPLITS[name]
-    if split.needs_times and times is None:
+    if split.times == "needed" and times is None:
         raise UserError(
             f"data set {dataset.name}: the split {name!r} needs the time of each interaction, which these data do not "
             f"have; choose another"
@@ -82,30 +85,27 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     if split.keeps_test and len(dataset.valid.users):
         raise UserError(f"data set {dataset.name}: it has a validation split already; leave out --split {name}")
     pairs = dataset.train if split.keeps_test or isinstance(data, Unsplit) else _all_pairs(dataset)
-    parts = split.divide(Pool(pairs, np.zeros(len(pairs.users), np.int64) if times is None else times, seed))
+    known = None if times is None or split.times == "unused" else times()
+    parts = split.divide(Pool(pairs, np.zeros(len(pairs.users), np.int64) if known is None else known, seed))
     train, valid, test = (Interactions(pairs.users[parts == part], pairs.items[parts == part]) for part in range(3))
     if len(train.users) == 0:
         raise UserError(f"data set {dataset.name}: the split {name!r} leaves nothing to train on; choose another")
     test = dataset.test if split.keeps_test else test
-    new = np.setdiff1d(np.r_[valid.users, test.users], train.users)
+    new = np.zeros(dataset.num_users, np.bool_)
+    new[valid.users], new[test.users] = True, True
+    new[train.users] = False
     notes = [f"split by {name!r} with seed {seed}"]
-    if len(new):
-        notes.append(f"users with held-out interactions but none to train on: {len(new)}")
+    if new.any():
+        notes.append(f"users with held-out interactions but none to train on: {np.count_nonzero(new)}")
     return replace(dataset, train=train, valid=valid, test=test, notes=(*dataset.notes, *notes))
 
 
-def first_times(
-    pairs: Interactions, times: Times | None, num_items: int
-) -> tuple[Interactions, Shaped[np.ndarray, " distinct"] | None]:
-    """Brings interactions into a data set's order, each once and with the first of its times."""
-    if times is None:
-        return distinct(pairs, num_items), None
+def first_times(pairs: Interactions, times: Times, num_items: int) -> Shaped[np.ndarray, " distinct"]:
+    """For each interaction of `distinct(pairs)`, the first of the times at which it is there."""
     keys = pairs.users.astype(np.int64) * num_items + pairs.items
-    order = np.argsort(keys, kind="stable")
+    order = np.argsort(keys)
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1) > 0)
-    firsts = np.minimum.reduceat(times[order], starts) if len(starts) else times
-    kept = order[starts]
-    return Interactions(pairs.users[kept].astype(np.int32), pairs.items[kept].astype(np.int32)), firsts
+    return np.asarray(np.minimum.reduceat(times[order], starts) if len(starts) else times)
 
 
 def _all_pairs(dataset: Dataset) -> Interactions:
@@ -122,14 +122,15 @@ def _lattice(pool: Pool) -> Parts:
     return _hold_out_a_fifth(pool, lambda held: held - held // 2)
 
 
-def _hold_out_a_fifth(pool: Pool, num_valid: Callable[[Parts], Parts]) -> Parts:
-    counts, ranks = _within_users(pool, draw(pool.seed, *pool.pairs))
+def _hold_out_a_fifth(pool: Pool, num_valid: Callable[[Numbers], Numbers]) -> Parts:
+    counts, ranks = _within_users(pool, _random_order(pool))
     held = np.where(counts < 10, np.where(counts < 3, 0, 2), counts // 5)
     return _parts(ranks < num_valid(held), ranks < held)
 
 
 def _leave_one_out(pool: Pool) -> Parts:
-    counts, ranks = _within_users(pool, pool.times, draw(pool.seed, *pool.pairs))
+    draws = draw(pool.seed, *pool.pairs)
+    counts, ranks = _within_users(pool, np.lexsort((draws, pool.times, pool.pairs.users)))
     return _parts(ranks == counts - 2, (ranks >= counts - 2) & (counts > 2))
 
 
@@ -148,7 +149,7 @@ def _cold_items(pool: Pool) -> Parts:
 
 
 def _tenth_of_train(pool: Pool) -> Parts:
-    counts, ranks = _within_users(pool, draw(pool.seed, *pool.pairs))
+    counts, ranks = _within_users(pool, _random_order(pool))
     held = np.where(counts > 1, np.maximum(1, counts // 10), 0)
     return _parts(ranks < held, ranks < held)
 
@@ -157,9 +158,11 @@ SPLITS: Mapping[str, Split] = {
     "mmrec": Split("a fifth of each user's at random, the smaller half for validation, as MMRec", _mmrec),
     "lattice": Split("a fifth of each user's at random, the smaller half for test, as LATTICE and MMSSL", _lattice),
     "leave-one-out": Split(
-        "each user's last for test and the one before for validation; without times, random ones", _leave_one_out
+        "each user's last for test and the one before for validation; without times, random ones",
+        _leave_one_out,
+        times="used",
     ),
-    "time": Split("the last tenth of all for test and the tenth before for validation", _time, needs_times=True),
+    "time": Split("the last tenth of all for test and the tenth before for validation", _time, times="needed"),
     "cold-items": Split(
         "all interactions of a tenth of the items for test, of another tenth for validation", _cold_items
     ),
@@ -188,12 +191,18 @@ def _mix(words: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
     return np.asarray(words ^ (words >> np.uint64(31)))
 
 
-def _within_users(pool: Pool, *order: Shaped[np.ndarray, " interactions"]) -> tuple[Parts, Parts]:
-    """For each interaction, how many its user has, and how many of these come before it; ties go to the next order."""
+def _random_order(pool: Pool) -> Numbers:
+    """The order of interactions by user, and at random for each user."""
+    draws = draw(pool.seed, *pool.pairs) >> np.uint64(32)
+    return np.argsort(pool.pairs.users.astype(np.uint64) << np.uint64(32) | draws, kind="stable")
+
+
+def _within_users(pool: Pool, order: Numbers) -> tuple[Numbers, Numbers]:
+    """For each interaction, how many its user has, and how many of these come before it in an order by user."""
     users = pool.pairs.users
     counts = np.bincount(users)
     ranks = np.empty(len(users), np.int64)
-    ranks[np.lexsort((*reversed(order), users))] = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]
+    ranks[order] = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]
     return counts[users], ranks
 
 

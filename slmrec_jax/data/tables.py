@@ -19,6 +19,8 @@ SUFFIXES = (*SEPARATORS, ".parquet")
 
 _BLOCK = 2**24
 """Bytes of text that are parsed together; a row must fit into them."""
+_FIRST = 2**16
+"""Bytes that the names of columns stand in."""
 _COLUMNS_SHOWN = 12
 _SHOWN = 40
 """Characters of a wrong value that an error line repeats."""
@@ -134,6 +136,38 @@ def column_names(file: Path) -> list[str]:
     except (pa.ArrowException, OSError) as error:
         raise UserError(f"{file}: not a readable table ({printable(error)}); write it again") from error
     return list(names)
+
+
+def first_row(file: Path, separator: str) -> list[str]:
+    """The beginning of a text file as the names of columns; none for what is no file. Tells formats apart."""
+    if not file.is_file():
+        return []
+    with file.open("rb") as opened:
+        lines = opened.read(_FIRST).splitlines()
+    text = lines[0].decode("utf-8-sig", "replace") if lines else ""
+    return [name.strip('"') for name in text.split(separator)]
+
+
+def is_parquet(file: Path) -> bool:
+    """Whether the file begins as one of Parquet."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(4) == b"PAR1"
+
+
+def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
+    """The only file; of several, the one that is called as the folder is.
+
+    Raises:
+        UserError: There is none, or more than one and none is called so.
+    """
+    if not files:
+        raise UserError(f"{folder}: there is no {what}")
+    named = [file for file in files if file.stem == folder.resolve().name]
+    if len(files) > 1 and len(named) != 1:
+        raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
+    return files[0] if len(files) == 1 else named[0]
 
 
 def printable(error: Exception) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmssl
+from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmrec, mmssl, neurec, plain, recbole
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError
 
@@ -28,6 +28,10 @@ class Format(NamedTuple):
 FORMATS = (
     Format("diffmm", diffmm.LOOKS_FOR, diffmm.recognises, diffmm.read),
     Format("lightgcn", lightgcn.LOOKS_FOR, lightgcn.recognises, lightgcn.read),
+    Format("mmrec", mmrec.LOOKS_FOR, mmrec.recognises, mmrec.read),
+    Format("recbole", recbole.LOOKS_FOR, recbole.recognises, recbole.read),
+    Format("neurec", neurec.LOOKS_FOR, neurec.recognises, neurec.read),
+    Format("plain", plain.LOOKS_FOR, plain.recognises, plain.read),
     Format("mmgcn", mmgcn.LOOKS_FOR, mmgcn.recognises, mmgcn.read),
     Format("mmssl", mmssl.LOOKS_FOR, mmssl.recognises, mmssl.read),
 )

@@ -1,0 +1,110 @@
+"""Reads SLMRec's folder, which is NeuRec's: interactions without a header, and features under the items' own ids.
+
+There is no validation split.
+"""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from slmrec_jax.data.columns import Encoded, encode
+from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
+from slmrec_jax.data.feature_files import add_feature_file, all_present, in_order, modality_name
+from slmrec_jax.data.npy_files import read_numbers
+from slmrec_jax.data.tables import choose_file, read_text
+from slmrec_jax.data.torch_files import read_tensor
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Interactions
+
+LOOKS_FOR = "a .train and a .test file"
+
+_COLUMNS = ("user", "item", "rating", "time")
+_FEATURE = re.compile(
+    r"_((?P<before>\w+)_feat|feat_(?P<after>\w+)|Feature(?P<within>[A-Z][a-z]+)\w*)\.(npy|pt)", re.ASCII
+)
+"""What follows the data set's name: `_visual_feat.pt`, `_feat_v.pt` or `_FeatureVideo_normal.npy`."""
+
+
+def recognises(folder: Path) -> bool:
+    """Whether there is a training file beside a test file."""
+    return bool(_training_files(folder))
+
+
+def read(folder: Path) -> Dataset:
+    """Reads train and test (user, item, and maybe rating and time, separated by commas) and the features beside them.
+
+    Users and items are numbered as they first appear in train, then in test, as NeuRec does. Row i of a feature table
+    is the item with the raw id i. A table of integers with two rows lists pairs of an item and a word. Ratings and
+    times are not used.
+
+    Raises:
+        UserError: A file that is malformed or at odds with the others.
+    """
+    train = choose_file(folder, _training_files(folder), LOOKS_FOR)
+    files = {"train": train, "test": train.with_suffix(".test")}
+    tables = [read_text(file, ",", _COLUMNS[:2], names=_COLUMNS) for file in files.values()]
+    users, items = (encode(tables, name, by_appearance=True) for name in _COLUMNS[:2])
+    feature_files = _feature_files(folder, train.stem)
+    return make_dataset(
+        train.stem,
+        Interactions(users.rows[0], items.rows[0]),
+        Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)),
+        Interactions(users.rows[1], items.rows[1]),
+        num_users=len(users.ids),
+        num_items=len(items.ids),
+        features={modality: _feature(file, items) for modality, file in feature_files.items()},
+        user_ids=users.ids,
+        item_ids=items.ids,
+        origins={part: str(file) for part, file in {**files, **feature_files}.items()},
+    )
+
+
+def _training_files(folder: Path) -> list[Path]:
+    return [file for file in sorted(folder.glob("*.train")) if file.with_suffix(".test").exists()]
+
+
+def _feature_files(folder: Path, name: str) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        found = _FEATURE.fullmatch(file.name.removeprefix(name)) if file.name.startswith(name) else None
+        if found:
+            modality = found["before"] or found["after"] or found["within"]
+            add_feature_file(files, modality_name(modality.lower()), file)
+    return in_order(files)
+
+
+def _feature(file: Path, items: Encoded) -> Feature | Words:
+    values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row an item")
+    if items.ids.dtype.kind != "i":
+        raise UserError(
+            f"{file}: row i is the item with the raw id i, but the ids are not whole numbers, as {items.ids[0]!r}; "
+            f"number the items, or write a plain table, which takes features under raw ids"
+        )
+    if values.ndim == 2 and values.shape[0] == 2 and values.dtype.kind in "iu":
+        return _words(file, values, items)
+    if values.ndim != 2 or values.dtype.kind != "f":
+        raise UserError(
+            f"{file}: an array of {values.dtype} of shape {values.shape}; expected a table of floating point, one row "
+            f"an item, or whole numbers in two rows, items and words"
+        )
+    outside = np.flatnonzero((items.ids < 0) | (items.ids >= len(values)))
+    if len(outside):
+        raise UserError(
+            f"{file}: {len(values)} rows, but there is an item with the id {items.ids[outside[0]]}; expected row i to "
+            f"be the item with the id i"
+        )
+    with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
+        return all_present(values[items.ids].astype(np.float32))
+
+
+def _words(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: Encoded) -> Words:
+    order = np.argsort(items.ids)
+    place = np.minimum(np.searchsorted(items.ids, pairs[0], sorter=order), len(order) - 1)
+    rows = order[place]
+    known = items.ids[rows] == pairs[0]
+    if not known.any():
+        raise UserError(f"{file}: none of its {pairs.shape[1]} pairs of an item and a word is of an item in the data")
+    words = pairs[1].astype(np.int64)
+    return Words(rows[known], words[known], int(words.max()) + 1)
