@@ -5,10 +5,11 @@ from pathlib import Path
 from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
 from slmrec_jax.data.formats import find_format
 from slmrec_jax.data.split import SPLITS, split_dataset
+from slmrec_jax.data.store import write_store
 from slmrec_jax.data.synthetic import demo
 from slmrec_jax.errors import UserError
 
-__all__ = ["SPLITS", "Dataset", "Feature", "Words", "check", "demo", "load", "make_dataset"]
+__all__ = ["SPLITS", "Dataset", "Feature", "Words", "check", "demo", "load", "make_dataset", "write_store"]
 
 
 def load(source: str, format: str | None = None, split: str | None = None, seed: int = 0) -> Dataset:

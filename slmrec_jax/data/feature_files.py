@@ -70,9 +70,10 @@ def all_present(values: Float[np.ndarray, "items columns"]) -> Feature:
 def by_raw_id(
     table: Table,
     key: str,
-    values: Float[np.ndarray, "entries columns"],
+    values: Shaped[np.ndarray, "entries columns"],
     present: Bool[np.ndarray, " entries"],
     item_ids: Shaped[np.ndarray, " items"],
+    stored: str = "",
 ) -> tuple[Feature, list[str]]:
     """Brings vectors that stand under raw ids into the order of the items; and what there is to say about it.
 
@@ -81,7 +82,8 @@ def by_raw_id(
     """
     places = find(table, key, item_ids)
     known = (places >= 0) & present
-    feature = Feature(np.zeros((len(item_ids), values.shape[1]), np.float32), np.zeros(len(item_ids), np.bool_))
+    empty = np.zeros((len(item_ids), values.shape[1]), np.float32)
+    feature = Feature(empty, np.zeros(len(item_ids), np.bool_), stored or values.dtype.name)
     with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
         feature.values[places[known]] = values[known]
     feature.present[places[known]] = True

@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Shaped
 
+from slmrec_jax.data import store
 from slmrec_jax.data.columns import Encoded, as_raw_ids, as_times, encode, find
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
 from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_name
@@ -55,7 +56,7 @@ _ENDING = re.compile("_(feat|feats|feature|features|emb|embs|embedding|embedding
 
 def recognises(folder: Path) -> bool:
     """Whether there is a table that is called as one of interactions, or has columns of users and of items."""
-    return bool(_tables(folder))
+    return not store.recognises(folder) and bool(_tables(folder))
 
 
 def read(folder: Path) -> Dataset | Unsplit:
@@ -231,7 +232,7 @@ def _feature(
     vectors = read_vectors(file, keys[0] if keys else None)
     values, present = vectors.values, vectors.present
     if vectors.keys is not None:
-        return by_raw_id(vectors.keys, "item", values, present, item_ids)
+        return by_raw_id(vectors.keys, "item", values, present, item_ids, vectors.stored)
     if not in_order_of_items:
         if item_ids.dtype.kind != "i" or item_ids.min() < 0 or item_ids.max() >= len(values):
             wrong = next(item for item in item_ids.tolist() if not isinstance(item, int) or not 0 <= item < len(values))
@@ -241,4 +242,4 @@ def _feature(
             )
         values, present = values[item_ids], present[item_ids]
     missing = [f"{file.name}: items without this feature: {(~present).sum()} of {len(present)}"]
-    return Feature(values, present), [] if present.all() else missing
+    return Feature(values, present, vectors.stored), [] if present.all() else missing
