@@ -24,7 +24,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from slmrec_jax import recommendations
+from slmrec_jax import cli_data, recommendations
 from slmrec_jax.comparison import compare
 from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.errors import UserError
@@ -134,13 +134,14 @@ def _resume_command(arguments: list[str], folder: Path) -> str:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help") or arguments in (["data"], ["data", "-h"], ["data", "--help"]):
         print("usage: slmrec-jax COMMAND [FLAGS]\n")
         for name, (flags, _) in COMMANDS.items():
-            print(f"  {name:<10} {flags.__doc__}")
+            print(f"  {name:<13} {flags.__doc__}")
         print("\n`slmrec-jax COMMAND --help` lists a command's flags; --debug shows the traceback of a refusal.")
         return 0
-    name, *rest = arguments
+    words = 2 if arguments[0] == "data" else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}{_nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
     flags, action = COMMANDS[name]
@@ -197,6 +198,9 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
     "evaluate": (Evaluate, _evaluate),
     "recommend": (Recommend, _recommend),
     "compare": (Compare, _compare),
+    "data inspect": (cli_data.Inspect, cli_data.inspect),
+    "data convert": (cli_data.Convert, cli_data.convert),
+    "data make": (cli_data.Make, cli_data.make),
 }
 
 

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from slmrec_jax.config import Config
-from slmrec_jax.data.dataset import Dataset, Words
+from slmrec_jax.config import Config, Missing
+from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.graph import build_graph
 from slmrec_jax.sparse import Operator, operator
 from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
@@ -22,16 +22,36 @@ def make_spec(config: Config, dataset: Dataset) -> Spec:
     return Spec(dataset.num_users, dataset.num_items, len(dataset.train.users), config.dim, modalities)
 
 
-def make_inputs(dataset: Dataset) -> Inputs:
-    """The graph of the training interactions, and the features, as device arrays."""
+def make_inputs(dataset: Dataset, missing: Missing = "masked") -> Inputs:
+    """The graph of the training interactions, and the features, as device arrays.
+
+    Args:
+        dataset: the data.
+        missing: what an item has in a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
+            features, or the mean of the rows that are there. Word ids are always masked.
+    """
     graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
     features = {
         name: _word_means(feature, dataset.num_items)
         if isinstance(feature, Words)
-        else DenseFeature(jnp.asarray(feature.values), jnp.asarray(feature.present, jnp.float32))
+        else _dense(filled(feature, missing))
         for name, feature in dataset.features.items()
     }
     return Inputs(graph, features)
+
+
+def filled(feature: Feature, missing: Missing) -> Feature:
+    """A modality in which nothing is missing any more, unless it is to be masked."""
+    if missing == "masked" or feature.present.all():
+        return feature
+    values = feature.values
+    if missing == "mean" and feature.present.any():
+        values = np.where(feature.present[:, None], values, values[feature.present].mean(axis=0, dtype=np.float64))
+    return Feature(values.astype(np.float32), np.ones_like(feature.present), feature.stored)
+
+
+def _dense(feature: Feature) -> DenseFeature:
+    return DenseFeature(jnp.asarray(feature.values), jnp.asarray(feature.present, jnp.float32))
 
 
 def _word_means(words: Words, num_items: int) -> Operator:

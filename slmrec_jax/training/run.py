@@ -131,7 +131,13 @@ def train(
     for line in (*_introduction(config, dataset, folder), *made.notes):
         report.say(line)
     fitted = fit(
-        made, made.prepare(make_inputs(dataset)), plans[config.eval.split], config, folder, report, resume=resume
+        made,
+        made.prepare(make_inputs(dataset, config.missing)),
+        plans[config.eval.split],
+        config,
+        folder,
+        report,
+        resume=resume,
     )
     if not fitted.best_epoch:
         raise UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
@@ -177,7 +183,7 @@ def _check_jax() -> None:
 
 def _dataset(config: Config, dataset: Dataset | None) -> Dataset:
     if dataset is None:
-        dataset = load(config.data, config.format)
+        dataset = load(config.data, config.format, config.split, config.split_seed)
     check(dataset)
     return dataset.with_modalities(config.modalities)
 
@@ -214,6 +220,7 @@ def _introduction(config: Config, dataset: Dataset, folder: Path) -> list[str]:
         f"{dataset.name}: {dataset.num_users} users, {dataset.num_items} items, {len(dataset.train.users)} / "
         f"{len(dataset.valid.users)} / {len(dataset.test.users)} interactions, modalities: {modalities}, "
         f"fingerprint {dataset.fingerprint[:12]}",
+        *dataset.notes,
         f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}, run folder {folder}",
     ]
 
