@@ -27,7 +27,9 @@ from rich.table import Table
 from slmrec_jax import cli_data, recommendations
 from slmrec_jax.comparison import compare
 from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
+from slmrec_jax.data.new_items import read_new_items
 from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.evaluation.protocol import PROTOCOLS
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.folder import read_config
@@ -64,6 +66,10 @@ class Evaluate:
     split: Literal["valid", "test"] = "test"
     protocol: ProtocolName | None = None
     """Another protocol than the run's own."""
+    by: Literal["users", "items"] | None = None
+    """Groups by how many training interactions users or items have."""
+    cold: Literal["trained", "content"] = "trained"
+    """Items without training interactions: as training left them, or placed by their features alone."""
     format: Literal["table", "json"] = "table"
 
 
@@ -79,6 +85,11 @@ class Recommend:
     """Raw ids, separated by commas, or `all`."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
     """How many items each."""
+    cold_items: Path | None = None
+    """Features of items that have no interactions yet, to rank among the others: a file called as its modality (.npy,
+    .safetensors or .parquet), or a folder with a file for each."""
+    only_cold: bool = False
+    """Ranks these items alone."""
     format: Literal["table", "parquet", "jsonl"] = "table"
     out: Path | None = None
     """The file to write, instead of the terminal."""
@@ -160,8 +171,12 @@ def _train(flags: Train) -> int:
 
 def _evaluate(flags: Evaluate) -> int:
     run = load_run(flags.run, data=flags.data)
-    means = dict(run.evaluate(flags.split, flags.protocol).means)
+    if flags.cold == "content":
+        run = run.with_content()
     protocol = flags.protocol or run.config.protocol
+    if flags.by is not None:
+        return _print_groups(run.evaluate_by(flags.by, flags.split, flags.protocol), flags, protocol)
+    means = dict(run.evaluate(flags.split, flags.protocol).means)
     if flags.format == "json":
         fingerprint = run.dataset.fingerprint
         print(json.dumps({"split": flags.split, "protocol": protocol, "fingerprint": fingerprint, "metrics": means}))
@@ -174,7 +189,14 @@ def _recommend(flags: Recommend) -> int:
     users = None if flags.users == "all" else [user for user in flags.users.split(",") if user]
     if flags.format == "parquet" and flags.out is None:
         raise UserError("--format parquet needs --out: the file to write")
-    recommendations.write(load_run(flags.run, data=flags.data).recommend(users, flags.k), flags.format, flags.out)
+    if flags.only_cold and flags.cold_items is None:
+        raise UserError("--only-cold needs --cold-items: the features of new items")
+    run = load_run(flags.run, data=flags.data)
+    new = None if flags.cold_items is None else read_new_items(flags.cold_items, run.dataset)
+    for note in new.notes if new else ():
+        print(note, file=sys.stderr)
+    found = run.recommend(users, flags.k, new_items=new, only_new=flags.only_cold)
+    recommendations.write(found, flags.format, flags.out)
     return 0
 
 
@@ -300,6 +322,22 @@ def _one_line(said: str) -> str:
 def _nearest(word: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _print_groups(groups: Sequence[Group], flags: Evaluate, protocol: str) -> int:
+    """A row a group, the metrics that comparisons show in columns."""
+    if flags.format == "json":
+        print(json.dumps({"split": flags.split, "protocol": protocol, "by": [group._asdict() for group in groups]}))
+        return 0
+    cutoffs = list(dict.fromkeys(key.split("@")[1] for key in groups[0].means))[:2]
+    metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
+    title = f"{flags.run}, {flags.split}, protocol {protocol}, {flags.by} by training interactions"
+    table = Table("training", str(flags.by), "held out", *metrics, title=title, title_justify="left")
+    for group in groups:
+        values = (f"{group.means[metric]:.4f}" for metric in metrics)
+        table.add_row(group.label, str(group.num_nodes), str(group.num_interactions), *values)
+    Console().print(table)
+    return 0
 
 
 def _print_metrics(splits: Mapping[str, Mapping[str, float]], title: str) -> None:

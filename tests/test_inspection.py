@@ -21,7 +21,7 @@ def small(**changes):
     visual = np.array([[3, 4], [0, 0], [3, 4], [np.nan, 1], [0, 2], [3, 4]], np.float16)
     given = {
         "train": pairs((0, 0), (0, 1), (1, 1), (2, 1)),
-        "valid": pairs((0, 2), (3, 1)),
+        "valid": pairs((0, 2), (2, 1), (3, 1)),
         "test": pairs((0, 1), (3, 4), (4, 4)),
         "num_users": 6,
         "num_items": 6,
@@ -36,12 +36,12 @@ def small(**changes):
 
 def test_counts():
     found = inspect(small())
-    assert (found.users, found.items, found.interactions) == (6, 6, {"train": 4, "valid": 2, "test": 3})
-    assert found.density == 9 / 36
+    assert (found.users, found.items, found.interactions) == (6, 6, {"train": 4, "valid": 3, "test": 3})
+    assert found.density == 10 / 36
     assert (found.cold_users, found.cold_items) == (3, 4)
     assert found.new_users == {"valid": 1, "test": 2}
     assert found.new_items == {"valid": 1, "test": 1}
-    assert found.overlap == {"train & valid": 0, "train & test": 1, "valid & test": 0}
+    assert found.overlap == {"train & valid": 1, "train & test": 1, "valid & test": 0}
     assert found.bare_items == 1
     assert found.fingerprint == small().fingerprint
     assert found.notes == ("two users were dropped",)
@@ -156,6 +156,11 @@ def test_inspect_prints_facts_oddities_and_a_picture(plain, tmp_path, capsys):
     assert load(plain, split="time").fingerprint in said
     assert "! no modality" in said
     assert picture.stat().st_size > 5000
+
+
+def test_inspect_divides_by_the_seed(plain, capsys):
+    assert main(["data", "inspect", plain, "--split", "mmrec", "--split-seed", "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["fingerprint"] == load(plain, split="mmrec", seed=3).fingerprint
 
 
 def test_what_is_not_divided_can_be_inspected(plain, capsys):

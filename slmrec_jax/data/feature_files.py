@@ -1,5 +1,6 @@
 """Finds a folder's feature tables and names modalities as the field does, in the order in which models take them."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ from slmrec_jax.errors import UserError
 
 T = TypeVar("T")
 
+_ENDING = re.compile("_(feat|feats|feature|features|emb|embs|embedding|embeddings)$")
 _ORDER = ("visual", "acoustic", "textual")
 _NAMES = {
     "image": "visual",
@@ -29,6 +31,11 @@ _NAMES = {
 def modality_name(name: str) -> str:
     """The field's name of a modality: visual, acoustic or textual; others keep theirs."""
     return _NAMES.get(name, name)
+
+
+def modality_of(file: Path) -> str:
+    """The modality that a file is called by, with `_feat`, `_emb` or the like at its end or not."""
+    return modality_name(_ENDING.sub("", file.stem.lower()))
 
 
 def in_order(features: Mapping[str, T]) -> dict[str, T]:
