@@ -67,11 +67,12 @@ def main(flags: Flags) -> None:
     rows = []
     for share in flags.shares:
         dropped = without(dataset, share, flags.drop_seed)
-        for missing in get_args(Missing) if share else ("masked",):  # without gaps, all are the same
+        gaps = any(not feature.present.all() for feature in dropped.features.values() if isinstance(feature, Feature))
+        for missing in get_args(Missing) if gaps else ("masked",):  # without gaps, all are the same
             found = [test_metrics(replace(config, missing=missing, seed=seed), dropped) for seed in flags.seeds]
             rows.append({"share": share, "missing": missing, "seeds": found})
             means = [float(np.mean([each[metric] for each in found])) for metric in METRICS]
-            table.add_row(f"{share:.0%}", missing if share else "-", *(f"{mean:.4f}" for mean in means))
+            table.add_row(f"{share:.0%}", missing if gaps else "-", *(f"{mean:.4f}" for mean in means))
             print(json.dumps(rows[-1]), flush=True)
     Console().print(table)
     flags.out.parent.mkdir(parents=True, exist_ok=True)

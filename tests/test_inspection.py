@@ -1,14 +1,18 @@
 """What is found in a data set, against counting by hand, and what is said of it."""
 
 import json
+import re
+import shlex
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from slmrec_jax.cli import main
-from slmrec_jax.data import Feature, Words, load, make_dataset
+from slmrec_jax.cli import COMMANDS, _parse, main
+from slmrec_jax.data import SPLITS, Feature, Words, load, make_dataset
 from slmrec_jax.data import inspection as module
 from slmrec_jax.data.findings import as_data, facts, oddities
+from slmrec_jax.data.formats import FORMATS
 from slmrec_jax.data.inspection import inspect
 from slmrec_jax.types import Interactions
 
@@ -209,3 +213,21 @@ def test_refusals_get_one_line(plain, tmp_path, capsys, arguments, line):
 def test_data_alone_lists_its_commands(capsys):
     assert main(["data"]) == 0
     assert "data convert" in capsys.readouterr().out
+
+
+# --- docs/data.md ------------------------------------------------------------------------------------------------
+
+DOCS = (Path(__file__).parents[1] / "docs" / "data.md").read_text()
+WRITTEN = re.findall(r"^slmrec-jax (.*)$", DOCS, re.MULTILINE)
+
+
+def test_every_format_and_split_is_described():
+    assert all(f"| `{format.name}` |" in DOCS and format.looks_for.split()[0].rstrip(",") in DOCS for format in FORMATS)
+    assert all(f"| `{name}` | {split.summary}" in DOCS for name, split in SPLITS.items() if name != "lattice")
+
+
+@pytest.mark.parametrize("line", WRITTEN)
+def test_every_command_that_is_written_is_understood(line):
+    words = shlex.split(line)
+    name = next(name for name in COMMANDS if words[: len(name.split())] == name.split())
+    _parse(COMMANDS[name][0], "slmrec-jax", words[len(name.split()) :])
