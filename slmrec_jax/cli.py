@@ -24,10 +24,12 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from slmrec_jax import recommendations
+from slmrec_jax import cli_data, recommendations
 from slmrec_jax.comparison import compare
 from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
+from slmrec_jax.data.new_items import read_new_items
 from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.evaluation.protocol import PROTOCOLS
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.folder import read_config
@@ -64,6 +66,10 @@ class Evaluate:
     split: Literal["valid", "test"] = "test"
     protocol: ProtocolName | None = None
     """Another protocol than the run's own."""
+    by: Literal["users", "items"] | None = None
+    """Groups by how many training interactions users or items have."""
+    cold: Literal["trained", "content"] = "trained"
+    """Items without training interactions: as training left them, or placed by their features alone."""
     format: Literal["table", "json"] = "table"
 
 
@@ -79,6 +85,11 @@ class Recommend:
     """Raw ids, separated by commas, or `all`."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
     """How many items each."""
+    cold_items: Path | None = None
+    """Features of items that have no interactions yet, to rank among the others: a file called as its modality (.npy,
+    .safetensors or .parquet), or a folder with a file for each."""
+    only_cold: bool = False
+    """Ranks these items alone."""
     format: Literal["table", "parquet", "jsonl"] = "table"
     out: Path | None = None
     """The file to write, instead of the terminal."""
@@ -134,13 +145,14 @@ def _resume_command(arguments: list[str], folder: Path) -> str:
 
 
 def _run(arguments: list[str]) -> int:
-    if not arguments or arguments[0] in ("-h", "--help"):
+    if not arguments or arguments[0] in ("-h", "--help") or arguments in (["data"], ["data", "-h"], ["data", "--help"]):
         print("usage: slmrec-jax COMMAND [FLAGS]\n")
         for name, (flags, _) in COMMANDS.items():
-            print(f"  {name:<10} {flags.__doc__}")
+            print(f"  {name:<13} {flags.__doc__}")
         print("\n`slmrec-jax COMMAND --help` lists a command's flags; --debug shows the traceback of a refusal.")
         return 0
-    name, *rest = arguments
+    words = 2 if arguments[0] == "data" else 1
+    name, rest = " ".join(arguments[:words]), arguments[words:]
     if name not in COMMANDS:
         raise UserError(f"there is no command {name!r}{_nearest(name, COMMANDS)}; there are: {', '.join(COMMANDS)}")
     flags, action = COMMANDS[name]
@@ -159,8 +171,12 @@ def _train(flags: Train) -> int:
 
 def _evaluate(flags: Evaluate) -> int:
     run = load_run(flags.run, data=flags.data)
-    means = dict(run.evaluate(flags.split, flags.protocol).means)
+    if flags.cold == "content":
+        run = run.with_content()
     protocol = flags.protocol or run.config.protocol
+    if flags.by is not None:
+        return _print_groups(run.evaluate_by(flags.by, flags.split, flags.protocol), flags, protocol)
+    means = dict(run.evaluate(flags.split, flags.protocol).means)
     if flags.format == "json":
         fingerprint = run.dataset.fingerprint
         print(json.dumps({"split": flags.split, "protocol": protocol, "fingerprint": fingerprint, "metrics": means}))
@@ -173,7 +189,14 @@ def _recommend(flags: Recommend) -> int:
     users = None if flags.users == "all" else [user for user in flags.users.split(",") if user]
     if flags.format == "parquet" and flags.out is None:
         raise UserError("--format parquet needs --out: the file to write")
-    recommendations.write(load_run(flags.run, data=flags.data).recommend(users, flags.k), flags.format, flags.out)
+    if flags.only_cold and flags.cold_items is None:
+        raise UserError("--only-cold needs --cold-items: the features of new items")
+    run = load_run(flags.run, data=flags.data)
+    new = None if flags.cold_items is None else read_new_items(flags.cold_items, run.dataset)
+    for note in new.notes if new else ():
+        print(note, file=sys.stderr)
+    found = run.recommend(users, flags.k, new_items=new, only_new=flags.only_cold)
+    recommendations.write(found, flags.format, flags.out)
     return 0
 
 
@@ -197,6 +220,9 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
     "evaluate": (Evaluate, _evaluate),
     "recommend": (Recommend, _recommend),
     "compare": (Compare, _compare),
+    "data inspect": (cli_data.Inspect, cli_data.inspect),
+    "data convert": (cli_data.Convert, cli_data.convert),
+    "data make": (cli_data.Make, cli_data.make),
 }
 
 
@@ -296,6 +322,22 @@ def _one_line(said: str) -> str:
 def _nearest(word: str, known: Iterable[str]) -> str:
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _print_groups(groups: Sequence[Group], flags: Evaluate, protocol: str) -> int:
+    """A row a group, the metrics that comparisons show in columns."""
+    if flags.format == "json":
+        print(json.dumps({"split": flags.split, "protocol": protocol, "by": [group._asdict() for group in groups]}))
+        return 0
+    cutoffs = list(dict.fromkeys(key.split("@")[1] for key in groups[0].means))[:2]
+    metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
+    title = f"{flags.run}, {flags.split}, protocol {protocol}, {flags.by} by training interactions"
+    table = Table("training", str(flags.by), "held out", *metrics, title=title, title_justify="left")
+    for group in groups:
+        values = (f"{group.means[metric]:.4f}" for metric in metrics)
+        table.add_row(group.label, str(group.num_nodes), str(group.num_interactions), *values)
+    Console().print(table)
+    return 0
 
 
 def _print_metrics(splits: Mapping[str, Mapping[str, float]], title: str) -> None:

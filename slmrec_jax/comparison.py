@@ -76,7 +76,7 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
     """
     if not dataset.features:
         raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out of --models")
-    spec, inputs = make_spec(config, dataset), make_inputs(dataset)
+    spec, inputs = make_spec(config, dataset), make_inputs(dataset, config.missing)
     tables = [
         layers.normalize(features.frozen(inputs.features[name], modality, normalized=True).values)
         for name, modality in spec.modalities.items()
@@ -112,7 +112,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"cannot write the folder {out}: {error.strerror}; give another --out") from None
-    dataset = data.load(config.data, config.format).with_modalities(config.modalities)
+    dataset = data.load(config.data, config.format, config.split, config.split_seed).with_modalities(config.modalities)
     results: dict[str, list[evaluation.Evaluation]] = {}
     for name, of_system in runs.items():
         results[name] = [_test(run_config, dataset, folder, report) for folder, run_config in of_system.items()]

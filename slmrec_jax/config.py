@@ -10,6 +10,7 @@ from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
 
 ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
 Task = Literal["fac", "fd", "fm", "fd+fm", "none"]
+Missing = Literal["masked", "zero", "mean"]
 Preset = Literal["reference", "paper"]
 ProtocolName = Literal["strict", "slmrec", "mmrec", "mmssl", "lightgcn"]
 
@@ -307,8 +308,14 @@ class Config:
     """`demo`, or the folder of a data set."""
     format: str | None = None
     """The folder's format, where it is not clear from what lies there."""
+    split: str | None = None
+    """How to divide the interactions: data that are not divided need it, others are divided anew."""
+    split_seed: int = 0
+    """What a random split follows from; it is apart from --seed, so that all seeds train on the same data."""
     modalities: tuple[str, ...] = ()
     """Modalities to use, in this order, which FAC's levels follow; all of the data set's by default."""
+    missing: Missing = "masked"
+    """Items without a modality: left out of it, or given zeros or the mean of the others there; word ids are masked."""
     model: ModelName = "slmrec"
     task: Task = "fac"
     """SLMRec's self-supervised task; `none` trains the main loss alone."""
@@ -401,6 +408,7 @@ def check_config(config: Config) -> None:
         "task": (config.task, get_args(Task)),
         "protocol": (config.protocol, get_args(ProtocolName)),
         "mmssl.mode": (config.mmssl.mode, tuple(MMSSL_MODES)),
+        "missing": (config.missing, get_args(Missing)),
     }
     for name, (choice, known) in choices.items():
         if choice not in known:
@@ -417,6 +425,7 @@ def check_config(config: Config) -> None:
         ("dim", config.dim, 2),
         ("num-layers", config.num_layers, 0),
         ("seed", config.seed, 0),
+        ("split-seed", config.split_seed, 0),
         ("main-weight", config.main_weight, 0),
         ("slmrec.alpha", slmrec.alpha, 0),
         ("slmrec.num-negatives", slmrec.num_negatives, 1),

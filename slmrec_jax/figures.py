@@ -1,9 +1,12 @@
 """Pictures of a run and of a comparison."""
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 
 INK, BEST = "#334155", "#b91c1c"
@@ -58,6 +61,34 @@ def draw_comparison(
         axes.set_xlim(left=0)
     panels[0].invert_yaxis()
     figure.suptitle(title, fontsize=10)
+    _finish(figure, path)
+
+
+def draw_inspection(
+    degrees: Mapping[str, Int[np.ndarray, " nodes"]],
+    norms: Mapping[str, Float[np.ndarray, " rows"]],
+    missing: Mapping[str, float],
+    path: Path,
+    title: str,
+) -> None:
+    """How many interactions users and items have, how long feature vectors are, and which share of them is missing."""
+    figure = Figure(figsize=(11, 3.2), layout="constrained")
+    left, middle, right = figure.subplots(1, 3)
+    for (name, values), colour in zip(degrees.items(), COLOURS[3:], strict=False):
+        ordered = np.sort(values[values > 0])
+        shares = np.arange(len(ordered), 0, -1) / len(values)
+        left.step(ordered, shares, where="post", label=name, color=colour)
+    left.set(xscale="log", yscale="log", xlabel="training interactions", ylabel="share with so many or more")
+    left.set_title(title)
+    left.legend(frameon=False)
+    for (name, values), colour in zip(norms.items(), cycle(COLOURS)):
+        middle.hist(values, bins=40, histtype="step", label=name, color=colour)
+    middle.set(xlabel="norm of a feature vector", ylabel="items")
+    if norms:
+        middle.legend(frameon=False)
+    right.barh(list(missing), list(missing.values()), 0.6, color=COLOURS[0])
+    right.set(xlim=(0, 1), xlabel="share of items without it")
+    right.invert_yaxis()
     _finish(figure, path)
 
 

@@ -139,6 +139,9 @@ class Model(NamedTuple):
     """`(params, inputs) -> encode`: views made by one `encode` share what their augmentations leave alone."""
     prepare: Callable[[Inputs], Inputs] = as_given
     """Runs once before training, and fills `Inputs.cache`."""
+    cold_items: Callable[[Params, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
+    """`(params, features) -> rows` of items that nobody has met, from what they bring along, as in `Inputs.features`;
+    they rank as the rows of `View.items` do. `None`: items are their ids alone."""
 
 
 class Context(NamedTuple):
@@ -193,3 +196,5 @@ class Method(NamedTuple):
     """Whether a batch is of interactions, each once in an epoch, or of distinct users with one interaction each."""
     notes: tuple[str, ...] = ()
     """What was decided while it was made, for the log."""
+    cold_items: Callable[[TrainState, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
+    """As `Model.cold_items`, for `Embeddings.items`."""

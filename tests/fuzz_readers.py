@@ -40,13 +40,14 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from foreign_files import EVIL, npy, npy_header, object_npy, tensor_pickle, torch_stream, torch_zip
 
-from slmrec_jax.data import load
+from slmrec_jax.data import Feature, Words, load, make_dataset, write_store
 from slmrec_jax.data.json_lists import read_item_lists
 from slmrec_jax.data.npy_files import read_table
 from slmrec_jax.data.object_arrays import read_lists
 from slmrec_jax.data.pickles import read_sparse
 from slmrec_jax.data.torch_files import read_tensor
 from slmrec_jax.errors import UserError
+from slmrec_jax.types import Interactions
 
 MEMORY_PER_BYTE = 200
 MEMORY, MEMORY_OF_FOLDER = 4 * 2**20, 96 * 2**20
@@ -135,6 +136,7 @@ def folders() -> dict[str, tuple[str, Files]]:
     vectors = pa.table({"item": list(range(5)), "vector": TABLE.tolist()})
     kept = {"item": np.arange(5), "values": TABLE}
     return {
+        "slmrec": ("slmrec", stored()),
         "diffmm": ("diffmm", matrices | features),
         "mmssl": ("mmssl", lists | features),
         "mmssl with a matrix": ("mmssl", {**lists, **features, "train_mat": pickle.dumps(matrix.tocsr(), 4)}),
@@ -183,6 +185,21 @@ def folders() -> dict[str, tuple[str, Files]]:
             },
         ),
     }
+
+
+def stored() -> Files:
+    """The package's own format."""
+    features = {
+        "visual": Feature(TABLE, np.arange(5) != 2),
+        "textual": Words(*WORDS, 8),
+    }
+    pairs = Interactions(*np.array(PAIRS).T)
+    ids = np.array(["ann", "bob", "cy"])
+    dataset = make_dataset("toy", pairs, pairs, pairs, num_users=3, num_items=5, features=features, user_ids=ids)
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base) / "toy"
+        write_store(dataset, folder)
+        return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
 def parquet(table: pa.Table) -> bytes:
@@ -581,6 +598,7 @@ class Outcome(NamedTuple):
 def examine(sample: Sample, files: Files, folder: Path) -> Outcome:
     """Reads the files in an empty folder, under watch."""
     for name, content in files.items():
+        (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes(content)
     allowed = sample.memory + MEMORY_PER_BYTE * sum(map(len, files.values()))
     _events.clear()

@@ -70,6 +70,19 @@ def test_resume_takes_the_config_of_the_run(tiny_demo, tmp_path):
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+def test_the_split_is_apart_from_the_seed(tmp_path):
+    shop = tmp_path / "shop"
+    shop.mkdir()
+    rows = "".join(f"{user},{(user * item) % 31}\n" for user in range(30) for item in range(1, 12))
+    (shop / "shop.csv").write_text(f"user,item\n{rows}")
+    out = str(tmp_path / "run")
+    flags = ["--split", "mmrec", "--split-seed", "1", "--seed", "2", "--model", "mf", "--epochs", "1", "--ks", "5"]
+    assert main(["train", *SMALL, "--data", str(shop), *flags, "--out", out]) == 0
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["fingerprint"] == data.load(str(shop), split="mmrec", seed=1).fingerprint
+    assert main(["evaluate", "--run", out]) == 0  # on the same division
+
+
 def test_evaluate(run_folder, tiny_demo, capsys):
     capsys.readouterr()
     assert main(["evaluate", "--run", str(run_folder), "--format", "json"]) == 0
@@ -110,6 +123,9 @@ def test_refused_flags_get_one_line(capsys, tmp_path):
     assert "--config" in refused(capsys, "train", "--config", str(tmp_path / "none.py"))
     assert "--slmrec.temperature is 0" in refused(capsys, "train", "--slmrec.temperature", "0")
     assert "needs --out" in refused(capsys, "train", "--resume")
+    assert "--split-seed is -1" in refused(capsys, "train", "--split-seed", "-1")
+    assert "no split 'tmie'" in refused(capsys, "train", "--split", "tmie")
+    assert "invalid choice 'median'" in refused(capsys, "train", "--missing", "median")
 
 
 def test_refused_data_and_runs_get_one_line(capsys, run_folder, tiny_demo, tmp_path):

@@ -19,7 +19,7 @@ LAYERS = [
     {"methods"},
     {"training"},
     {"comparison"},
-    {"", "cli"},
+    {"", "cli", "cli_data"},
 ]
 """From the bottom; within one, modules may import one another."""
 
@@ -62,7 +62,7 @@ def test_data_and_evaluation_know_types_alone(package):
         ("jraph", {"graph", "propagation"}),
         ("orbax", {"training.checkpoint"}),
         ("jax.experimental.sparse", {"sparse"}),
-        ("tyro", {"cli"}),
+        ("tyro", {"cli", "cli_data"}),
         ("pickle", set()),
         ("torch", set()),
     ],

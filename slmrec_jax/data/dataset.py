@@ -24,6 +24,9 @@ class Feature(NamedTuple):
     """float32; the row of an item that lacks the modality is 0."""
     present: Bool[np.ndarray, " items"]
     """Which items have this modality."""
+    stored: str = ""
+    """The type of the numbers where they came from, such as float16; `make_dataset` fills it in where nobody said. No
+    part of the fingerprint."""
 
 
 class Words(NamedTuple):
@@ -228,13 +231,14 @@ def _as_float32(feature: Feature | Words) -> Feature | Words:
     if isinstance(feature, Words):
         return Words(np.asarray(feature.items), np.asarray(feature.words), int(feature.num_words))
     values, present = np.asarray(feature.values), np.asarray(feature.present)
+    stored = feature.stored or values.dtype.name
     if values.dtype.kind not in "fiub":
-        return Feature(values, present)  # the check refuses it with its name
+        return Feature(values, present, stored)  # the check refuses it with its name
     with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
-        values = np.ascontiguousarray(values, np.float32)
+        values = np.array(values, np.float32, order="C")  # a copy: readers give views on files, which may change
     if present.dtype == np.bool_ and present.shape == values.shape[:1] and not present.all():
-        values = np.where(present.reshape(-1, *(1,) * (values.ndim - 1)), values, np.float32(0))
-    return Feature(values, present)
+        values[~present] = 0
+    return Feature(values, present, stored)
 
 
 def _sorted_words(feature: Feature | Words) -> Feature | Words:

@@ -1,5 +1,6 @@
 """Finds a folder's feature tables and names modalities as the field does, in the order in which models take them."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
@@ -14,6 +15,7 @@ from slmrec_jax.errors import UserError
 
 T = TypeVar("T")
 
+_ENDING = re.compile("_(feat|feats|feature|features|emb|embs|embedding|embeddings)$")
 _ORDER = ("visual", "acoustic", "textual")
 _NAMES = {
     "image": "visual",
@@ -29,6 +31,11 @@ _NAMES = {
 def modality_name(name: str) -> str:
     """The field's name of a modality: visual, acoustic or textual; others keep theirs."""
     return _NAMES.get(name, name)
+
+
+def modality_of(file: Path) -> str:
+    """The modality that a file is called by, with `_feat`, `_emb` or the like at its end or not."""
+    return modality_name(_ENDING.sub("", file.stem.lower()))
 
 
 def in_order(features: Mapping[str, T]) -> dict[str, T]:
@@ -70,9 +77,10 @@ def all_present(values: Float[np.ndarray, "items columns"]) -> Feature:
 def by_raw_id(
     table: Table,
     key: str,
-    values: Float[np.ndarray, "entries columns"],
+    values: Shaped[np.ndarray, "entries columns"],
     present: Bool[np.ndarray, " entries"],
     item_ids: Shaped[np.ndarray, " items"],
+    stored: str = "",
 ) -> tuple[Feature, list[str]]:
     """Brings vectors that stand under raw ids into the order of the items; and what there is to say about it.
 
@@ -81,7 +89,8 @@ def by_raw_id(
     """
     places = find(table, key, item_ids)
     known = (places >= 0) & present
-    feature = Feature(np.zeros((len(item_ids), values.shape[1]), np.float32), np.zeros(len(item_ids), np.bool_))
+    empty = np.zeros((len(item_ids), values.shape[1]), np.float32)
+    feature = Feature(empty, np.zeros(len(item_ids), np.bool_), stored or values.dtype.name)
     with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
         feature.values[places[known]] = values[known]
     feature.present[places[known]] = True

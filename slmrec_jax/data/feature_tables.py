@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import safetensors
 import safetensors.numpy
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Shaped
 
 from slmrec_jax.data.columns import as_vectors
 from slmrec_jax.data.npy_files import read_numbers
@@ -21,12 +21,14 @@ _EXPECTED = "a table of numbers, one row an item"
 class Vectors(NamedTuple):
     """A table of vectors as it stands in a file."""
 
-    values: Float[np.ndarray, "entries columns"]
-    """float32."""
+    values: Shaped[np.ndarray, "entries columns"]
+    """Numbers of any type."""
     present: Bool[np.ndarray, " entries"]
     """False where there is no vector, or one of NaN alone."""
     keys: Table | None
     """The raw ids as a column `item`; `None` where rows are in an order of their own."""
+    stored: str
+    """The type of the numbers in the file."""
 
 
 def read_vectors(file: Path, key: str | None) -> Vectors:
@@ -47,13 +49,11 @@ def read_vectors(file: Path, key: str | None) -> Vectors:
 
 
 def _vectors(values: Shaped[np.ndarray, "entries columns"], keys: Table | None) -> Vectors:
-    with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
-        values = np.ascontiguousarray(values, np.float32)
     present = np.ones(len(values), np.bool_)
     if values.shape[1]:
         candidates = np.flatnonzero(np.isnan(values[:, 0]))
         present[candidates[np.isnan(values[candidates]).all(axis=1)]] = False
-    return Vectors(values, present, keys)
+    return Vectors(values, present, keys, values.dtype.name)
 
 
 def _from_safetensors(file: Path) -> tuple[Shaped[np.ndarray, " entries"] | None, Shaped[np.ndarray, "..."]]:
@@ -92,11 +92,16 @@ def _from_parquet(file: Path, key: str | None) -> Vectors:
     if len(lists) == 1:
         values, present = as_vectors(table, lists[0])
         vectors = _vectors(values, keys)
-        return vectors._replace(present=vectors.present & present)
+        return vectors._replace(present=vectors.present & present, stored=_stored(kinds[lists[0]].value_type))
     if lists or len(numbers) != len(others) or not numbers:
         raise UserError(
             f"{file}: it has the columns {listed(names)}; expected one of lists of numbers, or numbers only, beside "
             f"the items' raw ids"
         )
     columns = [table.columns[name].cast(pa.float32(), safe=False).to_numpy() for name in numbers]
-    return _vectors(np.column_stack(columns), keys)
+    return _vectors(np.column_stack(columns), keys)._replace(stored=_stored(kinds[numbers[0]]))
+
+
+def _stored(kind: Any) -> str:
+    """NumPy's name of a type of Arrow."""
+    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))

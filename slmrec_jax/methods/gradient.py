@@ -63,7 +63,15 @@ def gradient_method(
         view = model.encode(state.params["model"], inputs)(NO_AUGMENTATION, jax.random.key(0))
         return Embeddings(view.users(ALL), view.items(ALL))
 
-    return Method(init, step, embed, model.prepare, max(term.loss.num_negatives for term in active.values()))
+    place = model.cold_items
+    return Method(
+        init,
+        step,
+        embed,
+        model.prepare,
+        max(term.loss.num_negatives for term in active.values()),
+        cold_items=None if place is None else lambda state, features: place(state.params["model"], features),
+    )
 
 
 def objective(model: Model, terms: Mapping[str, Term]) -> Objective:

@@ -9,8 +9,10 @@ from jaxtyping import Array, Float, Key, Scalar
 
 from slmrec_jax import features, layers, propagation
 from slmrec_jax.losses import mean
+from slmrec_jax.rows import projected as projected_rows
 from slmrec_jax.rows import rows_of
 from slmrec_jax.types import (
+    ALL,
     Batch,
     Context,
     DenseFeature,
@@ -99,11 +101,14 @@ def mmgcn(
         }
         return params if tables == "frozen" else params | draw_tables(tables_key)
 
-    def prepare(inputs: Inputs) -> Inputs:
-        taken = {
-            name: features.frozen(inputs.features[name], modality, normalized=normalize_features)
+    def frozen_features(given: Mapping[str, features.Given]) -> dict[str, DenseFeature]:
+        return {
+            name: features.frozen(given[name], modality, normalized=normalize_features)
             for name, modality in spec.modalities.items()
         }
+
+    def prepare(inputs: Inputs) -> Inputs:
+        taken = frozen_features(inputs.features)
         frozen = draw_tables(jax.random.key(seed)) if tables == "frozen" else {}
         return inputs._replace(features={}, cache=Cache(taken, frozen))
 
@@ -112,10 +117,7 @@ def mmgcn(
         drawn = params if tables == "trained" else cache.tables
 
         def propagated(name: str) -> Float[Array, "nodes dim"]:
-            values, present = cache.features[name]
-            if name in params["projection"]:
-                projection = params["projection"][name]
-                values = values @ projection["kernel"] + present[:, None] * projection["bias"][None, :]
+            values = _layer0(name, cache.features[name], params)
             x = layers.normalize(jnp.concatenate([drawn["preference"][name], values]))
             for layer in params["layers"][name]:
                 neighbours = propagation.neighbour_mean(inputs.graph, x @ layer["aggregate"], aggregate)
@@ -134,7 +136,20 @@ def mmgcn(
         )
         return lambda augmentation, key: view
 
-    return Model(init, encode, prepare)
+    def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items dim"]:
+        # The mean over no neighbours is 0, and so is the row of an identity that nobody has trained.
+        taken = frozen_features(given)
+
+        def alone(name: str) -> Float[Array, "items dim"]:
+            x = layers.normalize(_layer0(name, taken[name], params))
+            for layer in params["layers"][name]:
+                own = _leaky(layers.affine(layer["own"], x))
+                x = _leaky(layers.affine(layer["combine"], jnp.concatenate([jnp.zeros_like(x), own], axis=1)))
+            return x
+
+        return jnp.mean(jnp.stack([alone(name) for name in columns]), axis=0)
+
+    return Model(init, encode, prepare, cold_items)
 
 
 def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
@@ -163,6 +178,13 @@ def _layer(key: Key[Array, ""], inputs: int, dim: int) -> Params:
         "own": layers.linear(own_key, inputs, dim),
         "combine": layers.linear(combine_key, inputs + dim, dim),
     }
+
+
+def _layer0(name: str, feature: DenseFeature, params: Params) -> Float[Array, "items columns"]:
+    """T, the items' rows before propagation."""
+    if name not in params["projection"]:
+        return feature.values
+    return projected_rows(*feature, params["projection"][name])(ALL)
 
 
 def _leaky(x: Float[Array, "nodes columns"]) -> Float[Array, "nodes columns"]:

@@ -5,7 +5,7 @@ from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Float, Key, PyTree
 
 from slmrec_jax import features, layers, propagation
 from slmrec_jax.graph import Graph
@@ -96,12 +96,15 @@ def slmrec(
                 params[side] = layers.linear(next(keys), spec.dim * len(channels), spec.dim)
         return params
 
-    def prepare(inputs: Inputs) -> Inputs:
-        frozen = {
-            name: features.frozen(inputs.features[name], modality, normalized=normalize_features)
+    def frozen_features(given: Mapping[str, features.Given]) -> dict[str, DenseFeature]:
+        return {
+            name: features.frozen(given[name], modality, normalized=normalize_features)
             for name, modality in spec.modalities.items()
             if name not in trained
         }
+
+    def prepare(inputs: Inputs) -> Inputs:
+        frozen = frozen_features(inputs.features)
         chains = {name: propagation.frozen_chain(inputs.graph, frozen[name], num_layers) for name in cached}
         return inputs._replace(
             features={name: inputs.features[name] for name in sorted(trained)}, cache=Cache(frozen, chains)
@@ -172,7 +175,19 @@ def slmrec(
 
         return view
 
-    return Model(init, encode, prepare)
+    def cold_items(params: Params, given: Mapping[str, PyTree]) -> Float[Array, "items dim"]:
+        # Without neighbours, the read-out is layer 0 divided by L + 1; without an id, its row there is 0.
+        taken = frozen_features(given) | {
+            name: features.word_means(given[name], params["words"][name]) for name in sorted(trained)
+        }
+        content = {
+            name: projected(*taken[name], params["projection"][name])(ALL) / (num_layers + 1)
+            for name in spec.modalities
+        }
+        rows = {ID: jnp.zeros_like(next(iter(content.values())))} | content
+        return _fuse({name: rows_of(x) for name, x in rows.items()}, fusion, params.get("fusion_item"))(ALL)
+
+    return Model(init, encode, prepare, cold_items if spec.modalities else None)
 
 
 def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:

@@ -1,14 +1,15 @@
 """VBPR: matrix factorisation beside a content preference (He and McAuley, AAAI 2016)."""
 
+from collections.abc import Mapping
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key
+from jaxtyping import Array, Float, Key
 
 from slmrec_jax import features, layers
 from slmrec_jax.rows import concatenated, once, projected, rows_of, with_biases
-from slmrec_jax.types import DenseFeature, Encode, Inputs, Model, Params, Spec, View
+from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
 
 
 def vbpr(
@@ -60,4 +61,10 @@ def vbpr(
             users, items = with_biases(users, items, biases)
         return lambda augmentation, key: View(users, items, {"id": users}, {"id": items})
 
-    return Model(init, encode, prepare)
+    def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items columns"]:
+        inputs = prepare(Inputs(None, given))
+        rows = len(inputs.cache.values)
+        unknown = {"item": jnp.zeros((rows, spec.dim)), "item_bias": jnp.zeros(rows)}
+        return encode({**params, **unknown}, inputs)(NO_AUGMENTATION, jax.random.key(0)).items(ALL)
+
+    return Model(init, encode, prepare, cold_items)

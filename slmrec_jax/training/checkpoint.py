@@ -96,12 +96,32 @@ def _restore(manager: ocp.CheckpointManager, epoch: int, like: TrainState) -> Tr
         name = next(name for name in sorted({*saved, *wanted}) if saved.get(name) != wanted.get(name))
         raise UserError(
             f"{manager.directory / str(epoch)} is a checkpoint of another model: it has {saved.get(name, 'no array')} "
-            f"at {name} where this config makes {wanted.get(name, 'none')}; resume with the config it was made with"
+            f"at {name} where this config makes {wanted.get(name, 'none')}; use the config it was made with"
         )
     abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
     restored = manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
     state: TrainState = restored["state"]
     return state
+
+
+def restore_state(manager: ocp.CheckpointManager, epoch: int, like: TrainState) -> TrainState:
+    """The state after an epoch.
+
+    Args:
+        manager: of the run's folder.
+        epoch: which.
+        like: a state of the same model, or its shapes.
+
+    Raises:
+        UserError: that epoch's checkpoint is not there, damaged, or of another model.
+    """
+    _check_there(manager, epoch)
+    try:
+        return _restore(manager, epoch, like)
+    except UserError:
+        raise
+    except Exception as error:  # Orbax raises what the damaged file happens to lead to
+        raise _damaged(manager, epoch, error) from error
 
 
 def restore_embeddings(manager: ocp.CheckpointManager, epoch: int) -> Embeddings:
@@ -110,15 +130,23 @@ def restore_embeddings(manager: ocp.CheckpointManager, epoch: int) -> Embeddings
     Raises:
         UserError: that epoch's checkpoint is not there, or damaged.
     """
-    if epoch not in manager.all_steps():
-        raise UserError(f"{manager.directory} has no checkpoint of epoch {epoch}: the run folder is not complete")
+    _check_there(manager, epoch)
     try:
         saved = manager.restore(epoch, args=ocp.args.Composite(embeddings=ocp.args.StandardRestore()))["embeddings"]
     except Exception as error:  # Orbax raises what the damaged file happens to lead to
-        raise UserError(
-            f"{manager.directory / str(epoch)} cannot be read ({type(error).__name__}): the checkpoint is damaged"
-        ) from error
+        raise _damaged(manager, epoch, error) from error
     return Embeddings(saved["users"], saved["items"])
+
+
+def _check_there(manager: ocp.CheckpointManager, epoch: int) -> None:
+    if epoch not in manager.all_steps():
+        raise UserError(f"{manager.directory} has no checkpoint of epoch {epoch}: the run folder is not complete")
+
+
+def _damaged(manager: ocp.CheckpointManager, epoch: int, error: Exception) -> UserError:
+    return UserError(
+        f"{manager.directory / str(epoch)} cannot be read ({type(error).__name__}): the checkpoint is damaged"
+    )
 
 
 @contextmanager

@@ -1,11 +1,15 @@
 """From a data set on the host to what training reads on the device."""
 
+from collections.abc import Mapping
+from typing import cast
+
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
 
-from slmrec_jax.config import Config
-from slmrec_jax.data.dataset import Dataset, Words
+from slmrec_jax.config import Config, Missing
+from slmrec_jax.data.dataset import Dataset, Feature, Words
+from slmrec_jax.features import Given
 from slmrec_jax.graph import build_graph
 from slmrec_jax.sparse import Operator, operator
 from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
@@ -22,16 +26,52 @@ def make_spec(config: Config, dataset: Dataset) -> Spec:
     return Spec(dataset.num_users, dataset.num_items, len(dataset.train.users), config.dim, modalities)
 
 
-def make_inputs(dataset: Dataset) -> Inputs:
-    """The graph of the training interactions, and the features, as device arrays."""
+def make_inputs(dataset: Dataset, missing: Missing = "masked") -> Inputs:
+    """The graph of the training interactions, and the features, as device arrays.
+
+    Args:
+        dataset: the data.
+        missing: what an item has in a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
+            features, or the mean of the rows that are there. Word ids are always masked.
+    """
     graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
-    features = {
-        name: _word_means(feature, dataset.num_items)
+    return Inputs(graph, given_features(dataset.features, dataset.num_items, missing, dataset.features))
+
+
+def given_features(
+    features: Mapping[str, Feature | Words],
+    num_items: int,
+    missing: Missing,
+    known: Mapping[str, Feature | Words],
+) -> dict[str, Given]:
+    """What items bring along, as models take it.
+
+    Args:
+        features: by modality.
+        num_items: how many items there are.
+        missing: as for `make_inputs`.
+        known: the features of training, whose means fill in.
+    """
+    return {
+        name: _word_means(feature, num_items)
         if isinstance(feature, Words)
-        else DenseFeature(jnp.asarray(feature.values), jnp.asarray(feature.present, jnp.float32))
-        for name, feature in dataset.features.items()
+        else _dense(_filled(feature, missing, cast("Feature", known[name])))
+        for name, feature in features.items()
     }
-    return Inputs(graph, features)
+
+
+def _filled(feature: Feature, missing: Missing, known: Feature) -> Feature:
+    if missing == "masked" or feature.present.all():
+        return feature
+    values = feature.values
+    if missing == "mean" and known.present.any():
+        mean = known.values[known.present].mean(axis=0, dtype=np.float64)
+        values = np.where(feature.present[:, None], values, mean.astype(np.float32))
+    return Feature(values, np.ones_like(feature.present))
+
+
+def _dense(feature: Feature) -> DenseFeature:
+    return DenseFeature(jnp.asarray(feature.values), jnp.asarray(feature.present, jnp.float32))
 
 
 def _word_means(words: Words, num_items: int) -> Operator:

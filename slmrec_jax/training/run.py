@@ -3,24 +3,29 @@
 import resource
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from slmrec_jax import figures
 from slmrec_jax.config import Config, check_config, to_json, with_defaults
-from slmrec_jax.data import Dataset, check, load
+from slmrec_jax.data import Dataset, Feature, Words, check, load
+from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
+from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.evaluation.ranking import prepare, rank
 from slmrec_jax.methods import make_method
 from slmrec_jax.recommendations import Recommendations
 from slmrec_jax.training.checkpoint import open_checkpoints, restore_embeddings
+from slmrec_jax.training.cold_items import MakeMethod, cold_item_rows, cold_items, features_of
 from slmrec_jax.training.fit import Fitted, fit
 from slmrec_jax.training.folder import (
     CHECKPOINTS,
@@ -37,9 +42,7 @@ from slmrec_jax.training.folder import (
 )
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import SILENT, Report
-from slmrec_jax.types import Embeddings, Method, Spec
-
-MakeMethod = Callable[[Config, Spec], Method]
+from slmrec_jax.types import Embeddings
 
 
 @dataclass(frozen=True)
@@ -53,26 +56,74 @@ class Run:
     history: list[Record]
     folder: Path
 
-    def recommend(self, users: Sequence[Any] | None = None, k: int = 20) -> Recommendations:
+    def recommend(
+        self,
+        users: Sequence[Any] | None = None,
+        k: int = 20,
+        *,
+        new_items: NewItems | None = None,
+        only_new: bool = False,
+        method: MakeMethod = make_method,
+    ) -> Recommendations:
         """Ranks the items that a user has not interacted with, in any split.
 
         Args:
             users: raw ids; all users by default.
             k: how many items each.
+            new_items: items that training did not know, ranked among the others by what they bring along.
+            only_new: ranks these alone.
+            method: what trained; a user's own stands here. Only new items need it.
 
         Raises:
-            UserError: a user is not known, or there are fewer than k items.
+            UserError: a user is not known, there are fewer than k items, or the system cannot place new ones.
         """
         rows = np.arange(self.dataset.num_users) if users is None else self._rows(users)
-        known = [self.dataset.train, self.dataset.valid, self.dataset.test]
-        plan = prepare(rows, known, self.dataset.num_items, k, score=self.config.eval.score)
-        ranking = rank(plan, self.embeddings)
-        return Recommendations(self.dataset.user_ids[rows], self.dataset.item_ids[ranking.items], ranking.scores)
+        known = [] if only_new else [self.dataset.train, self.dataset.valid, self.dataset.test]
+        ids, embeddings = self.dataset.item_ids, self.embeddings
+        if new_items is not None:
+            placed = self._place(new_items.features, len(new_items.ids), method)
+            tables = [placed] if only_new else [jnp.asarray(embeddings.items), placed]
+            ids = new_items.ids if only_new else _joined(ids, new_items.ids)
+            embeddings = Embeddings(embeddings.users, jnp.concatenate(tables))
+        plan = prepare(rows, known, len(ids), k, score=self.config.eval.score)
+        ranking = rank(plan, embeddings)
+        return Recommendations(self.dataset.user_ids[rows], ids[ranking.items], ranking.scores)
 
     def evaluate(self, split: evaluation.Split = "test", protocol: str | None = None) -> evaluation.Evaluation:
         """Measures the best epoch on a split, by the run's own protocol or another."""
+        return evaluation.evaluate(self._plan(split, protocol), self.embeddings)
+
+    def evaluate_by(
+        self, side: Side, split: evaluation.Split = "test", protocol: str | None = None
+    ) -> list[groups.Group]:
+        """As `evaluate`, for users or items of each degree apart (`groups.evaluate_by_degree`)."""
+        return groups.evaluate_by_degree(self._plan(split, protocol), self.embeddings, self.dataset.train, side)
+
+    def with_content(self, method: MakeMethod = make_method) -> "Run":
+        """The run with items that have no training interactions placed by what they bring along alone.
+
+        As training left them, their ids' rows are random.
+
+        Raises:
+            UserError: the system cannot place such items.
+        """
+        items = cold_items(self.dataset)
+        if len(items) == 0:
+            return self
+        placed = self._place(features_of(self.dataset, items), len(items), method)
+        return replace(
+            self, embeddings=self.embeddings._replace(items=jnp.asarray(self.embeddings.items).at[items].set(placed))
+        )
+
+    def _plan(self, split: evaluation.Split, protocol: str | None) -> evaluation.EvaluationPlan:
         rules = evaluation.PROTOCOLS[protocol] if protocol else self.config.eval
-        return evaluation.evaluate(evaluation.plan(self.dataset, split, rules, self.config.ks), self.embeddings)
+        return evaluation.plan(self.dataset, split, rules, self.config.ks)
+
+    def _place(
+        self, features: Mapping[str, Feature | Words], count: int, method: MakeMethod
+    ) -> Float[Array, "items dim"]:
+        epoch = self.result["best_epoch"]
+        return cold_item_rows(self.config, self.dataset, self.folder, epoch, features, count, method)
 
     def _rows(self, users: Sequence[Any]) -> Int[np.ndarray, " users"]:
         if len(users) == 0:
@@ -131,7 +182,13 @@ def train(
     for line in (*_introduction(config, dataset, folder), *made.notes):
         report.say(line)
     fitted = fit(
-        made, made.prepare(make_inputs(dataset)), plans[config.eval.split], config, folder, report, resume=resume
+        made,
+        made.prepare(make_inputs(dataset, config.missing)),
+        plans[config.eval.split],
+        config,
+        folder,
+        report,
+        resume=resume,
     )
     if not fitted.best_epoch:
         raise UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
@@ -168,6 +225,13 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | 
     return Run(config, dataset, embeddings, result, read_history(folder, epochs), folder)
 
 
+def _joined(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]) -> Shaped[np.ndarray, " items"]:
+    """Raw ids of both, which become strings unless they are numbers on both sides."""
+    if (known.dtype.kind == "U") != (new.dtype.kind == "U"):
+        known, new = known.astype(np.str_), new.astype(np.str_)
+    return np.concatenate([known, new])
+
+
 def _check_jax() -> None:
     if jax.__version__ == "0.10.2":
         raise UserError(
@@ -177,7 +241,7 @@ def _check_jax() -> None:
 
 def _dataset(config: Config, dataset: Dataset | None) -> Dataset:
     if dataset is None:
-        dataset = load(config.data, config.format)
+        dataset = load(config.data, config.format, config.split, config.split_seed)
     check(dataset)
     return dataset.with_modalities(config.modalities)
 
@@ -214,6 +278,7 @@ def _introduction(config: Config, dataset: Dataset, folder: Path) -> list[str]:
         f"{dataset.name}: {dataset.num_users} users, {dataset.num_items} items, {len(dataset.train.users)} / "
         f"{len(dataset.valid.users)} / {len(dataset.test.users)} interactions, modalities: {modalities}, "
         f"fingerprint {dataset.fingerprint[:12]}",
+        *dataset.notes,
         f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}, run folder {folder}",
     ]
 

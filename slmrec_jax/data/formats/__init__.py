@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
+from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmrec, mmssl, neurec, plain, recbole
 from slmrec_jax.data.split import Unsplit
@@ -34,6 +35,7 @@ FORMATS = (
     Format("plain", plain.LOOKS_FOR, plain.recognises, plain.read),
     Format("mmgcn", mmgcn.LOOKS_FOR, mmgcn.recognises, mmgcn.read),
     Format("mmssl", mmssl.LOOKS_FOR, mmssl.recognises, mmssl.read),
+    Format("slmrec", store.LOOKS_FOR, store.recognises, store.read),
 )
 
 

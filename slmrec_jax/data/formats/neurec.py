@@ -95,8 +95,7 @@ def _feature(file: Path, items: Encoded) -> Feature | Words:
             f"{file}: {len(values)} rows, but there is an item with the id {items.ids[outside[0]]}; expected row i to "
             f"be the item with the id i"
         )
-    with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
-        return all_present(values[items.ids].astype(np.float32))
+    return all_present(values[items.ids])
 
 
 def _words(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: Encoded) -> Words:

@@ -3,7 +3,6 @@
 For data that no tool has prepared. Columns may be called `user`, `user_id`, `userId` and so on.
 """
 
-import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -11,9 +10,10 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from slmrec_jax.data import store
 from slmrec_jax.data.columns import Encoded, as_labels, as_raw_ids, as_times, encode, find
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
-from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_name
+from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_of
 from slmrec_jax.data.feature_tables import SUFFIXES as FEATURE_SUFFIXES
 from slmrec_jax.data.feature_tables import read_vectors
 from slmrec_jax.data.split import TEST, TRAIN, VALID, Times, Unsplit, first_times
@@ -48,12 +48,11 @@ _LABELS |= {str(part): part for part in (TRAIN, VALID, TEST)}
 _WHOLE = "interactions"
 _CATALOGUE = "items"
 _FEATURES = "features"
-_ENDING = re.compile("_(feat|feats|feature|features|emb|embs|embedding|embeddings)$")
 
 
 def recognises(folder: Path) -> bool:
     """Whether there is a table that is called as one of interactions, or has columns of users and of items."""
-    return bool(_tables(folder))
+    return not store.recognises(folder) and bool(_tables(folder))
 
 
 def read(folder: Path) -> Dataset | Unsplit:
@@ -211,18 +210,23 @@ def _feature_files(folder: Path, tables: Sequence[Path]) -> tuple[dict[str, Path
         read += _files(folder / _FEATURES, FEATURE_SUFFIXES)
     files: dict[str, Path] = {}
     for file in read:
-        add_feature_file(files, modality_name(_ENDING.sub("", _stem(file))), file)
+        add_feature_file(files, modality_of(file), file)
     return in_order(files), [f"{file.name!a} is not read" for file in beside if file not in read]
+
+
+def item_column(file: Path) -> str | None:
+    """The column of raw ids beside the vectors of a Parquet file."""
+    keys = _roles(file).get("item") if file.suffix == ".parquet" else None
+    return keys[0] if keys else None
 
 
 def _feature(
     file: Path, item_ids: Shaped[np.ndarray, " items"], *, in_order_of_items: bool
 ) -> tuple[Feature, list[str]]:
-    keys = _roles(file).get("item") if file.suffix == ".parquet" else None
-    vectors = read_vectors(file, keys[0] if keys else None)
+    vectors = read_vectors(file, item_column(file))
     values, present = vectors.values, vectors.present
     if vectors.keys is not None:
-        return by_raw_id(vectors.keys, "item", values, present, item_ids)
+        return by_raw_id(vectors.keys, "item", values, present, item_ids, vectors.stored)
     if not in_order_of_items:
         if item_ids.dtype.kind != "i" or item_ids.min() < 0 or item_ids.max() >= len(values):
             wrong = next(item for item in item_ids.tolist() if not isinstance(item, int) or not 0 <= item < len(values))
@@ -232,4 +236,4 @@ def _feature(
             )
         values, present = values[item_ids], present[item_ids]
     missing = [f"{file.name}: items without this feature: {(~present).sum()} of {len(present)}"]
-    return Feature(values, present), [] if present.all() else missing
+    return Feature(values, present, vectors.stored), [] if present.all() else missing

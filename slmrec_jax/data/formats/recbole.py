@@ -106,6 +106,6 @@ def _features(
         for vector in vectors:
             modality = modality_name(vector.removesuffix(_VECTOR).removesuffix("_emb").removesuffix("_feat"))
             add_feature_file(files, modality, file)
-            features[modality], found = by_raw_id(table, key, *as_vectors(table, vector), item_ids)
+            features[modality], found = by_raw_id(table, key, *as_vectors(table, vector), item_ids, "text")
             notes += found
     return in_order(features), {modality: str(file) for modality, file in files.items()}, notes

@@ -1,0 +1,84 @@
+"""How much SLMRec-FAC loses when items lack modalities, and whether filling in helps: masked, zeros, or the mean.
+
+For each share, the rows of that share of items are dropped from each modality on its own, in training and evaluation
+alike; what is dropped at 30 % is also dropped at 60 %. Which rows these are does not change with the training seed.
+
+Command:  python experiments/missing_modalities.py --data PATH/tiktok --epochs 20
+"""
+
+import json
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import get_args
+
+import numpy as np
+import tyro
+from rich.console import Console
+from rich.table import Table
+from tiktok_fac import get_config
+
+from slmrec_jax import data, train, with_protocol
+from slmrec_jax.config import Config, Missing
+from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.split import draw
+from slmrec_jax.training.folder import environment
+
+METRICS = ("recall@20", "ndcg@20")
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What to train on, and how long."""
+
+    data: str
+    shares: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)
+    """Of the rows of each modality, that are dropped."""
+    seeds: tuple[int, ...] = (0,)
+    epochs: int = 20
+    """At most."""
+    drop_seed: int = 0
+    """What the dropped rows follow from."""
+    out: Path = Path("runs/missing_modalities.json")
+
+
+def without(dataset: Dataset, share: float, seed: int) -> Dataset:
+    """The data with that share of each modality's rows dropped."""
+    items = np.arange(dataset.num_items)
+    features = dict(dataset.features)
+    for place, (name, feature) in enumerate(dataset.features.items()):
+        if isinstance(feature, Feature):
+            kept = draw(seed, np.full_like(items, place), items) / 2.0**64 >= share
+            there = feature.present & kept
+            features[name] = feature._replace(values=np.where(there[:, None], feature.values, 0), present=there)
+    return replace(dataset, features=features)
+
+
+def test_metrics(config: Config, dataset: Dataset) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        result = train(config, dataset, out=Path(folder) / "run").result
+    return {**{metric: result["test"][metric] for metric in METRICS}, "best_epoch": result["best_epoch"]}
+
+
+def main(flags: Flags) -> None:
+    dataset = data.load(flags.data)
+    config = with_protocol(replace(get_config(), epochs=flags.epochs, ks=(20,)), "mmrec")
+    table = Table("dropped", "missing", *METRICS, title=f"{dataset.name}, at most {flags.epochs} epochs, test")
+    rows = []
+    for share in flags.shares:
+        dropped = without(dataset, share, flags.drop_seed)
+        gaps = any(not feature.present.all() for feature in dropped.features.values() if isinstance(feature, Feature))
+        for missing in get_args(Missing) if gaps else ("masked",):  # without gaps, all are the same
+            found = [test_metrics(replace(config, missing=missing, seed=seed), dropped) for seed in flags.seeds]
+            rows.append({"share": share, "missing": missing, "seeds": found})
+            means = [float(np.mean([each[metric] for each in found])) for metric in METRICS]
+            table.add_row(f"{share:.0%}", missing if gaps else "-", *(f"{mean:.4f}" for mean in means))
+            print(json.dumps(rows[-1]), flush=True)
+    Console().print(table)
+    flags.out.parent.mkdir(parents=True, exist_ok=True)
+    about = {"data": dataset.name, "fingerprint": dataset.fingerprint, "epochs": flags.epochs, "seeds": flags.seeds}
+    flags.out.write_text(json.dumps({**about, "rows": rows, "environment": environment()}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags))

@@ -1,0 +1,122 @@
+"""Reads what is known of items that have no interactions yet: a file of vectors for each modality."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Shaped
+
+from slmrec_jax.data.checks import check_feature
+from slmrec_jax.data.columns import encode
+from slmrec_jax.data.dataset import Dataset, Feature, Words
+from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_of
+from slmrec_jax.data.feature_tables import SUFFIXES, Vectors, read_vectors
+from slmrec_jax.data.formats.plain import item_column
+from slmrec_jax.errors import UserError
+
+
+class NewItems(NamedTuple):
+    """Items that training did not know."""
+
+    ids: Shaped[np.ndarray, " items"]
+    """Raw ids."""
+    features: Mapping[str, Feature | Words]
+    """By modality, each of the run's; values are float32."""
+    notes: tuple[str, ...] = ()
+
+
+def read_new_items(path: Path, dataset: Dataset) -> NewItems:
+    """Reads a file of one modality, or a folder with a file for each.
+
+    A file is `.npy`, `.safetensors` or `.parquet` and called as the modality. Its rows stand under raw ids (a column
+    `item`, or a tensor of whole numbers beside the vectors); where no file has ids, row i is called `new-i`.
+
+    Args:
+        path: of the file or the folder.
+        dataset: what the run was trained on, whose modalities these are.
+
+    Raises:
+        UserError: A file that cannot be read, a modality that the data do not have or have in another width, an item
+            that they have already, or one without any feature.
+    """
+    tables = {modality: read_vectors(file, item_column(file)) for modality, file in _files(path).items()}
+    for modality, vectors in tables.items():
+        _check_modality(path, modality, vectors, dataset)
+    ids, given, notes = _by_id(path, tables)
+    features: dict[str, Feature | Words] = {}
+    for name, known in dataset.features.items():
+        features[name] = given.get(name, _nothing(known, len(ids)))
+    old = np.isin(ids.astype(np.str_), dataset.item_ids.astype(np.str_))
+    if old.any():
+        raise UserError(
+            f"{path}: the item {ids[old.argmax()].item()!r} is in data set {dataset.name} already, with {old.sum()} of "
+            f"{len(ids)}; leave these out"
+        )
+    bare = ~np.any([feature.present for feature in given.values()], axis=0)
+    if bare.any():
+        raise UserError(f"{path}: the item {ids[bare.argmax()].item()!r} has no feature to place it by; leave it out")
+    return NewItems(ids, features, tuple(notes))
+
+
+def _files(path: Path) -> dict[str, Path]:
+    if not path.exists():
+        raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
+    found = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES] if path.is_dir() else [path]
+    if not found or found[0].suffix not in SUFFIXES:
+        raise UserError(f"{path}: no features there; expected a file called as its modality, {', '.join(SUFFIXES)}")
+    files: dict[str, Path] = {}
+    for file in found:
+        add_feature_file(files, modality_of(file), file)
+    return in_order(files)
+
+
+def _check_modality(path: Path, modality: str, vectors: Vectors, dataset: Dataset) -> None:
+    known = dataset.features.get(modality)
+    if not isinstance(known, Feature):
+        vectors_of = [name for name, feature in dataset.features.items() if isinstance(feature, Feature)]
+        raise UserError(
+            f"{path}: the run has no vectors of modality {modality!r}; it has: {', '.join(vectors_of) or 'none'}"
+        )
+    found, expected = vectors.values.shape[1], known.values.shape[1]
+    if found != expected:
+        raise UserError(f"{path}: {modality} has {found} columns, but {expected} in training; make it the same way")
+
+
+def _by_id(
+    path: Path, tables: Mapping[str, Vectors]
+) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature], list[str]]:
+    keyed = [vectors.keys for vectors in tables.values() if vectors.keys is not None]
+    if not keyed:
+        return *_by_row(path, tables), []
+    if len(keyed) < len(tables):
+        raise UserError(f"{path}: some files have raw ids and others have not; give all of them ids")
+    ids = encode(keyed, "item").ids
+    features, notes = {}, []
+    for (modality, vectors), keys in zip(tables.items(), keyed, strict=True):
+        features[modality], found = by_raw_id(keys, "item", vectors.values, vectors.present, ids)
+        notes += found
+        check_feature(str(keys.file), features[modality].values, features[modality].present, len(ids))
+    return ids, features, notes
+
+
+def _by_row(path: Path, tables: Mapping[str, Vectors]) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature]]:
+    counts = {modality: len(vectors.values) for modality, vectors in tables.items()}
+    if len(set(counts.values())) > 1:
+        found = ", ".join(f"{modality} {count}" for modality, count in counts.items())
+        raise UserError(f"{path}: files without ids have different numbers of rows ({found}); give all of them ids")
+    count = next(iter(counts.values()))
+    features = {}
+    for modality, vectors in tables.items():
+        with np.errstate(over="ignore"):  # refused as infinite
+            values = np.array(vectors.values, np.float32)
+        values[~vectors.present] = 0
+        features[modality] = Feature(values, vectors.present)
+        check_feature(f"{path}: {modality}", values, vectors.present, count)
+    return np.array([f"new-{row}" for row in range(count)]), features
+
+
+def _nothing(known: Feature | Words, count: int) -> Feature | Words:
+    if isinstance(known, Words):
+        return Words(np.zeros(0, np.int32), np.zeros(0, np.int32), known.num_words)
+    return Feature(np.zeros((count, known.values.shape[1]), np.float32), np.zeros(count, np.bool_))

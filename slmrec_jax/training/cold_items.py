@@ -1,0 +1,77 @@
+"""Rows for items that have no training interactions, from what they bring along and what training learned."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from slmrec_jax.config import Config
+from slmrec_jax.data.dataset import Dataset, Feature, Words
+from slmrec_jax.errors import UserError
+from slmrec_jax.training.checkpoint import open_checkpoints, restore_state
+from slmrec_jax.training.folder import CHECKPOINTS
+from slmrec_jax.training.inputs import given_features, make_spec
+from slmrec_jax.types import Method, Spec
+
+MakeMethod = Callable[[Config, Spec], Method]
+
+
+def cold_item_rows(
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    epoch: int,
+    features: Mapping[str, Feature | Words],
+    count: int,
+    method: MakeMethod,
+) -> Float[Array, "items dim"]:
+    """The rows by which an epoch ranks items that nobody has met (`Model.cold_items`).
+
+    Under a protocol that ranks by the vectors before an epoch's last step, these are of the state after it.
+
+    Args:
+        config: of the run.
+        dataset: what it was trained on.
+        folder: of the run.
+        epoch: whose parameters to take.
+        features: of the items, by modality, each of the data set's.
+        count: how many items there are.
+        method: what trained.
+
+    Raises:
+        UserError: the system ranks by ids alone, or the checkpoint is not there or not of this method.
+    """
+    made = method(config, make_spec(config, dataset))
+    if made.cold_items is None:
+        raise UserError(
+            f"{folder}: --model {config.model} knows items by their ids alone and cannot place new ones: train a "
+            f"system that uses features, as --model slmrec"
+        )
+    like = jax.eval_shape(made.init, jax.random.key(0))
+    with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
+        state = restore_state(checkpoints, epoch, like)
+    return made.cold_items(state, given_features(features, count, config.missing, dataset.features))
+
+
+def cold_items(dataset: Dataset) -> Int[np.ndarray, " items"]:
+    """The items without training interactions."""
+    return np.flatnonzero(np.bincount(dataset.train.items, minlength=dataset.num_items) == 0)
+
+
+def features_of(dataset: Dataset, items: Int[np.ndarray, " items"]) -> dict[str, Feature | Words]:
+    """What some of the items bring along."""
+    places = np.full(dataset.num_items, -1, np.int32)
+    places[items] = np.arange(len(items), dtype=np.int32)
+    return {
+        name: _words_of(feature, places)
+        if isinstance(feature, Words)
+        else Feature(feature.values[items], feature.present[items])
+        for name, feature in dataset.features.items()
+    }
+
+
+def _words_of(words: Words, places: Int[np.ndarray, " items"]) -> Words:
+    chosen = places[words.items] >= 0
+    return Words(places[words.items[chosen]], words.words[chosen], words.num_words)

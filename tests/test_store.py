@@ -1,0 +1,211 @@
+"""The package's own format: what is written is what is read, whole or not at all."""
+
+import json
+import os
+from dataclasses import replace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+import safetensors.numpy
+
+from slmrec_jax.data import Feature, Words, load, make_dataset, write_store
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Interactions
+
+
+def pairs(*rows):
+    return Interactions(*np.array(rows, np.int64).reshape(-1, 2).T)
+
+
+def small(**changes):
+    given = {
+        "train": pairs((0, 0), (0, 3), (1, 2)),
+        "valid": pairs((2, 1)),
+        "test": pairs((0, 1)),
+        "num_users": 3,
+        "num_items": 4,
+        "features": {
+            "zest": Feature(np.array([[0.1, -0.0], [1, 2], [3, 4], [5, 6]]), np.array([True, False, True, True])),
+            "textual": Words(np.array([3, 0, 0]), np.array([1, 4, 4]), 7),
+        },
+        "user_ids": np.array(["ann", "Börje", "c,y\n"]),
+        "notes": ("two users were dropped",),
+    }
+    return make_dataset("small", **given | changes)
+
+
+CASES = {
+    "words and missing rows": small(),
+    "integer ids": small(user_ids=np.array([2**40, -1, 7]), item_ids=np.array([9, 8, 7, 6], np.uint16)),
+    "ids that look like numbers": small(user_ids=np.array(["7", "007", "1e3"])),
+    "no validation": small(valid=pairs()),
+    "nothing held out, no features": small(valid=pairs(), test=pairs(), features={}),
+    "no row present": small(features={"visual": Feature(np.ones((4, 2)), np.zeros(4, bool))}),
+    "odd names": small(features=dict.fromkeys(("a/../b", "A", "a"), Feature(np.full((4, 1), 3.0), np.ones(4, bool)))),
+    "large numbers": small(features={"visual": Feature(np.full((4, 1), 1e38), np.ones(4, bool))}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_what_is_written_is_read(tmp_path, name):
+    dataset = CASES[name]
+    write_store(dataset, tmp_path / "kept")
+    again = load(str(tmp_path / "kept"))
+    assert again.fingerprint == dataset.fingerprint
+    assert (again.name, again.notes) == (dataset.name, dataset.notes)
+    assert list(again.features) == list(dataset.features)
+    assert again.user_ids.tolist() == dataset.user_ids.tolist()
+    stored = {name: feature.stored for name, feature in again.features.items() if isinstance(feature, Feature)}
+    assert stored == {name: f.stored for name, f in dataset.features.items() if isinstance(f, Feature)}
+
+
+def test_the_demo_is_read_as_it_was_written(tiny, tmp_path):
+    write_store(tiny, tmp_path / "kept")
+    again = load(str(tmp_path / "kept"))
+    assert again.fingerprint == tiny.fingerprint
+    for name, feature in tiny.features.items():
+        np.testing.assert_array_equal(again.features[name].values, feature.values)
+
+
+def test_vectors_take_half_the_room_where_that_loses_nothing(tmp_path):
+    halves = np.array([[0.1], [-0.0], [6e-8], [2048]], np.float16)
+    there = np.ones(4, bool)
+    features = {"half": Feature(halves, there), "full": Feature(halves.astype("f4") + 1e-5, there)}
+    write_store(small(features=features), tmp_path / "kept")
+    files = sorted((tmp_path / "kept" / "features").iterdir())
+    assert [safetensors.numpy.load_file(file)["values"].dtype for file in files] == [np.float16, np.float32]
+    assert np.signbit(load(str(tmp_path / "kept")).features["half"].values[1, 0])
+
+
+def test_other_programs_can_read_the_tables(tmp_path):
+    write_store(small(), tmp_path / "kept")
+    rows = pyarrow.parquet.read_table(tmp_path / "kept/interactions.parquet").to_pylist()
+    assert rows[3] == {"user_row": 2, "item_row": 1, "split": "valid"}
+    assert pyarrow.parquet.read_table(tmp_path / "kept/users.parquet")["id"].to_pylist()[1] == "Börje"
+
+
+# --- writing -----------------------------------------------------------------------------------------------------
+
+
+def test_what_is_there_is_not_overwritten(tmp_path):
+    (tmp_path / "kept").mkdir()
+    with pytest.raises(UserError, match="is there already"):
+        write_store(small(), tmp_path / "kept")
+    assert list((tmp_path / "kept").iterdir()) == []
+
+
+def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors.numpy, "save_file", full)
+    with pytest.raises(UserError, match=r"cannot write .*No space left"):
+        write_store(small(), tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_a_file_cannot_hold_is_refused(tmp_path):
+    with pytest.raises(UserError, match="no Unicode text"):
+        write_store(small(user_ids=np.array(["\ud800", "b", "c"])), tmp_path / "kept")
+    with pytest.raises(UserError, match="control characters"):
+        write_store(replace(small(), name="a\nb"), tmp_path / "kept")
+    assert list(tmp_path.iterdir()) == []
+
+
+# --- reading -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def kept(tmp_path):
+    write_store(small(), tmp_path / "kept")
+    return tmp_path / "kept"
+
+
+def refused(folder, line):
+    with pytest.raises(UserError, match=line) as caught:
+        load(str(folder), "slmrec")
+    assert str(caught.value).isprintable()
+    assert str(folder) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("change", "line"),
+    [
+        ({"version": 2}, "version is 2; this program knows 1"),
+        ({"users": "3"}, "users is '3'"),
+        ({"items": 10**24}, "meta.json: 1000000000000000000000000 items"),
+        ({"users": 2}, "users is 2|raw ids for|outside"),
+        ({"modalities": [{"name": "zest"}, {"name": "zest"}]}, "modalities is"),
+        ({"modalities": [{"name": "a\nb"}]}, "modalities is"),
+        ({"modalities": []}, "fingerprint"),
+        ({"fingerprint": "0" * 64}, "changed or damaged"),
+        ({"notes": [1]}, "notes is"),
+        ({"name": "\x1b"}, "name is"),
+    ],
+)
+def test_meta_that_does_not_fit(kept, change, line):
+    meta = json.loads((kept / "meta.json").read_text())
+    (kept / "meta.json").write_text(json.dumps(meta | change))
+    refused(kept, line)
+
+
+def test_meta_that_cannot_be_read(kept):
+    for text, line in (("[" * 100_000, "JSON"), ("", "JSON"), ('{"format": "other"}', "does not say")):
+        (kept / "meta.json").write_text(text)
+        refused(kept, line)
+    (kept / "meta.json").unlink()
+    refused(kept, "meta.json: not there")
+
+
+def test_a_change_of_the_content_is_seen(kept):
+    file = kept / "features" / "0-zest.safetensors"
+    tensors = safetensors.numpy.load_file(file)
+    tensors["values"][0, 0] += 1
+    safetensors.numpy.save_file(tensors, file)
+    refused(kept, "changed or damaged")
+
+
+@pytest.mark.parametrize(
+    ("tensors", "line"),
+    [
+        ({"values": np.ones((4, 2), np.float64), "present": np.ones(4, bool)}, "values is of F64"),
+        ({"values": np.ones((4, 2), np.float32)}, "other tensors"),
+        ({"values": np.ones((3, 2), np.float32), "present": np.ones(3, bool)}, "3 rows for 4 items"),
+    ],
+)
+def test_features_that_do_not_fit(kept, tensors, line):
+    safetensors.numpy.save_file(tensors, kept / "features" / "0-zest.safetensors")
+    refused(kept, line)
+
+
+@pytest.mark.parametrize(
+    ("file", "columns", "line"),
+    [
+        ("interactions", {"user_row": [0], "item_row": [0], "split": ["dev"]}, "row 1: split is 'dev'"),
+        ("interactions", {"user_row": [0, 1], "item_row": [0, 0], "split": ["train", None]}, "row 2: split is missing"),
+        ("interactions", {"user_row": [0], "item_row": [9], "split": ["train"]}, "items is 9"),
+        ("interactions", {"user_row": [0], "split": ["train"]}, "no column 'item_row'"),
+        ("users", {"id": ["a", "b", None]}, "id is a column of string"),
+        ("users", {"id": [0.5, 1, 2]}, "id is a column of double"),
+        ("users", {"id": ["a", "b", "b"]}, "raw id 'b' stands in 2 rows"),
+    ],
+)
+def test_tables_that_do_not_fit(kept, file, columns, line):
+    pyarrow.parquet.write_table(pa.table(columns), kept / f"{file}.parquet")
+    refused(kept, line)
+
+
+def test_files_that_are_not_there_or_no_files(kept):
+    for name in ("interactions.parquet", "items.parquet", "features/1-textual.safetensors"):
+        content = (kept / name).read_bytes()
+        (kept / name).unlink()
+        refused(kept, name.rpartition("/")[2])
+        os.mkfifo(kept / name)
+        refused(kept, "not a regular file")
+        (kept / name).unlink()
+        (kept / name).write_bytes(content[:-20])
+        refused(kept, name.rpartition("/")[2])
+        (kept / name).write_bytes(content)
+    load(str(kept))
