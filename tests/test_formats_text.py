@@ -491,6 +491,13 @@ def test_raw_ids_of_any_type_are_put_in_order(tmp_path, ids, ordered):
     assert dataset.user_ids.tolist() == dataset.item_ids.tolist() == ordered
 
 
+def test_ids_may_be_numbers_in_one_file_and_text_in_another(tmp_path):
+    files = {"train.parquet": parquet({"user": [7, 8], "item": [70, 80]}), "test.csv": b"user,item\n7,80\n"}
+    dataset = load(str(write(tmp_path, files)))
+    assert (dataset.user_ids.tolist(), dataset.item_ids.tolist()) == ([7, 8], [70, 80])
+    assert splits(dataset) == [[(0, 0), (1, 1)], [], [(0, 1)]]
+
+
 def test_the_order_of_rows_and_the_kind_of_file_do_not_matter(tmp_path):
     head, *rows = CSV.splitlines(keepends=True)
     contents = {

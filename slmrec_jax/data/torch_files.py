@@ -210,8 +210,7 @@ def _view(tensor: _Tensor, content: bytes | memoryview, order: str) -> Shaped[np
     last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
     if last >= storage.size:
         raise Malformed(f"it shows value {last} of its storage, which has {storage.size}")
-    # The stride of a dimension of size 1 may be anything.
-    steps = tuple(dtype.itemsize * stride if size > 1 else 0 for size, stride in zip(shape, strides, strict=True))
+    steps = tuple(dtype.itemsize * stride for stride in strides)
     return _values(np.ndarray(shape, dtype, content, offset * dtype.itemsize, steps), storage.type)
 
 
