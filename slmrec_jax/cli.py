@@ -108,7 +108,8 @@ class Compare:
     """A Python file of yours with get_config()."""
     models: str = "popularity,lightgcn,slmrec"
     """Systems, separated by commas: popularity, itemknn and models; `slmrec:fd` is SLMRec with that task, and
-    `mf:concat`, `lightgcn:fused`, `vbpr:original` and `mmgcn:frozen` are other variants."""
+    `mf:concat`, `mf:linear`, `lightgcn:fused`, `vbpr:original`, `mmgcn:frozen` and `mmssl:published` are other
+    variants."""
     seeds: str = "0"
     """Seeds, separated by commas."""
 

@@ -13,11 +13,11 @@ from jaxtyping import Float
 from rich.table import Table
 
 from slmrec_jax import data, features, figures, layers
-from slmrec_jax.config import VARIANTS, Config, ModelName, check_config, to_json, with_defaults, with_variant
+from slmrec_jax.config import VARIANTS, Config, ModelName, check_config, relevant, with_defaults, with_variant
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.methods import METHODS
+from slmrec_jax.methods import METHODS, make_method
 from slmrec_jax.sparse import matmul
 from slmrec_jax.training.folder import CONFIG, RESULT, read_config, write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
@@ -61,15 +61,16 @@ class Comparison(NamedTuple):
 
 def popularity(config: Config, dataset: Dataset) -> Embeddings:
     """Ranks items by how many training interactions they have, the same for every user."""
-    counts = jnp.bincount(jnp.asarray(dataset.train.items), length=dataset.num_items)
-    return Embeddings(jnp.ones((dataset.num_users, 1)), counts[:, None].astype(jnp.float32))
+    counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
+    # At most 1, so that a protocol that ranks sigmoids sees no ties where there are none.
+    shares = jnp.asarray(counts / counts.max(), jnp.float32)
+    return Embeddings(jnp.ones((dataset.num_users, 1)), shares[:, None])
 
 
 def item_knn(config: Config, dataset: Dataset) -> Embeddings:
-    """Ranks items by the sum of their cosines to the user's items, in each modality, every item a neighbour.
+    """Ranks items by the weighted sum of their cosines to the user's items, in each modality: every item a neighbour.
 
-    A user's row is the sum of the features of their items, weighted as LightGCN weighs neighbours, so that an item
-    everyone has says less.
+    The weights are those of LightGCN, 1 / sqrt(degree of user · degree of item): an item that everyone has says less.
 
     Raises:
         UserError: there are no features.
@@ -78,6 +79,7 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
         raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out of --models")
     spec, inputs = make_spec(config, dataset), make_inputs(dataset, config.missing)
     tables = [
+        # Once more for word means, which `frozen` leaves as they are.
         layers.normalize(features.frozen(inputs.features[name], modality, normalized=True).values)
         for name, modality in spec.modalities.items()
     ]
@@ -113,12 +115,19 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     except OSError as error:
         raise UserError(f"cannot write the folder {out}: {error.strerror}; give another --out") from None
     dataset = data.load(config.data, config.format, config.split, config.split_seed).with_modalities(config.modalities)
-    results: dict[str, list[evaluation.Evaluation]] = {}
-    for name, of_system in runs.items():
-        results[name] = [_test(run_config, dataset, folder, report) for folder, run_config in of_system.items()]
-        if name in UNTRAINED:
-            plan = evaluation.plan(dataset, "test", config.eval, config.ks)
-            results[name] = [evaluation.evaluate(plan, UNTRAINED[name](config, dataset))]
+    # What the data lack is said before the first system trains.
+    for of_system in runs.values():
+        for run_config in of_system.values():
+            make_method(run_config, make_spec(run_config, dataset))
+    plan = evaluation.plan(dataset, "test", config.eval, config.ks)
+    untrained = {
+        name: [evaluation.evaluate(plan, UNTRAINED[name](config, dataset))] for name in systems if name in UNTRAINED
+    }
+    results = {
+        name: untrained.get(name)
+        or [_test(run_config, dataset, folder, report) for folder, run_config in of_system.items()]
+        for name, of_system in runs.items()
+    }
     metrics = tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))
     title = f"test, {dataset.name}, protocol {config.protocol}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     comparison = Comparison(
@@ -133,6 +142,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
         "seeds": list(seeds),
         "systems": {name: [result.means for result in of_seeds] for name, of_seeds in results.items()},
         "p_values": comparison.p_values,
+        "settings": {name: [relevant(each) for each in of_system.values()] for name, of_system in runs.items()},
     }
     write_json(out / TABLE, record)
     figures.draw_comparison(comparison.rows, metrics, out / PICTURE, title)
@@ -142,7 +152,8 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
 def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, float]:
     """How likely each system's distance to the best one, or a larger one, were if both were equally good.
 
-    A paired two-sided t-test over users, who are the same for all systems; Holm's correction for testing several.
+    A paired two-sided t-test over users, who are the same for all systems; Holm's correction for testing several. The
+    best system is chosen by the same figures, which the correction does not know of: take values near 0.05 for more.
 
     Args:
         per_user: a metric of each user by system, averaged over seeds.
@@ -155,8 +166,10 @@ def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, f
     for name, values in per_user.items():
         if name != best:
             differences = per_user[best] - values
-            varies = np.ptp(differences) > 0
-            raw[name] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue) if varies else float(not differences[0])
+            if np.ptp(differences) > 0:
+                raw[name] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+            else:  # no spread: every user, of whom there must be two, says the same
+                raw[name] = 0.0 if len(differences) > 1 and differences[0] else 1.0
     corrected, largest = {}, 0.0
     for place, name in enumerate(sorted(raw, key=lambda name: raw[name])):
         largest = max(largest, min(1.0, (len(raw) - place) * raw[name]))
@@ -182,8 +195,15 @@ def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Pa
 
 def _check_finished(runs: Mapping[Path, Config]) -> None:
     for folder, config in runs.items():
-        if (folder / CONFIG).exists() and to_json(read_config(folder)) != to_json(config):
-            raise UserError(f"{folder} is a run of another config: give another --out, or delete it")
+        if not (folder / CONFIG).exists():
+            continue
+        before, now = relevant(read_config(folder)), relevant(config)
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            raise UserError(
+                f"{folder} is a run of another config ({changed[0]}: {before.get(changed[0])}, not {now[changed[0]]}): "
+                f"give another --out, or delete it"
+            )
 
 
 def _test(config: Config, dataset: Dataset, folder: Path, report: Report) -> evaluation.Evaluation:

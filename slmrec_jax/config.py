@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, get_args
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
@@ -116,7 +116,7 @@ class LightGCNConfig:
     norm: Literal["squared", "frobenius"] = "squared"
     """The rows' norm in that term: squared (the authors' code), or Frobenius norms as they are (MMRec toolbox)."""
     init: Literal["normal", "xavier"] = "normal"
-    """Tables start as normal with deviation 0.1 (the authors' code) or Xavier-uniform (paper)."""
+    """Of ids alone: tables start as normal with deviation 0.1 (the authors' code) or Xavier-uniform (paper)."""
     score: Literal["dot", "cosine"] = "dot"
     """What BPR compares; SLMRec's published code keeps a variant by cosine."""
 
@@ -260,7 +260,8 @@ MMSSL_MODES: Mapping[str, Mapping[str, Any]] = {
         "own_weight": 100.0,
     },
 }
-"""Every switch of `MMSSLConfig` on which paper and published code differ, as each has it."""
+"""The switches of `MMSSLConfig`. `published` is the released code's. `intended` is the paper's, where the paper says:
+the size of graphs, the discriminator's widths and users, the weight of own scores are ours."""
 
 
 @dataclass(frozen=True)
@@ -333,11 +334,11 @@ class Config:
     """How many negatives a positive gets in BPR."""
     dim: int = 64
     num_layers: int = 3
-    """Propagation layers."""
+    """Propagation layers of slmrec and lightgcn."""
     ks: tuple[int, ...] = (10, 20, 50)
     """Cut-offs of the metrics."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
-    """The exact algebra where a cost rule finds it cheaper, always, or never."""
+    """Of slmrec, lightgcn and mmgcn: the exact algebra where a cost rule finds it cheaper, always, or never."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
     mf: MFConfig = field(default_factory=MFConfig)
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)
@@ -403,16 +404,7 @@ def check_config(config: Config) -> None:
         UserError: names the first such value.
     """
     slmrec, mmssl, protocol = config.slmrec, config.mmssl, config.eval
-    choices: dict[str, tuple[str, tuple[str, ...]]] = {
-        "model": (config.model, get_args(ModelName)),
-        "task": (config.task, get_args(Task)),
-        "protocol": (config.protocol, get_args(ProtocolName)),
-        "mmssl.mode": (config.mmssl.mode, tuple(MMSSL_MODES)),
-        "missing": (config.missing, get_args(Missing)),
-    }
-    for name, (choice, known) in choices.items():
-        if choice not in known:
-            raise UserError(f"--{name} is {choice!r}: give one of {', '.join(known)}")
+    _check_choices(config)
     if config.protocol != protocol.name:
         raise UserError(
             f"protocol is {config.protocol!r} but eval is that of {protocol.name!r}: give --protocol alone, or in "
@@ -481,9 +473,27 @@ def check_config(config: Config) -> None:
         )
 
 
+def _check_choices(part: Any, prefix: str = "--") -> None:
+    """Refuses a value that is none of its field's literals; the command does so too, Python does not."""
+    hints = get_type_hints(type(part))
+    for each in dataclasses.fields(part):
+        value, hint = getattr(part, each.name), hints[each.name]
+        flag = f"{prefix}{each.name.replace('_', '-')}"
+        if dataclasses.is_dataclass(value):
+            _check_choices(value, f"{flag}.")
+        literals = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
+        if literals is not None and value is not None and value not in get_args(literals):
+            raise UserError(f"{flag} is {value!r}: give one of {', '.join(map(str, get_args(literals)))}")
+
+
 def to_json(config: Config) -> dict[str, Any]:
     """The config as plain data for `config.json`."""
     return dataclasses.asdict(config) | {"eval": config.eval._asdict()}
+
+
+def relevant(config: Config) -> dict[str, Any]:
+    """What a run depends on: the config as plain data, without the sections of other models."""
+    return {name: value for name, value in to_json(config).items() if name not in DEFAULTS or name == config.model}
 
 
 def from_json(data: Mapping[str, Any], source: str) -> Config:

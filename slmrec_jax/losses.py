@@ -71,20 +71,19 @@ def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss
     return Loss(apply, num_negatives=num_negatives)
 
 
-def embedding_l2(
-    rows: Literal["layer0", "fused"] = "layer0", norm: Literal["squared", "frobenius"] = "squared"
-) -> Loss:
+def embedding_l2(rows: Literal["layer0", "view"] = "layer0", norm: Literal["squared", "frobenius"] = "squared") -> Loss:
     """A penalty on the size of the rows of a batch's users u, positives i and negatives j (the mean over a positive's).
 
     Args:
-        rows: of the tables `user` and `item` (LightGCN), or of the view, which is what ranks (MF, VBPR).
+        rows: of the tables `user` and `item` (LightGCN), or of the view's channel `id`, which is what ranks but for
+            biases (MF, VBPR); biases are not penalised.
         norm: `"squared"` is ½ (|e_u|² + |e_i|² + |e_j|²), the mean over the batch (LightGCN's authors);
             `"frobenius"` is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, not squared (MMRec toolbox).
     """
 
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
-        users = rows_of(context.params["user"]) if rows == "layer0" else view.users
-        items = rows_of(context.params["item"]) if rows == "layer0" else view.items
+        users = rows_of(context.params["user"]) if rows == "layer0" else view.user_modalities["id"]
+        items = rows_of(context.params["item"]) if rows == "layer0" else view.item_modalities["id"]
         touched = users(batch.users), items(batch.items), items(batch.negatives.reshape(-1))
         of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=1) for x in touched)
         squares = jnp.stack([of_users, of_items, jnp.mean(of_negatives.reshape(batch.negatives.shape), axis=1)])

@@ -118,7 +118,8 @@ def popular(graph: Graph) -> Draw:
     ends = jnp.cumsum(degrees)
     # Where the room of each item ends on the line.
     cut = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(degrees[own_items])])
-    # The room of own items before each entry of the graph; within a user's row, up to a constant.
+    # The room of own items before each entry of the graph. The sum may wrap around; differences within a user's row,
+    # at most the number of interactions, are right all the same.
 
     def draw(users: Array, items: Array, key: Key[Array, ""], count: int) -> Array:
         offsets = graph.adjacency.matrix.offsets

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import json
 
@@ -79,6 +80,24 @@ def test_values_that_cannot_be_meant(change, named):
     with pytest.raises(UserError, match=named):
         check_config(dataclasses.replace(Config(), **change))
     check_config(Config())
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value", "said"),
+    [
+        (None, "negatives", "rare", "--negatives is 'rare': give one of uniform, popular"),
+        ("mmssl", "graphs", "some", "--mmssl.graphs is 'some'"),
+        ("lightgcn", "features", "fuse", "--lightgcn.features is 'fuse'"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused_from_python_too(section, name, value, said):
+    config = Config()
+    part = copy.copy(getattr(config, section)) if section else config
+    object.__setattr__(part, name, value)  # which tests check where it is given, and programs do not
+    if section:
+        object.__setattr__(config, section, part)
+    with pytest.raises(UserError, match=said):
+        check_config(config)
 
 
 def test_weight_decay_joins_the_gradient_before_the_moments():

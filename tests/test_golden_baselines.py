@@ -76,7 +76,7 @@ def test_lightgcn(path, definition):
 def test_vbpr(path):
     arrays = np.load(path, allow_pickle=False)
     spec, inputs = problem(arrays, ("t", "v"))
-    l2 = Term(float(arrays["reg_weight"]), losses.embedding_l2("fused", "frobenius"))
+    l2 = Term(float(arrays["reg_weight"]), losses.embedding_l2("view", "frobenius"))
     check(arrays, vbpr(spec), {"bpr": Term(1.0, losses.bpr()), "l2": l2}, inputs, vbpr_tree)
 
 

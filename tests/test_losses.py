@@ -59,7 +59,7 @@ LOSSES = {
     "bpr": losses.bpr(num_negatives=2),
     "bpr cosine": losses.bpr("cosine", 2),
     "l2 layer0": losses.embedding_l2(),
-    "l2 fused": losses.embedding_l2("fused"),
+    "l2 view": losses.embedding_l2("view"),
     "l2 layer0 frobenius": losses.embedding_l2("layer0", "frobenius"),
     "agreement": losses.view_agreement(VIEWS, TAU),
     "agreement of items": losses.view_agreement(VIEWS, TAU, "items"),
@@ -92,8 +92,7 @@ def expected(name, params, clean, other, batch):
         margins = [a[user] @ b[item] - a[user] @ b[other] for user, item, others in rows for other in others]
         return np.mean([np.log1p(np.exp(-margin)) for margin in margins])
     if name.startswith("l2"):
-        rows = "fused" if name == "l2 fused" else "id"
-        e_u, e_i = ((np.asarray(clean[side][rows], np.float64) ** 2).sum(1) for side in ("users", "items"))
+        e_u, e_i = ((np.asarray(clean[side]["id"], np.float64) ** 2).sum(1) for side in ("users", "items"))
         of_batch = e_u[users], e_i[items], e_i[negatives].mean(1)
         if name.endswith("frobenius"):
             return sum(np.sqrt(squares.sum()) for squares in of_batch) / len(users)

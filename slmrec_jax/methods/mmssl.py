@@ -228,14 +228,18 @@ def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
     every, k = chosen(options.refresh_every), int(spec.num_items * chosen(options.topk_rate))
     sampling = chosen(options.sampling)
     steps = SAMPLINGS[sampling].num_steps(spec.num_interactions, config.batch_size)
-    every = every or steps
     rows_by: dict[str, Any] = {
         "similarity": chosen(options.similarity),
         "mask_training": chosen(options.mask_training),
     }
     if options.graphs == "all_users":
-        return all_users(spec, min(max(k, 1), spec.num_items), every, **rows_by)
+        return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rows_by)
     rows = min(config.batch_size, spec.num_users if sampling == "users" else spec.num_interactions)
+    if every == 0 or every >= steps > 1:
+        raise UserError(
+            f"--mmssl.refresh-every is {every} of {steps} steps an epoch: graphs of the last batches need from 1 to "
+            f"{steps - 1}"
+        )
     return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rows_by)
 
 

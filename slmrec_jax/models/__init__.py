@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from slmrec_jax import losses, propagation
 from slmrec_jax.augmentations import Views, both, feature_dropout, feature_masking
-from slmrec_jax.config import Config, SLMRecConfig
+from slmrec_jax.config import Config, MMGCNConfig, SLMRecConfig
 from slmrec_jax.errors import UserError
 from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.mf import mf
@@ -52,7 +52,7 @@ def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
     if fusion == "concat" and not trains_fusion:
         fusion = "mean"
         notes.append("fusion: mean, since neither a main loss nor the task would train an affine one")
-    cached, reasons = _cached(config, spec)
+    cached, reasons = _cached(config, spec, options.words)
     model = slmrec(
         spec,
         num_layers=config.num_layers,
@@ -80,7 +80,7 @@ def mf_recipe(config: Config, spec: Spec) -> Recipe:
         model,
         {
             "bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)),
-            "l2": Term(options.l2, losses.embedding_l2("fused")),
+            "l2": Term(options.l2, losses.embedding_l2("view")),
         },
     )
 
@@ -96,7 +96,7 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
     definition = config.propagation == "definition"
     if options.features == "fused":
         _check_modalities(spec, "--lightgcn.features fused")
-        cached, notes = _cached(config, spec)
+        cached, notes = _cached(config, spec, words="frozen")
         model = slmrec(spec, num_layers=config.num_layers, cached=cached, definition=definition)
     else:
         model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
@@ -116,7 +116,7 @@ def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
     options = config.vbpr
     _check_modalities(spec, "--model vbpr")
     model = vbpr(spec, variant=options.variant, normalize_features=options.normalize_features)
-    l2 = Term(options.l2, losses.embedding_l2("fused", options.norm))
+    l2 = Term(options.l2, losses.embedding_l2("view", options.norm))
     return Recipe(model, {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)), "l2": l2})
 
 
@@ -124,10 +124,15 @@ def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
     """MMGCN: BPR and the mean squares of its tables, where they are trained.
 
     Raises:
-        UserError: there are no features.
+        UserError: there are no features, or one that is to be projected is not there.
     """
     options = config.mmgcn
     _check_modalities(spec, "--model mmgcn")
+    unknown = set(options.projected) - set(spec.modalities) - set(MMGCNConfig().projected)
+    if unknown:
+        raise UserError(
+            f"--mmgcn.projected {min(unknown)}: there is no such modality; there are: {', '.join(spec.modalities)}"
+        )
     model = mmgcn(
         spec,
         tables=options.tables,
@@ -166,11 +171,11 @@ def _task(task: str, options: SLMRecConfig) -> Loss:
     return losses.view_agreement(views, options.ssl_temperature, options.ssl_entities, options.contrast_on)
 
 
-def _cached(config: Config, spec: Spec) -> tuple[list[str], tuple[str, ...]]:
+def _cached(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[str, ...]]:
     """The modalities that go through the graph once and for all, and a line on each."""
     cached, reasons = [], []
     for name, modality in spec.modalities.items():
-        if config.propagation == "definition" or (modality.words and config.slmrec.words == "trainable"):
+        if config.propagation == "definition" or (modality.words and words == "trainable"):
             continue
         choice = propagation.choose_chain(
             num_nodes=spec.num_users + spec.num_items,

@@ -62,9 +62,8 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
         if use == "linear":
             raw = concatenated([items, *(rows_of(cache[name].values) for name in modalities)])
             items = once(lambda ids: layers.affine(params["combine"], raw(ids)))
-        if item_bias:
-            users, items = with_biases(users, items, rows_of(params["item_bias"]))
-        return lambda augmentation, key: View(users, items, {"id": users}, {"id": items})
+        ranked = with_biases(users, items, rows_of(params["item_bias"])) if item_bias else (users, items)
+        return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
 
     def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items columns"]:
         inputs = prepare(Inputs(None, given))

@@ -109,7 +109,7 @@ def mmgcn(
 
     def prepare(inputs: Inputs) -> Inputs:
         taken = frozen_features(inputs.features)
-        frozen = draw_tables(jax.random.key(seed)) if tables == "frozen" else {}
+        frozen = draw_tables(jax.random.fold_in(jax.random.key(seed), 1)) if tables == "frozen" else {}
         return inputs._replace(features={}, cache=Cache(taken, frozen))
 
     def encode(params: Params, inputs: Inputs) -> Encode:

@@ -55,11 +55,12 @@ def vbpr(
         bias = params["content"].get("bias", jnp.zeros(spec.dim))
         mapped = projected(content.values, content.present, {"kernel": params["content"]["kernel"], "bias": bias})
         users, items = rows_of(params["user"]), concatenated([rows_of(params["item"]), mapped])
+        ranked = users, items
         if variant == "original":
             item_bias, content_bias = params["item_bias"], params["content_bias"]
             biases = once(lambda ids: item_bias[ids] + content.values[ids] @ content_bias)
-            users, items = with_biases(users, items, biases)
-        return lambda augmentation, key: View(users, items, {"id": users}, {"id": items})
+            ranked = with_biases(users, items, biases)
+        return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
 
     def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items columns"]:
         inputs = prepare(Inputs(None, given))

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from slmrec_jax import figures
-from slmrec_jax.config import Config, check_config, to_json, with_defaults
+from slmrec_jax.config import Config, check_config, relevant, with_defaults
 from slmrec_jax.data import Dataset, Feature, Words, check, load
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError
@@ -250,11 +250,11 @@ def _folder_to_resume(config: Config, dataset: Dataset, out: Path | str | None) 
     if out is None:
         raise UserError("--resume needs --out: the folder of the run to go on with")
     folder = Path(out)
-    before, now = to_json(read_config(folder)), to_json(config)
-    changed = [name for name in now if now[name] != before[name] and name != "epochs"]
+    before, now = relevant(read_config(folder)), relevant(config)
+    changed = [name for name in now if now[name] != before.get(name) and name != "epochs"]
     if changed:
         raise UserError(
-            f"{folder} was run with another {changed[0]} ({before[changed[0]]}, not {now[changed[0]]}): resume it "
+            f"{folder} was run with another {changed[0]} ({before.get(changed[0])}, not {now[changed[0]]}): resume it "
             f"as it was, or start anew with another --out; only epochs may change"
         )
     _check_same_data(folder, dataset)
