@@ -12,7 +12,7 @@ from conftest import GRAPHS
 from slmrec_jax.config import MMSSL_MODES, Config, MMSSLConfig, check_config, with_defaults
 from slmrec_jax.errors import UserError
 from slmrec_jax.graph import build_graph
-from slmrec_jax.methods import make_method
+from slmrec_jax.methods import adversarial, make_method
 from slmrec_jax.methods.adversarial import COPIES, MAX_ADVERSARIAL_BYTES, choose_rows, discriminator_loss
 from slmrec_jax.methods.mmssl import cross_view
 from slmrec_jax.models import modality_graphs
@@ -464,6 +464,48 @@ def test_modes_set_the_same_switches():
         assert vars(chosen).items() >= {**switches, "last_softmax": False}.items()
     published = with_defaults(Config(model="mmssl", mmssl=MMSSLConfig(mode="published")))
     assert published.optimizer.learning_rate == 5.5e-4
+
+
+OTHER = {
+    **MMSSL_MODES["published"],
+    "normalize_features": True,
+    "contrast_weight": 0.5,
+    "contrast_temperature": 0.2,
+    "adversarial_weight": 1.0,
+    "topk_rate": 0.1,
+    "refresh_every": 3,
+    "adversarial_users": 5,
+}
+"""For each switch a value that the intended mode has not."""
+
+
+def program(given, **switches):
+    """What a run of these switches does first, as traced, and how its batches are drawn."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adversarial, "MAX_WIDTHS", (4, 2))  # which these few items would not reach
+        method = make_method(dataclasses.replace(SMALL, mmssl=dataclasses.replace(SMALL.mmssl, **switches)), SPEC)
+    batch = Batch(*(jnp.arange(32) % 7,) * 2, jnp.ones(32, bool), jnp.zeros((32, 1), jnp.int32), jax.random.key(0))
+
+    def start(inputs):
+        return method.step(method.init(jax.random.key(0)), method.prepare(inputs), batch)
+
+    return method.sampling, str(jax.make_jaxpr(start)(given))
+
+
+@pytest.fixture(scope="module")
+def intended(given):
+    with jax.numpy_dtype_promotion("standard"):
+        return program(given)
+
+
+@pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.parametrize("switch", MMSSL_MODES["intended"])
+def test_every_switch_reaches_the_program(given, intended, switch):
+    assert MMSSL_MODES["intended"][switch] != OTHER[switch]
+    if switch == "graphs":  # those of the last batches need a period
+        assert program(given, graphs=OTHER[switch], refresh_every=2) != program(given, refresh_every=2)
+    else:
+        assert program(given, **{switch: OTHER[switch]}) != intended
 
 
 @pytest.mark.parametrize(
