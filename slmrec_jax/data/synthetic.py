@@ -14,6 +14,7 @@ from jaxtyping import Float, Int, Shaped
 
 from slmrec_jax.data.checks import check_count
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
 _COLUMNS: Mapping[str, int] = {"visual": 64, "acoustic": 32, "textual": 48}
@@ -79,6 +80,8 @@ def demo(
     degrees = _degrees(rng, num_users, min_interactions, mean_interactions, max_interactions)
     users, items = _interactions(rng, tastes, degrees, exposures)
     parts = _split(rng, users)
+    if not parts.any():
+        raise UserError("demo: nobody has the three interactions that three splits need; raise items or exposures")
     features = _features(rng, tastes.items, columns, missing, noise)
     return make_dataset(
         "demo",
