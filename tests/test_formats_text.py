@@ -76,11 +76,11 @@ def test_pairs_count_from_1_and_keep_their_ids(tmp_path):
 
 def test_lists_name_users_and_items_and_count_them(tmp_path):
     lists = {
-        "user_list.txt": b"org_id remap_id\nA1 1\nA0 0\nA2 2\n",
+        "user_list.txt": b"org_id remap_id\nA1 1\nA0 0\nA2 2\nA3 3\n",
         "item_list.txt": b"org_id remap_id freebase_id\n70 0 m.0\n60 1 m.1\n50 2 m.2\n40 3 m.3\n30 4 m.4\n",
     }
     dataset = load(str(write(tmp_path, LINES | lists)))
-    assert dataset.user_ids.tolist() == ["A0", "A1", "A2"]
+    assert dataset.user_ids.tolist() == ["A0", "A1", "A2", "A3"]
     assert dataset.item_ids.tolist() == [70, 60, 50, 40, 30]
 
 
@@ -229,6 +229,7 @@ HEAD = b"userID\titemID\tx_label\n0\t0\t0\n"
         ({"small.inter": b"userID\titemID\tx_label\n0\t0\t1\n"}, "small.inter: no row has the x_label 0"),
         ({"small.inter": b"userID\titemID\tx_label\n"}, "small.inter: no row has the x_label 0"),
         ({"image_feat.npy": np.ones((6, 2))}, "image_feat.npy: 6 rows for 5 items"),
+        ({"image_feat.npy": np.ones((2, 2)), "missed_img_itemIDs.csv": b"4\n"}, "image_feat.npy: 2 rows for 5 items"),
         ({"image_feat.npy": np.array([[None]])}, "image_feat.npy: not a readable .npy table"),
         ({"visual_feat.npy": np.ones((5, 2))}, "image_feat.npy and visual_feat.npy are both visual features; keep one"),
         ({"missed_img_itemIDs.csv": b"5\n"}, "missed_img_itemIDs.csv: row 1: item 5; expected ids of 0..4"),
@@ -251,7 +252,7 @@ RECBOLE = {
     "small.inter": INTER + b"u2\t10\t4\t881250949\nu1\t9\t3\t891717742\nu1\t10\t1\t878887116\nu1\t9\t2\t881250000\n"
     b"u1\t7\t1\t878887117\n",
     "small.user": b"user_id:token\tage:float\nu1\t24\n",
-    "small.item": b'item_id:token\ttitle:token_seq\n10\tThe "Matrix\n',
+    "small.item": b'item_id:token\ttitle:token_seq\n10\tThe "Matrix\n11\n',  # not read
     "small.itememb": b"iid:token\titem_emb:float_seq\n9\t1 2.5\n10\t-3e-1 0\n8\t9 9\n",
 }
 
@@ -277,6 +278,11 @@ def test_recbole_vectors_stand_under_raw_ids(tmp_path):
         "small.itememb: rows of items that are not in the data, or without values: 1",
         "small.itememb: items without this feature: 1 of 3",
     )
+
+
+def test_vectors_of_interactions_are_no_modality(tmp_path):
+    rows = b"user_id:token\titem_id:token\tmood:float_seq\n1\t2\t0.5 1\n1\t3\t0.5\n1\t4\t0\n"
+    assert load(str(write(tmp_path, {"small.inter": rows})), split="mmrec").features == {}
 
 
 def test_recbole_divided_beforehand(tmp_path):
@@ -391,6 +397,15 @@ def test_neurec_features_are_rows_of_the_original_ids(tmp_path, names):
         assert feature.present.all()
 
 
+def test_neurec_reads_the_features_of_its_name_alone(tmp_path):
+    files = {"other_feat_v.npy": b"", "_feat_v.npy": b"", "smaller_feat_v.npy": b"", "small_feat_v.txt": b""}
+    assert load(str(write(tmp_path, NEUREC | files))).features == {}
+
+
+def test_neurec_needs_a_test_file(tmp_path):
+    assert "no known data set" in refusal(tmp_path, {"small.train": NEUREC["small.train"]})
+
+
 def test_neurec_words_of_items(tmp_path):
     pairs = np.array([[3, 5, 5, 2, 3], [9, 4, 4, 8, 1]])  # item 2 is not in the data
     files = {"small_textual_feat.pt": tensor(pairs, "LongStorage")}
@@ -457,6 +472,15 @@ def test_plain_tables_with_a_column_of_splits(tmp_path, name, content):
     dataset = load(str(write(tmp_path, {name: content})))
     assert (dataset.user_ids.tolist(), dataset.item_ids.tolist()) == (["ann", "bob"], ["B1", "B2"])
     assert splits(dataset) == [[(0, 1), (1, 0)], [(0, 0)], [(1, 1)]]
+
+
+def test_the_table_called_interactions_goes_first(tmp_path):
+    dataset = load(str(write(tmp_path, {"clicks.csv": b"user,item\nx,y\n", "interactions.csv": CSV})))
+    assert (dataset.num_users, dataset.notes) == (2, ("'clicks.csv' is not read",))
+
+
+def test_what_is_no_parquet_is_nothing_to_other_formats(tmp_path):
+    assert load(str(write(tmp_path, LINES | {"broken.parquet": b"nothing"}))).num_users == 3
 
 
 def test_plain_tables_of_each_split(tmp_path):
