@@ -16,7 +16,7 @@ import numpy as np
 import tyro
 from rich.console import Console
 from rich.table import Table
-from tiktok_fac import get_config
+from tiktok_systems import get_config
 
 from slmrec_jax import data, train, with_protocol
 from slmrec_jax.config import Config, Missing

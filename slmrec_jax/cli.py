@@ -24,7 +24,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from slmrec_jax import cli_data, recommendations
+from slmrec_jax import cli_data, recommendations, results
 from slmrec_jax.comparison import compare
 from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.data.new_items import read_new_items
@@ -112,6 +112,17 @@ class Compare:
     variants."""
     seeds: str = "0"
     """Seeds, separated by commas."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """Show finished runs side by side."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Their folders."""
+    force: bool = False
+    """Also runs on different data or under different protocols, whose figures say nothing of each other."""
+    format: Literal["table", "json"] = "table"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -216,11 +227,23 @@ def _compare(flags: Compare) -> int:
     return 0
 
 
+def _results(flags: Results) -> int:
+    if not flags.runs:
+        raise UserError("no runs were named: give their folders")
+    found = results.gather(flags.runs, force=flags.force)
+    if flags.format == "json":
+        print(json.dumps([row | {"folder": str(row["folder"])} for row in found.rows]))
+    else:
+        Console().print(found.table())
+    return 0
+
+
 COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
     "train": (Train, _train),
     "evaluate": (Evaluate, _evaluate),
     "recommend": (Recommend, _recommend),
     "compare": (Compare, _compare),
+    "results": (Results, _results),
     "data inspect": (cli_data.Inspect, cli_data.inspect),
     "data convert": (cli_data.Convert, cli_data.convert),
     "data make": (cli_data.Make, cli_data.make),

@@ -203,3 +203,34 @@ def test_reads_tiktok(shared_data):
         "visual": (6710, 128),
         "acoustic": (6710, 128),
     }
+
+
+def test_the_same_purchases_in_two_tools_splits_are_other_data(tmp_path):
+    """MMRec and DiffMM divide Amazon-Baby differently; their figures must not stand side by side."""
+    rng = np.random.default_rng(0)
+    pairs = np.argwhere(rng.random((40, 60)) < 0.2)
+    image = rng.normal(size=(60, 4)).astype(np.float32)
+
+    def mmrec(name, labels):
+        folder = tmp_path / name
+        folder.mkdir()
+        rows = [f"{user}\t{item}\t{label}" for (user, item), label in zip(pairs, labels, strict=True)]
+        (folder / "baby.inter").write_text("\n".join(["userID\titemID\tx_label", *rows]) + "\n")
+        np.save(folder / "image_feat.npy", image)
+        return load(str(folder))
+
+    def diffmm(name, labels):
+        folder = tmp_path / name
+        folder.mkdir()
+        for file, label in zip(NAMES["diffmm"], range(3), strict=True):
+            users, items = pairs[labels == label].T
+            matrix = sp.coo_matrix((np.ones(len(users)), (users, items)), shape=(40, 60))
+            (folder / file).write_bytes(pickle.dumps(matrix, 3))
+        np.save(folder / "image_feat.npy", image)
+        return load(str(folder))
+
+    ours, theirs = (rng.choice(3, len(pairs), p=[0.8, 0.1, 0.1]) for _ in range(2))
+    for labels in (ours, theirs):
+        labels[np.unique(pairs[:, 0], return_index=True)[1]] = 0  # MMRec drops users without training interactions
+    assert mmrec("mmrec", ours).fingerprint != diffmm("diffmm", theirs).fingerprint
+    assert mmrec("mmrec2", theirs).fingerprint == diffmm("diffmm2", theirs).fingerprint

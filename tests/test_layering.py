@@ -18,7 +18,7 @@ LAYERS = [
     {"losses", "models"},
     {"methods"},
     {"training"},
-    {"comparison"},
+    {"comparison", "results"},
     {"", "cli", "cli_data"},
 ]
 """From the bottom; within one, modules may import one another."""
