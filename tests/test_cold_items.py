@@ -325,3 +325,5 @@ def test_the_commands(run, with_bare, tmp_path, monkeypatch, capsys):
     assert groups[0]["label"] == "0"
     assert main([*measure, "--cold", "content"]) == 0
     assert re.search(r"training +┃ items +┃ held out +┃ recall@5 ", capsys.readouterr().out)
+    assert main([*measure, "--cold", "content", "--candidates", "cold", "--format", "json"]) == 0
+    assert [group["label"] for group in json.loads(capsys.readouterr().out)["by"]] == ["0"]

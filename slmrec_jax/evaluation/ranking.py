@@ -38,6 +38,8 @@ class RankingPlan(NamedTuple):
     """Where the known pairs of each chunk begin."""
     num_users: int
     num_items: int
+    candidates: Int[np.ndarray, " candidates"] | None
+    """Ascending; `None`: all items."""
     chunk: "Chunk"
 
 
@@ -49,6 +51,7 @@ class Queries(NamedTuple):
     known_rows: Int[Array, " pairs"]
     """Sorted; padded with a row beyond all others, so that the slice of the last chunk ends inside."""
     known_items: Int[Array, " pairs"]
+    """Their places among the candidates."""
 
 
 class Chunk(NamedTuple):
@@ -67,6 +70,7 @@ def prepare(
     num_items: int,
     k: int,
     *,
+    candidates: Int[np.ndarray, " candidates"] | None = None,
     score: Score = "dot",
     max_bytes: int = MAX_SCORE_BYTES,
 ) -> RankingPlan:
@@ -77,22 +81,29 @@ def prepare(
         known: Pairs to leave out, each in any order. Pairs of other users are ignored.
         num_items: Items have the ids 0..num_items-1.
         k: How many items to return for each user.
+        candidates: The items to rank, ascending; by default all.
         score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
             scores from about 16.6 on all become 1 and tie; it is there to replay references that rank so.
         max_bytes: Bound on the score block (float32, users of a chunk × items; "sigmoid" holds two at times). A single
             user's row is never divided.
 
     Raises:
-        UserError: `k` is below 1 or above the number of items; choose one between.
+        UserError: `k` is below 1 or above the number of candidates; choose one between.
     """
-    if not 1 <= k <= num_items:
-        raise UserError(f"k = {k} items were asked for, of {num_items} that there are: choose k from 1 to {num_items}")
+    num_ranked = num_items if candidates is None else len(candidates)
+    if not 1 <= k <= num_ranked:
+        raise UserError(
+            f"k = {k} items were asked for, of {num_ranked} that there are: choose k from 1 to {num_ranked}"
+        )
     num_users = len(users)
-    num_chunks = -(-num_users // max(1, max_bytes // (4 * num_items)))
+    num_chunks = -(-num_users // max(1, max_bytes // (4 * num_ranked)))
     chunk_rows = -(-num_users // max(1, num_chunks))  # chunks as equal as can be: the last has the least padding
     num_rows = num_chunks * chunk_rows
 
     known_rows, known_items = _known_pairs(users, known)
+    if candidates is not None:
+        ranked = np.isin(known_items, candidates)
+        known_rows, known_items = known_rows[ranked], np.searchsorted(candidates, known_items[ranked])
     bounds = np.searchsorted(known_rows, np.arange(num_chunks + 1) * chunk_rows).astype(np.int32)
     chunk_pairs = int(np.diff(bounds).max(initial=0))
     queries = Queries(
@@ -100,7 +111,7 @@ def prepare(
         jnp.asarray(np.pad(known_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(known_items, (0, chunk_pairs)), np.int32),
     )
-    return RankingPlan(queries, bounds[:-1], num_users, num_items, Chunk(chunk_rows, chunk_pairs, k, score))
+    return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, Chunk(chunk_rows, chunk_pairs, k, score))
 
 
 def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
@@ -118,6 +129,8 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
             "the embeddings hold NaN, infinite or overflowing values, so that items cannot be ranked: "
             "training has diverged; lower the learning rate or the weights of the losses"
         )
+    if plan.candidates is not None:
+        embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
     rows, k = plan.chunk.rows, plan.chunk.k
     items = np.empty((len(plan.first_pairs) * rows, k), np.int32)
     scores = np.empty(items.shape, np.float32)
@@ -128,6 +141,8 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
         items[here], scores[here] = jax.device_get(
             _rank_chunk(embeddings, plan.queries, first_row, first_pair, plan.chunk)
         )
+    if plan.candidates is not None:
+        items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])
 
 
