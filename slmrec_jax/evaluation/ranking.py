@@ -3,6 +3,7 @@
 `prepare` does once what does not depend on the embeddings; `rank` runs one compiled program for every chunk of users.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
@@ -62,6 +63,10 @@ class Chunk(NamedTuple):
     """The most known pairs that any chunk has."""
     k: int
     score: Score
+    num_ranked: int
+    """How many items there are to rank; columns beyond are padding."""
+    width: int
+    """Columns of a block, of which `_top_k` looks at the largest first."""
 
 
 def prepare(
@@ -111,7 +116,8 @@ def prepare(
         jnp.asarray(np.pad(known_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(known_items, (0, chunk_pairs)), np.int32),
     )
-    return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, Chunk(chunk_rows, chunk_pairs, k, score))
+    chunk = Chunk(chunk_rows, chunk_pairs, k, score, num_ranked, _block_width(num_ranked, k))
+    return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
 
 
 def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
@@ -132,6 +138,9 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
     if plan.candidates is not None:
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
     rows, k = plan.chunk.rows, plan.chunk.k
+    embeddings = embeddings._replace(
+        items=jnp.pad(embeddings.items, ((0, -embeddings.items.shape[0] % plan.chunk.width), (0, 0)))
+    )
     items = np.empty((len(plan.first_pairs) * rows, k), np.int32)
     scores = np.empty(items.shape, np.float32)
     for index, first_pair in enumerate(plan.first_pairs):
@@ -157,9 +166,37 @@ def _rank_chunk(
     if chunk.score == "sigmoid":
         scores = jax.nn.sigmoid(scores)
     # A slice may reach into the pairs of later chunks; their rows lie beyond this block and are dropped.
+    # In one scatter with the columns that only fill a block, since a second one would copy the scores.
+    filling = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
+    rows, items = jnp.concatenate([rows, filling[0]]), jnp.concatenate([items, filling[1] + chunk.num_ranked])
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
-    best, ids = jax.lax.top_k(scores, chunk.k)  # documented: of equal scores, the lower index comes first
+    best, ids = _top_k(scores, chunk.k, chunk.width)
     return jnp.where(best == -jnp.inf, -1, ids), best
+
+
+def _top_k(
+    scores: Float[Array, "rows columns"], k: int, width: int
+) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
+    """The k largest of each row, of equal ones the leftmost, and their columns; `width` divides the columns.
+
+    Exact: one of the k largest lies in one of the k blocks whose maxima are the largest. For if its block were not
+    among these, each of them would hold something larger, or as large and further left.
+    """
+    num_rows, num_columns = scores.shape
+    if num_columns // width <= k:
+        best, places = jax.lax.top_k(scores, k)  # documented: of equal values, the lower index comes first
+        return best, places
+    blocks = scores.reshape(num_rows, num_columns // width, width)
+    _, chosen = jax.lax.top_k(jnp.max(blocks, axis=2), k)
+    chosen = jnp.sort(chosen, axis=1)  # so that what stands further left in the row does so among the chosen
+    candidates = blocks[jnp.arange(num_rows)[:, None], chosen].reshape(num_rows, k * width)
+    best, places = jax.lax.top_k(candidates, k)
+    return best, jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
+
+
+def _block_width(num_columns: int, k: int) -> int:
+    """The power of two for which two small searches, of all blocks and within k of them, cost about the same."""
+    return 1 << int(math.log2(max(1.0, math.sqrt(num_columns / k))))
 
 
 def _scores(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:
