@@ -37,7 +37,7 @@ from slmrec_jax.models.modality_graphs import (
 )
 from slmrec_jax.models.modality_updates import all_users, last_batches, mispaired
 from slmrec_jax.sampling import uniform
-from slmrec_jax.training.checkpoint import open_checkpoints, restore_last, save
+from slmrec_jax.training import checkpoint
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_keys
 from slmrec_jax.types import Batch, DenseFeature, Inputs, Interactions, Modality, Spec
