@@ -8,9 +8,9 @@ import pytest
 
 from slmrec_jax.config import Config, with_protocol
 from slmrec_jax.methods import make_method
-from slmrec_jax.training.fit import best_epoch, finished, improves
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_epoch, make_keys, make_loop
+from slmrec_jax.training.selection import best_epoch, finished, improves
 from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")

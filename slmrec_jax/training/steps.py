@@ -1,4 +1,4 @@
-"""A method compiled for its inputs, and run by as many steps at a time as fit a quarter of a second."""
+"""A method compiled for its inputs: what the host calls to train."""
 
 import time
 from collections.abc import Callable
@@ -14,9 +14,6 @@ from slmrec_jax.config import Config
 from slmrec_jax.sampling import NEGATIVES
 from slmrec_jax.training.loop import Keys, Progress, make_keys, make_loop, no_steps
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method
-
-SEGMENT_SECONDS = 0.25
-"""About how long a signal waits for the steps under way."""
 
 
 class Steps(NamedTuple):

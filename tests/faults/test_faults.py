@@ -19,14 +19,15 @@ from runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
 from slmrec_jax import UserError, train
 from slmrec_jax.methods import make_method
-from slmrec_jax.training import checkpoint, durable, fit, lock, saver
+from slmrec_jax.training import checkpoint, durable, fit, lock, recovery, saver, selection
 from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted, stop_requests
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-KILLS = 20
+KILLS = 17
+"""With the real ones, twenty."""
 
 
 @pytest.fixture(scope="module")
@@ -117,19 +118,18 @@ def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, 
         assert digest(folder, shapes(compiled), run) == expected["digest"], moment
 
 
-@pytest.mark.parametrize("kind", ["fsync", "rename", "replace"])
-def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compiled, tmp_path, kind):
-    refused = []
+@pytest.mark.parametrize(("kind", "first"), [("fsync", 30), ("rename", 1), ("replace", 4)])
+def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compiled, tmp_path, kind, first):
+    """Within a checkpoint, where it gets its name, and where the first record is written."""
+    asked = []
 
-    def answer(name, asked):
-        # Of the second checkpoint's: what comes before belongs to the folder itself.
-        if name == kind and asked > expected["asked"] // 4 and len(refused) < 2:
-            refused.append(asked)
+    def answer(name, _):
+        asked.append(name)
+        if name == kind and first <= asked.count(kind) < first + 2:
             raise OSError(errno.ENOSPC, "No space left on device")
 
     run = go(tmp_path / "run", disk=Disk(answer))
-    assert len(refused) == 2
-    assert any("WARNING" in line and "No space left on device" in line for line in said)
+    assert sum("WARNING" in line and "No space left on device" in line for line in said) == 2
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
 
 
@@ -222,7 +222,7 @@ def test_a_run_does_not_go_on_without_its_best_epoch(expected, go, said, tmp_pat
     folder = tmp_path / "run"
     shutil.copytree(expected["folder"], folder)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    best = fit.best_epoch(records)
+    best = selection.best_epoch(records)
     harm(folder, best)
     if best == 1:
         with pytest.raises(UserError, match="no checkpoint can be used"):
@@ -336,7 +336,7 @@ def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, 
     jax.tree.map(np.testing.assert_array_equal, saved.progress, progress)
 
 
-def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path):
+def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path, monkeypatch):
     FIRST_DRAW["value"] = jax.random.key_data(shapes_steps(compiled).batch(4, 0).key)[0]
     method, runs = BROKEN.setdefault("draw", broken("draw", 4)), []
     for stops in ((), (2,), (2, 1)):
@@ -349,7 +349,8 @@ def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compil
         assert (run.result["skipped_steps"], run.result["rollbacks"]) == (0, 1)
     assert len(set(runs)) == 1
     assert any("going back to step 3 of epoch 1, and on with other draws" in line for line in said)
-    with pytest.raises(UserError, match=f"after {fit.MAX_ROLLBACKS} rollbacks"):
+    monkeypatch.setattr(recovery, "MAX_ROLLBACKS", 2)
+    with pytest.raises(UserError, match="after 2 rollbacks"):
         go(tmp_path / "hopeless", method=BROKEN["loss"], on_nan="rollback")
 
 
@@ -358,16 +359,22 @@ def shapes_steps(compiled):
 
 
 def test_a_second_signal_stops_at_once():
-    with stop_requests() as asked:
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert asked() == signal.SIGTERM
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    try:
+        with stop_requests() as asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked() == signal.SIGTERM
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_real_kills():
     """A few by SIGKILL, of whole processes; `make soak` has hundreds."""
     command = [sys.executable, str(Path(__file__).parent / "soak.py"), "--kills", "3"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    # XLA has much to say on what it finds in its cache; and what is tested is the package beside the tests.
+    settings = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=settings)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["kills"] == 3
