@@ -70,7 +70,7 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
         jobs.append(executor.submit(write_owed))
 
     def write_owed() -> None:
-        while True:
+        while not stopped:
             with guard:
                 if not owed:
                     return
@@ -133,8 +133,7 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
         recorded = None
         record(history)
 
-    executor = ThreadPoolExecutor(1, "saver")
-    stopped = False
+    executor, stopped = ThreadPoolExecutor(1, "saver"), False
     try:
         yield Saver(save, wait, finish, rewind)
     except KeyboardInterrupt:

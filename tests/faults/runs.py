@@ -25,6 +25,7 @@ class Disk:
 
     def __init__(self, answer):
         self.answer, self.asked = answer, 0
+        self.synced, self.moved_unsynced = set(), {}
 
     def ask(self, name):
         self.asked += 1
@@ -33,6 +34,7 @@ class Disk:
     def fsync(self, descriptor):
         self.ask("fsync")
         os.fsync(descriptor)
+        self.synced.add(os.fstat(descriptor).st_ino)
 
     def replace(self, source, target):
         self.ask("replace")
@@ -40,6 +42,8 @@ class Disk:
 
     def rename(self, source, target):
         self.ask("rename")
+        unsynced = [path for path in (source, *source.rglob("*")) if path.stat().st_ino not in self.synced]
+        self.moved_unsynced[target.name] = unsynced
         os.rename(source, target)
 
     def rmtree(self, folder):

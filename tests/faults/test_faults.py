@@ -19,7 +19,7 @@ from runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
 from slmrec_jax import UserError, train
 from slmrec_jax.methods import make_method
-from slmrec_jax.training import checkpoint, durable, fit, lock, recovery, saver, selection
+from slmrec_jax.training import checkpoint, durable, events, fit, lock, recovery, saver, selection
 from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted, stop_requests
@@ -49,12 +49,11 @@ def go(tiny, compiled, said, monkeypatch):
     monkeypatch.setattr(fit, "SEGMENT_SECONDS", 1e9)
 
     def run(folder, *, resume=False, config=CONFIG, method=make_method, disk=None, stops=(), **changes):
-        key = (method, config.eval.stale_embeddings)
 
         def compile_once(*arguments):
-            if key not in compiled:
-                compiled[key] = compile_steps(*arguments)
-            return compiled[key]
+            if method not in compiled:
+                compiled[method] = compile_steps(*arguments)
+            return compiled[method]
 
         with monkeypatch.context() as patch:
             patch.setattr(fit, "compile_steps", compile_once)
@@ -82,8 +81,12 @@ def asked_after(segments):
     yield asked
 
 
+def first_of(compiled):
+    return next(iter(compiled.values()))
+
+
 def shapes(compiled):
-    return next(iter(compiled.values())).shapes
+    return first_of(compiled).shapes
 
 
 @pytest.fixture(scope="module")
@@ -97,8 +100,13 @@ def expected(go, whole, compiled):
     if "digest" not in whole:
         disk = Disk(lambda name, asked: None)
         run = go(whole["folder"], disk=disk)
-        whole |= {"digest": digest(whole["folder"], shapes(compiled), run), "asked": disk.asked}
+        whole |= {"digest": digest(whole["folder"], shapes(compiled), run), "asked": disk.asked, "disk": disk}
     return whole
+
+
+def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_disk(expected):
+    names = {name: unsynced for name, unsynced in expected["disk"].moved_unsynced.items() if not name.endswith(".part")}
+    assert names == {"0+3": [], "1": [], "1+3": [], "2": []}
 
 
 def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path):
@@ -159,9 +167,34 @@ def test_a_run_that_is_stopped_within_an_epoch_again_and_again(expected, go, com
 
 
 def test_when_checkpoints_are_made_does_not_alter_the_bits(expected, go, compiled, tmp_path):
-    for every in (0, 1):
-        run = go(tmp_path / str(every), checkpoint_every_steps=every)
-        assert digest(tmp_path / str(every), shapes(compiled), run) == expected["digest"]
+    run = go(tmp_path / "run", checkpoint_every_steps=1)
+    assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
+
+
+def test_how_fast_the_machine_is_does_not_alter_the_bits(expected, go, compiled, tmp_path, monkeypatch):
+    """A quarter of a second is one step on a slow machine."""
+    monkeypatch.setattr(fit, "SEGMENT_SECONDS", 0.0)
+    run = go(tmp_path / "run", checkpoint_every_steps=0)
+    assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
+
+
+def test_stale_embeddings_are_those_before_the_last_step(expected, go, compiled, tmp_path):
+    steps = first_of(compiled)
+    run = go(tmp_path / "run", epochs=1, eval=CONFIG.eval._replace(stale_embeddings=True))
+    before = steps.embed(steps.run(steps.init(), 0, steps.per_epoch - 1, 0).state)
+    jax.tree.map(np.testing.assert_array_equal, run.embeddings, before)
+    (record,) = run.history
+    assert record["losses"] == json.loads((expected["folder"] / "metrics.jsonl").read_text().splitlines()[0])["losses"]
+
+
+def test_events_that_cannot_be_written_do_not_end_training(expected, go, said, compiled, tmp_path, monkeypatch):
+    def full(writer, event):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(events.EventsWriter, "write_event", full)
+    run = go(tmp_path / "run")
+    assert sum("no more TensorBoard events" in line for line in said) == 1
+    assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
 
 
 def damaged(path):
@@ -301,7 +334,7 @@ def test_the_step_the_term_and_the_batch_are_named(expected, go, tiny, compiled,
         go(folder, method=BROKEN[where])
     assert "\n" not in str(raised.value)
     told = json.loads((folder / "not_finite.json").read_text())
-    steps = compiled[BROKEN[where], False]
+    steps = compiled[BROKEN[where]]
     batch = steps.batch(4, 0)
     real = np.asarray(batch.mask)
     assert told["users"] == tiny.user_ids[np.asarray(batch.users)[real]].tolist()
@@ -322,12 +355,12 @@ def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, 
             with pytest.raises(Interrupted):
                 go(folder, method=BROKEN["loss"], on_nan="skip", resume=number > 0, stops=segments)
         run = go(folder, method=BROKEN["loss"], on_nan="skip", resume=bool(stops))
-        runs.append(digest(folder, compiled[BROKEN["loss"], False].shapes, run))
+        runs.append(digest(folder, compiled[BROKEN["loss"]].shapes, run))
         assert (run.result["skipped_steps"], run.result["rollbacks"]) == (1, 0)
     assert len(set(runs)) == 1
     assert any("bpr not finite" in line and line.endswith("the step is left out") for line in said)
     # By hand: all steps of the first epoch but the fifth.
-    steps = compiled[BROKEN["loss"], False]
+    steps = compiled[BROKEN["loss"]]
     progress = steps.run(steps.init(), 0, 4, 0)
     progress = progress._replace(state=progress.state.replace(step=jnp.int32(5)))
     if steps.per_epoch > 5:
@@ -337,7 +370,7 @@ def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, 
 
 
 def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path, monkeypatch):
-    FIRST_DRAW["value"] = jax.random.key_data(shapes_steps(compiled).batch(4, 0).key)[0]
+    FIRST_DRAW["value"] = jax.random.key_data(first_of(compiled).batch(4, 0).key)[0]
     method, runs = BROKEN.setdefault("draw", broken("draw", 4)), []
     for stops in ((), (2,), (2, 1)):
         folder = tmp_path / str(len(stops))
@@ -345,17 +378,13 @@ def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compil
             with pytest.raises(Interrupted):
                 go(folder, method=method, on_nan="rollback", resume=number > 0, stops=segments)
         run = go(folder, method=method, on_nan="rollback", resume=bool(stops))
-        runs.append(digest(folder, compiled[method, False].shapes, run))
+        runs.append(digest(folder, compiled[method].shapes, run))
         assert (run.result["skipped_steps"], run.result["rollbacks"]) == (0, 1)
     assert len(set(runs)) == 1
     assert any("going back to step 3 of epoch 1, and on with other draws" in line for line in said)
     monkeypatch.setattr(recovery, "MAX_ROLLBACKS", 2)
     with pytest.raises(UserError, match="after 2 rollbacks"):
         go(tmp_path / "hopeless", method=BROKEN["loss"], on_nan="rollback")
-
-
-def shapes_steps(compiled):
-    return next(iter(compiled.values()))
 
 
 def test_a_second_signal_stops_at_once():
