@@ -73,8 +73,8 @@ def fit(
         at, length = _resumed(session) if resume else At(0, steps.init(), ()), 1
         while _going_on(session, at):
             at, length = _segment(session, at, length)
-            place, asked = place_of(session, at.step), stop_requested()
-            saving = place == scheduled(session, place) or asked is not None
+            place = place_of(session, at.step)
+            saving = place == scheduled(session, place) or stop_requested() is not None
             if not finite_terms(at.progress.means.values) or (saving and not all_finite(at.progress.state)):
                 at, saving = recover(session, at), False
             if at.step == (len(at.history) + 1) * steps.per_epoch:
@@ -85,6 +85,7 @@ def fit(
                 saving = True
             elif saving:
                 save(session, at)
+            asked = stop_requested()  # once more, since an evaluation takes its time
             if asked is not None and saving and _going_on(session, at):
                 saver.finish()
                 raise Interrupted(asked, folder)

@@ -70,13 +70,13 @@ def go(tiny, compiled, said, monkeypatch):
 
 
 @contextlib.contextmanager
-def asked_after(segments):
-    """Asks to stop after so many segments."""
-    left = [segments]
+def asked_after(looks):
+    """Asks to stop when it has been looked for so often, which is twice a segment."""
+    left = [looks]
 
     def asked():
         left[0] -= 1
-        return signal.SIGTERM if left[0] == 0 else None
+        return signal.SIGTERM if left[0] <= 0 else None
 
     yield asked
 
@@ -155,12 +155,12 @@ def test_a_run_that_cannot_save_its_end_says_so(expected, go, said, compiled, tm
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
 
 
-@pytest.mark.parametrize("stops", [(1,), (1, 1), (2, 1, 2)])
+@pytest.mark.parametrize("stops", [(1,), (1, 2), (1, 1, 1)])
 def test_a_run_that_is_stopped_within_an_epoch_again_and_again(expected, go, compiled, tmp_path, stops):
     folder = tmp_path / "run"
-    for number, segments in enumerate(stops):
+    for number, looks in enumerate(stops):
         with pytest.raises(Interrupted):
-            go(folder, resume=number > 0, stops=segments)
+            go(folder, resume=number > 0, stops=looks)
         assert checkpoint.places(folder / "checkpoints")[-1].steps > 0
     run = go(folder, resume=True)
     assert digest(folder, shapes(compiled), run) == expected["digest"]
@@ -187,11 +187,13 @@ def test_stale_embeddings_are_those_before_the_last_step(expected, go, compiled,
     assert record["losses"] == json.loads((expected["folder"] / "metrics.jsonl").read_text().splitlines()[0])["losses"]
 
 
+# The file cannot be closed either, as tensorboardX does that, and is left to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_events_that_cannot_be_written_do_not_end_training(expected, go, said, compiled, tmp_path, monkeypatch):
-    def full(writer, event):
+    def full(writer):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(events.EventsWriter, "write_event", full)
+    monkeypatch.setattr(events.EventsWriter, "flush", full)
     run = go(tmp_path / "run")
     assert sum("no more TensorBoard events" in line for line in said) == 1
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
@@ -277,7 +279,7 @@ def test_a_checkpoint_without_its_manifest_is_none(expected, go, said, compiled,
 def test_a_torn_last_line_of_the_records_is_cut_off(expected, go, compiled, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
-        go(folder, stops=3)
+        go(folder, stops=6)
     with (folder / "metrics.jsonl").open("ab") as file:
         file.write(b'{"epoch": 2, "los\xff\x00')
     run = go(folder, resume=True)
@@ -351,9 +353,9 @@ def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, 
     runs = []
     for stops in ((), (1,), (2, 1)):
         folder = tmp_path / str(len(stops))
-        for number, segments in enumerate(stops):
+        for number, looks in enumerate(stops):
             with pytest.raises(Interrupted):
-                go(folder, method=BROKEN["loss"], on_nan="skip", resume=number > 0, stops=segments)
+                go(folder, method=BROKEN["loss"], on_nan="skip", resume=number > 0, stops=looks)
         run = go(folder, method=BROKEN["loss"], on_nan="skip", resume=bool(stops))
         runs.append(digest(folder, compiled[BROKEN["loss"]].shapes, run))
         assert (run.result["skipped_steps"], run.result["rollbacks"]) == (1, 0)
@@ -374,9 +376,9 @@ def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compil
     method, runs = BROKEN.setdefault("draw", broken("draw", 4)), []
     for stops in ((), (2,), (2, 1)):
         folder = tmp_path / str(len(stops))
-        for number, segments in enumerate(stops):
+        for number, looks in enumerate(stops):
             with pytest.raises(Interrupted):
-                go(folder, method=method, on_nan="rollback", resume=number > 0, stops=segments)
+                go(folder, method=method, on_nan="rollback", resume=number > 0, stops=looks)
         run = go(folder, method=method, on_nan="rollback", resume=bool(stops))
         runs.append(digest(folder, compiled[method].shapes, run))
         assert (run.result["skipped_steps"], run.result["rollbacks"]) == (0, 1)
