@@ -1,5 +1,6 @@
 # make train   set up .venv, then train and compare three systems on the demo data (runs/demo)
 # make test    set up .venv, then lint, types and tests
+# make soak    set up .venv, then kill and resume training 200 times (about five minutes)
 # make bench   set up .venv, then the benchmarks
 # make clean   remove .venv and what tools leave behind; runs/ stays
 #
@@ -11,7 +12,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/.ready
 UNDER_WAY := .venv/.installing
 
-.PHONY: train test bench setup clean
+.PHONY: train test soak bench setup clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -25,6 +26,9 @@ test: setup
 	@$(BIN)/mypy
 	@echo "== pytest"
 	@$(BIN)/pytest -q -n 2 --dist loadfile
+
+soak: setup
+	@TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills 200
 
 bench: setup
 	@set -e; for file in benchmarks/bench_*.py; do \

@@ -49,7 +49,7 @@ class Trainer:
         self.compile_seconds = time.perf_counter() - start
 
     def __call__(self) -> object:
-        self.state, _, metrics = self.epoch(self.state, self.inputs, self.keys)
+        self.state, metrics = self.epoch(self.state, self.inputs, self.keys)
         return metrics
 
 

@@ -330,6 +330,10 @@ class Config:
     batch_size: int = 2048
     negatives: Literal["uniform", "popular"] = "uniform"
     """Sampled negatives: each item that the user has not met equally likely, or as likely as it is often met."""
+    checkpoint_every_steps: int = 0
+    """Checkpoints within an epoch; 0 leaves those after it."""
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    """Where training is not finite: stop, leave that step out, or go back to the last checkpoint and draw anew."""
     bpr_negatives: int = 1
     """How many negatives a positive gets in BPR."""
     dim: int = 64
@@ -413,6 +417,7 @@ def check_config(config: Config) -> None:
     for name, value, low in (
         ("epochs", config.epochs, 1),
         ("batch-size", config.batch_size, 1),
+        ("checkpoint-every-steps", config.checkpoint_every_steps, 0),
         ("bpr-negatives", config.bpr_negatives, 1),
         ("dim", config.dim, 2),
         ("num-layers", config.num_layers, 0),

@@ -8,9 +8,9 @@ import pytest
 
 from slmrec_jax.config import Config, with_protocol
 from slmrec_jax.methods import make_method
-from slmrec_jax.training.fit import best_epoch, finished, improves
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import make_epoch, make_keys
+from slmrec_jax.training.loop import make_epoch, make_keys, make_loop
+from slmrec_jax.training.selection import best_epoch, finished, improves
 from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -63,11 +63,34 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch(tiny):
     assert len(set(seen)) == 3
 
 
-def test_the_state_before_the_last_step(tiny):
-    method, inputs, keys = recording_method(0), make_inputs(tiny), make_keys(0)
-    epoch = make_epoch(method, 64, keep_previous=True)(method.init(keys.init), inputs, keys)
-    assert int(epoch.state.params["x"]) == int(epoch.previous.params["x"]) + 1
-    assert make_epoch(method, 64)(method.init(keys.init), inputs, keys).previous is None
+def cut(loop, stops, inputs, keys, state):
+    """An epoch in stretches that end before these steps."""
+    progress, drawn = loop.begin(state, inputs, keys), loop.order(inputs, keys, jnp.asarray(state.step))
+    segment = jax.jit(loop.segment, compiler_options={"xla_backend_optimization_level": 0})
+    for stop in stops:
+        progress = segment(progress, drawn, inputs, keys, jnp.int32(stop))
+    assert segment._cache_size() == 1
+    return progress
+
+
+@pytest.mark.parametrize("sampling", ["interactions", "users"])
+def test_the_bits_do_not_depend_on_where_an_epoch_is_cut(tiny, sampling):
+    config = Config(dim=8, batch_size=64, model="mf")
+    method = make_method(config, make_spec(config, tiny))._replace(sampling=sampling)
+    inputs, keys = method.prepare(make_inputs(tiny)), make_keys(0)
+    loop, state = make_loop(method, config.batch_size), method.init(keys.init)
+    steps = loop.num_steps(inputs)
+    assert steps > 4
+    whole = cut(loop, [steps], inputs, keys, state)
+    for stops in (range(1, steps + 1), [3, 4, steps], [steps - 1, steps]):
+        jax.tree.map(np.testing.assert_array_equal, cut(loop, stops, inputs, keys, state), whole)
+
+
+def test_a_rollback_draws_order_and_steps_anew():
+    keys, anew, again = make_keys(3), make_keys(3, 1), make_keys(3, 2)
+    assert len({str(jax.random.key_data(each.step)) for each in (keys, anew, again)}) == 3
+    assert len({str(jax.random.key_data(each.order)) for each in (keys, anew, again)}) == 3
+    assert keys.init == anew.init
 
 
 def test_training_lowers_the_loss(tiny):
@@ -77,7 +100,7 @@ def test_training_lowers_the_loss(tiny):
     run = jax.jit(make_epoch(method, config.batch_size), donate_argnums=0)
     state, values = method.init(keys.init), []
     for _ in range(6):
-        state, _, metrics = run(state, inputs, keys)
+        state, metrics = run(state, inputs, keys)
         values.append(float(metrics["loss"]))
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.9 * values[0]

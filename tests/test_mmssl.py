@@ -37,9 +37,9 @@ from slmrec_jax.models.modality_graphs import (
 )
 from slmrec_jax.models.modality_updates import all_users, last_batches, mispaired
 from slmrec_jax.sampling import uniform
-from slmrec_jax.training.checkpoint import open_checkpoints, restore_last, save
+from slmrec_jax.training import checkpoint
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import make_keys
+from slmrec_jax.training.loop import Progress, make_keys, no_steps
 from slmrec_jax.types import Batch, DenseFeature, Inputs, Interactions, Modality, Spec
 
 NUM_USERS, NUM_ITEMS, DIM = 23, 31, 8
@@ -423,10 +423,9 @@ def test_published_steps_and_their_resumption(two, tmp_path):
     contrasts = []
     for number in range(3):
         if number == 2:
-            with open_checkpoints(tmp_path) as checkpoints:
-                save(checkpoints, 1, state, method.embed(state, inputs), improved=True)
-            with open_checkpoints(tmp_path, read_only=True) as checkpoints:
-                restored = restore_last(checkpoints, state, print)[1]
+            progress = Progress(state, no_steps(["loss"]))
+            checkpoint.write(tmp_path, checkpoint.Checkpoint(checkpoint.Place(1), progress, checkpoint.Tally()))
+            restored = checkpoint.restore_state(tmp_path, 1, state)
             jax.tree.map(np.testing.assert_array_equal, restored, state)
             again = step(restored, inputs, batch)
         state, metrics = step(state, inputs, batch)

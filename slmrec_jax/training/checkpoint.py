@@ -1,156 +1,266 @@
-"""Checkpoints of a run: the last one and the best one, written in the background. The only module that knows Orbax."""
+"""Checkpoints on disk: written whole, with the SHA-256 of every file, and checked before they are read.
 
+The only module that knows Orbax. A checkpoint is a folder called after its place: `6` after six epochs, `6+120` a
+hundred and twenty steps later. It gets that name when all its files, and their manifest, are on disk; what has no
+manifest, or another one than its files make, is no checkpoint. (Orbax itself moves a finished folder without waiting
+for the disk, and has no checksums.)
+"""
+
+import hashlib
+import json
 import logging
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
 from flax.training.train_state import TrainState
-from orbax.checkpoint.checkpoint_managers import AnyPreservationPolicy, BestN, LatestN
+from jax.sharding import SingleDeviceSharding
 
 from slmrec_jax.errors import UserError
+from slmrec_jax.training.durable import PART, move_folder, remove_folder
+from slmrec_jax.training.loop import Means, Progress, no_steps
 from slmrec_jax.types import Embeddings
 
-
-@contextmanager
-def open_checkpoints(folder: Path, *, read_only: bool = False) -> Iterator[ocp.CheckpointManager]:
-    """The checkpoints in a folder, one an epoch; on leaving, all that was saved is on disk."""
-    # A later improvement has a higher number than an earlier one, and an epoch without one has the lowest.
-    best = BestN(get_metric_fn=lambda metrics: metrics["improved_at"], n=1)
-    options = ocp.CheckpointManagerOptions(
-        preservation_policy=AnyPreservationPolicy([LatestN(1), best]),
-        read_only=read_only,
-        create=not read_only,
-        save_interval_steps=0 if read_only else 1,
-    )
-    with _without_warnings():  # Orbax warns that what was asked to be read-only is
-        manager = ocp.CheckpointManager(folder.resolve(), options=options)
-    try:
-        yield manager
-    finally:
-        manager.close()
+MANIFEST, TALLY, TRAINING, EMBEDDINGS = "manifest.sha256", "tally.json", "training", "embeddings"
 
 
-def save(manager: ocp.CheckpointManager, epoch: int, state: TrainState, embeddings: Embeddings, improved: bool) -> None:
-    """Saves an epoch's state, and what it ranks with, in the background.
+class Place(NamedTuple):
+    """Where in a run a checkpoint stands; later ones are larger."""
 
-    Args:
-        manager: of the run's folder.
-        epoch: how many epochs are done.
-        state: what training goes on from.
-        embeddings: what was evaluated.
-        improved: whether this is the best epoch so far.
-    """
-    # The next epoch takes the state's buffers over while Orbax still writes, so it gets copies.
-    state, embeddings = jax.tree.map(jnp.copy, (state, embeddings))
-    manager.save(
-        epoch,
-        args=ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
-            embeddings=ocp.args.StandardSave(embeddings._asdict()),
-            meta=ocp.args.JsonSave({"state": describe(state)}),
-        ),
-        metrics={"improved_at": epoch if improved else -1},
-    )
+    epochs: int
+    """How many are done."""
+    steps: int = 0
+    """How many of the next one."""
+
+    def __str__(self) -> str:
+        return f"{self.epochs}+{self.steps}" if self.steps else str(self.epochs)
+
+    def words(self) -> str:
+        """For people."""
+        return f"step {self.steps} of epoch {self.epochs + 1}" if self.steps else f"epoch {self.epochs}"
 
 
-def restore_last(
-    manager: ocp.CheckpointManager, like: TrainState, say: Callable[[str], None]
-) -> tuple[int, TrainState]:
-    """The newest checkpoint that can be read: how many epochs were done, and the state after them.
+class Tally(NamedTuple):
+    """What a run counts beside its state."""
 
-    Where there is none at all, training had not come so far: no epoch, and `like` itself.
+    skipped_steps: int = 0
+    rollbacks: int = 0
+    seconds: float = 0.0
+    """Of training, in the epoch under way."""
+
+
+class Checkpoint(NamedTuple):
+    """What training goes on from."""
+
+    place: Place
+    progress: Progress
+    tally: Tally
+    embeddings: Embeddings | None = None
+    """What was evaluated, after an epoch."""
+
+
+def write(folder: Path, checkpoint: Checkpoint) -> None:
+    """Writes a checkpoint; when this returns it is on disk.
 
     Args:
-        manager: of the run's folder; a checkpoint that cannot be read is deleted from it.
-        like: a state of the same model.
-        say: told of each checkpoint that cannot be read.
+        folder: of the checkpoints; it is made where there is none.
+        checkpoint: what to write, in the place of an earlier attempt.
 
     Raises:
-        UserError: none can be read, or the newest that can is of another model.
+        OSError: there is no such checkpoint now.
     """
-    epochs = sorted(manager.all_steps(), reverse=True)
-    for epoch in epochs:
-        try:
-            return epoch, _restore(manager, epoch, like)
-        except UserError:
-            raise
-        except Exception as error:  # Orbax raises what the damaged file happens to lead to
-            say(f"the checkpoint of epoch {epoch} cannot be read ({type(error).__name__}); going back to an older one")
-            if epoch != epochs[-1]:
-                manager.delete(epoch)
-    if epochs:
-        raise UserError(f"{manager.directory}: no checkpoint can be read; start a new run with another --out")
-    return 0, like
+    state, means = checkpoint.progress
+    place = folder.resolve() / str(checkpoint.place)
+    part = place.with_name(place.name + PART)
+    for earlier in (place, part):
+        if earlier.exists():
+            remove_folder(earlier)
+    part.mkdir(parents=True)
+    _save(part / TRAINING, {"state": state, "values": dict(means.values), "rows": means.rows})
+    if checkpoint.embeddings is not None:
+        _save(part / EMBEDDINGS, checkpoint.embeddings._asdict())
+    about = {"arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
+    (part / TALLY).write_text(json.dumps(about, indent=2) + "\n")
+    (part / MANIFEST).write_text(_manifest(part))
+    move_folder(part, place)
 
 
-def _restore(manager: ocp.CheckpointManager, epoch: int, like: TrainState) -> TrainState:
-    saved = manager.restore(epoch, args=ocp.args.Composite(meta=ocp.args.JsonRestore()))["meta"]["state"]
-    wanted = describe(like)
+def places(folder: Path) -> list[Place]:
+    """The checkpoints of a folder, the newest last, not yet checked."""
+    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    found = [re.fullmatch(r"(\d+)(?:\+(\d+))?", name) for name in names]
+    return sorted(Place(int(match[1]), int(match[2] or 0)) for match in found if match)
+
+
+def remove(folder: Path, unwanted: Collection[Place]) -> None:
+    """Deletes checkpoints, and what was left of others under way."""
+    for name in (*map(str, unwanted), *(path.name for path in folder.glob(f"*{PART}"))):
+        remove_folder(folder / name)
+
+
+def damage(folder: Path, place: Place) -> str | None:
+    """What is wrong with a checkpoint's files, if anything is."""
+    path = folder / str(place)
+    try:
+        stored, found = (path / MANIFEST).read_bytes(), _manifest(path).encode()
+    except OSError as error:
+        return f"{error.filename} cannot be read ({error.strerror})"
+    if stored == found:
+        return None
+    before, now = (dict(_entry(line) for line in text.splitlines()) for text in (stored, found))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            what = "is not there" if name not in now else "was not saved with it" if name not in before else "differs"
+            return f"{name.decode(errors='replace')} {what}"
+    return f"{MANIFEST} is not as it was written"
+
+
+def restore_newest(
+    folder: Path,
+    candidates: Sequence[Place],
+    like: Progress,
+    say: Callable[[str], None],
+    accept: Callable[[Place], str | None],
+) -> Checkpoint | None:
+    """The newest good checkpoint; `None` where there is none at all, because training had not come so far.
+
+    Args:
+        folder: of the checkpoints.
+        candidates: which of them, the newest last.
+        like: the progress of the same model, or its shapes.
+        say: told of each checkpoint that is passed over.
+        accept: what speaks against going on from a place, if anything does.
+
+    Raises:
+        UserError: none is good, or the newest good one is of another model.
+    """
+    for place in reversed(candidates):
+        wrong = damage(folder, place) or accept(place)
+        if wrong is None:
+            return restore(folder, place, like)
+        say(f"WARNING: the checkpoint of {place.words()} cannot be used ({wrong}); going back to an older one")
+    if candidates:
+        raise UserError(f"{folder}: no checkpoint can be used; start a new run with another --out")
+    return None
+
+
+def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
+    """What training goes on from at a place.
+
+    Args:
+        folder: of the checkpoints.
+        place: which.
+        like: the progress of the same model, or its shapes.
+
+    Raises:
+        UserError: that checkpoint is not there, damaged, or of another model.
+    """
+    path = _checked(folder, place)
+    about = json.loads((path / TALLY).read_text())
+    saved, wanted = about["arrays"], describe(like)
     if saved != wanted:
         name = next(name for name in sorted({*saved, *wanted}) if saved.get(name) != wanted.get(name))
         raise UserError(
-            f"{manager.directory / str(epoch)} is a checkpoint of another model: it has {saved.get(name, 'no array')} "
+            f"{path} is a checkpoint of another model: it has {saved.get(name, 'no array')} "
             f"at {name} where this config makes {wanted.get(name, 'none')}; use the config it was made with"
         )
-    abstract = jax.tree.map(ocp.utils.to_shape_dtype_struct, like)
-    restored = manager.restore(epoch, args=ocp.args.Composite(state=ocp.args.StandardRestore(abstract)))
-    state: TrainState = restored["state"]
-    return state
+    state, means = like
+    shapes = {"state": state, "values": dict(means.values), "rows": means.rows}
+    restored = _load(path / TRAINING, jax.tree.map(_with_place, shapes))
+    progress = Progress(restored["state"], Means(restored["values"], restored["rows"]))
+    return Checkpoint(place, progress, Tally(**about["tally"]))
 
 
-def restore_state(manager: ocp.CheckpointManager, epoch: int, like: TrainState) -> TrainState:
-    """The state after an epoch.
+def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
+    """The state after an epoch, for those who do not train on.
 
     Args:
-        manager: of the run's folder.
+        folder: of the checkpoints.
         epoch: which.
         like: a state of the same model, or its shapes.
 
     Raises:
-        UserError: that epoch's checkpoint is not there, damaged, or of another model.
+        UserError: that checkpoint is not there, damaged, or of another model.
     """
-    _check_there(manager, epoch)
-    try:
-        return _restore(manager, epoch, like)
-    except UserError:
-        raise
-    except Exception as error:  # Orbax raises what the damaged file happens to lead to
-        raise _damaged(manager, epoch, error) from error
+    about = json.loads((_checked(folder, Place(epoch)) / TALLY).read_text())
+    names = (re.fullmatch(r"\.means\.values\['(.*)'\]", name) for name in about["arrays"])
+    means = jax.eval_shape(lambda: no_steps(found[1] for found in names if found))
+    return restore(folder, Place(epoch), Progress(like, means)).progress.state
 
 
-def restore_embeddings(manager: ocp.CheckpointManager, epoch: int) -> Embeddings:
+def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
     """What an epoch ranked with.
 
     Raises:
         UserError: that epoch's checkpoint is not there, or damaged.
     """
-    _check_there(manager, epoch)
-    try:
-        saved = manager.restore(epoch, args=ocp.args.Composite(embeddings=ocp.args.StandardRestore()))["embeddings"]
-    except Exception as error:  # Orbax raises what the damaged file happens to lead to
-        raise _damaged(manager, epoch, error) from error
+    saved = _load(_checked(folder, Place(epoch)) / EMBEDDINGS, None)
     return Embeddings(saved["users"], saved["items"])
 
 
-def _check_there(manager: ocp.CheckpointManager, epoch: int) -> None:
-    if epoch not in manager.all_steps():
-        raise UserError(f"{manager.directory} has no checkpoint of epoch {epoch}: the run folder is not complete")
+def describe(progress: Progress) -> dict[str, str]:
+    """The name, shape and type of each array, and how the parameters are nested (empty places included)."""
+    arrays, _ = jax.tree_util.tree_flatten_with_path(progress)
+    nested = str(jax.tree_util.tree_structure(progress.state.params))
+    return {"params": nested} | {
+        jax.tree_util.keystr(path): f"{np.dtype(x.dtype).name}{list(x.shape)}" for path, x in arrays
+    }
 
 
-def _damaged(manager: ocp.CheckpointManager, epoch: int, error: Exception) -> UserError:
-    return UserError(
-        f"{manager.directory / str(epoch)} cannot be read ({type(error).__name__}): the checkpoint is damaged"
-    )
+def _checked(folder: Path, place: Place) -> Path:
+    path = folder / str(place)
+    if not path.is_dir():
+        raise UserError(f"{folder} has no checkpoint of {place.words()}: the run folder is not complete")
+    wrong = damage(folder, place)
+    if wrong is not None:
+        raise UserError(f"{path} cannot be used: {wrong}; the checkpoint is damaged")
+    return path.resolve()
+
+
+def _manifest(folder: Path) -> str:
+    """A line for each file, as `sha256sum` writes and checks them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return "".join(f"{_sha256(path)}  {path.relative_to(folder).as_posix()}\n" for path in files)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entry(line: bytes) -> tuple[bytes, bytes]:
+    return line[66:], line[:64]
+
+
+def _save(path: Path, tree: Any) -> None:
+    try:
+        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(path, args=ocp.args.StandardSave(tree))
+    except OSError:
+        raise
+    except Exception as error:  # what the disk refuses comes out of Orbax's storage in many types
+        raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _with_place(shape: Any) -> jax.ShapeDtypeStruct:
+    """On this machine's first device, wherever it was saved from."""
+    device = SingleDeviceSharding(jax.devices()[0])
+    return jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=device)  # type: ignore[no-untyped-call]
+
+
+def _load(path: Path, like: Any) -> Any:
+    with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+        return checkpointer.restore(path, args=ocp.args.StandardRestore(like))
 
 
 @contextmanager
-def _without_warnings() -> Iterator[None]:
+def _quiet() -> Iterator[None]:
+    """Without Orbax's remarks on what is meant."""
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
@@ -158,12 +268,3 @@ def _without_warnings() -> Iterator[None]:
         yield
     finally:
         logger.setLevel(level)
-
-
-def describe(state: TrainState) -> dict[str, Any]:
-    """The name, shape and type of each array of a state, and how they are nested (empty places included)."""
-    arrays, _ = jax.tree_util.tree_flatten_with_path(state)
-    nested = str(jax.tree_util.tree_structure(state.params))
-    return {"params": nested} | {
-        jax.tree_util.keystr(path): f"{np.dtype(x.dtype).name}{list(x.shape)}" for path, x in arrays
-    }

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Int
 from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.checkpoint import open_checkpoints, restore_state
+from slmrec_jax.training.checkpoint import restore_state
 from slmrec_jax.training.folder import CHECKPOINTS
 from slmrec_jax.training.inputs import given_features, make_spec
 from slmrec_jax.types import Method, Spec
@@ -50,8 +50,7 @@ def cold_item_rows(
             f"system that uses features, as --model slmrec"
         )
     like = jax.eval_shape(made.init, jax.random.key(0))
-    with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
-        state = restore_state(checkpoints, epoch, like)
+    state = restore_state(folder / CHECKPOINTS, epoch, like)
     return made.cold_items(state, given_features(features, count, config.missing, dataset.features))
 
 

@@ -1,25 +1,28 @@
-"""From a method and its inputs to its best epoch: validation, early stopping, checkpoints, resumption."""
+"""From a method and its inputs to its best epoch: validation, early stopping, checkpoints, resumption, recovery."""
 
 import statistics
 import time
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
-import numpy as np
-from tensorboardX import SummaryWriter
-
 from slmrec_jax.config import Config
+from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import EvaluationPlan, Protocol, evaluate
-from slmrec_jax.sampling import NEGATIVES, SAMPLINGS
-from slmrec_jax.training.checkpoint import open_checkpoints, restore_last, save
-from slmrec_jax.training.folder import CHECKPOINTS, EVENTS, Record, append_record, read_history, write_history
-from slmrec_jax.training.loop import make_epoch, make_keys
+from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
+from slmrec_jax.training.checkpoint import Tally
+from slmrec_jax.training.events import open_events
+from slmrec_jax.training.folder import EVENTS, Record
 from slmrec_jax.training.progress import Report
+from slmrec_jax.training.recovery import MEND, all_finite, finite_terms, recover
+from slmrec_jax.training.saver import open_saver
+from slmrec_jax.training.selection import best_epoch, finished, improves
+from slmrec_jax.training.session import At, Session, place_of, restored, save, scheduled
 from slmrec_jax.training.signals import Interrupted, stop_requests
-from slmrec_jax.types import Inputs, Method
+from slmrec_jax.training.steps import compile_steps
+from slmrec_jax.types import Embeddings, Inputs, Method
+
+SEGMENT_SECONDS = 0.25
+"""About how long a signal waits for the steps under way."""
 
 
 class Fitted(NamedTuple):
@@ -30,10 +33,19 @@ class Fitted(NamedTuple):
     compile_seconds: float
     step_ms: float
     """Median over the epochs of training time by step."""
+    tally: Tally
 
 
 def fit(
-    method: Method, inputs: Inputs, plan: EvaluationPlan, config: Config, folder: Path, report: Report, *, resume: bool
+    method: Method,
+    inputs: Inputs,
+    plan: EvaluationPlan,
+    config: Config,
+    dataset: Dataset,
+    folder: Path,
+    report: Report,
+    *,
+    resume: bool,
 ) -> Fitted:
     """Trains until the protocol's early stopping or the config's last epoch.
 
@@ -42,110 +54,103 @@ def fit(
         inputs: as the method prepared them.
         plan: the evaluation that selects.
         config: of the run.
-        folder: of the run; after each epoch its record and a checkpoint are there.
+        dataset: whose ids stand in messages.
+        folder: of the run, held by this process; records and checkpoints come there.
         report: where progress goes.
         resume: goes on from the newest checkpoint, to the same bits as if there had been no break.
 
     Raises:
-        UserError: the loss is no longer finite, or there is nothing to resume.
-        Interrupted: a signal asked to stop; the epoch at hand was finished and saved.
+        UserError: training is no longer finite, nothing can be resumed, or the end could not be saved.
+        Interrupted: a signal asked to stop; the segment at hand was finished and saved.
     """
-    protocol, keys = config.eval, make_keys(config.seed)
-    state = jax.jit(method.init)(keys.init)
+    steps = compile_steps(method, inputs, config)
     with (
-        open_checkpoints(folder / CHECKPOINTS) as checkpoints,
-        SummaryWriter(str(folder / EVENTS)) as events,
+        open_saver(folder, report.say) as saver,
+        open_events(folder / EVENTS, report.say) as add_events,
         stop_requests() as stop_requested,
     ):
-        history: list[Record] = []
-        if resume:
-            epochs_done, state = restore_last(checkpoints, state, report.say)
-            history = read_history(folder, epochs_done) if epochs_done else []
-            write_history(folder, history)
-            report.say(f"resumed after epoch {epochs_done}")
-        start = time.perf_counter()
-        epoch = make_epoch(
-            method,
-            config.batch_size,
-            negatives=NEGATIVES[config.negatives],
-            keep_previous=protocol.stale_embeddings,
-        )
-        run_epoch = jax.jit(epoch, donate_argnums=0).lower(state, inputs, keys).compile()
-        embed = jax.jit(method.embed).lower(state, inputs).compile()
-        compile_seconds = time.perf_counter() - start
-
-        while len(history) < config.epochs and not finished(history, protocol):
-            number, start = len(history) + 1, time.perf_counter()
-            state, previous, metrics = run_epoch(state, inputs, keys)
-            losses = {name: float(value) for name, value in jax.device_get(metrics).items()}
-            trained = time.perf_counter()
-            _check_finite(losses, number)
-            embeddings = embed(state if previous is None else previous, inputs)
-            due = (number - 1) % protocol.evaluate_every == 0
-            values = evaluate(plan, embeddings).means if due else {}
-            selected = {protocol.metric: values[protocol.metric]} if due and protocol.metric else {}
-            improved = improves(history, number, selected, protocol)
-            record: Record = {
-                "epoch": number,
-                "losses": losses,
-                "split": protocol.split,
-                "selected": selected,
-                "metrics": values,
-                "improved": improved,
-                "train_seconds": trained - start,
-                "evaluate_seconds": time.perf_counter() - trained,
-            }
-            append_record(folder, record)
-            save(checkpoints, number, state, embeddings, improved)
-            history.append(record)
-            _write_events(events, record)
-            report.epoch(record)
-            asked = stop_requested()
-            if asked is not None and len(history) < config.epochs:
+        session = Session(config, dataset, folder, steps, saver, report)
+        at, length = _resumed(session) if resume else At(0, steps.init(), ()), 1
+        while _going_on(session, at):
+            at, length = _segment(session, at, length)
+            place = place_of(session, at.step)
+            saving = place == scheduled(session, place) or stop_requested() is not None
+            if not finite_terms(at.progress.means.values) or (saving and not all_finite(at.progress.state)):
+                at, saving = recover(session, at), False
+            if at.step == (len(at.history) + 1) * steps.per_epoch:
+                at, embeddings = _evaluated(session, at, plan)
+                save(session, at, embeddings)
+                add_events(len(at.history), _scalars(at.history[-1]))
+                report.epoch(at.history[-1])
+                saving = True
+            elif saving:
+                save(session, at)
+            asked = stop_requested()  # once more, since an evaluation takes its time
+            if asked is not None and saving and _going_on(session, at):
+                saver.finish()
                 raise Interrupted(asked, folder)
-    steps = SAMPLINGS[method.sampling].num_steps(inputs.graph.interactions[0].shape[0], config.batch_size)
-    step_ms = statistics.median(1e3 * record["train_seconds"] / steps for record in history)
-    return Fitted(history, best_epoch(history), compile_seconds, step_ms)
+        saver.finish()
+    step_ms = statistics.median(1e3 * record["train_seconds"] / steps.per_epoch for record in at.history)
+    return Fitted(list(at.history), best_epoch(at.history), steps.compile_seconds, step_ms, at.tally)
 
 
-def improves(history: Sequence[Record], number: int, selected: dict[str, float], protocol: Protocol) -> bool:
-    """Whether an epoch is the best so far; under a protocol that does not select, each one is."""
-    if protocol.metric is None:
-        return True
-    if not selected or (number == 1 and not protocol.first_epoch_counts):
-        return False
-    best = [record["selected"] for record in history if record["improved"]]
-    return not best or _rounded(selected, protocol) > _rounded(best[-1], protocol)
+def _resumed(session: Session) -> At:
+    at = restored(session)
+    place = place_of(session, at.step)
+    session.saver.rewind(place, at.history)
+    session.report.say(f"resumed after {place.words()}")
+    return at
 
 
-def finished(history: Sequence[Record], protocol: Protocol) -> bool:
-    """Whether early stopping ends the run: the last evaluated epoch is too far behind the best."""
-    if protocol.patience is None or not history or not history[-1]["selected"]:
-        return False
-    return bool(history[-1]["epoch"] - best_epoch(history) > protocol.patience)
+def _going_on(session: Session, at: At) -> bool:
+    return len(at.history) < session.config.epochs and not finished(at.history, session.config.eval)
 
 
-def best_epoch(history: Sequence[Record]) -> int:
-    """The last epoch that was an improvement; 0 if none was."""
-    return max((record["epoch"] for record in history if record["improved"]), default=0)
+def _segment(session: Session, at: At, length: int) -> tuple[At, int]:
+    """Takes at most so many steps, fewer up to where something is due; and how many the next segment may have."""
+    steps, every, stale = session.steps, session.config.checkpoint_every_steps, session.config.eval.stale_embeddings
+    epoch, within = place_of(session, at.step)
+    end = (epoch + 1) * steps.per_epoch
+    due = at.step - within % every + every if every else end
+    # An epoch's last step stands alone where the embeddings before it are wanted: no other step pays for a copy.
+    before_last = end - 1 if stale and at.step < end - 1 else end
+    stop = min(at.step + length, due, before_last)
+    start = time.perf_counter()
+    ranked = steps.embed(at.progress.state) if stale and at.step == end - 1 else None
+    progress = steps.run(at.progress, at.step, stop, at.tally.rollbacks)
+    int(progress.means.rows)  # which waits for it
+    seconds = time.perf_counter() - start
+    tally = at.tally._replace(seconds=at.tally.seconds + seconds)
+    after = at._replace(step=stop, progress=progress, tally=tally, ranked=ranked)
+    return after, max(1, int(SEGMENT_SECONDS * (stop - at.step) / seconds))
 
 
-def _rounded(selected: dict[str, float], protocol: Protocol) -> float:
-    (value,) = selected.values()
-    return value if protocol.round_digits is None else round(value, protocol.round_digits)
-
-
-def _check_finite(losses: dict[str, float], epoch: int) -> None:
-    bad = [name for name, value in losses.items() if not np.isfinite(value)]
-    if bad:
+def _evaluated(session: Session, at: At, plan: EvaluationPlan) -> tuple[At, Embeddings]:
+    """The end of an epoch with its record, and what it ranked with."""
+    number, protocol, start = len(at.history) + 1, session.config.eval, time.perf_counter()
+    embeddings = session.steps.embed(at.progress.state) if at.ranked is None else at.ranked
+    if not int(at.progress.means.rows) or not all_finite(embeddings):
         raise UserError(
-            f"{bad[-1]} is not finite in epoch {epoch}: training diverged; lower --optimizer.learning-rate or raise "
-            f"the temperature"
+            f"epoch {number} leaves nothing that ranks: all its steps were left out, or its embeddings are not "
+            f"finite; {MEND}"
         )
+    due = (number - 1) % protocol.evaluate_every == 0
+    values = evaluate(plan, embeddings).means if due else {}
+    selected = {protocol.metric: values[protocol.metric]} if due and protocol.metric else {}
+    record: Record = {
+        "epoch": number,
+        "losses": {name: float(value) for name, value in at.progress.means.values.items()},
+        "split": protocol.split,
+        "selected": selected,
+        "metrics": values,
+        "improved": improves(at.history, number, selected, protocol),
+        "train_seconds": at.tally.seconds,
+        "evaluate_seconds": time.perf_counter() - start,
+    }
+    tally = at.tally._replace(seconds=0.0)
+    return at._replace(history=(*at.history, record), tally=tally, ranked=None, base=None), embeddings
 
 
-def _write_events(events: SummaryWriter, record: Record) -> None:
-    for name, value in record["losses"].items():
-        events.add_scalar(f"loss/{name}", value, record["epoch"])
-    for name, value in record["metrics"].items():
-        events.add_scalar(f"{record['split']}/{name}", value, record["epoch"])
+def _scalars(record: Record) -> dict[str, float]:
+    losses = {f"loss/{name}": value for name, value in record["losses"].items()}
+    return losses | {f"{record['split']}/{name}": value for name, value in record["metrics"].items()}

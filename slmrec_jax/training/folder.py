@@ -4,7 +4,8 @@ import importlib.metadata
 import json
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,20 @@ import jax
 from slmrec_jax.config import Config, from_json, to_json
 from slmrec_jax.data.dataset import SPLITS, Dataset
 from slmrec_jax.errors import UserError
+from slmrec_jax.training.durable import PART, append, write_whole
+from slmrec_jax.training.lock import LOCK, locked
 
 CONFIG, DATA, ENVIRONMENT = "config.json", "dataset.json", "environment.json"
 METRICS, RESULT, CURVES = "metrics.jsonl", "result.json", "curves.png"
-CHECKPOINTS, EVENTS = "checkpoints", "events"
+CHECKPOINTS, EVENTS, NOT_FINITE = "checkpoints", "events", "not_finite.json"
 
 Record = dict[str, Any]
 """One epoch: its number, means of the losses, the selected split's metrics, seconds."""
 
 
-def new_folder(config: Config, dataset: Dataset, out: Path | None) -> Path:
-    """Makes the folder of a new run, with its config, its data's description and its environment.
+@contextmanager
+def new_folder(config: Config, dataset: Dataset, out: Path | None) -> Iterator[Path]:
+    """The folder of a new run, with its config, its data's description and its environment; held within the block.
 
     Args:
         config: as resolved.
@@ -37,16 +41,54 @@ def new_folder(config: Config, dataset: Dataset, out: Path | None) -> Path:
         stem = f"{dataset.name}-{config.model}-seed{config.seed}"
         places = (Path("runs") / (stem if number == 1 else f"{stem}-{number}") for number in range(1, 10_000))
         out = next(place for place in places if not place.exists())
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UserError(f"{out} is there already: --resume goes on with a run; for a new one give another --out")
+    _check_free(out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        write_json(out / ENVIRONMENT, environment())
-        write_json(out / DATA, _description(dataset))
-        write_config(out, config)
     except OSError as error:
-        raise UserError(f"cannot write the run folder {out}: {error.strerror}; give another --out") from None
-    return out
+        raise _not_writable(out, error) from None
+    with locked(out):
+        _check_free(out)  # once more: another run may have come and gone meanwhile
+        try:
+            write_json(out / ENVIRONMENT, environment())
+            write_json(out / DATA, _description(dataset))
+            write_config(out, config)  # last: with it the run is there to be resumed
+        except OSError as error:
+            raise _not_writable(out, error) from None
+        yield out
+
+
+@contextmanager
+def held_folder(folder: Path, config: Config) -> Iterator[Path]:
+    """The folder of a run to go on with, within the block.
+
+    Args:
+        folder: of a run.
+        config: which it goes on with.
+
+    Raises:
+        UserError: another process holds the folder, or it cannot be written.
+    """
+    with locked(folder):
+        try:
+            write_config(folder, config)
+        except OSError as error:
+            raise _not_writable(folder, error) from None
+        yield folder
+
+
+def _check_free(out: Path) -> None:
+    """A run that was killed before its config was written has not begun."""
+    unborn = {LOCK, ENVIRONMENT, DATA}
+    if out.exists() and (
+        not out.is_dir()
+        or {path.name.removesuffix(PART) for path in out.iterdir()} - unborn - {CONFIG}
+        or (out / CONFIG).exists()
+    ):
+        raise UserError(f"{out} is there already: --resume goes on with a run; for a new one give another --out")
+
+
+def _not_writable(folder: Path, error: OSError) -> UserError:
+    return UserError(f"cannot write the run folder {folder}: {error.strerror or error}; give another --out")
 
 
 def write_config(folder: Path, config: Config) -> None:
@@ -64,14 +106,14 @@ def read_config(folder: Path) -> Config:
 
 
 def read_history(folder: Path, epochs: int) -> list[Record]:
-    """The records of the first epochs of a run.
+    """The records of the first epochs of a run; what a killed run may have left of later ones is not looked at.
 
     Raises:
         UserError: some of them are missing.
     """
     path = folder / METRICS
     try:
-        history = [json.loads(line) for line in path.read_text().splitlines()[:epochs]]
+        history = [json.loads(line) for line in path.read_bytes().splitlines()[:epochs]]
         numbers = [record["epoch"] for record in history]
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(f"cannot read {path}: {error}; the run cannot be resumed") from None
@@ -82,20 +124,17 @@ def read_history(folder: Path, epochs: int) -> list[Record]:
 
 def write_history(folder: Path, history: Sequence[Record]) -> None:
     """Writes the records anew: on resuming, later ones are cut off, for which no checkpoint stands."""
-    _replace(folder / METRICS, "".join(json.dumps(record) + "\n" for record in history))
+    write_whole(folder / METRICS, _lines(history))
 
 
-def append_record(folder: Path, record: Record) -> None:
-    """Adds an epoch's line, on disk before this returns, so that no checkpoint is without its record."""
-    with (folder / METRICS).open("a") as file:
-        file.write(json.dumps(record) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
+def append_records(folder: Path, records: Sequence[Record]) -> None:
+    """Adds epochs' lines, on disk before this returns, so that no checkpoint is without its record."""
+    append(folder / METRICS, _lines(records))
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
     """Writes a file whole or not at all."""
-    _replace(path, json.dumps(data, indent=2) + "\n")
+    write_whole(path, json.dumps(data, indent=2) + "\n")
 
 
 def read_json(path: Path, mend: str) -> dict[str, Any]:
@@ -148,10 +187,5 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _replace(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    part.replace(path)
+def _lines(records: Sequence[Record]) -> str:
+    return "".join(json.dumps(record) + "\n" for record in records)

@@ -4,6 +4,7 @@ import resource
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, get_args
@@ -24,7 +25,7 @@ from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.evaluation.ranking import prepare, rank
 from slmrec_jax.methods import make_method
 from slmrec_jax.recommendations import Recommendations
-from slmrec_jax.training.checkpoint import open_checkpoints, restore_embeddings
+from slmrec_jax.training.checkpoint import restore_embeddings
 from slmrec_jax.training.cold_items import MakeMethod, cold_item_rows, features_of
 from slmrec_jax.training.fit import Fitted, fit
 from slmrec_jax.training.folder import (
@@ -33,16 +34,19 @@ from slmrec_jax.training.folder import (
     DATA,
     RESULT,
     Record,
+    held_folder,
     new_folder,
     read_config,
     read_history,
     read_json,
-    write_config,
     write_json,
 )
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import SILENT, Report
 from slmrec_jax.types import Embeddings
+
+RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
+"""What may change where a run is resumed."""
 
 
 @dataclass(frozen=True)
@@ -188,29 +192,26 @@ def train(
     ]
     plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
     made = method(config, make_spec(config, dataset))
-    if resume:
-        folder = _folder_to_resume(config, dataset, out)
-    else:
-        folder = new_folder(config, dataset, Path(out) if out else None)
-    for line in (*_introduction(config, dataset, folder), *made.notes):
-        report.say(line)
-    fitted = fit(
-        made,
-        made.prepare(make_inputs(dataset, config.missing)),
-        plans[config.eval.split],
-        config,
-        folder,
-        report,
-        resume=resume,
-    )
-    if not fitted.best_epoch:
-        raise UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
-    with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
-        embeddings = restore_embeddings(checkpoints, fitted.best_epoch)
-    run = Run(config, dataset, embeddings, {}, fitted.history, folder)
-    run = replace(run, result=_result(run, fitted, plans))
-    write_json(folder / RESULT, run.result)
-    figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
+    held = _held_folder(config, dataset, out) if resume else new_folder(config, dataset, Path(out) if out else None)
+    with held as folder:
+        for line in (*_introduction(config, dataset, folder), *made.notes):
+            report.say(line)
+        inputs = made.prepare(make_inputs(dataset, config.missing))
+        try:
+            fitted = fit(made, inputs, plans[config.eval.split], config, dataset, folder, report, resume=resume)
+            if not fitted.best_epoch:
+                raise UserError(
+                    f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}"
+                )
+            embeddings = restore_embeddings(folder / CHECKPOINTS, fitted.best_epoch)
+            run = Run(config, dataset, embeddings, {}, fitted.history, folder)
+            run = replace(run, result=_result(run, fitted, plans))
+            write_json(folder / RESULT, run.result)
+            figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {folder}: {error.strerror or error}; mend that, then go on with --resume"
+            ) from error
     return run
 
 
@@ -233,8 +234,7 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | 
     best_epoch, epochs = (result.get(name) for name in ("best_epoch", "epochs"))
     if not isinstance(best_epoch, int) or not isinstance(epochs, int):
         raise UserError(f"{folder / RESULT} does not say how many epochs there were, and which was the best")
-    with open_checkpoints(folder / CHECKPOINTS, read_only=True) as checkpoints:
-        embeddings = restore_embeddings(checkpoints, best_epoch)
+    embeddings = restore_embeddings(folder / CHECKPOINTS, best_epoch)
     return Run(config, dataset, embeddings, result, read_history(folder, epochs), folder)
 
 
@@ -259,20 +259,19 @@ def _dataset(config: Config, dataset: Dataset | None) -> Dataset:
     return dataset.with_modalities(config.modalities)
 
 
-def _folder_to_resume(config: Config, dataset: Dataset, out: Path | str | None) -> Path:
+def _held_folder(config: Config, dataset: Dataset, out: Path | str | None) -> AbstractContextManager[Path]:
     if out is None:
         raise UserError("--resume needs --out: the folder of the run to go on with")
     folder = Path(out)
     before, now = relevant(read_config(folder)), relevant(config)
-    changed = [name for name in now if now[name] != before.get(name) and name != "epochs"]
+    changed = [name for name in now if now[name] != before.get(name) and name not in RESUMABLE]
     if changed:
         raise UserError(
             f"{folder} was run with another {changed[0]} ({before.get(changed[0])}, not {now[changed[0]]}): resume it "
-            f"as it was, or start anew with another --out; only epochs may change"
+            f"as it was, or start anew with another --out; only {', '.join(RESUMABLE)} may change"
         )
     _check_same_data(folder, dataset)
-    write_config(folder, config)
-    return folder
+    return held_folder(folder, config)
 
 
 def _check_same_data(folder: Path, dataset: Dataset) -> None:
@@ -305,6 +304,8 @@ def _result(run: Run, fitted: Fitted, plans: Mapping[str, evaluation.EvaluationP
         **means,
         "best_epoch": fitted.best_epoch,
         "epochs": len(run.history),
+        "skipped_steps": fitted.tally.skipped_steps,
+        "rollbacks": fitted.tally.rollbacks,
         "seed": run.config.seed,
         "fingerprint": run.dataset.fingerprint,
         "protocol": run.config.protocol,

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the epoch at hand; a second one stops it at once."""
+"""Ctrl-C and SIGTERM ask a run to stop after the steps at hand; a second one stops it at once."""
 
 import signal
 import threading
@@ -25,7 +25,8 @@ def stop_requests() -> Iterator[Callable[[], int | None]]:
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        signal.signal(number, previous[number])  # the second one means it
+        for each in numbers:  # the second one means it, whichever it is
+            signal.signal(each, previous[each])
 
     numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
     if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers

@@ -1,0 +1,41 @@
+"""A run's folder belongs to one process at a time."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from slmrec_jax.errors import UserError
+
+LOCK = "lock"
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder; the system lets go of it with the process, however that ends.
+
+    The file stays, because one that is deleted may be held by a process and made anew by another.
+
+    Raises:
+        UserError: another process holds it, or the folder cannot be written.
+    """
+    try:
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    except OSError as error:
+        raise UserError(f"cannot write the run folder {folder}: {error.strerror}; give another --out") from None
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "not known"
+            raise UserError(
+                f"{folder} is in use by another run (process {holder}): wait for it, stop it, or give another --out"
+            ) from None
+        except OSError as error:
+            raise UserError(f"cannot lock the run folder {folder}: {error.strerror}; give another --out") from None
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(descriptor)

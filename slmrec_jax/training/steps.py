@@ -1,0 +1,87 @@
+"""A method compiled for its inputs: what the host calls to train."""
+
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.training.train_state import TrainState
+from jaxtyping import PyTree
+
+from slmrec_jax.config import Config
+from slmrec_jax.sampling import NEGATIVES
+from slmrec_jax.training.loop import Keys, Progress, make_keys, make_loop, no_steps
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method
+
+
+class Steps(NamedTuple):
+    """What runs; a step is known by how many were done before it, and by how often training was rolled back."""
+
+    per_epoch: int
+    shapes: Progress
+    """Of what runs take and leave, without values."""
+    init: Callable[[], Progress]
+    """Where training starts."""
+    begin: Callable[[Progress, int], Progress]
+    """`(progress, step) -> progress`: the means start anew with each epoch."""
+    run: Callable[[Progress, int, int, int], Progress]
+    """`(progress, step, stop, rollbacks) -> progress`: takes the steps from `step`, where `progress` stands, to before
+    `stop`, which lie in one epoch; the buffers of `progress` are used up."""
+    batch: Callable[[int, int], Batch]
+    """`(step, rollbacks) -> batch`."""
+    embed: Callable[[TrainState], Embeddings]
+    compile_seconds: float
+
+
+def compile_steps(method: Method, inputs: Inputs, config: Config) -> Steps:
+    """Compiles what training runs: one program for segments of every length.
+
+    Args:
+        method: what steps.
+        inputs: as it prepared them.
+        config: of the run.
+    """
+    start = time.perf_counter()
+    loop = make_loop(method, config.batch_size, negatives=NEGATIVES[config.negatives])
+    per_epoch = loop.num_steps(inputs)
+
+    @lru_cache(maxsize=1)
+    def keys_after(rollbacks: int) -> Keys:
+        return make_keys(config.seed, rollbacks)
+
+    def compiled(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+        return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+
+    make_state = jax.jit(method.init)
+    shapes = jax.eval_shape(loop.begin, jax.eval_shape(make_state, keys_after(0).init), inputs, keys_after(0))
+    order = compiled(loop.order, inputs, keys_after(0), jnp.int32(0))
+    embed = compiled(method.embed, shapes.state, inputs)
+
+    @lru_cache(maxsize=1)
+    def drawn_for(epoch: int, rollbacks: int) -> PyTree:
+        return order(inputs, keys_after(rollbacks), jnp.int32(epoch * per_epoch))
+
+    segment = compiled(loop.segment, shapes, drawn_for(0, 0), inputs, keys_after(0), jnp.int32(0), donate=(0,))
+
+    def begin(progress: Progress, step: int) -> Progress:
+        return Progress(progress.state, no_steps(shapes.means.values)) if step % per_epoch == 0 else progress
+
+    def run(progress: Progress, step: int, stop: int, rollbacks: int) -> Progress:
+        drawn, keys = drawn_for(step // per_epoch, rollbacks), keys_after(rollbacks)
+        after: Progress = segment(begin(progress, step), drawn, inputs, keys, jnp.int32(stop))
+        return after
+
+    return Steps(
+        per_epoch,
+        shapes,
+        init=lambda: Progress(make_state(keys_after(0).init), no_steps(shapes.means.values)),
+        begin=begin,
+        run=run,
+        batch=lambda step, rollbacks: loop.batch(
+            drawn_for(step // per_epoch, rollbacks), inputs, keys_after(rollbacks), jnp.int32(step)
+        ),
+        embed=lambda state: embed(state, inputs),
+        compile_seconds=time.perf_counter() - start,
+    )

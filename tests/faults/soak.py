@@ -1,0 +1,154 @@
+"""Kills a training process by SIGKILL again and again, resumes it until it is done, and compares what it leaves.
+
+    python tests/faults/soak.py --kills 200
+
+Modules are imported once and each process is forked from there, before JAX has made any thread; programs come from a
+shared compilation cache. Half of the processes die at a write, rename, deletion or wait for the disk, the other half at
+a moment of the clock: within a step, an evaluation, the start. Prints the counts as JSON, and
+fails at the first difference.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import traceback
+from collections import Counter
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax  # noqa: F401
+from tiny_runs import CONFIG, Disk, digest
+
+import slmrec_jax.cli  # noqa: F401
+from slmrec_jax import train
+from slmrec_jax.data.synthetic import demo
+from slmrec_jax.training import checkpoint, durable, fit
+from slmrec_jax.training.checkpoint import Place
+from slmrec_jax.training.progress import SILENT
+
+DATA = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8})
+MAX_SECONDS = 60
+
+
+def child(folder, cache, dies_at):
+    """The process that trains; it leaves `told` with what it said, and `digest` when it is done."""
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+    shapes = []
+    compile_steps = fit.compile_steps
+
+    def and_keep_shapes(*arguments):
+        steps = compile_steps(*arguments)
+        shapes.append(steps.shapes)
+        return steps
+
+    def answer(name, asked):
+        if asked == dies_at:
+            (folder.parent / "died").write_text(name)
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    fit.compile_steps = and_keep_shapes
+    disk = Disk(answer)
+    durable.os = durable.shutil = disk
+    with (folder.parent / "told").open("w") as told:
+        say = SILENT._replace(say=lambda line: print(line, file=told, flush=True))
+        run = train(CONFIG, DATA, out=folder, resume=(folder / "config.json").exists(), report=say)
+    (folder.parent / "digest").write_text(json.dumps([digest(folder, shapes[0], run), disk.asked]))
+
+
+def start(folder, cache, dies_at=0):
+    process = os.fork()
+    if process == 0:
+        status = 1
+        try:
+            child(folder, cache, dies_at)
+            status = 0
+        except BaseException:
+            traceback.print_exc()
+        finally:
+            os._exit(status)
+    return process
+
+
+def ended(process, seconds):
+    """How a process ended, by itself or killed after so many seconds."""
+    limit = time.monotonic() + seconds
+    while time.monotonic() < limit:
+        found, status = os.waitpid(process, os.WNOHANG)
+        if found:
+            return status
+        time.sleep(0.005)
+    os.kill(process, signal.SIGKILL)
+    return os.waitpid(process, 0)[1]
+
+
+def undisturbed(root, cache):
+    """What a run leaves, how often it asks the disk, and how long it takes once all is compiled."""
+    for name in ("first", "again"):
+        (root / name).mkdir()
+        begun = time.monotonic()
+        status = ended(start(root / name / "run", cache), MAX_SECONDS)
+        if status:
+            sys.exit(f"the undisturbed run ended with {status}")
+        seconds = time.monotonic() - begun
+    found = [json.loads((root / name / "digest").read_text()) for name in ("first", "again")]
+    if found[0][0] != found[1][0]:
+        sys.exit("two undisturbed runs differ")
+    return found[1][0], max(asked for _, asked in found), seconds
+
+
+def main(kills, seed):
+    rng, counts, resumed = np.random.default_rng(seed), Counter(), Counter()
+    root = Path(tempfile.mkdtemp(prefix="soak-"))
+    expected, asked, seconds = undisturbed(root, root / "cache")
+    runs = 0
+    while counts.total() < kills:
+        runs += 1
+        here = root / str(runs)
+        here.mkdir()
+        folder, done = here / "run", False
+        while not done:
+            there = checkpoint.places(folder / "checkpoints")
+            by_disk = rng.random() < 0.5
+            wanted = counts.total() < kills
+            dies_at = int(rng.integers(1, asked + 1)) if by_disk and wanted else 0
+            process = start(folder, root / "cache", dies_at)
+            status = ended(process, MAX_SECONDS if by_disk or not wanted else rng.uniform(0, seconds))
+            begun, told = (
+                (folder / "config.json").exists(),
+                (here / "told").read_text() if (here / "told").exists() else "",
+            )
+            last = (there[-1] if there else Place(0)).words()
+            if "resumed after" in told:
+                resumed[last.split()[0]] += 1
+                if f"resumed after {last}\n" not in told or "WARNING" in told:
+                    sys.exit(f"run {runs}: {last} was saved, but: {told}")
+            if os.WIFSIGNALED(status):
+                died = here / "died"
+                counts[died.read_text() if died.exists() else "clock, begun" if begun else "clock, start"] += 1
+                died.unlink(missing_ok=True)
+            elif status:
+                sys.exit(f"run {runs} ended with {status}: {told}")
+            else:
+                done = True
+            (here / "told").unlink(missing_ok=True)
+        if json.loads((here / "digest").read_text())[0] != expected:
+            sys.exit(f"run {runs} in {here} differs from the undisturbed one")
+        shutil.rmtree(here)
+    shutil.rmtree(root)
+    print(json.dumps({"kills": counts.total(), "runs": runs, "killed at": counts, "resumed after": resumed}))
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--kills", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0)
+    arguments = parser.parse_args()
+    main(arguments.kills, arguments.seed)

@@ -1,0 +1,411 @@
+"""What a run promises when it is killed, stopped, refused the disk, or no longer finite."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
+
+from slmrec_jax import UserError, train
+from slmrec_jax.methods import make_method
+from slmrec_jax.training import checkpoint, durable, events, fit, lock, recovery, saver, selection
+from slmrec_jax.training.checkpoint import Place
+from slmrec_jax.training.progress import SILENT
+from slmrec_jax.training.signals import Interrupted, stop_requests
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+KILLS = 17
+"""With the real ones, twenty."""
+
+
+@pytest.fixture(scope="module")
+def compiled():
+    """Programs by what they were compiled for: tests differ in what happens, not in what is computed."""
+    return {}
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def go(tiny, compiled, said, monkeypatch):
+    """Trains; the same each time, saves included, however slow the machine."""
+    compile_steps = fit.compile_steps
+    monkeypatch.setattr(saver, "ThreadPoolExecutor", Inline)
+    monkeypatch.setattr(fit, "SEGMENT_SECONDS", 1e9)
+
+    def run(folder, *, resume=False, config=CONFIG, method=make_method, disk=None, stops=(), **changes):
+
+        def compile_once(*arguments):
+            if method not in compiled:
+                compiled[method] = compile_steps(*arguments)
+            return compiled[method]
+
+        with monkeypatch.context() as patch:
+            patch.setattr(fit, "compile_steps", compile_once)
+            if disk is not None:
+                patch.setattr(durable, "os", disk)
+                patch.setattr(durable, "shutil", disk)
+            if stops:
+                patch.setattr(fit, "stop_requests", lambda: asked_after(stops))
+            report = SILENT._replace(say=said.append)
+            config = dataclasses.replace(config, **changes)
+            return train(config, tiny, out=folder, resume=resume, method=method, report=report)
+
+    return run
+
+
+@contextlib.contextmanager
+def asked_after(looks):
+    """Asks to stop when it has been looked for so often, which is twice a segment."""
+    left = [looks]
+
+    def asked():
+        left[0] -= 1
+        return signal.SIGTERM if left[0] <= 0 else None
+
+    yield asked
+
+
+def first_of(compiled):
+    return next(iter(compiled.values()))
+
+
+def shapes(compiled):
+    return first_of(compiled).shapes
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    return {"folder": tmp_path_factory.mktemp("whole") / "run"}
+
+
+@pytest.fixture
+def expected(go, whole, compiled):
+    """The folder of a run that nothing disturbed, its digest, and how often it asked the disk."""
+    if "digest" not in whole:
+        disk = Disk(lambda name, asked: None)
+        run = go(whole["folder"], disk=disk)
+        whole |= {"digest": digest(whole["folder"], shapes(compiled), run), "asked": disk.asked, "disk": disk}
+    return whole
+
+
+def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_disk(expected):
+    names = {name: unsynced for name, unsynced in expected["disk"].moved_unsynced.items() if not name.endswith(".part")}
+    assert names == {"0+3": [], "1": [], "1+3": [], "2": []}
+
+
+def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path):
+    """Wherever it dies among its writes, renames, deletions and waits for the disk."""
+    moments = np.random.default_rng(0).choice(np.arange(1, expected["asked"] + 1), KILLS, replace=False)
+    for number, moment in enumerate(moments):
+        folder = tmp_path / str(number)
+        with pytest.raises(Dead):
+            go(folder, disk=Disk(dies_at(moment)))
+        there = checkpoint.places(folder / "checkpoints")
+        del said[:]
+        begun = (folder / "config.json").exists()
+        run = go(folder, resume=begun)
+        if begun:
+            assert f"resumed after {(there[-1] if there else Place(0)).words()}" in said, moment
+        assert not any("WARNING" in line for line in said), said
+        assert digest(folder, shapes(compiled), run) == expected["digest"], moment
+
+
+@pytest.mark.parametrize(("kind", "first"), [("fsync", 30), ("rename", 1), ("replace", 4)])
+def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compiled, tmp_path, kind, first):
+    """Within a checkpoint, where it gets its name, and where the first record is written."""
+    asked = []
+
+    def answer(name, _):
+        asked.append(name)
+        if name == kind and first <= asked.count(kind) < first + 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    run = go(tmp_path / "run", disk=Disk(answer))
+    assert sum("WARNING" in line and "No space left on device" in line for line in said) == 2
+    assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
+
+
+def test_a_run_that_cannot_save_its_end_says_so(expected, go, said, compiled, tmp_path):
+    def answer(name, asked):
+        if asked > expected["asked"] // 2:
+            raise OSError(errno.EIO, "Input/output error")
+
+    with pytest.raises(UserError, match=r"epoch 2 could not be saved; the last checkpoint is of .* --resume") as raised:
+        go(tmp_path / "run", disk=Disk(answer))
+    assert "\n" not in str(raised.value)
+    assert sum("Input/output error" in line for line in said) >= 1
+    assert not (tmp_path / "run" / "result.json").exists()
+    run = go(tmp_path / "run", resume=True)
+    assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
+
+
+@pytest.mark.parametrize("stops", [(1,), (1, 2), (1, 1, 1)])
+def test_a_run_that_is_stopped_within_an_epoch_again_and_again(expected, go, compiled, tmp_path, stops):
+    folder = tmp_path / "run"
+    for number, looks in enumerate(stops):
+        with pytest.raises(Interrupted):
+            go(folder, resume=number > 0, stops=looks)
+        assert checkpoint.places(folder / "checkpoints")[-1].steps > 0
+    run = go(folder, resume=True)
+    assert digest(folder, shapes(compiled), run) == expected["digest"]
+
+
+def test_when_checkpoints_are_made_does_not_alter_the_bits(expected, go, compiled, tmp_path):
+    run = go(tmp_path / "run", checkpoint_every_steps=1)
+    assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
+
+
+def test_how_fast_the_machine_is_does_not_alter_the_bits(expected, go, compiled, tmp_path, monkeypatch):
+    """A quarter of a second is one step on a slow machine."""
+    monkeypatch.setattr(fit, "SEGMENT_SECONDS", 0.0)
+    run = go(tmp_path / "run", checkpoint_every_steps=0)
+    assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
+
+
+def test_stale_embeddings_are_those_before_the_last_step(expected, go, compiled, tmp_path):
+    steps = first_of(compiled)
+    run = go(tmp_path / "run", epochs=1, eval=CONFIG.eval._replace(stale_embeddings=True))
+    before = steps.embed(steps.run(steps.init(), 0, steps.per_epoch - 1, 0).state)
+    jax.tree.map(np.testing.assert_array_equal, run.embeddings, before)
+    (record,) = run.history
+    assert record["losses"] == json.loads((expected["folder"] / "metrics.jsonl").read_text().splitlines()[0])["losses"]
+
+
+# The file cannot be closed either, as tensorboardX does that, and is left to the garbage collector.
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
+def test_events_that_cannot_be_written_do_not_end_training(expected, go, said, compiled, tmp_path, monkeypatch):
+    def full(writer):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(events.EventsWriter, "flush", full)
+    run = go(tmp_path / "run")
+    assert sum("no more TensorBoard events" in line for line in said) == 1
+    assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
+
+
+def damaged(path):
+    """Each way of damaging a file."""
+    whole = path.read_bytes()
+    if whole:
+        flipped = bytearray(whole)
+        flipped[len(whole) // 2] ^= 1
+        yield "flipped", lambda: path.write_bytes(flipped)
+        yield "truncated", lambda: path.write_bytes(whole[:-1])
+        yield "emptied", lambda: path.write_bytes(b"")
+    yield "deleted", path.unlink
+
+
+def test_damage_to_any_file_of_a_checkpoint_is_seen(expected, tmp_path):
+    folder = tmp_path / "checkpoints"
+    shutil.copytree(expected["folder"] / "checkpoints", folder)
+    assert [checkpoint.damage(folder, place) for place in checkpoint.places(folder)] == [None] * 3
+    seen = set()
+    for path in [path for path in (folder / "2").rglob("*") if path.is_file()]:
+        whole = path.read_bytes()
+        for how, harm in damaged(path):
+            harm()
+            assert checkpoint.damage(folder, Place(2)), (path, how)
+            path.write_bytes(whole)
+            seen.add(path.relative_to(folder / "2").parts[0])
+    assert seen == {"manifest.sha256", "tally.json", "training", "embeddings"}
+    assert checkpoint.damage(folder, Place(2)) is None
+    (folder / "2" / "more").write_text("")
+    assert "more was not saved with it" in checkpoint.damage(folder, Place(2))
+
+
+def harm(folder, place):
+    path = max(
+        (folder / "checkpoints" / str(place)).rglob("*"), key=lambda path: path.is_file() and path.stat().st_size
+    )
+    path.write_bytes(path.read_bytes()[:-1])
+
+
+def test_the_newest_good_checkpoint_is_taken(expected, go, said, compiled, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(expected["folder"], folder)
+    harm(folder, 2)
+    with pytest.raises(UserError, match=r"2 cannot be used: .* differs; the checkpoint is damaged"):
+        checkpoint.restore_embeddings(folder / "checkpoints", 2)
+    run = go(folder, resume=True)
+    assert any(line.startswith("WARNING: the checkpoint of epoch 2 cannot be used") for line in said)
+    assert "resumed after step 3 of epoch 2" in said
+    assert digest(folder, shapes(compiled), run) == expected["digest"]
+    for place in checkpoint.places(folder / "checkpoints"):
+        harm(folder, place)
+    with pytest.raises(UserError, match="no checkpoint can be used"):
+        go(folder, resume=True)
+
+
+def test_a_run_does_not_go_on_without_its_best_epoch(expected, go, said, tmp_path):
+    """Later checkpoints are whole, but could only lead to a result that is not there."""
+    folder = tmp_path / "run"
+    shutil.copytree(expected["folder"], folder)
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    best = selection.best_epoch(records)
+    harm(folder, best)
+    if best == 1:
+        with pytest.raises(UserError, match="no checkpoint can be used"):
+            go(folder, resume=True)
+        assert any("best epoch up to it, 1" in line for line in said)
+    else:
+        go(folder, resume=True)
+        assert any("epoch 2 cannot be used" in line for line in said)
+
+
+def test_a_checkpoint_without_its_manifest_is_none(expected, go, said, compiled, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(expected["folder"], folder)
+    (folder / "checkpoints" / "2" / "manifest.sha256").unlink()
+    go(folder, resume=True)
+    assert any("epoch 2 cannot be used" in line and "manifest.sha256 cannot be read" in line for line in said)
+
+
+def test_a_torn_last_line_of_the_records_is_cut_off(expected, go, compiled, tmp_path):
+    folder = tmp_path / "run"
+    with pytest.raises(Interrupted):
+        go(folder, stops=6)
+    with (folder / "metrics.jsonl").open("ab") as file:
+        file.write(b'{"epoch": 2, "los\xff\x00')
+    run = go(folder, resume=True)
+    assert digest(folder, shapes(compiled), run) == expected["digest"]
+
+
+def test_a_folder_is_held_by_one_run(expected, go, tiny, tmp_path, monkeypatch):
+    folder = tmp_path / "run"
+    shutil.copytree(expected["folder"], folder)
+    with lock.locked(folder), pytest.raises(UserError, match=rf"in use by another run \(process {os.getpid()}\)"):
+        go(folder, resume=True)
+    (tmp_path / "new").mkdir()
+    with lock.locked(tmp_path / "new"), pytest.raises(UserError, match="in use by another run"):
+        go(tmp_path / "new")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["lock"]
+
+    def refused(*arguments):
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(lock.os, "open", refused)
+    with pytest.raises(UserError, match=r"cannot write the run folder .*: Read-only file system; give another --out"):
+        go(folder, resume=True)
+
+
+def broken(where, at_step):
+    """The small method, not finite at a step: in what its loss says, or in its gradient alone; `draw` by its draws."""
+
+    def make(config, spec):
+        method = make_method(config, spec)
+
+        def step(state, inputs, batch):
+            after, metrics = method.step(state, inputs, batch)
+            bad = jnp.asarray(state.step) == at_step
+            if where == "draw":
+                bad &= jax.random.key_data(batch.key)[0] == FIRST_DRAW["value"]
+            if where == "gradient":
+                params = jax.tree.map(lambda x: jnp.where(bad, jnp.inf, x), after.params)
+                return after.replace(params=params), metrics
+            return after, metrics | {"bpr": jnp.where(bad, jnp.nan, metrics["bpr"])}
+
+        return method._replace(step=step)
+
+    return make
+
+
+FIRST_DRAW = {}
+BROKEN = {where: broken(where, 4) for where in ("loss", "gradient")}
+
+
+@pytest.mark.parametrize(("where", "term"), [("loss", "bpr"), ("gradient", "gradient")])
+def test_the_step_the_term_and_the_batch_are_named(expected, go, tiny, compiled, tmp_path, where, term):
+    folder = tmp_path / "run"
+    with pytest.raises(UserError, match=rf"^{term} not finite in epoch 1, at its step 5 of users user-") as raised:
+        go(folder, method=BROKEN[where])
+    assert "\n" not in str(raised.value)
+    told = json.loads((folder / "not_finite.json").read_text())
+    steps = compiled[BROKEN[where]]
+    batch = steps.batch(4, 0)
+    real = np.asarray(batch.mask)
+    assert told["users"] == tiny.user_ids[np.asarray(batch.users)[real]].tolist()
+    assert told["items"] == tiny.item_ids[np.asarray(batch.items)[real]].tolist()
+    for place in checkpoint.places(folder / "checkpoints"):
+        saved = checkpoint.restore(folder / "checkpoints", place, steps.shapes)
+        assert all(np.isfinite(x).all() for x in jax.tree.leaves(saved.progress))
+    # What was stopped can go on without that step.
+    run = go(folder, method=BROKEN[where], resume=True, on_nan="skip")
+    assert run.result["skipped_steps"] == 1
+
+
+def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, tmp_path):
+    runs = []
+    for stops in ((), (1,), (2, 1)):
+        folder = tmp_path / str(len(stops))
+        for number, looks in enumerate(stops):
+            with pytest.raises(Interrupted):
+                go(folder, method=BROKEN["loss"], on_nan="skip", resume=number > 0, stops=looks)
+        run = go(folder, method=BROKEN["loss"], on_nan="skip", resume=bool(stops))
+        runs.append(digest(folder, compiled[BROKEN["loss"]].shapes, run))
+        assert (run.result["skipped_steps"], run.result["rollbacks"]) == (1, 0)
+    assert len(set(runs)) == 1
+    assert any("bpr not finite" in line and line.endswith("the step is left out") for line in said)
+    # By hand: all steps of the first epoch but the fifth.
+    steps = compiled[BROKEN["loss"]]
+    progress = steps.run(steps.init(), 0, 4, 0)
+    progress = progress._replace(state=progress.state.replace(step=jnp.int32(5)))
+    if steps.per_epoch > 5:
+        progress = steps.run(progress, 5, steps.per_epoch, 0)
+    saved = checkpoint.restore(tmp_path / "0" / "checkpoints", Place(1), steps.shapes)
+    jax.tree.map(np.testing.assert_array_equal, saved.progress, progress)
+
+
+def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path, monkeypatch):
+    FIRST_DRAW["value"] = jax.random.key_data(first_of(compiled).batch(4, 0).key)[0]
+    method, runs = BROKEN.setdefault("draw", broken("draw", 4)), []
+    for stops in ((), (2,), (2, 1)):
+        folder = tmp_path / str(len(stops))
+        for number, looks in enumerate(stops):
+            with pytest.raises(Interrupted):
+                go(folder, method=method, on_nan="rollback", resume=number > 0, stops=looks)
+        run = go(folder, method=method, on_nan="rollback", resume=bool(stops))
+        runs.append(digest(folder, compiled[method].shapes, run))
+        assert (run.result["skipped_steps"], run.result["rollbacks"]) == (0, 1)
+    assert len(set(runs)) == 1
+    assert any("going back to step 3 of epoch 1, and on with other draws" in line for line in said)
+    monkeypatch.setattr(recovery, "MAX_ROLLBACKS", 2)
+    with pytest.raises(UserError, match="after 2 rollbacks"):
+        go(tmp_path / "hopeless", method=BROKEN["loss"], on_nan="rollback")
+
+
+def test_a_second_signal_stops_at_once():
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
+    try:
+        with stop_requests() as asked:
+            os.kill(os.getpid(), signal.SIGTERM)
+            assert asked() == signal.SIGTERM
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_real_kills():
+    """A few by SIGKILL, of whole processes; `make soak` has hundreds."""
+    command = [sys.executable, str(Path(__file__).parent / "soak.py"), "--kills", "3"]
+    # XLA has much to say on what it finds in its cache; and what is tested is the package beside the tests.
+    settings = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[2])}
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=settings)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert json.loads(done.stdout)["kills"] == 3

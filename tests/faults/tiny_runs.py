@@ -1,0 +1,102 @@
+"""A small run, what kills it or refuses it the disk, and what must not depend on that."""
+
+import hashlib
+import json
+import os
+import shutil
+from concurrent.futures import Future
+
+import jax
+import numpy as np
+
+from slmrec_jax import Config
+from slmrec_jax.training import checkpoint
+from slmrec_jax.training.durable import PART
+
+CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=2, ks=(5,), checkpoint_every_steps=3)
+
+
+class Dead(BaseException):
+    """The process is no more."""
+
+
+class Disk:
+    """Stands for `os` and `shutil` where the package writes: counts what is asked of the disk, and answers for it."""
+
+    def __init__(self, answer):
+        self.answer, self.asked = answer, 0
+        self.synced, self.moved_unsynced = set(), {}
+
+    def ask(self, name):
+        self.asked += 1
+        self.answer(name, self.asked)
+
+    def fsync(self, descriptor):
+        self.ask("fsync")
+        os.fsync(descriptor)
+        self.synced.add(os.fstat(descriptor).st_ino)
+
+    def replace(self, source, target):
+        self.ask("replace")
+        os.replace(source, target)
+
+    def rename(self, source, target):
+        self.ask("rename")
+        unsynced = [path for path in (source, *source.rglob("*")) if path.stat().st_ino not in self.synced]
+        self.moved_unsynced[target.name] = unsynced
+        os.rename(source, target)
+
+    def rmtree(self, folder):
+        self.ask("rmtree")
+        files = sorted(path for path in folder.rglob("*") if path.is_file())
+        for path in files[: len(files) // 2]:
+            path.unlink()
+        self.ask("rmtree, half of it")
+        shutil.rmtree(folder)
+
+    def __getattr__(self, name):
+        return getattr(os, name)
+
+
+def dies_at(number):
+    """Nothing that is asked from here on is done."""
+
+    def answer(name, asked):
+        if asked >= number:
+            raise Dead
+
+    return answer
+
+
+class Inline:
+    """An executor that does its work at once, so that a run asks the same of the disk each time."""
+
+    def __init__(self, *arguments):
+        pass
+
+    def submit(self, function):
+        future = Future()
+        try:
+            future.set_result(function())
+        except BaseException as error:
+            future.set_exception(error)
+        return future
+
+    def shutdown(self, **options):
+        pass
+
+
+def digest(folder, shapes, run=None):
+    """Of the last state, the records and results without times, and the recommendations."""
+    last, found = checkpoint.places(folder / "checkpoints")[-1], hashlib.sha256()
+    for leaf in jax.tree.leaves(checkpoint.restore(folder / "checkpoints", last, shapes).progress):
+        found.update(np.asarray(leaf).tobytes())
+    records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for part in (*records, json.loads((folder / "result.json").read_text())):
+        kept = {name: value for name, value in part.items() if not name.endswith(("seconds", "_ms", "_bytes"))}
+        found.update(json.dumps(kept).encode())
+    if run is not None:
+        ranked = run.recommend(k=5)
+        found.update(ranked.items.astype("U").tobytes() + np.asarray(ranked.scores).tobytes())
+    assert not list((folder / "checkpoints").glob(f"*{PART}"))
+    return found.hexdigest()
