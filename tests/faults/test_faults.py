@@ -71,7 +71,7 @@ def go(tiny, compiled, said, monkeypatch):
 
 @contextlib.contextmanager
 def asked_after(looks):
-    """Asks to stop when it has been looked for so often, which is twice a segment."""
+    """Asks to stop when it has been looked for so often, which is once or twice a segment."""
     left = [looks]
 
     def asked():
@@ -279,7 +279,7 @@ def test_a_checkpoint_without_its_manifest_is_none(expected, go, said, compiled,
 def test_a_torn_last_line_of_the_records_is_cut_off(expected, go, compiled, tmp_path):
     folder = tmp_path / "run"
     with pytest.raises(Interrupted):
-        go(folder, stops=6)
+        go(folder, stops=4)
     with (folder / "metrics.jsonl").open("ab") as file:
         file.write(b'{"epoch": 2, "los\xff\x00')
     run = go(folder, resume=True)
