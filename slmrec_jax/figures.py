@@ -1,4 +1,4 @@
-"""Pictures of a run and of a comparison."""
+"""Pictures of a run, of a comparison and of an experiment."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -61,6 +61,47 @@ def draw_comparison(
         axes.set_xlim(left=0)
     panels[0].invert_yaxis()
     figure.suptitle(title, fontsize=10)
+    _finish(figure, path)
+
+
+def draw_lines(
+    lines: Mapping[str, Mapping[float, tuple[float, float]]],
+    path: Path,
+    title: str,
+    *,
+    x: str,
+    y: str,
+    log: bool,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """A line a name through means by place, with deviations as bars.
+
+    Args:
+        lines: by name and place: mean and deviation.
+        path: the file to write.
+        title: above the panel.
+        x: what the places are.
+        y: what the values are.
+        log: places stand by their logarithm, each of them marked and labelled.
+        levels: values by name that do not depend on the place, as dashed lines.
+    """
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), colour in zip(lines.items(), cycle(COLOURS)):
+        means, deviations = zip(*points.values(), strict=True)
+        yerr = deviations if any(deviations) else None
+        axes.errorbar(
+            list(points), means, yerr, label=name, color=colour, ecolor=INK, marker="o" if log else None, capsize=2
+        )
+    for name, level in (levels or {}).items():
+        axes.axhline(level, label=name, color=INK, linestyle="--", linewidth=1)
+    axes.set(xlabel=x, ylabel=y, title=title)
+    if log:
+        places = sorted({place for points in lines.values() for place in points})
+        axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
+    axes.legend(frameon=False)
     _finish(figure, path)
 
 

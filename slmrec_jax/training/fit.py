@@ -11,7 +11,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from slmrec_jax.config import Config
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, Protocol, evaluate
 from slmrec_jax.sampling import NEGATIVES, SAMPLINGS
 from slmrec_jax.training.checkpoint import open_checkpoints, restore_last, save
@@ -47,7 +47,7 @@ def fit(
         resume: goes on from the newest checkpoint, to the same bits as if there had been no break.
 
     Raises:
-        UserError: the loss is no longer finite, or there is nothing to resume.
+        UserError: the loss is no longer finite (`Diverged`), or there is nothing to resume.
         Interrupted: a signal asked to stop; the epoch at hand was finished and saved.
     """
     protocol, keys = config.eval, make_keys(config.seed)
@@ -138,7 +138,7 @@ def _rounded(selected: dict[str, float], protocol: Protocol) -> float:
 def _check_finite(losses: dict[str, float], epoch: int) -> None:
     bad = [name for name, value in losses.items() if not np.isfinite(value)]
     if bad:
-        raise UserError(
+        raise Diverged(
             f"{bad[-1]} is not finite in epoch {epoch}: training diverged; lower --optimizer.learning-rate or raise "
             f"the temperature"
         )
