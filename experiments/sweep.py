@@ -25,7 +25,7 @@ from slmrec_jax.config import Preset, check_config, with_defaults
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import Diverged
 from slmrec_jax.methods import make_method
-from slmrec_jax.runs import check_unchanged, finish, make_folder
+from slmrec_jax.runs import check_unchanged, finish, make_folder, write_text
 from slmrec_jax.training.inputs import make_spec
 from slmrec_jax.training.progress import Report, console_report
 from slmrec_jax.training.signals import Interrupted
@@ -195,8 +195,8 @@ def write(name: str, rows: Sequence[Row], dataset: Dataset, flags: Flags, note: 
     cells = [[_cell(row[column]) for column in columns] for row in rows]
     lines = [columns, ["---"] * len(columns), *cells]
     markdown = "\n".join([f"{title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", note])
-    _write(flags.out / f"{name}.csv", text.getvalue())
-    _write(flags.out / f"{name}.md", markdown + "\n")
+    write_text(flags.out / f"{name}.csv", text.getvalue())
+    write_text(flags.out / f"{name}.md", markdown + "\n")
     table = Table(*columns, title=title, title_justify="left", caption=note, caption_justify="left")
     for line in cells:
         table.add_row(*line)
@@ -207,9 +207,3 @@ def _cell(value: Any) -> str:
     if value is None:
         return "–"
     return f"{value:.6g}" if isinstance(value, float) else str(value)
-
-
-def _write(path: Path, text: str) -> None:
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)

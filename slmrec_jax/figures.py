@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, BEST = "#334155", "#b91c1c"
@@ -102,6 +103,43 @@ def draw_lines(
         axes.set_xticks(places, [f"{place:g}" for place in places])
         axes.minorticks_off()
     axes.legend(frameon=False)
+    _finish(figure, path)
+
+
+def draw_search(
+    values: Sequence[float],
+    settings: Mapping[str, Sequence[Any]],
+    complete: Sequence[bool],
+    path: Path,
+    metric: str,
+) -> None:
+    """The trials of a search: in their order with the best so far, and by each setting that varied.
+
+    Args:
+        values: of the trials.
+        settings: what each trial had, by name.
+        complete: which trials were trained to their end; the others are drawn pale and are never the best.
+        path: the file to write.
+        metric: what the values are.
+    """
+    varied = {name: each for name, each in settings.items() if len(set(each)) > 1}
+    figure = Figure(figsize=(3.0 * (1 + len(varied)), 3.0), layout="constrained")
+    first, *panels = figure.subplots(1, 1 + len(varied), sharey=True, squeeze=False)[0]
+    best = max((place for place, done in enumerate(complete) if done), key=lambda place: values[place])
+    so_far = np.fmax.accumulate([value if done else -np.inf for value, done in zip(values, complete, strict=True)])
+    first.step(range(len(values)), np.where(np.isfinite(so_far), so_far, np.nan), where="post", color=INK, linewidth=1)
+    first.set(xlabel="trial", ylabel=metric, title="best so far")
+    columns: list[tuple[Axes, Sequence[Any]]] = [(first, range(len(values)))]
+    for axes, (name, column) in zip(panels, varied.items(), strict=True):
+        numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in column)
+        axes.set(xlabel=name)
+        if numbers and min(column) > 0 and max(column) >= 10 * min(column):
+            axes.set_xscale("log")
+        columns.append((axes, column if numbers else [str(each) for each in column]))
+    for axes, column in columns:
+        colours = [COLOURS[0] if done else "#cbd5e1" for done in complete]
+        axes.scatter(column, values, 16, c=colours)
+        axes.scatter(column[best : best + 1], values[best : best + 1], 30, color=BEST)
     _finish(figure, path)
 
 

@@ -63,7 +63,7 @@ def test_data_and_evaluation_know_types_alone(package):
         ("jraph", {"graph", "propagation"}),
         ("orbax", {"training.checkpoint"}),
         ("jax.experimental.sparse", {"sparse"}),
-        ("tyro", {"cli", "cli_data"}),
+        ("tyro", {"cli", "cli_data", "cli_tune"}),
         ("optuna", {"tuning.study"}),
         ("pickle", set()),
         ("torch", set()),
