@@ -42,8 +42,7 @@ def main(flags: Flags) -> None:
         {
             "task": task,
             "batch size": size,
-            **sweep.measured(found[f"{task} alone batch {size}"]),
-            f"paper {METRIC}": published if task == "fac" else None,
+            **sweep.measured(found[f"{task} alone batch {size}"], (published, None, None) if task == "fac" else None),
         }
         for task in flags.tasks
         for size in flags.batch_sizes
@@ -55,7 +54,9 @@ def main(flags: Flags) -> None:
     )
     sweep.write("fig3_task_alone", rows, dataset, flags, note)
     lines = {
-        task.upper(): {row["batch size"]: (row[METRIC], row[f"{METRIC} sd"]) for row in rows if row["task"] == task}
+        task.upper(): {
+            float(row["batch size"]): (row[METRIC], row[f"{METRIC} sd"]) for row in rows if row["task"] == task
+        }
         for task in flags.tasks
     }
     draw_lines(

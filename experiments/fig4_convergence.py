@@ -42,7 +42,7 @@ def main(flags: Flags) -> None:
                 part: statistics.fmean(record["losses"][part] for record in records) for part in ("loss", "main", "ssl")
             }
             rows.append({"task": task, "epoch": records[0]["epoch"], **losses})
-            lines[task.upper()][records[0]["epoch"]] = (losses["loss"], 0.0)
+            lines[task.upper()][float(records[0]["epoch"])] = (losses["loss"], 0.0)
     sweep.write("fig4_convergence", rows, dataset, flags, "Means over seeds. The paper gives curves alone: no figures.")
     title = f"Convergence, {dataset.name}"
     draw_lines(lines, flags.out / "fig4_convergence.png", title, x="epoch", y="training loss", log=False)

@@ -17,8 +17,6 @@ from typing import Any, TypeVar
 
 import tyro
 from paper import METRICS, PaperData, settings
-from rich.console import Console
-from rich.table import Table
 
 from slmrec_jax import Config, Run, UserError, data
 from slmrec_jax.config import Preset, check_config, with_defaults
@@ -147,22 +145,23 @@ def over_seeds(runs: Sequence[Run], metric: str) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def measured(runs: Sequence[Run], metrics: Sequence[str] = METRICS) -> dict[str, Any]:
-    """The columns of a row: each metric with its deviation, and the settings that were chosen."""
+def measured(runs: Sequence[Run], figures: Sequence[float | None] | None) -> dict[str, Any]:
+    """The columns of a row: each metric, its deviation and the paper's figure, and the settings that were chosen.
+
+    Args:
+        runs: a seed each.
+        figures: the paper's, in the order of `METRICS`; none where it gives none.
+    """
     row: dict[str, Any] = {}
-    for metric in metrics:
+    for metric, figure in zip(METRICS, figures or (None,) * len(METRICS), strict=True):
         row[metric], row[f"{metric} sd"] = over_seeds(runs, metric)
+        row[f"paper {metric}"] = figure
     config = runs[0].config
     return row | {
         "learning rate": config.optimizer.learning_rate,
         "weight decay": config.optimizer.weight_decay,
         "best epochs": " ".join(str(run.result["best_epoch"]) for run in runs),
     }
-
-
-def beside(figures: Sequence[float] | None) -> dict[str, float | None]:
-    """The paper's figures as columns; empty ones where it gives none."""
-    return {f"paper {metric}": value for metric, value in zip(METRICS, figures or (None,) * 3, strict=True)}
 
 
 def of_paper(flags: Flags) -> str:
@@ -192,15 +191,14 @@ def write(name: str, rows: Sequence[Row], dataset: Dataset, flags: Flags, note: 
         f"{dataset.name}, fingerprint {dataset.fingerprint[:12]}, preset {flags.preset}, "
         f"at most {flags.epochs} epochs, seeds {seeds}"
     )
-    cells = [[_cell(row[column]) for column in columns] for row in rows]
-    lines = [columns, ["---"] * len(columns), *cells]
-    markdown = "\n".join([f"{title}", "", *(f"| {' | '.join(line)} |" for line in lines), "", note])
+    lines = [columns, *([_cell(row[column]) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    table = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines]
+    markdown = "\n".join([title, "", *table, "", note])
     write_text(flags.out / f"{name}.csv", text.getvalue())
     write_text(flags.out / f"{name}.md", markdown + "\n")
-    table = Table(*columns, title=title, title_justify="left", caption=note, caption_justify="left")
-    for line in cells:
-        table.add_row(*line)
-    Console().print(table)
+    print(markdown)
 
 
 def _cell(value: Any) -> str:

@@ -41,9 +41,8 @@ def main(flags: table2.Flags) -> None:
     rows = [
         {
             "system": name,
-            **sweep.measured(runs),
+            **sweep.measured(runs, figures.get(name)),
             "gain %": 100 * (sweep.over_seeds(runs, paper.METRICS[0])[0] / floor - 1) if floor else None,
-            **sweep.beside(figures.get(name)),
             "paper gain %": 100 * (figures[name][0] / top - 1) if top else None,
         }
         for name, runs in shown.items()

@@ -159,8 +159,9 @@ def _hint(config: Config, name: str) -> Any:
 
 
 def _value(kind: Any, text: str, where: str) -> Any:
-    """Names are left to `check_config`, which knows them."""
     if get_origin(kind) is Literal:
+        if text not in get_args(kind):
+            raise UserError(f"{where}: {text!r} is none of {', '.join(get_args(kind))}")
         return text
     if kind is bool:
         if text not in ("true", "false"):
