@@ -29,13 +29,13 @@ def fitted(method, tiny, config):
     return list(of_seeds.fit_seeds(method, inputs, evaluation, config, SEEDS))[-1]
 
 
-@pytest.mark.parametrize("change", [{"task": "fm"}, {"model": "mf"}])
-def test_seeds_together_are_runs_of_each_alone(tiny, tmp_path, change):
+def test_seeds_together_are_runs_of_each_alone(tiny, tmp_path):
     """Each seed stops by itself: a patience of 1 ends the two at different epochs."""
-    config = Config(dim=8, batch_size=128, num_layers=1, epochs=9, **change)
+    config = Config(dim=8, batch_size=128, num_layers=1, epochs=9, task="fm")
     config = dataclasses.replace(config, eval=config.eval._replace(patience=1))
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-2))
     histories = fitted(make_method(config, make_spec(config, tiny)), tiny, config)
+    assert len(histories[0]) != len(histories[1])
     for seed, history in zip(SEEDS, histories, strict=True):
         alone = train(dataclasses.replace(config, seed=seed), tiny, out=tmp_path / str(seed)).history
         assert [record["improved"] for record in history] == [record["improved"] for record in alone]
@@ -67,9 +67,9 @@ def recording(num_negatives=2, rate=0.0):
 
 def test_a_seed_sees_the_same_batches_negatives_and_keys(tiny):
     method, inputs = recording(), make_inputs(tiny)
-    epoch = make_epoch(method, 100)
+    epoch = jax.jit(make_epoch(method, 100))
     keys = of_seeds.stack_keys(SEEDS)
-    together = jax.vmap(epoch, in_axes=(0, None, 0))(jax.vmap(method.init)(keys.init), inputs, keys)
+    together = jax.jit(jax.vmap(epoch, in_axes=(0, None, 0)))(jax.vmap(method.init)(keys.init), inputs, keys)
     for place, seed in enumerate(SEEDS):
         alone = epoch(method.init(make_keys(seed).init), inputs, make_keys(seed))
         np.testing.assert_array_equal(together.state.params["rows"][place], alone.state.params["rows"])
@@ -82,7 +82,7 @@ def test_a_seed_sees_the_same_batches_negatives_and_keys(tiny):
 def test_a_seed_that_diverges_says_which(tiny):
     config = Config(batch_size=100, epochs=9)
     with pytest.raises(Diverged, match=r"the loss of seed [03] is not finite in epoch \d"):
-        fitted(recording(rate=1e6), tiny, config)
+        fitted(recording(rate=1e30), tiny, config)
 
 
 def test_what_has_no_best_epoch_is_worth_nothing():
