@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import optuna
@@ -178,7 +178,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
     return Trial(
         frozen.number,
         dict(frozen.params),
-        float(frozen.value),  # type: ignore[arg-type]
+        float(cast("float", frozen.value)),
         "diverged" if "diverged" in attributes else state,
         dict(sorted(frozen.intermediate_values.items())),
         tuple(map(float, attributes.get("values", ()))),
