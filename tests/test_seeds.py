@@ -20,7 +20,7 @@ from slmrec_jax.types import Embeddings, Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-SEEDS = (3, 0)
+SEEDS = (4, 2)
 
 
 def fitted(method, tiny, config):
@@ -30,9 +30,9 @@ def fitted(method, tiny, config):
 
 
 def test_seeds_together_are_runs_of_each_alone(tiny, tmp_path):
-    """Each seed stops by itself: a patience of 1 ends the two at different epochs."""
+    """Each seed stops by itself: a patience of 0 ends the two at different epochs."""
     config = Config(dim=8, batch_size=128, num_layers=1, epochs=9, task="fm")
-    config = dataclasses.replace(config, eval=config.eval._replace(patience=1))
+    config = dataclasses.replace(config, eval=config.eval._replace(patience=0))
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-2))
     histories = fitted(make_method(config, make_spec(config, tiny)), tiny, config)
     assert len(histories[0]) != len(histories[1])
@@ -81,7 +81,7 @@ def test_a_seed_sees_the_same_batches_negatives_and_keys(tiny):
 
 def test_a_seed_that_diverges_says_which(tiny):
     config = Config(batch_size=100, epochs=9)
-    with pytest.raises(Diverged, match=r"the loss of seed [03] is not finite in epoch \d"):
+    with pytest.raises(Diverged, match=r"the loss of seed [42] is not finite in epoch \d"):
         fitted(recording(rate=1e30), tiny, config)
 
 
