@@ -24,7 +24,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from slmrec_jax import cli_data, recommendations, results
+from slmrec_jax import cli_data, cli_tune, recommendations, results
 from slmrec_jax.comparison import compare
 from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.data.new_items import read_new_items
@@ -215,18 +215,34 @@ def _recommend(flags: Recommend) -> int:
 
 
 def _compare(flags: Compare) -> int:
-    seeds = flags.seeds.split(",")
-    if not all(seed.isdigit() for seed in seeds) or len(set(seeds)) < len(seeds):
-        raise UserError(f"--seeds is {flags.seeds!r}: give different numbers separated by commas, such as 0,1,2")
-    if (flags.settings.seed, flags.settings.model) != (Config().seed, Config().model):
-        raise UserError("compare takes --seeds and --models, not --seed or --model")
-    if flags.config and hasattr(_experiment(flags.config), "make_method"):
-        raise UserError(f"--config {flags.config} brings a method of its own, which compare cannot: use train")
+    seeds = _seeds(flags, "compare")
+    if flags.settings.model != Config().model:
+        raise UserError("compare takes --models, not --model")
     with console_report(flags.settings.epochs) as report:
-        comparison = compare(flags.settings, flags.models.split(","), [int(seed) for seed in seeds], flags.out, report)
+        comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, report)
     Console().print(comparison.table())
     print(f"table, picture and runs: {flags.out}")
     return 0
+
+
+def _tune(flags: cli_tune.Tune) -> int:
+    return cli_tune.tune(flags, _seeds(flags, "tune"))
+
+
+def _seeds(flags: Compare | cli_tune.Tune, command: str) -> list[int]:
+    """The seeds of a command that trains several of the package's own systems.
+
+    Raises:
+        UserError: they cannot be read, or the flags say what that command does not take.
+    """
+    seeds = flags.seeds.split(",")
+    if not all(seed.isdigit() for seed in seeds) or len(set(seeds)) < len(seeds):
+        raise UserError(f"--seeds is {flags.seeds!r}: give different numbers separated by commas, such as 0,1,2")
+    if flags.settings.seed != Config().seed:
+        raise UserError(f"{command} takes --seeds, not --seed")
+    if flags.config and hasattr(_experiment(flags.config), "make_method"):
+        raise UserError(f"--config {flags.config} brings a method of its own, which {command} cannot: use train")
+    return [int(seed) for seed in seeds]
 
 
 def _results(flags: Results) -> int:
@@ -245,6 +261,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
     "evaluate": (Evaluate, _evaluate),
     "recommend": (Recommend, _recommend),
     "compare": (Compare, _compare),
+    "tune": (cli_tune.Tune, _tune),
     "results": (Results, _results),
     "data inspect": (cli_data.Inspect, cli_data.inspect),
     "data convert": (cli_data.Convert, cli_data.convert),

@@ -18,11 +18,11 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import METHODS, make_method
+from slmrec_jax.runs import check_unchanged, finish, make_folder
 from slmrec_jax.sparse import matmul
-from slmrec_jax.training.folder import CONFIG, RESULT, read_config, write_json
+from slmrec_jax.training.folder import write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import Report
-from slmrec_jax.training.run import load_run, train
 from slmrec_jax.types import Embeddings
 
 TABLE, PICTURE = "comparison.json", "comparison.png"
@@ -109,11 +109,8 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     check_config(config)
     runs = {name: _runs(config, name, seeds, out) for name in systems}
     for of_system in runs.values():
-        _check_finished(of_system)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the folder {out}: {error.strerror}; give another --out") from None
+        check_unchanged(of_system)
+    make_folder(out)
     dataset = data.load(config.data, config.format, config.split, config.split_seed).with_modalities(config.modalities)
     # What the data lack is said before the first system trains.
     for of_system in runs.values():
@@ -125,7 +122,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     }
     results = {
         name: untrained.get(name)
-        or [_test(run_config, dataset, folder, report) for folder, run_config in of_system.items()]
+        or [finish(run_config, dataset, folder, report).evaluate("test") for folder, run_config in of_system.items()]
         for name, of_system in runs.items()
     }
     metrics = tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))
@@ -191,30 +188,6 @@ def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Pa
         raise UserError(f"--models: {model} has no variant {variant!r}{known}")
     of_system = with_defaults(with_variant(config, model, variant))
     return {out / f"{name.replace(':', '-')}-seed{seed}": replace(of_system, seed=seed) for seed in seeds}
-
-
-def _check_finished(runs: Mapping[Path, Config]) -> None:
-    for folder, config in runs.items():
-        if not (folder / CONFIG).exists():
-            continue
-        before, now = relevant(read_config(folder)), relevant(config)
-        changed = [name for name in now if before.get(name) != now[name]]
-        if changed:
-            raise UserError(
-                f"{folder} is a run of another config ({changed[0]}: {before.get(changed[0])}, not {now[changed[0]]}): "
-                f"give another --out, or delete it"
-            )
-
-
-def _test(config: Config, dataset: Dataset, folder: Path, report: Report) -> evaluation.Evaluation:
-    """The test of a run, which is trained, resumed or taken as it lies there."""
-    if (folder / RESULT).exists():
-        report.say(f"{folder.name}: finished before")
-        run = load_run(folder, dataset)
-    else:
-        report.say(f"{folder.name}:")
-        run = train(config, dataset, out=folder, resume=(folder / CONFIG).exists(), report=report)
-    return run.evaluate("test")
 
 
 def _over_seeds(results: Sequence[evaluation.Evaluation], metric: str) -> Float[np.ndarray, " users"]:

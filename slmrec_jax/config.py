@@ -365,8 +365,12 @@ def with_protocol(config: Config, protocol: ProtocolName) -> Config:
 
 def with_variant(config: Config, model: ModelName, variant: str = "") -> Config:
     """The config for a system, or for one of its variants."""
-    config = dataclasses.replace(config, model=model)
-    for flag, value in (VARIANTS[model][variant] if variant else {}).items():
+    return with_settings(dataclasses.replace(config, model=model), VARIANTS[model][variant] if variant else {})
+
+
+def with_settings(config: Config, settings: Mapping[str, Any]) -> Config:
+    """The config with some settings changed, by the name of their flag, such as `slmrec.alpha`."""
+    for flag, value in settings.items():
         section, _, name = flag.rpartition(".")
         changed: Any = dataclasses.replace(getattr(config, section), **{name: value}) if section else value
         change = {section or name: changed}

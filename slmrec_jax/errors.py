@@ -7,3 +7,7 @@ class UserError(Exception):
     Its text is one line: what was found, where, and how to mend it. The command prints that line and exits with
     status 1; everything else that is raised is a fault of this package and keeps its traceback.
     """
+
+
+class Diverged(UserError):
+    """Training led to NaN or infinity: what a search of settings passes over, and a single run stops at."""

@@ -1,4 +1,4 @@
-"""Pictures of a run and of a comparison."""
+"""Pictures of a run, of a comparison and of an experiment."""
 
 from collections.abc import Mapping, Sequence
 from itertools import cycle
@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 INK, BEST = "#334155", "#b91c1c"
@@ -61,6 +62,84 @@ def draw_comparison(
         axes.set_xlim(left=0)
     panels[0].invert_yaxis()
     figure.suptitle(title, fontsize=10)
+    _finish(figure, path)
+
+
+def draw_lines(
+    lines: Mapping[str, Mapping[float, tuple[float, float]]],
+    path: Path,
+    title: str,
+    *,
+    x: str,
+    y: str,
+    log: bool,
+    levels: Mapping[str, float] | None = None,
+) -> None:
+    """A line a name through means by place, with deviations as bars.
+
+    Args:
+        lines: by name and place: mean and deviation.
+        path: the file to write.
+        title: above the panel.
+        x: what the places are.
+        y: what the values are.
+        log: places stand by their logarithm, each of them marked and labelled.
+        levels: values by name that do not depend on the place, as dashed lines.
+    """
+    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for (name, points), colour in zip(lines.items(), cycle(COLOURS)):
+        means, deviations = zip(*points.values(), strict=True)
+        yerr = deviations if any(deviations) else None
+        axes.errorbar(
+            list(points), means, yerr, label=name, color=colour, ecolor=INK, marker="o" if log else None, capsize=2
+        )
+    for name, level in (levels or {}).items():
+        axes.axhline(level, label=name, color=INK, linestyle="--", linewidth=1)
+    axes.set(xlabel=x, ylabel=y, title=title)
+    if log:
+        places = sorted({place for points in lines.values() for place in points})
+        axes.set_xscale("log")
+        axes.set_xticks(places, [f"{place:g}" for place in places])
+        axes.minorticks_off()
+    axes.legend(frameon=False)
+    _finish(figure, path)
+
+
+def draw_search(
+    values: Sequence[float],
+    settings: Mapping[str, Sequence[Any]],
+    complete: Sequence[bool],
+    path: Path,
+    metric: str,
+) -> None:
+    """The trials of a search: in their order with the best so far, and by each setting that varied.
+
+    Args:
+        values: of the trials.
+        settings: what each trial had, by name.
+        complete: which trials were trained to their end; the others are drawn pale and are never the best.
+        path: the file to write.
+        metric: what the values are.
+    """
+    varied = {name: each for name, each in settings.items() if len(set(each)) > 1}
+    figure = Figure(figsize=(3.0 * (1 + len(varied)), 3.0), layout="constrained")
+    first, *panels = figure.subplots(1, 1 + len(varied), sharey=True, squeeze=False)[0]
+    best = max((place for place, done in enumerate(complete) if done), key=lambda place: values[place])
+    so_far = np.fmax.accumulate([value if done else -np.inf for value, done in zip(values, complete, strict=True)])
+    first.step(range(len(values)), np.where(np.isfinite(so_far), so_far, np.nan), where="post", color=INK, linewidth=1)
+    first.set(xlabel="trial", ylabel=metric, title="best so far")
+    columns: list[tuple[Axes, Sequence[Any]]] = [(first, range(len(values)))]
+    for axes, (name, column) in zip(panels, varied.items(), strict=True):
+        numbers = all(isinstance(each, int | float) and not isinstance(each, bool) for each in column)
+        axes.set(xlabel=name)
+        if numbers and min(column) > 0 and max(column) >= 10 * min(column):
+            axes.set_xscale("log")
+        columns.append((axes, column if numbers else [str(each) for each in column]))
+    for axes, column in columns:
+        colours = [COLOURS[0] if done else "#cbd5e1" for done in complete]
+        axes.scatter(column, values, 16, c=colours)
+        axes.scatter(column[best : best + 1], values[best : best + 1], 30, color=BEST)
     _finish(figure, path)
 
 

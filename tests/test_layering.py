@@ -18,8 +18,9 @@ LAYERS = [
     {"losses", "models"},
     {"methods"},
     {"training"},
-    {"comparison", "results"},
-    {"", "cli", "cli_data"},
+    {"runs"},
+    {"comparison", "results", "tuning"},
+    {"", "cli", "cli_data", "cli_tune"},
 ]
 """From the bottom; within one, modules may import one another."""
 
@@ -62,7 +63,8 @@ def test_data_and_evaluation_know_types_alone(package):
         ("jraph", {"graph", "propagation"}),
         ("orbax", {"training.checkpoint"}),
         ("jax.experimental.sparse", {"sparse"}),
-        ("tyro", {"cli", "cli_data"}),
+        ("tyro", {"cli", "cli_data", "cli_tune"}),
+        ("optuna", {"tuning.study"}),
         ("pickle", set()),
         ("torch", set()),
     ],

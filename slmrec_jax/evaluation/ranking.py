@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.types import Embeddings, Interactions
 
 Score: TypeAlias = Literal["dot", "sigmoid"]
@@ -124,14 +124,14 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
     """Ranks all items for the users of `plan` by the inner product of embeddings, in float32.
 
     Raises:
-        UserError: Embeddings are NaN, infinite or so large that scores overflow; their order would mean nothing.
+        Diverged: Embeddings are NaN, infinite or so large that scores overflow; their order would mean nothing.
         ValueError: The table of items is not the one the plan was made for.
     """
     embeddings = Embeddings(jnp.asarray(embeddings.users), jnp.asarray(embeddings.items))
     if embeddings.items.shape[0] != plan.num_items:
         raise ValueError(f"the plan ranks {plan.num_items} items, the embeddings hold {embeddings.items.shape[0]}")
     if not np.isfinite(_largest_score(embeddings)):
-        raise UserError(
+        raise Diverged(
             "the embeddings hold NaN, infinite or overflowing values, so that items cannot be ranked: "
             "training has diverged; lower the learning rate or the weights of the losses"
         )

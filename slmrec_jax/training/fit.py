@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.checkpoint import Tally
 from slmrec_jax.training.events import open_events
@@ -60,7 +60,7 @@ def fit(
         resume: goes on from the newest checkpoint, to the same bits as if there had been no break.
 
     Raises:
-        UserError: training is no longer finite, nothing can be resumed, or the end could not be saved.
+        UserError: training is no longer finite (`Diverged`), nothing can be resumed, or the end could not be saved.
         Interrupted: a signal asked to stop; the segment at hand was finished and saved.
     """
     steps = compile_steps(method, inputs, config)
@@ -130,7 +130,7 @@ def _evaluated(session: Session, at: At, plan: EvaluationPlan) -> tuple[At, Embe
     number, protocol, start = len(at.history) + 1, session.config.eval, time.perf_counter()
     embeddings = session.steps.embed(at.progress.state) if at.ranked is None else at.ranked
     if not int(at.progress.means.rows) or not all_finite(embeddings):
-        raise UserError(
+        raise Diverged(
             f"epoch {number} leaves nothing that ranks: all its steps were left out, or its embeddings are not "
             f"finite; {MEND}"
         )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.training.folder import NOT_FINITE, write_json
 from slmrec_jax.training.loop import Progress
 from slmrec_jax.training.session import At, Session, place_of, restored
@@ -53,7 +53,8 @@ def recover(session: Session, at: At) -> At:
         checkpoint, from which what follows is drawn anew.
 
     Raises:
-        UserError: training is to stop, or was rolled back too often.
+        Diverged: training is to stop, or was rolled back too often.
+        UserError: it is finite when the same steps are taken again.
     """
     session.saver.wait()
     base = at.base or restored(session)
@@ -69,7 +70,7 @@ def recover(session: Session, at: At) -> At:
         path = session.folder / NOT_FINITE
         write_json(path, account)
         after = f", after {rollbacks} rollbacks" if rollbacks else ""
-        raise UserError(f"{_line(account)}{after}; the whole batch is in {path}; {MEND}")
+        raise Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {MEND}")
     if on_nan == "skip":
         session.report.say(f"WARNING: {_line(account)}; the step is left out")
         return _without(session, found, base, at)

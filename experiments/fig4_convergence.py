@@ -1,0 +1,52 @@
+"""Figure 4: how the training loss of SLMRec with each task falls by epoch.
+
+Paper:    Tao et al., IEEE TMM 2022, doi:10.1109/TMM.2022.3187556
+Command:  python experiments/fig4_convergence.py --data PATH/tiktok --epochs 100
+Time:     not run yet; 3 runs of 100 epochs for each seed.
+Result:   not run yet.
+
+The loss is the whole objective, main loss plus α times the task's; the table has its parts. Early stopping is off, so
+that all curves have the same length. The paper gives curves alone: there are no figures to put beside ours.
+"""
+
+import statistics
+import sys
+from dataclasses import dataclass, replace
+
+import paper
+import sweep
+
+from slmrec_jax.figures import draw_lines
+
+
+@dataclass(frozen=True)
+class Flags(sweep.Flags):
+    """What to train on, and how long."""
+
+    epochs: int = 100
+    tasks: tuple[paper.PaperTask, ...] = ("fd", "fm", "fac")
+
+
+def main(flags: Flags) -> None:
+    dataset = sweep.load(flags)
+    config = sweep.base(flags)
+    config = replace(config, eval=config.eval._replace(patience=None))
+    points = {f"{task} convergence": replace(config, task=task) for task in flags.tasks}
+    found = sweep.run(points, dataset, flags)
+    rows, lines = [], {}
+    for task in flags.tasks:
+        histories = [run.history for run in found[f"{task} convergence"]]
+        lines[task.upper()] = {}
+        for records in zip(*histories, strict=True):  # an epoch of every seed
+            losses = {
+                part: statistics.fmean(record["losses"][part] for record in records) for part in ("loss", "main", "ssl")
+            }
+            rows.append({"task": task, "epoch": records[0]["epoch"], **losses})
+            lines[task.upper()][float(records[0]["epoch"])] = (losses["loss"], 0.0)
+    sweep.write("fig4_convergence", rows, dataset, flags, "Means over seeds. The paper gives curves alone: no figures.")
+    title = f"Convergence, {dataset.name}"
+    draw_lines(lines, flags.out / "fig4_convergence.png", title, x="epoch", y="training loss", log=False)
+
+
+if __name__ == "__main__":
+    sys.exit(sweep.command(Flags, main))

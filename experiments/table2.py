@@ -1,0 +1,44 @@
+"""Table II: the paper's baselines and SLMRec-FAC, recall, NDCG and precision at 10.
+
+Paper:    Tao et al., IEEE TMM 2022, doi:10.1109/TMM.2022.3187556
+Command:  python experiments/table2.py --data PATH/tiktok --paper tiktok --seeds 0 1 2
+Time:     not run yet; 5 systems × 16 settings, then the chosen ones for the other seeds.
+Result:   not run yet.
+
+Each system's learning rate and weight decay are chosen on validation among the paper's. Table III takes up the runs
+where --out is the same. Data that are not divided need --split mmrec, which divides each user's interactions 8:1:1.
+"""
+
+import sys
+from dataclasses import dataclass
+
+import paper
+import sweep
+
+from slmrec_jax.figures import draw_comparison
+
+NAMES = (*paper.BASELINES, "SLMRec-FAC")
+
+
+@dataclass(frozen=True)
+class Flags(sweep.Flags):
+    """What to train on, and how long."""
+
+    learning_rates: tuple[float, ...] = paper.GRID
+    """Each system's is chosen on validation."""
+    weight_decays: tuple[float, ...] = paper.GRID
+    """Each system's is chosen on validation."""
+
+
+def main(flags: Flags) -> None:
+    dataset = sweep.load(flags)
+    found = sweep.run(paper.systems(sweep.base(flags), NAMES), dataset, flags)
+    figures = paper.FIGURES[flags.paper] if flags.paper else {}
+    rows = [{"system": name, **sweep.measured(runs, figures.get(name))} for name, runs in found.items()]
+    sweep.write("table2", rows, dataset, flags, sweep.of_paper(flags))
+    means = {name: {metric: sweep.over_seeds(runs, metric) for metric in paper.METRICS} for name, runs in found.items()}
+    draw_comparison(means, paper.METRICS, flags.out / "table2.png", f"Table II on {dataset.name}, test")
+
+
+if __name__ == "__main__":
+    sys.exit(sweep.command(Flags, main))

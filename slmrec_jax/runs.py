@@ -1,0 +1,71 @@
+"""Many runs in one folder: what finished is taken as it lies there, an interrupted one goes on, the rest is trained."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from slmrec_jax.config import Config, relevant
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.errors import UserError
+from slmrec_jax.training.folder import CONFIG, RESULT, read_config
+from slmrec_jax.training.progress import Report
+from slmrec_jax.training.run import Run, load_run, train
+
+
+def check_unchanged(runs: Mapping[Path, Config]) -> None:
+    """Refuses folders that hold a run of another config than is asked for now.
+
+    Args:
+        runs: configs with the models' defaults filled in, by the run's folder.
+
+    Raises:
+        UserError: names the first such folder, and what differs.
+    """
+    for folder, config in runs.items():
+        if not (folder / CONFIG).exists():
+            continue
+        before, now = relevant(read_config(folder)), relevant(config)
+        changed = [name for name in now if before.get(name) != now[name]]
+        if changed:
+            raise UserError(
+                f"{folder} is a run of another config ({changed[0]}: {before.get(changed[0])}, not {now[changed[0]]}): "
+                f"give another --out, or delete it"
+            )
+
+
+def make_folder(out: Path) -> None:
+    """Makes the folder that holds the runs.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"cannot write the folder {out}: {error.strerror}; give another --out") from None
+
+
+def write_text(path: Path, text: str) -> None:
+    """Writes a file whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    part.replace(path)
+
+
+def finish(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run:
+    """The finished run in a folder, which is trained, resumed or taken as it lies there.
+
+    Args:
+        config: of the run, with the model's defaults filled in; see `check_unchanged`.
+        dataset: what it trains on.
+        folder: of the run.
+        report: where progress goes.
+
+    Raises:
+        UserError: the run cannot be trained, or was made on other data.
+        Interrupted: a signal asked to stop, and the run goes on when this is called again.
+    """
+    if (folder / RESULT).exists():
+        report.say(f"{folder.name}: finished before")
+        return load_run(folder, dataset)
+    report.say(f"{folder.name}:")
+    return train(config, dataset, out=folder, resume=(folder / CONFIG).exists(), report=report)
