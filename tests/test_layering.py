@@ -13,7 +13,7 @@ MODULES = {
 LAYERS = [
     {"errors", "types"},
     {"sparse", "layers", "evaluation", "data"},
-    {"graph", "config", "recommendations", "figures"},
+    {"graph", "config", "recommendations", "figures", "analysis"},
     {"propagation", "augmentations", "sampling", "rows", "features"},
     {"losses", "models"},
     {"methods"},
