@@ -205,7 +205,8 @@ def _unit(rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows co
     """Rows of length 1; a row of zeros stays."""
     rows = np.asarray(rows, np.float32)
     norms: np.ndarray = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
-    return rows / norms
+    unit: np.ndarray = rows / norms
+    return unit
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
