@@ -263,6 +263,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
     "recommend": (Recommend, _recommend),
     "compare": (Compare, _compare),
     "results": (Results, _results),
+    "report": (cli_runs.Report, cli_runs.report),
     "export": (cli_runs.Export, cli_runs.export),
     "data inspect": (cli_data.Inspect, cli_data.inspect),
     "data convert": (cli_data.Convert, cli_data.convert),

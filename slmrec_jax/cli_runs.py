@@ -1,5 +1,6 @@
 """The commands on finished runs: `slmrec-jax export` and `slmrec-jax report`."""
 
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -7,6 +8,7 @@ from typing import Annotated
 import tyro
 
 from slmrec_jax import exports
+from slmrec_jax.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -40,4 +42,37 @@ def export(flags: Export) -> int:
     exports.write_export(made, flags.out, faiss=flags.faiss)
     size = sum(file.stat().st_size for file in flags.out.iterdir())
     print(f"{flags.out}: {len(made.user_ids)} users, {len(made.item_ids)} items, {size / 2**20:.1f} MiB")
+    return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a page on finished runs: metrics with intervals, curves, groups, modalities, the space of items."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Their folders."""
+    out: Path = Path("report.html")
+    """The page; its pictures and tables go into a folder beside it, as report_files."""
+    items: str = ""
+    """Raw ids of items, separated by commas, whose neighbours to list; some by default."""
+    data: str | None = None
+    """Where the runs' data set is now, if it was moved."""
+    force: bool = False
+    """Also runs on different data or under different protocols, whose figures say nothing of each other."""
+
+
+def report(flags: Report) -> int:
+    """Writes the page and says where."""
+    from slmrec_jax.reporting.facts import gather
+    from slmrec_jax.reporting.report import check_free, files_folder, write_report
+
+    if not flags.runs:
+        raise UserError("no runs were named: give their folders")
+    check_free(flags.out)
+    items = [item for item in flags.items.split(",") if item]
+    facts = gather(
+        flags.runs, items=items, data=flags.data, force=flags.force, say=lambda line: print(line, file=sys.stderr)
+    )
+    write_report(facts, flags.out)
+    print(f"{flags.out}; pictures and tables: {files_folder(flags.out)}")
     return 0

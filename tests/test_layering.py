@@ -19,6 +19,7 @@ LAYERS = [
     {"methods"},
     {"training"},
     {"comparison", "results"},
+    {"reporting"},
     {"", "cli", "cli_data", "cli_runs"},
 ]
 """From the bottom; within one, modules may import one another."""
