@@ -119,7 +119,8 @@ def item_space(found: ItemMap, labels: Int[np.ndarray, " items"], modality: str)
         axes.scatter(*found.places[labels == label].T, color=colour, label=f"cluster {label + 1}", **style)
     first, second = (f"component {n}: {share:.0%} of the variance" for n, share in enumerate(found.shares, 1))
     axes.set(xlabel=first, ylabel=second, title=f"clusters of {_short(modality)}")
-    figure.legend(loc="outside lower center", ncols=3, markerscale=2.5, fontsize=8)
+    with matplotlib.rc_context(_STYLE):
+        figure.legend(loc="outside lower center", ncols=3, markerscale=2.5, fontsize=8)
     return figure
 
 
@@ -146,7 +147,7 @@ def _save(figure: Figure, target: Any, **options: Any) -> None:
 
 def _new(height: float = 3.0) -> tuple[Figure, Axes]:
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.8, height), layout="constrained")
+        figure = Figure(figsize=(4.2, height), layout="constrained")
         return figure, figure.subplots()
 
 

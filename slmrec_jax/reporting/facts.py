@@ -173,8 +173,9 @@ def _comparable(runs: Sequence[RunFacts], differences: Sequence[str]) -> tuple[b
 def _main_metric(metrics: Sequence[str], config: Config) -> str:
     """What selected, or recall at the largest cut-off."""
     recalls = [key for key in metrics if key.startswith("recall@")]
+    largest: str = max(recalls, key=lambda key: int(key.split("@")[1]))
     selecting = config.eval.metric
-    return selecting if selecting in metrics else max(recalls, key=lambda key: int(key.split("@")[1]))
+    return selecting if selecting is not None and selecting in metrics else largest
 
 
 def _shown(metrics: Sequence[str]) -> list[str]:

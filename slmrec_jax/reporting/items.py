@@ -94,8 +94,7 @@ def kmeans(
             centres[label] = rows[labels == label].mean(axis=0)
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
-    ranks: np.ndarray = np.argsort(order)
-    return ranks[labels]
+    return np.argsort(order)[labels]
 
 
 def clusters(vectors: Vectors, seed: int = 0) -> Int[np.ndarray, " items"]:
@@ -114,7 +113,8 @@ def choose_items(dataset: Dataset, raw_ids: Sequence[str]) -> Int[np.ndarray, " 
     """
     if not raw_ids:
         ordered = np.argsort(-np.bincount(dataset.train.items, minlength=dataset.num_items), kind="stable")
-        return ordered[np.unique(np.linspace(0, (dataset.num_items - 1) // 2, 5).astype(int))]
+        some: np.ndarray = ordered[np.unique(np.linspace(0, (dataset.num_items - 1) // 2, 5).astype(int))]
+        return some
     places = {str(raw): row for row, raw in enumerate(dataset.item_ids)}
     for raw in raw_ids:
         if raw not in places:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -19,6 +20,9 @@ _LATEX = {
     '"': r"\textquotedbl{}",
     **{sign: f"\\{sign}" for sign in "&%$#_{}"},
 }
+
+
+_FIGURE = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?", re.ASCII)
 
 
 class Table(NamedTuple):
@@ -42,7 +46,7 @@ def shown(cell: Cell) -> str:
 
 def is_number(table: Table, column: int) -> bool:
     """Whether a column holds figures alone."""
-    return bool(table.rows) and all(not isinstance(row[column], str) for row in table.rows)
+    return bool(table.rows) and all(_FIGURE.fullmatch(shown(row[column]).split(" [")[0]) for row in table.rows)
 
 
 def to_csv(table: Table) -> str:
