@@ -81,7 +81,7 @@ class Facts(NamedTuple):
     metrics: Sequence[str]
     """Those at test that all runs have."""
     shown: Sequence[str]
-    """Of these: recall and NDCG at the first two cut-offs."""
+    """Of these: recall and NDCG at the first two cut-offs, and `metric`."""
     contrasts: Sequence[Contrast]
     caveats: Sequence[str]
     """Why the runs cannot be compared, where that is so."""
@@ -109,7 +109,8 @@ def gather(
     """
     results_found = results.gather(folders, force=force)
     metrics = [key for key in results_found.rows[0]["test"] if all(key in row["test"] for row in results_found.rows)]
-    main, shown = _main_metric(metrics, read_config(folders[0])), _shown(metrics)
+    main = _main_metric(metrics, read_config(folders[0]))
+    shown = _shown(metrics, main)
     loaded: dict[tuple[Any, ...], Dataset] = {}
     runs: list[RunFacts] = []
     for folder, label in zip(folders, _labels(folders), strict=True):
@@ -178,9 +179,9 @@ def _main_metric(metrics: Sequence[str], config: Config) -> str:
     return selecting if selecting is not None and selecting in metrics else largest
 
 
-def _shown(metrics: Sequence[str]) -> list[str]:
+def _shown(metrics: Sequence[str], main: str) -> list[str]:
     cutoffs = sorted({int(key.split("@")[1]) for key in metrics})[:2]
-    return [f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")]
+    return list(dict.fromkeys([*(f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")), main]))
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
