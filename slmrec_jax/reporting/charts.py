@@ -39,7 +39,7 @@ def metric_intervals(runs: Mapping[str, Mapping[str, Interval]], metrics: Sequen
     """A row a metric, a point a run with its interval."""
     figure, axes = _new(1.2 + 0.18 * len(metrics) * (1 + len(runs)))
     for place, (label, intervals) in enumerate(runs.items()):
-        rows = np.arange(len(metrics)) + _shift(place, len(runs))
+        rows = np.arange(len(metrics)) + 0.6 * _shift(place, len(runs))
         _intervals(axes, [intervals[metric] for metric in metrics], rows, place, label)
     axes.set(yticks=range(len(metrics)), yticklabels=list(metrics), xlim=(0, None))
     axes.invert_yaxis()
@@ -95,7 +95,7 @@ def contributions(runs: Mapping[str, Mapping[str, Difference]], metric: str) -> 
     figure, axes = _new(1.2 + 0.3 * len(names) * (0.5 + 0.5 * len(runs)))
     axes.axvline(0, color=INK, linewidth=0.8)
     for place, (label, changes) in enumerate(runs.items()):
-        rows = np.array([names.index(name) for name in changes]) + _shift(place, len(runs))
+        rows = np.array([names.index(name) for name in changes]) + 0.6 * _shift(place, len(runs))
         _intervals(axes, [change.interval for change in changes.values()], rows, place, label)
     axes.set(yticks=range(len(names)), yticklabels=[f"without {_short(name)}" for name in names])
     axes.set(xlabel=f"change of {metric}", ylim=(len(names) - 0.5, -0.5))

@@ -159,7 +159,8 @@ def _by_degree(facts: Facts) -> list[Block]:
             for group in each.groups[side]
         ]
         columns = ("run", "training interactions", side, "held out", metric)
-        blocks.append(Table(f"degree-{side}", f"{metric} by the training interactions of {side}.", columns, rows))
+        caption = f"{metric} by the training interactions of {side}."
+        blocks.append(_by_run(facts, Table(f"degree-{side}", caption, columns, rows)))
     return blocks
 
 
@@ -183,21 +184,20 @@ def _modalities(facts: Facts) -> list[Block]:
             for name, change in changes.items()
         ]
         caption = f"{facts.metric} without the modality minus with all, mean [95 % interval]."
-        blocks.append(Table("modalities", caption, ("run", "masked", "change", "p (bootstrap)"), rows))
+        table = Table("modalities", caption, ("run", "masked", "change", "p (bootstrap)"), rows)
+        blocks.append(_by_run(facts, table))
     blocks += [f"{each.label}: not measured: {each.masking.reason}." for each in facts.runs if each.masking.reason]
     agreement = [
         (each.label, first, second, share) for each in facts.runs for (first, second), share in each.agreement.items()
     ]
     if agreement:
-        blocks.append(
-            Table(
-                "agreement",
-                f"How far neighbourhoods agree: the mean share of an item's 10 nearest that two tables have in common. "
-                f"“{TRAINED}” are the run's own item embeddings.",
-                ("run", "table", "other table", "shared"),
-                agreement,
-            )
+        caption = (
+            "How far neighbourhoods agree: the mean share of an item's 10 nearest that two tables have in common; "
+            "tables that have nothing to do with each other share 10 / (items − 1). "
+            f"“{TRAINED}” are the run's own item embeddings."
         )
+        table = Table("agreement", caption, ("run", "table", "other table", "shared"), agreement)
+        blocks.append(_by_run(facts, table))
     return blocks
 
 
@@ -217,11 +217,14 @@ def _space(facts: Facts) -> list[Block]:
         "lie together in it may be far apart. Colours are k-means clusters of a modality's features; colours that lie "
         "apart show that training kept what this modality knows.",
         *pictures,
-        Table(
-            "geometry",
-            "Alignment of training pairs and uniformity (Wang & Isola, 2020); lower is better for both.",
-            ("run", "alignment", "uniformity of users", "uniformity of items"),
-            geometry,
+        _by_run(
+            facts,
+            Table(
+                "geometry",
+                "Alignment of training pairs and uniformity (Wang & Isola, 2020); lower is better for both.",
+                ("run", "alignment", "uniformity of users", "uniformity of items"),
+                geometry,
+            ),
         ),
     ]
 
@@ -239,6 +242,13 @@ def _neighbours(facts: Facts) -> list[Block]:
         columns = ("item", "table", *_ranks(each))
         blocks.append(Table(f"neighbours-{place}", f"{each.label}: nearest neighbours.", columns, rows))
     return blocks
+
+
+def _by_run(facts: Facts, table: Table) -> Table:
+    """A table whose first column names the run, without it where there is but one."""
+    if len(facts.runs) > 1:
+        return table
+    return table._replace(columns=table.columns[1:], rows=[row[1:] for row in table.rows])
 
 
 def _ranks(each: RunFacts) -> list[str]:
