@@ -18,6 +18,7 @@ from slmrec_jax.analysis import Interval
 from slmrec_jax.cli import main
 from slmrec_jax.data import write_store
 from slmrec_jax.models import slmrec_recipe
+from slmrec_jax.reporting import items
 from slmrec_jax.reporting import report as writer
 from slmrec_jax.reporting.items import item_map, kmeans
 from slmrec_jax.reporting.masking import mask_modalities, without
@@ -37,9 +38,9 @@ BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "
 def runs(tiny, tmp_path_factory):
     """Two finished runs, on data whose names come from strangers."""
     folder = tmp_path_factory.mktemp("runs")
-    items = np.array([f'{EVIL}"$_{{{number}}}&\\' for number in range(tiny.num_items)])
+    raw_ids = np.array([f'{EVIL}"$_{{{number}}}&\\' for number in range(tiny.num_items)])
     features = {f"<i>{name}</i>": feature for name, feature in tiny.features.items()}
-    write_store(dataclasses.replace(tiny, name=EVIL, item_ids=items, features=features), folder / "data")
+    write_store(dataclasses.replace(tiny, name=EVIL, item_ids=raw_ids, features=features), folder / "data")
     config = Config(data=str(folder / "data"), dim=8, batch_size=512, num_layers=2, epochs=2, ks=(5, 20))
     with jax.numpy_dtype_promotion("standard"):
         for name, changes in {"full": {"task": "none"}, "a $x_1$ & <b>": {"model": "mf", "seed": 1}}.items():
@@ -228,6 +229,18 @@ def test_kmeans_finds_planted_clusters():
     np.testing.assert_array_equal(kmeans(rows[order], 3, seed=1), truth[order])  # numbered by size
     assert set(kmeans(np.ones((5, 2), np.float32), 3)) == {0}
     assert len(set(kmeans(np.eye(2, dtype=np.float32)[[0, 1, 0]], 8))) == 2
+
+
+def test_large_tables_are_sampled(monkeypatch):
+    assert items.sample(7).tolist() == list(range(7))
+    monkeypatch.setattr(items, "SAMPLE", 5)
+    drawn = items.sample(100)
+    assert len(set(drawn)) == 5
+    assert drawn.tolist() == sorted(drawn) == items.sample(100).tolist()
+    table = items.Vectors(np.eye(9, dtype=np.float32), np.arange(9) != 4)
+    assert items.agreements({"a": table, "b": table, "c": table._replace(present=np.arange(9) < 2)}, 3) == {
+        ("a", "b"): 1
+    }
 
 
 def test_the_map_is_of_principal_components():

@@ -23,6 +23,7 @@ from slmrec_jax.reporting.items import (
     item_map,
     item_vectors,
     neighbour_ids,
+    sample,
 )
 from slmrec_jax.reporting.masking import Masking, mask_modalities
 from slmrec_jax.training.folder import ENVIRONMENT, read_config, read_json
@@ -134,8 +135,8 @@ def _measure(run: Run, label: str, metric: str, items: Sequence[str]) -> RunFact
         groups={"users": run.evaluate_by("users"), "items": run.evaluate_by("items")},
         masking=mask_modalities(run, metric),
         alignment=alignment(users, rows, run.dataset.train),
-        uniformity_users=uniformity(users),
-        uniformity_items=uniformity(rows),
+        uniformity_users=uniformity(users[sample(len(users))]),
+        uniformity_items=uniformity(rows[sample(len(rows))]),
         agreement=agreements(tables),
         map=item_map(rows),
         clusters={name: clusters(table) for name, table in vectors.items()},

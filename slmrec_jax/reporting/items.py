@@ -15,6 +15,9 @@ from slmrec_jax.training.run import Run
 
 NUM_CLUSTERS = 8
 
+SAMPLE = 10_000
+"""Where all pairs of rows are compared, so many are drawn from larger tables: time grows with their square."""
+
 
 class Vectors(NamedTuple):
     """A table that items can be compared by."""
@@ -41,17 +44,25 @@ def item_vectors(run: Run) -> dict[str, Vectors]:
     return found
 
 
+def sample(rows: int, seed: int = 0) -> Int[np.ndarray, " sampled"]:
+    """The ids of at most `SAMPLE` rows, ascending; the same ones each time."""
+    if rows <= SAMPLE:
+        return np.arange(rows)
+    return np.sort(np.random.default_rng(seed).choice(rows, SAMPLE, replace=False))
+
+
 def agreements(tables: Mapping[str, Vectors], k: int = 10) -> dict[tuple[str, str], float]:
-    """`modality_agreement` of each two tables, over the items that have both; pairs with fewer than three are left out.
+    """`modality_agreement` of each two tables, over (a sample of) the items that have both, if three have.
 
     Returns:
         By the names of the pair, in the order of `tables`.
     """
     found = {}
     for (first, x), (second, y) in combinations(tables.items(), 2):
-        both = x.present & y.present
-        if both.sum() > 2:
-            found[first, second] = analysis.modality_agreement(x.values, y.values, k, present=both)
+        both = np.flatnonzero(x.present & y.present)
+        if len(both) > 2:
+            chosen = both[sample(len(both))]
+            found[first, second] = analysis.modality_agreement(x.values[chosen], y.values[chosen], k)
     return found
 
 

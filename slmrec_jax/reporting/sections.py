@@ -11,8 +11,10 @@ from slmrec_jax.data.dataset import SPLITS
 from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.reporting import charts
 from slmrec_jax.reporting.facts import TRAINED, Facts, RunFacts
+from slmrec_jax.reporting.items import SAMPLE
 from slmrec_jax.reporting.tables import Cell, Table
 
+_SAMPLED = f"Of more than {SAMPLE:,} rows, so many are drawn."
 SIDES: tuple[Side, ...] = ("users", "items")
 
 
@@ -194,7 +196,7 @@ def _modalities(facts: Facts) -> list[Block]:
         caption = (
             "How far neighbourhoods agree: the mean share of an item's 10 nearest that two tables have in common; "
             "tables that have nothing to do with each other share 10 / (items − 1). "
-            f"“{TRAINED}” are the run's own item embeddings."
+            f"“{TRAINED}” are the run's own item embeddings. {_SAMPLED}"
         )
         table = Table("agreement", caption, ("run", "table", "other table", "shared"), agreement)
         blocks.append(_by_run(facts, table))
@@ -221,7 +223,7 @@ def _space(facts: Facts) -> list[Block]:
             facts,
             Table(
                 "geometry",
-                "Alignment of training pairs and uniformity (Wang & Isola, 2020); lower is better for both.",
+                f"Alignment of training pairs and uniformity (Wang & Isola, 2020); lower is better. {_SAMPLED}",
                 ("run", "alignment", "uniformity of users", "uniformity of items"),
                 geometry,
             ),
