@@ -3,6 +3,8 @@
 import json
 import subprocess
 import sys
+import warnings
+from importlib.util import find_spec
 
 import jax
 import numpy as np
@@ -34,16 +36,15 @@ def run(tiny, tmp_path_factory):
 def folder(run, tiny, tmp_path_factory):
     """As the command writes it."""
     out = tmp_path_factory.mktemp("export") / "out"
-    with pytest.MonkeyPatch.context() as patch:
+    arguments = ["--faiss"] if _has_faiss() else []
+    with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "builtin type .* has no __module__ attribute", DeprecationWarning)  # faiss
         patch.setattr(data, "demo", lambda: tiny)
-        arguments = ["--faiss"] if _has_faiss() else []
         assert main(["export", str(run.folder), str(out), *arguments]) == 0
     return out
 
 
 def _has_faiss():
-    from importlib.util import find_spec
-
     return find_spec("faiss") is not None
 
 
@@ -112,7 +113,6 @@ def test_other_libraries_read_the_files(run, folder, tiny):
     assert meta["versions"]["jax"] == jax.__version__
 
 
-@pytest.mark.filterwarnings("ignore:builtin type .* has no __module__ attribute:DeprecationWarning")
 def test_faiss_finds_what_the_inner_product_ranks_first(run, folder):
     faiss = pytest.importorskip("faiss")
     index = faiss.read_index(str(folder / "items.faiss"))
