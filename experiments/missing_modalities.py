@@ -3,7 +3,10 @@
 For each share, the rows of that share of items are dropped from each modality on its own, in training and evaluation
 alike; what is dropped at 30 % is also dropped at 60 %. Which rows these are does not change with the training seed.
 
-Command:  python experiments/missing_modalities.py --data PATH/tiktok --epochs 20
+Command:  python experiments/missing_modalities.py --data PATH/tiktok --epochs 30 --seeds 0 1
+Time:     20 to 50 minutes on two CPU cores.
+Result:   test recall@20 .102 with all rows, .096 to .101 with 30 to 90 % dropped, whatever fills them: within the
+          spread of seeds (docs/data.md has the table).
 """
 
 import json

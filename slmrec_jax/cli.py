@@ -29,7 +29,7 @@ from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset
 from slmrec_jax.data.new_items import read_new_items
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.groups import Group
-from slmrec_jax.evaluation.protocol import PROTOCOLS
+from slmrec_jax.evaluation.protocol import PROTOCOLS, Candidates
 from slmrec_jax.training.folder import read_config
 from slmrec_jax.training.progress import console_report
 from slmrec_jax.training.signals import Interrupted
@@ -67,6 +67,8 @@ class Evaluate:
     """Groups by how many training interactions users or items have."""
     cold: Literal["trained", "content"] = "trained"
     """Items without training interactions: as training left them, or placed by their features alone."""
+    candidates: Candidates | None = None
+    """What is ranked: all items, or those without training interactions alone; by default as the run has it."""
     format: Literal["table", "json"] = "table"
 
 
@@ -191,8 +193,8 @@ def _evaluate(flags: Evaluate) -> int:
         run = run.with_content()
     protocol = flags.protocol or run.config.protocol
     if flags.by is not None:
-        return _print_groups(run.evaluate_by(flags.by, flags.split, flags.protocol), flags, protocol)
-    means = dict(run.evaluate(flags.split, flags.protocol).means)
+        return _print_groups(run.evaluate_by(flags.by, flags.split, flags.protocol, flags.candidates), flags, protocol)
+    means = dict(run.evaluate(flags.split, flags.protocol, flags.candidates).means)
     if flags.format == "json":
         fingerprint = run.dataset.fingerprint
         print(json.dumps({"split": flags.split, "protocol": protocol, "fingerprint": fingerprint, "metrics": means}))

@@ -1,10 +1,10 @@
-"""Initialisers and the affine layer, with the field's (that is, PyTorch's) conventions."""
+"""Initialisers and the affine layer, with the field's (that is, PyTorch's) conventions; norms and means of rows."""
 
 import math
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key
+from jaxtyping import Array, Bool, Float, Key, Scalar
 
 Linear = dict[str, Float[Array, "..."]]
 """`kernel` (inputs, outputs) and `bias` (outputs,)."""
@@ -40,3 +40,8 @@ def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
     """Each row divided by its L2 norm, or by 1e-12 where that is smaller; the gradient of a zero row is finite."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+
+
+def mean(values: Float[Array, " batch"], mask: Bool[Array, " batch"]) -> Scalar:
+    """The mean over real rows; what padded rows hold, NaN too, does not matter."""
+    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask, dtype=values.dtype)

@@ -5,12 +5,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Key, Scalar
+from jaxtyping import Array, Key, Scalar
 
 from slmrec_jax import layers
 from slmrec_jax.augmentations import Views
 from slmrec_jax.graph import is_interaction
 from slmrec_jax.rows import rows_of
+from slmrec_jax.softmax import cross_entropy, inbatch_cross_entropy
 from slmrec_jax.types import Batch, Context, Loss, Metrics, Params, Rows, Spec, View
 
 
@@ -34,10 +35,10 @@ def info_nce(
 
     def inbatch(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
         users, items = layers.normalize(view.users(batch.users)), layers.normalize(view.items(batch.items))
-        columns = batch.mask[None, :]
-        if mask_false_negatives:
-            columns &= ~is_interaction(context.inputs.graph, batch.users[:, None], batch.items[None, :])
-        return cross_entropy(users @ items.T / temperature, batch.mask, columns), {}
+        if not mask_false_negatives:
+            return inbatch_cross_entropy(users / temperature, items, batch.mask), {}
+        known = is_interaction(context.inputs.graph, batch.users[:, None], batch.items[None, :])
+        return cross_entropy(users @ items.T / temperature, batch.mask, batch.mask[None, :] & ~known), {}
 
     def sampled(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
         users = layers.normalize(view.users(batch.users))
@@ -45,7 +46,7 @@ def info_nce(
         drawn = layers.normalize(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
         positive = jnp.sum(users * positives, axis=-1, keepdims=True)
         scores = jnp.concatenate([positive, jnp.einsum("bd,bkd->bk", users, drawn)], axis=1) / temperature
-        return mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], batch.mask), {}
+        return layers.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], batch.mask), {}
 
     if negatives == "sampled":
         return Loss(sampled, num_negatives=num_negatives)
@@ -66,7 +67,7 @@ def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss
         positive = jnp.sum(users * side(view.items(batch.items)), axis=-1, keepdims=True)
         drawn = side(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
         negative = jnp.einsum("bd,bkd->bk", users, drawn)
-        return mean(jnp.mean(jax.nn.softplus(negative - positive), axis=1), batch.mask), {}
+        return layers.mean(jnp.mean(jax.nn.softplus(negative - positive), axis=1), batch.mask), {}
 
     return Loss(apply, num_negatives=num_negatives)
 
@@ -88,7 +89,7 @@ def embedding_l2(rows: Literal["layer0", "view"] = "layer0", norm: Literal["squa
         of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=1) for x in touched)
         squares = jnp.stack([of_users, of_items, jnp.mean(of_negatives.reshape(batch.negatives.shape), axis=1)])
         if norm == "squared":
-            return mean(0.5 * jnp.sum(squares, axis=0), batch.mask), {}
+            return layers.mean(0.5 * jnp.sum(squares, axis=0), batch.mask), {}
         of_tables = jnp.sum(jnp.where(batch.mask[None, :], squares, 0.0), axis=1)
         return jnp.sum(jnp.sqrt(of_tables)) / jnp.sum(batch.mask, dtype=squares.dtype), {}
 
@@ -114,8 +115,7 @@ def view_agreement(
         first, second = (context.encode(augmentation, context.key) for augmentation in views)
 
         def agreement(a: Rows, b: Rows, ids: Array) -> Scalar:
-            scores = layers.normalize(a(ids)) @ layers.normalize(b(ids)).T / temperature
-            return cross_entropy(scores, batch.mask, batch.mask[None, :])
+            return inbatch_cross_entropy(layers.normalize(a(ids)) / temperature, layers.normalize(b(ids)), batch.mask)
 
         def total(a: Mapping[str, Rows], b: Mapping[str, Rows], ids: Array) -> Scalar:
             return jnp.sum(jnp.stack([agreement(a[name], b[name], ids) for name in a]))
@@ -166,28 +166,7 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
         for name in (name for name in view.item_modalities if name in params):
             chained = layers.affine(params[name]["id"], chained)
             entering = layers.affine(params[name]["modality"], view.item_modalities[name](batch.items))
-            scores = side(chained) @ side(entering).T / temperature
-            levels[name] = cross_entropy(scores, batch.mask, batch.mask[None, :])
+            levels[name] = inbatch_cross_entropy(side(chained) / temperature, side(entering), batch.mask)
         return jnp.sum(jnp.stack(list(levels.values()))), levels
 
     return Loss(apply, init)
-
-
-def cross_entropy(
-    scores: Float[Array, "batch batch"], rows: Bool[Array, " batch"], columns: Bool[Array, "_ batch"]
-) -> Scalar:
-    """The mean over real rows of log Σ_c exp S_bc - S_bb, where c runs over b itself and the columns allowed for b.
-
-    Args:
-        scores: S; the diagonal holds the positives.
-        rows: which rows are real.
-        columns: which columns may stand in the denominator, for all rows at once (one row) or for each.
-    """
-    allowed = columns | jnp.eye(scores.shape[0], dtype=bool)
-    positive = jnp.diagonal(scores)
-    return mean(jax.nn.logsumexp(jnp.where(allowed, scores, -jnp.inf), axis=1) - positive, rows)
-
-
-def mean(values: Float[Array, " batch"], mask: Bool[Array, " batch"]) -> Scalar:
-    """The mean over real rows; what padded rows hold, NaN too, does not matter."""
-    return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask, dtype=values.dtype)

@@ -33,6 +33,13 @@ class Halves(NamedTuple):
     items: Float[Array, "items ..."]
 
 
+class Layers(NamedTuple):
+    """The tables whose sum, divided by L + 1, is read out. Who wants a few rows sums these rows alone."""
+
+    users: tuple[Float[Array, "users dim"], ...]
+    items: tuple[Float[Array, "items dim"], ...]
+
+
 def aggregate(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
     """P x by the definition: each node sums its neighbours' rows, weighted by R̂."""
     edges = graph.nodes
@@ -61,44 +68,68 @@ def neighbour_mean(
     return aggregate(graph, root * x) / jnp.maximum(root, 1.0)
 
 
+def to_users(graph: Graph, items: Float[Array, "items dim"]) -> Float[Array, "users dim"]:
+    """R̂ x: the half product from items to users."""
+    return matmul(graph.adjacency, items)
+
+
+def to_items(graph: Graph, users: Float[Array, "users dim"]) -> Float[Array, "items dim"]:
+    """R̂ᵀ x: the half product from users to items."""
+    return matmul(graph.adjacency.T, users)
+
+
+def hop(graph: Graph, x: Halves) -> Halves:
+    """P x in two half products."""
+    return Halves(to_users(graph, x.items), to_items(graph, x.users))
+
+
+def hop_by_definition(graph: Graph, x: Halves) -> Halves:
+    """P x by `aggregate`, for comparison."""
+    nodes = aggregate(graph, jnp.concatenate(x))
+    return Halves(nodes[: graph.num_users], nodes[graph.num_users :])
+
+
 def propagate(
     graph: Graph,
     x: Float[Array, "nodes ..."],
     num_layers: int,
     *,
     aggregate: Callable[[Graph, Array], Array] = aggregate,
-    after_layer: Callable[[int, Array], Array] | None = None,
 ) -> Float[Array, "nodes ..."]:
-    """The sum Σ_{l=1..L} of the layers, divided by L + 1: the read-out without layer 0.
-
-    Layer 0 is left to the caller, for whom it is known already, and who may read out another than was propagated.
+    """M_L x by the definition: users stacked on items, layer by layer.
 
     Args:
         graph: the graph.
-        x: layer 0, users stacked on items.
+        x: layer 0.
         num_layers: L.
         aggregate: what computes P x.
-        after_layer: `(layer, rows) -> rows` on each layer 1..L; the result is read out and feeds the next layer.
     """
-    total = jnp.zeros_like(x)
-    for layer in range(1, num_layers + 1):
+    total = x
+    for _ in range(num_layers):
         x = aggregate(graph, x)
-        if after_layer is not None:
-            x = after_layer(layer, x)
         total = total + x
     return total / (num_layers + 1)
 
 
-def user_chain(graph: Graph, users: Float[Array, "users dim"], num_layers: int) -> Halves:
-    """M_L [users; 0] in L half products."""
-    own, other = _chain(graph.adjacency.T, users, num_layers)
-    return Halves(own, other)
+def user_chain(
+    graph: Graph, users: Float[Array, "users dim"], num_layers: int, first: Float[Array, "items dim"] | None = None
+) -> Layers:
+    """M_L [users; 0] in L half products; the first is taken as given where it is known already."""
+    own, other = _chain(graph.adjacency.T, users, num_layers, first)
+    return Layers(own, other)
 
 
-def item_chain(graph: Graph, items: Float[Array, "items dim"], num_layers: int) -> Halves:
-    """M_L [0; items] in L half products."""
-    own, other = _chain(graph.adjacency, items, num_layers)
-    return Halves(other, own)
+def item_chain(
+    graph: Graph, items: Float[Array, "items dim"], num_layers: int, first: Float[Array, "users dim"] | None = None
+) -> Layers:
+    """M_L [0; items], likewise."""
+    own, other = _chain(graph.adjacency, items, num_layers, first)
+    return Layers(other, own)
+
+
+def read_out(layers: Layers, num_layers: int) -> Halves:
+    """All rows."""
+    return Halves(*(sum(tables[1:], tables[0]) / (num_layers + 1) for tables in layers))
 
 
 class FrozenChain(NamedTuple):
@@ -112,13 +143,13 @@ class FrozenChain(NamedTuple):
 
 def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int) -> FrozenChain:
     """Propagates a frozen modality's features, a block of columns at a time to bound what the layers hold."""
-    propagate_block = jax.jit(item_chain, static_argnames="num_layers")
+    propagate_block = jax.jit(lambda graph, items: read_out(item_chain(graph, items, num_layers), num_layers))
     width = feature.values.shape[1]
     blocks = [
-        propagate_block(graph, feature.values[:, start : start + CACHE_COLUMNS], num_layers=num_layers)
+        propagate_block(graph, feature.values[:, start : start + CACHE_COLUMNS])
         for start in range(0, width, CACHE_COLUMNS)
     ]
-    present = propagate_block(graph, feature.present[:, None], num_layers=num_layers)
+    present = propagate_block(graph, feature.present[:, None])
     return FrozenChain(
         Halves(*(jnp.concatenate(half, axis=1) for half in zip(*blocks, strict=True))),
         Halves(*(half[:, 0] for half in present)),
@@ -148,13 +179,15 @@ def choose_chain(
     return Choice(cached <= projected, f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step")
 
 
-def _chain(first: Operator, x: Array, num_layers: int) -> tuple[Array, Array]:
-    """Read-outs of the side that x lies on and of the other side, for a layer 0 that is zero on the other side."""
-    own, other = x, jnp.zeros((first.matrix.num_rows, x.shape[1]), x.dtype)
-    operator = first
-    for layer in range(num_layers):
-        x = matmul(operator, x)
-        own, other = (own, other + x) if layer % 2 == 0 else (own + x, other)
-        operator = operator.T
-    scale = 1.0 / (num_layers + 1)
-    return own * scale, other * scale
+def _chain(
+    hop: Operator, x: Array, num_layers: int, first: Array | None
+) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """The layers on the side that x lies on and on the other side, for a layer 0 that is zero on the other side."""
+    sides: tuple[list[Array], list[Array]] = [x], []
+    for layer in range(1, num_layers + 1):
+        x = first if layer == 1 and first is not None else matmul(hop, x)
+        sides[layer % 2].append(x)
+        hop = hop.T
+    if not sides[1]:
+        sides[1].append(jnp.zeros((hop.matrix.num_rows, x.shape[1]), x.dtype))
+    return tuple(sides[0]), tuple(sides[1])

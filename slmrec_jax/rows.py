@@ -35,6 +35,11 @@ def once(rows: Rows) -> Rows:
     return lookup
 
 
+def sum_of(tables: Sequence[Float[Array, "nodes dim"]], scale: float) -> Rows:
+    """Σ tables, times the scale. The derivatives of the gathers are one scatter, which all tables share."""
+    return once(lambda ids: scale * sum((table[ids] for table in tables[1:]), tables[0][ids]))
+
+
 def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:
     """Values W + present bᵀ: a row without the feature has no bias either."""
     bias = projection["bias"][None, :]

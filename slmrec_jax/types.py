@@ -95,6 +95,18 @@ class ModalityScale(NamedTuple):
     """The factor of layer 0 itself in the read-out, where it differs (the reference code's feature masking)."""
 
 
+class Site(NamedTuple):
+    """Where in the encoder a table of rows stands."""
+
+    layer: int
+    """1..L."""
+    modality: str
+    side: Literal["users", "items"]
+
+
+LayerStage: TypeAlias = Callable[[Key[Array, ""], Site, Float[Array, "rows dim"]], Float[Array, "rows dim"]]
+
+
 class Augmentation(NamedTuple):
     """Changes to the encoder's input or layers that make one view of the data. `None` switches a stage off."""
 
@@ -105,10 +117,9 @@ class Augmentation(NamedTuple):
         | None
     ) = None
     """`(key, {name: layer-0 item rows}) -> same`, before propagation."""
-    layer: (
-        Callable[[Key[Array, ""], int, Float[Array, "nodes channels dim"]], Float[Array, "nodes channels dim"]] | None
-    ) = None
-    """`(key, layer, x) -> x`: after each propagation layer 1..L, users stacked on items; the result feeds the next."""
+    layer: LayerStage | None = None
+    """`(key, site, x) -> x`: the rows of one side in one modality after each propagation layer 1..L; the result is read
+    out and feeds the next layer. Every site gets a key of its own."""
 
 
 NO_AUGMENTATION = Augmentation()

@@ -3,8 +3,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slmrec_jax.augmentations import both, dropout, feature_dropout, feature_masking, masked, two_distinct
-from slmrec_jax.types import Augmentation
+from slmrec_jax.augmentations import (
+    _random_words,
+    both,
+    dropout,
+    feature_dropout,
+    feature_masking,
+    masked,
+    two_distinct,
+)
+from slmrec_jax.types import Augmentation, Site
 
 NAMES = ("id", "visual", "acoustic")
 KEY = jax.random.key(5)
@@ -14,8 +22,8 @@ KEY = jax.random.key(5)
 def test_dropout_drops_the_share_and_keeps_the_mean(rate):
     x = jnp.full((101, 999), 2.0)
     dropped = np.asarray(dropout(KEY, x, rate))
-    kept = round(256 * (1 - rate)) / 256
-    assert set(np.unique(dropped)) <= {0.0, np.float32(2.0) * np.float32(1 / kept)}
+    kept = 1 - rate
+    assert np.all((dropped == 0) | np.isclose(dropped, 2 / kept, rtol=1e-6))
     deviation = 5 * np.sqrt(kept * (1 - kept) / x.size)
     assert abs((dropped > 0).mean() - kept) <= deviation
     assert abs(dropped.mean() - 2.0) <= 2 * deviation / kept + 1e-5
@@ -23,11 +31,26 @@ def test_dropout_drops_the_share_and_keeps_the_mean(rate):
 
 def test_dropout_decides_for_each_entry_alone():
     kept = np.asarray(dropout(KEY, jnp.ones((4096, 64)), 0.5)) > 0
-    # The four bytes of one draw must not go together, nor neighbouring rows.
-    for shift in (1, 2, 3, 4, 64):
-        flat = kept.reshape(-1)
+    flat = kept.reshape(-1)
+    # Neither neighbours nor rows go together.
+    for shift in (1, 2, 3, 4, 64, flat.size // 4, flat.size // 2):
         agree = (flat[shift:] == flat[:-shift]).mean()
-        assert abs(agree - 0.5) < 0.01
+        assert abs(agree - 0.5) < 5 * 0.5 / np.sqrt(flat.size - shift)
+
+
+def test_keys_that_follow_one_another_decide_independently():
+    first, *others = (np.asarray(dropout(jax.random.key(seed), jnp.ones(100_000), 0.5)) > 0 for seed in range(6))
+    for other in others:
+        assert abs((first == other).mean() - 0.5) < 5 * 0.5 / np.sqrt(first.size)
+
+
+@pytest.mark.parametrize("shift", [0, 8, 16, 24])
+def test_every_byte_is_as_likely_as_another(shift):
+    drawn = (np.asarray(_random_words(KEY, (1_000_001,))) >> shift) & 255
+    counts = np.bincount(drawn, minlength=256)
+    assert len(counts) == 256
+    statistic = ((counts - drawn.size / 256) ** 2 / (drawn.size / 256)).sum()
+    assert 150 < statistic < 380  # χ² of 255 degrees of freedom, beyond which one in a million lies
 
 
 @pytest.mark.parametrize("mode", ["layer", "input"])
@@ -35,20 +58,13 @@ def test_the_views_of_feature_dropout_differ_from_each_other_and_from_key_to_key
     def drawn(augmentation, key):
         x = jnp.ones((6, 3, 8))
         if mode == "layer":
-            return np.asarray(augmentation.layer(key, 1, x))
+            return np.asarray(augmentation.layer(key, Site(1, "id", "users"), x[:, 0]))
         return np.concatenate(list(augmentation.inputs(key, dict.fromkeys(NAMES, x[:, 0])).values()))
 
     first, second = feature_dropout(0.5, mode)
     assert (drawn(first, KEY) != drawn(second, KEY)).any()
     assert (drawn(first, KEY) != drawn(first, jax.random.key(6))).any()
     np.testing.assert_array_equal(drawn(first, KEY), drawn(first, KEY))
-
-
-def test_layers_and_channels_are_dropped_independently():
-    (first, _), x = feature_dropout(0.5), jnp.ones((50, 2, 16))
-    one, two = (np.asarray(first.layer(KEY, layer, x)) for layer in (1, 2))
-    assert (one != two).any()
-    assert (one[:, 0] != one[:, 1]).any()
 
 
 def test_two_distinct_draws_every_ordered_pair_alike():

@@ -325,3 +325,5 @@ def test_the_commands(run, with_bare, tmp_path, monkeypatch, capsys):
     assert groups[0]["label"] == "0"
     assert main([*measure, "--cold", "content"]) == 0
     assert re.search(r"training +┃ items +┃ held out +┃ recall@5 ", capsys.readouterr().out)
+    assert main([*measure, "--candidates", "cold"]) == 1  # the protocol measures at 20, and there are not so many
+    assert "of 12 that there are" in capsys.readouterr().err

@@ -66,9 +66,14 @@ class Golden:
             if "dropout_masks" in arrays:
                 nodes = self.num_users + self.num_items
                 shape = (len(self.channels), self.num_layers, 2, nodes, self.dim)
-                kept = jnp.asarray(arrays["dropout_masks"].reshape(shape)[:, :, 1 - place].transpose(1, 2, 0, 3))
+                of_view = jnp.asarray(arrays["dropout_masks"].reshape(shape)[:, :, 1 - place])
                 share = 1.0 - float(arrays["dropout_rate"])
-                layer = lambda key, index, x: jnp.where(kept[index - 1], x / share, 0.0)  # noqa: E731
+
+                def layer(key, site, x):
+                    kept = of_view[self.channels.index(site.modality), site.layer - 1]
+                    halves = {"users": kept[: self.num_users], "items": kept[self.num_users :]}
+                    return jnp.where(halves[site.side], x / share, 0.0)
+
             return Augmentation(modality=modality, layer=layer)
 
         return view(0), view(1)

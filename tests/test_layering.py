@@ -14,7 +14,7 @@ LAYERS = [
     {"errors", "types"},
     {"sparse", "layers", "evaluation", "data"},
     {"graph", "config", "recommendations", "figures", "analysis", "exports"},
-    {"propagation", "augmentations", "sampling", "rows", "features"},
+    {"propagation", "augmentations", "sampling", "rows", "features", "softmax"},
     {"losses", "models"},
     {"methods"},
     {"training"},

@@ -24,7 +24,7 @@ def rows(seed, *shape):
 
 
 def definition(graph, x, num_layers):
-    return x / (num_layers + 1) + propagation.propagate(graph, x, num_layers)
+    return propagation.propagate(graph, x, num_layers)
 
 
 @pytest.mark.parametrize("num_layers", LAYERS)
@@ -32,7 +32,7 @@ def definition(graph, x, num_layers):
 def test_propagation_is_the_read_out_of_matrix_powers(case, num_layers, aggregate):
     graph, p = case
     x = rows(0, len(p), 5)
-    value = x / (num_layers + 1) + propagation.propagate(graph, x, num_layers, aggregate=aggregate)
+    value = propagation.propagate(graph, x, num_layers, aggregate=aggregate)
     np.testing.assert_allclose(value, reference.read_out(p, x, num_layers), rtol=1e-5, atol=1e-6)
 
 
@@ -46,12 +46,12 @@ def test_several_channels_go_through_side_by_side(case):
             np.testing.assert_allclose(wide[:, channel], alone, rtol=1e-5, atol=1e-6)
 
 
-def test_after_layer_feeds_the_next_layer(case):
+def test_a_hop_by_halves_is_the_definition(case):
     graph, p = case
     x = rows(2, len(p), 4)
-    value = propagation.propagate(graph, x, 2, after_layer=lambda layer, y: y * (10.0 if layer == 1 else 0.5))
-    first = 10 * p @ x
-    np.testing.assert_allclose(value, (first + 0.5 * p @ first) / 3, rtol=1e-4, atol=1e-5)
+    halves = propagation.Halves(x[: graph.num_users], x[graph.num_users :])
+    for hop in (propagation.hop, propagation.hop_by_definition):
+        np.testing.assert_allclose(jnp.concatenate(hop(graph, halves)), p @ x, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("num_layers", LAYERS)
@@ -61,7 +61,9 @@ def test_chains_are_the_definition_in_value_and_gradient(case, num_layers):
     weights = rows(5, graph.num_users + graph.num_items, 5)
 
     def by_chains(users, items):
-        user, item = (chain(graph, x, num_layers) for chain, x in both_chains(users, items))
+        user, item = (
+            propagation.read_out(chain(graph, x, num_layers), num_layers) for chain, x in both_chains(users, items)
+        )
         return jnp.concatenate([user.users + item.users, user.items + item.items])
 
     def by_definition(users, items):
@@ -72,6 +74,18 @@ def test_chains_are_the_definition_in_value_and_gradient(case, num_layers):
 
 def both_chains(users, items):
     return (propagation.user_chain, users), (propagation.item_chain, items)
+
+
+def test_a_first_hop_that_is_known_is_not_computed_again(case):
+    graph, _ = case
+    users, items = rows(3, graph.num_users, 5), rows(4, graph.num_items, 5)
+    for chain, x, first in (
+        (propagation.user_chain, users, propagation.to_items(graph, users)),
+        (propagation.item_chain, items, propagation.to_users(graph, items)),
+    ):
+        jax.tree.map(np.testing.assert_array_equal, chain(graph, x, 3, first), chain(graph, x, 3))
+        nothing = chain(graph, x, 3, jnp.zeros_like(first))
+        assert not any(np.any(table) for side in nothing for table in side if table is not x)
 
 
 @pytest.mark.parametrize("num_layers", LAYERS)
@@ -103,8 +117,10 @@ def test_relabelling_nodes_permutes_the_rows():
     one = build_graph(Interactions(users, items), num_users, num_items)
     other = build_graph(Interactions(user_order[users], item_order[items]), num_users, num_items)
     x = rows(11, num_users, 4)
-    ours = propagation.user_chain(one, x, 3)
-    theirs = propagation.user_chain(other, jnp.zeros_like(x).at[user_order].set(x), 3)
+    moved = jnp.zeros_like(x).at[user_order].set(x)
+    ours, theirs = (
+        propagation.read_out(propagation.user_chain(graph, table, 3), 3) for graph, table in ((one, x), (other, moved))
+    )
     np.testing.assert_allclose(theirs.users[user_order], ours.users, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(theirs.items[item_order], ours.items, rtol=1e-5, atol=1e-6)
 

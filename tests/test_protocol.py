@@ -5,7 +5,7 @@ import pytest
 import reference
 
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol, evaluate, plan
+from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol, cold_items, doubts, evaluate, plan
 from slmrec_jax.types import Embeddings, Interactions
 
 NUM_USERS, NUM_ITEMS = 12, 60
@@ -121,3 +121,45 @@ def test_a_new_protocol_needs_no_edit_of_the_package(dataset, embeddings):
 def test_a_metric_that_is_not_measured_cannot_select(dataset, metric):
     with pytest.raises(UserError, match=r"there is no metric .* there are: recall@10, "):
         plan(dataset, "valid", PROTOCOLS["strict"]._replace(metric=metric))
+
+
+@pytest.fixture(scope="module")
+def with_cold_items(rows):
+    """The same pairs, but nobody met items 40 and above in training."""
+    train = {(user, item) for user, item in rows["train"] if item < 40} | {(5, item) for item in range(40)}
+    return Splits(NUM_ITEMS, pairs(train), pairs(rows["valid"]), pairs(rows["test"]))
+
+
+def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_cold_items, embeddings):
+    np.testing.assert_array_equal(cold_items(with_cold_items), np.arange(40, NUM_ITEMS))
+    protocol = PROTOCOLS["strict"]._replace(candidates="cold")
+    found = evaluate(plan(with_cold_items, "test", protocol), embeddings)
+
+    shifted = [{(u, i - 40) for u, i in rows[split] if i >= 40} for split in ("valid", "test")]
+    alone = Splits(20, Interactions(*np.zeros((2, 0), np.int32)), *(pairs(split) for split in shifted))
+    expected = evaluate(plan(alone, "test", PROTOCOLS["strict"]), Embeddings(embeddings.users, embeddings.items[40:]))
+    np.testing.assert_array_equal(found.users, expected.users)
+    for key, values in expected.per_user.items():
+        np.testing.assert_array_equal(found.per_user[key], values)
+    # Validation items are masked among the candidates too.
+    unmasked = evaluate(plan(with_cold_items, "test", protocol._replace(mask_valid_at_test=False)), embeddings)
+    assert unmasked.means != found.means
+
+
+def test_cold_items_are_needed_where_they_are_to_be_ranked(dataset):
+    cold = PROTOCOLS["strict"]._replace(candidates="cold")
+    few = dataset._replace(num_items=65, test=pairs({(0, 64)}))
+    with pytest.raises(UserError, match=r"k = 20 items were asked for, of \d that there are"):
+        plan(few, "test", cold)
+    with pytest.raises(UserError, match="with a cold item in the test split"):
+        plan(few._replace(test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
+
+
+def test_splits_that_say_little_are_named(dataset, with_cold_items):
+    strict = PROTOCOLS["strict"]
+    assert doubts(dataset, "valid", strict) == []
+    known = dataset._replace(valid=Interactions(dataset.train.users[:3], dataset.train.items[:3]))
+    assert "all 3 interactions stand in train too" in doubts(known, "valid", strict)[0]
+    cold = with_cold_items._replace(valid=pairs({(0, 50), (4, 41)}))
+    assert "--eval.candidates cold" in doubts(cold, "valid", strict)[0]
+    assert doubts(cold, "valid", strict._replace(candidates="cold")) == []

@@ -1,4 +1,5 @@
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
@@ -164,3 +165,29 @@ def test_refuses_k_outside_the_items(k):
 def test_refuses_another_table_of_items():
     with pytest.raises(ValueError, match="ranks 5 items"):
         rank(prepare(ids(4), [], 5, 2), small_integers(4, 6))
+
+
+@pytest.mark.parametrize(("num_columns", "k"), [(64, 1), (64, 3), (96, 5), (640, 20), (640, 50), (60, 60)])
+@pytest.mark.parametrize("spread", [1, 3, 1000])
+def test_the_best_of_blocks_are_the_best_of_all_ties_included(num_columns, k, spread):
+    rng = np.random.default_rng(num_columns + k + spread)
+    scores = rng.integers(0, spread, (37, num_columns)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.3] = -np.inf
+    scores[3] = -np.inf
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    for width in (1, 2, 4):
+        best, places = ranking._top_k(jnp.asarray(scores), k, width)
+        np.testing.assert_array_equal(places, order)
+        np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
+
+
+def test_large_catalogues_are_ranked_by_blocks():
+    rng = np.random.default_rng(0)
+    users, items = rng.integers(-2, 3, (30, 3)).astype(np.float32), rng.integers(-2, 3, (1003, 3)).astype(np.float32)
+    known = Interactions(np.arange(30, dtype=np.int32), np.full(30, 1002, np.int32))
+    plan = prepare(np.arange(30), [known], 1003, 10)
+    assert plan.chunk.width == 8
+    found = rank(plan, Embeddings(users, items))
+    scores = users @ items.T
+    scores[:, 1002] = -np.inf
+    np.testing.assert_array_equal(found.items, np.argsort(-scores, axis=1, kind="stable")[:, :10])

@@ -142,6 +142,22 @@ def test_a_masked_modality_has_no_gradient(definition):
     assert all(np.any(x) for x in jax.tree.leaves(gradient["acoustic"]))
 
 
+@pytest.mark.parametrize("definition", [False, True])
+def test_every_site_of_every_layer_has_a_key_of_its_own(definition):
+    spec, inputs = problem("random")
+    model = slmrec(spec, cached=("visual",), definition=definition)
+    seen = {}
+
+    def record(key, site, x):
+        seen[site] = tuple(jax.random.key_data(key).tolist())
+        assert x.shape == (spec.num_users if site.side == "users" else spec.num_items, DIM)
+        return x
+
+    model.encode(model.init(jax.random.key(1)), model.prepare(inputs))(Augmentation(layer=record), jax.random.key(0))
+    assert len(seen) == 3 * 4 * 2
+    assert len(set(seen.values())) == len(seen)
+
+
 def test_an_item_without_a_modality_has_no_row_of_its_own_there():
     spec, inputs = problem("isolated", {"visual": Modality(6)})
     feature = inputs.features["visual"]

@@ -13,6 +13,7 @@ from slmrec_jax.evaluation.ranking import RankingPlan, Score, prepare, rank
 from slmrec_jax.types import Embeddings, Interactions
 
 Split: TypeAlias = Literal["valid", "test"]
+Candidates: TypeAlias = Literal["all", "cold"]
 
 
 class Protocol(NamedTuple):
@@ -42,6 +43,9 @@ class Protocol(NamedTuple):
     """Whether users without training interactions are left out."""
     score: Score = "dot"
     ndcg: Ndcg = "standard"
+    candidates: Candidates = "all"
+    """What is ranked and counts as held out: all items, or those without training interactions alone (cold start),
+    which stand no chance among the others, whose rows training has made to score high."""
 
 
 PROTOCOLS: Mapping[str, Protocol] = {
@@ -112,17 +116,23 @@ def plan(dataset: Splits, split: Split, protocol: Protocol, ks: Sequence[int] = 
         ks: Cut-offs besides the protocol's own.
 
     Raises:
-        UserError: There is nobody to evaluate, or a cut-off exceeds the number of items.
+        UserError: There is nobody to evaluate, or a cut-off exceeds the number of candidates.
     """
     held_out = dataset.valid if split == "valid" else dataset.test
+    candidates = None
+    if protocol.candidates == "cold":
+        candidates = cold_items(dataset)
+        chosen = np.isin(held_out.items, candidates)
+        held_out = Interactions(held_out.users[chosen], held_out.items[chosen])
     users = np.unique(held_out.users)
     if protocol.drop_new_users:
         users = users[np.isin(users, dataset.train.users)]
     if len(users) == 0:
         raise UserError(
             f"nobody can be evaluated under protocol {protocol.name}: no user"
-            f"{' with training interactions' if protocol.drop_new_users else ''} has an interaction in the {split} "
-            f"split; hold some out, or choose a protocol that does not need this split"
+            f"{' with training interactions' if protocol.drop_new_users else ''} has an interaction"
+            f"{'' if candidates is None else ' with a cold item'} in the {split} split; hold some out, or choose a "
+            f"protocol that does not need this split"
         )
     masks_valid = split == "test" and protocol.mask_valid_at_test
     known = [dataset.train, dataset.valid] if masks_valid else [dataset.train]
@@ -130,8 +140,30 @@ def plan(dataset: Splits, split: Split, protocol: Protocol, ks: Sequence[int] = 
     keys = [f"{metric}@{k}" for metric in METRICS for k in cutoffs]
     if protocol.metric is not None and protocol.metric not in keys:
         raise UserError(f"there is no metric {protocol.metric!r} to select by; there are: {', '.join(keys)}")
-    ranking = prepare(users, known, dataset.num_items, cutoffs[-1], score=protocol.score)
+    ranking = prepare(users, known, dataset.num_items, cutoffs[-1], candidates=candidates, score=protocol.score)
     return EvaluationPlan(users, ranking, held_out, cutoffs, protocol.ndcg)
+
+
+def cold_items(dataset: Splits) -> Int[np.ndarray, " items"]:
+    """The items without training interactions, ascending."""
+    return np.flatnonzero(np.bincount(dataset.train.items, minlength=dataset.num_items) == 0)
+
+
+def doubts(dataset: Splits, split: Split, protocol: Protocol) -> list[str]:
+    """What makes the figures of a split say little, and how to mend it; a line each."""
+    held_out = dataset.valid if split == "valid" else dataset.test
+    pairs, known = (part.users * np.int64(dataset.num_items) + part.items for part in (held_out, dataset.train))
+    if np.isin(pairs, known).all():
+        return [
+            f"{split}: all {len(pairs)} interactions stand in train too, where they are masked, so that every metric "
+            f"is 0: keep each in one split, or divide anew by --split"
+        ]
+    if protocol.candidates == "all" and np.isin(held_out.items, cold_items(dataset)).all():
+        return [
+            f"{split} holds items without training interactions alone, which find little among the others: "
+            f"--eval.candidates cold ranks them among themselves"
+        ]
+    return []
 
 
 def evaluate(plan: EvaluationPlan, embeddings: Embeddings) -> Evaluation:

@@ -3,6 +3,7 @@
 `prepare` does once what does not depend on the embeddings; `rank` runs one compiled program for every chunk of users.
 """
 
+import math
 from collections.abc import Sequence
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
@@ -38,6 +39,8 @@ class RankingPlan(NamedTuple):
     """Where the known pairs of each chunk begin."""
     num_users: int
     num_items: int
+    candidates: Int[np.ndarray, " candidates"] | None
+    """Ascending; `None`: all items."""
     chunk: "Chunk"
 
 
@@ -49,6 +52,7 @@ class Queries(NamedTuple):
     known_rows: Int[Array, " pairs"]
     """Sorted; padded with a row beyond all others, so that the slice of the last chunk ends inside."""
     known_items: Int[Array, " pairs"]
+    """Their places among the candidates."""
 
 
 class Chunk(NamedTuple):
@@ -59,6 +63,10 @@ class Chunk(NamedTuple):
     """The most known pairs that any chunk has."""
     k: int
     score: Score
+    num_ranked: int
+    """How many items there are to rank; columns beyond are padding."""
+    width: int
+    """Columns of a block, of which `_top_k` looks at the largest first."""
 
 
 def prepare(
@@ -67,6 +75,7 @@ def prepare(
     num_items: int,
     k: int,
     *,
+    candidates: Int[np.ndarray, " candidates"] | None = None,
     score: Score = "dot",
     max_bytes: int = MAX_SCORE_BYTES,
 ) -> RankingPlan:
@@ -77,22 +86,29 @@ def prepare(
         known: Pairs to leave out, each in any order. Pairs of other users are ignored.
         num_items: Items have the ids 0..num_items-1.
         k: How many items to return for each user.
+        candidates: The items to rank, ascending; by default all.
         score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
             scores from about 16.6 on all become 1 and tie; it is there to replay references that rank so.
         max_bytes: Bound on the score block (float32, users of a chunk × items; "sigmoid" holds two at times). A single
             user's row is never divided.
 
     Raises:
-        UserError: `k` is below 1 or above the number of items; choose one between.
+        UserError: `k` is below 1 or above the number of candidates; choose one between.
     """
-    if not 1 <= k <= num_items:
-        raise UserError(f"k = {k} items were asked for, of {num_items} that there are: choose k from 1 to {num_items}")
+    num_ranked = num_items if candidates is None else len(candidates)
+    if not 1 <= k <= num_ranked:
+        raise UserError(
+            f"k = {k} items were asked for, of {num_ranked} that there are: choose k from 1 to {num_ranked}"
+        )
     num_users = len(users)
-    num_chunks = -(-num_users // max(1, max_bytes // (4 * num_items)))
+    num_chunks = -(-num_users // max(1, max_bytes // (4 * num_ranked)))
     chunk_rows = -(-num_users // max(1, num_chunks))  # chunks as equal as can be: the last has the least padding
     num_rows = num_chunks * chunk_rows
 
     known_rows, known_items = _known_pairs(users, known)
+    if candidates is not None:
+        ranked = np.isin(known_items, candidates)
+        known_rows, known_items = known_rows[ranked], np.searchsorted(candidates, known_items[ranked])
     bounds = np.searchsorted(known_rows, np.arange(num_chunks + 1) * chunk_rows).astype(np.int32)
     chunk_pairs = int(np.diff(bounds).max(initial=0))
     queries = Queries(
@@ -100,7 +116,8 @@ def prepare(
         jnp.asarray(np.pad(known_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(known_items, (0, chunk_pairs)), np.int32),
     )
-    return RankingPlan(queries, bounds[:-1], num_users, num_items, Chunk(chunk_rows, chunk_pairs, k, score))
+    chunk = Chunk(chunk_rows, chunk_pairs, k, score, num_ranked, _block_width(num_ranked, k))
+    return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
 
 
 def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
@@ -118,7 +135,12 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
             "the embeddings hold NaN, infinite or overflowing values, so that items cannot be ranked: "
             "training has diverged; lower the learning rate or the weights of the losses"
         )
+    if plan.candidates is not None:
+        embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
     rows, k = plan.chunk.rows, plan.chunk.k
+    embeddings = embeddings._replace(
+        items=jnp.pad(embeddings.items, ((0, -embeddings.items.shape[0] % plan.chunk.width), (0, 0)))
+    )
     items = np.empty((len(plan.first_pairs) * rows, k), np.int32)
     scores = np.empty(items.shape, np.float32)
     for index, first_pair in enumerate(plan.first_pairs):
@@ -128,6 +150,8 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
         items[here], scores[here] = jax.device_get(
             _rank_chunk(embeddings, plan.queries, first_row, first_pair, plan.chunk)
         )
+    if plan.candidates is not None:
+        items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])
 
 
@@ -142,9 +166,37 @@ def _rank_chunk(
     if chunk.score == "sigmoid":
         scores = jax.nn.sigmoid(scores)
     # A slice may reach into the pairs of later chunks; their rows lie beyond this block and are dropped.
+    # In one scatter with the columns that only fill a block, since a second one would copy the scores.
+    filling = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
+    rows, items = jnp.concatenate([rows, filling[0]]), jnp.concatenate([items, filling[1] + chunk.num_ranked])
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
-    best, ids = jax.lax.top_k(scores, chunk.k)  # documented: of equal scores, the lower index comes first
+    best, ids = _top_k(scores, chunk.k, chunk.width)
     return jnp.where(best == -jnp.inf, -1, ids), best
+
+
+def _top_k(
+    scores: Float[Array, "rows columns"], k: int, width: int
+) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
+    """The k largest of each row, of equal ones the leftmost, and their columns; `width` divides the columns.
+
+    Exact: one of the k largest lies in one of the k blocks whose maxima are the largest. For if its block were not
+    among these, each of them would hold something larger, or as large and further left.
+    """
+    num_rows, num_columns = scores.shape
+    if num_columns // width <= k:
+        best, places = jax.lax.top_k(scores, k)  # documented: of equal values, the lower index comes first
+        return best, places
+    blocks = scores.reshape(num_rows, num_columns // width, width)
+    _, chosen = jax.lax.top_k(jnp.max(blocks, axis=2), k)
+    chosen = jnp.sort(chosen, axis=1)  # so that what stands further left in the row does so among the chosen
+    candidates = blocks[jnp.arange(num_rows)[:, None], chosen].reshape(num_rows, k * width)
+    best, places = jax.lax.top_k(candidates, k)
+    return best, jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
+
+
+def _block_width(num_columns: int, k: int) -> int:
+    """The power of two for which two small searches, of all blocks and within k of them, cost about the same."""
+    return 1 << int(math.log2(max(1.0, math.sqrt(num_columns / k))))
 
 
 def _scores(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:

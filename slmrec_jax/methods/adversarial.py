@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 
 from slmrec_jax.config import Config, chosen
-from slmrec_jax.losses import mean
+from slmrec_jax.layers import mean
 from slmrec_jax.models.discriminator import (
     Discriminator,
     Score,

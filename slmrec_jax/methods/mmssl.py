@@ -14,7 +14,7 @@ from slmrec_jax import layers
 from slmrec_jax.augmentations import dropout
 from slmrec_jax.config import Config, MMSSLConfig, chosen
 from slmrec_jax.errors import UserError
-from slmrec_jax.losses import mean
+from slmrec_jax.layers import mean
 from slmrec_jax.methods.adversarial import adversarial_game
 from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models.mmssl import Encoded, kept, mmssl

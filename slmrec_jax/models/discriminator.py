@@ -9,7 +9,7 @@ from jaxtyping import Array, Bool, Float, Key, Scalar
 
 from slmrec_jax import layers
 from slmrec_jax.augmentations import dropout
-from slmrec_jax.losses import mean
+from slmrec_jax.layers import mean
 from slmrec_jax.types import Params
 
 SLOPE = 0.2

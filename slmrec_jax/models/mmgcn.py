@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Scalar
 
 from slmrec_jax import features, layers, propagation
-from slmrec_jax.losses import mean
+from slmrec_jax.layers import mean
 from slmrec_jax.rows import projected as projected_rows
 from slmrec_jax.rows import rows_of
 from slmrec_jax.types import (

@@ -1,6 +1,6 @@
 """SLMRec's encoder: a LightGCN for each modality over one user table, then fusion (Tao et al., IEEE TMM 2022)."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
 
 import jax
@@ -9,8 +9,8 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from slmrec_jax import features, layers, propagation
 from slmrec_jax.graph import Graph
-from slmrec_jax.propagation import FrozenChain
-from slmrec_jax.rows import concatenated, once, projected, rows_of
+from slmrec_jax.propagation import FrozenChain, Halves
+from slmrec_jax.rows import concatenated, once, projected, rows_of, sum_of
 from slmrec_jax.types import (
     ALL,
     Augmentation,
@@ -18,10 +18,12 @@ from slmrec_jax.types import (
     Encode,
     Ids,
     Inputs,
+    LayerStage,
     ModalityScale,
     Model,
     Params,
     Rows,
+    Site,
     Spec,
     View,
 )
@@ -74,6 +76,7 @@ def slmrec(
         definition: computes every propagation by segment sum over the whole graph, for comparison.
     """
     channels = (ID, *spec.modalities)
+    owner = {name: ID if user_table == "shared" else name for name in channels}  # of the user table
     trained = {name for name, modality in spec.modalities.items() if modality.words and words == "trainable"}
 
     def init(key: Key[Array, ""]) -> Params:
@@ -112,50 +115,58 @@ def slmrec(
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         graph = inputs.graph
+        users0 = {ID: params["user"]} if user_table == "shared" else _split(params["user"], channels)
         layer0 = {name: _layer0(name, params, inputs) for name in channels}
-        user_rows = _split(params["user"], channels) if user_table == "per_modality" else {}
-        from_users = _user_channels(graph, params["user"], channels if user_rows else (), num_layers)
-        frozen = {
-            name: _frozen_channel(chain, params["projection"][name]) for name, chain in inputs.cache.chains.items()
-        }
-        in_full = {name: layer0[name](ALL) for name in channels if name not in frozen}
-        from_items = frozen | _item_channels(graph, in_full, num_layers)
+        # The first hop of a view whose input is not augmented is that of all others: each is computed once.
+        first_items = {name: _whole(propagation.to_items, graph, rows_of(table)) for name, table in users0.items()}
+        first_users = {name: _whole(propagation.to_users, graph, x) for name, x in layer0.items()}
+
+        def chained(name: str) -> Channel:
+            if name in inputs.cache.chains:
+                return _frozen_channel(inputs.cache.chains[name], params["projection"][name])
+            return read_out(propagation.item_chain(graph, layer0[name](ALL), num_layers, first_users[name](ALL)))
+
+        def read_out(tables: propagation.Layers) -> Channel:
+            return Channel(*(sum_of(of_side, 1.0 / (num_layers + 1)) for of_side in tables))
+
+        if not definition:
+            from_users = {
+                name: read_out(propagation.user_chain(graph, table, num_layers, first_items[name](ALL)))
+                for name, table in users0.items()
+            }
+            from_items = {name: chained(name) for name in channels}
 
         def by_chains(augmentation: Augmentation, scale: ModalityScale, key: Key[Array, ""]) -> dict[str, Channel]:
             rows, items = layer0, from_items
             if augmentation.inputs is not None:
                 x = augmentation.inputs(key, {name: layer0[name](ALL) for name in channels})
-                rows, items = {name: rows_of(x[name]) for name in channels}, _item_channels(graph, x, num_layers)
+                rows = {name: rows_of(x[name]) for name in channels}
+                items = {name: read_out(propagation.item_chain(graph, x[name], num_layers)) for name in channels}
             return {
-                name: _sum(from_users.get(name, from_users[ID]), items[name], rows[name], name, scale, num_layers)
+                name: _sum(from_users[owner[name]], items[name], rows[name], name, scale, num_layers)
                 for name in channels
             }
 
         def by_layers(augmentation: Augmentation, scale: ModalityScale, key: Key[Array, ""]) -> dict[str, Channel]:
-            x = {name: layer0[name](ALL) for name in channels}
+            rows = layer0
             if augmentation.inputs is not None:
-                x = dict(augmentation.inputs(key, x))
-            users = jnp.stack([user_rows.get(name, params["user"]) for name in channels], axis=1)
-
-            def stacked(factors: Mapping[str, Array]) -> Float[Array, "nodes channels dim"]:
-                items = jnp.stack(
-                    [x[name] * factors[name] if name in factors else x[name] for name in channels], axis=1
+                x = augmentation.inputs(key, {name: layer0[name](ALL) for name in channels})
+                rows = {name: rows_of(x[name]) for name in channels}
+            hop = propagation.hop_by_definition if definition else propagation.hop
+            result = {}
+            for name, of_modality in zip(channels, jax.random.split(key, len(channels)), strict=True):
+                factor = scale.propagated.get(name, 1.0)
+                if definition or augmentation.inputs is not None:
+                    first = hop(graph, Halves(users0[owner[name]], factor * rows[name](ALL)))
+                else:
+                    first = Halves(factor * first_users[name](ALL), first_items[owner[name]](ALL))
+                halves = _augmented_layers(graph, first, num_layers, name, augmentation.layer, of_modality, hop)
+                kept = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
+                result[name] = Channel(
+                    sum_of((users0[owner[name]], *(layer.users for layer in halves)), 1.0 / (num_layers + 1)),
+                    _with_layer0(rows[name], kept, [layer.items for layer in halves]),
                 )
-                return jnp.concatenate([users, items])
-
-            layer = augmentation.layer
-            propagated = propagation.propagate(
-                graph,
-                stacked(scale.propagated),
-                num_layers,
-                aggregate=propagation.aggregate if definition else propagation.aggregate_by_halves,
-                after_layer=None if layer is None else lambda index, rows: layer(key, index, rows),
-            )
-            read_out = propagated + stacked(scale.propagated if scale.layer0 is None else scale.layer0) / (
-                num_layers + 1
-            )
-            halves = rows_of(read_out[: graph.num_users]), rows_of(read_out[graph.num_users :])
-            return {name: Channel(*(_column(half, place) for half in halves)) for place, name in enumerate(channels)}
+            return result
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             modality_key, key = jax.random.split(key)
@@ -206,25 +217,44 @@ def _frozen_channel(chain: FrozenChain, projection: layers.Linear) -> Channel:
     return Channel(users, items)
 
 
-def _user_channels(graph: Graph, users: Array, names: tuple[str, ...], num_layers: int) -> dict[str, Channel]:
-    """The user chain, under the name of each modality or, where they share it, of `ID`."""
-    chain = propagation.user_chain(graph, users, num_layers)
-    return _channels(chain, names or (ID,))
-
-
-def _item_channels(graph: Graph, x: Mapping[str, Array], num_layers: int) -> dict[str, Channel]:
-    """The item chains of several modalities, side by side in one wide product."""
-    chain = propagation.item_chain(graph, jnp.concatenate(list(x.values()), axis=1), num_layers)
-    return _channels(chain, tuple(x))
-
-
-def _channels(chain: propagation.Halves, names: tuple[str, ...]) -> dict[str, Channel]:
-    users, items = (_split(half, names) for half in chain)
-    return {name: Channel(rows_of(users[name]), rows_of(items[name])) for name in names}
-
-
 def _split(wide: Array, names: tuple[str, ...]) -> dict[str, Array]:
     return dict(zip(names, jnp.split(wide, len(names), axis=1), strict=True))
+
+
+def _whole(hop: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:
+    """A half product of a whole table, computed when it is first asked for."""
+    return once(lambda ids: hop(graph, table(ids)))
+
+
+def _augmented_layers(
+    graph: Graph,
+    first: Halves,
+    num_layers: int,
+    name: str,
+    augment: LayerStage | None,
+    key: Key[Array, ""],
+    hop: Callable[[Graph, Halves], Halves],
+) -> list[Halves]:
+    """Layers 1..L of a modality, each augmented before it feeds the next, from what the first hop makes."""
+    halves, tables = first, []
+    for layer in range(1, num_layers + 1):
+        if layer > 1:
+            halves = hop(graph, halves)
+        if augment is not None:
+            user_key, item_key = jax.random.split(jax.random.fold_in(key, layer))
+            halves = Halves(
+                augment(user_key, Site(layer, name, "users"), halves.users),
+                augment(item_key, Site(layer, name, "items"), halves.items),
+            )
+        tables.append(halves)
+    return tables
+
+
+def _with_layer0(layer0: Rows, factor: Array | float, tables: Sequence[Array]) -> Rows:
+    """The mean of layer 0, with its factor, and the other layers."""
+    scale = 1.0 / (len(tables) + 1)
+    others = sum_of(tables, scale) if tables else None
+    return once(lambda ids: scale * factor * layer0(ids) + (0.0 if others is None else others(ids)))
 
 
 def _sum(user: Channel, item: Channel, layer0: Rows, name: str, scale: ModalityScale, num_layers: int) -> Channel:
@@ -241,10 +271,6 @@ def _sum(user: Channel, item: Channel, layer0: Rows, name: str, scale: ModalityS
         return total + (scale.layer0.get(name, 1.0) - factor) / (num_layers + 1) * layer0(ids)
 
     return Channel(once(users), once(items))
-
-
-def _column(table: Rows, place: int) -> Rows:
-    return lambda ids: table(ids)[:, place]
 
 
 def _fuse(rows: Mapping[str, Rows], fusion: str, params: layers.Linear | None) -> Rows:

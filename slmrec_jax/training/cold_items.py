@@ -55,11 +55,6 @@ def cold_item_rows(
     return made.cold_items(state, given_features(features, count, config.missing, dataset.features))
 
 
-def cold_items(dataset: Dataset) -> Int[np.ndarray, " items"]:
-    """The items without training interactions."""
-    return np.flatnonzero(np.bincount(dataset.train.items, minlength=dataset.num_items) == 0)
-
-
 def features_of(dataset: Dataset, items: Int[np.ndarray, " items"]) -> dict[str, Feature | Words]:
     """What some of the items bring along."""
     places = np.full(dataset.num_items, -1, np.int32)

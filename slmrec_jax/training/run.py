@@ -25,7 +25,7 @@ from slmrec_jax.evaluation.ranking import prepare, rank
 from slmrec_jax.methods import make_method
 from slmrec_jax.recommendations import Recommendations
 from slmrec_jax.training.checkpoint import open_checkpoints, restore_embeddings
-from slmrec_jax.training.cold_items import MakeMethod, cold_item_rows, cold_items, features_of
+from slmrec_jax.training.cold_items import MakeMethod, cold_item_rows, features_of
 from slmrec_jax.training.fit import Fitted, fit
 from slmrec_jax.training.folder import (
     CHECKPOINTS,
@@ -89,15 +89,25 @@ class Run:
         ranking = rank(plan, embeddings)
         return Recommendations(self.dataset.user_ids[rows], ids[ranking.items], ranking.scores)
 
-    def evaluate(self, split: evaluation.Split = "test", protocol: str | None = None) -> evaluation.Evaluation:
-        """Measures the best epoch on a split, by the run's own protocol or another."""
-        return evaluation.evaluate(self._plan(split, protocol), self.embeddings)
+    def evaluate(
+        self,
+        split: evaluation.Split = "test",
+        protocol: str | None = None,
+        candidates: evaluation.Candidates | None = None,
+    ) -> evaluation.Evaluation:
+        """Measures the best epoch on a split, by the run's own protocol and candidates or others."""
+        return evaluation.evaluate(self._plan(split, protocol, candidates), self.embeddings)
 
     def evaluate_by(
-        self, side: Side, split: evaluation.Split = "test", protocol: str | None = None
+        self,
+        side: Side,
+        split: evaluation.Split = "test",
+        protocol: str | None = None,
+        candidates: evaluation.Candidates | None = None,
     ) -> list[groups.Group]:
         """As `evaluate`, for users or items of each degree apart (`groups.evaluate_by_degree`)."""
-        return groups.evaluate_by_degree(self._plan(split, protocol), self.embeddings, self.dataset.train, side)
+        plan = self._plan(split, protocol, candidates)
+        return groups.evaluate_by_degree(plan, self.embeddings, self.dataset.train, side)
 
     def with_content(self, method: MakeMethod = make_method) -> "Run":
         """The run with items that have no training interactions placed by what they bring along alone.
@@ -107,7 +117,7 @@ class Run:
         Raises:
             UserError: the system cannot place such items.
         """
-        items = cold_items(self.dataset)
+        items = evaluation.cold_items(self.dataset)
         if len(items) == 0:
             return self
         placed = self._place(features_of(self.dataset, items), len(items), method)
@@ -115,8 +125,11 @@ class Run:
             self, embeddings=self.embeddings._replace(items=jnp.asarray(self.embeddings.items).at[items].set(placed))
         )
 
-    def _plan(self, split: evaluation.Split, protocol: str | None) -> evaluation.EvaluationPlan:
+    def _plan(
+        self, split: evaluation.Split, protocol: str | None, candidates: evaluation.Candidates | None
+    ) -> evaluation.EvaluationPlan:
         rules = evaluation.PROTOCOLS[protocol] if protocol else self.config.eval
+        rules = rules._replace(candidates=candidates or self.config.eval.candidates)
         return evaluation.plan(self.dataset, split, rules, self.config.ks)
 
     def _place(
@@ -279,6 +292,7 @@ def _introduction(config: Config, dataset: Dataset, folder: Path) -> list[str]:
         f"{len(dataset.valid.users)} / {len(dataset.test.users)} interactions, modalities: {modalities}, "
         f"fingerprint {dataset.fingerprint[:12]}",
         *dataset.notes,
+        *evaluation.doubts(dataset, config.eval.split, config.eval),
         f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}, run folder {folder}",
     ]
 

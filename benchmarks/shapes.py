@@ -1,0 +1,59 @@
+"""The shapes that the benchmarks measure: TikTok's files, and the SLMRec paper's TikTok made from a seed."""
+
+import numpy as np
+
+from slmrec_jax import data
+from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.types import Interactions
+
+PAPER = "paper"
+
+
+def dataset(name: str) -> Dataset:
+    """The generated data of the paper's size (`paper`), or what `--data` takes."""
+    return power_law() if name == PAPER else data.load(name)
+
+
+def power_law(
+    *,
+    num_users: int = 36_638,
+    num_items: int = 71_494,
+    num_interactions: int = 451_000,
+    columns: dict[str, int] | None = None,
+    exponent: float = 0.8,
+    seed: int = 0,
+) -> Dataset:
+    """Distinct pairs whose degrees fall as rank^-exponent on both sides; ids are shuffled. Features are normal.
+
+    Args:
+        num_users: U.
+        num_items: I.
+        num_interactions: of training; a hundredth of each held-out split comes on top.
+        columns: width of each modality; that of the paper's TikTok by default.
+        exponent: of the power law.
+        seed: what all follows from.
+    """
+    rng = np.random.default_rng(seed)
+    held_out = num_interactions // 100
+    wanted = num_interactions + 2 * held_out
+    weights = [np.arange(1, count + 1) ** -exponent for count in (num_users, num_items)]
+    ids = [rng.permutation(count) for count in (num_users, num_items)]
+    pairs = np.empty(0, np.int64)
+    while len(pairs) < wanted:
+        drawn = [rng.choice(len(w), 2 * wanted, p=w / w.sum()) for w in weights]
+        found = ids[0][drawn[0]].astype(np.int64) * num_items + ids[1][drawn[1]]
+        pairs = np.unique(np.concatenate([pairs, found]))
+    pairs = rng.permutation(pairs)[:wanted]
+    users, items = (pairs // num_items).astype(np.int32), (pairs % num_items).astype(np.int32)
+    parts = np.split(np.arange(wanted), [num_interactions, num_interactions + held_out])
+    widths = {"visual": 256, "acoustic": 128, "textual": 128} if columns is None else columns
+    return make_dataset(
+        PAPER,
+        *(Interactions(users[part], items[part]) for part in parts),
+        num_users=num_users,
+        num_items=num_items,
+        features={
+            name: Feature(rng.standard_normal((num_items, width), np.float32), np.ones(num_items, bool))
+            for name, width in widths.items()
+        },
+    )
