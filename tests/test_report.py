@@ -18,7 +18,7 @@ from slmrec_jax.analysis import Interval
 from slmrec_jax.cli import main
 from slmrec_jax.data import write_store
 from slmrec_jax.models import slmrec_recipe
-from slmrec_jax.reporting import items
+from slmrec_jax.reporting import facts, items
 from slmrec_jax.reporting import report as writer
 from slmrec_jax.reporting.items import item_map, kmeans
 from slmrec_jax.reporting.masking import mask_modalities, without
@@ -181,6 +181,20 @@ def test_what_cannot_be_compared_is_refused_unless_forced(runs, tmp_path, capsys
     seen = Seen(out.read_text())
     assert "Not comparable" in seen.text
     assert "Differences" not in seen.text
+
+
+def test_runs_under_other_rules_are_not_contrasted(runs):
+    first = facts.gather(runs)
+    assert first.contrasts
+    other = first.runs[1]
+    rules = other.run.config.eval._replace(mask_valid_at_test=False)
+    changed = other._replace(
+        run=dataclasses.replace(other.run, config=dataclasses.replace(other.run.config, eval=rules))
+    )
+    assert facts._comparable([first.runs[0], other], []) == (True, [])
+    comparable, (caveat,) = facts._comparable([first.runs[0], changed], [])
+    assert not comparable
+    assert "--eval.mask-valid-at-test False, not True" in caveat
 
 
 def test_refusals_leave_nothing(runs, tmp_path, capsys, monkeypatch):

@@ -34,6 +34,9 @@ TRAINED = "trained"
 
 NUM_NEIGHBOURS = 5
 
+_RULES = ("candidates", "mask_valid_at_test", "drop_new_users", "ndcg", "score")
+"""The switches of a protocol that its figures depend on; runs may have changed one and kept the protocol's name."""
+
 
 class RunFacts(NamedTuple):
     """All that is said of one run."""
@@ -167,6 +170,10 @@ def _comparable(runs: Sequence[RunFacts], differences: Sequence[str]) -> tuple[b
     if differences:
         return False, list(differences)
     for facts in runs[1:]:
+        for rule in _RULES:
+            found, expected = (getattr(each.run.config.eval, rule) for each in (facts, runs[0]))
+            if found != expected:
+                return False, [f"{facts.label} was tested with --eval.{rule.replace('_', '-')} {found}, not {expected}"]
         if not np.array_equal(facts.test.users, runs[0].test.users):
             return False, [f"{facts.label} was tested on other users than {runs[0].label}: no differences are tested"]
     return len(runs) > 1, []
