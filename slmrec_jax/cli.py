@@ -24,17 +24,14 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from slmrec_jax import cli_data, cli_tune, recommendations, results
-from slmrec_jax.comparison import compare
+from slmrec_jax import cli_data, cli_runs, cli_tune, exports, recommendations, results
 from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.data.new_items import read_new_items
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Candidates
-from slmrec_jax.methods import make_method
 from slmrec_jax.training.folder import read_config
 from slmrec_jax.training.progress import console_report
-from slmrec_jax.training.run import load_run, train
 from slmrec_jax.training.signals import Interrupted
 
 Flags = TypeVar("Flags")
@@ -79,8 +76,10 @@ class Evaluate:
 class Recommend:
     """List the best items that users have not interacted with, in raw ids."""
 
-    run: Path
+    run: Path | None = None
     """The run's folder."""
+    exported: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """Instead of a run: a folder that `export` made. Neither the data nor what trained is needed."""
     data: str | None = None
     """Where its data set is now, if it was moved."""
     users: str = "all"
@@ -174,6 +173,9 @@ def _run(arguments: list[str]) -> int:
 
 
 def _train(flags: Train) -> int:
+    from slmrec_jax.methods import make_method
+    from slmrec_jax.training.run import train
+
     method = getattr(_experiment(flags.config), "make_method", make_method) if flags.config else make_method
     with console_report(flags.settings.epochs) as report:
         run = train(flags.settings, out=flags.out, resume=flags.resume, method=method, report=report)
@@ -184,6 +186,8 @@ def _train(flags: Train) -> int:
 
 
 def _evaluate(flags: Evaluate) -> int:
+    from slmrec_jax.training.run import load_run
+
     run = load_run(flags.run, data=flags.data)
     if flags.cold == "content":
         run = run.with_content()
@@ -205,16 +209,31 @@ def _recommend(flags: Recommend) -> int:
         raise UserError("--format parquet needs --out: the file to write")
     if flags.only_cold and flags.cold_items is None:
         raise UserError("--only-cold needs --cold-items: the features of new items")
-    run = load_run(flags.run, data=flags.data)
-    new = None if flags.cold_items is None else read_new_items(flags.cold_items, run.dataset)
-    for note in new.notes if new else ():
-        print(note, file=sys.stderr)
-    found = run.recommend(users, flags.k, new_items=new, only_new=flags.only_cold)
+    if (flags.run is None) == (flags.exported is None):
+        raise UserError("recommend needs one of --run, the folder of a run, and --from, a folder that export made")
+    if flags.exported is None:
+        found = _recommend_from_run(flags, users)
+    elif flags.data is not None or flags.cold_items is not None:
+        raise UserError("--from takes neither --data nor --cold-items, which need the run: give --run")
+    else:
+        found = exports.recommend(exports.read_export(flags.exported), users, flags.k)
     recommendations.write(found, flags.format, flags.out)
     return 0
 
 
+def _recommend_from_run(flags: Recommend, users: list[str] | None) -> recommendations.Recommendations:
+    from slmrec_jax.training.run import load_run
+
+    run = load_run(cast("Path", flags.run), data=flags.data)
+    new = None if flags.cold_items is None else read_new_items(flags.cold_items, run.dataset)
+    for note in new.notes if new else ():
+        print(note, file=sys.stderr)
+    return run.recommend(users, flags.k, new_items=new, only_new=flags.only_cold)
+
+
 def _compare(flags: Compare) -> int:
+    from slmrec_jax.comparison import compare
+
     seeds = _seeds(flags, "compare")
     if flags.settings.model != Config().model:
         raise UserError("compare takes --models, not --model")
@@ -263,6 +282,8 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
     "compare": (Compare, _compare),
     "tune": (cli_tune.Tune, _tune),
     "results": (Results, _results),
+    "report": (cli_runs.Report, cli_runs.report),
+    "export": (cli_runs.Export, cli_runs.export),
     "data inspect": (cli_data.Inspect, cli_data.inspect),
     "data convert": (cli_data.Convert, cli_data.convert),
     "data make": (cli_data.Make, cli_data.make),

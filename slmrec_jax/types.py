@@ -5,11 +5,13 @@ only these types, so that a new one needs no edit in the package (CONTRIBUTING.m
 """
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Scalar
+
+if TYPE_CHECKING:  # whoever ranks exported embeddings needs no Flax
+    from flax.training.train_state import TrainState
 
 Ids: TypeAlias = Int[Array, " rows"] | slice
 """Which rows are wanted: an array of ids, or `ALL`."""
@@ -196,10 +198,10 @@ class Embeddings(NamedTuple):
 class Method(NamedTuple):
     """How a system trains: its state, one step of it, and what it ranks with."""
 
-    init: Callable[[Key[Array, ""]], TrainState]
+    init: Callable[[Key[Array, ""]], "TrainState"]
     """Parameters, optimizer state and the int32 step 0."""
-    step: Callable[[TrainState, Inputs, Batch], tuple[TrainState, Metrics]]
-    embed: Callable[[TrainState, Inputs], Embeddings]
+    step: Callable[["TrainState", Inputs, Batch], tuple["TrainState", Metrics]]
+    embed: Callable[["TrainState", Inputs], Embeddings]
     prepare: Callable[[Inputs], Inputs] = as_given
     num_negatives: int = 0
     """How many negatives each interaction of a batch needs."""
@@ -207,5 +209,5 @@ class Method(NamedTuple):
     """Whether a batch is of interactions, each once in an epoch, or of distinct users with one interaction each."""
     notes: tuple[str, ...] = ()
     """What was decided while it was made, for the log."""
-    cold_items: Callable[[TrainState, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
+    cold_items: Callable[["TrainState", Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
     """As `Model.cold_items`, for `Embeddings.items`."""

@@ -82,3 +82,16 @@ def unit(x):
     """Rows divided by their norm."""
     x = np.asarray(x, np.float64)
     return x / np.linalg.norm(x, axis=1, keepdims=True)
+
+
+# --- analysis ---
+
+
+def cosine_neighbours(table, item, candidates, k):
+    """The k candidates of largest cosine to an item, itself left out, by (-cosine, id); cosines to 12 digits."""
+    x = np.asarray(table, np.float64)
+
+    def cosine(other):
+        return round(float(x[item] @ x[other] / (np.linalg.norm(x[item]) * np.linalg.norm(x[other]))), 12)
+
+    return sorted((other for other in candidates if other != item), key=lambda other: (-cosine(other), other))[:k]

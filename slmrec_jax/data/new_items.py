@@ -46,7 +46,7 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
     ids, given, notes = _by_id(path, tables)
     features: dict[str, Feature | Words] = {}
     for name, known in dataset.features.items():
-        features[name] = given.get(name, _nothing(known, len(ids)))
+        features[name] = given.get(name, nothing(known, len(ids)))
     old = np.isin(ids.astype(np.str_), dataset.item_ids.astype(np.str_))
     if old.any():
         raise UserError(
@@ -116,7 +116,8 @@ def _by_row(path: Path, tables: Mapping[str, Vectors]) -> tuple[Shaped[np.ndarra
     return np.array([f"new-{row}" for row in range(count)]), features
 
 
-def _nothing(known: Feature | Words, count: int) -> Feature | Words:
+def nothing(known: Feature | Words, count: int) -> Feature | Words:
+    """A modality of the same kind and width that none of so many items has."""
     if isinstance(known, Words):
         return Words(np.zeros(0, np.int32), np.zeros(0, np.int32), known.num_words)
     return Feature(np.zeros((count, known.values.shape[1]), np.float32), np.zeros(count, np.bool_))

@@ -100,8 +100,8 @@ def read(folder: Path) -> Dataset:
         num_users=meta["users"],
         num_items=meta["items"],
         features={name: _read_feature(files[name], entry) for name, entry in _modalities(file, meta).items()},
-        user_ids=_read_ids(folder / _USERS),
-        item_ids=_read_ids(folder / _ITEMS),
+        user_ids=read_ids(folder / _USERS),
+        item_ids=read_ids(folder / _ITEMS),
         origins={
             **{split: str(folder / _INTERACTIONS) for split in SPLITS},
             **{name: str(path) for name, path in files.items()},
@@ -132,7 +132,7 @@ def _write(dataset: Dataset, folder: Path) -> None:
     }
     _write_table(interactions, folder / _INTERACTIONS)
     for ids, name in ((dataset.user_ids, _USERS), (dataset.item_ids, _ITEMS)):
-        _write_table({"id": _as_column(ids, dataset.name)}, folder / name)
+        _write_table({"id": id_column(ids, dataset.name)}, folder / name)
     modalities = []
     for place, (name, feature) in enumerate(dataset.features.items()):
         safetensors.numpy.save_file(_tensors(feature), _feature_file(folder, place, name))
@@ -161,7 +161,12 @@ def _write_table(columns: Mapping[str, Any], file: Path) -> None:
     pyarrow.parquet.write_table(pa.table(dict(columns)), file, compression="zstd")
 
 
-def _as_column(ids: Shaped[np.ndarray, " rows"], name: str) -> Any:
+def id_column(ids: Shaped[np.ndarray, " rows"], name: str) -> Any:
+    """Raw ids as a column of a file.
+
+    Raises:
+        UserError: One cannot be kept in a file; the data set's name stands in the line.
+    """
     if ids.dtype.kind != "U":
         return pa.array(ids.astype(ids.dtype.newbyteorder("=")))
     try:
@@ -244,7 +249,12 @@ def _read_interactions(file: Path) -> dict[str, Interactions]:
     return {split: Interactions(users[rows], items[rows]) for split, rows in zip(SPLITS, chosen, strict=True)}
 
 
-def _read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
+def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
+    """The raw ids of each row, as `id_column` wrote them under `id`.
+
+    Raises:
+        UserError: The file cannot be read, or holds no such column.
+    """
     table = read_parquet(file, ("id",))
     column = table.columns["id"]
     if pa.types.is_integer(column.type) and column.null_count == 0:

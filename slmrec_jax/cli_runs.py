@@ -1,0 +1,78 @@
+"""The commands on finished runs: `slmrec-jax export` and `slmrec-jax report`."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from slmrec_jax import exports
+from slmrec_jax.errors import UserError
+
+
+@dataclass(frozen=True)
+class Export:
+    """Write a run's embeddings for other programs, and for recommend --from."""
+
+    run: tyro.conf.Positional[Path]
+    """The run's folder."""
+    out: tyro.conf.Positional[Path]
+    """The folder to make."""
+    data: str | None = None
+    """Where the run's data set is now, if it was moved."""
+    faiss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Adds an inner-product index of the items for faiss."""
+
+
+def export(flags: Export) -> int:
+    """Writes the folder and says what it holds."""
+    from slmrec_jax.training.folder import environment
+    from slmrec_jax.training.run import load_run
+
+    run = load_run(flags.run, data=flags.data)
+    about = {
+        "model": run.config.model,
+        "protocol": run.config.protocol,
+        **{name: run.result.get(name) for name in ("best_epoch", "seed", "test")},
+        "fingerprint": run.dataset.fingerprint,
+        "versions": environment()["packages"],
+    }
+    made = exports.make_export(run.dataset, run.embeddings, run.config.eval.score, about)
+    exports.write_export(made, flags.out, faiss=flags.faiss)
+    size = sum(file.stat().st_size for file in flags.out.iterdir())
+    print(f"{flags.out}: {len(made.user_ids)} users, {len(made.item_ids)} items, {size / 2**20:.1f} MiB")
+    return 0
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write a page on finished runs: metrics with intervals, curves, groups, modalities, the space of items."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Their folders."""
+    out: Path = Path("report.html")
+    """The page; its pictures and tables go into a folder beside it, as report_files."""
+    items: str = ""
+    """Raw ids of items, separated by commas, whose neighbours to list; some by default."""
+    data: str | None = None
+    """Where the runs' data set is now, if it was moved."""
+    force: bool = False
+    """Also runs on different data or under different protocols, whose figures say nothing of each other."""
+
+
+def report(flags: Report) -> int:
+    """Writes the page and says where."""
+    from slmrec_jax.reporting.facts import gather
+    from slmrec_jax.reporting.report import check_free, files_folder, write_report
+
+    if not flags.runs:
+        raise UserError("no runs were named: give their folders")
+    check_free(flags.out)
+    items = [item for item in flags.items.split(",") if item]
+    facts = gather(
+        flags.runs, items=items, data=flags.data, force=flags.force, say=lambda line: print(line, file=sys.stderr)
+    )
+    write_report(facts, flags.out)
+    print(f"{flags.out}; pictures and tables: {files_folder(flags.out)}")
+    return 0

@@ -1,0 +1,214 @@
+"""A run's embeddings as a folder that any program reads, and that recommends without what trained it.
+
+meta.json                sizes, score, protocol, fingerprint, test metrics, versions
+users.parquet            id: the raw id of each row; embedding: its float32 vector; items.parquet likewise
+embeddings.safetensors   users, items: the same vectors as matrices
+known.parquet            user_row, item_row: all interactions, which are not to be recommended again
+items.faiss              where asked for: an exact inner-product index; its ids are rows of items.parquet
+"""
+
+import importlib.util
+import json
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import jax.numpy as jnp
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet
+import safetensors
+import safetensors.numpy
+from jaxtyping import Float, Int, Shaped
+
+from slmrec_jax.data.checks import check_range, check_raw_ids
+from slmrec_jax.data.columns import as_rows
+from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
+from slmrec_jax.data.store import id_column, read_ids
+from slmrec_jax.data.tables import printable, read_parquet
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.ranking import Score, prepare, rank
+from slmrec_jax.recommendations import Recommendations
+from slmrec_jax.types import Embeddings, Interactions
+
+_FORMAT, _VERSION = "slmrec-jax export", 1
+_META, _VECTORS, _KNOWN, _INDEX = "meta.json", "embeddings.safetensors", "known.parquet", "items.faiss"
+_TABLES = {"users": "users.parquet", "items": "items.parquet"}
+_SIZES = ("users", "items", "dim", "known")
+_MEND = "make the folder again with slmrec-jax export"
+
+
+class Export(NamedTuple):
+    """What recommends: embeddings, raw ids, and what users know already."""
+
+    name: str
+    """Of the data set."""
+    embeddings: Embeddings
+    user_ids: Shaped[np.ndarray, " users"]
+    item_ids: Shaped[np.ndarray, " items"]
+    known: Interactions
+    score: Score
+    about: Mapping[str, Any]
+    """What else `meta.json` says: protocol, fingerprint, versions and whatever the writer knows."""
+
+
+def make_export(dataset: Dataset, embeddings: Embeddings, score: Score, about: Mapping[str, Any]) -> Export:
+    """What a run exports: its embeddings, and the interactions of all splits."""
+    pairs = [getattr(dataset, split) for split in SPLITS]
+    together = Interactions(
+        np.concatenate([each.users for each in pairs]), np.concatenate([each.items for each in pairs])
+    )
+    tables = Embeddings(*(jnp.asarray(table, jnp.float32) for table in embeddings))
+    known = distinct(together, dataset.num_items)
+    return Export(dataset.name, tables, dataset.user_ids, dataset.item_ids, known, score, about)
+
+
+def write_export(export: Export, folder: Path, *, faiss: bool = False) -> None:
+    """Writes the folder, whole or not at all.
+
+    Args:
+        export: what to write.
+        folder: a new one.
+        faiss: adds an index of the items for the library of that name.
+
+    Raises:
+        UserError: The folder is there already or cannot be written, or faiss is asked for and not installed.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise UserError(f"{folder} is there already: give another folder, or remove this one")
+    if faiss and importlib.util.find_spec("faiss") is None:
+        raise UserError("--faiss needs the package faiss-cpu, which is not installed: pip install 'slmrec-jax[faiss]'")
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
+            part = Path(beside) / folder.name
+            part.mkdir()
+            _write(export, part)
+            if faiss:
+                _write_index(np.asarray(export.embeddings.items), part / _INDEX)
+            for path in part.iterdir():
+                with path.open("rb") as file:
+                    os.fsync(file.fileno())
+            part.rename(folder)
+    except OSError as error:
+        raise UserError(f"cannot write {folder}: {error.strerror}; give another folder") from None
+
+
+def read_export(folder: Path) -> Export:
+    """Reads what `write_export` wrote.
+
+    Raises:
+        UserError: A file is missing, malformed, or does not fit the others.
+    """
+    meta = _read_meta(folder / _META)
+    embeddings = _read_vectors(folder / _VECTORS, meta)
+    ids = {}
+    for side, file in _TABLES.items():
+        ids[side] = read_ids(folder / file)
+        check_raw_ids(str(folder / file), ids[side], meta[side])
+    table = read_parquet(folder / _KNOWN, ("user_row", "item_row"))
+    known = Interactions(as_rows(table, "user_row"), as_rows(table, "item_row"))
+    if len(known.users) != meta["known"]:
+        raise UserError(f"{folder / _KNOWN}: {len(known.users)} rows, but {_META} says {meta['known']}; {_MEND}")
+    for side, rows in zip(_TABLES, known, strict=True):
+        check_range(str(folder / _KNOWN), side, rows, meta[side], f"these are rows of {_TABLES[side]}")
+    return Export(meta["data"], embeddings, ids["users"], ids["items"], known, meta["score"], meta)
+
+
+def recommend(export: Export, users: Sequence[Any] | None = None, k: int = 20) -> Recommendations:
+    """Ranks the items that users do not know, as `Run.recommend` of the exported run.
+
+    Args:
+        export: of a run.
+        users: raw ids; all users by default.
+        k: how many items each.
+
+    Raises:
+        UserError: A user is not known, or there are fewer than k items.
+    """
+    rows = np.arange(len(export.user_ids)) if users is None else _rows(export, users)
+    plan = prepare(rows, [export.known], len(export.item_ids), k, score=export.score)
+    ranking = rank(plan, export.embeddings)
+    return Recommendations(export.user_ids[rows], export.item_ids[ranking.items], ranking.scores)
+
+
+def _rows(export: Export, users: Sequence[Any]) -> Int[np.ndarray, " users"]:
+    if len(users) == 0:
+        raise UserError("no users were named: give their raw ids")
+    places = {str(raw): row for row, raw in enumerate(export.user_ids)}
+    unknown = [user for user in users if str(user) not in places]
+    if unknown:
+        example = str(export.user_ids[0])
+        raise UserError(f"data set {export.name}: there is no user {str(unknown[0])!r}; ids look like {example!r}")
+    return np.array([places[str(user)] for user in users], np.int32)
+
+
+def _write(export: Export, folder: Path) -> None:
+    tables = {side: np.asarray(table) for side, table in export.embeddings._asdict().items()}
+    for (side, file), ids in zip(_TABLES.items(), (export.user_ids, export.item_ids), strict=True):
+        vectors = pa.FixedSizeListArray.from_arrays(pa.array(tables[side].ravel()), tables[side].shape[1])
+        table = pa.table({"id": id_column(ids, export.name), "embedding": vectors})
+        pyarrow.parquet.write_table(table, folder / file, compression="zstd")
+    known = pa.table({"user_row": export.known.users, "item_row": export.known.items})
+    pyarrow.parquet.write_table(known, folder / _KNOWN, compression="zstd")
+    safetensors.numpy.save_file(tables, folder / _VECTORS)
+    meta = {
+        "format": _FORMAT,
+        "version": _VERSION,
+        "data": export.name,
+        "users": len(export.user_ids),
+        "items": len(export.item_ids),
+        "dim": tables["items"].shape[1],
+        "known": len(export.known.users),
+        "score": export.score,
+        **export.about,
+    }
+    (folder / _META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+
+
+def _write_index(items: Float[np.ndarray, "items dim"], file: Path) -> None:
+    import faiss
+
+    index = faiss.IndexFlatIP(items.shape[1])
+    index.add(np.ascontiguousarray(items))
+    faiss.write_index(index, str(file))
+
+
+def _read_meta(file: Path) -> dict[str, Any]:
+    try:
+        meta = json.loads(file.read_bytes().decode("utf-8"))
+    except FileNotFoundError:
+        raise UserError(f"{file} is not there: give a folder that slmrec-jax export made") from None
+    except OSError as error:
+        raise UserError(f"{file} cannot be read ({error.strerror}): check the path and its permissions") from None
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not readable as JSON ({printable(error)}); {_MEND}") from None
+    if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
+        raise UserError(f"{file}: it does not say that this is an export; give a folder that slmrec-jax export made")
+    if meta.get("version") != _VERSION:
+        raise UserError(
+            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_VERSION}; {_MEND}"
+        )
+    right = {size: type(meta.get(size)) is int and meta[size] >= 0 for size in _SIZES}
+    right |= {"data": isinstance(meta.get("data"), str), "score": meta.get("score") in get_args(Score)}
+    for field, is_right in right.items():
+        if not is_right:
+            raise UserError(f"{file}: {field} is {ascii(meta.get(field))[:60]}; expected what was written: {_MEND}")
+    return meta
+
+
+def _read_vectors(file: Path, meta: Mapping[str, Any]) -> Embeddings:
+    if not file.is_file():
+        raise UserError(f"{file}: not there, or not a regular file; {_MEND}")
+    try:
+        with safetensors.safe_open(file, framework="np") as opened:
+            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
+            for side in _TABLES:
+                expected = ("F32", [meta[side], meta["dim"]])
+                if side not in found or (found[side].get_dtype(), found[side].get_shape()) != expected:
+                    raise UserError(f"{file}: expected {side} as {expected[1]} numbers of float32; {_MEND}")
+            return Embeddings(*(jnp.asarray(opened.get_tensor(side)) for side in _TABLES))
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{file}: not a readable .safetensors file ({printable(error)}); {_MEND}") from error

@@ -1,0 +1,148 @@
+"""A report as one HTML page that asks nothing of any network and runs no script.
+
+Everything but the page's own tags passes through `element`, which escapes each text and attribute.
+"""
+
+import html
+from collections.abc import Sequence
+from urllib.parse import quote
+
+from slmrec_jax.reporting.charts import to_svg
+from slmrec_jax.reporting.sections import Block, Details, Picture, Section
+from slmrec_jax.reporting.tables import Table, is_number, shown
+
+_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
+"""Browsers enforce it: whatever a name might smuggle in, nothing is fetched or run."""
+
+_STYLE = """
+:root { color-scheme: light dark; --ink: #0f172a; --soft: #475569; --line: #cbd5e1; --back: #fff; --band: #f1f5f9;
+  --link: #1d4ed8; }
+@media screen and (prefers-color-scheme: dark) { :root { --ink: #e2e8f0; --soft: #94a3b8; --line: #334155;
+  --back: #0b1120; --band: #1e293b; --link: #93c5fd; } }
+* { box-sizing: border-box; }
+body { margin: 0 auto; max-width: 72rem; padding: 1rem clamp(1rem, 4vw, 2.5rem) 4rem; background: var(--back);
+  color: var(--ink); font: 1rem/1.55 system-ui, sans-serif; overflow-wrap: anywhere; }
+h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 .25rem; }
+h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; padding-top: .6rem; border-top: 1px solid var(--line); }
+p { max-width: 46rem; margin: .5rem 0; }
+a { color: var(--link); }
+nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; list-style: none; font-size: .9rem; }
+.pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem;
+  align-items: start; margin: 1rem 0; }
+figure { margin: 1rem 0; min-width: 0; break-inside: avoid; }
+.pictures figure { margin: 0; }
+figure svg { width: 100%; max-width: 32rem; height: auto; display: block; font-family: system-ui, sans-serif; }
+figcaption { color: var(--soft); font-size: .875rem; margin: .35rem 0; max-width: 46rem; }
+.scroll { overflow-x: auto; }
+table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+th, td { padding: .3rem .75rem .3rem .4rem; text-align: left; border-bottom: 1px solid var(--line); white-space: pre;
+  max-width: 24rem; overflow: hidden; text-overflow: ellipsis; vertical-align: top; }
+thead th { background: var(--band); }
+tbody th { font-weight: 500; }
+.number { text-align: right; }
+details { margin: .5rem 0; }
+summary { cursor: pointer; }
+pre { overflow-x: auto; background: var(--band); padding: .75rem; font-size: .8rem; }
+footer { margin-top: 3rem; color: var(--soft); font-size: .875rem; }
+@media print { body { max-width: none; padding: 0; font-size: 10pt; } nav, .files { display: none; }
+  .scroll, pre { overflow: visible; } pre { white-space: pre-wrap; }
+  h2 { break-after: avoid; } tr { break-inside: avoid; } }
+"""
+
+
+class Markup(str):
+    """Text that is HTML already."""
+
+    __slots__ = ()
+
+
+def element(tag: str, *children: str, **attributes: str) -> Markup:
+    """An element; texts and attributes are escaped. `class_` stands for class, `aria_label` for aria-label."""
+    names = {name.rstrip("_").replace("_", "-"): html.escape(value) for name, value in attributes.items()}
+    inner = "".join(child if isinstance(child, Markup) else html.escape(child) for child in children)
+    head = "".join(f' {name}="{value}"' for name, value in names.items())
+    return Markup(f"<{tag}{head}>{inner}</{tag}>")
+
+
+def render(title: str, sections: Sequence[Section], files: str, made_by: str) -> str:
+    """The whole page.
+
+    Args:
+        title: of it.
+        sections: what it says.
+        files: the folder beside it with its pictures and tables, as links name it.
+        made_by: the last line.
+    """
+    entries = [
+        element("li", element("a", section.title, href=f"#s{place}")) for place, section in enumerate(sections, 1)
+    ]
+    body = element(
+        "body",
+        element("header", element("h1", title), element("p", "A report of slmrec_jax on finished runs.")),
+        element("nav", element("ul", *entries), aria_label="Sections"),
+        element("main", *(_section(section, place, files) for place, section in enumerate(sections, 1))),
+        element("footer", made_by),
+    )
+    head = (
+        '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
+        f"{element('title', title)}<style>{_STYLE}</style>"
+    )
+    return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n{body}</html>\n'
+
+
+def _section(section: Section, place: int, files: str) -> Markup:
+    parts: list[Markup] = []
+    pictures: list[Markup] = []
+    for number, block in enumerate((*section.blocks, ""), 1):
+        if isinstance(block, Picture):  # neighbours share a row where the window is wide enough
+            pictures.append(_picture(block, f"p{place}-{number}", files))
+            continue
+        if pictures:
+            parts.append(element("div", *pictures, class_="pictures"))
+            pictures = []
+        if block:
+            parts.append(_block(block, files))
+    return element("section", element("h2", section.title, id=f"s{place}"), *parts)
+
+
+def _block(block: Block, files: str) -> Markup:
+    if isinstance(block, Table):
+        return _table(block, files)
+    if isinstance(block, Details):
+        return element("details", element("summary", block.title), element("pre", block.text, tabindex="0"))
+    return element("p", str(block))
+
+
+def _picture(picture: Picture, prefix: str, files: str) -> Markup:
+    image = to_svg(picture.figure, prefix)
+    labelled = image.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
+    caption = element("figcaption", picture.caption, _links(picture.name, ("png", "pdf"), files))
+    return element("figure", Markup(labelled), caption)
+
+
+def _table(table: Table, files: str) -> Markup:
+    classes = [{"class_": "number"} if is_number(table, place) else {} for place in range(len(table.columns))]
+    head = (element("th", name, scope="col", **class_) for name, class_ in zip(table.columns, classes, strict=True))
+    rows = (
+        element(
+            "tr",
+            element("th", shown(row[0]), scope="row", title=shown(row[0])),
+            *(
+                element("td", shown(cell), title=shown(cell), **class_)
+                if isinstance(cell, str)
+                else element("td", shown(cell), **class_)
+                for cell, class_ in zip(row[1:], classes[1:], strict=True)
+            ),
+        )
+        for row in table.rows
+    )
+    body = element("table", element("thead", element("tr", *head)), element("tbody", *rows))
+    caption = element("figcaption", table.caption, _links(table.name, ("csv", "tex"), files))
+    scroll = element("div", body, class_="scroll", tabindex="0", role="region", aria_label=table.caption)
+    return element("figure", caption, scroll)
+
+
+def _links(name: str, suffixes: Sequence[str], files: str) -> Markup:
+    links = (element("a", suffix.upper(), href=f"{quote(files)}/{name}.{suffix}") for suffix in suffixes)
+    return element("span", " ", Markup(" · ".join(links)), class_="files")

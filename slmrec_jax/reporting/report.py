@@ -1,0 +1,66 @@
+"""Writes a report: one page, and beside it a folder with its pictures and tables as files."""
+
+import importlib.metadata
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.reporting.charts import save
+from slmrec_jax.reporting.facts import Facts
+from slmrec_jax.reporting.page import render
+from slmrec_jax.reporting.sections import Picture, Section, sections, title
+from slmrec_jax.reporting.tables import Table, to_csv, to_latex
+
+
+def files_folder(page: Path) -> Path:
+    """The folder beside a page."""
+    return page.with_name(f"{page.stem}_files")
+
+
+def check_free(page: Path) -> None:
+    """Refuses what would be overwritten.
+
+    Raises:
+        UserError: the page or its folder is there already, or the page's name does not say that it is one.
+    """
+    if page.suffix != ".html":
+        raise UserError(f"--out {page}: give a name that ends in .html")
+    for path in (page, files_folder(page)):
+        if path.exists() or path.is_symlink():
+            raise UserError(f"{path} is there already: give another --out, or remove it")
+
+
+def write_report(facts: Facts, page: Path) -> None:
+    """Writes the page and its folder, both or none.
+
+    Raises:
+        UserError: one of them is there already, or cannot be written.
+    """
+    check_free(page)
+    said, files = sections(facts), files_folder(page)
+    made_by = f"Made by slmrec_jax {importlib.metadata.version('slmrec-jax')}."
+    text = render(title(facts), said, files.name, made_by)
+    try:
+        page.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=page.parent, prefix=f".{page.stem}-") as beside:
+            part = Path(beside) / files.name
+            part.mkdir()
+            _write_files(said, part)
+            # A lone half of a surrogate pair in an id is no text; the others keep theirs.
+            (Path(beside) / page.name).write_text(text, encoding="utf-8", errors="backslashreplace")
+            part.rename(files)
+            (Path(beside) / page.name).rename(page)
+    except OSError as error:
+        raise UserError(f"cannot write {page}: {error.strerror}; give another --out") from None
+
+
+def _write_files(said: Sequence[Section], folder: Path) -> None:
+    for section in said:
+        for block in section.blocks:
+            if isinstance(block, Picture):
+                for suffix in ("png", "pdf"):
+                    save(block.figure, folder / f"{block.name}.{suffix}")
+            elif isinstance(block, Table):
+                for suffix, written in (("csv", to_csv(block)), ("tex", to_latex(block))):
+                    (folder / f"{block.name}.{suffix}").write_text(written, encoding="utf-8", errors="backslashreplace")

@@ -1,0 +1,98 @@
+"""Tables as values, and as CSV and LaTeX; the page writes them as HTML."""
+
+import csv
+import io
+import re
+from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
+
+from slmrec_jax.analysis import Interval
+
+Cell: TypeAlias = str | int | float | Interval
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "<": r"\textless{}",
+    ">": r"\textgreater{}",
+    "|": r"\textbar{}",
+    '"': r"\textquotedbl{}",
+    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+}
+
+
+_FIGURE = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?", re.ASCII)
+
+
+class Table(NamedTuple):
+    """What a report shows as a table."""
+
+    name: str
+    """Of its files, without the suffix."""
+    caption: str
+    columns: Sequence[str]
+    rows: Sequence[Sequence[Cell]]
+
+
+def shown(cell: Cell) -> str:
+    """A cell for people: four decimals, an interval in brackets."""
+    if isinstance(cell, Interval):
+        return f"{cell.mean:.4f} [{cell.low:.4f}, {cell.high:.4f}]"
+    if isinstance(cell, float):
+        return f"{cell:.4f}" if cell == 0 or abs(cell) >= 5e-5 else f"{cell:.1e}"
+    return str(cell)
+
+
+def is_number(table: Table, column: int) -> bool:
+    """Whether a column holds figures alone."""
+    return bool(table.rows) and all(_FIGURE.fullmatch(shown(row[column]).split(" [")[0]) for row in table.rows)
+
+
+def to_csv(table: Table) -> str:
+    """As comma-separated values with all digits; an interval takes three columns."""
+    places = range(len(table.columns))
+    wide = {place for place in places if any(isinstance(row[place], Interval) for row in table.rows)}
+    head: list[str] = []
+    for place, name in enumerate(table.columns):
+        head += [name, f"{name} low", f"{name} high"] if place in wide else [name]
+    text = io.StringIO()
+    writer = csv.writer(text)
+    writer.writerow(head)
+    for row in table.rows:
+        cells: list[Cell] = []
+        for place, cell in enumerate(row):
+            if place in wide:
+                cells += cell if isinstance(cell, Interval) else (cell, "", "")
+            else:
+                cells.append(cell)
+        writer.writerow(cells)
+    return text.getvalue()
+
+
+def to_latex(table: Table) -> str:
+    """For the package booktabs; every character that LaTeX would read as a command is escaped."""
+    alignment = "".join("r" if is_number(table, place) else "l" for place in range(len(table.columns)))
+    lines = [
+        r"\begin{table}",
+        rf"\caption{{{escape_latex(table.caption)}}}",
+        rf"\begin{{tabular}}{{{alignment}}}",
+        r"\toprule",
+        " & ".join(map(escape_latex, table.columns)) + r" \\",
+        r"\midrule",
+        *(" & ".join(escape_latex(shown(cell)) for cell in row) + r" \\" for row in table.rows),
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def escape_latex(text: str) -> str:
+    """Text as LaTeX prints it; what cannot be printed becomes a space.
+
+    A bracket at the start of a row would be read as an argument of the row before, so brackets stand in braces.
+    """
+    return "".join(
+        _LATEX.get(sign, f"{{{sign}}}" if sign in "[]" else sign if sign.isprintable() else " ") for sign in text
+    )

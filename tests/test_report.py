@@ -1,0 +1,318 @@
+"""The report of finished runs: its figures, its escaping, its files, and how a browser takes it."""
+
+import csv
+import dataclasses
+import json
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import jax
+import numpy as np
+import pytest
+import reference
+
+from slmrec_jax import Config, train
+from slmrec_jax.analysis import Interval
+from slmrec_jax.cli import main
+from slmrec_jax.data import write_store
+from slmrec_jax.models import slmrec_recipe
+from slmrec_jax.reporting import facts, items
+from slmrec_jax.reporting import report as writer
+from slmrec_jax.reporting.items import item_map, kmeans
+from slmrec_jax.reporting.masking import mask_modalities, without
+from slmrec_jax.reporting.page import element
+from slmrec_jax.reporting.tables import Table, to_csv, to_latex
+from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.training.run import load_run
+from slmrec_jax.types import ALL, Augmentation, ModalityScale
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+EVIL = "<script>alert(1)</script>"
+BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+
+
+@pytest.fixture(scope="module")
+def runs(tiny, tmp_path_factory):
+    """Two finished runs, on data whose names come from strangers."""
+    folder = tmp_path_factory.mktemp("runs")
+    raw_ids = np.array([f'{EVIL}"$_{{{number}}}&\\' for number in range(tiny.num_items)])
+    features = {f"<i>{name}</i>": feature for name, feature in tiny.features.items()}
+    write_store(dataclasses.replace(tiny, name=EVIL, item_ids=raw_ids, features=features), folder / "data")
+    config = Config(data=str(folder / "data"), dim=8, batch_size=512, num_layers=2, epochs=2, ks=(5, 20))
+    with jax.numpy_dtype_promotion("standard"):
+        for name, changes in {"full": {"task": "none"}, "a $x_1$ & <b>": {"model": "mf", "seed": 1}}.items():
+            train(dataclasses.replace(config, **changes), out=folder / name)
+    return folder / "full", folder / "a $x_1$ & <b>"
+
+
+@pytest.fixture(scope="module")
+def page(runs, tmp_path_factory):
+    out = tmp_path_factory.mktemp("report") / "our report.html"
+    with jax.numpy_dtype_promotion("standard"):
+        assert main(["report", *map(str, runs), "--out", str(out)]) == 0
+    return out
+
+
+class Seen(HTMLParser):
+    """The tags and attributes of a page, and the text between."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.text = [], [], ""
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        self.tags.append(tag)
+        self.attributes += attributes
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def rows_of(page, name):
+    with (page.parent / "our report_files" / f"{name}.csv").open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def refused(capsys, *arguments):
+    capsys.readouterr()
+    assert main(list(arguments)) == 1
+    said = capsys.readouterr()
+    assert said.out == ""
+    assert said.err.splitlines()[-1].startswith("slmrec-jax: ")
+    return said.err
+
+
+def test_names_of_strangers_are_text(page):
+    seen = Seen(page.read_text())
+    assert "script" not in seen.tags
+    assert not {"i", "b"} & set(seen.tags)
+    assert not [name for name, _ in seen.attributes if name.startswith("on")]
+    assert EVIL in seen.text
+    assert "<i>visual</i>" in seen.text
+    assert "a $x_1$ & <b>" in seen.text
+    assert seen.tags.count("html") == seen.tags.count("body") == 1
+
+
+def test_the_page_needs_nothing_from_elsewhere(page):
+    seen = Seen(page.read_text())
+    addresses = {value for name, value in seen.attributes if name in ("href", "src", "xlink:href", "srcset", "action")}
+    files = {address for address in addresses if not address.startswith(("#", "data:image/png;base64,"))}
+    assert not {"link", "iframe", "object", "embed", "base"} & set(seen.tags)
+    assert all(address.startswith("our%20report_files/") for address in files)
+    assert {address.split("/")[1] for address in files} == {
+        file.name for file in (page.parent / "our report_files").iterdir()
+    }
+    ids = [value for name, value in seen.attributes if name == "id"]
+    assert len(ids) == len(set(ids))
+    assert {address[1:] for address in addresses if address.startswith("#")} <= set(ids)
+    assert ("http-equiv", "Content-Security-Policy") in seen.attributes
+    assert "url(http" not in page.read_text()
+
+
+def test_figures_are_those_of_the_runs(page, runs):
+    results = [json.loads((run / "result.json").read_text())["test"] for run in runs]
+    table = {row["metric"]: row for row in rows_of(page, "metrics")}
+    assert set(table) == set(results[0])
+    for metric, row in table.items():
+        for run, result in zip(runs, results, strict=True):
+            assert float(row[run.name]) == pytest.approx(result[metric])
+            assert float(row[f"{run.name} low"]) <= result[metric] <= float(row[f"{run.name} high"])
+    difference = next(row for row in rows_of(page, "differences") if row["metric"] == "recall@20")
+    of = {run.name: result["recall@20"] for run, result in zip(runs, results, strict=True)}
+    assert float(difference["difference"]) == pytest.approx(of[difference["best"]] - of[difference["other"]])
+    assert 0 < float(difference["p (t-test, Holm)"]) <= 1
+    groups = [row for row in rows_of(page, "degree-items") if row["run"] == "full"]
+    run = load_run(runs[0])
+    assert [float(row["recall@20"]) for row in groups] == pytest.approx(
+        [group.means["recall@20"] for group in run.evaluate_by("items")]
+    )
+
+
+def test_neighbours_are_of_the_modality(page, runs):
+    dataset = load_run(runs[0]).dataset
+    places = {raw: row for row, raw in enumerate(dataset.item_ids.tolist())}
+    feature = dataset.features["<i>visual</i>"]
+    rows = [row for row in rows_of(page, "neighbours-1") if row["table"] == "<i>visual</i>"]
+    assert len(rows) == 5
+    for row in rows:
+        item = places[row["item"]]
+        listed = [places[row[str(rank)]] for rank in range(1, 6) if row[str(rank)]]
+        there = np.flatnonzero(feature.present)
+        expected = reference.cosine_neighbours(feature.values, item, there, 5) if feature.present[item] else []
+        assert listed == expected
+
+
+def test_a_masked_modality_is_the_one_that_feature_masking_masks(runs):
+    run = load_run(runs[0])
+    spec, inputs = make_spec(run.config, run.dataset), make_inputs(run.dataset)
+    model = slmrec_recipe(run.config, spec).model
+    params = model.init(jax.random.key(3))
+    name = next(iter(run.dataset.features))
+    augmentation = Augmentation(modality=lambda key, names: ModalityScale({name: 0.0}))
+    masked = model.encode(params, model.prepare(inputs))(augmentation, jax.random.key(0))
+    plain = model.encode(params, model.prepare(without(run, inputs, name)))(Augmentation(), jax.random.key(0))
+    np.testing.assert_allclose(plain.users(ALL), masked.users(ALL), rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(plain.items(ALL), masked.items(ALL), rtol=1e-5, atol=1e-7)
+    whole = model.encode(params, model.prepare(inputs))(Augmentation(), jax.random.key(0))
+    assert np.abs(np.asarray(whole.items(ALL)) - np.asarray(plain.items(ALL))).max() > 1e-3
+
+
+def test_a_system_without_modalities_says_so(page, runs):
+    found = mask_modalities(load_run(runs[1]), "recall@20")
+    assert found == ({}, "--model mf does not read modalities when it ranks")
+    assert "--model mf does not read modalities" in Seen(page.read_text()).text
+    assert {row["run"] for row in rows_of(page, "modalities")} == {"full"}
+    assert len(rows_of(page, "modalities")) == 3
+
+
+def test_what_cannot_be_compared_is_refused_unless_forced(runs, tmp_path, capsys):
+    other = tmp_path / "other"
+    shutil.copytree(runs[1], other)
+    result = json.loads((other / "result.json").read_text())
+    (other / "result.json").write_text(json.dumps(result | {"protocol": "mmrec"}))
+    out = tmp_path / "report.html"
+    assert "under another protocol" in refused(capsys, "report", str(runs[0]), str(other), "--out", str(out))
+    assert not out.exists()
+    assert main(["report", str(runs[1]), str(other), "--out", str(out), "--force"]) == 0
+    seen = Seen(out.read_text())
+    assert "Not comparable" in seen.text
+    assert "Differences" not in seen.text
+
+
+def test_runs_under_other_rules_are_not_contrasted(runs):
+    first = facts.gather(runs)
+    assert first.contrasts
+    other = first.runs[1]
+    rules = other.run.config.eval._replace(mask_valid_at_test=False)
+    changed = other._replace(
+        run=dataclasses.replace(other.run, config=dataclasses.replace(other.run.config, eval=rules))
+    )
+    assert facts._comparable([first.runs[0], other], []) == (True, [])
+    comparable, (caveat,) = facts._comparable([first.runs[0], changed], [])
+    assert not comparable
+    assert "--eval.mask-valid-at-test False, not True" in caveat
+
+
+def test_refusals_leave_nothing(runs, tmp_path, capsys, monkeypatch):
+    out = tmp_path / "report.html"
+    run = str(runs[1])
+    assert "give their folders" in refused(capsys, "report", "--out", str(out))
+    assert "ends in .html" in refused(capsys, "report", run, "--out", str(tmp_path / "report"))
+    assert "no item 'x'" in refused(capsys, "report", run, "--items", "x", "--out", str(out))
+    (tmp_path / "there_files").mkdir()
+    assert "there_files is there already" in refused(capsys, "report", run, "--out", str(tmp_path / "there.html"))
+
+    def full(*arguments):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(writer, "save", full)
+    assert "No space left" in refused(capsys, "report", run, "--out", str(out))
+    assert [path.name for path in tmp_path.iterdir()] == ["there_files"]
+
+
+def test_texts_and_attributes_are_escaped():
+    assert element("p", '<b a="1">', class_='"x', aria_label="&") == (
+        '<p class="&quot;x" aria-label="&amp;">&lt;b a=&quot;1&quot;&gt;</p>'
+    )
+    assert element("p", element("b", "&")) == "<p><b>&amp;</b></p>"
+
+
+def test_tables_as_csv_and_latex():
+    table = Table("t", "50 % & more_", ("item", "value"), [("a\\b\n{$x}", Interval(0.5, 0.25, 1 / 3)), ("#", 2e-6)])
+    assert list(csv.reader(to_csv(table).splitlines(keepends=True))) == [
+        ["item", "value", "value low", "value high"],
+        ["a\\b\n{$x}", "0.5", "0.25", str(1 / 3)],
+        ["#", "2e-06", "", ""],
+    ]
+    latex = to_latex(table)
+    assert r"\caption{50 \% \& more\_}" in latex
+    assert r"a\textbackslash{}b \{\$x\} & 0.5000 {[}0.2500, 0.3333{]} \\" in latex
+    assert r"\# & 2.0e-06 \\" in latex
+    assert r"\begin{tabular}{lr}" in latex
+
+
+def test_kmeans_finds_planted_clusters():
+    rng = np.random.default_rng(0)
+    truth = np.repeat([0, 1, 2], [40, 25, 10])
+    rows = (10 * np.eye(3)[truth] + rng.normal(size=(75, 3))).astype(np.float32)
+    order = rng.permutation(75)
+    np.testing.assert_array_equal(kmeans(rows[order], 3, seed=1), truth[order])  # numbered by size
+    assert set(kmeans(np.ones((5, 2), np.float32), 3)) == {0}
+    assert len(set(kmeans(np.eye(2, dtype=np.float32)[[0, 1, 0]], 8))) == 2
+
+
+def test_large_tables_are_sampled(monkeypatch):
+    assert items.sample(7).tolist() == list(range(7))
+    monkeypatch.setattr(items, "SAMPLE", 5)
+    drawn = items.sample(100)
+    assert len(set(drawn)) == 5
+    assert drawn.tolist() == sorted(drawn) == items.sample(100).tolist()
+    table = items.Vectors(np.eye(9, dtype=np.float32), np.arange(9) != 4)
+    assert items.agreements({"a": table, "b": table, "c": table._replace(present=np.arange(9) < 2)}, 3) == {
+        ("a", "b"): 1
+    }
+
+
+def test_the_map_is_of_principal_components():
+    x = np.random.default_rng(1).normal(size=(30, 4)) * [1.0, 5.0, 2.0, 0.5]
+    found = item_map(x.astype(np.float32))
+    centred = x - x.mean(axis=0)
+    sizes, axes = np.linalg.eigh(centred.T @ centred)
+    expected = centred @ axes[:, [-1, -2]]
+    np.testing.assert_allclose(np.abs(found.places), np.abs(expected), atol=1e-4)
+    assert found.shares == pytest.approx(tuple(sizes[[-1, -2]] / sizes.sum()), rel=1e-4)
+    flipped = item_map(-x.astype(np.float32))
+    np.testing.assert_allclose(flipped.places, -found.places, atol=1e-4)  # the axes stay
+    assert item_map(np.arange(3, dtype=np.float32)[:, None]).places[:, 1].tolist() == [0, 0, 0]
+
+
+HARNESS = """<iframe id="frame" src="our%20report.html" style="width: 390px; height: 800px"></iframe><script>
+const frame = document.getElementById("frame"), copies = [];
+const address = image => image.getAttribute("href") || image.getAttribute("xlink:href") || image.src;
+frame.onload = () => {  // before this page's own load event, which then waits for the copies
+  for (const image of frame.contentDocument.querySelectorAll("image, img")) {
+    const copy = new Image();
+    copy.src = address(image);
+    copies.push(document.body.appendChild(copy));
+  }
+};
+function painted(image) {
+  const canvas = document.createElement("canvas");
+  [canvas.width, canvas.height] = [image.naturalWidth, image.naturalHeight];
+  if (!canvas.width) return false;
+  canvas.getContext("2d").drawImage(image, 0, 0);
+  return canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height).data.some(value => value > 0);
+}
+window.onload = () => {
+  const page = frame.contentDocument, pictures = [...page.querySelectorAll("figure svg")];
+  document.body.innerHTML = JSON.stringify({
+    images: copies.length, painted: copies.filter(painted).length, width: page.documentElement.scrollWidth,
+    pictures: pictures.length, flat: pictures.filter(svg => svg.getBoundingClientRect().height < 50).length,
+    requests: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name),
+  });
+};
+</script>"""
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH")
+def test_a_browser_shows_all_of_it_and_fetches_nothing(page, tmp_path):
+    folder = tmp_path / "served"
+    shutil.copytree(page.parent, folder)
+    (folder / "harness.html").write_text(HARNESS)
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    flags += ["--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
+    flags += ["--allow-file-access-from-files", "--dump-dom"]
+    said = subprocess.run(
+        [BROWSER, *flags, (folder / "harness.html").as_uri()], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert "CONSOLE" not in said.stderr
+    found = json.loads(re.search(r"<body>(\{.*\})</body>", said.stdout, re.DOTALL)[1])
+    assert found["requests"] == []
+    assert found["flat"] == 0
+    assert found["width"] <= 390
+    assert found["images"] == found["painted"] == 6  # one a map: points as a picture
+    assert found["pictures"] == len(list((page.parent / "our report_files").glob("*.png")))
