@@ -406,6 +406,6 @@ def test_real_kills():
     command = [sys.executable, str(Path(__file__).parent / "soak.py"), "--kills", "3"]
     # XLA has much to say on what it finds in its cache; and what is tested is the package beside the tests.
     settings = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[2])}
-    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False, env=settings)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False, env=settings)
     assert done.returncode == 0, done.stderr[-3000:]
     assert json.loads(done.stdout)["kills"] == 3
