@@ -1,12 +1,14 @@
 # make train   set up .venv, then train and compare three systems on the demo data (runs/demo)
 # make test    set up .venv, then lint, types and tests
 # make soak    set up .venv, then kill and resume training 200 times (about five minutes)
-# make bench   set up .venv, then the benchmarks
+# make bench   set up .venv, then the benchmarks, on DATA=PATH beside generated data (about a quarter of an hour;
+#              needs torch==2.13.0 in .venv, to compare with)
 # make clean   remove .venv and what tools leave behind; runs/ stays
 #
 # PYTHON=python3.12 chooses another Python (3.11 to 3.13) for a new .venv.
 
 PYTHON ?= python3
+DATA ?= demo
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/.ready
@@ -31,10 +33,7 @@ soak: setup
 	@TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills 200
 
 bench: setup
-	@set -e; for file in benchmarks/bench_*.py; do \
-		[ -e "$$file" ] || { echo "there is no benchmarks/bench_*.py" >&2; exit 1; }; \
-		echo "== $$file"; $(BIN)/python "$$file"; \
-	done
+	@$(BIN)/slmrec-jax bench --data $(DATA)
 
 setup: $(READY)
 

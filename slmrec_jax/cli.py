@@ -13,6 +13,7 @@ import os
 import re
 import shlex
 import signal
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,6 +125,14 @@ class Results:
     force: bool = False
     """Also runs on different data or under different protocols, whose figures say nothing of each other."""
     format: Literal["table", "json"] = "table"
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Run the benchmarks of a clone of the project, in its root folder."""
+
+    data: str = "demo"
+    """A real data set to measure on, beside generated ones."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -275,6 +284,13 @@ def _results(flags: Results) -> int:
     return 0
 
 
+def _bench(flags: Bench) -> int:
+    suite = Path("benchmarks") / "suite.py"
+    if not suite.is_file():
+        raise UserError(f"there is no {suite} here: the benchmarks lie in the project's sources, call this in a clone")
+    return subprocess.run([sys.executable, str(suite), "--data", flags.data], check=False).returncode
+
+
 COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
     "train": (Train, _train),
     "evaluate": (Evaluate, _evaluate),
@@ -284,6 +300,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], int]]] = {
     "results": (Results, _results),
     "report": (cli_runs.Report, cli_runs.report),
     "export": (cli_runs.Export, cli_runs.export),
+    "bench": (Bench, _bench),
     "data inspect": (cli_data.Inspect, cli_data.inspect),
     "data convert": (cli_data.Convert, cli_data.convert),
     "data make": (cli_data.Make, cli_data.make),

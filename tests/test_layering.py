@@ -21,7 +21,7 @@ LAYERS = [
     {"runs"},
     {"comparison", "results", "tuning"},
     {"reporting"},
-    {"", "cli", "cli_data", "cli_runs", "cli_tune"},
+    {"", "cli", "cli_data", "cli_runs", "cli_tune", "__main__"},
 ]
 """From the bottom; within one, modules may import one another."""
 

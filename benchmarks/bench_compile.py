@@ -1,0 +1,56 @@
+"""Seconds that a run compiles: with an empty cache, and again with the programs that the first run kept.
+
+Each run is a process of its own with a cache folder of its own.
+
+    python benchmarks/bench_compile.py --data PATH/tiktok
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+from timing import write_result
+
+GOAL_SECONDS = 10.0
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What to measure."""
+
+    data: str = "demo"
+    tasks: tuple[str, ...] = ("fac", "fd+fm")
+    out: Path = Path("benchmarks/results/compile.json")
+
+
+def main(flags: Flags) -> None:
+    rows = {}
+    table = Table("task", "run", "compile, s", "whole run, s", title="one epoch, with an empty cache and again")
+    for task in flags.tasks:
+        with tempfile.TemporaryDirectory() as folder:
+            for number, run in enumerate(("first", "second")):
+                out = Path(folder) / run
+                command = [sys.executable, "-m", "slmrec_jax", "train", "--data", flags.data, "--task", task]
+                command += ["--epochs", "1", "--out", str(out)]
+                start = time.perf_counter()
+                environment = {**os.environ, "XDG_CACHE_HOME": folder}
+                environment.pop("JAX_COMPILATION_CACHE_DIR", None)
+                subprocess.run(command, check=True, capture_output=True, env=environment)
+                seconds = time.perf_counter() - start
+                compile_seconds = json.loads((out / "result.json").read_text())["seconds"]["compile"]
+                rows[f"{task}, {run}"] = {"compile_seconds": compile_seconds, "run_seconds": seconds}
+                table.add_row("" if number else task, run, f"{compile_seconds:.1f}", f"{seconds:.1f}")
+    Console().print(table)
+    write_result(flags.out, {"data": flags.data.split("/")[-1], "runs": rows, "goal_seconds": GOAL_SECONDS})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags))

@@ -1,0 +1,77 @@
+"""Full ranking of all users, against torch's matmul and topk on the same scores, known items left out by both.
+
+python benchmarks/bench_evaluate.py --data paper PATH/tiktok
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import peer_torch
+import scipy.sparse
+import shapes
+import tyro
+from rich.console import Console
+from rich.table import Table
+from timing import measure, median_ms, write_result
+
+from slmrec_jax.evaluation.ranking import prepare, rank
+from slmrec_jax.types import Embeddings
+
+GOAL = 1.5
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What to measure."""
+
+    data: tuple[str, ...] = ("paper",)
+    users: int = 6000
+    """How many are ranked for, at most."""
+    k: int = 20
+    dim: int = 64
+    rounds: int = 5
+    out: Path = Path("benchmarks/results/evaluate.json")
+
+
+def main(flags: Flags) -> None:
+    results = {}
+    table = Table(
+        "data", "ours, users/s", "torch, users/s", "ratio", "goal", "same items", title=f"top {flags.k} of all"
+    )
+    for source in flags.data:
+        dataset, rng = shapes.dataset(source), np.random.default_rng(0)
+        users = np.arange(min(flags.users, dataset.num_users))
+        rows, items = (
+            rng.standard_normal((count, flags.dim), np.float32) for count in (dataset.num_users, dataset.num_items)
+        )
+        ones = np.ones(len(dataset.train.users), np.float32)
+        known = scipy.sparse.csr_array((ones, tuple(dataset.train)), shape=(dataset.num_users, dataset.num_items))[
+            users
+        ]
+        plan = prepare(users, [dataset.train], dataset.num_items, flags.k)
+        embeddings = Embeddings(jnp.asarray(rows), jnp.asarray(items))
+        cases = {
+            "ours": lambda plan=plan, embeddings=embeddings: rank(plan, embeddings).items,
+            "torch": lambda users=users, rows=rows, items=items, known=known: peer_torch.rank(
+                rows[users], items, known, flags.k
+            ),
+        }
+        seconds = measure(cases, flags.rounds)
+        rates = {name: 1e3 * len(users) / median_ms(seconds[name]) for name in cases}
+        same = float((cases["ours"]() == cases["torch"]()).mean())
+        results[dataset.name] = {
+            "users_per_second": rates,
+            "ratio": rates["ours"] / rates["torch"],
+            "goal": GOAL,
+            "same": same,
+        }
+        cells = (f"{rates['ours']:.0f}", f"{rates['torch']:.0f}", f"{rates['ours'] / rates['torch']:.2f}", str(GOAL))
+        table.add_row(dataset.name, *cells, f"{same:.2%}")
+    Console().print(table)
+    write_result(flags.out, {"rounds": flags.rounds, "k": flags.k, "shapes": results})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags))

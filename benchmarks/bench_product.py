@@ -1,0 +1,98 @@
+"""The sparse product with its derivative, against the segment sum, SciPy on one thread, and what gathering rows costs.
+
+The probe copies the rows that a product must read, one for each entry, with `numpy.take` on as many threads as there
+are cores: bytes a second of that are what this machine can gather.
+
+    python benchmarks/bench_product.py --data paper
+"""
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+import shapes
+import tyro
+from rich.console import Console
+from rich.table import Table
+from timing import measure, median_ms, write_result
+
+from slmrec_jax.graph import build_graph
+from slmrec_jax.sparse import Operator, matmul, segment_sum
+
+GOALS = {"segment_sum": 12.0, "scipy": 1.8}
+BANDWIDTH_GOAL = 0.7
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What to measure."""
+
+    data: str = "paper"
+    dim: int = 64
+    rounds: int = 9
+    out: Path = Path("benchmarks/results/product.json")
+
+
+def main(flags: Flags) -> None:
+    dataset = shapes.dataset(flags.data)
+    graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
+    rng = np.random.default_rng(0)
+    items = rng.standard_normal((dataset.num_items, flags.dim), np.float32)
+    weights = rng.standard_normal((dataset.num_users, flags.dim), np.float32)
+    matrix = graph.adjacency.matrix
+    host = scipy.sparse.csr_array(
+        tuple(np.asarray(part) for part in matrix), shape=(dataset.num_users, dataset.num_items)
+    )
+    transposed = host.T.tocsr()
+
+    def with_derivative(product):  # type: ignore[no-untyped-def]
+        return jax.jit(jax.value_and_grad(lambda x, operator, w: jnp.vdot(product(operator, x), w)))
+
+    def by_segment_sum(operator: Operator, x: jax.Array) -> jax.Array:
+        return segment_sum(operator.matrix, x.shape[0], x)
+
+    ours, definition = with_derivative(matmul), with_derivative(by_segment_sum)
+    x, w = jnp.asarray(items), jnp.asarray(weights)
+    columns = [np.array_split(np.asarray(side.columns), os.cpu_count() or 1) for side in graph.adjacency]
+    threads = ThreadPoolExecutor(os.cpu_count())
+
+    def gather() -> None:
+        for table, parts in zip((items, weights), columns, strict=True):
+            list(threads.map(lambda part, table=table: np.take(table, part, axis=0), parts))
+
+    cases = {
+        "ours": lambda: ours(x, graph.adjacency, w),
+        "segment_sum": lambda: definition(x, graph.adjacency, w),
+        "scipy": lambda: (host @ items, transposed @ weights),
+        "gather": gather,
+    }
+    ms = {name: median_ms(seconds) for name, seconds in measure(cases, flags.rounds).items()}
+    read = 2 * len(dataset.train.users) * flags.dim * 4
+    bandwidth = {name: read / ms[name] / 1e6 for name in ("ours", "gather")}
+    table = Table("forward and backward", "ms", "ratio to ours", "goal", title=f"{dataset.name}, {flags.dim} columns")
+    for name, value in ms.items():
+        table.add_row(name, f"{value:.1f}", f"{value / ms['ours']:.2f}", str(GOALS.get(name, "")))
+    Console().print(table)
+    share = bandwidth["ours"] / bandwidth["gather"]
+    print(f"rows read: ours {bandwidth['ours']:.1f} GB/s, gather alone {bandwidth['gather']:.1f} GB/s: {share:.0%}")
+    write_result(
+        flags.out,
+        {
+            "data": dataset.name,
+            "ms": ms,
+            "ratios": {name: ms[name] / ms["ours"] for name in GOALS},
+            "goals": GOALS,
+            "gigabytes_per_second": bandwidth,
+            "share_of_gather_bandwidth": share,
+            "share_goal": BANDWIDTH_GOAL,
+        },
+    )
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags))
