@@ -1,7 +1,8 @@
 """Sparse × dense products behind one signature, with their derivative.
 
 `matmul(operator, x)` is the only sparse product of the package. What computes it is an entry of `PRODUCTS`:
-`segment_sum` is the definition, `csr` the compiled CSR product of jaxlib (threaded on CPU).
+`segment_sum` is the definition, `csr` the compiled CSR product of jaxlib (threaded on CPU), `scan` a segmented scan for
+accelerators, which adds in the same order each time, as atomic additions of a scatter do not.
 """
 
 from collections.abc import Callable
@@ -55,7 +56,7 @@ def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | No
     Args:
         operator: R and Rᵀ.
         x: dense rows.
-        product: a name of `PRODUCTS`; `None` takes `csr` on CPU, where jaxlib has a kernel for it, and `segment_sum`
+        product: a name of `PRODUCTS`; `None` takes `csr` on CPU, where jaxlib has a kernel for it, and `scan`
             elsewhere.
     """
     return _matmul(product or default_product(), operator.matrix, operator.transposed, x)
@@ -63,15 +64,27 @@ def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | No
 
 def default_product() -> str:
     """The product for the device that JAX computes on."""
-    return "csr" if jax.default_backend() == "cpu" else "segment_sum"
+    return "csr" if jax.default_backend() == "cpu" else "scan"
 
 
 def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
     """The definition: y_r = Σ over the entries (r, c) of value · x_c."""
-    counts = jnp.diff(matrix.offsets)
-    rows = jnp.repeat(jnp.arange(matrix.num_rows), counts, total_repeat_length=matrix.columns.shape[0])
     messages = matrix.values[:, None] * x[matrix.columns]
-    return jax.ops.segment_sum(messages, rows, matrix.num_rows, indices_are_sorted=True)
+    return jax.ops.segment_sum(messages, _rows(matrix), matrix.num_rows, indices_are_sorted=True)
+
+
+def scan(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
+    """Running sums that begin anew with each row, of which each row takes the last: no scatter, a fixed order."""
+    rows = _rows(matrix)
+    begins = jnp.concatenate([jnp.ones(1, bool), rows[1:] != rows[:-1]])[:, None]
+
+    def join(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
+        (left_begins, left_sum), (right_begins, right_sum) = left, right
+        return left_begins | right_begins, right_sum + jnp.where(right_begins, 0.0, left_sum)
+
+    _, sums = jax.lax.associative_scan(join, (begins, matrix.values[:, None] * x[matrix.columns]))
+    ends = matrix.offsets[1:]
+    return jnp.where((ends > matrix.offsets[:-1])[:, None], sums[jnp.maximum(ends, 1) - 1], 0.0)
 
 
 def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
@@ -80,7 +93,13 @@ def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[
     return product
 
 
-PRODUCTS: dict[str, Callable[[Csr, int, Array], Array]] = {"segment_sum": segment_sum, "csr": csr}
+PRODUCTS: dict[str, Callable[[Csr, int, Array], Array]] = {"segment_sum": segment_sum, "csr": csr, "scan": scan}
+
+
+def _rows(matrix: Csr) -> Int[Array, " entries"]:
+    """The row of each entry."""
+    counts = jnp.diff(matrix.offsets)
+    return jnp.repeat(jnp.arange(matrix.num_rows), counts, total_repeat_length=matrix.columns.shape[0])
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

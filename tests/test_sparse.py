@@ -67,6 +67,18 @@ def test_entries_that_stand_twice_are_summed():
 
 
 def test_the_cpu_takes_the_compiled_product():
-    assert default_product() == ("csr" if jax.default_backend() == "cpu" else "segment_sum")
+    assert default_product() == ("csr" if jax.default_backend() == "cpu" else "scan")
     lowered = jax.jit(matmul).lower(operator(matrix("random")), jnp.ones((31, 4)))
     assert ("csr_sparse_dense" in lowered.as_text()) == (jax.default_backend() == "cpu")
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_hub_of_ten_thousand_entries(product):
+    rng = np.random.default_rng(0)
+    hub = scipy.sparse.csr_array((rng.normal(size=10_000).astype(np.float32), (np.full(10_000, 1), np.arange(10_000))))
+    x = rng.normal(size=(10_000, 3)).astype(np.float32)
+    expected = hub.astype(np.float64) @ x
+    value, pull = jax.vjp(lambda x: matmul(operator(hub), x, product), jnp.asarray(x))
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    g = rng.normal(size=expected.shape).astype(np.float32)
+    np.testing.assert_allclose(pull(jnp.asarray(g))[0], hub.T.astype(np.float64) @ g, rtol=1e-5, atol=1e-5)
