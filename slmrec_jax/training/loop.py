@@ -89,16 +89,17 @@ def make_loop(method: Method, batch_size: int, *, negatives: Callable[[Graph], D
     def order(inputs: Inputs, keys: Keys, step: Scalar) -> PyTree:
         return sampling.order(jax.random.fold_in(keys.order, step // num_steps(inputs)), inputs.graph, batch_size)
 
-    def batch(drawn: PyTree, inputs: Inputs, keys: Keys, step: Scalar) -> Batch:
+    def batch(drawn: PyTree, inputs: Inputs, keys: Keys, step: Scalar, draw: Draw | None = None) -> Batch:
+        draw = draw or negatives(inputs.graph)
         share = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, step % num_steps(inputs), keepdims=False), drawn)
         rows_key, negatives_key, step_key = jax.random.split(jax.random.fold_in(keys.step, step), 3)
         users, items, mask = sampling.rows(share, rows_key, inputs.graph, batch_size)
-        drawn_items = negatives(inputs.graph)(users, items, negatives_key, method.num_negatives)
+        drawn_items = draw(users, items, negatives_key, method.num_negatives)
         return Batch(users, items, mask, drawn_items, step_key)
 
-    def one_step(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys) -> Progress:
+    def one_step(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, draw: Draw) -> Progress:
         state, means = progress
-        rows = batch(drawn, inputs, keys, jnp.asarray(state.step))
+        rows = batch(drawn, inputs, keys, jnp.asarray(state.step), draw)
         after, metrics = method.step(state, inputs, rows)
         return Progress(after, _joined(means, metrics, jnp.sum(rows.mask, dtype=jnp.int32)))
 
@@ -111,8 +112,9 @@ def make_loop(method: Method, batch_size: int, *, negatives: Callable[[Graph], D
 
     def segment(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, stop: Scalar) -> Progress:
         first = jnp.asarray(progress.state.step)
+        draw = negatives(inputs.graph)  # what it sums up of the graph it does before the loop
         after: Progress = jax.lax.fori_loop(
-            first, stop, lambda _, carry: one_step(carry, drawn, inputs, keys), progress
+            first, stop, lambda _, carry: one_step(carry, drawn, inputs, keys, draw), progress
         )
         return after
 
