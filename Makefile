@@ -1,9 +1,11 @@
-# make train   set up .venv, then train and compare three systems on the demo data (runs/demo)
-# make test    set up .venv, then lint, types and tests
-# make soak    set up .venv, then kill and resume training 200 times (about five minutes)
-# make bench   set up .venv, then the benchmarks, on DATA=PATH beside generated data (about a quarter of an hour;
-#              needs torch==2.13.0 in .venv, to compare with)
-# make clean   remove .venv and what tools leave behind; runs/ stays
+# make train    set up .venv, then train and compare three systems on the demo data (runs/demo)
+# make test     set up .venv, then lint, types and tests
+# make soak     set up .venv, then kill and resume training 200 times (about five minutes)
+# make bench    set up .venv, then the benchmarks, on DATA=PATH beside generated data (about a quarter of an hour;
+#               needs torch==2.13.0 in .venv, to compare with)
+# make lock     make requirements/lock-*.txt anew: requirements.txt for each Python, with the hash of every file
+# make licences make docs/licences.md anew from what is installed
+# make clean    remove .venv and what tools leave behind; runs/ stays
 #
 # PYTHON=python3.12 chooses another Python (3.11 to 3.13) for a new .venv.
 
@@ -14,7 +16,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/.ready
 UNDER_WAY := .venv/.installing
 
-.PHONY: train test soak bench setup clean
+UV := build/uv/bin
+
+.PHONY: train test soak bench setup lock licences clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -50,6 +54,20 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	@$(PIP) install -qq -r requirements.txt
 	@$(PIP) install -qq --no-deps --editable .
 	@mv $(UNDER_WAY) $@
+
+# From the public index alone, whatever index or folder of wheels pip is set up with here.
+lock:
+	@$(PYTHON) -m venv --clear build/uv
+	@$(UV)/python -m pip --disable-pip-version-check install -qq uv==0.13.9
+	@set -e; mkdir -p requirements; for version in 3.11 3.12 3.13; do \
+		$(UV)/uv pip compile --quiet --no-config --generate-hashes --python-version $$version --no-annotate \
+			--custom-compile-command "make lock" requirements.txt --output-file requirements/lock-$$version.txt; \
+	done
+
+licences: setup
+	@mkdir -p build
+	@$(BIN)/python requirements/licences.py > build/licences.md
+	@mv build/licences.md docs/licences.md
 
 clean:
 	@rm -rf .venv build dist slmrec_jax.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
