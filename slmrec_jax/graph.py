@@ -13,7 +13,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Bool, Float, Int
 
-from slmrec_jax.sparse import Operator, operator
+from slmrec_jax.sparse import Operator, operator, operator_shapes
 from slmrec_jax.types import Interactions
 
 
@@ -38,6 +38,11 @@ class Graph(NamedTuple):
     def num_items(self) -> int:
         """How many items there are; a static number."""
         return self.adjacency.transposed.num_rows
+
+    @property
+    def num_interactions(self) -> int:
+        """How many training interactions there are; a static number."""
+        return self.adjacency.matrix.columns.shape[0]
 
     @property
     def interactions(self) -> tuple[Int[Array, " interactions"], Int[Array, " interactions"]]:
@@ -68,6 +73,24 @@ def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
         n_edge=jnp.array([2 * len(weights)], np.int32),
     )
     return Graph(nodes, adjacency)
+
+
+def graph_shapes(num_users: int, num_items: int, num_interactions: int) -> Graph:
+    """As `build_graph` makes it of so many distinct interactions, without values."""
+
+    def nodes() -> jraph.GraphsTuple:
+        ends, one = jnp.zeros(2 * num_interactions, jnp.int32), jnp.zeros(1, jnp.int32)
+        return jraph.GraphsTuple(
+            nodes=None,
+            edges=jnp.zeros(ends.shape),
+            senders=ends,
+            receivers=ends,
+            globals=None,
+            n_node=one,
+            n_edge=one,
+        )
+
+    return Graph(jax.eval_shape(nodes), operator_shapes(num_users, num_items, num_interactions))
 
 
 def is_interaction(graph: Graph, users: Int[Array, "..."], items: Int[Array, "..."]) -> Bool[Array, "..."]:

@@ -46,6 +46,17 @@ def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray") -> Operator
     return Operator(_csr(matrix.tocsr()), _csr(matrix.T.tocsr()))
 
 
+def operator_shapes(num_rows: int, num_columns: int, num_entries: int) -> Operator:
+    """As `operator` makes it, without values; entries that stand twice count once."""
+
+    def side(rows: int) -> Csr:
+        entries = (num_entries,)
+        return Csr(jnp.zeros(entries), jnp.zeros(entries, jnp.int32), jnp.zeros(rows + 1, jnp.int32))
+
+    shapes: Operator = jax.eval_shape(lambda: Operator(side(num_rows), side(num_columns)))
+    return shapes
+
+
 def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | None = None) -> Float[Array, "rows dim"]:
     """The matrix times x.
 

@@ -18,8 +18,8 @@ from slmrec_jax.training.saver import open_saver
 from slmrec_jax.training.selection import best_epoch, finished, improves
 from slmrec_jax.training.session import At, Session, place_of, restored, save, scheduled
 from slmrec_jax.training.signals import Interrupted, stop_requests
-from slmrec_jax.training.steps import compile_steps
-from slmrec_jax.types import Embeddings, Inputs, Method
+from slmrec_jax.training.steps import Steps
+from slmrec_jax.types import Embeddings
 
 SEGMENT_SECONDS = 0.25
 """About how long a signal waits for the steps under way."""
@@ -30,15 +30,13 @@ class Fitted(NamedTuple):
 
     history: list[Record]
     best_epoch: int
-    compile_seconds: float
     step_ms: float
     """Median over the epochs of training time by step."""
     tally: Tally
 
 
 def fit(
-    method: Method,
-    inputs: Inputs,
+    steps: Steps,
     plan: EvaluationPlan,
     config: Config,
     dataset: Dataset,
@@ -50,8 +48,7 @@ def fit(
     """Trains until the protocol's early stopping or the config's last epoch.
 
     Args:
-        method: what trains.
-        inputs: as the method prepared them.
+        steps: what trains.
         plan: the evaluation that selects.
         config: of the run.
         dataset: whose ids stand in messages.
@@ -63,7 +60,6 @@ def fit(
         UserError: training is no longer finite (`Diverged`), nothing can be resumed, or the end could not be saved.
         Interrupted: a signal asked to stop; the segment at hand was finished and saved.
     """
-    steps = compile_steps(method, inputs, config)
     with (
         open_saver(folder, report.say) as saver,
         open_events(folder / EVENTS, report.say) as add_events,
@@ -91,7 +87,7 @@ def fit(
                 raise Interrupted(asked, folder)
         saver.finish()
     step_ms = statistics.median(1e3 * record["train_seconds"] / steps.per_epoch for record in at.history)
-    return Fitted(list(at.history), best_epoch(at.history), steps.compile_seconds, step_ms, at.tally)
+    return Fitted(list(at.history), best_epoch(at.history), step_ms, at.tally)
 
 
 def _resumed(session: Session) -> At:

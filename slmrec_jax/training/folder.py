@@ -5,7 +5,7 @@ import json
 import os
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ Record = dict[str, Any]
 """One epoch: its number, means of the losses, the selected split's metrics, seconds."""
 
 
-@contextmanager
-def new_folder(config: Config, dataset: Dataset, out: Path | None) -> Iterator[Path]:
+def new_folder(config: Config, dataset: Dataset, out: Path | None) -> AbstractContextManager[Path]:
     """The folder of a new run, with its config, its data's description and its environment; held within the block.
+
+    Whether the place is free is looked at on calling and on entering; it is written to on entering.
 
     Args:
         config: as resolved.
@@ -42,6 +43,11 @@ def new_folder(config: Config, dataset: Dataset, out: Path | None) -> Iterator[P
         places = (Path("runs") / (stem if number == 1 else f"{stem}-{number}") for number in range(1, 10_000))
         out = next(place for place in places if not place.exists())
     _check_free(out)
+    return _made_folder(config, dataset, out)
+
+
+@contextmanager
+def _made_folder(config: Config, dataset: Dataset, out: Path) -> Iterator[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:

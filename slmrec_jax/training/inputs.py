@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import cast
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
@@ -10,8 +11,8 @@ import scipy.sparse
 from slmrec_jax.config import Config, Missing
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.features import Given
-from slmrec_jax.graph import build_graph
-from slmrec_jax.sparse import Operator, operator
+from slmrec_jax.graph import build_graph, graph_shapes
+from slmrec_jax.sparse import Operator, operator, operator_shapes
 from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
 
 
@@ -36,6 +37,13 @@ def make_inputs(dataset: Dataset, missing: Missing = "masked") -> Inputs:
     """
     graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
     return Inputs(graph, given_features(dataset.features, dataset.num_items, missing, dataset.features))
+
+
+def input_shapes(dataset: Dataset) -> Inputs:
+    """As `make_inputs` makes them, without values: what memory and programs depend on."""
+    graph = graph_shapes(dataset.num_users, dataset.num_items, len(dataset.train.users))
+    features = {name: _shapes(feature, dataset.num_items) for name, feature in dataset.features.items()}
+    return Inputs(graph, features)
 
 
 def given_features(
@@ -72,6 +80,15 @@ def _filled(feature: Feature, missing: Missing, known: Feature) -> Feature:
 
 def _dense(feature: Feature) -> DenseFeature:
     return DenseFeature(jnp.asarray(feature.values), jnp.asarray(feature.present, jnp.float32))
+
+
+def _shapes(feature: Feature | Words, num_items: int) -> Given:
+    if isinstance(feature, Words):
+        pairs = np.unique(feature.items.astype(np.int64) * feature.num_words + feature.words)
+        return operator_shapes(num_items, feature.num_words, len(pairs))
+    values = feature.values.shape
+    shapes: DenseFeature = jax.eval_shape(lambda: DenseFeature(jnp.zeros(values), jnp.zeros(num_items)))
+    return shapes
 
 
 def _word_means(words: Words, num_items: int) -> Operator:

@@ -84,7 +84,7 @@ def make_loop(method: Method, batch_size: int, *, negatives: Callable[[Graph], D
     sampling = SAMPLINGS[method.sampling]
 
     def num_steps(inputs: Inputs) -> int:
-        return sampling.num_steps(inputs.graph.interactions[0].shape[0], batch_size)
+        return sampling.num_steps(inputs.graph.num_interactions, batch_size)
 
     def order(inputs: Inputs, keys: Keys, step: Scalar) -> PyTree:
         return sampling.order(jax.random.fold_in(keys.order, step // num_steps(inputs)), inputs.graph, batch_size)

@@ -1,7 +1,5 @@
 """A run from end to end, and what can be asked of one that is done."""
 
-import resource
-import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -41,8 +39,10 @@ from slmrec_jax.training.folder import (
     read_json,
     write_json,
 )
-from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
+from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, line_of, peak_rss_bytes
 from slmrec_jax.training.progress import SILENT, Report
+from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.types import Embeddings
 
 RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
@@ -193,19 +193,25 @@ def train(
     plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
     made = method(config, make_spec(config, dataset))
     held = _held_folder(config, dataset, out) if resume else new_folder(config, dataset, Path(out) if out else None)
+    for line in (*_introduction(config, dataset), *made.notes):
+        report.say(line)
+    given = input_shapes(dataset)
+    programs = compile_steps(made, jax.eval_shape(made.prepare, given), config)
+    memory = estimate(given, programs, plans[config.eval.split].ranking)
+    report.say(line_of(memory))
+    check_fits(memory, available_bytes())
     with held as folder:
-        for line in (*_introduction(config, dataset, folder), *made.notes):
-            report.say(line)
-        inputs = made.prepare(make_inputs(dataset, config.missing))
+        report.say(f"run folder {folder}")
+        steps = programs.on(made.prepare(make_inputs(dataset, config.missing)))
         try:
-            fitted = fit(made, inputs, plans[config.eval.split], config, dataset, folder, report, resume=resume)
+            fitted = fit(steps, plans[config.eval.split], config, dataset, folder, report, resume=resume)
             if not fitted.best_epoch:
                 raise UserError(
                     f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}"
                 )
             embeddings = restore_embeddings(folder / CHECKPOINTS, fitted.best_epoch)
             run = Run(config, dataset, embeddings, {}, fitted.history, folder)
-            run = replace(run, result=_result(run, fitted, plans))
+            run = replace(run, result=_result(run, fitted, plans, programs.compile_seconds, memory))
             write_json(folder / RESULT, run.result)
             figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
         except OSError as error:
@@ -283,7 +289,7 @@ def _check_same_data(folder: Path, dataset: Dataset) -> None:
         )
 
 
-def _introduction(config: Config, dataset: Dataset, folder: Path) -> list[str]:
+def _introduction(config: Config, dataset: Dataset) -> list[str]:
     device = jax.devices()[0]
     modalities = ", ".join(dataset.features) or "none"
     return [
@@ -292,11 +298,17 @@ def _introduction(config: Config, dataset: Dataset, folder: Path) -> list[str]:
         f"fingerprint {dataset.fingerprint[:12]}",
         *dataset.notes,
         *evaluation.doubts(dataset, config.eval.split, config.eval),
-        f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}, run folder {folder}",
+        f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}",
     ]
 
 
-def _result(run: Run, fitted: Fitted, plans: Mapping[str, evaluation.EvaluationPlan]) -> dict[str, Any]:
+def _result(
+    run: Run,
+    fitted: Fitted,
+    plans: Mapping[str, evaluation.EvaluationPlan],
+    compile_seconds: float,
+    memory: Memory,
+) -> dict[str, Any]:
     start = time.perf_counter()
     means = {split: evaluation.evaluate(plan, run.embeddings).means for split, plan in plans.items()}
     seconds = time.perf_counter() - start
@@ -310,16 +322,11 @@ def _result(run: Run, fitted: Fitted, plans: Mapping[str, evaluation.EvaluationP
         "fingerprint": run.dataset.fingerprint,
         "protocol": run.config.protocol,
         "seconds": {
-            "compile": fitted.compile_seconds,
+            "compile": compile_seconds,
             "train": sum(record["train_seconds"] for record in run.history),
             "evaluate": seconds + sum(record["evaluate_seconds"] for record in run.history),
         },
         "step_ms": fitted.step_ms,
-        "peak_rss_bytes": _peak_rss_bytes(),
+        "estimated_bytes": sum(memory),
+        "peak_rss_bytes": peak_rss_bytes(),
     }
-
-
-def _peak_rss_bytes() -> int:
-    # Kilobytes on Linux, bytes on macOS.
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak

@@ -32,15 +32,29 @@ class Steps(NamedTuple):
     batch: Callable[[int, int], Batch]
     """`(step, rollbacks) -> batch`."""
     embed: Callable[[TrainState], Embeddings]
+
+
+class Programs(NamedTuple):
+    """What training runs, compiled before there is anything to run it on."""
+
+    inputs: Inputs
+    """Of what the method prepared, without values."""
+    shapes: Progress
+    """Of what runs take and leave, without values."""
+    order: jax.stages.Compiled
+    segment: jax.stages.Compiled
+    embed: jax.stages.Compiled
+    on: Callable[[Inputs], Steps]
+    """`(inputs) -> steps`, for inputs of those shapes."""
     compile_seconds: float
 
 
-def compile_steps(method: Method, inputs: Inputs, config: Config) -> Steps:
+def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
     """Compiles what training runs: one program for segments of every length.
 
     Args:
         method: what steps.
-        inputs: as it prepared them.
+        inputs: as it prepares them, or their shapes: values are not looked at.
         config: of the run.
     """
     start = time.perf_counter()
@@ -51,7 +65,7 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Steps:
     def keys_after(rollbacks: int) -> Keys:
         return make_keys(config.seed, rollbacks)
 
-    def compiled(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    def compiled(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> jax.stages.Compiled:
         return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
 
     make_state = jax.jit(method.init)
@@ -59,29 +73,32 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Steps:
     order = compiled(loop.order, inputs, keys_after(0), jnp.int32(0))
     embed = compiled(method.embed, shapes.state, inputs)
 
-    @lru_cache(maxsize=1)
-    def drawn_for(epoch: int, rollbacks: int) -> PyTree:
-        return order(inputs, keys_after(rollbacks), jnp.int32(epoch * per_epoch))
-
-    segment = compiled(loop.segment, shapes, drawn_for(0, 0), inputs, keys_after(0), jnp.int32(0), donate=(0,))
+    drawn = jax.eval_shape(loop.order, inputs, keys_after(0), jnp.int32(0))
+    segment = compiled(loop.segment, shapes, drawn, inputs, keys_after(0), jnp.int32(0), donate=(0,))
 
     def begin(progress: Progress, step: int) -> Progress:
         return Progress(progress.state, no_steps(shapes.means.values)) if step % per_epoch == 0 else progress
 
-    def run(progress: Progress, step: int, stop: int, rollbacks: int) -> Progress:
-        drawn, keys = drawn_for(step // per_epoch, rollbacks), keys_after(rollbacks)
-        after: Progress = segment(begin(progress, step), drawn, inputs, keys, jnp.int32(stop))
-        return after
+    def on(inputs: Inputs) -> Steps:
+        @lru_cache(maxsize=1)
+        def drawn_for(epoch: int, rollbacks: int) -> PyTree:
+            return order(inputs, keys_after(rollbacks), jnp.int32(epoch * per_epoch))
 
-    return Steps(
-        per_epoch,
-        shapes,
-        init=lambda: Progress(make_state(keys_after(0).init), no_steps(shapes.means.values)),
-        begin=begin,
-        run=run,
-        batch=lambda step, rollbacks: loop.batch(
-            drawn_for(step // per_epoch, rollbacks), inputs, keys_after(rollbacks), jnp.int32(step)
-        ),
-        embed=lambda state: embed(state, inputs),
-        compile_seconds=time.perf_counter() - start,
-    )
+        def run(progress: Progress, step: int, stop: int, rollbacks: int) -> Progress:
+            drawn, keys = drawn_for(step // per_epoch, rollbacks), keys_after(rollbacks)
+            after: Progress = segment(begin(progress, step), drawn, inputs, keys, jnp.int32(stop))
+            return after
+
+        return Steps(
+            per_epoch,
+            shapes,
+            init=lambda: Progress(make_state(keys_after(0).init), no_steps(shapes.means.values)),
+            begin=begin,
+            run=run,
+            batch=lambda step, rollbacks: loop.batch(
+                drawn_for(step // per_epoch, rollbacks), inputs, keys_after(rollbacks), jnp.int32(step)
+            ),
+            embed=lambda state: embed(state, inputs),
+        )
+
+    return Programs(inputs, shapes, order, segment, embed, on, time.perf_counter() - start)

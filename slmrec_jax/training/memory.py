@@ -1,0 +1,178 @@
+"""How much memory a run will take, known when its programs are compiled and nothing large is allocated."""
+
+import os
+import resource
+import sys
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.ranking import RankingPlan
+from slmrec_jax.training.steps import Programs
+from slmrec_jax.types import Inputs
+
+MEND = {
+    "preparation": "fewer --modalities",
+    "graph": "data with fewer interactions",
+    "features": "fewer --modalities",
+    "precomputed": "--propagation definition, which is slower, or fewer --modalities",
+    "state": "a smaller --dim",
+    "activations": "a smaller --batch-size or --dim",
+    "evaluation": "a smaller --dim",
+    "checkpoints": "a smaller --dim",
+}
+"""What makes a part smaller."""
+
+SHOWN_BYTES = 2**20 * 5
+"""Parts that round to nothing are not named."""
+
+
+class Memory(NamedTuple):
+    """Bytes at the peak of a run; the parts add up to it."""
+
+    process: int
+    """What the process holds before anything of the run is allocated: Python, JAX, compiled programs, the data set."""
+    preparation: int
+    """By how much the peak while inputs are prepared lies above that of training."""
+    graph: int
+    features: int
+    precomputed: int
+    """What the model computes once from graph and features (`Inputs.cache`)."""
+    state: int
+    """Parameters and optimizer state."""
+    activations: int
+    """What a step needs besides, gradients included, where an evaluation does not need more."""
+    evaluation: int
+    """Embeddings and scores, where they need more than a step; otherwise 0."""
+    checkpoints: int
+    """Copies on their way to the disk."""
+
+    @property
+    def to_come(self) -> int:
+        """All but what the process holds already."""
+        return sum(self) - self.process
+
+
+def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
+    """The peak of a run, from shapes and from what the compiler says of its programs.
+
+    Args:
+        given: the shapes of the inputs before the method prepares them.
+        programs: compiled for the shapes of what it makes of them.
+        ranking: of the evaluation that selects.
+    """
+    prepared, state = programs.inputs, size(programs.shapes)
+    embeddings = size(programs.embed.out_info)
+    kept = size(prepared)
+    held = kept + state
+    step = size(programs.order.out_info) + _temporary(programs.segment)
+    evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
+    copies = state + embeddings
+    during = max(step, evaluated)
+    largest = max((size(leaf) for leaf in jax.tree.leaves(prepared.cache)), default=0)
+    preparing = size(given) + size(prepared.cache) + 2 * largest
+    return Memory(
+        process=rss_bytes(),
+        preparation=max(0, preparing - held - during - copies),
+        graph=size(prepared.graph),
+        features=size(prepared.features),
+        precomputed=size(prepared.cache),
+        state=state,
+        activations=step if step >= evaluated else 0,
+        evaluation=evaluated if evaluated > step else 0,
+        checkpoints=copies,
+    )
+
+
+def check_fits(memory: Memory, available: int | None) -> None:
+    """Refuses a run that would not fit, before it begins.
+
+    Args:
+        memory: of the run.
+        available: bytes that may still be taken; `None` where nobody knows.
+
+    Raises:
+        UserError: what is to come is more; the line names its largest part and what makes that smaller.
+    """
+    if available is None or memory.to_come <= available:
+        return
+    parts = memory._asdict()
+    largest = max(MEND, key=lambda name: parts[name])
+    raise UserError(
+        f"memory: {_gib(memory.to_come)} GiB more would be needed and {_gib(available)} are free; the largest part is "
+        f"{largest} with {_gib(parts[largest])}: give {MEND[largest]}"
+    )
+
+
+def line_of(memory: Memory) -> str:
+    """The estimate for the log, in GiB, the largest part first."""
+    parts = sorted(memory._asdict().items(), key=lambda part: -part[1])
+    named = ", ".join(f"{name} {_gib(value)}" for name, value in parts if value >= SHOWN_BYTES)
+    return f"memory: {_gib(sum(memory))} GiB expected at the peak: {named}"
+
+
+def available_bytes() -> int | None:
+    """What the device that JAX computes on has left: the machine's own memory on CPU, else the accelerator's."""
+    device = jax.devices()[0]
+    if device.platform != "cpu":
+        stats = device.memory_stats() or {}
+        return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
+    return min((free for free in (_free_of_machine(), _free_of_group()) if free is not None), default=None)
+
+
+def size(tree: Any) -> int:
+    """Bytes of all arrays, or of their shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def rss_bytes() -> int:
+    """What the process holds in memory now."""
+    try:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+    except OSError:  # not Linux
+        return peak_rss_bytes()
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def peak_rss_bytes() -> int:
+    """The most that the process has held in memory."""
+    # Kilobytes on Linux, bytes on macOS.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def _free_of_machine() -> int | None:
+    try:
+        lines = Path("/proc/meminfo").read_text().splitlines()
+    except OSError:  # not Linux
+        return None
+    found = (line.split() for line in lines)
+    return next((1024 * int(words[1]) for words in found if words[0] == "MemAvailable:"), None)
+
+
+def _free_of_group() -> int | None:
+    """What the container's limit leaves (cgroup 2), if there is one. Cached files count as free."""
+    folder = Path("/sys/fs/cgroup")
+    try:
+        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+    except OSError:
+        return None
+    return None if limit == "max" else int(limit) - int(used) + int(cached["inactive_file"])
+
+
+def _gib(count: int) -> str:
+    return f"{count / 2**30:.2f}"
+
+
+def _temporary(program: jax.stages.Compiled) -> int:
+    analysis = program.memory_analysis()
+    return 0 if analysis is None else int(analysis.temp_size_in_bytes)  # some backends tell nothing
+
+
+def _scores(ranking: RankingPlan) -> int:
+    chunk = ranking.chunk
+    blocks = 2 if chunk.score == "sigmoid" else 1
+    return blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k
