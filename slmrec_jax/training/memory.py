@@ -25,19 +25,28 @@ MEND = {
 }
 """What makes a part smaller."""
 
-SHOWN_BYTES = 2**20 * 5
+LATER_BYTES = 112 * 2**20
+"""What a run's process grew by on the demo data, whose arrays take next to nothing: programs of ranking, checks and
+measures, and the writer of checkpoints. On the host; an accelerator has none of it."""
+
+SHOWN_BYTES = 5 * 2**20
 """Parts that round to nothing are not named."""
 
 
 class Memory(NamedTuple):
-    """Bytes at the peak of a run; the parts add up to it."""
+    """Bytes at the peak of a run, in the memory that JAX computes in; the parts add up to it."""
 
     process: int
-    """What the process holds before anything of the run is allocated: Python, JAX, compiled programs, the data set."""
+    """What the process holds before anything of the run is allocated: Python, JAX, compiled programs, the data set. 0
+    on an accelerator, whose memory is another."""
+    later: int
+    """Programs that are compiled, and libraries that are loaded, only where they are first used (`LATER_BYTES`)."""
     preparation: int
     """By how much the peak while inputs are prepared lies above that of training."""
     graph: int
     features: int
+    """Those that models read as they were given. On CPU too a copy of what the data set has, since NumPy seldom lays
+    arrays out as JAX needs them."""
     precomputed: int
     """What the model computes once from graph and features (`Inputs.cache`)."""
     state: int
@@ -63,22 +72,24 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
         programs: compiled for the shapes of what it makes of them.
         ranking: of the evaluation that selects.
     """
+    host = jax.default_backend() == "cpu"
     prepared, state = programs.inputs, size(programs.shapes)
     embeddings = size(programs.embed.out_info)
-    kept = size(prepared)
-    held = kept + state
+    graph, cache = size(prepared.graph), size(prepared.cache)
+    features = size(prepared.features)
     step = size(programs.order.out_info) + _temporary(programs.segment)
     evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
     copies = state + embeddings
     during = max(step, evaluated)
     largest = max((size(leaf) for leaf in jax.tree.leaves(prepared.cache)), default=0)
-    preparing = size(given) + size(prepared.cache) + 2 * largest
+    preparing = size(given.features) + 2 * largest
     return Memory(
-        process=rss_bytes(),
-        preparation=max(0, preparing - held - during - copies),
-        graph=size(prepared.graph),
-        features=size(prepared.features),
-        precomputed=size(prepared.cache),
+        process=rss_bytes() if host else 0,
+        later=LATER_BYTES if host else 0,
+        preparation=max(0, preparing - features - state - during - copies),
+        graph=graph,
+        features=features,
+        precomputed=cache,
         state=state,
         activations=step if step >= evaluated else 0,
         evaluation=evaluated if evaluated > step else 0,

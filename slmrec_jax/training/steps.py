@@ -68,8 +68,8 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
     def compiled(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> jax.stages.Compiled:
         return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
 
-    make_state = jax.jit(method.init)
-    shapes = jax.eval_shape(loop.begin, jax.eval_shape(make_state, keys_after(0).init), inputs, keys_after(0))
+    make_state = compiled(method.init, keys_after(0).init)
+    shapes = jax.eval_shape(loop.begin, jax.eval_shape(method.init, keys_after(0).init), inputs, keys_after(0))
     order = compiled(loop.order, inputs, keys_after(0), jnp.int32(0))
     embed = compiled(method.embed, shapes.state, inputs)
 
