@@ -60,7 +60,7 @@ def test_the_run_folder(finished):
     assert result == finished.result
     assert set(result) == {
         *("valid", "test", "best_epoch", "epochs", "seed", "fingerprint", "protocol", "seconds", "step_ms"),
-        *("peak_rss_bytes", "skipped_steps", "rollbacks"),
+        *("estimated_bytes", "peak_rss_bytes", "skipped_steps", "rollbacks"),
     }
     assert set(result["seconds"]) == {"compile", "train", "evaluate"}
     names = ("recall", "ndcg", "precision", "hit", "map", "mrr")
