@@ -39,7 +39,7 @@ def run_once(source: str, model: str, task: str) -> None:
     with tempfile.TemporaryDirectory() as base:
         config = Config(model=model, task=task, epochs=1)  # type: ignore[arg-type]
         result = train(config, dataset, out=Path(base) / "run").result
-    print(json.dumps({name: result[name] for name in ("estimated_bytes", "peak_rss_bytes")}))
+    print(json.dumps({name: result[name] for name in ("estimated_bytes", "peak_rss_bytes")}), flush=True)
 
 
 def main(flags: Flags) -> None:
@@ -54,7 +54,7 @@ def main(flags: Flags) -> None:
     rows = {}
     for name in flags.only or cases:
         command = [sys.executable, __file__, "--run-once", *cases[name]]
-        printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         row = json.loads(printed.splitlines()[-1])
         row["ratio"] = row["estimated_bytes"] / row["peak_rss_bytes"]
         rows[name] = row

@@ -151,7 +151,8 @@ class Model(NamedTuple):
     encode: Callable[[Params, Inputs], Encode]
     """`(params, inputs) -> encode`: views made by one `encode` share what their augmentations leave alone."""
     prepare: Callable[[Inputs], Inputs] = as_given
-    """Runs once before training, and fills `Inputs.cache`."""
+    """Runs once before training, and fills `Inputs.cache`. JAX must be able to trace it: what it makes is looked at
+    beforehand without values."""
     cold_items: Callable[[Params, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
     """`(params, features) -> rows` of items that nobody has met, from what they bring along, as in `Inputs.features`;
     they rank as the rows of `View.items` do. `None`: items are their ids alone."""

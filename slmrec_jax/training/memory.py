@@ -32,6 +32,9 @@ measures, and the writer of checkpoints. On the host; an accelerator has none of
 SHOWN_BYTES = 5 * 2**20
 """Parts that round to nothing are not named."""
 
+GROUP = Path("/sys/fs/cgroup")
+"""Where a container finds its own limit."""
+
 
 class Memory(NamedTuple):
     """Bytes at the peak of a run, in the memory that JAX computes in; the parts add up to it."""
@@ -165,10 +168,9 @@ def _free_of_machine() -> int | None:
 
 def _free_of_group() -> int | None:
     """What the container's limit leaves (cgroup 2), if there is one. Cached files count as free."""
-    folder = Path("/sys/fs/cgroup")
     try:
-        limit, used = ((folder / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (folder / "memory.stat").read_text().splitlines())
+        limit, used = ((GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
     except OSError:
         return None
     return None if limit == "max" else int(limit) - int(used) + int(cached["inactive_file"])

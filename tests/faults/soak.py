@@ -28,7 +28,8 @@ from tiny_runs import CONFIG, Disk, digest
 import slmrec_jax.cli  # noqa: F401
 from slmrec_jax import train
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.training import checkpoint, durable, fit
+from slmrec_jax.training import checkpoint, durable
+from slmrec_jax.training import run as run_module
 from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
 
@@ -43,7 +44,7 @@ def child(folder, cache, dies_at):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     shapes = []
-    compile_steps = fit.compile_steps
+    compile_steps = run_module.compile_steps
 
     def and_keep_shapes(*arguments):
         steps = compile_steps(*arguments)
@@ -55,7 +56,7 @@ def child(folder, cache, dies_at):
             (folder.parent / "died").write_text(name)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    fit.compile_steps = and_keep_shapes
+    run_module.compile_steps = and_keep_shapes
     disk = Disk(answer)
     durable.os = durable.shutil = disk
     with (folder.parent / "told").open("w") as told:

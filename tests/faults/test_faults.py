@@ -20,6 +20,7 @@ from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 from slmrec_jax import UserError, train
 from slmrec_jax.methods import make_method
 from slmrec_jax.training import checkpoint, durable, events, fit, lock, recovery, saver, selection
+from slmrec_jax.training import run as run_module
 from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted, stop_requests
@@ -44,7 +45,7 @@ def said():
 @pytest.fixture
 def go(tiny, compiled, said, monkeypatch):
     """Trains; the same each time, saves included, however slow the machine."""
-    compile_steps = fit.compile_steps
+    compile_steps = run_module.compile_steps
     monkeypatch.setattr(saver, "ThreadPoolExecutor", Inline)
     monkeypatch.setattr(fit, "SEGMENT_SECONDS", 1e9)
 
@@ -56,7 +57,7 @@ def go(tiny, compiled, said, monkeypatch):
             return compiled[method]
 
         with monkeypatch.context() as patch:
-            patch.setattr(fit, "compile_steps", compile_once)
+            patch.setattr(run_module, "compile_steps", compile_once)
             if disk is not None:
                 patch.setattr(durable, "os", disk)
                 patch.setattr(durable, "shutil", disk)

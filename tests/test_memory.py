@@ -1,0 +1,126 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax import Config, UserError, train
+from slmrec_jax.config import with_defaults
+from slmrec_jax.data.dataset import Words
+from slmrec_jax.evaluation import protocol as evaluation
+from slmrec_jax.methods import make_method
+from slmrec_jax.training import memory, run
+from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
+from slmrec_jax.training.memory import MEND, Memory, available_bytes, check_fits, estimate, line_of
+from slmrec_jax.training.progress import SILENT
+from slmrec_jax.training.steps import compile_steps
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+CONFIG = Config(model="mf", dim=8, batch_size=64)
+NOTHING = Memory(**dict.fromkeys(Memory._fields, 0))
+
+
+def shapes_of(tree):
+    return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
+
+
+@pytest.fixture(scope="module")
+def worded(tiny):
+    """With words, one pair of which stands there twice."""
+    words = Words(np.array([0, 0, 0, 7], np.int32), np.array([2, 2, 4, 1], np.int32), 5)
+    return dataclasses.replace(tiny, features={**tiny.features, "words": words})
+
+
+@pytest.fixture(scope="module")
+def programs(tiny):
+    with jax.numpy_dtype_promotion("standard"):
+        method = make_method(with_defaults(CONFIG), make_spec(CONFIG, tiny))
+        return compile_steps(method, jax.eval_shape(method.prepare, input_shapes(tiny)), CONFIG)
+
+
+@pytest.fixture
+def expected(tiny, programs):
+    ranking = evaluation.plan(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
+    return estimate(input_shapes(tiny), programs, ranking)
+
+
+def test_shapes_without_values_are_those_of_the_inputs(worded):
+    assert shapes_of(input_shapes(worded)) == shapes_of(make_inputs(worded))
+
+
+@pytest.mark.parametrize(
+    "changes", [{"propagation": "chains"}, {"model": "vbpr"}, {"model": "mmgcn"}, {"model": "mmssl"}], ids=str
+)
+def test_what_is_prepared_is_known_without_preparing(tiny, changes):
+    config = with_defaults(dataclasses.replace(Config(dim=8, batch_size=64, num_layers=2), **changes))
+    prepare = make_method(config, make_spec(config, tiny)).prepare
+    assert shapes_of(jax.eval_shape(prepare, input_shapes(tiny))) == shapes_of(prepare(make_inputs(tiny)))
+
+
+def test_parts_are_the_bytes_of_their_arrays(tiny, programs, expected):
+    rows = tiny.num_users + tiny.num_items
+    # Parameters and both of Adam's moments, a step each for state and optimizer, and means of an epoch.
+    means = 4 * len(programs.shapes.means.values) + 4
+    assert expected.state == 3 * 4 * rows * CONFIG.dim + 2 * 4 + means
+    assert expected.checkpoints == expected.state + 4 * rows * CONFIG.dim
+    assert expected.graph == sum(x.nbytes for x in jax.tree.leaves(make_inputs(tiny).graph))
+    assert expected.process > 50 * 2**20
+    assert (expected.activations == 0) != (expected.evaluation == 0)
+    assert sum(expected) == expected.process + expected.to_come
+
+
+def test_compiled_for_shapes_is_compiled_for_values(tiny, programs):
+    method = make_method(with_defaults(CONFIG), make_spec(CONFIG, tiny))
+    steps = programs.on(method.prepare(make_inputs(tiny)))
+    after = steps.run(steps.init(), 0, 1, 0)
+    assert int(after.state.step) == 1
+    assert shapes_of(after) == shapes_of(programs.shapes)
+    assert jnp.isfinite(after.means.values["loss"])
+
+
+def test_what_fits_is_not_refused():
+    needed = NOTHING._replace(process=10**12, state=600, activations=400)
+    check_fits(needed, 1000)
+    check_fits(needed, None)
+
+
+@pytest.mark.parametrize("part", MEND)
+def test_what_does_not_fit_names_its_largest_part_and_how_to_mend_it(part):
+    needed = NOTHING._replace(process=10**13, later=10**12, **{part: 2 * 2**30})
+    with pytest.raises(UserError) as raised:
+        check_fits(needed, 2**30)
+    assert str(raised.value).endswith(f"1.00 are free; the largest part is {part} with 2.00: give {MEND[part]}")
+
+
+def test_every_part_that_grows_with_a_choice_can_be_mended():
+    assert set(MEND) == set(Memory._fields) - {"process", "later"}
+
+
+def test_the_line_names_the_parts_by_size():
+    line = line_of(NOTHING._replace(process=2**30, state=3 * 2**30, graph=100))
+    assert line == "memory: 4.00 GiB expected at the peak: state 3.00, process 1.00"
+
+
+def test_a_run_that_would_not_fit_is_refused_before_it_begins(tiny, tmp_path, monkeypatch, programs):
+    monkeypatch.setattr(run, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(run, "compile_steps", lambda *_: programs)
+    said = []
+    with pytest.raises(UserError, match=r"memory: .* GiB more would be needed"):
+        train(CONFIG, tiny, out=tmp_path / "run", report=SILENT._replace(say=said.append))
+    assert not (tmp_path / "run").exists()
+    assert said[-1].startswith("memory: ")
+
+
+@pytest.mark.parametrize(("limit", "free"), [("5000", 4100), ("max", None)])
+def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch, limit, free):
+    for name, text in (("max", limit), ("current", "1000"), ("stat", "anon 7\ninactive_file 100")):
+        (tmp_path / f"memory.{name}").write_text(text + "\n")
+    without = available_bytes()
+    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    if free is None:
+        assert without is not None
+        assert available_bytes() > 2**20
+    else:
+        assert available_bytes() == free
