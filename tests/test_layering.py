@@ -13,7 +13,7 @@ MODULES = {
 LAYERS = [
     {"errors", "types"},
     {"sparse", "layers", "evaluation", "data"},
-    {"graph", "config", "recommendations", "figures", "analysis", "exports"},
+    {"graph", "config", "recommendations", "figures", "analysis", "exports", "canary"},
     {"propagation", "augmentations", "sampling", "rows", "features", "softmax"},
     {"losses", "models"},
     {"methods"},

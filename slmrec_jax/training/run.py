@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from slmrec_jax import figures
+from slmrec_jax.canary import check_jax
 from slmrec_jax.config import Config, check_config, relevant, with_defaults
 from slmrec_jax.data import Dataset, Feature, Words, check, load
 from slmrec_jax.data.new_items import NewItems
@@ -175,11 +176,12 @@ def train(
         report: where progress goes.
 
     Raises:
-        UserError: something in config, data or folder cannot be used, and nothing was written; or training diverged,
+        UserError: something in config, data or folder cannot be used, or JAX computes wrongly (`canary`), and nothing
+            was written; or training diverged,
             and the run folder holds the epochs before.
         Interrupted: a signal asked to stop, and the run can be resumed.
     """
-    _check_jax()
+    check_jax()
     check_config(config)
     config = with_defaults(config)
     dataset = _dataset(config, dataset)
@@ -243,13 +245,6 @@ def _joined(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]
     if (known.dtype.kind == "U") != (new.dtype.kind == "U"):
         known, new = known.astype(np.str_), new.astype(np.str_)
     return np.concatenate([known, new])
-
-
-def _check_jax() -> None:
-    if jax.__version__ == "0.10.2":
-        raise UserError(
-            "jax 0.10.2 can return wrong results from jit on CPU (jax-ml/jax#39103): install another version"
-        )
 
 
 def _dataset(config: Config, dataset: Dataset | None) -> Dataset:

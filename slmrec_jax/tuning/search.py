@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 
 from slmrec_jax import data, figures
+from slmrec_jax.canary import check_jax
 from slmrec_jax.config import Config, check_config, relevant, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
@@ -75,9 +76,10 @@ def tune(
         report: where progress goes.
 
     Raises:
-        UserError: something in settings, data or folder cannot be used.
+        UserError: something in settings, data or folder cannot be used, or JAX computes wrongly.
         Interrupted: a signal asked to stop; the trial at hand is not counted, and the same call goes on.
     """
+    check_jax()
     for seed in seeds:
         check_config(replace(config, seed=seed))
     if config.eval.split != "valid" or config.eval.metric is None or config.eval.stale_embeddings:
