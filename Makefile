@@ -2,6 +2,7 @@
 # make test    set up .venv, then lint, types and tests
 # make soak    set up .venv, then kill and resume training 200 times (about five minutes)
 # make bench   set up .venv, then the benchmarks
+# make lock    make requirements/lock-*.txt anew: requirements.txt for each Python, with the hash of every file
 # make clean   remove .venv and what tools leave behind; runs/ stays
 #
 # PYTHON=python3.12 chooses another Python (3.11 to 3.13) for a new .venv.
@@ -12,7 +13,9 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/.ready
 UNDER_WAY := .venv/.installing
 
-.PHONY: train test soak bench setup clean
+UV := build/uv/bin
+
+.PHONY: train test soak bench setup lock clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -51,6 +54,15 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	@$(PIP) install -qq -r requirements.txt
 	@$(PIP) install -qq --no-deps --editable .
 	@mv $(UNDER_WAY) $@
+
+# From the public index alone, whatever index or folder of wheels pip is set up with here.
+lock:
+	@$(PYTHON) -m venv --clear build/uv
+	@$(UV)/python -m pip --disable-pip-version-check install -qq uv==0.13.9
+	@set -e; mkdir -p requirements; for version in 3.11 3.12 3.13; do \
+		$(UV)/uv pip compile --quiet --no-config --generate-hashes --python-version $$version --no-annotate \
+			--custom-compile-command "make lock" requirements.txt --output-file requirements/lock-$$version.txt; \
+	done
 
 clean:
 	@rm -rf .venv build dist slmrec_jax.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
