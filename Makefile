@@ -1,9 +1,10 @@
-# make train   set up .venv, then train and compare three systems on the demo data (runs/demo)
-# make test    set up .venv, then lint, types and tests
-# make soak    set up .venv, then kill and resume training 200 times (about five minutes)
-# make bench   set up .venv, then the benchmarks
-# make lock    make requirements/lock-*.txt anew: requirements.txt for each Python, with the hash of every file
-# make clean   remove .venv and what tools leave behind; runs/ stays
+# make train    set up .venv, then train and compare three systems on the demo data (runs/demo)
+# make test     set up .venv, then lint, types and tests
+# make soak     set up .venv, then kill and resume training 200 times (about five minutes)
+# make bench    set up .venv, then the benchmarks
+# make lock     make requirements/lock-*.txt anew: requirements.txt for each Python, with the hash of every file
+# make licences make docs/licences.md anew from what is installed
+# make clean    remove .venv and what tools leave behind; runs/ stays
 #
 # PYTHON=python3.12 chooses another Python (3.11 to 3.13) for a new .venv.
 
@@ -15,7 +16,7 @@ UNDER_WAY := .venv/.installing
 
 UV := build/uv/bin
 
-.PHONY: train test soak bench setup lock clean
+.PHONY: train test soak bench setup lock licences clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -63,6 +64,11 @@ lock:
 		$(UV)/uv pip compile --quiet --no-config --generate-hashes --python-version $$version --no-annotate \
 			--custom-compile-command "make lock" requirements.txt --output-file requirements/lock-$$version.txt; \
 	done
+
+licences: setup
+	@mkdir -p build
+	@$(BIN)/python requirements/licences.py > build/licences.md
+	@mv build/licences.md docs/licences.md
 
 clean:
 	@rm -rf .venv build dist slmrec_jax.egg-info .hypothesis .mypy_cache .pytest_cache .ruff_cache
