@@ -1,4 +1,4 @@
-"""The seed decides the bits: not the process, nor how many threads compute."""
+"""The seed decides the bits, not the process; docs/reliability.md says where the number of cores enters, too."""
 
 import hashlib
 import os
