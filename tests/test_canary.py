@@ -39,3 +39,16 @@ def test_no_run_begins_where_something_is_computed_wrongly(tiny, tmp_path, monke
     with pytest.raises(UserError, match="computes sums by segment wrongly"):
         train(Config(), tiny, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+def test_no_search_begins_there_either(tmp_path, monkeypatch):
+    pytest.importorskip("optuna", reason="the extra `tune` is not installed")
+    from slmrec_jax.training.progress import SILENT
+    from slmrec_jax.tuning.search import tune
+    from slmrec_jax.tuning.space import make_space
+
+    monkeypatch.setattr(canary, "compute", with_wrong("random bits", known))
+    config = Config(model="mf")
+    with pytest.raises(UserError, match="computes random bits wrongly"):
+        tune(config, make_space(config, "grid", ()), "grid", [0], None, tmp_path / "search", SILENT)
+    assert not (tmp_path / "search").exists()
