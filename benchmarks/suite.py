@@ -60,6 +60,7 @@ def findings(found: dict[str, dict]) -> Iterator[tuple[str, float, float | None,
     for shape, row in found["evaluate"]["shapes"].items():
         yield f"ranking, {shape}: torch / ours", row["ratio"], row["goal"], "≥"
     yield "epoch: share beyond its steps", found["epoch"]["overhead"], found["epoch"]["goal"], "≤"
+    yield "epoch: share of saving", found["epoch"]["saving"], found["epoch"]["saving_goal"], "≤"
     for run, row in found["compile"]["runs"].items():
         yield f"compile {run}: seconds", row["compile_seconds"], found["compile"]["goal_seconds"], "≤"
     yield "peak memory, paper: ours / torch", found["peak"]["ratio"], found["peak"]["goal"], "≤"
