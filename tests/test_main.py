@@ -52,7 +52,8 @@ def test_a_folder_of_somebody_else_is_not_used(environment, tmp_path, monkeypatc
 
 def test_the_module_is_the_command(tmp_path):
     command = [sys.executable, "-m", "slmrec_jax", "results", str(tmp_path)]
-    environment = {**os.environ, "XDG_CACHE_HOME": str(tmp_path)}
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
     assert "result.json is not there" in done.stderr
