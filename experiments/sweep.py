@@ -23,7 +23,8 @@ from slmrec_jax.config import Preset, check_config, with_defaults
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import Diverged
 from slmrec_jax.methods import make_method
-from slmrec_jax.runs import check_unchanged, finish, make_folder, write_text
+from slmrec_jax.runs import check_unchanged, finish, make_folder
+from slmrec_jax.training.durable import write_whole
 from slmrec_jax.training.inputs import make_spec
 from slmrec_jax.training.progress import Report, console_report
 from slmrec_jax.training.signals import Interrupted
@@ -196,8 +197,8 @@ def write(name: str, rows: Sequence[Row], dataset: Dataset, flags: Flags, note: 
     lines.insert(1, ["-" * width for width in widths])
     table = [f"| {' | '.join(cell.ljust(width) for cell, width in zip(line, widths, strict=True))} |" for line in lines]
     markdown = "\n".join([title, "", *table, "", note])
-    write_text(flags.out / f"{name}.csv", text.getvalue())
-    write_text(flags.out / f"{name}.md", markdown + "\n")
+    write_whole(flags.out / f"{name}.csv", text.getvalue())
+    write_whole(flags.out / f"{name}.md", markdown + "\n")
     print(markdown)
 
 

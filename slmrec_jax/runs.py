@@ -44,13 +44,6 @@ def make_folder(out: Path) -> None:
         raise UserError(f"cannot write the folder {out}: {error.strerror}; give another --out") from None
 
 
-def write_text(path: Path, text: str) -> None:
-    """Writes a file whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text)
-    part.replace(path)
-
-
 def finish(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run:
     """The finished run in a folder, which is trained, resumed or taken as it lies there.
 

@@ -17,7 +17,8 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import plan
 from slmrec_jax.methods import make_method
-from slmrec_jax.runs import check_unchanged, finish, make_folder, write_text
+from slmrec_jax.runs import check_unchanged, finish, make_folder
+from slmrec_jax.training.durable import write_whole
 from slmrec_jax.training.folder import Record, read_json, write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import Report
@@ -176,7 +177,7 @@ def _write_findings(out: Path, chosen: Config, done: Sequence[study.Trial], best
         "",
         f"Command:  slmrec-jax train --config {BEST}",
     ]
-    write_text(out / BEST, config_source(chosen, lines))
+    write_whole(out / BEST, config_source(chosen, lines))
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["trial", "state", *best.point, metric, "by seed", "best epochs", "seconds"])
@@ -185,7 +186,7 @@ def _write_findings(out: Path, chosen: Config, done: Sequence[study.Trial], best
         writer.writerow(
             [trial.number, trial.state, *trial.point.values(), trial.value, by_seed, epochs, round(trial.seconds, 2)]
         )
-    write_text(out / TABLE, text.getvalue())
+    write_whole(out / TABLE, text.getvalue())
     figures.draw_search(
         [trial.value for trial in done],
         {name: [trial.point[name] for trial in done] for name in best.point},
