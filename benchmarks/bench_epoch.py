@@ -20,6 +20,7 @@ from slmrec_jax.methods import make_method
 from slmrec_jax.training.checkpoint import Checkpoint, Place, Tally
 from slmrec_jax.training.fit import SEGMENT_SECONDS
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
+from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.recovery import all_finite
 from slmrec_jax.training.saver import open_saver
 from slmrec_jax.training.steps import compile_steps
@@ -43,7 +44,7 @@ def main(flags: Flags) -> None:
     config = replace(Config(), task=flags.task)
     method = make_method(config, make_spec(config, dataset))
     programs = compile_steps(method, jax.eval_shape(method.prepare, input_shapes(dataset)), config)
-    steps = programs.on(method.prepare(make_inputs(dataset)))
+    steps = programs.on(method.prepare(make_inputs(dataset, numbering=by_degree(dataset))))
     at = [steps.init(), 0]
 
     def advance(length: int) -> None:

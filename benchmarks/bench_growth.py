@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import shapes
 import tyro
-from bench_step import our_steps
+from ours import our_steps
 from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result

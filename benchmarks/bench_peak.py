@@ -36,7 +36,7 @@ def peak(flags: Flags) -> int:
     dataset = shapes.dataset(flags.data)
     if flags.side == "ours":
         import jax
-        from bench_step import our_steps
+        from ours import our_steps
 
         run, _ = our_steps(dataset, flags.task, STEPS)
         jax.block_until_ready(run())

@@ -23,6 +23,7 @@ from slmrec_jax.config import with_variant
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_epoch, make_keys
+from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.tuning.seeds import stack_keys
 
 
@@ -51,7 +52,7 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..
 def compare(config: Config, dataset: data.Dataset, flags: Flags) -> dict[str, float]:
     """One system's figures."""
     method = make_method(config, make_spec(config, dataset))
-    inputs = method.prepare(make_inputs(dataset))
+    inputs = method.prepare(make_inputs(dataset, numbering=by_degree(dataset)))
     epoch = make_epoch(method, flags.batch_size)
     keys, of_all = [make_keys(seed) for seed in range(flags.seeds)], stack_keys(range(flags.seeds))
     states = [jax.jit(method.init)(each.init) for each in keys]

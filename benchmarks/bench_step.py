@@ -6,26 +6,17 @@ as training does. `paper` is generated data of the size of the SLMRec paper's Ti
     python benchmarks/bench_step.py --data paper PATH/tiktok
 """
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-import jax
-import jax.numpy as jnp
 import peer_torch
 import shapes
 import torch
 import tyro
+from ours import our_steps
 from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
-
-from slmrec_jax import Config
-from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.methods import make_method
-from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import make_keys, make_loop
 
 TASKS = ("none", "fac", "fm", "fd", "fd+fm")
 GOALS = {"paper": {"fac": 20, "fm": 40, "fd": 8, "fd+fm": 8}, "tiktok": {"fac": 4}}
@@ -41,26 +32,6 @@ class Flags:
     steps: int = 4
     """Of ours in a round; torch takes one."""
     out: Path = Path("benchmarks/results/step.json")
-
-
-def our_steps(dataset: Dataset, task: str, steps: int) -> tuple[Callable[[], object], float]:
-    """What runs so many steps, and how long it took to compile."""
-    config = replace(Config(), task=task)
-    method = make_method(config, make_spec(config, dataset))
-    inputs, keys = method.prepare(make_inputs(dataset)), make_keys(0)
-    loop = make_loop(method, config.batch_size)
-    progress = loop.begin(jax.jit(method.init)(keys.init), inputs, keys)
-    drawn = jax.jit(loop.order)(inputs, keys, jnp.int32(0))
-    start = time.perf_counter()
-    segment = jax.jit(loop.segment, donate_argnums=0).lower(progress, drawn, inputs, keys, jnp.int32(0)).compile()
-    compile_seconds = time.perf_counter() - start
-    at = [progress]
-
-    def run() -> object:
-        at[0] = segment(at[0], drawn, inputs, keys, at[0].state.step + jnp.int32(steps))
-        return at[0].means
-
-    return run, compile_seconds
 
 
 def main(flags: Flags) -> None:

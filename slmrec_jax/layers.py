@@ -23,12 +23,9 @@ def xavier_normal(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, 
 
 def linear(key: Key[Array, ""], inputs: int, outputs: int) -> Linear:
     """An affine layer: Xavier-uniform kernel, bias uniform within ± 1 / sqrt(inputs)."""
-    kernel_key, bias_key = jax.random.split(key)
-    bound = 1.0 / math.sqrt(inputs)
-    return {
-        "kernel": xavier_uniform(kernel_key, inputs, outputs),
-        "bias": jax.random.uniform(bias_key, (outputs,), jnp.float32, -bound, bound),
-    }
+    # One draw for both: each takes the compiler a fifth of a second.
+    drawn = jax.random.uniform(key, (inputs + 1, outputs), jnp.float32, -1.0, 1.0)
+    return {"kernel": math.sqrt(6.0 / (inputs + outputs)) * drawn[:-1], "bias": drawn[-1] / math.sqrt(inputs)}
 
 
 def affine(params: Linear, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:

@@ -32,6 +32,13 @@ class Interactions(NamedTuple):
     items: Int[np.ndarray, " interactions"]
 
 
+class Numbering(NamedTuple):
+    """Where the row of each user and each item of a data set stands in the tables."""
+
+    users: Int[Array, " users"]
+    items: Int[Array, " items"]
+
+
 class Inputs(NamedTuple):
     """All that training reads and does not change: one pytree of device arrays, always an argument of compiled code."""
 
@@ -41,6 +48,8 @@ class Inputs(NamedTuple):
     """What items bring along, by modality: `DenseFeature`, or for word ids the word means as a sparse operator."""
     cache: PyTree = ()
     """What a model computed once from the other two (`Model.prepare`)."""
+    numbering: Numbering | None = None
+    """How ids in graph, features, batches and tables come from the data set's; `None`: they are the same."""
 
 
 class DenseFeature(NamedTuple):
@@ -203,6 +212,7 @@ class Method(NamedTuple):
     """Parameters, optimizer state and the int32 step 0."""
     step: Callable[["TrainState", Inputs, Batch], tuple["TrainState", Metrics]]
     embed: Callable[["TrainState", Inputs], Embeddings]
+    """Rows as in the tables; `numbering.embed` brings them into the data set's order."""
     prepare: Callable[[Inputs], Inputs] = as_given
     num_negatives: int = 0
     """How many negatives each interaction of a batch needs."""

@@ -13,6 +13,7 @@ from slmrec_jax.methods import make_method
 from slmrec_jax.training import memory, run
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.memory import MEND, Memory, available_bytes, check_fits, estimate, line_of
+from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.steps import compile_steps
 
@@ -47,7 +48,7 @@ def expected(tiny, programs):
 
 
 def test_shapes_without_values_are_those_of_the_inputs(worded):
-    assert shapes_of(input_shapes(worded)) == shapes_of(make_inputs(worded))
+    assert shapes_of(input_shapes(worded)) == shapes_of(make_inputs(worded, numbering=by_degree(worded)))
 
 
 @pytest.mark.parametrize(
@@ -56,7 +57,9 @@ def test_shapes_without_values_are_those_of_the_inputs(worded):
 def test_what_is_prepared_is_known_without_preparing(tiny, changes):
     config = with_defaults(dataclasses.replace(Config(dim=8, batch_size=64, num_layers=2), **changes))
     prepare = make_method(config, make_spec(config, tiny)).prepare
-    assert shapes_of(jax.eval_shape(prepare, input_shapes(tiny))) == shapes_of(prepare(make_inputs(tiny)))
+    assert shapes_of(jax.eval_shape(prepare, input_shapes(tiny))) == shapes_of(
+        prepare(make_inputs(tiny, numbering=by_degree(tiny)))
+    )
 
 
 def test_parts_are_the_bytes_of_their_arrays(tiny, programs, expected):
@@ -65,7 +68,7 @@ def test_parts_are_the_bytes_of_their_arrays(tiny, programs, expected):
     means = 4 * len(programs.shapes.means.values) + 4
     assert expected.state == 3 * 4 * rows * CONFIG.dim + 2 * 4 + means
     assert expected.checkpoints == expected.state + 4 * rows * CONFIG.dim
-    assert expected.graph == sum(x.nbytes for x in jax.tree.leaves(make_inputs(tiny).graph))
+    assert expected.graph == sum(x.nbytes for x in jax.tree.leaves(make_inputs(tiny, numbering=by_degree(tiny)).graph))
     assert expected.process > 50 * 2**20
     assert (expected.activations == 0) != (expected.evaluation == 0)
     assert sum(expected) == expected.process + expected.to_come
@@ -73,7 +76,7 @@ def test_parts_are_the_bytes_of_their_arrays(tiny, programs, expected):
 
 def test_compiled_for_shapes_is_compiled_for_values(tiny, programs):
     method = make_method(with_defaults(CONFIG), make_spec(CONFIG, tiny))
-    steps = programs.on(method.prepare(make_inputs(tiny)))
+    steps = programs.on(method.prepare(make_inputs(tiny, numbering=by_degree(tiny))))
     after = steps.run(steps.init(), 0, 1, 0)
     assert int(after.state.step) == 1
     assert shapes_of(after) == shapes_of(programs.shapes)

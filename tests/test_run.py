@@ -191,9 +191,11 @@ def test_stale_embeddings_are_those_before_the_last_step(tiny, tmp_path):
     from slmrec_jax.methods import make_method
     from slmrec_jax.training.inputs import make_inputs
     from slmrec_jax.training.loop import make_keys
+    from slmrec_jax.training.numbering import by_degree, embed
 
     method = make_method(config, make_spec(config, tiny))
-    initial = method.embed(method.init(make_keys(0).init), method.prepare(make_inputs(tiny)))
+    inputs = method.prepare(make_inputs(tiny, numbering=by_degree(tiny)))
+    initial = embed(method, method.init(make_keys(0).init), inputs)
     np.testing.assert_allclose(kept.embeddings.users, initial.users, rtol=1e-4, atol=1e-6)
 
 

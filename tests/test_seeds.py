@@ -15,6 +15,7 @@ from slmrec_jax.evaluation.protocol import plan
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_epoch, make_keys
+from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.tuning import seeds as of_seeds
 from slmrec_jax.types import Embeddings, Method
 
@@ -23,18 +24,22 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 SEEDS = (4, 2)
 
 
-def fitted(method, tiny, config):
-    inputs = method.prepare(make_inputs(tiny))
+TEAMS = [of_seeds.one_program, of_seeds.one_by_one]
+
+
+def fitted(method, tiny, config, team):
+    inputs = method.prepare(make_inputs(tiny, numbering=by_degree(tiny)))
     evaluation = plan(tiny, "valid", config.eval, config.ks)
-    return list(of_seeds.fit_seeds(method, inputs, evaluation, config, SEEDS))[-1]
+    return list(of_seeds.fit_seeds(method, inputs, evaluation, config, SEEDS, team))[-1]
 
 
-def test_seeds_together_are_runs_of_each_alone(tiny, tmp_path):
+@pytest.mark.parametrize("team", TEAMS)
+def test_seeds_together_are_runs_of_each_alone(tiny, tmp_path, team):
     """Each seed stops by itself: a patience of 0 ends the two at different epochs."""
     config = Config(dim=8, batch_size=128, num_layers=1, epochs=9, task="fm")
     config = dataclasses.replace(config, eval=config.eval._replace(patience=0))
     config = dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=1e-2))
-    histories = fitted(make_method(config, make_spec(config, tiny)), tiny, config)
+    histories = fitted(make_method(config, make_spec(config, tiny)), tiny, config, team)
     assert len(histories[0]) != len(histories[1])
     for seed, history in zip(SEEDS, histories, strict=True):
         alone = train(dataclasses.replace(config, seed=seed), tiny, out=tmp_path / str(seed)).history
@@ -79,10 +84,11 @@ def test_a_seed_sees_the_same_batches_negatives_and_keys(tiny):
     assert not np.array_equal(together.state.params["rows"][0], together.state.params["rows"][1])
 
 
-def test_a_seed_that_diverges_says_which(tiny):
+@pytest.mark.parametrize("team", TEAMS)
+def test_a_seed_that_diverges_says_which(tiny, team):
     config = Config(batch_size=100, epochs=9)
     with pytest.raises(Diverged, match=r"the loss of seed [42] is not finite in epoch \d"):
-        fitted(recording(rate=1e30), tiny, config)
+        fitted(recording(rate=1e30), tiny, config, team)
 
 
 def test_what_has_no_best_epoch_is_worth_nothing():

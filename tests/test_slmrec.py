@@ -142,6 +142,24 @@ def test_a_masked_modality_has_no_gradient(definition):
     assert all(np.any(x) for x in jax.tree.leaves(gradient["acoustic"]))
 
 
+def test_without_augmentations_propagated_features_are_kept_in_that_form_alone():
+    """The same rows with less memory; a view that needs the features says so."""
+    spec, inputs = problem("random")
+    lean, whole = (slmrec(spec, cached=("visual",), augmented=augmented) for augmented in (False, True))
+    prepared = lean.prepare(inputs)
+    assert set(prepared.cache.features) == {"acoustic", "words"}
+    assert "visual" in whole.prepare(inputs).cache.features
+    params, ids = whole.init(jax.random.key(1)), (jnp.array([2, 0]), jnp.array([1]))
+    for ours, theirs in zip(
+        outputs(lean, params, prepared, NO_AUGMENTATION, ids),
+        outputs(whole, params, whole.prepare(inputs), NO_AUGMENTATION, ids),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(ours, theirs)
+    with pytest.raises(ValueError, match="the features of visual were not kept"):
+        lean.encode(params, prepared)(AUGMENTATIONS["dropout of inputs"], jax.random.key(0))
+
+
 @pytest.mark.parametrize("definition", [False, True])
 def test_every_site_of_every_layer_has_a_key_of_its_own(definition):
     spec, inputs = problem("random")

@@ -61,6 +61,7 @@ def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
         normalize_features=options.normalize_features,
         words=options.words,
         cached=cached,
+        augmented=config.task not in ("fac", "none"),
         definition=config.propagation == "definition",
     )
     return Recipe(model, terms, (*notes, *reasons))
@@ -97,7 +98,7 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
     if options.features == "fused":
         _check_modalities(spec, "--lightgcn.features fused")
         cached, notes = _cached(config, spec, words="frozen")
-        model = slmrec(spec, num_layers=config.num_layers, cached=cached, definition=definition)
+        model = slmrec(spec, num_layers=config.num_layers, cached=cached, augmented=False, definition=definition)
     else:
         model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
     terms = {

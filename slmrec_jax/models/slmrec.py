@@ -42,7 +42,7 @@ class Cache(NamedTuple):
     """What is computed once from the graph and the features."""
 
     features: Mapping[str, DenseFeature]
-    """The frozen modalities as they enter the projection."""
+    """The frozen modalities as they enter the projection, where something needs them in this form."""
     chains: Mapping[str, FrozenChain]
     """The propagated rows of those modalities for which this is cheaper."""
 
@@ -56,6 +56,7 @@ def slmrec(
     normalize_features: bool = True,
     words: Literal["frozen", "trainable"] = "frozen",
     cached: Collection[str] = (),
+    augmented: bool = True,
     definition: bool = False,
 ) -> Model:
     """Z_m = M_L [E_u; F_m W_m + b_m] for each modality m, Z_id = M_L [E_u; E_i], and a fusion of them all.
@@ -73,6 +74,7 @@ def slmrec(
         words: a modality of word ids is the mean of its word vectors. The published code computes it once from random
             vectors (`"frozen"`); it seems to have meant `"trainable"`.
         cached: the frozen modalities whose features go through the graph once, beforehand (`choose_chain`).
+        augmented: keeps the features of those too, which views by augmentations need; without, it is memory saved.
         definition: computes every propagation by segment sum over the whole graph, for comparison.
     """
     channels = (ID, *spec.modalities)
@@ -109,8 +111,9 @@ def slmrec(
     def prepare(inputs: Inputs) -> Inputs:
         frozen = frozen_features(inputs.features)
         chains = {name: propagation.frozen_chain(inputs.graph, frozen[name], num_layers) for name in cached}
+        kept = {name: feature for name, feature in frozen.items() if augmented or name not in chains}
         return inputs._replace(
-            features={name: inputs.features[name] for name in sorted(trained)}, cache=Cache(frozen, chains)
+            features={name: inputs.features[name] for name in sorted(trained)}, cache=Cache(kept, chains)
         )
 
     def encode(params: Params, inputs: Inputs) -> Encode:
@@ -208,8 +211,17 @@ def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
     if name in params["words"]:
         feature = features.word_means(inputs.features[name], params["words"][name])
     else:
-        feature = inputs.cache.features[name]
+        feature = inputs.cache.features.get(name)
+        if feature is None:
+            return _not_kept(name)
     return projected(feature.values, feature.present, params["projection"][name])
+
+
+def _not_kept(name: str) -> Rows:
+    def refuse(ids: Ids) -> Array:
+        raise ValueError(f"the features of {name} were not kept: make the model with augmented=True")
+
+    return refuse
 
 
 def _frozen_channel(chain: FrozenChain, projection: layers.Linear) -> Channel:

@@ -1,6 +1,7 @@
 """What each modality contributes: a trained system evaluated again without it."""
 
 from collections.abc import Mapping
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -12,9 +13,11 @@ from slmrec_jax.data.new_items import nothing
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import make_method
+from slmrec_jax.training import numbering
 from slmrec_jax.training.checkpoint import restore_state
 from slmrec_jax.training.folder import CHECKPOINTS
 from slmrec_jax.training.inputs import given_features, make_inputs, make_spec
+from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.run import Run
 from slmrec_jax.types import Embeddings, Inputs
 
@@ -49,11 +52,12 @@ def mask_modalities(run: Run, metric: str, seed: int = 0) -> Masking:
 
 
 def _mask(run: Run, metric: str, seed: int) -> Masking:
-    spec, inputs = make_spec(run.config, run.dataset), make_inputs(run.dataset, run.config.missing)
+    spec = make_spec(run.config, run.dataset)
+    inputs = make_inputs(run.dataset, run.config.missing, by_degree(run.dataset))
     method = make_method(run.config, spec)
     like = jax.eval_shape(method.init, jax.random.key(0))
     state = restore_state(run.folder / CHECKPOINTS, run.result["best_epoch"], like)
-    compiled = jax.jit(method.embed)
+    compiled = jax.jit(partial(numbering.embed, method))
     plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
 
     def embed(given: Inputs) -> Embeddings:

@@ -204,10 +204,12 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
 
 
 def describe(progress: Progress) -> dict[str, str]:
-    """The name, shape and type of each array, and how the parameters are nested (empty places included)."""
+    """The name, shape and type of each array, how the parameters are nested (empty places included), and whose rows
+    tables hold: they mean nothing in another order.
+    """
     arrays, _ = jax.tree_util.tree_flatten_with_path(progress)
     nested = str(jax.tree_util.tree_structure(progress.state.params))
-    return {"params": nested} | {
+    return {"params": nested, "rows": "nodes by falling training degree"} | {
         jax.tree_util.keystr(path): f"{np.dtype(x.dtype).name}{list(x.shape)}" for path, x in arrays
     }
 

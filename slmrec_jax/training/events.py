@@ -1,13 +1,30 @@
 """TensorBoard's events of a run, written where training stands: no thread of its own that a full disk could block."""
 
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2
-from tensorboardX.summary import scalar
+
+@contextmanager
+def _hidden(module: str) -> Iterator[None]:
+    """A module that is not loaded yet cannot be imported within the block."""
+    loaded = module in sys.modules
+    if not loaded:
+        sys.modules[module] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        if not loaded:
+            del sys.modules[module]
+
+
+# tensorboardX takes PyTorch along where it is there: seconds and 200 MiB, for nothing that is written here.
+with _hidden("torch"):
+    from tensorboardX.event_file_writer import EventsWriter
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.summary import scalar
 
 FLUSH_SECONDS = 5.0
 """The least time between two flushes."""

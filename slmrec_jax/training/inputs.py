@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
+from jaxtyping import Int
 
 from slmrec_jax.config import Config, Missing
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.features import Given
 from slmrec_jax.graph import build_graph, graph_shapes
 from slmrec_jax.sparse import Operator, operator, operator_shapes
-from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
+from slmrec_jax.types import DenseFeature, Inputs, Interactions, Modality, Numbering, Spec
 
 
 def make_spec(config: Config, dataset: Dataset) -> Spec:
@@ -27,23 +28,32 @@ def make_spec(config: Config, dataset: Dataset) -> Spec:
     return Spec(dataset.num_users, dataset.num_items, len(dataset.train.users), config.dim, modalities)
 
 
-def make_inputs(dataset: Dataset, missing: Missing = "masked") -> Inputs:
+def make_inputs(dataset: Dataset, missing: Missing = "masked", numbering: Numbering | None = None) -> Inputs:
     """The graph of the training interactions, and the features, as device arrays.
 
     Args:
         dataset: the data.
         missing: what an item has in a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
             features, or the mean of the rows that are there. Word ids are always masked.
+        numbering: which row of the tables belongs to whom; by default the data set's ids are the rows.
     """
-    graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
-    return Inputs(graph, given_features(dataset.features, dataset.num_items, missing, dataset.features))
+    train, features = dataset.train, dataset.features
+    if numbering is not None:
+        users, items = (np.asarray(places) for places in numbering)
+        train = Interactions(users[train.users], items[train.items])
+        features = {name: _renumbered(feature, items) for name, feature in features.items()}
+    graph = build_graph(train, dataset.num_users, dataset.num_items)
+    given = given_features(features, dataset.num_items, missing, features)
+    return Inputs(graph, given, numbering=numbering)
 
 
 def input_shapes(dataset: Dataset) -> Inputs:
-    """As `make_inputs` makes them, without values: what memory and programs depend on."""
+    """As `make_inputs` makes them with a numbering, without values: what memory and programs depend on."""
     graph = graph_shapes(dataset.num_users, dataset.num_items, len(dataset.train.users))
     features = {name: _shapes(feature, dataset.num_items) for name, feature in dataset.features.items()}
-    return Inputs(graph, features)
+    ends = (dataset.num_users, dataset.num_items)
+    numbering = jax.eval_shape(lambda: Numbering(*(jnp.zeros(count, jnp.int32) for count in ends)))
+    return Inputs(graph, features, numbering=numbering)
 
 
 def given_features(
@@ -66,6 +76,13 @@ def given_features(
         else _dense(_filled(feature, missing, cast("Feature", known[name])))
         for name, feature in features.items()
     }
+
+
+def _renumbered(feature: Feature | Words, places: Int[np.ndarray, " items"]) -> Feature | Words:
+    if isinstance(feature, Words):
+        return feature._replace(items=places[feature.items])
+    order = np.argsort(places)
+    return feature._replace(values=feature.values[order], present=feature.present[order])
 
 
 def _filled(feature: Feature, missing: Missing, known: Feature) -> Feature:

@@ -42,6 +42,7 @@ from slmrec_jax.training.folder import (
 )
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, line_of, peak_rss_bytes
+from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.progress import SILENT, Report
 from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.types import Embeddings
@@ -204,7 +205,7 @@ def train(
     check_fits(memory, available_bytes())
     with held as folder:
         report.say(f"run folder {folder}")
-        steps = programs.on(made.prepare(make_inputs(dataset, config.missing)))
+        steps = programs.on(made.prepare(make_inputs(dataset, config.missing, by_degree(dataset))))
         try:
             fitted = fit(steps, plans[config.eval.split], config, dataset, folder, report, resume=resume)
             if not fitted.best_epoch:

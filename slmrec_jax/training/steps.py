@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jaxtyping import PyTree
 
 from slmrec_jax.config import Config
 from slmrec_jax.sampling import NEGATIVES
+from slmrec_jax.training import numbering
 from slmrec_jax.training.loop import Keys, Progress, make_keys, make_loop, no_steps
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method
 
@@ -71,7 +72,7 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
     make_state = compiled(method.init, keys_after(0).init)
     shapes = jax.eval_shape(loop.begin, jax.eval_shape(method.init, keys_after(0).init), inputs, keys_after(0))
     order = compiled(loop.order, inputs, keys_after(0), jnp.int32(0))
-    embed = compiled(method.embed, shapes.state, inputs)
+    embed = compiled(partial(numbering.embed, method), shapes.state, inputs)
 
     drawn = jax.eval_shape(loop.order, inputs, keys_after(0), jnp.int32(0))
     segment = compiled(loop.segment, shapes, drawn, inputs, keys_after(0), jnp.int32(0), donate=(0,))
@@ -95,8 +96,9 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
             init=lambda: Progress(make_state(keys_after(0).init), no_steps(shapes.means.values)),
             begin=begin,
             run=run,
-            batch=lambda step, rollbacks: loop.batch(
-                drawn_for(step // per_epoch, rollbacks), inputs, keys_after(rollbacks), jnp.int32(step)
+            batch=lambda step, rollbacks: numbering.given(
+                loop.batch(drawn_for(step // per_epoch, rollbacks), inputs, keys_after(rollbacks), jnp.int32(step)),
+                inputs.numbering,
             ),
             embed=lambda state: embed(state, inputs),
         )

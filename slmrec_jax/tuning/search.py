@@ -21,6 +21,7 @@ from slmrec_jax.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.durable import write_whole
 from slmrec_jax.training.folder import Record, read_json, write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, finished
@@ -96,7 +97,7 @@ def tune(
     make_folder(out)
     _write_or_check(out, space, sampler, seeds, config, dataset)
     search = study.open_search(out, space, sampler, seeds)
-    inputs = make_inputs(dataset, config.missing)
+    inputs = make_inputs(dataset, config.missing, by_degree(dataset))
     done = study.trials(search)
     if done:
         report.say(f"{len(done)} trials finished before")

@@ -1,34 +1,89 @@
-"""Several seeds of one config as one program: their states and keys batched, the data shared.
+"""Several seeds of one config: as one program, states and keys batched and the data shared, or one after another.
 
 What a seed computes is what a run of it alone computes, to float32 rounding: the same start, batches, negatives and
 masks. Nothing is written; the records are for a search that needs validation alone.
 """
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.training.train_state import TrainState
-from jaxtyping import Array
+from jaxtyping import PyTree, Scalar
 
 from slmrec_jax.config import Config
 from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.sampling import NEGATIVES
+from slmrec_jax.training import numbering
 from slmrec_jax.training.folder import Record
-from slmrec_jax.training.loop import Keys, make_epoch, make_keys
+from slmrec_jax.training.loop import Epoch, Keys, make_epoch, make_keys
 from slmrec_jax.training.selection import finished, improves
-from slmrec_jax.types import Embeddings, Inputs, Method
+from slmrec_jax.types import Inputs, Method, Metrics
+
+
+class Team(NamedTuple):
+    """How the states of several seeds are held and trained."""
+
+    init: Callable[[], PyTree]
+    """All states, before the first step."""
+    run: Callable[[PyTree, Sequence[int]], tuple[PyTree, Sequence[Metrics]]]
+    """`(states, places) -> (states, metrics)` after an epoch; at least the seeds in these places are trained."""
+    state: Callable[[PyTree, int], TrainState]
+    """One seed's."""
+
+
+EpochOf = Callable[[TrainState, Inputs, Keys], Epoch]
+
+
+def one_program(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[int]) -> Team:
+    """All seeds at once by `jax.vmap`: what accelerators, which one seed does not fill, are good at."""
+    keys = stack_keys(seeds)
+    trained = jax.jit(jax.vmap(epoch, in_axes=(0, None, 0)), donate_argnums=0)
+
+    @jax.jit
+    def of_seed(stacked: PyTree, place: Scalar) -> PyTree:
+        return jax.tree.map(lambda x: x[place], stacked)
+
+    def run(states: PyTree, places: Sequence[int]) -> tuple[PyTree, Sequence[Metrics]]:
+        after = trained(states, inputs, keys)
+        return after.state, [of_seed(after.metrics, place) for place in range(len(seeds))]
+
+    return Team(lambda: jax.jit(jax.vmap(method.init))(keys.init), run, of_seed)
+
+
+def one_by_one(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[int]) -> Team:
+    """One compiled program, a seed at a time: faster on CPUs, where one seed keeps all cores and their cache busy."""
+    keys = [make_keys(seed) for seed in seeds]
+    trained = jax.jit(epoch, donate_argnums=0)
+
+    def run(states: PyTree, places: Sequence[int]) -> tuple[PyTree, Sequence[Metrics]]:
+        after = {place: trained(states[place], inputs, keys[place]) for place in places}
+        kept = [after[place].state if place in after else state for place, state in enumerate(states)]
+        return kept, [after[place].metrics if place in after else {} for place in range(len(seeds))]
+
+    init = jax.jit(method.init)
+    return Team(lambda: [init(each.init) for each in keys], run, lambda states, place: states[place])
+
+
+def default_team() -> Callable[[Method, EpochOf, Inputs, Sequence[int]], Team]:
+    """For the device that JAX computes on; `benchmarks/bench_seeds.py` measures both."""
+    return one_by_one if jax.default_backend() == "cpu" else one_program
 
 
 def fit_seeds(
-    method: Method, inputs: Inputs, plan: EvaluationPlan, config: Config, seeds: Sequence[int]
+    method: Method,
+    inputs: Inputs,
+    plan: EvaluationPlan,
+    config: Config,
+    seeds: Sequence[int],
+    make_team: Callable[[Method, EpochOf, Inputs, Sequence[int]], Team] | None = None,
 ) -> Iterator[list[list[Record]]]:
     """Trains all seeds until each has come to its early stopping, or to the config's last epoch.
-
-    A seed that has come to its end is trained along until the others have, but not measured any more.
 
     Args:
         method: what trains.
@@ -36,6 +91,7 @@ def fit_seeds(
         plan: the evaluation that selects.
         config: of all; its own seed is not read.
         seeds: at least one.
+        make_team: `one_program` or `one_by_one`; `default_team()` where it is left out.
 
     Yields:
         After each epoch the records so far, a list a seed.
@@ -44,38 +100,32 @@ def fit_seeds(
         Diverged: a loss, or what a seed ranks with, is no longer finite.
     """
     protocol = config.eval
-    keys = stack_keys(seeds)
-    state = jax.jit(jax.vmap(method.init))(keys.init)
     epoch = make_epoch(method, config.batch_size, negatives=NEGATIVES[config.negatives])
-    run_epoch = jax.jit(jax.vmap(epoch, in_axes=(0, None, 0)), donate_argnums=0)
-
-    @jax.jit
-    def embed(state: TrainState, inputs: Inputs, place: Array) -> Embeddings:
-        return method.embed(jax.tree.map(lambda x: x[place], state), inputs)
-
+    team = (make_team or default_team())(method, epoch, inputs, seeds)
+    embed = jax.jit(partial(numbering.embed, method))
+    states = team.init()
     histories: list[list[Record]] = [[] for _ in seeds]
     for number in range(1, config.epochs + 1):
         start = time.perf_counter()
-        state, metrics = run_epoch(state, inputs, keys)
-        losses = {name: np.asarray(values) for name, values in jax.device_get(metrics).items()}
+        places = [place for place, history in enumerate(histories) if not finished(history, protocol)]
+        states, metrics = team.run(states, places)
+        losses = jax.device_get(metrics)
         trained = time.perf_counter()
         due = (number - 1) % protocol.evaluate_every == 0
-        for place, (seed, history) in enumerate(zip(seeds, histories, strict=True)):
-            if finished(history, protocol):
-                continue
-            if not np.isfinite(losses["loss"][place]):
-                raise Diverged(f"the loss of seed {seed} is not finite in epoch {number}")
+        for place in places:
+            if not np.isfinite(losses[place]["loss"]):
+                raise Diverged(f"the loss of seed {seeds[place]} is not finite in epoch {number}")
             selected = {}
             if due and protocol.metric:
-                embeddings = embed(state, inputs, jnp.int32(place))
+                embeddings = embed(team.state(states, place), inputs)
                 selected = {protocol.metric: evaluate(plan, embeddings).means[protocol.metric]}
-            history.append(
+            histories[place].append(
                 {
                     "epoch": number,
-                    "losses": {name: float(values[place]) for name, values in losses.items()},
+                    "losses": {name: float(value) for name, value in losses[place].items()},
                     "split": protocol.split,
                     "selected": selected,
-                    "improved": improves(history, number, selected, protocol),
+                    "improved": improves(histories[place], number, selected, protocol),
                     "train_seconds": trained - start,
                 }
             )
