@@ -15,10 +15,6 @@ from dataclasses import dataclass, replace
 import paper
 import sweep
 
-from slmrec_jax.figures import draw_lines
-
-METRIC = paper.METRICS[0]
-
 
 @dataclass(frozen=True)
 class Flags(sweep.Flags):
@@ -29,45 +25,16 @@ class Flags(sweep.Flags):
 
 
 def main(flags: Flags) -> None:
-    dataset = sweep.load(flags)
+    axis = sweep.Axis("batch_size", "batch size", "batch size", flags.batch_sizes)
     config = replace(sweep.base(flags), main_weight=0.0)
-    points = {
-        f"{task} alone batch {size}": replace(config, task=task, batch_size=size)
-        for task in flags.tasks
-        for size in flags.batch_sizes
-    }
-    found = sweep.run(points, dataset, flags)
     published = paper.FAC_ALONE.get(flags.paper) if flags.paper else None
-    rows = [
-        {
-            "task": task,
-            "batch size": size,
-            **sweep.measured(found[f"{task} alone batch {size}"], (published, None, None) if task == "fac" else None),
-        }
-        for task in flags.tasks
-        for size in flags.batch_sizes
-    ]
     note = (
         f"The paper's text gives {published:g} for FAC alone on {flags.paper}, without a batch size."
         if published
         else "The paper gives a curve alone: no figures."
     )
-    sweep.write("fig3_task_alone", rows, dataset, flags, note)
-    lines = {
-        task.upper(): {
-            float(row["batch size"]): (row[METRIC], row[f"{METRIC} sd"]) for row in rows if row["task"] == task
-        }
-        for task in flags.tasks
-    }
-    draw_lines(
-        lines,
-        flags.out / "fig3_task_alone.png",
-        f"Tasks without the main loss, {dataset.name}",
-        x="batch size",
-        y=f"test {METRIC}",
-        log=True,
-        levels={"paper, FAC": published} if published else None,
-    )
+    figures: dict[paper.PaperTask, tuple[float | None, ...]] = {"fac": (published, None, None)}
+    sweep.curves("fig3_task_alone", "Tasks without the main loss", axis, flags.tasks, config, flags, figures, note)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,10 @@ The paper gives curves alone; what its Table III has for each task at the best v
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import paper
 import sweep
-
-from slmrec_jax.figures import draw_lines
-
-METRIC = paper.METRICS[0]
 
 
 @dataclass(frozen=True)
@@ -28,45 +24,9 @@ class Flags(sweep.Flags):
 
 
 def main(flags: Flags) -> None:
-    dataset = sweep.load(flags)
-    config = sweep.base(flags)
-    points = {
-        f"{task} alpha {value:g}": replace(config, task=task, slmrec=replace(config.slmrec, alpha=value))
-        for task in flags.tasks
-        for value in flags.alphas
-    }
-    found = sweep.run(points, dataset, flags)
-    figures = paper.FIGURES[flags.paper] if flags.paper else {}
-    best = {task: figures[paper.NAMES[task]] for task in flags.tasks if figures}
-    rows = [
-        {
-            "task": task,
-            "alpha": value,
-            **sweep.measured(found[f"{task} alpha {value:g}"], best.get(task)),
-        }
-        for task in flags.tasks
-        for value in flags.alphas
-    ]
-    sweep.write(
-        "fig5_alpha",
-        rows,
-        dataset,
-        flags,
-        "The paper gives curves; the figures beside ours are its best, of Table III.",
-    )
-    lines = {
-        task.upper(): {row["alpha"]: (row[METRIC], row[f"{METRIC} sd"]) for row in rows if row["task"] == task}
-        for task in flags.tasks
-    }
-    draw_lines(
-        lines,
-        flags.out / "fig5_alpha.png",
-        f"SLMRec by α, {dataset.name}",
-        x="weight α of the task",
-        y=f"test {METRIC}",
-        log=True,
-        levels={f"paper, {task.upper()}": level for task, (level, *_) in best.items()},
-    )
+    axis = sweep.Axis("slmrec.alpha", "alpha", "weight α of the task", flags.alphas)
+    figures = paper.best_figures(flags.paper, flags.tasks)
+    sweep.curves("fig5_alpha", "SLMRec by α", axis, flags.tasks, sweep.base(flags), flags, figures, paper.BEST_NOTE)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,10 @@ The paper gives curves alone; what its Table III has for each task at the best v
 """
 
 import sys
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import paper
 import sweep
-
-from slmrec_jax.figures import draw_lines
-
-METRIC = paper.METRICS[0]
 
 
 @dataclass(frozen=True)
@@ -28,47 +24,10 @@ class Flags(sweep.Flags):
 
 
 def main(flags: Flags) -> None:
-    dataset = sweep.load(flags)
+    axis = sweep.Axis("slmrec.ssl_temperature", "temperature", "temperature τ of the task", flags.temperatures)
+    figures = paper.best_figures(flags.paper, flags.tasks)
     config = sweep.base(flags)
-    points = {
-        f"{task} temperature {value:g}": replace(
-            config, task=task, slmrec=replace(config.slmrec, ssl_temperature=value)
-        )
-        for task in flags.tasks
-        for value in flags.temperatures
-    }
-    found = sweep.run(points, dataset, flags)
-    figures = paper.FIGURES[flags.paper] if flags.paper else {}
-    best = {task: figures[paper.NAMES[task]] for task in flags.tasks if figures}
-    rows = [
-        {
-            "task": task,
-            "temperature": value,
-            **sweep.measured(found[f"{task} temperature {value:g}"], best.get(task)),
-        }
-        for task in flags.tasks
-        for value in flags.temperatures
-    ]
-    sweep.write(
-        "fig6_temperature",
-        rows,
-        dataset,
-        flags,
-        "The paper gives curves; the figures beside ours are its best, of Table III.",
-    )
-    lines = {
-        task.upper(): {row["temperature"]: (row[METRIC], row[f"{METRIC} sd"]) for row in rows if row["task"] == task}
-        for task in flags.tasks
-    }
-    draw_lines(
-        lines,
-        flags.out / "fig6_temperature.png",
-        f"SLMRec by τ, {dataset.name}",
-        x="temperature τ of the task",
-        y=f"test {METRIC}",
-        log=True,
-        levels={f"paper, {task.upper()}": level for task, (level, *_) in best.items()},
-    )
+    sweep.curves("fig6_temperature", "SLMRec by τ", axis, flags.tasks, config, flags, figures, paper.BEST_NOTE)
 
 
 if __name__ == "__main__":

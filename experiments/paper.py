@@ -72,6 +72,14 @@ FAC_ALONE: Mapping[PaperData, float] = {"tiktok": 0.0608, "kwai": 0.032716}
 """Recall@10 of FAC without the main loss."""
 
 
+BEST_NOTE = "The paper gives curves; the figures beside ours are its best, of Table III."
+
+
+def best_figures(data: PaperData | None, tasks: Sequence[PaperTask]) -> dict[PaperTask, tuple[float, float, float]]:
+    """Those of Table III for some tasks, in the order of `METRICS`; none where the data are not the paper's."""
+    return {task: FIGURES[data][NAMES[task]] for task in tasks} if data else {}
+
+
 def settings(preset: Preset) -> Config:
     """What is the same for all systems: the paper's sizes and temperatures, selection by recall@10 on validation.
 

@@ -13,15 +13,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import tyro
-from paper import METRICS, PaperData, settings
+from paper import METRICS, NAMES, PaperData, PaperTask, settings
 
 from slmrec_jax import Config, Run, UserError, data
-from slmrec_jax.config import Preset, check_config, with_defaults
+from slmrec_jax.config import Preset, check_config, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import Diverged
+from slmrec_jax.figures import draw_lines
 from slmrec_jax.methods import make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.durable import write_whole
@@ -138,6 +139,79 @@ def _choose(name: str, candidates: Mapping[str, Config], dataset: Dataset, flags
     if not values:
         raise UserError(f"{name} diverges with every setting: give lower --learning-rates")
     return max(values, key=lambda place: values[place])
+
+
+class Axis(NamedTuple):
+    """What a figure varies."""
+
+    setting: str
+    """By the name of its flag."""
+    label: str
+    """In tables and run folders."""
+    title: str
+    """Under the picture."""
+    values: Sequence[float]
+
+
+def curves(
+    name: str,
+    title: str,
+    axis: Axis,
+    tasks: Sequence[PaperTask],
+    config: Config,
+    flags: Flags,
+    figures: Mapping[PaperTask, tuple[float | None, ...]],
+    note: str,
+) -> None:
+    """Trains each task with each value of a setting, and writes test recall@10 as a table and a curve a task.
+
+    Args:
+        name: of the files.
+        title: of the picture.
+        axis: the setting and its values.
+        tasks: of SLMRec.
+        config: what does not vary.
+        flags: of the experiment.
+        figures: the paper's for a task, in the order of `METRICS`; drawn as dashed lines.
+        note: a sentence under the table.
+    """
+    dataset = load(flags)
+    points = {
+        (task, value): with_settings(config, {"task": task, axis.setting: value})
+        for task in tasks
+        for value in axis.values
+    }
+    names = {place: _point(place, point, config, axis) for place, point in points.items()}
+    found = run({names[place]: point for place, point in points.items()}, dataset, flags)
+    rows = [
+        {"task": task, axis.label: value, **measured(found[names[task, value]], figures.get(task))}
+        for task, value in points
+    ]
+    write(name, rows, dataset, flags, note)
+    metric = METRICS[0]
+    lines = {
+        task.upper(): {
+            float(row[axis.label]): (row[metric], row[f"{metric} sd"]) for row in rows if row["task"] == task
+        }
+        for task in tasks
+    }
+    draw_lines(
+        lines,
+        flags.out / f"{name}.png",
+        f"{title}, {dataset.name}",
+        x=axis.title,
+        y=f"test {metric}",
+        log=True,
+        levels={f"paper, {task.upper()}": level for task, (level, *_) in figures.items() if level is not None},
+    )
+
+
+def _point(place: tuple[PaperTask, float], point: Config, config: Config, axis: Axis) -> str:
+    """Its name, by which run folders go: where nothing differs from Table III, the one it has there."""
+    task, value = place
+    if point == replace(config, task=task) and config.main_weight:
+        return NAMES[task]
+    return f"{task}{'' if config.main_weight else ' alone'} {axis.label} {value:g}"
 
 
 def over_seeds(runs: Sequence[Run], metric: str) -> tuple[float, float]:
