@@ -137,7 +137,7 @@ def test_figures_vary_what_they_say(pretended, experiment, tmp_path):
     assert [config.slmrec.ssl_temperature for config in configs[10:]] == [0.1, 0.2, 0.5, 1.0]
     assert {config.slmrec.temperature for config in configs} == {0.2}
     # α 0.1 at τ 0.2 is a point of both figures and of Table III: one run.
-    folders = [folder.name for folder, _ in pretended]
+    folders = [folder for folder, _ in pretended]
     assert len(set(folders)) == len(pretended) - 1
     assert folders[7] == folders[11] == "SLMRec-FAC-lr0.01-wd0.0001-seed0"
 
