@@ -82,6 +82,7 @@ def make_loop(method: Method, batch_size: int, *, negatives: Callable[[Graph], D
         negatives: how negatives are drawn (`NEGATIVES`).
     """
     sampling = SAMPLINGS[method.sampling]
+    step_of = jax.jit(method.step, inline=True)  # traced once for all that take steps
 
     def num_steps(inputs: Inputs) -> int:
         return sampling.num_steps(inputs.graph.num_interactions, batch_size)
@@ -100,13 +101,13 @@ def make_loop(method: Method, batch_size: int, *, negatives: Callable[[Graph], D
     def one_step(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, draw: Draw) -> Progress:
         state, means = progress
         rows = batch(drawn, inputs, keys, jnp.asarray(state.step), draw)
-        after, metrics = method.step(state, inputs, rows)
+        after, metrics = step_of(state, inputs, rows)
         return Progress(after, _joined(means, metrics, jnp.sum(rows.mask, dtype=jnp.int32)))
 
     def begin(state: TrainState, inputs: Inputs, keys: Keys) -> Progress:
         def metrics() -> Metrics:
             step = jnp.asarray(state.step)
-            return method.step(state, inputs, batch(order(inputs, keys, step), inputs, keys, step))[1]
+            return step_of(state, inputs, batch(order(inputs, keys, step), inputs, keys, step))[1]
 
         return Progress(state, no_steps(jax.eval_shape(metrics)))
 
