@@ -49,7 +49,8 @@ class Inputs(NamedTuple):
     cache: PyTree = ()
     """What a model computed once from the other two (`Model.prepare`)."""
     numbering: Numbering | None = None
-    """How ids in graph, features, batches and tables come from the data set's; `None`: they are the same."""
+    """How ids in graph, features, batches and tables come from the data set's; `None`: they are the same. What brings
+    tables of its own along must bring them into that order."""
 
 
 class DenseFeature(NamedTuple):
@@ -80,7 +81,7 @@ class Spec(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One step's share of the training interactions.
+    """One step's share of the training interactions, by the ids of the tables (`Inputs.numbering`).
 
     The last batch of an epoch is padded to the common length: a padded row repeats a real one, carries `mask` false,
     and takes part in no mean and in no denominator.

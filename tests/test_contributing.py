@@ -26,6 +26,7 @@ def test_a_recipe_trains(tiny, tmp_path, monkeypatch, name, code):
     monkeypatch.setattr(data, "demo", lambda: tiny)
     (tmp_path / "mine.py").write_text(code)
     flags = ["--dim", "8", "--batch-size", "128", "--epochs", "2", "--optimizer.learning-rate", "1e-2"]
+    flags += ["--propagation", "chains"]  # as on data of some size
     out = tmp_path / "run"
     assert main(["train", "--config", str(tmp_path / "mine.py"), *flags, "--out", str(out)]) == 0
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]

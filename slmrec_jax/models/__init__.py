@@ -24,8 +24,13 @@ class Recipe(NamedTuple):
     """What was decided on the way, for the log."""
 
 
-def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
+def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
     """SLMRec: main loss and the self-supervised task of the config.
+
+    Args:
+        config: of the run.
+        spec: sizes and modalities.
+        augmented: whether terms may be added that make views by augmentations; without, memory is saved.
 
     Raises:
         UserError: nothing has a weight, or the task needs modalities and there are none.
@@ -61,7 +66,7 @@ def slmrec_recipe(config: Config, spec: Spec) -> Recipe:
         normalize_features=options.normalize_features,
         words=options.words,
         cached=cached,
-        augmented=config.task not in ("fac", "none"),
+        augmented=augmented,
         definition=config.propagation == "definition",
     )
     return Recipe(model, terms, (*notes, *reasons))
@@ -98,7 +103,7 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
     if options.features == "fused":
         _check_modalities(spec, "--lightgcn.features fused")
         cached, notes = _cached(config, spec, words="frozen")
-        model = slmrec(spec, num_layers=config.num_layers, cached=cached, augmented=False, definition=definition)
+        model = slmrec(spec, num_layers=config.num_layers, cached=cached, definition=definition)
     else:
         model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
     terms = {
@@ -149,8 +154,13 @@ def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
     return Recipe(model, terms)
 
 
+def _slmrec_alone(config: Config, spec: Spec) -> Recipe:
+    """With no other terms than its own, of which FAC makes no views."""
+    return slmrec_recipe(config, spec, augmented=config.task not in ("fac", "none"))
+
+
 RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
-    "slmrec": slmrec_recipe,
+    "slmrec": _slmrec_alone,
     "mf": mf_recipe,
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,

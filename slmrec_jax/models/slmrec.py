@@ -101,17 +101,19 @@ def slmrec(
                 params[side] = layers.linear(next(keys), spec.dim * len(channels), spec.dim)
         return params
 
-    def frozen_features(given: Mapping[str, features.Given]) -> dict[str, DenseFeature]:
-        return {
-            name: features.frozen(given[name], modality, normalized=normalize_features)
-            for name, modality in spec.modalities.items()
-            if name not in trained
-        }
+    def frozen(given: Mapping[str, features.Given], name: str) -> DenseFeature:
+        return features.frozen(given[name], spec.modalities[name], normalized=normalize_features)
 
     def prepare(inputs: Inputs) -> Inputs:
-        frozen = frozen_features(inputs.features)
-        chains = {name: propagation.frozen_chain(inputs.graph, frozen[name], num_layers) for name in cached}
-        kept = {name: feature for name, feature in frozen.items() if augmented or name not in chains}
+        kept, chains = {}, {}
+        for name in spec.modalities:  # one after another: what is not kept is gone before the next
+            if name in trained:
+                continue
+            feature = frozen(inputs.features, name)
+            if name in cached:
+                chains[name] = propagation.frozen_chain(inputs.graph, feature, num_layers)
+            if augmented or name not in cached:
+                kept[name] = feature
         return inputs._replace(
             features={name: inputs.features[name] for name in sorted(trained)}, cache=Cache(kept, chains)
         )
@@ -191,8 +193,9 @@ def slmrec(
 
     def cold_items(params: Params, given: Mapping[str, PyTree]) -> Float[Array, "items dim"]:
         # Without neighbours, the read-out is layer 0 divided by L + 1; without an id, its row there is 0.
-        taken = frozen_features(given) | {
-            name: features.word_means(given[name], params["words"][name]) for name in sorted(trained)
+        taken = {
+            name: features.word_means(given[name], params["words"][name]) if name in trained else frozen(given, name)
+            for name in spec.modalities
         }
         content = {
             name: projected(*taken[name], params["projection"][name])(ALL) / (num_layers + 1)

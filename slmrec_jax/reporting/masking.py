@@ -17,7 +17,7 @@ from slmrec_jax.training import numbering
 from slmrec_jax.training.checkpoint import restore_state
 from slmrec_jax.training.folder import CHECKPOINTS
 from slmrec_jax.training.inputs import given_features, make_inputs, make_spec
-from slmrec_jax.training.numbering import by_degree
+from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.run import Run
 from slmrec_jax.types import Embeddings, Inputs
 
@@ -61,7 +61,7 @@ def _mask(run: Run, metric: str, seed: int) -> Masking:
     plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
 
     def embed(given: Inputs) -> Embeddings:
-        found: Embeddings = compiled(state, method.prepare(given))
+        found: Embeddings = compiled(state, prepared(method, given))
         return found
 
     def measure(found: Embeddings) -> Float[np.ndarray, " users"]:

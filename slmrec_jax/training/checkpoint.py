@@ -28,6 +28,9 @@ from slmrec_jax.types import Embeddings
 
 MANIFEST, TALLY, TRAINING, EMBEDDINGS = "manifest.sha256", "tally.json", "training", "embeddings"
 
+ROWS = "users and items by falling training degree"
+"""Whose rows tables hold: they mean nothing in another order."""
+
 
 class Place(NamedTuple):
     """Where in a run a checkpoint stands; later ones are larger."""
@@ -84,7 +87,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     _save(part / TRAINING, {"state": state, "values": dict(means.values), "rows": means.rows})
     if checkpoint.embeddings is not None:
         _save(part / EMBEDDINGS, checkpoint.embeddings._asdict())
-    about = {"arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
+    about = {"rows": ROWS, "arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
     (part / TALLY).write_text(json.dumps(about, indent=2) + "\n")
     (part / MANIFEST).write_text(_manifest(part))
     move_folder(part, place)
@@ -162,6 +165,8 @@ def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
     """
     path = _checked(folder, place)
     about = json.loads((path / TALLY).read_text())
+    if about.get("rows") != ROWS:
+        raise UserError(f"{path} was written by another version, whose tables stand in another order; train anew")
     saved, wanted = about["arrays"], describe(like)
     if saved != wanted:
         name = next(name for name in sorted({*saved, *wanted}) if saved.get(name) != wanted.get(name))
@@ -204,12 +209,10 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
 
 
 def describe(progress: Progress) -> dict[str, str]:
-    """The name, shape and type of each array, how the parameters are nested (empty places included), and whose rows
-    tables hold: they mean nothing in another order.
-    """
+    """The name, shape and type of each array, and how the parameters are nested (empty places included)."""
     arrays, _ = jax.tree_util.tree_flatten_with_path(progress)
     nested = str(jax.tree_util.tree_structure(progress.state.params))
-    return {"params": nested, "rows": "nodes by falling training degree"} | {
+    return {"params": nested} | {
         jax.tree_util.keystr(path): f"{np.dtype(x.dtype).name}{list(x.shape)}" for path, x in arrays
     }
 

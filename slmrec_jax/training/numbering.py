@@ -19,6 +19,11 @@ def by_degree(dataset: Dataset) -> Numbering:
     return Numbering(*(jnp.asarray(_ranks(*side)) for side in sides))
 
 
+def prepared(method: Method, inputs: Inputs) -> Inputs:
+    """What the method makes of its inputs; they are numbered as before, whatever it takes over."""
+    return method.prepare(inputs)._replace(numbering=inputs.numbering)
+
+
 def embed(method: Method, state: TrainState, inputs: Inputs) -> Embeddings:
     """What the method ranks with, rows by the ids of the data set."""
     found = method.embed(state, inputs)

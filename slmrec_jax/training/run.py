@@ -4,6 +4,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -42,7 +43,7 @@ from slmrec_jax.training.folder import (
 )
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, line_of, peak_rss_bytes
-from slmrec_jax.training.numbering import by_degree
+from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.progress import SILENT, Report
 from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.types import Embeddings
@@ -199,13 +200,13 @@ def train(
     for line in (*_introduction(config, dataset), *made.notes):
         report.say(line)
     given = input_shapes(dataset)
-    programs = compile_steps(made, jax.eval_shape(made.prepare, given), config)
+    programs = compile_steps(made, jax.eval_shape(partial(prepared, made), given), config)
     memory = estimate(given, programs, plans[config.eval.split].ranking)
     report.say(line_of(memory))
     check_fits(memory, available_bytes())
     with held as folder:
         report.say(f"run folder {folder}")
-        steps = programs.on(made.prepare(make_inputs(dataset, config.missing, by_degree(dataset))))
+        steps = programs.on(prepared(made, make_inputs(dataset, config.missing, by_degree(dataset))))
         try:
             fitted = fit(steps, plans[config.eval.split], config, dataset, folder, report, resume=resume)
             if not fitted.best_epoch:

@@ -21,7 +21,7 @@ from slmrec_jax.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.durable import write_whole
 from slmrec_jax.training.folder import Record, read_json, write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.numbering import by_degree
+from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, finished
@@ -106,7 +106,7 @@ def tune(
         def train(point: Point) -> Iterator[study.Progress]:
             of_trial = with_defaults(with_settings(config, point))
             method = make_method(of_trial, make_spec(of_trial, dataset))
-            histories = fit_seeds(method, method.prepare(inputs), evaluation, of_trial, seeds)
+            histories = fit_seeds(method, prepared(method, inputs), evaluation, of_trial, seeds)
             return _progress(histories, of_trial, out, stop_requested, report)
 
         while len(done) < wanted:

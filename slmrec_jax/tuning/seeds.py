@@ -89,7 +89,8 @@ def fit_seeds(
         method: what trains.
         inputs: as the method prepared them.
         plan: the evaluation that selects.
-        config: of all; its own seed is not read.
+        config: of all; its own seed is not read. What a method draws from that seed beforehand (MMGCN's frozen tables)
+            all share.
         seeds: at least one.
         make_team: `one_program` or `one_by_one`; `default_team()` where it is left out.
 

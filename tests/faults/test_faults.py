@@ -349,6 +349,9 @@ def test_the_step_the_term_and_the_batch_are_named(expected, go, tiny, compiled,
     real = np.asarray(batch.mask)
     assert told["users"] == tiny.user_ids[np.asarray(batch.users)[real]].tolist()
     assert told["items"] == tiny.item_ids[np.asarray(batch.items)[real]].tolist()
+    pairs = zip(told["users"], told["items"], strict=True)
+    met = zip(tiny.user_ids[tiny.train.users].tolist(), tiny.item_ids[tiny.train.items].tolist(), strict=True)
+    assert set(pairs) <= set(met)
     for place in checkpoint.places(folder / "checkpoints"):
         saved = checkpoint.restore(folder / "checkpoints", place, steps.shapes)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(saved.progress))
