@@ -71,6 +71,10 @@ def test_texts_override_the_table_and_add_to_it():
         ("tpe", "slmrec.magic=0,1", "no setting of that name"),
         ("tpe", "seed=0,1", "no setting of that name"),
         ("tpe", "eval.patience=1,2", "no setting of that name"),
+        ("tpe", "missing=masked,zero", "no setting of that name"),
+        ("tpe", "on-nan=stop,skip", "no setting of that name"),
+        ("tpe", "checkpoint-every-steps=0,5", "no setting of that name"),
+        ("tpe", "propagation=auto,chains", "no setting of that name"),
         ("tpe", "optimizer.chain=adam,sgd", "only numbers and names"),
         ("tpe", "slmrec.mask-false-negatives=yes", "not true or false"),
         ("grid", "lr=1e-4..1e-1:log", "one by one"),
@@ -79,6 +83,16 @@ def test_texts_override_the_table_and_add_to_it():
 def test_a_space_that_cannot_be_is_refused(sampler, text, said):
     with pytest.raises(UserError, match=said) as raised:
         make_space(SLMREC, sampler, (text,))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["lr", "wd"])
+def test_what_a_chain_of_transformations_does_not_read_is_not_searched(name):
+    config = Config(optimizer=OptimizerConfig(chain=("adamw(1e-3)",)))
+    space = make_space(config, "tpe", ())
+    assert set(space) == {"slmrec.temperature", "slmrec.ssl_temperature", "slmrec.alpha"}
+    with pytest.raises(UserError, match=r"optimizer\.chain is set") as raised:
+        make_space(config, "tpe", (f"{name}=0.1,0.2",))
     assert "\n" not in str(raised.value)
 
 
