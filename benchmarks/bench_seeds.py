@@ -1,19 +1,19 @@
 """Milliseconds a training epoch of several seeds: as one program (`jax.vmap`), and one after another.
 
-Both train the same method from the same states, and run in turn. Compile time stands apart: one after another compiles
-once, for all seeds. A ratio above 1 says that together is faster.
+These are the two teams of `tune`. Both train the same method from the same states, and run in turn. Compile time stands
+apart, in the first epoch: one after another compiles once, for all seeds. A ratio above 1 says that together is faster.
 
     python benchmarks/bench_seeds.py --data PATH/tiktok
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import jax
 import tyro
+from jaxtyping import PyTree
 from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
@@ -22,9 +22,9 @@ from slmrec_jax import Config, data
 from slmrec_jax.config import with_variant
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import make_epoch, make_keys
+from slmrec_jax.training.loop import make_epoch
 from slmrec_jax.training.numbering import by_degree
-from slmrec_jax.tuning.seeds import stack_keys
+from slmrec_jax.tuning.seeds import Team, one_by_one, one_program
 
 
 @dataclass(frozen=True)
@@ -42,45 +42,40 @@ class Flags:
     out: Path = Path("benchmarks/results/seeds.json")
 
 
-def compiled(function: Callable[..., Any], *arguments: Any) -> tuple[Callable[..., Any], float]:
-    """The program, whose first argument is given up to it, and the seconds that compiling took."""
-    start = time.perf_counter()
-    program = jax.jit(function, donate_argnums=0).lower(*arguments).compile()
-    return program, time.perf_counter() - start
+TEAMS = {"apart": one_by_one, "together": one_program}
 
 
 def compare(config: Config, dataset: data.Dataset, flags: Flags) -> dict[str, float]:
     """One system's figures."""
     method = make_method(config, make_spec(config, dataset))
     inputs = method.prepare(make_inputs(dataset, numbering=by_degree(dataset)))
-    epoch = make_epoch(method, flags.batch_size)
-    keys, of_all = [make_keys(seed) for seed in range(flags.seeds)], stack_keys(range(flags.seeds))
-    states = [jax.jit(method.init)(each.init) for each in keys]
-    together = jax.jit(jax.vmap(method.init))(of_all.init)
-    one, one_seconds = compiled(epoch, states[0], inputs, keys[0])
-    all_at_once, all_seconds = compiled(jax.vmap(epoch, in_axes=(0, None, 0)), together, inputs, of_all)
-
-    def apart_epoch() -> object:
-        nonlocal states
-        left = [one(state, inputs, each) for state, each in zip(states, keys, strict=True)]
-        states = [each.state for each in left]
-        return [each.metrics for each in left]
-
-    def together_epoch() -> object:
-        nonlocal together
-        left = all_at_once(together, inputs, of_all)
-        together = left.state
-        return left.metrics
-
-    seconds = measure({"apart": apart_epoch, "together": together_epoch}, flags.rounds)
-    apart_ms, together_ms = median_ms(seconds["apart"]), median_ms(seconds["together"])
+    epoch, seeds = make_epoch(method, flags.batch_size), range(flags.seeds)
+    first_seconds, epochs = {}, {}
+    for name, make_team in TEAMS.items():
+        start = time.perf_counter()
+        team = make_team(method, epoch, inputs, seeds)
+        states, metrics = team.run(team.init(), seeds)
+        jax.block_until_ready(metrics)
+        first_seconds[name] = time.perf_counter() - start
+        epochs[name] = repeated(team, states, seeds)
+    seconds = measure(epochs, flags.rounds)
+    ms = {name: median_ms(of_team) for name, of_team in seconds.items()}
     return {
-        "apart_epoch_ms": apart_ms,
-        "together_epoch_ms": together_ms,
-        "apart_over_together": apart_ms / together_ms,
-        "apart_compile_seconds": one_seconds,
-        "together_compile_seconds": all_seconds,
+        **{f"{name}_epoch_ms": value for name, value in ms.items()},
+        "apart_over_together": ms["apart"] / ms["together"],
+        **{f"{name}_first_epoch_seconds": value for name, value in first_seconds.items()},
     }
+
+
+def repeated(team: Team, states: PyTree, places: Sequence[int]) -> Callable[[], object]:
+    """An epoch of all seeds a call, from the states that the call before left."""
+
+    def epoch() -> object:
+        nonlocal states
+        states, metrics = team.run(states, places)
+        return metrics
+
+    return epoch
 
 
 def main(flags: Flags) -> None:

@@ -18,6 +18,8 @@ import sweep
 
 from slmrec_jax.figures import draw_lines
 
+PARTS = ("loss", "main", "ssl")
+
 
 @dataclass(frozen=True)
 class Flags(sweep.Flags):
@@ -35,14 +37,17 @@ def main(flags: Flags) -> None:
     found = sweep.run(points, dataset, flags)
     rows, lines = [], {}
     for task in flags.tasks:
-        histories = [run.history for run in found[f"{task} convergence"]]
-        lines[task.upper()] = {}
-        for records in zip(*histories, strict=True):  # an epoch of every seed
-            losses = {
-                part: statistics.fmean(record["losses"][part] for record in records) for part in ("loss", "main", "ssl")
-            }
-            rows.append({"task": task, "epoch": records[0]["epoch"], **losses})
-            lines[task.upper()][float(records[0]["epoch"])] = (losses["loss"], 0.0)
+        runs = found[f"{task} convergence"]
+        diverged = sweep.diverged(runs, flags)
+        curve = {}
+        for records in zip(*(run.history for run in runs), strict=True):  # an epoch of every seed
+            losses = {part: statistics.fmean(record["losses"][part] for record in records) for part in PARTS}
+            rows.append({"task": task, "epoch": records[0]["epoch"], **losses, "diverged": diverged})
+            curve[float(records[0]["epoch"])] = (losses["loss"], 0.0)
+        if curve:
+            lines[task.upper()] = curve
+        else:
+            rows.append({"task": task, **dict.fromkeys(("epoch", *PARTS)), "diverged": diverged})
     sweep.write("fig4_convergence", rows, dataset, flags, "Means over seeds. The paper gives curves alone: no figures.")
     title = f"Convergence, {dataset.name}"
     draw_lines(lines, flags.out / "fig4_convergence.png", title, x="epoch", y="training loss", log=False)

@@ -1,8 +1,10 @@
 """What the paper's experiments share: flags, runs that are taken up again, tables and the way they end.
 
 An experiment is a mapping of names to configs. Each is trained for every seed; where several learning rates or weight
-decays are given, the first seed's validation chooses among them for each name, and test is read for the chosen alone.
-Runs lie in `OUT/runs`, which experiments with the same --out share; an interrupted one goes on when called again.
+decays are given, the first seed's validation chooses among them for each name, and tables show the chosen alone: what
+test says of the others, whose runs are tested too, is not looked at. A seed that diverges is left out of its row, which
+says so. Runs lie in `OUT/runs`, which experiments with the same --out share; an interrupted one goes on when called
+again.
 """
 
 import csv
@@ -87,10 +89,11 @@ def base(flags: Flags) -> Config:
 
 
 def run(points: Mapping[str, Config], dataset: Dataset, flags: Flags) -> dict[str, list[Run]]:
-    """The finished runs of each point, a seed each.
+    """The finished runs of each point, a seed each, without those that diverged.
 
     Raises:
-        UserError: a config does not go with the data, a folder holds another run, or a point diverges in every setting.
+        UserError: a config does not go with the data, a folder holds another run, a point diverges in every setting
+            that it could choose, or all runs diverge.
         Interrupted: a signal asked to stop; call again to go on.
     """
     if not flags.seeds or not flags.learning_rates or not flags.weight_decays:
@@ -107,8 +110,20 @@ def run(points: Mapping[str, Config], dataset: Dataset, flags: Flags) -> dict[st
         for name, of_point in candidates.items():
             place = _choose(name, of_point, dataset, flags, report) if len(of_point) > 1 else next(iter(of_point))
             folders = _seeds(name, place, of_point[place], flags)
-            found[name] = [finish(config, dataset, folder, report) for folder, config in folders.items()]
+            runs = [_finished(config, dataset, folder, report) for folder, config in folders.items()]
+            found[name] = [each for each in runs if each is not None]
+    if not any(found.values()):
+        raise UserError("every run diverges: give lower --learning-rates")
     return found
+
+
+def _finished(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run | None:
+    """`finish`; where training diverges, that is said."""
+    try:
+        return finish(config, dataset, folder, report)
+    except Diverged as error:
+        report.say(f"{folder.name}: {error}")
+        return None
 
 
 def _candidates(config: Config, flags: Flags) -> dict[str, Config]:
@@ -130,12 +145,9 @@ def _choose(name: str, candidates: Mapping[str, Config], dataset: Dataset, flags
     values = {}
     for place, config in candidates.items():
         folder, first = next(iter(_seeds(name, place, config, flags).items()))
-        try:
-            result = finish(first, dataset, folder, report).result
-        except Diverged as error:
-            report.say(f"{folder.name}: {error}")
-            continue
-        values[place] = result["valid"][config.eval.metric]
+        done = _finished(first, dataset, folder, report)
+        if done is not None:
+            values[place] = done.result["valid"][config.eval.metric]
     if not values:
         raise UserError(f"{name} diverges with every setting: give lower --learning-rates")
     return max(values, key=lambda place: values[place])
@@ -184,19 +196,21 @@ def curves(
     names = {place: _point(place, point, config, axis) for place, point in points.items()}
     found = run({names[place]: point for place, point in points.items()}, dataset, flags)
     rows = [
-        {"task": task, axis.label: value, **measured(found[names[task, value]], figures.get(task))}
+        {"task": task, axis.label: value, **measured(found[names[task, value]], flags, figures.get(task))}
         for task, value in points
     ]
     write(name, rows, dataset, flags, note)
     metric = METRICS[0]
     lines = {
         task.upper(): {
-            float(row[axis.label]): (row[metric], row[f"{metric} sd"]) for row in rows if row["task"] == task
+            float(row[axis.label]): (row[metric], row[f"{metric} sd"])
+            for row in rows
+            if row["task"] == task and row[metric] is not None
         }
         for task in tasks
     }
     draw_lines(
-        lines,
+        {name: points for name, points in lines.items() if points},
         flags.out / f"{name}.png",
         f"{title}, {dataset.name}",
         x=axis.title,
@@ -220,23 +234,36 @@ def over_seeds(runs: Sequence[Run], metric: str) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def measured(runs: Sequence[Run], figures: Sequence[float | None] | None) -> dict[str, Any]:
+def diverged(runs: Sequence[Run], flags: Flags) -> str:
+    """The seeds of a point that have no run, for a cell of a table."""
+    there = {run.config.seed for run in runs}
+    return " ".join(str(seed) for seed in flags.seeds if seed not in there)
+
+
+def measured(runs: Sequence[Run], flags: Flags, figures: Sequence[float | None] | None) -> dict[str, Any]:
     """The columns of a row: each metric, its deviation and the paper's figure, and the settings that were chosen.
 
     Args:
-        runs: a seed each.
+        runs: a seed each, without those that diverged.
+        flags: of the experiment.
         figures: the paper's, in the order of `METRICS`; none where it gives none.
     """
     row: dict[str, Any] = {}
     for metric, figure in zip(METRICS, figures or (None,) * len(METRICS), strict=True):
-        row[metric], row[f"{metric} sd"] = over_seeds(runs, metric)
+        row[metric], row[f"{metric} sd"] = over_seeds(runs, metric) if runs else (None, None)
         row[f"paper {metric}"] = figure
-    config = runs[0].config
+    optimizer = runs[0].config.optimizer if runs else None
     return row | {
-        "learning rate": config.optimizer.learning_rate,
-        "weight decay": config.optimizer.weight_decay,
+        "learning rate": optimizer and optimizer.learning_rate,
+        "weight decay": optimizer and optimizer.weight_decay,
         "best epochs": " ".join(str(run.result["best_epoch"]) for run in runs),
+        "diverged": diverged(runs, flags),
     }
+
+
+def means(found: Mapping[str, Sequence[Run]]) -> dict[str, dict[str, tuple[float, float]]]:
+    """Of each name mean and deviation of each metric, for a picture; what diverged with every seed is not in it."""
+    return {name: {metric: over_seeds(runs, metric) for metric in METRICS} for name, runs in found.items() if runs}
 
 
 def of_paper(flags: Flags) -> str:
@@ -251,7 +278,7 @@ def write(name: str, rows: Sequence[Row], dataset: Dataset, flags: Flags, note: 
 
     Args:
         name: of the files.
-        rows: all with the same columns; `None` is a figure that the paper does not give.
+        rows: all with the same columns; `None` is a figure that the paper does not give, or that is not to be had.
         dataset: what it was measured on.
         flags: of the experiment.
         note: a sentence under the table.

@@ -34,10 +34,9 @@ def main(flags: Flags) -> None:
     dataset = sweep.load(flags)
     found = sweep.run(paper.systems(sweep.base(flags), NAMES), dataset, flags)
     figures = paper.FIGURES[flags.paper] if flags.paper else {}
-    rows = [{"system": name, **sweep.measured(runs, figures.get(name))} for name, runs in found.items()]
+    rows = [{"system": name, **sweep.measured(runs, flags, figures.get(name))} for name, runs in found.items()]
     sweep.write("table2", rows, dataset, flags, sweep.of_paper(flags))
-    means = {name: {metric: sweep.over_seeds(runs, metric) for metric in paper.METRICS} for name, runs in found.items()}
-    draw_comparison(means, paper.METRICS, flags.out / "table2.png", f"Table II on {dataset.name}, test")
+    draw_comparison(sweep.means(found), paper.METRICS, flags.out / "table2.png", f"Table II on {dataset.name}, test")
 
 
 if __name__ == "__main__":

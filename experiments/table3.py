@@ -17,14 +17,21 @@ import paper
 import sweep
 import table2
 
-from slmrec_jax import Run
+from slmrec_jax import Run, UserError
 from slmrec_jax.figures import draw_comparison
 
 
 def best_baseline(found: Mapping[str, Sequence[Run]]) -> str:
-    """Chosen on validation."""
+    """Chosen on validation.
+
+    Raises:
+        UserError: all of them diverged.
+    """
+    finished = [name for name in paper.BASELINES if found[name]]
+    if not finished:
+        raise UserError("every baseline diverges: give lower --learning-rates")
     return max(
-        paper.BASELINES,
+        finished,
         key=lambda name: statistics.fmean(run.result["valid"][paper.METRICS[0]] for run in found[name]),
     )
 
@@ -41,8 +48,8 @@ def main(flags: table2.Flags) -> None:
     rows = [
         {
             "system": name,
-            **sweep.measured(runs, figures.get(name)),
-            "gain %": 100 * (sweep.over_seeds(runs, paper.METRICS[0])[0] / floor - 1) if floor else None,
+            **sweep.measured(runs, flags, figures.get(name)),
+            "gain %": 100 * (sweep.over_seeds(runs, paper.METRICS[0])[0] / floor - 1) if floor and runs else None,
             "paper gain %": 100 * (figures[name][0] / top - 1) if top else None,
         }
         for name, runs in shown.items()
@@ -50,8 +57,7 @@ def main(flags: table2.Flags) -> None:
     sweep.write(
         "table3", rows, dataset, flags, sweep.of_paper(flags) + " Gains are in recall@10 over the best baseline."
     )
-    means = {name: {metric: sweep.over_seeds(runs, metric) for metric in paper.METRICS} for name, runs in shown.items()}
-    draw_comparison(means, paper.METRICS, flags.out / "table3.png", f"Table III on {dataset.name}, test")
+    draw_comparison(sweep.means(shown), paper.METRICS, flags.out / "table3.png", f"Table III on {dataset.name}, test")
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 Everything here is a pure function of arrays on the host, and of a seed where something is drawn.
 """
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
@@ -63,9 +64,14 @@ def uniformity(rows: Float[np.ndarray, "rows dim"], *, scale: float = 2.0) -> fl
     rows, memory does not.
 
     Args:
-        rows: at least two embeddings.
+        rows: embeddings.
         scale: t of the paper, 2 in its experiments.
+
+    Returns:
+        nan where there are fewer than two rows, and so no pair.
     """
+    if len(rows) < 2:
+        return math.nan
     x = _unit(rows)
     total = 0.0
     for block in _blocks(len(x), len(x)):

@@ -24,6 +24,7 @@ from typing import Annotated, Any, Literal, TypeVar, cast
 import tyro
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from slmrec_jax import cli_data, cli_runs, cli_tune, exports, recommendations, results
 from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
@@ -413,7 +414,7 @@ def _print_groups(groups: Sequence[Group], flags: Evaluate, protocol: str) -> in
         return 0
     cutoffs = list(dict.fromkeys(key.split("@")[1] for key in groups[0].means))[:2]
     metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
-    title = f"{flags.run}, {flags.split}, protocol {protocol}, {flags.by} by training interactions"
+    title = _title(f"{flags.run}, {flags.split}, protocol {protocol}, {flags.by} by training interactions")
     table = Table("training", str(flags.by), "held out", *metrics, title=title, title_justify="left")
     for group in groups:
         values = (f"{group.means[metric]:.4f}" for metric in metrics)
@@ -424,7 +425,7 @@ def _print_groups(groups: Sequence[Group], flags: Evaluate, protocol: str) -> in
 
 def _print_metrics(splits: Mapping[str, Mapping[str, float]], title: str) -> None:
     """A row a metric, a column a split and cut-off."""
-    table = Table("metric", title=title, title_justify="left")
+    table = Table("metric", title=_title(title), title_justify="left")
     keys = [key.split("@") for key in next(iter(splits.values()))]
     cutoffs = list(dict.fromkeys(cutoff for _, cutoff in keys))
     for split in splits:
@@ -434,6 +435,11 @@ def _print_metrics(splits: Mapping[str, Mapping[str, float]], title: str) -> Non
         cells = (f"{values[f'{metric}@{cutoff}']:.4f}" for values in splits.values() for cutoff in cutoffs)
         table.add_row(metric, *cells)
     Console().print(table)
+
+
+def _title(text: str) -> Text:
+    """Of a table; not a string, whose brackets would be read as markup."""
+    return Text(text, "table.title")
 
 
 if __name__ == "__main__":

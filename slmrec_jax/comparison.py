@@ -11,6 +11,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float
 from rich.table import Table
+from rich.text import Text
 
 from slmrec_jax import data, features, figures, layers
 from slmrec_jax.config import VARIANTS, Config, ModelName, check_config, relevant, with_defaults, with_variant
@@ -44,7 +45,8 @@ class Comparison(NamedTuple):
     def table(self) -> Table:
         """A row a system, the best of each column in bold, with what does not differ from it marked."""
         caption = f"≈ not shown to differ from the best (paired t-test over users, Holm, p ≥ {LEVEL})"
-        table = Table(title=self.title, title_justify="left", caption=caption, caption_justify="left")
+        title = Text(self.title, "table.title")  # not a string, whose brackets would be read as markup
+        table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
         table.add_column("system")
         for metric in self.metrics:
             table.add_column(metric, justify="right")

@@ -505,6 +505,17 @@ def relevant(config: Config) -> dict[str, Any]:
     return {name: value for name, value in to_json(config).items() if name not in DEFAULTS or name == config.model}
 
 
+def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first setting that is not what it was, such as `dim (64, not 32)`; none where all are.
+
+    Args:
+        before: settings as plain data, such as `relevant` gives; what it lacks counts as `None`.
+        now: the settings that are looked at.
+    """
+    changed = (f"{name} ({before.get(name)}, not {value})" for name, value in now.items() if before.get(name) != value)
+    return next(changed, None)
+
+
 def from_json(data: Mapping[str, Any], source: str) -> Config:
     """The config that `to_json` wrote.
 

@@ -21,7 +21,7 @@ import pyarrow as pa
 import pyarrow.parquet
 import safetensors
 import safetensors.numpy
-from jaxtyping import Float, Int, Shaped
+from jaxtyping import Float, Shaped
 
 from slmrec_jax.data.checks import check_range, check_raw_ids
 from slmrec_jax.data.columns import as_rows
@@ -30,7 +30,7 @@ from slmrec_jax.data.store import id_column, read_ids
 from slmrec_jax.data.tables import printable, read_parquet
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.ranking import Score, prepare, rank
-from slmrec_jax.recommendations import Recommendations
+from slmrec_jax.recommendations import Recommendations, user_rows
 from slmrec_jax.types import Embeddings, Interactions
 
 _FORMAT, _VERSION = "slmrec-jax export", 1
@@ -128,21 +128,10 @@ def recommend(export: Export, users: Sequence[Any] | None = None, k: int = 20) -
     Raises:
         UserError: A user is not known, or there are fewer than k items.
     """
-    rows = np.arange(len(export.user_ids)) if users is None else _rows(export, users)
+    rows = user_rows(users, export.user_ids, export.name)
     plan = prepare(rows, [export.known], len(export.item_ids), k, score=export.score)
     ranking = rank(plan, export.embeddings)
     return Recommendations(export.user_ids[rows], export.item_ids[ranking.items], ranking.scores)
-
-
-def _rows(export: Export, users: Sequence[Any]) -> Int[np.ndarray, " users"]:
-    if len(users) == 0:
-        raise UserError("no users were named: give their raw ids")
-    places = {str(raw): row for row, raw in enumerate(export.user_ids)}
-    unknown = [user for user in users if str(user) not in places]
-    if unknown:
-        example = str(export.user_ids[0])
-        raise UserError(f"data set {export.name}: there is no user {str(unknown[0])!r}; ids look like {example!r}")
-    return np.array([places[str(user)] for user in users], np.int32)
 
 
 def _write(export: Export, folder: Path) -> None:

@@ -3,14 +3,14 @@
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from jaxtyping import Float, Shaped
+from jaxtyping import Float, Int, Shaped
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -25,6 +25,31 @@ class Recommendations(NamedTuple):
     items: Shaped[np.ndarray, "users k"]
     scores: Float[np.ndarray, "users k"]
     """-inf where a user has no further item to be recommended; the item beside it means nothing."""
+
+
+def user_rows(
+    users: Sequence[Any] | None, user_ids: Shaped[np.ndarray, " all"], data: str
+) -> Int[np.ndarray, " users"]:
+    """The rows of users named by raw ids, or of all users.
+
+    Args:
+        users: raw ids, as they are or as strings.
+        user_ids: the raw id of each row.
+        data: what the data set is called.
+
+    Raises:
+        UserError: a user is not known, or none is named.
+    """
+    if users is None:
+        return np.arange(len(user_ids))
+    if len(users) == 0:
+        raise UserError("no users were named: give their raw ids")
+    places = {str(raw): row for row, raw in enumerate(user_ids)}
+    unknown = [user for user in users if str(user) not in places]
+    if unknown:
+        example = str(user_ids[0])
+        raise UserError(f"data set {data}: there is no user {str(unknown[0])!r}; ids look like {example!r}")
+    return np.array([places[str(user)] for user in users], np.int32)
 
 
 def write(found: Recommendations, format: Literal["table", "parquet", "jsonl"], out: Path | None) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.folder import CONFIG, DATA, RESULT, read_json
@@ -26,12 +27,13 @@ class Results(NamedTuple):
         shared = [key for key in self.rows[0]["test"] if all(key in row["test"] for row in self.rows)]
         cutoffs = sorted({int(key.split("@")[1]) for key in shared})[:2]
         metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
-        caption = "; ".join(self.differences) or None
+        # Names are no strings here, whose brackets would be read as markup.
+        caption = Text("; ".join(self.differences), "table.caption") if self.differences else None
         table = Table("run", "model", "seed", "data", *metrics, caption=caption, caption_justify="left")
         for row in self.rows:
             data = f"{row['data']} {row['fingerprint'][:8]}" if self.differences else row["data"]
             values = (f"{row['test'][metric]:.4f}" for metric in metrics)
-            table.add_row(str(row["folder"]), row["model"], str(row["seed"]), data, *values)
+            table.add_row(Text(str(row["folder"])), Text(row["model"]), str(row["seed"]), Text(data), *values)
         return table
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from slmrec_jax.config import Config, relevant
+from slmrec_jax.config import Config, first_change, relevant
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.folder import CONFIG, RESULT, read_config
@@ -23,13 +23,9 @@ def check_unchanged(runs: Mapping[Path, Config]) -> None:
     for folder, config in runs.items():
         if not (folder / CONFIG).exists():
             continue
-        before, now = relevant(read_config(folder)), relevant(config)
-        changed = [name for name in now if before.get(name) != now[name]]
-        if changed:
-            raise UserError(
-                f"{folder} is a run of another config ({changed[0]}: {before.get(changed[0])}, not {now[changed[0]]}): "
-                f"give another --out, or delete it"
-            )
+        change = first_change(relevant(read_config(folder)), relevant(config))
+        if change:
+            raise UserError(f"{folder} is a run of another config, {change}: give another --out, or delete it")
 
 
 def make_folder(out: Path) -> None:

@@ -38,6 +38,8 @@ def test_uniformity_is_the_log_mean_over_pairs_of_different_rows(table, small_bl
     terms = [math.exp(-3 * np.sum((x[i] - x[j]) ** 2)) for i in range(17) for j in range(17) if i != j]
     assert uniformity(table, scale=3.0) == pytest.approx(math.log(np.mean(terms)), rel=1e-5)
     assert uniformity(np.ones((4, 3), np.float32)) == pytest.approx(0, abs=1e-6)
+    for rows in (0, 1):
+        assert math.isnan(uniformity(table[:rows]))
 
 
 def test_neighbours_are_the_nearest_by_cosine(table):

@@ -3,7 +3,9 @@ import dataclasses
 import numpy as np
 import pytest
 import scipy.stats
+from rich.console import Console
 
+from slmrec_jax import cli
 from slmrec_jax.comparison import UNTRAINED, Comparison, p_values
 from slmrec_jax.config import VARIANTS, Config, OptimizerConfig, check_config, with_defaults, with_variant
 from slmrec_jax.data import make_dataset
@@ -106,3 +108,14 @@ def test_the_table_marks_the_best_and_what_may_be_as_good():
     assert "[bold]0.3000" in best
     assert "≈" in alike
     assert "≈" not in worse
+
+
+def test_brackets_in_the_name_of_a_data_set_are_shown(capsys):
+    comparison = Comparison(
+        {"a": {"recall@20": (0.3, 0.0)}}, ("recall@20",), {"recall@20": {}}, "test, [red]shop[/red]"
+    )
+    Console(width=200).print(comparison.table())
+    cli._print_metrics({"test": {"recall@20": 0.3}}, "[red]runs[/red]")
+    said = capsys.readouterr().out
+    assert "test, [red]shop[/red]" in said
+    assert "[red]runs[/red]" in said

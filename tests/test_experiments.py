@@ -113,6 +113,56 @@ def test_a_system_that_always_diverges_is_said(pretended, experiment, tmp_path, 
     assert not (tmp_path / "out" / "table2.csv").exists()
 
 
+def test_what_diverges_is_left_out_and_said(pretended, experiment, tmp_path, monkeypatch, capsys):
+    """α 0.5 with seed 1, α 1 with both seeds, FD, and of the baselines the best."""
+    sweep = experiment("sweep")
+    finish = sweep.finish
+
+    def diverging(config, dataset, folder, report):
+        slmrec = config.model == "slmrec"
+        alpha = config.slmrec.alpha if slmrec else 0.0
+        if (
+            alpha == 1.0
+            or (alpha, config.seed) == (0.5, 1)
+            or (slmrec and config.task == "fd")
+            or config.model == "vbpr"
+        ):
+            raise Diverged("the loss is not finite in epoch 1")
+        return finish(config, dataset, folder, report)
+
+    monkeypatch.setattr(sweep, "finish", diverging)
+
+    def rows_of(name, *flags):
+        assert command(experiment, name, "--seeds", "0", "1", *flags, "--out", str(tmp_path)) == 0
+        assert (tmp_path / f"{name}.png").stat().st_size > 5000
+        with (tmp_path / f"{name}.csv").open() as table:
+            return list(csv.DictReader(table))
+
+    rows = rows_of("fig5_alpha", "--tasks", "fac", "fd")
+    assert [row["diverged"] for row in rows] == ["", "", "", "1", "0 1", *["0 1"] * 5]
+    assert [bool(row["recall@10"]) for row in rows] == [*[True] * 4, *[False] * 6]
+    assert float(rows[3]["recall@10 sd"]) == 0 < float(rows[2]["recall@10 sd"])
+    assert "not finite in epoch 1" in capsys.readouterr().err
+    rows = rows_of("fig4_convergence", "--tasks", "fd", "fac", "--epochs", "2")
+    assert [(row["task"], row["epoch"], row["diverged"]) for row in rows] == [
+        ("fd", "", "0 1"),
+        ("fac", "1", ""),
+        ("fac", "2", ""),
+    ]
+    one = ["--learning-rates", "0.001", "--weight-decays", "0.001"]
+    rows = rows_of("table3", *one)
+    assert {row["system"]: row["diverged"] for row in rows} == {
+        "MF-BPR": "",
+        "SLMRec-FM": "",
+        "SLMRec-FD": "0 1",
+        "SLMRec-FM+FD": "",
+        "SLMRec-FAC": "",
+    }
+    assert {row["system"] for row in rows_of("table2", *one) if row["diverged"]} == {"VBPR"}
+    assert command(experiment, "fig5_alpha", "--tasks", "fd", "--out", str(tmp_path / "none")) == 1
+    assert "every run diverges" in capsys.readouterr().err
+
+
 def test_the_best_baseline_is_chosen_on_validation(pretended, experiment, tmp_path):
     assert command(experiment, "table3", "--paper", "tiktok", "--out", str(tmp_path / "out")) == 0
     with (tmp_path / "out" / "table3.csv").open() as table:

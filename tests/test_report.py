@@ -2,7 +2,9 @@
 
 import csv
 import dataclasses
+import io
 import json
+import math
 import re
 import shutil
 import subprocess
@@ -14,16 +16,16 @@ import pytest
 import reference
 
 from slmrec_jax import Config, train
-from slmrec_jax.analysis import Interval
+from slmrec_jax.analysis import Interval, uniformity
 from slmrec_jax.cli import main
 from slmrec_jax.data import write_store
 from slmrec_jax.models import slmrec_recipe
-from slmrec_jax.reporting import facts, items
+from slmrec_jax.reporting import charts, facts, items
 from slmrec_jax.reporting import report as writer
 from slmrec_jax.reporting.items import item_map, kmeans
 from slmrec_jax.reporting.masking import mask_modalities, without
 from slmrec_jax.reporting.page import element
-from slmrec_jax.reporting.tables import Table, to_csv, to_latex
+from slmrec_jax.reporting.tables import Table, is_number, shown, to_csv, to_latex
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.run import load_run
 from slmrec_jax.types import ALL, Augmentation, ModalityScale
@@ -235,6 +237,35 @@ def test_tables_as_csv_and_latex():
     assert r"\begin{tabular}{lr}" in latex
 
 
+def test_a_spreadsheet_finds_no_formula():
+    cells = ["=1+1", "+1+1", "-1+1", "@SUM(A1)", "\t=1", "\r=1", "a=1", "-5", -0.5, -3, "—", ""]
+    name, *found = (
+        line[0] for line in csv.reader(io.StringIO(to_csv(Table("t", "", ("=x",), [(cell,) for cell in cells]))))
+    )
+    assert name == "'=x"
+    assert found[:6] == [f"'{cell}" for cell in cells[:6]]
+    assert found[6:] == ["a=1", "-5", "-0.5", "-3", "—", ""]
+    table = Table("t", "", ("run", "=x"), [("@a", Interval(-0.5, -1.0, 0.0)), ("b", "=none")])
+    assert list(csv.reader(io.StringIO(to_csv(table)))) == [
+        ["run", "'=x", "'=x low", "'=x high"],
+        ["'@a", "-0.5", "-1.0", "0.0"],
+        ["b", "'=none", "", ""],
+    ]
+
+
+def test_what_is_not_defined_is_a_dash():
+    table = Table("t", "", ("run", "uniformity", "none"), [("a", uniformity(np.ones((1, 2), np.float32)), math.nan)])
+    assert [shown(cell) for cell in table.rows[0]] == ["a", "—", "—"]
+    assert not is_number(table, 1)
+    assert is_number(table._replace(rows=[*table.rows, ("b", -1.5, math.nan)]), 1)
+
+
+def test_every_run_has_its_line_in_a_legend():
+    record = {"epoch": 1, "losses": {"loss": 1.0}, "split": "valid", "selected": {}, "improved": False}
+    figure = charts.losses({"_hidden": [record], "__": [record], "c": [record]})
+    assert [text.get_text().strip() for text in figure.legends[0].get_texts()] == ["_hidden", "__", "c"]
+
+
 def test_kmeans_finds_planted_clusters():
     rng = np.random.default_rng(0)
     truth = np.repeat([0, 1, 2], [40, 25, 10])
@@ -243,6 +274,25 @@ def test_kmeans_finds_planted_clusters():
     np.testing.assert_array_equal(kmeans(rows[order], 3, seed=1), truth[order])  # numbered by size
     assert set(kmeans(np.ones((5, 2), np.float32), 3)) == {0}
     assert len(set(kmeans(np.eye(2, dtype=np.float32)[[0, 1, 0]], 8))) == 2
+
+
+def test_kmeans_of_a_large_table_takes_a_sample_and_labels_all(monkeypatch):
+    truth = np.random.default_rng(0).permutation(np.repeat([0, 1, 2], [400, 250, 100]))
+    rows = (10 * np.eye(3)[truth] + np.random.default_rng(1).normal(size=(750, 3))).astype(np.float32)
+    before, distances, seen = rows.copy(), items._distances, []
+
+    def counted(block, centres):
+        seen.append(len(block))
+        return distances(block, centres)
+
+    monkeypatch.setattr(items, "SAMPLE", 100)
+    monkeypatch.setattr(items, "_distances", counted)
+    np.testing.assert_array_equal(kmeans(rows, 3, seed=1), truth)
+    assert seen[-8:] == [100] * 7 + [50]
+    assert max(seen) == 100
+    np.testing.assert_array_equal(rows, before)
+    assert set(kmeans(rows, 1)) == {0}
+    np.testing.assert_array_equal(rows, before)
 
 
 def test_large_tables_are_sampled(monkeypatch):

@@ -1,8 +1,10 @@
 """Finished runs side by side: what can be compared, and what is refused."""
 
+import io
 import json
 
 import pytest
+from rich.console import Console
 
 from slmrec_jax.cli import main
 from slmrec_jax.errors import UserError
@@ -56,6 +58,16 @@ def test_figures_that_say_nothing_of_each_other_are_refused_unless_forced(finish
     shown = " ".join(capsys.readouterr().out.split())
     assert said in shown
     assert shown.count("0.2000") == 2
+
+
+def test_brackets_in_names_are_shown(finished, capsys):
+    folders = [finished("one [bold]"), finished("[red]two", protocol="strict")]
+    gathered = gather(folders, force=True)
+    table = gathered.table()
+    assert [str(cell) for cell in table.columns[0].cells] == [str(folder) for folder in folders]
+    console = Console(file=io.StringIO(), width=1000)
+    console.print(table)
+    assert all(console.file.getvalue().count(folder.name) == 2 for folder in folders)  # row and caption
 
 
 def test_a_run_that_does_not_say_what_it_measured_is_refused(finished, tmp_path):

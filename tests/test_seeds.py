@@ -1,4 +1,4 @@
-"""Several seeds as one program are what they are one after another."""
+"""Several seeds, as one program or one after another by one program, are what each is in a run of its own."""
 
 import dataclasses
 

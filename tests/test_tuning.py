@@ -14,10 +14,12 @@ from pathlib import Path
 import pytest
 
 import slmrec_jax.tuning
-from slmrec_jax import Config, UserError, with_preset, with_protocol
+from slmrec_jax import Config, UserError, data, with_preset, with_protocol
 from slmrec_jax.cli import main
 from slmrec_jax.config import DEFAULTS, MFConfig, OptimizerConfig
 from slmrec_jax.errors import Diverged
+from slmrec_jax.training.folder import write_config
+from slmrec_jax.training.lock import locked
 from slmrec_jax.tuning.config_file import config_source
 from slmrec_jax.tuning.space import SPACES, Choices, Range, grid, make_space
 
@@ -25,6 +27,7 @@ pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
 from slmrec_jax.tuning import search, study
 
+IMPORT = "from slmrec_jax.config import Config"
 SLMREC, MF = Config(), Config(model="mf")
 SPACE = {"slmrec.alpha": Choices((0.1, 0.5)), "task": Choices(("fac", "fd", "fm"))}
 RANGES = {"optimizer.learning_rate": Range(1e-4, 1e-1, True, False), "batch_size": Range(64, 512, True, True)}
@@ -71,6 +74,10 @@ def test_texts_override_the_table_and_add_to_it():
         ("tpe", "slmrec.magic=0,1", "no setting of that name"),
         ("tpe", "seed=0,1", "no setting of that name"),
         ("tpe", "eval.patience=1,2", "no setting of that name"),
+        ("tpe", "missing=masked,zero", "no setting of that name"),
+        ("tpe", "on-nan=stop,skip", "no setting of that name"),
+        ("tpe", "checkpoint-every-steps=0,5", "no setting of that name"),
+        ("tpe", "propagation=auto,chains", "no setting of that name"),
         ("tpe", "optimizer.chain=adam,sgd", "only numbers and names"),
         ("tpe", "slmrec.mask-false-negatives=yes", "not true or false"),
         ("grid", "lr=1e-4..1e-1:log", "one by one"),
@@ -79,6 +86,16 @@ def test_texts_override_the_table_and_add_to_it():
 def test_a_space_that_cannot_be_is_refused(sampler, text, said):
     with pytest.raises(UserError, match=said) as raised:
         make_space(SLMREC, sampler, (text,))
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", ["lr", "wd"])
+def test_what_a_chain_of_transformations_does_not_read_is_not_searched(name):
+    config = Config(optimizer=OptimizerConfig(chain=("adamw(1e-3)",)))
+    space = make_space(config, "tpe", ())
+    assert set(space) == {"slmrec.temperature", "slmrec.ssl_temperature", "slmrec.alpha"}
+    with pytest.raises(UserError, match=r"optimizer\.chain is set") as raised:
+        make_space(config, "tpe", (f"{name}=0.1,0.2",))
     assert "\n" not in str(raised.value)
 
 
@@ -95,6 +112,10 @@ def test_the_file_returns_the_config_and_runs_nothing_else(config, tmp_path):
     head = ["said\nimport os; os.abort()", "\r\x0c raise SystemExit", '"""']
     (tmp_path / "best.py").write_text(config_source(config, head))
     assert runpy.run_path(str(tmp_path / "best.py"))["get_config"]() == config
+
+
+def test_the_head_of_the_file_keeps_its_blank_lines():
+    assert config_source(Config(), ["one", "", "two"]).splitlines()[:5] == ["# one", "#", "# two", "", IMPORT]
 
 
 def quality(point):
@@ -211,11 +232,10 @@ def test_a_damaged_journal_is_refused_and_runs_nothing(tmp_path, content):
 @pytest.fixture
 def pretended(tiny, monkeypatch):
     """A search whose training is made up; tells how often it was called and what was trained in the end."""
-    from slmrec_jax import data
-
     calls = {"trials": [], "runs": []}
 
     def fit_seeds(method, inputs, plan, config, seeds):
+        assert plan.held_out is tiny.valid
         calls["trials"].append(config)
         histories = [[] for _ in seeds]
         for epoch in range(1, config.epochs + 1):
@@ -230,6 +250,8 @@ def pretended(tiny, monkeypatch):
             self.config, self.result = config, {"test": {"recall@20": 0.123456}}
 
     def finish(config, dataset, folder, report):
+        folder.mkdir(exist_ok=True)
+        write_config(folder, config)
         calls["runs"].append((folder.name, config))
         return Finished(config)
 
@@ -245,15 +267,19 @@ ARGUMENTS += ["--space", "lr=0.01", "wd=0", "mf.l2=0.1,0.3,0.2"]
 
 def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_path, capsys):
     out = tmp_path / "search"
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "2"]) == 0
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0
+    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
+    assert main([*ARGUMENTS, "--out", str(out)]) == 0  # which finds a better one
     said = capsys.readouterr()
     assert [config.mf.l2 for config in pretended["trials"]] == [0.1, 0.3, 0.2]
-    assert "2 trials finished before" in said.err
+    assert "1 trial finished before" in said.err
     assert "0.1235" not in said.err
     assert said.out.count("0.1235") == 4  # both seeds, in both calls
-    assert [name for name, _ in pretended["runs"]] == 2 * ["best-seed0", "best-seed3"]
-    assert {config.mf.l2 for _, config in pretended["runs"]} == {0.3}
+    assert {name: config.mf.l2 for name, config in pretended["runs"]} == {
+        "best-trial0-seed0": 0.1,
+        "best-trial0-seed3": 0.1,
+        "best-trial1-seed0": 0.3,
+        "best-trial1-seed3": 0.3,
+    }
     with (out / "trials.csv").open() as table:
         rows = list(csv.DictReader(table))
     assert [float(row["valid recall@20"]) for row in rows] == pytest.approx([0.8, 1.4, 1.1])
@@ -264,10 +290,46 @@ def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_pa
     assert len(pretended["trials"]) == 3
 
 
+@pytest.mark.usefixtures("optax_promotion")
+def test_a_trial_is_worth_what_validation_says(tiny, tmp_path, monkeypatch):
+    """Nothing is pretended: the run of the best config repeats the trial, and its test is another figure."""
+    monkeypatch.setattr(data, "demo", lambda: tiny)
+    out = tmp_path / "search"
+    arguments = ["--model", "mf", "--dim", "8", "--epochs", "1", "--batch-size", "256", "--sampler", "grid"]
+    assert main(["tune", *arguments, "--space", "lr=0.001,0.1", "wd=0", "--out", str(out)]) == 0
+    with (out / "trials.csv").open() as table:
+        values = [float(row["valid recall@20"]) for row in csv.DictReader(table)]
+    (run,) = out.glob("best-trial*-seed0")
+    (record,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
+    assert record["split"] == "valid"
+    assert len(set(values)) == 2
+    assert max(values) == pytest.approx(record["selected"]["recall@20"], abs=1e-6)
+    assert json.loads((run / "result.json").read_text())["test"]["recall@20"] != pytest.approx(max(values), abs=1e-4)
+
+
+def test_the_best_config_finds_its_data_from_anywhere(pretended, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(data, "load", lambda *arguments: tiny)
+    monkeypatch.chdir(tmp_path)
+    assert main([*ARGUMENTS, "--data", "shop", "--trials", "1", "--out", "search"]) == 0
+    assert runpy.run_path("search/best.py")["get_config"]().data == str(tmp_path / "shop")
+
+
+def test_a_folder_that_another_search_holds_is_refused(pretended, tmp_path, capsys):
+    out = tmp_path / "search"
+    out.mkdir()
+    with locked(out):
+        assert main([*ARGUMENTS, "--out", str(out)]) == 1
+        said = capsys.readouterr().err
+        assert said.count("\n") == 1
+        assert "is in use by another run" in said
+    assert [path.name for path in out.iterdir()] == ["lock"]
+    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
+
+
 def test_another_search_in_the_same_folder_is_refused(pretended, tmp_path, capsys):
     out = tmp_path / "search"
     assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
-    before = {path: path.read_bytes() for path in out.iterdir()}
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for change, said in (
         (["--epochs", "4"], "another epochs"),
         (["--seeds", "1"], "another seeds"),
@@ -277,7 +339,7 @@ def test_another_search_in_the_same_folder_is_refused(pretended, tmp_path, capsy
         capsys.readouterr()
         assert main([*ARGUMENTS, *change, "--out", str(out)]) == 1
         assert said in capsys.readouterr().err
-    assert before == {path: path.read_bytes() for path in out.iterdir()}
+    assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
 def test_a_signal_ends_the_search_and_the_trial_is_made_again(pretended, tmp_path, capsys, monkeypatch):

@@ -176,4 +176,6 @@ def _start(label: str) -> int:
 
 
 def _short(name: str) -> str:
+    """As a figure shows it; matplotlib leaves out of legends what begins with an underscore, so a space goes before."""
+    name = f" {name}" if name.startswith("_") else name
     return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"

@@ -84,7 +84,8 @@ def kmeans(
 ) -> Int[np.ndarray, " rows"]:
     """Lloyd's algorithm from rows drawn as k-means++ does (Arthur & Vassilvitskii, 2007); the largest cluster is 0.
 
-    A cluster that loses all rows keeps its centre; fewer different rows than clusters make fewer of them.
+    A cluster that loses all rows keeps its centre; fewer different rows than clusters make fewer of them. Of a large
+    table the centres are those of a `sample`.
 
     Args:
         rows: at least one.
@@ -93,16 +94,19 @@ def kmeans(
         steps: at most so many moves of the centres.
     """
     rng = np.random.default_rng(seed)
-    centres = rows[rng.integers(len(rows))][None]
-    while len(centres) < num_clusters and (nearest := _distances(rows, centres).min(axis=1)).max() > 1e-9:
-        centres = np.concatenate([centres, rows[rng.choice(len(rows), p=nearest / nearest.sum())][None]])
-    labels = np.full(len(rows), -1)
+    drawn = rows[sample(len(rows))]
+    centres = drawn[[rng.integers(len(drawn))]]
+    while len(centres) < num_clusters and (nearest := _distances(drawn, centres).min(axis=1)).max() > 1e-9:
+        centres = np.concatenate([centres, drawn[[rng.choice(len(drawn), p=nearest / nearest.sum())]]])
+    labels = np.full(len(drawn), -1)
     for _ in range(steps):
-        before, labels = labels, _distances(rows, centres).argmin(axis=1)
+        before, labels = labels, _distances(drawn, centres).argmin(axis=1)
         if np.array_equal(before, labels):
             break
         for label in np.unique(labels):
-            centres[label] = rows[labels == label].mean(axis=0)
+            centres[label] = drawn[labels == label].mean(axis=0)
+    blocks = (rows[start : start + SAMPLE] for start in range(0, len(rows), SAMPLE))
+    labels = np.concatenate([_distances(block, centres).argmin(axis=1) for block in blocks])
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     order = np.argsort(-counts, kind="stable")
     return np.argsort(order)[labels]

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
@@ -23,6 +24,7 @@ _LATEX = {
 
 
 _FIGURE = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?", re.ASCII)
+_NONE = "—"
 
 
 class Table(NamedTuple):
@@ -36,25 +38,32 @@ class Table(NamedTuple):
 
 
 def shown(cell: Cell) -> str:
-    """A cell for people: four decimals, an interval in brackets."""
+    """A cell for people: four decimals, an interval in brackets, a dash for what is not defined (nan)."""
     if isinstance(cell, Interval):
         return f"{cell.mean:.4f} [{cell.low:.4f}, {cell.high:.4f}]"
     if isinstance(cell, float):
+        if math.isnan(cell):
+            return _NONE
         return f"{cell:.4f}" if cell == 0 or abs(cell) >= 5e-5 else f"{cell:.1e}"
     return str(cell)
 
 
 def is_number(table: Table, column: int) -> bool:
-    """Whether a column holds figures alone."""
-    return bool(table.rows) and all(_FIGURE.fullmatch(shown(row[column]).split(" [")[0]) for row in table.rows)
+    """Whether a column holds figures alone, or a dash in the place of one."""
+    texts = [shown(row[column]).split(" [")[0] for row in table.rows]
+    return any(map(_FIGURE.fullmatch, texts)) and all(text == _NONE or _FIGURE.fullmatch(text) for text in texts)
 
 
 def to_csv(table: Table) -> str:
-    """As comma-separated values with all digits; an interval takes three columns."""
+    """As comma-separated values with all digits; an interval takes three columns.
+
+    A text that a spreadsheet would take for a formula has an apostrophe before it: names come from strangers.
+    """
     places = range(len(table.columns))
     wide = {place for place in places if any(isinstance(row[place], Interval) for row in table.rows)}
     head: list[str] = []
     for place, name in enumerate(table.columns):
+        name = _as_text(name)
         head += [name, f"{name} low", f"{name} high"] if place in wide else [name]
     text = io.StringIO()
     writer = csv.writer(text)
@@ -66,8 +75,14 @@ def to_csv(table: Table) -> str:
                 cells += cell if isinstance(cell, Interval) else (cell, "", "")
             else:
                 cells.append(cell)
-        writer.writerow(cells)
+        writer.writerow([_as_text(cell) if isinstance(cell, str) else cell for cell in cells])
     return text.getvalue()
+
+
+def _as_text(cell: str) -> str:
+    """What a spreadsheet shows as it stands; texts that are figures are harmless."""
+    begins = cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{cell}" if begins and not _FIGURE.fullmatch(cell) else cell
 
 
 def to_latex(table: Table) -> str:

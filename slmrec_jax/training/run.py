@@ -11,11 +11,11 @@ from typing import Any, get_args
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax import figures
 from slmrec_jax.canary import check_jax
-from slmrec_jax.config import Config, check_config, relevant, with_defaults
+from slmrec_jax.config import Config, check_config, first_change, relevant, with_defaults
 from slmrec_jax.data import Dataset, Feature, Words, check, load
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError
@@ -24,7 +24,7 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.evaluation.ranking import prepare, rank
 from slmrec_jax.methods import make_method
-from slmrec_jax.recommendations import Recommendations
+from slmrec_jax.recommendations import Recommendations, user_rows
 from slmrec_jax.training.checkpoint import restore_embeddings
 from slmrec_jax.training.cold_items import MakeMethod, cold_item_rows, features_of
 from slmrec_jax.training.fit import Fitted, fit
@@ -84,7 +84,7 @@ class Run:
         Raises:
             UserError: a user is not known, there are fewer than k items, or the system cannot place new ones.
         """
-        rows = np.arange(self.dataset.num_users) if users is None else self._rows(users)
+        rows = user_rows(users, self.dataset.user_ids, self.dataset.name)
         known = [] if only_new else [self.dataset.train, self.dataset.valid, self.dataset.test]
         ids, embeddings = self.dataset.item_ids, self.embeddings
         if new_items is not None:
@@ -144,18 +144,6 @@ class Run:
     ) -> Float[Array, "items dim"]:
         epoch = self.result["best_epoch"]
         return cold_item_rows(self.config, self.dataset, self.folder, epoch, features, count, method)
-
-    def _rows(self, users: Sequence[Any]) -> Int[np.ndarray, " users"]:
-        if len(users) == 0:
-            raise UserError("no users were named: give their raw ids")
-        places = {str(raw): row for row, raw in enumerate(self.dataset.user_ids)}
-        unknown = [user for user in users if str(user) not in places]
-        if unknown:
-            example = self.dataset.user_ids[0]
-            raise UserError(
-                f"data set {self.dataset.name}: there is no user {str(unknown[0])!r}; ids look like {str(example)!r}"
-            )
-        return np.array([places[str(user)] for user in users], np.int32)
 
 
 def train(
@@ -266,12 +254,12 @@ def _held_folder(config: Config, dataset: Dataset, out: Path | str | None) -> Ab
     if out is None:
         raise UserError("--resume needs --out: the folder of the run to go on with")
     folder = Path(out)
-    before, now = relevant(read_config(folder)), relevant(config)
-    changed = [name for name in now if now[name] != before.get(name) and name not in RESUMABLE]
-    if changed:
+    now = {name: value for name, value in relevant(config).items() if name not in RESUMABLE}
+    change = first_change(relevant(read_config(folder)), now)
+    if change:
         raise UserError(
-            f"{folder} was run with another {changed[0]} ({before.get(changed[0])}, not {now[changed[0]]}): resume it "
-            f"as it was, or start anew with another --out; only {', '.join(RESUMABLE)} may change"
+            f"{folder} was run with another {change}: resume it as it was, or start anew with another --out; only "
+            f"{', '.join(RESUMABLE)} may change"
         )
     _check_same_data(folder, dataset)
     return held_folder(folder, config)

@@ -1,1 +1,1 @@
-"""The search for settings: what may vary, seeds as one program, trials that resume, the best one written down."""
+"""The search for settings: what may vary, several seeds a trial, trials that resume, the best one written down."""

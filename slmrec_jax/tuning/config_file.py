@@ -21,7 +21,7 @@ def config_source(config: Config, lines: list[str]) -> str:
     imports = [f"from slmrec_jax.config import {names}"]
     if "Protocol" in used:
         imports.append("from slmrec_jax.evaluation.protocol import PROTOCOLS")
-    head = [f"# {part}" for line in lines for part in line.splitlines()]
+    head = [f"# {part}".rstrip() for line in lines for part in line.splitlines() or [""]]
     return "\n".join([*head, "", *imports, "", "", "def get_config() -> Config:", f"    return {body}", ""])
 
 

@@ -12,15 +12,16 @@ from rich.table import Table
 
 from slmrec_jax import data, figures
 from slmrec_jax.canary import check_jax
-from slmrec_jax.config import Config, check_config, relevant, with_defaults, with_settings
+from slmrec_jax.config import Config, check_config, first_change, relevant, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import plan
+from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
 from slmrec_jax.methods import make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.durable import write_whole
 from slmrec_jax.training.folder import Record, read_json, write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.training.lock import LOCK, locked
 from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.run import Run
@@ -74,7 +75,8 @@ def tune(
         sampler: `grid` tries every point in turn; `tpe` proposes by what it has seen, and stops bad trials early.
         seeds: each trial trains all of them and counts with their mean.
         num_trials: how many in all, those of earlier calls among them; by default all points of a grid, or 50.
-        out: holds the journal, `study.json`, and in the end `best.py`, `trials.csv`, `tuning.png` and the best runs.
+        out: holds the journal, `study.json`, and in the end `best.py`, `trials.csv`, `tuning.png` and the best runs,
+            named after their trial, since more trials may find a better one. One process at a time holds it.
         report: where progress goes.
 
     Raises:
@@ -95,18 +97,43 @@ def tune(
     points = grid(space) if sampler == "grid" else None
     wanted = min(num_trials or len(points), len(points)) if points else num_trials or TPE_TRIALS
     make_folder(out)
-    _write_or_check(out, space, sampler, seeds, config, dataset)
-    search = study.open_search(out, space, sampler, seeds)
-    inputs = make_inputs(dataset, config.missing, by_degree(dataset))
+    if not (out / STUDY).exists() and {path.name for path in out.iterdir()} - {LOCK}:
+        raise UserError(f"{out} holds something else than a search: give another --out")
+    with locked(out):
+        _write_or_check(out, space, sampler, seeds, config, dataset)
+        search = study.open_search(out, space, sampler, seeds)
+        done = study.trials(search)
+        if done:
+            report.say(f"{len(done)} trial{'s' if len(done) > 1 else ''} finished before")
+        if len(done) < wanted:
+            done = _searched(search, wanted, config, dataset, evaluation, out, report)
+        best = study.best_trial(done)
+        chosen = with_defaults(with_settings(config, best.point))
+        where = config.data if config.data == "demo" else str(Path(config.data).resolve())
+        _write_findings(out, replace(chosen, seed=seeds[0], data=where), done, best)
+        runs = {out / f"best-trial{best.number}-seed{seed}": replace(chosen, seed=seed) for seed in seeds}
+        check_unchanged(runs)
+        return Tuned(done, best, [finish(each, dataset, folder, report) for folder, each in runs.items()])
+
+
+def _searched(
+    search: study.Search,
+    wanted: int,
+    config: Config,
+    dataset: Dataset,
+    evaluation: EvaluationPlan,
+    out: Path,
+    report: Report,
+) -> list[study.Trial]:
+    """All trials, once there are as many as wanted."""
     done = study.trials(search)
-    if done:
-        report.say(f"{len(done)} trials finished before")
+    inputs = make_inputs(dataset, config.missing, by_degree(dataset))
     with stop_requests() as stop_requested:
 
         def train(point: Point) -> Iterator[study.Progress]:
             of_trial = with_defaults(with_settings(config, point))
             method = make_method(of_trial, make_spec(of_trial, dataset))
-            histories = fit_seeds(method, prepared(method, inputs), evaluation, of_trial, seeds)
+            histories = fit_seeds(method, prepared(method, inputs), evaluation, of_trial, search.seeds)
             return _progress(histories, of_trial, out, stop_requested, report)
 
         while len(done) < wanted:
@@ -115,12 +142,7 @@ def tune(
             asked = stop_requested()
             if asked is not None:
                 raise Interrupted(asked, out)
-    best = study.best_trial(done)
-    chosen = with_defaults(with_settings(config, best.point))
-    _write_findings(out, replace(chosen, seed=seeds[0]), done, best)
-    runs = {out / f"best-seed{seed}": replace(chosen, seed=seed) for seed in seeds}
-    check_unchanged(runs)
-    return Tuned(done, best, [finish(each, dataset, folder, report) for folder, each in runs.items()])
+    return done
 
 
 def _progress(
@@ -156,17 +178,11 @@ def _write_or_check(
     now: dict[str, Any] = json.loads(json.dumps(record))  # tuples are lists there
     path = out / STUDY
     if not path.exists():
-        if any(out.iterdir()):
-            raise UserError(f"{out} holds something else than a search: give another --out")
         write_json(path, now)
         return
-    before = read_json(path, "start anew with another --out")
-    changed = [name for name, value in now.items() if before.get(name) != value]
-    if changed:
-        raise UserError(
-            f"{out} is a search with another {changed[0]} ({before.get(changed[0])}, not {now[changed[0]]}): go on "
-            f"with it as it was, or give another --out"
-        )
+    change = first_change(read_json(path, "start anew with another --out"), now)
+    if change:
+        raise UserError(f"{out} is a search with another {change}: go on with it as it was, or give another --out")
 
 
 def _write_findings(out: Path, chosen: Config, done: Sequence[study.Trial], best: study.Trial) -> None:

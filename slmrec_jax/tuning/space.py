@@ -74,12 +74,19 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
 }
 """As `--space` has it."""
 
-_FIXED = {"data", "format", "split", "split_seed", "modalities", "model", "protocol", "seed", "epochs", "ks", "eval"}
-"""What says what is searched for, and on what."""
+_FIXED = {
+    *("data", "format", "split", "split_seed", "modalities", "missing"),  # the inputs are built once
+    *("model", "protocol", "seed", "epochs", "ks", "eval"),
+    *("on_nan", "checkpoint_every_steps", "propagation"),  # these alter how a run computes, not what
+}
+"""What says what is searched for, on what, and how it is carried out."""
 
 
 def make_space(config: Config, sampler: Sampler, texts: Sequence[str]) -> Space:
     """The model's table, with what the texts say in its place or beside it.
+
+    Where the config has a chain of optax transformations, the table's learning rate and weight decay are left out,
+    since a chain reads neither.
 
     Args:
         config: whose model it is.
@@ -91,7 +98,11 @@ def make_space(config: Config, sampler: Sampler, texts: Sequence[str]) -> Space:
         UserError: a text cannot be read, or a name or a value is none of the config's.
     """
     given = dict(_parts(text) for text in texts)
-    space = {_full(name): text for name, text in SPACES[sampler][config.model].items()}
+    space = {
+        _full(name): text
+        for name, text in SPACES[sampler][config.model].items()
+        if not (name in SHORT and config.optimizer.chain)
+    }
     space |= {_full(name): text for name, text in given.items()}
     made = {name: _read(config, name, text) for name, text in space.items()}
     for name, values in made.items():
@@ -149,6 +160,10 @@ def _hint(config: Config, name: str) -> Any:
     if first in _FIXED or field not in names or (section and section not in ("optimizer", config.model)):
         raise UserError(
             f"--space {name}: there is no setting of that name to search; take a flag of `slmrec-jax train`"
+        )
+    if section == "optimizer" and config.optimizer.chain:
+        raise UserError(
+            f"--space {name}: --optimizer.chain is set, which reads no other setting of the optimizer: leave one out"
         )
     hint = names[field]
     simple = (int, float, bool, types.NoneType)
