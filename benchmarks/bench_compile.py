@@ -1,6 +1,7 @@
 """Seconds that a run compiles: with an empty cache, and again with the programs that the first run kept.
 
-Each run is a process of its own with a cache folder of its own.
+Each run is a process of its own with a cache folder of its own. Each is measured once, not a median: three times as
+many runs would take minutes.
 
     python benchmarks/bench_compile.py --data PATH/tiktok
 """
@@ -19,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 from timing import write_result
 
-GOAL_SECONDS = 10.0
+GOAL_SECONDS = {"first": 10.0, "second": 1.0}
+"""By run; that of the second stands for "near zero"."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +35,10 @@ class Flags:
 
 def main(flags: Flags) -> None:
     rows = {}
-    table = Table("task", "run", "compile, s", "whole run, s", title="one epoch, with an empty cache and again")
+    table = Table("task", "run", "compile, s", "goal", "met", "whole run, s", title="one epoch, empty cache and again")
     for task in flags.tasks:
         with tempfile.TemporaryDirectory() as folder:
-            for number, run in enumerate(("first", "second")):
+            for run, goal in GOAL_SECONDS.items():
                 out = Path(folder) / run
                 command = [sys.executable, "-m", "slmrec_jax", "train", "--data", flags.data, "--task", task]
                 command += ["--epochs", "1", "--out", str(out)]
@@ -46,10 +48,12 @@ def main(flags: Flags) -> None:
                 subprocess.run(command, check=True, capture_output=True, env=environment)
                 seconds = time.perf_counter() - start
                 compile_seconds = json.loads((out / "result.json").read_text())["seconds"]["compile"]
-                rows[f"{task}, {run}"] = {"compile_seconds": compile_seconds, "run_seconds": seconds}
-                table.add_row("" if number else task, run, f"{compile_seconds:.1f}", f"{seconds:.1f}")
+                found = {"compile_seconds": compile_seconds, "run_seconds": seconds, "goal_seconds": goal}
+                rows[f"{task}, {run}"] = found
+                met = "yes" if compile_seconds <= goal else "no"
+                table.add_row(task, run, f"{compile_seconds:.1f}", f"≤ {goal:g}", met, f"{seconds:.1f}")
     Console().print(table)
-    write_result(flags.out, {"data": flags.data.split("/")[-1], "runs": rows, "goal_seconds": GOAL_SECONDS})
+    write_result(flags.out, {"data": flags.data.split("/")[-1], "runs": rows})
 
 
 if __name__ == "__main__":

@@ -1,25 +1,33 @@
-"""What an epoch costs beyond its steps: driven from the host as training does it, and with a checkpoint after each.
+"""What an epoch costs beyond its steps, and what saving it adds.
 
-Three ways take turns: one program for all steps; stretches of about a quarter of a second, between which the host looks
-around; and these with a checkpoint after each epoch, which is written beside the steps of the next one.
+Three ways take turns, an epoch each: its steps alone, as one program whose order was drawn before the clock starts; a
+whole epoch as training runs it, which draws the order, takes the steps in stretches of about a quarter of a second
+between which the host looks around, and fetches the means; and such an epoch with a checkpoint, which is written beside
+the steps of the next one. The share of a round is what the longer way took more than the shorter, over the longer: the
+median of these counts, and their quartiles say how much rounds differ.
 
 python benchmarks/bench_epoch.py --data PATH/tiktok
 """
 
+import statistics
 import tempfile
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import shapes
 import tyro
-from timing import measure, median_ms, write_result
+from timing import median_ms, write_result
 
 from slmrec_jax import Config
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.checkpoint import Checkpoint, Place, Tally
 from slmrec_jax.training.fit import SEGMENT_SECONDS
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
+from slmrec_jax.training.loop import make_keys
 from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.recovery import all_finite
 from slmrec_jax.training.saver import open_saver
@@ -35,7 +43,7 @@ class Flags:
 
     data: str = "demo"
     task: str = "fac"
-    rounds: int = 9
+    rounds: int = 15
     out: Path = Path("benchmarks/results/epoch.json")
 
 
@@ -44,42 +52,76 @@ def main(flags: Flags) -> None:
     config = replace(Config(), task=flags.task)
     method = make_method(config, make_spec(config, dataset))
     programs = compile_steps(method, jax.eval_shape(method.prepare, input_shapes(dataset)), config)
-    steps = programs.on(method.prepare(make_inputs(dataset, numbering=by_degree(dataset))))
+    inputs, keys = method.prepare(make_inputs(dataset, numbering=by_degree(dataset))), make_keys(config.seed)
+    steps = programs.on(inputs)
     at = [steps.init(), 0]
 
-    def advance(length: int) -> None:
-        """To the end of the epoch, so many steps at a time, waiting for each stretch as training does."""
-        end = (at[1] // steps.per_epoch + 1) * steps.per_epoch
+    def steps_alone() -> float:
+        first, stop = at[1], at[1] + steps.per_epoch
+        drawn = programs.order(inputs, keys, jnp.int32(first))
+        progress, end = steps.begin(at[0], first), jnp.int32(stop)
+        jax.block_until_ready((drawn, progress))
+        start = time.perf_counter()
+        at[:] = jax.block_until_ready(programs.segment(progress, drawn, inputs, keys, end)), stop
+        return time.perf_counter() - start
+
+    def epoch(length: int) -> float:
+        start, end = time.perf_counter(), at[1] + steps.per_epoch
         while at[1] < end:
             stop = min(at[1] + length, end)
-            at[0] = steps.run(at[0], at[1], stop, 0)
-            int(at[0].means.rows)
-            at[1] = stop
+            at[:] = steps.run(at[0], at[1], stop, 0), stop
+            int(at[0].means.rows)  # which waits for it
+        {name: float(value) for name, value in at[0].means.values.items()}
+        return time.perf_counter() - start
 
-    advance(steps.per_epoch)
-    whole_ms = median_ms(measure({"whole": lambda: advance(steps.per_epoch)}, 3)["whole"])
-    length = max(1, int(SEGMENT_SECONDS * 1e3 * steps.per_epoch / whole_ms))
+    steps_alone()
+    length = max(1, int(SEGMENT_SECONDS * steps.per_epoch / steps_alone()))
     embeddings = steps.embed(at[0].state)
     with tempfile.TemporaryDirectory() as folder, open_saver(Path(folder), print) as saver:
 
-        def saved() -> None:
-            advance(length)
+        def saved_epoch() -> float:
+            start = time.perf_counter()
+            epoch(length)
             if not all_finite(at[0].state):
                 raise SystemExit("training is not finite")
-            place = Place(at[1] // steps.per_epoch)
-            saver.save(Checkpoint(place, at[0], Tally(), embeddings), [], frozenset())
+            saver.save(Checkpoint(Place(at[1] // steps.per_epoch), at[0], Tally(), embeddings), [], frozenset())
+            return time.perf_counter() - start
 
-        cases = {"whole": lambda: advance(steps.per_epoch), "host": lambda: advance(length), "saved": saved}
-        ms = {name: median_ms(seconds) for name, seconds in measure(cases, flags.rounds).items()}
-    overhead, saving = (ms["host"] - ms["whole"]) / ms["host"], (ms["saved"] - ms["host"]) / ms["saved"]
+        seconds = interleaved(
+            {"steps": steps_alone, "epoch": lambda: epoch(length), "saved": saved_epoch}, flags.rounds
+        )
+    ms = {name: median_ms(found) for name, found in seconds.items()}
+    overhead, saving = shares(seconds["steps"], seconds["epoch"]), shares(seconds["epoch"], seconds["saved"])
     print(
-        f"{dataset.name}, {flags.task}: {steps.per_epoch} steps in {ms['whole']:.0f} ms as one program, "
-        f"{ms['host']:.0f} ms in stretches of {length}, {ms['saved']:.0f} ms with a checkpoint: overhead of the host "
-        f"{overhead:.1%} (goal {GOAL:.0%}), of saving {saving:.1%} (goal {SAVING_GOAL:.0%})"
+        f"{dataset.name}, {flags.task}: {steps.per_epoch} steps alone in {ms['steps']:.0f} ms, an epoch in stretches "
+        f"of {length} in {ms['epoch']:.0f} ms, with a checkpoint in {ms['saved']:.0f} ms: beyond the steps "
+        f"{in_words(overhead)} (goal {GOAL:.0%}), for saving {in_words(saving)} (goal {SAVING_GOAL:.0%})"
     )
     about = {"data": dataset.name, "task": flags.task, "steps": steps.per_epoch, "stretch": length, "ms": ms}
-    goals = {"goal": GOAL, "saving_goal": SAVING_GOAL}
-    write_result(flags.out, {**about, "overhead": overhead, "saving": saving, **goals})
+    found = {"overhead": overhead[1], "overhead_quartiles": overhead, "saving": saving[1], "saving_quartiles": saving}
+    write_result(flags.out, {**about, "rounds": flags.rounds, **found, "goal": GOAL, "saving_goal": SAVING_GOAL})
+
+
+def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
+    """Seconds of each round of each case, which keeps its own clock; each is called once beforehand."""
+    for case in cases.values():
+        case()
+    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    for _ in range(rounds):
+        for name, case in cases.items():
+            seconds[name].append(case())
+    return seconds
+
+
+def shares(shorter: list[float], longer: list[float]) -> list[float]:
+    """The quartiles, the median between them, of the share of `longer` that goes beyond `shorter`, by round."""
+    return statistics.quantiles(((b - a) / b for a, b in zip(shorter, longer, strict=True)), n=4)
+
+
+def in_words(quartiles: list[float]) -> str:
+    """The median with its quartiles."""
+    lower, median, upper = quartiles
+    return f"{median:.1%} (quartiles {lower:.1%} to {upper:.1%})"
 
 
 if __name__ == "__main__":

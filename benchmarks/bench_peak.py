@@ -1,4 +1,8 @@
-"""Peak memory of a few steps, ours and the plain PyTorch peer's, each in a process of its own.
+"""Peak memory of a run of ours, against a few steps of the plain PyTorch peer, each in a process of its own.
+
+Ours is all of `slmrec_jax.train` for an epoch: compilation, steps, evaluation and checkpoints. The peer takes steps
+alone. Both read the same data from files, and neither loads the other's library. On a CPU it is the most that the
+process has held; on an accelerator the most that was allocated of the accelerator's memory.
 
 python benchmarks/bench_peak.py --data paper
 """
@@ -7,15 +11,22 @@ import json
 import resource
 import subprocess
 import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from types import SimpleNamespace
+from typing import Any
 
+import numpy as np
 import tyro
-from timing import write_result
 
 GOAL = 0.5
 STEPS = 4
+"""Of the peer: its memory does not grow from step to step."""
+
+STORE = "store"
+"""Where the data lie in the package's own format; the arrays that the peer reads lie beside it."""
 
 
 @dataclass(frozen=True)
@@ -24,47 +35,110 @@ class Flags:
 
     data: str = "paper"
     task: str = "fac"
-    side: Literal["both", "ours", "torch"] = "both"
-    """One side is measured in this process; both, in a process each."""
     out: Path = Path("benchmarks/results/peak.json")
 
 
-def peak(flags: Flags) -> int:
-    """Bytes, of the data alone and after some steps."""
+# What imports JAX or PyTorch does so within its own process. The parent imports neither before it has measured: a
+# process begins with the peak of the one that started it.
+
+
+def write_data(folder: Path, source: str) -> None:
+    """The data in the own format, and as plain arrays for the peer."""
     import shapes
 
-    dataset = shapes.dataset(flags.data)
-    if flags.side == "ours":
-        import jax
-        from ours import our_steps
+    from slmrec_jax import data
 
-        run, _ = our_steps(dataset, flags.task, STEPS)
-        jax.block_until_ready(run())
-    else:
-        import peer_torch
+    dataset = shapes.dataset(source)
+    data.write_store(dataset, folder / STORE)
+    features = {f"feature {name}": feature.values for name, feature in dataset.features.items()}
+    sizes = {"num_users": dataset.num_users, "num_items": dataset.num_items}
+    np.savez(folder / "peer.npz", users=dataset.train.users, items=dataset.train.items, **sizes, **features)
 
-        trainer = peer_torch.Trainer(dataset, flags.task)
-        for _ in range(STEPS):
-            trainer()
-    return 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+def run_ours(folder: Path, task: str) -> dict[str, Any]:
+    """Peak bytes of a run of one epoch, and of which memory."""
+    import jax
+
+    from slmrec_jax import Config, train
+
+    config = Config(data=str(folder / STORE), task=task, epochs=1)  # type: ignore[arg-type]
+    train(config, out=folder / "run")
+    if "torch" in sys.modules:
+        sys.exit("PyTorch is loaded beside our side, and its memory would count as ours")
+    device = jax.devices()[0]
+    if device.platform == "cpu":
+        return _peak_of_process()
+    return {"memory": "device", "bytes": (device.memory_stats() or {})["peak_bytes_in_use"]}
+
+
+def run_torch(folder: Path, task: str) -> dict[str, Any]:
+    """Peak bytes of the peer's steps, and of which memory."""
+    import peer_torch
+    import torch
+
+    with np.load(folder / "peer.npz") as arrays:
+        values = {name: arrays[name] for name in arrays.files}
+    features = {
+        name.removeprefix("feature "): SimpleNamespace(values=rows)
+        for name, rows in values.items()
+        if name.startswith("feature ")
+    }
+    dataset = SimpleNamespace(
+        num_users=int(values["num_users"]),
+        num_items=int(values["num_items"]),
+        train=(values["users"], values["items"]),
+        features=features,
+    )
+    trainer = peer_torch.Trainer(dataset, task)  # type: ignore[arg-type]
+    for _ in range(STEPS):
+        trainer()
+    if "jax" in sys.modules:
+        sys.exit("JAX is loaded beside the PyTorch peer, and its memory would count as the peer's")
+    if torch.cuda.is_available():
+        return {"memory": "device", "bytes": torch.cuda.max_memory_allocated()}
+    return _peak_of_process()
 
 
 def main(flags: Flags) -> None:
-    if flags.side != "both":
-        print(json.dumps(peak(flags)))
-        return
-    found = {}
-    for side in ("ours", "torch"):
-        command = [sys.executable, __file__, "--data", flags.data, "--task", flags.task, "--side", side]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
-        found[side] = json.loads(done.stdout.splitlines()[-1])
-    ratio = found["ours"] / found["torch"]
-    shown = ", ".join(f"{side} {bytes_ / 2**30:.2f} GiB" for side, bytes_ in found.items())
-    print(f"{flags.data}, {flags.task}, peak memory: {shown}: {ratio:.0%} (goal {GOAL:.0%})")
-    write_result(
-        flags.out, {"data": flags.data, "task": flags.task, "peak_rss_bytes": found, "ratio": ratio, "goal": GOAL}
-    )
+    with tempfile.TemporaryDirectory() as folder:
+        _in_a_process("data", folder, flags.data)
+        found = {side: json.loads(_in_a_process(side, folder, flags.task)) for side in SIDES}
+    memory = {side: row["memory"] for side, row in found.items()}
+    if len(set(memory.values())) > 1:
+        sys.exit(f"peak memory cannot be compared, {memory}: give both libraries the same device")
+    bytes_ = {side: row["bytes"] for side, row in found.items()}
+    ratio = bytes_["ours"] / bytes_["torch"]
+    shown = ", ".join(f"{side} {value / 2**30:.2f} GiB" for side, value in bytes_.items())
+    print(f"{flags.data}, {flags.task}, peak {memory['ours']} memory: {shown}: {ratio:.0%} (goal {GOAL:.0%})")
+    from timing import write_result
+
+    key = "peak_rss_bytes" if memory["ours"] == "host" else "peak_device_bytes"
+    about = {"data": flags.data, "task": flags.task, "memory": memory["ours"], "torch_steps": STEPS}
+    write_result(flags.out, {**about, key: bytes_, "ratio": ratio, "goal": GOAL})
+
+
+def _in_a_process(part: str, folder: str, argument: str) -> str:
+    """The last line that it prints."""
+    command = [sys.executable, __file__, "--part", part, folder, argument]
+    printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
+    return printed.splitlines()[-1] if printed else ""
+
+
+def _peak_of_process() -> dict[str, Any]:
+    """As `slmrec_jax.training.memory.peak_rss_bytes`, whose import would bring JAX."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return {"memory": "host", "bytes": peak if sys.platform == "darwin" else 1024 * peak}
+
+
+SIDES: dict[str, Callable[[Path, str], dict[str, Any]]] = {"ours": run_ours, "torch": run_torch}
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    if sys.argv[1:2] == ["--part"]:
+        part, folder, argument = sys.argv[2:5]
+        if part == "data":
+            write_data(Path(folder), argument)
+        else:
+            print(json.dumps(SIDES[part](Path(folder), argument)))
+    else:
+        main(tyro.cli(Flags))

@@ -1,15 +1,18 @@
 """The sparse product with its derivative, against the segment sum, SciPy on one thread, and what gathering rows costs.
 
-The probe copies the rows that a product must read, one for each entry, with `numpy.take` on as many threads as there
-are cores: bytes a second of that are what this machine can gather.
+The graph is training's: nodes numbered by falling degree, so that the rows read most often lie side by side. The probe
+copies the rows that a product must read, one for each entry: on CPU with `numpy.take` on as many threads as there are
+cores, elsewhere by a compiled gather on the device. Bytes a second of that are what this machine can gather.
 
     python benchmarks/bench_product.py --data paper
 """
 
 import os
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -21,14 +24,19 @@ from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
 
-from slmrec_jax.graph import build_graph
 from slmrec_jax.sparse import Operator, matmul, segment_sum
+from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.numbering import by_degree
 
 GOALS = {"segment_sum": 12.0, "scipy": 1.8}
 BANDWIDTH_GOAL = 0.7
 
 GATHERED_ROWS = 1024
-"""That the probe takes at a time."""
+"""That the probe takes at a time on CPU."""
+
+
+Reads: TypeAlias = list[tuple[np.ndarray, jax.Array]]
+"""Tables, and the rows that are read of each."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +51,7 @@ class Flags:
 
 def main(flags: Flags) -> None:
     dataset = shapes.dataset(flags.data)
-    graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
+    graph = make_inputs(dataset, numbering=by_degree(dataset)).graph
     rng = np.random.default_rng(0)
     items = rng.standard_normal((dataset.num_items, flags.dim), np.float32)
     weights = rng.standard_normal((dataset.num_users, flags.dim), np.float32)
@@ -61,26 +69,12 @@ def main(flags: Flags) -> None:
 
     ours, definition = with_derivative(matmul), with_derivative(by_segment_sum)
     x, w = jnp.asarray(items), jnp.asarray(weights)
-    columns = [np.array_split(np.asarray(side.columns), os.cpu_count() or 1) for side in graph.adjacency]
-    threads = ThreadPoolExecutor(os.cpu_count())
-    room = np.empty((len(columns[0]), GATHERED_ROWS, flags.dim), np.float32)
-
-    def gather_part(place: int, table: np.ndarray, part: np.ndarray) -> None:
-        # Into the same few rows again and again, which stay in the cache: what is measured is reading.
-        for start in range(0, len(part), GATHERED_ROWS):
-            taken = part[start : start + GATHERED_ROWS]
-            np.take(table, taken, axis=0, out=room[place, : len(taken)], mode="clip")
-
-    def gather() -> None:
-        for table, parts in zip((items, weights), columns, strict=True):
-            places = range(len(parts))
-            list(threads.map(gather_part, places, [table] * len(parts), parts))
-
+    gather = gather_on_host if jax.default_backend() == "cpu" else gather_on_device
     cases = {
         "ours": lambda: ours(x, graph.adjacency, w),
         "segment_sum": lambda: definition(x, graph.adjacency, w),
         "scipy": lambda: (host @ items, transposed @ weights),
-        "gather": gather,
+        "gather": gather([(items, matrix.columns), (weights, graph.adjacency.transposed.columns)]),
     }
     ms = {name: median_ms(seconds) for name, seconds in measure(cases, flags.rounds).items()}
     read = 2 * len(dataset.train.users) * flags.dim * 4
@@ -103,6 +97,32 @@ def main(flags: Flags) -> None:
             "share_goal": BANDWIDTH_GOAL,
         },
     )
+
+
+def gather_on_host(reads: Reads) -> Callable[[], object]:
+    """Copies rows with NumPy, on a thread a core."""
+    threads = ThreadPoolExecutor(os.cpu_count())
+    parts = [(table, np.array_split(np.asarray(columns), os.cpu_count() or 1)) for table, columns in reads]
+    room = np.empty((os.cpu_count() or 1, GATHERED_ROWS, reads[0][0].shape[1]), np.float32)
+
+    def gather_part(place: int, table: np.ndarray, part: np.ndarray) -> None:
+        # Into the same few rows again and again, which stay in the cache: what is measured is reading.
+        for start in range(0, len(part), GATHERED_ROWS):
+            taken = part[start : start + GATHERED_ROWS]
+            np.take(table, taken, axis=0, out=room[place, : len(taken)], mode="clip")
+
+    def gather() -> None:
+        for table, shares in parts:
+            list(threads.map(gather_part, range(len(shares)), [table] * len(shares), shares))
+
+    return gather
+
+
+def gather_on_device(reads: Reads) -> Callable[[], object]:
+    """Copies rows where JAX computes; they are written too, since a device has no cache that takes them all."""
+    copy = jax.jit(lambda table, columns: table[columns])
+    on_device = [(jnp.asarray(table), columns) for table, columns in reads]
+    return lambda: [copy(table, columns) for table, columns in on_device]
 
 
 if __name__ == "__main__":

@@ -25,6 +25,9 @@ from slmrec_jax.training.progress import SILENT
 
 GOAL = 4.0
 
+RANKED = 64
+"""Users that the PyTorch loop ranks for at a time."""
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -48,15 +51,16 @@ def torch_curve(dataset: Dataset, epochs: int, start: float) -> list[tuple[float
     users = users[np.isin(users, dataset.train.users)]
     ones = np.ones(len(dataset.train.users), np.float32)
     known = scipy.sparse.csr_array((ones, tuple(dataset.train)), shape=(dataset.num_users, dataset.num_items))[users]
+    pairs = peer_torch.known_pairs(known, RANKED)
     curve = []
     for _ in range(epochs):
-        for rows in torch.randperm(len(dataset.train.users)).split(trainer.batch_size):
+        order = torch.randperm(len(dataset.train.users), device=peer_torch.device())
+        for rows in order.split(trainer.batch_size):
             trainer.step(rows)
         with torch.no_grad():
             model = trainer.model
-            tables = model.fuse({name: model.propagate(x) for name, x in model.layer0().items()})
-        all_users, all_items = (table.numpy() for table in tables)
-        ranked = peer_torch.rank(all_users[users], all_items, known, 20).astype(np.int32)
+            all_users, all_items = model.fuse({name: model.propagate(x) for name, x in model.layer0().items()})
+            ranked = peer_torch.rank(all_users[users], all_items, pairs, 20, RANKED).astype(np.int32)
         recall = means(measure(ranked, users, dataset.valid, [20]))["recall@20"]
         curve.append((time.perf_counter() - start, recall))
         print(f"torch {curve[-1][0]:.1f} s {recall:.4f}", flush=True)

@@ -57,8 +57,9 @@ def main(flags: Flags) -> None:
             table.add_row(dataset.name, task, *cells, f"{compile_seconds:.1f}")
             print(dataset.name, task, *cells, flush=True)
     Console().print(table)
-    threads = {"torch_version": torch.__version__, "torch_threads": torch.get_num_threads()}
-    write_result(flags.out, {"rounds": flags.rounds, "steps": flags.steps, **threads, "shapes": results})
+    about = {"rounds": flags.rounds, "steps": flags.steps, "torch_version": torch.__version__}
+    place = {"torch_threads": torch.get_num_threads(), "torch_device": str(peer_torch.device())}
+    write_result(flags.out, {**about, **place, "shapes": results})
 
 
 if __name__ == "__main__":

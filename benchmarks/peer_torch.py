@@ -3,9 +3,12 @@
 Each modality goes through the whole graph, users stacked on items, by `torch.sparse.mm` on a coalesced COO matrix;
 features of all items are projected in each step; all rows are fused; losses read the batch's rows; Adam with coupled
 weight decay updates every table. Nothing is precomputed but the normalised features and the matrix.
+
+It computes on CUDA where PyTorch has it, on the CPU otherwise, and loads no JAX, whose memory would count as PyTorch's.
 """
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.sparse
@@ -13,12 +16,24 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from slmrec_jax.data.dataset import Dataset
+if TYPE_CHECKING:  # the package's arrays are annotated by JAX's
+    from slmrec_jax.data.dataset import Dataset
 
 ID = "id"
 
 
-def adjacency(dataset: Dataset) -> Tensor:
+def device() -> torch.device:
+    """Where the peer computes."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def synchronize() -> None:
+    """Waits for what was asked of the device, which returns before it is done."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def adjacency(dataset: "Dataset") -> Tensor:
     """D^-1/2 A D^-1/2 on users stacked on items, in COO form."""
     users, items = (ids.astype(np.int64) for ids in dataset.train)
     size = dataset.num_users + dataset.num_items
@@ -32,16 +47,17 @@ class SLMRec(nn.Module):
     """Encoder, main loss and the self-supervised task of the published code's defaults."""
 
     def __init__(
-        self, dataset: Dataset, task: str, dim: int = 64, num_layers: int = 3, dropout: float = 0.3,
+        self, dataset: "Dataset", task: str, dim: int = 64, num_layers: int = 3, dropout: float = 0.3,
         temperature: float = 0.2, ssl_temperature: float = 0.2, alpha: float = 0.1,
     ) -> None:  # fmt: skip
         super().__init__()
         self.num_users, self.num_items, self.num_layers = dataset.num_users, dataset.num_items, num_layers
         self.task, self.dropout, self.alpha = task, dropout, alpha
         self.temperature, self.ssl_temperature = temperature, ssl_temperature
-        self.matrix = adjacency(dataset)
+        self.matrix = adjacency(dataset).to(device())
         self.features = {
-            name: functional.normalize(torch.tensor(feature.values)) for name, feature in dataset.features.items()
+            name: functional.normalize(torch.tensor(feature.values)).to(device())
+            for name, feature in dataset.features.items()
         }
         self.names = (ID, *self.features)
         self.user = nn.Parameter(nn.init.xavier_uniform_(torch.empty(self.num_users, dim)))
@@ -101,7 +117,7 @@ class SLMRec(nn.Module):
             for name, (of_id, of_modality) in self.heads.items():
                 chained = of_id(chained)
                 scores = chained @ of_modality(rows[name][1][items]).T / self.ssl_temperature
-                ssl = ssl + functional.cross_entropy(scores, torch.arange(len(items)))
+                ssl = ssl + functional.cross_entropy(scores, torch.arange(len(items), device=scores.device))
             total = total + self.alpha * ssl
         elif self.task != "none":
             first, second = self.views(layer0)
@@ -112,36 +128,40 @@ class SLMRec(nn.Module):
 
     def _contrast(self, x: Tensor, y: Tensor, temperature: float) -> Tensor:
         scores = functional.normalize(x) @ functional.normalize(y).T / temperature
-        return functional.cross_entropy(scores, torch.arange(len(x)))
+        return functional.cross_entropy(scores, torch.arange(len(x), device=scores.device))
 
 
 class Trainer:
     """Adam with coupled weight decay on random batches; a call is a step."""
 
-    def __init__(self, dataset: Dataset, task: str, batch_size: int = 2048, lr: float = 1e-3) -> None:
-        self.model = SLMRec(dataset, task)
+    def __init__(self, dataset: "Dataset", task: str, batch_size: int = 2048, lr: float = 1e-3) -> None:
+        self.model = SLMRec(dataset, task).to(device())
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=1e-4)
-        self.users, self.items = (torch.tensor(ids.astype(np.int64)) for ids in dataset.train)
+        self.users, self.items = (torch.tensor(ids.astype(np.int64), device=device()) for ids in dataset.train)
         self.batch_size = batch_size
 
     def __call__(self) -> None:
-        rows = torch.randint(len(self.users), (self.batch_size,))
-        self.step(rows)
+        self.step(torch.randint(len(self.users), (self.batch_size,), device=device()))
 
     def step(self, rows: Tensor) -> None:
-        """One update on some of the training interactions."""
+        """One update on some of the training interactions, done when it returns."""
         self.optimizer.zero_grad()
         self.model.loss(self.users[rows], self.items[rows]).backward()
         self.optimizer.step()
+        synchronize()
 
 
-def rank(users: np.ndarray, items: np.ndarray, known: scipy.sparse.csr_array, k: int, chunk: int = 2048) -> np.ndarray:
-    """The k best items of each user by matmul and topk, known ones at -inf, a chunk of users at a time."""
-    users, items = torch.tensor(users), torch.tensor(items)
+def known_pairs(known: scipy.sparse.csr_array, block: int) -> list[tuple[Tensor, Tensor]]:
+    """What `rank` leaves out: row in the block, and item, of each known pair, by blocks of users."""
+    blocks = (known[start : start + block].nonzero() for start in range(0, known.shape[0], block))
+    return [tuple(torch.tensor(ids, device=device()) for ids in pairs) for pairs in blocks]
+
+
+def rank(users: Tensor, items: Tensor, known: list[tuple[Tensor, Tensor]], k: int, block: int) -> np.ndarray:
+    """The k best items of each user by matmul and topk, known ones at -inf, a block of users at a time."""
     found = []
-    for start in range(0, len(users), chunk):
-        scores = users[start : start + chunk] @ items.T
-        rows, columns = known[start : start + chunk].nonzero()
-        scores[torch.tensor(rows), torch.tensor(columns)] = -torch.inf
+    for number, pairs in enumerate(known):
+        scores = users[number * block : (number + 1) * block] @ items.T
+        scores[pairs] = -torch.inf
         found.append(torch.topk(scores, k).indices)
-    return torch.cat(found).numpy()
+    return torch.cat(found).cpu().numpy()

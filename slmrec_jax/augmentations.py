@@ -89,7 +89,7 @@ def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float) -> Float[A
     """Inverted dropout: each entry is dropped with probability `rate`, the rest is divided by 1 - rate."""
     if rate == 0.0:
         return x
-    kept = round((1.0 - rate) * 2**32)
+    kept = min(round((1.0 - rate) * 2**32), 2**32 - 1)  # a rate below 2^-33 would round to a word that there is not
     return jnp.where(_random_words(key, x.shape) < jnp.uint32(kept), x / (1.0 - rate), 0.0)
 
 

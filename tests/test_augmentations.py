@@ -29,6 +29,11 @@ def test_dropout_drops_the_share_and_keeps_the_mean(rate):
     assert abs(dropped.mean() - 2.0) <= 2 * deviation / kept + 1e-5
 
 
+@pytest.mark.parametrize("rate", [1e-300, 1e-12, 2.0**-33])
+def test_a_rate_below_any_word_drops_next_to_nothing(rate):
+    np.testing.assert_array_equal(dropout(KEY, jnp.ones((50, 20)), rate), np.ones((50, 20)))
+
+
 def test_dropout_decides_for_each_entry_alone():
     kept = np.asarray(dropout(KEY, jnp.ones((4096, 64)), 0.5)) > 0
     flat = kept.reshape(-1)
