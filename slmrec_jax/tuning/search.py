@@ -109,8 +109,7 @@ def tune(
             done = _searched(search, wanted, config, dataset, evaluation, out, report)
         best = study.best_trial(done)
         chosen = with_defaults(with_settings(config, best.point))
-        where = config.data if config.data == "demo" else str(Path(config.data).resolve())
-        _write_findings(out, replace(chosen, seed=seeds[0], data=where), done, best)
+        _write_findings(out, replace(chosen, seed=seeds[0]), done, best)
         runs = {out / f"best-trial{best.number}-seed{seed}": replace(chosen, seed=seed) for seed in seeds}
         check_unchanged(runs)
         return Tuned(done, best, [finish(each, dataset, folder, report) for folder, each in runs.items()])
