@@ -86,6 +86,8 @@ def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -
 
 def scan(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
     """Running sums that begin anew with each row, of which each row takes the last: no scatter, a fixed order."""
+    if matrix.columns.shape[0] == 0:  # no row has a last sum
+        return jnp.zeros((matrix.num_rows, x.shape[1]), x.dtype)
     rows = _rows(matrix)
     begins = jnp.concatenate([jnp.ones(1, bool), rows[1:] != rows[:-1]])[:, None]
 

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 
 from slmrec_jax import Config
+from slmrec_jax.data.dataset import Words
 from slmrec_jax.methods import make_method
 from slmrec_jax.sampling import uniform
+from slmrec_jax.sparse import matmul
 from slmrec_jax.training import numbering
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.types import Batch
@@ -53,6 +55,22 @@ def test_the_nodes_with_most_interactions_come_first(tiny):
         degrees = np.bincount(ends, minlength=count)[np.argsort(rank)]
         assert (np.diff(degrees) <= 0).all()
         np.testing.assert_array_equal(np.sort(rank), np.arange(count))
+
+
+def test_what_an_item_brings_along_moves_with_it(tiny):
+    """Vectors, which of them are there, and words: each row stands at its item's new place."""
+    rng = np.random.default_rng(3)
+    words = Words(rng.integers(tiny.num_items, size=200), rng.integers(9, size=200), 9)
+    dataset = dataclasses.replace(tiny, features={"visual": tiny.features["visual"], "words": words})
+    places = numbering.by_degree(dataset)
+    assert (places.items != np.arange(tiny.num_items)).sum() > tiny.num_items / 2
+    plain, moved = make_inputs(dataset).features, make_inputs(dataset, numbering=places).features
+    assert 0 < plain["visual"].present.sum() < tiny.num_items
+    for given, found in zip(plain["visual"], moved["visual"], strict=True):
+        np.testing.assert_array_equal(found[places.items], given)
+    given, found = (np.asarray(matmul(features["words"], jnp.eye(9))) for features in (plain, moved))
+    assert len(np.unique(given, axis=0)) > tiny.num_items / 2
+    np.testing.assert_array_equal(found[places.items], given)
 
 
 def renumbered(state, places):

@@ -61,6 +61,32 @@ def test_vmap_is_a_loop(problem, product):
     np.testing.assert_allclose(mapped, np.stack([dense @ b for b in np.asarray(batch)]), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_vmap_of_the_derivative_is_a_loop(product):
+    host = matrix("random")
+    sparse, dense = operator(host), host.toarray().astype(np.float64)
+    rng = np.random.default_rng(4)
+    xs, gs = (rng.normal(size=(3, rows, 5)).astype(np.float32) for rows in dense.shape[::-1])
+
+    def squares(x, g):
+        """Not linear, so that the derivative depends on x too."""
+        return jnp.vdot(matmul(sparse, x, product) ** 2, g)
+
+    gradient = jax.jit(jax.grad(squares))
+    looped = [gradient(x, g) for x, g in zip(xs, gs, strict=True)]
+    expected = [dense.T @ (2 * (dense @ x) * g) for x, g in zip(xs, gs, strict=True)]
+    for found in (jax.jit(jax.vmap(jax.grad(squares)))(xs, gs), looped):
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_a_matrix_without_entries_is_zero_and_so_is_its_derivative(product):
+    nothing = operator(scipy.sparse.csr_array((3, 4), dtype=np.float32))
+    value, pull = jax.vjp(lambda x: matmul(nothing, x, product), jnp.ones((4, 2)))
+    np.testing.assert_array_equal(value, np.zeros((3, 2)))
+    np.testing.assert_array_equal(pull(jnp.ones((3, 2)))[0], np.zeros((4, 2)))
+
+
 def test_entries_that_stand_twice_are_summed():
     twice = scipy.sparse.coo_array((np.array([1.0, 2.0], np.float32), ([0, 0], [1, 1])), shape=(2, 3))
     np.testing.assert_array_equal(matmul(operator(twice), jnp.eye(3)), [[0, 3, 0], [0, 0, 0]])
