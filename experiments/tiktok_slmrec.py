@@ -3,13 +3,16 @@
 Paper:    Tao et al., IEEE TMM 2022, doi:10.1109/TMM.2022.3187556
 Command:  slmrec-jax compare --config experiments/tiktok_slmrec.py --data PATH/tiktok --models slmrec:none,slmrec:fac
               --seeds 0,1,2 --out runs/tiktok-tuned
-Time:     RUNTIME
-Result:   RESULT
+Time:     a quarter of an hour on one CPU core.
+Result:   test at best validation recall@20, mean ± deviation over three seeds, recall@10 / recall@20 / ndcg@20:
+          with FAC .0740 ± .0012 / .1103 ± .0030 / .0496 ± .0004, without a task .0675 ± .0016 / .1074 ± .0022 /
+          .0465 ± .0005. On validation recall@20 the two are level (.1172, .1176), on ndcg@20 FAC leads (.0524, .0507).
 
 The settings come from two searches by `slmrec-jax tune` (TPE, 32 trials of one seed, then 12 of two) on validation
 recall@20, protocol mmrec, over learning rate, weight decay, main temperature, batch size, layers and fusion; they are
-rounded. What they moved away from the published code's: the mean of the modalities instead of an affine fusion, a main
-temperature of 0.6 instead of 0.2, batch 512 instead of 2048, two layers instead of three.
+rounded. FAC's weight was then taken from .01, .1 and .3 (validation recall@20 .1167, .1172, .1164; three seeds), its
+temperature left at .2. What the searches moved away from, in the published code: the mean of the modalities instead of
+an affine fusion, a main temperature of 0.6 instead of 0.2, batch 512 instead of 2048, two layers instead of three.
 """
 
 from dataclasses import replace
@@ -20,7 +23,7 @@ from slmrec_jax.config import OptimizerConfig, SLMRecConfig
 
 def get_config() -> Config:
     return replace(
-        with_protocol(Config(task="none", batch_size=512, num_layers=2), "mmrec"),
+        with_protocol(Config(task="fac", batch_size=512, num_layers=2), "mmrec"),
         optimizer=OptimizerConfig(learning_rate=1.35e-3, weight_decay=1.2e-4),
-        slmrec=SLMRecConfig(temperature=0.617, fusion="mean"),
+        slmrec=SLMRecConfig(alpha=0.1, temperature=0.617, fusion="mean"),
     )
