@@ -216,7 +216,7 @@ def curves(
         x=axis.title,
         y=f"test {metric}",
         log=True,
-        levels={f"paper, {task.upper()}": level for task, (level, *_) in figures.items() if level is not None},
+        levels={task.upper(): level for task, (level, *_) in figures.items() if level is not None},
     )
 
 

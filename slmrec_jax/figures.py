@@ -85,7 +85,7 @@ def draw_lines(
         x: what the places are.
         y: what the values are.
         log: places stand by their logarithm, each of them marked and labelled.
-        levels: values by name that do not depend on the place, as dashed lines.
+        levels: published values by a line's name that do not depend on the place, dashed in its colour.
     """
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -95,8 +95,8 @@ def draw_lines(
         axes.errorbar(
             list(points), means, yerr, label=name, color=colour, ecolor=INK, marker="o" if log else None, capsize=2
         )
-    for name, level in (levels or {}).items():
-        axes.axhline(level, label=name, color=INK, linestyle="--", linewidth=1)
+        if levels and name in levels:
+            axes.axhline(levels[name], label=f"{name}, published", color=colour, linestyle="--", linewidth=1)
     axes.set(xlabel=x, ylabel=y, title=title)
     if log:
         places = sorted({place for points in lines.values() for place in points})

@@ -67,6 +67,7 @@ def test_an_experiment_says_what_it_is(name):
     assert re.search(r"^Paper: .*10\.1109/TMM\.2022\.3187556$", head, re.MULTILINE)
     assert re.search(rf"^Command:  python experiments/{name}\.py --data ", head, re.MULTILINE)
     assert {"Time:", "Result:"} <= set(head.split())
+    assert "not run yet" not in head
 
 
 @pytest.mark.parametrize("name", NAMES)
