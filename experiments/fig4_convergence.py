@@ -3,8 +3,8 @@
 Paper:    Tao et al., IEEE TMM 2022, doi:10.1109/TMM.2022.3187556
 Command:  python experiments/fig4_convergence.py --data PATH/tiktok --epochs 100
 Time:     3 runs of 100 epochs for each seed. On DiffMM's TikTok 20 epochs took 5 minutes of one CPU core.
-Result:   there (experiments/results/fig4_convergence.md) the loss falls from 8.6 or 8.7 after the first epoch to 6.28 with
-          FAC, 6.84 with FD and 6.82 with FM after 20; FAC's own part falls furthest. Not run on the paper's data.
+Result:   there (experiments/results/fig4_convergence.md) the loss falls from 8.6 or 8.7 after the first epoch to 6.28
+          with FAC, 6.84 with FD and 6.82 with FM after 20; FAC's own part falls furthest. Not run on the paper's data.
 
 The loss is the whole objective, main loss plus α times the task's; the table has its parts. Early stopping is off, so
 that all curves have the same length. The paper gives curves alone: there are no figures to put beside ours.
