@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator
 
 INK, BEST = "#334155", "#b91c1c"
 COLOURS = ("#1d4ed8", "#0f766e", "#b45309", "#7c3aed", "#be185d", "#4d7c0f")
@@ -84,7 +85,7 @@ def draw_lines(
         title: above the panel.
         x: what the places are.
         y: what the values are.
-        log: places stand by their logarithm, each of them marked and labelled.
+        log: places stand by their logarithm, each of them marked and labelled; otherwise they are whole numbers.
         levels: published values by a line's name that do not depend on the place, dashed in its colour.
     """
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
@@ -103,7 +104,9 @@ def draw_lines(
         axes.set_xscale("log")
         axes.set_xticks(places, [f"{place:g}" for place in places])
         axes.minorticks_off()
-    axes.legend(frameon=False)
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.legend(edgecolor="none", framealpha=0.9)
     _finish(figure, path)
 
 
