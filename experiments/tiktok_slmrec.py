@@ -3,7 +3,7 @@
 Paper:    Tao et al., IEEE TMM 2022, doi:10.1109/TMM.2022.3187556
 Command:  slmrec-jax compare --config experiments/tiktok_slmrec.py --data PATH/tiktok --models slmrec:none,slmrec:fac
               --seeds 0,1,2 --out runs/tiktok-tuned
-Time:     a quarter of an hour on one CPU core.
+Time:     about a minute for each of the six runs on two CPU cores.
 Result:   test at best validation recall@20, mean ± deviation over three seeds, recall@10 / recall@20 / ndcg@20:
           with FAC .0740 ± .0012 / .1103 ± .0030 / .0496 ± .0004, without a task .0675 ± .0016 / .1074 ± .0022 /
           .0465 ± .0005. On validation recall@20 the two are level (.1172, .1176), on ndcg@20 FAC leads (.0524, .0507).
