@@ -1,9 +1,9 @@
 """What an epoch costs beyond its steps, and what saving it adds.
 
 Three ways take turns, an epoch each: its steps alone, as one program whose order was drawn before the clock starts; a
-whole epoch as training runs it, which draws the order, takes the steps in stretches of about a quarter of a second
-between which the host looks around, and fetches the means; and such an epoch with a checkpoint, which is written beside
-the steps of the next one. The share of a round is what the longer way took more than the shorter, over the longer: the
+whole epoch as training runs it, which draws the order, takes the steps in stretches of about a second between which the
+host looks around, and fetches the means; and such an epoch with a checkpoint, which is written beside the steps of the
+next one. The share of a round is what the longer way took more than the shorter, over the longer: the
 median of these counts, and their quartiles say how much rounds differ.
 
 python benchmarks/bench_epoch.py --data PATH/tiktok

@@ -10,13 +10,14 @@ import jax.numpy as jnp
 from slmrec_jax import Config
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.methods import make_method
+from slmrec_jax.training.fit import SEGMENT_SECONDS
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_keys, make_loop
 from slmrec_jax.training.numbering import by_degree
 
 
-def our_steps(dataset: Dataset, task: str, steps: int) -> tuple[Callable[[], object], float]:
-    """What runs so many steps, and how long it took to compile."""
+def our_steps(dataset: Dataset, task: str) -> tuple[Callable[[int], object], float]:
+    """What runs so many steps as one call, and how long it took to compile."""
     config = replace(Config(), task=task)
     method = make_method(config, make_spec(config, dataset))
     inputs, keys = method.prepare(make_inputs(dataset, numbering=by_degree(dataset))), make_keys(0)
@@ -28,8 +29,16 @@ def our_steps(dataset: Dataset, task: str, steps: int) -> tuple[Callable[[], obj
     compile_seconds = time.perf_counter() - start
     at = [progress]
 
-    def run() -> object:
+    def run(steps: int) -> object:
         at[0] = segment(at[0], drawn, inputs, keys, at[0].state.step + jnp.int32(steps))
         return at[0].means
 
     return run, compile_seconds
+
+
+def steps_a_call(run: Callable[[int], object]) -> int:
+    """How many training takes at a time."""
+    jax.block_until_ready(run(1))  # nothing is cold
+    start = time.perf_counter()
+    jax.block_until_ready(run(1))
+    return max(1, int(SEGMENT_SECONDS / (time.perf_counter() - start)))

@@ -30,7 +30,7 @@ def _keep_programs() -> None:
     if folder.stat().st_uid != os.getuid() or not os.access(folder, os.W_OK):
         return
     os.environ[CACHE] = str(folder)
-    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.1")
+    os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
 
 

@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
@@ -20,6 +21,10 @@ Score: TypeAlias = Literal["dot", "sigmoid"]
 
 MAX_SCORE_BYTES = 16 * 2**20
 """What the scores of one chunk may take. Larger blocks come from fresh pages each time: on CPUs up to twice as slow."""
+
+IN_FLIGHT = 2
+"""Chunks at a time. XLA's search for the largest runs on one core of a CPU; the product of the next chunk takes the
+others meanwhile."""
 
 
 class Ranking(NamedTuple):
@@ -89,8 +94,8 @@ def prepare(
         candidates: The items to rank, ascending; by default all.
         score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
             scores from about 16.6 on all become 1 and tie; it is there to replay references that rank so.
-        max_bytes: Bound on the score block (float32, users of a chunk × items; "sigmoid" holds two at times). A single
-            user's row is never divided.
+        max_bytes: Bound on the score block (float32, users of a chunk × items; "sigmoid" holds two at times), of
+            which `IN_FLIGHT` are held together. A single user's row is never divided.
 
     Raises:
         UserError: `k` is below 1 or above the number of candidates; choose one between.
@@ -143,13 +148,17 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
     )
     items = np.empty((len(plan.first_pairs) * rows, k), np.int32)
     scores = np.empty(items.shape, np.float32)
-    for index, first_pair in enumerate(plan.first_pairs):
+
+    def rank_chunk(index: int) -> None:
         first_row = np.int32(index * rows)
         here = slice(first_row, first_row + rows)
-        # Fetched before the next chunk starts: chunks in flight together would hold a block each.
         items[here], scores[here] = jax.device_get(
-            _rank_chunk(embeddings, plan.queries, first_row, first_pair, plan.chunk)
+            _rank_chunk(embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
         )
+
+    with ThreadPoolExecutor(IN_FLIGHT) as pool:
+        # A list, so that what goes wrong in a thread is raised here.
+        list(pool.map(rank_chunk, range(len(plan.first_pairs))))
     if plan.candidates is not None:
         items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])

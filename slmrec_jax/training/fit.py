@@ -21,7 +21,7 @@ from slmrec_jax.training.signals import Interrupted, stop_requests
 from slmrec_jax.training.steps import Steps
 from slmrec_jax.types import Embeddings
 
-SEGMENT_SECONDS = 0.25
+SEGMENT_SECONDS = 1.0
 """About how long a signal waits for the steps under way."""
 
 

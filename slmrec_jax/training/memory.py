@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jax
 
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.ranking import RankingPlan
+from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan
 from slmrec_jax.training.steps import Programs
 from slmrec_jax.types import Inputs
 
@@ -188,4 +188,4 @@ def _temporary(program: jax.stages.Compiled) -> int:
 def _scores(ranking: RankingPlan) -> int:
     chunk = ranking.chunk
     blocks = 2 if chunk.score == "sigmoid" else 1
-    return blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k
+    return IN_FLIGHT * blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k

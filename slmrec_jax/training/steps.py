@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -66,16 +67,21 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
     def keys_after(rollbacks: int) -> Keys:
         return make_keys(config.seed, rollbacks)
 
-    def compiled(function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()) -> jax.stages.Compiled:
-        return jax.jit(function, donate_argnums=donate).lower(*arguments).compile()
+    with ThreadPoolExecutor() as pool:  # XLA compiles a program while Python traces the next
 
-    make_state = compiled(method.init, keys_after(0).init)
-    shapes = jax.eval_shape(loop.begin, jax.eval_shape(method.init, keys_after(0).init), inputs, keys_after(0))
-    order = compiled(loop.order, inputs, keys_after(0), jnp.int32(0))
-    embed = compiled(partial(numbering.embed, method), shapes.state, inputs)
+        def compiled(
+            function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
+        ) -> "Future[jax.stages.Compiled]":
+            return pool.submit(jax.jit(function, donate_argnums=donate).lower(*arguments).compile)
 
-    drawn = jax.eval_shape(loop.order, inputs, keys_after(0), jnp.int32(0))
-    segment = compiled(loop.segment, shapes, drawn, inputs, keys_after(0), jnp.int32(0), donate=(0,))
+        init_program = compiled(method.init, keys_after(0).init)
+        shapes = jax.eval_shape(loop.begin, jax.eval_shape(method.init, keys_after(0).init), inputs, keys_after(0))
+        order_program = compiled(loop.order, inputs, keys_after(0), jnp.int32(0))
+        drawn = jax.eval_shape(loop.order, inputs, keys_after(0), jnp.int32(0))
+        segment_program = compiled(loop.segment, shapes, drawn, inputs, keys_after(0), jnp.int32(0), donate=(0,))
+        embed_program = compiled(partial(numbering.embed, method), shapes.state, inputs)
+        programs = init_program, order_program, segment_program, embed_program
+        make_state, order, segment, embed = (program.result() for program in programs)
 
     def begin(progress: Progress, step: int) -> Progress:
         return Progress(progress.state, no_steps(shapes.means.values)) if step % per_epoch == 0 else progress

@@ -180,7 +180,7 @@ def test_when_checkpoints_are_made_does_not_alter_the_bits(expected, go, compile
 
 
 def test_how_fast_the_machine_is_does_not_alter_the_bits(expected, go, compiled, tmp_path, monkeypatch):
-    """A quarter of a second is one step on a slow machine."""
+    """A second is one step on a slow machine."""
     monkeypatch.setattr(fit, "SEGMENT_SECONDS", 0.0)
     run = go(tmp_path / "run", checkpoint_every_steps=0)
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
