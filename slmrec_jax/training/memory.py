@@ -1,5 +1,6 @@
 """How much memory a run will take, known when its programs are compiled and nothing large is allocated."""
 
+import ctypes
 import os
 import resource
 import sys
@@ -42,6 +43,8 @@ class Memory(NamedTuple):
     process: int
     """What the process holds before anything of the run is allocated: Python, JAX, compiled programs, the data set. 0
     on an accelerator, whose memory is another."""
+    compilation: int
+    """By how much the peak so far, most often the compiler's, lies above the rest together. 0 on an accelerator."""
     later: int
     """Programs that are compiled, and libraries that are loaded, only where they are first used (`LATER_BYTES`)."""
     preparation: int
@@ -63,8 +66,8 @@ class Memory(NamedTuple):
 
     @property
     def to_come(self) -> int:
-        """All but what the process holds already."""
-        return sum(self) - self.process
+        """All but what the process holds already, or held."""
+        return sum(self) - self.process - self.compilation
 
 
 def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
@@ -86,8 +89,9 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
     during = max(step, evaluated)
     largest = max((size(leaf) for leaf in jax.tree.leaves(prepared.cache)), default=0)
     preparing = size(given.features) + 2 * largest
-    return Memory(
+    known = Memory(
         process=rss_bytes() if host else 0,
+        compilation=0,
         later=LATER_BYTES if host else 0,
         preparation=max(0, preparing - features - state - during - copies),
         graph=graph,
@@ -98,6 +102,7 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
         evaluation=evaluated if evaluated > step else 0,
         checkpoints=copies,
     )
+    return known._replace(compilation=max(0, peak_rss_bytes() - sum(known)) if host else 0)
 
 
 def check_fits(memory: Memory, available: int | None) -> None:
@@ -155,6 +160,13 @@ def peak_rss_bytes() -> int:
     # Kilobytes on Linux, bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def give_back() -> None:
+    """Gives the system what was freed. After compiling these are hundreds of MiB, which glibc would keep for itself."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries do not have it
+    if trim is not None:
+        trim(0)
 
 
 def _free_of_machine() -> int | None:

@@ -42,7 +42,15 @@ from slmrec_jax.training.folder import (
     write_json,
 )
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
-from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, line_of, peak_rss_bytes
+from slmrec_jax.training.memory import (
+    Memory,
+    available_bytes,
+    check_fits,
+    estimate,
+    give_back,
+    line_of,
+    peak_rss_bytes,
+)
 from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.progress import SILENT, Report
 from slmrec_jax.training.steps import compile_steps
@@ -189,14 +197,19 @@ def train(
         report.say(line)
     given = input_shapes(dataset)
     programs = compile_steps(made, jax.eval_shape(partial(prepared, made), given), config)
+    give_back()
     memory = estimate(given, programs, plans[config.eval.split].ranking)
     report.say(line_of(memory))
     check_fits(memory, available_bytes())
     with held as folder:
         report.say(f"run folder {folder}")
-        steps = programs.on(prepared(made, make_inputs(dataset, config.missing, by_degree(dataset))))
+        inputs = prepared(made, make_inputs(dataset, config.missing, by_degree(dataset)))
+        give_back()
         try:
-            fitted = fit(steps, plans[config.eval.split], config, dataset, folder, report, resume=resume)
+            fitted = fit(
+                programs.on(inputs), plans[config.eval.split], config, dataset, folder, report, resume=resume
+            )
+            del inputs  # the rest needs neither them nor the memory
             if not fitted.best_epoch:
                 raise UserError(
                     f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}"
