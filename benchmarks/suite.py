@@ -43,6 +43,7 @@ def commands(data: str) -> dict[str, list[str]]:
     """By benchmark: its arguments."""
     return {
         "step": ["--data", "paper", data],
+        "floor": ["--data", "paper"],
         "product": ["--data", "paper"],
         "evaluate": ["--data", "paper", data],
         "epoch": ["--data", data],
@@ -85,6 +86,7 @@ def findings(found: dict[str, dict]) -> Iterator[Finding]:  # type: ignore[type-
     for shape, tasks in found["step"]["shapes"].items():
         for task, row in tasks.items():
             yield Finding(f"step {task}, {shape}: torch / ours", row["ratio"], row["goal"], "≥")
+    yield Finding("step fac, paper: its floor / ours", found["floor"]["share"], None, "≥")
     product = found["product"]
     for name, ratio in product["ratios"].items():
         yield Finding(f"product and derivative: {name} / ours", ratio, product["goals"][name], "≥")

@@ -1,0 +1,110 @@
+"""How near a FAC step comes to what it must read and multiply, at the speeds that this machine shows in the same run.
+
+It must gather the rows of its half products, there and back; multiply in its in-batch softmaxes, three products each,
+and in its projections; and read parameters, gradients and both of Adam's moments and write all but the gradients. The
+speeds are those of half products alone, one after another in one program; of one large matrix product; and of adding
+a table to another. What overlaps is not counted, nor what else a step does: read-outs, scatters, exponentials, norms.
+
+    python benchmarks/bench_floor.py --data paper
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import shapes
+import tyro
+from ours import our_steps, steps_a_call
+from rich.console import Console
+from rich.table import Table
+from timing import measure, median_ms, write_result
+
+from slmrec_jax import Config
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.sparse import Operator, matmul
+from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.numbering import by_degree
+
+TIMES = 6
+"""How often each probe does its work in a call."""
+
+SIDE = 2048
+"""Of the matrices that are multiplied."""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """What to measure."""
+
+    data: str = "paper"
+    rounds: int = 7
+    out: Path = Path("benchmarks/results/floor.json")
+
+
+def needs(dataset: Dataset, config: Config) -> dict[str, float]:
+    """Bytes gathered, multiply-adds times two, and bytes of tables passed over, of a step of FAC without dropout."""
+    dim, batch, modalities = config.dim, config.batch_size, len(dataset.features)
+    half_products = 2 * 2 * config.num_layers  # the user chain and the item chain, there and back
+    columns = sum(feature.values.shape[1] for feature in dataset.features.values())
+    # The main loss, and the levels of FAC: the first two of them as wide as the tables, later ones half as wide.
+    widths = dim + sum(dim if level < 2 else dim // 2 for level in range(modalities))
+    softmaxes = 3 * 2 * batch**2 * widths
+    frozen = 2 * 2 * 2 * batch * columns * dim  # of users and items, forward and for the kernel
+    fusion = 3 * 2 * 2 * batch * (1 + modalities) * dim * dim
+    tables = 4 * dim * (dataset.num_users + dataset.num_items)
+    return {
+        "gather": 4.0 * half_products * len(dataset.train.users) * dim,
+        "multiply": float(softmaxes + frozen + fusion),
+        "pass": 7.0 * tables,
+    }
+
+
+def main(flags: Flags) -> None:
+    dataset, config = shapes.dataset(flags.data), Config(task="fac")
+    step, _ = our_steps(dataset, "fac")
+    steps = steps_a_call(step)
+    operator = make_inputs(dataset, numbering=by_degree(dataset)).graph.adjacency
+    rng = np.random.default_rng(0)
+    items = jnp.asarray(rng.standard_normal((dataset.num_items, config.dim), np.float32))
+    square = jnp.asarray(rng.standard_normal((SIDE, SIDE), np.float32) / np.sqrt(SIDE))
+
+    @jax.jit
+    def gather(operator: Operator, x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, TIMES, lambda _, x: matmul(operator.T, matmul(operator, x)), x)
+
+    @jax.jit
+    def multiply(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, TIMES, lambda _, y: x @ y, x)
+
+    @jax.jit
+    def passed(x: jax.Array) -> jax.Array:
+        return jax.lax.fori_loop(0, TIMES, lambda _, y: y + x, x)
+
+    cases = {
+        "step": lambda: step(steps),
+        "gather": lambda: gather(operator, items),
+        "multiply": lambda: multiply(square),
+        "pass": lambda: passed(items),
+    }
+    ms = {name: median_ms(seconds) for name, seconds in measure(cases, flags.rounds).items()}
+    work = {
+        "gather": 2 * TIMES * operator.matrix.columns.size * config.dim * 4,
+        "multiply": TIMES * 2 * SIDE**3,
+        "pass": TIMES * 3 * items.nbytes,
+    }
+    rates = {name: amount / ms[name] / 1e6 for name, amount in work.items()}
+    floors = {name: amount / rates[name] / 1e6 for name, amount in needs(dataset, config).items()}
+    step_ms, floor = ms["step"] / steps, sum(floors.values())
+    table = Table("part", "of a step", "a second", "ms", title=f"a step of FAC, {dataset.name}")
+    for (name, amount), unit in zip(needs(dataset, config).items(), ("GB", "GFLOP", "GB"), strict=True):
+        table.add_row(name, f"{amount / 1e9:.2f} {unit}", f"{rates[name]:.1f} {unit}", f"{floors[name]:.1f}")
+    Console().print(table)
+    print(f"floor {floor:.1f} ms, a step {step_ms:.1f} ms: {floor / step_ms:.0%}")
+    measured = {"rates": rates, "floor_ms": floors, "step_ms": step_ms, "share": floor / step_ms}
+    write_result(flags.out, {"data": dataset.name, "steps_a_call": steps, "needs": needs(dataset, config), **measured})
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Flags))
