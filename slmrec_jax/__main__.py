@@ -1,32 +1,18 @@
-"""The command as a program of its own: what is read from the environment is set before it is read."""
+"""The command as a program of its own: what JAX reads from the environment is set before JAX is loaded."""
 
 import os
 import sys
 from pathlib import Path
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
-MALLOC = "GLIBC_TUNABLES"
 
 
 def main() -> int:
-    """Runs `slmrec-jax`: in huge pages, and with compiled programs kept in the user's cache folder for the next run."""
-    _use_huge_pages()
+    """Runs `slmrec-jax`; compiled programs are kept in the user's cache folder for the next run."""
     _keep_programs()
     from slmrec_jax.cli import main as command
 
     return command()
-
-
-def _use_huge_pages() -> None:
-    """Starts the program anew, once, since glibc decides at the start; who has set the variable has decided otherwise.
-
-    Each call of a compiled program gets its temporary memory from the system: of 4 KiB pages, feature dropout at the
-    size of the SLMRec paper's TikTok touches 233,000 in a step, which takes a quarter of it.
-    """
-    if sys.platform == "linux" and MALLOC not in os.environ and sys.executable:
-        os.environ[MALLOC] = "glibc.malloc.hugetlb=1"
-        command = [sys.executable, *sys.orig_argv[1:]]
-        os.execve(sys.executable, command, os.environ)  # noqa: S606 - no shell is wanted
 
 
 def _keep_programs() -> None:

@@ -1,4 +1,4 @@
-"""The program sets up memory and JAX's cache of compiled programs before either is used."""
+"""The program sets up JAX's cache of compiled programs before JAX is loaded."""
 
 import os
 import stat
@@ -58,31 +58,6 @@ def test_the_module_is_the_command(tmp_path):
     assert done.returncode == 1
     assert "result.json is not there" in done.stderr
     assert (tmp_path / "slmrec_jax").is_dir()
-
-
-def test_the_program_starts_anew_once_in_huge_pages(environment, monkeypatch):
-    environment.pop("GLIBC_TUNABLES", None)
-    monkeypatch.setattr(sys, "platform", "linux")
-    monkeypatch.setattr(sys, "orig_argv", ["python", "-m", "slmrec_jax", "results", "a b"])
-    started = []
-    monkeypatch.setattr(program.os, "execve", lambda path, command, env: started.append((path, command, dict(env))))
-    program._use_huge_pages()
-    program._use_huge_pages()
-    ((path, command, env),) = started
-    assert (path, command) == (sys.executable, [sys.executable, "-m", "slmrec_jax", "results", "a b"])
-    assert env["GLIBC_TUNABLES"] == "glibc.malloc.hugetlb=1"
-
-
-@pytest.mark.skipif(sys.platform != "linux", reason="glibc's memory is Linux's")
-def test_a_new_start_keeps_arguments_and_process():
-    shown = (
-        "import os, sys; from slmrec_jax import __main__ as p; print(os.getpid(), sys.argv[1:]); p._use_huge_pages()"
-    )
-    environment = {name: value for name, value in os.environ.items() if name != "GLIBC_TUNABLES"}
-    done = subprocess.run([sys.executable, "-u", "-c", shown, "a b"], capture_output=True, text=True, env=environment)
-    first, second = done.stdout.splitlines()
-    assert first == second
-    assert first.endswith("['a b']")
 
 
 def test_bench_needs_the_sources(tmp_path, monkeypatch, capsys):

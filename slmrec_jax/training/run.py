@@ -206,7 +206,9 @@ def train(
         inputs = prepared(made, make_inputs(dataset, config.missing, by_degree(dataset)))
         give_back()
         try:
-            fitted = fit(programs.on(inputs), plans[config.eval.split], config, dataset, folder, report, resume=resume)
+            fitted = fit(
+                programs.on(inputs), plans[config.eval.split], config, dataset, folder, report, resume=resume
+            )
             del inputs  # the rest needs neither them nor the memory
             if not fitted.best_epoch:
                 raise UserError(
