@@ -48,15 +48,17 @@ def needs(dataset: Dataset, config: Config) -> dict[str, float]:
     dim, batch, modalities = config.dim, config.batch_size, len(dataset.features)
     half_products = 2 * 2 * config.num_layers  # the user chain and the item chain, there and back
     columns = sum(feature.values.shape[1] for feature in dataset.features.values())
-    # The main loss, and the levels of FAC: the first two of them as wide as the tables, later ones half as wide.
-    widths = dim + sum(dim if level < 2 else dim // 2 for level in range(modalities))
-    softmaxes = 3 * 2 * batch**2 * widths
+    # Of FAC: the first two as wide as the tables, later ones half as wide; the main loss is as wide as the tables too.
+    levels = [dim if level < 2 else dim // 2 for level in range(modalities)]
+    softmaxes = 3 * 2 * batch**2 * (dim + sum(levels))
     frozen = 2 * 2 * 2 * batch * columns * dim  # of users and items, forward and for the kernel
     fusion = 3 * 2 * 2 * batch * (1 + modalities) * dim * dim
+    entering = [dim, *levels[:-1]]
+    heads = sum(3 * 2 * batch * (rows + dim) * width for rows, width in zip(entering, levels, strict=True))
     tables = 4 * dim * (dataset.num_users + dataset.num_items)
     return {
         "gather": 4.0 * half_products * len(dataset.train.users) * dim,
-        "multiply": float(softmaxes + frozen + fusion),
+        "multiply": float(softmaxes + frozen + fusion + heads),
         "pass": 7.0 * tables,
     }
 

@@ -20,7 +20,7 @@ from timing import measure, median_ms, write_result
 GOAL = 0.99
 
 STEPS = 2
-"""A call."""
+"""Steps a call."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """A training step of each SLMRec task, against a plain PyTorch step written the way the published code computes it.
 
 Both take the same batch size, layers and dimensions, in one process and in turn; ours takes as many steps in a call as
-training does. `paper` is generated data of the size of the SLMRec paper's TikTok.
+training does, about a second of them. `paper` is generated data of the size of the SLMRec paper's TikTok.
 
     python benchmarks/bench_step.py --data paper PATH/tiktok
 """

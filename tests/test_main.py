@@ -27,6 +27,7 @@ def test_programs_are_kept_in_the_users_cache_folder(environment, tmp_path):
     folder = tmp_path / "cache" / "slmrec_jax"
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"  # small ones too
 
 
 def test_who_has_chosen_a_folder_keeps_it(environment):

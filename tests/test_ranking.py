@@ -191,3 +191,19 @@ def test_large_catalogues_are_ranked_by_blocks():
     scores = users @ items.T
     scores[:, 1002] = -np.inf
     np.testing.assert_array_equal(found.items, np.argsort(-scores, axis=1, kind="stable")[:, :10])
+
+
+def test_what_goes_wrong_in_a_chunk_is_raised(monkeypatch):
+    plan = prepare(ids(12), [NOTHING], 9, 3, max_bytes=4 * 9 * 2)
+    calls = []
+
+    def third_fails(*arguments):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise MemoryError("of a chunk")
+        return original(*arguments)
+
+    original = ranking._rank_chunk
+    monkeypatch.setattr(ranking, "_rank_chunk", third_fails)
+    with pytest.raises(MemoryError, match="of a chunk"):
+        rank(plan, small_integers(12, 9))

@@ -3,6 +3,7 @@
 `prepare` does once what does not depend on the embeddings; `rank` runs one compiled program for every chunk of users.
 """
 
+import itertools
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -156,9 +157,11 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
             _rank_chunk(embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
         )
 
+    chunks = iter(range(len(plan.first_pairs)))
+    for first in itertools.islice(chunks, 1):  # alone, so that two threads do not compile the same program
+        rank_chunk(first)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        # A list, so that what goes wrong in a thread is raised here.
-        list(pool.map(rank_chunk, range(len(plan.first_pairs))))
+        list(pool.map(rank_chunk, chunks))  # a list, so that what goes wrong in a thread is raised here
     if plan.candidates is not None:
         items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])

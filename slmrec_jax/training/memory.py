@@ -43,8 +43,9 @@ class Memory(NamedTuple):
     process: int
     """What the process holds before anything of the run is allocated: Python, JAX, compiled programs, the data set. 0
     on an accelerator, whose memory is another."""
-    compilation: int
-    """By how much the peak so far, most often the compiler's, lies above the rest together. 0 on an accelerator."""
+    earlier: int
+    """By how much the peak so far, of compiling or of what the process did before, lies above the rest together. 0 on
+    an accelerator."""
     later: int
     """Programs that are compiled, and libraries that are loaded, only where they are first used (`LATER_BYTES`)."""
     preparation: int
@@ -67,7 +68,7 @@ class Memory(NamedTuple):
     @property
     def to_come(self) -> int:
         """All but what the process holds already, or held."""
-        return sum(self) - self.process - self.compilation
+        return sum(self) - self.process - self.earlier
 
 
 def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
@@ -91,7 +92,7 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
     preparing = size(given.features) + 2 * largest
     known = Memory(
         process=rss_bytes() if host else 0,
-        compilation=0,
+        earlier=0,
         later=LATER_BYTES if host else 0,
         preparation=max(0, preparing - features - state - during - copies),
         graph=graph,
@@ -102,7 +103,7 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
         evaluation=evaluated if evaluated > step else 0,
         checkpoints=copies,
     )
-    return known._replace(compilation=max(0, peak_rss_bytes() - sum(known)) if host else 0)
+    return known._replace(earlier=max(0, peak_rss_bytes() - sum(known)) if host else 0)
 
 
 def check_fits(memory: Memory, available: int | None) -> None:
@@ -200,4 +201,5 @@ def _temporary(program: jax.stages.Compiled) -> int:
 def _scores(ranking: RankingPlan) -> int:
     chunk = ranking.chunk
     blocks = 2 if chunk.score == "sigmoid" else 1
-    return IN_FLIGHT * blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k
+    in_flight = min(IN_FLIGHT, len(ranking.first_pairs))
+    return in_flight * blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k

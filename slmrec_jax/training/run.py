@@ -197,19 +197,17 @@ def train(
         report.say(line)
     given = input_shapes(dataset)
     programs = compile_steps(made, jax.eval_shape(partial(prepared, made), given), config)
-    give_back()
+    give_back()  # what the compiler took
     memory = estimate(given, programs, plans[config.eval.split].ranking)
     report.say(line_of(memory))
     check_fits(memory, available_bytes())
     with held as folder:
         report.say(f"run folder {folder}")
         inputs = prepared(made, make_inputs(dataset, config.missing, by_degree(dataset)))
-        give_back()
+        give_back()  # copies of the features
         try:
-            fitted = fit(
-                programs.on(inputs), plans[config.eval.split], config, dataset, folder, report, resume=resume
-            )
-            del inputs  # the rest needs neither them nor the memory
+            fitted = fit(programs.on(inputs), plans[config.eval.split], config, dataset, folder, report, resume=resume)
+            del inputs  # the tests need their memory, not them
             if not fitted.best_epoch:
                 raise UserError(
                     f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}"

@@ -22,6 +22,11 @@ CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_T
 all cores at work anyway: ordered to hold little, a step finds more in the cache and touches half as many pages."""
 
 
+def compiler_options() -> dict[str, str | bool] | None:
+    """For the device that JAX computes on."""
+    return CPU_OPTIONS if jax.default_backend() == "cpu" else None
+
+
 class Steps(NamedTuple):
     """What runs; a step is known by how many were done before it, and by how often training was rolled back."""
 
@@ -76,8 +81,8 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
         def compiled(
             function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
         ) -> "Future[jax.stages.Compiled]":
-            lowered = jax.jit(function, donate_argnums=donate).lower(*arguments)
-            return pool.submit(lowered.compile, CPU_OPTIONS if jax.default_backend() == "cpu" else None)
+            program = jax.jit(function, donate_argnums=donate, compiler_options=compiler_options())
+            return pool.submit(program.lower(*arguments).compile)
 
         init_program = compiled(method.init, keys_after(0).init)
         shapes = jax.eval_shape(loop.begin, jax.eval_shape(method.init, keys_after(0).init), inputs, keys_after(0))

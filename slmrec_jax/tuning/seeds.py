@@ -23,6 +23,7 @@ from slmrec_jax.training import numbering
 from slmrec_jax.training.folder import Record
 from slmrec_jax.training.loop import Epoch, Keys, make_epoch, make_keys
 from slmrec_jax.training.selection import finished, improves
+from slmrec_jax.training.steps import compiler_options
 from slmrec_jax.types import Inputs, Method, Metrics
 
 
@@ -59,7 +60,7 @@ def one_program(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[
 def one_by_one(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[int]) -> Team:
     """One compiled program, a seed at a time: faster on CPUs, where one seed keeps all cores and their cache busy."""
     keys = [make_keys(seed) for seed in seeds]
-    trained = jax.jit(epoch, donate_argnums=0)
+    trained = jax.jit(epoch, donate_argnums=0, compiler_options=compiler_options())
 
     def run(states: PyTree, places: Sequence[int]) -> tuple[PyTree, Sequence[Metrics]]:
         after = {place: trained(states[place], inputs, keys[place]) for place in places}
