@@ -93,13 +93,24 @@ def graph_shapes(num_users: int, num_items: int, num_interactions: int) -> Graph
     return Graph(jax.eval_shape(nodes), operator_shapes(num_users, num_items, num_interactions))
 
 
-def is_interaction(graph: Graph, users: Int[Array, "..."], items: Int[Array, "..."]) -> Bool[Array, "..."]:
-    """Whether (user, item) is a training interaction, elementwise with broadcasting."""
-    users, items = jnp.broadcast_arrays(users, items)
-    matrix = graph.adjacency.matrix
-    position = first_in_row(graph, users, items, lambda place, rank: matrix.columns[place])
-    found = matrix.columns[jnp.minimum(position, matrix.columns.shape[0] - 1)] == items
-    return found & (position < matrix.offsets[users + 1])
+def interactions_among(
+    graph: Graph, users: Int[Array, " rows"], items: Int[Array, " columns"]
+) -> Bool[Array, "rows columns"]:
+    """Which of these users and items make a training interaction; both may name the same one more than once.
+
+    One pass over the interactions, whose ends are looked up among those asked for: far fewer than rows × columns
+    searches.
+    """
+
+    def places(ids: Array, count: int) -> Array:
+        """Where each node stands among the ids, if anywhere: of several places, any one."""
+        return jnp.full(count, ids.shape[0]).at[ids].set(jnp.arange(ids.shape[0]))
+
+    rows, columns = places(users, graph.num_users), places(items, graph.num_items)
+    of_users, of_items = graph.interactions
+    found = jnp.zeros((users.shape[0], items.shape[0]), bool)
+    found = found.at[rows[of_users], columns[of_items]].set(True, mode="drop")
+    return found[rows[users]][:, columns[items]]
 
 
 def first_in_row(

@@ -9,10 +9,10 @@ from jaxtyping import Array, Key, Scalar
 
 from slmrec_jax import layers
 from slmrec_jax.augmentations import Views
-from slmrec_jax.graph import is_interaction
+from slmrec_jax.graph import interactions_among
 from slmrec_jax.rows import rows_of
-from slmrec_jax.softmax import cross_entropy, inbatch_cross_entropy
-from slmrec_jax.types import Batch, Context, Loss, Metrics, Params, Rows, Spec, View
+from slmrec_jax.softmax import cross_entropy, inbatch_cross_entropy, self_cross_entropy
+from slmrec_jax.types import Batch, Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
 
 
 def info_nce(
@@ -34,10 +34,12 @@ def info_nce(
     """
 
     def inbatch(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
-        users, items = layers.normalize(view.users(batch.users)), layers.normalize(view.items(batch.items))
         if not mask_false_negatives:
-            return inbatch_cross_entropy(users / temperature, items, batch.mask), {}
-        known = is_interaction(context.inputs.graph, batch.users[:, None], batch.items[None, :])
+            users = layers.normalize(view.users(context.users.ids))
+            items = layers.normalize(view.items(context.items.ids))
+            return inbatch_cross_entropy(users / temperature, items, context.users, context.items, batch.mask), {}
+        users, items = layers.normalize(view.users(batch.users)), layers.normalize(view.items(batch.items))
+        known = interactions_among(context.inputs.graph, batch.users, batch.items)
         return cross_entropy(users @ items.T / temperature, batch.mask, batch.mask[None, :] & ~known), {}
 
     def sampled(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
@@ -114,22 +116,23 @@ def view_agreement(
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
         first, second = (context.encode(augmentation, context.key) for augmentation in views)
 
-        def agreement(a: Rows, b: Rows, ids: Array) -> Scalar:
-            return inbatch_cross_entropy(layers.normalize(a(ids)) / temperature, layers.normalize(b(ids)), batch.mask)
+        def agreement(a: Rows, b: Rows, of: Distinct) -> Scalar:
+            x, y = layers.normalize(a(of.ids)), layers.normalize(b(of.ids))
+            return self_cross_entropy(x / temperature, y, of.counts)
 
-        def total(a: Mapping[str, Rows], b: Mapping[str, Rows], ids: Array) -> Scalar:
-            return jnp.sum(jnp.stack([agreement(a[name], b[name], ids) for name in a]))
+        def total(a: Mapping[str, Rows], b: Mapping[str, Rows], of: Distinct) -> Scalar:
+            return jnp.sum(jnp.stack([agreement(a[name], b[name], of) for name in a]))
 
         if contrast_on == "modality":
-            items = total(first.item_modalities, second.item_modalities, batch.items)
+            items = total(first.item_modalities, second.item_modalities, context.items)
         else:
-            items = agreement(first.items, second.items, batch.items)
+            items = agreement(first.items, second.items, context.items)
         if entities == "items":
             return items, {}
         if contrast_on == "modality":
-            users = total(first.user_modalities, second.user_modalities, batch.users)
+            users = total(first.user_modalities, second.user_modalities, context.users)
         else:
-            users = agreement(first.users, second.users, batch.users)
+            users = agreement(first.users, second.users, context.users)
         return users + items, {"users": users, "items": items}
 
     return Loss(apply)
@@ -161,12 +164,13 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
 
     def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
         side = (lambda x: x) if similarity == "dot" else layers.normalize
-        chained = view.item_modalities["id"](batch.items)
+        items = context.items
+        chained = view.item_modalities["id"](items.ids)
         levels = {}
         for name in (name for name in view.item_modalities if name in params):
             chained = layers.affine(params[name]["id"], chained)
-            entering = layers.affine(params[name]["modality"], view.item_modalities[name](batch.items))
-            levels[name] = inbatch_cross_entropy(side(chained) / temperature, side(entering), batch.mask)
+            entering = layers.affine(params[name]["modality"], view.item_modalities[name](items.ids))
+            levels[name] = self_cross_entropy(side(chained) / temperature, side(entering), items.counts)
         return jnp.sum(jnp.stack(list(levels.values()))), levels
 
     return Loss(apply, init)

@@ -2,12 +2,16 @@
 
 from collections.abc import Sequence
 
+import jax
 import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from slmrec_jax import layers
-from slmrec_jax.types import ALL, Ids, Rows
+from slmrec_jax.types import ALL, Distinct, Ids, Rows
+
+BLOCK_ROWS = 8192
+"""Rows of a whole table that are computed at a time."""
 
 
 def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
@@ -41,9 +45,9 @@ def sum_of(tables: Sequence[Float[Array, "nodes dim"]], scale: float) -> Rows:
 
 
 def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:
-    """Values W + present bᵀ: a row without the feature has no bias either."""
-    bias = projection["bias"][None, :]
-    return once(lambda ids: values[ids] @ projection["kernel"] + present[ids, None] * bias)
+    """Values W + present bᵀ: a row without the feature has no bias either. Values may be held in half precision."""
+    kernel, bias = projection["kernel"], projection["bias"][None, :]
+    return once(lambda ids: values[ids].astype(kernel.dtype) @ kernel + present[ids, None] * bias)
 
 
 def concatenated(tables: Sequence[Rows]) -> Rows:
@@ -62,3 +66,40 @@ def with_biases(users: Rows, items: Rows, item_biases: Rows) -> tuple[Rows, Rows
         return jnp.concatenate([rows, jnp.ones((rows.shape[0], 1), rows.dtype)], axis=1)
 
     return once(constant), once(biased)
+
+
+def whole(rows: Rows, count: int) -> Float[Array, "count dim"]:
+    """All rows, a block at a time: what lies between them and the tables they come from is often several times as wide.
+
+    Args:
+        rows: the table.
+        count: how many rows it has.
+    """
+    num_blocks = -(-count // BLOCK_ROWS)
+    if num_blocks <= 1:
+        return rows(ALL)
+    block_rows = -(-count // num_blocks)  # as equal as can be: the last has the least padding
+    ids = jnp.minimum(jnp.arange(num_blocks * block_rows), count - 1)
+    blocks: Array = jax.lax.map(rows, ids.reshape(num_blocks, block_rows))
+    return blocks.reshape(-1, blocks.shape[-1])[:count]
+
+
+def distinct(ids: Int[Array, " batch"], real: Bool[Array, " batch"], num_nodes: int) -> Distinct:
+    """The different ones among the ids of real rows.
+
+    Args:
+        ids: below `num_nodes`.
+        real: which rows are; what others hold does not matter.
+        num_nodes: of the table that the ids are rows of.
+    """
+    rows = jnp.arange(ids.shape[0])
+    ids = jnp.where(real, ids, ids[jnp.argmax(real)])
+    # Without sorting: the first row that has an id stands for it.
+    first = jnp.full(num_nodes, ids.shape[0]).at[ids].min(rows)[ids]
+    place = jnp.cumsum(first == rows) - 1
+    places = place[first]
+    return Distinct(
+        ids=jnp.full_like(ids, ids[0]).at[places].set(ids),
+        counts=jnp.zeros(ids.shape).at[places].add(jnp.where(real, 1.0, 0.0)),
+        places=places,
+    )

@@ -21,6 +21,9 @@ ALL = slice(None)
 Rows: TypeAlias = Callable[[Ids], Float[Array, "rows dim"]]
 """A table that is computed for the rows asked of it."""
 
+FrozenRows: TypeAlias = Literal["float32", "bfloat16"]
+"""How rows that training only reads may be held."""
+
 Params: TypeAlias = PyTree[Float[Array, "..."]]
 Metrics: TypeAlias = Mapping[str, Scalar]
 
@@ -94,6 +97,17 @@ class Batch(NamedTuple):
     """Items the user has not interacted with, as many as the losses ask for (`Loss.num_negatives`)."""
     key: Key[Array, ""]
     """The randomness of this step: a function of the seed and the step alone."""
+
+
+class Distinct(NamedTuple):
+    """The different ones among a batch's users, or among its items; as many places as the batch has rows."""
+
+    ids: Int[Array, " batch"]
+    """In the order in which they come up; after the last, the first stands again and again."""
+    counts: Float[Array, " batch"]
+    """How many real rows of the batch have each; 0 after the last."""
+    places: Int[Array, " batch"]
+    """Where the id of each row of the batch stands among these; a padded row's is that of a real one."""
 
 
 class ModalityScale(NamedTuple):
@@ -176,6 +190,9 @@ class Context(NamedTuple):
     encode: Encode
     inputs: Inputs
     key: Key[Array, ""]
+    users: Distinct
+    """Of the batch. What is asked of each user once is asked of these."""
+    items: Distinct
 
 
 def no_params(key: Key[Array, ""], spec: Spec) -> Params:

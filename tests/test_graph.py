@@ -5,7 +5,7 @@ import pytest
 import reference
 from conftest import GRAPHS
 
-from slmrec_jax.graph import build_graph, is_interaction
+from slmrec_jax.graph import build_graph, interactions_among
 from slmrec_jax.sparse import matmul
 from slmrec_jax.types import Interactions
 
@@ -40,9 +40,14 @@ def test_interactions_come_in_order_of_user_and_item(case):
     np.testing.assert_array_equal(graph.interactions, (users[order], items[order]))
 
 
-def test_is_interaction_for_every_pair(case):
+@pytest.mark.parametrize("order", ["all", "some, repeated"])
+def test_interactions_among_users_and_items(case, order):
     graph, (num_users, num_items, users, items) = case
     dense = np.zeros((num_users, num_items), bool)
     dense[users, items] = True
-    asked = is_interaction(graph, jnp.arange(num_users)[:, None], jnp.arange(num_items)[None, :])
-    np.testing.assert_array_equal(asked, dense)
+    rows, columns = np.arange(num_users), np.arange(num_items)
+    if order != "all":
+        rng = np.random.default_rng(0)
+        rows, columns = rng.choice(rows, 7), rng.choice(columns, 9)
+    found = jax.jit(interactions_among)(graph, jnp.asarray(rows, jnp.int32), jnp.asarray(columns, jnp.int32))
+    np.testing.assert_array_equal(found, dense[np.ix_(rows, columns)])

@@ -7,6 +7,7 @@ from conftest import GRAPHS
 
 from slmrec_jax import layers, losses
 from slmrec_jax.graph import build_graph
+from slmrec_jax.rows import distinct
 from slmrec_jax.types import NO_AUGMENTATION, Batch, Context, Inputs, Interactions, Modality, Spec, View
 
 DIM, TAU = 6, 0.2
@@ -48,7 +49,8 @@ def batch_of(size, padding=0, negatives=2):
 def value(loss, params, clean, other, batch):
     views = iter((view_of(other), view_of(clean)))
     model = {"user": clean["users"]["id"], "item": clean["items"]["id"]}
-    context = Context(model, lambda augmentation, key: next(views), Inputs(GRAPH, {}), batch.key)
+    of_batch = (distinct(ids, batch.mask, count) for ids, count in ((batch.users, NUM_USERS), (batch.items, NUM_ITEMS)))
+    context = Context(model, lambda augmentation, key: next(views), Inputs(GRAPH, {}), batch.key, *of_batch)
     return loss.apply(params, view_of(clean), batch, context)[0]
 
 

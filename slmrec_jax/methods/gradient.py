@@ -8,8 +8,8 @@ import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Key, Scalar
 
+from slmrec_jax.rows import distinct, whole
 from slmrec_jax.types import (
-    ALL,
     NO_AUGMENTATION,
     Batch,
     Context,
@@ -61,7 +61,7 @@ def gradient_method(
 
     def embed(state: TrainState, inputs: Inputs) -> Embeddings:
         view = model.encode(state.params["model"], inputs)(NO_AUGMENTATION, jax.random.key(0))
-        return Embeddings(view.users(ALL), view.items(ALL))
+        return Embeddings(whole(view.users, spec.num_users), whole(view.items, spec.num_items))
 
     place = model.cold_items
     return Method(
@@ -80,10 +80,13 @@ def objective(model: Model, terms: Mapping[str, Term]) -> Objective:
     def apply(params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
         encode = model.encode(params["model"], inputs)
         view = encode(NO_AUGMENTATION, batch.key)
+        users = distinct(batch.users, batch.mask, inputs.graph.num_users)
+        items = distinct(batch.items, batch.mask, inputs.graph.num_items)
         total = jnp.zeros(())
         metrics: dict[str, Scalar] = {}
         for place, (name, (weight, loss)) in enumerate(terms.items()):
-            context = Context(params["model"], encode, inputs, jax.random.fold_in(batch.key, place))
+            key = jax.random.fold_in(batch.key, place)
+            context = Context(params["model"], encode, inputs, key, users, items)
             value, parts = loss.apply(params["losses"][name], view, batch, context)
             total += weight * value
             metrics |= {name: value} | {f"{name}/{part}": of_part for part, of_part in parts.items()}
