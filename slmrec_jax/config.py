@@ -7,6 +7,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
+from slmrec_jax.types import FrozenRows
 
 ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
 Task = Literal["fac", "fd", "fm", "fd+fm", "none"]
@@ -343,6 +344,8 @@ class Config:
     """Cut-offs of the metrics."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
     """Of slmrec, lightgcn and mmgcn: the exact algebra where a cost rule finds it cheaper, always, or never."""
+    frozen_rows: FrozenRows = "float32"
+    """How modalities that are propagated beforehand are held: bfloat16 takes half the memory, and rounds to 8 bits."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
     mf: MFConfig = field(default_factory=MFConfig)
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)

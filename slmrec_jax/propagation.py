@@ -8,6 +8,7 @@ item chain is (M_L [0; F]) W + (M_L [0; p]) bᵀ, whose left factors are compute
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -17,7 +18,7 @@ from jaxtyping import Array, Float
 
 from slmrec_jax.graph import Graph
 from slmrec_jax.sparse import Operator, matmul
-from slmrec_jax.types import DenseFeature
+from slmrec_jax.types import DenseFeature, FrozenRows
 
 MAX_CACHE_BYTES = 4 * 2**30
 """What the propagated rows of one frozen modality may take before it is projected first instead."""
@@ -141,15 +142,27 @@ class FrozenChain(NamedTuple):
     """M_L [0; p]: what the projection's bias is multiplied with. Not constant 1; every hop adds to it."""
 
 
-def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int) -> FrozenChain:
-    """Propagates a frozen modality's features, a block of columns at a time to bound what the layers hold."""
-    propagate_block = jax.jit(lambda graph, items: read_out(item_chain(graph, items, num_layers), num_layers))
+def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: FrozenRows = "float32") -> FrozenChain:
+    """Propagates a frozen modality's features, a block of columns at a time to bound what the layers hold.
+
+    Args:
+        graph: the graph.
+        feature: the modality.
+        num_layers: L.
+        held_as: the type of `FrozenChain.values`; what is computed, is in float32.
+    """
+
+    @partial(jax.jit, static_argnames="dtype")
+    def propagate_block(graph: Graph, items: Array, dtype: str) -> Halves:
+        rows = read_out(item_chain(graph, items, num_layers), num_layers)
+        return Halves(*(half.astype(dtype) for half in rows))
+
     width = feature.values.shape[1]
     blocks = [
-        propagate_block(graph, feature.values[:, start : start + CACHE_COLUMNS])
+        propagate_block(graph, feature.values[:, start : start + CACHE_COLUMNS], held_as)
         for start in range(0, width, CACHE_COLUMNS)
     ]
-    present = propagate_block(graph, feature.present[:, None])
+    present = propagate_block(graph, feature.present[:, None], "float32")
     return FrozenChain(
         Halves(*(jnp.concatenate(half, axis=1) for half in zip(*blocks, strict=True))),
         Halves(*(half[:, 0] for half in present)),
@@ -164,13 +177,21 @@ class Choice(NamedTuple):
 
 
 def choose_chain(
-    *, num_nodes: int, num_items: int, num_interactions: int, columns: int, dim: int, num_layers: int, batch_size: int
+    *,
+    num_nodes: int,
+    num_items: int,
+    num_interactions: int,
+    columns: int,
+    dim: int,
+    num_layers: int,
+    batch_size: int,
+    held_as: FrozenRows = "float32",
 ) -> Choice:
     """The cost rule: propagate a frozen modality's features once, or project them in each step and propagate that.
 
     Counted in multiply-adds of one step's forward pass; a cached modality projects the batch's users and items alone.
     """
-    size = 4 * num_nodes * columns
+    size = jnp.dtype(held_as).itemsize * num_nodes * columns
     if size > MAX_CACHE_BYTES:
         return Choice(False, f"propagated features would take {size / 2**30:.1f} GiB > {MAX_CACHE_BYTES / 2**30:.0f}")
     cached = 2 * batch_size * columns * dim

@@ -1,3 +1,4 @@
+import ctypes
 import dataclasses
 
 import jax
@@ -52,7 +53,15 @@ def test_shapes_without_values_are_those_of_the_inputs(worded):
 
 
 @pytest.mark.parametrize(
-    "changes", [{"propagation": "chains"}, {"model": "vbpr"}, {"model": "mmgcn"}, {"model": "mmssl"}], ids=str
+    "changes",
+    [
+        {"propagation": "chains"},
+        {"propagation": "chains", "frozen_rows": "bfloat16"},
+        {"model": "vbpr"},
+        {"model": "mmgcn"},
+        {"model": "mmssl"},
+    ],
+    ids=str,
 )
 def test_what_is_prepared_is_known_without_preparing(tiny, changes):
     config = with_defaults(dataclasses.replace(Config(dim=8, batch_size=64, num_layers=2), **changes))
@@ -89,6 +98,23 @@ def test_compiled_for_shapes_is_compiled_for_values(tiny, programs):
     assert int(after.state.step) == 1
     assert shapes_of(after) == shapes_of(programs.shapes)
     assert jnp.isfinite(after.means.values["loss"])
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library has no malloc_trim")
+def test_what_was_freed_is_given_back():
+    # Blocks too small for mappings of their own, with one behind them that keeps the heap from shrinking.
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+    blocks = [libc.malloc(100_000) for _ in range(1001)]
+    for block in blocks:
+        ctypes.memset(ctypes.c_void_p(block), 1, 100_000)
+    last = blocks.pop()
+    for block in blocks:
+        libc.free(block)
+    before = memory.rss_bytes()
+    memory.give_back()
+    assert before - memory.rss_bytes() > 90_000_000
+    libc.free(last)
 
 
 def test_what_fits_is_not_refused():

@@ -132,6 +132,15 @@ def test_a_frozen_chain_is_the_definition_of_the_projected_feature(case, num_lay
     compare(by_cache, by_definition, weights, kernel, bias)
 
 
+def test_a_frozen_chain_in_half_precision_is_the_same_rounded(case):
+    graph, _ = case
+    feature = DenseFeature(rows(6, graph.num_items, 6), jnp.ones(graph.num_items))
+    half, full = (propagation.frozen_chain(graph, feature, 3, held_as) for held_as in ("bfloat16", "float32"))
+    assert {values.dtype.name for values in half.values} == {"bfloat16"}
+    jax.tree.map(np.testing.assert_array_equal, half.present, full.present)
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(a, b.astype(a.dtype)), half.values, full.values)
+
+
 def test_relabelling_nodes_permutes_the_rows():
     num_users, num_items, users, items = GRAPHS["random"]
     rng = np.random.default_rng(10)
@@ -154,6 +163,8 @@ def test_the_cost_rule():
     too_wide = propagation.choose_chain(columns=20_000, batch_size=2048, **sizes)
     assert not too_wide.cached
     assert "GiB" in too_wide.reason
+    assert not propagation.choose_chain(columns=11_000, batch_size=2048, **sizes).cached
+    assert propagation.choose_chain(columns=11_000, batch_size=2048, held_as="bfloat16", **sizes).cached
 
 
 def test_the_neighbour_mean_is_the_plain_mean(case):

@@ -160,6 +160,21 @@ def test_without_augmentations_propagated_features_are_kept_in_that_form_alone()
         lean.encode(params, prepared)(AUGMENTATIONS["dropout of inputs"], jax.random.key(0))
 
 
+def test_half_precision_rounds_what_is_frozen_and_nothing_else():
+    spec, inputs = problem("random", {"visual": Modality(6)})
+    views = {}
+    for held_as in ("float32", "bfloat16"):
+        model = slmrec(spec, cached=("visual",), frozen_rows=held_as)
+        params = model.init(jax.random.key(1))
+        views[held_as] = model.encode(params, model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))
+    for side in ("user_modalities", "item_modalities"):
+        full, half = (getattr(views[held_as], side) for held_as in ("float32", "bfloat16"))
+        np.testing.assert_array_equal(half["id"](ALL), full["id"](ALL))
+        assert half["visual"](ALL).dtype == jnp.float32
+        np.testing.assert_allclose(half["visual"](ALL), full["visual"](ALL), atol=0.02)
+        assert np.any(half["visual"](ALL) != full["visual"](ALL))
+
+
 @pytest.mark.parametrize("definition", [False, True])
 def test_every_site_of_every_layer_has_a_key_of_its_own(definition):
     spec, inputs = problem("random")

@@ -66,6 +66,7 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
         normalize_features=options.normalize_features,
         words=options.words,
         cached=cached,
+        frozen_rows=config.frozen_rows,
         augmented=augmented,
         definition=config.propagation == "definition",
     )
@@ -103,7 +104,13 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
     if options.features == "fused":
         _check_modalities(spec, "--lightgcn.features fused")
         cached, notes = _cached(config, spec, words="frozen")
-        model = slmrec(spec, num_layers=config.num_layers, cached=cached, definition=definition)
+        model = slmrec(
+            spec,
+            num_layers=config.num_layers,
+            cached=cached,
+            frozen_rows=config.frozen_rows,
+            definition=definition,
+        )
     else:
         model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
     terms = {
@@ -196,6 +203,7 @@ def _cached(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[st
             dim=spec.dim,
             num_layers=config.num_layers,
             batch_size=config.batch_size,
+            held_as=config.frozen_rows,
         )
         if choice.cached or config.propagation == "chains":
             cached.append(name)

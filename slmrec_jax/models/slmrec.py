@@ -16,6 +16,7 @@ from slmrec_jax.types import (
     Augmentation,
     DenseFeature,
     Encode,
+    FrozenRows,
     Ids,
     Inputs,
     LayerStage,
@@ -56,6 +57,7 @@ def slmrec(
     normalize_features: bool = True,
     words: Literal["frozen", "trainable"] = "frozen",
     cached: Collection[str] = (),
+    frozen_rows: FrozenRows = "float32",
     augmented: bool = True,
     definition: bool = False,
 ) -> Model:
@@ -74,6 +76,7 @@ def slmrec(
         words: a modality of word ids is the mean of its word vectors. The published code computes it once from random
             vectors (`"frozen"`); it seems to have meant `"trainable"`.
         cached: the frozen modalities whose features go through the graph once, beforehand (`choose_chain`).
+        frozen_rows: how these are held.
         augmented: keeps the features of those too, which views by augmentations need; without, it is memory saved.
         definition: computes every propagation by segment sum over the whole graph, for comparison.
     """
@@ -111,7 +114,7 @@ def slmrec(
                 continue
             feature = frozen(inputs.features, name)
             if name in cached:
-                chains[name] = propagation.frozen_chain(inputs.graph, feature, num_layers)
+                chains[name] = propagation.frozen_chain(inputs.graph, feature, num_layers, frozen_rows)
             if augmented or name not in cached:
                 kept[name] = feature
         return inputs._replace(

@@ -12,6 +12,7 @@ from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.checkpoint import Tally
 from slmrec_jax.training.events import open_events
 from slmrec_jax.training.folder import EVENTS, Record
+from slmrec_jax.training.memory import give_back
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.recovery import MEND, all_finite, finite_terms, recover
 from slmrec_jax.training.saver import open_saver
@@ -132,6 +133,7 @@ def _evaluated(session: Session, at: At, plan: EvaluationPlan) -> tuple[At, Embe
         )
     due = (number - 1) % protocol.evaluate_every == 0
     values = evaluate(plan, embeddings).means if due else {}
+    give_back()
     selected = {protocol.metric: values[protocol.metric]} if due and protocol.metric else {}
     record: Record = {
         "epoch": number,

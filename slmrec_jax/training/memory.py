@@ -18,7 +18,7 @@ MEND = {
     "preparation": "fewer --modalities",
     "graph": "data with fewer interactions",
     "features": "fewer --modalities",
-    "precomputed": "--propagation definition, which is slower, or fewer --modalities",
+    "precomputed": "--frozen-rows bfloat16, --propagation definition, which is slower, or fewer --modalities",
     "state": "a smaller --dim",
     "activations": "a smaller --batch-size or --dim",
     "evaluation": "a smaller --dim",

@@ -183,6 +183,7 @@ def train(
     check_config(config)
     config = with_defaults(config)
     dataset = _dataset(config, dataset)
+    give_back()  # what its readers took
     # Before anything is written, so that a split nobody can be tested on is refused now. A split that a data set
     # does not have is left out, unless it selects.
     splits = [
