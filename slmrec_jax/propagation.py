@@ -17,8 +17,9 @@ import jraph
 from jaxtyping import Array, Float
 
 from slmrec_jax.graph import Graph
+from slmrec_jax.rows import rows_of, rows_of_product, sum_of
 from slmrec_jax.sparse import Operator, matmul
-from slmrec_jax.types import DenseFeature, FrozenRows
+from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows
 
 MAX_CACHE_BYTES = 4 * 2**30
 """What the propagated rows of one frozen modality may take before it is projected first instead."""
@@ -37,8 +38,8 @@ class Halves(NamedTuple):
 class Layers(NamedTuple):
     """The tables whose sum, divided by L + 1, is read out. Who wants a few rows sums these rows alone."""
 
-    users: tuple[Float[Array, "users dim"], ...]
-    items: tuple[Float[Array, "items dim"], ...]
+    users: tuple[Rows, ...]
+    items: tuple[Rows, ...]
 
 
 def aggregate(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
@@ -130,7 +131,7 @@ def item_chain(
 
 def read_out(layers: Layers, num_layers: int) -> Halves:
     """All rows."""
-    return Halves(*(sum(tables[1:], tables[0]) / (num_layers + 1) for tables in layers))
+    return Halves(*(sum_of(tables, 1.0 / (num_layers + 1))(ALL) for tables in layers))
 
 
 class FrozenChain(NamedTuple):
@@ -200,15 +201,14 @@ def choose_chain(
     return Choice(cached <= projected, f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step")
 
 
-def _chain(
-    hop: Operator, x: Array, num_layers: int, first: Array | None
-) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+def _chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
     """The layers on the side that x lies on and on the other side, for a layer 0 that is zero on the other side."""
-    sides: tuple[list[Array], list[Array]] = [x], []
+    sides: tuple[list[Rows], list[Rows]] = [rows_of(x)], []
     for layer in range(1, num_layers + 1):
-        x = first if layer == 1 and first is not None else matmul(hop, x)
-        sides[layer % 2].append(x)
-        hop = hop.T
+        after = first if layer == 1 and first is not None else matmul(hop, x)
+        # No product follows the last layer: what its derivative holds are the rows that are read out, and zeros.
+        sides[layer % 2].append(rows_of(after) if layer < num_layers else rows_of_product(hop, x, after))
+        x, hop = after, hop.T
     if not sides[1]:
-        sides[1].append(jnp.zeros((hop.matrix.num_rows, x.shape[1]), x.dtype))
+        sides[1].append(rows_of(jnp.zeros((hop.matrix.num_rows, x.shape[1]), x.dtype)))
     return tuple(sides[0]), tuple(sides[1])

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Bool, Float, Int
 
-from slmrec_jax import layers
+from slmrec_jax import layers, sparse
+from slmrec_jax.sparse import Operator
 from slmrec_jax.types import ALL, Distinct, Ids, Rows
 
 BLOCK_ROWS = 8192
@@ -39,9 +40,14 @@ def once(rows: Rows) -> Rows:
     return lookup
 
 
-def sum_of(tables: Sequence[Float[Array, "nodes dim"]], scale: float) -> Rows:
+def rows_of_product(operator: Operator, x: Float[Array, "columns dim"], table: Float[Array, "rows dim"]) -> Rows:
+    """The rows of a table that is the operator times x."""
+    return once(lambda ids: table if isinstance(ids, slice) else sparse.rows_of_product(operator, x, table, ids))
+
+
+def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
     """Σ tables, times the scale. The derivatives of the gathers are one scatter, which all tables share."""
-    return once(lambda ids: scale * sum((table[ids] for table in tables[1:]), tables[0][ids]))
+    return once(lambda ids: scale * sum((table(ids) for table in tables[1:]), tables[0](ids)))
 
 
 def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:

@@ -19,7 +19,7 @@ BLOCK_ROWS = 256
 """Rows of scores that are held at a time. Against a batch of 2048 their 2 MiB stay in a processor's cache; the whole
 matrix, which autodiff would write and read several times, does not."""
 
-WIDTHS = (0.5, 0.75, 1.0)
+WIDTHS = (0.75, 0.875, 1.0)
 """How wide a block may be, as shares of the batch: the first that holds all distinct columns is taken. Each is compiled
 apart."""
 

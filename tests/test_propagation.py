@@ -7,7 +7,7 @@ from conftest import GRAPHS
 
 from slmrec_jax import propagation
 from slmrec_jax.graph import build_graph
-from slmrec_jax.types import DenseFeature, Interactions
+from slmrec_jax.types import ALL, DenseFeature, Interactions
 
 LAYERS = [0, 1, 2, 3, 4]
 
@@ -105,9 +105,12 @@ def test_a_first_hop_that_is_known_is_not_computed_again(case):
         (propagation.user_chain, users, propagation.to_items(graph, users)),
         (propagation.item_chain, items, propagation.to_users(graph, items)),
     ):
-        jax.tree.map(np.testing.assert_array_equal, chain(graph, x, 3, first), chain(graph, x, 3))
-        nothing = chain(graph, x, 3, jnp.zeros_like(first))
-        assert not any(np.any(table) for side in nothing for table in side if table is not x)
+        given, computed, nothing = (
+            [table(ALL) for side in chain(graph, x, 3, known) for table in side]
+            for known in (first, None, jnp.zeros_like(first))
+        )
+        jax.tree.map(np.testing.assert_array_equal, given, computed)
+        assert not any(np.any(table) for table in nothing if table is not x)
 
 
 @pytest.mark.parametrize("num_layers", LAYERS)

@@ -5,7 +5,8 @@ import pytest
 import scipy.sparse
 from conftest import GRAPHS
 
-from slmrec_jax.sparse import PRODUCTS, default_product, matmul, operator
+from slmrec_jax import sparse as products
+from slmrec_jax.sparse import PRODUCTS, default_product, matmul, operator, rows_of_product
 
 
 def matrix(name):
@@ -108,3 +109,39 @@ def test_a_hub_of_ten_thousand_entries(product):
     np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     g = rng.normal(size=expected.shape).astype(np.float32)
     np.testing.assert_allclose(pull(jnp.asarray(g))[0], hub.T.astype(np.float64) @ g, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("wanted", [1, 2, 50])
+def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivative(wanted, backend, monkeypatch):
+    """Few rows and many, some of them more than once."""
+    host = matrix("random")
+    assert products.FEW * 2 <= host.shape[0] < products.FEW * 50
+    sparse, rng = operator(host), np.random.default_rng(5)
+    ids = jnp.asarray(np.r_[rng.integers(0, host.shape[0], wanted - 1), 2], jnp.int32).at[0].set(2)
+    x = jnp.asarray(rng.normal(size=(host.shape[1], 5)), jnp.float32)
+    weights = jnp.asarray(rng.normal(size=(wanted, 5)), jnp.float32)
+
+    def value(x, by_rows):
+        table = matmul(sparse, x)
+        rows = rows_of_product(sparse, x, table, ids) if by_rows else table[ids]
+        return jnp.sum(weights * rows**2)
+
+    expected = jax.value_and_grad(value)(x, False)
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    for way in (jax.value_and_grad(value), jax.jit(jax.value_and_grad(value), static_argnums=1)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), way(x, True), expected)
+
+
+def test_rows_of_products_of_a_batch():
+    host, rng = matrix("random"), np.random.default_rng(6)
+    sparse = operator(host)
+    ids = jnp.asarray(rng.integers(0, host.shape[0], (2, 2)), jnp.int32)
+    xs = jnp.asarray(rng.normal(size=(2, host.shape[1], 4)), jnp.float32)
+
+    def value(x, ids):
+        return jnp.sum(jnp.sin(rows_of_product(sparse, x, matmul(sparse, x), ids)))
+
+    together = jax.jit(jax.vmap(jax.grad(value)))(xs, ids)
+    alone = [jax.grad(value)(*one) for one in zip(xs, ids, strict=True)]
+    np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)

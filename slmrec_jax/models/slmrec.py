@@ -171,7 +171,10 @@ def slmrec(
                 halves = _augmented_layers(graph, first, num_layers, name, augmentation.layer, of_modality, hop)
                 kept = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
                 result[name] = Channel(
-                    sum_of((users0[owner[name]], *(layer.users for layer in halves)), 1.0 / (num_layers + 1)),
+                    sum_of(
+                        [rows_of(x) for x in (users0[owner[name]], *(layer.users for layer in halves))],
+                        1.0 / (num_layers + 1),
+                    ),
                     _with_layer0(rows[name], kept, [layer.items for layer in halves]),
                 )
             return result
@@ -271,7 +274,7 @@ def _augmented_layers(
 def _with_layer0(layer0: Rows, factor: Array | float, tables: Sequence[Array]) -> Rows:
     """The mean of layer 0, with its factor, and the other layers."""
     scale = 1.0 / (len(tables) + 1)
-    others = sum_of(tables, scale) if tables else None
+    others = sum_of([rows_of(x) for x in tables], scale) if tables else None
     return once(lambda ids: scale * factor * layer0(ids) + (0.0 if others is None else others(ids)))
 
 
