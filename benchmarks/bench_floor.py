@@ -1,9 +1,10 @@
 """How near a FAC step comes to what it must read and multiply, at the speeds that this machine shows in the same run.
 
-It must gather the rows of its half products, there and back; multiply in its in-batch softmaxes, three products each,
-and in its projections; and read parameters, gradients and both of Adam's moments and write all but the gradients. The
-speeds are those of half products alone, one after another in one program; of one large matrix product; and of adding
-a table to another. What overlaps is not counted, nor what else a step does: read-outs, scatters, exponentials, norms.
+It must gather the rows of its half products, there and back, of the last hops those that the batch's users and items
+need; multiply in its in-batch softmaxes over distinct users and items, three products each, and in its projections; and
+read parameters, gradients and both of Adam's moments and write all but the gradients. The speeds are those of half
+products alone, one after another in one program; of one large matrix product; and of adding a table to another. What
+overlaps is not counted, nor what else a step does: read-outs, scatters, exponentials, norms.
 
     python benchmarks/bench_floor.py --data paper
 """
@@ -33,6 +34,9 @@ TIMES = 6
 SIDE = 2048
 """Of the matrices that are multiplied."""
 
+BATCHES = 20
+"""How many are drawn to see what a batch holds."""
+
 
 @dataclass(frozen=True)
 class Flags:
@@ -45,22 +49,30 @@ class Flags:
 
 def needs(dataset: Dataset, config: Config) -> dict[str, float]:
     """Bytes gathered, multiply-adds times two, and bytes of tables passed over, of a step of FAC without dropout."""
-    dim, batch, modalities = config.dim, config.batch_size, len(dataset.features)
-    half_products = 2 * 2 * config.num_layers  # the user chain and the item chain, there and back
+    dim, modalities = config.dim, len(dataset.features)
+    (users, of_users), (items, of_items) = (in_a_batch(ends, config.batch_size) for ends in dataset.train)
+    half_products = 2 * 2 * (config.num_layers - 1)  # the user chain and the item chain, there and back
     columns = sum(feature.values.shape[1] for feature in dataset.features.values())
     # Of FAC: the first two as wide as the tables, later ones half as wide; the main loss is as wide as the tables too.
     levels = [dim if level < 2 else dim // 2 for level in range(modalities)]
-    softmaxes = 3 * 2 * batch**2 * (dim + sum(levels))
-    frozen = 2 * 2 * 2 * batch * columns * dim  # of users and items, forward and for the kernel
-    fusion = 3 * 2 * 2 * batch * (1 + modalities) * dim * dim
+    softmaxes = 3 * 2 * items * (users * dim + items * sum(levels))
+    frozen = 2 * 2 * (users + items) * columns * dim  # forward, and for the kernel
+    fusion = 3 * 2 * (users + items) * (1 + modalities) * dim * dim
     entering = [dim, *levels[:-1]]
-    heads = sum(3 * 2 * batch * (rows + dim) * width for rows, width in zip(entering, levels, strict=True))
+    heads = sum(3 * 2 * items * (rows + dim) * width for rows, width in zip(entering, levels, strict=True))
     tables = 4 * dim * (dataset.num_users + dataset.num_items)
     return {
-        "gather": 4.0 * half_products * len(dataset.train.users) * dim,
+        "gather": 4.0 * dim * (half_products * len(dataset.train.users) + 2 * (of_users + of_items)),
         "multiply": float(softmaxes + frozen + fusion + heads),
         "pass": 7.0 * tables,
     }
+
+
+def in_a_batch(ends: np.ndarray, batch_size: int) -> tuple[float, float]:
+    """How many different users, or items, a batch has, and how many interactions these have in all: means."""
+    degrees, rng = np.bincount(ends), np.random.default_rng(0)
+    batches = [np.unique(rng.choice(ends, batch_size, replace=False)) for _ in range(BATCHES)]
+    return float(np.mean([len(ids) for ids in batches])), float(np.mean([degrees[ids].sum() for ids in batches]))
 
 
 def main(flags: Flags) -> None:
