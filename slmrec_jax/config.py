@@ -345,7 +345,8 @@ class Config:
     propagation: Literal["auto", "chains", "definition"] = "auto"
     """Of slmrec, lightgcn and mmgcn: the exact algebra where a cost rule finds it cheaper, always, or never."""
     frozen_rows: FrozenRows = "float32"
-    """How modalities that are propagated beforehand are held: bfloat16 takes half the memory, and rounds to 8 bits."""
+    """How slmrec and lightgcn hold modalities that go through the graph beforehand: bfloat16 takes half the memory, and
+    rounds to 8 bits."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
     mf: MFConfig = field(default_factory=MFConfig)
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)

@@ -42,7 +42,13 @@ def once(rows: Rows) -> Rows:
 
 def rows_of_product(operator: Operator, x: Float[Array, "columns dim"], table: Float[Array, "rows dim"]) -> Rows:
     """The rows of a table that is the operator times x."""
-    return once(lambda ids: table if isinstance(ids, slice) else sparse.rows_of_product(operator, x, table, ids))
+
+    def rows(ids: Ids) -> Array:
+        if isinstance(ids, slice):
+            return table if ids == ALL else table[ids]
+        return sparse.rows_of_product(operator, x, table, ids)
+
+    return once(rows)
 
 
 def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
@@ -78,7 +84,7 @@ def whole(rows: Rows, count: int) -> Float[Array, "count dim"]:
     """All rows, a block at a time: what lies between them and the tables they come from is often several times as wide.
 
     Args:
-        rows: the table.
+        rows: the table; what it computes for a few rows must not be a whole table.
         count: how many rows it has.
     """
     num_blocks = -(-count // BLOCK_ROWS)

@@ -65,11 +65,11 @@ def self_cross_entropy(
     """`inbatch_cross_entropy` where rows and columns are the same users or items: each must know itself.
 
     Args:
-        x: one side of each.
+        x: one side of each, finite also where it does not count.
         y: the other side.
         counts: how often each stands in the batch.
     """
-    positives = jnp.sum(jnp.where(counts[:, None] > 0, x * y, 0.0), axis=1)
+    positives = jnp.sum(x * y, axis=1)
     return (log_normalisers(x, y, counts, counts) - jnp.sum(counts * positives)) / jnp.sum(counts)
 
 
@@ -82,7 +82,8 @@ def log_normalisers(
     """Σ_r n_r log Σ_k m_k exp(x_r · y_k), without ever holding x yᵀ.
 
     It is linear in its cotangent, so one pass over blocks of rows gives the value and both gradients: with the softmax
-    p, they are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r.
+    p, they are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r. Both counts are taken as constant; second derivatives there are
+    none.
 
     Args:
         x: rows.
@@ -100,6 +101,8 @@ def _log_normalisers(x: Array, y: Array, row_counts: Array, column_counts: Array
 
 def _forward(x: Array, y: Array, row_counts: Array, column_counts: Array) -> tuple[Array, tuple[Array, Array]]:
     num_rows, num_columns = x.shape[0], y.shape[0]
+    given, dtype = (x.dtype, y.dtype), jnp.promote_types(x.dtype, row_counts.dtype)  # half precision cannot count
+    x, y = x.astype(dtype), y.astype(dtype)
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
     # A column that does not count repeats one that does: it never is the largest.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
@@ -117,7 +120,7 @@ def _forward(x: Array, y: Array, row_counts: Array, column_counts: Array) -> tup
     ]
     width = jnp.sum(_last(column_counts) > jnp.array(widths))
     value, to_rows, to_columns = jax.lax.switch(width, ways, x, y, row_counts, column_counts, num_blocks)
-    return value, (to_rows[:num_rows], to_columns)
+    return value, (to_rows[:num_rows].astype(given[0]), to_columns.astype(given[1]))
 
 
 def _by_blocks(
@@ -157,7 +160,7 @@ def _last(counts: Float[Array, " places"]) -> Int[Array, ""]:
 
 def _backward(gradients: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None, None]:
     to_x, to_y = gradients
-    return cotangent * to_x, cotangent * to_y, None, None
+    return cotangent.astype(to_x.dtype) * to_x, cotangent.astype(to_y.dtype) * to_y, None, None
 
 
 _log_normalisers.defvjp(_forward, _backward)

@@ -17,7 +17,7 @@ from jax.experimental.sparse import BCSR
 from jaxtyping import Array, Float, Int
 
 FEW = 8
-"""Rows are few where fewer than one in so many is wanted."""
+"""Rows are few where at most one in so many is wanted."""
 
 
 class Csr(NamedTuple):
@@ -82,7 +82,7 @@ def rows_of_product(
     """Rows of `table`, which is `matmul(operator, x)`; the derivative goes to x, past the table.
 
     On CPU, and for few rows, it is computed from these alone: Rᵀ g, where all rows of g are zero but few, reads those
-    few side by side in the cache, and a single row of zeros for the others.
+    few side by side in the cache, and a single row of zeros for the others. A derivative of that in turn is slow.
     """
     if default_product() != "csr" or FEW * ids.shape[0] > operator.matrix.num_rows:
         return table[ids]

@@ -102,6 +102,17 @@ def test_what_rows_hold_that_do_not_count_does_not_matter(block_rows):
         assert not np.asarray(gradient)[counts == 0].any()
 
 
+def test_rows_in_half_precision_are_counted_in_full():
+    x, y = (table.astype(jnp.bfloat16) for table in tables())
+    counts = jnp.full(NODES, 1000.0).at[-1].set(0.0)
+    value, gradients = jax.value_and_grad(log_normalisers, (0, 1))(x, y, counts, counts)
+    full = jax.value_and_grad(log_normalisers, (0, 1))(*(of.astype(jnp.float32) for of in (x, y)), counts, counts)
+    np.testing.assert_allclose(value, full[0], rtol=1e-6)
+    assert {of.dtype.name for of in gradients} == {"bfloat16"}
+    for found, expected in zip(gradients, full[1], strict=True):
+        np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=0.01)
+
+
 def test_batched_and_compiled_alike(block_rows):
     seeds = [(*tables(seed=seed), *ids(19, 3 + 4 * seed, seed=seed)) for seed in range(3)]
     real = jnp.arange(19) < 17

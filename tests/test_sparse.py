@@ -6,6 +6,7 @@ import scipy.sparse
 from conftest import GRAPHS
 
 from slmrec_jax import sparse as products
+from slmrec_jax.rows import rows_of_product as of_product
 from slmrec_jax.sparse import PRODUCTS, default_product, matmul, operator, rows_of_product
 
 
@@ -131,6 +132,13 @@ def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivative(wanted
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for way in (jax.value_and_grad(value), jax.jit(jax.value_and_grad(value), static_argnums=1)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), way(x, True), expected)
+
+
+def test_a_slice_of_a_product():
+    host = matrix("random")
+    sparse, x = operator(host), jnp.ones((host.shape[1], 2))
+    rows = of_product(sparse, x, matmul(sparse, x))
+    np.testing.assert_allclose(rows(slice(1, 3)), (host @ np.ones((host.shape[1], 2)))[1:3], rtol=1e-5)
 
 
 def test_rows_of_products_of_a_batch():

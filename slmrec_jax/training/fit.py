@@ -133,7 +133,8 @@ def _evaluated(session: Session, at: At, plan: EvaluationPlan) -> tuple[At, Embe
         )
     due = (number - 1) % protocol.evaluate_every == 0
     values = evaluate(plan, embeddings).means if due else {}
-    give_back()
+    if due:
+        give_back()  # what ranking took
     selected = {protocol.metric: values[protocol.metric]} if due and protocol.metric else {}
     record: Record = {
         "epoch": number,

@@ -18,7 +18,7 @@ MEND = {
     "preparation": "fewer --modalities",
     "graph": "data with fewer interactions",
     "features": "fewer --modalities",
-    "precomputed": "--frozen-rows bfloat16, --propagation definition, which is slower, or fewer --modalities",
+    "precomputed": "--frozen-rows bfloat16 (slmrec), --propagation definition, which is slower, or fewer --modalities",
     "state": "a smaller --dim",
     "activations": "a smaller --batch-size or --dim",
     "evaluation": "a smaller --dim",
@@ -164,7 +164,7 @@ def peak_rss_bytes() -> int:
 
 
 def give_back() -> None:
-    """Gives the system what was freed. After compiling these are hundreds of MiB, which glibc would keep for itself."""
+    """Gives the system what was freed, which glibc would keep for itself: hundreds of MiB after compiling."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries do not have it
     if trim is not None:
         trim(0)

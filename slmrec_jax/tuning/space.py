@@ -77,7 +77,7 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
 _FIXED = {
     *("data", "format", "split", "split_seed", "modalities", "missing"),  # the inputs are built once
     *("model", "protocol", "seed", "epochs", "ks", "eval"),
-    *("on_nan", "checkpoint_every_steps", "propagation"),  # these alter how a run computes, not what
+    *("on_nan", "checkpoint_every_steps", "propagation", "frozen_rows"),  # how a run computes, not what
 }
 """What says what is searched for, on what, and how it is carried out."""
 
