@@ -101,8 +101,8 @@ def _log_normalisers(x: Array, y: Array, row_counts: Array, column_counts: Array
 
 def _forward(x: Array, y: Array, row_counts: Array, column_counts: Array) -> tuple[Array, tuple[Array, Array]]:
     num_rows, num_columns = x.shape[0], y.shape[0]
-    given, dtype = (x.dtype, y.dtype), jnp.promote_types(x.dtype, row_counts.dtype)  # half precision cannot count
-    x, y = x.astype(dtype), y.astype(dtype)
+    given, dtype = (x.dtype, y.dtype), jnp.dtype(x.dtype if x.dtype.itemsize >= 4 else "float32")  # half cannot count
+    x, y, row_counts, column_counts = (of.astype(dtype) for of in (x, y, row_counts, column_counts))
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
     # A column that does not count repeats one that does: it never is the largest.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
