@@ -59,7 +59,16 @@ def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
 def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:
     """Values W + present bᵀ: a row without the feature has no bias either. Values may be held in half precision."""
     kernel, bias = projection["kernel"], projection["bias"][None, :]
-    return once(lambda ids: values[ids].astype(kernel.dtype) @ kernel + present[ids, None] * bias)
+    return once(lambda ids: _in_full(values, ids).astype(kernel.dtype) @ kernel + present[ids, None] * bias)
+
+
+def _in_full(values: Float[Array, "nodes columns"], ids: Ids) -> Float[Array, "_ columns"]:
+    """Rows that are only read, in float32 at the least."""
+    if values.dtype.itemsize >= 4:
+        return values[ids]
+    # As integers: CPUs have no gather of half precision, and XLA would convert the whole table in each step instead.
+    bits = jax.lax.bitcast_convert_type(values, jnp.uint16)[ids]
+    return jax.lax.bitcast_convert_type(bits, values.dtype).astype(jnp.float32)
 
 
 def concatenated(tables: Sequence[Rows]) -> Rows:
