@@ -7,11 +7,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation import ranking
-from slmrec_jax.evaluation.ranking import prepare, rank
+from slmrec_jax.evaluation import ranking, search
+from slmrec_jax.evaluation.ranking import prepare
+from slmrec_jax.evaluation.search import SEARCHES, Scored
 from slmrec_jax.types import Embeddings, Interactions
 
 NOTHING = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
+
+
+def rank(plan, embeddings):
+    """Whichever way is searched, the same comes out."""
+    found = {name: ranking.rank(plan, embeddings, name) for name in SEARCHES}
+    for other in found.values():
+        np.testing.assert_array_equal(other.items, found["xla"].items)
+        np.testing.assert_array_equal(other.scores, found["xla"].scores)
+    return found["numpy"]
 
 
 def small_integers(num_users, num_items, dim=3, seed=0):
@@ -139,10 +149,16 @@ def test_one_program_serves_all_chunks_and_epochs(monkeypatch):
 def test_memory_stays_under_the_bound(score, blocks):
     bound = 2**19
     plan = prepare(ids(500), [some_pairs(500, 2000, 0.01)], 2000, 10, score=score, max_bytes=bound)
-    table = jax.tree.map(jax.numpy.asarray, small_integers(500, 2000, dim=8))
-    program = ranking._rank_chunk.lower(table, plan.queries, np.int32(0), plan.first_pairs[0], plan.chunk).compile()
-    assert plan.chunk.rows > 1
-    assert program.memory_analysis().temp_size_in_bytes <= 1.1 * blocks * bound
+    rows, width = plan.chunk.rows, plan.chunk.width
+    table = jax.tree.map(jnp.asarray, small_integers(500, 2000, dim=8))
+    room = jnp.empty((rows, 2000))
+    scored = ranking._scored.lower(room, table, plan.queries, np.int32(0), plan.first_pairs[0], plan.chunk).compile()
+    searched = search._top_k.lower(Scored(room, jnp.empty((rows, 2000 // width))), 10).compile()
+    assert rows > 1
+    assert room.nbytes <= bound
+    assert scored.memory_analysis().alias_size_in_bytes == room.nbytes  # the scores lie in the room
+    assert room.nbytes + scored.memory_analysis().temp_size_in_bytes <= 1.1 * blocks * bound
+    assert searched.memory_analysis().temp_size_in_bytes <= bound
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
@@ -175,10 +191,15 @@ def test_the_best_of_blocks_are_the_best_of_all_ties_included(num_columns, k, sp
     scores[rng.random(scores.shape) < 0.3] = -np.inf
     scores[3] = -np.inf
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(scores, order, axis=1)
     for width in (1, 2, 4):
-        best, places = ranking._top_k(jnp.asarray(scores), k, width)
-        np.testing.assert_array_equal(places, order)
-        np.testing.assert_array_equal(best, np.take_along_axis(scores, order, axis=1))
+        if num_columns // width < k:
+            continue
+        scored = Scored(jnp.asarray(scores), jnp.max(jnp.asarray(scores).reshape(37, -1, width), axis=2))
+        for find in SEARCHES.values():
+            columns, found = find(scored, k)
+            np.testing.assert_array_equal(columns, np.where(best == -np.inf, -1, order))
+            np.testing.assert_array_equal(found, best)
 
 
 def test_large_catalogues_are_ranked_by_blocks():
@@ -203,7 +224,7 @@ def test_what_goes_wrong_in_a_chunk_is_raised(monkeypatch):
             raise MemoryError("of a chunk")
         return original(*arguments)
 
-    original = ranking._rank_chunk
-    monkeypatch.setattr(ranking, "_rank_chunk", third_fails)
+    original = ranking._scored
+    monkeypatch.setattr(ranking, "_scored", third_fails)
     with pytest.raises(MemoryError, match="of a chunk"):
         rank(plan, small_integers(12, 9))

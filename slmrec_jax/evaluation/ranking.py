@@ -4,7 +4,6 @@
 """
 
 import itertools
-import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -16,6 +15,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
 from slmrec_jax.errors import Diverged, UserError
+from slmrec_jax.evaluation.search import SEARCHES, Scored, block_width, default_search
 from slmrec_jax.types import Embeddings, Interactions
 
 Score: TypeAlias = Literal["dot", "sigmoid"]
@@ -24,8 +24,7 @@ MAX_SCORE_BYTES = 16 * 2**20
 """What the scores of one chunk may take. Larger blocks come from fresh pages each time: on CPUs up to twice as slow."""
 
 IN_FLIGHT = 2
-"""Chunks at a time. XLA's search for the largest runs on one core of a CPU; the product of the next chunk takes the
-others meanwhile."""
+"""Chunks at a time. On a CPU the search of one runs on one core; the product of the next takes the others meanwhile."""
 
 
 class Ranking(NamedTuple):
@@ -72,7 +71,7 @@ class Chunk(NamedTuple):
     num_ranked: int
     """How many items there are to rank; columns beyond are padding."""
     width: int
-    """Columns of a block, of which `_top_k` looks at the largest first."""
+    """Columns of a block."""
 
 
 def prepare(
@@ -122,12 +121,17 @@ def prepare(
         jnp.asarray(np.pad(known_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(known_items, (0, chunk_pairs)), np.int32),
     )
-    chunk = Chunk(chunk_rows, chunk_pairs, k, score, num_ranked, _block_width(num_ranked, k))
+    chunk = Chunk(chunk_rows, chunk_pairs, k, score, num_ranked, block_width(num_ranked, k))
     return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
 
 
-def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
+def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -> Ranking:
     """Ranks all items for the users of `plan` by the inner product of embeddings, in float32.
+
+    Args:
+        plan: whom to rank for, and what to leave out.
+        embeddings: rows by id.
+        search: a name of `SEARCHES`; `None` takes the one for the device that JAX computes on.
 
     Raises:
         Diverged: Embeddings are NaN, infinite or so large that scores overflow; their order would mean nothing.
@@ -144,18 +148,21 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
     if plan.candidates is not None:
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
     rows, k = plan.chunk.rows, plan.chunk.k
+    find = SEARCHES[search or default_search()]
     embeddings = embeddings._replace(
         items=jnp.pad(embeddings.items, ((0, -embeddings.items.shape[0] % plan.chunk.width), (0, 0)))
     )
     items = np.empty((len(plan.first_pairs) * rows, k), np.int32)
     scores = np.empty(items.shape, np.float32)
 
+    rooms = [jnp.empty((rows, embeddings.items.shape[0])) for _ in range(min(IN_FLIGHT, len(plan.first_pairs)))]
+
     def rank_chunk(index: int) -> None:
-        first_row = np.int32(index * rows)
+        first_row, first_pair = np.int32(index * rows), plan.first_pairs[index]
         here = slice(first_row, first_row + rows)
-        items[here], scores[here] = jax.device_get(
-            _rank_chunk(embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
-        )
+        scored = _scored(rooms.pop(), embeddings, plan.queries, first_row, first_pair, plan.chunk)
+        items[here], scores[here] = find(scored, k)
+        rooms.append(scored.scores)
 
     chunks = iter(range(len(plan.first_pairs)))
     for first in itertools.islice(chunks, 1):  # alone, so that two threads do not compile the same program
@@ -167,10 +174,19 @@ def rank(plan: RankingPlan, embeddings: Embeddings) -> Ranking:
     return Ranking(items[: plan.num_users], scores[: plan.num_users])
 
 
-@partial(jax.jit, static_argnames="chunk")
-def _rank_chunk(
-    embeddings: Embeddings, queries: Queries, first_row: Int[Array, ""], first_pair: Int[Array, ""], chunk: Chunk
-) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
+@partial(jax.jit, static_argnames="chunk", donate_argnames="room", keep_unused=True)
+def _scored(
+    room: Float[Array, "rows columns"],
+    embeddings: Embeddings,
+    queries: Queries,
+    first_row: Int[Array, ""],
+    first_pair: Int[Array, ""],
+    chunk: Chunk,
+) -> Scored:
+    """Scores of a chunk's users, -inf where an item is known, and in columns that only fill a block.
+
+    They lie in the room that is given: memory that comes anew from the system costs as much as the product.
+    """
     users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
     rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
     items = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs)
@@ -182,33 +198,7 @@ def _rank_chunk(
     filling = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
     rows, items = jnp.concatenate([rows, filling[0]]), jnp.concatenate([items, filling[1] + chunk.num_ranked])
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
-    best, ids = _top_k(scores, chunk.k, chunk.width)
-    return jnp.where(best == -jnp.inf, -1, ids), best
-
-
-def _top_k(
-    scores: Float[Array, "rows columns"], k: int, width: int
-) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
-    """The k largest of each row, of equal ones the leftmost, and their columns; `width` divides the columns.
-
-    Exact: one of the k largest lies in one of the k blocks whose maxima are the largest. For if its block were not
-    among these, each of them would hold something larger, or as large and further left.
-    """
-    num_rows, num_columns = scores.shape
-    if num_columns // width <= k:
-        best, places = jax.lax.top_k(scores, k)  # documented: of equal values, the lower index comes first
-        return best, places
-    blocks = scores.reshape(num_rows, num_columns // width, width)
-    _, chosen = jax.lax.top_k(jnp.max(blocks, axis=2), k)
-    chosen = jnp.sort(chosen, axis=1)  # so that what stands further left in the row does so among the chosen
-    candidates = blocks[jnp.arange(num_rows)[:, None], chosen].reshape(num_rows, k * width)
-    best, places = jax.lax.top_k(candidates, k)
-    return best, jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
-
-
-def _block_width(num_columns: int, k: int) -> int:
-    """The power of two for which two small searches, of all blocks and within k of them, cost about the same."""
-    return 1 << int(math.log2(max(1.0, math.sqrt(num_columns / k))))
+    return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
 
 
 def _scores(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:
