@@ -6,6 +6,7 @@ and what must differ they fold their place in the pair into.
 
 import math
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal, TypeAlias
 
 import jax
@@ -28,15 +29,12 @@ def feature_dropout(rate: float, mode: Literal["layer", "input"] = "layer") -> V
         mode: where.
     """
 
-    def layer(view: int, key: Key[Array, ""], x: Array) -> Array:
-        return dropout(jax.random.fold_in(key, view), x, rate)
-
     def inputs(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
-        keys = jax.random.split(jax.random.fold_in(key, view), len(x))
-        return {name: dropout(key, rows, rate) for key, (name, rows) in zip(keys, x.items(), strict=True)}
+        keys = jax.random.split(key, len(x))
+        return {name: dropout(key, rows, rate, view) for key, (name, rows) in zip(keys, x.items(), strict=True)}
 
     if mode == "layer":
-        return _pair(lambda view: Augmentation(layer=lambda key, site, x: layer(view, key, x)))
+        return _pair(lambda view: Augmentation(layer=lambda key, site, x: dropout(key, x, rate, view)))
     return _pair(lambda view: Augmentation(inputs=lambda key, x: inputs(view, key, x)))
 
 
@@ -85,12 +83,20 @@ def both(first: Views, second: Views) -> Views:
     return _merge(first[0], second[0]), _merge(first[1], second[1])
 
 
-def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float) -> Float[Array, "..."]:
-    """Inverted dropout: each entry is dropped with probability `rate`, the rest is divided by 1 - rate."""
+@partial(jax.jit, static_argnames=("rate", "view"))  # traced once for all places of a shape
+def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float, view: int = 0) -> Float[Array, "..."]:
+    """Inverted dropout: each entry is dropped with probability `rate`, the rest is divided by 1 - rate.
+
+    Args:
+        key: what is drawn is a function of it and of the view.
+        x: anything.
+        rate: in [0, 1).
+        view: 0 or 1: two independent draws of one key.
+    """
     if rate == 0.0:
         return x
     kept = min(round((1.0 - rate) * 2**32), 2**32 - 1)  # a rate below 2^-33 would round to a word that there is not
-    return jnp.where(_random_words(key, x.shape) < jnp.uint32(kept), x / (1.0 - rate), 0.0)
+    return jnp.where(_random_words(key, x.shape, view) < jnp.uint32(kept), x / (1.0 - rate), 0.0)
 
 
 def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -> Int[Array, "two ..."]:
@@ -111,15 +117,17 @@ def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mappi
     return {name: jnp.where(kept(place), rows, 0.0) for place, (name, rows) in enumerate(x.items())}
 
 
-def _random_words(key: Key[Array, ""], shape: tuple[int, ...]) -> UInt32[Array, "..."]:
-    """Words of a counter-based generator, each a function of the key and its place.
+def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UInt32[Array, "..."]:
+    """Words of a counter-based generator, each a function of the key, the view and its place.
 
     JAX's own generator takes twenty rounds a word, which would cost more than the propagation whose result is dropped
-    here. Two keyed rounds of MurmurHash3's finaliser (Appleby, 2011) decide well enough what is kept, fuse with the
-    decision, and are the same on every device. One word for each decision is ten times as fast on CPUs as four
-    decisions a word, which would take an index apart for each entry.
+    here, and a program with many of its draws takes long to compile and to load. Two rounds of MurmurHash3's finaliser
+    (Appleby, 2011), keyed by the key's own words, decide well enough what is kept, fuse with the decision, and are the
+    same on every device. One word for each decision is ten times as fast on CPUs as four decisions a word, which would
+    take an index apart for each entry.
     """
-    first, second = jax.random.bits(key, (2,), jnp.uint32)
+    first, second = jax.random.key_data(key)[:2]
+    second = second + jnp.uint32(view * 0x9E3779B9)
     place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return _scramble(_scramble(place ^ first) + second)
 

@@ -73,7 +73,8 @@ def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | No
         product: a name of `PRODUCTS`; `None` takes `csr` on CPU, where jaxlib has a kernel for it, and `scan`
             elsewhere.
     """
-    return _matmul(product or default_product(), operator.matrix, operator.transposed, x)
+    rows: Array = _traced_once(product or default_product(), operator.matrix, operator.transposed, x)
+    return rows
 
 
 def rows_of_product(
@@ -146,6 +147,7 @@ def _backward(product: str, residuals: tuple[Csr, Csr], cotangent: Array) -> tup
 
 
 _matmul.defvjp(_forward, _backward)
+_traced_once = jax.jit(_matmul, static_argnums=0)
 
 
 @jax.custom_vjp

@@ -49,9 +49,16 @@ def test_keys_that_follow_one_another_decide_independently():
         assert abs((first == other).mean() - 0.5) < 5 * 0.5 / np.sqrt(first.size)
 
 
+def test_the_views_of_a_key_decide_independently():
+    first, second = (np.asarray(dropout(KEY, jnp.ones(100_000), 0.5, view)) > 0 for view in range(2))
+    for shift in (0, 1, 2, 64):
+        agree = (first[shift:] == second[: first.size - shift]).mean()
+        assert abs(agree - 0.5) < 5 * 0.5 / np.sqrt(first.size - shift)
+
+
 @pytest.mark.parametrize("shift", [0, 8, 16, 24])
 def test_every_byte_is_as_likely_as_another(shift):
-    drawn = (np.asarray(_random_words(KEY, (1_000_001,))) >> shift) & 255
+    drawn = (np.asarray(_random_words(KEY, (1_000_001,), 0)) >> shift) & 255
     counts = np.bincount(drawn, minlength=256)
     assert len(counts) == 256
     statistic = ((counts - drawn.size / 256) ** 2 / (drawn.size / 256)).sum()

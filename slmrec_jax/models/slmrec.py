@@ -162,13 +162,14 @@ def slmrec(
                 rows = {name: rows_of(x[name]) for name in channels}
             hop = propagation.hop_by_definition if definition else propagation.hop
             result = {}
-            for name, of_modality in zip(channels, jax.random.split(key, len(channels)), strict=True):
+            # All keys in one draw: XLA unrolls each, and a program of hundreds takes long to compile and to load.
+            for name, keys in zip(channels, jax.random.split(key, (len(channels), num_layers, 2)), strict=True):
                 factor = scale.propagated.get(name, 1.0)
                 if definition or augmentation.inputs is not None:
                     first = hop(graph, Halves(users0[owner[name]], factor * rows[name](ALL)))
                 else:
                     first = Halves(factor * first_users[name](ALL), first_items[owner[name]](ALL))
-                halves = _augmented_layers(graph, first, num_layers, name, augmentation.layer, of_modality, hop)
+                halves = _augmented_layers(graph, first, name, augmentation.layer, keys, hop)
                 kept = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
                 result[name] = Channel(
                     sum_of(
@@ -250,19 +251,18 @@ def _whole(hop: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> R
 def _augmented_layers(
     graph: Graph,
     first: Halves,
-    num_layers: int,
     name: str,
     augment: LayerStage | None,
-    key: Key[Array, ""],
+    keys: Key[Array, "layers sides"],
     hop: Callable[[Graph, Halves], Halves],
 ) -> list[Halves]:
     """Layers 1..L of a modality, each augmented before it feeds the next, from what the first hop makes."""
     halves, tables = first, []
-    for layer in range(1, num_layers + 1):
+    for layer in range(1, keys.shape[0] + 1):
         if layer > 1:
             halves = hop(graph, halves)
         if augment is not None:
-            user_key, item_key = jax.random.split(jax.random.fold_in(key, layer))
+            user_key, item_key = keys[layer - 1]
             halves = Halves(
                 augment(user_key, Site(layer, name, "users"), halves.users),
                 augment(item_key, Site(layer, name, "items"), halves.items),

@@ -1,8 +1,10 @@
 """A method compiled for its inputs: what the host calls to train."""
 
+import gc
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -76,7 +78,7 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
     def keys_after(rollbacks: int) -> Keys:
         return make_keys(config.seed, rollbacks)
 
-    with ThreadPoolExecutor() as pool:  # XLA compiles a program while Python traces the next
+    with _nothing_collected(), ThreadPoolExecutor() as pool:  # XLA compiles a program while Python traces the next
 
         def compiled(
             function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
@@ -120,3 +122,18 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
         )
 
     return Programs(inputs, shapes, order, segment, embed, on, time.perf_counter() - start)
+
+
+@contextmanager
+def _nothing_collected() -> Iterator[None]:
+    """Tracing makes many objects, for which Python's collector goes through all that libraries hold, time and again.
+
+    That is a fifth of what a second run takes to find its programs.
+    """
+    collecting = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if collecting:
+            gc.enable()
