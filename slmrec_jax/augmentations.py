@@ -1,7 +1,7 @@
 """Augmentations: pairs of views of the same batch, as pure functions of a key.
 
 Both members of a pair are called with the same key: what they share (which two modalities are masked) they draw alike,
-and what must differ they fold their place in the pair into.
+and what must differ depends on their place in the pair too.
 """
 
 import math
@@ -127,7 +127,7 @@ def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UIn
     take an index apart for each entry.
     """
     first, second = jax.random.key_data(key)[:2]
-    second = second + jnp.uint32(view * 0x9E3779B9)
+    second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
     place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return _scramble(_scramble(place ^ first) + second)
 

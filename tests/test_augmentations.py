@@ -56,6 +56,16 @@ def test_the_views_of_a_key_decide_independently():
         assert abs(agree - 0.5) < 5 * 0.5 / np.sqrt(first.size - shift)
 
 
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg", "unsafe_rbg"])
+def test_dropout_takes_keys_of_any_kind_and_many_at_a_time(impl):
+    keys = jax.random.split(jax.random.key(3, impl=impl), 3)
+    together = jax.vmap(lambda key: dropout(key, jnp.ones((50, 40)), 0.5))(keys)
+    for key, of_key in zip(keys, together, strict=True):
+        np.testing.assert_array_equal(dropout(key, jnp.ones((50, 40)), 0.5), of_key)
+    assert abs((np.asarray(together) > 0).mean() - 0.5) < 0.05
+    assert len({np.asarray(of_key).tobytes() for of_key in together}) == 3
+
+
 @pytest.mark.parametrize("shift", [0, 8, 16, 24])
 def test_every_byte_is_as_likely_as_another(shift):
     drawn = (np.asarray(_random_words(KEY, (1_000_001,), 0)) >> shift) & 255

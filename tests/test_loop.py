@@ -1,4 +1,5 @@
 import dataclasses
+import gc
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_epoch, make_keys, make_loop
 from slmrec_jax.training.selection import best_epoch, finished, improves
+from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -30,6 +32,18 @@ def recording_method(size):
         return state.replace(step=state.step + 1, params={"x": state.params["x"] + 1}), metrics
 
     return Method(init, step, None, num_negatives=size)
+
+
+def test_compiling_leaves_the_collector_as_it_was(tiny):
+    method = recording_method(0)
+    for was in (True, False):
+        (gc.enable if was else gc.disable)()
+        try:
+            with pytest.raises(TypeError, match="not callable"):  # no `embed`, which comes to light last
+                compile_steps(method, make_inputs(tiny), Config(batch_size=64))
+            assert gc.isenabled() == was
+        finally:
+            gc.enable()
 
 
 def test_means_weigh_interactions_not_steps(tiny):

@@ -186,8 +186,13 @@ def test_every_site_of_every_layer_has_a_key_of_its_own(definition):
         assert x.shape == (spec.num_users if site.side == "users" else spec.num_items, DIM)
         return x
 
-    model.encode(model.init(jax.random.key(1)), model.prepare(inputs))(Augmentation(layer=record), jax.random.key(0))
-    assert len(seen) == 3 * 4 * 2
+    def record_inputs(key, x):
+        seen.update(enumerate(tuple(words) for words in jax.random.key_data(jax.random.split(key, len(x))).tolist()))
+        return x
+
+    augmentation = Augmentation(inputs=record_inputs, layer=record)
+    model.encode(model.init(jax.random.key(1)), model.prepare(inputs))(augmentation, jax.random.key(0))
+    assert len(seen) == 3 * 4 * 2 + 4
     assert len(set(seen.values())) == len(seen)
 
 

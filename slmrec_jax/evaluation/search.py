@@ -17,7 +17,11 @@ from jaxtyping import Array, Float, Int
 
 
 class Scored(NamedTuple):
-    """Scores, -inf where a column is not to be found, and the largest of each block. There are at least k blocks."""
+    """Scores, -inf in columns that must not be returned, and the largest of each block.
+
+    There are at least as many blocks as are searched for. What a search returns shares no memory with the scores, which
+    are overwritten next.
+    """
 
     scores: Float[Array, "rows columns"]
     maxima: Float[Array, "rows blocks"]
@@ -49,8 +53,9 @@ def by_xla(scored: Scored, k: int) -> Found:
 def by_numpy(scored: Scored, k: int) -> Found:
     """On the host, whose NumPy sorts with vectors: several times as fast on a CPU as XLA's search, a heap of branches.
 
-    What is smaller than the k-th largest maximum is none of the k largest. What is not are, but for ties, hardly more
-    than k numbers a row, which are sorted together with their columns.
+    What is smaller than the k-th largest maximum is none of the k largest. What is not are hardly more than k numbers a
+    row, which are sorted together with their columns. Where ties make them many, or almost all columns are asked for,
+    `by_xla` takes less memory.
     """
     scores, maxima = (np.asarray(array) for array in scored)
     num_rows, num_blocks = maxima.shape
@@ -58,21 +63,29 @@ def by_numpy(scored: Scored, k: int) -> Found:
     least = np.sort(maxima, axis=1)[:, num_blocks - k, None]
     least = np.maximum(least, np.finfo(np.float32).min)  # above -inf
     blocks = np.flatnonzero(maxima >= least)
+    if width == 1 or len(blocks) > 2 * k * num_rows:
+        return by_xla(scored, k)
     rows = blocks // num_blocks
     candidates = np.take(scores.reshape(-1, width), blocks, axis=0)
     places = np.flatnonzero(candidates >= least[rows])
     rows, columns = rows[places // width], (blocks % num_blocks)[places // width] * width + places % width
     counts = np.bincount(rows, minlength=num_rows)
     most = counts.max(initial=k)
-    if most > k * width:  # ties beyond the k blocks that suffice
+    if most > k * width:
         return by_xla(scored, k)
     keys = np.full((num_rows, most), NO_KEY)
     falling = -_ordered(candidates.reshape(-1)[places]).astype(np.int64)
-    keys[rows, np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)] = (falling << 32) | columns
+    keys[rows, places_in_rows(counts)] = (falling << 32) | columns
     keys = np.sort(keys, axis=1)[:, :k]
     found = keys != NO_KEY
     best = _ordered((-(keys >> 32)).astype(np.int32)).view(np.float32)
     return np.where(found, keys & 0xFFFFFFFF, -1).astype(np.int32), np.where(found, best, -np.inf)
+
+
+def places_in_rows(counts: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " entries"]:
+    """0, 1, 2, … for the entries of each row in turn."""
+    places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    return places
 
 
 SEARCHES: dict[str, Callable[[Scored, int], Found]] = {"xla": by_xla, "numpy": by_numpy}
@@ -83,15 +96,21 @@ def _top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "
     scores, maxima = scored
     num_rows, num_blocks = maxima.shape
     width = scores.shape[1] // num_blocks
-    if num_blocks == k:
-        best, columns = jax.lax.top_k(scores, k)  # documented: of equal values, the lower index comes first
+    if width == 1:
+        best, columns = _leftmost_top_k(scores, k)
     else:
-        _, chosen = jax.lax.top_k(maxima, k)
+        _, chosen = _leftmost_top_k(maxima, k)
         chosen = jnp.sort(chosen, axis=1)  # so that what stands further left in the row does so among the chosen
         candidates = scores.reshape(num_rows, num_blocks, width)[jnp.arange(num_rows)[:, None], chosen]
-        best, places = jax.lax.top_k(candidates.reshape(num_rows, k * width), k)
+        best, places = _leftmost_top_k(candidates.reshape(num_rows, k * width), k)
         columns = jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
     return jnp.where(best == -jnp.inf, -1, columns), best
+
+
+def _leftmost_top_k(x: Float[Array, "rows columns"], k: int) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
+    """`top_k`, of which it is documented that of equal values the lower index comes first; but it sets -0 below 0."""
+    best, places = jax.lax.top_k(jnp.where(x == 0, 0.0, x), k)
+    return best, places
 
 
 def _ordered(bits: Float[np.ndarray, "..."] | Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:

@@ -144,10 +144,12 @@ def slmrec(
             }
             from_items = {name: chained(name) for name in channels}
 
-        def by_chains(augmentation: Augmentation, scale: ModalityScale, key: Key[Array, ""]) -> dict[str, Channel]:
+        def by_chains(
+            augmentation: Augmentation, scale: ModalityScale, inputs_key: Key[Array, ""], layers_key: Key[Array, ""]
+        ) -> dict[str, Channel]:
             rows, items = layer0, from_items
             if augmentation.inputs is not None:
-                x = augmentation.inputs(key, {name: layer0[name](ALL) for name in channels})
+                x = augmentation.inputs(inputs_key, {name: layer0[name](ALL) for name in channels})
                 rows = {name: rows_of(x[name]) for name in channels}
                 items = {name: read_out(propagation.item_chain(graph, x[name], num_layers)) for name in channels}
             return {
@@ -155,15 +157,17 @@ def slmrec(
                 for name in channels
             }
 
-        def by_layers(augmentation: Augmentation, scale: ModalityScale, key: Key[Array, ""]) -> dict[str, Channel]:
+        def by_layers(
+            augmentation: Augmentation, scale: ModalityScale, inputs_key: Key[Array, ""], layers_key: Key[Array, ""]
+        ) -> dict[str, Channel]:
             rows = layer0
             if augmentation.inputs is not None:
-                x = augmentation.inputs(key, {name: layer0[name](ALL) for name in channels})
+                x = augmentation.inputs(inputs_key, {name: layer0[name](ALL) for name in channels})
                 rows = {name: rows_of(x[name]) for name in channels}
             hop = propagation.hop_by_definition if definition else propagation.hop
             result = {}
-            # All keys in one draw: XLA unrolls each, and a program of hundreds takes long to compile and to load.
-            for name, keys in zip(channels, jax.random.split(key, (len(channels), num_layers, 2)), strict=True):
+            # All keys in one draw: each is a hundred operations, and long programs take long to compile and to load.
+            for name, keys in zip(channels, jax.random.split(layers_key, (len(channels), num_layers, 2)), strict=True):
                 factor = scale.propagated.get(name, 1.0)
                 if definition or augmentation.inputs is not None:
                     first = hop(graph, Halves(users0[owner[name]], factor * rows[name](ALL)))
@@ -181,12 +185,12 @@ def slmrec(
             return result
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
-            modality_key, key = jax.random.split(key)
+            modality_key, inputs_key, layers_key = jax.random.split(key, 3)
             scale = (
                 ModalityScale({}) if augmentation.modality is None else augmentation.modality(modality_key, channels)
             )
             by = by_layers if definition or augmentation.layer is not None else by_chains
-            propagated = by(augmentation, scale, key)
+            propagated = by(augmentation, scale, inputs_key, layers_key)
             users = {name: propagated[name].users for name in channels}
             items = {name: propagated[name].items for name in channels}
             return View(

@@ -128,7 +128,7 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
 def _nothing_collected() -> Iterator[None]:
     """Tracing makes many objects, for which Python's collector goes through all that libraries hold, time and again.
 
-    That is a fifth of what a second run takes to find its programs.
+    That is a fifth of what a second run takes to find its programs. It holds for the whole process.
     """
     collecting = gc.isenabled()
     gc.disable()
