@@ -2,8 +2,8 @@
 
 Three ways take turns, an epoch each: its steps alone, as one program whose order was drawn before the clock starts; a
 whole epoch as training runs it, which draws the order, takes the steps in stretches of about a second between which the
-host looks around, and fetches the means; and such an epoch with a checkpoint, which is written beside the steps of the
-next one. The share of a round is what the longer way took more than the shorter, over the longer: the
+host looks around, and fetches the means; and such an epoch beside whose steps the checkpoint of the one before is
+written. The share of a round is what the longer way took more than the shorter, over the longer: the
 median of these counts, and their quartiles say how much rounds differ.
 
 python benchmarks/bench_epoch.py --data PATH/tiktok
@@ -81,11 +81,13 @@ def main(flags: Flags) -> None:
 
         def saved_epoch() -> float:
             start = time.perf_counter()
-            epoch(length)
             if not all_finite(at[0].state):
                 raise SystemExit("training is not finite")
             saver.save(Checkpoint(Place(at[1] // steps.per_epoch), at[0], Tally(), embeddings), [], frozenset())
-            return time.perf_counter() - start
+            epoch(length)
+            seconds = time.perf_counter() - start
+            saver.wait()  # it is not to be written beside the steps of the others
+            return seconds
 
         seconds = interleaved(
             {"steps": steps_alone, "epoch": lambda: epoch(length), "saved": saved_epoch}, flags.rounds

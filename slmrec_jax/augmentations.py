@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Scalar, UInt32
 
+from slmrec_jax.shuffling import scramble
 from slmrec_jax.types import Augmentation, ModalityScale
 
 Views: TypeAlias = tuple[Augmentation, Augmentation]
@@ -121,21 +122,15 @@ def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UIn
     """Words of a counter-based generator, each a function of the key, the view and its place.
 
     JAX's own generator takes twenty rounds a word, which would cost more than the propagation whose result is dropped
-    here, and a program with many of its draws takes long to compile and to load. Two rounds of MurmurHash3's finaliser
-    (Appleby, 2011), keyed by the key's own words, decide well enough what is kept, fuse with the decision, and are the
-    same on every device. One word for each decision is ten times as fast on CPUs as four decisions a word, which would
-    take an index apart for each entry.
+    here, and a program with many of its draws takes long to compile and to load. Two rounds of a hash, keyed by the
+    key's own words, decide well enough what is kept, fuse with the decision, and are the same on every device. One word
+    for each decision is ten times as fast on CPUs as four decisions a word, which would take an index apart for each
+    entry.
     """
     first, second = jax.random.key_data(key)[:2]
     second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
     place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    return _scramble(_scramble(place ^ first) + second)
-
-
-def _scramble(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+    return scramble(scramble(place ^ first) + second)
 
 
 def _pair(make: Callable[[int], Augmentation]) -> Views:

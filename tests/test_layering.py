@@ -12,7 +12,7 @@ MODULES = {
 }
 LAYERS = [
     {"errors", "types"},
-    {"sparse", "layers", "evaluation", "data"},
+    {"sparse", "layers", "shuffling", "evaluation", "data"},
     {"graph", "config", "recommendations", "figures", "analysis", "exports", "canary"},
     {"propagation", "augmentations", "sampling", "rows", "features", "softmax"},
     {"losses", "models"},
