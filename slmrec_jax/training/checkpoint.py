@@ -30,8 +30,8 @@ from slmrec_jax.types import Embeddings
 
 MANIFEST, TALLY, TRAINING, EMBEDDINGS = "manifest.sha256", "tally.json", "training", "embeddings.safetensors"
 
-ROWS = "users and items by falling training degree"
-"""Whose rows tables hold: they mean nothing in another order."""
+MEANING = "rows by falling training degree, orders by a Feistel network"
+"""Whose rows tables hold, and what steps draw: to go on with it otherwise would be another run."""
 
 
 class Place(NamedTuple):
@@ -91,7 +91,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         # Not by Orbax, of which each call takes a tenth of a second of a core, beside the next steps.
         tables = {name: np.asarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
         (part / EMBEDDINGS).write_bytes(safetensors.numpy.save(tables))
-    about = {"rows": ROWS, "arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
+    about = {"meaning": MEANING, "arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
     (part / TALLY).write_text(json.dumps(about, indent=2) + "\n")
     (part / MANIFEST).write_text(_manifest(part))
     move_folder(part, place)
@@ -169,8 +169,8 @@ def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
     """
     path = _checked(folder, place)
     about = json.loads((path / TALLY).read_text())
-    if about.get("rows") != ROWS:
-        raise UserError(f"{path} was written by another version, whose tables stand in another order; train anew")
+    if about.get("meaning") != MEANING:
+        raise UserError(f"{path} was written by another version, which orders rows or batches otherwise; train anew")
     saved, wanted = about["arrays"], describe(like)
     if saved != wanted:
         name = next(name for name in sorted({*saved, *wanted}) if saved.get(name) != wanted.get(name))

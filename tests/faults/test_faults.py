@@ -231,7 +231,7 @@ def test_damage_to_any_file_of_a_checkpoint_is_seen(expected, tmp_path):
             assert checkpoint.damage(folder, Place(2)), (path, how)
             path.write_bytes(whole)
             seen.add(path.relative_to(folder / "2").parts[0])
-    assert seen == {"manifest.sha256", "tally.json", "training", "embeddings"}
+    assert seen == {"manifest.sha256", "tally.json", "training", "embeddings.safetensors"}
     assert checkpoint.damage(folder, Place(2)) is None
     (folder / "2" / "more").write_text("")
     assert "more was not saved with it" in checkpoint.damage(folder, Place(2))
@@ -258,6 +258,15 @@ def test_the_newest_good_checkpoint_is_taken(expected, go, said, compiled, tmp_p
         harm(folder, place)
     with pytest.raises(UserError, match="no checkpoint can be used"):
         go(folder, resume=True)
+
+
+def test_embeddings_of_another_version_are_refused(expected, tmp_path):
+    path = tmp_path / "2"
+    shutil.copytree(expected["folder"] / "checkpoints" / "2", path)
+    (path / checkpoint.EMBEDDINGS).unlink()
+    (path / checkpoint.MANIFEST).write_text(checkpoint._manifest(path))
+    with pytest.raises(UserError, match=r"embeddings\.safetensors is not there: .* another version"):
+        checkpoint.restore_embeddings(tmp_path, 2)
 
 
 def test_a_run_does_not_go_on_without_its_best_epoch(expected, go, said, tmp_path):
