@@ -109,9 +109,11 @@ def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str,
     for case in cases.values():
         case()
     seconds: dict[str, list[float]] = {name: [] for name in cases}
+    order = list(cases)
     for _ in range(rounds):
-        for name, case in cases.items():
-            seconds[name].append(case())
+        for name in order:
+            seconds[name].append(cases[name]())
+        order = [*order[1:], order[0]]  # so that none always follows the same
     return seconds
 
 

@@ -135,7 +135,7 @@ def recommend(export: Export, users: Sequence[Any] | None = None, k: int = 20) -
 
 
 def _write(export: Export, folder: Path) -> None:
-    tables = {side: np.asarray(table) for side, table in export.embeddings._asdict().items()}
+    tables = {side: np.ascontiguousarray(table) for side, table in export.embeddings._asdict().items()}
     for (side, file), ids in zip(_TABLES.items(), (export.user_ids, export.item_ids), strict=True):
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(tables[side].ravel()), tables[side].shape[1])
         table = pa.table({"id": id_column(ids, export.name), "embedding": vectors})

@@ -21,7 +21,7 @@ from slmrec_jax.types import Embeddings, Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-SEEDS = (4, 2)
+SEEDS = (0, 2)
 
 
 TEAMS = [of_seeds.one_program, of_seeds.one_by_one]
@@ -87,7 +87,8 @@ def test_a_seed_sees_the_same_batches_negatives_and_keys(tiny):
 @pytest.mark.parametrize("team", TEAMS)
 def test_a_seed_that_diverges_says_which(tiny, team):
     config = Config(batch_size=100, epochs=9)
-    with pytest.raises(Diverged, match=r"the loss of seed [42] is not finite in epoch \d"):
+    seeds = "|".join(map(str, SEEDS))
+    with pytest.raises(Diverged, match=rf"the loss of seed ({seeds}) is not finite in epoch \d"):
         fitted(recording(rate=1e30), tiny, config, team)
 
 

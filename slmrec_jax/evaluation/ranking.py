@@ -95,8 +95,9 @@ def prepare(
         candidates: The items to rank, ascending; by default all.
         score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
             scores from about 16.6 on all become 1 and tie; it is there to replay references that rank so.
-        max_bytes: Bound on the score block (float32, users of a chunk × items; "sigmoid" holds two at times), of
-            which `IN_FLIGHT` are held together. A single user's row is never divided.
+        max_bytes: Bound on the score block (float32, users of a chunk × items), of which `IN_FLIGHT` are held together;
+            "sigmoid", and a search for more than a quarter of all, hold two at times. A single user's row is never
+            divided.
 
     Raises:
         UserError: `k` is below 1 or above the number of candidates; choose one between.

@@ -30,6 +30,9 @@ class Scored(NamedTuple):
 Found: TypeAlias = tuple[Int[np.ndarray, "rows k"], Float[np.ndarray, "rows k"]]
 """Columns, -1 where a row has no further one, and their scores."""
 
+NARROW = 8
+"""Columns of a block, below which as many numbers are in question as there are scores, or nearly."""
+
 NO_KEY = np.iinfo(np.int64).max
 """Sorts behind all keys."""
 
@@ -54,8 +57,8 @@ def by_numpy(scored: Scored, k: int) -> Found:
     """On the host, whose NumPy sorts with vectors: several times as fast on a CPU as XLA's search, a heap of branches.
 
     What is smaller than the k-th largest maximum is none of the k largest. What is not are hardly more than k numbers a
-    row, which are sorted together with their columns. Where ties make them many, or almost all columns are asked for,
-    `by_xla` takes less memory.
+    row, which are sorted together with their columns. Where ties make them many, or blocks are narrow because many
+    columns are asked for, `by_xla` takes less memory.
     """
     scores, maxima = (np.asarray(array) for array in scored)
     num_rows, num_blocks = maxima.shape
@@ -63,7 +66,7 @@ def by_numpy(scored: Scored, k: int) -> Found:
     least = np.sort(maxima, axis=1)[:, num_blocks - k, None]
     least = np.maximum(least, np.finfo(np.float32).min)  # above -inf
     blocks = np.flatnonzero(maxima >= least)
-    if width == 1 or len(blocks) > 2 * k * num_rows:
+    if width < NARROW or len(blocks) > 2 * k * num_rows:
         return by_xla(scored, k)
     rows = blocks // num_blocks
     candidates = np.take(scores.reshape(-1, width), blocks, axis=0)

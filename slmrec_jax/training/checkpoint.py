@@ -30,8 +30,11 @@ from slmrec_jax.types import Embeddings
 
 MANIFEST, TALLY, TRAINING, EMBEDDINGS = "manifest.sha256", "tally.json", "training", "embeddings.safetensors"
 
-MEANING = "rows by falling training degree, orders by a Feistel network"
-"""Whose rows tables hold, and what steps draw: to go on with it otherwise would be another run."""
+ROWS = "users and items by falling training degree"
+"""Whose rows tables hold: they mean nothing in another order."""
+
+DRAWS = "orders by a Feistel network, dropout by the words of its keys"
+"""How steps draw: to train on otherwise would be another run."""
 
 
 class Place(NamedTuple):
@@ -89,9 +92,9 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     _save(part / TRAINING, {"state": state, "values": dict(means.values), "rows": means.rows})
     if checkpoint.embeddings is not None:
         # Not by Orbax, of which each call takes a tenth of a second of a core, beside the next steps.
-        tables = {name: np.asarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
+        tables = {name: np.ascontiguousarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
         (part / EMBEDDINGS).write_bytes(safetensors.numpy.save(tables))
-    about = {"meaning": MEANING, "arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
+    about = {"rows": ROWS, "draws": DRAWS, "arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
     (part / TALLY).write_text(json.dumps(about, indent=2) + "\n")
     (part / MANIFEST).write_text(_manifest(part))
     move_folder(part, place)
@@ -144,11 +147,15 @@ def restore_newest(
         accept: what speaks against going on from a place, if anything does.
 
     Raises:
-        UserError: none is good, or the newest good one is of another model.
+        UserError: none is good, or the newest good one is of another model or version.
     """
     for place in reversed(candidates):
         wrong = damage(folder, place) or accept(place)
         if wrong is None:
+            if json.loads((folder / str(place) / TALLY).read_text()).get("draws") != DRAWS:
+                raise UserError(
+                    f"{folder / str(place)} was written by another version, which drew otherwise; train anew"
+                )
             return restore(folder, place, like)
         say(f"WARNING: the checkpoint of {place.words()} cannot be used ({wrong}); going back to an older one")
     if candidates:
@@ -169,8 +176,8 @@ def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
     """
     path = _checked(folder, place)
     about = json.loads((path / TALLY).read_text())
-    if about.get("meaning") != MEANING:
-        raise UserError(f"{path} was written by another version, which orders rows or batches otherwise; train anew")
+    if about.get("rows") != ROWS:
+        raise UserError(f"{path} was written by another version, whose tables stand in another order; train anew")
     saved, wanted = about["arrays"], describe(like)
     if saved != wanted:
         name = next(name for name in sorted({*saved, *wanted}) if saved.get(name) != wanted.get(name))
