@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, Scalar, UInt32
 
-from slmrec_jax.shuffling import scramble
 from slmrec_jax.types import Augmentation, ModalityScale
 
 Views: TypeAlias = tuple[Augmentation, Augmentation]
@@ -130,7 +129,14 @@ def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UIn
     first, second = jax.random.key_data(key)[:2]
     second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
     place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    return scramble(scramble(place ^ first) + second)
+    return _scramble(_scramble(place ^ first) + second)
+
+
+def _scramble(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
+    """MurmurHash3's finaliser (Appleby, 2011): a bijection of words in which each bit hangs on all."""
+    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
+    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
+    return x ^ (x >> 16)
 
 
 def _pair(make: Callable[[int], Augmentation]) -> Views:

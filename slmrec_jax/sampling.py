@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from slmrec_jax.graph import Graph, first_in_row
-from slmrec_jax.shuffling import permutation
 
 Rows: TypeAlias = tuple[Int[Array, " batch"], Int[Array, " batch"], Bool[Array, " batch"]]
 """Users, items, and which rows are real."""
@@ -45,7 +44,7 @@ def permuted(
     size = min(batch_size, num_interactions)
     steps = steps_of_interactions(num_interactions, size)
     place = jnp.arange(steps * size)
-    rows = permutation(key, num_interactions)[place % num_interactions]
+    rows = jax.random.permutation(key, num_interactions)[place % num_interactions].astype(jnp.int32)
     return rows.reshape(steps, size), (place < num_interactions).reshape(steps, size)
 
 

@@ -12,7 +12,7 @@ MODULES = {
 }
 LAYERS = [
     {"errors", "types"},
-    {"sparse", "layers", "shuffling", "evaluation", "data"},
+    {"sparse", "layers", "evaluation", "data"},
     {"graph", "config", "recommendations", "figures", "analysis", "exports", "canary"},
     {"propagation", "augmentations", "sampling", "rows", "features", "softmax"},
     {"losses", "models"},

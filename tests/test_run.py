@@ -212,7 +212,7 @@ def test_a_checkpoint_whose_tables_stand_in_another_order_is_refused(finished, t
 def test_a_run_whose_steps_drew_otherwise_does_not_go_on(finished, tiny, tmp_path, monkeypatch):
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder)
-    monkeypatch.setattr(checkpoint, "DRAWS", "orders by sorting")
+    monkeypatch.setattr(checkpoint, "DRAWS", "dropout by bits")
     with pytest.raises(UserError, match="another version, which drew otherwise; train anew"):
         train(dataclasses.replace(CONFIG, epochs=CONFIG.epochs + 1), tiny, out=folder, resume=True)
 

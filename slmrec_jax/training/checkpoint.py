@@ -33,7 +33,7 @@ MANIFEST, TALLY, TRAINING, EMBEDDINGS = "manifest.sha256", "tally.json", "traini
 ROWS = "users and items by falling training degree"
 """Whose rows tables hold: they mean nothing in another order."""
 
-DRAWS = "orders by a Feistel network, dropout by the words of its keys"
+DRAWS = "dropout by the words of its keys"
 """How steps draw: to train on otherwise would be another run."""
 
 
