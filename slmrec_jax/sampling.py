@@ -6,7 +6,7 @@ from typing import NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Int, Key, PyTree
+from jaxtyping import Array, Bool, Int, Key, PyTree, UInt32
 
 from slmrec_jax.graph import Graph, first_in_row
 
@@ -44,8 +44,43 @@ def permuted(
     size = min(batch_size, num_interactions)
     steps = steps_of_interactions(num_interactions, size)
     place = jnp.arange(steps * size)
-    rows = jax.random.permutation(key, num_interactions)[place % num_interactions].astype(jnp.int32)
+    rows = permutation(key, num_interactions)[place % num_interactions]
     return rows.reshape(steps, size), (place < num_interactions).reshape(steps, size)
+
+
+def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
+    """The numbers 0..count-1 in a random order: what `jax.random.permutation` returns, in half the time on CPUs.
+
+    They are sorted by random words, as often as makes an order that equal words leave as it was unlikely to matter.
+    """
+    order = jnp.arange(count)
+    for _ in range(math.ceil(3 * math.log(count) / math.log(2**32 - 1))):
+        key, words_key = jax.random.split(key)
+        order = order[stable_argsort(jax.random.bits(words_key, (count,)))]
+    return order
+
+
+def stable_argsort(words: UInt32[Array, " count"]) -> Int[Array, " count"]:
+    """Indices that sort the words, of equal ones the lower index first: `jnp.argsort`.
+
+    On CPUs XLA sorts words alone several times as fast as words with numbers beside them. Each word is then looked up
+    among the sorted ones. Equal words find the same place, which the lowest index keeps; the others move one on, all
+    at once, until each has its own: a pass for every further one that is equal, so that few should be.
+    """
+    count = words.shape[0]
+    index = jnp.arange(count)
+
+    def keepers(places: Array) -> Array:
+        return jnp.full(count, count).at[places].min(index)
+
+    def move_on(found: tuple[Array, Array]) -> tuple[Array, Array]:
+        places, kept = found
+        places = jnp.where(kept[places] == index, places, places + 1)
+        return places, keepers(places)
+
+    first = jnp.searchsorted(jnp.sort(words), words).astype(jnp.int32)
+    _, kept = jax.lax.while_loop(lambda found: jnp.any(found[1] == count), move_on, (first, keepers(first)))
+    return kept
 
 
 def _interactions(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size: int) -> Rows:
@@ -70,12 +105,13 @@ def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size:
     user_key, item_key = jax.random.split(key)
     offsets = graph.adjacency.matrix.offsets
     degrees = jnp.diff(offsets)
-    # Those without items come last in the order of these numbers.
-    numbers = jnp.where(degrees > 0, jax.random.uniform(user_key, degrees.shape), 2.0)
-    users = jnp.argsort(numbers)[: min(batch_size, graph.num_users)].astype(jnp.int32)
+    # Numbers below 1 stand in the order of their bits, and before the words of those without items.
+    numbers = jax.random.uniform(user_key, degrees.shape).view(jnp.uint32)
+    last = jnp.arange(len(degrees), dtype=jnp.uint32) + jnp.uint32(2**31)
+    users = stable_argsort(jnp.where(degrees > 0, numbers, last))[: min(batch_size, graph.num_users)]
     rank = jax.random.randint(item_key, users.shape, 0, jnp.maximum(degrees[users], 1), jnp.int32)
-    last = graph.interactions[1].shape[0] - 1
-    items = graph.adjacency.matrix.columns[jnp.minimum(offsets[users] + rank, last)]
+    place = jnp.minimum(offsets[users] + rank, graph.num_interactions - 1)
+    items = graph.adjacency.matrix.columns[place]
     return users, items, degrees[users] > 0
 
 

@@ -5,7 +5,16 @@ import pytest
 from conftest import GRAPHS
 
 from slmrec_jax.graph import build_graph
-from slmrec_jax.sampling import NEGATIVES, SAMPLINGS, distinct_users, permuted, popular, uniform
+from slmrec_jax.sampling import (
+    NEGATIVES,
+    SAMPLINGS,
+    distinct_users,
+    permutation,
+    permuted,
+    popular,
+    stable_argsort,
+    uniform,
+)
 from slmrec_jax.types import Interactions
 
 
@@ -37,6 +46,20 @@ def test_the_order_is_a_function_of_the_key():
     assert first == again != other
 
 
+@pytest.mark.parametrize("count", [1, 2, 3, 1625, 1626, 60_000])
+def test_a_permutation_is_the_one_that_jax_draws(count):
+    # 1626 is the first count that is sorted twice; among 60,000 words two are often equal.
+    keys = jax.random.split(jax.random.key(count), 3)
+    expected = jax.vmap(lambda key: jax.random.permutation(key, count))(keys)
+    np.testing.assert_array_equal(jax.vmap(lambda key: permutation(key, count))(keys), expected)
+
+
+@pytest.mark.parametrize("words", [[0], [3, 3], [5, 5, 5, 1, 2**32 - 1, 0, 5, 2**31, 1, 2**32 - 1], [7] * 9])
+def test_equal_words_are_sorted_by_their_places(words):
+    words = np.array(words, np.uint32)
+    np.testing.assert_array_equal(jax.jit(stable_argsort)(words), np.argsort(words, kind="stable"))
+
+
 # --- users ---
 
 
@@ -55,6 +78,15 @@ def test_where_users_are_few_the_rest_of_the_batch_is_not_real():
     assert mask.tolist() == [True, True, *[False] * 7]
     assert sorted(users[mask].tolist()) == [0, 4]
     assert items[users == 4].tolist() == [2]
+
+
+def test_users_without_items_come_last_whatever_is_drawn():
+    num_users, users = 50, np.arange(0, 50, 7, dtype=np.int32)
+    graph = build_graph(Interactions(users, users), num_users, num_users)
+    for seed in range(20):
+        drawn, _, mask = distinct_users(0, jax.random.key(seed), graph, 12)
+        assert mask.tolist() == [True] * 8 + [False] * 4
+        assert sorted(drawn[:8].tolist()) == users.tolist()
 
 
 # --- negatives ---
