@@ -54,9 +54,10 @@ def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
     They are sorted by random words, as often as makes an order that equal words leave as it was unlikely to matter.
     """
     order = jnp.arange(count)
+    even = -(-count // 128) * 128  # XLA computes in vectors what divides evenly
     for _ in range(math.ceil(3 * math.log(count) / math.log(2**32 - 1))):
         key, words_key = jax.random.split(key)
-        order = order[stable_argsort(jax.random.bits(words_key, (count,)))]
+        order = order[stable_argsort(jax.random.bits(words_key, (even,))[:count])]
     return order
 
 
