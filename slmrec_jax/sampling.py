@@ -62,12 +62,14 @@ def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
 
 
 def stable_argsort(words: UInt32[Array, " count"]) -> Int[Array, " count"]:
-    """Indices that sort the words, of equal ones the lower index first: `jnp.argsort`.
+    """Indices that sort the words, of equal ones the lower index first: `jnp.argsort`, made faster on CPUs.
 
-    On CPUs XLA sorts words alone several times as fast as words with numbers beside them. Each word is then looked up
+    There XLA sorts words alone several times as fast as words with numbers beside them. Each word is then looked up
     among the sorted ones. Equal words find the same place, which the lowest index keeps; the others move one on, all
     at once, until each has its own: a pass for every further one that is equal, so that few should be.
     """
+    if jax.default_backend() != "cpu":
+        return jnp.argsort(words)
     count = words.shape[0]
     index = jnp.arange(count)
 

@@ -1,5 +1,6 @@
 """Checks every annotated shape of the package at run time, and makes the small graphs and data that tests share."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import pytest
 from jaxtyping import install_import_hook
 
 install_import_hook("slmrec_jax", "beartype.beartype")
+
+# Compiled programs stay, and Python's collector would go through all that tracing them left, time and again.
+gc.set_threshold(200_000, 20, 100)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

@@ -111,7 +111,7 @@ def test_a_step_is_the_same_compiled_and_not(config, parts):
 def test_the_program_holds_no_data(config, parts):
     """Graph, features and tables are arguments: as constants they would be folded at compile time."""
     method, inputs, keys = parts
-    state = method.init(keys.init)
+    state = jax.eval_shape(method.init, keys.init)
     lowered = jax.jit(make_epoch(method, config.batch_size)).lower(state, inputs, keys)
     constants = re.findall(r"stablehlo.constant dense<(?:\[|\"0x).*> : tensor<([\dx]+)x\w+>", lowered.as_text())
     # Four numbers are threefry's rotations, as often as something is drawn.

@@ -55,9 +55,13 @@ def test_a_permutation_is_the_one_that_jax_draws(count):
 
 
 @pytest.mark.parametrize("words", [[0], [3, 3], [5, 5, 5, 1, 2**32 - 1, 0, 5, 2**31, 1, 2**32 - 1], [7] * 9])
-def test_equal_words_are_sorted_by_their_places(words):
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_equal_words_are_sorted_by_their_places(words, device, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
     words = np.array(words, np.uint32)
-    np.testing.assert_array_equal(jax.jit(stable_argsort)(words), np.argsort(words, kind="stable"))
+    found = stable_argsort(jnp.array(words))
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, np.argsort(words, kind="stable"))
 
 
 # --- users ---
