@@ -86,14 +86,16 @@ def compile_steps(method: Method, inputs: Inputs, config: Config) -> Programs:
             program = jax.jit(function, donate_argnums=donate, compiler_options=compiler_options())
             return pool.submit(program.lower(*arguments).compile)
 
-        init_program = compiled(method.init, keys_after(0).init)
-        shapes = jax.eval_shape(loop.begin, jax.eval_shape(method.init, keys_after(0).init), inputs, keys_after(0))
-        order_program = compiled(loop.order, inputs, keys_after(0), jnp.int32(0))
+        state = jax.eval_shape(method.init, keys_after(0).init)
+        shapes = jax.eval_shape(loop.begin, state, inputs, keys_after(0))
         drawn = jax.eval_shape(loop.order, inputs, keys_after(0), jnp.int32(0))
-        segment_program = compiled(loop.segment, shapes, drawn, inputs, keys_after(0), jnp.int32(0), donate=(0,))
-        embed_program = compiled(partial(numbering.embed, method), shapes.state, inputs)
-        programs = init_program, order_program, segment_program, embed_program
-        make_state, order, segment, embed = (program.result() for program in programs)
+        programs = (  # the largest first: the others are traced meanwhile
+            compiled(loop.segment, shapes, drawn, inputs, keys_after(0), jnp.int32(0), donate=(0,)),
+            compiled(loop.order, inputs, keys_after(0), jnp.int32(0)),
+            compiled(method.init, keys_after(0).init),
+            compiled(partial(numbering.embed, method), shapes.state, inputs),
+        )
+        segment, order, make_state, embed = (program.result() for program in programs)
 
     def begin(progress: Progress, step: int) -> Progress:
         return Progress(progress.state, no_steps(shapes.means.values)) if step % per_epoch == 0 else progress
