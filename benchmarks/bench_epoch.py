@@ -43,7 +43,7 @@ class Flags:
 
     data: str = "demo"
     task: str = "fac"
-    rounds: int = 15
+    rounds: int = 25
     out: Path = Path("benchmarks/results/epoch.json")
 
 
