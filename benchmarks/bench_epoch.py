@@ -1,10 +1,11 @@
 """What an epoch costs beyond its steps, and what saving it adds.
 
-Three ways take turns, an epoch each: its steps alone, as one program whose order was drawn before the clock starts; a
+Two ways take turns, an epoch each: its steps alone, as one program whose order was drawn before the clock starts; and a
 whole epoch as training runs it, which draws the order, takes the steps in stretches of about a second between which the
-host looks around, and fetches the means; and such an epoch beside whose steps the checkpoint of the one before is
-written. The share of a round is what the longer way took more than the shorter, over the longer: the
-median of these counts, and their quartiles say how much rounds differ.
+host looks around, and fetches the means. Then, some epochs each, such epochs take turns with others that hand a
+checkpoint to the writer, which writes beside the steps, and rests, as it does in training. The share of a round is what
+the longer way took more than the shorter, over the longer: the median of these counts, and their quartiles say how much
+rounds differ.
 
 python benchmarks/bench_epoch.py --data PATH/tiktok
 """
@@ -14,6 +15,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import jax
@@ -44,6 +46,9 @@ class Flags:
     data: str = "demo"
     task: str = "fac"
     rounds: int = 25
+    saved_epochs: int = 8
+    """Of a turn with the writer, who rests for longer than an epoch of TikTok takes."""
+    saved_rounds: int = 9
     out: Path = Path("benchmarks/results/epoch.json")
 
 
@@ -85,29 +90,31 @@ def main(flags: Flags) -> None:
                 raise SystemExit("training is not finite")
             saver.save(Checkpoint(Place(at[1] // steps.per_epoch), at[0], Tally(), embeddings), [], frozenset())
             epoch(length)
-            seconds = time.perf_counter() - start
-            saver.wait()  # it is not to be written beside the steps of the others
-            return seconds
+            return time.perf_counter() - start
 
-        seconds = interleaved(
-            {"steps": steps_alone, "epoch": lambda: epoch(length), "saved": saved_epoch}, flags.rounds
-        )
-    ms = {name: median_ms(found) for name, found in seconds.items()}
-    overhead, saving = shares(seconds["steps"], seconds["epoch"]), shares(seconds["epoch"], seconds["saved"])
+        def turn(way: Callable[[], float]) -> float:
+            total = sum(way() for _ in range(flags.saved_epochs))
+            saver.wait()  # nothing is to be written beside the steps of the others
+            return total / flags.saved_epochs
+
+        whole = partial(epoch, length)
+        alone = interleaved({"steps": steps_alone, "epoch": whole}, flags.rounds)
+        beside = interleaved({"epoch": partial(turn, whole), "saved": partial(turn, saved_epoch)}, flags.saved_rounds)
+    overhead, saving = shares(alone["steps"], alone["epoch"]), shares(beside["epoch"], beside["saved"])
+    ms = {name: median_ms(found) for name, found in (*alone.items(), ("saved", beside["saved"]))}
     print(
         f"{dataset.name}, {flags.task}: {steps.per_epoch} steps alone in {ms['steps']:.0f} ms, an epoch in stretches "
-        f"of {length} in {ms['epoch']:.0f} ms, with a checkpoint in {ms['saved']:.0f} ms: beyond the steps "
+        f"of {length} in {ms['epoch']:.0f} ms, with checkpoints in {ms['saved']:.0f} ms: beyond the steps "
         f"{in_words(overhead)} (goal {GOAL:.0%}), for saving {in_words(saving)} (goal {SAVING_GOAL:.0%})"
     )
     about = {"data": dataset.name, "task": flags.task, "steps": steps.per_epoch, "stretch": length, "ms": ms}
+    about |= {name: getattr(flags, name) for name in ("rounds", "saved_rounds", "saved_epochs")}
     found = {"overhead": overhead[1], "overhead_quartiles": overhead, "saving": saving[1], "saving_quartiles": saving}
-    write_result(flags.out, {**about, "rounds": flags.rounds, **found, "goal": GOAL, "saving_goal": SAVING_GOAL})
+    write_result(flags.out, {**about, **found, "goal": GOAL, "saving_goal": SAVING_GOAL})
 
 
 def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round of each case, which keeps its own clock; each is called once beforehand."""
-    for case in cases.values():
-        case()
+    """Seconds of each round of each case, which keeps its own clock."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     order = list(cases)
     for _ in range(rounds):

@@ -2,9 +2,13 @@
 
 Training never waits for the disk: of what comes while a checkpoint is written, the newest is written next, and what
 must be kept. What the disk refuses is said, kept in memory and tried again with the next one.
+
+Writing takes processors from the steps beside it, a tenth of an epoch that lasts half a second. So the writer rests
+after each checkpoint, in proportion: where epochs are long, each is on disk before the next one ends.
 """
 
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -22,6 +26,10 @@ from slmrec_jax.training.folder import CHECKPOINTS, Record, append_records, writ
 KEPT = 2
 """How many of the newest checkpoints stay, so that there is one to go back to; more are kept where they are needed."""
 
+REST = 19.0
+"""How long the writer rests after a checkpoint, in times that it took: it is at work for a twentieth of the time at
+most, and who is killed loses that much more, two seconds on TikTok."""
+
 
 class Saver(NamedTuple):
     """Puts a run on disk."""
@@ -30,7 +38,7 @@ class Saver(NamedTuple):
     """`(checkpoint, history, needed)`: takes copies and returns. The epochs' records are on disk before the
     checkpoint; those of `needed` stay beside it."""
     wait: Callable[[], None]
-    """Until nothing is under way."""
+    """Until nothing is under way, which then does not rest."""
     finish: Callable[[], None]
     """Waits until all is on disk that must be; a `UserError` says that it cannot."""
     rewind: Callable[[Place, Sequence[Record]], None]
@@ -50,6 +58,7 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
     owed: dict[Place, tuple[Checkpoint, Sequence[Record]]] = {}
     needed: frozenset[Place] = frozenset()
     jobs: list[Future[None]] = []
+    hurry = threading.Event()
     recorded: int | None = None  # how many lines are known to be on disk and whole
 
     def save(checkpoint: Checkpoint, history: Sequence[Record], needed_now: frozenset[Place]) -> None:
@@ -76,6 +85,7 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
                     return
                 place = min(owed)
                 checkpoint, history = owed[place]
+            start = time.perf_counter()
             try:
                 record(history)
                 checkpoints.write(place_of_all, checkpoint)
@@ -91,6 +101,7 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
                 retire()
             except OSError as error:
                 say(f"WARNING: old checkpoints in {place_of_all} could not be deleted ({error.strerror or error})")
+            hurry.wait(REST * (time.perf_counter() - start))
 
     def record(history: Sequence[Record]) -> None:
         nonlocal recorded
@@ -108,8 +119,10 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
         checkpoints.remove(place_of_all, [place for place in there if place not in kept])
 
     def wait() -> None:
+        hurry.set()
         while jobs:
             jobs.pop(0).result()
+        hurry.clear()
 
     def finish() -> None:
         wait()
@@ -140,4 +153,5 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
         stopped = True
         raise
     finally:
+        hurry.set()
         executor.shutdown(wait=True, cancel_futures=stopped)

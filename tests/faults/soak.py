@@ -28,7 +28,7 @@ from tiny_runs import CONFIG, Disk, digest
 import slmrec_jax.cli  # noqa: F401
 from slmrec_jax import train
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.training import checkpoint, durable
+from slmrec_jax.training import checkpoint, durable, saver
 from slmrec_jax.training import run as run_module
 from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
@@ -59,6 +59,7 @@ def child(folder, cache, dies_at):
     run_module.compile_steps = and_keep_shapes
     disk = Disk(answer)
     durable.os = durable.shutil = disk
+    saver.REST = 0.0  # so short a run would leave little but its last checkpoint
     with (folder.parent / "told").open("w") as told:
         say = SILENT._replace(say=lambda line: print(line, file=told, flush=True))
         run = train(CONFIG, DATA, out=folder, resume=(folder / "config.json").exists(), report=say)

@@ -53,6 +53,7 @@ def go(tiny, programs, compiled, said, monkeypatch):
     """Trains; the same each time, saves included, however slow the machine."""
     compile_steps = run_module.compile_steps
     monkeypatch.setattr(saver, "ThreadPoolExecutor", Inline)
+    monkeypatch.setattr(saver, "REST", 0.0)
     monkeypatch.setattr(fit, "SEGMENT_SECONDS", 1e9)
 
     def run(folder, *, resume=False, config=CONFIG, method=make_method, disk=None, stops=(), **changes):
