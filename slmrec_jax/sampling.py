@@ -49,12 +49,13 @@ def permuted(
 
 
 def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
-    """The numbers 0..count-1 in a random order: what `jax.random.permutation` returns, in half the time on CPUs.
+    """The numbers 0..count-1 in a random order: what `jax.random.permutation` returns, in a third of the time on CPUs.
 
-    They are sorted by random words, as often as makes an order that equal words leave as it was unlikely to matter.
+    They are sorted by random words, so often that words which are equal, and leave their order, are unlikely to matter.
     """
-    order = jnp.arange(count)
-    even = -(-count // 128) * 128  # XLA computes in vectors what divides evenly
+    order = jnp.arange(count, dtype=jnp.int32)
+    # XLA computes in vectors what divides evenly; the first words of more are those of fewer, as JAX draws by default.
+    even = -(-count // 128) * 128
     for _ in range(math.ceil(3 * math.log(count) / math.log(2**32 - 1))):
         key, words_key = jax.random.split(key)
         order = order[stable_argsort(jax.random.bits(words_key, (even,))[:count])]
@@ -69,12 +70,12 @@ def stable_argsort(words: UInt32[Array, " count"]) -> Int[Array, " count"]:
     at once, until each has its own: a pass for every further one that is equal, so that few should be.
     """
     if jax.default_backend() != "cpu":
-        return jnp.argsort(words)
+        return jnp.argsort(words).astype(jnp.int32)
     count = words.shape[0]
-    index = jnp.arange(count)
+    index = jnp.arange(count, dtype=jnp.int32)
 
     def keepers(places: Array) -> Array:
-        return jnp.full(count, count).at[places].min(index)
+        return jnp.full(count, count, jnp.int32).at[places].min(index)
 
     def move_on(found: tuple[Array, Array]) -> tuple[Array, Array]:
         places, kept = found
@@ -109,7 +110,7 @@ def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size:
     offsets = graph.adjacency.matrix.offsets
     degrees = jnp.diff(offsets)
     # Numbers below 1 stand in the order of their bits, and before the words of those without items.
-    numbers = jax.random.uniform(user_key, degrees.shape).view(jnp.uint32)
+    numbers = jax.random.uniform(user_key, degrees.shape, jnp.float32).view(jnp.uint32)
     last = jnp.arange(len(degrees), dtype=jnp.uint32) + jnp.uint32(2**31)
     users = stable_argsort(jnp.where(degrees > 0, numbers, last))[: min(batch_size, graph.num_users)]
     rank = jax.random.randint(item_key, users.shape, 0, jnp.maximum(degrees[users], 1), jnp.int32)

@@ -84,13 +84,16 @@ def test_where_users_are_few_the_rest_of_the_batch_is_not_real():
     assert items[users == 4].tolist() == [2]
 
 
-def test_users_without_items_come_last_whatever_is_drawn():
-    num_users, users = 50, np.arange(0, 50, 7, dtype=np.int32)
-    graph = build_graph(Interactions(users, users), num_users, num_users)
+def test_users_with_items_come_first_in_the_order_of_random_numbers():
+    num_users, with_items = 50, np.arange(0, 50, 7, dtype=np.int32)
+    graph = build_graph(Interactions(with_items, with_items), num_users, num_users)
     for seed in range(20):
-        drawn, _, mask = distinct_users(0, jax.random.key(seed), graph, 12)
+        key = jax.random.key(seed)
+        drawn, _, mask = distinct_users(0, key, graph, 12)
         assert mask.tolist() == [True] * 8 + [False] * 4
-        assert sorted(drawn[:8].tolist()) == users.tolist()
+        numbers = np.full(num_users, 2.0)
+        numbers[with_items] = jax.random.uniform(jax.random.split(key)[0], (num_users,))[with_items]
+        assert drawn.tolist() == np.argsort(numbers, kind="stable")[:12].tolist()
 
 
 # --- negatives ---

@@ -4,15 +4,16 @@ Training never waits for the disk: of what comes while a checkpoint is written, 
 must be kept. What the disk refuses is said, kept in memory and tried again with the next one.
 
 Writing takes processors from the steps beside it, a tenth of an epoch that lasts half a second. So the writer rests
-after each checkpoint, in proportion: where epochs are long, each is on disk before the next one ends.
+after it has written what there is, in proportion: an epoch that lasts longer than twenty checkpoints is on disk before
+the next one ends.
 """
 
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Lock
 from typing import NamedTuple
 
 import jax
@@ -27,8 +28,11 @@ KEPT = 2
 """How many of the newest checkpoints stay, so that there is one to go back to; more are kept where they are needed."""
 
 REST = 19.0
-"""How long the writer rests after a checkpoint, in times that it took: it is at work for a twentieth of the time at
-most, and who is killed loses that much more, two seconds on TikTok."""
+"""How long the writer rests, in times that it wrote or was refused: it is at work for a twentieth of the time at most.
+What a process had not written when it is killed, it trains again: on TikTok, what it did in about three seconds."""
+
+MOST_REST = 30.0
+"""Seconds: a disk that hangs for once is no reason to wait for minutes."""
 
 
 class Saver(NamedTuple):
@@ -38,7 +42,7 @@ class Saver(NamedTuple):
     """`(checkpoint, history, needed)`: takes copies and returns. The epochs' records are on disk before the
     checkpoint; those of `needed` stay beside it."""
     wait: Callable[[], None]
-    """Until nothing is under way, which then does not rest."""
+    """Until nothing is under way; nobody rests meanwhile."""
     finish: Callable[[], None]
     """Waits until all is on disk that must be; a `UserError` says that it cannot."""
     rewind: Callable[[Place, Sequence[Record]], None]
@@ -54,21 +58,22 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
         say: told what the disk refuses.
     """
     place_of_all = folder / CHECKPOINTS
-    guard = threading.Lock()
+    guard = Lock()
     owed: dict[Place, tuple[Checkpoint, Sequence[Record]]] = {}
     needed: frozenset[Place] = frozenset()
     jobs: list[Future[None]] = []
-    hurry = threading.Event()
+    hurry = Event()
     recorded: int | None = None  # how many lines are known to be on disk and whole
 
     def save(checkpoint: Checkpoint, history: Sequence[Record], needed_now: frozenset[Place]) -> None:
         nonlocal needed
-        # The next steps take the buffers over while these are written.
-        copies = checkpoint._replace(progress=jax.tree.map(jnp.copy, checkpoint.progress))
         with guard:
             needed = needed_now | {checkpoint.place}
             for place in owed.keys() - needed:
                 del owed[place]
+        # The next steps take the buffers over while these are written.
+        copies = checkpoint._replace(progress=jax.tree.map(jnp.copy, checkpoint.progress))
+        with guard:
             owed[checkpoint.place] = copies, tuple(history)
         submit()
 
@@ -76,32 +81,41 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
         for job in [job for job in jobs if job.done()]:
             jobs.remove(job)
             job.result()
-        jobs.append(executor.submit(write_owed))
+        if len(jobs) < 2:  # the second has not begun, and will see what is owed now
+            jobs.append(executor.submit(write_owed))
 
     def write_owed() -> None:
-        while not stopped:
-            with guard:
-                if not owed:
-                    return
-                place = min(owed)
-                checkpoint, history = owed[place]
+        """Until nothing is owed, or the disk refuses something."""
+        accepted = True
+        while accepted and owed and not stopped:
             start = time.perf_counter()
-            try:
-                record(history)
-                checkpoints.write(place_of_all, checkpoint)
-            except OSError as error:
-                say(
-                    f"WARNING: the checkpoint of {place.words()} could not be saved ({error.strerror or error}); the "
-                    f"run goes on, and tries again with the next one"
-                )
-                return
             with guard:
-                owed.pop(place, None)
-            try:
-                retire()
-            except OSError as error:
-                say(f"WARNING: old checkpoints in {place_of_all} could not be deleted ({error.strerror or error})")
-            hurry.wait(REST * (time.perf_counter() - start))
+                places = sorted(owed)
+            accepted = all(written(place) for place in places)
+            hurry.wait(min(MOST_REST, REST * (time.perf_counter() - start)))
+
+    def written(place: Place) -> bool:
+        """Whether a checkpoint is on disk, or no longer wanted there."""
+        with guard:
+            if place not in owed or stopped:
+                return True
+            checkpoint, history = owed[place]
+        try:
+            record(history)
+            checkpoints.write(place_of_all, checkpoint)
+        except OSError as error:
+            say(
+                f"WARNING: the checkpoint of {place.words()} could not be saved ({error.strerror or error}); the "
+                f"run goes on, and tries again with the next one"
+            )
+            return False
+        with guard:
+            owed.pop(place, None)
+        try:
+            retire()
+        except OSError as error:
+            say(f"WARNING: old checkpoints in {place_of_all} could not be deleted ({error.strerror or error})")
+        return True
 
     def record(history: Sequence[Record]) -> None:
         nonlocal recorded

@@ -38,7 +38,7 @@ MAX_SECONDS = 1000
 """Only what hangs takes so long, on however busy a machine."""
 
 
-def child(folder, cache, dies_at):
+def child(folder, cache, dies_at, rest):
     """The process that trains; it leaves `told` with what it said, and `digest` when it is done."""
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -59,19 +59,19 @@ def child(folder, cache, dies_at):
     run_module.compile_steps = and_keep_shapes
     disk = Disk(answer)
     durable.os = durable.shutil = disk
-    saver.REST = 0.0  # so short a run would leave little but its last checkpoint
+    saver.REST = rest
     with (folder.parent / "told").open("w") as told:
         say = SILENT._replace(say=lambda line: print(line, file=told, flush=True))
         run = train(CONFIG, DATA, out=folder, resume=(folder / "config.json").exists(), report=say)
     (folder.parent / "digest").write_text(json.dumps([digest(folder, shapes[0], run), disk.asked]))
 
 
-def start(folder, cache, dies_at=0):
+def start(folder, cache, dies_at=0, rest=0.0):
     process = os.fork()
     if process == 0:
         status = 1
         try:
-            child(folder, cache, dies_at)
+            child(folder, cache, dies_at, rest)
             status = 0
         except BaseException:
             traceback.print_exc()
@@ -122,7 +122,8 @@ def main(kills, seed):
             by_disk = rng.random() < 0.5
             wanted = counts.total() < kills
             dies_at = int(rng.integers(1, asked + 1)) if by_disk and wanted else 0
-            process = start(folder, root / "cache", dies_at)
+            rest = float(rng.choice([0.0, saver.REST]))  # with it, so short a run writes little but its last checkpoint
+            process = start(folder, root / "cache", dies_at, rest)
             status = ended(process, MAX_SECONDS if by_disk or not wanted else rng.uniform(0, seconds))
             begun, told = (
                 (folder / "config.json").exists(),
