@@ -10,8 +10,8 @@ from jaxtyping import Int
 from slmrec_jax import results
 from slmrec_jax.analysis import Difference, Interval, alignment, bootstrap, paired_bootstrap, uniformity
 from slmrec_jax.comparison import p_values
-from slmrec_jax.config import Config, to_json
-from slmrec_jax.data import Dataset, load
+from slmrec_jax.config import Config, source_of, to_json
+from slmrec_jax.data import Dataset, Source, load_source
 from slmrec_jax.evaluation.groups import Group, Side
 from slmrec_jax.evaluation.protocol import Evaluation
 from slmrec_jax.reporting.items import (
@@ -115,7 +115,7 @@ def gather(
     metrics = [key for key in results_found.rows[0]["test"] if all(key in row["test"] for row in results_found.rows)]
     main = _main_metric(metrics, read_config(folders[0]))
     shown = _shown(metrics, main)
-    loaded: dict[tuple[Any, ...], Dataset] = {}
+    loaded: dict[Source, Dataset] = {}
     runs: list[RunFacts] = []
     for folder, label in zip(folders, _labels(folders), strict=True):
         say(f"{label}: reading and measuring")
@@ -199,10 +199,10 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
 
 
-def _dataset(folder: Path, data: str | None, loaded: dict[tuple[Any, ...], Dataset]) -> Dataset:
+def _dataset(folder: Path, data: str | None, loaded: dict[Source, Dataset]) -> Dataset:
     """A run's data set, read once for all runs on it."""
-    config = read_config(folder)
-    source = (config.data if data is None else data, config.format, config.split, config.split_seed)
+    source = source_of(read_config(folder))
+    source = source if data is None else source._replace(data=data)
     if source not in loaded:
-        loaded[source] = load(*source)
+        loaded[source] = load_source(source)
     return loaded[source]
