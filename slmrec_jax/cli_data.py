@@ -1,7 +1,7 @@
 """The commands `slmrec-jax data …`: look at a data set, bring it into the package's own format, make the demo."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slmrec_jax import data, figures
+from slmrec_jax.config import Reading, source_of
 from slmrec_jax.data import findings, inspection
 from slmrec_jax.data.split import split_dataset
 from slmrec_jax.errors import UserError
@@ -18,17 +19,15 @@ _PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
-class Inspect:
+class _Folder(Reading):
+    data: tyro.conf.Positional[str] = field(metadata={})  # without a default
+    """`demo`, or the folder of a data set."""
+
+
+@dataclass(frozen=True)
+class Inspect(_Folder):
     """Show what a data set holds, and what is odd in it."""
 
-    path: tyro.conf.Positional[str]
-    """`demo`, or the folder of a data set."""
-    format: str | None = None
-    """The folder's format, where it is not clear from what lies there."""
-    split: str | None = None
-    """How to divide the interactions first."""
-    split_seed: int = 0
-    """What a random split follows from."""
     plot: Path | None = None
     """A picture to write: degrees, norms and what is missing."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -36,19 +35,11 @@ class Inspect:
 
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(_Folder):
     """Write a data set in the format of this program, which is read fastest."""
 
-    path: tyro.conf.Positional[str]
-    """`demo`, or the folder of a data set."""
-    out: tyro.conf.Positional[Path]
+    out: tyro.conf.Positional[Path] = field(kw_only=True)
     """The folder to make."""
-    format: str | None = None
-    """The folder's format, where it is not clear from what lies there."""
-    split: str | None = None
-    """How to divide the interactions: data that are not divided need it, others are divided anew."""
-    split_seed: int = 0
-    """What a random split follows from."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +56,12 @@ def inspect(flags: Inspect) -> int:
     """Prints a line a fact, then a line an oddity."""
     if flags.plot is not None and flags.plot.suffix not in _PICTURES:
         raise UserError(f"--plot {flags.plot}: give a name that ends in {', '.join(_PICTURES)}")
-    given, format = data.read(flags.path, flags.format)
+    source = source_of(flags)
+    given, format = data.read(source)
     divided = isinstance(given, data.Dataset) or flags.split is not None
     # What is not divided can be looked at all the same: all of it is in train.
     whole = given if isinstance(given, data.Dataset) else given.dataset
-    dataset = split_dataset(given, flags.split, flags.split_seed) if divided else whole
+    dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
     found = inspection.inspect(dataset)
     if flags.plot is not None:
         _draw(dataset, flags.plot)
@@ -91,7 +83,7 @@ def inspect(flags: Inspect) -> int:
 
 def convert(flags: Convert) -> int:
     """Writes the folder and says what it holds."""
-    return _write(data.load(flags.path, format=flags.format, split=flags.split, split_seed=flags.split_seed), flags.out)
+    return _write(data.load_source(source_of(flags)), flags.out)
 
 
 def make(flags: Make) -> int:

@@ -304,17 +304,35 @@ PUBLISHED: Mapping[ModelName, Mapping[str, float]] = {"mmssl": {"learning_rate":
 
 
 @dataclass(frozen=True)
-class Config:
-    """One run."""
+class Reading:
+    """Where the data are, and how to read them: the fields of `Source` as flags."""
 
     data: str = "demo"
     """`demo`, or the folder of a data set."""
     format: str | None = None
     """The folder's format, where it is not clear from what lies there."""
     split: str | None = None
-    """How to divide the interactions: data that are not divided need it, others are divided anew."""
+    """How to divide the interactions: data that are not divided need it, others are divided again."""
     split_seed: int = 0
-    """What a random split follows from; it is apart from --seed, so that all seeds train on the same data."""
+    """The seed of a random split; it is apart from --seed, so that all seeds train on the same data."""
+    min_rating: float | None = None
+    """Leaves out rows with a lower rating before the interactions are divided."""
+    k_core: int = 0
+    """Leaves out users and items with fewer interactions, again and again, before these are divided."""
+    user_column: str | None = None
+    """The column of users, where it has none of the known names; or its number, where the table has no header."""
+    item_column: str | None = None
+    """The column of items, likewise."""
+    time_column: str | None = None
+    """The column of times, likewise."""
+    rating_column: str | None = None
+    """The column of ratings, likewise."""
+
+
+@dataclass(frozen=True)
+class Config(Reading):
+    """One run."""
+
     modalities: tuple[str, ...] = ()
     """Modalities to use, in this order, which FAC's levels follow; all of the data set's by default."""
     missing: Missing = "masked"
@@ -358,8 +376,8 @@ class Config:
     eval: Protocol = PROTOCOLS["strict"]
 
 
-def source_of(config: Config) -> Source:
-    """Where the config's data set is read from."""
+def source_of(config: Reading) -> Source:
+    """Where the config's data set is read from, and how."""
     return Source(**{name: getattr(config, name) for name in Source._fields})
 
 
@@ -437,6 +455,7 @@ def check_config(config: Config) -> None:
         ("num-layers", config.num_layers, 0),
         ("seed", config.seed, 0),
         ("split-seed", config.split_seed, 0),
+        ("k-core", config.k_core, 0),
         ("main-weight", config.main_weight, 0),
         ("slmrec.alpha", slmrec.alpha, 0),
         ("slmrec.num-negatives", slmrec.num_negatives, 1),

@@ -79,7 +79,7 @@ def test_what_is_held_out_may_be_empty(split):
 
 def test_notes_are_kept_and_no_part_of_the_fingerprint():
     dataset = small(notes=["two users were dropped"])
-    assert dataset.notes == ("two users were dropped",)
+    assert dataset.notes == ("two users were dropped", "rows that repeat an interaction, merged: 1 of 6")
     assert dataset.fingerprint == small().fingerprint
 
 

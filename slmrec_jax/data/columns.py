@@ -1,6 +1,6 @@
 """Brings columns of tables into arrays: ids that are rows, raw ids, times, vectors; each refusal names its row."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,6 +15,9 @@ MAX_RAW_ID = 256
 """Characters of a raw id: one far longer would make all of them take its room."""
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+_WHOLE = r"^[+-]?[0-9]+$"
+_NO_FRACTION = r"\.0*$"
+"""What follows a whole number that was written as a floating-point one."""
 _SPARE_IDS = 1_000_000
 _MAX_GAP = 100
 
@@ -86,7 +89,7 @@ def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " ent
     Raises:
         UserError: A value that is no such number.
     """
-    column = _present(table, name, "a whole number")
+    column = _without_fraction(_present(table, name, "a whole number"))
     ids = np.asarray(_cast(table, name, column, pa.int64(), "a whole number").to_numpy(), np.int64)
     if len(ids) and ids.min() < first:
         index = int(ids.argmin())
@@ -140,31 +143,58 @@ def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndar
         UserError: A value that is none of them.
     """
     expected = f"one of {', '.join(labels)}"
-    column = pc.utf8_lower(_cast(table, name, _present(table, name, expected), pa.string(), expected))
-    places = np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)
+    column = _cast(table, name, _present(table, name, expected), pa.string(), expected)
+    places = _places(column, labels)
     if len(places) and places.min() < 0:
         index = int(places.argmin())
         raise UserError(f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected {expected}")
-    return np.array(list(labels.values()))[places]
+    return np.asarray(np.array(list(labels.values()))[places])
+
+
+def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
+    """A column of 0 and 1, false and true as truth values; `None` where it holds anything else."""
+    try:
+        places = _places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
+    except pa.ArrowException:
+        return None
+    return None if (places < 0).any() else np.asarray(places % 2 == 1)
+
+
+def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
+    """A column of numbers, as float64.
+
+    Raises:
+        UserError: A value that is missing or no number.
+    """
+    column = _present(table, name, "a number")
+    numbers = np.asarray(_cast(table, name, column, pa.float64(), "a number").to_numpy(), np.float64)
+    if np.isnan(numbers).any():
+        index = int(np.isnan(numbers).argmax())
+        raise UserError(f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected a number")
+    return numbers
 
 
 def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
-    """A column of times: numbers of any unit, or dates (microseconds since 1970); int64 or float64.
+    """A column of times: numbers of any unit, or dates (in their own unit since 1970); int64 or float64.
 
     Raises:
         UserError: A value that is missing or none of these.
     """
-    column = _present(table, name, "a time; fill it in, or leave the column out")
+    column = _without_fraction(_present(table, name, "a time; fill it in, or leave the column out"))
     kind = column.type
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        dates = column.cast(pa.timestamp("us"), safe=False)  # what is finer than a microsecond is cut off
-        return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
+    if pa.types.is_timestamp(kind):
+        return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+    if pa.types.is_date(kind):
+        return np.asarray(column.cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy(), np.int64)
     if _is_text(kind) and _starts(column, r"^\d{4}-\d\d"):
         zone = "UTC" if _starts(column, r":.*(Z|[+-]\d\d:?\d\d)$") else None
-        dates = _cast(table, name, column, pa.timestamp("us", zone), "a date in the form of the first one")
+        unit = "ns" if pc.any(pc.match_substring_regex(column, r"\.\d{7}")).as_py() else "us"
+        dates = _cast(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
         return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
-    if pa.types.is_integer(kind) or (_is_text(kind) and _all_match(column, _INTEGER)):
-        return np.asarray(_cast(table, name, column, pa.int64(), "a time").to_numpy(), np.int64)
+    if pa.types.is_integer(kind) or (_is_text(kind) and _all_match(column, _WHOLE)):
+        if _is_text(kind):
+            column = pc.replace_substring_regex(column, r"^\+", "")  # Arrow takes no sign there
+        return np.asarray(_cast(table, name, column, pa.int64(), "a time below 2⁶³").to_numpy(), np.int64)
     times = np.asarray(_cast(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
     if np.isnan(times).any():
         index = int(np.isnan(times).argmax())
@@ -262,6 +292,17 @@ def _present(table: Table, name: str, expected: str) -> Any:
     if missing >= 0:
         raise UserError(f"{table.row(missing)}: {shown(name)} is missing; expected {expected}")
     return column
+
+
+def _without_fraction(column: Any) -> Any:
+    """Text of whole numbers without the `.0` that other programs write after them."""
+    return pc.replace_substring_regex(column, _NO_FRACTION, "") if _is_text(column.type) else column
+
+
+def _places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:
+    """The place of each text among the labels, in capitals or not, with `.0` behind it or not; -1 for others."""
+    column = _without_fraction(pc.utf8_lower(column))
+    return np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)
 
 
 def _cast(table: Table, name: str, column: Any, kind: Any, expected: str) -> Any:

@@ -28,6 +28,15 @@ class Source(NamedTuple):
     """How the interactions are divided; `None` takes them as the folder has them."""
     split_seed: int = 0
     """Seed of a random split."""
+    min_rating: float | None = None
+    """Rows with a lower rating are left out before the interactions are divided."""
+    k_core: int = 0
+    """Users and items with fewer interactions are left out, until there are none, before these are divided."""
+    user_column: str | None = None
+    """The column of users, where its name is none of the known ones; or its number, where the table has no header."""
+    item_column: str | None = None
+    time_column: str | None = None
+    rating_column: str | None = None
 
 
 class Feature(NamedTuple):
@@ -162,15 +171,16 @@ def make_dataset(
         features={name: _as_float32(feature) for name, feature in (features or {}).items()},
         user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
         item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
-        notes=tuple(notes),
     )
     _check_content(given, origins or {})
+    train, valid, test = (distinct(getattr(given, split), given.num_items) for split in SPLITS)
     return replace(
         given,
-        train=distinct(given.train, given.num_items),
-        valid=distinct(given.valid, given.num_items),
-        test=distinct(given.test, given.num_items),
+        train=train,
+        valid=valid,
+        test=test,
         features={name: _sorted_words(feature) for name, feature in given.features.items()},
+        notes=(*notes, *_repeats(given, (train, valid, test))),
     )
 
 
@@ -237,6 +247,12 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str]) -> None:
 def _check_counts(name: str, num_users: int, num_items: int) -> None:
     check_count("users", num_users, f"data set {name}")
     check_count("items", num_items, f"data set {name}")
+
+
+def _repeats(given: Dataset, splits: Sequence[Interactions]) -> list[str]:
+    rows = sum(len(getattr(given, split).users) for split in SPLITS)
+    repeats = rows - sum(len(pairs.users) for pairs in splits)
+    return [f"rows that repeat an interaction, merged: {repeats} of {rows}"] if repeats else []
 
 
 def _as_arrays(pairs: Interactions) -> Interactions:

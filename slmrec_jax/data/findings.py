@@ -62,7 +62,7 @@ def _numbers(values: Mapping[str, float]) -> str:
 
 def oddities(found: Inspection) -> list[str]:
     """A line on each thing that training or evaluation would suffer from, with how to mend it."""
-    lines = [*_odd_splits(found), *_odd_nodes(found)]
+    lines = [*_odd_splits(found), *_odd_nodes(found), *found.alike_ids]
     for name, modality in found.modalities.items():
         lines += _odd_words(name, modality) if isinstance(modality, WordLists) else _odd_vectors(name, modality, found)
     if not found.modalities:

@@ -28,6 +28,7 @@ from jaxtyping import Int, Shaped
 from slmrec_jax.data.checks import check_count
 from slmrec_jax.data.columns import as_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
+from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.tables import printable, read_parquet
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -94,6 +95,7 @@ def read(folder: Path) -> Dataset:
     files = {
         name: _feature_file(folder, place, name) for place, (name, _) in enumerate(_modalities(file, meta).items())
     }
+    tables = [folder / name for name in (_INTERACTIONS, _USERS, _ITEMS)]
     dataset = make_dataset(
         meta["name"],
         *(splits[split] for split in SPLITS),
@@ -108,7 +110,7 @@ def read(folder: Path) -> Dataset:
             "users": str(folder / _USERS),
             "items": str(folder / _ITEMS),
         },
-        notes=meta["notes"],
+        notes=[*meta["notes"], *not_read(folder, [file, *tables, folder / _FEATURES, *files.values()])],
     )
     if dataset.fingerprint != meta["fingerprint"]:
         raise UserError(

@@ -17,6 +17,7 @@ from slmrec_jax import figures
 from slmrec_jax.canary import check_jax
 from slmrec_jax.config import Config, check_config, first_change, relevant, source_of, with_defaults
 from slmrec_jax.data import Dataset, Feature, Words, check, load_source
+from slmrec_jax.data.ids import alike
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import groups
@@ -294,6 +295,7 @@ def _introduction(config: Config, dataset: Dataset) -> list[str]:
         f"{len(dataset.valid.users)} / {len(dataset.test.users)} interactions, modalities: {modalities}, "
         f"fingerprint {dataset.fingerprint[:12]}",
         *dataset.notes,
+        *alike(dataset.user_ids, dataset.item_ids),
         *evaluation.doubts(dataset, config.eval.split, config.eval),
         f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}",
     ]

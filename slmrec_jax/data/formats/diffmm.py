@@ -7,6 +7,7 @@ from pathlib import Path
 
 from slmrec_jax.data.dataset import Dataset, make_dataset
 from slmrec_jax.data.feature_files import all_present, find_feature_files
+from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.npy_files import read_table
 from slmrec_jax.data.pickles import SparsePattern, read_sparse
 from slmrec_jax.errors import UserError
@@ -54,6 +55,7 @@ def read(folder: Path) -> Dataset:
         num_items=shape[1],
         features={name: all_present(read_table(file)) for name, file in tables.items()},
         origins={part: str(file) for part, file in {**files, **tables}.items()},
+        notes=not_read(folder, [*files.values(), *tables.values()]),
     )
 
 

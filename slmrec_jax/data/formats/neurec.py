@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from slmrec_jax.data.columns import Encoded, encode
 from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
 from slmrec_jax.data.feature_files import add_feature_file, all_present, in_order, modality_name
+from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.npy_files import read_numbers
 from slmrec_jax.data.tables import choose_file, read_text
 from slmrec_jax.data.torch_files import read_tensor
@@ -58,6 +59,7 @@ def read(folder: Path) -> Dataset:
         user_ids=users.ids,
         item_ids=items.ids,
         origins={part: str(file) for part, file in {**files, **feature_files}.items()},
+        notes=not_read(folder, [*files.values(), *feature_files.values()]),
     )
 
 
