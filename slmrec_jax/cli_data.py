@@ -20,7 +20,7 @@ _PICTURES = (".png", ".pdf", ".svg")
 
 @dataclass(frozen=True)
 class _Folder(Reading):
-    data: tyro.conf.Positional[str] = field(metadata={})  # without a default
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")] = field()  # no default here
     """`demo`, or the folder of a data set."""
 
 

@@ -316,9 +316,10 @@ class Reading:
     split_seed: int = 0
     """The seed of a random split; it is apart from --seed, so that all seeds train on the same data."""
     min_rating: float | None = None
-    """Leaves out rows with a lower rating before the interactions are divided."""
+    """Leave out rows with a lower rating before the interactions are divided."""
     k_core: int = 0
-    """Leaves out users and items with fewer interactions, again and again, before these are divided."""
+    """Keep users and items with at least so many interactions, repeated until all have them, before the interactions
+    are divided; 0 keeps all."""
     user_column: str | None = None
     """The column of users, where it has none of the known names; or its number, where the table has no header."""
     item_column: str | None = None

@@ -14,8 +14,10 @@ import pytest
 import scipy.sparse as sp
 
 from slmrec_jax.cli import main
+from slmrec_jax.config import Config
 from slmrec_jax.data import Source, load, load_source
 from slmrec_jax.errors import UserError
+from slmrec_jax.training.run import _introduction
 
 SHARED = Path(os.environ.get("SLMREC_SHARED") or Path(__file__).parents[2] / "shared" / "data").parent / "cases"
 ROWS = [(f"u{user}", f"i{user + step}", 10 * user + step) for user in range(4) for step in range(4)]
@@ -213,6 +215,22 @@ def test_recbole_columns_can_be_named_without_their_type(tmp_path, plain):
     folder = write(tmp_path, {"x.inter": text(ROWS, "\t", "who:token,what:token,when:float")})
     named = {"user_column": "who", "item_column": "what:token", "time_column": "when"}
     assert load(folder, split="leave-one-out", **named).fingerprint == plain.fingerprint
+
+
+def test_the_catalogue_has_a_header_of_its_own(tmp_path):
+    files = {"x.csv": text(ROWS, header=""), "items.csv": "title,item\n" + "".join(f"t,i{n}\n" for n in range(9))}
+    folder = write(tmp_path, files)
+    assert load(folder, split="mmrec", user_column="1", item_column="2").num_items == 9
+
+
+def test_quotes_mean_the_same_without_a_header(tmp_path):
+    folder = write(tmp_path, {"x.csv": '"ann, the first",x\n"bob",y\n'})
+    assert load(folder, split="mmrec", user_column="1", item_column="2").user_ids.tolist() == ["ann, the first", "bob"]
+
+
+def test_a_file_that_is_known_by_its_name_may_have_a_header(tmp_path, plain):
+    folder = write(tmp_path, {"ratings.dat": text(ROWS, "\t")})
+    assert load(folder, split="leave-one-out").fingerprint == plain.fingerprint
 
 
 def test_a_name_that_is_common_goes_before_others(tmp_path, plain):
@@ -506,6 +524,19 @@ def test_ids_that_look_the_same_are_marked(tmp_path, capsys):
     assert "! item ids that differ from another by blanks or the form of a character alone: 2 of 4" in said
     assert main(["data", "inspect", "demo"]) == 0
     assert "ids that differ" not in capsys.readouterr().out
+
+
+def test_training_begins_with_what_was_merged_left_out_and_not_read(tmp_path):
+    rows = "user,item,rating\nann,x,5\nann,x,5\nann ,x,5\nann,y,1\nann,z,5\n"
+    dataset = load(write(tmp_path, {"x.csv": rows, "likes.txt": ""}), split="validation", min_rating=2)
+    said = _introduction(Config(), dataset)
+    for line in (
+        "x.csv: rows with a rating below 2, left out: 1 of 5",
+        "not read: 'likes.txt'",
+        "rows that repeat an interaction, merged: 1 of 4",
+    ):
+        assert line in said
+    assert any(line.startswith("user ids that differ from another by blanks") for line in said)
 
 
 # --- inputs that failed once -------------------------------------------------------------------------------------

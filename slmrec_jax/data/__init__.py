@@ -51,7 +51,8 @@ def load(
             again.
         split_seed: Seed of a random split.
         min_rating: Leave out rows with a lower rating before the interactions are divided.
-        k_core: Leave out users and items with fewer interactions, again and again, before these are divided.
+        k_core: Keep users and items with at least so many interactions, repeated until all have them, before the
+            interactions are divided.
         user_column: The column of users, where it has none of the known names; or its number (`"1"`), where the table
             has no header.
         item_column: The column of items, likewise.

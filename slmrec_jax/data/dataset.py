@@ -31,7 +31,8 @@ class Source(NamedTuple):
     min_rating: float | None = None
     """Rows with a lower rating are left out before the interactions are divided."""
     k_core: int = 0
-    """Users and items with fewer interactions are left out, until there are none, before these are divided."""
+    """Users and items with at least so many interactions are kept, repeated until all have them, before the
+    interactions are divided."""
     user_column: str | None = None
     """The column of users, where its name is none of the known ones; or its number, where the table has no header."""
     item_column: str | None = None
@@ -47,8 +48,8 @@ class Feature(NamedTuple):
     present: Bool[np.ndarray, " items"]
     """Which items have this modality."""
     stored: str = ""
-    """The type of the numbers where they came from, such as float16; `make_dataset` fills it in where nobody said. No
-    part of the fingerprint."""
+    """The type of the numbers where they came from, such as float16; `make_dataset` fills it in where it is
+    empty. No part of the fingerprint."""
 
 
 class Words(NamedTuple):
@@ -151,14 +152,14 @@ def make_dataset(
         test: What is read once, at the end; may be empty.
         num_users: How many users there are, with interactions or without.
         num_items: How many items.
-        features: What items bring along, by modality, in the order in which models shall take them.
+        features: What is known of items, by modality, in the order in which models take them.
         user_ids: Raw ids of the users by row; the row numbers where not given.
         item_ids: Raw ids of the items.
         origins: The file that a split, a modality, "users" or "items" came from, for error lines.
         notes: What a reader found or decided and the person should know.
 
     Raises:
-        UserError: The first fault found, with its place and how to mend it.
+        UserError: The first fault found, with its place and how to fix it.
     """
     _check_counts(name, num_users, num_items)  # before an array of that size is made
     given = Dataset(
@@ -193,10 +194,10 @@ def distinct(pairs: Interactions, num_items: int) -> Interactions:
 
 
 def check(dataset: Dataset) -> None:
-    """Refuses a data set, however it was built, that training or evaluation would stumble over.
+    """Reject a data set, however it was built, that cannot be trained or evaluated on.
 
     Raises:
-        UserError: The first fault found, with its place and how to mend it.
+        UserError: The first fault found, with its place and how to fix it.
     """
     _check_content(dataset, {})
     for split in SPLITS:

@@ -1,4 +1,4 @@
-"""What `inspect` found, in words: facts, and oddities with how to mend them."""
+"""What `inspect` found, in words: facts, and oddities with how to fix them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -61,7 +61,7 @@ def _numbers(values: Mapping[str, float]) -> str:
 
 
 def oddities(found: Inspection) -> list[str]:
-    """A line on each thing that training or evaluation would suffer from, with how to mend it."""
+    """A line on each thing that training or evaluation would suffer from, with how to fix it."""
     lines = [*_odd_splits(found), *_odd_nodes(found), *found.alike_ids]
     for name, modality in found.modalities.items():
         lines += _odd_words(name, modality) if isinstance(modality, WordLists) else _odd_vectors(name, modality, found)
@@ -82,7 +82,7 @@ def _odd_splits(found: Inspection) -> list[str]:
             "needs none, as --protocol lightgcn"
         )
     elif not found.interactions["test"]:
-        lines.append("no test split: nothing can be tested; divide the interactions anew, as by --split mmrec")
+        lines.append("no test split: nothing can be tested; divide the interactions again, as by --split mmrec")
     for splits, count in found.overlap.items():
         if count:
             lines.append(
@@ -98,7 +98,7 @@ def _odd_nodes(found: Inspection) -> list[str]:
         if found.new_users[split]:
             lines.append(
                 f"users of {split} without training interactions: {found.new_users[split]}; nothing is learned of "
-                f"them: leave them out by --protocol mmrec, or divide anew by --split mmrec"
+                f"them: leave them out by --protocol mmrec, or divide again by --split mmrec"
             )
         if found.new_items[split]:
             lines.append(

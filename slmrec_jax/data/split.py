@@ -59,7 +59,7 @@ class Split(NamedTuple):
 
 
 def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> Dataset:
-    """Divides a data set by the split of that name; one that is divided already is divided anew.
+    """Divides a data set by the split of that name; one that is divided already is divided again.
 
     Args:
         data: What a reader returned.

@@ -23,7 +23,7 @@ KNOWN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "split": (("split", "xlabel"),),
     "rating": (("rating",), ("ratings", "score", "stars", "overall", "bookrating")),
-    "timestamp": (("timestamp", "time"), ("ts", "datetime", "date", "unixreviewtime", "eventtime", "ratedat")),
+    "timestamp": (("timestamp", "time"), ("ts", "datetime", "date", "unixreviewtime", "eventtime", "ratedate")),
     "label": (("label",),),
 }
 """What columns may be called, but for capitals, blanks and signs. An earlier group goes before a later one."""
@@ -51,6 +51,7 @@ class Layout(NamedTuple):
     separator: str
     """What stands between columns by rule; the first row may show another."""
     header: bool = True
+    """Whether the first row holds the names."""
     quotes: bool = False
     """Whether `"` encloses a text."""
 
@@ -66,27 +67,23 @@ def layout(
         wanted: What the columns of the right separator are for.
         separator: What stands between columns by rule, where the file's suffix does not say.
     """
-    if file.name in WITHOUT_HEADER:
-        separator, names = WITHOUT_HEADER[file.name]
-        return Layout(names, {name: [name] for name in names if name}, separator, header=False)
     suffix = uncompressed(file).suffix
     if suffix == ".parquet":
-        names = tuple(column_names(file)) if is_parquet(file) else ()
+        names = column_names(file) if is_parquet(file) else []
         return Layout(names, roles(names, source), "")
-    separator = separator or SEPARATORS.get(suffix, "\t")
+    by_rule, known = WITHOUT_HEADER.get(file.name, (separator or SEPARATORS.get(suffix, "\t"), ()))
     quotes = suffix in SEPARATORS
-    given = {
-        role: getattr(source, field) for role, field in COLUMN_FIELDS.items() if getattr(source, field) is not None
-    }
-    if given and all(each.isdecimal() for each in given.values()):
-        row = first_row(file, separator, lambda _: False, quotes=quotes)
-        _refuse_names(file, row)
-        numbers = [str(number) for number in range(1, len(row) + 1)]
-        return Layout(
-            numbers, {role: [each] for role, each in given.items() if each in numbers}, separator, header=False
-        )
-    row = first_row(file, separator, lambda names: set(wanted) <= set(roles(names, source)), quotes=quotes)
-    return Layout(row, roles(row, source), separator, quotes=quotes)
+    given = _given(source)
+    plain = source if not _are_numbers(given) else Source(source.data)
+    row = first_row(file, by_rule, lambda names: set(wanted) <= set(roles(names, plain)), quotes=quotes)
+    if not {"user", "item"}.isdisjoint(roles(row, plain)):
+        return Layout(row, roles(row, plain), by_rule, quotes=quotes)
+    if _are_numbers(given):
+        known = tuple(str(number) for number in range(1, len(row) + 1))
+        return Layout(known, {role: [each] for role, each in given.items() if each in known}, by_rule, False, quotes)
+    if known and not given:
+        return Layout(known, {name: [name] for name in known if name}, by_rule, False)
+    return Layout(row, roles(row, plain), by_rule, quotes=quotes)
 
 
 def roles(names: Sequence[str], source: Source) -> dict[str, list[str]]:
@@ -110,6 +107,10 @@ def chosen_roles(file: Path, found: Layout, source: Source, wanted: Sequence[str
         UserError: There is none for one that is wanted or that the source names, or there are several for one.
     """
     names = found.names or column_names(file)
+    if not names:
+        raise UserError(f"{file}: it is empty; expected a table with columns of {' and '.join(wanted)}")
+    if found.header and found.separator and _are_numbers(_given(source)):
+        raise UserError(f"{file}: row 1 holds the names {listed(names)}; give these instead of the columns' numbers")
     for role in dict.fromkeys((*wanted, *COLUMN_FIELDS)):
         field = COLUMN_FIELDS[role]
         named, flags = getattr(source, field), f"{field} / --{field.replace('_', '-')}"
@@ -142,10 +143,13 @@ def _plain(name: str) -> str:
     return "".join(filter(str.isalnum, _TYPE.sub("", name))).lower()
 
 
-def _refuse_names(file: Path, row: Sequence[str]) -> None:
-    known = roles(row, Source(""))
-    if {"user", "item"} & set(known):
-        raise UserError(f"{file}: row 1 holds the names {listed(row)}; give these instead of the columns' numbers")
+def _given(source: Source) -> dict[str, str]:
+    """The columns that the source names, by what they are for."""
+    return {role: name for role, field in COLUMN_FIELDS.items() if (name := getattr(source, field)) is not None}
+
+
+def _are_numbers(given: Mapping[str, str]) -> bool:
+    return bool(given) and all(name.isdecimal() for name in given.values())
 
 
 def _no_column(role: str, names: Sequence[str]) -> str:
