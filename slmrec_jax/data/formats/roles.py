@@ -88,13 +88,17 @@ def layout(
 
 def roles(names: Sequence[str], source: Source) -> dict[str, list[str]]:
     """The columns by what they are for: the one that the source names, or else those of the first known names."""
+    known: dict[str, list[str]] = {}
+    for name in names:
+        known.setdefault(_plain(name), []).append(name)
     found = {}
     for role, groups in KNOWN_NAMES.items():
         named = getattr(source, COLUMN_FIELDS[role]) if role in COLUMN_FIELDS else None
         if named is not None:
             columns = [name for name in names if named in (name, _TYPE.sub("", name))]
         else:
-            columns = next(filter(None, ([name for name in names if _plain(name) in group] for group in groups)), [])
+            by_group = ([name for called in group for name in known.get(called, [])] for group in groups)
+            columns = next(filter(None, by_group), [])
         if columns:
             found[role] = columns
     return found
