@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, escaped
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 SUFFIXES = (*SEPARATORS, ".parquet")
@@ -181,7 +181,7 @@ def printable(error: Exception) -> str:
 
 def shown(name: str) -> str:
     """The name of a column as an error line shows it."""
-    return (name if name.isprintable() else ascii(name))[:_SHOWN]
+    return escaped(name)[:_SHOWN]
 
 
 def listed(names: Sequence[str]) -> str:

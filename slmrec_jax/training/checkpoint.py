@@ -6,12 +6,15 @@ manifest, or another one than its files make, is no checkpoint. (Orbax itself mo
 for the disk, and has no checksums.)
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import re
+import shutil
 from collections.abc import Callable, Collection, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,8 +26,8 @@ import safetensors.numpy
 from flax.training.train_state import TrainState
 from jax.sharding import SingleDeviceSharding
 
+from slmrec_jax.durable import FULL, PART, check_room, move_folder, remove_folder
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.durable import PART, move_folder, remove_folder
 from slmrec_jax.training.loop import Means, Progress, no_steps
 from slmrec_jax.types import Embeddings
 
@@ -35,6 +38,10 @@ ROWS = "users and items by falling training degree"
 
 DRAWS = "dropout by the words of its keys"
 """How steps draw: to train on otherwise would be another run."""
+
+
+_OVERHEAD = 2**17
+"""Bytes that a checkpoint takes beside its arrays, at most."""
 
 
 class Place(NamedTuple):
@@ -82,22 +89,33 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: there is no such checkpoint now.
     """
-    state, means = checkpoint.progress
     place = folder.resolve() / str(checkpoint.place)
     part = place.with_name(place.name + PART)
     for earlier in (place, part):
         if earlier.exists():
             remove_folder(earlier)
+    try:
+        _write(part, checkpoint)
+        move_folder(part, place)
+    except OSError:
+        with suppress(OSError):
+            shutil.rmtree(part)  # it takes up the room that is lacking
+        raise
+
+
+def _write(part: Path, checkpoint: Checkpoint) -> None:
+    state, means = checkpoint.progress
     part.mkdir(parents=True)
+    arrays = jax.tree.leaves((checkpoint.progress, checkpoint.embeddings))
+    check_room(part, sum(array.nbytes for array in arrays) + _OVERHEAD)
     _save(part / TRAINING, {"state": state, "values": dict(means.values), "rows": means.rows})
     if checkpoint.embeddings is not None:
         # Not by Orbax, of which each call takes a tenth of a second of a core, beside the next steps.
         tables = {name: np.ascontiguousarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
         (part / EMBEDDINGS).write_bytes(safetensors.numpy.save(tables))
     about = {"rows": ROWS, "draws": DRAWS, "arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
-    (part / TALLY).write_text(json.dumps(about, indent=2) + "\n")
-    (part / MANIFEST).write_text(_manifest(part))
-    move_folder(part, place)
+    (part / TALLY).write_text(json.dumps(about, indent=2) + "\n", encoding="utf-8")
+    (part / MANIFEST).write_text(_manifest(part), encoding="utf-8")
 
 
 def places(folder: Path) -> list[Place]:
@@ -263,6 +281,9 @@ def _save(path: Path, tree: Any) -> None:
     except OSError:
         raise
     except Exception as error:  # what the disk refuses comes out of Orbax's storage in many types
+        for code in (*FULL, errno.EIO, errno.EROFS, errno.EACCES):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(path)) from error
         raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 
@@ -279,10 +300,10 @@ def _load(path: Path, like: Any) -> Any:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Without Orbax's remarks on what is meant."""
+    """Silence Orbax: its threads log as an error, with a traceback, what it raises as well."""
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         yield
     finally:

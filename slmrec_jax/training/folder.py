@@ -13,8 +13,8 @@ import jax
 
 from slmrec_jax.config import Config, from_json, to_json
 from slmrec_jax.data.dataset import SPLITS, Dataset
+from slmrec_jax.durable import PART, append, write_whole
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.durable import PART, append, write_whole
 from slmrec_jax.training.lock import LOCK, locked
 
 CONFIG, DATA, ENVIRONMENT = "config.json", "dataset.json", "environment.json"

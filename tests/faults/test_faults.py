@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
-from slmrec_jax import UserError, train
+from slmrec_jax import UserError, durable, train
 from slmrec_jax.methods import make_method
-from slmrec_jax.training import checkpoint, durable, events, fit, lock, recovery, saver, selection
+from slmrec_jax.training import checkpoint, events, fit, lock, recovery, saver, selection
 from slmrec_jax.training import run as run_module
 from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
