@@ -78,7 +78,7 @@ def command(flags: type[Parsed], experiment: Callable[[Parsed], None], arguments
 
 def load(flags: Flags) -> Dataset:
     """The data set, divided as the flags say."""
-    return data.load(flags.data, flags.format, flags.split)
+    return data.load(flags.data, format=flags.format, split=flags.split)
 
 
 def base(flags: Flags) -> Config:

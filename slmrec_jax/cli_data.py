@@ -92,7 +92,7 @@ def inspect(flags: Inspect) -> int:
 
 def convert(flags: Convert) -> int:
     """Writes the folder and says what it holds."""
-    return _write(data.load(flags.path, flags.format, flags.split, flags.split_seed), flags.out)
+    return _write(data.load(flags.path, format=flags.format, split=flags.split, split_seed=flags.split_seed), flags.out)
 
 
 def make(flags: Make) -> int:

@@ -14,7 +14,16 @@ from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax import data, features, figures, layers
-from slmrec_jax.config import VARIANTS, Config, ModelName, check_config, relevant, with_defaults, with_variant
+from slmrec_jax.config import (
+    VARIANTS,
+    Config,
+    ModelName,
+    check_config,
+    relevant,
+    source_of,
+    with_defaults,
+    with_variant,
+)
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, escaped
@@ -114,7 +123,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     for of_system in runs.values():
         check_unchanged(of_system)
     make_folder(out)
-    dataset = data.load(config.data, config.format, config.split, config.split_seed).with_modalities(config.modalities)
+    dataset = data.load_source(source_of(config)).with_modalities(config.modalities)
     # What the data lack is said before the first system trains.
     for of_system in runs.values():
         for run_config in of_system.values():

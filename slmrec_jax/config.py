@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from slmrec_jax.data.dataset import Source
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
 from slmrec_jax.types import FrozenRows
@@ -355,6 +356,11 @@ class Config:
     mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: Protocol = PROTOCOLS["strict"]
+
+
+def source_of(config: Config) -> Source:
+    """Where the config's data set is read from."""
+    return Source(**{name: getattr(config, name) for name in Source._fields})
 
 
 def with_preset(config: Config, preset: Preset) -> Config:

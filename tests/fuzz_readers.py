@@ -92,7 +92,7 @@ def samples() -> dict[str, Sample]:
     made["item lists"] = Sample({"l.json": content}, lambda folder: read_item_lists(folder / "l.json"))
     for name, (format, files) in folders().items():
         made[f"folder {name}"] = Sample(
-            files, lambda folder, format=format: load(str(folder), format), MEMORY_OF_FOLDER
+            files, lambda folder, format=format: load(str(folder), format=format), MEMORY_OF_FOLDER
         )
     return made
 

@@ -79,7 +79,7 @@ def test_the_split_is_apart_from_the_seed(tmp_path):
     flags = ["--split", "mmrec", "--split-seed", "1", "--seed", "2", "--model", "mf", "--epochs", "1", "--ks", "5"]
     assert main(["train", *SMALL, "--data", str(shop), *flags, "--out", out]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["fingerprint"] == data.load(str(shop), split="mmrec", seed=1).fingerprint
+    assert result["fingerprint"] == data.load(str(shop), split="mmrec", split_seed=1).fingerprint
     assert main(["evaluate", "--run", out]) == 0  # on the same division
 
 

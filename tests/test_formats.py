@@ -32,7 +32,7 @@ def write(folder, names=NAMES["diffmm"], **tables):
 
 def refusal(folder, format=None):
     with pytest.raises(UserError) as caught:
-        load(str(folder), format)
+        load(str(folder), format=format)
     assert "\n" not in str(caught.value)
     return str(caught.value)
 
@@ -173,7 +173,7 @@ def test_two_fitting_formats_are_a_question(tmp_path):
 
 
 def test_a_format_can_be_named(tmp_path):
-    assert load(str(write(tmp_path)), "diffmm").num_users == 2
+    assert load(str(write(tmp_path)), format="diffmm").num_users == 2
     assert "no format 'diffm'; there is: diffmm" in refusal(tmp_path, "diffm")
 
 

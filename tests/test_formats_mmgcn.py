@@ -26,7 +26,7 @@ def write(folder, train=TRAIN, valid=VALID, test=TEST, kind="", **features):
 
 
 def read(folder):
-    return load(str(folder), "mmgcn")
+    return load(str(folder), format="mmgcn")
 
 
 def refusal(folder):

@@ -36,7 +36,7 @@ def write(folder, train=TRAIN, valid=VALID, test=TEST, train_mat=None, **tables)
 
 def refusal(folder):
     with pytest.raises(UserError) as caught:
-        load(str(folder), "mmssl")
+        load(str(folder), format="mmssl")
     assert "\n" not in str(caught.value)
     return str(caught.value)
 

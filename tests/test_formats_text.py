@@ -31,7 +31,7 @@ def write(folder, files):
 def refusal(folder, files=None, format=None):
     write(folder, files or {})
     with pytest.raises(UserError) as caught:
-        load(str(folder), format)
+        load(str(folder), format=format)
     line = str(caught.value)
     assert line.isprintable()
     return line.replace(f"{folder}/", "")
@@ -566,7 +566,7 @@ def test_times_are_not_looked_at_where_the_split_does_not(tmp_path):
 def test_plain_tables_in_one_piece_ask_for_a_split(tmp_path):
     write(tmp_path, {"clicks.csv": b"user,item,rating\nann,x,0\nann,y,5\nann,z,4\n"})
     assert "it is not split; say how with --split" in refusal(tmp_path)
-    dataset = load(str(tmp_path), split="leave-one-out", seed=3)
+    dataset = load(str(tmp_path), split="leave-one-out", split_seed=3)
     assert [len(split.users) for split in (dataset.train, dataset.valid, dataset.test)] == [1, 1, 1]
     assert dataset.notes[0] == "ratings are not used: every row counts as an interaction"
 
@@ -807,8 +807,8 @@ def test_real_folders_are_of_one_format(shared_data, name, format):
 def test_a_folder_of_two_formats_is_a_question(tmp_path):
     write(tmp_path, NEUREC | LINES)
     assert "looks like lightgcn and neurec; say which it is with --format lightgcn" in refusal(tmp_path)
-    assert load(str(tmp_path), "neurec").num_users == 3
-    assert load(str(tmp_path), "lightgcn").num_items == 4
+    assert load(str(tmp_path), format="neurec").num_users == 3
+    assert load(str(tmp_path), format="lightgcn").num_items == 4
 
 
 @pytest.mark.parametrize("name", ["pipe.csv", "pipe.inter", "interactions.parquet", "pipe.parquet"])

@@ -164,7 +164,7 @@ def test_inspect_prints_facts_oddities_and_a_picture(plain, tmp_path, capsys):
 
 def test_inspect_divides_by_the_seed(plain, capsys):
     assert main(["data", "inspect", plain, "--split", "mmrec", "--split-seed", "3", "--json"]) == 0
-    assert json.loads(capsys.readouterr().out)["fingerprint"] == load(plain, split="mmrec", seed=3).fingerprint
+    assert json.loads(capsys.readouterr().out)["fingerprint"] == load(plain, split="mmrec", split_seed=3).fingerprint
 
 
 def test_what_is_not_divided_can_be_inspected(plain, capsys):
@@ -177,8 +177,8 @@ def test_what_is_not_divided_can_be_inspected(plain, capsys):
 
 def test_convert_and_make(plain, tmp_path, capsys):
     assert main(["data", "convert", plain, str(tmp_path / "kept"), "--split", "mmrec", "--split-seed", "3"]) == 0
-    assert load(str(tmp_path / "kept")).fingerprint == load(plain, split="mmrec", seed=3).fingerprint
-    assert load(plain, split="mmrec", seed=3).fingerprint != load(plain, split="mmrec").fingerprint
+    assert load(str(tmp_path / "kept")).fingerprint == load(plain, split="mmrec", split_seed=3).fingerprint
+    assert load(plain, split="mmrec", split_seed=3).fingerprint != load(plain, split="mmrec").fingerprint
     assert main(["data", "make", "demo", str(tmp_path / "demo")]) == 0
     said = capsys.readouterr().out
     assert load("demo").fingerprint[:12] in said

@@ -128,7 +128,7 @@ def test_validation_comes_out_of_train_and_test_stays():
 def test_divided_data_are_divided_anew_on_demand():
     demo = load("demo")
     assert split_dataset(demo, None) is demo
-    anew = load("demo", split="cold-items", seed=3)
+    anew = load("demo", split="cold-items", split_seed=3)
     assert sorted(pairs(anew.train, anew.valid, anew.test)) == sorted(set(pairs(demo.train, demo.valid, demo.test)))
     assert anew.features is not None
     assert len(np.intersect1d(anew.train.items, anew.test.items)) == 0

@@ -125,7 +125,7 @@ def kept(tmp_path):
 
 def refused(folder, line):
     with pytest.raises(UserError, match=line) as caught:
-        load(str(folder), "slmrec")
+        load(str(folder), format="slmrec")
     assert str(caught.value).isprintable()
     assert str(folder) in str(caught.value)
 

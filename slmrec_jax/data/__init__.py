@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
+from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, check, make_dataset
 from slmrec_jax.data.formats import find_format
 from slmrec_jax.data.split import SPLITS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store
@@ -15,33 +15,43 @@ __all__ = [
     "SPLITS",
     "Dataset",
     "Feature",
+    "Source",
     "Unsplit",
     "Words",
     "check",
     "demo",
     "load",
+    "load_source",
     "make_dataset",
     "read",
     "write_store",
 ]
 
 
-def load(source: str, format: str | None = None, split: str | None = None, seed: int = 0) -> Dataset:
-    """Loads a data set.
+def load(data: str | Path, *, format: str | None = None, split: str | None = None, split_seed: int = 0) -> Dataset:
+    """Load a data set.
 
     Args:
-        source: `"demo"` for the embedded default (`./demo` for a folder of that name), else a folder.
-        format: The name of the folder's format, where it should not be detected.
-        split: How to divide the interactions, a key of `SPLITS`: data that are not divided need it, others are divided
-            anew.
-        seed: What a random split follows from.
+        data: `"demo"` for the embedded default (`"./demo"` for a folder of that name), else a folder.
+        format: The name of the folder's format; detected by default.
+        split: How to divide the interactions, a key of `SPLITS`. Data that are not divided need it; others are divided
+            again.
+        split_seed: Seed of a random split.
 
     Raises:
         UserError: There is no such folder, its format is not known, something in it is malformed, or the data cannot
             be split so.
     """
-    with _refusing(source):
-        return split_dataset(read(source, format)[0], split, seed)
+    return load_source(Source(str(data), format, split, split_seed))
+
+
+def load_source(source: Source) -> Dataset:
+    """Load a data set that is described by one value; see `load`. The data set remembers where it came from."""
+    with _refusing(source.data):
+        dataset = split_dataset(read(source.data, source.format)[0], source.split, source.split_seed)
+    whole_path = source.data if source.data == "demo" else str(Path(source.data).resolve())
+    object.__setattr__(dataset, "source", source._replace(data=whole_path))  # a frozen field that only loading sets
+    return dataset
 
 
 def read(source: str, format: str | None = None) -> tuple[Dataset | Unsplit, str]:

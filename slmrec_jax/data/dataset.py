@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -15,6 +15,19 @@ from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
 SPLITS = ("train", "valid", "test")
+
+
+class Source(NamedTuple):
+    """Where a data set is read from, and how: enough to read it again."""
+
+    data: str
+    """`demo`, or the folder."""
+    format: str | None = None
+    """The folder's format; `None` detects it."""
+    split: str | None = None
+    """How the interactions are divided; `None` takes them as the folder has them."""
+    split_seed: int = 0
+    """Seed of a random split."""
 
 
 class Feature(NamedTuple):
@@ -58,7 +71,10 @@ class Dataset:
     """Raw ids, integers or strings; the row is the internal id."""
     item_ids: Shaped[np.ndarray, " items"]
     notes: tuple[str, ...] = ()
-    """What whoever made it found or decided and the person should know, a line each; no part of the fingerprint."""
+    """What its reader found or decided and the user should know, a line each; no part of the fingerprint."""
+    source: Source | None = field(default=None, init=False)
+    """Where `load` read it; `None` for a data set made in memory. `dataclasses.replace` leaves it out, because a data
+    set that was changed is not what its source holds."""
 
     @cached_property
     def fingerprint(self) -> str:

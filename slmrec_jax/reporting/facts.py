@@ -27,7 +27,7 @@ from slmrec_jax.reporting.items import (
     sample,
 )
 from slmrec_jax.reporting.masking import Masking, mask_modalities
-from slmrec_jax.reporting.systems import Source, find_sources
+from slmrec_jax.reporting.systems import System, find_systems
 from slmrec_jax.training.folder import DATA, ENVIRONMENT, read_config, read_json
 from slmrec_jax.training.run import Run, load_run
 
@@ -141,10 +141,10 @@ def gather(
     Raises:
         UserError: a run cannot be read, the runs cannot be compared and `force` is not given, or an item is not known.
     """
-    sources = find_sources(folders, force=force, say=say)
-    tests = [row["test"] for row in sources.found.rows]
+    found = find_systems(folders, force=force, say=say)
+    tests = [row["test"] for row in found.results.rows]
     metrics = [key for key in tests[0] if all(key in test for test in tests)]
-    main = _main_metric(metrics, read_config(sources.systems[0].folders[0]))
+    main = _main_metric(metrics, read_config(found.systems[0].folders[0]))
     loaded: dict[str, Dataset] = {}
 
     def opened(folder: Path) -> Run:
@@ -155,25 +155,25 @@ def gather(
         return run
 
     systems, runs = [], []
-    for source in sources.systems:
-        if source.untrained:
-            say(f"{source.label}: measuring")
-            systems.append(_measure_untrained(source, opened(source.folders[0])))
+    for system in found.systems:
+        if system.untrained:
+            say(f"{system.label}: measuring")
+            systems.append(_measure_untrained(system, opened(system.folders[0])))
             continue
         seeds: list[_Seed] = []
-        for folder in source.folders:
-            say(f"{source.label}: reading and measuring {folder}")
+        for folder in system.folders:
+            say(f"{system.label}: reading and measuring {folder}")
             run = opened(folder)
             seeds.append(_measure(run))
             if len(seeds) == 1:
-                several = len(source.folders) > 1
-                label = f"{source.label}, seed {run.config.seed}" if several else source.label
+                several = len(system.folders) > 1
+                label = f"{system.label}, seed {run.config.seed}" if several else system.label
                 runs.append(_describe(run, label, main, items))
-        systems.append(_averaged(source.label, seeds))
-    comparable, caveats = _comparable(systems, sources.found.differences)
+        systems.append(_averaged(system.label, seeds))
+    comparable, caveats = _comparable(systems, found.results.differences)
     shown = _shown(metrics, main)
     contrasts = _contrasts(systems, shown) if comparable else []
-    return Facts(systems, runs, main, metrics, shown, contrasts, caveats, sources.notes)
+    return Facts(systems, runs, main, metrics, shown, contrasts, caveats, found.notes)
 
 
 class _Seed(NamedTuple):
@@ -189,14 +189,14 @@ def _measure(run: Run) -> _Seed:
     return _Seed(Trained(run.folder, run.config, run.result, run.dataset), run.evaluate("test"), groups)
 
 
-def _measure_untrained(source: Source, run: Run) -> SystemFacts:
+def _measure_untrained(system: System, run: Run) -> SystemFacts:
     """Measure a ranking that needs no training by the rules of a run, and on its data."""
-    embeddings = UNTRAINED[source.untrained](run.config, run.dataset)
+    embeddings = UNTRAINED[system.untrained](run.config, run.dataset)
     plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
     groups: dict[Side, Sequence[Group]] = {
         side: evaluate_by_degree(plan, embeddings, run.dataset.train, side) for side in get_args(Side)
     }
-    return _averaged(source.label, [_Seed(None, evaluation.evaluate(plan, embeddings), groups)])
+    return _averaged(system.label, [_Seed(None, evaluation.evaluate(plan, embeddings), groups)])
 
 
 def _averaged(label: str, seeds: Sequence[_Seed]) -> SystemFacts:

@@ -15,7 +15,7 @@ from slmrec_jax.training.folder import CONFIG, RESULT, read_config, read_json
 _SEED = re.compile(r"[-_. ]?seed[-_. ]?\d+$", re.IGNORECASE)
 
 
-class Source(NamedTuple):
+class System(NamedTuple):
     """What a system of a report is measured from."""
 
     label: str
@@ -26,12 +26,12 @@ class Source(NamedTuple):
     """The key of `UNTRAINED`, for a ranking that is not trained."""
 
 
-class Sources(NamedTuple):
+class Found(NamedTuple):
     """What a report is measured from."""
 
-    systems: Sequence[Source]
+    systems: Sequence[System]
     """Those that are not trained come last."""
-    found: results.Results
+    results: results.Results
     """Of all runs."""
     notes: Sequence[str]
     """What was left out, or could not be put together."""
@@ -43,7 +43,7 @@ class _Run(NamedTuple):
     """What a comparison calls its system, or the folder's name."""
 
 
-def find_sources(paths: Sequence[Path], *, force: bool, say: Callable[[str], None]) -> Sources:
+def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], None]) -> Found:
     """Return the systems that run folders, and folders of `compare`, hold.
 
     Runs are seeds of one system where their settings differ in nothing but the seed.
@@ -84,12 +84,12 @@ def find_sources(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
             notes.append(f"Runs of the same settings and seed are shown one by one: {names}")
             systems += [[each] for _, each in group]
     labels = _labels([*systems, *([_Run(Path(name), name)] for name in untrained)])
-    made = [Source(label, tuple(each.folder for each in of)) for label, of in zip(labels, systems, strict=False)]
+    made = [System(label, tuple(each.folder for each in of)) for label, of in zip(labels, systems, strict=False)]
     floor = [
-        Source(label, (folder,), name)
+        System(label, (folder,), name)
         for label, (name, folder) in zip(labels[len(systems) :], untrained.items(), strict=True)
     ]
-    return Sources([*made, *floor], found, notes)
+    return Found([*made, *floor], found, notes)
 
 
 def _of_comparison(path: Path) -> tuple[list[_Run], list[str], list[Path]]:

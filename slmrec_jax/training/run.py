@@ -15,8 +15,8 @@ from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax import figures
 from slmrec_jax.canary import check_jax
-from slmrec_jax.config import Config, check_config, first_change, relevant, with_defaults
-from slmrec_jax.data import Dataset, Feature, Words, check, load
+from slmrec_jax.config import Config, check_config, first_change, relevant, source_of, with_defaults
+from slmrec_jax.data import Dataset, Feature, Words, check, load_source
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import groups
@@ -257,7 +257,7 @@ def _joined(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]
 
 def _dataset(config: Config, dataset: Dataset | None) -> Dataset:
     if dataset is None:
-        dataset = load(config.data, config.format, config.split, config.split_seed)
+        dataset = load_source(source_of(config))
     check(dataset)
     return dataset.with_modalities(config.modalities)
 

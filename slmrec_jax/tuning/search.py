@@ -13,7 +13,7 @@ from rich.text import Text
 
 from slmrec_jax import data, figures
 from slmrec_jax.canary import check_jax
-from slmrec_jax.config import Config, check_config, first_change, relevant, with_defaults, with_settings
+from slmrec_jax.config import Config, check_config, first_change, relevant, source_of, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole, writing
 from slmrec_jax.errors import UserError, escaped
@@ -94,7 +94,7 @@ def tune(
             f"tune selects on validation, by the embeddings after an epoch, and protocol {config.protocol} does not: "
             f"take --protocol strict or mmrec"
         )
-    dataset = data.load(config.data, config.format, config.split, config.split_seed).with_modalities(config.modalities)
+    dataset = data.load_source(source_of(config)).with_modalities(config.modalities)
     evaluation = plan(dataset, "valid", config.eval, config.ks)
     plan(dataset, "test", config.eval, config.ks)  # what the end needs is refused now
     points = grid(space) if sampler == "grid" else None
