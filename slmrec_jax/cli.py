@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Literal, TextIO, TypeVar, cast
+from typing import Annotated, Any, Literal, TypeVar, cast
 
 import tyro
 from rich.console import Console
@@ -167,9 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # `slmrec-jax … | head` has seen enough
         _discard(sys.stdout)
         return 0
-    except (
-        OSError
-    ) as error:  # of files, the commands themselves say where; this is the terminal, or what it was sent to
+    except OSError as error:  # what is left is standard output: the commands themselves say which file
         if debug or error.errno not in (*FULL, errno.EIO):
             raise
         _discard(sys.stdout)
@@ -186,11 +184,10 @@ def _refuse(error: object) -> int:
     return 1
 
 
-def _discard(stream: TextIO) -> None:
+def _discard(stream: Any) -> None:
     """Send what a stream still holds to nowhere, so that Python does not fail on it at exit."""
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, stream.fileno())
-    os.close(nowhere)
+    with Path(os.devnull).open("wb") as nowhere, contextlib.suppress(io.UnsupportedOperation):
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _resume_command(arguments: list[str], folder: Path) -> str:

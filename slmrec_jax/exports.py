@@ -9,7 +9,7 @@ items.faiss              where asked for: an exact inner-product index; its ids 
 
 import importlib.util
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -102,12 +102,12 @@ def read_export(folder: Path) -> Export:
     return Export(meta["data"], embeddings, ids["users"], ids["items"], known, meta["score"], meta)
 
 
-def recommend(export: Export, users: Sequence[Any] | None = None, k: int = 20) -> Recommendations:
+def recommend(export: Export, users: Any = None, k: int = 20) -> Recommendations:
     """Ranks the items that users do not know, as `Run.recommend` of the exported run.
 
     Args:
         export: of a run.
-        users: raw ids; all users by default.
+        users: raw ids, or a single one (a string is one id); all users by default.
         k: how many items each.
 
     Raises:

@@ -170,7 +170,7 @@ def write_tensors(tensors: Mapping[str, Shaped[np.ndarray, "..."]], file: Path) 
         name: {"dtype": kinds[array.dtype.name], "shape": list(array.shape), "data_offsets": [start, end]}
         for (name, array), start, end in zip(ordered, ends, ends[1:], strict=False)
     }
-    text = json.dumps(header, separators=(",", ":")).encode()
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)
     with file.open("wb") as opened:
         opened.write(len(text).to_bytes(8, "little") + text)

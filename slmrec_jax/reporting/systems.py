@@ -58,38 +58,44 @@ def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
         UserError: a folder is neither, or the runs cannot be compared and `force` is not given.
     """
     runs: dict[Path, _Run] = {}
-    untrained: dict[str, Path] = {}
+    rankings: list[tuple[str, Path]] = []
     notes: list[str] = []
     for path in paths:
+        named = [_Run(path, path.resolve().name)]
         if (path / TABLE).is_file() and not (path / CONFIG).exists():
-            named, rankings, unfinished = _of_comparison(path)
+            named, untrained, unfinished = _of_comparison(path)
+            rankings += [(name, named[0].folder) for name in untrained]
             for folder in unfinished:
                 notes.append(f"{folder} has not finished and is left out")
                 say(notes[-1])
-            untrained |= dict.fromkeys(rankings, named[0].folder)
+        for each in named:
+            runs.setdefault(each.folder.resolve(), each)
+    gathered = results.gather([each.folder for each in runs.values()], force=force)
+    rows = dict(zip(runs, gathered.rows, strict=True))
+    trained, more = _grouped(runs, rows)
+    # Two comparisons of the same data have the same rankings.
+    floor = {(name, rows[folder.resolve()]["fingerprint"]): (name, folder) for name, folder in rankings}
+    labels = iter(_labels([*trained, *([_Run(folder / name, name)] for name, folder in floor.values())]))
+    systems = [System(label, tuple(each.folder for each in of)) for of, label in zip(trained, labels, strict=False)]
+    systems += [System(next(labels), (folder,), name) for name, folder in floor.values()]
+    return Found(systems, gathered, [*notes, *more])
+
+
+def _grouped(runs: Mapping[Path, _Run], rows: Mapping[Path, Mapping[str, Any]]) -> tuple[list[list[_Run]], list[str]]:
+    """Return the runs of each system by ascending seed, and what is to be said about it."""
+    groups: dict[str, list[Path]] = {}
+    for path, run in runs.items():
+        groups.setdefault(_key(run.folder, rows[path]), []).append(path)
+    systems, notes = [], []
+    for paths in groups.values():
+        members = [runs[path] for path in sorted(paths, key=lambda path: rows[path]["seed"])]
+        if len({rows[path]["seed"] for path in paths}) == len(paths):
+            systems.append(members)
         else:
-            named = [_Run(path, path.resolve().name)]
-        runs |= {each.folder.resolve(): each for each in named if each.folder.resolve() not in runs}
-    found = results.gather([each.folder for each in runs.values()], force=force)
-    groups: dict[str, list[tuple[int, _Run]]] = {}
-    for each, row in zip(runs.values(), found.rows, strict=True):
-        groups.setdefault(_key(each.folder, row), []).append((row["seed"], each))
-    systems = []
-    for group in groups.values():
-        seeds = [seed for seed, _ in group]
-        if len(set(seeds)) == len(seeds):
-            systems.append([each for _, each in sorted(group, key=lambda pair: pair[0])])
-        else:
-            names = ", ".join(str(each.folder) for _, each in group)
+            names = ", ".join(str(each.folder) for each in members)
             notes.append(f"Runs of the same settings and seed are shown one by one: {names}")
-            systems += [[each] for _, each in group]
-    labels = _labels([*systems, *([_Run(Path(name), name)] for name in untrained)])
-    made = [System(label, tuple(each.folder for each in of)) for label, of in zip(labels, systems, strict=False)]
-    floor = [
-        System(label, (folder,), name)
-        for label, (name, folder) in zip(labels[len(systems) :], untrained.items(), strict=True)
-    ]
-    return Found([*made, *floor], found, notes)
+            systems += [[each] for each in members]
+    return systems, notes
 
 
 def _of_comparison(path: Path) -> tuple[list[_Run], list[str], list[Path]]:
