@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -31,15 +31,28 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import METHODS, make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
 from slmrec_jax.sparse import matmul
-from slmrec_jax.training.folder import write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import Report
+from slmrec_jax.training.records import write_json
 from slmrec_jax.types import Embeddings
 
 TABLE, PICTURE = "comparison.json", "comparison.png"
 
 LEVEL = 0.05
 """Below it, a difference counts as shown."""
+
+
+class Recorded(TypedDict):
+    """What `comparison.json` says."""
+
+    fingerprint: str
+    protocol: str
+    seeds: list[int]
+    systems: Mapping[str, list[Mapping[str, float]]]
+    """Test metrics of each seed; of a ranking that is not trained, once."""
+    p_values: Mapping[str, Mapping[str, float]]
+    settings: Mapping[str, list[Mapping[str, Any]]]
+    """Of each seed; none for a ranking that is not trained."""
 
 
 class Comparison(NamedTuple):
@@ -145,11 +158,11 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
         {metric: p_values({name: over_seeds(found, metric) for name, found in results.items()}) for metric in metrics},
         title,
     )
-    record = {
+    record: Recorded = {
         "fingerprint": dataset.fingerprint,
         "protocol": config.protocol,
         "seeds": list(seeds),
-        "systems": {name: [result.means for result in of_seeds] for name, of_seeds in results.items()},
+        "systems": {name: [dict(result.means) for result in of_seeds] for name, of_seeds in results.items()},
         "p_values": comparison.p_values,
         "settings": {name: [relevant(each) for each in of_system.values()] for name, of_system in runs.items()},
     }

@@ -8,6 +8,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from slmrec_jax.data.dataset import Source
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
+from slmrec_jax.forms import fault
 from slmrec_jax.types import FrozenRows
 
 ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
@@ -358,9 +359,18 @@ class Config:
     eval: Protocol = PROTOCOLS["strict"]
 
 
+IN_MEMORY = "<in memory>"
+"""`Config.data` of a run whose data set was given as a value: its folder holds the data set."""
+
+
 def source_of(config: Config) -> Source:
-    """Where the config's data set is read from."""
+    """Say where the config's data set is read from, and how."""
     return Source(**{name: getattr(config, name) for name in Source._fields})
+
+
+def with_source(config: Config, source: Source | None) -> Config:
+    """Return the config with where its data set was read from; `None` stands for memory."""
+    return dataclasses.replace(config, **(source or Source(IN_MEMORY))._asdict())
 
 
 def with_preset(config: Config, preset: Preset) -> Config:
@@ -511,8 +521,13 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def relevant(config: Config) -> dict[str, Any]:
-    """What a run depends on: the config as plain data, without the sections of other models."""
-    return {name: value for name, value in to_json(config).items() if name not in DEFAULTS or name == config.model}
+    """Return what a run depends on as plain data.
+
+    Sections of other models are left out, and so is where the data lie: their fingerprint says whether they are the
+    same.
+    """
+    left_out = {*DEFAULTS, *Source._fields} - {config.model}
+    return {name: value for name, value in to_json(config).items() if name not in left_out}
 
 
 def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -549,9 +564,13 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
         raise UserError(
             f"{source} is not a config of this version: {field} is {how}; start a new run in another folder"
         )
+    plain = _with_tuples(data)
+    plain |= {name: _with_tuples(plain[name]) for name in sections if isinstance(plain[name], Mapping)}
+    wrong = fault(plain, Config)
+    if wrong is not None:
+        raise UserError(f"{source} is not a config of this version: {wrong}")
     try:
-        made = {name: make(**_with_tuples(data[name])) for name, make in sections.items()}
-        return Config(**_with_tuples(data) | made)
+        return Config(**plain | {name: make(**plain[name]) for name, make in sections.items()})
     except (TypeError, AttributeError) as error:
         raise UserError(f"{source} is not a config of this version: {error}") from None
 

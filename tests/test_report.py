@@ -27,8 +27,8 @@ from slmrec_jax.reporting.masking import mask_modalities, without
 from slmrec_jax.reporting.page import element
 from slmrec_jax.reporting.systems import find_systems
 from slmrec_jax.reporting.tables import Table, is_number, shown, to_csv, to_latex
-from slmrec_jax.training.folder import write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.training.records import write_json
 from slmrec_jax.training.run import load_run
 from slmrec_jax.types import ALL, Augmentation, ModalityScale
 
@@ -183,7 +183,8 @@ def test_what_cannot_be_compared_is_refused_unless_forced(runs, tmp_path, capsys
     other = tmp_path / "other"
     shutil.copytree(runs[1], other)
     result = json.loads((other / "result.json").read_text())
-    (other / "result.json").write_text(json.dumps(result | {"protocol": "mmrec"}))
+    del result["sha256"]
+    write_json(other / "result.json", result | {"protocol": "mmrec"})
     out = tmp_path / "report.html"
     assert "under another protocol" in refused(capsys, "report", str(runs[0]), str(other), "--out", str(out))
     assert not out.exists()
@@ -294,11 +295,12 @@ def test_runs_of_one_config_and_seed_are_shown_one_by_one(compared, tmp_path):
 
 
 def test_a_comparison_that_holds_nothing_to_report_is_refused(tmp_path):
-    for record, said in (
-        ({"systems": [], "seeds": [0]}, "does not name its systems and seeds"),
-        ({"systems": {"popularity": []}, "seeds": [0]}, "holds no finished run"),
+    record = {"fingerprint": "", "protocol": "", "seeds": [0], "p_values": {}, "settings": {}}
+    for systems, said in (
+        ([], "systems is a list; expected named values"),
+        ({"popularity": []}, "holds no finished run"),
     ):
-        write_json(tmp_path / "comparison.json", record)
+        write_json(tmp_path / "comparison.json", record | {"systems": systems})
         with pytest.raises(UserError, match=said):
             find_systems([tmp_path], force=False, say=print)
 

@@ -28,7 +28,8 @@ from slmrec_jax.reporting.items import (
 )
 from slmrec_jax.reporting.masking import Masking, mask_modalities
 from slmrec_jax.reporting.systems import System, find_systems
-from slmrec_jax.training.folder import DATA, ENVIRONMENT, read_config, read_json
+from slmrec_jax.training.folder import DATA, ENVIRONMENT, NO_RUN, Description, read_config
+from slmrec_jax.training.records import read_json
 from slmrec_jax.training.run import Run, load_run
 
 TRAINED = "trained"
@@ -149,8 +150,8 @@ def gather(
 
     def opened(folder: Path) -> Run:
         """Load a run; runs on the same data share them in memory."""
-        fingerprint = read_json(folder / DATA, "give the folder of a run").get("fingerprint")
-        run = load_run(folder, loaded.get(str(fingerprint)), data=data)
+        fingerprint = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
+        run = load_run(folder, loaded.get(fingerprint), data=data)
         loaded.setdefault(run.dataset.fingerprint, run.dataset)
         return run
 
@@ -243,7 +244,7 @@ def _describe(run: Run, label: str, metric: str, items: Any) -> RunFacts:
             name: neighbour_ids(table, chosen, run.dataset.item_ids, NUM_NEIGHBOURS) for name, table in tables.items()
         },
         config=to_json(run.config),
-        environment=read_json(run.folder / ENVIRONMENT, "give the folder of a run"),
+        environment=read_json(run.folder / ENVIRONMENT, Mapping[str, Any], NO_RUN),
     )
 
 

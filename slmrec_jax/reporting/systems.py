@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from slmrec_jax import results
-from slmrec_jax.comparison import TABLE, UNTRAINED, run_folder
+from slmrec_jax.comparison import TABLE, UNTRAINED, Recorded, run_folder
 from slmrec_jax.config import relevant
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.folder import CONFIG, RESULT, read_config, read_json
+from slmrec_jax.training.folder import CONFIG, RESULT, read_config, read_made_by
+from slmrec_jax.training.records import read_json
 
 _SEED = re.compile(r"[-_. ]?seed[-_. ]?\d+$", re.IGNORECASE)
 
@@ -100,10 +101,8 @@ def _grouped(runs: Mapping[Path, _Run], rows: Mapping[Path, Mapping[str, Any]]) 
 
 def _of_comparison(path: Path) -> tuple[list[_Run], list[str], list[Path]]:
     """Return a comparison's finished runs, the rankings that are not trained, and the folders of unfinished runs."""
-    record = read_json(path / TABLE, "give a folder that slmrec-jax compare made")
-    systems, seeds = record.get("systems"), record.get("seeds")
-    if not isinstance(systems, dict) or not isinstance(seeds, list):
-        raise UserError(f"{path / TABLE} does not name its systems and seeds: run slmrec-jax compare again")
+    record = read_json(path / TABLE, Recorded, "give a folder that slmrec-jax compare made")
+    systems, seeds = record["systems"], record["seeds"]
     names = {run_folder(path, name, seed).name: name for name in systems if name not in UNTRAINED for seed in seeds}
     begun = sorted(each for each in path.iterdir() if (each / CONFIG).is_file())
     finished = {each.name: each for each in begun if (each / RESULT).is_file()}
@@ -120,7 +119,10 @@ def _of_comparison(path: Path) -> tuple[list[_Run], list[str], list[Path]]:
 def _key(folder: Path, row: Mapping[str, Any]) -> str:
     """Return what all seeds of a system share; where the data lie does not count, what they are does."""
     settings = {name: value for name, value in relevant(read_config(folder)).items() if name not in ("seed", "data")}
-    return json.dumps([settings, row["fingerprint"], row["protocol"]], sort_keys=True)
+    made_by = read_made_by(folder)
+    file = made_by["config_file"] if made_by["method"] else None  # else its settings are all that it gave
+    method = made_by["method"], file and file["sha256"]
+    return json.dumps([settings, method, row["fingerprint"], row["protocol"]], sort_keys=True)
 
 
 def _labels(systems: Sequence[Sequence[_Run]]) -> list[str]:
