@@ -27,6 +27,7 @@ import safetensors
 import safetensors.numpy
 from flax.training.train_state import TrainState
 from jax.sharding import SingleDeviceSharding
+from jaxtyping import UInt8
 
 from slmrec_jax.data.tables import printable
 from slmrec_jax.durable import FULL, PART, check_room, move_folder, remove_folder
@@ -353,16 +354,17 @@ def _check_restores(path: Path, tree: Any) -> None:
                 wanted = [leaf if of == block else ocp.PLACEHOLDER for leaf, of in zip(leaves, blocks, strict=True)]
                 arguments = ocp.args.PyTreeRestore(jax.tree.unflatten(structure, wanted), restore_args=as_numpy)
                 found = jax.tree.leaves(checkpointer.restore(there, args=arguments))
-                differ = [
-                    saved is not ocp.PLACEHOLDER and saved.tobytes() != np.asarray(leaf).tobytes()
-                    for saved, leaf in zip(found, leaves, strict=True)
-                ]
-                if any(differ):
+                pairs = [pair for pair in zip(found, leaves, strict=True) if pair[0] is not ocp.PLACEHOLDER]
+                if not all(np.array_equal(_bits(saved), _bits(leaf)) for saved, leaf in pairs):
                     raise OSError("what was written reads back as something else")
     except OSError:
         raise
     except Exception as error:
         raise OSError(f"what was written cannot be read back ({type(error).__name__})") from error
+
+
+def _bits(array: Any) -> UInt8[np.ndarray, " bytes"]:
+    return np.asarray(array).reshape(-1).view(np.uint8)
 
 
 def _with_place(shape: Any) -> jax.ShapeDtypeStruct:
