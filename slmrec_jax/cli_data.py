@@ -13,7 +13,8 @@ from slmrec_jax import data, figures
 from slmrec_jax.config import Reading, source_of
 from slmrec_jax.data import findings, inspection
 from slmrec_jax.data.split import split_dataset
-from slmrec_jax.errors import UserError
+from slmrec_jax.durable import writing
+from slmrec_jax.errors import UserError, escaped
 
 _PICTURES = (".png", ".pdf", ".svg")
 
@@ -72,12 +73,12 @@ def inspect(flags: Inspect) -> int:
     lines = {"data set": found.name, "format": format, **findings.facts(found)}
     width = max(map(len, lines))
     for what, line in lines.items():
-        console.print(Text.assemble((f"{what:<{width}}  ", "bold"), line), soft_wrap=True)
+        console.print(Text.assemble((f"{what:<{width}}  ", "bold"), escaped(line)), soft_wrap=True)
     odd = (
         [] if divided else [f"not divided into training, validation and test: choose --split {' | '.join(data.SPLITS)}"]
     )
     for line in odd + findings.oddities(found):
-        console.print(Text.assemble(("! ", "bold red"), line), soft_wrap=True)
+        console.print(Text.assemble(("! ", "bold red"), escaped(line)), soft_wrap=True)
     return 0
 
 
@@ -94,7 +95,7 @@ def make(flags: Make) -> int:
 def _write(dataset: data.Dataset, folder: Path) -> int:
     data.write_store(dataset, folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    print(f"{folder}: {dataset.name}, {size / 2**20:.1f} MiB, fingerprint {dataset.fingerprint[:12]}")
+    print(f"{escaped(folder)}: {escaped(dataset.name)}, {size / 2**20:.1f} MiB, fingerprint {dataset.fingerprint[:12]}")
     return 0
 
 
@@ -105,13 +106,6 @@ def _draw(dataset: data.Dataset, path: Path) -> None:
         name: inspection.missing(feature, dataset.num_items) / dataset.num_items
         for name, feature in dataset.features.items()
     }
-    try:
-        figures.draw_inspection(
-            {"users": users, "items": items},
-            {name: inspection.norms(feature) for name, feature in vectors.items()},
-            missing,
-            path,
-            dataset.name,
-        )
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another --plot") from None
+    norms = {name: inspection.norms(feature) for name, feature in vectors.items()}
+    with writing(path, "give another --plot"):
+        figures.draw_inspection({"users": users, "items": items}, norms, missing, path, dataset.name)

@@ -10,9 +10,7 @@ written, or it is refused.
 """
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -22,7 +20,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 import safetensors
-import safetensors.numpy
 from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.checks import check_count
@@ -30,6 +27,7 @@ from slmrec_jax.data.columns import as_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
 from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.tables import printable, read_parquet
+from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -59,19 +57,11 @@ def write_store(dataset: Dataset, folder: Path) -> None:
     Raises:
         UserError: The folder is there already or cannot be written, or a raw id cannot be kept in a file.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UserError(f"{folder} is there already: give another folder, or remove this one")
     for name in (dataset.name, *dataset.features):
         if not name.isprintable():  # error lines name it
             raise UserError(f"data set {dataset.name!a}: the name {name!a} has control characters; rename it")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
-            part = Path(beside) / folder.name
-            _write(dataset, part)
-            part.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; give another folder") from None
+    with writing(folder, "give another folder"), whole_folder(folder) as part:
+        _write(dataset, part)
 
 
 def recognises(folder: Path) -> bool:
@@ -132,12 +122,12 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "item_row": np.concatenate([each.items for each in pairs]),
         "split": names,
     }
-    _write_table(interactions, folder / _INTERACTIONS)
+    write_table(pa.table(interactions), folder / _INTERACTIONS)
     for ids, name in ((dataset.user_ids, _USERS), (dataset.item_ids, _ITEMS)):
-        _write_table({"id": id_column(ids, dataset.name)}, folder / name)
+        write_table(pa.table({"id": id_column(ids, dataset.name)}), folder / name)
     modalities = []
     for place, (name, feature) in enumerate(dataset.features.items()):
-        safetensors.numpy.save_file(_tensors(feature), _feature_file(folder, place, name))
+        write_tensors(_tensors(feature), _feature_file(folder, place, name))
         if isinstance(feature, Words):
             modalities.append({"name": name, "num_words": feature.num_words})
         else:
@@ -154,13 +144,40 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "notes": list(dataset.notes),
     }
     (folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
-def _write_table(columns: Mapping[str, Any], file: Path) -> None:
-    pyarrow.parquet.write_table(pa.table(dict(columns)), file, compression="zstd")
+def write_table(table: pa.Table, file: Path) -> None:
+    """Write a table as Parquet.
+
+    Raises:
+        OSError: the disk refuses it; Arrow passes on what a Python file raises.
+    """
+    with file.open("wb") as opened:
+        pyarrow.parquet.write_table(table, opened, compression="zstd")
+
+
+def write_tensors(tensors: Mapping[str, Shaped[np.ndarray, "..."]], file: Path) -> None:
+    """Write arrays as safetensors, without a copy of them in memory.
+
+    The library's own `save_file` makes files that only their owner can read, and raises no `OSError`.
+
+    Raises:
+        OSError: the disk refuses it.
+    """
+    kinds = {"float32": "F32", "float16": "F16", "int32": "I32", "bool": "BOOL"}
+    # As the library orders them, so that each begins where its type may begin.
+    ordered = sorted(tensors.items(), key=lambda each: (-each[1].itemsize, each[0]))
+    ends = np.cumsum([0, *(array.nbytes for _, array in ordered)]).tolist()
+    header = {
+        name: {"dtype": kinds[array.dtype.name], "shape": list(array.shape), "data_offsets": [start, end]}
+        for (name, array), start, end in zip(ordered, ends, ends[1:], strict=False)
+    }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            opened.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
 def id_column(ids: Shaped[np.ndarray, " rows"], name: str) -> Any:

@@ -15,7 +15,7 @@ import pyarrow.parquet
 from jaxtyping import Bool, Int
 
 from slmrec_jax.data.text_files import first_line, open_bytes, uncompressed
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, escaped
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 """What stands between columns by the name of the file; the first row may show another of `_SEPARATORS`."""
@@ -210,7 +210,7 @@ def printable(error: Exception) -> str:
 
 def shown(name: str) -> str:
     """The name of a column as an error line shows it."""
-    return (name if name.isprintable() else ascii(name))[:_SHOWN]
+    return escaped(name)[:_SHOWN]
 
 
 def listed(names: Sequence[str]) -> str:

@@ -15,8 +15,8 @@ import jax
 from slmrec_jax.config import Config, from_json, to_json
 from slmrec_jax.data import write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
+from slmrec_jax.durable import PART, append, remove_folder, write_whole
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.durable import PART, append, remove_folder, write_whole
 from slmrec_jax.training.lock import LOCK, locked
 from slmrec_jax.training.records import read_bytes, read_json, seal, unseal, write_json
 

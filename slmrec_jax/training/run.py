@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -95,7 +95,7 @@ class Run:
 
     def recommend(
         self,
-        users: Sequence[Any] | None = None,
+        users: Any = None,
         k: int = 20,
         *,
         new_items: NewItems | None = None,
@@ -105,7 +105,7 @@ class Run:
         """Ranks the items that a user has not interacted with, in any split.
 
         Args:
-            users: raw ids; all users by default.
+            users: raw ids, or a single one (a string is one id); all users by default.
             k: how many items each.
             new_items: items that training did not know, ranked among the others by what they bring along.
             only_new: ranks these alone.

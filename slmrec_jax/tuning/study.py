@@ -70,7 +70,8 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
     """The search whose journal lies in a folder, or a new one.
 
     Raises:
-        UserError: the journal cannot be read.
+        OSError: the disk refuses to read or write the journal.
+        UserError: the journal is damaged.
     """
     path = folder / JOURNAL
     try:
@@ -81,10 +82,12 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
             journal = optuna.create_study(study_name="tune", storage=storage, direction="maximize", load_if_exists=True)
             search = Search(journal, space, sampler, seeds)
             trials(search)
+    except OSError:
+        raise
     # Optuna checks nothing of what it reads, and raises what that happens to lead to.
     except Exception as error:
         raise UserError(
-            f"{path} cannot be read ({type(error).__name__}): the journal is damaged; start anew with another --out"
+            f"{path} cannot be read ({type(error).__name__}): the journal is damaged; give another --out"
         ) from error
     return search
 
