@@ -17,7 +17,7 @@ from slmrec_jax.errors import UserError
 from slmrec_jax.layers import mean
 from slmrec_jax.methods.adversarial import adversarial_game
 from slmrec_jax.methods.optimizers import make_optimizer
-from slmrec_jax.models.mmssl import Encoded, kept, mmssl
+from slmrec_jax.models.mmssl import Encoded, kept, mmssl, training_graph
 from slmrec_jax.models.modality_graphs import Bipartite, empty, padded
 from slmrec_jax.models.modality_updates import GraphUpdates, all_users, last_batches
 from slmrec_jax.sampling import SAMPLINGS
@@ -96,7 +96,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
 
     def current_graphs(state: AdversarialState, inputs: Inputs) -> Mapping[str, Bipartite]:
         """Before the first step each graph is that of the training interactions."""
-        training = inputs.cache.interactions
+        training = training_graph(inputs.graph)
         return jax.lax.cond(  # type: ignore[no-any-return]
             state.step == 0,
             lambda: {name: padded(training, updates.capacity) for name in spec.modalities},

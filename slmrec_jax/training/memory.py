@@ -55,7 +55,7 @@ class Memory(NamedTuple):
     """Those that models read as they were given. On CPU too a copy of what the data set has, since NumPy seldom lays
     arrays out as JAX needs them."""
     precomputed: int
-    """What the model computes once from graph and features (`Inputs.cache`)."""
+    """What the model computes once from graph and features (`Graph.derived`, `Inputs.cache`)."""
     state: int
     """Parameters and optimizer state."""
     activations: int
@@ -82,13 +82,14 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
     host = jax.default_backend() == "cpu"
     prepared, state = programs.inputs, size(programs.shapes)
     embeddings = size(programs.embed.out_info)
-    graph, cache = size(prepared.graph), size(prepared.cache)
+    computed = prepared.graph.derived, prepared.cache
+    graph, cache = size(prepared.graph._replace(derived={})), size(computed)
     features = size(prepared.features)
     step = size(programs.order.out_info) + _temporary(programs.segment)
     evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
     copies = state + embeddings
     during = max(step, evaluated)
-    largest = max((size(leaf) for leaf in jax.tree.leaves(prepared.cache)), default=0)
+    largest = max((size(leaf) for leaf in jax.tree.leaves(computed)), default=0)
     preparing = size(given.features) + 2 * largest
     known = Memory(
         process=rss_bytes() if host else 0,
