@@ -29,7 +29,7 @@ from rich.text import Text
 from slmrec_jax import cli_data, cli_runs, cli_tune, exports, recommendations, results
 from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.data.new_items import read_new_items
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, naming_flags
 from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Candidates
 from slmrec_jax.training.folder import read_config
@@ -142,7 +142,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = "--debug" in arguments
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
-        return _run([argument for argument in arguments if argument != "--debug"])
+        with naming_flags():
+            return _run([argument for argument in arguments if argument != "--debug"])
     except UserError as error:
         if debug:
             raise
@@ -228,6 +229,8 @@ def _recommend(flags: Recommend) -> int:
     else:
         found = exports.recommend(exports.read_export(flags.exported), users, flags.k)
     recommendations.write(found, flags.format, flags.out)
+    if found.items.shape[1] < flags.k:
+        print(f"-k is {flags.k}, and there are {found.items.shape[1]} items to rank", file=sys.stderr)
     return 0
 
 

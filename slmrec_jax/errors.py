@@ -1,5 +1,12 @@
 """The one exception that speaks to the person at the command."""
 
+import reprlib
+import shlex
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+_in_flags = False  # whether the caller is the command
+
 
 class UserError(Exception):
     """A mistake of the user's, or of a file they were given.
@@ -11,3 +18,47 @@ class UserError(Exception):
 
 class Diverged(UserError):
     """Training led to NaN or infinity: what a search of settings passes over, and a single run stops at."""
+
+
+@contextmanager
+def naming_flags() -> Iterator[None]:
+    """Let `setting` name flags within the block, as the command does around all it runs."""
+    global _in_flags
+    before, _in_flags = _in_flags, True
+    try:
+        yield
+    finally:
+        _in_flags = before
+
+
+def setting(name: str, value: object = None) -> str:
+    """Return a setting in the words of the caller, for messages that Python and the command share.
+
+    `setting("slmrec.fd_mode", "layer")` is `slmrec.fd_mode='layer'` for a caller in Python, and `--slmrec.fd-mode
+    layer` for the command. Without a value it is the name alone; `True` is a flag by itself.
+
+    Args:
+        name: a field of `Config` with its section, or an argument of a public function.
+        value: what to give it.
+    """
+    if not _in_flags:
+        return name if value is None else f"{name}={value!r}"
+    flag = f"--{name.replace('_', '-')}"
+    return flag if value in (None, True) else f"{flag} {shlex.quote(str(value))}"
+
+
+def check_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
+    """Reject an argument of a wrong type; `expected` says what to give instead."""
+    if not isinstance(value, kind):
+        raise UserError(f"{name} is {shown(value)}: give {expected}")
+
+
+def check_choice(name: str, value: object, choices: Collection[object]) -> None:
+    """Reject an argument that is none of the choices."""
+    if value not in choices:
+        raise UserError(f"{name} is {shown(value)}: give one of {', '.join(map(str, choices))}")
+
+
+def shown(value: object) -> str:
+    """Return a value that was not expected, shortened, with its type where that is what is wrong."""
+    return f"{reprlib.repr(value)}, of type {type(value).__name__}"

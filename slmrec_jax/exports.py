@@ -28,7 +28,7 @@ from slmrec_jax.data.columns import as_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
 from slmrec_jax.data.store import id_column, read_ids
 from slmrec_jax.data.tables import printable, read_parquet
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import Score, prepare, rank
 from slmrec_jax.recommendations import Recommendations, user_rows
 from slmrec_jax.types import Embeddings, Interactions
@@ -79,7 +79,7 @@ def write_export(export: Export, folder: Path, *, faiss: bool = False) -> None:
     if folder.exists() or folder.is_symlink():
         raise UserError(f"{folder} is there already: give another folder, or remove this one")
     if faiss and importlib.util.find_spec("faiss") is None:
-        raise UserError("--faiss needs the package faiss-cpu, which is not installed: pip install 'slmrec-jax[faiss]'")
+        raise UserError(f"{setting('faiss', True)} needs the package faiss-cpu: pip install 'slmrec-jax[faiss]'")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
@@ -123,13 +123,14 @@ def recommend(export: Export, users: Sequence[Any] | None = None, k: int = 20) -
     Args:
         export: of a run.
         users: raw ids; all users by default.
-        k: how many items each.
+        k: how many items each; all, where there are fewer.
 
     Raises:
-        UserError: A user is not known, or there are fewer than k items.
+        UserError: A user is not known, or k is below 1.
     """
     rows = user_rows(users, export.user_ids, export.name)
-    plan = prepare(rows, [export.known], len(export.item_ids), k, score=export.score)
+    num_items = len(export.item_ids)
+    plan = prepare(rows, [export.known], num_items, min(k, num_items), score=export.score)
     ranking = rank(plan, export.embeddings)
     return Recommendations(export.user_ids[rows], export.item_ids[ranking.items], ranking.scores)
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.folder import CONFIG, DATA, RESULT, read_json
 
 _ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
@@ -55,7 +55,9 @@ def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
         if row[name] != rows[0][name]
     ]
     if differences and not force:
-        raise UserError(f"{differences[0]}: their figures cannot be compared; --force shows them all the same")
+        raise UserError(
+            f"{differences[0]}: their figures cannot be compared; {setting('force', True)} shows them all the same"
+        )
     return Results(rows, tuple(differences))
 
 

@@ -208,6 +208,8 @@ class Loss(NamedTuple):
     """`(params, view, batch, context) -> (value, metrics)`."""
     init: Callable[[Key[Array, ""], Spec], Params] = no_params
     num_negatives: int = 0
+    in_batch: bool = False
+    """Whether it compares with the other rows of the batch: a batch of one row is then a loss of 0."""
 
 
 class Term(NamedTuple):
@@ -235,6 +237,8 @@ class Method(NamedTuple):
     prepare: Callable[[Inputs], Inputs] = as_given
     num_negatives: int = 0
     """How many negatives each interaction of a batch needs."""
+    in_batch: tuple[str, ...] = ()
+    """The losses whose negatives are the other rows of the batch (`Loss.in_batch`)."""
     sampling: Literal["interactions", "users"] = "interactions"
     """Whether a batch is of interactions, each once in an epoch, or of distinct users with one interaction each."""
     notes: tuple[str, ...] = ()

@@ -167,7 +167,7 @@ def test_an_empty_folder(tmp_path):
 
 def test_two_fitting_formats_are_a_question(tmp_path):
     other = Format("other", "anything", lambda folder: True, FORMATS[0].read)
-    with pytest.raises(UserError, match="looks like diffmm and other; say which it is with --format"):
+    with pytest.raises(UserError, match="looks like diffmm and other; say which it is with format="):
         find_format(write(tmp_path), None, (*FORMATS, other))
     assert find_format(tmp_path, "other", (*FORMATS, other)) is other
 

@@ -9,7 +9,7 @@ from slmrec_jax.data.formats import find_format
 from slmrec_jax.data.split import SPLITS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, check_type
 
 __all__ = [
     "SPLITS",
@@ -42,6 +42,10 @@ def load(data: str | Path, *, format: str | None = None, split: str | None = Non
         UserError: There is no such folder, its format is not known, something in it is malformed, or the data cannot
             be split so.
     """
+    check_type("data", data, (str, Path), "the path of a folder, or 'demo'")
+    for name, value in {"format": format, "split": split}.items():
+        check_type(name, value, (str, type(None)), "a name")
+    check_type("split_seed", split_seed, int, "a whole number")
     return load_source(Source(str(data), format, split, split_seed))
 
 

@@ -9,22 +9,10 @@ from typing import Any, NamedTuple
 
 import jax
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan
 from slmrec_jax.training.steps import Programs
 from slmrec_jax.types import Inputs
-
-MEND = {
-    "preparation": "fewer --modalities",
-    "graph": "data with fewer interactions",
-    "features": "fewer --modalities",
-    "precomputed": "--frozen-rows bfloat16 (slmrec), --propagation definition, which is slower, or fewer --modalities",
-    "state": "a smaller --dim",
-    "activations": "a smaller --batch-size or --dim",
-    "evaluation": "a smaller --dim",
-    "checkpoints": "a smaller --dim",
-}
-"""What makes a part smaller."""
 
 LATER_BYTES = 112 * 2**20
 """What a run's process grew by on the demo data, whose arrays take next to nothing: programs of ranking, checks and
@@ -120,11 +108,28 @@ def check_fits(memory: Memory, available: int | None) -> None:
     if available is None or memory.to_come <= available:
         return
     parts = memory._asdict()
-    largest = max(MEND, key=lambda name: parts[name])
+    smaller = smaller_by()
+    largest = max(smaller, key=lambda name: parts[name])
     raise UserError(
         f"memory: {_gib(memory.to_come)} GiB more would be needed and {_gib(available)} are free; the largest part is "
-        f"{largest} with {_gib(parts[largest])}: give {MEND[largest]}"
+        f"{largest} with {_gib(parts[largest])}: give {smaller[largest]}"
     )
+
+
+def smaller_by() -> dict[str, str]:
+    """Say what makes each part smaller."""
+    dim, modalities = f"a smaller {setting('dim')}", f"fewer {setting('modalities')}"
+    return {
+        "preparation": modalities,
+        "graph": "data with fewer interactions",
+        "features": modalities,
+        "precomputed": f"{setting('frozen_rows', 'bfloat16')} (slmrec), {setting('propagation', 'definition')}, which "
+        f"is slower, or {modalities}",
+        "state": dim,
+        "activations": f"a smaller {setting('batch_size')} or {setting('dim')}",
+        "evaluation": dim,
+        "checkpoints": dim,
+    }
 
 
 def line_of(memory: Memory) -> str:

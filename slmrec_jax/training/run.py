@@ -18,7 +18,7 @@ from slmrec_jax.canary import check_jax
 from slmrec_jax.config import Config, check_config, first_change, relevant, source_of, with_defaults
 from slmrec_jax.data import Dataset, Feature, Words, check, load_source
 from slmrec_jax.data.new_items import NewItems
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, check_choice, check_type
 from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Side
@@ -53,6 +53,7 @@ from slmrec_jax.training.memory import (
 )
 from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.progress import SILENT, Report
+from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.types import Embeddings
 
@@ -84,14 +85,16 @@ class Run:
 
         Args:
             users: raw ids; all users by default.
-            k: how many items each.
+            k: how many items each; all, where there are fewer.
             new_items: items that training did not know, ranked among the others by what they bring along.
             only_new: ranks these alone.
             method: what trained; a user's own stands here. Only new items need it.
 
         Raises:
-            UserError: a user is not known, there are fewer than k items, or the system cannot place new ones.
+            UserError: a user is not known, k is below 1, or the system cannot place new items.
         """
+        check_type("k", k, int, "the number of items that each user gets")
+        check_type("new_items", new_items, (NewItems, type(None)), "what read_new_items returns")
         rows = user_rows(users, self.dataset.user_ids, self.dataset.name)
         known = [] if only_new else [self.dataset.train, self.dataset.valid, self.dataset.test]
         ids, embeddings = self.dataset.item_ids, self.embeddings
@@ -100,7 +103,7 @@ class Run:
             tables = [placed] if only_new else [jnp.asarray(embeddings.items), placed]
             ids = new_items.ids if only_new else _joined(ids, new_items.ids)
             embeddings = Embeddings(embeddings.users, jnp.concatenate(tables))
-        plan = prepare(rows, known, len(ids), k, score=self.config.eval.score)
+        plan = prepare(rows, known, len(ids), min(k, len(ids)), score=self.config.eval.score)
         ranking = rank(plan, embeddings)
         return Recommendations(self.dataset.user_ids[rows], ids[ranking.items], ranking.scores)
 
@@ -121,6 +124,7 @@ class Run:
         candidates: evaluation.Candidates | None = None,
     ) -> list[groups.Group]:
         """As `evaluate`, for users or items of each degree apart (`groups.evaluate_by_degree`)."""
+        check_choice("side", side, get_args(Side))
         plan = self._plan(split, protocol, candidates)
         return groups.evaluate_by_degree(plan, self.embeddings, self.dataset.train, side)
 
@@ -143,6 +147,9 @@ class Run:
     def _plan(
         self, split: evaluation.Split, protocol: str | None, candidates: evaluation.Candidates | None
     ) -> evaluation.EvaluationPlan:
+        check_choice("split", split, get_args(evaluation.Split))
+        check_choice("protocol", protocol, (None, *evaluation.PROTOCOLS))
+        check_choice("candidates", candidates, (None, *get_args(evaluation.Candidates)))
         rules = evaluation.PROTOCOLS[protocol] if protocol else self.config.eval
         rules = rules._replace(candidates=candidates or self.config.eval.candidates)
         return evaluation.plan(self.dataset, split, rules, self.config.ks)
@@ -181,8 +188,10 @@ def train(
     """
     check_jax()
     check_config(config)
+    check_type("out", out, (str, Path, type(None)), "the path of a folder")
     config = with_defaults(config)
     dataset = _dataset(config, dataset)
+    config, left_out = fit_cutoffs(config, dataset)
     give_back()  # what its readers took
     # Before anything is written, so that a split nobody can be tested on is refused now. A split that a data set
     # does not have is left out, unless it selects.
@@ -194,7 +203,7 @@ def train(
     plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
     made = method(config, make_spec(config, dataset))
     held = _held_folder(config, dataset, out) if resume else new_folder(config, dataset, Path(out) if out else None)
-    for line in (*_introduction(config, dataset), *made.notes):
+    for line in (*_introduction(config, dataset), *left_out, *batch_doubts(made, config, dataset), *made.notes):
         report.say(line)
     given = input_shapes(dataset)
     programs = compile_steps(made, jax.eval_shape(partial(prepared, made), given), config)
@@ -236,6 +245,8 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | 
     Raises:
         UserError: the run is not finished or not complete, or the data are not those it was trained on.
     """
+    check_type("folder", folder, (str, Path), "the path of a run's folder")
+    check_type("data", data, (str, type(None)), "the path of a data set's folder")
     folder = Path(folder)
     config = read_config(folder)
     result = read_json(folder / RESULT, "the run has not finished; finish it with `slmrec-jax train --resume`")
@@ -256,6 +267,7 @@ def _joined(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]
 
 
 def _dataset(config: Config, dataset: Dataset | None) -> Dataset:
+    check_type("dataset", dataset, (Dataset, type(None)), "a Dataset, such as slmrec_jax.load returns for a folder")
     if dataset is None:
         dataset = load_source(source_of(config))
     check(dataset)

@@ -11,7 +11,7 @@ from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmrec, mmssl, neurec, plain, recbole
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 
 _SHOWN = 8
 
@@ -55,7 +55,7 @@ def find_format(folder: Path, name: str | None = None, formats: tuple[Format, ..
         return fitting[0]
     if fitting:
         names = " and ".join(each.name for each in fitting)
-        raise UserError(f"{folder}: looks like {names}; say which it is with --format {fitting[0].name}")
+        raise UserError(f"{folder}: looks like {names}; say which it is with {setting('format', fitting[0].name)}")
     entries = sorted(entry.name for entry in folder.iterdir())
     found = ", ".join(ascii(entry) for entry in entries[:_SHOWN]) + (", …" if len(entries) > _SHOWN else "")
     wanted = "; ".join(f"{each.looks_for} ({each.name})" for each in formats)
