@@ -84,7 +84,8 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
     # Optuna checks nothing of what it reads, and raises what that happens to lead to.
     except Exception as error:
         raise UserError(
-            f"{path} cannot be read ({type(error).__name__}): the journal is damaged; start again with another {setting('out')}"
+            f"{path} cannot be read ({type(error).__name__}): the journal is damaged; start again with another "
+            f"{setting('out')}"
         ) from error
     return search
 
