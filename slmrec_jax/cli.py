@@ -27,7 +27,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax import cli_data, cli_runs, cli_tune, exports, recommendations, results
-from slmrec_jax.config import PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
+from slmrec_jax.config import IN_MEMORY, PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.data.new_items import read_new_items
 from slmrec_jax.errors import UserError, naming_flags
 from slmrec_jax.evaluation.groups import Group
@@ -161,11 +161,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _resume_command(arguments: list[str], folder: Path) -> str:
-    """What goes on with a stopped run; `compare` finds out by itself which of its runs that is."""
+    """Return what goes on with a stopped run; `compare` and `tune` find out by themselves which of their runs it is."""
     if arguments[0] != "train":
         return shlex.join(["slmrec-jax", *arguments])
-    file = arguments[arguments.index("--config") :][:2] if "--config" in arguments else []
-    return shlex.join(["slmrec-jax", "train", *file, "--out", str(folder), "--resume"])
+    file = _first_choices(arguments).config
+    return shlex.join(["slmrec-jax", "train", *(["--config", file] if file else []), "--out", str(folder), "--resume"])
 
 
 def _run(arguments: list[str]) -> int:
@@ -189,7 +189,14 @@ def _train(flags: Train) -> int:
 
     method = getattr(_experiment(flags.config), "make_method", make_method) if flags.config else make_method
     with console_report(flags.settings.epochs) as report:
-        run = train(flags.settings, out=flags.out, resume=flags.resume, method=method, report=report)
+        run = train(
+            flags.settings,
+            out=flags.out,
+            resume=flags.resume,
+            method=method,
+            config_file=flags.config,
+            report=report,
+        )
     title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
     _print_metrics({split: run.result[split] for split in ("valid", "test") if split in run.result}, title)
     print(f"run folder: {run.folder}")
@@ -200,6 +207,7 @@ def _evaluate(flags: Evaluate) -> int:
     from slmrec_jax.training.run import load_run
 
     run = load_run(flags.run, data=flags.data)
+    cli_runs.note_unfinished(run)
     if flags.cold == "content":
         run = run.with_content()
     protocol = flags.protocol or run.config.protocol
@@ -238,6 +246,7 @@ def _recommend_from_run(flags: Recommend, users: list[str] | None) -> recommenda
     from slmrec_jax.training.run import load_run
 
     run = load_run(cast("Path", flags.run), data=flags.data)
+    cli_runs.note_unfinished(run)
     new = None if flags.cold_items is None else read_new_items(flags.cold_items, run.dataset)
     for note in new.notes if new else ():
         print(note, file=sys.stderr)
@@ -337,7 +346,7 @@ def _parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
 def _in_full(flags: Any) -> Any:
     """The flags with what a run folder should keep: the data's whole path, and modalities one by one."""
     settings: Config = flags.settings
-    folder = settings.data if settings.data == "demo" else str(Path(settings.data).resolve())
+    folder = settings.data if settings.data in ("demo", IN_MEMORY) else str(Path(settings.data).resolve())
     modalities = tuple(name for names in settings.modalities for name in names.split(",") if name)
     return dataclasses.replace(flags, settings=dataclasses.replace(settings, data=folder, modalities=modalities))
 
@@ -352,12 +361,8 @@ def _known_flags(flags: type, default: Mapping[str, Any]) -> set[str]:
 
 def _base_config(arguments: list[str]) -> Config:
     """The config before single flags: of the run to resume, or of a file, or the default; then preset and protocol."""
-    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--config", "--preset", "--protocol", "--out"):
-        first.add_argument(name)
-    first.add_argument("--resume", action="store_true")
     try:
-        chosen, _ = first.parse_known_args(arguments)
+        chosen = _first_choices(arguments)
     except argparse.ArgumentError:
         return Config()  # a flag without its value: the full parser says so
     if chosen.resume and chosen.out:
@@ -370,6 +375,15 @@ def _base_config(arguments: list[str]) -> Config:
     if chosen.protocol in PROTOCOLS:
         config = with_protocol(config, chosen.protocol)
     return config
+
+
+def _first_choices(arguments: list[str]) -> argparse.Namespace:
+    """Read the flags on which the meaning of others depends."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--config", "--preset", "--protocol", "--out"):
+        first.add_argument(name)
+    first.add_argument("--resume", action="store_true")
+    return first.parse_known_args(arguments)[0]
 
 
 @functools.cache

@@ -3,12 +3,15 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from slmrec_jax import exports
 from slmrec_jax.errors import UserError
+
+if TYPE_CHECKING:
+    from slmrec_jax.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -31,10 +34,12 @@ def export(flags: Export) -> int:
     from slmrec_jax.training.run import load_run
 
     run = load_run(flags.run, data=flags.data)
+    note_unfinished(run)
     about = {
         "model": run.config.model,
         "protocol": run.config.protocol,
         **{name: run.result.get(name) for name in ("best_epoch", "seed", "test")},
+        "finished": run.finished,
         "fingerprint": run.dataset.fingerprint,
         "versions": environment()["packages"],
     }
@@ -43,6 +48,17 @@ def export(flags: Export) -> int:
     size = sum(file.stat().st_size for file in flags.out.iterdir())
     print(f"{flags.out}: {len(made.user_ids)} users, {len(made.item_ids)} items, {size / 2**20:.1f} MiB")
     return 0
+
+
+def note_unfinished(run: "Run") -> None:
+    """Say on standard error where a run was stopped before its end."""
+    if not run.finished:
+        trained, best = run.result["epochs"], run.result["best_epoch"]
+        print(
+            f"note: {run.folder} is unfinished: of at most {run.config.epochs} epochs {trained} were saved, and epoch "
+            f"{best} is the best so far",
+            file=sys.stderr,
+        )
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import METHODS, make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
 from slmrec_jax.sparse import matmul
-from slmrec_jax.training.folder import write_json
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import Report
+from slmrec_jax.training.records import write_json
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.types import Embeddings
 

@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from slmrec_jax.data.dataset import Source
 from slmrec_jax.errors import UserError, check_type, setting, shown
 from slmrec_jax.evaluation.protocol import DEFAULT_CUTOFFS, PROTOCOLS, Protocol
+from slmrec_jax.forms import fault, words
 from slmrec_jax.types import FrozenRows
 
 ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
@@ -359,9 +360,18 @@ class Config:
     eval: Protocol = PROTOCOLS["strict"]
 
 
+IN_MEMORY = "<in memory>"
+"""`Config.data` of a run whose data set was given as a value: its folder holds the data set."""
+
+
 def source_of(config: Config) -> Source:
-    """Where the config's data set is read from."""
+    """Say where the config's data set is read from, and how."""
     return Source(**{name: getattr(config, name) for name in Source._fields})
+
+
+def with_source(config: Config, source: Source | None) -> Config:
+    """Return the config with where its data set was read from; `None` stands for memory."""
+    return dataclasses.replace(config, **(source or Source(IN_MEMORY))._asdict())
 
 
 def with_preset(config: Config, preset: Preset) -> Config:
@@ -505,37 +515,10 @@ def _check_fields(part: Any, section: str = "") -> None:
         literals = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
         if literals is not None and isinstance(value, str) and value not in get_args(literals):
             raise UserError(f"{setting(name)} is {value!r}: give one of {', '.join(map(str, get_args(literals)))}")
-        if not _allows(hint, value):
-            raise UserError(f"{setting(name)} is {shown(value)}: give {_words(hint)}")
+        if fault(value, hint) is not None:
+            raise UserError(f"{setting(name)} is {shown(value)}: give {words(hint)}")
         if isinstance(value, float) and not math.isfinite(value):
             raise UserError(f"{setting(name)} is {value}: give a finite number")
-
-
-def _allows(hint: Any, value: Any) -> bool:
-    """Whether a value is of an annotated type, among those that configs have."""
-    kinds = get_args(hint)
-    if get_origin(hint) is Literal:
-        return value in kinds
-    if get_origin(hint) is tuple:
-        kinds = kinds[:1] * len(value) if isinstance(value, tuple) and kinds[-1] is Ellipsis else kinds
-        return isinstance(value, tuple) and len(value) == len(kinds) and all(map(_allows, kinds, value))
-    if kinds:  # a union
-        return any(_allows(kind, value) for kind in kinds)
-    if isinstance(value, bool) and hint is not bool:
-        return False
-    return isinstance(value, (int, float) if hint is float else hint)
-
-
-def _words(hint: Any) -> str:
-    """Say what a type annotation asks for."""
-    kinds = get_args(hint)
-    if get_origin(hint) is Literal:
-        return f"one of {', '.join(map(str, kinds))}"
-    if get_origin(hint) is tuple:
-        return f"a tuple of {'any number of' if kinds[-1] is Ellipsis else len(kinds)} {kinds[0].__name__}"
-    if kinds:
-        return " or ".join(_words(kind) for kind in kinds)
-    return {bool: "True or False", type(None): "None"}.get(hint, f"{'an' if hint is int else 'a'} {hint.__name__}")
 
 
 def to_json(config: Config) -> dict[str, Any]:
@@ -544,8 +527,13 @@ def to_json(config: Config) -> dict[str, Any]:
 
 
 def relevant(config: Config) -> dict[str, Any]:
-    """What a run depends on: the config as plain data, without the sections of other models."""
-    return {name: value for name, value in to_json(config).items() if name not in DEFAULTS or name == config.model}
+    """Return what a run depends on as plain data.
+
+    Sections of other models are left out, and so is where the data lie: their fingerprint says whether they are the
+    same.
+    """
+    left_out = {*DEFAULTS, *Source._fields} - {config.model}
+    return {name: value for name, value in to_json(config).items() if name not in left_out}
 
 
 def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -582,9 +570,13 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
         raise UserError(
             f"{source} is not a config of this version: {field} is {how}; start a new run in another folder"
         )
+    plain = _with_tuples(data)
+    plain |= {name: _with_tuples(plain[name]) for name in sections if isinstance(plain[name], Mapping)}
+    wrong = fault(plain, Config)
+    if wrong is not None:
+        raise UserError(f"{source} is not a config of this version: {wrong}")
     try:
-        made = {name: make(**_with_tuples(data[name])) for name, make in sections.items()}
-        return Config(**_with_tuples(data) | made)
+        return Config(**plain | {name: make(**plain[name]) for name, make in sections.items()})
     except (TypeError, AttributeError) as error:
         raise UserError(f"{source} is not a config of this version: {error}") from None
 

@@ -1,6 +1,6 @@
 """Finished runs side by side, from what their folders say: nothing is loaded or trained."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -8,7 +8,8 @@ from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.training.folder import CONFIG, DATA, RESULT, read_json
+from slmrec_jax.training.folder import CONFIG, DATA, NO_RUN, RESULT, UNFINISHED, Description, Result
+from slmrec_jax.training.records import read_json
 
 _ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
 """What two results must share before their figures can be compared."""
@@ -62,8 +63,9 @@ def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
 
 
 def _row(folder: Path) -> dict[str, Any]:
-    result = read_json(folder / RESULT, "the run has not finished; finish it with `slmrec-jax train --resume`")
-    config, data = (read_json(folder / name, "give the folder of a run") for name in (CONFIG, DATA))
+    config = read_json(folder / CONFIG, Mapping[str, Any], NO_RUN)
+    data = read_json(folder / DATA, Description, NO_RUN)
+    result = read_json(folder / RESULT, Result, UNFINISHED)
     found = {"model": config.get("model"), "data": data.get("name")}
     found |= {name: result.get(name) for name in ("seed", "fingerprint", "protocol", "best_epoch", "test")}
     missing = [name for name, value in found.items() if value is None]

@@ -9,7 +9,7 @@ import pytest
 
 CALLS = {
     "train('slmrec')": "config is 'slmrec', of type str: give a slmrec_jax.Config",
-    "train(Config(epochs='1'), tiny)": "epochs is '1', of type str: give an int",
+    "train(Config(epochs='1'), tiny)": "epochs is '1', of type str: give a whole number",
     "train(Config(epochs=0), tiny)": "epochs is 0: give at least 1",
     "train(Config(), 'folder')": "dataset is 'folder', of type str: give a Dataset",
     "train(Config(), tiny, out=3)": "out is 3, of type int: give the path of a folder",

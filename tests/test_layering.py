@@ -11,7 +11,7 @@ MODULES = {
     for path in PACKAGE.rglob("*.py")
 }
 LAYERS = [
-    {"errors", "types"},
+    {"errors", "forms", "types"},
     {"sparse", "layers", "evaluation", "data"},
     {"graph", "config", "recommendations", "figures", "analysis", "exports", "canary"},
     {"propagation", "augmentations", "sampling", "rows", "features", "softmax"},

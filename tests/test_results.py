@@ -9,7 +9,8 @@ from rich.console import Console
 from slmrec_jax.cli import main
 from slmrec_jax.errors import UserError
 from slmrec_jax.results import gather
-from slmrec_jax.training.folder import CONFIG, DATA, RESULT, write_json
+from slmrec_jax.training.folder import CONFIG, DATA, RESULT
+from slmrec_jax.training.records import write_json
 
 TEST = {"recall@10": 0.1, "ndcg@10": 0.05, "recall@20": 0.2, "ndcg@20": 0.08}
 
@@ -22,9 +23,12 @@ def finished(tmp_path):
         folder = tmp_path / name
         folder.mkdir()
         write_json(folder / CONFIG, {"model": "mf"})
-        write_json(folder / DATA, {"name": "shop", "fingerprint": fingerprint})
-        result = {"test": test, "best_epoch": 3, "seed": seed, "fingerprint": fingerprint, "protocol": protocol}
-        write_json(folder / RESULT, result)
+        sizes = {"users": 4, "items": 5, "interactions": {"train": 9}, "modalities": []}
+        write_json(folder / DATA, {"name": "shop", "fingerprint": fingerprint, **sizes})
+        counts = ("epochs", "skipped_steps", "rollbacks", "step_ms", "estimated_bytes", "peak_rss_bytes")
+        result = {"best_epoch": 3, "seed": seed, "fingerprint": fingerprint, "protocol": protocol, "seconds": {}}
+        tested = {} if test is None else {"test": test}
+        write_json(folder / RESULT, {**tested, **result, **dict.fromkeys(counts, 5)})
         return folder
 
     return make
@@ -73,8 +77,11 @@ def test_brackets_in_names_are_shown(finished, capsys):
 def test_a_run_that_does_not_say_what_it_measured_is_refused(finished, tmp_path):
     with pytest.raises(UserError, match="does not say its test"):
         gather([finished("untested", test=None)])
-    with pytest.raises(UserError, match="has not finished"):
+    with pytest.raises(UserError, match="give the folder of a run"):
         gather([tmp_path])
+    (finished("stopped") / RESULT).unlink()
+    with pytest.raises(UserError, match="has not finished"):
+        gather([tmp_path / "stopped"])
 
 
 def test_no_runs(capsys):

@@ -125,6 +125,15 @@ def test_a_disk_that_refuses_is_not_asked_again_and_again(disk, rests, tmp_path)
     assert disk == [1, 29]
 
 
+def test_the_needed_and_the_newest_two_checkpoints_are_kept(rests, tmp_path, monkeypatch):
+    monkeypatch.setattr(saver.checkpoints, "write", lambda folder, each: (folder / str(each.place)).mkdir(parents=True))
+    with saver.open_saver(tmp_path, print) as opened:
+        for epoch in range(1, 6):
+            save(opened, epoch, needed=[2] if epoch > 1 else [])
+            opened.wait()
+    assert {path.name for path in (tmp_path / "checkpoints").iterdir()} == {"2", "4", "5"}
+
+
 def test_after_a_refusal_it_rests_too(disk, rests, tmp_path):
     said = []
     with saver.open_saver(tmp_path, said.append) as opened:

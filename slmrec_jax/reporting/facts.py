@@ -10,7 +10,7 @@ from jaxtyping import Int
 from slmrec_jax import results
 from slmrec_jax.analysis import Difference, Interval, alignment, bootstrap, paired_bootstrap, uniformity
 from slmrec_jax.comparison import p_values
-from slmrec_jax.config import Config, source_of, to_json
+from slmrec_jax.config import IN_MEMORY, Config, source_of, to_json
 from slmrec_jax.data import Dataset, Source, load_source
 from slmrec_jax.evaluation.groups import Group, Side
 from slmrec_jax.evaluation.protocol import Evaluation
@@ -26,7 +26,8 @@ from slmrec_jax.reporting.items import (
     sample,
 )
 from slmrec_jax.reporting.masking import Masking, mask_modalities
-from slmrec_jax.training.folder import ENVIRONMENT, read_config, read_json
+from slmrec_jax.training.folder import ENVIRONMENT, NO_RUN, read_config
+from slmrec_jax.training.records import read_json
 from slmrec_jax.training.run import Run, load_run
 
 TRAINED = "trained"
@@ -148,7 +149,7 @@ def _measure(run: Run, label: str, metric: str, items: Sequence[str]) -> RunFact
             name: neighbour_ids(table, chosen, run.dataset.item_ids, NUM_NEIGHBOURS) for name, table in tables.items()
         },
         config=to_json(run.config),
-        environment=read_json(run.folder / ENVIRONMENT, "give the folder of a run"),
+        environment=read_json(run.folder / ENVIRONMENT, Mapping[str, Any], NO_RUN),
     )
 
 
@@ -199,9 +200,11 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({place})" for place, name in enumerate(names, 1)]
 
 
-def _dataset(folder: Path, data: str | None, loaded: dict[Source, Dataset]) -> Dataset:
-    """A run's data set, read once for all runs on it."""
+def _dataset(folder: Path, data: str | None, loaded: dict[Source, Dataset]) -> Dataset | None:
+    """Read a run's data set once for all runs on it; `None` for one that the run's own folder holds."""
     source = source_of(read_config(folder))
+    if data is None and source.data == IN_MEMORY:
+        return None
     source = source if data is None else source._replace(data=data)
     if source not in loaded:
         loaded[source] = load_source(source)

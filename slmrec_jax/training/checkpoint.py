@@ -10,22 +10,27 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Collection, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+import safetensors
 import safetensors.numpy
 from flax.training.train_state import TrainState
 from jax.sharding import SingleDeviceSharding
+from jaxtyping import UInt8
 
+from slmrec_jax.data.tables import printable
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.durable import PART, move_folder, remove_folder
 from slmrec_jax.training.loop import Means, Progress, no_steps
+from slmrec_jax.training.records import read_bytes, read_json, seal
 from slmrec_jax.types import Embeddings
 
 MANIFEST, TALLY, TRAINING, EMBEDDINGS = "manifest.sha256", "tally.json", "training", "embeddings.safetensors"
@@ -33,8 +38,17 @@ MANIFEST, TALLY, TRAINING, EMBEDDINGS = "manifest.sha256", "tally.json", "traini
 ROWS = "users and items by falling training degree"
 """Whose rows tables hold: they mean nothing in another order."""
 
+READ_BACK_BYTES = 2**26
+"""How much of a checkpoint is held a second time while it is checked; a larger array is held alone."""
+
+UNSAFE = frozenset("[]*?\\")
+"""Characters of a path that Orbax, or the storage below it, does not take literally."""
+
 DRAWS = "dropout by the words of its keys"
 """How steps draw: to train on otherwise would be another run."""
+
+
+DAMAGED = "the checkpoint is damaged"
 
 
 class Place(NamedTuple):
@@ -62,6 +76,21 @@ class Tally(NamedTuple):
     """Of training, in the epoch under way."""
 
 
+class _About(TypedDict):
+    """What a checkpoint's `tally.json` says."""
+
+    rows: str
+    draws: NotRequired[str]
+    arrays: Mapping[str, str]
+    tally: "_Counts"
+
+
+class _Counts(TypedDict):
+    skipped_steps: int
+    rollbacks: int
+    seconds: float
+
+
 class Checkpoint(NamedTuple):
     """What training goes on from."""
 
@@ -73,14 +102,14 @@ class Checkpoint(NamedTuple):
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
-    """Writes a checkpoint; when this returns it is on disk.
+    """Write a checkpoint and read it back; when this returns it is on disk and restores to the same bits.
 
     Args:
-        folder: of the checkpoints; it is made where there is none.
-        checkpoint: what to write, in the place of an earlier attempt.
+        folder: Folder of the checkpoints; created if absent.
+        checkpoint: What to write, in the place of an earlier attempt.
 
     Raises:
-        OSError: there is no such checkpoint now.
+        OSError: There is no such checkpoint now.
     """
     state, means = checkpoint.progress
     place = folder.resolve() / str(checkpoint.place)
@@ -89,21 +118,30 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         if earlier.exists():
             remove_folder(earlier)
     part.mkdir(parents=True)
-    _save(part / TRAINING, {"state": state, "values": dict(means.values), "rows": means.rows})
+    tree = {"state": state, "values": dict(means.values), "rows": means.rows}
+    _save(part / TRAINING, tree)
+    _check_restores(part / TRAINING, tree)
     if checkpoint.embeddings is not None:
         # Not by Orbax, of which each call takes a tenth of a second of a core, beside the next steps.
         tables = {name: np.ascontiguousarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
         (part / EMBEDDINGS).write_bytes(safetensors.numpy.save(tables))
     about = {"rows": ROWS, "draws": DRAWS, "arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
-    (part / TALLY).write_text(json.dumps(about, indent=2) + "\n")
-    (part / MANIFEST).write_text(_manifest(part))
+    (part / TALLY).write_text(json.dumps(seal(about), indent=2) + "\n", encoding="utf-8")
+    (part / MANIFEST).write_text(_manifest(part), encoding="utf-8")
     move_folder(part, place)
 
 
 def places(folder: Path) -> list[Place]:
-    """The checkpoints of a folder, the newest last, not yet checked."""
-    names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-    found = [re.fullmatch(r"(\d+)(?:\+(\d+))?", name) for name in names]
+    """List the checkpoints of a folder, the newest last, not yet checked.
+
+    Raises:
+        UserError: The folder cannot be read.
+    """
+    try:
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+    except OSError as error:
+        raise UserError(f"cannot read {folder} ({error.strerror}): check its permissions") from None
+    found = [re.fullmatch(r"(\d{1,18})(?:\+(\d{1,18}))?", name, re.ASCII) for name in names]
     return sorted(Place(int(match[1]), int(match[2] or 0)) for match in found if match)
 
 
@@ -114,20 +152,22 @@ def remove(folder: Path, unwanted: Collection[Place]) -> None:
 
 
 def damage(folder: Path, place: Place) -> str | None:
-    """What is wrong with a checkpoint's files, if anything is."""
+    """Say what is wrong with a checkpoint's files, or return `None` where they are as they were written."""
     path = folder / str(place)
     try:
-        stored, found = (path / MANIFEST).read_bytes(), _manifest(path).encode()
+        stored, found = read_bytes(path / MANIFEST, DAMAGED), _manifest(path).encode()
+    except UserError as error:
+        return str(error)
     except OSError as error:
-        return f"{error.filename} cannot be read ({error.strerror})"
+        return f"cannot read {error.filename} ({error.strerror}): check its permissions"
     if stored == found:
         return None
     before, now = (dict(_entry(line) for line in text.splitlines()) for text in (stored, found))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
             what = "is not there" if name not in now else "was not saved with it" if name not in before else "differs"
-            return f"{name.decode(errors='replace')} {what}"
-    return f"{MANIFEST} is not as it was written"
+            return f"{name.decode(errors='replace')} {what}; {DAMAGED}"
+    return f"{MANIFEST} is not as it was written; {DAMAGED}"
 
 
 def restore_newest(
@@ -151,8 +191,12 @@ def restore_newest(
     """
     for place in reversed(candidates):
         wrong = damage(folder, place) or accept(place)
+        try:
+            about = {} if wrong else _about(folder / str(place))
+        except UserError as error:
+            wrong = str(error)
         if wrong is None:
-            if json.loads((folder / str(place) / TALLY).read_text()).get("draws") != DRAWS:
+            if about.get("draws") != DRAWS:
                 raise UserError(
                     f"{folder / str(place)} was written by another version, which drew otherwise; train anew"
                 )
@@ -175,8 +219,8 @@ def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
         UserError: that checkpoint is not there, damaged, or of another model.
     """
     path = _checked(folder, place)
-    about = json.loads((path / TALLY).read_text())
-    if about.get("rows") != ROWS:
+    about = _about(path)
+    if about["rows"] != ROWS:
         raise UserError(f"{path} was written by another version, whose tables stand in another order; train anew")
     saved, wanted = about["arrays"], describe(like)
     if saved != wanted:
@@ -203,7 +247,7 @@ def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
     Raises:
         UserError: that checkpoint is not there, damaged, or of another model.
     """
-    about = json.loads((_checked(folder, Place(epoch)) / TALLY).read_text())
+    about = _about(_checked(folder, Place(epoch)))
     names = (re.fullmatch(r"\.means\.values\['(.*)'\]", name) for name in about["arrays"])
     means = jax.eval_shape(lambda: no_steps(found[1] for found in names if found))
     return restore(folder, Place(epoch), Progress(like, means)).progress.state
@@ -218,8 +262,14 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
     path = _checked(folder, Place(epoch)) / EMBEDDINGS
     if not path.is_file():
         raise UserError(f"{path} is not there: the checkpoint was written by another version; train anew")
-    saved = safetensors.numpy.load_file(path)
-    return Embeddings(jnp.asarray(saved["users"]), jnp.asarray(saved["items"]))
+    try:
+        saved = safetensors.numpy.load_file(path)
+    except safetensors.SafetensorError as error:
+        raise UserError(f"{path} cannot be read ({printable(error)}): {DAMAGED}") from None
+    tables = [saved.get(side) for side in Embeddings._fields]
+    if not all(table is not None and table.ndim == 2 and table.dtype == np.float32 for table in tables):
+        raise UserError(f"{path} does not hold a table of users and one of items: {DAMAGED}")
+    return Embeddings(*map(jnp.asarray, tables))
 
 
 def describe(progress: Progress) -> dict[str, str]:
@@ -233,12 +283,16 @@ def describe(progress: Progress) -> dict[str, str]:
 
 def _checked(folder: Path, place: Place) -> Path:
     path = folder / str(place)
-    if not path.is_dir():
+    if place not in places(folder):
         raise UserError(f"{folder} has no checkpoint of {place.words()}: the run folder is not complete")
     wrong = damage(folder, place)
     if wrong is not None:
-        raise UserError(f"{path} cannot be used: {wrong}; the checkpoint is damaged")
+        raise UserError(f"{path} cannot be used: {wrong}")
     return path.resolve()
+
+
+def _about(path: Path) -> dict[str, Any]:
+    return read_json(path / TALLY, _About, DAMAGED)
 
 
 def _manifest(folder: Path) -> str:
@@ -258,12 +312,40 @@ def _entry(line: bytes) -> tuple[bytes, bytes]:
 
 def _save(path: Path, tree: Any) -> None:
     try:
-        with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-            checkpointer.save(path, args=ocp.args.StandardSave(tree))
+        with _for_orbax(path) as there, ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            checkpointer.save(there, args=ocp.args.StandardSave(tree))
     except OSError:
         raise
     except Exception as error:  # what the disk refuses comes out of Orbax's storage in many types
         raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def _check_restores(path: Path, tree: Any) -> None:
+    """Restore what was saved, a few arrays at a time, and compare the bits.
+
+    Raises:
+        OSError: It cannot be restored, or differs.
+    """
+    leaves, structure = jax.tree.flatten(tree)
+    as_numpy = jax.tree.unflatten(structure, [ocp.RestoreArgs(restore_type=np.ndarray)] * len(leaves))
+    blocks = np.cumsum([leaf.nbytes for leaf in leaves]) // READ_BACK_BYTES
+    try:
+        with _for_orbax(path) as there, ocp.Checkpointer(ocp.PyTreeCheckpointHandler()) as checkpointer:
+            for block in np.unique(blocks):
+                wanted = [leaf if of == block else ocp.PLACEHOLDER for leaf, of in zip(leaves, blocks, strict=True)]
+                arguments = ocp.args.PyTreeRestore(jax.tree.unflatten(structure, wanted), restore_args=as_numpy)
+                found = jax.tree.leaves(checkpointer.restore(there, args=arguments))
+                pairs = [pair for pair in zip(found, leaves, strict=True) if pair[0] is not ocp.PLACEHOLDER]
+                if not all(np.array_equal(_bits(saved), _bits(leaf)) for saved, leaf in pairs):
+                    raise OSError("what was written reads back as something else")
+    except OSError:
+        raise
+    except Exception as error:
+        raise OSError(f"what was written cannot be read back ({type(error).__name__})") from error
+
+
+def _bits(array: Any) -> UInt8[np.ndarray, " bytes"]:
+    return np.asarray(array).reshape(-1).view(np.uint8)
 
 
 def _with_place(shape: Any) -> jax.ShapeDtypeStruct:
@@ -273,17 +355,30 @@ def _with_place(shape: Any) -> jax.ShapeDtypeStruct:
 
 
 def _load(path: Path, like: Any) -> Any:
-    with _quiet(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
-        return checkpointer.restore(path, args=ocp.args.StandardRestore(like))
+    try:
+        with _for_orbax(path) as there, ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
+            return checkpointer.restore(there, args=ocp.args.StandardRestore(like))
+    except Exception as error:  # Orbax and its storage have no type of their own for what they cannot read
+        raise UserError(f"{path} cannot be restored ({printable(error)}): {DAMAGED}") from error
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Without Orbax's remarks on what is meant."""
+def _for_orbax(path: Path) -> Iterator[Path]:
+    """Yield a path to the same place that Orbax handles correctly, and silence its remarks meanwhile.
+
+    Orbax matches patterns against whole paths, so that it loses what lies under `[`, and its storage takes a
+    backslash for a slash. Such a path is reached through a symbolic link.
+    """
     logger = logging.getLogger("absl")
     level = logger.level
     logger.setLevel(logging.ERROR)
     try:
-        yield
+        if not UNSAFE.intersection(str(path)):
+            yield path
+        else:
+            with tempfile.TemporaryDirectory(prefix="slmrec_jax-") as links:
+                link = Path(links) / "folder"
+                link.symlink_to(path.parent, target_is_directory=True)
+                yield link / path.name
     finally:
         logger.setLevel(level)

@@ -11,7 +11,7 @@ from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.checkpoint import Tally
 from slmrec_jax.training.events import open_events
-from slmrec_jax.training.folder import EVENTS, Record
+from slmrec_jax.training.folder import EVENTS, RESULT, Record
 from slmrec_jax.training.memory import give_back
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
@@ -68,6 +68,8 @@ def fit(
     ):
         session = Session(config, dataset, folder, steps, saver, report)
         at, length = _resumed(session) if resume else At(0, steps.init(), ()), 1
+        if _going_on(session, at):  # a result of fewer epochs would name checkpoints that will be deleted
+            (folder / RESULT).unlink(missing_ok=True)
         while _going_on(session, at):
             at, length = _segment(session, at, length)
             place = place_of(session, at.step)

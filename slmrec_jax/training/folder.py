@@ -4,50 +4,126 @@ import importlib.metadata
 import json
 import os
 import platform
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict
 
 import jax
 
 from slmrec_jax.config import Config, from_json, to_json
+from slmrec_jax.data import write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.durable import PART, append, write_whole
+from slmrec_jax.training.durable import PART, append, remove_folder, write_whole
 from slmrec_jax.training.lock import LOCK, locked
+from slmrec_jax.training.records import read_bytes, read_json, seal, unseal, write_json
 
 CONFIG, DATA, ENVIRONMENT = "config.json", "dataset.json", "environment.json"
 METRICS, RESULT, CURVES = "metrics.jsonl", "result.json", "curves.png"
 CHECKPOINTS, EVENTS, NOT_FINITE = "checkpoints", "events", "not_finite.json"
+STORE = "data"
+"""The data set itself, of a run on one that was made in memory: nothing else says what it was."""
 
-Record = dict[str, Any]
-"""One epoch: its number, means of the losses, the selected split's metrics, seconds."""
+NO_RUN = "give the folder of a run"
+UNFINISHED = "the run has not finished; finish it with `slmrec-jax train --resume`"
 
 
-def new_folder(config: Config, dataset: Dataset, out: Path | None) -> AbstractContextManager[Path]:
-    """The folder of a new run, with its config, its data's description and its environment; held within the block.
+class Record(TypedDict):
+    """One epoch, a line of `metrics.jsonl`."""
 
-    Whether the place is free is looked at on calling and on entering; it is written to on entering.
+    epoch: int
+    """Counted from 1."""
+    losses: Mapping[str, float]
+    """Means over the epoch's interactions."""
+    split: str
+    """What was evaluated."""
+    selected: Mapping[str, float]
+    """The metric that selects; empty where the epoch was not evaluated, or the protocol does not select."""
+    metrics: Mapping[str, float]
+    improved: bool
+    """Whether it is the best epoch so far."""
+    train_seconds: float
+    evaluate_seconds: float
+
+
+class Description(TypedDict):
+    """The data set of a run: `dataset.json`."""
+
+    name: str
+    fingerprint: str
+    users: int
+    items: int
+    interactions: Mapping[str, int]
+    """By split."""
+    modalities: list[str]
+
+
+class Result(TypedDict):
+    """What a finished run measured: `result.json`."""
+
+    valid: NotRequired[Mapping[str, float]]
+    test: NotRequired[Mapping[str, float]]
+    best_epoch: int
+    epochs: int
+    skipped_steps: int
+    rollbacks: int
+    seed: int
+    fingerprint: str
+    protocol: str
+    seconds: Mapping[str, float]
+    step_ms: float
+    estimated_bytes: int
+    peak_rss_bytes: int
+
+
+class ConfigFile(TypedDict):
+    """The Python file that a run's settings, and maybe its method, came from."""
+
+    path: str
+    sha256: str
+
+
+class MadeBy(TypedDict):
+    """What made the method that trains, beside the config."""
+
+    method: str | None
+    """The name of a function of the user's; `None` for the package's own `make_method`."""
+    config_file: ConfigFile | None
+
+
+class _Config(TypedDict):
+    """What `config.json` has beside the fields of a config."""
+
+    made_by: MadeBy
+
+
+def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | None) -> AbstractContextManager[Path]:
+    """Make the folder of a new run, with its config, its data's description and its environment; held within the block.
+
+    Whether the place is free is checked on calling and on entering; it is written to on entering.
 
     Args:
-        config: as resolved.
-        dataset: what it trains on.
-        out: where; by default a free name under `runs/`.
+        config: As resolved.
+        dataset: What it trains on. One that was made in memory is written into the folder.
+        made_by: What made the method.
+        out: Where; by default a free name under `runs/`.
 
     Raises:
-        UserError: the place is taken, or cannot be written.
+        UserError: The place is taken, or cannot be written.
     """
     if out is None:
-        stem = f"{dataset.name}-{config.model}-seed{config.seed}"
+        # A data set may be called anything.
+        stem = re.sub(r"[^\w.+]+", "-", f"{dataset.name}-{config.model}-seed{config.seed}").lstrip(".-")
         places = (Path("runs") / (stem if number == 1 else f"{stem}-{number}") for number in range(1, 10_000))
         out = next(place for place in places if not place.exists())
     _check_free(out)
-    return _made_folder(config, dataset, out)
+    return _made_folder(config, dataset, made_by, out)
 
 
 @contextmanager
-def _made_folder(config: Config, dataset: Dataset, out: Path) -> Iterator[Path]:
+def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path) -> Iterator[Path]:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -57,34 +133,39 @@ def _made_folder(config: Config, dataset: Dataset, out: Path) -> Iterator[Path]:
         try:
             write_json(out / ENVIRONMENT, environment())
             write_json(out / DATA, _description(dataset))
-            write_config(out, config)  # last: with it the run is there to be resumed
+            if dataset.source is None:
+                if (out / STORE).exists():
+                    remove_folder(out / STORE)
+                write_store(dataset, out / STORE)
+            write_config(out, config, made_by)  # last: with it the run is there to be resumed
         except OSError as error:
             raise _not_writable(out, error) from None
         yield out
 
 
 @contextmanager
-def held_folder(folder: Path, config: Config) -> Iterator[Path]:
-    """The folder of a run to go on with, within the block.
+def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]:
+    """Hold the folder of a run to go on with, within the block.
 
     Args:
-        folder: of a run.
-        config: which it goes on with.
+        folder: Folder of a run.
+        config: The config that it goes on with.
+        made_by: What made the method.
 
     Raises:
-        UserError: another process holds the folder, or it cannot be written.
+        UserError: Another process holds the folder, or it cannot be written.
     """
     with locked(folder):
         try:
-            write_config(folder, config)
+            write_config(folder, config, made_by)
         except OSError as error:
             raise _not_writable(folder, error) from None
         yield folder
 
 
 def _check_free(out: Path) -> None:
-    """A run that was killed before its config was written has not begun."""
-    unborn = {LOCK, ENVIRONMENT, DATA}
+    """Refuse a folder with something in it; a run that was killed before its config was written has not begun."""
+    unborn = {LOCK, ENVIRONMENT, DATA, STORE}
     if out.exists() and (
         not out.is_dir()
         or {path.name.removesuffix(PART) for path in out.iterdir()} - unborn - {CONFIG}
@@ -97,67 +178,55 @@ def _not_writable(folder: Path, error: OSError) -> UserError:
     return UserError(f"cannot write the run folder {folder}: {error.strerror or error}; give another --out")
 
 
-def write_config(folder: Path, config: Config) -> None:
-    """Writes the config of a run."""
-    write_json(folder / CONFIG, to_json(config))
+def write_config(folder: Path, config: Config, made_by: MadeBy) -> None:
+    """Write the config of a run, and what made its method."""
+    write_json(folder / CONFIG, to_json(config) | {"made_by": made_by})
 
 
 def read_config(folder: Path) -> Config:
-    """The config of a run.
+    """Read the config of a run.
 
     Raises:
-        UserError: the folder holds none that can be read.
+        UserError: The folder holds none that can be read.
     """
-    return from_json(read_json(folder / CONFIG, "give the folder of a run"), str(folder / CONFIG))
+    path = folder / CONFIG
+    data = read_json(path, _Config, NO_RUN)
+    del data["made_by"]
+    return from_json(data, str(path))
+
+
+def read_made_by(folder: Path) -> MadeBy:
+    """Read what made the method of a run.
+
+    Raises:
+        UserError: The folder holds no config that can be read.
+    """
+    made_by: MadeBy = read_json(folder / CONFIG, _Config, NO_RUN)["made_by"]
+    return made_by
 
 
 def read_history(folder: Path, epochs: int) -> list[Record]:
-    """The records of the first epochs of a run; what a killed run may have left of later ones is not looked at.
+    """Read the records of the first epochs of a run; lines after them, which a killed run may have left, are ignored.
 
     Raises:
-        UserError: some of them are missing.
+        UserError: Some of them are missing, or were changed after they were written.
     """
-    path = folder / METRICS
-    try:
-        history = [json.loads(line) for line in path.read_bytes().splitlines()[:epochs]]
-        numbers = [record["epoch"] for record in history]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise UserError(f"cannot read {path}: {error}; the run cannot be resumed") from None
-    if numbers != list(range(1, epochs + 1)):
-        raise UserError(f"{path} lacks epochs before {epochs}, where the checkpoint is; the run cannot be resumed")
+    path, fix = folder / METRICS, "the epochs that it records cannot be used"
+    lines = read_bytes(path, fix).splitlines()[:epochs]
+    history: list[Any] = [unseal(line, Record, f"{path}: line {n}", fix) for n, line in enumerate(lines, 1)]
+    if [record["epoch"] for record in history] != list(range(1, epochs + 1)):
+        raise UserError(f"{path} lacks epochs before {epochs}, where the checkpoint is: {fix}")
     return history
 
 
 def write_history(folder: Path, history: Sequence[Record]) -> None:
-    """Writes the records anew: on resuming, later ones are cut off, for which no checkpoint stands."""
+    """Write all records: on resuming, later ones are cut off, for which there is no checkpoint."""
     write_whole(folder / METRICS, _lines(history))
 
 
 def append_records(folder: Path, records: Sequence[Record]) -> None:
-    """Adds epochs' lines, on disk before this returns, so that no checkpoint is without its record."""
+    """Add epochs' lines, on disk before this returns, so that no checkpoint is without its record."""
     append(folder / METRICS, _lines(records))
-
-
-def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Writes a file whole or not at all."""
-    write_whole(path, json.dumps(data, indent=2) + "\n")
-
-
-def read_json(path: Path, mend: str) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        UserError: it is missing or not one; the text ends with how to mend it.
-    """
-    try:
-        data = json.loads(path.read_text())
-    except FileNotFoundError:
-        raise UserError(f"{path} is not there: {mend}") from None
-    except (OSError, ValueError) as error:
-        raise UserError(f"cannot read {path}: {error}; {mend}") from None
-    if not isinstance(data, dict):
-        raise UserError(f"{path} does not hold a JSON object: {mend}")
-    return data
 
 
 def environment() -> dict[str, Any]:
@@ -175,7 +244,7 @@ def environment() -> dict[str, Any]:
     }
 
 
-def _description(dataset: Dataset) -> dict[str, Any]:
+def _description(dataset: Dataset) -> Description:
     return {
         "name": dataset.name,
         "fingerprint": dataset.fingerprint,
@@ -194,4 +263,4 @@ def _version(package: str) -> str | None:
 
 
 def _lines(records: Sequence[Record]) -> str:
-    return "".join(json.dumps(record) + "\n" for record in records)
+    return "".join(json.dumps(seal(record)) + "\n" for record in records)

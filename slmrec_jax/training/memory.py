@@ -11,6 +11,7 @@ import jax
 
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan
+from slmrec_jax.training.checkpoint import READ_BACK_BYTES
 from slmrec_jax.training.steps import Programs
 from slmrec_jax.types import Inputs
 
@@ -51,7 +52,7 @@ class Memory(NamedTuple):
     evaluation: int
     """Embeddings and scores, where they need more than a step; otherwise 0."""
     checkpoints: int
-    """Copies on their way to the disk."""
+    """Copies on their way to the disk, and on the host what is read back of them."""
 
     @property
     def to_come(self) -> int:
@@ -75,7 +76,9 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
     features = size(prepared.features)
     step = size(programs.order.out_info) + _temporary(programs.segment)
     evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
-    copies = state + embeddings
+    largest_of_state = max(map(size, jax.tree.leaves(programs.shapes)))
+    read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host else 0
+    copies = state + embeddings + read_back
     during = max(step, evaluated)
     largest = max((size(leaf) for leaf in jax.tree.leaves(computed)), default=0)
     preparing = size(given.features) + 2 * largest

@@ -1,5 +1,6 @@
 """A run from end to end, and what can be asked of one that is done."""
 
+import hashlib
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -15,8 +16,17 @@ from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax import figures
 from slmrec_jax.canary import check_jax
-from slmrec_jax.config import Config, check_config, first_change, relevant, source_of, with_defaults
-from slmrec_jax.data import Dataset, Feature, Words, check, load_source
+from slmrec_jax.config import (
+    IN_MEMORY,
+    Config,
+    check_config,
+    first_change,
+    relevant,
+    source_of,
+    with_defaults,
+    with_source,
+)
+from slmrec_jax.data import Dataset, Feature, Source, Words, check, load_source
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError, check_choice, check_type
 from slmrec_jax.evaluation import groups
@@ -25,21 +35,25 @@ from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.evaluation.ranking import prepare, rank
 from slmrec_jax.methods import make_method
 from slmrec_jax.recommendations import Recommendations, user_rows
-from slmrec_jax.training.checkpoint import restore_embeddings
+from slmrec_jax.training.checkpoint import places, restore_embeddings
 from slmrec_jax.training.cold_items import MakeMethod, cold_item_rows, features_of
 from slmrec_jax.training.fit import Fitted, fit
 from slmrec_jax.training.folder import (
     CHECKPOINTS,
     CURVES,
     DATA,
+    NO_RUN,
     RESULT,
+    STORE,
+    Description,
+    MadeBy,
     Record,
+    Result,
     held_folder,
     new_folder,
     read_config,
     read_history,
-    read_json,
-    write_json,
+    read_made_by,
 )
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.memory import (
@@ -53,17 +67,19 @@ from slmrec_jax.training.memory import (
 )
 from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.progress import SILENT, Report
+from slmrec_jax.training.records import read_bytes, read_json, write_json
+from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.types import Embeddings
 
 RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
-"""What may change where a run is resumed."""
+"""Settings that may change when a run is resumed."""
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run: its best epoch, and what was measured."""
+    """A run: its best epoch, and what was measured."""
 
     config: Config
     dataset: Dataset
@@ -71,6 +87,11 @@ class Run:
     result: dict[str, Any]
     history: list[Record]
     folder: Path
+
+    @property
+    def finished(self) -> bool:
+        """Whether training came to its end. If not, the best epoch is that of the epochs saved so far."""
+        return "seconds" in self.result
 
     def recommend(
         self,
@@ -168,29 +189,35 @@ def train(
     out: Path | str | None = None,
     resume: bool = False,
     method: MakeMethod = make_method,
+    config_file: Path | str | None = None,
     report: Report = SILENT,
 ) -> Run:
-    """Trains, selects and tests as the config says.
+    """Train, select and test as the config says.
 
     Args:
-        config: every choice.
-        dataset: the data; by default what `config.data` names.
-        out: the run's folder; by default a new one under `runs/`.
-        resume: goes on with the run in `out`, to the same bits as if it had not stopped.
-        method: makes what trains; a user's own stands here.
-        report: where progress goes.
+        config: Every choice.
+        dataset: The data; by default what `config.data` names. One that was made in memory is kept in the run's folder.
+        out: The run's folder; by default a new one under `runs/`.
+        resume: Go on with the run in `out`, to the same bits as if it had not stopped.
+        method: What makes the method that trains; pass your own here.
+        config_file: The Python file that config and method come from, if they do. The run records its SHA-256 and
+            resumes only with the same file.
+        report: Where progress goes.
 
     Raises:
-        UserError: something in config, data or folder cannot be used, or JAX computes wrongly (`canary`), and nothing
-            was written; or training diverged,
-            and the run folder holds the epochs before.
-        Interrupted: a signal asked to stop, and the run can be resumed.
+        UserError: Something in config, data or folder cannot be used, or JAX computes wrongly (`canary`), and nothing
+            was written; or training diverged, and the run folder holds the epochs before.
+        Interrupted: A signal asked to stop, and the run can be resumed.
     """
     check_jax()
     check_config(config)
     check_type("out", out, (str, Path, type(None)), "the path of a folder")
+    folder = Path(out) if out is not None else None
+    if resume and folder is None:
+        raise UserError("--resume needs --out: the folder of the run to go on with")
     config = with_defaults(config)
-    dataset = _dataset(config, dataset)
+    dataset = _loaded(config, dataset, folder if resume else None)
+    config, dataset = with_source(config, dataset.source), dataset.with_modalities(config.modalities)
     config, left_out = fit_cutoffs(config, dataset)
     give_back()  # what its readers took
     # Before anything is written, so that a split nobody can be tested on is refused now. A split that a data set
@@ -202,7 +229,11 @@ def train(
     ]
     plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
     made = method(config, make_spec(config, dataset))
-    held = _held_folder(config, dataset, out) if resume else new_folder(config, dataset, Path(out) if out else None)
+    made_by = _made_by(method, config_file)
+    if resume and folder is not None:
+        held = _held_folder(config, dataset, made_by, folder)
+    else:
+        held = new_folder(config, dataset, made_by, folder)
     for line in (*_introduction(config, dataset), *left_out, *batch_doubts(made, config, dataset), *made.notes):
         report.say(line)
     given = input_shapes(dataset)
@@ -235,28 +266,53 @@ def train(
 
 
 def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | None = None) -> Run:
-    """A finished run, to evaluate it or to recommend; the model's code is not needed.
+    """Load a run, to evaluate it or to recommend; the model's code is not needed.
+
+    Of a run that was stopped, this is the best epoch of those that were saved (`Run.finished`).
 
     Args:
-        folder: of the run.
-        dataset: the data it was trained on; by default what its config names.
-        data: where to load them from instead.
+        folder: Folder of the run.
+        dataset: The data it was trained on; by default what its config names.
+        data: Where to load them from instead.
 
     Raises:
-        UserError: the run is not finished or not complete, or the data are not those it was trained on.
+        UserError: The run is not complete or has no epoch yet, or the data are not those it was trained on.
     """
     check_type("folder", folder, (str, Path), "the path of a run's folder")
     check_type("data", data, (str, type(None)), "the path of a data set's folder")
     folder = Path(folder)
     config = read_config(folder)
-    result = read_json(folder / RESULT, "the run has not finished; finish it with `slmrec-jax train --resume`")
-    dataset = _dataset(config if data is None else replace(config, data=data), dataset)
+    wanted = config if data is None else replace(config, data=data)
+    dataset = _loaded(wanted, dataset, folder).with_modalities(config.modalities)
     _check_same_data(folder, dataset)
-    best_epoch, epochs = (result.get(name) for name in ("best_epoch", "epochs"))
-    if not isinstance(best_epoch, int) or not isinstance(epochs, int):
-        raise UserError(f"{folder / RESULT} does not say how many epochs there were, and which was the best")
-    embeddings = restore_embeddings(folder / CHECKPOINTS, best_epoch)
-    return Run(config, dataset, embeddings, result, read_history(folder, epochs), folder)
+    result: dict[str, Any]
+    if (folder / RESULT).exists():
+        result = read_json(folder / RESULT, Result, "finish the run again with --resume")
+        history = read_history(folder, result["epochs"])
+    else:
+        history = _saved_history(folder)
+        result = {
+            "best_epoch": best_epoch(history),
+            "epochs": len(history),
+            "seed": config.seed,
+            "fingerprint": dataset.fingerprint,
+            "protocol": config.protocol,
+        }
+    if not any(record["epoch"] == result["best_epoch"] and record["improved"] for record in history):
+        raise UserError(f"{folder}: {RESULT} and the records of its epochs disagree on the best epoch: {NO_RUN}")
+    embeddings = restore_embeddings(folder / CHECKPOINTS, result["best_epoch"])
+    if (len(embeddings.users), len(embeddings.items)) != (dataset.num_users, dataset.num_items):
+        raise UserError(f"{folder}: its embeddings are not of the users and items of {dataset.name}: {NO_RUN}")
+    return Run(config, dataset, embeddings, result, history, folder)
+
+
+def _saved_history(folder: Path) -> list[Record]:
+    """Read the records up to the newest checkpoint of a run that has no result yet."""
+    saved = places(folder / CHECKPOINTS)
+    history = read_history(folder, saved[-1].epochs) if saved else []
+    if not best_epoch(history):
+        raise UserError(f"{folder}: the run was stopped before an epoch was saved; go on with --resume")
+    return history
 
 
 def _joined(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]) -> Shaped[np.ndarray, " items"]:
@@ -266,34 +322,77 @@ def _joined(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]
     return np.concatenate([known, new])
 
 
-def _dataset(config: Config, dataset: Dataset | None) -> Dataset:
+def _loaded(config: Config, dataset: Dataset | None, folder: Path | None) -> Dataset:
+    """Return the data set that is given, or that the config names.
+
+    Args:
+        config: Of the run.
+        dataset: As the caller gave it.
+        folder: Of the run, where there is one already: it holds a data set that was made in memory.
+    """
     check_type("dataset", dataset, (Dataset, type(None)), "a Dataset, such as slmrec_jax.load returns for a folder")
-    if dataset is None:
+    if dataset is None and config.data == IN_MEMORY:
+        if folder is None:
+            raise UserError("the run's data set was made in memory: pass it as dataset")
+        # Its source is memory still, not the folder that keeps it.
+        dataset = replace(load_source(Source(str(folder / STORE))))
+    elif dataset is None:
         dataset = load_source(source_of(config))
     check(dataset)
-    return dataset.with_modalities(config.modalities)
+    return dataset
 
 
-def _held_folder(config: Config, dataset: Dataset, out: Path | str | None) -> AbstractContextManager[Path]:
-    if out is None:
-        raise UserError("--resume needs --out: the folder of the run to go on with")
-    folder = Path(out)
+def _made_by(method: MakeMethod, config_file: Path | str | None) -> MadeBy:
+    """Describe what makes the method, so that a run resumes with the same."""
+    name = None if method is make_method else getattr(method, "__qualname__", type(method).__name__)
+    if config_file is None:
+        return {"method": name, "config_file": None}
+    path = Path(config_file).resolve()
+    digest = hashlib.sha256(read_bytes(path, "give the file that the run was begun with")).hexdigest()
+    return {"method": name, "config_file": {"path": str(path), "sha256": digest}}
+
+
+def _held_folder(config: Config, dataset: Dataset, made_by: MadeBy, folder: Path) -> AbstractContextManager[Path]:
     now = {name: value for name, value in relevant(config).items() if name not in RESUMABLE}
     change = first_change(relevant(read_config(folder)), now)
     if change:
         raise UserError(
-            f"{folder} was run with another {change}: resume it as it was, or start anew with another --out; only "
+            f"{folder} was run with another {change}: resume it as it was, or start a new run with another --out; only "
             f"{', '.join(RESUMABLE)} may change"
         )
+    _check_same_maker(folder, made_by)
     _check_same_data(folder, dataset)
-    return held_folder(folder, config)
+    saved = places(folder / CHECKPOINTS)
+    if saved and config.epochs < saved[-1].epochs:
+        raise UserError(
+            f"{folder} has trained {saved[-1].epochs} epochs already: --epochs {config.epochs} would undo some of "
+            f"them; give --epochs {saved[-1].epochs} or more"
+        )
+    return held_folder(folder, config, made_by)
+
+
+def _check_same_maker(folder: Path, now: MadeBy) -> None:
+    before = read_made_by(folder)
+    old, new = before["config_file"], now["config_file"]
+    if old and not new:
+        raise UserError(f"{folder} was begun with --config {old['path']}: resume it with the same file")
+    if new and not old:
+        raise UserError(f"{folder} was begun without a config file: resume it without --config")
+    if old and new and old["sha256"] != new["sha256"]:
+        raise UserError(
+            f"{folder} was begun with --config {old['path']} of SHA-256 {old['sha256'][:12]}, and {new['path']} has "
+            f"{new['sha256'][:12]}: restore the file as it was, or start a new run with another --out"
+        )
+    if before["method"] != now["method"]:
+        made = [f"method {name}" if name else "the package's own method" for name in (before["method"], now["method"])]
+        raise UserError(f"{folder} was begun with {made[0]}, not {made[1]}: resume it with the same")
 
 
 def _check_same_data(folder: Path, dataset: Dataset) -> None:
-    trained_on = read_json(folder / DATA, "give the folder of a run").get("fingerprint")
+    trained_on = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
     if trained_on != dataset.fingerprint:
         raise UserError(
-            f"{folder} was run on other data (fingerprint {str(trained_on)[:12]}) than {dataset.name} holds now "
+            f"{folder} was run on other data (fingerprint {trained_on[:12]}) than {dataset.name} holds now "
             f"({dataset.fingerprint[:12]}): give back the data it was run on, or start a new run"
         )
 

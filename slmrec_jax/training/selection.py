@@ -1,12 +1,12 @@
 """Which epoch is the best, and when there will be no better one."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from slmrec_jax.evaluation.protocol import Protocol
 from slmrec_jax.training.folder import Record
 
 
-def improves(history: Sequence[Record], number: int, selected: dict[str, float], protocol: Protocol) -> bool:
+def improves(history: Sequence[Record], number: int, selected: Mapping[str, float], protocol: Protocol) -> bool:
     """Whether an epoch is the best so far; under a protocol that does not select, each one is."""
     if protocol.metric is None:
         return True
@@ -28,6 +28,6 @@ def best_epoch(history: Sequence[Record]) -> int:
     return max((record["epoch"] for record in history if record["improved"]), default=0)
 
 
-def _rounded(selected: dict[str, float], protocol: Protocol) -> float:
+def _rounded(selected: Mapping[str, float], protocol: Protocol) -> float:
     (value,) = selected.values()
     return value if protocol.round_digits is None else round(value, protocol.round_digits)

@@ -3,7 +3,7 @@
 import csv
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +19,12 @@ from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
 from slmrec_jax.methods import make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.durable import write_whole
-from slmrec_jax.training.folder import Record, read_json, write_json
+from slmrec_jax.training.folder import Record
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.lock import LOCK, locked
 from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.progress import Report
+from slmrec_jax.training.records import read_json, write_json
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, finished
 from slmrec_jax.training.signals import Interrupted, stop_requests
@@ -183,7 +184,8 @@ def _write_or_check(
     if not path.exists():
         write_json(path, now)
         return
-    change = first_change(read_json(path, f"start again with another {setting('out')}"), now)
+    advice = f"start a new search with another {setting('out')}"
+    change = first_change(read_json(path, Mapping[str, Any], advice), now)
     if change:
         raise UserError(
             f"{out} is a search with another {change}: go on with it as it was, or give another {setting('out')}"

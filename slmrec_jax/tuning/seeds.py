@@ -117,18 +117,19 @@ def fit_seeds(
         for place in places:
             if not np.isfinite(losses[place]["loss"]):
                 raise Diverged(f"the loss of seed {seeds[place]} is not finite in epoch {number}")
-            selected = {}
-            if due and protocol.metric:
-                embeddings = embed(team.state(states, place), inputs)
-                selected = {protocol.metric: evaluate(plan, embeddings).means[protocol.metric]}
+            metrics_due = due and protocol.metric is not None
+            values = evaluate(plan, embed(team.state(states, place), inputs)).means if metrics_due else {}
+            selected = {str(protocol.metric): values[str(protocol.metric)]} if metrics_due else {}
             histories[place].append(
                 {
                     "epoch": number,
                     "losses": {name: float(value) for name, value in losses[place].items()},
                     "split": protocol.split,
                     "selected": selected,
+                    "metrics": values,
                     "improved": improves(histories[place], number, selected, protocol),
                     "train_seconds": trained - start,
+                    "evaluate_seconds": time.perf_counter() - trained,
                 }
             )
         yield histories

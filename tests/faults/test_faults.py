@@ -118,6 +118,16 @@ def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_disk(expected):
     assert names == {"0+3": [], "1": [], "1+3": [], "2": []}
 
 
+def test_the_records_of_a_checkpoint_are_on_disk_before_it(expected):
+    records = expected["disk"].records_synced
+    assert {name: lines for name, lines in records.items() if not name.endswith(".part")} == {
+        "0+3": 0,
+        "1": 1,
+        "1+3": 1,
+        "2": 2,
+    }
+
+
 def killed(go, folder, moment):
     """Leaves a run that died at a moment, or at its last: Orbax writes a file more or fewer, and moments vary so."""
     disk = Disk(dies_at(moment))
@@ -300,7 +310,7 @@ def test_a_checkpoint_without_its_manifest_is_none(expected, go, said, compiled,
     shutil.copytree(expected["folder"], folder)
     (folder / "checkpoints" / "2" / "manifest.sha256").unlink()
     go(folder, resume=True)
-    assert any("epoch 2 cannot be used" in line and "manifest.sha256 cannot be read" in line for line in said)
+    assert any("epoch 2 cannot be used" in line and "manifest.sha256 is not there" in line for line in said)
 
 
 def test_a_torn_last_line_of_the_records_is_cut_off(expected, go, compiled, tmp_path):
@@ -323,8 +333,12 @@ def test_a_folder_is_held_by_one_run(expected, go, tiny, tmp_path, monkeypatch):
         go(tmp_path / "new")
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["lock"]
 
-    def refused(*arguments):
-        raise OSError(errno.EROFS, "Read-only file system")
+    system_open = os.open
+
+    def refused(path, *arguments):
+        if Path(path).name == lock.LOCK:
+            raise OSError(errno.EROFS, "Read-only file system")
+        return system_open(path, *arguments)
 
     monkeypatch.setattr(lock.os, "open", refused)
     with pytest.raises(UserError, match=r"cannot write the run folder .*: Read-only file system; give another --out"):

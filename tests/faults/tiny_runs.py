@@ -16,6 +16,10 @@ from slmrec_jax.training.durable import PART
 CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=2, ks=(5,), checkpoint_every_steps=3)
 
 
+OF_THE_CLOCK = ("seconds", "_ms", "_bytes", "sha256")
+"""How the names of figures end that differ from run to run; a checksum covers them too."""
+
+
 class Dead(BaseException):
     """The process is no more."""
 
@@ -26,6 +30,7 @@ class Disk:
     def __init__(self, answer):
         self.answer, self.asked = answer, 0
         self.synced, self.moved_unsynced = set(), {}
+        self.sizes_synced, self.records_synced = {}, {}
 
     def ask(self, name):
         self.asked += 1
@@ -34,7 +39,9 @@ class Disk:
     def fsync(self, descriptor):
         self.ask("fsync")
         os.fsync(descriptor)
-        self.synced.add(os.fstat(descriptor).st_ino)
+        found = os.fstat(descriptor)
+        self.synced.add(found.st_ino)
+        self.sizes_synced[found.st_ino] = found.st_size
 
     def replace(self, source, target):
         self.ask("replace")
@@ -44,6 +51,10 @@ class Disk:
         self.ask("rename")
         unsynced = [path for path in (source, *source.rglob("*")) if path.stat().st_ino not in self.synced]
         self.moved_unsynced[target.name] = unsynced
+        records = target.parent.parent / "metrics.jsonl"
+        if records.exists():
+            on_disk = records.read_bytes()[: self.sizes_synced.get(records.stat().st_ino, 0)]
+            self.records_synced[target.name] = on_disk.count(b"\n")
         os.rename(source, target)
 
     def rmtree(self, folder):
@@ -93,7 +104,7 @@ def digest(folder, shapes, run=None):
         found.update(np.asarray(leaf).tobytes())
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for part in (*records, json.loads((folder / "result.json").read_text())):
-        kept = {name: value for name, value in part.items() if not name.endswith(("seconds", "_ms", "_bytes"))}
+        kept = {name: value for name, value in part.items() if not name.endswith(OF_THE_CLOCK)}
         found.update(json.dumps(kept).encode())
     if run is not None:
         ranked = run.recommend(k=5)

@@ -1,0 +1,94 @@
+"""The JSON of a run's folder: each object carries a checksum of itself, and is read through one check of its form.
+
+A figure that someone changed, or that a disk lost, would otherwise choose another epoch, and nothing would show it.
+"""
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.forms import fault
+from slmrec_jax.training.durable import write_whole
+
+SEAL = "sha256"
+"""The name of the checksum in each object."""
+
+MAX_BYTES = 2**26
+"""Of a file of JSON; a record of an epoch takes about 700."""
+
+
+def seal(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Add the checksum of an object's content, which does not depend on the order or layout of its text."""
+    plain: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read: names are text, tuples are lists
+    return {**plain, SEAL: _checksum(plain)}
+
+
+def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]:
+    """Read a JSON object, check that it is what was written and of the expected form, and leave its checksum out.
+
+    Args:
+        text: The JSON.
+        form: A TypedDict, or `Mapping[str, Any]` where any object will do.
+        where: The file, and the line in it, for error lines.
+        fix: The end of an error line.
+
+    Raises:
+        UserError: It is no such object, or was changed after it was written.
+    """
+    try:
+        data = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UserError(f"cannot read {where} ({reason}): {fix}") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{where} does not hold a JSON object: {fix}")
+    written = data.pop(SEAL, None)
+    wrong = fault(data, form)
+    if wrong is not None:
+        raise UserError(f"{where}: {wrong}: {fix}")
+    if written != _checksum(data):
+        what = "has no checksum, as older versions wrote it" if written is None else "was changed after it was written"
+        raise UserError(f"{where} {what}: {fix}")
+    return data
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write an object with its checksum, whole or not at all."""
+    write_whole(path, json.dumps(seal(data), indent=2) + "\n")
+
+
+def read_json(path: Path, form: Any, fix: str) -> dict[str, Any]:
+    """Read what `write_json` wrote.
+
+    Raises:
+        UserError: The file is missing, cannot be read, or was changed; the text ends with how to fix it.
+    """
+    return unseal(read_bytes(path, fix), form, str(path), fix)
+
+
+def read_bytes(path: Path, fix: str) -> bytes:
+    """Read a regular file of bounded size; a pipe or a device in its place is refused without waiting for it.
+
+    Raises:
+        UserError: It is missing, cannot be read, or is something else.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    except FileNotFoundError:
+        raise UserError(f"{path} is not there: {fix}") from None
+    except OSError as error:
+        raise UserError(f"cannot read {path} ({os.strerror(error.errno or 0)}): check its permissions") from None
+    with open(descriptor, "rb") as file:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+            raise UserError(f"{path} is not a regular file of at most {MAX_BYTES // 2**20} MiB: {fix}")
+        return file.read()
+
+
+def _checksum(data: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
