@@ -31,7 +31,7 @@ def naming_flags() -> Iterator[None]:
         _in_flags = before
 
 
-def setting(name: str, value: object = None) -> str:
+def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
     """Return a setting in the words of the caller, for messages that Python and the command share.
 
     `setting("slmrec.fd_mode", "layer")` is `slmrec.fd_mode='layer'` for a caller in Python, and `--slmrec.fd-mode
@@ -40,11 +40,12 @@ def setting(name: str, value: object = None) -> str:
     Args:
         name: a field of `Config` with its section, or an argument of a public function.
         value: what to give it.
+        flag: the name of its flag, where that is another.
     """
     if not _in_flags:
         return name if value is None else f"{name}={value!r}"
-    flag = f"--{name.replace('_', '-')}"
-    return flag if value in (None, True) else f"{flag} {shlex.quote(str(value))}"
+    flag = f"--{(flag or name).replace('_', '-')}"
+    return flag if value is None or value is True else f"{flag} {shlex.quote(str(value))}"
 
 
 def check_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:

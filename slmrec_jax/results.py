@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.training.folder import CONFIG, DATA, NO_RUN, RESULT, UNFINISHED, Description, Result
+from slmrec_jax.training.folder import CONFIG, DATA, NO_RUN, RESULT, Description, Result
 from slmrec_jax.training.records import read_json
 
 _ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
@@ -65,7 +65,8 @@ def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
 def _row(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG, Mapping[str, Any], NO_RUN)
     data = read_json(folder / DATA, Description, NO_RUN)
-    result = read_json(folder / RESULT, Result, UNFINISHED)
+    finish = f"the run has not finished; finish it by train with {setting('resume', True)}"
+    result = read_json(folder / RESULT, Result, finish)
     found = {"model": config.get("model"), "data": data.get("name")}
     found |= {name: result.get(name) for name in ("seed", "fingerprint", "protocol", "best_epoch", "test")}
     missing = [name for name, value in found.items() if value is None]

@@ -28,7 +28,7 @@ from slmrec_jax.config import (
 )
 from slmrec_jax.data import Dataset, Feature, Source, Words, check, load_source
 from slmrec_jax.data.new_items import NewItems
-from slmrec_jax.errors import UserError, check_choice, check_type
+from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Side
@@ -214,7 +214,7 @@ def train(
     check_type("out", out, (str, Path, type(None)), "the path of a folder")
     folder = Path(out) if out is not None else None
     if resume and folder is None:
-        raise UserError("--resume needs --out: the folder of the run to go on with")
+        raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to go on with")
     config = with_defaults(config)
     dataset = _loaded(config, dataset, folder if resume else None)
     config, dataset = with_source(config, dataset.source), dataset.with_modalities(config.modalities)
@@ -260,7 +260,8 @@ def train(
             figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
         except OSError as error:
             raise UserError(
-                f"cannot write to {folder}: {error.strerror or error}; mend that, then go on with --resume"
+                f"cannot write to {folder}: {error.strerror or error}; fix that, then go on with "
+                f"{setting('resume', True)}"
             ) from error
     return run
 
@@ -287,7 +288,7 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | 
     _check_same_data(folder, dataset)
     result: dict[str, Any]
     if (folder / RESULT).exists():
-        result = read_json(folder / RESULT, Result, "finish the run again with --resume")
+        result = read_json(folder / RESULT, Result, f"finish the run again with {setting('resume', True)}")
         history = read_history(folder, result["epochs"])
     else:
         history = _saved_history(folder)
@@ -311,7 +312,9 @@ def _saved_history(folder: Path) -> list[Record]:
     saved = places(folder / CHECKPOINTS)
     history = read_history(folder, saved[-1].epochs) if saved else []
     if not best_epoch(history):
-        raise UserError(f"{folder}: the run was stopped before an epoch was saved; go on with --resume")
+        raise UserError(
+            f"{folder}: the run was stopped before an epoch was saved; go on with {setting('resume', True)}"
+        )
     return history
 
 
@@ -357,16 +360,16 @@ def _held_folder(config: Config, dataset: Dataset, made_by: MadeBy, folder: Path
     change = first_change(relevant(read_config(folder)), now)
     if change:
         raise UserError(
-            f"{folder} was run with another {change}: resume it as it was, or start a new run with another --out; only "
-            f"{', '.join(RESUMABLE)} may change"
+            f"{folder} was run with another {change}: resume it as it was, or start a new run with another "
+            f"{setting('out')}; only {', '.join(map(setting, RESUMABLE))} may change"
         )
     _check_same_maker(folder, made_by)
     _check_same_data(folder, dataset)
     saved = places(folder / CHECKPOINTS)
     if saved and config.epochs < saved[-1].epochs:
         raise UserError(
-            f"{folder} has trained {saved[-1].epochs} epochs already: --epochs {config.epochs} would undo some of "
-            f"them; give --epochs {saved[-1].epochs} or more"
+            f"{folder} has trained {saved[-1].epochs} epochs already: {setting('epochs', config.epochs)} would undo "
+            f"some of them; give {setting('epochs', saved[-1].epochs)} or more"
         )
     return held_folder(folder, config, made_by)
 
@@ -375,17 +378,22 @@ def _check_same_maker(folder: Path, now: MadeBy) -> None:
     before = read_made_by(folder)
     old, new = before["config_file"], now["config_file"]
     if old and not new:
-        raise UserError(f"{folder} was begun with --config {old['path']}: resume it with the same file")
+        raise UserError(f"{folder} was begun with {_file(old)}: resume it with the same file")
     if new and not old:
-        raise UserError(f"{folder} was begun without a config file: resume it without --config")
+        raise UserError(f"{folder} was begun without a config file: resume it without {_file()}")
     if old and new and old["sha256"] != new["sha256"]:
         raise UserError(
-            f"{folder} was begun with --config {old['path']} of SHA-256 {old['sha256'][:12]}, and {new['path']} has "
-            f"{new['sha256'][:12]}: restore the file as it was, or start a new run with another --out"
+            f"{folder} was begun with {_file(old)} of SHA-256 {old['sha256'][:12]}, and {new['path']} has "
+            f"{new['sha256'][:12]}: restore the file as it was, or start a new run with another {setting('out')}"
         )
     if before["method"] != now["method"]:
         made = [f"method {name}" if name else "the package's own method" for name in (before["method"], now["method"])]
         raise UserError(f"{folder} was begun with {made[0]}, not {made[1]}: resume it with the same")
+
+
+def _file(recorded: Mapping[str, Any] | None = None) -> str:
+    """Name the argument that takes a config file."""
+    return setting("config_file", recorded and recorded["path"], flag="config")
 
 
 def _check_same_data(folder: Path, dataset: Dataset) -> None:
