@@ -134,7 +134,10 @@ class Run:
         protocol: str | None = None,
         candidates: evaluation.Candidates | None = None,
     ) -> evaluation.Evaluation:
-        """Measures the best epoch on a split, by the run's own protocol and candidates or others."""
+        """Measure the best epoch on a split, by the run's own protocol and candidates or others.
+
+        Cut-offs are those of the run and the protocol, as far as there are so many items to rank.
+        """
         return evaluation.evaluate(self._plan(split, protocol, candidates), self.embeddings)
 
     def evaluate_by(
@@ -172,8 +175,11 @@ class Run:
         check_choice("protocol", protocol, (None, *evaluation.PROTOCOLS))
         check_choice("candidates", candidates, (None, *get_args(evaluation.Candidates)))
         rules = evaluation.PROTOCOLS[protocol] if protocol else self.config.eval
-        rules = rules._replace(candidates=candidates or self.config.eval.candidates)
-        return evaluation.plan(self.dataset, split, rules, self.config.ks)
+        rules = rules._replace(candidates=candidates or self.config.eval.candidates, metric=None)
+        # They were given to training: what this evaluation cannot have is left out.
+        count = evaluation.num_candidates(self.dataset, rules)
+        cutoffs = tuple(k for k in (*rules.cutoffs, *self.config.ks) if k <= count) or (count,)
+        return evaluation.plan(self.dataset, split, rules._replace(cutoffs=cutoffs))
 
     def _place(
         self, features: Mapping[str, Feature | Words], count: int, method: MakeMethod
