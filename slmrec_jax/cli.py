@@ -31,7 +31,7 @@ from slmrec_jax import cli_data, cli_runs, cli_tune, exports, recommendations, r
 from slmrec_jax.config import IN_MEMORY, PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.data.new_items import read_new_items
 from slmrec_jax.durable import FULL, reason
-from slmrec_jax.errors import UserError, escaped
+from slmrec_jax.errors import UserError, escaped, naming_flags
 from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Candidates
 from slmrec_jax.training.folder import read_config
@@ -150,7 +150,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     try:
-        status = _run([argument for argument in arguments if argument != "--debug"])
+        with naming_flags():
+            status = _run([argument for argument in arguments if argument != "--debug"])
         print(end="", flush=True)
         return status
     except UserError as error:
@@ -273,6 +274,8 @@ def _recommend(flags: Recommend) -> int:
     else:
         found = exports.recommend(exports.read_export(flags.exported), users, flags.k)
     recommendations.write(found, flags.format, flags.out)
+    if found.items.shape[1] < flags.k:
+        print(f"-k is {flags.k}, and there are {found.items.shape[1]} items to rank", file=sys.stderr)
     note = recommendations.nothing_left(found)
     if note:
         print(note, file=sys.stderr)

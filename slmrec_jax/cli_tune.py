@@ -50,7 +50,7 @@ def tune(flags: Tune, seeds: list[int]) -> int:
     space = make_space(flags.settings, flags.sampler, flags.space)
     with console_report(flags.settings.epochs) as report:
         tuned = search(flags.settings, space, flags.sampler, seeds, flags.trials, flags.out, report)
-    metric = str(flags.settings.eval.metric)
+    metric = str(tuned.runs[0].config.eval.metric)
     console = Console()
     console.print(tuned.table(metric))
     tests = ", ".join(f"seed {run.config.seed} {run.result['test'][metric]:.4f}" for run in tuned.runs)

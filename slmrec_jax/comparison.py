@@ -26,7 +26,7 @@ from slmrec_jax.config import (
 )
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
-from slmrec_jax.errors import UserError, escaped
+from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import METHODS, make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
@@ -34,6 +34,7 @@ from slmrec_jax.sparse import matmul
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.records import write_json
+from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.types import Embeddings
 
 TABLE, PICTURE = "comparison.json", "comparison.png"
@@ -101,7 +102,7 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
         UserError: there are no features.
     """
     if not dataset.features:
-        raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out of --models")
+        raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out")
     spec, inputs = make_spec(config, dataset), make_inputs(dataset, config.missing)
     tables = [
         # Once more for word means, which `frozen` leaves as they are.
@@ -132,11 +133,16 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
         UserError: a system is not known, or a run that lies in `out` is of another config.
     """
     check_config(config)
+    for name in systems:
+        _check_system(name)
+    dataset = data.load_source(source_of(config)).with_modalities(config.modalities)
+    config, left_out = fit_cutoffs(config, dataset)
     runs = {name: _runs(config, name, seeds, out) for name in systems}
     for of_system in runs.values():
         check_unchanged(of_system)
     make_folder(out)
-    dataset = data.load_source(source_of(config)).with_modalities(config.modalities)
+    for line in left_out:
+        report.say(line)
     # What the data lack is said before the first system trains.
     for of_system in runs.values():
         for run_config in of_system.values():
@@ -166,7 +172,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
         "p_values": comparison.p_values,
         "settings": {name: [relevant(each) for each in of_system.values()] for name, of_system in runs.items()},
     }
-    with writing(out, "give another --out; the same command does not repeat finished runs"):
+    with writing(out, f"give another {setting('out')}; the same command does not repeat finished runs"):
         write_json(out / TABLE, record)
         figures.draw_comparison(comparison.rows, metrics, out / PICTURE, title)
     return comparison
@@ -200,19 +206,24 @@ def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, f
     return corrected
 
 
+def _check_system(name: str) -> None:
+    if name in UNTRAINED:
+        return
+    model, _, variant = name.partition(":")
+    if model not in METHODS:
+        raise UserError(f"there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
+    variants = VARIANTS.get(cast("ModelName", model), {})
+    if variant and variant not in variants:
+        known = f"; there are {', '.join(f'{model}:{each}' for each in variants)}" if variants else ""
+        raise UserError(f"{model} has no variant {variant!r}{known}")
+
+
 def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
     """The runs of a system by folder; none for one that is not trained."""
     if name in UNTRAINED:
         return {}
     model, _, variant = name.partition(":")
-    if model not in METHODS:
-        raise UserError(f"--models: there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
-    model = cast("ModelName", model)
-    variants = VARIANTS.get(model, {})
-    if variant and variant not in variants:
-        known = f"; there are {', '.join(f'{model}:{each}' for each in variants)}" if variants else ""
-        raise UserError(f"--models: {model} has no variant {variant!r}{known}")
-    of_system = with_defaults(with_variant(config, model, variant))
+    of_system = with_defaults(with_variant(config, cast("ModelName", model), variant))
     return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds}
 
 

@@ -1,14 +1,15 @@
 """Every choice of a run as frozen data; each field is a flag of the command (`--slmrec.alpha 0.05`)."""
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from slmrec_jax.data.dataset import Source
-from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol
-from slmrec_jax.forms import fault
+from slmrec_jax.errors import UserError, check_type, setting, shown
+from slmrec_jax.evaluation.protocol import DEFAULT_CUTOFFS, PROTOCOLS, Protocol
+from slmrec_jax.forms import fault, words
 from slmrec_jax.types import FrozenRows
 
 ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
@@ -361,7 +362,7 @@ class Config(Reading):
     dim: int = 64
     num_layers: int = 3
     """Propagation layers of slmrec and lightgcn."""
-    ks: tuple[int, ...] = (10, 20, 50)
+    ks: tuple[int, ...] = DEFAULT_CUTOFFS
     """Cut-offs of the metrics."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
     """Of slmrec, lightgcn and mmgcn: the exact algebra where a cost rule finds it cheaper, always, or never."""
@@ -445,94 +446,99 @@ def chosen(value: Any) -> Any:
 
 
 def check_config(config: Config) -> None:
-    """Refuses values that cannot be meant.
+    """Reject values of a wrong type, and values that cannot be meant.
 
     Raises:
         UserError: names the first such value.
     """
+    check_type("config", config, Config, "a slmrec_jax.Config")
+    _check_fields(config)
     slmrec, mmssl, protocol = config.slmrec, config.mmssl, config.eval
-    _check_choices(config)
     if config.protocol != protocol.name:
         raise UserError(
-            f"protocol is {config.protocol!r} but eval is that of {protocol.name!r}: give --protocol alone, or in "
-            f"Python with_protocol(config, {config.protocol!r})"
+            f"protocol is {config.protocol!r} but eval is that of {protocol.name!r}: give "
+            f"{setting('protocol', config.protocol)} alone, or in Python with_protocol(config, {config.protocol!r})"
         )
     for name, value, low in (
         ("epochs", config.epochs, 1),
-        ("batch-size", config.batch_size, 1),
-        ("checkpoint-every-steps", config.checkpoint_every_steps, 0),
-        ("bpr-negatives", config.bpr_negatives, 1),
+        ("batch_size", config.batch_size, 1),
+        ("checkpoint_every_steps", config.checkpoint_every_steps, 0),
+        ("bpr_negatives", config.bpr_negatives, 1),
         ("dim", config.dim, 2),
-        ("num-layers", config.num_layers, 0),
+        ("num_layers", config.num_layers, 0),
         ("seed", config.seed, 0),
-        ("split-seed", config.split_seed, 0),
-        ("k-core", config.k_core, 0),
-        ("main-weight", config.main_weight, 0),
+        ("split_seed", config.split_seed, 0),
+        ("k_core", config.k_core, 0),
+        ("main_weight", config.main_weight, 0),
         ("slmrec.alpha", slmrec.alpha, 0),
-        ("slmrec.num-negatives", slmrec.num_negatives, 1),
+        ("slmrec.num_negatives", slmrec.num_negatives, 1),
         ("mf.l2", config.mf.l2, 0),
         ("lightgcn.l2", config.lightgcn.l2, 0),
         ("vbpr.l2", config.vbpr.l2, 0),
         ("mmgcn.l2", config.mmgcn.l2, 0),
-        ("mmgcn.latent-dim", config.mmgcn.latent_dim, 1),
+        ("mmgcn.latent_dim", config.mmgcn.latent_dim, 1),
         ("mmssl.heads", mmssl.heads, 1),
-        ("mmssl.id-layers", mmssl.id_layers, 0),
-        ("mmssl.topk-rate", mmssl.topk_rate or 0, 0),
-        ("mmssl.refresh-every", mmssl.refresh_every or 0, 0),
-        ("mmssl.adversarial-users", mmssl.adversarial_users or 0, 0),
+        ("mmssl.id_layers", mmssl.id_layers, 0),
+        ("mmssl.topk_rate", mmssl.topk_rate or 0, 0),
+        ("mmssl.refresh_every", mmssl.refresh_every or 0, 0),
+        ("mmssl.adversarial_users", mmssl.adversarial_users or 0, 0),
         *(
-            (f"mmssl.{name.replace('_', '-')}", getattr(mmssl, name) or 0, 0)
+            (f"mmssl.{name}", getattr(mmssl, name) or 0, 0)
             for name in ("l2", "feature_l2", "contrast_weight", "adversarial_weight", "penalty_weight", "own_weight")
         ),
-        ("optimizer.weight-decay", config.optimizer.weight_decay or 0, 0),
+        ("optimizer.weight_decay", config.optimizer.weight_decay or 0, 0),
         ("eval.patience", protocol.patience or 0, 0),
-        ("eval.evaluate-every", protocol.evaluate_every, 1),
-        ("eval.round-digits", protocol.round_digits or 0, 0),
+        ("eval.evaluate_every", protocol.evaluate_every, 1),
+        ("eval.round_digits", protocol.round_digits or 0, 0),
         *(("ks", k, 1) for k in config.ks),
         *(("eval.cutoffs", k, 1) for k in protocol.cutoffs),
     ):
         if not value >= low:
-            raise UserError(f"--{name} is {value}: give at least {low}")
+            raise UserError(f"{setting(name)} is {value}: give at least {low}")
     for name, positive in (
         ("slmrec.temperature", slmrec.temperature),
-        ("slmrec.ssl-temperature", slmrec.ssl_temperature),
-        ("mmssl.contrast-temperature", mmssl.contrast_temperature),
-        ("mmssl.real-temperature", mmssl.real_temperature),
-        ("mmssl.discriminator-learning-rate", mmssl.discriminator_learning_rate),
-        ("optimizer.learning-rate", config.optimizer.learning_rate),
+        ("slmrec.ssl_temperature", slmrec.ssl_temperature),
+        ("mmssl.contrast_temperature", mmssl.contrast_temperature),
+        ("mmssl.real_temperature", mmssl.real_temperature),
+        ("mmssl.discriminator_learning_rate", mmssl.discriminator_learning_rate),
+        ("optimizer.learning_rate", config.optimizer.learning_rate),
     ):
         if positive is not None and not positive > 0:
-            raise UserError(f"--{name} is {positive}: give more than 0")
+            raise UserError(f"{setting(name)} is {positive}: give more than 0")
     if config.seed >= 2**32:
-        raise UserError(f"--seed is {config.seed}: give less than 2**32")
-    if not 0 <= slmrec.dropout_rate < 1:
-        raise UserError(f"--slmrec.dropout-rate is {slmrec.dropout_rate}: give a share of at least 0 and less than 1")
+        raise UserError(f"{setting('seed')} is {config.seed}: give less than 2**32")
     for name, rate in (
-        ("feature-dropout", mmssl.feature_dropout),
-        *(("discriminator-dropout", rate) for rate in mmssl.discriminator_dropout),
+        ("slmrec.dropout_rate", slmrec.dropout_rate),
+        ("mmssl.feature_dropout", mmssl.feature_dropout),
+        *(("mmssl.discriminator_dropout", rate) for rate in mmssl.discriminator_dropout),
     ):
         if not 0 <= rate < 1:
-            raise UserError(f"--mmssl.{name} is {rate}: give a share of at least 0 and less than 1")
-    if not config.ks:
-        raise UserError("--ks is empty: give at least one cut-off")
+            raise UserError(f"{setting(name)} is {rate}: give a share of at least 0 and less than 1")
+    for name, cutoffs in (("ks", config.ks), ("eval.cutoffs", protocol.cutoffs)):
+        if not cutoffs:
+            raise UserError(f"{setting(name)} is empty: give at least one cut-off")
     if config.task == "fd+fm" and slmrec.fd_mode == "input" and slmrec.fm_granularity == "item":
         raise UserError(
-            "--task fd+fm cannot both drop and mask the items' input: take --slmrec.fd-mode layer or "
-            "--slmrec.fm-granularity batch"
+            f"{setting('task', 'fd+fm')} cannot both drop and mask the items' input: take "
+            f"{setting('slmrec.fd_mode', 'layer')} or {setting('slmrec.fm_granularity', 'batch')}"
         )
 
 
-def _check_choices(part: Any, prefix: str = "--") -> None:
-    """Refuses a value that is none of its field's literals; the command does so too, Python does not."""
-    hints = get_type_hints(type(part))
-    for each in dataclasses.fields(part):
-        value, hint = getattr(part, each.name), hints[each.name]
-        flag = f"{prefix}{each.name.replace('_', '-')}"
-        if dataclasses.is_dataclass(value):
-            _check_choices(value, f"{flag}.")
+def _check_fields(part: Any, section: str = "") -> None:
+    """Reject a value that its field's annotation does not allow; the command does so too, Python does not."""
+    for field_name, hint in get_type_hints(type(part)).items():
+        value, name = getattr(part, field_name), f"{section}{field_name}"
+        if isinstance(hint, type) and (dataclasses.is_dataclass(hint) or hasattr(hint, "_fields")):
+            check_type(name, value, hint, f"a {hint.__module__}.{hint.__name__}")
+            _check_fields(value, f"{name}.")
+            continue
         literals = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
-        if literals is not None and value is not None and value not in get_args(literals):
-            raise UserError(f"{flag} is {value!r}: give one of {', '.join(map(str, get_args(literals)))}")
+        if literals is not None and isinstance(value, str) and value not in get_args(literals):
+            raise UserError(f"{setting(name)} is {value!r}: give one of {', '.join(map(str, get_args(literals)))}")
+        if fault(value, hint) is not None:
+            raise UserError(f"{setting(name)} is {shown(value)}: give {words(hint)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{setting(name)} is {value}: give a finite number")
 
 
 def to_json(config: Config) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
 from slmrec_jax.data.store import id_column, read_ids, write_table, write_tensors
 from slmrec_jax.data.tables import printable, read_parquet
 from slmrec_jax.durable import whole_folder, writing
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import Score, prepare, rank
 from slmrec_jax.recommendations import Recommendations, user_rows
 from slmrec_jax.types import Embeddings, Interactions
@@ -74,7 +74,7 @@ def write_export(export: Export, folder: Path, *, faiss: bool = False) -> None:
         UserError: The folder is there already or cannot be written, or faiss is asked for and not installed.
     """
     if faiss and importlib.util.find_spec("faiss") is None:
-        raise UserError("--faiss needs the package faiss-cpu, which is not installed: pip install 'slmrec-jax[faiss]'")
+        raise UserError(f"{setting('faiss', True)} needs the package faiss-cpu: pip install 'slmrec-jax[faiss]'")
     with writing(folder, "give another folder"), whole_folder(folder) as part:
         _write(export, part)
         if faiss:
@@ -108,13 +108,14 @@ def recommend(export: Export, users: Any = None, k: int = 20) -> Recommendations
     Args:
         export: of a run.
         users: raw ids, or a single one (a string is one id); all users by default.
-        k: how many items each.
+        k: how many items each; all, where there are fewer.
 
     Raises:
-        UserError: A user is not known, or there are fewer than k items.
+        UserError: A user is not known, or k is below 1.
     """
     rows = user_rows(users, export.user_ids, export.name)
-    plan = prepare(rows, [export.known], len(export.item_ids), k, score=export.score)
+    num_items = len(export.item_ids)
+    plan = prepare(rows, [export.known], num_items, min(k, num_items), score=export.score)
     ranking = rank(plan, export.embeddings)
     return Recommendations(export.user_ids[rows], export.item_ids[ranking.items], ranking.scores)
 

@@ -3,31 +3,46 @@
 With propagation.py the only module that knows jraph.
 """
 
-from collections.abc import Callable
-from typing import NamedTuple
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import jraph
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
 from slmrec_jax.sparse import Operator, operator, operator_shapes
 from slmrec_jax.types import Interactions
 
 
-class Graph(NamedTuple):
-    """R̂ = D_u^-1/2 R D_i^-1/2, where R has a 1 for each training interaction.
-
-    A node without interactions has an empty row: its inverse square root is taken as 0, as in LightGCN.
-    """
-
+class _Graph(NamedTuple):
     nodes: jraph.GraphsTuple
     """The definition: users stacked on items, each interaction as one edge in either direction, items to users first,
     with the entries of R̂ as edge weights; edges in the order of (user, item)."""
     adjacency: Operator
     """The same as R̂ (users × items) and its transpose."""
+    derived: Mapping[str, PyTree] = {}
+    """What a model computed from this graph beforehand, by names of its own (`Model.prepare`)."""
+
+
+class Graph(_Graph):
+    """R̂ = D_u^-1/2 R D_i^-1/2, where R has a 1 for each training interaction.
+
+    A node without interactions has an empty row: its inverse square root is taken as 0, as in LightGCN.
+
+    What a model computes from the graph beforehand stays with that graph, in `derived`. `build_graph` makes graphs
+    without it, and `_replace` drops it, so that what was computed from one graph is never read with another. That is
+    decided when a program is traced, and costs nothing when it runs. Where it is missing, models compute it in each
+    step, or say that they cannot. To differentiate by the values of a graph, replace them: what is in `derived` would
+    count as constant.
+    """
+
+    __slots__ = ()
+
+    def _replace(self, **changes: Any) -> "Graph":
+        return super()._replace(**({"derived": {}} | changes))
 
     @property
     def num_users(self) -> int:
@@ -52,7 +67,7 @@ class Graph(NamedTuple):
 
 
 def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
-    """Builds the graph of the training interactions; one that stands twice counts once."""
+    """Build the graph of the training interactions; repeated ones count once."""
     ones = np.ones(len(train.users), np.float32)
     counts = scipy.sparse.csr_array((ones, (train.users, train.items)), shape=(num_users, num_items))
     counts.sum_duplicates()

@@ -52,7 +52,7 @@ def info_nce(
 
     if negatives == "sampled":
         return Loss(sampled, num_negatives=num_negatives)
-    return Loss(inbatch)
+    return Loss(inbatch, in_batch=True)
 
 
 def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss:
@@ -135,7 +135,7 @@ def view_agreement(
             users = agreement(first.users, second.users, context.users)
         return users + items, {"users": users, "items": items}
 
-    return Loss(apply)
+    return Loss(apply, in_batch=True)
 
 
 def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "dot") -> Loss:
@@ -173,4 +173,4 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
             levels[name] = self_cross_entropy(side(chained) / temperature, side(entering), items.counts)
         return jnp.sum(jnp.stack(list(levels.values()))), levels
 
-    return Loss(apply, init)
+    return Loss(apply, init, in_batch=True)

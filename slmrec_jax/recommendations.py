@@ -17,7 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax.durable import whole_file, writing
-from slmrec_jax.errors import UserError, escaped
+from slmrec_jax.errors import UserError, escaped, setting
 
 NOTHING_LEFT = "nothing left"
 """What the table says of a user who knows every item."""
@@ -121,7 +121,7 @@ def write(found: Recommendations, format: Literal["table", "parquet", "jsonl"], 
         else:
             Console().print(_table(found))
         return
-    with writing(out, "give another --out"), whole_file(out) as file:
+    with writing(out, f"give another {setting('out')}"), whole_file(out) as file:
         if format == "parquet":
             pyarrow.parquet.write_table(_arrow(found), file)
         elif format == "jsonl":

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from slmrec_jax.errors import UserError, escaped
-from slmrec_jax.training.folder import CONFIG, DATA, NO_RUN, RESULT, UNFINISHED, Description, Result
+from slmrec_jax.errors import UserError, escaped, setting
+from slmrec_jax.training.folder import CONFIG, DATA, NO_RUN, RESULT, Description, Result
 from slmrec_jax.training.records import read_json
 
 _ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
@@ -57,14 +57,17 @@ def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
         if row[name] != rows[0][name]
     ]
     if differences and not force:
-        raise UserError(f"{differences[0]}: their figures cannot be compared; --force shows them all the same")
+        raise UserError(
+            f"{differences[0]}: their figures cannot be compared; {setting('force', True)} shows them all the same"
+        )
     return Results(rows, tuple(differences))
 
 
 def _row(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG, Mapping[str, Any], NO_RUN)
     data = read_json(folder / DATA, Description, NO_RUN)
-    result = read_json(folder / RESULT, Result, UNFINISHED)
+    finish = f"the run has not finished; finish it by train with {setting('resume', True)}"
+    result = read_json(folder / RESULT, Result, finish)
     found = {"model": config.get("model"), "data": data.get("name")}
     found |= {name: result.get(name) for name in ("seed", "fingerprint", "protocol", "best_epoch", "test")}
     missing = [name for name, value in found.items() if value is None]

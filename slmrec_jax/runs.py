@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slmrec_jax.config import Config, first_change, relevant
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.folder import CONFIG, RESULT, read_config
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.run import Run, load_run, train
@@ -25,7 +25,9 @@ def check_unchanged(runs: Mapping[Path, Config]) -> None:
             continue
         change = first_change(relevant(read_config(folder)), relevant(config))
         if change:
-            raise UserError(f"{folder} is a run of another config, {change}: give another --out, or delete it")
+            raise UserError(
+                f"{folder} is a run of another config, {change}: give another {setting('out')}, or delete it"
+            )
 
 
 def make_folder(out: Path) -> None:
@@ -37,7 +39,7 @@ def make_folder(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"cannot write the folder {out}: {error.strerror}; give another --out") from None
+        raise UserError(f"cannot write the folder {out}: {error.strerror}; give another {setting('out')}") from None
 
 
 def finish(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run:

@@ -34,7 +34,12 @@ class Csr(NamedTuple):
 
 
 class Operator(NamedTuple):
-    """A matrix held both ways round, so that a product and its derivative are each a product of compressed rows."""
+    """A matrix held both ways round, so that a product and its derivative are each a product of compressed rows.
+
+    Each copy has its own `values`, and a derivative goes to the copy that the product reads: R x to `matrix`, Rᵀ g to
+    `transposed`. A function that makes both copies from one array of values therefore has the derivative by that array,
+    of the first order and of higher ones. One copy must not be changed without the other.
+    """
 
     matrix: Csr
     transposed: Csr
@@ -46,7 +51,7 @@ class Operator(NamedTuple):
 
 
 def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray") -> Operator:
-    """Puts a host matrix on the device, both ways round. Entries that stand twice are summed."""
+    """Put a host matrix on the device, both ways round. Repeated entries are summed."""
     return Operator(_csr(matrix.tocsr()), _csr(matrix.T.tocsr()))
 
 
@@ -64,8 +69,9 @@ def operator_shapes(num_rows: int, num_columns: int, num_entries: int) -> Operat
 def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | None = None) -> Float[Array, "rows dim"]:
     """The matrix times x.
 
-    The derivative is written by hand: the vector-Jacobian product of x -> R x is g -> Rᵀ g, a product of compressed
-    rows again, where autodiff of a CSR product would scatter. The matrix itself is taken as constant.
+    The derivative is written by hand. By x, the vector-Jacobian product is g -> Rᵀ g, a product of compressed rows
+    again, where autodiff of a CSR product would scatter. By the value of an entry (r, c) it is g_r · x_c. The compiler
+    drops the one that is not asked for: a training step, which reads the matrix as a constant, has no work for it.
 
     Args:
         operator: R and Rᵀ.
@@ -80,14 +86,15 @@ def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | No
 def rows_of_product(
     operator: Operator, x: Float[Array, "columns dim"], table: Float[Array, "rows dim"], ids: Int[Array, " wanted"]
 ) -> Float[Array, "wanted dim"]:
-    """Rows of `table`, which is `matmul(operator, x)`; the derivative goes to x, past the table.
+    """Rows of `table`, which is `matmul(operator, x)`; the derivative goes to the operator and x, past the table.
 
     On CPU, and for few rows, it is computed from these alone: Rᵀ g, where all rows of g are zero but few, reads those
-    few side by side in the cache, and a single row of zeros for the others. A derivative of that in turn is slow.
+    few side by side in the cache, and a single row of zeros for the others. Differentiating that again is slow.
     """
     if default_product() != "csr" or FEW * ids.shape[0] > operator.matrix.num_rows:
         return table[ids]
-    return _few_rows(operator, x, jax.lax.stop_gradient(table), ids)
+    rows: Array = _few_rows(*operator, x, jax.lax.stop_gradient(table), ids)
+    return rows
 
 
 def default_product() -> str:
@@ -102,7 +109,7 @@ def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -
 
 
 def scan(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
-    """Running sums that begin anew with each row, of which each row takes the last: no scatter, a fixed order."""
+    """Running sums that start again with each row, of which each row takes the last: no scatter, a fixed order."""
     if matrix.columns.shape[0] == 0:  # no row has a last sum
         return jnp.zeros((matrix.num_rows, x.shape[1]), x.dtype)
     rows = _rows(matrix)
@@ -118,7 +125,7 @@ def scan(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float
 
 
 def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
-    """The CSR product that jaxlib brings."""
+    """The CSR product of jaxlib."""
     product: Array = BCSR(matrix, shape=(matrix.num_rows, num_columns)) @ x
     return product
 
@@ -137,13 +144,14 @@ def _matmul(product: str, matrix: Csr, transposed: Csr, x: Array) -> Array:
     return PRODUCTS[product](matrix, transposed.num_rows, x)
 
 
-def _forward(product: str, matrix: Csr, transposed: Csr, x: Array) -> tuple[Array, tuple[Csr, Csr]]:
-    return _matmul(product, matrix, transposed, x), (matrix, transposed)
+def _forward(product: str, matrix: Csr, transposed: Csr, x: Array) -> tuple[Array, tuple[Csr, Csr, Array]]:
+    return _matmul(product, matrix, transposed, x), (matrix, transposed, x)
 
 
-def _backward(product: str, residuals: tuple[Csr, Csr], cotangent: Array) -> tuple[None, None, Array]:
-    matrix, transposed = residuals
-    return None, None, _matmul(product, transposed, matrix, cotangent)
+def _backward(product: str, residuals: tuple[Csr, Csr, Array], cotangent: Array) -> tuple[Csr, None, Array]:
+    matrix, transposed, x = residuals
+    by_values = _by_values(matrix, cotangent[_rows(matrix)], x)
+    return by_values, None, _matmul(product, transposed, matrix, cotangent)
 
 
 _matmul.defvjp(_forward, _backward)
@@ -151,23 +159,37 @@ _traced_once = jax.jit(_matmul, static_argnums=0)
 
 
 @jax.custom_vjp
-def _few_rows(operator: Operator, x: Array, table: Array, ids: Array) -> Array:
+def _few_rows(matrix: Csr, transposed: Csr, x: Array, table: Array, ids: Array) -> Array:
     return table[ids]
 
 
-def _few_rows_forward(operator: Operator, x: Array, table: Array, ids: Array) -> tuple[Array, tuple[Operator, Array]]:
-    return table[ids], (operator, ids)
+def _few_rows_forward(
+    matrix: Csr, transposed: Csr, x: Array, table: Array, ids: Array
+) -> tuple[Array, tuple[Csr, Csr, Array, Array]]:
+    return table[ids], (matrix, transposed, x, ids)
 
 
-def _few_rows_backward(residuals: tuple[Operator, Array], cotangent: Array) -> tuple[None, Array, None, None]:
-    operator, ids = residuals
-    count, to_columns = ids.shape[0], operator.transposed
-    places = jnp.full(operator.matrix.num_rows, count).at[ids].min(jnp.arange(count))
+def _few_rows_backward(
+    residuals: tuple[Csr, Csr, Array, Array], cotangent: Array
+) -> tuple[Csr, None, Array, None, None]:
+    matrix, transposed, x, ids = residuals
+    count = ids.shape[0]
+    places = jnp.full(matrix.num_rows, count).at[ids].min(jnp.arange(count))
     few = jnp.zeros((count + 1, cotangent.shape[1]), cotangent.dtype).at[places[ids]].add(cotangent)
-    return None, csr(to_columns._replace(columns=places[to_columns.columns]), count + 1, few), None, None
+    by_values = _by_values(matrix, few[places[_rows(matrix)]], x)
+    return by_values, None, csr(transposed._replace(columns=places[transposed.columns]), count + 1, few), None, None
 
 
 _few_rows.defvjp(_few_rows_forward, _few_rows_backward)
+
+
+def _by_values(matrix: Csr, cotangents: Float[Array, "entries dim"], x: Float[Array, "columns dim"]) -> Csr:
+    """The cotangent of the matrix: g_r · x_c for each entry (r, c), given the row g_r of each.
+
+    It is no matrix: what has no derivative, its integers, is `None`.
+    """
+    values = jnp.sum(cotangents * x[matrix.columns], axis=1)
+    return Csr(values.astype(matrix.values.dtype), None, None)  # type: ignore[arg-type]
 
 
 def _csr(matrix: "scipy.sparse.csr_matrix | scipy.sparse.csr_array") -> Csr:

@@ -50,7 +50,8 @@ class Inputs(NamedTuple):
     features: Mapping[str, PyTree]
     """What items bring along, by modality: `DenseFeature`, or for word ids the word means as a sparse operator."""
     cache: PyTree = ()
-    """What a model computed once from the other two (`Model.prepare`)."""
+    """What a model computed once from the features alone (`Model.prepare`); what it computed from the graph is
+    `graph.derived`, so that another graph comes without it."""
     numbering: Numbering | None = None
     """How ids in graph, features, batches and tables come from the data set's; `None`: they are the same. What brings
     tables of its own along must bring them into that order."""
@@ -175,8 +176,8 @@ class Model(NamedTuple):
     encode: Callable[[Params, Inputs], Encode]
     """`(params, inputs) -> encode`: views made by one `encode` share what their augmentations leave alone."""
     prepare: Callable[[Inputs], Inputs] = as_given
-    """Runs once before training, and fills `Inputs.cache`. JAX must be able to trace it: what it makes is looked at
-    beforehand without values."""
+    """Runs once before training, and fills `Inputs.cache` and `Graph.derived`. JAX must be able to trace it: its result
+    is looked at beforehand without values."""
     cold_items: Callable[[Params, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
     """`(params, features) -> rows` of items that nobody has met, from what they bring along, as in `Inputs.features`;
     they rank as the rows of `View.items` do. `None`: items are their ids alone."""
@@ -207,6 +208,8 @@ class Loss(NamedTuple):
     """`(params, view, batch, context) -> (value, metrics)`."""
     init: Callable[[Key[Array, ""], Spec], Params] = no_params
     num_negatives: int = 0
+    in_batch: bool = False
+    """Whether it compares with the other rows of the batch: a batch of one row is then a loss of 0."""
 
 
 class Term(NamedTuple):
@@ -234,6 +237,8 @@ class Method(NamedTuple):
     prepare: Callable[[Inputs], Inputs] = as_given
     num_negatives: int = 0
     """How many negatives each interaction of a batch needs."""
+    in_batch: tuple[str, ...] = ()
+    """The losses whose negatives are the other rows of the batch (`Loss.in_batch`)."""
     sampling: Literal["interactions", "users"] = "interactions"
     """Whether a batch is of interactions, each once in an epoch, or of distinct users with one interaction each."""
     notes: tuple[str, ...] = ()

@@ -140,10 +140,36 @@ def test_refused_data_and_runs_get_one_line(capsys, run_folder, tiny_demo, tmp_p
     assert "config.json is not there" in refused(capsys, "evaluate", "--run", str(tmp_path))
     assert "no user 'x'" in refused(capsys, "recommend", "--run", str(run_folder), "--users", "x")
     assert "no users were named" in refused(capsys, "recommend", "--run", str(run_folder), "--users", ",")
-    assert "k = 0" in refused(capsys, "recommend", "--run", str(run_folder), "-k", "0")
+    assert "k is 0, and there are 80 items to rank: give 1 to 80" in refused(
+        capsys, "recommend", "--run", str(run_folder), "-k", "0"
+    )
     assert "needs --out" in refused(capsys, "recommend", "--run", str(run_folder), "--format", "parquet")
     assert "no system 'magic'" in refused(capsys, "compare", "--models", "magic", "--out", str(out))
     assert not out.exists()
+
+
+def test_a_dozen_items_train_rank_and_recommend_by_default(tmp_path, capsys):
+    """No cut-off, metric or k is asked for that they cannot have; what is asked for is refused."""
+    rows = [f"u{user},i{(user + 5 * step) % 12},{step}" for user in range(20) for step in range(6)]
+    (tmp_path / "dozen").mkdir()
+    (tmp_path / "dozen" / "interactions.csv").write_text("\n".join(["user,item,timestamp", *rows]) + "\n")
+    run = str(tmp_path / "run")
+    train = ["train", "--data", str(tmp_path / "dozen"), "--split", "leave-one-out", "--model", "mf", "--dim", "4"]
+    assert main([*train, "--epochs", "1", "--out", run]) == 0
+    said = capsys.readouterr()
+    said = said.out + said.err
+    assert "12 items to rank: no metrics at 20, 50, and ndcg@10 selects in place of recall@20" in said
+    assert "an epoch has 1 step of at most 80 interactions: --batch-size 16 makes it 5" in said
+    assert main(["evaluate", "--run", run, "--protocol", "mmssl", "--format", "json"]) == 0
+    assert {key.split("@")[1] for key in json.loads(capsys.readouterr().out)["metrics"]} == {"10"}
+    assert main(["recommend", "--run", run, "--users", "u1", "--format", "jsonl"]) == 0
+    found = capsys.readouterr()
+    assert len(json.loads(found.out)["items"]) == 6
+    assert found.err == "-k is 20, and there are 12 items to rank\n"
+    again = [*train, "--out", str(tmp_path / "again")]
+    assert "--ks: the cut-off 50 is beyond the 12 items" in refused(capsys, *again, "--ks", "5", "50")
+    assert "no metric 'ndcg@50' to select by" in refused(capsys, *again, "--eval.metric", "ndcg@50")
+    assert not (tmp_path / "again").exists()
 
 
 def test_debug_shows_the_traceback(tmp_path):

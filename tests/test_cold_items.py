@@ -325,5 +325,6 @@ def test_the_commands(run, with_bare, tmp_path, monkeypatch, capsys):
     assert groups[0]["label"] == "0"
     assert main([*measure, "--cold", "content"]) == 0
     assert re.search(r"training +┃ items +┃ held out +┃ recall@5 ", capsys.readouterr().out)
-    assert main([*measure, "--candidates", "cold"]) == 1  # the protocol measures at 20, and there are not so many
-    assert "of 12 that there are" in capsys.readouterr().err
+    assert main([*measure, "--candidates", "cold", "--format", "json"]) == 0  # the run measures at 20 too
+    groups = json.loads(capsys.readouterr().out)["by"]
+    assert {key.split("@")[1] for group in groups for key in group["means"]} == {"5", "10"}

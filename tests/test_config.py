@@ -1,5 +1,6 @@
 import copy
 import dataclasses
+import inspect
 import json
 
 import jax
@@ -23,7 +24,7 @@ from slmrec_jax.config import (
     with_protocol,
 )
 from slmrec_jax.data.dataset import Source
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, naming_flags, setting
 from slmrec_jax.evaluation.protocol import PROTOCOLS
 from slmrec_jax.methods.optimizers import make_optimizer
 
@@ -64,17 +65,18 @@ def test_a_models_own_settings_yield_to_what_was_chosen(model):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"dim": 1}, "--dim is 1"),
-        ({"ks": ()}, "--ks is empty"),
-        ({"ks": (0,)}, "--ks is 0"),
-        ({"main_weight": float("nan")}, "--main-weight is nan"),
-        ({"slmrec": SLMRecConfig(temperature=0.0)}, "--slmrec.temperature is 0"),
-        ({"slmrec": SLMRecConfig(dropout_rate=1.0)}, "--slmrec.dropout-rate is 1"),
-        ({"optimizer": OptimizerConfig(learning_rate=-1.0)}, "--optimizer.learning-rate is -1"),
-        ({"seed": 2**32}, "--seed is 4294967296"),
+        ({"dim": 1}, "dim is 1"),
+        ({"ks": ()}, "ks is empty"),
+        ({"ks": (0,)}, "ks is 0"),
+        ({"eval": Config().eval._replace(cutoffs=())}, "eval.cutoffs is empty"),
+        ({"main_weight": float("nan")}, "main_weight is nan"),
+        ({"slmrec": SLMRecConfig(temperature=0.0)}, "slmrec.temperature is 0"),
+        ({"slmrec": SLMRecConfig(dropout_rate=1.0)}, "slmrec.dropout_rate is 1"),
+        ({"optimizer": OptimizerConfig(learning_rate=-1.0)}, "optimizer.learning_rate is -1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
         ({"protocol": "mmrec"}, r"with_protocol\(config, 'mmrec'\)"),
-        ({"eval": Config().eval._replace(evaluate_every=0)}, "--eval.evaluate-every is 0"),
-        ({"eval": Config().eval._replace(cutoffs=(0, 20))}, "--eval.cutoffs is 0"),
+        ({"eval": Config().eval._replace(evaluate_every=0)}, "eval.evaluate_every is 0"),
+        ({"eval": Config().eval._replace(cutoffs=(0, 20))}, "eval.cutoffs is 0"),
         ({"task": "fd+fm", "slmrec": SLMRecConfig(fd_mode="input", fm_granularity="item")}, "cannot both"),
     ],
 )
@@ -84,22 +86,84 @@ def test_values_that_cannot_be_meant(change, named):
     check_config(Config())
 
 
-@pytest.mark.parametrize(
-    ("section", "name", "value", "said"),
-    [
-        (None, "negatives", "rare", "--negatives is 'rare': give one of uniform, popular"),
-        ("mmssl", "graphs", "some", "--mmssl.graphs is 'some'"),
-        ("lightgcn", "features", "fuse", "--lightgcn.features is 'fuse'"),
-    ],
-)
-def test_a_choice_that_is_none_is_refused_from_python_too(section, name, value, said):
-    config = Config()
+def unchecked(name, value):
+    """A config with one setting changed, by its dotted name, past the check of annotations that only tests have."""
+    config = copy.copy(Config())
+    section, _, field = name.rpartition(".")
     part = copy.copy(getattr(config, section)) if section else config
-    object.__setattr__(part, name, value)  # which tests check where it is given, and programs do not
+    object.__setattr__(part, field, value)
     if section:
         object.__setattr__(config, section, part)
+    return config
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("negatives", "rare", "negatives is 'rare': give one of uniform, popular"),
+        ("mmssl.graphs", "some", "mmssl.graphs is 'some'"),
+        ("lightgcn.features", "fuse", "lightgcn.features is 'fuse'"),
+    ],
+)
+def test_a_choice_that_is_none_is_refused_from_python_too(name, value, said):
     with pytest.raises(UserError, match=said):
+        check_config(unchecked(name, value))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("epochs", "1", "'1', of type str: give a whole number"),
+        ("epochs", True, "True, of type bool: give a whole number"),
+        ("epochs", 1.0, "1.0, of type float: give a whole number"),
+        ("main_weight", "1", "'1', of type str: give a number"),
+        ("main_weight", float("inf"), "inf: give a finite number"),
+        ("modalities", "visual", "'visual', of type str: give a tuple, each text"),
+        ("ks", [10, 20], "[10, 20], of type list: give a tuple, each a whole number"),
+        ("ks", (10, "20"), "(10, '20'), of type tuple: give a tuple, each a whole number"),
+        ("data", None, "None, of type NoneType: give text"),
+        ("task", None, "None, of type NoneType: give one of 'fac', 'fd', 'fm', 'fd+fm', 'none'"),
+        ("model", ["mf"], "['mf'], of type list: give one of 'slmrec', 'mf'"),
+        ("eval", ["strict"], "['strict'], of type list: give a slmrec_jax.evaluation.protocol.Protocol"),
+        ("eval", Config().eval._replace(patience="20"), "'20', of type str: give a whole number or nothing"),
+        ("slmrec", {"alpha": 0.1}, "{'alpha': 0.1}, of type dict: give a slmrec_jax.config.SLMRecConfig"),
+        ("slmrec.alpha", None, "None, of type NoneType: give a number"),
+        ("slmrec.normalize_features", 1, "1, of type int: give true or false"),
+        ("mmssl.discriminator_dropout", (0.1,), "(0.1,), of type tuple: give a tuple, each a number"),
+        ("mmssl.topk_rate", "0.1", "'0.1', of type str: give a number or nothing"),
+        ("optimizer.chain", "adam(1e-3)", "'adam(1e-3)', of type str: give a tuple, each text"),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_refused_by_name(name, value, said):
+    with pytest.raises(UserError) as raised:
+        check_config(unchecked(name, value))
+    where = "eval.patience" if isinstance(value, tuple) and name == "eval" else name
+    assert str(raised.value).startswith(f"{where} is {said}")
+
+
+def test_whole_numbers_are_numbers_too():
+    for name in ("main_weight", "slmrec.alpha", "mmssl.topk_rate"):
+        check_config(unchecked(name, 1))
+
+
+def test_what_is_no_config_is_refused():
+    with pytest.raises(UserError, match=r"config is 'slmrec', of type str: give a slmrec_jax.Config"):
+        inspect.unwrap(check_config)("slmrec")  # without the check of annotations that tests have
+
+
+def test_messages_name_settings_as_the_caller_gives_them():
+    config = dataclasses.replace(Config(), slmrec=SLMRecConfig(num_negatives=0))
+    with pytest.raises(UserError, match=r"^slmrec\.num_negatives is 0"):
         check_config(config)
+    with pytest.raises(UserError, match=r"^--slmrec\.num-negatives is 0"), naming_flags():
+        check_config(config)
+    assert setting("slmrec.fd_mode", "layer") == "slmrec.fd_mode='layer'"
+    assert setting("resume", True) == "resume=True"
+    with naming_flags():
+        assert setting("slmrec.fd_mode", "layer") == "--slmrec.fd-mode layer"
+        assert setting("resume", True) == "--resume"
+        assert setting("out", "my runs") == "--out 'my runs'"
+    assert setting("out") == "out"
 
 
 def test_weight_decay_joins_the_gradient_before_the_moments():

@@ -19,11 +19,12 @@ from slmrec_jax.config import (
     VBPRConfig,
     with_preset,
 )
+from slmrec_jax.graph import build_graph
 from slmrec_jax.methods import make_method
 from slmrec_jax.sampling import uniform
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_epoch, make_keys
-from slmrec_jax.types import Batch
+from slmrec_jax.types import Batch, Interactions
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -116,3 +117,22 @@ def test_the_program_holds_no_data(config, parts):
     constants = re.findall(r"stablehlo.constant dense<(?:\[|\"0x).*> : tensor<([\dx]+)x\w+>", lowered.as_text())
     # Four numbers are threefry's rotations, as often as something is drawn.
     assert sum(math.prod(int(length) for length in shape.split("x")) for shape in constants if shape != "4") <= 64
+
+
+@pytest.mark.parametrize(
+    "config",
+    ["mf concat", "lightgcn", "lightgcn fused", "vbpr original", "mmgcn", "mmssl", "mmssl published", "chains"],
+    indirect=True,
+)
+def test_another_graph_than_was_prepared_is_what_ranks(config, parts, tiny):
+    """What was computed from the first graph does not reach the second, compiled and with both as arguments."""
+    method, inputs, keys = parts
+    half = Interactions(*(ids[::2] for ids in tiny.train))
+    graph = build_graph(half, tiny.num_users, tiny.num_items)
+    expected = method.prepare(make_inputs(tiny)._replace(graph=graph))
+    state = method.init(keys.init)
+    embed = jax.jit(method.embed, compiler_options={"xla_backend_optimization_level": 0})
+    found, as_prepared = embed(state, inputs._replace(graph=graph)), embed(state, inputs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, embed(state, expected))
+    differ = any(np.any(a != b) for a, b in zip(found, as_prepared, strict=True))
+    assert differ == (config.model not in ("mf", "vbpr"))

@@ -168,7 +168,7 @@ def test_an_empty_folder(tmp_path):
 def test_two_fitting_formats_are_a_question(tmp_path):
     other = Format("other", "anything", lambda folder, source: True, FORMATS[0].read)
     source = Source(str(write(tmp_path)))
-    with pytest.raises(UserError, match="looks like diffmm and other; say which it is with --format"):
+    with pytest.raises(UserError, match="looks like diffmm and other; say which it is with format="):
         find_format(tmp_path, source, (*FORMATS, other))
     assert find_format(tmp_path, source._replace(format="other"), (*FORMATS, other)) is other
 

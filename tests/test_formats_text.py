@@ -259,7 +259,7 @@ RECBOLE = {
 
 def test_recbole_in_one_piece_asks_for_a_split(tmp_path):
     line = refusal(tmp_path, RECBOLE)
-    assert "it is not split; say how with --split" in line
+    assert "it is not split; say how with split='NAME'" in line
     dataset = load(str(tmp_path), split="time")
     assert dataset.user_ids.tolist() == ["u1", "u2"]
     assert dataset.item_ids.tolist() == [7, 9, 10]
@@ -562,7 +562,7 @@ def test_times_are_not_looked_at_where_the_split_does_not(tmp_path):
 
 def test_plain_tables_in_one_piece_ask_for_a_split(tmp_path):
     write(tmp_path, {"clicks.csv": b"user,item,rating\nann,x,0\nann,y,5\nann,z,4\n"})
-    assert "it is not split; say how with --split" in refusal(tmp_path)
+    assert "it is not split; say how with split='NAME'" in refusal(tmp_path)
     dataset = load(str(tmp_path), split="leave-one-out", split_seed=3)
     assert [len(split.users) for split in (dataset.train, dataset.valid, dataset.test)] == [1, 1, 1]
     assert dataset.notes[0] == "ratings are not used: every row counts as an interaction"
@@ -804,7 +804,7 @@ def test_real_folders_are_of_one_format(shared_data, name, format):
 
 def test_a_folder_of_two_formats_is_a_question(tmp_path):
     write(tmp_path, NEUREC | LINES)
-    assert "looks like lightgcn and neurec; say which it is with --format lightgcn" in refusal(tmp_path)
+    assert "looks like lightgcn and neurec; say which it is with format='lightgcn'" in refusal(tmp_path)
     assert load(str(tmp_path), format="neurec").num_users == 3
     assert load(str(tmp_path), format="lightgcn").num_items == 4
 

@@ -13,7 +13,7 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import make_method
 from slmrec_jax.training import memory, run, steps
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
-from slmrec_jax.training.memory import MEND, Memory, available_bytes, check_fits, estimate, line_of
+from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, line_of, smaller_by
 from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.steps import compile_steps
@@ -123,16 +123,16 @@ def test_what_fits_is_not_refused():
     check_fits(needed, None)
 
 
-@pytest.mark.parametrize("part", MEND)
+@pytest.mark.parametrize("part", smaller_by())
 def test_what_does_not_fit_names_its_largest_part_and_how_to_mend_it(part):
     needed = NOTHING._replace(process=10**13, later=10**12, **{part: 2 * 2**30})
     with pytest.raises(UserError) as raised:
         check_fits(needed, 2**30)
-    assert str(raised.value).endswith(f"1.00 are free; the largest part is {part} with 2.00: give {MEND[part]}")
+    assert str(raised.value).endswith(f"1.00 are free; the largest part is {part} with 2.00: give {smaller_by()[part]}")
 
 
 def test_every_part_that_grows_with_a_choice_can_be_mended():
-    assert set(MEND) == set(Memory._fields) - {"process", "earlier", "later"}
+    assert set(smaller_by()) == set(Memory._fields) - {"process", "earlier", "later"}
 
 
 def test_the_line_names_the_parts_by_size():

@@ -510,10 +510,10 @@ def test_every_switch_reaches_the_program(given, intended, switch):
 @pytest.mark.parametrize(
     ("change", "named"),
     [
-        ({"feature_dropout": 1.0}, "--mmssl.feature-dropout is 1"),
-        ({"discriminator_dropout": (0.1, -1.0)}, "--mmssl.discriminator-dropout is -1"),
-        ({"contrast_temperature": 0.0}, "--mmssl.contrast-temperature is 0"),
-        ({"own_weight": -1.0}, "--mmssl.own-weight is -1"),
+        ({"feature_dropout": 1.0}, "mmssl.feature_dropout is 1"),
+        ({"discriminator_dropout": (0.1, -1.0)}, "mmssl.discriminator_dropout is -1"),
+        ({"contrast_temperature": 0.0}, "mmssl.contrast_temperature is 0"),
+        ({"own_weight": -1.0}, "mmssl.own_weight is -1"),
     ],
 )
 def test_values_that_cannot_be_meant(change, named):
@@ -523,7 +523,7 @@ def test_values_that_cannot_be_meant(change, named):
 
 
 def test_heads_divide_the_columns():
-    with pytest.raises(UserError, match=r"--mmssl.heads 7 does not divide --dim 64"):
+    with pytest.raises(UserError, match=r"mmssl\.heads=7 does not divide dim=64"):
         make_method(Config(model="mmssl", mmssl=MMSSLConfig(heads=7)), SPEC)
 
 

@@ -5,7 +5,16 @@ import pytest
 import reference
 
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import PROTOCOLS, Protocol, cold_items, doubts, evaluate, plan
+from slmrec_jax.evaluation.protocol import (
+    DEFAULT_CUTOFFS,
+    PROTOCOLS,
+    Protocol,
+    cold_items,
+    doubts,
+    evaluate,
+    plan,
+    within,
+)
 from slmrec_jax.types import Embeddings, Interactions
 
 NUM_USERS, NUM_ITEMS = 12, 60
@@ -106,8 +115,45 @@ def test_refuses_when_only_new_users_are_held_out(dataset):
 
 
 def test_refuses_cutoffs_beyond_the_items(dataset):
-    with pytest.raises(UserError, match="k = 61 items were asked for, of 60"):
+    with pytest.raises(UserError, match="ks: the cut-off 61 is beyond the 60 items to rank: give at most 60"):
         plan(dataset, "test", PROTOCOLS["strict"], [61])
+    with pytest.raises(UserError, match=r"eval\.cutoffs: the cut-off 61 is beyond the 60 items"):
+        plan(dataset, "test", PROTOCOLS["strict"]._replace(cutoffs=(10, 61)))
+
+
+@pytest.mark.parametrize(
+    ("num_items", "cutoffs", "ks", "metric"),
+    [
+        (50, (10, 20), (10, 20, 50), "recall@20"),
+        (49, (10, 20), (10, 20), "recall@20"),
+        (19, (10,), (10,), "recall@10"),
+        (12, (10,), (10,), "recall@10"),
+        (9, (9,), (9,), "recall@9"),
+        (1, (1,), (1,), "recall@1"),
+    ],
+)
+def test_defaults_adapt_to_a_small_catalogue(num_items, cutoffs, ks, metric):
+    assert within(PROTOCOLS["strict"], DEFAULT_CUTOFFS, num_items) == (
+        PROTOCOLS["strict"]._replace(cutoffs=cutoffs, metric=metric),
+        ks,
+    )
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
+@pytest.mark.parametrize("num_items", [1, 2, 12, 30])
+def test_every_protocol_fits_every_catalogue(protocol, num_items):
+    """And what was fitted stays as it is, with cut-offs of its own or without."""
+    for asked in (DEFAULT_CUTOFFS, (1,), ()):
+        fitted, ks = within(protocol, asked, num_items)
+        assert max((*fitted.cutoffs, *ks)) <= num_items
+        assert (fitted.metric is None) == (protocol.metric is None)
+        assert fitted.metric is None or int(fitted.metric.split("@")[1]) in (*fitted.cutoffs, *ks)
+        assert within(fitted, ks, num_items) == (fitted, ks)
+
+
+def test_a_metric_that_was_asked_for_does_not_adapt():
+    asked = PROTOCOLS["strict"]._replace(metric="ndcg@20")
+    assert within(asked, (5,), 12)[0].metric == "ndcg@20"
 
 
 def test_a_new_protocol_needs_no_edit_of_the_package(dataset, embeddings):
@@ -149,8 +195,7 @@ def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_c
 def test_cold_items_are_needed_where_they_are_to_be_ranked(dataset):
     cold = PROTOCOLS["strict"]._replace(candidates="cold")
     few = dataset._replace(num_items=65, test=pairs({(0, 64)}))
-    with pytest.raises(UserError, match=r"k = 20 items were asked for, of \d that there are"):
-        plan(few, "test", cold)
+    assert plan(few, "test", cold).cutoffs == (len(cold_items(few)),)
     with pytest.raises(UserError, match="with a cold item in the test split"):
         plan(few._replace(test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
 
@@ -161,5 +206,5 @@ def test_splits_that_say_little_are_named(dataset, with_cold_items):
     known = dataset._replace(valid=Interactions(dataset.train.users[:3], dataset.train.items[:3]))
     assert "all 3 interactions stand in train too" in doubts(known, "valid", strict)[0]
     cold = with_cold_items._replace(valid=pairs({(0, 50), (4, 41)}))
-    assert "--eval.candidates cold" in doubts(cold, "valid", strict)[0]
+    assert "eval.candidates='cold'" in doubts(cold, "valid", strict)[0]
     assert doubts(cold, "valid", strict._replace(candidates="cold")) == []

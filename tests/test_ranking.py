@@ -210,7 +210,7 @@ def test_refuses_scores_without_order(value, side):
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_refuses_k_outside_the_items(k):
-    with pytest.raises(UserError, match="choose k from 1 to 6"):
+    with pytest.raises(UserError, match=f"k is {k}, and there are 6 items to rank: give 1 to 6"):
         prepare(ids(4), [], 6, k)
 
 
@@ -236,6 +236,33 @@ def test_the_best_of_blocks_are_the_best_of_all_ties_included(num_columns, k, sp
             columns, found = find(scored, k)
             np.testing.assert_array_equal(columns, np.where(best == -np.inf, -1, order))
             np.testing.assert_array_equal(found, best)
+
+
+@pytest.mark.parametrize("width", [search.NARROW, 2 * search.NARROW])
+@pytest.mark.parametrize(("spread", "k"), [(1000, 1), (1000, 5), (50, 5), (50, 20)])
+def test_the_search_on_the_host_is_the_definition_ties_included(width, spread, k, monkeypatch):
+    """It searches by itself, and does not hand over to XLA."""
+    monkeypatch.setattr(search, "by_xla", None)  # a call would fail
+    rng = np.random.default_rng(width + spread + k)
+    scores = rng.integers(-spread // 2, spread // 2, (37, 40 * width)).astype(np.float32)
+    scores[rng.random(scores.shape) < 0.3] = -np.inf
+    scores[3], scores[4, 2:] = -np.inf, -np.inf  # users with fewer candidates than are asked for
+    order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
+    best = np.take_along_axis(scores, order, axis=1)
+    assert spread == 1000 or np.any(best[:, 1:] == best[:, :-1])  # there are ties among the best
+    scored = Scored(jnp.asarray(scores), jnp.asarray(scores.reshape(37, -1, width).max(axis=2)))
+    columns, found = search.by_numpy(scored, k)
+    np.testing.assert_array_equal(columns, np.where(best == -np.inf, -1, order))
+    np.testing.assert_array_equal(found, best)
+
+
+@pytest.mark.parametrize(("width", "spread"), [(search.NARROW // 2, 1000), (search.NARROW, 1)])
+def test_the_search_on_the_host_hands_over_narrow_blocks_and_many_ties(width, spread, monkeypatch):
+    handed = []
+    monkeypatch.setattr(search, "by_xla", lambda scored, k, find=search.by_xla: handed.append(k) or find(scored, k))
+    scores = np.random.default_rng(0).integers(0, spread, (7, 40 * width)).astype(np.float32)
+    search.by_numpy(Scored(jnp.asarray(scores), jnp.asarray(scores.reshape(7, -1, width).max(axis=2))), 5)
+    assert handed == [5]
 
 
 def test_large_catalogues_are_ranked_by_blocks():

@@ -141,24 +141,34 @@ def refused(match, **arguments):
     assert "\n" not in str(raised.value)
 
 
+def test_more_items_than_there_are_are_all_of_them(finished):
+    some = finished.dataset.user_ids[:3].tolist()
+    found, expected = (finished.recommend(some, k=k) for k in (500, 80))
+    assert found.items.shape == (3, 80)
+    np.testing.assert_array_equal(found.items, expected.items)
+
+
 def test_refusals(finished, tiny, tmp_path):
     folder, fresh = finished.folder, tmp_path / "fresh"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     refused("is there already", config=CONFIG, dataset=tiny, out=folder)
-    refused("needs --out", config=CONFIG, dataset=tiny, resume=True)
+    refused("resume=True needs out: the folder", config=CONFIG, dataset=tiny, resume=True)
     refused("config.json is not there", config=CONFIG, dataset=tiny, out=fresh, resume=True)
     refused("another dim", config=dataclasses.replace(CONFIG, dim=4), dataset=tiny, out=folder, resume=True)
     other = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, seed=5)
     refused("other data", config=CONFIG, dataset=other, out=folder, resume=True)
-    refused("K|k = 500", config=dataclasses.replace(CONFIG, ks=(500,)), dataset=tiny, out=fresh)
+    refused(
+        "ks: the cut-off 500 is beyond the 80 items",
+        config=dataclasses.replace(CONFIG, ks=(500,)),
+        dataset=tiny,
+        out=fresh,
+    )
     refused("no modality 'smell'", config=dataclasses.replace(CONFIG, modalities=("smell",)), dataset=tiny, out=fresh)
     refused("epochs is 0", config=dataclasses.replace(CONFIG, epochs=0), dataset=tiny, out=fresh)
     with pytest.raises(UserError, match="other data"):
         load_run(folder, other)
     with pytest.raises(UserError, match="no user 'nobody'"):
         finished.recommend(["nobody"])
-    with pytest.raises(UserError, match="k = 81"):
-        finished.recommend(k=81)
     assert not fresh.exists()
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -277,7 +287,7 @@ def test_a_split_that_nobody_can_be_tested_on_is_refused_beforehand(tiny, tmp_pa
     absent = dataclasses.replace(
         tiny, train=train_split, test=Interactions(np.array([59], np.int32), tiny.test.items[:1])
     )
-    refused("nobody can be evaluated", config=with_protocol(CONFIG, "mmrec"), dataset=absent, out=tmp_path / "run")
+    refused("no one can be evaluated", config=with_protocol(CONFIG, "mmrec"), dataset=absent, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

@@ -1,5 +1,7 @@
 """Every route through the encoder is the plain definition, in value and gradient."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,10 @@ import scipy.sparse
 from conftest import GRAPHS
 
 from slmrec_jax.augmentations import both, feature_dropout, feature_masking, masked
+from slmrec_jax.errors import UserError
 from slmrec_jax.graph import build_graph
 from slmrec_jax.models.slmrec import slmrec
-from slmrec_jax.sparse import operator
+from slmrec_jax.sparse import Operator, operator
 from slmrec_jax.types import ALL, NO_AUGMENTATION, Augmentation, DenseFeature, Inputs, Interactions, Modality, Spec
 
 DIM = 4
@@ -147,8 +150,8 @@ def test_without_augmentations_propagated_features_are_kept_in_that_form_alone()
     spec, inputs = problem("random")
     lean, whole = (slmrec(spec, cached=("visual",), augmented=augmented) for augmented in (False, True))
     prepared = lean.prepare(inputs)
-    assert set(prepared.cache.features) == {"acoustic", "words"}
-    assert "visual" in whole.prepare(inputs).cache.features
+    assert set(prepared.cache) == {"acoustic", "words"}
+    assert "visual" in whole.prepare(inputs).cache
     params, ids = whole.init(jax.random.key(1)), (jnp.array([2, 0]), jnp.array([1]))
     for ours, theirs in zip(
         outputs(lean, params, prepared, NO_AUGMENTATION, ids),
@@ -156,8 +159,46 @@ def test_without_augmentations_propagated_features_are_kept_in_that_form_alone()
         strict=True,
     ):
         np.testing.assert_array_equal(ours, theirs)
-    with pytest.raises(ValueError, match="the features of visual were not kept"):
+    with pytest.raises(UserError, match="the features of visual were not kept"):
         lean.encode(params, prepared)(AUGMENTATIONS["dropout of inputs"], jax.random.key(0))
+
+
+def test_a_changed_graph_reaches_what_was_propagated_beforehand_in_value_and_derivative():
+    """Its values are an argument of the compiled function, as where they are learned."""
+    spec, inputs = problem("random")
+    cached, plain = slmrec(spec, cached=("visual", "acoustic")), slmrec(spec)
+    params, ids = cached.init(jax.random.key(1)), jnp.array([2, 0, 5])
+
+    def total(values, model, prepared):
+        graph = prepared.graph
+        matrix = graph.adjacency.matrix._replace(values=values)
+        order = jnp.argsort(matrix.columns, stable=True)
+        adjacency = Operator(matrix, graph.adjacency.transposed._replace(values=values[order]))
+        inputs = prepared._replace(graph=graph._replace(adjacency=adjacency))
+        view = model.encode(params, inputs)(NO_AUGMENTATION, jax.random.key(0))
+        return jnp.sum(view.users(ids) ** 2) + jnp.sum(view.items(ids) ** 2)
+
+    values = inputs.graph.adjacency.matrix.values
+    assert set(cached.prepare(inputs).graph.derived) == {"visual", "acoustic"}
+    for at in (values, 2 * values):
+        found, expected = (
+            jax.jit(jax.value_and_grad(partial(total, model=model)))(at, prepared=model.prepare(inputs))
+            for model in (cached, plain)
+        )
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
+        assert np.any(found[1])
+
+
+def test_another_graph_is_refused_where_its_features_were_not_kept():
+    spec, inputs = problem("random")
+    lean = slmrec(spec, cached=("visual",), augmented=False)
+    prepared = lean.prepare(inputs)
+    params = lean.init(jax.random.key(1))
+    other = prepared._replace(graph=build_graph(Interactions(*inputs.graph.interactions), *spec[:2]))
+    for wrap in (lambda f: f, jax.jit):
+        encode = wrap(lambda inputs: lean.encode(params, inputs)(NO_AUGMENTATION, jax.random.key(0)).users(ALL))
+        with pytest.raises(UserError, match=r"visual were not kept.*prepare the inputs with that graph"):
+            encode(other)
 
 
 def test_half_precision_rounds_what_is_frozen_and_nothing_else():
@@ -212,7 +253,7 @@ def test_frozen_words_do_not_depend_on_the_seed_and_are_not_trained():
     spec, inputs = problem("random")
     model = slmrec(spec)
     assert model.init(jax.random.key(0))["words"] == {}
-    one, other = (model.prepare(inputs).cache.features["words"].values for _ in range(2))
+    one, other = (model.prepare(inputs).cache["words"].values for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 

@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,7 +9,7 @@ from conftest import GRAPHS
 
 from slmrec_jax import sparse as products
 from slmrec_jax.rows import rows_of_product as of_product
-from slmrec_jax.sparse import PRODUCTS, default_product, matmul, operator, rows_of_product
+from slmrec_jax.sparse import PRODUCTS, Operator, default_product, matmul, operator, rows_of_product, segment_sum
 
 
 def matrix(name):
@@ -53,6 +55,89 @@ def test_second_derivative(problem, product):
 
     ours, theirs = (jax.grad(f)(jnp.asarray(x)) for f in (penalty, by_dense))
     np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
+
+
+def with_values(sparse, values):
+    """The operator whose two copies are made from one array of values, in the order of `matrix`."""
+    order = jnp.argsort(sparse.matrix.columns, stable=True)
+    return Operator(sparse.matrix._replace(values=values), sparse.transposed._replace(values=values[order]))
+
+
+def summed(sparse, dense_like):
+    """Σ over entries (r, c) of a float64 table at (r, c): what the derivative by the values is, entry by entry."""
+    rows = np.repeat(np.arange(sparse.matrix.num_rows), np.diff(sparse.matrix.offsets))
+    return dense_like[rows, np.asarray(sparse.matrix.columns)]
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_the_derivative_by_the_values_is_that_of_the_dense_matrix(problem, product):
+    sparse, _, x, g = problem
+    expected = summed(sparse, g.astype(np.float64) @ x.T.astype(np.float64))
+    for value in (
+        lambda values, x: jnp.vdot(g, matmul(with_values(sparse, values), x, product)),
+        lambda values, x: jnp.vdot(x, matmul(with_values(sparse, values).T, jnp.asarray(g), product)),
+    ):
+        found = jax.jit(jax.grad(value))(sparse.matrix.values, jnp.asarray(x))
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_derivatives_by_values_and_rows_are_those_of_the_definition_of_the_second_order_too(product):
+    sparse, rng = operator(matrix("random")), np.random.default_rng(7)
+    x = jnp.asarray(rng.normal(size=(31, 4)), jnp.float32)
+
+    def penalty(values, x, product_of):
+        gradients = jax.grad(lambda values, x: jnp.sum(product_of(with_values(sparse, values), x) ** 3), (0, 1))
+        return sum(jnp.sum(gradient**2) for gradient in gradients(values, x))
+
+    ours, theirs = (
+        jax.grad(penalty, (0, 1))(sparse.matrix.values, x, product_of)
+        for product_of in (
+            lambda operator, x: matmul(operator, x, product),
+            lambda operator, x: segment_sum(operator.matrix, 31, x),
+        )
+    )
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-5 * np.abs(other).max())
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_vmap_over_values(product):
+    sparse, rng = operator(matrix("random")), np.random.default_rng(8)
+    x, g = (jnp.asarray(rng.normal(size=(rows, 4)), jnp.float32) for rows in (31, 23))
+
+    def squares(values):
+        return jnp.vdot(matmul(with_values(sparse, values), x, product) ** 2, g)
+
+    many = jnp.stack([sparse.matrix.values, 2 * sparse.matrix.values])
+    together, alone = jax.jit(jax.vmap(jax.grad(squares)))(many), [jax.grad(squares)(values) for values in many]
+    np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
+
+
+@pytest.mark.parametrize("product", PRODUCTS)
+def test_the_derivative_that_is_not_asked_for_costs_nothing(product):
+    """By x alone, the compiled program is that of the transposed product; by the values alone, it has no product."""
+    sparse, x, g = operator(matrix("random")), jnp.ones((31, 5)), jnp.ones((23, 5))
+
+    def cost(function, *arguments):
+        compiled = jax.jit(function).lower(*arguments).compile()
+        return compiled.as_text().count(" = "), compiled.cost_analysis()["flops"]
+
+    def pulled(g, x, place):
+        _, pull = jax.vjp(lambda values, x: matmul(with_values(sparse, values), x, product), sparse.matrix.values, x)
+        return pull(g)[place]
+
+    assert cost(partial(pulled, place=1), g, x) == cost(lambda g: matmul(sparse.T, g, product), g)
+    entries = len(sparse.matrix.values)
+    assert cost(partial(pulled, place=0), g, x)[1] <= 3 * entries * 5
+
+
+def test_a_product_that_nothing_depends_on_has_no_derivative():
+    sparse, x = operator(matrix("random")), jnp.ones((31, 5))
+    _, pull = jax.vjp(lambda values, x: (matmul(with_values(sparse, values), x), 2 * x), sparse.matrix.values, x)
+    by_values, by_x = pull((jnp.zeros((23, 5)), jnp.ones((31, 5))))
+    np.testing.assert_array_equal(by_values, np.zeros(len(sparse.matrix.values)))
+    np.testing.assert_array_equal(by_x, np.full((31, 5), 2.0))
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -114,7 +199,7 @@ def test_a_hub_of_ten_thousand_entries(product):
 
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
 @pytest.mark.parametrize("wanted", [1, 2, 50])
-def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivative(wanted, backend, monkeypatch):
+def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivatives(wanted, backend, monkeypatch):
     """Few rows and many, some of them more than once."""
     host = matrix("random")
     assert products.FEW * 2 <= host.shape[0] < products.FEW * 50
@@ -123,15 +208,21 @@ def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivative(wanted
     x = jnp.asarray(rng.normal(size=(host.shape[1], 5)), jnp.float32)
     weights = jnp.asarray(rng.normal(size=(wanted, 5)), jnp.float32)
 
-    def value(x, by_rows):
-        table = matmul(sparse, x)
-        rows = rows_of_product(sparse, x, table, ids) if by_rows else table[ids]
+    def value(x, values, by_rows):
+        made = with_values(sparse, values)
+        table = matmul(made, x)
+        rows = rows_of_product(made, x, table, ids) if by_rows else table[ids]
         return jnp.sum(weights * rows**2)
 
-    expected = jax.value_and_grad(value)(x, False)
+    def ways(places):
+        by = jax.value_and_grad(value, places)
+        return by, jax.jit(by, static_argnums=2)
+
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    for way in (jax.value_and_grad(value), jax.jit(jax.value_and_grad(value), static_argnums=1)):
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), way(x, True), expected)
+    for places in (0, 1, (0, 1)):
+        for way in ways(places):
+            found, expected = (way(x, sparse.matrix.values, by_rows) for by_rows in (True, False))
+            jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
 
 
 def test_a_slice_of_a_product():

@@ -121,7 +121,7 @@ def test_validation_comes_out_of_train_and_test_stays():
     after = split_dataset(without, "validation")
     assert pairs(after.test) == pairs(before.test)
     assert sorted(pairs(after.train, after.valid)) == pairs(before.train)
-    with pytest.raises(UserError, match="has a validation split already; leave out --split validation"):
+    with pytest.raises(UserError, match="has a validation split already; leave out split='validation'"):
         split_dataset(before, "validation")
 
 
@@ -135,7 +135,7 @@ def test_divided_data_are_divided_anew_on_demand():
 
 
 def test_undivided_data_ask_how():
-    with pytest.raises(UserError, match="not split; say how with --split NAME: mmrec") as caught:
+    with pytest.raises(UserError, match="not split; say how with split='NAME': mmrec") as caught:
         split_dataset(undivided(), None)
     assert all(name in str(caught.value) for name in SPLITS)
 

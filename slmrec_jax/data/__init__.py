@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import get_type_hints
 
 from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, check, make_dataset
 from slmrec_jax.data.formats import find_format, refuse_columns
@@ -10,7 +11,8 @@ from slmrec_jax.data.selection import check_choice, select
 from slmrec_jax.data.split import SPLITS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, check_type, setting, shown
+from slmrec_jax.forms import fault, words
 
 __all__ = [
     "SPLITS",
@@ -63,8 +65,13 @@ def load(
         UserError: There is no such folder, its format is not known, something in it is malformed, or the data cannot
             be split so.
     """
+    check_type("data", data, (str, Path), "the path of a folder, or 'demo'")
     columns = (user_column, item_column, time_column, rating_column)
-    return load_source(Source(str(data), format, split, split_seed, min_rating, k_core, *columns))
+    source = Source(str(data), format, split, split_seed, min_rating, k_core, *columns)
+    for name, hint in get_type_hints(Source).items():
+        if fault(getattr(source, name), hint) is not None:
+            raise UserError(f"{setting(name)} is {shown(getattr(source, name))}: give {words(hint)}")
+    return load_source(source)
 
 
 def load_source(source: Source) -> Dataset:

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from slmrec_jax.data.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
 SPLITS = ("train", "valid", "test")
@@ -117,6 +117,7 @@ class Dataset:
         Raises:
             UserError: A name that this data set has no feature for; the line lists those it has.
         """
+        check_type(f"data set {self.name}: modalities", names, (tuple, list), "a tuple of names")
         for name in names:
             if list(names).count(name) > 1:
                 raise UserError(f"data set {self.name}: the modality {name!r} was asked for twice; name each once")
@@ -161,6 +162,7 @@ def make_dataset(
     Raises:
         UserError: The first fault found, with its place and how to fix it.
     """
+    _check_types(name, {"train": train, "valid": valid, "test": test}, num_users, num_items, features, notes)
     _check_counts(name, num_users, num_items)  # before an array of that size is made
     given = Dataset(
         name,
@@ -183,6 +185,28 @@ def make_dataset(
         features={name: _sorted_words(feature) for name, feature in given.features.items()},
         notes=(*notes, *_repeats(given, (train, valid, test))),
     )
+
+
+def _check_types(
+    name: object,
+    splits: Mapping[str, object],
+    num_users: object,
+    num_items: object,
+    features: object,
+    notes: object,
+) -> None:
+    """Reject what another type would make a data set of nonsense from, or a traceback."""
+    check_type("name", name, str, "what the data set is called")
+    for split, pairs in splits.items():
+        check_type(f"data set {name}: {split}", pairs, Interactions, "slmrec_jax.types.Interactions(users, items)")
+    for side, count in (("num_users", num_users), ("num_items", num_items)):
+        check_type(f"data set {name}: {side}", count, (int, np.integer), "a whole number")
+    check_type(f"data set {name}: features", features, (Mapping, type(None)), "a dict of Feature or Words by modality")
+    for modality, feature in (features or {}).items():  # type: ignore[attr-defined]
+        check_type(
+            f"data set {name}: {modality}", feature, (Feature, Words), "Feature(values, present) of slmrec_jax.data"
+        )
+    check_type(f"data set {name}: notes", notes, (tuple, list), "a tuple of lines")
 
 
 def distinct(pairs: Interactions, num_items: int) -> Interactions:

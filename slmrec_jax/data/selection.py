@@ -7,7 +7,7 @@ from jaxtyping import Bool, Int, Shaped
 
 from slmrec_jax.data.dataset import Dataset, Feature, Source, Words
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
 
@@ -33,7 +33,7 @@ def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:
     if isinstance(data, Unsplit):
         return k_core(data, source.k_core) if source.k_core > 1 else data
     if source.min_rating is not None or source.k_core > 1:
-        name = "min_rating / --min-rating" if source.min_rating is not None else "k_core / --k-core"
+        name = setting("min_rating" if source.min_rating is not None else "k_core")
         raise UserError(
             f"data set {data.name}: it is divided into splits already, and {name} chooses what is divided; leave it out"
         )
@@ -51,7 +51,7 @@ def k_core(data: Unsplit, k: int) -> Unsplit:
     dataset, times = data.dataset, data.times
     kept = _core(dataset.train, k)
     if not kept.any():
-        raise UserError(f"data set {dataset.name}: the {k}-core is empty; give a smaller k_core / --k-core")
+        raise UserError(f"data set {dataset.name}: the {k}-core is empty; give a smaller {setting('k_core')}")
     pairs = Interactions(dataset.train.users[kept], dataset.train.items[kept])
     users, items = np.unique(pairs.users), np.unique(pairs.items)
     note = (

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Int, Shaped, UInt64
 
 from slmrec_jax.data.dataset import Dataset, distinct
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
 Times: TypeAlias = Shaped[np.ndarray, " interactions"]
@@ -74,7 +74,9 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     if name is None:
         if isinstance(data, Unsplit):
             choices = "; ".join(f"{name} ({split.summary})" for name, split in SPLITS.items())
-            raise UserError(f"data set {dataset.name}: it is not split; say how with --split NAME: {choices}")
+            raise UserError(
+                f"data set {dataset.name}: it is not split; say how with {setting('split', 'NAME')}: {choices}"
+            )
         return dataset
     if name not in SPLITS:
         raise UserError(f"there is no split {name!r}; there is: {', '.join(SPLITS)}")
@@ -86,7 +88,9 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
             f"choose another"
         )
     if split.keeps_test and len(dataset.valid.users):
-        raise UserError(f"data set {dataset.name}: it has a validation split already; leave out --split {name}")
+        raise UserError(
+            f"data set {dataset.name}: it has a validation split already; leave out {setting('split', name)}"
+        )
     pairs, merged = (dataset.train, 0) if split.keeps_test or isinstance(data, Unsplit) else _all_pairs(dataset)
     notes = [f"split by {name!r} with seed {seed}"]
     if split.times == "used" and times is None:

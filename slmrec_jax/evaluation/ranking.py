@@ -104,9 +104,7 @@ def prepare(
     """
     num_ranked = num_items if candidates is None else len(candidates)
     if not 1 <= k <= num_ranked:
-        raise UserError(
-            f"k = {k} items were asked for, of {num_ranked} that there are: choose k from 1 to {num_ranked}"
-        )
+        raise UserError(f"k is {k}, and there are {num_ranked} items to rank: give 1 to {num_ranked}")
     num_users = len(users)
     num_chunks = -(-num_users // max(1, max_bytes // (4 * num_ranked)))
     chunk_rows = -(-num_users // max(1, num_chunks))  # chunks as equal as can be: the last has the least padding

@@ -70,6 +70,7 @@ def gradient_method(
         embed,
         model.prepare,
         max(term.loss.num_negatives for term in active.values()),
+        tuple(name for name, term in active.items() if term.loss.in_batch),
         cold_items=None if place is None else lambda state, features: place(state.params["model"], features),
     )
 

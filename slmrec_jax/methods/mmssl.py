@@ -13,11 +13,11 @@ from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 from slmrec_jax import layers
 from slmrec_jax.augmentations import dropout
 from slmrec_jax.config import Config, MMSSLConfig, chosen
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.layers import mean
 from slmrec_jax.methods.adversarial import adversarial_game
 from slmrec_jax.methods.optimizers import make_optimizer
-from slmrec_jax.models.mmssl import Encoded, kept, mmssl
+from slmrec_jax.models.mmssl import Encoded, kept, mmssl, training_graph
 from slmrec_jax.models.modality_graphs import Bipartite, empty, padded
 from slmrec_jax.models.modality_updates import GraphUpdates, all_users, last_batches
 from slmrec_jax.sampling import SAMPLINGS
@@ -56,11 +56,14 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
     """
     if not spec.modalities:
         raise UserError(
-            "--model mmssl needs a modality, and the data have none: give features, or take --model lightgcn"
+            f"{setting('model', 'mmssl')} needs a modality, and the data have none: give features, or take "
+            f"{setting('model', 'lightgcn')}"
         )
     options = config.mmssl
     if options.attention != "collapsed" and config.dim % options.heads:
-        raise UserError(f"--mmssl.heads {options.heads} does not divide --dim {config.dim}: give one that does")
+        raise UserError(
+            f"{setting('mmssl.heads', options.heads)} does not divide {setting('dim', config.dim)}: give one that does"
+        )
     model = mmssl(
         spec,
         attention=chosen(options.attention),
@@ -96,7 +99,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
 
     def current_graphs(state: AdversarialState, inputs: Inputs) -> Mapping[str, Bipartite]:
         """Before the first step each graph is that of the training interactions."""
-        training = inputs.cache.interactions
+        training = training_graph(inputs.graph)
         return jax.lax.cond(  # type: ignore[no-any-return]
             state.step == 0,
             lambda: {name: padded(training, updates.capacity) for name in spec.modalities},
@@ -147,6 +150,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         embed,  # type: ignore[arg-type]
         model.prepare,
         num_negatives=config.bpr_negatives,
+        in_batch=() if temperature is None else ("contrast",),
         sampling=chosen(options.sampling),
         notes=(updates.note, note),
     )
@@ -237,8 +241,8 @@ def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
     rows = min(config.batch_size, spec.num_users if sampling == "users" else spec.num_interactions)
     if every == 0 or every >= steps > 1:
         raise UserError(
-            f"--mmssl.refresh-every is {every} of {steps} steps an epoch: graphs of the last batches need from 1 to "
-            f"{steps - 1}"
+            f"{setting('mmssl.refresh_every')} is {every} of {steps} steps an epoch: graphs of the last batches need "
+            f"from 1 to {steps - 1}"
         )
     return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rows_by)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from slmrec_jax.config import OptimizerConfig
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -31,7 +31,9 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
         jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(1))
     except Exception as error:
         reason = str(error).splitlines()[0]
-        raise UserError(f"--optimizer.chain {' '.join(config.chain)!r} cannot take a step: {reason}") from None
+        raise UserError(
+            f"{setting('optimizer.chain')} {' '.join(config.chain)!r} cannot take a step: {reason}"
+        ) from None
     return optimizer
 
 
@@ -39,11 +41,11 @@ def _transformation(text: str) -> optax.GradientTransformation:
     try:
         made = _value(ast.parse(text, mode="eval").body, text)
     except SyntaxError:
-        raise UserError(f"--optimizer.chain {text!r} is not readable: write it like 'adam(1e-3)'") from None
+        raise UserError(f"{setting('optimizer.chain')} {text!r} is not readable: write it like 'adam(1e-3)'") from None
     except (TypeError, ValueError) as error:
-        raise UserError(f"--optimizer.chain {text!r}: {error}") from None
+        raise UserError(f"{setting('optimizer.chain')} {text!r}: {error}") from None
     if not isinstance(made, optax.GradientTransformation):
-        raise UserError(f"--optimizer.chain {text!r} is not a gradient transformation of optax")
+        raise UserError(f"{setting('optimizer.chain')} {text!r} is not a gradient transformation of optax")
     return made
 
 
@@ -53,9 +55,9 @@ def _value(node: ast.expr, text: str) -> Any:
         return ast.literal_eval(node)
     function = getattr(optax, node.func.id, None) if isinstance(node.func, ast.Name) else None
     if not callable(function) or node.func.id.startswith("_"):  # type: ignore[attr-defined]
-        raise UserError(f"--optimizer.chain {text!r}: optax has no function {ast.unparse(node.func)!r}")
+        raise UserError(f"{setting('optimizer.chain')} {text!r}: optax has no function {ast.unparse(node.func)!r}")
     if any(keyword.arg is None for keyword in node.keywords):
-        raise UserError(f"--optimizer.chain {text!r}: write each argument out")
+        raise UserError(f"{setting('optimizer.chain')} {text!r}: write each argument out")
     return function(
         *(_value(argument, text) for argument in node.args),
         **{str(keyword.arg): _value(keyword.value, text) for keyword in node.keywords},

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from slmrec_jax import losses, propagation
 from slmrec_jax.augmentations import Views, both, feature_dropout, feature_masking
 from slmrec_jax.config import Config, MMGCNConfig, SLMRecConfig
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.mf import mf
 from slmrec_jax.models.mmgcn import mmgcn, table_l2
@@ -37,7 +37,9 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
     """
     options = config.slmrec
     if config.main_weight == 0 and (config.task == "none" or options.alpha == 0):
-        raise UserError("nothing to train: --main-weight is 0 and there is no task; give one of them a weight")
+        raise UserError(
+            f"nothing to train: {setting('main_weight')} is 0 and there is no task; give one of them a weight"
+        )
     if ID in spec.modalities:
         raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename its feature file")
     terms = {
@@ -50,7 +52,10 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
     }
     if config.task != "none":
         if config.task != "fd" and not spec.modalities:
-            raise UserError(f"--task {config.task} needs a modality, and there is none: take --task fd or none")
+            raise UserError(
+                f"{setting('task', config.task)} needs a modality, and there is none: take {setting('task', 'fd')} or "
+                f"none"
+            )
         terms["ssl"] = Term(options.alpha, _task(config.task, options))
     fusion, notes = options.fusion, []
     trains_fusion = config.main_weight != 0 or (config.task != "fac" and options.contrast_on == "fused")
@@ -81,7 +86,7 @@ def mf_recipe(config: Config, spec: Spec) -> Recipe:
     """
     options = config.mf
     if options.features != "none":
-        _check_modalities(spec, f"--mf.features {options.features}")
+        _check_modalities(spec, setting("mf.features", options.features))
     model = mf(spec, use=options.features, item_bias=options.item_bias)
     return Recipe(
         model,
@@ -102,7 +107,7 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
     notes: tuple[str, ...] = ()
     definition = config.propagation == "definition"
     if options.features == "fused":
-        _check_modalities(spec, "--lightgcn.features fused")
+        _check_modalities(spec, setting("lightgcn.features", "fused"))
         cached, notes = _cached(config, spec, words="frozen")
         model = slmrec(
             spec,
@@ -127,7 +132,7 @@ def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
         UserError: there are no features.
     """
     options = config.vbpr
-    _check_modalities(spec, "--model vbpr")
+    _check_modalities(spec, setting("model", "vbpr"))
     model = vbpr(spec, variant=options.variant, normalize_features=options.normalize_features)
     l2 = Term(options.l2, losses.embedding_l2("view", options.norm))
     return Recipe(model, {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)), "l2": l2})
@@ -140,11 +145,12 @@ def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
         UserError: there are no features, or one that is to be projected is not there.
     """
     options = config.mmgcn
-    _check_modalities(spec, "--model mmgcn")
+    _check_modalities(spec, setting("model", "mmgcn"))
     unknown = set(options.projected) - set(spec.modalities) - set(MMGCNConfig().projected)
     if unknown:
         raise UserError(
-            f"--mmgcn.projected {min(unknown)}: there is no such modality; there are: {', '.join(spec.modalities)}"
+            f"{setting('mmgcn.projected')}: there is no modality {min(unknown)!r}; there are: "
+            f"{', '.join(spec.modalities)}"
         )
     model = mmgcn(
         spec,
@@ -177,7 +183,9 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
 
 def _check_modalities(spec: Spec, what: str) -> None:
     if not spec.modalities:
-        raise UserError(f"{what} needs a modality, and the data have none: give features, or take --model lightgcn")
+        raise UserError(
+            f"{what} needs a modality, and the data have none: give features, or take {setting('model', 'lightgcn')}"
+        )
 
 
 def _task(task: str, options: SLMRecConfig) -> Loss:

@@ -8,18 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from slmrec_jax import features, layers
+from slmrec_jax.graph import Graph
 from slmrec_jax.models.modality_graphs import Bipartite, interactions, to_items, to_users
 from slmrec_jax.sparse import matmul
 from slmrec_jax.types import DenseFeature, Inputs, Params, Spec
 
+INTERACTIONS = "interactions"
+
 Drop = Callable[[Float[Array, "items columns"]], Float[Array, "items columns"]]
-
-
-class Cache(NamedTuple):
-    """What training does not change."""
-
-    features: Mapping[str, DenseFeature]
-    interactions: Bipartite
 
 
 class Encoded(NamedTuple):
@@ -106,7 +102,8 @@ def mmssl(
             name: features.frozen(inputs.features[name], modality, normalized=normalize_features)
             for name, modality in spec.modalities.items()
         }
-        return inputs._replace(features={}, cache=Cache(taken, interactions(inputs.graph)))
+        derived = {INTERACTIONS: interactions(inputs.graph)}
+        return inputs._replace(graph=inputs.graph._replace(derived=derived), features={}, cache=taken)
 
     def mixed(params: Params, views: Mapping[str, Float[Array, "nodes dim"]]) -> Float[Array, "nodes dim"]:
         stacked = jnp.stack([views[name] for name in names])
@@ -115,10 +112,10 @@ def mmssl(
         return cross_modal_attention(params, stacked, heads)
 
     def encode(params: Params, inputs: Inputs, graphs: Mapping[str, Bipartite], drop: Drop) -> Encoded:
-        cache: Cache = inputs.cache
+        training = training_graph(inputs.graph)
         # Side by side, all modalities go through the graph as one product.
-        user_rows = to_users(cache.interactions, drop(_projected(params["projection"], cache.features)))
-        item_rows = to_items(cache.interactions, user_rows)
+        user_rows = to_users(training, drop(_projected(params["projection"], inputs.cache)))
+        item_rows = to_items(training, user_rows)
         user_features, item_features = (
             dict(zip(names, jnp.split(rows, len(names), axis=1), strict=True)) for rows in (user_rows, item_rows)
         )
@@ -131,8 +128,8 @@ def mmssl(
             hear_items, hear_users = (lambda x: matmul(adjacency, x)), (lambda x: matmul(adjacency.T, x))
         else:
             hear_items, hear_users = (
-                (lambda x: to_users(cache.interactions, x)),
-                (lambda x: to_items(cache.interactions, x)),
+                (lambda x: to_users(training, x)),
+                (lambda x: to_items(training, x)),
             )
         users, items = propagate_ids(
             user_ids,
@@ -148,6 +145,12 @@ def mmssl(
         return Encoded(users, items, user_features, item_features, user_views, item_views)
 
     return MMSSL(init, encode, prepare)
+
+
+def training_graph(graph: Graph) -> Bipartite:
+    """The training interactions with MMSSL's normalisation: as `prepare` left them, or made from this graph."""
+    prepared: Bipartite | None = graph.derived.get(INTERACTIONS)
+    return interactions(graph) if prepared is None else prepared
 
 
 def propagate_ids(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
 from slmrec_jax import features, layers, propagation
+from slmrec_jax.errors import UserError
 from slmrec_jax.graph import Graph
 from slmrec_jax.propagation import FrozenChain, Halves
 from slmrec_jax.rows import concatenated, once, projected, rows_of, sum_of
@@ -39,15 +40,6 @@ class Channel(NamedTuple):
     items: Rows
 
 
-class Cache(NamedTuple):
-    """What is computed once from the graph and the features."""
-
-    features: Mapping[str, DenseFeature]
-    """The frozen modalities as they enter the projection, where something needs them in this form."""
-    chains: Mapping[str, FrozenChain]
-    """The propagated rows of those modalities for which this is cheaper."""
-
-
 def slmrec(
     spec: Spec,
     *,
@@ -75,9 +67,11 @@ def slmrec(
         normalize_features: divides feature rows by their L2 norm. Word means are never normalised.
         words: a modality of word ids is the mean of its word vectors. The published code computes it once from random
             vectors (`"frozen"`); it seems to have meant `"trainable"`.
-        cached: the frozen modalities whose features go through the graph once, beforehand (`choose_chain`).
+        cached: the frozen modalities whose features go through the graph once, beforehand (`choose_chain`). With
+            another graph than that they are propagated in each step, for which their features are needed.
         frozen_rows: how these are held.
-        augmented: keeps the features of those too, which views by augmentations need; without, it is memory saved.
+        augmented: keeps the features of those too, which views by augmentations and other graphs need; without, it
+            is memory saved.
         definition: computes every propagation by segment sum over the whole graph, for comparison.
     """
     channels = (ID, *spec.modalities)
@@ -117,8 +111,11 @@ def slmrec(
                 chains[name] = propagation.frozen_chain(inputs.graph, feature, num_layers, frozen_rows)
             if augmented or name not in cached:
                 kept[name] = feature
+        # In `cache` the frozen modalities as they enter the projection; their chains belong to the graph.
         return inputs._replace(
-            features={name: inputs.features[name] for name in sorted(trained)}, cache=Cache(kept, chains)
+            graph=inputs.graph._replace(derived=chains),
+            features={name: inputs.features[name] for name in sorted(trained)},
+            cache=kept,
         )
 
     def encode(params: Params, inputs: Inputs) -> Encode:
@@ -130,8 +127,8 @@ def slmrec(
         first_users = {name: _whole(propagation.to_users, graph, x) for name, x in layer0.items()}
 
         def chained(name: str) -> Channel:
-            if name in inputs.cache.chains:
-                return _frozen_channel(inputs.cache.chains[name], params["projection"][name])
+            if name in graph.derived:
+                return _frozen_channel(graph.derived[name], params["projection"][name])
             return read_out(propagation.item_chain(graph, layer0[name](ALL), num_layers, first_users[name](ALL)))
 
         def read_out(tables: propagation.Layers) -> Channel:
@@ -225,7 +222,7 @@ def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
     if name in params["words"]:
         feature = features.word_means(inputs.features[name], params["words"][name])
     else:
-        feature = inputs.cache.features.get(name)
+        feature = inputs.cache.get(name)
         if feature is None:
             return _not_kept(name)
     return projected(feature.values, feature.present, params["projection"][name])
@@ -233,7 +230,10 @@ def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
 
 def _not_kept(name: str) -> Rows:
     def refuse(ids: Ids) -> Array:
-        raise ValueError(f"the features of {name} were not kept: make the model with augmented=True")
+        raise UserError(
+            f"the features of {name} were not kept, and are needed for views by augmentations and for another graph: "
+            f"prepare the inputs with that graph, or make the model with augmented=True"
+        )
 
     return refuse
 

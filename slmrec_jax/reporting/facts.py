@@ -12,6 +12,7 @@ from slmrec_jax.analysis import Difference, Interval, alignment, bootstrap, pair
 from slmrec_jax.comparison import UNTRAINED, over_seeds, p_values
 from slmrec_jax.config import Config, to_json
 from slmrec_jax.data import Dataset
+from slmrec_jax.errors import setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Group, Side, evaluate_by_degree
 from slmrec_jax.evaluation.protocol import Evaluation
@@ -270,7 +271,7 @@ def _comparable(systems: Sequence[SystemFacts], differences: Sequence[str]) -> t
         for rule in _RULES:
             found, expected = (getattr(each.config.eval, rule) for each in (run, first))
             if found != expected:
-                return False, [f"{run.folder} was tested with --eval.{rule.replace('_', '-')} {found}, not {expected}"]
+                return False, [f"{run.folder} was tested with {setting(f'eval.{rule}', found)}, not {expected}"]
     for each in systems[1:]:
         if not np.array_equal(each.users, systems[0].users):
             return False, [f"{each.label} was tested on other users than {systems[0].label}"]

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from slmrec_jax.durable import whole_file, whole_folder, writing
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.reporting.charts import save
 from slmrec_jax.reporting.facts import Facts
 from slmrec_jax.reporting.page import render
@@ -25,10 +25,10 @@ def check_free(page: Path) -> None:
         UserError: the page or its folder is there already, or the page's name does not say that it is one.
     """
     if page.suffix != ".html":
-        raise UserError(f"--out {page}: give a name that ends in .html")
+        raise UserError(f"{setting('out', str(page))}: give a name that ends in .html")
     for path in (page, files_folder(page)):
         if path.exists() or path.is_symlink():
-            raise UserError(f"{path} is there already: give another --out, or remove it")
+            raise UserError(f"{path} is there already: give another {setting('out')}, or remove it")
 
 
 def write_report(facts: Facts, page: Path) -> None:
@@ -42,7 +42,7 @@ def write_report(facts: Facts, page: Path) -> None:
     made_by = f"Made by slmrec_jax {importlib.metadata.version('slmrec-jax')}."
     text = render(title(facts), said, files.name, made_by)
     try:
-        with writing(page, "give another --out"), whole_folder(files) as part:
+        with writing(page, f"give another {setting('out')}"), whole_folder(files) as part:
             _write_files(said, part)
             with whole_file(page) as file:
                 # A lone half of a surrogate pair in an id is no text; the others keep theirs.

@@ -31,7 +31,7 @@ from jaxtyping import UInt8
 
 from slmrec_jax.data.tables import printable
 from slmrec_jax.durable import FULL, PART, check_room, move_folder, remove_folder
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.loop import Means, Progress, no_steps
 from slmrec_jax.training.records import read_bytes, read_json, seal
 from slmrec_jax.types import Embeddings
@@ -219,7 +219,7 @@ def restore_newest(
             return restore(folder, place, like)
         say(f"WARNING: the checkpoint of {place.words()} cannot be used ({wrong}); going back to an older one")
     if candidates:
-        raise UserError(f"{folder}: no checkpoint can be used; start a new run with another --out")
+        raise UserError(f"{folder}: no checkpoint can be used; start a new run with another {setting('out')}")
     return None
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Int
 
 from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.checkpoint import restore_state
 from slmrec_jax.training.folder import CHECKPOINTS
 from slmrec_jax.training.inputs import given_features, make_spec
@@ -46,8 +46,8 @@ def cold_item_rows(
     made = method(config, make_spec(config, dataset))
     if made.cold_items is None:
         raise UserError(
-            f"{folder}: --model {config.model} knows items by their ids alone and cannot place new ones: train a "
-            f"system that uses features, as --model slmrec"
+            f"{folder}: {setting('model', config.model)} knows items by their ids alone and cannot place new ones: "
+            f"train a system that uses features, as {setting('model', 'slmrec')}"
         )
     like = jax.eval_shape(made.init, jax.random.key(0))
     state = restore_state(folder / CHECKPOINTS, epoch, like)

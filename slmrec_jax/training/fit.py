@@ -14,7 +14,7 @@ from slmrec_jax.training.events import open_events
 from slmrec_jax.training.folder import EVENTS, RESULT, Record
 from slmrec_jax.training.memory import give_back
 from slmrec_jax.training.progress import Report
-from slmrec_jax.training.recovery import MEND, all_finite, finite_terms, recover
+from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
 from slmrec_jax.training.saver import open_saver
 from slmrec_jax.training.selection import best_epoch, finished, improves
 from slmrec_jax.training.session import At, Session, place_of, restored, save, scheduled
@@ -131,7 +131,7 @@ def _evaluated(session: Session, at: At, plan: EvaluationPlan) -> tuple[At, Embe
     if not int(at.progress.means.rows) or not all_finite(embeddings):
         raise Diverged(
             f"epoch {number} leaves nothing that ranks: all its steps were left out, or its embeddings are not "
-            f"finite; {MEND}"
+            f"finite; {advice()}"
         )
     due = (number - 1) % protocol.evaluate_every == 0
     values = evaluate(plan, embeddings).means if due else {}

@@ -16,7 +16,7 @@ from slmrec_jax.config import Config, from_json, to_json
 from slmrec_jax.data import write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
 from slmrec_jax.durable import PART, append, remove_folder, write_whole
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.lock import LOCK, locked
 from slmrec_jax.training.records import read_bytes, read_json, seal, unseal, write_json
 
@@ -27,7 +27,6 @@ STORE = "data"
 """The data set itself, of a run on one that was made in memory: nothing else says what it was."""
 
 NO_RUN = "give the folder of a run"
-UNFINISHED = "the run has not finished; finish it with `slmrec-jax train --resume`"
 
 
 class Record(TypedDict):
@@ -171,11 +170,14 @@ def _check_free(out: Path) -> None:
         or {path.name.removesuffix(PART) for path in out.iterdir()} - unborn - {CONFIG}
         or (out / CONFIG).exists()
     ):
-        raise UserError(f"{out} is there already: --resume goes on with a run; for a new one give another --out")
+        raise UserError(
+            f"{out} is there already: {setting('resume', True)} goes on with a run; for a new one give another "
+            f"{setting('out')}"
+        )
 
 
 def _not_writable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write the run folder {folder}: {error.strerror or error}; give another --out")
+    return UserError(f"cannot write the run folder {folder}: {error.strerror or error}; give another {setting('out')}")
 
 
 def write_config(folder: Path, config: Config, made_by: MadeBy) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 
 LOCK = "lock"
 
@@ -23,17 +23,22 @@ def locked(folder: Path) -> Iterator[None]:
     try:
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
-        raise UserError(f"cannot write the run folder {folder}: {error.strerror}; give another --out") from None
+        raise UserError(
+            f"cannot write the run folder {folder}: {error.strerror}; give another {setting('out')}"
+        ) from None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "not known"
             raise UserError(
-                f"{folder} is in use by another run (process {holder}): wait for it, stop it, or give another --out"
+                f"{folder} is in use by another run (process {holder}): wait for it, stop it, or give another "
+                f"{setting('out')}"
             ) from None
         except OSError as error:
-            raise UserError(f"cannot lock the run folder {folder}: {error.strerror}; give another --out") from None
+            raise UserError(
+                f"cannot lock the run folder {folder}: {error.strerror}; give another {setting('out')}"
+            ) from None
         with suppress(OSError):  # on a full disk the lock holds all the same; what is written next says so
             os.ftruncate(descriptor, 0)
             os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)

@@ -9,23 +9,11 @@ from typing import Any, NamedTuple
 
 import jax
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan
 from slmrec_jax.training.checkpoint import READ_BACK_BYTES
 from slmrec_jax.training.steps import Programs
 from slmrec_jax.types import Inputs
-
-MEND = {
-    "preparation": "fewer --modalities",
-    "graph": "data with fewer interactions",
-    "features": "fewer --modalities",
-    "precomputed": "--frozen-rows bfloat16 (slmrec), --propagation definition, which is slower, or fewer --modalities",
-    "state": "a smaller --dim",
-    "activations": "a smaller --batch-size or --dim",
-    "evaluation": "a smaller --dim",
-    "checkpoints": "a smaller --dim",
-}
-"""What makes a part smaller."""
 
 LATER_BYTES = 112 * 2**20
 """What a run's process grew by on the demo data, whose arrays take next to nothing: programs of ranking, checks and
@@ -56,7 +44,7 @@ class Memory(NamedTuple):
     """Those that models read as they were given. On CPU too a copy of what the data set has, since NumPy seldom lays
     arrays out as JAX needs them."""
     precomputed: int
-    """What the model computes once from graph and features (`Inputs.cache`)."""
+    """What the model computes once from graph and features (`Graph.derived`, `Inputs.cache`)."""
     state: int
     """Parameters and optimizer state."""
     activations: int
@@ -83,7 +71,8 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
     host = jax.default_backend() == "cpu"
     prepared, state = programs.inputs, size(programs.shapes)
     embeddings = size(programs.embed.out_info)
-    graph, cache = size(prepared.graph), size(prepared.cache)
+    computed = prepared.graph.derived, prepared.cache
+    graph, cache = size(prepared.graph._replace(derived={})), size(computed)
     features = size(prepared.features)
     step = size(programs.order.out_info) + _temporary(programs.segment)
     evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
@@ -91,7 +80,7 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host else 0
     copies = state + embeddings + read_back
     during = max(step, evaluated)
-    largest = max((size(leaf) for leaf in jax.tree.leaves(prepared.cache)), default=0)
+    largest = max((size(leaf) for leaf in jax.tree.leaves(computed)), default=0)
     preparing = size(given.features) + 2 * largest
     known = Memory(
         process=rss_bytes() if host else 0,
@@ -122,11 +111,28 @@ def check_fits(memory: Memory, available: int | None) -> None:
     if available is None or memory.to_come <= available:
         return
     parts = memory._asdict()
-    largest = max(MEND, key=lambda name: parts[name])
+    smaller = smaller_by()
+    largest = max(smaller, key=lambda name: parts[name])
     raise UserError(
         f"memory: {_gib(memory.to_come)} GiB more would be needed and {_gib(available)} are free; the largest part is "
-        f"{largest} with {_gib(parts[largest])}: give {MEND[largest]}"
+        f"{largest} with {_gib(parts[largest])}: give {smaller[largest]}"
     )
+
+
+def smaller_by() -> dict[str, str]:
+    """Say what makes each part smaller."""
+    dim, modalities = f"a smaller {setting('dim')}", f"fewer {setting('modalities')}"
+    return {
+        "preparation": modalities,
+        "graph": "data with fewer interactions",
+        "features": modalities,
+        "precomputed": f"{setting('frozen_rows', 'bfloat16')} (slmrec), {setting('propagation', 'definition')}, which "
+        f"is slower, or {modalities}",
+        "state": dim,
+        "activations": f"a smaller {setting('batch_size')} or {setting('dim')}",
+        "evaluation": dim,
+        "checkpoints": dim,
+    }
 
 
 def line_of(memory: Memory) -> str:

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
-from slmrec_jax.errors import Diverged, UserError
+from slmrec_jax.errors import Diverged, UserError, setting
 from slmrec_jax.training.folder import NOT_FINITE
 from slmrec_jax.training.loop import Progress
 from slmrec_jax.training.records import write_json
@@ -25,8 +25,13 @@ MAX_ROLLBACKS = 10
 SHOWN = 5
 """How many ids of a batch stand in a line."""
 
-MEND = "lower --optimizer.learning-rate or raise the temperature, or go on by --resume --on-nan skip"
-"""What a person can do about divergence."""
+
+def advice() -> str:
+    """Say what a user can do about divergence."""
+    return (
+        f"lower {setting('optimizer.learning_rate')} or raise the temperature, or go on by {setting('resume', True)} "
+        f"{setting('on_nan', 'skip')}"
+    )
 
 
 class NotFinite(NamedTuple):
@@ -63,7 +68,7 @@ def recover(session: Session, at: At) -> At:
     if found is None:
         raise UserError(
             "training is not finite, but it is when the same steps are taken again: the device does not compute the "
-            "same each time; --resume goes on from the last checkpoint"
+            f"same each time; {setting('resume', True)} goes on from the last checkpoint"
         )
     account = _account(session, found)
     on_nan, rollbacks = session.config.on_nan, at.tally.rollbacks
@@ -71,7 +76,7 @@ def recover(session: Session, at: At) -> At:
         path = session.folder / NOT_FINITE
         write_json(path, account)
         after = f", after {rollbacks} rollbacks" if rollbacks else ""
-        raise Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {MEND}")
+        raise Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {advice()}")
     if on_nan == "skip":
         session.report.say(f"WARNING: {_line(account)}; the step is left out")
         return _without(session, found, base, at)

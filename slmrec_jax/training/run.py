@@ -29,7 +29,7 @@ from slmrec_jax.config import (
 from slmrec_jax.data import Dataset, Feature, Source, Words, check, load_source
 from slmrec_jax.data.ids import alike
 from slmrec_jax.data.new_items import NewItems
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Side
@@ -70,6 +70,7 @@ from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.progress import SILENT, Report
 from slmrec_jax.training.records import read_bytes, read_json, write_json
 from slmrec_jax.training.selection import best_epoch
+from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.types import Embeddings
 
@@ -106,14 +107,16 @@ class Run:
 
         Args:
             users: raw ids, or a single one (a string is one id); all users by default.
-            k: how many items each.
+            k: how many items each; all, where there are fewer.
             new_items: items that training did not know, ranked among the others by what they bring along.
             only_new: ranks these alone.
             method: what trained; a user's own stands here. Only new items need it.
 
         Raises:
-            UserError: a user is not known, there are fewer than k items, or the system cannot place new ones.
+            UserError: a user is not known, k is below 1, or the system cannot place new items.
         """
+        check_type("k", k, int, "the number of items that each user gets")
+        check_type("new_items", new_items, (NewItems, type(None)), "what read_new_items returns")
         rows = user_rows(users, self.dataset.user_ids, self.dataset.name)
         known = [] if only_new else [self.dataset.train, self.dataset.valid, self.dataset.test]
         ids, embeddings = self.dataset.item_ids, self.embeddings
@@ -122,7 +125,7 @@ class Run:
             tables = [placed] if only_new else [jnp.asarray(embeddings.items), placed]
             ids = new_items.ids if only_new else _joined(ids, new_items.ids)
             embeddings = Embeddings(embeddings.users, jnp.concatenate(tables))
-        plan = prepare(rows, known, len(ids), k, score=self.config.eval.score)
+        plan = prepare(rows, known, len(ids), min(k, len(ids)), score=self.config.eval.score)
         ranking = rank(plan, embeddings)
         return Recommendations(self.dataset.user_ids[rows], ids[ranking.items], ranking.scores)
 
@@ -132,7 +135,10 @@ class Run:
         protocol: str | None = None,
         candidates: evaluation.Candidates | None = None,
     ) -> evaluation.Evaluation:
-        """Measures the best epoch on a split, by the run's own protocol and candidates or others."""
+        """Measure the best epoch on a split, by the run's own protocol and candidates or others.
+
+        Cut-offs are those of the run and the protocol, as far as there are so many items to rank.
+        """
         return evaluation.evaluate(self._plan(split, protocol, candidates), self.embeddings)
 
     def evaluate_by(
@@ -143,6 +149,7 @@ class Run:
         candidates: evaluation.Candidates | None = None,
     ) -> list[groups.Group]:
         """As `evaluate`, for users or items of each degree apart (`groups.evaluate_by_degree`)."""
+        check_choice("side", side, get_args(Side))
         plan = self._plan(split, protocol, candidates)
         return groups.evaluate_by_degree(plan, self.embeddings, self.dataset.train, side)
 
@@ -165,9 +172,15 @@ class Run:
     def _plan(
         self, split: evaluation.Split, protocol: str | None, candidates: evaluation.Candidates | None
     ) -> evaluation.EvaluationPlan:
+        check_choice("split", split, get_args(evaluation.Split))
+        check_choice("protocol", protocol, (None, *evaluation.PROTOCOLS))
+        check_choice("candidates", candidates, (None, *get_args(evaluation.Candidates)))
         rules = evaluation.PROTOCOLS[protocol] if protocol else self.config.eval
-        rules = rules._replace(candidates=candidates or self.config.eval.candidates)
-        return evaluation.plan(self.dataset, split, rules, self.config.ks)
+        rules = rules._replace(candidates=candidates or self.config.eval.candidates, metric=None)
+        # They were given to training: what this evaluation cannot have is left out.
+        count = evaluation.num_candidates(self.dataset, rules)
+        cutoffs = tuple(k for k in (*rules.cutoffs, *self.config.ks) if k <= count) or (count,)
+        return evaluation.plan(self.dataset, split, rules._replace(cutoffs=cutoffs))
 
     def _place(
         self, features: Mapping[str, Feature | Words], count: int, method: MakeMethod
@@ -205,12 +218,14 @@ def train(
     """
     check_jax()
     check_config(config)
+    check_type("out", out, (str, Path, type(None)), "the path of a folder")
     folder = Path(out) if out is not None else None
     if resume and folder is None:
-        raise UserError("--resume needs --out: the folder of the run to go on with")
+        raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to go on with")
     config = with_defaults(config)
     dataset = _loaded(config, dataset, folder if resume else None)
     config, dataset = with_source(config, dataset.source), dataset.with_modalities(config.modalities)
+    config, left_out = fit_cutoffs(config, dataset)
     give_back()  # what its readers took
     # Before anything is written, so that a split nobody can be tested on is refused now. A split that a data set
     # does not have is left out, unless it selects.
@@ -226,7 +241,7 @@ def train(
         held = _held_folder(config, dataset, made_by, folder)
     else:
         held = new_folder(config, dataset, made_by, folder)
-    for line in (*_introduction(config, dataset), *made.notes):
+    for line in (*_introduction(config, dataset), *left_out, *batch_doubts(made, config, dataset), *made.notes):
         report.say(line)
     given = input_shapes(dataset)
     programs = compile_steps(made, jax.eval_shape(partial(prepared, made), given), config)
@@ -252,7 +267,8 @@ def train(
             figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
         except OSError as error:
             raise UserError(
-                f"cannot write to {folder}: {error.strerror or error}; mend that, then go on with --resume"
+                f"cannot write to {folder}: {error.strerror or error}; fix that, then go on with "
+                f"{setting('resume', True)}"
             ) from error
     return run
 
@@ -270,6 +286,8 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | 
     Raises:
         UserError: The run is not complete or has no epoch yet, or the data are not those it was trained on.
     """
+    check_type("folder", folder, (str, Path), "the path of a run's folder")
+    check_type("data", data, (str, type(None)), "the path of a data set's folder")
     folder = Path(folder)
     config = read_config(folder)
     wanted = config if data is None else replace(config, data=data)
@@ -277,7 +295,7 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | 
     _check_same_data(folder, dataset)
     result: dict[str, Any]
     if (folder / RESULT).exists():
-        result = read_json(folder / RESULT, Result, "finish the run again with --resume")
+        result = read_json(folder / RESULT, Result, f"finish the run again with {setting('resume', True)}")
         history = read_history(folder, result["epochs"])
     else:
         history = _saved_history(folder)
@@ -301,7 +319,9 @@ def _saved_history(folder: Path) -> list[Record]:
     saved = places(folder / CHECKPOINTS)
     history = read_history(folder, saved[-1].epochs) if saved else []
     if not best_epoch(history):
-        raise UserError(f"{folder}: the run was stopped before an epoch was saved; go on with --resume")
+        raise UserError(
+            f"{folder}: the run was stopped before an epoch was saved; go on with {setting('resume', True)}"
+        )
     return history
 
 
@@ -320,6 +340,7 @@ def _loaded(config: Config, dataset: Dataset | None, folder: Path | None) -> Dat
         dataset: As the caller gave it.
         folder: Of the run, where there is one already: it holds a data set that was made in memory.
     """
+    check_type("dataset", dataset, (Dataset, type(None)), "a Dataset, such as slmrec_jax.load returns for a folder")
     if dataset is None and config.data == IN_MEMORY:
         if folder is None:
             raise UserError("the run's data set was made in memory: pass it as dataset")
@@ -346,16 +367,16 @@ def _held_folder(config: Config, dataset: Dataset, made_by: MadeBy, folder: Path
     change = first_change(relevant(read_config(folder)), now)
     if change:
         raise UserError(
-            f"{folder} was run with another {change}: resume it as it was, or start a new run with another --out; only "
-            f"{', '.join(RESUMABLE)} may change"
+            f"{folder} was run with another {change}: resume it as it was, or start a new run with another "
+            f"{setting('out')}; only {', '.join(map(setting, RESUMABLE))} may change"
         )
     _check_same_maker(folder, made_by)
     _check_same_data(folder, dataset)
     saved = places(folder / CHECKPOINTS)
     if saved and config.epochs < saved[-1].epochs:
         raise UserError(
-            f"{folder} has trained {saved[-1].epochs} epochs already: --epochs {config.epochs} would undo some of "
-            f"them; give --epochs {saved[-1].epochs} or more"
+            f"{folder} has trained {saved[-1].epochs} epochs already: {setting('epochs', config.epochs)} would undo "
+            f"some of them; give {setting('epochs', saved[-1].epochs)} or more"
         )
     return held_folder(folder, config, made_by)
 
@@ -364,17 +385,22 @@ def _check_same_maker(folder: Path, now: MadeBy) -> None:
     before = read_made_by(folder)
     old, new = before["config_file"], now["config_file"]
     if old and not new:
-        raise UserError(f"{folder} was begun with --config {old['path']}: resume it with the same file")
+        raise UserError(f"{folder} was begun with {_file(old)}: resume it with the same file")
     if new and not old:
-        raise UserError(f"{folder} was begun without a config file: resume it without --config")
+        raise UserError(f"{folder} was begun without a config file: resume it without {_file()}")
     if old and new and old["sha256"] != new["sha256"]:
         raise UserError(
-            f"{folder} was begun with --config {old['path']} of SHA-256 {old['sha256'][:12]}, and {new['path']} has "
-            f"{new['sha256'][:12]}: restore the file as it was, or start a new run with another --out"
+            f"{folder} was begun with {_file(old)} of SHA-256 {old['sha256'][:12]}, and {new['path']} has "
+            f"{new['sha256'][:12]}: restore the file as it was, or start a new run with another {setting('out')}"
         )
     if before["method"] != now["method"]:
         made = [f"method {name}" if name else "the package's own method" for name in (before["method"], now["method"])]
         raise UserError(f"{folder} was begun with {made[0]}, not {made[1]}: resume it with the same")
+
+
+def _file(recorded: Mapping[str, Any] | None = None) -> str:
+    """Name the argument that takes a config file."""
+    return setting("config_file", recorded and recorded["path"], flag="config")
 
 
 def _check_same_data(folder: Path, dataset: Dataset) -> None:

@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training import checkpoint as checkpoints
 from slmrec_jax.training.checkpoint import Checkpoint, Place
 from slmrec_jax.training.folder import CHECKPOINTS, Record, append_records, write_history
@@ -148,7 +148,7 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
             last = f"the last checkpoint is of {there[-1].words()}" if there else "there is no checkpoint"
             raise UserError(
                 f"{place_of_all}: the checkpoint of {max(owed).words()} could not be saved; {last}: mend what the "
-                f"warnings name, then go on with --resume"
+                f"warnings name, then go on with {setting('resume', True)}"
             )
 
     def rewind(place: Place, history: Sequence[Record]) -> None:

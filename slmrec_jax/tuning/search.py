@@ -16,7 +16,7 @@ from slmrec_jax.canary import check_jax
 from slmrec_jax.config import Config, check_config, first_change, relevant, source_of, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole, writing
-from slmrec_jax.errors import UserError, escaped
+from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
 from slmrec_jax.methods import make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
@@ -29,6 +29,7 @@ from slmrec_jax.training.records import read_json, write_json
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, finished
 from slmrec_jax.training.signals import Interrupted, stop_requests
+from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.tuning import study
 from slmrec_jax.tuning.config_file import config_source
 from slmrec_jax.tuning.seeds import best_value, fit_seeds
@@ -93,17 +94,20 @@ def tune(
     if config.eval.split != "valid" or config.eval.metric is None or config.eval.stale_embeddings:
         raise UserError(
             f"tune selects on validation, by the embeddings after an epoch, and protocol {config.protocol} does not: "
-            f"take --protocol strict or mmrec"
+            f"take {setting('protocol', 'strict')} or mmrec"
         )
     dataset = data.load_source(source_of(config)).with_modalities(config.modalities)
+    config, left_out = fit_cutoffs(config, dataset)
+    for line in left_out:
+        report.say(line)
     evaluation = plan(dataset, "valid", config.eval, config.ks)
     plan(dataset, "test", config.eval, config.ks)  # what the end needs is refused now
     points = grid(space) if sampler == "grid" else None
     wanted = min(num_trials or len(points), len(points)) if points else num_trials or TPE_TRIALS
     make_folder(out)
     if not (out / STUDY).exists() and {path.name for path in out.iterdir()} - {LOCK}:
-        raise UserError(f"{out} holds something else than a search: give another --out")
-    with locked(out), writing(out, "give another --out; the same command goes on where it stopped"):
+        raise UserError(f"{out} holds something else than a search: give another {setting('out')}")
+    with locked(out), writing(out, f"give another {setting('out')}; the same command goes on where it stopped"):
         _write_or_check(out, space, sampler, seeds, config, dataset)
         search = study.open_search(out, space, sampler, seeds)
         done = study.trials(search)
@@ -183,9 +187,12 @@ def _write_or_check(
     if not path.exists():
         write_json(path, now)
         return
-    change = first_change(read_json(path, Mapping[str, Any], "start a new search with another --out"), now)
+    advice = f"start a new search with another {setting('out')}"
+    change = first_change(read_json(path, Mapping[str, Any], advice), now)
     if change:
-        raise UserError(f"{out} is a search with another {change}: go on with it as it was, or give another --out")
+        raise UserError(
+            f"{out} is a search with another {change}: go on with it as it was, or give another {setting('out')}"
+        )
 
 
 def _write_findings(out: Path, chosen: Config, done: Sequence[study.Trial], best: study.Trial) -> None:

@@ -22,7 +22,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
-from slmrec_jax.errors import Diverged, UserError
+from slmrec_jax.errors import Diverged, UserError, setting
 from slmrec_jax.tuning.space import Choices, Point, Range, Sampler, Space, grid
 
 JOURNAL = "journal.jsonl"
@@ -87,7 +87,8 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
     # Optuna checks nothing of what it reads, and raises what that happens to lead to.
     except Exception as error:
         raise UserError(
-            f"{path} cannot be read ({type(error).__name__}): the journal is damaged; give another --out"
+            f"{path} cannot be read ({type(error).__name__}): the journal is damaged; start again with another "
+            f"{setting('out')}"
         ) from error
     return search
 
@@ -105,7 +106,7 @@ def best_trial(finished: Sequence[Trial]) -> Trial:
     """
     complete = [trial for trial in finished if trial.state == "complete"]
     if not complete:
-        raise UserError("training diverged in every trial: give --space lower learning rates")
+        raise UserError(f"training diverged in every trial: give {setting('space')} lower learning rates")
     return max(complete, key=lambda trial: trial.value)
 
 

@@ -199,7 +199,9 @@ def test_a_run_that_cannot_save_its_end_says_so(expected, go, said, compiled, tm
         if asked > expected["asked"] // 2:
             raise OSError(errno.EIO, "Input/output error")
 
-    with pytest.raises(UserError, match=r"epoch 2 could not be saved; the last checkpoint is of .* --resume") as raised:
+    with pytest.raises(
+        UserError, match=r"epoch 2 could not be saved; the last checkpoint is of .* resume=True"
+    ) as raised:
         go(tmp_path / "run", disk=Disk(answer))
     assert "\n" not in str(raised.value)
     assert sum("Input/output error" in line for line in said) >= 1
@@ -366,7 +368,7 @@ def test_a_folder_is_held_by_one_run(expected, go, tiny, tmp_path, monkeypatch):
         return system_open(path, *arguments)
 
     monkeypatch.setattr(lock.os, "open", refused)
-    with pytest.raises(UserError, match=r"cannot write the run folder .*: Read-only file system; give another --out"):
+    with pytest.raises(UserError, match=r"cannot write the run folder .*: Read-only file system; give another out"):
         go(folder, resume=True)
 
 

@@ -13,7 +13,7 @@ from slmrec_jax.data.dataset import Dataset, Source
 from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmrec, mmssl, neurec, plain, recbole
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, columns_of_tables
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 
 _SHOWN = 8
 
@@ -63,8 +63,7 @@ def refuse_columns(what: str, source: Source) -> None:
     """
     for role, field in COLUMN_FIELDS.items():
         if getattr(source, field) is not None:
-            flag = f"--{field.replace('_', '-')}"
-            raise UserError(f"{what} says itself what is the {role}; leave out {field} / {flag}")
+            raise UserError(f"{what} says itself what is the {role}; leave out {setting(field)}")
 
 
 def find_format(folder: Path, source: Source, formats: tuple[Format, ...] = FORMATS) -> Format:
@@ -84,12 +83,12 @@ def find_format(folder: Path, source: Source, formats: tuple[Format, ...] = FORM
         return fitting[0]
     if fitting:
         names = " and ".join(each.name for each in fitting)
-        raise UserError(f"{folder}: looks like {names}; say which it is with --format {fitting[0].name}")
+        raise UserError(f"{folder}: looks like {names}; say which it is with {setting('format', fitting[0].name)}")
     tables = columns_of_tables(folder)
     if tables:
         raise UserError(
             f"{folder}: no known table of interactions; {'; '.join(tables)}: name the columns of users and items by "
-            f"user_column / --user-column and item_column / --item-column"
+            f"{setting('user_column')} and {setting('item_column')}"
         )
     entries = sorted(entry.name for entry in folder.iterdir())
     found = ", ".join(ascii(entry) for entry in entries[:_SHOWN]) + (", …" if len(entries) > _SHOWN else "")

@@ -14,7 +14,7 @@ from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, make_datase
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, chosen_roles, layout, renamed
 from slmrec_jax.data.split import TEST, TRAIN, VALID, Unsplit, first_times
 from slmrec_jax.data.tables import Table, listed, read_parquet, read_text
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
 LISTS = "_pairs.tsv"
@@ -181,8 +181,8 @@ def _keep(table: Table, chosen: Bool[np.ndarray, " entries"], what: str, notes: 
 
 def _no_rating(file: Path, names: Sequence[str]) -> str:
     return (
-        f"{file}: there is no column of ratings; it has {listed(names)}: name it by rating_column / --rating-column, "
-        f"or leave out min_rating / --min-rating"
+        f"{file}: there is no column of ratings; it has {listed(names)}: name it by "
+        f"{setting('rating_column')}, or leave out {setting('min_rating')}"
     )
 
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from slmrec_jax.data.dataset import Source
 from slmrec_jax.data.tables import SEPARATORS, SUFFIXES, column_names, first_row, is_parquet, listed
 from slmrec_jax.data.text_files import uncompressed
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 
 KNOWN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "user": (
@@ -117,7 +117,7 @@ def chosen_roles(file: Path, found: Layout, source: Source, wanted: Sequence[str
         raise UserError(f"{file}: row 1 holds the names {listed(names)}; give these instead of the columns' numbers")
     for role in dict.fromkeys((*wanted, *COLUMN_FIELDS)):
         field = COLUMN_FIELDS[role]
-        named, flags = getattr(source, field), f"{field} / --{field.replace('_', '-')}"
+        named, flags = getattr(source, field), setting(field)
         if role not in found.roles and named is not None:
             raise UserError(
                 f"{file}: there is no column {named!r}; it has {listed(names)}: give one of these by {flags}"

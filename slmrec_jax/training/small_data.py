@@ -1,0 +1,94 @@
+"""What small data, or a batch size that does not fit them, do to a run: said before it starts."""
+
+import dataclasses
+import math
+
+import numpy as np
+
+from slmrec_jax.config import Config
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.errors import setting
+from slmrec_jax.evaluation.protocol import PROTOCOLS, num_candidates, within
+from slmrec_jax.sampling import SAMPLINGS
+from slmrec_jax.types import Method
+
+FEW_STEPS = 5
+"""An epoch of fewer steps hardly trains."""
+
+
+def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
+    """Return the config with cut-offs and a metric that a small catalogue has, and a line on what changed.
+
+    Cut-offs are those of `within`. Recall is 1 for every ranking where no user has more candidates than the cut-off,
+    and would select the first epoch: NDCG then takes the place of a default recall.
+
+    Raises:
+        UserError: a cut-off that was asked for exceeds the number of items to rank.
+    """
+    asked, count = config.eval, num_candidates(dataset, config.eval)
+    if count == 0:
+        return config, []  # the evaluation says so
+    protocol, ks = within(asked, config.ks, count)
+    name, _, k = (protocol.metric or "").partition("@")
+    default = PROTOCOLS.get(asked.name)
+    if default is not None and asked.metric == default.metric and name == "recall":
+        known = np.bincount(dataset.train.users, minlength=dataset.num_users)
+        users = np.unique((dataset.valid if asked.split == "valid" else dataset.test).users)
+        fewest = known[users].min(initial=count) if asked.candidates == "all" else 0
+        if count - fewest <= int(k):
+            protocol = protocol._replace(metric=f"ndcg@{k}")
+    changes = []
+    left_out = sorted({*asked.cutoffs, *config.ks} - {*protocol.cutoffs, *ks})
+    if left_out:
+        changes.append(f"no metrics at {', '.join(map(str, left_out))}")
+    if protocol.metric != asked.metric:
+        changes.append(f"{protocol.metric} selects in place of {asked.metric}")
+    lines = [f"{count} items to rank: {', and '.join(changes)}"] if changes else []
+    return dataclasses.replace(config, eval=protocol, ks=ks), lines
+
+
+def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
+    """Say where batches have no negatives, so that what compares with them trains nothing, and where steps are few.
+
+    Args:
+        method: what trains.
+        config: of the run.
+        dataset: what it trains on.
+    """
+    users, items = dataset.train
+    by_interactions = method.sampling == "interactions"
+    rows = min(config.batch_size, len(users) if by_interactions else dataset.num_users)
+    num_steps = SAMPLINGS[method.sampling].num_steps
+    steps = num_steps(len(users), config.batch_size)
+    lines = []
+    if method.in_batch:
+        losses, are = " and ".join(method.in_batch), "are" if len(method.in_batch) > 1 else "is"
+        if len(np.unique(items)) == 1:
+            lines.append(
+                f"WARNING: training has one item, so that no batch has negatives: {losses} {are} 0 and trains nothing"
+            )
+        elif rows == 1:
+            lines.append(
+                f"WARNING: batches of one interaction have no negatives: {losses} {are} 0 and trains nothing; give "
+                f"{setting('batch_size')} at least 2"
+            )
+        elif by_interactions and len(users) % rows == 1:
+            lines.append(
+                f"the last of {steps} batches has one interaction and no negatives: {losses} {are} 0 there; another "
+                f"{setting('batch_size')} than {config.batch_size} avoids that"
+            )
+    if method.num_negatives:
+        drawable = dataset.num_items if config.negatives == "uniform" else len(np.unique(items))
+        full = int(np.sum(np.bincount(users) >= drawable))
+        if full:
+            lines.append(
+                f"users for whom no negative can be drawn, since they have interacted with every item: {full} of "
+                f"{dataset.num_users}; their interactions train nothing in a pairwise loss"
+            )
+    smaller = max(2, 1 << int(math.log2(max(1, len(users) / FEW_STEPS))))
+    if steps < FEW_STEPS and smaller < rows:
+        lines.append(
+            f"an epoch has {steps} step{'s' if steps > 1 else ''} of at most {rows} interactions: "
+            f"{setting('batch_size', smaller)} makes it {num_steps(len(users), smaller)}"
+        )
+    return lines

@@ -1,0 +1,86 @@
+"""What Python callers are told of arguments of a wrong type: outside pytest, where no annotation is checked."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+CALLS = {
+    "train('slmrec')": "config is 'slmrec', of type str: give a slmrec_jax.Config",
+    "train(Config(epochs='1'), tiny)": "epochs is '1', of type str: give a whole number",
+    "train(Config(epochs=0), tiny)": "epochs is 0: give at least 1",
+    "train(Config(), 'folder')": "dataset is 'folder', of type str: give a Dataset",
+    "train(Config(), tiny, resume=True)": "resume=True needs out: the folder of the run to go on with",
+    "train(Config(), tiny, out=3)": "out is 3, of type int: give the path of a folder",
+    "train(Config(modalities='visual'), tiny)": "modalities is 'visual', of type str: give a tuple",
+    "train(Config(ks=(5, 90)), tiny)": "ks: the cut-off 90 is beyond the 6 items to rank: give at most 6",
+    "load(5)": "data is 5, of type int: give the path of a folder, or 'demo'",
+    "load('demo', split=3)": "split is 3, of type int: give text or nothing",
+    "load('demo', split_seed='1')": "split_seed is '1', of type str: give a whole number",
+    "load_run(None)": "folder is None, of type NoneType: give the path of a run's folder",
+    "load_run('x', data=3)": "data is 3, of type int: give the path of a data set's folder",
+    "made(train=([0], [1]))": "data set x: train is ([0], [1]), of type tuple: give slmrec_jax.types.Interactions",
+    "made(num_users='3')": "data set x: num_users is '3', of type str: give a whole number",
+    "made(features=[1])": "data set x: features is [1], of type list: give a dict of Feature or Words by modality",
+    "made(features={'image': [1]})": "data set x: image is [1], of type list: give Feature(values, present)",
+    "made(notes='a note')": "data set x: notes is 'a note', of type str: give a tuple of lines",
+    "tiny.with_modalities('visual')": "data set x: modalities is 'visual', of type str: give a tuple of names",
+    "run.recommend(k='3')": "k is '3', of type str: give the number of items that each user gets",
+    "run.recommend(k=0)": "k is 0, and there are 6 items to rank: give 1 to 6",
+    "run.recommend(new_items='shop')": "new_items is 'shop', of type str: give what read_new_items returns",
+    "run.evaluate('train')": "split is 'train', of type str: give one of valid, test",
+    "run.evaluate(protocol='strictly')": "protocol is 'strictly', of type str: give one of None, strict",
+    "run.evaluate(candidates='new')": "candidates is 'new', of type str: give one of None, all, cold",
+    "run.evaluate_by('both')": "side is 'both', of type str: give one of users, items",
+}
+
+SCRIPT = """
+import json, sys
+from pathlib import Path
+import numpy as np
+from slmrec_jax import Config, Run, load, load_run, train
+from slmrec_jax.data import make_dataset
+from slmrec_jax.types import Embeddings, Interactions
+
+def made(**changes):
+    pairs = Interactions(np.array([0, 1, 2]), np.array([0, 1, 2]))
+    given = {"train": pairs, "valid": pairs, "test": pairs, "num_users": 3, "num_items": 6} | changes
+    return make_dataset("x", **given)
+
+tiny = made()
+run = Run(Config(), tiny, Embeddings(np.ones((3, 2)), np.ones((6, 2))), {}, [], Path("run"))
+said = {}
+for call in json.loads(sys.argv[1]):
+    try:
+        eval(call)
+        said[call] = "nothing"
+    except Exception as error:
+        said[call] = f"{type(error).__name__}: {error}"
+print(json.dumps(said))
+"""
+
+
+@pytest.fixture(scope="module")
+def said(tmp_path_factory):
+    """What each call raises, in a process of its own."""
+    command = [sys.executable, "-c", SCRIPT, json.dumps(list(CALLS))]
+    folder, root = tmp_path_factory.mktemp("calls"), str(Path(__file__).parents[1])
+    ran = subprocess.run(
+        command,
+        capture_output=True,
+        check=True,
+        text=True,
+        cwd=folder,
+        env={"PYTHONPATH": root, "JAX_PLATFORMS": "cpu"},
+    )
+    assert not list(folder.iterdir())
+    return json.loads(ran.stdout)
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_a_wrong_argument_is_named_in_one_line_in_the_words_of_python(said, call):
+    assert said[call].startswith(f"UserError: {CALLS[call]}")
+    assert "\n" not in said[call]
+    assert "--" not in said[call]
