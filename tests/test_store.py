@@ -156,7 +156,7 @@ def test_meta_that_cannot_be_read(kept):
         (kept / "meta.json").write_text(text)
         refused(kept, line)
     (kept / "meta.json").unlink()
-    refused(kept, "meta.json: not there")
+    refused(kept, "meta.json: there is no such file")
 
 
 def test_a_change_of_the_content_is_seen(kept):
@@ -170,7 +170,7 @@ def test_a_change_of_the_content_is_seen(kept):
 @pytest.mark.parametrize(
     ("tensors", "line"),
     [
-        ({"values": np.ones((4, 2), np.float64), "present": np.ones(4, bool)}, "values is of F64"),
+        ({"values": np.ones((4, 2), np.float64), "present": np.ones(4, bool)}, "values is of float64"),
         ({"values": np.ones((4, 2), np.float32)}, "other tensors"),
         ({"values": np.ones((3, 2), np.float32), "present": np.ones(3, bool)}, "3 rows for 4 items"),
     ],

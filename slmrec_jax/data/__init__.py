@@ -6,6 +6,7 @@ from pathlib import Path
 
 from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
 from slmrec_jax.data.formats import find_format
+from slmrec_jax.data.opening import check_entries, unreadable
 from slmrec_jax.data.split import SPLITS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store
 from slmrec_jax.data.synthetic import demo
@@ -54,6 +55,7 @@ def read(source: str, format: str | None = None) -> tuple[Dataset | Unsplit, str
             raise UserError(f"{source}: there is no such folder; give one that holds a data set, or demo")
         if not folder.is_dir():
             raise UserError(f"{source}: a file; give the folder that holds the data set")
+        check_entries(folder)
         found = find_format(folder, format)
         return found.read(folder), found.name
 
@@ -64,4 +66,4 @@ def _refusing(source: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = source if error.filename is None else error.filename
-        raise UserError(f"{where}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise unreadable(Path(where), error) from error

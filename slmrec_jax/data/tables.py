@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
 
+from slmrec_jax.data.opening import check_file
+from slmrec_jax.data.parquet_files import read_columns, type_name
+from slmrec_jax.data.pickle_machine import Malformed
 from slmrec_jax.errors import UserError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -19,8 +22,10 @@ SUFFIXES = (*SEPARATORS, ".parquet")
 
 _BLOCK = 2**24
 """Bytes of text that are parsed together; a row must fit into them."""
-_FIRST = 2**16
+_FIRST = 2**20
 """Bytes that the first line stands in."""
+_MAX_COLUMNS = 10_000
+"""Arrow takes some 8 KB for each, however short the column."""
 _COLUMNS_SHOWN = 12
 _SHOWN = 40
 """Characters of a wrong value that an error line repeats."""
@@ -40,7 +45,11 @@ class Table(NamedTuple):
 
     def value(self, name: str, index: int) -> str:
         """A value as an error line shows it."""
-        found = self.columns[name][index].as_py()
+        stored = self.columns[name][index]
+        try:
+            found = stored.as_py()
+        except (pa.ArrowException, ValueError, OverflowError, KeyError):  # a time that Python has no form for
+            return f"a {type_name(stored.type)} that this machine cannot show"
         return "missing" if found is None else repr(found[:_SHOWN] if isinstance(found, str) else found)[: 2 * _SHOWN]
 
 
@@ -73,7 +82,7 @@ def read_text(
     Raises:
         UserError: The file cannot be read as such a table, or a wanted column is missing.
     """
-    _check_regular(file)
+    check_file(file, "a table")
     threads = {"use_threads": False, "block_size": _BLOCK}  # one thread names the row of an error
     parse = pyarrow.csv.ParseOptions(delimiter=separator, quote_char='"' if quotes else False)
     try:
@@ -103,20 +112,20 @@ def read_text(
 
 
 def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
-    """Reads columns of a Parquet file.
+    """Read columns of a Parquet file.
 
     Raises:
-        UserError: The file cannot be read as Parquet, or a wanted column is missing.
+        UserError: The file cannot be read as Parquet, unpacks to far more than its size (`parquet_files`), or a wanted
+            column is missing.
     """
-    _check_regular(file)
+    check_file(file, "a table")
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
             there = _choose(file, opened.schema_arrow.names, wanted, optional)
-            table = opened.read(columns=there)
-            table.validate(full=True)  # Arrow would take text that is no UTF-8, or offsets that point anywhere
-    except (pa.ArrowException, OSError) as error:  # Arrow says OSError of damaged pages
+            columns = read_columns(file, opened, there)
+    except (pa.ArrowException, OSError, Malformed) as error:  # Arrow says OSError of damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({printable(error)}); write it again") from error
-    return Table(file, {name: table.column(name) for name in there}, header=False)
+    return Table(file, columns, header=False)
 
 
 def column_names(file: Path) -> list[str]:
@@ -125,7 +134,7 @@ def column_names(file: Path) -> list[str]:
     Raises:
         UserError: The file cannot be read as such a table.
     """
-    _check_regular(file)
+    check_file(file, "a table")
     try:
         if file.suffix == ".parquet":
             names = pyarrow.parquet.read_schema(file).names
@@ -190,12 +199,12 @@ def listed(names: Sequence[str]) -> str:
     return first + (", …" if len(names) > _COLUMNS_SHOWN else "")
 
 
-def _check_regular(file: Path) -> None:
-    if not file.is_file():  # a pipe would wait for ever
-        raise UserError(f"{file}: not a regular file; expected a table")
-
-
 def _header(file: Path, parse: Any) -> list[str]:
+    count = len(first_row(file, parse.delimiter))
+    if count > _MAX_COLUMNS:
+        raise UserError(
+            f"{file}: row 1 has {count} columns separated by {parse.delimiter!r}; expected at most {_MAX_COLUMNS}"
+        )
     with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK), parse) as reader:
         return list(reader.schema.names)
 
