@@ -55,11 +55,11 @@ def read_vectors(file: Path, key: str | None) -> Vectors:
     if file.suffix == ".parquet":
         return _from_parquet(file, key)
     keys, values = _from_safetensors(file) if file.suffix == ".safetensors" else (None, read_numbers(file, _EXPECTED))
-    if values.ndim != 2 or values.dtype.kind not in "fiubV":
-        raise UserError(f"{file}: an array of {values.dtype} of shape {values.shape}; expected {_EXPECTED}")
     stored = values.dtype.name
-    if values.dtype.kind == "V":  # bfloat16 and float8
+    if values.dtype.isbuiltin != 1:  # bfloat16 and float8, which NumPy's own functions do not know
         values = values.astype(np.float32)
+    if values.ndim != 2 or values.dtype.kind not in "fiub":
+        raise UserError(f"{file}: an array of {stored} of shape {values.shape}; expected {_EXPECTED}")
     return _vectors(file, values, None if keys is None else pa.chunked_array([keys]), stored)
 
 
