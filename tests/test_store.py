@@ -197,6 +197,11 @@ def test_tables_that_do_not_fit(kept, file, columns, line):
     refused(kept, line)
 
 
+def test_one_long_id_does_not_lengthen_all(kept):
+    pyarrow.parquet.write_table(pa.table({"id": ["x" * 10**5, *map(str, range(10**5))]}), kept / "users.parquet")
+    refused(kept, "users.parquet: an id has 100000 characters, too many for 100001 ids")
+
+
 def test_files_that_are_not_there_or_no_files(kept):
     for name in ("interactions.parquet", "items.parquet", "features/1-textual.safetensors"):
         content = (kept / name).read_bytes()

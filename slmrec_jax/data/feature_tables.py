@@ -148,6 +148,8 @@ def _from_parquet(file: Path, key: str | None) -> Vectors:
 
 def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any, list[str]]:
     """The column of raw ids, if there is one, and the names of the others."""
+    if key is not None and key not in names:
+        raise UserError(f"{table.file}: there is no column {shown(key)!r}; it has {listed(names)}")
     others = [name for name in names if name != key]
     if not others:
         raise UserError(f"{table.file}: it has the column {listed(names)} alone; expected numbers beside the raw ids")

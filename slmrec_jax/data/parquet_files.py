@@ -61,9 +61,8 @@ def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any
     """
     kinds = {name: opened.schema_arrow.field(name).type for name in names}
     columns = _columns(file, opened, kinds)
-    limit = max(SMALL, FACTOR * file.stat().st_size)
     total = sum(column.unpacked for column in columns.values())
-    _check(file, total, limit)
+    _check(file, total)
     repeated = [name for name, column in columns.items() if _is_text(kinds[name]) and column.encodings & _INDEXED]
     stepwise = [name for name, column in columns.items() if _is_text(kinds[name]) and _PREFIXED in column.encodings]
     by_index = [name for name in repeated if name not in stepwise]
@@ -77,7 +76,7 @@ def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any
             if pa.types.is_dictionary(read[name].type):
                 size = _size_of_text(read[name])
                 total += size
-                _check(file, total, limit)
+                _check(file, total)
                 kind = read[name].type.value_type
                 read[name] = read[name].cast(pa.large_string() if size >= _SHORT and pa.types.is_string(kind) else kind)
         for name in stepwise:
@@ -85,7 +84,7 @@ def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any
             for batch in again.iter_batches(max(1, SMALL // columns[name].longest), columns=[name]):
                 batch.validate(full=True)
                 total += batch.nbytes
-                _check(file, total, limit)
+                _check(file, total)
                 chunks.append(batch.column(0))
             read[name] = pa.chunked_array(chunks, kinds[name])
     return {name: read[name] for name in names}
@@ -97,8 +96,13 @@ def type_name(kind: Any) -> str:
     return text if text.isprintable() else ascii(text)
 
 
-def _check(file: Path, size: int, limit: int) -> None:
-    if size > limit:
+def limit(file: Path) -> int:
+    """How many bytes a file may unpack to."""
+    return max(SMALL, FACTOR * file.stat().st_size)
+
+
+def _check(file: Path, size: int) -> None:
+    if size > limit(file):
         raise UserError(
             f"{file}: unpacks to {size >> 20} MiB or more; expected at most {SMALL >> 20} MiB or {FACTOR} times the "
             f"file's size: if you trust it, write it again without compression and dictionaries"

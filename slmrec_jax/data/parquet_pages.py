@@ -7,7 +7,7 @@ of the file may say anything.
 
 import mmap
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from slmrec_jax.data.pickle_machine import Malformed
 
@@ -44,13 +44,14 @@ def read_pages(data: mmap.mmap, start: int, num_values: int) -> Iterator[Page]:
     place = start
     while num_values > 0:
         header, after = _struct(data, place, 0)
-        unpacked, packed = (header.get(field, -1) for field in (_UNPACKED_SIZE, _PACKED_SIZE))
+        unpacked, packed = (header.numbers.get(field, -1) for field in (_UNPACKED_SIZE, _PACKED_SIZE))
         if min(unpacked, packed) < 0 or packed > len(data) - after:
             raise Malformed(f"byte {place}: a page of {packed} bytes where {len(data) - after} are left")
-        kind = header.get(_TYPE)
+        kind = header.numbers.get(_TYPE, -1)
         if kind in _PARTS:
             part, *fields = _PARTS[kind]
-            values, encoding = (header.get(part, {}).get(field, -1) for field in fields)
+            numbers = header.parts[part].numbers if part in header.parts else {}
+            values, encoding = (numbers.get(field, -1) for field in fields)
             if values < 0:
                 raise Malformed(f"byte {place}: a page without a number of values")
             yield Page(kind == _DICTIONARY, values, unpacked, encoding)
@@ -58,11 +59,18 @@ def read_pages(data: mmap.mmap, start: int, num_values: int) -> Iterator[Page]:
         place = after + packed
 
 
-def _struct(data: mmap.mmap, place: int, depth: int) -> tuple[dict[int, Any], int]:
-    """The integers (i32) and structs of a struct by the numbers of their fields, and the byte after it."""
+class _Struct(NamedTuple):
+    """The fields of a struct by their numbers: those that are integers of 32 bits, and those that are structs."""
+
+    numbers: dict[int, int]
+    parts: dict[int, "_Struct"]
+
+
+def _struct(data: mmap.mmap, place: int, depth: int) -> tuple[_Struct, int]:
+    """A struct, and the byte after it."""
     if depth > _MAX_DEPTH:
         raise Malformed(f"byte {place}: a page header nested too deeply")
-    fields: dict[int, Any] = {}
+    fields = _Struct({}, {})
     number = 0
     while True:
         head = _byte(data, place)
@@ -74,12 +82,12 @@ def _struct(data: mmap.mmap, place: int, depth: int) -> tuple[dict[int, Any], in
             number += step
         else:
             number, place = _integer(data, place)
-        if number in fields:
+        if number in fields.numbers or number in fields.parts:
             raise Malformed(f"byte {place}: a page header with a field twice")
         if kind == _I32:
-            fields[number], place = _integer(data, place)
+            fields.numbers[number], place = _integer(data, place)
         elif kind == _STRUCT:
-            fields[number], place = _struct(data, place, depth + 1)
+            fields.parts[number], place = _struct(data, place, depth + 1)
         elif kind in (_I16, _I64):
             _, place = _integer(data, place)
         elif kind == _BINARY:

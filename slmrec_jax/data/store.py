@@ -28,7 +28,7 @@ from slmrec_jax.data.checks import check_count
 from slmrec_jax.data.columns import as_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
 from slmrec_jax.data.opening import check_file, unreadable
-from slmrec_jax.data.parquet_files import type_name
+from slmrec_jax.data.parquet_files import limit, type_name
 from slmrec_jax.data.safetensors_files import read_tensors
 from slmrec_jax.data.tables import printable, read_parquet
 from slmrec_jax.errors import UserError
@@ -280,6 +280,9 @@ def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
     if pa.types.is_integer(column.type) and column.null_count == 0:
         return np.asarray(column.to_numpy())
     if pa.types.is_string(column.type) and column.null_count == 0:
+        longest = pc.max(pc.utf8_length(column)).as_py() or 0
+        if len(column) * longest * np.dtype("U1").itemsize > limit(file):  # NumPy gives each text the longest's room
+            raise UserError(f"{file}: an id has {longest} characters, too many for {len(column)} ids; shorten it")
         return np.array(column.to_pylist(), np.str_)
     raise UserError(f"{file}: id is a column of {type_name(column.type)}; expected one raw id a row, numbers or text")
 

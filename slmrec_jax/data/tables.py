@@ -142,7 +142,7 @@ def column_names(file: Path) -> list[str]:
             quotes = '"' if file.suffix in SEPARATORS else False
             parse = pyarrow.csv.ParseOptions(delimiter=SEPARATORS.get(file.suffix, "\t"), quote_char=quotes)
             names = _header(file, parse)
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a readable table ({printable(error)}); write it again") from error
     return list(names)
 
