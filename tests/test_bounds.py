@@ -263,6 +263,17 @@ def test_files_that_unpack_to_hundreds_of_megabytes_are_refused_in_a_few(tmp_pat
     assert int(done.stdout) * unit < 2**26
 
 
+def test_one_long_vector_does_not_lengthen_the_missing_ones(tmp_path):
+    file = parquet(tmp_path / "visual.parquet", {"v": lists([2**20, *[0] * 2**20])})
+    assert "1048577 rows of 1048576 numbers take 4194308 MiB, and most of them have none" in refusal(
+        read_vectors, file, None
+    )
+    pairs = "user,item,split\n" + "".join(f"u,{item},train\n" for item in range(2**10))
+    (tmp_path / "interactions.csv").write_text(pairs)
+    parquet(file, {"item": [5], "v": lists([2**20])})
+    assert "1024 rows of 1048576 numbers take 4096 MiB" in refusal(load, str(tmp_path), "plain")
+
+
 # --- text --------------------------------------------------------------------------------------------------------
 
 

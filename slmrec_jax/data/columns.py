@@ -1,6 +1,7 @@
 """Brings columns of tables into arrays: ids that are rows, raw ids, times, vectors; each refusal names its row."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
@@ -18,6 +19,8 @@ MAX_RAW_ID = 256
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 _MISSING = ("", "nan", "na", "n/a", "null", "none")
 """What stands for a number that is not there, in capitals or not."""
+_SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
+"""Bytes of vectors, those that are missing counted; and how many times the file's size larger ones may take."""
 _SPARE_IDS = 1_000_000
 _MAX_GAP = 100
 
@@ -228,9 +231,24 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
         ) from None
     except pa.ArrowNotImplementedError:
         _refuse_type(table, name, "lists of numbers")
+    check_room(table.file, len(present), width)
     values = np.zeros((len(present), width), np.float32)
     values[present] = flat.to_numpy().reshape(-1, width)
     return values, present
+
+
+def check_room(file: Path, rows: int, columns: int) -> None:
+    """Reject vectors so few and so long that a table with a row for everything else would be vast.
+
+    Raises:
+        UserError: The table takes more than a GiB and a thousand times the file's size.
+    """
+    size = 4 * rows * columns
+    if size > max(_SMALL_TABLE, _MAX_EMPTY * file.stat().st_size):
+        raise UserError(
+            f"{file}: {rows} rows of {columns} numbers take {size >> 20} MiB, and most of them have none; expected at "
+            f"most {_SMALL_TABLE >> 20} MiB or {_MAX_EMPTY} times the file's size: make the vectors shorter"
+        )
 
 
 def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> int:

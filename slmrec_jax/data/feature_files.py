@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 from slmrec_jax.data.checks import check_finite
-from slmrec_jax.data.columns import find
+from slmrec_jax.data.columns import check_room, find
 from slmrec_jax.data.dataset import Feature
 from slmrec_jax.data.tables import Table
 from slmrec_jax.errors import UserError
@@ -118,6 +118,7 @@ def by_raw_id(
     known = (places >= 0) & present
     taken = as_float32(values[known])
     check_finite(str(table.file), taken, np.flatnonzero(known) + 1 + table.header, first=1)
+    check_room(table.file, len(item_ids), values.shape[1])
     empty = np.zeros((len(item_ids), values.shape[1]), np.float32)
     feature = Feature(empty, np.zeros(len(item_ids), np.bool_), stored or values.dtype.name)
     feature.values[places[known]] = taken
