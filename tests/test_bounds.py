@@ -192,6 +192,13 @@ def test_every_damaged_page_header_gets_one_line(tmp_path):
                 read_parquet(file, ["v"])
 
 
+def test_a_column_whose_name_is_no_text_gets_one_line(tmp_path):
+    file = parquet(tmp_path / "t.parquet", {"vé": np.arange(5)})
+    file.write_bytes(file.read_bytes().replace("vé".encode(), b"v\x80\x80"))
+    for read in (lambda: read_parquet(file, ["v"]), lambda: read_vectors(file, None)):
+        assert "t.parquet: not a readable" in refusal(read)
+
+
 def test_a_table_as_people_have_them_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr(parquet_files, "SMALL", 0)
     rng = np.random.default_rng(0)

@@ -123,7 +123,7 @@ def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] =
         with pyarrow.parquet.ParquetFile(file) as opened:
             there = _choose(file, opened.schema_arrow.names, wanted, optional)
             columns = read_columns(file, opened, there)
-    except (pa.ArrowException, OSError, Malformed) as error:  # Arrow says OSError of damaged pages
+    except (pa.ArrowException, OSError, UnicodeDecodeError, Malformed) as error:  # OSError: damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({printable(error)}); write it again") from error
     return Table(file, columns, header=False)
 
