@@ -16,14 +16,14 @@ from typing import Any, NamedTuple, get_args
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-import safetensors
 from jaxtyping import Float, Shaped
 
 from slmrec_jax.data.checks import check_range, check_raw_ids
 from slmrec_jax.data.columns import as_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
-from slmrec_jax.data.store import id_column, read_ids, write_table, write_tensors
-from slmrec_jax.data.tables import printable, read_parquet
+from slmrec_jax.data.safetensors_files import read_tensors
+from slmrec_jax.data.store import id_column, read_ids, read_json, write_table, write_tensors
+from slmrec_jax.data.tables import read_parquet
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import Score, prepare, rank
@@ -152,14 +152,7 @@ def _write_index(items: Float[np.ndarray, "items dim"], file: Path) -> None:
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(file.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is not there: give a folder that slmrec-jax export made") from None
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}): check the path and its permissions") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not readable as JSON ({printable(error)}); {_MEND}") from None
+    meta = read_json(file, "a folder that slmrec-jax export made", _MEND)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise UserError(f"{file}: it does not say that this is an export; give a folder that slmrec-jax export made")
     if meta.get("version") != _VERSION:
@@ -167,7 +160,8 @@ def _read_meta(file: Path) -> dict[str, Any]:
             f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_VERSION}; {_MEND}"
         )
     right = {size: type(meta.get(size)) is int and meta[size] >= 0 for size in _SIZES}
-    right |= {"data": isinstance(meta.get("data"), str), "score": meta.get("score") in get_args(Score)}
+    right |= {"data": isinstance(meta.get("data"), str) and meta["data"].isprintable()}
+    right |= {"score": meta.get("score") in get_args(Score)}
     for field, is_right in right.items():
         if not is_right:
             raise UserError(f"{file}: {field} is {ascii(meta.get(field))[:60]}; expected what was written: {_MEND}")
@@ -175,15 +169,9 @@ def _read_meta(file: Path) -> dict[str, Any]:
 
 
 def _read_vectors(file: Path, meta: Mapping[str, Any]) -> Embeddings:
-    if not file.is_file():
-        raise UserError(f"{file}: not there, or not a regular file; {_MEND}")
-    try:
-        with safetensors.safe_open(file, framework="np") as opened:
-            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            for side in _TABLES:
-                expected = ("F32", [meta[side], meta["dim"]])
-                if side not in found or (found[side].get_dtype(), found[side].get_shape()) != expected:
-                    raise UserError(f"{file}: expected {side} as {expected[1]} numbers of float32; {_MEND}")
-            return Embeddings(*(jnp.asarray(opened.get_tensor(side)) for side in _TABLES))
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{file}: not a readable .safetensors file ({printable(error)}); {_MEND}") from error
+    tensors = read_tensors(file, f"embeddings of {' and '.join(_TABLES)}", _MEND)
+    for side in _TABLES:
+        shape = (meta[side], meta["dim"])
+        if side not in tensors or tensors[side].dtype != np.float32 or tensors[side].shape != shape:
+            raise UserError(f"{file}: expected {side} as {list(shape)} numbers of float32; {_MEND}")
+    return Embeddings(*(jnp.asarray(tensors[side]) for side in _TABLES))

@@ -174,7 +174,10 @@ REFUSALS = [
     ({"features": with_visual([["a"]] * 4)}, "visual: found an array of <U1"),
     ({"features": with_visual(np.ones((4, 0)))}, "no columns"),
     ({"features": with_visual(np.ones((4, 2)), (True,))}, "`present` is bool of shape"),
-    ({"features": with_visual([[1, 2], [np.nan, np.inf], [1, 2], [0, -np.inf]])}, r"3 values in 2 rows .*rows 1, 3\)"),
+    (
+        {"features": with_visual([[1, 2], [np.nan, np.inf], [1, 2], [0, -np.inf]])},
+        r"3 values in 2 rows .*rows 1, 3, from 0 on\)",
+    ),
     ({"features": with_visual(np.full((4, 2), 1e300))}, "8 values in 4 rows are NaN or infinite as float32"),
     ({"features": {"textual": Words(np.array([4]), np.array([0]), 5)}}, "textual: entry 0 of items is 4"),
     ({"features": {"textual": Words(np.array([0]), np.array([5]), 5)}}, "textual: entry 0 of words is 5"),
@@ -191,7 +194,7 @@ def test_bad_input_gets_one_line(changes, line):
 
 def test_rows_are_counted_through_a_large_table(monkeypatch):
     monkeypatch.setattr("slmrec_jax.data.checks._CHUNK", 4)
-    with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 1, 3\)"):
+    with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 1, 3, from 0 on\)"):
         small(features=with_visual([[1, 2], [np.nan, 0], [1, 2], [0, np.inf]]))
 
 

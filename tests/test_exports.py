@@ -217,7 +217,7 @@ def test_what_was_written_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda out: (out / "meta.json").unlink(), "is not there: give a folder"),
+        (lambda out: (out / "meta.json").unlink(), "there is no such file; expected a folder"),
         (lambda out: (out / "meta.json").write_text("["), "not readable as JSON"),
         (lambda out: (out / "meta.json").write_text("{}"), "does not say that this is an export"),
         (lambda out: edit(out, version=9), "the version is 9"),
@@ -226,7 +226,7 @@ def test_what_was_written_is_read(tmp_path):
         (lambda out: edit(out, dim=4), r"expected users as \[2, 4\] numbers"),
         (lambda out: edit(out, known=3), "4 rows, but meta.json says 3"),
         (lambda out: (out / "embeddings.safetensors").write_bytes(b"x" * 20), "not a readable .safetensors"),
-        (lambda out: (out / "embeddings.safetensors").unlink(), "not a regular file"),
+        (lambda out: (out / "embeddings.safetensors").unlink(), "embeddings.safetensors: there is no such file"),
         (lambda out: (out / "items.parquet").write_bytes(b"PAR1"), "not a readable Parquet file"),
         (lambda out: write_known(out, [0, 0, 0, 1], [0, 1, 2, 4]), "items"),
     ],

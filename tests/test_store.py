@@ -185,7 +185,7 @@ def test_meta_that_cannot_be_read(kept):
         (kept / "meta.json").write_text(text)
         refused(kept, line)
     (kept / "meta.json").unlink()
-    refused(kept, "meta.json: not there")
+    refused(kept, "meta.json: there is no such file")
 
 
 def test_a_change_of_the_content_is_seen(kept):
@@ -199,7 +199,7 @@ def test_a_change_of_the_content_is_seen(kept):
 @pytest.mark.parametrize(
     ("tensors", "line"),
     [
-        ({"values": np.ones((4, 2), np.float64), "present": np.ones(4, bool)}, "values is of F64"),
+        ({"values": np.ones((4, 2), np.float64), "present": np.ones(4, bool)}, "values is of float64"),
         ({"values": np.ones((4, 2), np.float32)}, "other tensors"),
         ({"values": np.ones((3, 2), np.float32), "present": np.ones(3, bool)}, "3 rows for 4 items"),
     ],
@@ -224,6 +224,11 @@ def test_features_that_do_not_fit(kept, tensors, line):
 def test_tables_that_do_not_fit(kept, file, columns, line):
     pyarrow.parquet.write_table(pa.table(columns), kept / f"{file}.parquet")
     refused(kept, line)
+
+
+def test_one_long_id_does_not_lengthen_all(kept):
+    pyarrow.parquet.write_table(pa.table({"id": ["x" * 10**5, *map(str, range(10**5))]}), kept / "users.parquet")
+    refused(kept, "users.parquet: an id has 100000 characters, too many for 100001 ids")
 
 
 def test_files_that_are_not_there_or_no_files(kept):

@@ -7,6 +7,7 @@ from typing import get_type_hints
 
 from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, check, make_dataset
 from slmrec_jax.data.formats import find_format, refuse_columns
+from slmrec_jax.data.opening import check_entries, unreadable
 from slmrec_jax.data.selection import check_choice, select
 from slmrec_jax.data.split import SPLITS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store
@@ -95,6 +96,7 @@ def read(source: Source) -> tuple[Dataset | Unsplit, str]:
             raise UserError(f"{folder}: there is no such folder; give one that holds a data set, or demo")
         if not folder.is_dir():
             raise UserError(f"{folder}: a file; give the folder that holds the data set")
+        check_entries(folder)
         found = find_format(folder, source)
         return select(found.read(folder, source), source), found.name
 
@@ -105,4 +107,4 @@ def _refusing(source: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = source if error.filename is None else error.filename
-        raise UserError(f"{where}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise unreadable(Path(where), error) from error

@@ -266,7 +266,7 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str]) -> None:
             check_range(place(name), "items", feature.items, dataset.num_items, "ids are rows, counted from 0")
             check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or mend the id")
         else:
-            check_feature(place(name), feature.values, feature.present, dataset.num_items)
+            check_feature(place(name), feature.values, feature.present, dataset.num_items, from_file=name in origins)
 
 
 def _check_counts(name: str, num_users: int, num_items: int) -> None:

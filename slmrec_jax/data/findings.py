@@ -9,6 +9,8 @@ _MANY_COPIES = 0.005
 """The share of items from which on one row that they have in common is taken for a placeholder."""
 _UNEVEN = 1000.0
 """Norms that differ by such a factor are odd."""
+_VAST = 1e18
+"""The square of a float32 overflows from 1.8e19 on."""
 
 
 def facts(found: Inspection) -> dict[str, str]:
@@ -135,6 +137,11 @@ def _odd_vectors(name: str, modality: Vectors, found: Inspection) -> list[str]:
         lines.append(
             f"{name}: the largest norm is {modality.norms['max']:.3g}, the median {modality.norms['median']:.3g}; look "
             f"for broken rows, or divide rows by their norms (SLMRec does by default)"
+        )
+    if modality.norms and modality.norms["max"] > _VAST:
+        lines.append(
+            f"{name}: norms up to {modality.norms['max']:.3g}, whose squares overflow in float32; divide all values by "
+            f"one number, or rows by their norms (SLMRec does by default)"
         )
     return lines
 

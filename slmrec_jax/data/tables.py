@@ -14,6 +14,9 @@ import pyarrow.csv
 import pyarrow.parquet
 from jaxtyping import Bool, Int
 
+from slmrec_jax.data.opening import check_file
+from slmrec_jax.data.parquet_files import read_columns, type_name
+from slmrec_jax.data.pickle_machine import Malformed
 from slmrec_jax.data.text_files import first_line, open_bytes, uncompressed
 from slmrec_jax.errors import UserError, escaped
 
@@ -25,6 +28,8 @@ SUFFIXES = (*SEPARATORS, ".parquet")
 _SEPARATORS = (",", ";", "\t", "|")
 _BLOCK = 2**24
 """Bytes of text that are parsed together; a row must fit into them."""
+_MAX_COLUMNS = 10_000
+"""Arrow takes some 8 KB for each, however short the column."""
 _COLUMNS_SHOWN = 12
 _SHOWN = 40
 """Characters of a wrong value that an error line repeats."""
@@ -47,7 +52,11 @@ class Table(NamedTuple):
 
     def value(self, name: str, index: int) -> str:
         """A value as an error line shows it."""
-        found = self.columns[name][index].as_py()
+        stored = self.columns[name][index]
+        try:
+            found = stored.as_py()
+        except (pa.ArrowException, ValueError, OverflowError, KeyError):  # a time that Python has no form for
+            return f"a {type_name(stored.type)} that this machine cannot show"
         return "missing" if found is None else repr(found[:_SHOWN] if isinstance(found, str) else found)[: 2 * _SHOWN]
 
     def where(self, chosen: Bool[np.ndarray, " entries"]) -> "Table":
@@ -87,7 +96,7 @@ def read_text(
     Raises:
         UserError: The file cannot be read as such a table, or a wanted column is missing.
     """
-    _check_regular(file)
+    check_file(file, "a table")
     try:
         line = first_line(file)
         if not line.text:
@@ -99,6 +108,7 @@ def read_text(
         else:
             separator, found = _by_count(file, line.text, separator, len(wanted), names, quotes)
             given = list(names[: len(found)])
+        _check_width(file, given)
         there = _choose(file, given, wanted, optional)
         places = [str(given.index(name)) for name in there]
         with open_bytes(file) as opened:
@@ -131,20 +141,20 @@ def read_text(
 
 
 def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
-    """Reads columns of a Parquet file.
+    """Read columns of a Parquet file.
 
     Raises:
-        UserError: The file cannot be read as Parquet, or a wanted column is missing.
+        UserError: The file cannot be read as Parquet, unpacks to far more than its size (`parquet_files`), or a wanted
+            column is missing.
     """
-    _check_regular(file)
+    check_file(file, "a table")
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
             there = _choose(file, opened.schema_arrow.names, wanted, optional)
-            table = opened.read(columns=there)
-            table.validate(full=True)  # Arrow would take text that is no UTF-8, or offsets that point anywhere
-    except (pa.ArrowException, OSError) as error:  # Arrow says OSError of damaged pages
+            columns = read_columns(file, opened, there)
+    except (pa.ArrowException, OSError, UnicodeDecodeError, Malformed) as error:  # OSError: damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({printable(error)}); write it again") from error
-    return Table(file, {name: table.column(name) for name in there}, header=False)
+    return Table(file, columns, header=False)
 
 
 def column_names(file: Path) -> list[str]:
@@ -153,14 +163,17 @@ def column_names(file: Path) -> list[str]:
     Raises:
         UserError: The file cannot be read as such a table.
     """
-    _check_regular(file)
+    check_file(file, "a table")
     suffix = uncompressed(file).suffix
     try:
         if suffix == ".parquet":
             return list(pyarrow.parquet.read_schema(file).names)
-        return _by_names(first_line(file).text, SEPARATORS.get(suffix, "\t"), lambda _: False, suffix in SEPARATORS)[1]
-    except (pa.ArrowException, OSError) as error:
+        text, by_rule = first_line(file).text, SEPARATORS.get(suffix, "\t")
+        names = _by_names(text, by_rule, lambda _: False, suffix in SEPARATORS)[1]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a readable table ({printable(error)}); write it again") from error
+    _check_width(file, names)
+    return names
 
 
 def first_row(file: Path, separator: str, fits: Callable[[Sequence[str]], bool], *, quotes: bool = False) -> list[str]:
@@ -219,9 +232,9 @@ def listed(names: Sequence[str]) -> str:
     return first + (", …" if len(names) > _COLUMNS_SHOWN else "")
 
 
-def _check_regular(file: Path) -> None:
-    if not file.is_file():  # a pipe would wait for ever
-        raise UserError(f"{file}: not a regular file; expected a table")
+def _check_width(file: Path, names: Sequence[str]) -> None:
+    if len(names) > _MAX_COLUMNS:
+        raise UserError(f"{file}: row 1 has {len(names)} columns; expected at most {_MAX_COLUMNS}")
 
 
 def _by_names(line: str, separator: str, fits: Callable[[Sequence[str]], bool], quotes: bool) -> tuple[str, list[str]]:

@@ -21,7 +21,7 @@ _MARKS = {  # UTF-32 comes first, because its mark begins like that of UTF-16
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
-_FIRST = 2**16
+_FIRST = 2**20
 """Bytes that are looked at for the first line; a row of names must fit into them."""
 
 

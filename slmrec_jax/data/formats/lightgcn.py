@@ -13,6 +13,7 @@ from jaxtyping import Shaped
 from slmrec_jax.data.columns import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.dataset import Dataset, make_dataset
 from slmrec_jax.data.folders import not_read
+from slmrec_jax.data.opening import check_file
 from slmrec_jax.data.tables import read_text
 from slmrec_jax.data.text_files import first_line
 from slmrec_jax.errors import UserError
@@ -77,8 +78,7 @@ def read(folder: Path) -> Dataset:
 
 def _read_lines(file: Path) -> tuple[Interactions, Shaped[np.ndarray, " lines"]]:
     """The pairs, and every user who has a line, with items or without."""
-    if not file.is_file():  # a pipe would wait for ever
-        raise UserError(f"{file}: not a regular file; expected lines of a user and their items")
+    check_file(file, "lines of a user and their items")
     users, counts, items = array("q"), array("q"), array("q")
     with file.open(encoding=first_line(file).encoding, errors="replace") as lines:  # line ends of any system
         for number, line in enumerate(lines, start=1):

@@ -13,7 +13,7 @@ from jaxtyping import Int, Shaped
 from slmrec_jax.data.checks import MAX_COUNT, check_range
 from slmrec_jax.data.columns import count_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
-from slmrec_jax.data.feature_files import all_present
+from slmrec_jax.data.feature_files import feature_of_rows
 from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.npy_files import read_numbers
 from slmrec_jax.data.object_arrays import read_lists
@@ -182,7 +182,7 @@ def _read_feature(file: Path) -> Feature | Words:
             f"{file}: an array of {values.dtype} of shape {values.shape}; expected a table of floating point, one row "
             f"an item, or integers in two rows, items and words"
         )
-    return all_present(values)
+    return feature_of_rows(file, values)
 
 
 def _missing(features: dict[str, Feature | Words]) -> list[str]:

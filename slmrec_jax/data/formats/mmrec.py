@@ -7,7 +7,7 @@ from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.columns import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
-from slmrec_jax.data.feature_files import all_present, find_feature_files
+from slmrec_jax.data.feature_files import feature_of_rows, find_feature_files
 from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.formats.interactions import keep_taken
 from slmrec_jax.data.npy_files import read_table
@@ -106,7 +106,7 @@ def _raw_ids(file: Path, row: str, count: int) -> Shaped[np.ndarray, " rows"]:
 
 
 def _feature(folder: Path, modality: str, file: Path, num_items: int) -> Feature:
-    feature = all_present(read_table(file))
+    feature = feature_of_rows(file, read_table(file))
     missing = folder / _MISSING[modality] if modality in _MISSING else file
     if missing != file and missing.exists() and len(feature.values) == num_items:
         feature.present[_missing(missing, num_items)] = False

@@ -10,16 +10,24 @@ import numpy as np
 from jaxtyping import Shaped
 
 from slmrec_jax.data import store
+from slmrec_jax.data.checks import check_finite, check_padding
 from slmrec_jax.data.columns import Encoded, as_raw_ids, encode, find
 from slmrec_jax.data.dataset import Dataset, Feature, Source
-from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_of
+from slmrec_jax.data.feature_files import (
+    add_feature_file,
+    as_float32,
+    by_raw_id,
+    in_order,
+    is_named_as_feature,
+    modality_of,
+)
 from slmrec_jax.data.feature_tables import SUFFIXES as FEATURE_SUFFIXES
 from slmrec_jax.data.feature_tables import read_vectors
 from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.formats.interactions import LISTS, SPLIT_NAMES, gather, read_interactions, read_items
 from slmrec_jax.data.formats.roles import WITHOUT_HEADER, layout
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.data.tables import SUFFIXES, Table, choose_file, listed
+from slmrec_jax.data.tables import SEPARATORS, SUFFIXES, Table, choose_file, listed
 from slmrec_jax.data.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
@@ -49,7 +57,8 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     their raw ids. Users are those of the interactions.
 
     A modality is a `.npy`, `.safetensors` or `.parquet` file here or in `features/`, called as the modality, with
-    `_feat` or `_emb` at its end or not; image, audio and text become visual, acoustic and textual. Its rows stand under
+    `_feat` or `_emb` at its end or not; image, audio and text become visual, acoustic and textual. So is a `.csv` or
+    `.tsv` file in `features/`, or here if it is called as one of these or has such an end. Its rows stand under
     raw ids (`feature_tables.read_vectors`); else they are in the order of the catalogue; else row i is the item with
     the raw id i. An item without a row, or with one of NaN, lacks the modality.
 
@@ -134,7 +143,9 @@ def _feature_files(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
     found = [
         file
         for file in _files(folder, FEATURE_SUFFIXES)
-        if file not in tables and not (file.suffix == ".parquet" and "user" in layout(file, Source("")).roles)
+        if file not in tables
+        and not (file.suffix in SUFFIXES and "user" in layout(file, Source("")).roles)
+        and (file.suffix not in SEPARATORS or is_named_as_feature(file))
     ]
     if (folder / _FEATURES).is_dir():
         found += _files(folder / _FEATURES, FEATURE_SUFFIXES)
@@ -145,8 +156,8 @@ def _feature_files(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
 
 
 def item_column(file: Path) -> str | None:
-    """The column of raw ids beside the vectors of a Parquet file."""
-    keys = layout(file, Source("")).roles.get("item") if file.suffix == ".parquet" else None
+    """The column of raw ids beside the vectors of a table with names."""
+    keys = layout(file, Source("")).roles.get("item") if file.suffix in SUFFIXES else None
     return keys[0] if keys else None
 
 
@@ -164,6 +175,9 @@ def _feature(
                 f"{file}: {len(values)} rows without ids, and there is an item {wrong!r}; put the raw ids beside the "
                 f"vectors, or list the items in the order of the rows in {_CATALOGUE}.csv (a column item)"
             )
-        values, present = values[item_ids], present[item_ids]
+        if item_ids.min() == 0:
+            check_padding(str(file), values, int(item_ids.max()) + 1)
+        values, present = as_float32(values[item_ids]), present[item_ids]
+        check_finite(str(file), values[present], item_ids[present])
     missing = [f"{file.name}: items without this feature: {(~present).sum()} of {len(present)}"]
     return Feature(values, present, vectors.stored), [] if present.all() else missing
