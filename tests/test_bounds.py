@@ -136,7 +136,15 @@ def test_text_that_is_stored_once_counts_for_every_row(tmp_path, monkeypatch, na
     assert "t.parquet: unpacks to" in refusal(read_parquet, file, ["v"])
 
 
-@pytest.mark.parametrize("options", [{}, {"use_dictionary": False}, REPEATED["the start of the text before"][1]])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"use_dictionary": False},
+        {"use_dictionary": False, "column_encoding": {"v": "DELTA_LENGTH_BYTE_ARRAY"}},
+        REPEATED["the start of the text before"][1],
+    ],
+)
 def test_text_is_read_whatever_its_encoding(tmp_path, options):
     texts = [f"user-{n % 70}" for n in range(1000)]
     kinds = {"string": pa.string(), "large": pa.large_string(), "view": pa.string_view()}
@@ -192,6 +200,14 @@ def test_every_damaged_page_header_gets_one_line(tmp_path):
                 read_parquet(file, ["v"])
 
 
+def test_a_footer_at_odds_with_itself_does_not_end_the_process(tmp_path):
+    file = parquet(tmp_path / "t.parquet", {"v": lists([2, 3])})
+    optional = b"\x25\x02\x18\x01v"  # the third and the fourth field of a column: how often it occurs, and its name
+    assert file.read_bytes().count(optional) == 1
+    file.write_bytes(file.read_bytes().replace(optional, b"\x25\x00\x18\x01v"))
+    assert "not a readable Parquet file" in refusal(read_parquet, file, ["v"])  # pyarrow's metadata().column() aborts
+
+
 def test_a_column_whose_name_is_no_text_gets_one_line(tmp_path):
     file = parquet(tmp_path / "t.parquet", {"vé": np.arange(5)})
     file.write_bytes(file.read_bytes().replace("vé".encode(), b"v\x80\x80"))
@@ -212,6 +228,13 @@ def test_a_table_as_people_have_them_is_read(tmp_path, monkeypatch):
     assert {name: column.to_pylist() for name, column in table.columns.items()} == {
         name: list(column) for name, column in columns.items()
     }
+
+
+def test_a_column_for_each_number_is_read(tmp_path):
+    values = np.random.default_rng(0).normal(size=(3, 1000)).astype(np.float32)
+    columns = {f"v.{place}" if place % 2 else f"v{place}": column for place, column in enumerate(values.T)}
+    read = read_vectors(parquet(tmp_path / "visual.parquet", {"item": [7, 8, 9], **columns}), "item")
+    assert np.array_equal(read.values, values)
 
 
 def test_a_row_of_numbers_for_each_item_is_read(tmp_path, monkeypatch):

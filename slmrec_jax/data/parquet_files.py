@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from slmrec_jax.data.parquet_pages import read_pages
+from slmrec_jax.data.parquet_pages import Chunk, read_footer, read_pages
 from slmrec_jax.data.pickle_machine import Malformed
 from slmrec_jax.errors import UserError
 
@@ -30,8 +30,10 @@ _PLACE = 8
 """Bytes of a value's place in a list, or of a text's place among the letters."""
 _SHORT = 2**31
 """Letters of a column from which on Arrow's short type of text may be too short."""
-_INDEXED, _PREFIXED = {2, 8}, 7
+_INDEXED, _PREFIXED = {2, 8}, {7}
 """Encodings of text that store what repeats once: whole values, and what a value starts with as the one before."""
+_DELTAS = {6, 7}
+"""Encodings of text that Arrow does not read as places in a dictionary."""
 
 
 class _Column(NamedTuple):
@@ -59,12 +61,14 @@ def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any
         Malformed: The headers of the pages are damaged, or contradict the footer.
         pyarrow.ArrowException, OSError: Arrow finds other damage.
     """
-    kinds = {name: opened.schema_arrow.field(name).type for name in names}
+    schema = opened.schema_arrow  # made from scratch each time
+    kinds = {name: schema.field(name).type for name in names}
     columns = _columns(file, opened, kinds)
     total = sum(column.unpacked for column in columns.values())
     _check(file, total)
-    repeated = [name for name, column in columns.items() if _is_text(kinds[name]) and column.encodings & _INDEXED]
-    stepwise = [name for name, column in columns.items() if _is_text(kinds[name]) and _PREFIXED in column.encodings]
+    texts = {name: columns[name].encodings for name in names if _is_text(kinds[name])}
+    repeated = [name for name, encodings in texts.items() if encodings & (_INDEXED | _PREFIXED)]
+    stepwise = {name for name in repeated if texts[name] & _DELTAS}
     by_index = [name for name in repeated if name not in stepwise]
     read = {}
     with pyarrow.parquet.ParquetFile(file, read_dictionary=by_index) as again:
@@ -110,40 +114,48 @@ def _check(file: Path, size: int) -> None:
 
 
 def _columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str, _Column]:
+    """Add up what the headers of each column's pages say."""
     for name, kind in kinds.items():
         if pa.types.is_nested(kind) and not _is_list_of_numbers(kind):
             _refuse(file, name, type_name(kind))
     with file.open("rb") as raw:
         data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-    return {name: _measure(file, data, opened, name, kind) for name, kind in kinds.items()}
-
-
-def _measure(file: Path, data: mmap.mmap, opened: Any, name: str, kind: Any) -> _Column:
-    """Add up what the headers of a column's pages say."""
-    unpacked, longest, encodings = 0, 1, set()
+    columns = {name: _Column(0, 1, frozenset()) for name in kinds}
+    groups = read_footer(data)
+    if any(len(group.chunks) != len(opened.schema) for group in groups):
+        raise Malformed(f"a row group has other than the {len(opened.schema)} columns of the file")
     for place in range(len(opened.schema)):
-        leaf = opened.schema.column(place)
-        if leaf.path != name and not leaf.path.startswith(f"{name}."):
-            continue
-        if leaf.physical_type == "BYTE_ARRAY" and not _is_text(kind):
-            _refuse(file, name, f"{type_name(kind)} of any length")
-        width = _WIDTHS.get(leaf.physical_type, max(leaf.length, _WIDEST)) + (_PLACE if pa.types.is_nested(kind) else 0)
-        for number in range(opened.metadata.num_row_groups):
-            group = opened.metadata.row_group(number)
-            chunk, values = group.column(place), 0
-            starts = [chunk.data_page_offset, *([chunk.dictionary_page_offset] if chunk.has_dictionary_page else [])]
-            for page in read_pages(data, min(start for start in starts if start), chunk.num_values):
-                longest = max(longest, page.unpacked)
-                if not page.is_dictionary:
-                    values += page.values
-                    encodings.add(page.encoding)
-                unpacked += page.unpacked if page.is_dictionary else max(page.unpacked, page.values * width)
-            if values < group.num_rows:
-                raise Malformed(
-                    f"its footer says {group.num_rows} rows, and its pages have {values} values of {name!a}"
-                )
-            if pa.types.is_fixed_size_list(kind):  # a missing list takes no room in the file, and that of all in memory
-                unpacked += group.num_rows * kind.list_size * width
+        column = opened.schema.column(place)
+        chunks = [(group.num_rows, group.chunks[place]) for group in groups]
+        parts = column.path.split(".")
+        for end in range(1, len(parts) + 1):  # a list's numbers are a part of it: `v.list.element`
+            if (name := ".".join(parts[:end])) in kinds:
+                columns[name] = _measure(file, data, column, chunks, kinds[name], columns[name])
+    return columns
+
+
+def _measure(
+    file: Path, data: mmap.mmap, column: Any, chunks: Sequence[tuple[int, Chunk]], kind: Any, before: _Column
+) -> _Column:
+    """Add the pages of one of Parquet's columns, given as the rows and the place of each chunk, to those before."""
+    if column.physical_type == "BYTE_ARRAY" and not _is_text(kind):
+        _refuse(file, column.path, f"{type_name(kind)} of any length")
+    unpacked, longest, encodings = before.unpacked, before.longest, set(before.encodings)
+    width = _WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
+    if pa.types.is_nested(kind):
+        width += _PLACE
+    for num_rows, chunk in chunks:
+        values = 0
+        for page in read_pages(data, chunk):
+            longest = max(longest, page.unpacked)
+            unpacked += page.unpacked if page.is_dictionary else max(page.unpacked, page.values * width)
+            if not page.is_dictionary:
+                values += page.values
+                encodings.add(page.encoding)
+        if values < num_rows:
+            raise Malformed(f"its footer says {num_rows} rows, its pages {values} values of {column.path!a}")
+        if pa.types.is_fixed_size_list(kind):  # a missing list takes no room in the file, and that of all in memory
+            unpacked += num_rows * kind.list_size * width
     return _Column(unpacked, longest, frozenset(encodings))
 
 

@@ -1,8 +1,9 @@
-"""Reads the headers of a Parquet file's pages: how many values each holds, and what it unpacks to.
+"""Reads where a Parquet file's pages are and what their headers say: how many values each holds, and its size unpacked.
 
-A page header is a struct in Thrift's compact protocol: for each field a byte with the distance to the field's number
-and the field's type, then the value. The decoder allocates by these headers, so they bound its memory where the footer
-of the file may say anything.
+The footer and the headers are structs in Thrift's compact protocol: for each field a byte with the distance to the
+field's number and the field's type, then the value. A decoder allocates by the headers of the pages, so they bound its
+memory where the footer may say anything. They are read here because pyarrow does not give page headers, and ends the
+process where it is asked for the columns of some damaged footers.
 """
 
 import mmap
@@ -11,17 +12,43 @@ from typing import NamedTuple
 
 from slmrec_jax.data.pickle_machine import Malformed
 
-_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 12
-_MAX_DEPTH = 4
+_TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
+_MAX_DEPTH = 8
 _MAX_BYTES = 10
 """The bytes of a 64-bit integer in groups of seven bits."""
+_TAIL = 8
+"""Bytes after the footer: its length and a mark."""
 
+_ROW_GROUPS = 4
+"""A field of the footer."""
+_COLUMNS, _NUM_ROWS = 1, 3
+"""Fields of a row group."""
+_META = 3
+"""A field of a column chunk."""
+_NUM_VALUES, _DATA_PAGE, _DICTIONARY_PAGE = 5, 9, 11
+"""Fields of that: the number of values, and where the first page of data and that of the dictionary are."""
 _TYPE, _UNPACKED_SIZE, _PACKED_SIZE = 1, 2, 3
 """Fields of a page header."""
 _DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
 """Types of page; other types are skipped by decoders."""
 _PARTS = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}
 """By type of page: the field on it, and in that field those of the number of values and of the encoding."""
+
+
+class Chunk(NamedTuple):
+    """What the footer says of a column in one row group."""
+
+    start: int
+    """The first byte of the first page."""
+    num_values: int
+
+
+class RowGroup(NamedTuple):
+    """What the footer says of a row group."""
+
+    num_rows: int
+    chunks: tuple[Chunk, ...]
+    """One for each of Parquet's columns, in order."""
 
 
 class Page(NamedTuple):
@@ -35,13 +62,35 @@ class Page(NamedTuple):
     """Parquet's number of the encoding."""
 
 
-def read_pages(data: mmap.mmap, start: int, num_values: int) -> Iterator[Page]:
+def read_footer(data: mmap.mmap) -> list[RowGroup]:
+    """Read the row groups that a file's footer lists.
+
+    Raises:
+        Malformed: It is damaged.
+    """
+    start = len(data) - _TAIL - int.from_bytes(data[len(data) - _TAIL : len(data) - _TAIL // 2], "little")
+    footer, _ = _struct(data, start, 0)
+    return [
+        RowGroup(group.longs.get(_NUM_ROWS, 0), tuple(map(_chunk, group.lists.get(_COLUMNS, []))))
+        for group in footer.lists.get(_ROW_GROUPS, [])
+    ]
+
+
+def _chunk(column: "_Struct") -> Chunk:
+    if _META not in column.parts:
+        raise Malformed("a column of its footer has no description")
+    longs = column.parts[_META].longs
+    start, dictionary = longs.get(_DATA_PAGE, 0), longs.get(_DICTIONARY_PAGE, 0)
+    return Chunk(dictionary if 0 < dictionary < start else start, longs.get(_NUM_VALUES, 0))
+
+
+def read_pages(data: mmap.mmap, chunk: Chunk) -> Iterator[Page]:
     """Walk the pages of one column chunk, as a decoder does: until there are as many values as the footer says.
 
     Raises:
         Malformed: A header is damaged, or the file ends first.
     """
-    place = start
+    place, num_values = chunk
     while num_values > 0:
         header, after = _struct(data, place, 0)
         unpacked, packed = (header.numbers.get(field, -1) for field in (_UNPACKED_SIZE, _PACKED_SIZE))
@@ -60,17 +109,20 @@ def read_pages(data: mmap.mmap, start: int, num_values: int) -> Iterator[Page]:
 
 
 class _Struct(NamedTuple):
-    """The fields of a struct by their numbers: those that are integers of 32 bits, and those that are structs."""
+    """Fields of a struct by their numbers: integers of 32 and of 64 bits, structs, and lists of structs."""
 
     numbers: dict[int, int]
+    longs: dict[int, int]
     parts: dict[int, "_Struct"]
+    lists: dict[int, "list[_Struct]"]
 
 
 def _struct(data: mmap.mmap, place: int, depth: int) -> tuple[_Struct, int]:
     """A struct, and the byte after it."""
     if depth > _MAX_DEPTH:
-        raise Malformed(f"byte {place}: a page header nested too deeply")
-    fields = _Struct({}, {})
+        raise Malformed(f"byte {place}: a header nested too deeply")
+    fields = _Struct({}, {}, {}, {})
+    seen: set[int] = set()
     number = 0
     while True:
         head = _byte(data, place)
@@ -82,21 +134,49 @@ def _struct(data: mmap.mmap, place: int, depth: int) -> tuple[_Struct, int]:
             number += step
         else:
             number, place = _integer(data, place)
-        if number in fields.numbers or number in fields.parts:
-            raise Malformed(f"byte {place}: a page header with a field twice")
+        if number in seen:
+            raise Malformed(f"byte {place}: a header with a field twice")
+        seen.add(number)
         if kind == _I32:
             fields.numbers[number], place = _integer(data, place)
+        elif kind == _I64:
+            fields.longs[number], place = _integer(data, place)
         elif kind == _STRUCT:
             fields.parts[number], place = _struct(data, place, depth + 1)
-        elif kind in (_I16, _I64):
-            _, place = _integer(data, place)
-        elif kind == _BINARY:
-            length, place = _varint(data, place)
-            place += length
-        elif kind in (_BYTE, _DOUBLE):
-            place += 1 if kind == _BYTE else 8
-        elif kind not in (_TRUE, _FALSE):  # lists, sets and maps: no page header has them
-            raise Malformed(f"byte {place}: a page header with a field of type {kind}")
+        elif kind in (_LIST, _SET):
+            fields.lists[number], place = _list(data, place, depth + 1)
+        elif kind not in (_TRUE, _FALSE):  # whose value is their type
+            place = _skip(data, place, kind)
+
+
+def _list(data: mmap.mmap, place: int, depth: int) -> tuple[list[_Struct], int]:
+    """The structs of a list, or nothing of a list of other things; and the byte after it."""
+    head = _byte(data, place)
+    kind, length = head & 15, head >> 4
+    place += 1
+    if length == 15:
+        length, place = _varint(data, place)
+    structs = []
+    for _ in range(length):
+        if kind == _STRUCT:
+            made, place = _struct(data, place, depth)
+            structs.append(made)
+        else:
+            place = _skip(data, place, kind)
+            _byte(data, place)  # a list may claim any length
+    return structs, place
+
+
+def _skip(data: mmap.mmap, place: int, kind: int) -> int:
+    """The byte after a plain value."""
+    if kind in (_I16, _I32, _I64):
+        return _varint(data, place)[1]
+    if kind == _BINARY:
+        length, place = _varint(data, place)
+        return place + length
+    if kind in (_TRUE, _FALSE, _BYTE, _DOUBLE):
+        return place + (8 if kind == _DOUBLE else 1)
+    raise Malformed(f"byte {place}: a header with a field of type {kind}")  # no header has lists of lists, or maps
 
 
 def _integer(data: mmap.mmap, place: int) -> tuple[int, int]:
@@ -112,10 +192,10 @@ def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
         number |= (byte & 127) << (7 * group)
         if byte < 128:
             return number, place + group + 1
-    raise Malformed(f"byte {place}: a number in a page header that does not end")
+    raise Malformed(f"byte {place}: a number in a header that does not end")
 
 
 def _byte(data: mmap.mmap, place: int) -> int:
     if not 0 <= place < len(data):
-        raise Malformed(f"byte {place}: a page header outside the file")
+        raise Malformed(f"byte {place}: a header outside the file")
     return data[place]

@@ -4,6 +4,7 @@ Rows are counted from 1 in error lines, the header among them and blank lines le
 """
 
 import csv
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -273,11 +274,12 @@ def _cells(line: str, separator: str, quotes: bool) -> list[str]:
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
+    counts = Counter(given)
     for name in wanted:
-        if name not in given:
+        if name not in counts:
             raise UserError(f"{file}: there is no column {name!r}; it has {listed(given)}")
-    there = [*wanted, *(name for name in optional if name in given)]
+    there = [*wanted, *(name for name in optional if name in counts)]
     for name in there:
-        if list(given).count(name) > 1:
+        if counts[name] > 1:
             raise UserError(f"{file}: there is more than one column {name!r}; keep one")
     return there
