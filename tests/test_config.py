@@ -186,6 +186,14 @@ def test_weight_decay_joins_the_gradient_before_the_moments():
     np.testing.assert_allclose(params, expected, rtol=1e-5)
 
 
+def test_an_optimizer_that_nothing_is_said_of_is_adam_at_a_thousandth_without_decay():
+    """Adam's first step is the rate times the sign of the gradient, whatever the parameters are."""
+    with jax.numpy_dtype_promotion("standard"):
+        optimizer, params = make_optimizer(OptimizerConfig()), jnp.asarray([5.0, -7.0, 3.0])
+        updates, _ = optimizer.update(jnp.asarray([1e-3, -1e-3, 0.0]), optimizer.init(params), params)
+    np.testing.assert_allclose(updates, [-1e-3, 1e-3, 0.0], rtol=1e-3)
+
+
 def test_a_chain_is_the_optax_chain_it_names():
     chain = ("clip_by_global_norm(0.5)", "adamw(cosine_decay_schedule(1e-2, decay_steps=10), b1=0.8)")
     theirs = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(optax.cosine_decay_schedule(1e-2, 10), b1=0.8))

@@ -127,6 +127,9 @@ def test_a_pipe_or_folder_is_no_table(tmp_path):
 def test_matrices_must_agree_in_shape(tmp_path):
     (write(tmp_path) / "tstMat.pkl").write_bytes(pickle.dumps(sp.eye(4).tocoo()))
     assert "tstMat.pkl: shape (4, 4), but trnMat.pkl has (2, 3)" in refusal(tmp_path)
+    for shape in ((2, 4), (3, 3)):  # one side alone is not enough
+        (tmp_path / "tstMat.pkl").write_bytes(pickle.dumps(sp.coo_matrix(([1.0], ([0], [0])), shape=shape)))
+        assert f"tstMat.pkl: shape {shape}, but trnMat.pkl has (2, 3)" in refusal(tmp_path)
 
 
 def test_an_empty_train_split_is_named_by_its_file(tmp_path):

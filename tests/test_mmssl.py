@@ -326,6 +326,42 @@ def test_the_discriminator_descends_from_suggested_to_real():
     np.testing.assert_allclose(loss, 2 * (math.sqrt(3) - 1) ** 2 - distance, rtol=1e-4)
 
 
+def test_the_penalty_is_taken_between_real_and_suggested_rows():
+    """With D(x) = |x|² / 2 the gradient is the row itself, so that the penalty tells which rows were mixed, and how."""
+    real, suggested, mask = normal(0, 6, 3), normal(1, 6, 3), jnp.arange(6) < 4
+    shares = jnp.linspace(0.0, 1.0, 6)[:, None]
+    _, metrics = discriminator_loss(
+        lambda call: lambda rows: jnp.sum(jnp.square(rows), axis=1) / 2, real, suggested, shares, mask, 1.0
+    )
+    lengths = np.linalg.norm(shares * real + (1 - shares) * suggested, axis=1)[:4]
+    np.testing.assert_allclose(metrics["penalty"], np.mean((lengths - 1) ** 2), rtol=1e-5)
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_the_generator_raises_the_score_of_suggested_rows_and_the_discriminator_has_its_own_moments(given):
+    """-mean D(q) of every modality; Adam with the betas of WGAN-GP, seen in its moments after one step."""
+    options = MMSSLConfig(
+        heads=2, adversarial_users=0, discriminator_dropout=(0.0, 0.0), discriminator_output="sigmoid"
+    )
+    game, _ = adversarial.adversarial_game(with_defaults(dataclasses.replace(SMALL, mmssl=options)), SPEC)
+    params, opt_state = game.init(jax.random.key(1))
+    encoded = some_rows()._replace(users=normal(8, 23, DIM), items=normal(9, 31, DIM))
+    batch, mask = some_batch(), jnp.ones(12, bool)
+    rows = adversarial.suggested_rows(encoded, batch.users, None, "cosine")
+    widths = params["hidden"][0]["scale"].shape[0], params["hidden"][1]["scale"].shape[0]
+    scores = discriminator(NUM_ITEMS, widths, output="sigmoid").apply(
+        params, rows, batch_standardized(mask), lambda layer, x: x
+    )
+    terms = game.terms(params, encoded, given, batch, jax.random.key(2))
+    assert terms["generator"] < -1
+    np.testing.assert_allclose(terms["generator"], -jnp.mean(scores), rtol=1e-4)
+
+    _, opt_state, _ = game.step(params, opt_state, encoded, given, batch, jax.random.key(3))
+    moments = opt_state[0]  # (1 - b1) g and (1 - b2) g², where g is the first gradient
+    mean, square = (np.asarray(each["output"]["kernel"]) for each in (moments.mu, moments.nu))
+    np.testing.assert_allclose(square, 0.1 * (mean / 0.5) ** 2, rtol=1e-4)
+
+
 def of_mode(mode, name):
     return MMSSL_MODES[mode][name]
 
@@ -379,6 +415,8 @@ def test_how_many_users_the_discriminator_sees():
     assert 2 <= few.users < 1024
     assert 4 * COPIES * few.users * 2 * 10**6 <= MAX_ADVERSARIAL_BYTES < 4 * COPIES * (few.users + 1) * 2 * 10**6
     assert "all 1024 would take" in few.reason
+    # Of a single row the statistics of a batch leave nothing.
+    assert choose_rows(num_items=2**31 - 1, wanted=0, **sizes).users == 2
 
 
 # --- the method ---
