@@ -36,9 +36,9 @@ def safetensors_file(data=b"", **tensors):
     return struct.pack("<Q", len(header)) + header + data
 
 
-def refusal(read, *arguments):
+def refusal(read, *arguments, **named):
     with pytest.raises(UserError) as caught:
-        read(*arguments)
+        read(*arguments, **named)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
@@ -301,7 +301,7 @@ def test_one_long_vector_does_not_lengthen_the_missing_ones(tmp_path):
     pairs = "user,item,split\n" + "".join(f"u,{item},train\n" for item in range(2**10))
     (tmp_path / "interactions.csv").write_text(pairs)
     parquet(file, {"item": [5], "v": lists([2**20])})
-    assert "1024 rows of 1048576 numbers take 4096 MiB" in refusal(load, str(tmp_path), "plain")
+    assert "1024 rows of 1048576 numbers take 4096 MiB" in refusal(load, str(tmp_path), format="plain")
 
 
 # --- text --------------------------------------------------------------------------------------------------------
@@ -311,7 +311,7 @@ def test_a_header_of_too_many_columns_is_refused(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text(",".join(["user", "item", *(f"c{n}" for n in range(10_000))]) + "\n" + ",".join(["1"] * 10_002))
     assert "row 1 has 10002 columns" in refusal(read_text, file, ",", ["user", "item"])
-    assert "10002 columns" in refusal(load, str(tmp_path), "plain")
+    assert "10002 columns" in refusal(load, str(tmp_path), format="plain")
 
 
 def test_a_header_as_wide_as_an_embedding_is_read(tmp_path):

@@ -232,5 +232,5 @@ def test_how_data_are_read_is_part_of_a_config():
     config = Config(data="shop", split="mmrec", min_rating=4.0, k_core=5, user_column="buyer")
     assert source_of(from_json(json.loads(json.dumps(to_json(config))), "config.json")) == source_of(config)
     assert source_of(config)[:6] == ("shop", None, "mmrec", 0, 4.0, 5)
-    with pytest.raises(UserError, match="--k-core is -1: give at least 0"):
+    with pytest.raises(UserError, match="k_core is -1: give at least 0"):
         check_config(Config(k_core=-1))

@@ -37,9 +37,9 @@ def folder(path, **files):
     return path
 
 
-def refusal(read, *arguments):
+def refusal(read, *arguments, **named):
     with pytest.raises(UserError) as caught:
-        read(*arguments)
+        read(*arguments, **named)
     assert str(caught.value).isprintable()
     return str(caught.value)
 
@@ -246,7 +246,7 @@ def test_a_row_of_nan_is_an_item_without_the_feature_in_every_format(tmp_path, n
             (tmp_path / f"{part}.npy").write_bytes(npy(np.array([[0, 1], [0, 2], [0, 3]])))
         content = torch_stream(tensor_pickle((3, 2)), values.tobytes(), size=6)
         (tmp_path / "feat_v.pt").write_bytes(content)
-    assert load(str(tmp_path), name).features["visual"].present.tolist() == [True, False, True]
+    assert load(str(tmp_path), format=name).features["visual"].present.tolist() == [True, False, True]
 
 
 CASES = Path(os.environ.get("SLMREC_CASES") or Path(__file__).parents[2] / "shared" / "cases")
@@ -269,8 +269,8 @@ def test_reported_files(name, line):
     if not (CASES / name).is_dir():
         pytest.skip(f"no {name} in {CASES} (SLMREC_CASES names another place)")
     if line is not None:
-        assert line in refusal(load, str(CASES / name), None, "leave-one-out")
+        assert line in refusal(load, str(CASES / name), split="leave-one-out")
         return
-    dataset = load(str(CASES / name), None, "leave-one-out")
+    dataset = load(str(CASES / name), split="leave-one-out")
     assert "visual" in dataset.features
     assert dataclasses.replace(dataset, name="").fingerprint

@@ -333,7 +333,7 @@ SPLIT_ROWS = {"train": b"1\ta\t1\t1\n2\tb\t1\t2\n", "valid": b"2\ta\t1\t3\n", "t
         ({"small.itememb": b"iid:token\titem_emb:float_seq\n9\tnan 1\n"}, "small.itememb: 1 values in 1 rows are NaN"),
         (
             {"small.itememb": b"iid:token\tit\x1bm:float_seq\n9\tx\n"},
-            "small.itememb: row 2: 'x' in 'it\\x1bm:float_seq'; expected numbers",
+            "small.itememb: row 2: 'x' in it\\x1bm:float_seq; expected numbers",
         ),
         (
             {"small.item": b"item_id:token\titem_feat:float_seq\n9\t1\n"},

@@ -56,9 +56,9 @@ def bind(path):
         made.bind(path.name)
 
 
-def refusal(read, *arguments):
+def refusal(read, *arguments, **named):
     with pytest.raises(UserError) as caught:
-        read(*arguments)
+        read(*arguments, **named)
     assert str(caught.value).isprintable()
     assert "None" not in str(caught.value)
     return str(caught.value)
@@ -87,7 +87,7 @@ FOLDERS = {
 def test_what_is_no_file_is_not_passed_over(tmp_path, name, kind):
     make, line = KINDS[kind]
     make(tmp_path / name)
-    assert f"{tmp_path / name}: {line}" in refusal(load, str(tmp_path), FOLDERS[name][0])
+    assert f"{tmp_path / name}: {line}" in refusal(load, str(tmp_path), format=FOLDERS[name][0])
 
 
 def test_hidden_entries_and_other_folders_are_nobody_s_data(tmp_path):
