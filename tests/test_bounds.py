@@ -202,9 +202,9 @@ def test_every_damaged_page_header_gets_one_line(tmp_path):
 
 def test_a_footer_at_odds_with_itself_does_not_end_the_process(tmp_path):
     file = parquet(tmp_path / "t.parquet", {"v": lists([2, 3])})
-    optional = b"\x25\x02\x18\x01v"  # the third and the fourth field of a column: how often it occurs, and its name
+    optional = b"\x35\x02\x18\x01v"  # the third and the fourth field of a column: how often it occurs, and its name
     assert file.read_bytes().count(optional) == 1
-    file.write_bytes(file.read_bytes().replace(optional, b"\x25\x00\x18\x01v"))
+    file.write_bytes(file.read_bytes().replace(optional, b"\x35\x36\x18\x01v"))
     assert "not a readable Parquet file" in refusal(read_parquet, file, ["v"])  # pyarrow's metadata().column() aborts
 
 
