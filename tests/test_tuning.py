@@ -244,6 +244,27 @@ def test_a_damaged_journal_is_refused_and_runs_nothing(tmp_path, content):
         study.open_search(tmp_path, SPACE, "grid", (0,))
 
 
+@pytest.mark.parametrize("change", ["a figure", "a trial less", "two exchanged"])
+def test_a_journal_that_was_changed_is_refused(tmp_path, change):
+    searched(tmp_path, SPACE, "grid", 3, lambda point: trained(quality(point)))
+    journal = tmp_path / study.JOURNAL
+    lines = journal.read_text().splitlines(keepends=True)
+    entries = [place for place, line in enumerate(lines) if '"distributions"' in line]
+    assert len(entries) == 3
+    first, second = entries[:2]
+    if change == "a figure":
+        entry = json.loads(lines[first])
+        entry["values" if entry.get("values") else "value"] = 0.99
+        lines[first] = json.dumps(entry) + "\n"
+    elif change == "a trial less":
+        del lines[first]
+    else:
+        lines[first], lines[second] = lines[second], lines[first]
+    journal.write_text("".join(lines))
+    with pytest.raises(UserError, match="was changed or removed after it was written"):
+        study.open_search(tmp_path, SPACE, "grid", (0,))
+
+
 @pytest.mark.parametrize("size", [0, 100])
 def test_a_full_disk_is_no_damage(tmp_path, size, refusing_disk):
     """When the journal is made, and when a trial is entered; with room again the search goes on."""
