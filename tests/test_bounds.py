@@ -314,6 +314,13 @@ def test_a_header_of_too_many_columns_is_refused(tmp_path):
     assert "10002 columns" in refusal(load, str(tmp_path), format="plain")
 
 
+def test_a_first_row_with_a_very_long_cell_gets_one_line(tmp_path):
+    (tmp_path / "t.csv").write_text(f"user,item,{'c' * 200_000}\n1,2\n")
+    assert "t.csv" in refusal(lambda: load(str(tmp_path), format="plain"))
+    (tmp_path / "t.csv").write_text("c" * 200_000 + "\n1\n")
+    assert str(tmp_path) in refusal(lambda: load(str(tmp_path), format="plain"))
+
+
 def test_a_header_as_wide_as_an_embedding_is_read(tmp_path):
     file = tmp_path / "t.csv"
     values = np.random.default_rng(0).normal(size=(3, 4096)).astype(np.float32)

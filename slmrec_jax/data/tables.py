@@ -270,7 +270,12 @@ def _by_count(
 
 
 def _cells(line: str, separator: str, quotes: bool) -> list[str]:
-    return next(csv.reader([line], delimiter=separator)) if quotes else line.split(separator)
+    if not quotes:
+        return line.split(separator)
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error:  # a cell of more than 128 KB: no name, and Arrow reads the row as it is
+        return line.split(separator)
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
