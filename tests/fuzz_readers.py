@@ -639,25 +639,25 @@ def packed_tables() -> tuple[bytes, ...]:
     starts = {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"}
     lists = pa.ListArray.from_arrays([0, count, 2 * count], pa.array(np.zeros(2 * count, np.float32)))
     return tuple(
-        packed(column, **options)
-        for column, options in (
-            (zeros, {}),
-            (zeros, {"use_dictionary": False, "column_encoding": "DELTA_BINARY_PACKED"}),
-            (lists, {}),
-            (pa.array([None] * 3, pa.list_(pa.float32(), count)), {}),
-            (pa.array(["x" * 10**7]), {}),
-            (once, {}),
-            (pa.array(["x" * 10**5] * 100), starts),
-            (pa.array([b"x" * 10**5] * 100), {}),
+        packed(column, times, **options)
+        for column, times, options in (
+            (zeros, 40, {}),
+            (zeros, 40, {"use_dictionary": False, "column_encoding": "DELTA_BINARY_PACKED"}),
+            (lists, 40, {}),
+            (pa.array([None] * 3, pa.list_(pa.float32(), count)), 25, {}),
+            (pa.array(["x" * 10**7]), 10, {}),
+            (once, 1, {}),
+            (pa.array(["x" * 10**5] * 100), 5, starts),
+            (pa.array([b"x" * 10**5] * 100), 5, {}),
         )
     )
 
 
-def packed(column: pa.Array, **options: object) -> bytes:
+def packed(column: pa.Array, times: int, **options: object) -> bytes:
     """A column many times over: row group after row group, so that little memory is taken here."""
     table, sink = pa.table(dict.fromkeys(("user", "item", "v"), column)), io.BytesIO()
     with pq.ParquetWriter(sink, table.schema, compression="zstd", **options) as writer:
-        for _ in range(80):
+        for _ in range(times):
             writer.write_table(table)
     return sink.getvalue()
 
