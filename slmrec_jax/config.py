@@ -144,7 +144,7 @@ class MMGCNConfig:
     """MMGCN (Wei et al., ACM MM 2019)."""
 
     tables: Literal["trained", "frozen"] = "trained"
-    """Identity and preference tables: trained as the paper means them, or random for ever as in the published code."""
+    """Identity and preference tables: trained as the paper means them, or left random as in the published code."""
     latent_dim: int = 256
     """To how many columns the `projected` modalities and their preference tables go first."""
     projected: tuple[str, ...] = ("visual",)
@@ -356,7 +356,7 @@ class Config(Reading):
     checkpoint_every_steps: int = 0
     """Checkpoints within an epoch; 0 leaves those after it."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
-    """Where training is not finite: stop, leave that step out, or go back to the last checkpoint and draw anew."""
+    """Where training is not finite: stop, leave that step out, or go back to the last checkpoint and draw again."""
     bpr_negatives: int = 1
     """How many negatives a positive gets in BPR."""
     dim: int = 64

@@ -66,7 +66,9 @@ def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
 def _row(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG, Mapping[str, Any], NO_RUN)
     data = read_json(folder / DATA, Description, NO_RUN)
-    finish = f"the run has not finished; finish it by train with {setting('resume', True)}"
+    finish = f"finish the run by train with {setting('resume', True)}"
+    if not (folder / RESULT).exists():
+        raise UserError(f"{folder / RESULT} is not there, because the run has not finished: {finish}")
     result = read_json(folder / RESULT, Result, finish)
     found = {"model": config.get("model"), "data": data.get("name")}
     found |= {name: result.get(name) for name in ("seed", "fingerprint", "protocol", "best_epoch", "test")}

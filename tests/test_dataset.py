@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from slmrec_jax import data
 from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -218,3 +219,11 @@ def test_check_refuses_what_was_built_by_hand(change, line):
     dataset: Dataset = change(small())
     with pytest.raises(UserError, match=line):
         check(dataset)
+
+
+def test_what_was_read_is_not_changed_by_loading_it(tiny, monkeypatch):
+    """Data made in memory would else pass for read from where something else lies."""
+    made = replace(tiny)
+    monkeypatch.setattr(data, "demo", lambda: made)
+    assert data.load("demo").source is not None
+    assert made.source is None

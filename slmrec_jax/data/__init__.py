@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
 
@@ -78,7 +79,7 @@ def load(
 def load_source(source: Source) -> Dataset:
     """Load a data set that is described by one value; see `load`. The data set remembers where it came from."""
     with _refusing(source.data):
-        dataset = split_dataset(read(source)[0], source.split, source.split_seed)
+        dataset = replace(split_dataset(read(source)[0], source.split, source.split_seed))  # a reader may keep its own
     whole_path = source.data if source.data == "demo" else str(Path(source.data).resolve())
     object.__setattr__(dataset, "source", source._replace(data=whole_path))  # a frozen field that only loading sets
     return dataset

@@ -43,13 +43,13 @@ def check_pairs(where: str, names: tuple[str, str], first: Given, second: Given)
         )
 
 
-def check_range(where: str, name: str, ids: Given, count: int, mend: str) -> None:
+def check_range(where: str, name: str, ids: Given, count: int, fix: str) -> None:
     """Refuses ids outside 0..count-1, naming the first one and its place."""
     outside = np.flatnonzero((ids < 0) | (ids >= count))
     if len(outside):
         raise UserError(
             f"{where}: entry {outside[0]} of {name} is {ids[outside[0]]}, and {len(outside)} are outside "
-            f"0..{count - 1}; {mend}"
+            f"0..{count - 1}; {fix}"
         )
 
 

@@ -264,7 +264,7 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str]) -> None:
             check_pairs(place(name), ("items", "words"), feature.items, feature.words)
             check_count("words", feature.num_words, place(name))
             check_range(place(name), "items", feature.items, dataset.num_items, "ids are rows, counted from 0")
-            check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or mend the id")
+            check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or fix the id")
         else:
             check_feature(place(name), feature.values, feature.present, dataset.num_items, from_file=name in origins)
 

@@ -214,7 +214,7 @@ def restore_newest(
         if wrong is None:
             if about.get("draws") != DRAWS:
                 raise UserError(
-                    f"{folder / str(place)} was written by another version, which drew otherwise; train anew"
+                    f"{folder / str(place)} was written by another version, which drew otherwise; train again"
                 )
             return restore(folder, place, like)
         say(f"WARNING: the checkpoint of {place.words()} cannot be used ({wrong}); going back to an older one")
@@ -237,7 +237,7 @@ def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
     path = _checked(folder, place)
     about = _about(path)
     if about["rows"] != ROWS:
-        raise UserError(f"{path} was written by another version, whose tables stand in another order; train anew")
+        raise UserError(f"{path} was written by another version, whose tables stand in another order; train again")
     saved, wanted = about["arrays"], describe(like)
     if saved != wanted:
         name = next(name for name in sorted({*saved, *wanted}) if saved.get(name) != wanted.get(name))
@@ -277,7 +277,7 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
     """
     path = _checked(folder, Place(epoch)) / EMBEDDINGS
     if not path.is_file():
-        raise UserError(f"{path} is not there: the checkpoint was written by another version; train anew")
+        raise UserError(f"{path} is not there: the checkpoint was written by another version; train again")
     try:
         saved = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:

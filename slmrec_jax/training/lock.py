@@ -15,7 +15,7 @@ LOCK = "lock"
 def locked(folder: Path) -> Iterator[None]:
     """Holds a folder; the system lets go of it with the process, however that ends.
 
-    The file stays, because one that is deleted may be held by a process and made anew by another.
+    The file stays, because one that is deleted may be held by one process and created again by another.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written.

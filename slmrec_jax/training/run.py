@@ -108,7 +108,7 @@ class Run:
         Args:
             users: raw ids, or a single one (a string is one id); all users by default.
             k: how many items each; all, where there are fewer.
-            new_items: items that training did not know, ranked among the others by what they bring along.
+            new_items: items that training did not know, ranked among the others by their features.
             only_new: ranks these alone.
             method: what trained; a user's own stands here. Only new items need it.
 
@@ -154,7 +154,7 @@ class Run:
         return groups.evaluate_by_degree(plan, self.embeddings, self.dataset.train, side)
 
     def with_content(self, method: MakeMethod = make_method) -> "Run":
-        """The run with items that have no training interactions placed by what they bring along alone.
+        """The run with items that have no training interactions placed by their features alone.
 
         As training left them, their ids' rows are random.
 

@@ -123,7 +123,8 @@ def chosen_roles(file: Path, found: Layout, source: Source, wanted: Sequence[str
                 f"{file}: there is no column {named!r}; it has {listed(names)}: give one of these by {flags}"
             )
         if role not in found.roles and role in wanted:
-            raise UserError(f"{file}: {_no_column(role, names)}, by {flags}")
+            others = ", ".join(setting(each) for each in COLUMN_FIELDS.values() if each != field)
+            raise UserError(f"{file}: {_no_column(role, names)}, by {flags} (others by {others})")
         if len(found.roles.get(role, [])) > 1:
             columns = listed(found.roles[role])
             raise UserError(f"{file}: {columns} are all columns of {role}s; keep one, or name it by {flags}")
