@@ -210,8 +210,9 @@ def _resampled_means(
 def _unit(rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """Rows of length 1; a row of zeros stays."""
     rows = np.asarray(rows, np.float32)
-    norms: np.ndarray = np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), np.float32(1e-12))
-    unit: np.ndarray = rows / norms
+    squares = np.einsum("rc,rc->r", rows, rows, dtype=np.float64)  # in float32, those of values beyond 1e19 overflow
+    norms = np.maximum(np.sqrt(squares), 1e-12)
+    unit: np.ndarray = np.divide(rows, norms[:, None], out=np.empty_like(rows), casting="same_kind")
     return unit
 
 

@@ -41,7 +41,7 @@ def feature_dropout(rate: float, mode: Literal["layer", "input"] = "layer") -> V
 def feature_masking(
     mode: Literal["swapped", "clean"] = "swapped", granularity: Literal["batch", "item"] = "batch"
 ) -> Views:
-    """FM: each view masks one modality of the items; the two are distinct, drawn anew in each step, `id` among them.
+    """FM: each view masks one modality of the items; the two are distinct, drawn in each step, `id` among them.
 
     SLMRec, section III-C. Users keep their rows. The published code draws once a batch and mixes the two chains: a
     view takes layer 0 from one mask and layers 1..L from the other (`"swapped"`); the paper's text has a mask a view
@@ -133,7 +133,7 @@ def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UIn
 
 
 def _scramble(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """MurmurHash3's finaliser (Appleby, 2011): a bijection of words in which each bit hangs on all."""
+    """MurmurHash3's finaliser (Appleby, 2011): a bijection of words in which each bit depends on all."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

@@ -4,6 +4,7 @@ import argparse
 import contextlib
 import dataclasses
 import difflib
+import errno
 import functools
 import importlib.util
 import io
@@ -29,7 +30,8 @@ from rich.text import Text
 from slmrec_jax import cli_data, cli_runs, cli_tune, exports, recommendations, results
 from slmrec_jax.config import IN_MEMORY, PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
 from slmrec_jax.data.new_items import read_new_items
-from slmrec_jax.errors import UserError, naming_flags
+from slmrec_jax.durable import FULL, reason
+from slmrec_jax.errors import UserError, escaped, naming_flags
 from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.evaluation.protocol import PROTOCOLS, Candidates
 from slmrec_jax.training.folder import read_config
@@ -85,7 +87,9 @@ class Recommend:
     data: str | None = None
     """Where its data set is now, if it was moved."""
     users: str = "all"
-    """Raw ids, separated by commas, or `all`."""
+    """Raw ids, separated by commas, or `all`. Quotes keep a comma in an id, as in CSV: '"Doe, Jane",u2'."""
+    users_file: Path | None = None
+    """Instead: a text file with one raw id a line, taken as it stands there."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
     """How many items each."""
     cold_items: Path | None = None
@@ -95,7 +99,7 @@ class Recommend:
     """Ranks these items alone."""
     format: Literal["table", "parquet", "jsonl"] = "table"
     out: Path | None = None
-    """The file to write, instead of the terminal."""
+    """The file to write, instead of the terminal; also a device or a pipe."""
 
 
 @dataclass(frozen=True)
@@ -140,24 +144,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command and returns its exit status."""
     arguments = list(sys.argv[1:] if argv is None else argv)
     debug = "--debug" in arguments
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # what Orbax and its threads log, Orbax also raises
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
     try:
         with naming_flags():
-            return _run([argument for argument in arguments if argument != "--debug"])
+            status = _run([argument for argument in arguments if argument != "--debug"])
+        print(end="", flush=True)
+        return status
     except UserError as error:
         if debug:
             raise
-        print(f"slmrec-jax: {error}", file=sys.stderr)
-        return 1
+        return _refuse(error)
     except Interrupted as stop:
-        print(f"stopped by {stop} and saved; go on with: {_resume_command(arguments, stop.folder)}", file=sys.stderr)
+        command = escaped(_resume_command(arguments, stop.folder))
+        print(f"stopped by {stop} and saved; go on with: {command}", file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         print("slmrec-jax: stopped", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # `slmrec-jax … | head` has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard(sys.stdout)
         return 0
+    except OSError as error:  # what is left is standard output: the commands themselves say which file
+        if debug or error.errno not in (*FULL, errno.EIO):
+            raise
+        _discard(sys.stdout)
+        where = error.filename or "the output of this command"
+        return _refuse(f"cannot write {where}: {reason(error)}; free some space, or send it to another place")
+
+
+def _refuse(error: object) -> int:
+    """Say on one line what is wrong; nothing in it is obeyed by a terminal."""
+    try:
+        print(f"slmrec-jax: {escaped(error)}", file=sys.stderr, flush=True)
+    except OSError:  # no one can be told
+        _discard(sys.stderr)
+    return 1
+
+
+def _discard(stream: Any) -> None:
+    """Send what a stream still holds to nowhere, so that Python does not fail on it at exit."""
+    with Path(os.devnull).open("wb") as nowhere, contextlib.suppress(io.UnsupportedOperation):
+        os.dup2(nowhere.fileno(), stream.fileno())
 
 
 def _resume_command(arguments: list[str], folder: Path) -> str:
@@ -199,7 +230,7 @@ def _train(flags: Train) -> int:
         )
     title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
     _print_metrics({split: run.result[split] for split in ("valid", "test") if split in run.result}, title)
-    print(f"run folder: {run.folder}")
+    print(f"run folder: {escaped(run.folder)}")
     return 0
 
 
@@ -223,7 +254,13 @@ def _evaluate(flags: Evaluate) -> int:
 
 
 def _recommend(flags: Recommend) -> int:
-    users = None if flags.users == "all" else [user for user in flags.users.split(",") if user]
+    users: list[str] | None = None
+    if flags.users_file is not None:
+        if flags.users != "all":
+            raise UserError("recommend takes one of --users and --users-file")
+        users = recommendations.read_id_file(flags.users_file, "--users-file")
+    elif flags.users != "all":
+        users = recommendations.split_ids(flags.users, "--users")
     if flags.format == "parquet" and flags.out is None:
         raise UserError("--format parquet needs --out: the file to write")
     if flags.only_cold and flags.cold_items is None:
@@ -239,6 +276,9 @@ def _recommend(flags: Recommend) -> int:
     recommendations.write(found, flags.format, flags.out)
     if found.items.shape[1] < flags.k:
         print(f"-k is {flags.k}, and there are {found.items.shape[1]} items to rank", file=sys.stderr)
+    note = recommendations.nothing_left(found)
+    if note:
+        print(note, file=sys.stderr)
     return 0
 
 
@@ -249,7 +289,7 @@ def _recommend_from_run(flags: Recommend, users: list[str] | None) -> recommenda
     cli_runs.note_unfinished(run)
     new = None if flags.cold_items is None else read_new_items(flags.cold_items, run.dataset)
     for note in new.notes if new else ():
-        print(note, file=sys.stderr)
+        print(escaped(note), file=sys.stderr)
     return run.recommend(users, flags.k, new_items=new, only_new=flags.only_cold)
 
 
@@ -262,7 +302,7 @@ def _compare(flags: Compare) -> int:
     with console_report(flags.settings.epochs) as report:
         comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, report)
     Console().print(comparison.table())
-    print(f"table, picture and runs: {flags.out}")
+    print(f"table, picture and runs: {escaped(flags.out)}")
     return 0
 
 
@@ -335,6 +375,7 @@ def _parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
             parsed, unknown = tyro.cli(flags, prog=program, args=arguments, return_unknown_args=True, **default)
     except SystemExit as stop:
         if not stop.code:  # help was asked for
+            print(end="", flush=True)
             raise
         raise UserError(f"{_one_line(said.getvalue())}; see {program} --help") from None
     if unknown:
@@ -456,7 +497,7 @@ def _print_metrics(splits: Mapping[str, Mapping[str, float]], title: str) -> Non
 
 def _title(text: str) -> Text:
     """Of a table; not a string, whose brackets would be read as markup."""
-    return Text(text, "table.title")
+    return Text(escaped(text), "table.title")
 
 
 if __name__ == "__main__":

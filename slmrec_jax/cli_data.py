@@ -1,7 +1,7 @@
 """The commands `slmrec-jax data …`: look at a data set, bring it into the package's own format, make the demo."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,25 +10,25 @@ from rich.console import Console
 from rich.text import Text
 
 from slmrec_jax import data, figures
+from slmrec_jax.config import Reading, source_of
 from slmrec_jax.data import findings, inspection
 from slmrec_jax.data.split import split_dataset
-from slmrec_jax.errors import UserError
+from slmrec_jax.durable import writing
+from slmrec_jax.errors import UserError, escaped
 
 _PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
-class Inspect:
+class _Folder(Reading):
+    data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")] = field()  # no default here
+    """`demo`, or the folder of a data set."""
+
+
+@dataclass(frozen=True)
+class Inspect(_Folder):
     """Show what a data set holds, and what is odd in it."""
 
-    path: tyro.conf.Positional[str]
-    """`demo`, or the folder of a data set."""
-    format: str | None = None
-    """The folder's format, where it is not clear from what lies there."""
-    split: str | None = None
-    """How to divide the interactions first."""
-    split_seed: int = 0
-    """What a random split follows from."""
     plot: Path | None = None
     """A picture to write: degrees, norms and what is missing."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -36,19 +36,11 @@ class Inspect:
 
 
 @dataclass(frozen=True)
-class Convert:
+class Convert(_Folder):
     """Write a data set in the format of this program, which is read fastest."""
 
-    path: tyro.conf.Positional[str]
-    """`demo`, or the folder of a data set."""
-    out: tyro.conf.Positional[Path]
+    out: tyro.conf.Positional[Path] = field(kw_only=True)
     """The folder to make."""
-    format: str | None = None
-    """The folder's format, where it is not clear from what lies there."""
-    split: str | None = None
-    """How to divide the interactions: data that are not divided need it, others are divided anew."""
-    split_seed: int = 0
-    """What a random split follows from."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +57,12 @@ def inspect(flags: Inspect) -> int:
     """Prints a line a fact, then a line an oddity."""
     if flags.plot is not None and flags.plot.suffix not in _PICTURES:
         raise UserError(f"--plot {flags.plot}: give a name that ends in {', '.join(_PICTURES)}")
-    given, format = data.read(flags.path, flags.format)
+    source = source_of(flags)
+    given, format = data.read(source)
     divided = isinstance(given, data.Dataset) or flags.split is not None
     # What is not divided can be looked at all the same: all of it is in train.
     whole = given if isinstance(given, data.Dataset) else given.dataset
-    dataset = split_dataset(given, flags.split, flags.split_seed) if divided else whole
+    dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
     found = inspection.inspect(dataset)
     if flags.plot is not None:
         _draw(dataset, flags.plot)
@@ -80,18 +73,18 @@ def inspect(flags: Inspect) -> int:
     lines = {"data set": found.name, "format": format, **findings.facts(found)}
     width = max(map(len, lines))
     for what, line in lines.items():
-        console.print(Text.assemble((f"{what:<{width}}  ", "bold"), line), soft_wrap=True)
+        console.print(Text.assemble((f"{what:<{width}}  ", "bold"), escaped(line)), soft_wrap=True)
     odd = (
         [] if divided else [f"not divided into training, validation and test: choose --split {' | '.join(data.SPLITS)}"]
     )
     for line in odd + findings.oddities(found):
-        console.print(Text.assemble(("! ", "bold red"), line), soft_wrap=True)
+        console.print(Text.assemble(("! ", "bold red"), escaped(line)), soft_wrap=True)
     return 0
 
 
 def convert(flags: Convert) -> int:
     """Writes the folder and says what it holds."""
-    return _write(data.load(flags.path, format=flags.format, split=flags.split, split_seed=flags.split_seed), flags.out)
+    return _write(data.load_source(source_of(flags)), flags.out)
 
 
 def make(flags: Make) -> int:
@@ -102,7 +95,7 @@ def make(flags: Make) -> int:
 def _write(dataset: data.Dataset, folder: Path) -> int:
     data.write_store(dataset, folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
-    print(f"{folder}: {dataset.name}, {size / 2**20:.1f} MiB, fingerprint {dataset.fingerprint[:12]}")
+    print(f"{escaped(folder)}: {escaped(dataset.name)}, {size / 2**20:.1f} MiB, fingerprint {dataset.fingerprint[:12]}")
     return 0
 
 
@@ -113,13 +106,6 @@ def _draw(dataset: data.Dataset, path: Path) -> None:
         name: inspection.missing(feature, dataset.num_items) / dataset.num_items
         for name, feature in dataset.features.items()
     }
-    try:
-        figures.draw_inspection(
-            {"users": users, "items": items},
-            {name: inspection.norms(feature) for name, feature in vectors.items()},
-            missing,
-            path,
-            dataset.name,
-        )
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror}; give another --plot") from None
+    norms = {name: inspection.norms(feature) for name, feature in vectors.items()}
+    with writing(path, "give another --plot"):
+        figures.draw_inspection({"users": users, "items": items}, norms, missing, path, dataset.name)

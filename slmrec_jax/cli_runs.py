@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from slmrec_jax import exports
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, escaped
+from slmrec_jax.recommendations import read_id_file, split_ids
 
 if TYPE_CHECKING:
     from slmrec_jax.training.run import Run
@@ -46,7 +47,7 @@ def export(flags: Export) -> int:
     made = exports.make_export(run.dataset, run.embeddings, run.config.eval.score, about)
     exports.write_export(made, flags.out, faiss=flags.faiss)
     size = sum(file.stat().st_size for file in flags.out.iterdir())
-    print(f"{flags.out}: {len(made.user_ids)} users, {len(made.item_ids)} items, {size / 2**20:.1f} MiB")
+    print(f"{escaped(flags.out)}: {len(made.user_ids)} users, {len(made.item_ids)} items, {size / 2**20:.1f} MiB")
     return 0
 
 
@@ -63,14 +64,16 @@ def note_unfinished(run: "Run") -> None:
 
 @dataclass(frozen=True)
 class Report:
-    """Write a page on finished runs: metrics with intervals, curves, groups, modalities, the space of items."""
+    """Write a page on finished runs: metrics over seeds, differences, curves, groups, modalities, space of items."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Their folders."""
+    """Their folders, or that of a comparison, with all its runs and its rankings that are not trained."""
     out: Path = Path("report.html")
     """The page; its pictures and tables go into a folder beside it, as report_files."""
     items: str = ""
-    """Raw ids of items, separated by commas, whose neighbours to list; some by default."""
+    """Raw ids of items whose neighbours to list, separated by commas; some by default. Quotes keep a comma in one."""
+    items_file: Path | None = None
+    """Instead: a text file with one raw id a line, taken as it stands there."""
     data: str | None = None
     """Where the runs' data set is now, if it was moved."""
     force: bool = False
@@ -85,10 +88,18 @@ def report(flags: Report) -> int:
     if not flags.runs:
         raise UserError("no runs were named: give their folders")
     check_free(flags.out)
-    items = [item for item in flags.items.split(",") if item]
+    if flags.items and flags.items_file is not None:
+        raise UserError("report takes one of --items and --items-file")
+    items = split_ids(flags.items, "--items") if flags.items else None
+    if flags.items_file is not None:
+        items = read_id_file(flags.items_file, "--items-file")
     facts = gather(
-        flags.runs, items=items, data=flags.data, force=flags.force, say=lambda line: print(line, file=sys.stderr)
+        flags.runs,
+        items=items,
+        data=flags.data,
+        force=flags.force,
+        say=lambda line: print(escaped(line), file=sys.stderr),
     )
     write_report(facts, flags.out)
-    print(f"{flags.out}; pictures and tables: {files_folder(flags.out)}")
+    print(f"{escaped(flags.out)}; pictures and tables: {escaped(files_folder(flags.out))}")
     return 0

@@ -1,5 +1,6 @@
 """The command `slmrec-jax tune`: searches a model's settings on validation, and goes on where it stopped."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ import tyro
 from rich.console import Console
 
 from slmrec_jax.config import Config, Preset
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.training.progress import console_report
 from slmrec_jax.tuning.space import Sampler, make_space
 
@@ -38,6 +39,7 @@ class Tune:
 def tune(flags: Tune, seeds: list[int]) -> int:
     """Searches, and shows the best trials and the test of the best config."""
     try:
+        from slmrec_jax.tuning.search import BEST
         from slmrec_jax.tuning.search import tune as search
     except ModuleNotFoundError as error:
         if error.name != "optuna":
@@ -53,5 +55,5 @@ def tune(flags: Tune, seeds: list[int]) -> int:
     console.print(tuned.table(metric))
     tests = ", ".join(f"seed {run.config.seed} {run.result['test'][metric]:.4f}" for run in tuned.runs)
     console.print(f"test {metric} of trial {tuned.best.number}: {tests}", highlight=False, soft_wrap=True)
-    print(f"train it with: slmrec-jax train --config {flags.out / 'best.py'}")
+    print(f"train it with: slmrec-jax train --config {escaped(shlex.quote(str(flags.out / BEST)))}")
     return 0

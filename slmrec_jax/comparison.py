@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, TypedDict, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -25,7 +25,8 @@ from slmrec_jax.config import (
     with_variant,
 )
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import UserError
+from slmrec_jax.durable import writing
+from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import METHODS, make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
@@ -42,6 +43,19 @@ LEVEL = 0.05
 """Below it, a difference counts as shown."""
 
 
+class Recorded(TypedDict):
+    """What `comparison.json` says."""
+
+    fingerprint: str
+    protocol: str
+    seeds: list[int]
+    systems: Mapping[str, list[Mapping[str, float]]]
+    """Test metrics of each seed; of a ranking that is not trained, once."""
+    p_values: Mapping[str, Mapping[str, float]]
+    settings: Mapping[str, list[Mapping[str, Any]]]
+    """Of each seed; none for a ranking that is not trained."""
+
+
 class Comparison(NamedTuple):
     """Test metrics by system: mean and standard deviation over seeds."""
 
@@ -55,7 +69,7 @@ class Comparison(NamedTuple):
     def table(self) -> Table:
         """A row a system, the best of each column in bold, with what does not differ from it marked."""
         caption = f"≈ not shown to differ from the best (paired t-test over users, Holm, p ≥ {LEVEL})"
-        title = Text(self.title, "table.title")  # not a string, whose brackets would be read as markup
+        title = Text(escaped(self.title), "table.title")  # not a string, whose brackets would be read as markup
         table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
         table.add_column("system")
         for metric in self.metrics:
@@ -147,19 +161,20 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     comparison = Comparison(
         {name: _summary([result.means for result in of_seeds]) for name, of_seeds in results.items()},
         metrics,
-        {metric: p_values({name: _over_seeds(found, metric) for name, found in results.items()}) for metric in metrics},
+        {metric: p_values({name: over_seeds(found, metric) for name, found in results.items()}) for metric in metrics},
         title,
     )
-    record = {
+    record: Recorded = {
         "fingerprint": dataset.fingerprint,
         "protocol": config.protocol,
         "seeds": list(seeds),
-        "systems": {name: [result.means for result in of_seeds] for name, of_seeds in results.items()},
+        "systems": {name: [dict(result.means) for result in of_seeds] for name, of_seeds in results.items()},
         "p_values": comparison.p_values,
         "settings": {name: [relevant(each) for each in of_system.values()] for name, of_system in runs.items()},
     }
-    write_json(out / TABLE, record)
-    figures.draw_comparison(comparison.rows, metrics, out / PICTURE, title)
+    with writing(out, f"give another {setting('out')}; the same command does not repeat finished runs"):
+        write_json(out / TABLE, record)
+        figures.draw_comparison(comparison.rows, metrics, out / PICTURE, title)
     return comparison
 
 
@@ -209,10 +224,16 @@ def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Pa
         return {}
     model, _, variant = name.partition(":")
     of_system = with_defaults(with_variant(config, cast("ModelName", model), variant))
-    return {out / f"{name.replace(':', '-')}-seed{seed}": replace(of_system, seed=seed) for seed in seeds}
+    return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds}
 
 
-def _over_seeds(results: Sequence[evaluation.Evaluation], metric: str) -> Float[np.ndarray, " users"]:
+def run_folder(out: Path, name: str, seed: int) -> Path:
+    """Return the folder of one run of a comparison."""
+    return out / f"{name.replace(':', '-')}-seed{seed}"
+
+
+def over_seeds(results: Sequence[evaluation.Evaluation], metric: str) -> Float[np.ndarray, " users"]:
+    """Return a metric of each user, averaged over the runs of a system."""
     mean: np.ndarray = np.mean([result.per_user[metric] for result in results], axis=0)
     return mean
 

@@ -144,7 +144,7 @@ class MMGCNConfig:
     """MMGCN (Wei et al., ACM MM 2019)."""
 
     tables: Literal["trained", "frozen"] = "trained"
-    """Identity and preference tables: trained as the paper means them, or random for ever as in the published code."""
+    """Identity and preference tables: trained as the paper means them, or left random as in the published code."""
     latent_dim: int = 256
     """To how many columns the `projected` modalities and their preference tables go first."""
     projected: tuple[str, ...] = ("visual",)
@@ -306,17 +306,36 @@ PUBLISHED: Mapping[ModelName, Mapping[str, float]] = {"mmssl": {"learning_rate":
 
 
 @dataclass(frozen=True)
-class Config:
-    """One run."""
+class Reading:
+    """Where the data are, and how to read them: the fields of `Source` as flags."""
 
     data: str = "demo"
     """`demo`, or the folder of a data set."""
     format: str | None = None
     """The folder's format, where it is not clear from what lies there."""
     split: str | None = None
-    """How to divide the interactions: data that are not divided need it, others are divided anew."""
+    """How to divide the interactions: data that are not divided need it, others are divided again."""
     split_seed: int = 0
-    """What a random split follows from; it is apart from --seed, so that all seeds train on the same data."""
+    """The seed of a random split; it is apart from --seed, so that all seeds train on the same data."""
+    min_rating: float | None = None
+    """Leave out rows with a lower rating before the interactions are divided."""
+    k_core: int = 0
+    """Keep users and items with at least so many interactions, repeated until all have them, before the interactions
+    are divided; 0 keeps all."""
+    user_column: str | None = None
+    """The column of users, where it has none of the known names; or its number, where the table has no header."""
+    item_column: str | None = None
+    """The column of items, likewise."""
+    time_column: str | None = None
+    """The column of times, likewise."""
+    rating_column: str | None = None
+    """The column of ratings, likewise."""
+
+
+@dataclass(frozen=True)
+class Config(Reading):
+    """One run."""
+
     modalities: tuple[str, ...] = ()
     """Modalities to use, in this order, which FAC's levels follow; all of the data set's by default."""
     missing: Missing = "masked"
@@ -337,7 +356,7 @@ class Config:
     checkpoint_every_steps: int = 0
     """Checkpoints within an epoch; 0 leaves those after it."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
-    """Where training is not finite: stop, leave that step out, or go back to the last checkpoint and draw anew."""
+    """Where training is not finite: stop, leave that step out, or go back to the last checkpoint and draw again."""
     bpr_negatives: int = 1
     """How many negatives a positive gets in BPR."""
     dim: int = 64
@@ -364,7 +383,7 @@ IN_MEMORY = "<in memory>"
 """`Config.data` of a run whose data set was given as a value: its folder holds the data set."""
 
 
-def source_of(config: Config) -> Source:
+def source_of(config: Reading) -> Source:
     """Say where the config's data set is read from, and how."""
     return Source(**{name: getattr(config, name) for name in Source._fields})
 
@@ -449,6 +468,7 @@ def check_config(config: Config) -> None:
         ("num_layers", config.num_layers, 0),
         ("seed", config.seed, 0),
         ("split_seed", config.split_seed, 0),
+        ("k_core", config.k_core, 0),
         ("main_weight", config.main_weight, 0),
         ("slmrec.alpha", slmrec.alpha, 0),
         ("slmrec.num_negatives", slmrec.num_negatives, 1),

@@ -9,25 +9,22 @@ items.faiss              where asked for: an exact inner-product index; its ids 
 
 import importlib.util
 import json
-import os
-import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet
-import safetensors
-import safetensors.numpy
 from jaxtyping import Float, Shaped
 
 from slmrec_jax.data.checks import check_range, check_raw_ids
 from slmrec_jax.data.columns import as_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
-from slmrec_jax.data.store import id_column, read_ids
-from slmrec_jax.data.tables import printable, read_parquet
+from slmrec_jax.data.safetensors_files import read_tensors
+from slmrec_jax.data.store import id_column, read_ids, read_json, write_table, write_tensors
+from slmrec_jax.data.tables import read_parquet
+from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import Score, prepare, rank
 from slmrec_jax.recommendations import Recommendations, user_rows
@@ -76,24 +73,12 @@ def write_export(export: Export, folder: Path, *, faiss: bool = False) -> None:
     Raises:
         UserError: The folder is there already or cannot be written, or faiss is asked for and not installed.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UserError(f"{folder} is there already: give another folder, or remove this one")
     if faiss and importlib.util.find_spec("faiss") is None:
         raise UserError(f"{setting('faiss', True)} needs the package faiss-cpu: pip install 'slmrec-jax[faiss]'")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
-            part = Path(beside) / folder.name
-            part.mkdir()
-            _write(export, part)
-            if faiss:
-                _write_index(np.asarray(export.embeddings.items), part / _INDEX)
-            for path in part.iterdir():
-                with path.open("rb") as file:
-                    os.fsync(file.fileno())
-            part.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; give another folder") from None
+    with writing(folder, "give another folder"), whole_folder(folder) as part:
+        _write(export, part)
+        if faiss:
+            _write_index(np.asarray(export.embeddings.items), part / _INDEX)
 
 
 def read_export(folder: Path) -> Export:
@@ -117,12 +102,12 @@ def read_export(folder: Path) -> Export:
     return Export(meta["data"], embeddings, ids["users"], ids["items"], known, meta["score"], meta)
 
 
-def recommend(export: Export, users: Sequence[Any] | None = None, k: int = 20) -> Recommendations:
+def recommend(export: Export, users: Any = None, k: int = 20) -> Recommendations:
     """Ranks the items that users do not know, as `Run.recommend` of the exported run.
 
     Args:
         export: of a run.
-        users: raw ids; all users by default.
+        users: raw ids, or a single one (a string is one id); all users by default.
         k: how many items each; all, where there are fewer.
 
     Raises:
@@ -140,10 +125,10 @@ def _write(export: Export, folder: Path) -> None:
     for (side, file), ids in zip(_TABLES.items(), (export.user_ids, export.item_ids), strict=True):
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(tables[side].ravel()), tables[side].shape[1])
         table = pa.table({"id": id_column(ids, export.name), "embedding": vectors})
-        pyarrow.parquet.write_table(table, folder / file, compression="zstd")
+        write_table(table, folder / file)
     known = pa.table({"user_row": export.known.users, "item_row": export.known.items})
-    pyarrow.parquet.write_table(known, folder / _KNOWN, compression="zstd")
-    safetensors.numpy.save_file(tables, folder / _VECTORS)
+    write_table(known, folder / _KNOWN)
+    write_tensors(tables, folder / _VECTORS)
     meta = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -163,18 +148,11 @@ def _write_index(items: Float[np.ndarray, "items dim"], file: Path) -> None:
 
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(np.ascontiguousarray(items))
-    faiss.write_index(index, str(file))
+    file.write_bytes(faiss.serialize_index(index).data)  # of a full disk faiss itself says in its own words
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    try:
-        meta = json.loads(file.read_bytes().decode("utf-8"))
-    except FileNotFoundError:
-        raise UserError(f"{file} is not there: give a folder that slmrec-jax export made") from None
-    except OSError as error:
-        raise UserError(f"{file} cannot be read ({error.strerror}): check the path and its permissions") from None
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not readable as JSON ({printable(error)}); {_MEND}") from None
+    meta = read_json(file, "a folder that slmrec-jax export made", _MEND)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise UserError(f"{file}: it does not say that this is an export; give a folder that slmrec-jax export made")
     if meta.get("version") != _VERSION:
@@ -182,7 +160,8 @@ def _read_meta(file: Path) -> dict[str, Any]:
             f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_VERSION}; {_MEND}"
         )
     right = {size: type(meta.get(size)) is int and meta[size] >= 0 for size in _SIZES}
-    right |= {"data": isinstance(meta.get("data"), str), "score": meta.get("score") in get_args(Score)}
+    right |= {"data": isinstance(meta.get("data"), str) and meta["data"].isprintable()}
+    right |= {"score": meta.get("score") in get_args(Score)}
     for field, is_right in right.items():
         if not is_right:
             raise UserError(f"{file}: {field} is {ascii(meta.get(field))[:60]}; expected what was written: {_MEND}")
@@ -190,15 +169,9 @@ def _read_meta(file: Path) -> dict[str, Any]:
 
 
 def _read_vectors(file: Path, meta: Mapping[str, Any]) -> Embeddings:
-    if not file.is_file():
-        raise UserError(f"{file}: not there, or not a regular file; {_MEND}")
-    try:
-        with safetensors.safe_open(file, framework="np") as opened:
-            found = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118
-            for side in _TABLES:
-                expected = ("F32", [meta[side], meta["dim"]])
-                if side not in found or (found[side].get_dtype(), found[side].get_shape()) != expected:
-                    raise UserError(f"{file}: expected {side} as {expected[1]} numbers of float32; {_MEND}")
-            return Embeddings(*(jnp.asarray(opened.get_tensor(side)) for side in _TABLES))
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{file}: not a readable .safetensors file ({printable(error)}); {_MEND}") from error
+    tensors = read_tensors(file, f"embeddings of {' and '.join(_TABLES)}", _MEND)
+    for side in _TABLES:
+        shape = (meta[side], meta["dim"])
+        if side not in tensors or tensors[side].dtype != np.float32 or tensors[side].shape != shape:
+            raise UserError(f"{file}: expected {side} as {list(shape)} numbers of float32; {_MEND}")
+    return Embeddings(*(jnp.asarray(tensors[side]) for side in _TABLES))

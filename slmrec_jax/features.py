@@ -1,4 +1,4 @@
-"""What items bring along, as models take it."""
+"""The features of items, as models take them."""
 
 from typing import TypeAlias
 

@@ -1,5 +1,6 @@
 """Pictures of a run, of a comparison and of an experiment."""
 
+import io
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -11,6 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
+
+from slmrec_jax.durable import whole_file
 
 INK, BEST = "#334155", "#b91c1c"
 COLOURS = ("#1d4ed8", "#0f766e", "#b45309", "#7c3aed", "#be185d", "#4d7c0f")
@@ -184,4 +187,7 @@ def _finish(figure: Figure, path: Path) -> None:
     powers = {label for axis in scales for label in axis.get_ticklabels(which="both")}
     for text in figure.findobj(Text):
         text.set_parse_math(text in powers)
-    figure.savefig(path, dpi=140)
+    picture = io.BytesIO()  # what the disk refuses would come out of matplotlib in many types
+    figure.savefig(picture, dpi=140, format=path.suffix[1:])
+    with whole_file(path) as file:
+        file.write(picture.getbuffer())

@@ -34,7 +34,14 @@ def affine(params: Linear, x: Float[Array, "rows inputs"]) -> Float[Array, "rows
 
 
 def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
-    """Each row divided by its L2 norm, or by 1e-12 where that is smaller; the gradient of a zero row is finite."""
+    """Divide each row by its L2 norm, or by 1e-12 where that is smaller; the gradient of a zero row is finite.
+
+    Squares of float32 overflow from 1.8e19 on, and the cubes of norms that the gradient has from 7e12 on. So rows with
+    large values are scaled first, which changes neither the result nor its gradient; others are multiplied by 1.
+    """
+    largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
+    scale = jnp.where(largest > 2.0**80, 2.0**-104, jnp.where(largest > 2.0**32, 2.0**-56, 1.0))
+    x = x * scale.astype(x.dtype)
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
 

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
-from slmrec_jax.errors import UserError, setting
+from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.training.folder import CONFIG, DATA, NO_RUN, RESULT, Description, Result
 from slmrec_jax.training.records import read_json
 
@@ -29,12 +29,13 @@ class Results(NamedTuple):
         cutoffs = sorted({int(key.split("@")[1]) for key in shared})[:2]
         metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
         # Names are no strings here, whose brackets would be read as markup.
-        caption = Text("; ".join(self.differences), "table.caption") if self.differences else None
+        caption = Text(escaped("; ".join(self.differences)), "table.caption") if self.differences else None
         table = Table("run", "model", "seed", "data", *metrics, caption=caption, caption_justify="left")
         for row in self.rows:
             data = f"{row['data']} {row['fingerprint'][:8]}" if self.differences else row["data"]
             values = (f"{row['test'][metric]:.4f}" for metric in metrics)
-            table.add_row(Text(str(row["folder"])), Text(row["model"]), str(row["seed"]), Text(data), *values)
+            names = (Text(escaped(row[name])) for name in ("folder", "model", "seed"))
+            table.add_row(*names, Text(escaped(data)), *values)
         return table
 
 
@@ -65,7 +66,9 @@ def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
 def _row(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG, Mapping[str, Any], NO_RUN)
     data = read_json(folder / DATA, Description, NO_RUN)
-    finish = f"the run has not finished; finish it by train with {setting('resume', True)}"
+    finish = f"finish the run by train with {setting('resume', True)}"
+    if not (folder / RESULT).exists():
+        raise UserError(f"{folder / RESULT} is not there, because the run has not finished: {finish}")
     result = read_json(folder / RESULT, Result, finish)
     found = {"model": config.get("model"), "data": data.get("name")}
     found |= {name: result.get(name) for name in ("seed", "fingerprint", "protocol", "best_epoch", "test")}

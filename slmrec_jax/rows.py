@@ -29,7 +29,7 @@ def once(rows: Rows) -> Rows:
     known: list[tuple[Ids, object, Array]] = []
 
     def lookup(ids: Ids) -> Array:
-        # A value that was computed inside a branch or a loop is not to be had outside of it.
+        # A value that was computed inside a branch or a loop cannot be used outside of it.
         trace = get_opaque_trace_state()  # type: ignore[no-untyped-call]
         for seen, where, value in known:
             if seen is ids and where == trace:

@@ -113,7 +113,7 @@ def _forward(x: Array, y: Array, row_counts: Array, column_counts: Array) -> tup
     if jax.default_backend() == "cpu":
         num_blocks: Array | int = -(-_last(row_counts) // block_rows)
         widths = sorted({max(1, int(share * num_columns)) for share in WIDTHS})
-    else:  # a loop or a branch that hangs on values would wait for the host, and a product is cheap
+    else:  # a loop or a branch that depends on values would wait for the host, and a product is cheap
         num_blocks, widths = most_blocks, [num_columns]
     ways: list[Callable[..., tuple[Array, Array, Array]]] = [
         partial(_by_blocks, width=width, block_rows=block_rows) for width in widths
@@ -138,7 +138,7 @@ def _by_blocks(
         exponentials = counts * jnp.exp(scores - largest[:, None])
         total = jnp.sum(exponentials, axis=1)
         # What could scale or transpose the block of scores does so with the small factor, which costs nothing: laid out
-        # anew behind a barrier, or XLA would have the product do it on the way (3 % of all this on CPUs).
+        # again behind a barrier, or XLA would have the product do it on the way (3 % of all this on CPUs).
         factor = (weights / total)[:, None]
         factors: Array = jax.lax.optimization_barrier((rows * factor).T)  # type: ignore[no-untyped-call]
         to_these = factor * (exponentials @ columns)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Scalar
 
-if TYPE_CHECKING:  # whoever ranks exported embeddings needs no Flax
+if TYPE_CHECKING:  # ranking exported embeddings needs no Flax
     from flax.training.train_state import TrainState
 
 Ids: TypeAlias = Int[Array, " rows"] | slice
@@ -48,7 +48,7 @@ class Inputs(NamedTuple):
     graph: Any
     """The training interactions: `slmrec_jax.graph.Graph`."""
     features: Mapping[str, PyTree]
-    """What items bring along, by modality: `DenseFeature`, or for word ids the word means as a sparse operator."""
+    """The features of items, by modality: `DenseFeature`, or for word ids the word means as a sparse operator."""
     cache: PyTree = ()
     """What a model computed once from the features alone (`Model.prepare`); what it computed from the graph is
     `graph.derived`, so that another graph comes without it."""
@@ -179,8 +179,8 @@ class Model(NamedTuple):
     """Runs once before training, and fills `Inputs.cache` and `Graph.derived`. JAX must be able to trace it: its result
     is looked at beforehand without values."""
     cold_items: Callable[[Params, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
-    """`(params, features) -> rows` of items that nobody has met, from what they bring along, as in `Inputs.features`;
-    they rank as the rows of `View.items` do. `None`: items are their ids alone."""
+    """`(params, features) -> rows` of items that no one has interacted with, from their features (as in
+    `Inputs.features`); they rank as the rows of `View.items` do. `None`: items are their ids alone."""
 
 
 class Context(NamedTuple):

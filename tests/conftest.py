@@ -2,6 +2,7 @@
 
 import gc
 import os
+import resource
 from pathlib import Path
 
 # Many tests compile the same programs; XLA logs an error, that is none, for each that it reads back.
@@ -56,3 +57,11 @@ def optax_promotion():
     """Optax adds integers to floats; what steps with it cannot be run under strict promotion."""
     with jax.numpy_dtype_promotion("standard"):
         yield
+
+
+@pytest.fixture
+def refusing_disk():
+    """Call to let files grow to so many bytes and no further, as on a full disk, until the test ends."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, before)

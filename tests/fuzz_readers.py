@@ -5,11 +5,12 @@
 
 Nothing else may be raised, nothing may run, write or hang, and memory stays within `MEMORY_PER_BYTE` times the size of
 the files and a constant. An input that breaks this is kept under `--keep` for a second look. The same seed makes the
-same inputs.
+same inputs. What a small Parquet file may unpack to is lowered to `UNPACKED`, so that one that unpacks further shows.
 """
 
 import argparse
 import faulthandler
+import functools
 import io
 import json
 import os
@@ -18,6 +19,7 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import struct
 import sys
 import tempfile
@@ -40,11 +42,14 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from foreign_files import EVIL, npy, npy_header, object_npy, tensor_pickle, torch_stream, torch_zip
 
-from slmrec_jax.data import Feature, Words, load, make_dataset, write_store
+from slmrec_jax import exports
+from slmrec_jax.data import Feature, Words, load, make_dataset, parquet_files, write_store
+from slmrec_jax.data.feature_tables import read_vectors
 from slmrec_jax.data.json_lists import read_item_lists
 from slmrec_jax.data.npy_files import read_table
 from slmrec_jax.data.object_arrays import read_lists
 from slmrec_jax.data.pickles import read_sparse
+from slmrec_jax.data.tables import read_parquet
 from slmrec_jax.data.torch_files import read_tensor
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -53,10 +58,18 @@ MEMORY_PER_BYTE = 200
 MEMORY, MEMORY_OF_FOLDER = 4 * 2**20, 96 * 2**20
 """What reading may take for each byte and besides. Counts of a million users and items cost the latter, and an id in a
 small file may claim as many."""
+UNPACKED = 2**22
 SECONDS, BLOCKED = 10, 600
 """Of the processor, and by the clock: longer, and a reader hangs. The clock alone says little on a busy machine."""
 
-Files = dict[str, bytes]
+
+class Special(NamedTuple):
+    """What is no regular file, in place of one."""
+
+    kind: str
+
+
+Files = dict[str, bytes | Special]
 
 
 class Sample(NamedTuple):
@@ -90,6 +103,15 @@ def samples() -> dict[str, Sample]:
     made["table"] = Sample({"t.npy": npy(TABLE)}, lambda folder: read_table(folder / "t.npy"))
     content = json.dumps({"0": [3, 1], "1": [], "2": [0]}).encode()
     made["item lists"] = Sample({"l.json": content}, lambda folder: read_item_lists(folder / "l.json"))
+    for name, (file, key, content) in vectors().items():
+        made[f"vectors {name}"] = Sample(
+            {file: content}, lambda folder, file=file, key=key: read_vectors(folder / file, key), MEMORY_OF_FOLDER
+        )
+    for name, content in tables().items():
+        made[f"columns {name}"] = Sample(
+            {"t.parquet": content}, lambda folder: read_parquet(folder / "t.parquet", ["v"]), MEMORY_OF_FOLDER
+        )
+    made["export"] = Sample(exported(), exports.read_export, MEMORY_OF_FOLDER)
     for name, (format, files) in folders().items():
         made[f"folder {name}"] = Sample(
             files, lambda folder, format=format: load(str(folder), format=format), MEMORY_OF_FOLDER
@@ -113,6 +135,56 @@ def tensors() -> Files:
         "stream": torch_stream(pickled, six.tobytes(), size=6),
         "stream of bfloat16": torch_stream(half, six.astype("<u2").tobytes(), size=6),
     }
+
+
+def vectors() -> dict[str, tuple[str, str | None, bytes]]:
+    """By name: the file, its column of raw ids, and its content."""
+    rows = "".join(f"{x},{y}\n" for x, y in TABLE.tolist())
+    keyed = "".join(f"i{n}\t{x} {y}\n" for n, (x, y) in enumerate(TABLE.tolist()))
+    return {
+        "csv": ("v.csv", None, rows.encode()),
+        "csv with a header": ("v.csv", None, f"x,y\n{rows}".encode()),
+        "tsv with ids": ("v.tsv", "item", f"item\tv\n{keyed}".encode()),
+        "float8": ("v.safetensors", None, tensor_file("F8_E4M3", [5, 2], bytes(range(40, 50)))),
+        "parquet": ("v.parquet", "item", parquet(pa.table({"item": range(5), "v": TABLE.tolist()}))),
+        "parquet of columns": ("v.parquet", None, parquet(pa.table({"x": TABLE[:, 0], "y": TABLE[:, 1]}))),
+    }
+
+
+def tables() -> Files:
+    """Parquet in the encodings that texts, numbers and times may have."""
+    texts = [f"user-{n % 7}" for n in range(60)]
+    prefixed = {"use_dictionary": False, "column_encoding": {"v": "DELTA_BYTE_ARRAY"}}
+    plain = {"use_dictionary": False, "compression": "none"}
+    fixed = pa.array(TABLE.tolist(), pa.list_(pa.float32(), 2))
+    return {
+        "of text": parquet(pa.table({"v": texts}), row_group_size=25),
+        "of prefixed text": parquet(pa.table({"v": texts}), **prefixed),
+        "of plain text": parquet(pa.table({"v": texts}), data_page_version="2.0", **plain),
+        "of packed text": parquet(pa.table({"v": texts}), compression="zstd", data_page_version="2.0"),
+        "of categories": parquet(pa.table({"v": pa.array(texts).dictionary_encode()})),
+        "of numbers": parquet(pa.table({"v": np.arange(60)}), compression="zstd"),
+        "of lists": parquet(pa.table({"v": fixed}), **plain),
+        "of times": parquet(pa.table({"v": pa.array([3, 1, 2], pa.timestamp("us", "Asia/Tokyo"))})),
+    }
+
+
+def tensor_file(kind: str, shape: list[int], data: bytes) -> bytes:
+    """A file of safetensors with one tensor of any type and shape."""
+    header = json.dumps({"v": {"dtype": kind, "shape": shape, "data_offsets": [0, len(data)]}}).encode()
+    header += b" " * (-len(header) % 8)
+    return struct.pack("<Q", len(header)) + header + data
+
+
+def exported() -> Files:
+    """What `export` writes."""
+    ids, pairs = np.array(["ann", "bob", "cy"]), Interactions(*np.array(PAIRS[:3]).T)
+    embeddings = exports.Embeddings(TABLE[:3], TABLE)
+    export = exports.Export("toy", embeddings, ids, np.arange(5), pairs, "dot", {})
+    with tempfile.TemporaryDirectory() as base:
+        folder = Path(base) / "toy"
+        exports.write_export(export, folder)
+        return {file.name: file.read_bytes() for file in folder.iterdir()}
 
 
 def folders() -> dict[str, tuple[str, Files]]:
@@ -175,7 +247,10 @@ def folders() -> dict[str, tuple[str, Files]]:
             }
             | {"toy.itememb": b"iid:token\titem_emb:float_seq\ni0\t1 2\ni3\t3 4\n"},
         ),
-        "plain text": ("plain", {"toy.csv": rows.encode(), "image.npy": npy(TABLE)}),
+        "plain text": (
+            "plain",
+            {"toy.csv": rows.encode(), "image.npy": npy(TABLE), "text_feat.csv": b"item,x,y\n1,0.5,2\n4,1.5,3\n"},
+        ),
         "plain parquet": (
             "plain",
             {
@@ -202,9 +277,9 @@ def stored() -> Files:
         return {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
 
 
-def parquet(table: pa.Table) -> bytes:
+def parquet(table: pa.Table, **options: object) -> bytes:
     sink = io.BytesIO()
-    pq.write_table(table, sink)
+    pq.write_table(table, sink, **options)
     return sink.getvalue()
 
 
@@ -253,6 +328,11 @@ TEXTS = [
     b"4294967296",
     b"2147483646",
     b"1999999",
+    b"0, 99999999999999",
+    b"F8_E5M2",
+    b"F4",
+    b"Asia/Tokyo",
+    b"," * 3000,
 ]
 WORDS_OF_PICKLES = [
     *(
@@ -443,7 +523,7 @@ def lying_matrix(source: random.Random) -> bytes:
 
 def lying_tensor(source: random.Random) -> bytes:
     """A tensor whose sizes, strides and storage do not fit, in either form."""
-    sizes = (0, 1, 2, 3, 5, 6, 7, 100, -1, 10**6, 2**31, 2**40, 2**62, 2**200)
+    sizes = (0, 0, 1, 2, 3, 5, 6, 7, 100, -1, 10**6, 2**31, 2**40, 2**47, 2**62, 2**200)
     shape = [source.choice(sizes) for _ in range(source.choice((0, 1, 2, 2, 3, 9)))]
     strides = [source.choice(sizes) for _ in range(max(0, len(shape) + source.choice((-1, 0, 0, 0, 0))))]
     pickled = tensor_pickle(
@@ -478,6 +558,10 @@ def lying_header(source: random.Random) -> bytes:
         "(-1, 2)",
         "(5, 2" + ", 1" * 40 + ")",
         "(0, 9)",
+        "(0, 4000000000)",
+        "(4000000000, 0)",
+        "(999999999999999999, 0)",
+        "(0, 999999999999999999)",
     )
     codes = ("<f4", "|O", "<i8", "<U9", "<M8[s]", "|V9", "<f16", "<c16", "__import__('os')")
     header = npy_header(source.choice(codes), source.choice(shapes), source.choice((False, True, "None")))
@@ -527,6 +611,97 @@ def hostile_json(source: random.Random) -> bytes:
     return source.choice(kinds)()
 
 
+def lying_tensor_file(source: random.Random) -> bytes:
+    """safetensors of a type, a shape and a size that do not fit, or that NumPy has nothing for."""
+    kinds = ("F32", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F4", "F6_E2M3", "BF16", "C64", "I64", "BOOL", "F9", "F8_E4M3FNUZ")
+    shapes = (
+        [5, 2],
+        [0, 2**40],
+        [2**40, 0],
+        [2**62, 2**62],
+        [1] * 100,
+        [0] * 100,
+        [5, 2] + [1] * 40,
+        [10**30],
+        [],
+        [-1, 2],
+    )
+    kind, shape = source.choice(kinds), source.choice(shapes)
+    return tensor_file(kind, shape, bytes(source.choice((0, 1, 4, 5, 8, 10, 20, 40, 80))))
+
+
+@functools.cache
+def packed_tables() -> tuple[bytes, ...]:
+    """Parquet of some KB that unpacks to hundreds of MB, by every way that Parquet has to store equal values once."""
+    count = 2**19
+    zeros = np.zeros(count, np.int64)
+    once = pa.DictionaryArray.from_arrays(np.zeros(100, np.int32), ["x" * 10**6])
+    starts = {"use_dictionary": False, "column_encoding": "DELTA_BYTE_ARRAY"}
+    lists = pa.ListArray.from_arrays([0, count, 2 * count], pa.array(np.zeros(2 * count, np.float32)))
+    return tuple(
+        packed(column, times, **options)
+        for column, times, options in (
+            (zeros, 40, {}),
+            (zeros, 40, {"use_dictionary": False, "column_encoding": "DELTA_BINARY_PACKED"}),
+            (lists, 40, {}),
+            (pa.array([None] * 3, pa.list_(pa.float32(), count)), 25, {}),
+            (pa.array(["x" * 10**7]), 10, {}),
+            (once, 1, {}),
+            (pa.array(["x" * 10**5] * 100), 5, starts),
+            (pa.array([b"x" * 10**5] * 100), 5, {}),
+        )
+    )
+
+
+def packed(column: pa.Array, times: int, **options: object) -> bytes:
+    """A column many times over: row group after row group, so that little memory is taken here."""
+    table, sink = pa.table(dict.fromkeys(("user", "item", "v"), column)), io.BytesIO()
+    with pq.ParquetWriter(sink, table.schema, compression="zstd", **options) as writer:
+        for _ in range(times):
+            writer.write_table(table)
+    return sink.getvalue()
+
+
+def packed_table(source: random.Random) -> bytes:
+    """One of these; or with a footer that lies about its counts."""
+    content = source.choice(packed_tables())
+    for _ in range(source.choice((0, 0, 1, 3))):
+        place = source.randrange(len(content) - min(400, len(content)), len(content))
+        content = content[:place] + bytes([source.randrange(256)]) + content[place + 1 :]
+    return content
+
+
+def zoned_table(source: random.Random) -> bytes:
+    """Times in zones that exist or not, where ids or times belong."""
+    zone = source.choice(("Nowhere/Land", "+99:99", "\x1b[31m", "Asia/Tokyo", "", "é" * 300))
+    unit = source.choice(("s", "ms", "us", "ns"))
+    times = pa.array([source.choice((0, 1, 2**50, -(2**50))) for _ in range(5)], pa.timestamp(unit, zone or None))
+    plain = pa.array(range(5))
+    columns = [times if source.random() < 0.5 else plain for _ in range(4)]
+    return parquet(pa.table(dict(zip(("user", "item", "v", "timestamp"), columns, strict=True))))
+
+
+def wide_header(source: random.Random) -> bytes:
+    """Text with very many columns, or with one very long name."""
+    separator = source.choice((",", "\t", " "))
+    names = [f"c{n}" for n in range(source.choice((5_000, 50_000, 300_000)))]
+    if source.random() < 0.2:
+        names = ["user", "item", "c" * 2 * 10**6]
+    ends = source.choice(("", "\n", "\n" + separator.join(["1"] * len(names))))
+    return (separator.join(source.choice(([], ["user", "item"], ["item"])) + names) + ends).encode()
+
+
+def odd_vectors(source: random.Random) -> bytes:
+    """Text that may be a header or not, ids or not, numbers or not."""
+    cells = ("", "0", "1", "2", "0.5", "nan", "inf", "1e400", "item", "i0", "0 1", "x", '"', "-", "1_0", "\x1b", "٣")
+    separator = source.choice((",", "\t", ";"))
+    width = source.choice((1, 2, 3, 3))
+    rows = [separator.join(source.choice(cells) for _ in range(width)) for _ in range(source.choice((1, 2, 5)))]
+    if source.random() < 0.5:
+        rows.insert(0, separator.join(["item", "x", "y"][:width]))
+    return "\n".join(rows).encode()
+
+
 def code(source: random.Random) -> bytes:
     return source.choice(list(EVIL.values()))
 
@@ -545,6 +720,11 @@ HOSTILE = (
     random_opcodes,
     random_opcodes,
     hostile_json,
+    lying_tensor_file,
+    packed_table,
+    zoned_table,
+    wide_header,
+    odd_vectors,
     code,
     noise,
 )
@@ -553,12 +733,33 @@ FRESH: Files = {}
 
 
 def damage(files: Files, source: random.Random) -> Files:
-    """One of the files changed, in one way or in two."""
+    """One of the files changed, in one way or in two, or replaced by what is no file."""
     name = source.choice(list(files))
     content = files[name]
+    if source.random() < 0.02:
+        return files | {name: Special(source.choice(SPECIAL))}
     for _ in range(source.choice((1, 1, 1, 2))):
         content = source.choice(MUTATIONS)(content, source) if content else source.choice(HOSTILE)(source)
     return files | {name: content}
+
+
+SPECIAL = ("pipe", "link to a pipe", "link to a device", "link to itself", "link to nothing", "folder", "socket")
+
+
+def make_special(path: Path, kind: str) -> None:
+    """Puts there what is no regular file."""
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "socket":
+        with socket.socket(socket.AF_UNIX) as made:
+            made.bind(str(path))
+    elif kind == "pipe":
+        os.mkfifo(path)
+    else:
+        target = {"link to a device": "/dev/zero", "link to itself": path.name}.get(kind, ".other")
+        if kind == "link to a pipe":
+            os.mkfifo(path.with_name(target))
+        path.symlink_to(target)
 
 
 # --- what is looked for ------------------------------------------------------------------------------------------
@@ -599,8 +800,12 @@ def examine(sample: Sample, files: Files, folder: Path) -> Outcome:
     """Reads the files in an empty folder, under watch."""
     for name, content in files.items():
         (folder / name).parent.mkdir(exist_ok=True)
-        (folder / name).write_bytes(content)
-    allowed = sample.memory + MEMORY_PER_BYTE * sum(map(len, files.values()))
+        if isinstance(content, Special):
+            make_special(folder / name, content.kind)
+        else:
+            (folder / name).write_bytes(content)
+    size = sum(len(content) for content in files.values() if not isinstance(content, Special))
+    allowed = sample.memory + MEMORY_PER_BYTE * size
     _events.clear()
     resident = _resident()
     tracemalloc.reset_peak()
@@ -630,7 +835,7 @@ def examine(sample: Sample, files: Files, folder: Path) -> Outcome:
     ):
         kind = "SAYS"
     elif memory > allowed:
-        kind, detail = "SWELLS", f"{memory} bytes of memory for {sum(map(len, files.values()))}"
+        kind, detail = "SWELLS", f"{memory} bytes of memory for {size}"
     return Outcome(kind, detail, seconds, memory)
 
 
@@ -667,6 +872,8 @@ def main(arguments: list[str] | None = None) -> int:
     FRESH.update({name: content for sample in made.values() for name, content in sample.files.items()})
     chosen = {name: sample for name, sample in made.items() if name.startswith(options.only)}
     source = random.Random(options.seed)
+    parquet_files.SMALL = UNPACKED
+    packed_tables()  # what making them takes is no reader's memory
     start_watch()
     begun = time.perf_counter()
     counts: dict[str, Counter[str]] = {name: Counter() for name in chosen}

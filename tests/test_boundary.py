@@ -17,7 +17,7 @@ CALLS = {
     "train(Config(modalities='visual'), tiny)": "modalities is 'visual', of type str: give a tuple",
     "train(Config(ks=(5, 90)), tiny)": "ks: the cut-off 90 is beyond the 6 items to rank: give at most 6",
     "load(5)": "data is 5, of type int: give the path of a folder, or 'demo'",
-    "load('demo', split=3)": "split is 3, of type int: give a name",
+    "load('demo', split=3)": "split is 3, of type int: give text or nothing",
     "load('demo', split_seed='1')": "split_seed is '1', of type str: give a whole number",
     "load_run(None)": "folder is None, of type NoneType: give the path of a run's folder",
     "load_run('x', data=3)": "data is 3, of type int: give the path of a data set's folder",

@@ -1,3 +1,5 @@
+import errno
+import io
 import json
 import os
 import re
@@ -13,7 +15,9 @@ import pytest
 
 from slmrec_jax import data
 from slmrec_jax.cli import main
-from slmrec_jax.recommendations import Recommendations, write
+from slmrec_jax.exports import make_export, write_export
+from slmrec_jax.recommendations import Recommendations, nothing_left, write
+from slmrec_jax.types import Embeddings, Interactions
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -212,13 +216,158 @@ def test_config_files_that_cannot_be_used(capsys, tmp_path, code, said):
     assert said in refused(capsys, "compare", "--config", str(tmp_path / "mine.py"), "--out", str(tmp_path / "out"))
 
 
+EVIL = "\x1b[2J\x1b]0;owned\x07\u202eabc\n"
+
+
+def one(user, *items, left=True):
+    """Recommendations to one user, the last of which is none."""
+    scores = np.array([[1.0] * (len(items) - 1) + [-np.inf]] if left else [[-np.inf] * len(items)], np.float32)
+    return Recommendations(np.array([user]), np.array([items]), scores)
+
+
 def test_raw_ids_are_shown_as_they_are(capsys):
-    found = Recommendations(np.array(["[x]u1"]), np.array([["[/i]2", "b"]]), np.array([[1.0, -np.inf]], np.float32))
-    write(found, "table", None)
+    write(one("[x]u1", "[/i]2", "b"), "table", None)
     said = capsys.readouterr().out
     assert "[x]u1" in said
     assert "[/i]2" in said
     assert " b " not in said
+    long = "item-" * 40
+    write(one("u", long, "b"), "table", None)
+    letters = re.sub(r"[^a-z-]", "", capsys.readouterr().out.split("score")[1])
+    assert long in letters  # over several lines, and not cut short
+
+
+def test_a_terminal_obeys_no_raw_id(capsys, tmp_path):
+    write(one(EVIL, EVIL, "b"), "table", None)
+    write(one(EVIL, EVIL, "b"), "table", tmp_path / "table")
+    note = nothing_left(one(EVIL, "a", left=False))
+    assert "1 of 1 users have nothing left to recommend" in note
+    for said in (capsys.readouterr().out, (tmp_path / "table").read_text(), note):
+        assert not {"\x1b", "\x07", "\u202e"} & set(said)
+        assert r"\x1b[2J" in said
+
+
+def test_a_refusal_is_one_line_that_a_terminal_shows(capsys):
+    assert EVIL[:4] not in refused(capsys, "train", "--data", f"x{EVIL}")
+    assert r"\x1b[2J" in refused(capsys, "report", f"x{EVIL}")
+
+
+def test_a_user_with_nothing_left_is_in_every_form(tmp_path, capsys):
+    ids = np.array([7, 8])
+    found = Recommendations(ids, np.array([[1, 2], [3, 4]]), np.array([[0.5, -np.inf], [-np.inf] * 2], np.float32))
+    for form in ("table", "jsonl", "parquet"):
+        write(found, form, tmp_path / form)
+    assert re.search(r"8 +│ +│ nothing left", (tmp_path / "table").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
+    assert lines == [{"user": 7, "items": [1], "scores": [0.5]}, {"user": 8, "items": [], "scores": []}]
+    rows = pyarrow.parquet.read_table(tmp_path / "parquet").to_pylist()
+    assert rows == [
+        {"user": 7, "rank": 1, "item": 1, "score": 0.5},
+        {"user": 8, "rank": None, "item": None, "score": None},
+    ]
+    assert nothing_left(found) == "1 of 2 users have nothing left to recommend: 8"
+    assert nothing_left(one(1, 2, 3)) is None
+
+
+@pytest.fixture
+def exported(tmp_path):
+    """A folder that recommends; its ids hold commas, quotes, blanks and letters of other scripts."""
+    users = np.array(["Doe, Jane", "u2", ' "x" ', "Жук", "u2 "])
+    none, known = (Interactions(each, each + 1) for each in (np.zeros(0, np.int32), np.zeros(1, np.int32)))
+    ids = {"user_ids": users, "item_ids": np.array(["商", "b"])}
+    dataset = data.make_dataset("shop", known, none, none, num_users=5, num_items=2, **ids)
+    write_export(make_export(dataset, Embeddings(np.ones((5, 1)), np.eye(2)[:, :1]), "dot", {}), tmp_path / "shop")
+    return tmp_path / "shop"
+
+
+def recommended(capsys, *arguments):
+    assert main(["recommend", *arguments, "-k", "1", "--format", "jsonl"]) == 0
+    return [json.loads(line)["user"] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_users_with_commas_quotes_and_blanks_can_be_named(exported, tmp_path, capsys):
+    shop = ["--from", str(exported)]
+    assert recommended(capsys, *shop, "--users", 'u2,"Doe, Jane"') == ["u2", "Doe, Jane"]
+    assert recommended(capsys, *shop, "--users", '" ""x"" ",u2 ') == [' "x" ', "u2 "]
+    names = tmp_path / "names.txt"
+    names.write_bytes('\ufeffDoe, Jane\r\n\n "x" \nu2 \nЖук'.encode())
+    assert recommended(capsys, *shop, "--users-file", str(names)) == ["Doe, Jane", ' "x" ', "u2 ", "Жук"]
+    assert "quotes must enclose an id" in refused(capsys, "recommend", *shop, "--users", '"Doe, Jane')
+    assert "one of --users and --users-file" in refused(
+        capsys, "recommend", *shop, "--users", "u2", "--users-file", str(names)
+    )
+    for content, said in ((b"\n", "is empty"), (b"u2\n\xff", "not UTF-8 (byte 4)")):
+        names.write_bytes(content)
+        assert said in refused(capsys, "recommend", *shop, "--users-file", str(names))
+    assert "Is a directory" in refused(capsys, "recommend", *shop, "--users-file", str(tmp_path))
+    assert "no user 'all'" in refused(capsys, "recommend", *shop, "--users", '"all"')
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_that_cannot_hold_a_letter_has_a_mark_in_its_place(exported, tmp_path, monkeypatch, encoding):
+    for arguments in (["recommend", "--from", str(exported), "-k", "1"], ["--help"], ["results", "Ж"]):
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+        monkeypatch.setattr(sys, "stdout", streams[0])
+        monkeypatch.setattr(sys, "stderr", streams[1])
+        assert main(arguments) == (1 if "results" in arguments else 0)
+        said, refusal = (stream.buffer.getvalue() for stream in streams)
+        assert (b"???" in said) == ("recommend" in arguments)
+        assert (rb"\u0416 is not there" in refusal or rb"\u0416" in refusal) == ("results" in arguments)
+    out = tmp_path / "table"
+    assert main(["recommend", "--from", str(exported), "--users", "Жук", "-k", "1", "--out", str(out)]) == 0
+    assert "Жук" in out.read_bytes().decode("utf-8")
+
+
+def test_output_that_is_refused_is_one_line(exported, monkeypatch):
+    class Full(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for arguments in (["recommend", "--from", str(exported), "-k", "1"], ["--help"], ["results", "--help"]):
+        full = io.TextIOWrapper(io.BufferedWriter(Full()), encoding="utf-8")
+        said = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "stderr", said)
+        assert main(arguments) == 1
+        assert said.getvalue() == (
+            "slmrec-jax: cannot write the output of this command: No space left on device; free some space, or send it "
+            "to another place\n"
+        )
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
+
+
+@pytest.mark.parametrize("form", ["table", "jsonl", "parquet"])
+def test_a_full_disk_leaves_no_recommendations(exported, tmp_path, capsys, form, refusing_disk):
+    (tmp_path / "out").write_text("old")
+    arguments = ["recommend", "--from", str(exported), "-k", "1", "--format", form, "--out"]
+    refusing_disk(50)
+    for name in ("out", "new/out"):
+        said = refused(capsys, *arguments, str(tmp_path / name))
+        assert f"cannot write {tmp_path / name}: File too large; free some space, or give another --out" in said
+    assert (tmp_path / "out").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "shop"]
+
+
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_a_full_disk_leaves_no_picture(tiny_demo, tmp_path, capsys, suffix, refusing_disk):
+    refusing_disk(100)
+    picture = tmp_path / f"p.{suffix}"
+    said = refused(capsys, "data", "inspect", "demo", "--plot", str(picture))
+    assert f"cannot write {picture}: File too large; free some space, or give another --plot" in said
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("size", [50, 4000])
+def test_a_full_disk_ends_a_comparison_in_one_line(tiny_demo, tmp_path, capsys, size, refusing_disk):
+    """At the table, and at the picture."""
+    refusing_disk(size)
+    said = refused(capsys, "compare", "--models", "popularity", "--out", str(tmp_path / "out"))
+    assert "File too large; free some space, or give another --out; the same command does not repeat finished" in said
+    assert {path.name for path in (tmp_path / "out").iterdir()} <= {"comparison.json"}
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])

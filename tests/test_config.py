@@ -17,11 +17,13 @@ from slmrec_jax.config import (
     SLMRecConfig,
     check_config,
     from_json,
+    source_of,
     to_json,
     with_defaults,
     with_preset,
     with_protocol,
 )
+from slmrec_jax.data.dataset import Source
 from slmrec_jax.errors import UserError, naming_flags, setting
 from slmrec_jax.evaluation.protocol import PROTOCOLS
 from slmrec_jax.methods.optimizers import make_optimizer
@@ -222,3 +224,13 @@ def test_other_chains_are_refused_and_run_nothing(text, said):
     with pytest.raises(UserError, match=said) as raised:
         make_optimizer(OptimizerConfig(chain=(text,)))
     assert "\n" not in str(raised.value)
+
+
+def test_how_data_are_read_is_part_of_a_config():
+    fields = {field.name: field.default for field in dataclasses.fields(Config)}
+    assert {name: fields[name] for name in Source._fields} == {"data": "demo", **Source._field_defaults}
+    config = Config(data="shop", split="mmrec", min_rating=4.0, k_core=5, user_column="buyer")
+    assert source_of(from_json(json.loads(json.dumps(to_json(config))), "config.json")) == source_of(config)
+    assert source_of(config)[:6] == ("shop", None, "mmrec", 0, 4.0, 5)
+    with pytest.raises(UserError, match="k_core is -1: give at least 0"):
+        check_config(Config(k_core=-1))

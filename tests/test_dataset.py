@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from slmrec_jax import data
 from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -79,7 +80,7 @@ def test_what_is_held_out_may_be_empty(split):
 
 def test_notes_are_kept_and_no_part_of_the_fingerprint():
     dataset = small(notes=["two users were dropped"])
-    assert dataset.notes == ("two users were dropped",)
+    assert dataset.notes == ("two users were dropped", "rows that repeat an interaction, merged: 1 of 6")
     assert dataset.fingerprint == small().fingerprint
 
 
@@ -174,7 +175,10 @@ REFUSALS = [
     ({"features": with_visual([["a"]] * 4)}, "visual: found an array of <U1"),
     ({"features": with_visual(np.ones((4, 0)))}, "no columns"),
     ({"features": with_visual(np.ones((4, 2)), (True,))}, "`present` is bool of shape"),
-    ({"features": with_visual([[1, 2], [np.nan, np.inf], [1, 2], [0, -np.inf]])}, r"3 values in 2 rows .*rows 1, 3\)"),
+    (
+        {"features": with_visual([[1, 2], [np.nan, np.inf], [1, 2], [0, -np.inf]])},
+        r"3 values in 2 rows .*rows 1, 3, from 0 on\)",
+    ),
     ({"features": with_visual(np.full((4, 2), 1e300))}, "8 values in 4 rows are NaN or infinite as float32"),
     ({"features": {"textual": Words(np.array([4]), np.array([0]), 5)}}, "textual: entry 0 of items is 4"),
     ({"features": {"textual": Words(np.array([0]), np.array([5]), 5)}}, "textual: entry 0 of words is 5"),
@@ -191,7 +195,7 @@ def test_bad_input_gets_one_line(changes, line):
 
 def test_rows_are_counted_through_a_large_table(monkeypatch):
     monkeypatch.setattr("slmrec_jax.data.checks._CHUNK", 4)
-    with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 1, 3\)"):
+    with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 1, 3, from 0 on\)"):
         small(features=with_visual([[1, 2], [np.nan, 0], [1, 2], [0, np.inf]]))
 
 
@@ -215,3 +219,11 @@ def test_check_refuses_what_was_built_by_hand(change, line):
     dataset: Dataset = change(small())
     with pytest.raises(UserError, match=line):
         check(dataset)
+
+
+def test_what_was_read_is_not_changed_by_loading_it(tiny, monkeypatch):
+    """Data made in memory would else pass for read from where something else lies."""
+    made = replace(tiny)
+    monkeypatch.setattr(data, "demo", lambda: made)
+    assert data.load("demo").source is not None
+    assert made.source is None

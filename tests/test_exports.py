@@ -1,6 +1,8 @@
 """Exported folders: the same recommendations without what trained, and files that other libraries read."""
 
 import json
+import os
+import stat
 import subprocess
 import sys
 import warnings
@@ -17,7 +19,7 @@ from slmrec_jax import Config, UserError, data, exports, train
 from slmrec_jax.cli import main
 from slmrec_jax.data.dataset import SPLITS
 from slmrec_jax.exports import make_export, read_export, recommend, write_export
-from slmrec_jax.types import Embeddings
+from slmrec_jax.types import Embeddings, Interactions
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -134,13 +136,71 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         write_export(small(), tmp_path / "there")
     assert list((tmp_path / "there").iterdir()) == []
 
-    def full(*arguments):
-        raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(exports.safetensors.numpy, "save_file", full)
-    with pytest.raises(UserError, match="No space left"):
+@pytest.mark.parametrize(("size", "faiss"), [(0, False), (1200, False), (3000, True)])
+def test_a_full_disk_leaves_nothing(run, tmp_path, capsys, size, faiss, refusing_disk):
+    """At the first table, a later one, and the index, each of which refuses in its own library's words."""
+    if faiss:
+        pytest.importorskip("faiss")
+    export = make_export(run.dataset, run.embeddings, "dot", {})
+    refusing_disk(size)
+    with pytest.raises(UserError, match=r"cannot write .*out: File too large; free some space, or give another fol"):
+        write_export(export, tmp_path / "new" / "out", faiss=faiss)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o022)
+    try:
         write_export(small(), tmp_path / "out")
-    assert [path.name for path in tmp_path.iterdir()] == ["there"]
+    finally:
+        os.umask(before)
+    assert {stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "out").iterdir()} == {0o644}
+    assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o755
+
+
+def test_id_vector_and_recommendation_belong_together(tmp_path):
+    """Ids in no order, each user near the one item that is theirs."""
+    users, items = np.array(["u9", "u1", "u5", "u3"]), np.array([70, 10, 90, 30])
+    own = dict(zip(users.tolist(), items.tolist(), strict=True))
+    none = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    known = Interactions(np.array([0], np.int32), np.array([1], np.int32))
+    dataset = data.make_dataset("shop", known, none, none, num_users=4, num_items=4, user_ids=users, item_ids=items)
+    made = make_export(dataset, Embeddings(np.eye(4), 2 * np.eye(4)), "dot", {})
+    write_export(made, tmp_path / "out", faiss=_has_faiss())
+    found = recommend(read_export(tmp_path / "out"), None, 1)
+    assert dict(zip(found.users.tolist(), found.items[:, 0].tolist(), strict=True)) == own
+    assert recommend(read_export(tmp_path / "out"), ["u3", "u9"], 1).items[:, 0].tolist() == [30, 70]
+    vectors = {}
+    for side in ("users", "items"):
+        table = pa.parquet.read_table(tmp_path / "out" / f"{side}.parquet")
+        vectors[side] = dict(zip(table["id"].to_pylist(), table["embedding"].to_pylist(), strict=True))
+        rows = safetensors.numpy.load_file(tmp_path / "out" / "embeddings.safetensors")[side]
+        np.testing.assert_array_equal(rows, table["embedding"].to_pylist())
+    for user, item in own.items():
+        assert np.dot(vectors["users"][user], vectors["items"][item]) == 2
+    pairs = pa.parquet.read_table(tmp_path / "out" / "known.parquet").to_pylist()
+    assert [(users[pair["user_row"]], items[pair["item_row"]]) for pair in pairs] == [("u9", 10)]
+    if _has_faiss():
+        import faiss
+
+        index = faiss.read_index(str(tmp_path / "out" / "items.faiss"))
+        _, nearest = index.search(np.array([vectors["users"][user] for user in own], np.float32), 1)
+        ids = pa.parquet.read_table(tmp_path / "out" / "items.parquet")["id"].to_pylist()
+        assert [ids[row] for row in nearest[:, 0]] == list(own.values())
+
+
+def test_a_single_user_is_named_by_a_string_or_a_number(tmp_path):
+    ids = np.array([12, 1, 2])
+    export = small(user_ids=ids[:2], known=Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)))
+    for named in ("12", 12, np.int64(12), np.array(12), np.str_("12"), ["12"], [12], np.array([12])):
+        assert recommend(export, named, 1).users.tolist() == [12], repr(named)
+    assert recommend(export, (str(each) for each in (1, 12)), 1).users.tolist() == [1, 12]
+    for nobody in ([], np.array([])):
+        with pytest.raises(UserError, match="no users were named"):
+            recommend(export, nobody, 1)
+    with pytest.raises(UserError, match="there is no user '1 2'"):
+        recommend(export, "1 2", 1)
 
 
 def test_what_was_written_is_read(tmp_path):
@@ -157,7 +217,7 @@ def test_what_was_written_is_read(tmp_path):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (lambda out: (out / "meta.json").unlink(), "is not there: give a folder"),
+        (lambda out: (out / "meta.json").unlink(), "there is no such file; expected a folder"),
         (lambda out: (out / "meta.json").write_text("["), "not readable as JSON"),
         (lambda out: (out / "meta.json").write_text("{}"), "does not say that this is an export"),
         (lambda out: edit(out, version=9), "the version is 9"),
@@ -166,7 +226,7 @@ def test_what_was_written_is_read(tmp_path):
         (lambda out: edit(out, dim=4), r"expected users as \[2, 4\] numbers"),
         (lambda out: edit(out, known=3), "4 rows, but meta.json says 3"),
         (lambda out: (out / "embeddings.safetensors").write_bytes(b"x" * 20), "not a readable .safetensors"),
-        (lambda out: (out / "embeddings.safetensors").unlink(), "not a regular file"),
+        (lambda out: (out / "embeddings.safetensors").unlink(), "embeddings.safetensors: there is no such file"),
         (lambda out: (out / "items.parquet").write_bytes(b"PAR1"), "not a readable Parquet file"),
         (lambda out: write_known(out, [0, 0, 0, 1], [0, 1, 2, 4]), "items"),
     ],

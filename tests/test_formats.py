@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from slmrec_jax.data import load
+from slmrec_jax.data import Source, load
 from slmrec_jax.data.formats import FORMATS, Format, find_format
 from slmrec_jax.errors import UserError
 
@@ -169,10 +169,11 @@ def test_an_empty_folder(tmp_path):
 
 
 def test_two_fitting_formats_are_a_question(tmp_path):
-    other = Format("other", "anything", lambda folder: True, FORMATS[0].read)
+    other = Format("other", "anything", lambda folder, source: True, FORMATS[0].read)
+    source = Source(str(write(tmp_path)))
     with pytest.raises(UserError, match="looks like diffmm and other; say which it is with format="):
-        find_format(write(tmp_path), None, (*FORMATS, other))
-    assert find_format(tmp_path, "other", (*FORMATS, other)) is other
+        find_format(tmp_path, source, (*FORMATS, other))
+    assert find_format(tmp_path, source._replace(format="other"), (*FORMATS, other)) is other
 
 
 def test_a_format_can_be_named(tmp_path):

@@ -86,11 +86,11 @@ def test_features_set_the_number_of_items(tmp_path):
         "textual": (7, 3),
     }
     assert list(dataset.features) == ["visual", "acoustic", "textual"]
-    assert dataset.notes == ()
+    assert dataset.notes == ("rows that repeat an interaction, merged: 1 of 8",)
 
 
 def test_a_guessed_number_of_items_is_noted(tmp_path):
-    assert load(str(write(tmp_path))).notes == ("items: 5, one more than the largest id",)
+    assert load(str(write(tmp_path))).notes[0] == "items: 5, one more than the largest id"
 
 
 def test_a_mark_of_utf_8_is_no_matter(tmp_path):

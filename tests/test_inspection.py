@@ -192,7 +192,7 @@ def test_convert_and_make(plain, tmp_path, capsys):
         (["convert", "SHOP", "SHOP", "--split", "time"], "is there already"),
         (["convert", "SHOP", "OUT", "--split", "tmie"], "there is no split 'tmie'"),
         (["inspect", "SHOP", "--plot", "a.bmp"], "ends in .png"),
-        (["inspect", "SHOP", "--plot", "OUT/none/a.png"], "cannot write"),
+        (["inspect", "SHOP", "--plot", "/dev/null/none/a.png"], "cannot write"),
         (["inspect", "OUT"], "no such folder"),
         (["make", "tiktok", "OUT"], "invalid choice 'tiktok'"),
         (["inspct", "SHOP"], "did you mean 'data inspect'"),

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import reference
 
-from slmrec_jax import Config, train
+from slmrec_jax import Config, UserError, data, durable, train
 from slmrec_jax.analysis import Interval, uniformity
 from slmrec_jax.cli import main
 from slmrec_jax.data import write_store
@@ -25,8 +25,10 @@ from slmrec_jax.reporting import report as writer
 from slmrec_jax.reporting.items import item_map, kmeans
 from slmrec_jax.reporting.masking import mask_modalities, without
 from slmrec_jax.reporting.page import element
+from slmrec_jax.reporting.systems import find_systems
 from slmrec_jax.reporting.tables import Table, is_number, shown, to_csv, to_latex
 from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.training.records import write_json
 from slmrec_jax.training.run import load_run
 from slmrec_jax.types import ALL, Augmentation, ModalityScale
 
@@ -56,6 +58,12 @@ def page(runs, tmp_path_factory):
     with jax.numpy_dtype_promotion("standard"):
         assert main(["report", *map(str, runs), "--out", str(out)]) == 0
     return out
+
+
+@pytest.fixture(scope="module")
+def gathered(runs):
+    with jax.numpy_dtype_promotion("standard"):
+        return facts.gather(runs)
 
 
 class Seen(HTMLParser):
@@ -127,7 +135,7 @@ def test_figures_are_those_of_the_runs(page, runs):
     of = {run.name: result["recall@20"] for run, result in zip(runs, results, strict=True)}
     assert float(difference["difference"]) == pytest.approx(of[difference["best"]] - of[difference["other"]])
     assert 0 < float(difference["p (t-test, Holm)"]) <= 1
-    groups = [row for row in rows_of(page, "degree-items") if row["run"] == "full"]
+    groups = [row for row in rows_of(page, "degree-items") if row["system"] == "full"]
     run = load_run(runs[0])
     assert [float(row["recall@20"]) for row in groups] == pytest.approx(
         [group.means["recall@20"] for group in run.evaluate_by("items")]
@@ -175,7 +183,8 @@ def test_what_cannot_be_compared_is_refused_unless_forced(runs, tmp_path, capsys
     other = tmp_path / "other"
     shutil.copytree(runs[1], other)
     result = json.loads((other / "result.json").read_text())
-    (other / "result.json").write_text(json.dumps(result | {"protocol": "mmrec"}))
+    del result["sha256"]
+    write_json(other / "result.json", result | {"protocol": "mmrec"})
     out = tmp_path / "report.html"
     assert "under another protocol" in refused(capsys, "report", str(runs[0]), str(other), "--out", str(out))
     assert not out.exists()
@@ -185,21 +194,117 @@ def test_what_cannot_be_compared_is_refused_unless_forced(runs, tmp_path, capsys
     assert "Differences" not in seen.text
 
 
-def test_runs_under_other_rules_are_not_contrasted(runs):
-    first = facts.gather(runs)
-    assert first.contrasts
-    other = first.runs[1]
-    rules = other.run.config.eval._replace(mask_valid_at_test=False)
-    changed = other._replace(
-        run=dataclasses.replace(other.run, config=dataclasses.replace(other.run.config, eval=rules))
-    )
-    assert facts._comparable([first.runs[0], other], []) == (True, [])
-    comparable, (caveat,) = facts._comparable([first.runs[0], changed], [])
+def test_runs_under_other_rules_are_not_contrasted(gathered):
+    assert gathered.contrasts
+    first, other = gathered.systems
+    (run,) = other.runs
+    rules = run.config.eval._replace(mask_valid_at_test=False)
+    changed = other._replace(runs=[run._replace(config=dataclasses.replace(run.config, eval=rules))])
+    assert facts._comparable([first, other], []) == (True, [])
+    comparable, (caveat,) = facts._comparable([first, changed], [])
     assert not comparable
     assert "--eval.mask-valid-at-test False, not True" in caveat
+    comparable, (caveat,) = facts._comparable([first, other._replace(users=other.users + 1)], [])
+    assert not comparable
+    assert "on other users" in caveat
 
 
-def test_refusals_leave_nothing(runs, tmp_path, capsys, monkeypatch):
+def test_intervals_are_of_95_percent(gathered):
+    """Within what sampling leaves; at 80 % they would be a third shorter."""
+    per_user = {each.label: each.per_user["recall@20"] for each in gathered.systems}
+    (contrast,) = (each for each in gathered.contrasts if each.metric == "recall@20")
+    found = [(per_user[each.label], each.metrics["recall@20"]) for each in gathered.systems]
+    found.append((per_user[contrast.best] - per_user[contrast.label], contrast.difference.interval))
+    for values, interval in found:
+        width = 2 * 1.96 * values.std() / math.sqrt(len(values))
+        assert interval.high - interval.low == pytest.approx(width, rel=0.1)
+
+
+@pytest.fixture(scope="module")
+def compared(tiny, tmp_path_factory):
+    """A comparison of two systems with two seeds each, and of popularity; a third seed has not finished."""
+    out = tmp_path_factory.mktemp("compared") / "out"
+    arguments = ["--dim", "8", "--batch-size", "512", "--epochs", "1", "--ks", "5"]
+    models = ["--models", "mf:concat,popularity,mf", "--seeds", "1,0"]
+    with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
+        patch.setattr(data, "demo", lambda: tiny)
+        assert main(["compare", *arguments, *models, "--out", str(out)]) == 0
+        shutil.copytree(out / "mf-seed0", out / "mf-seed2")
+        (out / "mf-seed2" / "result.json").unlink()
+        found = facts.gather([out, out / "mf-seed0"])
+    return out, found
+
+
+def test_seeds_of_a_system_are_averaged_and_popularity_stays(compared):
+    out, found = compared
+    record = json.loads((out / "comparison.json").read_text())
+    assert [each.label for each in found.systems] == ["mf:concat", "mf", "popularity"]
+    assert [[run.config.seed for run in each.runs] for each in found.systems] == [[0, 1], [0, 1], []]
+    assert [each.label for each in found.runs] == ["mf:concat, seed 0", "mf, seed 0"]
+    for each in found.systems:
+        for metric in found.metrics:
+            means = [test[metric] for test in record["systems"][each.label]]
+            assert sorted(each.by_seed[metric]) == pytest.approx(sorted(means))
+            assert each.metrics[metric].mean == pytest.approx(np.mean(means))
+            assert each.per_user[metric].mean() == pytest.approx(np.mean(means))
+        groups = each.groups["users"]
+        weights = [group.num_nodes for group in groups]
+        whole = np.average([group.means["recall@20"] for group in groups], weights=weights)
+        assert whole == pytest.approx(each.metrics["recall@20"].mean)
+    (note,) = found.notes
+    assert note == f"{out / 'mf-seed2'} has not finished and is left out"
+
+
+def test_differences_are_tested_as_a_comparison_tests_them(compared):
+    out, found = compared
+    expected = json.loads((out / "comparison.json").read_text())["p_values"]
+    for metric, of_others in expected.items():
+        of_metric = {each.label: each.holm for each in found.contrasts if each.metric == metric}
+        assert of_metric == pytest.approx(of_others)
+
+
+def test_the_page_of_a_comparison(compared, tmp_path):
+    _, found = compared
+    writer.write_report(found, tmp_path / "page.html")
+    seen = Seen((tmp_path / "page.html").read_text())
+    assert "mf:concat, mf, popularity" in seen.text
+    assert "has not finished and is left out" in seen.text
+    with (tmp_path / "page_files" / "seeds.csv").open(newline="") as file:
+        rows = {(row["metric"], row["system"]): row for row in csv.DictReader(file)}
+    for each in found.systems:
+        row, values = rows["recall@20", each.label], each.by_seed["recall@20"]
+        assert row["seeds"] == (str(len(values)) if each.runs else "—")
+        assert float(row["mean"]) == pytest.approx(np.mean(values))
+        assert float(row["deviation"]) == pytest.approx(np.std(values, ddof=1) if each.runs else math.nan, nan_ok=True)
+    with (tmp_path / "page_files" / "runs.csv").open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == [
+            *("mf-concat-seed0", "mf-concat-seed1", "mf-seed0", "mf-seed1", "—")
+        ]
+
+
+def test_runs_of_one_config_and_seed_are_shown_one_by_one(compared, tmp_path):
+    out, _ = compared
+    shutil.copytree(out / "mf-seed0", tmp_path / "copy")
+    found = find_systems([out / "mf-seed0", tmp_path / "copy", out / "mf-seed1"], force=False, say=print)
+    assert [each.label for each in found.systems] == ["mf-seed0", "copy", "mf-seed1"]
+    assert "same settings and seed" in found.notes[0]
+    found = find_systems([out / "mf-seed1", out / "mf-seed0", out / "mf-concat-seed0"], force=False, say=print)
+    assert [(each.label, len(each.folders)) for each in found.systems] == [("mf", 2), ("mf-concat-seed0", 1)]
+    assert found.notes == []
+
+
+def test_a_comparison_that_holds_nothing_to_report_is_refused(tmp_path):
+    record = {"fingerprint": "", "protocol": "", "seeds": [0], "p_values": {}, "settings": {}}
+    for systems, said in (
+        ([], "systems is a list; expected named values"),
+        ({"popularity": []}, "holds no finished run"),
+    ):
+        write_json(tmp_path / "comparison.json", record | {"systems": systems})
+        with pytest.raises(UserError, match=said):
+            find_systems([tmp_path], force=False, say=print)
+
+
+def test_refusals_leave_nothing(runs, tmp_path, capsys):
     out = tmp_path / "report.html"
     run = str(runs[1])
     assert "give their folders" in refused(capsys, "report", "--out", str(out))
@@ -208,12 +313,33 @@ def test_refusals_leave_nothing(runs, tmp_path, capsys, monkeypatch):
     (tmp_path / "there_files").mkdir()
     assert "there_files is there already" in refused(capsys, "report", run, "--out", str(tmp_path / "there.html"))
 
-    def full(*arguments):
+    assert "one of --items" in refused(capsys, "report", run, "--items", "x", "--items-file", "x", "--out", str(out))
+    assert [path.name for path in tmp_path.iterdir()] == ["there_files"]
+
+
+@pytest.mark.parametrize("size", [0, 20_000, 60_000])
+def test_a_full_disk_leaves_no_report(gathered, tmp_path, size, refusing_disk):
+    """At the first picture, a later one, and the page."""
+    refusing_disk(size)
+    with pytest.raises(UserError, match=r"cannot write .*page.html: File too large; free some space, or give another"):
+        writer.write_report(gathered, tmp_path / "new" / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_cannot_be_moved_takes_the_page_with_it(gathered, tmp_path, monkeypatch):
+    def refuse(*arguments):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(writer, "save", full)
-    assert "No space left" in refused(capsys, "report", run, "--out", str(out))
-    assert [path.name for path in tmp_path.iterdir()] == ["there_files"]
+    monkeypatch.setattr(durable.os, "rename", refuse)
+    with pytest.raises(UserError, match="No space left"):
+        writer.write_report(gathered, tmp_path / "page.html")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_single_item_is_named_by_a_string(runs):
+    dataset = load_run(runs[0]).dataset
+    raw = str(dataset.item_ids[3])
+    assert items.choose_items(dataset, raw).tolist() == items.choose_items(dataset, [raw]).tolist() == [3]
 
 
 def test_texts_and_attributes_are_escaped():

@@ -211,7 +211,7 @@ def test_a_checkpoint_whose_tables_stand_in_another_order_is_refused(finished, t
     like = make_method(CONFIG, make_spec(CONFIG, tiny)).init(jax.random.key(0))
     checkpoint.restore_state(finished.folder / "checkpoints", 6, like)
     monkeypatch.setattr(checkpoint, "ROWS", "users and items by their names")
-    with pytest.raises(UserError, match="tables stand in another order; train anew"):
+    with pytest.raises(UserError, match="tables stand in another order; train again"):
         checkpoint.restore_state(finished.folder / "checkpoints", 6, like)
 
 
@@ -219,7 +219,7 @@ def test_a_run_whose_steps_drew_otherwise_does_not_go_on(finished, tiny, tmp_pat
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder)
     monkeypatch.setattr(checkpoint, "DRAWS", "dropout by bits")
-    with pytest.raises(UserError, match="another version, which drew otherwise; train anew"):
+    with pytest.raises(UserError, match="another version, which drew otherwise; train again"):
         train(dataclasses.replace(CONFIG, epochs=CONFIG.epochs + 1), tiny, out=folder, resume=True)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import stat
 from dataclasses import replace
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import safetensors.numpy
 
 from slmrec_jax.data import Feature, Words, load, make_dataset, write_store
+from slmrec_jax.data.store import write_tensors
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -96,14 +98,41 @@ def test_what_is_there_is_not_overwritten(tmp_path):
     assert list((tmp_path / "kept").iterdir()) == []
 
 
-def test_a_failure_leaves_nothing(tmp_path, monkeypatch):
-    def full(*_, **__):
-        raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(safetensors.numpy, "save_file", full)
-    with pytest.raises(UserError, match=r"cannot write .*No space left"):
-        write_store(small(), tmp_path / "kept")
+@pytest.mark.parametrize("size", [0, 1200, 5000])
+def test_a_full_disk_leaves_nothing(tmp_path, size, refusing_disk):
+    """At the first table, a later one, and the features."""
+    wide = Feature(np.ones((4, 2000), np.float32), np.ones(4, np.bool_), "float32")
+    refusing_disk(size)
+    with pytest.raises(UserError, match=r"cannot write .*kept: File too large; free some space, or give another"):
+        write_store(small(features={"wide": wide}), tmp_path / "kept")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_others_may_read_what_the_umask_lets_them(tmp_path):
+    before = os.umask(0o022)
+    try:
+        write_store(small(), tmp_path / "kept")
+    finally:
+        os.umask(before)
+    modes = {path.relative_to(tmp_path): stat.S_IMODE(path.stat().st_mode) for path in tmp_path.rglob("*")}
+    assert {mode for path, mode in modes.items() if path.suffix} == {0o644}
+    assert {mode for path, mode in modes.items() if not path.suffix} == {0o755}
+
+
+@pytest.mark.parametrize("rows", [0, 1, 5, 8])
+def test_arrays_are_written_as_the_library_does(tmp_path, rows):
+    rng = np.random.default_rng(0)
+    tensors = {
+        "present": rng.random(rows) < 0.5,
+        "values": rng.random((rows, 3)).astype(np.float16)[:, ::-1],
+        "Ж": rng.random((rows, 2)).astype(np.float32) if rows % 2 else rng.integers(9, size=rows).astype(np.int32),
+    }
+    write_tensors(tensors, tmp_path / "ours")
+    safetensors.numpy.save_file({name: np.ascontiguousarray(each) for name, each in tensors.items()}, tmp_path / "its")
+    assert (tmp_path / "ours").read_bytes() == (tmp_path / "its").read_bytes()
+    read = safetensors.numpy.load_file(tmp_path / "ours")
+    for name, each in tensors.items():
+        np.testing.assert_array_equal(read[name], each)
 
 
 def test_what_a_file_cannot_hold_is_refused(tmp_path):
@@ -156,7 +185,7 @@ def test_meta_that_cannot_be_read(kept):
         (kept / "meta.json").write_text(text)
         refused(kept, line)
     (kept / "meta.json").unlink()
-    refused(kept, "meta.json: not there")
+    refused(kept, "meta.json: there is no such file")
 
 
 def test_a_change_of_the_content_is_seen(kept):
@@ -170,7 +199,7 @@ def test_a_change_of_the_content_is_seen(kept):
 @pytest.mark.parametrize(
     ("tensors", "line"),
     [
-        ({"values": np.ones((4, 2), np.float64), "present": np.ones(4, bool)}, "values is of F64"),
+        ({"values": np.ones((4, 2), np.float64), "present": np.ones(4, bool)}, "values is of float64"),
         ({"values": np.ones((4, 2), np.float32)}, "other tensors"),
         ({"values": np.ones((3, 2), np.float32), "present": np.ones(3, bool)}, "3 rows for 4 items"),
     ],
@@ -195,6 +224,11 @@ def test_features_that_do_not_fit(kept, tensors, line):
 def test_tables_that_do_not_fit(kept, file, columns, line):
     pyarrow.parquet.write_table(pa.table(columns), kept / f"{file}.parquet")
     refused(kept, line)
+
+
+def test_one_long_id_does_not_lengthen_all(kept):
+    pyarrow.parquet.write_table(pa.table({"id": ["x" * 10**5, *map(str, range(10**5))]}), kept / "users.parquet")
+    refused(kept, "users.parquet: an id has 100000 characters, too many for 100001 ids")
 
 
 def test_files_that_are_not_there_or_no_files(kept):

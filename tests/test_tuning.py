@@ -5,6 +5,7 @@ import dataclasses
 import json
 import os
 import pickle
+import resource
 import runpy
 import signal
 import statistics
@@ -200,6 +201,20 @@ def test_divergence_counts_as_nothing_found_and_is_never_best(tmp_path):
     assert study.best_trial(found).number == 1
 
 
+def test_a_pruned_trial_is_never_best(tmp_path):
+    """It may have been ahead of the others when it was stopped, as seeds or epochs to come would not have held."""
+    complete, pruned = (
+        study.Trial(number, {"lr": 0.1}, value, state, {}, (value,), (1,), 0.0)
+        for number, (value, state) in enumerate([(0.5, "complete"), (0.9, "pruned")])
+    )
+    for trials in ([complete, pruned], [pruned, complete]):
+        assert study.best_trial(trials) is complete
+        shown = search.Tuned(trials, complete, []).table("recall@20")
+        assert [str(cell) for cell in shown.columns[0].cells] == ["0", "1"]
+    with pytest.raises(UserError, match="diverged in every trial"):
+        study.best_trial([pruned])
+
+
 def test_a_torn_last_line_is_cut_off(tmp_path):
     before = searched(tmp_path / "s", SPACE, "grid", 2, lambda point: trained(quality(point)))
     with (tmp_path / "s" / study.JOURNAL).open("a") as journal:
@@ -229,6 +244,40 @@ def test_a_damaged_journal_is_refused_and_runs_nothing(tmp_path, content):
         study.open_search(tmp_path, SPACE, "grid", (0,))
 
 
+@pytest.mark.parametrize("change", ["a figure", "a trial less", "two exchanged"])
+def test_a_journal_that_was_changed_is_refused(tmp_path, change):
+    searched(tmp_path, SPACE, "grid", 3, lambda point: trained(quality(point)))
+    journal = tmp_path / study.JOURNAL
+    lines = journal.read_text().splitlines(keepends=True)
+    entries = [place for place, line in enumerate(lines) if '"distributions"' in line]
+    assert len(entries) == 3
+    first, second = entries[:2]
+    if change == "a figure":
+        entry = json.loads(lines[first])
+        entry["values" if entry.get("values") else "value"] = 0.99
+        lines[first] = json.dumps(entry) + "\n"
+    elif change == "a trial less":
+        del lines[first]
+    else:
+        lines[first], lines[second] = lines[second], lines[first]
+    journal.write_text("".join(lines))
+    with pytest.raises(UserError, match="was changed or removed after it was written"):
+        study.open_search(tmp_path, SPACE, "grid", (0,))
+
+
+@pytest.mark.parametrize("size", [0, 100])
+def test_a_full_disk_is_no_damage(tmp_path, size, refusing_disk):
+    """When the journal is made, and when a trial is entered; with room again the search goes on."""
+    if size:
+        searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))
+        size = (tmp_path / study.JOURNAL).stat().st_size + 100
+    refusing_disk(size)
+    with pytest.raises(OSError, match="File too large"):
+        searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))
+    refusing_disk(resource.RLIM_INFINITY)
+    assert len(searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))) == 2 if size else 1
+
+
 @pytest.fixture
 def pretended(tiny, monkeypatch):
     """A search whose training is made up; tells how often it was called and what was trained in the end."""
@@ -251,7 +300,7 @@ def pretended(tiny, monkeypatch):
 
     def finish(config, dataset, folder, report):
         folder.mkdir(exist_ok=True)
-        write_config(folder, config)
+        write_config(folder, config, {"method": None, "config_file": None})
         calls["runs"].append((folder.name, config))
         return Finished(config)
 
@@ -290,6 +339,21 @@ def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_pa
     assert len(pretended["trials"]) == 3
 
 
+@pytest.mark.parametrize("size", [0, 1500, 3000])
+def test_a_full_disk_is_one_line_and_the_same_command_goes_on(pretended, tmp_path, capsys, size, refusing_disk):
+    """At what is searched, at the journal, and at the picture."""
+    out = tmp_path / "search"
+    limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
+    refusing_disk(size)
+    assert main([*ARGUMENTS, "--out", str(out)]) == 1
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("slmrec-jax: ")]
+    assert "File too large; free some space, or give another --out; the same command goes on where it stopped" in said
+    assert not list(out.glob("*.part*"))
+    refusing_disk(limit)
+    assert main([*ARGUMENTS, "--out", str(out)]) == 0
+    assert len(pretended["trials"]) <= 4  # at most one was trained again
+
+
 @pytest.mark.usefixtures("optax_promotion")
 def test_a_trial_is_worth_what_validation_says(tiny, tmp_path, monkeypatch):
     """Nothing is pretended: the run of the best config repeats the trial, and its test is another figure."""
@@ -308,7 +372,7 @@ def test_a_trial_is_worth_what_validation_says(tiny, tmp_path, monkeypatch):
 
 
 def test_the_best_config_finds_its_data_from_anywhere(pretended, tiny, tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "load", lambda *arguments: tiny)
+    monkeypatch.setattr(data, "load_source", lambda source: tiny)
     monkeypatch.chdir(tmp_path)
     assert main([*ARGUMENTS, "--data", "shop", "--trials", "1", "--out", "search"]) == 0
     assert runpy.run_path("search/best.py")["get_config"]().data == str(tmp_path / "shop")

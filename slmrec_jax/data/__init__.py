@@ -2,14 +2,19 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
+from typing import get_type_hints
 
 from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, check, make_dataset
-from slmrec_jax.data.formats import find_format
+from slmrec_jax.data.formats import find_format, refuse_columns
+from slmrec_jax.data.opening import check_entries, unreadable
+from slmrec_jax.data.selection import check_choice, select
 from slmrec_jax.data.split import SPLITS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.errors import UserError, check_type
+from slmrec_jax.errors import UserError, check_type, setting, shown
+from slmrec_jax.forms import fault, words
 
 __all__ = [
     "SPLITS",
@@ -28,7 +33,19 @@ __all__ = [
 ]
 
 
-def load(data: str | Path, *, format: str | None = None, split: str | None = None, split_seed: int = 0) -> Dataset:
+def load(
+    data: str | Path,
+    *,
+    format: str | None = None,
+    split: str | None = None,
+    split_seed: int = 0,
+    min_rating: int | float | None = None,
+    k_core: int = 0,
+    user_column: str | None = None,
+    item_column: str | None = None,
+    time_column: str | None = None,
+    rating_column: str | None = None,
+) -> Dataset:
     """Load a data set.
 
     Args:
@@ -37,39 +54,52 @@ def load(data: str | Path, *, format: str | None = None, split: str | None = Non
         split: How to divide the interactions, a key of `SPLITS`. Data that are not divided need it; others are divided
             again.
         split_seed: Seed of a random split.
+        min_rating: Leave out rows with a lower rating before the interactions are divided.
+        k_core: Keep users and items with at least so many interactions, repeated until all have them, before the
+            interactions are divided.
+        user_column: The column of users, where it has none of the known names; or its number (`"1"`), where the table
+            has no header.
+        item_column: The column of items, likewise.
+        time_column: The column of times, likewise.
+        rating_column: The column of ratings, likewise.
 
     Raises:
         UserError: There is no such folder, its format is not known, something in it is malformed, or the data cannot
             be split so.
     """
     check_type("data", data, (str, Path), "the path of a folder, or 'demo'")
-    for name, value in {"format": format, "split": split}.items():
-        check_type(name, value, (str, type(None)), "a name")
-    check_type("split_seed", split_seed, int, "a whole number")
-    return load_source(Source(str(data), format, split, split_seed))
+    columns = (user_column, item_column, time_column, rating_column)
+    source = Source(str(data), format, split, split_seed, min_rating, k_core, *columns)
+    for name, hint in get_type_hints(Source).items():
+        if fault(getattr(source, name), hint) is not None:
+            raise UserError(f"{setting(name)} is {shown(getattr(source, name))}: give {words(hint)}")
+    return load_source(source)
 
 
 def load_source(source: Source) -> Dataset:
     """Load a data set that is described by one value; see `load`. The data set remembers where it came from."""
     with _refusing(source.data):
-        dataset = split_dataset(read(source.data, source.format)[0], source.split, source.split_seed)
+        dataset = replace(split_dataset(read(source)[0], source.split, source.split_seed))  # a reader may keep its own
     whole_path = source.data if source.data == "demo" else str(Path(source.data).resolve())
     object.__setattr__(dataset, "source", source._replace(data=whole_path))  # a frozen field that only loading sets
     return dataset
 
 
-def read(source: str, format: str | None = None) -> tuple[Dataset | Unsplit, str]:
-    """Reads a data set as it is, divided or not, and says which format it has; see `load`."""
-    if source == "demo" and format is None:
-        return demo(), "made by this program"
-    folder = Path(source)
-    with _refusing(source):
+def read(source: Source) -> tuple[Dataset | Unsplit, str]:
+    """Read what is to be divided, or is divided already, and say which format it has; see `load`."""
+    check_choice(source)
+    if source.data == "demo" and source.format is None:
+        refuse_columns("the demo data", source)
+        return select(demo(), source), "made by this program"
+    folder = Path(source.data)
+    with _refusing(source.data):
         if not folder.exists():
-            raise UserError(f"{source}: there is no such folder; give one that holds a data set, or demo")
+            raise UserError(f"{folder}: there is no such folder; give one that holds a data set, or demo")
         if not folder.is_dir():
-            raise UserError(f"{source}: a file; give the folder that holds the data set")
-        found = find_format(folder, format)
-        return found.read(folder), found.name
+            raise UserError(f"{folder}: a file; give the folder that holds the data set")
+        check_entries(folder)
+        found = find_format(folder, source)
+        return select(found.read(folder, source), source), found.name
 
 
 @contextmanager
@@ -78,4 +108,4 @@ def _refusing(source: str) -> Iterator[None]:
         yield
     except OSError as error:
         where = source if error.filename is None else error.filename
-        raise UserError(f"{where}: cannot be read ({error.strerror}); check the path and its permissions") from error
+        raise unreadable(Path(where), error) from error

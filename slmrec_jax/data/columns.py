@@ -1,13 +1,15 @@
 """Brings columns of tables into arrays: ids that are rows, raw ids, times, vectors; each refusal names its row."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int, Shaped
 
+from slmrec_jax.data.parquet_files import type_name
 from slmrec_jax.data.tables import Table, shown
 from slmrec_jax.errors import UserError
 
@@ -15,6 +17,13 @@ MAX_RAW_ID = 256
 """Characters of a raw id: one far longer would make all of them take its room."""
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+_WHOLE = r"^[+-]?[0-9]+$"
+_NO_FRACTION = r"\.0*$"
+"""What follows a whole number that was written as a floating-point one."""
+_MISSING = ("", "nan", "na", "n/a", "null", "none")
+"""What stands for a number that is not there, in capitals or not."""
+_SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
+"""Bytes of vectors, those that are missing counted; and how many times the file's size larger ones may take."""
 _SPARE_IDS = 1_000_000
 _MAX_GAP = 100
 
@@ -86,7 +95,7 @@ def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " ent
     Raises:
         UserError: A value that is no such number.
     """
-    column = _present(table, name, "a whole number")
+    column = _without_fraction(_present(table, name, "a whole number"))
     ids = np.asarray(_cast(table, name, column, pa.int64(), "a whole number").to_numpy(), np.int64)
     if len(ids) and ids.min() < first:
         index = int(ids.argmin())
@@ -140,36 +149,81 @@ def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndar
         UserError: A value that is none of them.
     """
     expected = f"one of {', '.join(labels)}"
-    column = pc.utf8_lower(_cast(table, name, _present(table, name, expected), pa.string(), expected))
-    places = np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)
+    column = _cast(table, name, _present(table, name, expected), pa.string(), expected)
+    places = _places(column, labels)
     if len(places) and places.min() < 0:
         index = int(places.argmin())
         raise UserError(f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected {expected}")
-    return np.array(list(labels.values()))[places]
+    return np.asarray(np.array(list(labels.values()))[places])
+
+
+def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
+    """A column of 0 and 1, false and true as truth values; `None` where it holds anything else."""
+    try:
+        places = _places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
+    except pa.ArrowException:
+        return None
+    return None if (places < 0).any() else np.asarray(places % 2 == 1)
+
+
+def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
+    """Read a column of numbers as float64.
+
+    Raises:
+        UserError: A value that is missing or no number.
+    """
+    numbers = as_numbers_or_nan(table, name)
+    if np.isnan(numbers).any():
+        index = int(np.isnan(numbers).argmax())
+        raise UserError(f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected a number")
+    return numbers
 
 
 def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
-    """A column of times: numbers of any unit, or dates (microseconds since 1970); int64 or float64.
+    """A column of times: numbers of any unit, or dates (in their own unit since 1970); int64 or float64.
 
     Raises:
         UserError: A value that is missing or none of these.
     """
-    column = _present(table, name, "a time; fill it in, or leave the column out")
+    column = _without_fraction(_present(table, name, "a time; fill it in, or leave the column out"))
     kind = column.type
-    if pa.types.is_timestamp(kind) or pa.types.is_date(kind):
-        dates = column.cast(pa.timestamp("us"), safe=False)  # what is finer than a microsecond is cut off
-        return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
+    if pa.types.is_timestamp(kind):
+        return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+    if pa.types.is_date(kind):
+        return np.asarray(column.cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy(), np.int64)
     if _is_text(kind) and _starts(column, r"^\d{4}-\d\d"):
         zone = "UTC" if _starts(column, r":.*(Z|[+-]\d\d:?\d\d)$") else None
-        dates = _cast(table, name, column, pa.timestamp("us", zone), "a date in the form of the first one")
+        unit = "ns" if pc.any(pc.match_substring_regex(column, r"\.\d{7}")).as_py() else "us"
+        dates = _cast(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
         return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
-    if pa.types.is_integer(kind) or (_is_text(kind) and _all_match(column, _INTEGER)):
-        return np.asarray(_cast(table, name, column, pa.int64(), "a time").to_numpy(), np.int64)
+    if pa.types.is_integer(kind) or (_is_text(kind) and _all_match(column, _WHOLE)):
+        if _is_text(kind):
+            column = pc.replace_substring_regex(column, r"^\+", "")  # Arrow takes no sign there
+        return np.asarray(_cast(table, name, column, pa.int64(), "a time below 2⁶³").to_numpy(), np.int64)
     times = np.asarray(_cast(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
     if np.isnan(times).any():
         index = int(np.isnan(times).argmax())
         raise UserError(f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected a number or a date")
     return times
+
+
+def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
+    """Read a column of numbers as float64; a value that is missing, or written as such, is NaN.
+
+    Raises:
+        UserError: A value that is no number.
+    """
+    column = table.columns[name]
+    if not _is_text(column.type):
+        return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
+    text = pc.utf8_trim_whitespace(column)
+    text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(_MISSING)), None, text)
+    return np.asarray(_cast(table, name, text, pa.float64(), "a number").to_numpy(), np.float64)
+
+
+def has_lists(table: Table, name: str) -> bool:
+    """Whether a column of text has values with blanks inside."""
+    return bool(pc.any(pc.match_substring_regex(table.columns[name], r"\S\s+\S")).as_py())
 
 
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
@@ -183,7 +237,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
         text = pc.ascii_trim_whitespace(column.cast(pa.string()))
         column = pc.ascii_split_whitespace(pc.if_else(pc.equal(text, ""), None, text))
     elif not (pa.types.is_list(column.type) or pa.types.is_large_list(column.type) or _is_fixed_list(column.type)):
-        raise UserError(f"{table.file}: {shown(name)} is a column of {column.type}; expected lists of numbers")
+        _refuse_type(table, name, "lists of numbers")
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), np.int64)
     present = lengths > 0
     if not present.any():
@@ -205,12 +259,25 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
             f"{table.row(row)}: {str(numbers[entry].as_py())[:40]!r} in {shown(name)}; expected numbers"
         ) from None
     except pa.ArrowNotImplementedError:
-        raise UserError(
-            f"{table.file}: {shown(name)} is a column of {column.type}; expected lists of numbers"
-        ) from None
+        _refuse_type(table, name, "lists of numbers")
+    check_room(table.file, len(present), width)
     values = np.zeros((len(present), width), np.float32)
     values[present] = flat.to_numpy().reshape(-1, width)
     return values, present
+
+
+def check_room(file: Path, rows: int, columns: int) -> None:
+    """Reject vectors so few and so long that a table with a row for everything else would be vast.
+
+    Raises:
+        UserError: The table takes more than a GiB and a thousand times the file's size.
+    """
+    size = 4 * rows * columns
+    if size > max(_SMALL_TABLE, _MAX_EMPTY * file.stat().st_size):
+        raise UserError(
+            f"{file}: {rows} rows of {columns} numbers take {size >> 20} MiB, and most of them have none; expected at "
+            f"most {_SMALL_TABLE >> 20} MiB or {_MAX_EMPTY} times the file's size: make the vectors shorter"
+        )
 
 
 def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> int:
@@ -256,12 +323,21 @@ def _as_ids(column: Any) -> Shaped[np.ndarray, " entries"]:
 
 def _present(table: Table, name: str, expected: str) -> Any:
     column = table.columns[name]
-    if pa.types.is_dictionary(column.type):
-        column = column.cast(column.type.value_type)
     missing = pc.index(pc.is_null(column, nan_is_null=True), True).as_py()
     if missing >= 0:
         raise UserError(f"{table.row(missing)}: {shown(name)} is missing; expected {expected}")
     return column
+
+
+def _without_fraction(column: Any) -> Any:
+    """Text of whole numbers without the `.0` that other programs write after them."""
+    return pc.replace_substring_regex(column, _NO_FRACTION, "") if _is_text(column.type) else column
+
+
+def _places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:
+    """The place of each text among the labels, in capitals or not, with `.0` behind it or not; -1 for others."""
+    column = _without_fraction(pc.utf8_lower(column))
+    return np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)
 
 
 def _cast(table: Table, name: str, column: Any, kind: Any, expected: str) -> Any:
@@ -273,7 +349,12 @@ def _cast(table: Table, name: str, column: Any, kind: Any, expected: str) -> Any
             f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected {expected}"
         ) from None
     except pa.ArrowNotImplementedError:
-        raise UserError(f"{table.file}: {shown(name)} is a column of {column.type}; expected {expected}") from None
+        _refuse_type(table, name, expected)
+
+
+def _refuse_type(table: Table, name: str, expected: str) -> NoReturn:
+    found = type_name(table.columns[name].type)
+    raise UserError(f"{table.file}: {shown(name)} is a column of {found}; expected {expected}") from None
 
 
 def _first_that_fails(column: Any, kind: Any) -> int:

@@ -28,6 +28,16 @@ class Source(NamedTuple):
     """How the interactions are divided; `None` takes them as the folder has them."""
     split_seed: int = 0
     """Seed of a random split."""
+    min_rating: float | None = None
+    """Rows with a lower rating are left out before the interactions are divided."""
+    k_core: int = 0
+    """Users and items with at least so many interactions are kept, repeated until all have them, before the
+    interactions are divided."""
+    user_column: str | None = None
+    """The column of users, where its name is none of the known ones; or its number, where the table has no header."""
+    item_column: str | None = None
+    time_column: str | None = None
+    rating_column: str | None = None
 
 
 class Feature(NamedTuple):
@@ -38,8 +48,8 @@ class Feature(NamedTuple):
     present: Bool[np.ndarray, " items"]
     """Which items have this modality."""
     stored: str = ""
-    """The type of the numbers where they came from, such as float16; `make_dataset` fills it in where nobody said. No
-    part of the fingerprint."""
+    """The type of the numbers where they came from, such as float16; `make_dataset` fills it in where it is
+    empty. No part of the fingerprint."""
 
 
 class Words(NamedTuple):
@@ -143,14 +153,14 @@ def make_dataset(
         test: What is read once, at the end; may be empty.
         num_users: How many users there are, with interactions or without.
         num_items: How many items.
-        features: What items bring along, by modality, in the order in which models shall take them.
+        features: What is known of items, by modality, in the order in which models take them.
         user_ids: Raw ids of the users by row; the row numbers where not given.
         item_ids: Raw ids of the items.
         origins: The file that a split, a modality, "users" or "items" came from, for error lines.
         notes: What a reader found or decided and the person should know.
 
     Raises:
-        UserError: The first fault found, with its place and how to mend it.
+        UserError: The first fault found, with its place and how to fix it.
     """
     _check_types(name, {"train": train, "valid": valid, "test": test}, num_users, num_items, features, notes)
     _check_counts(name, num_users, num_items)  # before an array of that size is made
@@ -164,15 +174,16 @@ def make_dataset(
         features={name: _as_float32(feature) for name, feature in (features or {}).items()},
         user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
         item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
-        notes=tuple(notes),
     )
     _check_content(given, origins or {})
+    train, valid, test = (distinct(getattr(given, split), given.num_items) for split in SPLITS)
     return replace(
         given,
-        train=distinct(given.train, given.num_items),
-        valid=distinct(given.valid, given.num_items),
-        test=distinct(given.test, given.num_items),
+        train=train,
+        valid=valid,
+        test=test,
         features={name: _sorted_words(feature) for name, feature in given.features.items()},
+        notes=(*notes, *_repeats(given, (train, valid, test))),
     )
 
 
@@ -207,10 +218,10 @@ def distinct(pairs: Interactions, num_items: int) -> Interactions:
 
 
 def check(dataset: Dataset) -> None:
-    """Refuses a data set, however it was built, that training or evaluation would stumble over.
+    """Reject a data set, however it was built, that cannot be trained or evaluated on.
 
     Raises:
-        UserError: The first fault found, with its place and how to mend it.
+        UserError: The first fault found, with its place and how to fix it.
     """
     _check_content(dataset, {})
     for split in SPLITS:
@@ -253,14 +264,20 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str]) -> None:
             check_pairs(place(name), ("items", "words"), feature.items, feature.words)
             check_count("words", feature.num_words, place(name))
             check_range(place(name), "items", feature.items, dataset.num_items, "ids are rows, counted from 0")
-            check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or mend the id")
+            check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or fix the id")
         else:
-            check_feature(place(name), feature.values, feature.present, dataset.num_items)
+            check_feature(place(name), feature.values, feature.present, dataset.num_items, from_file=name in origins)
 
 
 def _check_counts(name: str, num_users: int, num_items: int) -> None:
     check_count("users", num_users, f"data set {name}")
     check_count("items", num_items, f"data set {name}")
+
+
+def _repeats(given: Dataset, splits: Sequence[Interactions]) -> list[str]:
+    rows = sum(len(getattr(given, split).users) for split in SPLITS)
+    repeats = rows - sum(len(pairs.users) for pairs in splits)
+    return [f"rows that repeat an interaction, merged: {repeats} of {rows}"] if repeats else []
 
 
 def _as_arrays(pairs: Interactions) -> Interactions:

@@ -8,7 +8,8 @@ from typing import TypeVar
 import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
-from slmrec_jax.data.columns import find
+from slmrec_jax.data.checks import check_finite
+from slmrec_jax.data.columns import check_room, find
 from slmrec_jax.data.dataset import Feature
 from slmrec_jax.data.tables import Table
 from slmrec_jax.errors import UserError
@@ -36,6 +37,11 @@ def modality_name(name: str) -> str:
 def modality_of(file: Path) -> str:
     """The modality that a file is called by, with `_feat`, `_emb` or the like at its end or not."""
     return modality_name(_ENDING.sub("", file.stem.lower()))
+
+
+def is_named_as_feature(file: Path) -> bool:
+    """Whether a file's name says that it holds features: a modality's own name, or an end such as `_feat`."""
+    return modality_of(file) in _ORDER or _ENDING.search(file.stem.lower()) is not None
 
 
 def in_order(features: Mapping[str, T]) -> dict[str, T]:
@@ -69,9 +75,30 @@ def add_feature_file(files: dict[str, Path], modality: str, file: Path) -> None:
     files[modality] = file
 
 
-def all_present(values: Float[np.ndarray, "items columns"]) -> Feature:
-    """A feature that every item has."""
-    return Feature(values, np.ones(len(values), np.bool_))
+def feature_of_rows(file: Path, values: Float[np.ndarray, "items columns"]) -> Feature:
+    """A feature with a row for each item; a row of NaN alone stands for an item that lacks it.
+
+    Raises:
+        UserError: All rows are of NaN.
+    """
+    present = has_numbers(values)
+    if len(present) and not present.any():
+        raise UserError(f"{file}: every row is of NaN alone; fill it, or leave this feature out")
+    return Feature(values, present)
+
+
+def has_numbers(values: Shaped[np.ndarray, "rows columns"]) -> Bool[np.ndarray, " rows"]:
+    """Which rows have other values than NaN."""
+    present = np.ones(len(values), np.bool_)
+    candidates = np.flatnonzero(np.isnan(values[:, 0])) if values.shape[1] else np.zeros(0, np.int64)
+    present[candidates[np.isnan(values[candidates]).all(axis=1)]] = False
+    return present
+
+
+def as_float32(values: Shaped[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Numbers as float32; what lies beyond its range becomes infinite, and is refused as such later."""
+    with np.errstate(over="ignore"):
+        return np.asarray(values, np.float32)
 
 
 def by_raw_id(
@@ -82,17 +109,19 @@ def by_raw_id(
     item_ids: Shaped[np.ndarray, " items"],
     stored: str = "",
 ) -> tuple[Feature, list[str]]:
-    """Brings vectors that stand under raw ids into the order of the items; and what there is to say about it.
+    """Bring vectors that stand under raw ids into the order of the items; and what there is to say about it.
 
     Raises:
-        UserError: A raw id that stands there twice, or is none.
+        UserError: A raw id that stands there twice, or is none; or a value that is NaN or infinite.
     """
     places = find(table, key, item_ids)
     known = (places >= 0) & present
+    taken = as_float32(values[known])
+    check_finite(str(table.file), taken, np.flatnonzero(known) + 1 + table.header, first=1)
+    check_room(table.file, len(item_ids), values.shape[1])
     empty = np.zeros((len(item_ids), values.shape[1]), np.float32)
     feature = Feature(empty, np.zeros(len(item_ids), np.bool_), stored or values.dtype.name)
-    with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
-        feature.values[places[known]] = values[known]
+    feature.values[places[known]] = taken
     feature.present[places[known]] = True
     notes = []
     if not known.all():

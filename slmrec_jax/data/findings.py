@@ -1,4 +1,4 @@
-"""What `inspect` found, in words: facts, and oddities with how to mend them."""
+"""What `inspect` found, in words: facts, and oddities with how to fix them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +9,8 @@ _MANY_COPIES = 0.005
 """The share of items from which on one row that they have in common is taken for a placeholder."""
 _UNEVEN = 1000.0
 """Norms that differ by such a factor are odd."""
+_VAST = 1e18
+"""The square of a float32 overflows from 1.8e19 on."""
 
 
 def facts(found: Inspection) -> dict[str, str]:
@@ -61,8 +63,8 @@ def _numbers(values: Mapping[str, float]) -> str:
 
 
 def oddities(found: Inspection) -> list[str]:
-    """A line on each thing that training or evaluation would suffer from, with how to mend it."""
-    lines = [*_odd_splits(found), *_odd_nodes(found)]
+    """A line on each thing that training or evaluation would suffer from, with how to fix it."""
+    lines = [*_odd_splits(found), *_odd_nodes(found), *found.alike_ids]
     for name, modality in found.modalities.items():
         lines += _odd_words(name, modality) if isinstance(modality, WordLists) else _odd_vectors(name, modality, found)
     if not found.modalities:
@@ -82,7 +84,7 @@ def _odd_splits(found: Inspection) -> list[str]:
             "needs none, as --protocol lightgcn"
         )
     elif not found.interactions["test"]:
-        lines.append("no test split: nothing can be tested; divide the interactions anew, as by --split mmrec")
+        lines.append("no test split: nothing can be tested; divide the interactions again, as by --split mmrec")
     for splits, count in found.overlap.items():
         if count:
             lines.append(
@@ -98,7 +100,7 @@ def _odd_nodes(found: Inspection) -> list[str]:
         if found.new_users[split]:
             lines.append(
                 f"users of {split} without training interactions: {found.new_users[split]}; nothing is learned of "
-                f"them: leave them out by --protocol mmrec, or divide anew by --split mmrec"
+                f"them: leave them out by --protocol mmrec, or divide again by --split mmrec"
             )
         if found.new_items[split]:
             lines.append(
@@ -135,6 +137,11 @@ def _odd_vectors(name: str, modality: Vectors, found: Inspection) -> list[str]:
         lines.append(
             f"{name}: the largest norm is {modality.norms['max']:.3g}, the median {modality.norms['median']:.3g}; look "
             f"for broken rows, or divide rows by their norms (SLMRec does by default)"
+        )
+    if modality.norms and modality.norms["max"] > _VAST:
+        lines.append(
+            f"{name}: norms up to {modality.norms['max']:.3g}, whose squares overflow in float32; divide all values by "
+            f"one number, or rows by their norms (SLMRec does by default)"
         )
     return lines
 

@@ -8,6 +8,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped, UInt64
 
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words
+from slmrec_jax.data.ids import alike
 from slmrec_jax.types import Interactions
 
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "90%": 0.9, "99%": 0.99, "max": 1.0}
@@ -72,6 +73,8 @@ class Inspection(NamedTuple):
     modalities: Mapping[str, Vectors | WordLists]
     bare_items: int
     """Items without any modality, of data that have modalities."""
+    alike_ids: tuple[str, ...]
+    """A line on the users, and one on the items, whose raw ids look the same."""
     notes: tuple[str, ...]
 
 
@@ -100,6 +103,7 @@ def inspect(dataset: Dataset) -> Inspection:
         },
         modalities={name: _modality(feature, dataset.num_items) for name, feature in dataset.features.items()},
         bare_items=_bare(dataset),
+        alike_ids=tuple(alike(dataset.user_ids, dataset.item_ids)),
         notes=dataset.notes,
     )
 

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Int
 
 from slmrec_jax.data.checks import MAX_COUNT
+from slmrec_jax.data.opening import check_file, unreadable
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -34,12 +35,11 @@ def read_item_lists(path: Path) -> ItemLists:
     Raises:
         UserError: It cannot be read, is not JSON in UTF-8, names a user twice, or holds other than that.
     """
-    if not path.is_file():  # a pipe would wait for ever
-        raise UserError(f"{path}: not a regular file; expected JSON, a list of items for each user")
+    check_file(path, "JSON, a list of items for each user")
     try:
         value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_refuse)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
         raise UserError(f"{path}: not readable as JSON ({reason}); expected a list of items for each user") from None

@@ -10,9 +10,10 @@ from jaxtyping import Shaped
 from slmrec_jax.data.checks import check_feature
 from slmrec_jax.data.columns import encode
 from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_of
+from slmrec_jax.data.feature_files import add_feature_file, as_float32, by_raw_id, in_order, modality_of
 from slmrec_jax.data.feature_tables import SUFFIXES, Vectors, read_vectors
 from slmrec_jax.data.formats.plain import item_column
+from slmrec_jax.data.opening import unreadable
 from slmrec_jax.errors import UserError
 
 
@@ -29,8 +30,9 @@ class NewItems(NamedTuple):
 def read_new_items(path: Path, dataset: Dataset) -> NewItems:
     """Reads a file of one modality, or a folder with a file for each.
 
-    A file is `.npy`, `.safetensors` or `.parquet` and called as the modality. Its rows stand under raw ids (a column
-    `item`, or a tensor of whole numbers beside the vectors); where no file has ids, row i is called `new-i`.
+    A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv` and called as the modality. Its rows stand under raw
+    ids (a column `item`, or a tensor of whole numbers beside the vectors); where no file has ids, row i is called
+    `new-i`.
 
     Args:
         path: of the file or the folder.
@@ -60,9 +62,12 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
 
 
 def _files(path: Path) -> dict[str, Path]:
-    if not path.exists():
-        raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
-    found = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES] if path.is_dir() else [path]
+    try:
+        if not path.exists():
+            raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
+        found = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES] if path.is_dir() else [path]
+    except OSError as error:
+        raise unreadable(path, error) from error
     if not found or found[0].suffix not in SUFFIXES:
         raise UserError(f"{path}: no features there; expected a file called as its modality, {', '.join(SUFFIXES)}")
     files: dict[str, Path] = {}
@@ -96,7 +101,7 @@ def _by_id(
     for (modality, vectors), keys in zip(tables.items(), keyed, strict=True):
         features[modality], found = by_raw_id(keys, "item", vectors.values, vectors.present, ids)
         notes += found
-        check_feature(str(keys.file), features[modality].values, features[modality].present, len(ids))
+        check_feature(str(keys.file), features[modality].values, features[modality].present, len(ids), from_file=True)
     return ids, features, notes
 
 
@@ -108,11 +113,10 @@ def _by_row(path: Path, tables: Mapping[str, Vectors]) -> tuple[Shaped[np.ndarra
     count = next(iter(counts.values()))
     features = {}
     for modality, vectors in tables.items():
-        with np.errstate(over="ignore"):  # refused as infinite
-            values = np.array(vectors.values, np.float32)
+        values = np.array(as_float32(vectors.values))
         values[~vectors.present] = 0
         features[modality] = Feature(values, vectors.present)
-        check_feature(f"{path}: {modality}", values, vectors.present, count)
+        check_feature(f"{path}: {modality}", values, vectors.present, count, from_file=True)
     return np.array([f"new-{row}" for row in range(count)]), features
 
 

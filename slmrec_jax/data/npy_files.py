@@ -6,12 +6,14 @@
 import math
 import mmap
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from slmrec_jax.data.opening import check_file, unreadable
 from slmrec_jax.data.pickle_machine import Malformed, quoted
 from slmrec_jax.errors import UserError
 
@@ -87,7 +89,7 @@ def _shape(text: str) -> tuple[int, ...]:
 
 
 def read_numbers(path: Path, expected: str) -> Shaped[np.ndarray, "..."]:
-    """Reads an array of numbers of any type and shape, as a view on the file.
+    """Read an array of numbers of any type and shape, as a view on the file.
 
     Args:
         path: The file.
@@ -96,8 +98,7 @@ def read_numbers(path: Path, expected: str) -> Shaped[np.ndarray, "..."]:
     Raises:
         UserError: It cannot be read, holds other than numbers, or has another size than its header says.
     """
-    if not path.is_file():  # a pipe would wait for ever
-        raise UserError(f"{path}: not a regular file; expected {expected}")
+    check_file(path, expected)
     try:
         return _numbers(path)
     except Malformed as fault:
@@ -105,7 +106,7 @@ def read_numbers(path: Path, expected: str) -> Shaped[np.ndarray, "..."]:
             f"{path}: not a readable .npy table ({fault}); expected {expected}: write it again with numpy.save"
         ) from None
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
 
 
 def _numbers(path: Path) -> Shaped[np.ndarray, "..."]:
@@ -127,12 +128,22 @@ def _numbers(path: Path) -> Shaped[np.ndarray, "..."]:
         raise Malformed(
             f"it has {len(data) - header.start} bytes for {count} values of {dtype}; its shape is {header.shape}"
         )
+    if is_hollow(header.shape, len(data)):
+        raise Malformed(f"its shape is {header.shape}, but it holds no values")
     values = np.frombuffer(data, dtype, count, header.start)
     return values.reshape(header.shape, order="F" if header.fortran_order else "C")
 
 
+def is_hollow(shape: Sequence[int], file_size: int) -> bool:
+    """Whether an array without values claims a size that no file of so many bytes needs.
+
+    One size of 0 makes the others free: `(10**18, 0)` takes no bytes, yet a flag for each row takes an exabyte.
+    """
+    return 0 in shape and max(shape) > file_size
+
+
 def read_table(path: Path) -> Float[np.ndarray, "rows columns"]:
-    """Reads a table of float16, float32 or float64, as a view on the file; `make_dataset` makes it float32.
+    """Read a table of float16, float32 or float64, as a view on the file; `make_dataset` makes it float32.
 
     Raises:
         UserError: It cannot be read, is not of two dimensions, or is not of floating point.

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Int
 
 from slmrec_jax.data.npy_files import Header, read_header, read_numbers
+from slmrec_jax.data.opening import check_file, unreadable
 from slmrec_jax.data.pickle_machine import LISTS, Call, Kind, Malformed, decode_at
 from slmrec_jax.data.pickled_arrays import ARRAY_NAMES, RECONSTRUCT, describe, read_integer, short
 from slmrec_jax.errors import UserError
@@ -36,14 +37,13 @@ def read_lists(path: Path) -> IdLists:
     Raises:
         UserError: It cannot be read, is truncated, or holds anything but lists of integers from 0 to 2⁶³ - 1.
     """
-    if not path.is_file():  # a pipe would wait for ever
-        raise UserError(f"{path}: not a regular file; expected {_EXPECTED}")
+    check_file(path, _EXPECTED)
     try:
         data = path.read_bytes()
         header = read_header(data)
         return _lists(data, header) if "O" in header.code else _rows(path)
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
     except Malformed as fault:
         raise UserError(
             f"{path}: {fault}; nothing in it was run; expected {_EXPECTED}: save it again from a source you trust"

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.checks import MAX_COUNT
+from slmrec_jax.data.opening import check_file, unreadable
 from slmrec_jax.data.pickle_machine import Call, Kind, Malformed, decode
 from slmrec_jax.data.pickled_arrays import ARRAY_NAMES, describe, read_array, read_integer, short
 from slmrec_jax.errors import UserError
@@ -44,12 +45,11 @@ def read_sparse(path: Path) -> SparsePattern:
     Raises:
         UserError: It cannot be read, is truncated or inconsistent, or asks for anything but a sparse matrix.
     """
-    if not path.is_file():  # a pipe would wait for ever
-        raise UserError(f"{path}: not a regular file; expected a pickled SciPy sparse matrix")
+    check_file(path, "a pickled SciPy sparse matrix")
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
     try:
         return _sparse(decode(data, _KIND))
     except Malformed as fault:

@@ -33,6 +33,8 @@ class Unsplit(NamedTuple):
     dataset: Dataset
     times: Callable[[], Times] | None = None
     """When each interaction of `train` took place, in any unit (`first_times`); called where a split asks for it."""
+    of_one_user: bool = False
+    """Whether these times say nothing of the interactions of different users: they are places in a user's list."""
 
 
 class Pool(NamedTuple):
@@ -57,7 +59,7 @@ class Split(NamedTuple):
 
 
 def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> Dataset:
-    """Divides a data set by the split of that name; one that is divided already is divided anew.
+    """Divides a data set by the split of that name; one that is divided already is divided again.
 
     Args:
         data: What a reader returned.
@@ -68,7 +70,7 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
         UserError: An undivided data set without a name, a name that is none, a split by time without times, or one
             that leaves nothing to train on.
     """
-    dataset, times = data if isinstance(data, Unsplit) else (data, None)
+    dataset, times, of_one_user = data if isinstance(data, Unsplit) else (data, None, False)
     if name is None:
         if isinstance(data, Unsplit):
             choices = "; ".join(f"{name} ({split.summary})" for name, split in SPLITS.items())
@@ -79,16 +81,22 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     if name not in SPLITS:
         raise UserError(f"there is no split {name!r}; there is: {', '.join(SPLITS)}")
     split = SPLITS[name]
-    if split.times == "needed" and times is None:
+    if split.times == "needed" and (times is None or of_one_user):
+        have = "have only the order of each user's" if of_one_user else "do not have"
         raise UserError(
-            f"data set {dataset.name}: the split {name!r} needs the time of each interaction, which these data do not "
-            f"have; choose another"
+            f"data set {dataset.name}: the split {name!r} needs the time of each interaction, and these data {have}; "
+            f"choose another"
         )
     if split.keeps_test and len(dataset.valid.users):
         raise UserError(
             f"data set {dataset.name}: it has a validation split already; leave out {setting('split', name)}"
         )
-    pairs = dataset.train if split.keeps_test or isinstance(data, Unsplit) else _all_pairs(dataset)
+    pairs, merged = (dataset.train, 0) if split.keeps_test or isinstance(data, Unsplit) else _all_pairs(dataset)
+    notes = [f"split by {name!r} with seed {seed}"]
+    if split.times == "used" and times is None:
+        notes.append("no times: the order of each user's interactions is random")
+    if merged:
+        notes.append(f"interactions that were in two splits, merged: {merged}")
     known = None if times is None or split.times == "unused" else times()
     parts = split.divide(Pool(pairs, np.zeros(len(pairs.users), np.int64) if known is None else known, seed))
     train, valid, test = (Interactions(pairs.users[parts == part], pairs.items[parts == part]) for part in range(3))
@@ -98,7 +106,6 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     new = np.zeros(dataset.num_users, np.bool_)
     new[valid.users], new[test.users] = True, True
     new[train.users] = False
-    notes = [f"split by {name!r} with seed {seed}"]
     if new.any():
         notes.append(f"users with held-out interactions but none to train on: {np.count_nonzero(new)}")
     return replace(dataset, train=train, valid=valid, test=test, notes=(*dataset.notes, *notes))
@@ -112,10 +119,12 @@ def first_times(pairs: Interactions, times: Times, num_items: int) -> Shaped[np.
     return np.asarray(np.minimum.reduceat(times[order], starts) if len(starts) else times)
 
 
-def _all_pairs(dataset: Dataset) -> Interactions:
+def _all_pairs(dataset: Dataset) -> tuple[Interactions, int]:
+    """All interactions, and how many are in more than one split."""
     splits = (dataset.train, dataset.valid, dataset.test)
     users, items = (np.concatenate(columns) for columns in zip(*splits, strict=True))
-    return distinct(Interactions(users, items), dataset.num_items)
+    pairs = distinct(Interactions(users, items), dataset.num_items)
+    return pairs, len(users) - len(pairs.users)
 
 
 def _mmrec(pool: Pool) -> Parts:

@@ -10,9 +10,7 @@ written, or it is refused.
 """
 
 import json
-import os
 import re
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NoReturn
@@ -21,14 +19,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
-import safetensors
-import safetensors.numpy
 from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.checks import check_count
 from slmrec_jax.data.columns import as_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
+from slmrec_jax.data.folders import not_read
+from slmrec_jax.data.opening import check_file, unreadable
+from slmrec_jax.data.parquet_files import limit, type_name
+from slmrec_jax.data.safetensors_files import read_tensors
 from slmrec_jax.data.tables import printable, read_parquet
+from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -50,6 +51,9 @@ _FIELDS = {
     "notes": list,
 }
 _MAX_META = 2**24
+_FIX = "make the folder again with slmrec-jax data convert"
+_TENSORS = {"items": ("int32",), "words": ("int32",), "values": ("float16", "float32"), "present": ("bool",)}
+"""The types that each tensor of a feature file may have."""
 
 
 def write_store(dataset: Dataset, folder: Path) -> None:
@@ -58,19 +62,11 @@ def write_store(dataset: Dataset, folder: Path) -> None:
     Raises:
         UserError: The folder is there already or cannot be written, or a raw id cannot be kept in a file.
     """
-    if folder.exists() or folder.is_symlink():
-        raise UserError(f"{folder} is there already: give another folder, or remove this one")
     for name in (dataset.name, *dataset.features):
         if not name.isprintable():  # error lines name it
             raise UserError(f"data set {dataset.name!a}: the name {name!a} has control characters; rename it")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=folder.parent, prefix=f".{folder.name}-") as beside:
-            part = Path(beside) / folder.name
-            _write(dataset, part)
-            part.rename(folder)
-    except OSError as error:
-        raise UserError(f"cannot write {folder}: {error.strerror}; give another folder") from None
+    with writing(folder, "give another folder"), whole_folder(folder) as part:
+        _write(dataset, part)
 
 
 def recognises(folder: Path) -> bool:
@@ -94,6 +90,7 @@ def read(folder: Path) -> Dataset:
     files = {
         name: _feature_file(folder, place, name) for place, (name, _) in enumerate(_modalities(file, meta).items())
     }
+    tables = [folder / name for name in (_INTERACTIONS, _USERS, _ITEMS)]
     dataset = make_dataset(
         meta["name"],
         *(splits[split] for split in SPLITS),
@@ -108,12 +105,12 @@ def read(folder: Path) -> Dataset:
             "users": str(folder / _USERS),
             "items": str(folder / _ITEMS),
         },
-        notes=meta["notes"],
+        notes=[*meta["notes"], *not_read(folder, [file, *tables, folder / _FEATURES, *files.values()])],
     )
     if dataset.fingerprint != meta["fingerprint"]:
         raise UserError(
             f"{folder}: a file was changed or damaged, as the content has the fingerprint {dataset.fingerprint[:12]} "
-            f"and {META} says {meta['fingerprint'][:12]!a}; make the folder again with slmrec-jax data convert"
+            f"and {META} says {meta['fingerprint'][:12]!a}; {_FIX}"
         )
     return dataset
 
@@ -130,12 +127,12 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "item_row": np.concatenate([each.items for each in pairs]),
         "split": names,
     }
-    _write_table(interactions, folder / _INTERACTIONS)
+    write_table(pa.table(interactions), folder / _INTERACTIONS)
     for ids, name in ((dataset.user_ids, _USERS), (dataset.item_ids, _ITEMS)):
-        _write_table({"id": id_column(ids, dataset.name)}, folder / name)
+        write_table(pa.table({"id": id_column(ids, dataset.name)}), folder / name)
     modalities = []
     for place, (name, feature) in enumerate(dataset.features.items()):
-        safetensors.numpy.save_file(_tensors(feature), _feature_file(folder, place, name))
+        write_tensors(_tensors(feature), _feature_file(folder, place, name))
         if isinstance(feature, Words):
             modalities.append({"name": name, "num_words": feature.num_words})
         else:
@@ -152,13 +149,40 @@ def _write(dataset: Dataset, folder: Path) -> None:
         "notes": list(dataset.notes),
     }
     (folder / META).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
-    for path in [path for path in folder.rglob("*") if path.is_file()]:
-        with path.open("rb") as file:
-            os.fsync(file.fileno())
 
 
-def _write_table(columns: Mapping[str, Any], file: Path) -> None:
-    pyarrow.parquet.write_table(pa.table(dict(columns)), file, compression="zstd")
+def write_table(table: pa.Table, file: Path) -> None:
+    """Write a table as Parquet.
+
+    Raises:
+        OSError: the disk refuses it; Arrow passes on what a Python file raises.
+    """
+    with file.open("wb") as opened:
+        pyarrow.parquet.write_table(table, opened, compression="zstd")
+
+
+def write_tensors(tensors: Mapping[str, Shaped[np.ndarray, "..."]], file: Path) -> None:
+    """Write arrays as safetensors, without a copy of them in memory.
+
+    The library's own `save_file` makes files that only their owner can read, and raises no `OSError`.
+
+    Raises:
+        OSError: the disk refuses it.
+    """
+    kinds = {"float32": "F32", "float16": "F16", "int32": "I32", "bool": "BOOL"}
+    # As the library orders them, so that each begins where its type may begin.
+    ordered = sorted(tensors.items(), key=lambda each: (-each[1].itemsize, each[0]))
+    ends = np.cumsum([0, *(array.nbytes for _, array in ordered)]).tolist()
+    header = {
+        name: {"dtype": kinds[array.dtype.name], "shape": list(array.shape), "data_offsets": [start, end]}
+        for (name, array), start, end in zip(ordered, ends, ends[1:], strict=False)
+    }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        for _, array in ordered:
+            opened.write(np.ascontiguousarray(array, array.dtype.newbyteorder("<")).data)
 
 
 def id_column(ids: Shaped[np.ndarray, " rows"], name: str) -> Any:
@@ -191,13 +215,7 @@ def _feature_file(folder: Path, place: int, modality: str) -> Path:
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    if not file.is_file() or file.stat().st_size > _MAX_META:
-        raise UserError(f"{file}: not there, or not a file of at most {_MAX_META} bytes; expected what was written")
-    try:
-        meta = json.loads(file.read_bytes().decode("utf-8"))
-    except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else printable(error)
-        raise UserError(f"{file}: not readable as JSON ({reason}); make the folder again") from None
+    meta = read_json(file, "what slmrec-jax data convert writes", _FIX)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise UserError(f"{file}: it does not say that this is a data set of {_FORMAT}; give another folder")
     if meta.get("version") != _VERSION:
@@ -217,6 +235,29 @@ def _read_meta(file: Path) -> dict[str, Any]:
     return meta
 
 
+def read_json(file: Path, expected: str, fix: str) -> Any:
+    """Read a small JSON file that `data convert` or `export` wrote.
+
+    Args:
+        file: The file.
+        expected: What it should hold, for error lines.
+        fix: What to do about a damaged one.
+
+    Raises:
+        UserError: It cannot be read, is longer than such files are, or is not JSON.
+    """
+    check_file(file, expected)
+    try:
+        if file.stat().st_size > _MAX_META:
+            raise UserError(f"{file}: {file.stat().st_size} bytes; expected at most {_MAX_META}: {fix}")
+        return json.loads(file.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else printable(error)
+        raise UserError(f"{file}: not readable as JSON ({reason}); {fix}") from None
+
+
 def _modalities(file: Path, meta: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     entries = {}
     for entry in meta["modalities"]:
@@ -230,17 +271,15 @@ def _modalities(file: Path, meta: Mapping[str, Any]) -> dict[str, dict[str, Any]
 
 
 def _refuse(file: Path, field: str, found: object) -> NoReturn:
-    raise UserError(f"{file}: {field} is {ascii(found)[:60]}; expected what was written: make the folder again")
+    raise UserError(f"{file}: {field} is {ascii(found)[:60]}; expected what was written: {_FIX}")
 
 
 def _read_interactions(file: Path) -> dict[str, Interactions]:
     table = read_parquet(file, ("user_row", "item_row", "split"))
     users, items = as_rows(table, "user_row"), as_rows(table, "item_row")
     names = table.columns["split"]
-    if pa.types.is_dictionary(names.type):
-        names = names.cast(names.type.value_type)
     if not pa.types.is_string(names.type):
-        raise UserError(f"{file}: split is a column of {names.type}; expected {', '.join(SPLITS)}")
+        raise UserError(f"{file}: split is a column of {type_name(names.type)}; expected {', '.join(SPLITS)}")
     wrong = pc.index(pc.fill_null(pc.is_in(names, pa.array(SPLITS)), False), False).as_py()
     if wrong >= 0:
         raise UserError(f"{table.row(wrong)}: split is {table.value('split', wrong)}; expected {', '.join(SPLITS)}")
@@ -260,26 +299,23 @@ def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
     if pa.types.is_integer(column.type) and column.null_count == 0:
         return np.asarray(column.to_numpy())
     if pa.types.is_string(column.type) and column.null_count == 0:
+        longest = pc.max(pc.utf8_length(column)).as_py() or 0
+        if len(column) * longest * np.dtype("U1").itemsize > limit(file):  # NumPy gives each text the longest's room
+            raise UserError(f"{file}: an id has {longest} characters, too many for {len(column)} ids; shorten it")
         return np.array(column.to_pylist(), np.str_)
-    raise UserError(f"{file}: id is a column of {column.type}; expected one raw id a row, numbers or text")
+    raise UserError(f"{file}: id is a column of {type_name(column.type)}; expected one raw id a row, numbers or text")
 
 
 def _read_feature(file: Path, entry: Mapping[str, Any]) -> Feature | Words:
     names = ("items", "words") if "num_words" in entry else ("values", "present")
-    if not file.is_file():
-        raise UserError(f"{file}: not there, or not a regular file; make the folder again")
-    try:
-        with safetensors.safe_open(file, framework="np") as opened:
-            if sorted(opened.keys()) != sorted(names):
-                raise UserError(f"{file}: it has other tensors than {' and '.join(names)}; make the folder again")
-            kinds = {name: opened.get_slice(name).get_dtype() for name in names}
-            expected = {"items": ("I32",), "words": ("I32",), "values": ("F16", "F32"), "present": ("BOOL",)}
-            for name, kind in kinds.items():
-                if kind not in expected[name]:
-                    raise UserError(f"{file}: {name} is of {kind}; expected {' or '.join(expected[name])}")
-            first, second = (np.asarray(opened.get_tensor(name)) for name in names)
-    except safetensors.SafetensorError as error:
-        raise UserError(f"{file}: not a readable .safetensors file ({printable(error)}); make it again") from error
+    tensors = read_tensors(file, f"the tensors {' and '.join(names)}", _FIX)
+    if sorted(tensors) != sorted(names):
+        raise UserError(f"{file}: it has other tensors than {' and '.join(names)}; {_FIX}")
+    for name in names:
+        found, kinds = tensors[name], _TENSORS[name]
+        if found.dtype.name not in kinds:
+            raise UserError(f"{file}: {name} is of {found.dtype.name}; expected {' or '.join(kinds)}: {_FIX}")
+    first, second = (tensors[name] for name in names)
     if "num_words" in entry:
         return Words(first, second, entry["num_words"])
     return Feature(first, second, entry.get("stored", ""))

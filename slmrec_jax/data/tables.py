@@ -3,24 +3,34 @@
 Rows are counted from 1 in error lines, the header among them and blank lines left out, as Arrow counts them.
 """
 
-from collections.abc import Sequence
+import csv
+from collections import Counter
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet
+from jaxtyping import Bool, Int
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.data.opening import check_file
+from slmrec_jax.data.parquet_files import read_columns, type_name
+from slmrec_jax.data.pickle_machine import Malformed
+from slmrec_jax.data.text_files import first_line, open_bytes, uncompressed
+from slmrec_jax.errors import UserError, escaped
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""What stands between columns by the name of the file; the first row may show another of `_SEPARATORS`."""
 SUFFIXES = (*SEPARATORS, ".parquet")
 """The tables that `read_any` reads."""
 
+_SEPARATORS = (",", ";", "\t", "|")
 _BLOCK = 2**24
 """Bytes of text that are parsed together; a row must fit into them."""
-_FIRST = 2**16
-"""Bytes that the first line stands in."""
+_MAX_COLUMNS = 10_000
+"""Arrow takes some 8 KB for each, however short the column."""
 _COLUMNS_SHOWN = 12
 _SHOWN = 40
 """Characters of a wrong value that an error line repeats."""
@@ -33,21 +43,35 @@ class Table(NamedTuple):
     columns: dict[str, Any]
     header: bool
     """Whether the first row holds the names."""
+    rows: Int[np.ndarray, " entries"] | None = None
+    """The row of the file that each value comes from, header left out; by default each from its own."""
 
     def row(self, index: int) -> str:
         """Where the value with that index stands, for error lines."""
-        return f"{self.file}: row {index + 1 + self.header}"
+        number = index if self.rows is None else int(self.rows[index])
+        return f"{self.file}: row {number + 1 + self.header}"
 
     def value(self, name: str, index: int) -> str:
         """A value as an error line shows it."""
-        found = self.columns[name][index].as_py()
+        stored = self.columns[name][index]
+        try:
+            found = stored.as_py()
+        except (pa.ArrowException, ValueError, OverflowError, KeyError):  # a time that Python has no form for
+            return f"a {type_name(stored.type)} that this machine cannot show"
         return "missing" if found is None else repr(found[:_SHOWN] if isinstance(found, str) else found)[: 2 * _SHOWN]
+
+    def where(self, chosen: Bool[np.ndarray, " entries"]) -> "Table":
+        """The rows that are chosen."""
+        rows = np.arange(len(chosen)) if self.rows is None else self.rows
+        columns = {name: column.filter(pa.array(chosen)) for name, column in self.columns.items()}
+        return Table(self.file, columns, self.header, rows[chosen])
 
 
 def read_any(file: Path, wanted: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
     """Reads columns of a `.csv`, `.tsv` or `.parquet` file; see `read_text` and `read_parquet`."""
-    if file.suffix in SEPARATORS:
-        return read_text(file, SEPARATORS[file.suffix], wanted, optional=optional, quotes=True)
+    suffix = uncompressed(file).suffix
+    if suffix in SEPARATORS:
+        return read_text(file, SEPARATORS[suffix], wanted, optional=optional, quotes=True)
     return read_parquet(file, wanted, optional=optional)
 
 
@@ -63,8 +87,8 @@ def read_text(
     """Reads columns of a text table; other columns may hold anything.
 
     Args:
-        file: UTF-8, with or without a mark of that; line ends of any system.
-        separator: What stands between columns.
+        file: UTF-8, or UTF-16 with a byte-order mark; line ends of any system; compressed or not.
+        separator: What stands between columns by rule. Another one is taken where the first row shows it.
         wanted: The columns that must be there.
         names: What the columns are called in order, where the first row does not say; the file may have fewer.
         optional: Columns to read where they are there.
@@ -73,79 +97,98 @@ def read_text(
     Raises:
         UserError: The file cannot be read as such a table, or a wanted column is missing.
     """
-    _check_regular(file)
-    threads = {"use_threads": False, "block_size": _BLOCK}  # one thread names the row of an error
-    parse = pyarrow.csv.ParseOptions(delimiter=separator, quote_char='"' if quotes else False)
+    check_file(file, "a table")
     try:
-        found = first_row(file, separator) if names is not None else _header(file, parse)
-        if not found:
+        line = first_line(file)
+        if not line.text:
             raise UserError(f"{file}: it is empty; expected a table with {listed(wanted)}")
-        if names is not None and not len(wanted) <= len(found) <= len(names):
-            raise UserError(
-                f"{file}: row 1 has {len(found)} columns separated by {separator!r}; expected {len(wanted)} to "
-                f"{len(names)}: {listed(names)}"
-            )
-        given = list(found if names is None else names[: len(found)])
+        if names is None and not line.whole:
+            raise UserError(f"{file}: row 1 is too long to hold names; expected a row of {listed(wanted)} and the like")
+        if names is None:
+            separator, given = _by_names(line.text, separator, lambda found: set(wanted) <= set(found), quotes)
+        else:
+            separator, found = _by_count(file, line.text, separator, len(wanted), names, quotes)
+            given = list(names[: len(found)])
+        _check_width(file, given)
         there = _choose(file, given, wanted, optional)
-        table = pyarrow.csv.read_csv(
-            file,
-            pyarrow.csv.ReadOptions(**threads, column_names=None if names is None else given),
-            parse,
-            pyarrow.csv.ConvertOptions(
-                include_columns=there, column_types=dict.fromkeys(there, pa.string()), strings_can_be_null=False
-            ),
-        )
-    except (pa.ArrowInvalid, UnicodeDecodeError) as error:  # the latter for column names
-        raise UserError(
-            f"{file}: {printable(error)}; expected the same columns in every row, separated by {separator!r}"
-        ) from error
-    return Table(file, {name: table.column(name) for name in there}, header=names is None)
+        places = [str(given.index(name)) for name in there]
+        with open_bytes(file) as opened:
+            table = pyarrow.csv.read_csv(
+                opened,
+                pyarrow.csv.ReadOptions(
+                    use_threads=False,  # one thread names the row of an error
+                    block_size=_BLOCK,
+                    column_names=[str(place) for place in range(len(given))],
+                    encoding=line.encoding,
+                ),
+                pyarrow.csv.ParseOptions(delimiter=separator, quote_char='"' if quotes else False),
+                pyarrow.csv.ConvertOptions(
+                    include_columns=places, column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=False
+                ),
+            )
+    except (pa.ArrowInvalid, UnicodeDecodeError) as error:
+        encoded = "UTF8" in str(error) or isinstance(error, UnicodeDecodeError)
+        columns = f"expected the same columns in every row, separated by {separator!r}"
+        fix = "save the table as UTF-8" if encoded else columns
+        raise UserError(f"{file}: {printable(error)}; {fix}") from error
+    except OSError as error:
+        if error.errno is not None:
+            raise
+        raise UserError(f"{file}: damaged ({printable(error)}); write it again") from error
+    first = 0 if names is not None else 1
+    return Table(
+        file, {name: table.column(place).slice(first) for name, place in zip(there, places, strict=True)}, names is None
+    )
 
 
 def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
-    """Reads columns of a Parquet file.
+    """Read columns of a Parquet file.
 
     Raises:
-        UserError: The file cannot be read as Parquet, or a wanted column is missing.
+        UserError: The file cannot be read as Parquet, unpacks to far more than its size (`parquet_files`), or a wanted
+            column is missing.
     """
-    _check_regular(file)
+    check_file(file, "a table")
     try:
         with pyarrow.parquet.ParquetFile(file) as opened:
             there = _choose(file, opened.schema_arrow.names, wanted, optional)
-            table = opened.read(columns=there)
-            table.validate(full=True)  # Arrow would take text that is no UTF-8, or offsets that point anywhere
-    except (pa.ArrowException, OSError) as error:  # Arrow says OSError of damaged pages
+            columns = read_columns(file, opened, there)
+    except (pa.ArrowException, OSError, UnicodeDecodeError, Malformed) as error:  # OSError: damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({printable(error)}); write it again") from error
-    return Table(file, {name: table.column(name) for name in there}, header=False)
+    return Table(file, columns, header=False)
 
 
 def column_names(file: Path) -> list[str]:
-    """The names of a table's columns, by the file's suffix: `.parquet`, `.csv`, else separated by tabs.
+    """The names of a table's columns, by the file's suffix: `.parquet`, or text.
 
     Raises:
         UserError: The file cannot be read as such a table.
     """
-    _check_regular(file)
+    check_file(file, "a table")
+    suffix = uncompressed(file).suffix
     try:
-        if file.suffix == ".parquet":
-            names = pyarrow.parquet.read_schema(file).names
-        else:
-            quotes = '"' if file.suffix in SEPARATORS else False
-            parse = pyarrow.csv.ParseOptions(delimiter=SEPARATORS.get(file.suffix, "\t"), quote_char=quotes)
-            names = _header(file, parse)
-    except (pa.ArrowException, OSError) as error:
+        if suffix == ".parquet":
+            return list(pyarrow.parquet.read_schema(file).names)
+        text, by_rule = first_line(file).text, SEPARATORS.get(suffix, "\t")
+        names = _by_names(text, by_rule, lambda _: False, suffix in SEPARATORS)[1]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file}: not a readable table ({printable(error)}); write it again") from error
-    return list(names)
+    _check_width(file, names)
+    return names
 
 
-def first_row(file: Path, separator: str) -> list[str]:
-    """What stands between separators in the first line of text that is not blank; nothing for what is no file."""
+def first_row(file: Path, separator: str, fits: Callable[[Sequence[str]], bool], *, quotes: bool = False) -> list[str]:
+    """What stands in the first row, under the first separator under which it fits, or else has most columns.
+
+    There is nothing in what is no file, or cannot be read as text: it is another format's business.
+    """
     if not file.is_file():
         return []
-    with file.open("rb") as opened:
-        lines = [line for line in opened.read(_FIRST).splitlines() if line]
-    text = lines[0].decode("utf-8-sig", "replace") if lines else ""
-    return [name.strip('"') for name in text.split(separator)] if text else []
+    try:
+        line = first_line(file).text
+    except (UserError, pa.ArrowException, OSError):
+        return []
+    return _by_names(line, separator, fits, quotes)[1] if line else []
 
 
 def is_parquet(file: Path) -> bool:
@@ -164,7 +207,7 @@ def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
     """
     if not files:
         raise UserError(f"{folder}: there is no {what}")
-    named = [file for file in files if file.stem == folder.resolve().name]
+    named = [file for file in files if uncompressed(file).stem == folder.resolve().name]
     if len(files) > 1 and len(named) != 1:
         raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
     file = files[0] if len(files) == 1 else named[0]
@@ -181,7 +224,7 @@ def printable(error: Exception) -> str:
 
 def shown(name: str) -> str:
     """The name of a column as an error line shows it."""
-    return (name if name.isprintable() else ascii(name))[:_SHOWN]
+    return escaped(name)[:_SHOWN]
 
 
 def listed(names: Sequence[str]) -> str:
@@ -190,22 +233,53 @@ def listed(names: Sequence[str]) -> str:
     return first + (", …" if len(names) > _COLUMNS_SHOWN else "")
 
 
-def _check_regular(file: Path) -> None:
-    if not file.is_file():  # a pipe would wait for ever
-        raise UserError(f"{file}: not a regular file; expected a table")
+def _check_width(file: Path, names: Sequence[str]) -> None:
+    if len(names) > _MAX_COLUMNS:
+        raise UserError(f"{file}: row 1 has {len(names)} columns; expected at most {_MAX_COLUMNS}")
 
 
-def _header(file: Path, parse: Any) -> list[str]:
-    with pyarrow.csv.open_csv(file, pyarrow.csv.ReadOptions(use_threads=False, block_size=_BLOCK), parse) as reader:
-        return list(reader.schema.names)
+def _by_names(line: str, separator: str, fits: Callable[[Sequence[str]], bool], quotes: bool) -> tuple[str, list[str]]:
+    """The first separator under which the row fits, or else the one that makes most columns; and these."""
+    rows = {each: _cells(line, each, quotes) for each in dict.fromkeys((separator, *_SEPARATORS))}
+    fitting = [each for each, names in rows.items() if fits(names)]
+    chosen = fitting[0] if fitting else max(rows, key=lambda each: len(rows[each]))
+    return chosen, rows[chosen]
+
+
+def _by_count(
+    file: Path, line: str, separator: str, least: int, names: Sequence[str], quotes: bool
+) -> tuple[str, list[str]]:
+    """The separator that divides a row without names into as many columns as there may be; and these."""
+    rows = {each: _cells(line, each, quotes) for each in dict.fromkeys((separator, *_SEPARATORS))}
+    fitting = {each: cells for each, cells in rows.items() if least <= len(cells) <= len(names)}
+    if not fitting:
+        raise UserError(
+            f"{file}: row 1 has {len(rows[separator])} columns separated by {separator!r}; expected {least} to "
+            f"{len(names)}: {listed(names)}"
+        )
+    most = max(map(len, fitting.values()))
+    best = [each for each, cells in fitting.items() if len(cells) == most]
+    if separator in best:
+        return separator, rows[separator]
+    if separator in fitting or len(best) > 1:
+        raise UserError(
+            f"{file}: row 1 can be divided by {listed(list(fitting))}; separate its columns by {separator!r} and use "
+            f"the others nowhere"
+        )
+    return best[0], rows[best[0]]
+
+
+def _cells(line: str, separator: str, quotes: bool) -> list[str]:
+    return next(csv.reader([line], delimiter=separator)) if quotes else line.split(separator)
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
+    counts = Counter(given)
     for name in wanted:
-        if name not in given:
+        if name not in counts:
             raise UserError(f"{file}: there is no column {name!r}; it has {listed(given)}")
-    there = [*wanted, *(name for name in optional if name in given)]
+    there = [*wanted, *(name for name in optional if name in counts)]
     for name in there:
-        if list(given).count(name) > 1:
+        if counts[name] > 1:
             raise UserError(f"{file}: there is more than one column {name!r}; keep one")
     return there

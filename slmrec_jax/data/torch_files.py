@@ -18,6 +18,8 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 from jaxtyping import Shaped
 
+from slmrec_jax.data.npy_files import is_hollow
+from slmrec_jax.data.opening import check_file, unreadable
 from slmrec_jax.data.pickle_machine import (
     LISTS,
     REFERENCES,
@@ -81,13 +83,15 @@ def read_tensor(path: Path) -> Shaped[np.ndarray, "..."]:
     Raises:
         UserError: It cannot be read, is truncated or inconsistent, or holds anything but one tensor.
     """
-    if not path.is_file():  # a pipe would wait for ever
-        raise UserError(f"{path}: not a regular file; expected a tensor that torch.save wrote")
+    check_file(path, "a tensor that torch.save wrote")
     try:
         data = path.read_bytes()
-        return _from_archive(data) if data[:2] == b"PK" else _from_stream(data)
+        tensor = _from_archive(data) if data[:2] == b"PK" else _from_stream(data)
+        if is_hollow(tensor.shape, len(data)):
+            raise Malformed(f"its shape is {tensor.shape}, but it holds no values")
+        return tensor
     except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror}); check its permissions") from error
+        raise unreadable(path, error) from error
     except Malformed as fault:
         raise UserError(
             f"{path}: {fault}; nothing in it was run; expected one dense tensor of real numbers that torch.save wrote: "

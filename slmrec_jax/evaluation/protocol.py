@@ -191,7 +191,7 @@ def cold_items(dataset: Splits) -> Int[np.ndarray, " items"]:
 
 
 def doubts(dataset: Splits, split: Split, protocol: Protocol) -> list[str]:
-    """What makes the figures of a split say little, and how to mend it; a line each."""
+    """Say what makes the figures of a split say little, and how to fix it; a line each."""
     held_out = dataset.valid if split == "valid" else dataset.test
     pairs, known = (part.users * np.int64(dataset.num_items) + part.items for part in (held_out, dataset.train))
     if np.isin(pairs, known).all():

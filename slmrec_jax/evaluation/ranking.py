@@ -187,7 +187,7 @@ def _scored(
 ) -> Scored:
     """Scores of a chunk's users, -inf where an item is known, and in columns that only fill a block.
 
-    They lie in the room that is given: memory that comes anew from the system costs as much as the product.
+    They lie in the room that is given: memory that the system has to supply again costs as much as the product.
     """
     users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
     rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row

@@ -25,7 +25,7 @@ class Encoded(NamedTuple):
     """What ranks."""
     items: Float[Array, "items dim"]
     user_features: Mapping[str, Float[Array, "users dim"]]
-    """F_u^m: what the user's items bring along, by modality."""
+    """F_u^m: the features of the user's items, by modality."""
     item_features: Mapping[str, Float[Array, "items dim"]]
     user_views: Mapping[str, Float[Array, "users dim"]]
     """V_u^m: id rows of the user's neighbours in the modality's graph."""

@@ -1,4 +1,4 @@
-"""When and from what MMSSL makes its modality graphs anew: as its paper means it, or as its published code does it."""
+"""When and from what MMSSL makes its modality graphs again: as its paper means it, or as its published code does it."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -67,7 +67,7 @@ def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_tr
         return jax.lax.cond(due, lambda: refreshed(interactions, fresh()), lambda: graphs), collected
 
     return GraphUpdates(
-        capacity, lambda: (), update, f"modality graphs: {k} items for every user, anew every {every} steps"
+        capacity, lambda: (), update, f"modality graphs: {k} items for every user, again every {every} steps"
     )
 
 

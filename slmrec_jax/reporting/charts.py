@@ -36,7 +36,7 @@ _LONGEST = 28
 
 
 def metric_intervals(runs: Mapping[str, Mapping[str, Interval]], metrics: Sequence[str]) -> Figure:
-    """A row a metric, a point a run with its interval."""
+    """A row a metric, a point a system with its interval."""
     figure, axes = _new(1.2 + 0.18 * len(metrics) * (1 + len(runs)))
     for place, (label, intervals) in enumerate(runs.items()):
         rows = np.arange(len(metrics)) + 0.6 * _shift(place, len(runs))
@@ -136,7 +136,9 @@ def to_svg(figure: Figure, prefix: str) -> str:
 def save(figure: Figure, path: Path) -> None:
     """A figure as a file of the kind that its suffix says, on white."""
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
-    _save(figure, path, facecolor="white", metadata=metadata)
+    picture = io.BytesIO()  # what the disk refuses would come out of matplotlib in many types
+    _save(figure, picture, format=path.suffix[1:], facecolor="white", metadata=metadata)
+    path.write_bytes(picture.getbuffer())
 
 
 def _save(figure: Figure, target: Any, **options: Any) -> None:

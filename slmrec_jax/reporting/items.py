@@ -1,15 +1,15 @@
 """What the space of items looks like: a map, clusters, and neighbours under each table of vectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from itertools import combinations
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from slmrec_jax import analysis, features
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import UserError
+from slmrec_jax.recommendations import rows_of
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.run import Run
 
@@ -120,22 +120,17 @@ def clusters(vectors: Vectors, seed: int = 0) -> Int[np.ndarray, " items"]:
     return labels
 
 
-def choose_items(dataset: Dataset, raw_ids: Sequence[str]) -> Int[np.ndarray, " chosen"]:
-    """The rows of items named by raw ids; by default five, from the most met in training down to the middle.
+def choose_items(dataset: Dataset, named: Any) -> Int[np.ndarray, " chosen"]:
+    """Return the rows of items named by raw ids; by default five, from the most met in training down to the middle.
 
     Raises:
         UserError: an item is not known.
     """
-    if not raw_ids:
-        ordered = np.argsort(-np.bincount(dataset.train.items, minlength=dataset.num_items), kind="stable")
-        some: np.ndarray = ordered[np.unique(np.linspace(0, (dataset.num_items - 1) // 2, 5).astype(int))]
-        return some
-    places = {str(raw): row for row, raw in enumerate(dataset.item_ids)}
-    for raw in raw_ids:
-        if raw not in places:
-            example = str(dataset.item_ids[0])
-            raise UserError(f"data set {dataset.name}: there is no item {raw!r}; ids look like {example!r}")
-    return np.array([places[raw] for raw in raw_ids])
+    if named is not None:
+        return rows_of(named, dataset.item_ids, "item", dataset.name)
+    ordered = np.argsort(-np.bincount(dataset.train.items, minlength=dataset.num_items), kind="stable")
+    some: np.ndarray = ordered[np.unique(np.linspace(0, (dataset.num_items - 1) // 2, 5).astype(int))]
+    return some
 
 
 def neighbour_ids(

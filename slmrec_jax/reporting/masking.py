@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from slmrec_jax.analysis import Difference, paired_bootstrap
 from slmrec_jax.data.new_items import nothing
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import make_method
 from slmrec_jax.training import numbering
@@ -73,7 +73,9 @@ def _mask(run: Run, metric: str, seed: int) -> Masking:
         found = embed(without(run, inputs, name))
         if not all(np.array_equal(*tables) for tables in zip(whole, found, strict=True)):
             changes[name] = paired_bootstrap(measure(found), with_all, seed=seed)
-    return Masking(changes, "" if changes else f"--model {run.config.model} does not read modalities when it ranks")
+    return Masking(
+        changes, "" if changes else f"{setting('model', run.config.model)} does not read modalities when it ranks"
+    )
 
 
 def without(run: Run, inputs: Inputs, modality: str) -> Inputs:

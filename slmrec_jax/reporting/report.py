@@ -1,11 +1,11 @@
 """Writes a report: one page, and beside it a folder with its pictures and tables as files."""
 
 import importlib.metadata
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.durable import whole_file, whole_folder, writing
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.reporting.charts import save
 from slmrec_jax.reporting.facts import Facts
 from slmrec_jax.reporting.page import render
@@ -25,10 +25,10 @@ def check_free(page: Path) -> None:
         UserError: the page or its folder is there already, or the page's name does not say that it is one.
     """
     if page.suffix != ".html":
-        raise UserError(f"--out {page}: give a name that ends in .html")
+        raise UserError(f"{setting('out', str(page))}: give a name that ends in .html")
     for path in (page, files_folder(page)):
         if path.exists() or path.is_symlink():
-            raise UserError(f"{path} is there already: give another --out, or remove it")
+            raise UserError(f"{path} is there already: give another {setting('out')}, or remove it")
 
 
 def write_report(facts: Facts, page: Path) -> None:
@@ -42,17 +42,14 @@ def write_report(facts: Facts, page: Path) -> None:
     made_by = f"Made by slmrec_jax {importlib.metadata.version('slmrec-jax')}."
     text = render(title(facts), said, files.name, made_by)
     try:
-        page.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=page.parent, prefix=f".{page.stem}-") as beside:
-            part = Path(beside) / files.name
-            part.mkdir()
+        with writing(page, f"give another {setting('out')}"), whole_folder(files) as part:
             _write_files(said, part)
-            # A lone half of a surrogate pair in an id is no text; the others keep theirs.
-            (Path(beside) / page.name).write_text(text, encoding="utf-8", errors="backslashreplace")
-            part.rename(files)
-            (Path(beside) / page.name).rename(page)
-    except OSError as error:
-        raise UserError(f"cannot write {page}: {error.strerror}; give another --out") from None
+            with whole_file(page) as file:
+                # A lone half of a surrogate pair in an id is no text; the others keep theirs.
+                file.write(text.encode("utf-8", errors="backslashreplace"))
+    except BaseException:  # the folder may have failed after the page
+        page.unlink(missing_ok=True)
+        raise
 
 
 def _write_files(said: Sequence[Section], folder: Path) -> None:

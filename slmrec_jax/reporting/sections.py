@@ -1,6 +1,8 @@
 """What a report says and in which order: headings over paragraphs, tables and pictures."""
 
 import json
+import math
+import statistics
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
@@ -10,9 +12,9 @@ from slmrec_jax.comparison import LEVEL
 from slmrec_jax.data.dataset import SPLITS
 from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.reporting import charts
-from slmrec_jax.reporting.facts import TRAINED, Facts, RunFacts
+from slmrec_jax.reporting.facts import TRAINED, Facts, RunFacts, SystemFacts
 from slmrec_jax.reporting.items import SAMPLE
-from slmrec_jax.reporting.tables import Cell, Table
+from slmrec_jax.reporting.tables import NONE, Cell, Table
 
 _SAMPLED = f"Of more than {SAMPLE:,} rows, so many are drawn."
 SIDES: tuple[Side, ...] = ("users", "items")
@@ -47,7 +49,7 @@ class Section(NamedTuple):
 
 def title(facts: Facts) -> str:
     """Of the page."""
-    return ", ".join(each.label for each in facts.runs)
+    return ", ".join(each.label for each in facts.systems)
 
 
 def sections(facts: Facts) -> list[Section]:
@@ -66,16 +68,18 @@ def sections(facts: Facts) -> list[Section]:
 
 
 def _runs(facts: Facts) -> list[Block]:
-    columns = ("run", "model", "task", "seed", "protocol", "best epoch", "epochs", "train seconds", "step ms")
-    rows = []
-    for each in facts.runs:
-        config, result = each.run.config, each.run.result
-        task = config.task if config.model == "slmrec" else "—"
-        seconds, step = float(result["seconds"]["train"]), float(result["step_ms"])
-        protocol, best, epochs = config.protocol, int(result["best_epoch"]), int(result["epochs"])
-        rows.append(
-            (each.label, config.model, task, config.seed, protocol, best, epochs, f"{seconds:.1f}", f"{step:.1f}")
-        )
+    columns = ("system", "run", "model", "task", "seed", "protocol", "best epoch", "epochs", "train seconds", "step ms")
+    rows: list[tuple[Cell, ...]] = []
+    for each in facts.systems:
+        if not each.runs:
+            rows.append((each.label, *[NONE] * (len(columns) - 1)))
+        for run in each.runs:
+            config, result = run.config, run.result
+            task = config.task if config.model == "slmrec" else NONE
+            seconds, step = (f"{float(value):.1f}" for value in (result["seconds"]["train"], result["step_ms"]))
+            epochs = int(result["best_epoch"]), int(result["epochs"])
+            folder = run.folder.resolve().name
+            rows.append((each.label, folder, config.model, task, config.seed, config.protocol, *epochs, seconds, step))
     data: list[tuple[Cell, ...]] = [
         (
             each.label,
@@ -88,9 +92,16 @@ def _runs(facts: Facts) -> list[Block]:
         )
         for each in facts.runs
     ]
+    blocks: list[Block] = [f"Not comparable: {caveat}." for caveat in facts.caveats]
+    blocks += [f"{note}." for note in facts.notes]
+    if _several(facts):
+        blocks.append(
+            "Runs whose settings differ in nothing but the seed are one system. Metrics, differences and groups are "
+            "averages over its seeds; curves, modalities, items and settings are those of its first seed."
+        )
     return [
-        *(f"Not comparable: {caveat}." for caveat in facts.caveats),
-        Table("runs", "The runs and how they were trained.", columns, rows),
+        *blocks,
+        Table("runs", "The systems and how their runs were trained; a dash where nothing is.", columns, rows),
         Table(
             "data",
             "Their data: users, items, interactions by split, modalities, and the start of the fingerprint.",
@@ -100,23 +111,41 @@ def _runs(facts: Facts) -> list[Block]:
     ]
 
 
+def _several(facts: Facts) -> bool:
+    """Whether a system has more than one seed."""
+    return any(len(each.runs) > 1 for each in facts.systems)
+
+
 def _metrics(facts: Facts) -> list[Block]:
-    labels = [each.label for each in facts.runs]
-    return [
+    labels = [each.label for each in facts.systems]
+    blocks: list[Block] = [
         "Means over the test users at the best epoch, with 95 % bootstrap intervals: they tell how a figure would vary "
         "with other users of the same kind, not with other seeds of training.",
         Picture(
             "metrics",
             "Test metrics with 95 % bootstrap intervals over users.",
-            charts.metric_intervals({each.label: each.metrics for each in facts.runs}, facts.shown),
+            charts.metric_intervals({each.label: each.metrics for each in facts.systems}, facts.shown),
         ),
         Table(
             "metrics",
-            "All metrics that the runs share, mean [95 % interval].",
+            "All metrics that the systems share, mean [95 % interval].",
             ("metric", *labels),
-            [(metric, *(each.metrics[metric] for each in facts.runs)) for metric in facts.metrics],
+            [(metric, *(each.metrics[metric] for each in facts.systems)) for metric in facts.metrics],
         ),
     ]
+    if _several(facts):
+        rows = [_over_seeds(each, metric) for metric in facts.shown for each in facts.systems]
+        caption = "How far seeds of a system lie apart: mean, standard deviation, least and largest."
+        columns = ("metric", "system", "seeds", "mean", "deviation", "least", "largest")
+        blocks.append(Table("seeds", caption, columns, rows))
+    return blocks
+
+
+def _over_seeds(system: SystemFacts, metric: str) -> tuple[Cell, ...]:
+    values = system.by_seed[metric]
+    deviation = statistics.stdev(values) if len(values) > 1 else math.nan
+    seeds: Cell = len(system.runs) or NONE
+    return metric, system.label, seeds, statistics.fmean(values), deviation, min(values), max(values)
 
 
 def _differences(facts: Facts) -> list[Block]:
@@ -124,11 +153,21 @@ def _differences(facts: Facts) -> list[Block]:
         (each.metric, each.best, each.label, each.difference.interval, each.difference.p_value, each.holm)
         for each in facts.contrasts
     ]
+    counts = {len(each.runs) for each in facts.systems if each.runs}
+    text = (
+        "The system with the best mean beside each other one, user by user. Two tests that should agree: a paired "
+        "bootstrap, and a paired t-test with Holm's correction for all systems. "
+        f"Below {LEVEL} a difference counts as shown. The best system is chosen by the same figures, which neither "
+        "test knows of: take values near the level for more."
+    )
+    if counts == {1}:
+        text += " One run a system says nothing of other seeds."
+    else:
+        text += " A user's values are first averaged over the seeds of a system."
+    if len(counts) > 1:
+        text += " Systems have different numbers of seeds here, and an average over more of them varies less."
     return [
-        "The run with the best mean beside each other one, user by user. Two tests that should agree: a paired "
-        "bootstrap, and a paired t-test with Holm's correction for all runs. "
-        f"Below {LEVEL} a difference counts as shown. The best run is chosen by the same figures, which neither test "
-        "knows of: take values near the level for more. One run a system says nothing of other seeds.",
+        text,
         Table(
             "differences",
             "Best minus other, mean [95 % interval], and how likely such a distance were without a difference.",
@@ -151,18 +190,18 @@ def _by_degree(facts: Facts) -> list[Block]:
     metric = facts.metric
     blocks: list[Block] = []
     for side in SIDES:
-        whose = {each.label: each.groups[side] for each in facts.runs}
+        whose = {each.label: each.groups[side] for each in facts.systems}
         caption = f"{metric} at test by the training interactions of {side}."
         blocks.append(Picture(f"degree-{side}", caption, charts.degrees(whose, metric, side)))
     for side in SIDES:
         rows = [
             (each.label, group.label, group.num_nodes, group.num_interactions, group.means[metric])
-            for each in facts.runs
+            for each in facts.systems
             for group in each.groups[side]
         ]
-        columns = ("run", "training interactions", side, "held out", metric)
+        columns = ("system", "training interactions", side, "held out", metric)
         caption = f"{metric} by the training interactions of {side}."
-        blocks.append(_by_run(facts, Table(f"degree-{side}", caption, columns, rows)))
+        blocks.append(_without_name(len(facts.systems), Table(f"degree-{side}", caption, columns, rows)))
     return blocks
 
 
@@ -247,8 +286,12 @@ def _neighbours(facts: Facts) -> list[Block]:
 
 
 def _by_run(facts: Facts, table: Table) -> Table:
-    """A table whose first column names the run, without it where there is but one."""
-    if len(facts.runs) > 1:
+    return _without_name(len(facts.runs), table)
+
+
+def _without_name(count: int, table: Table) -> Table:
+    """Return a table whose first column names one of several; without that column where there is only one."""
+    if count > 1:
         return table
     return table._replace(columns=table.columns[1:], rows=[row[1:] for row in table.rows])
 

@@ -24,7 +24,8 @@ _LATEX = {
 
 
 _FIGURE = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?", re.ASCII)
-_NONE = "—"
+NONE = "—"
+"""What a cell shows where there is nothing."""
 
 
 class Table(NamedTuple):
@@ -43,7 +44,7 @@ def shown(cell: Cell) -> str:
         return f"{cell.mean:.4f} [{cell.low:.4f}, {cell.high:.4f}]"
     if isinstance(cell, float):
         if math.isnan(cell):
-            return _NONE
+            return NONE
         return f"{cell:.4f}" if cell == 0 or abs(cell) >= 5e-5 else f"{cell:.1e}"
     return str(cell)
 
@@ -51,7 +52,7 @@ def shown(cell: Cell) -> str:
 def is_number(table: Table, column: int) -> bool:
     """Whether a column holds figures alone, or a dash in the place of one."""
     texts = [shown(row[column]).split(" [")[0] for row in table.rows]
-    return any(map(_FIGURE.fullmatch, texts)) and all(text == _NONE or _FIGURE.fullmatch(text) for text in texts)
+    return any(map(_FIGURE.fullmatch, texts)) and all(text == NONE or _FIGURE.fullmatch(text) for text in texts)
 
 
 def to_csv(table: Table) -> str:

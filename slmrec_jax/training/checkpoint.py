@@ -6,13 +6,16 @@ manifest, or another one than its files make, is no checkpoint. (Orbax itself mo
 for the disk, and has no checksums.)
 """
 
+import errno
 import hashlib
 import json
 import logging
+import os
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -27,8 +30,8 @@ from jax.sharding import SingleDeviceSharding
 from jaxtyping import UInt8
 
 from slmrec_jax.data.tables import printable
+from slmrec_jax.durable import FULL, PART, check_room, move_folder, remove_folder
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.training.durable import PART, move_folder, remove_folder
 from slmrec_jax.training.loop import Means, Progress, no_steps
 from slmrec_jax.training.records import read_bytes, read_json, seal
 from slmrec_jax.types import Embeddings
@@ -48,6 +51,8 @@ DRAWS = "dropout by the words of its keys"
 """How steps draw: to train on otherwise would be another run."""
 
 
+_OVERHEAD = 2**17
+"""Bytes that a checkpoint takes beside its arrays, at most."""
 DAMAGED = "the checkpoint is damaged"
 
 
@@ -111,13 +116,25 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     Raises:
         OSError: There is no such checkpoint now.
     """
-    state, means = checkpoint.progress
     place = folder.resolve() / str(checkpoint.place)
     part = place.with_name(place.name + PART)
     for earlier in (place, part):
         if earlier.exists():
             remove_folder(earlier)
+    try:
+        _write(part, checkpoint)
+        move_folder(part, place)
+    except OSError:
+        with suppress(OSError):
+            shutil.rmtree(part)  # it takes up the room that is lacking
+        raise
+
+
+def _write(part: Path, checkpoint: Checkpoint) -> None:
+    state, means = checkpoint.progress
     part.mkdir(parents=True)
+    arrays = jax.tree.leaves((checkpoint.progress, checkpoint.embeddings))
+    check_room(part, sum(array.nbytes for array in arrays) + _OVERHEAD)
     tree = {"state": state, "values": dict(means.values), "rows": means.rows}
     _save(part / TRAINING, tree)
     _check_restores(part / TRAINING, tree)
@@ -128,7 +145,6 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
     about = {"rows": ROWS, "draws": DRAWS, "arrays": describe(checkpoint.progress), "tally": checkpoint.tally._asdict()}
     (part / TALLY).write_text(json.dumps(seal(about), indent=2) + "\n", encoding="utf-8")
     (part / MANIFEST).write_text(_manifest(part), encoding="utf-8")
-    move_folder(part, place)
 
 
 def places(folder: Path) -> list[Place]:
@@ -198,7 +214,7 @@ def restore_newest(
         if wrong is None:
             if about.get("draws") != DRAWS:
                 raise UserError(
-                    f"{folder / str(place)} was written by another version, which drew otherwise; train anew"
+                    f"{folder / str(place)} was written by another version, which drew otherwise; train again"
                 )
             return restore(folder, place, like)
         say(f"WARNING: the checkpoint of {place.words()} cannot be used ({wrong}); going back to an older one")
@@ -221,7 +237,7 @@ def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
     path = _checked(folder, place)
     about = _about(path)
     if about["rows"] != ROWS:
-        raise UserError(f"{path} was written by another version, whose tables stand in another order; train anew")
+        raise UserError(f"{path} was written by another version, whose tables stand in another order; train again")
     saved, wanted = about["arrays"], describe(like)
     if saved != wanted:
         name = next(name for name in sorted({*saved, *wanted}) if saved.get(name) != wanted.get(name))
@@ -261,7 +277,7 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
     """
     path = _checked(folder, Place(epoch)) / EMBEDDINGS
     if not path.is_file():
-        raise UserError(f"{path} is not there: the checkpoint was written by another version; train anew")
+        raise UserError(f"{path} is not there: the checkpoint was written by another version; train again")
     try:
         saved = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
@@ -317,6 +333,9 @@ def _save(path: Path, tree: Any) -> None:
     except OSError:
         raise
     except Exception as error:  # what the disk refuses comes out of Orbax's storage in many types
+        for code in (*FULL, errno.EIO, errno.EROFS, errno.EACCES):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(path)) from error
         raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
 
 
@@ -364,14 +383,15 @@ def _load(path: Path, like: Any) -> Any:
 
 @contextmanager
 def _for_orbax(path: Path) -> Iterator[Path]:
-    """Yield a path to the same place that Orbax handles correctly, and silence its remarks meanwhile.
+    """Yield a path to the same place that Orbax handles correctly, and silence it meanwhile.
 
     Orbax matches patterns against whole paths, so that it loses what lies under `[`, and its storage takes a
-    backslash for a slash. Such a path is reached through a symbolic link.
+    backslash for a slash. Such a path is reached through a symbolic link. Its threads log as an error, with a
+    traceback, what it raises as well.
     """
     logger = logging.getLogger("absl")
     level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.setLevel(logging.CRITICAL)
     try:
         if not UNSAFE.intersection(str(path)):
             yield path

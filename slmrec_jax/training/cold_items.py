@@ -1,4 +1,4 @@
-"""Rows for items that have no training interactions, from what they bring along and what training learned."""
+"""Rows for items that have no training interactions, from their features and what training learned."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -55,7 +55,7 @@ def cold_item_rows(
 
 
 def features_of(dataset: Dataset, items: Int[np.ndarray, " items"]) -> dict[str, Feature | Words]:
-    """What some of the items bring along."""
+    """Return the features of some of the items."""
     places = np.full(dataset.num_items, -1, np.int32)
     places[items] = np.arange(len(items), dtype=np.int32)
     return {

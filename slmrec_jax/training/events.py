@@ -35,7 +35,7 @@ AddScalars = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def open_events(folder: Path, say: Callable[[str], None]) -> Iterator[AddScalars]:
-    """A new file of events; one that cannot be written is said once and done without.
+    """Open a new file of events. One that cannot be written is reported once, then disabled.
 
     Args:
         folder: where; it is made where there is none.

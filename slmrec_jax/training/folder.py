@@ -15,8 +15,8 @@ import jax
 from slmrec_jax.config import Config, from_json, to_json
 from slmrec_jax.data import write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
+from slmrec_jax.durable import PART, append, remove_folder, write_whole
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.training.durable import PART, append, remove_folder, write_whole
 from slmrec_jax.training.lock import LOCK, locked
 from slmrec_jax.training.records import read_bytes, read_json, seal, unseal, write_json
 
@@ -164,15 +164,15 @@ def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]
 
 def _check_free(out: Path) -> None:
     """Refuse a folder with something in it; a run that was killed before its config was written has not begun."""
-    unborn = {LOCK, ENVIRONMENT, DATA, STORE}
+    unborn = {LOCK, ENVIRONMENT, DATA, STORE, CONFIG}
     if out.exists() and (
         not out.is_dir()
-        or {path.name.removesuffix(PART) for path in out.iterdir()} - unborn - {CONFIG}
+        or {path.name.removesuffix(PART) for path in out.iterdir() if not path.name.startswith(PART)} - unborn
         or (out / CONFIG).exists()
     ):
+        goes_on = setting("resume", True)
         raise UserError(
-            f"{out} is there already: {setting('resume', True)} goes on with a run; for a new one give another "
-            f"{setting('out')}"
+            f"{out} is there already: {goes_on} goes on with a run; for a new one give another {setting('out')}"
         )
 
 

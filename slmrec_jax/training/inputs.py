@@ -62,7 +62,7 @@ def given_features(
     missing: Missing,
     known: Mapping[str, Feature | Words],
 ) -> dict[str, Given]:
-    """What items bring along, as models take it.
+    """Return the features of items, as models take them.
 
     Args:
         features: by modality.

@@ -3,7 +3,7 @@
 import fcntl
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from slmrec_jax.errors import UserError, setting
@@ -15,7 +15,7 @@ LOCK = "lock"
 def locked(folder: Path) -> Iterator[None]:
     """Holds a folder; the system lets go of it with the process, however that ends.
 
-    The file stays, because one that is deleted may be held by a process and made anew by another.
+    The file stays, because one that is deleted may be held by one process and created again by another.
 
     Raises:
         UserError: another process holds it, or the folder cannot be written.
@@ -39,8 +39,9 @@ def locked(folder: Path) -> Iterator[None]:
             raise UserError(
                 f"cannot lock the run folder {folder}: {error.strerror}; give another {setting('out')}"
             ) from None
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
+        with suppress(OSError):  # on a full disk the lock holds all the same; what is written next says so
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(descriptor)

@@ -66,7 +66,7 @@ class Epoch(NamedTuple):
 
 
 def make_keys(seed: int, rollbacks: int = 0) -> Keys:
-    """The streams of a seed; after each rollback the steps are drawn anew."""
+    """The streams of a seed; after each rollback the steps are drawn differently."""
     keys = Keys(*jax.random.split(jax.random.key(seed), 3))
     if rollbacks == 0:
         return keys
@@ -140,7 +140,7 @@ def make_epoch(
 
 
 def no_steps(names: Iterable[str]) -> Means:
-    """Of no steps at all. Each zero is an array of its own, since whoever runs takes their buffers over."""
+    """Of no steps at all. Each zero is an array of its own, because their buffers are donated."""
     return Means({name: jnp.zeros(()) for name in names}, jnp.zeros((), jnp.int32))
 
 

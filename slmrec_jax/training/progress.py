@@ -1,12 +1,13 @@
 """What a person sees of a run: a live line on a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import NamedTuple
+from contextlib import contextmanager, suppress
+from typing import Any, NamedTuple
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from slmrec_jax.errors import escaped
 from slmrec_jax.training.folder import Record
 
 
@@ -29,7 +30,10 @@ def console_report(epochs: int) -> Iterator[Report]:
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        yield Report(lambda line: console.print(line, markup=False), lambda record: console.print(epoch_line(record)))
+        yield Report(
+            _heard(lambda line: console.print(escaped(line), markup=False)),
+            _heard(lambda record: console.print(epoch_line(record))),
+        )
         return
     columns = (
         TextColumn("epoch"),
@@ -41,9 +45,19 @@ def console_report(epochs: int) -> Iterator[Report]:
     with Progress(*columns, console=console) as progress:
         task = progress.add_task("", total=epochs, text="compiling")
         yield Report(
-            lambda line: progress.console.print(line, markup=False),
-            lambda record: progress.update(task, completed=record["epoch"], text=epoch_line(record)),
+            _heard(lambda line: progress.console.print(escaped(line), markup=False)),
+            _heard(lambda record: progress.update(task, completed=record["epoch"], text=epoch_line(record))),
         )
+
+
+def _heard(tell: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Tell, or go on where that fails: a full disk behind standard error does not end training."""
+
+    def told(words: Any) -> None:
+        with suppress(OSError):
+            tell(words)
+
+    return told
 
 
 def epoch_line(record: Record) -> str:

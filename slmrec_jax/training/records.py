@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from slmrec_jax.durable import write_whole
 from slmrec_jax.errors import UserError
 from slmrec_jax.forms import fault
-from slmrec_jax.training.durable import write_whole
 
 SEAL = "sha256"
 """The name of the checksum in each object."""

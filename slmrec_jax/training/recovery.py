@@ -56,7 +56,7 @@ def recover(session: Session, at: At) -> At:
 
     Returns:
         Where to go on: after that step, which changed nothing but the number of steps; or at the last scheduled
-        checkpoint, from which what follows is drawn anew.
+        checkpoint, from which what follows is drawn differently.
 
     Raises:
         Diverged: training is to stop, or was rolled back too often.

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -27,6 +27,7 @@ from slmrec_jax.config import (
     with_source,
 )
 from slmrec_jax.data import Dataset, Feature, Source, Words, check, load_source
+from slmrec_jax.data.ids import alike
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
@@ -95,7 +96,7 @@ class Run:
 
     def recommend(
         self,
-        users: Sequence[Any] | None = None,
+        users: Any = None,
         k: int = 20,
         *,
         new_items: NewItems | None = None,
@@ -105,9 +106,9 @@ class Run:
         """Ranks the items that a user has not interacted with, in any split.
 
         Args:
-            users: raw ids; all users by default.
+            users: raw ids, or a single one (a string is one id); all users by default.
             k: how many items each; all, where there are fewer.
-            new_items: items that training did not know, ranked among the others by what they bring along.
+            new_items: items that training did not know, ranked among the others by their features.
             only_new: ranks these alone.
             method: what trained; a user's own stands here. Only new items need it.
 
@@ -153,7 +154,7 @@ class Run:
         return groups.evaluate_by_degree(plan, self.embeddings, self.dataset.train, side)
 
     def with_content(self, method: MakeMethod = make_method) -> "Run":
-        """The run with items that have no training interactions placed by what they bring along alone.
+        """The run with items that have no training interactions placed by their features alone.
 
         As training left them, their ids' rows are random.
 
@@ -419,6 +420,7 @@ def _introduction(config: Config, dataset: Dataset) -> list[str]:
         f"{len(dataset.valid.users)} / {len(dataset.test.users)} interactions, modalities: {modalities}, "
         f"fingerprint {dataset.fingerprint[:12]}",
         *dataset.notes,
+        *alike(dataset.user_ids, dataset.item_ids),
         *evaluation.doubts(dataset, config.eval.split, config.eval),
         f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}",
     ]

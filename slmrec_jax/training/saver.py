@@ -147,7 +147,7 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
             there = checkpoints.places(place_of_all)
             last = f"the last checkpoint is of {there[-1].words()}" if there else "there is no checkpoint"
             raise UserError(
-                f"{place_of_all}: the checkpoint of {max(owed).words()} could not be saved; {last}: mend what the "
+                f"{place_of_all}: the checkpoint of {max(owed).words()} could not be saved; {last}: fix what the "
                 f"warnings name, then go on with {setting('resume', True)}"
             )
 

@@ -38,7 +38,7 @@ class Steps(NamedTuple):
     init: Callable[[], Progress]
     """Where training starts."""
     begin: Callable[[Progress, int], Progress]
-    """`(progress, step) -> progress`: the means start anew with each epoch."""
+    """`(progress, step) -> progress`: the means start again with each epoch."""
     run: Callable[[Progress, int, int, int], Progress]
     """`(progress, step, stop, rollbacks) -> progress`: takes the steps from `step`, where `progress` stands, to before
     `stop`, which lie in one epoch; the buffers of `progress` are used up."""

@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rich.table import Table
+from rich.text import Text
 
 from slmrec_jax import data, figures
 from slmrec_jax.canary import check_jax
 from slmrec_jax.config import Config, check_config, first_change, relevant, source_of, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import UserError, setting
+from slmrec_jax.durable import write_whole, writing
+from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
 from slmrec_jax.methods import make_method
 from slmrec_jax.runs import check_unchanged, finish, make_folder
-from slmrec_jax.training.durable import write_whole
 from slmrec_jax.training.folder import Record
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.lock import LOCK, locked
@@ -50,11 +51,13 @@ class Tuned(NamedTuple):
     def table(self, metric: str, rows: int = 10) -> Table:
         """The best trials."""
         ranked = sorted(self.trials, key=lambda trial: (trial.state == "complete", trial.value), reverse=True)
-        table = Table("trial", *self.best.point, f"valid {metric}", "best epochs", "", title="best trials")
+        names = [escaped(name) for name in self.best.point]
+        table = Table("trial", *names, f"valid {metric}", "best epochs", "", title="best trials")
         for trial in ranked[:rows]:
             epochs = " ".join(map(str, trial.best_epochs))
             note = "" if trial.state == "complete" else trial.state
-            table.add_row(str(trial.number), *map(_short, trial.point.values()), f"{trial.value:.4f}", epochs, note)
+            values = (Text(escaped(_short(value))) for value in trial.point.values())
+            table.add_row(str(trial.number), *values, f"{trial.value:.4f}", epochs, note)
         return table
 
 
@@ -104,7 +107,7 @@ def tune(
     make_folder(out)
     if not (out / STUDY).exists() and {path.name for path in out.iterdir()} - {LOCK}:
         raise UserError(f"{out} holds something else than a search: give another {setting('out')}")
-    with locked(out):
+    with locked(out), writing(out, f"give another {setting('out')}; the same command goes on where it stopped"):
         _write_or_check(out, space, sampler, seeds, config, dataset)
         search = study.open_search(out, space, sampler, seeds)
         done = study.trials(search)

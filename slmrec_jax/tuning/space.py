@@ -7,6 +7,7 @@ from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin, get_type_hints
 
 from slmrec_jax.config import DEFAULTS, Config, ModelName, check_config, with_defaults, with_settings
+from slmrec_jax.data.dataset import Source
 from slmrec_jax.errors import UserError
 
 Sampler = Literal["grid", "tpe"]
@@ -75,7 +76,7 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
 """As `--space` has it."""
 
 _FIXED = {
-    *("data", "format", "split", "split_seed", "modalities", "missing"),  # the inputs are built once
+    *(*Source._fields, "modalities", "missing"),  # the inputs are built once
     *("model", "protocol", "seed", "epochs", "ks", "eval"),
     *("on_nan", "checkpoint_every_steps", "propagation", "frozen_rows"),  # how a run computes, not what
 }

@@ -23,6 +23,7 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from slmrec_jax.errors import Diverged, UserError, setting
+from slmrec_jax.training.records import SEAL, seal
 from slmrec_jax.tuning.space import Choices, Point, Range, Sampler, Space, grid
 
 JOURNAL = "journal.jsonl"
@@ -70,7 +71,8 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
     """The search whose journal lies in a folder, or a new one.
 
     Raises:
-        UserError: the journal cannot be read.
+        OSError: the disk refuses to read or write the journal.
+        UserError: the journal is damaged.
     """
     path = folder / JOURNAL
     try:
@@ -81,6 +83,8 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
             journal = optuna.create_study(study_name="tune", storage=storage, direction="maximize", load_if_exists=True)
             search = Search(journal, space, sampler, seeds)
             trials(search)
+    except (OSError, UserError):
+        raise
     # Optuna checks nothing of what it reads, and raises what that happens to lead to.
     except Exception as error:
         raise UserError(
@@ -91,8 +95,21 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
 
 
 def trials(search: Search) -> list[Trial]:
-    """Those that have finished, in their order."""
-    return [_trial(frozen) for frozen in search.journal.get_trials(deepcopy=False)]
+    """Return those that have finished, in their order.
+
+    Raises:
+        UserError: one of them is not as it was entered, which could make another one the best.
+    """
+    found, before = search.journal.get_trials(deepcopy=False), ""
+    for frozen in found:
+        after = _checksum(frozen, before)
+        if frozen.user_attrs.get(SEAL) != after:
+            raise UserError(
+                f"{JOURNAL}: trial {frozen.number}, or one before it, was changed or removed after it was written: "
+                f"restore the file, or start again with another {setting('out')}"
+            )
+        before = after
+    return [_trial(frozen) for frozen in found]
 
 
 def best_trial(finished: Sequence[Trial]) -> Trial:
@@ -133,6 +150,8 @@ def run_trial(search: Search, train: Callable[[Point], Iterator[Progress]]) -> T
             trial.set_user_attr("best_epochs", progress.best_epochs)
         trial.set_user_attr("seconds", time.perf_counter() - start)
         told = study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
+        before = [each.user_attrs[SEAL] for each in search.journal.get_trials(deepcopy=False)]
+        told.set_user_attr(SEAL, _checksum(told, before[-1] if before else ""))
         search.journal.add_trial(told)
         return trials(search)[-1]
 
@@ -186,6 +205,18 @@ def _trial(frozen: FrozenTrial) -> Trial:
         tuple(map(int, attributes.get("best_epochs", ()))),
         float(attributes["seconds"]),
     )
+
+
+def _checksum(frozen: FrozenTrial, before: str) -> str:
+    """Of what a trial says, and of the one before it, so that none can be left out."""
+    said = {
+        "state": frozen.state.name,
+        "params": frozen.params,
+        "value": frozen.value,
+        "curve": frozen.intermediate_values,
+        "attributes": {name: value for name, value in frozen.user_attrs.items() if name != SEAL},
+    }
+    return str(seal({"before": before, **said})[SEAL])
 
 
 @contextmanager

@@ -26,9 +26,9 @@ import optax  # noqa: F401
 from tiny_runs import CONFIG, Disk, digest
 
 import slmrec_jax.cli  # noqa: F401
-from slmrec_jax import train
+from slmrec_jax import durable, train
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.training import checkpoint, durable, saver
+from slmrec_jax.training import checkpoint, saver
 from slmrec_jax.training import run as run_module
 from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT

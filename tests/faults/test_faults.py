@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import errno
 import json
+import logging
 import os
 import shutil
 import signal
@@ -17,9 +18,9 @@ import numpy as np
 import pytest
 from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
-from slmrec_jax import UserError, train
+from slmrec_jax import UserError, durable, train
 from slmrec_jax.methods import make_method
-from slmrec_jax.training import checkpoint, durable, events, fit, lock, recovery, saver, selection
+from slmrec_jax.training import checkpoint, events, fit, lock, recovery, saver, selection
 from slmrec_jax.training import run as run_module
 from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
@@ -167,6 +168,30 @@ def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compi
     run = go(tmp_path / "run", disk=Disk(answer))
     assert sum("WARNING" in line and "No space left on device" in line for line in said) == 2
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
+
+
+@pytest.mark.parametrize("full", ["before", "meanwhile"])
+def test_a_full_disk_is_one_error_in_its_own_words(
+    expected, compiled, tmp_path, capfd, caplog, monkeypatch, full, refusing_disk
+):
+    """Orbax, which logs a traceback for each of its threads, is not even asked where there is no room."""
+
+    def save(checkpointer, path, args):
+        assert full == "meanwhile"
+        logging.getLogger("absl").error("Traceback of a thread")
+        raise ValueError("RESOURCE_EXHAUSTED: Error writing 'a' [OS error 27: File too large]\nSource locations")
+
+    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", save)
+    if full == "before":
+        refusing_disk(2000)
+    progress = first_of(compiled).init()
+    with pytest.raises(OSError, match="File too large") as raised:
+        checkpoint.write(tmp_path / "checkpoints", checkpoint.Checkpoint(Place(1), progress, checkpoint.Tally()))
+    assert raised.value.errno == errno.EFBIG
+    assert raised.value.strerror == "File too large"
+    assert list((tmp_path / "checkpoints").iterdir()) == []
+    said = capfd.readouterr()
+    assert "Traceback" not in said.err + said.out + caplog.text
 
 
 def test_a_run_that_cannot_save_its_end_says_so(expected, go, said, compiled, tmp_path):

@@ -10,8 +10,8 @@ import jax
 import numpy as np
 
 from slmrec_jax import Config
+from slmrec_jax.durable import PART
 from slmrec_jax.training import checkpoint
-from slmrec_jax.training.durable import PART
 
 CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=2, ks=(5,), checkpoint_every_steps=3)
 

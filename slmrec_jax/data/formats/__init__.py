@@ -5,11 +5,13 @@ A new format is one file beside this one with `LOOKS_FOR`, `recognises` and `rea
 
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 from slmrec_jax.data import store
-from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.data.dataset import Dataset, Source
 from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmrec, mmssl, neurec, plain, recbole
+from slmrec_jax.data.formats.roles import COLUMN_FIELDS, columns_of_tables
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
 
@@ -22,40 +24,72 @@ class Format(NamedTuple):
     name: str
     looks_for: str
     """What it is recognised by, in words."""
-    recognises: Callable[[Path], bool]
-    read: Callable[[Path], Dataset | Unsplit]
+    recognises: Callable[[Path, Source], bool]
+    read: Callable[[Path, Source], Dataset | Unsplit]
+
+
+def _fixed(name: str, module: ModuleType) -> Format:
+    """A format whose columns are always called the same, or have no names."""
+
+    def recognises(folder: Path, source: Source) -> bool:
+        return bool(module.recognises(folder))
+
+    def read(folder: Path, source: Source) -> Dataset | Unsplit:
+        refuse_columns(f"{folder}: format {name}", source)
+        found: Dataset | Unsplit = module.read(folder)
+        return found
+
+    return Format(name, module.LOOKS_FOR, recognises, read)
 
 
 FORMATS = (
-    Format("diffmm", diffmm.LOOKS_FOR, diffmm.recognises, diffmm.read),
-    Format("lightgcn", lightgcn.LOOKS_FOR, lightgcn.recognises, lightgcn.read),
-    Format("mmrec", mmrec.LOOKS_FOR, mmrec.recognises, mmrec.read),
+    _fixed("diffmm", diffmm),
+    _fixed("lightgcn", lightgcn),
+    _fixed("mmrec", mmrec),
     Format("recbole", recbole.LOOKS_FOR, recbole.recognises, recbole.read),
-    Format("neurec", neurec.LOOKS_FOR, neurec.recognises, neurec.read),
+    _fixed("neurec", neurec),
     Format("plain", plain.LOOKS_FOR, plain.recognises, plain.read),
-    Format("mmgcn", mmgcn.LOOKS_FOR, mmgcn.recognises, mmgcn.read),
-    Format("mmssl", mmssl.LOOKS_FOR, mmssl.recognises, mmssl.read),
-    Format("slmrec", store.LOOKS_FOR, store.recognises, store.read),
+    _fixed("mmgcn", mmgcn),
+    _fixed("mmssl", mmssl),
+    _fixed("slmrec", store),
 )
 
 
-def find_format(folder: Path, name: str | None = None, formats: tuple[Format, ...] = FORMATS) -> Format:
-    """The format called `name`, or the only one that recognises the folder.
+def refuse_columns(what: str, source: Source) -> None:
+    """Reject names of columns for data in which columns cannot be named.
+
+    Raises:
+        UserError: With the first name that was given.
+    """
+    for role, field in COLUMN_FIELDS.items():
+        if getattr(source, field) is not None:
+            raise UserError(f"{what} says itself what is the {role}; leave out {setting(field)}")
+
+
+def find_format(folder: Path, source: Source, formats: tuple[Format, ...] = FORMATS) -> Format:
+    """The format that the source names, or the only one that recognises the folder.
 
     Raises:
         UserError: No format has that name; none, or more than one, recognises the folder.
     """
-    if name is not None:
-        named = [each for each in formats if each.name == name]
+    if source.format is not None:
+        named = [each for each in formats if each.name == source.format]
         if not named:
-            raise UserError(f"there is no format {name!r}; there is: {', '.join(each.name for each in formats)}")
+            there = ", ".join(each.name for each in formats)
+            raise UserError(f"there is no format {source.format!r}; there is: {there}")
         return named[0]
-    fitting = [each for each in formats if each.recognises(folder)]
+    fitting = [each for each in formats if each.recognises(folder, source)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
         names = " and ".join(each.name for each in fitting)
         raise UserError(f"{folder}: looks like {names}; say which it is with {setting('format', fitting[0].name)}")
+    tables = columns_of_tables(folder)
+    if tables:
+        raise UserError(
+            f"{folder}: no known table of interactions; {'; '.join(tables)}: name the columns of users and items by "
+            f"{setting('user_column')} and {setting('item_column')}"
+        )
     entries = sorted(entry.name for entry in folder.iterdir())
     found = ", ".join(ascii(entry) for entry in entries[:_SHOWN]) + (", …" if len(entries) > _SHOWN else "")
     wanted = "; ".join(f"{each.looks_for} ({each.name})" for each in formats)

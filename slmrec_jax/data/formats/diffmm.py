@@ -6,7 +6,8 @@ Nothing in the format says which items lack a modality, so all count as having i
 from pathlib import Path
 
 from slmrec_jax.data.dataset import Dataset, make_dataset
-from slmrec_jax.data.feature_files import all_present, find_feature_files
+from slmrec_jax.data.feature_files import feature_of_rows, find_feature_files
+from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.npy_files import read_table
 from slmrec_jax.data.pickles import SparsePattern, read_sparse
 from slmrec_jax.errors import UserError
@@ -52,8 +53,9 @@ def read(folder: Path) -> Dataset:
         _interactions(matrices["test"]),
         num_users=shape[0],
         num_items=shape[1],
-        features={name: all_present(read_table(file)) for name, file in tables.items()},
+        features={name: feature_of_rows(file, read_table(file)) for name, file in tables.items()},
         origins={part: str(file) for part, file in {**files, **tables}.items()},
+        notes=not_read(folder, [*files.values(), *tables.values()]),
     )
 
 

@@ -12,7 +12,10 @@ from jaxtyping import Shaped
 
 from slmrec_jax.data.columns import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.dataset import Dataset, make_dataset
+from slmrec_jax.data.folders import not_read
+from slmrec_jax.data.opening import check_file
 from slmrec_jax.data.tables import read_text
+from slmrec_jax.data.text_files import first_line
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -54,7 +57,8 @@ def read(folder: Path) -> Dataset:
     else:
         train, test = (_read_pairs(file) for file in files.values())
         first, users = 1, [train.users, test.users]
-    raw = {side: _read_raw_ids(folder / name) for side, name in _RAW_IDS.items() if (folder / name).exists()}
+    lists = {side: folder / name for side, name in _RAW_IDS.items() if (folder / name).exists()}
+    raw = {side: _read_raw_ids(file) for side, file in lists.items()}
     lengths = {side: len(ids) for side, ids in raw.items()}
     num_users = lengths.get("users") or count_rows(str(folder), "user", users)
     num_items = lengths.get("items") or count_rows(str(folder), "item", [train.items, test.items])
@@ -67,26 +71,26 @@ def read(folder: Path) -> Dataset:
         num_items=num_items,
         user_ids=raw.get("users", np.arange(first, num_users + first)),
         item_ids=raw.get("items", np.arange(first, num_items + first)),
-        origins={part: str(file) for part, file in files.items()}
-        | {side: str(folder / name) for side, name in _RAW_IDS.items() if side in raw},
+        origins={part: str(file) for part, file in {**files, **lists}.items()},
+        notes=not_read(folder, [*files.values(), *lists.values()]),
     )
 
 
 def _read_lines(file: Path) -> tuple[Interactions, Shaped[np.ndarray, " lines"]]:
     """The pairs, and every user who has a line, with items or without."""
-    if not file.is_file():  # a pipe would wait for ever
-        raise UserError(f"{file}: not a regular file; expected lines of a user and their items")
+    check_file(file, "lines of a user and their items")
     users, counts, items = array("q"), array("q"), array("q")
-    with file.open("rb") as lines:
+    with file.open(encoding=first_line(file).encoding, errors="replace") as lines:  # line ends of any system
         for number, line in enumerate(lines, start=1):
-            ids = line.split()
+            ids = line.removeprefix("\ufeff").split()
             if not ids:
                 continue
-            if not b"".join(ids).isdigit() or max(map(len, ids)) > _DIGITS:
-                wrong = next(word for word in ids if not word.isdigit() or len(word) > _DIGITS)
+            together = "".join(ids)
+            if not (together.isascii() and together.isdigit()) or max(map(len, ids)) > _DIGITS:
+                wrong = next(word for word in ids if not (word.isascii() and word.isdigit()) or len(word) > _DIGITS)
                 raise UserError(
-                    f"{file}: line {number}: found {wrong[:40].decode('ascii', 'replace')!r}; expected a user and "
-                    f"their items, whole numbers separated by spaces"
+                    f"{file}: line {number}: found {wrong[:40]!r}; expected a user and their items, whole numbers "
+                    f"separated by spaces"
                 )
             users.append(int(ids[0]))
             counts.append(len(ids) - 1)

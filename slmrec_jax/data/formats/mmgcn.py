@@ -13,7 +13,8 @@ from jaxtyping import Int, Shaped
 from slmrec_jax.data.checks import MAX_COUNT, check_range
 from slmrec_jax.data.columns import count_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
-from slmrec_jax.data.feature_files import all_present
+from slmrec_jax.data.feature_files import feature_of_rows
+from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.npy_files import read_numbers
 from slmrec_jax.data.object_arrays import read_lists
 from slmrec_jax.data.torch_files import read_tensor
@@ -82,7 +83,11 @@ def read(folder: Path) -> Dataset:
         features=features,
         item_ids=np.arange(first, first + num_items),
         origins={part: str(file) for part, file in {**files, **feature_files}.items()},
-        notes=[numbering.note, *_missing(features)],
+        notes=[
+            numbering.note,
+            *_missing(features),
+            *not_read(folder, [*files.values(), *feature_files.values()]),
+        ],
     )
 
 
@@ -177,7 +182,7 @@ def _read_feature(file: Path) -> Feature | Words:
             f"{file}: an array of {values.dtype} of shape {values.shape}; expected a table of floating point, one row "
             f"an item, or integers in two rows, items and words"
         )
-    return all_present(values)
+    return feature_of_rows(file, values)
 
 
 def _missing(features: dict[str, Feature | Words]) -> list[str]:

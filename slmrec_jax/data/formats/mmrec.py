@@ -7,15 +7,18 @@ from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.columns import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
-from slmrec_jax.data.feature_files import all_present, find_feature_files
+from slmrec_jax.data.feature_files import feature_of_rows, find_feature_files
+from slmrec_jax.data.folders import not_read
+from slmrec_jax.data.formats.interactions import keep_taken
 from slmrec_jax.data.npy_files import read_table
-from slmrec_jax.data.tables import Table, choose_file, first_row, read_text
+from slmrec_jax.data.tables import choose_file, first_row, read_text
+from slmrec_jax.data.text_files import uncompressed
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
 LOOKS_FOR = "an .inter file with a column x_label"
 
-_USER, _ITEM, _LABEL = "userID", "itemID", "x_label"
+_USER, _ITEM, _LABEL, _TAKEN = "userID", "itemID", "x_label", "label"
 _SPLITS = ("train", "valid", "test")
 """By label: 0, 1, 2."""
 _RAW_IDS = {"users": ("u_id_mapping.csv", _USER), "items": ("i_id_mapping.csv", _ITEM)}
@@ -35,11 +38,16 @@ def read(folder: Path) -> Dataset:
     dropped from validation and test; a note says how many. Images that MMRec's preparation filled in with the mean
     count as missing.
 
+    Rows whose column `label` is 0 are left out.
+
     Raises:
         UserError: A file that is missing, malformed, or at odds with the others.
     """
     file = choose_file(folder, _tables(folder), LOOKS_FOR)
-    table = read_text(file, "\t", (_USER, _ITEM, _LABEL))
+    table = read_text(file, "\t", (_USER, _ITEM, _LABEL), optional=(_TAKEN,))
+    notes: list[str] = []
+    if _TAKEN in table.columns:
+        table = keep_taken(table, _TAKEN, _TAKEN, notes)
     users, items, labels = (as_rows(table, name) for name in (_USER, _ITEM, _LABEL))
     wrong = np.flatnonzero(labels >= len(_SPLITS))
     if len(wrong):
@@ -54,6 +62,7 @@ def read(folder: Path) -> Dataset:
     mapped = {side: folder / name for side, (name, _) in _RAW_IDS.items() if (folder / name).exists()}
     raw = {side: _raw_ids(path, _RAW_IDS[side][1], counts[side]) for side, path in mapped.items()}
     tables = find_feature_files(folder)
+    lists = [folder / name for modality, name in _MISSING.items() if modality in tables]
     return make_dataset(
         folder.resolve().name,
         *(Interactions(users[chosen], items[chosen]) for chosen in ((labels == part) & known for part in range(3))),
@@ -63,12 +72,17 @@ def read(folder: Path) -> Dataset:
         user_ids=raw.get("users"),
         item_ids=raw.get("items"),
         origins={part: str(path) for part, path in {**dict.fromkeys(_SPLITS, file), **mapped, **tables}.items()},
-        notes=_dropped(users, labels, known),
+        notes=[
+            *notes,
+            *_dropped(users, labels, known),
+            *not_read(folder, [file, *mapped.values(), *tables.values(), *lists]),
+        ],
     )
 
 
 def _tables(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.glob("*.inter")) if _LABEL in first_row(file, "\t")]
+    files = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix == ".inter"]
+    return [file for file in files if _LABEL in first_row(file, "\t", lambda names: _LABEL in names)]
 
 
 def _dropped(
@@ -84,16 +98,15 @@ def _dropped(
 
 def _raw_ids(file: Path, row: str, count: int) -> Shaped[np.ndarray, " rows"]:
     """From the first column that is not `row`; the file is separated by tabs, or by commas, whatever its name says."""
-    separator = "\t" if len(first_row(file, "\t")) > 1 else ","
-    others = [name for name in first_row(file, separator) if name != row]
+    others = [name for name in first_row(file, "\t", lambda names: row in names, quotes=True) if name != row]
     if not others:
         raise UserError(f"{file}: one column only; expected the raw ids and {row!r}")
-    table: Table = read_text(file, separator, (others[0], row), quotes=True)
+    table = read_text(file, "\t", (others[0], row), quotes=True)
     return raw_ids_by_row(table, others[0], row, count)
 
 
 def _feature(folder: Path, modality: str, file: Path, num_items: int) -> Feature:
-    feature = all_present(read_table(file))
+    feature = feature_of_rows(file, read_table(file))
     missing = folder / _MISSING[modality] if modality in _MISSING else file
     if missing != file and missing.exists() and len(feature.values) == num_items:
         feature.present[_missing(missing, num_items)] = False

@@ -9,7 +9,8 @@ import numpy as np
 
 from slmrec_jax.data.columns import count_rows
 from slmrec_jax.data.dataset import Dataset, make_dataset
-from slmrec_jax.data.feature_files import all_present, find_feature_files
+from slmrec_jax.data.feature_files import feature_of_rows, find_feature_files
+from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.json_lists import ItemLists, read_item_lists
 from slmrec_jax.data.npy_files import read_table
 from slmrec_jax.data.pickles import SparsePattern, read_sparse
@@ -46,11 +47,12 @@ def read(folder: Path) -> Dataset:
     if matrix is not None and "train" in lists:
         _check_agreement(files["train"], lists["train"], matrix)
     tables = find_feature_files(folder)
-    features = {modality: all_present(read_table(file)) for modality, file in tables.items()}
+    features = {modality: feature_of_rows(file, read_table(file)) for modality, file in tables.items()}
     rows = [len(feature.values) for feature in features.values()]
     num_users, num_items = matrix.shape if matrix is not None else _counts(folder, lists, rows)
     train = Interactions(matrix.rows, matrix.columns) if matrix is not None else lists["train"].pairs
     origins = {**files, **tables} | ({"train": matrix_file} if matrix is not None else {})
+    counted = [] if rows or matrix is not None else [f"items: {num_items}, one more than the largest id"]
     return make_dataset(
         folder.resolve().name,
         train,
@@ -60,7 +62,7 @@ def read(folder: Path) -> Dataset:
         num_items=num_items,
         features=features,
         origins={part: str(file) for part, file in origins.items()},
-        notes=[] if rows or matrix is not None else [f"items: {num_items}, one more than the largest id"],
+        notes=[*counted, *not_read(folder, [*files.values(), matrix_file, *tables.values()])],
     )
 
 

@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from slmrec_jax.data.checks import check_finite
 from slmrec_jax.data.columns import Encoded, encode
 from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
-from slmrec_jax.data.feature_files import add_feature_file, all_present, in_order, modality_name
+from slmrec_jax.data.feature_files import add_feature_file, as_float32, feature_of_rows, in_order, modality_name
+from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.npy_files import read_numbers
 from slmrec_jax.data.tables import choose_file, read_text
 from slmrec_jax.data.torch_files import read_tensor
@@ -58,6 +60,7 @@ def read(folder: Path) -> Dataset:
         user_ids=users.ids,
         item_ids=items.ids,
         origins={part: str(file) for part, file in {**files, **feature_files}.items()},
+        notes=not_read(folder, [*files.values(), *feature_files.values()]),
     )
 
 
@@ -95,7 +98,9 @@ def _feature(file: Path, items: Encoded) -> Feature | Words:
             f"{file}: {len(values)} rows, but there is an item with the id {items.ids[outside[0]]}; expected row i to "
             f"be the item with the id i"
         )
-    return all_present(values[items.ids])
+    feature = feature_of_rows(file, as_float32(values[items.ids]))
+    check_finite(str(file), feature.values[feature.present], items.ids[feature.present])
+    return feature._replace(stored=values.dtype.name)
 
 
 def _words(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: Encoded) -> Words:

@@ -1,0 +1,85 @@
+"""Opens tables of text as their tools leave them: compressed or not, in UTF-8 or with a byte-order mark."""
+
+import codecs
+import io
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pyarrow as pa
+
+from slmrec_jax.errors import UserError
+
+COMPRESSED = (".gz", ".zst", ".bz2")
+"""What follows the name of a compressed table, as in `interactions.csv.gz`."""
+MAX_RATIO, ROOM = 50, 2**24
+"""A file unpacks to at most so many times its size, or to `ROOM` bytes."""
+
+_MARKS = {  # UTF-32 comes first, because its mark begins like that of UTF-16
+    codecs.BOM_UTF32_LE: "utf-32",
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_FIRST = 2**20
+"""Bytes that are looked at for the first line; a row of names must fit into them."""
+
+
+class FirstLine(NamedTuple):
+    """The first line of a file that is not empty, and how the file is encoded."""
+
+    text: str
+    encoding: str
+    whole: bool
+    """Whether all of the line is there; of a very long one the beginning is."""
+
+
+def uncompressed(file: Path) -> Path:
+    """The file's name without the ending of a compressed file."""
+    return file.with_suffix("") if file.suffix in COMPRESSED else file
+
+
+def open_bytes(file: Path) -> io.BufferedIOBase:
+    """The file's bytes, unpacked where its name says that it is compressed.
+
+    Reading raises `UserError` where the file unpacks to far more than its size, and `OSError` where it is damaged.
+    """
+    return io.BufferedReader(_Unpacked(file)) if file.suffix in COMPRESSED else file.open("rb")
+
+
+def first_line(file: Path) -> FirstLine:
+    """Read the first line, which says what the columns are.
+
+    Raises:
+        UserError: The file is neither UTF-8 nor marked as another encoding.
+    """
+    with open_bytes(file) as opened:
+        start = opened.read(_FIRST)
+    encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
+    text = codecs.getincrementaldecoder(encoding)("replace").decode(start).removeprefix("\ufeff")
+    line, *more = [line for line in re.split(r"\r\n|\r|\n", text) if line][:2] or [""]
+    if "\0" in line:
+        raise UserError(f"{file}: NUL in row 1, as in UTF-16 without a byte-order mark; save the table as UTF-8")
+    return FirstLine(line, encoding, whole=bool(more) or len(start) < _FIRST)
+
+
+class _Unpacked(io.RawIOBase):
+    """What a compressed file holds."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._packed: Any = pa.input_stream(str(file), compression="detect")
+        self._left = max(ROOM, MAX_RATIO * file.stat().st_size)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        data = self._packed.read(len(buffer))
+        self._left -= len(data)
+        if self._left < 0:
+            raise UserError(
+                f"{self._file}: it unpacks to more than {MAX_RATIO} times its size; unpack it first if this is meant"
+            )
+        buffer[: len(data)] = data
+        return len(data)
