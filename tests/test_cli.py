@@ -136,6 +136,7 @@ def test_refused_data_and_runs_get_one_line(capsys, run_folder, tiny_demo, tmp_p
     out = tmp_path / "run"
     assert "no such folder" in refused(capsys, "train", "--data", str(tmp_path / "none"), "--out", str(out))
     assert "there already" in refused(capsys, "train", *SMALL, "--out", str(run_folder))
+    assert "there is no modality 'smell'" in refused(capsys, "train", *SMALL, "--modalities", "visual,smell")
     assert "another task" in refused(capsys, "train", "--task", "fd", "--out", str(run_folder), "--resume")
     assert "config.json is not there" in refused(capsys, "evaluate", "--run", str(tmp_path))
     assert "no user 'x'" in refused(capsys, "recommend", "--run", str(run_folder), "--users", "x")

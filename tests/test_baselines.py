@@ -1,0 +1,75 @@
+"""MF and VBPR: their equation in float64, also for items that lack modalities, and how their tables start."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax.models.mf import mf
+from slmrec_jax.models.vbpr import vbpr
+from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Inputs, Modality, Spec
+
+SPEC = Spec(5, 7, 10, 4, {"visual": Modality(3), "textual": Modality(2)})
+
+
+def given():
+    rng = np.random.default_rng(0)
+    features = {}
+    for name, absent in (("visual", [2, 6]), ("textual", [3, 6])):  # item 6 has neither
+        present = np.ones(7, np.float32)
+        present[absent] = 0
+        values = rng.normal(size=(7, SPEC.modalities[name].columns)).astype(np.float32) * present[:, None]
+        features[name] = DenseFeature(jnp.asarray(values), jnp.asarray(present))
+    return Inputs(None, features)
+
+
+@pytest.mark.parametrize("normalized", [False, True])
+@pytest.mark.parametrize("variant", ["multimodal", "original"])
+def test_vbpr_scores_by_its_equation(variant, normalized):
+    model, inputs = vbpr(SPEC, variant=variant, normalize_features=normalized), given()
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), model.init(jax.random.key(0)))
+    view = model.encode(params, model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))
+    found = view.users(ALL) @ view.items(ALL).T
+
+    exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+    tables = [np.asarray(feature.values, np.float64) for feature in inputs.features.values()]
+    if normalized:
+        tables = [table / np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12) for table in tables]
+    content = np.concatenate(tables, axis=1)
+    some = np.max([np.asarray(feature.present) for feature in inputs.features.values()], axis=0)
+    mapped = content @ exact["content"]["kernel"]
+    if variant == "multimodal":
+        mapped += some[:, None] * exact["content"]["bias"]
+    ids, tastes = np.split(exact["user"], 2, axis=1)
+    expected = ids @ exact["item"].T + tastes @ mapped.T
+    if variant == "original":
+        expected += exact["item_bias"] + content @ exact["content_bias"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
+    assert some.tolist() == [1, 1, 1, 1, 1, 1, 0]
+
+
+@pytest.mark.parametrize("model", ["mf", "vbpr"])
+def test_tables_start_as_their_authors_have_them(model):
+    """Both have the deviation sqrt(2 / (rows + columns)); MF's tables are normal, with tails, VBPR's uniform."""
+    large = Spec(400, 500, 1000, 64, SPEC.modalities)
+    params = (mf(large) if model == "mf" else vbpr(large)).init(jax.random.key(0))
+    for name, (rows, columns) in {"user": (400, 64 if model == "mf" else 128), "item": (500, 64)}.items():
+        table = np.asarray(params[name])
+        deviation = np.sqrt(2 / (rows + columns))
+        assert table.shape == (rows, columns)
+        assert table.std() == pytest.approx(deviation, rel=0.02)
+        assert (np.abs(table).max() > 3 * deviation) == (model == "mf")
+        assert model == "mf" or np.abs(table).max() <= np.sqrt(3) * deviation
+
+
+def test_mf_of_a_new_item_has_no_bias_of_its_own():
+    """Of an item that no one has met, the id's row and the bias are 0; what is left is its content."""
+    model, inputs = mf(SPEC, use="concat", item_bias=True), given()
+    params = model.init(jax.random.key(0)) | {"item_bias": jnp.full(7, 5.0)}
+    rows = np.asarray(model.cold_items(params, inputs.features))
+    assert rows.shape == (7, 3 * 4 + 1)
+    np.testing.assert_array_equal(rows[:, :4], np.zeros((7, 4)))
+    np.testing.assert_array_equal(rows[:, -1], np.zeros(7))
+    np.testing.assert_array_equal(rows[6], np.zeros(13))
+    assert np.all(np.any(rows[:2, 4:12] != 0, axis=1))
