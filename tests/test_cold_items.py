@@ -324,7 +324,8 @@ def test_the_commands(run, with_bare, tmp_path, monkeypatch, capsys):
     groups = json.loads(capsys.readouterr().out)["by"]
     assert groups[0]["label"] == "0"
     assert main([*measure, "--cold", "content"]) == 0
-    assert re.search(r"training +┃ items +┃ held out +┃ recall@5 ", capsys.readouterr().out)
+    heading = " +┃ ".join(("training", "items", "held out", "recall@5", "ndcg@5", "recall@10", "ndcg@10"))
+    assert re.search(heading, capsys.readouterr().out)
     assert main([*measure, "--candidates", "cold", "--format", "json"]) == 0  # the run measures at 20 too
     groups = json.loads(capsys.readouterr().out)["by"]
     assert {key.split("@")[1] for group in groups for key in group["means"]} == {"5", "10"}
