@@ -9,8 +9,11 @@ same inputs. What a small Parquet file may unpack to is lowered to `UNPACKED`, s
 """
 
 import argparse
+import bz2
+import codecs
 import faulthandler
 import functools
+import gzip
 import io
 import json
 import os
@@ -250,6 +253,14 @@ def folders() -> dict[str, tuple[str, Files]]:
         "plain text": (
             "plain",
             {"toy.csv": rows.encode(), "image.npy": npy(TABLE), "text_feat.csv": b"item,x,y\n1,0.5,2\n4,1.5,3\n"},
+        ),
+        "plain text of other encodings": (
+            "plain",
+            {
+                "train.csv": rows.encode("utf-16"),
+                "valid.csv.gz": gzip.compress(rows.encode()),
+                "test.csv": rows.encode("utf-32"),
+            },
         ),
         "plain parquet": (
             "plain",
@@ -702,6 +713,12 @@ def odd_vectors(source: random.Random) -> bytes:
     return "\n".join(rows).encode()
 
 
+def packed_text(source: random.Random) -> bytes:
+    """Compressed text that unpacks to a thousand times its size."""
+    line = source.choice((b"user,item\n", b"x", b"1,1\n", b"\0", b"\xff\xfe"))
+    return source.choice((gzip.compress, bz2.compress))(b"user,item,split\n" + line * 2 * 10**6)
+
+
 def code(source: random.Random) -> bytes:
     return source.choice(list(EVIL.values()))
 
@@ -725,6 +742,7 @@ HOSTILE = (
     zoned_table,
     wide_header,
     odd_vectors,
+    packed_text,
     code,
     noise,
 )
@@ -818,7 +836,7 @@ def examine(sample: Sample, files: Files, folder: Path) -> Outcome:
         kind, detail = "read", ""
     except UserError as error:
         kind, detail = "refused", str(error)
-    except TimeoutError:
+    except _Hangs:
         kind, detail = "HANGS", f"more than {SECONDS} s of the processor"
     except BaseException as error:
         kind, detail = "RAISES", f"{type(error).__name__}: {error}"
@@ -844,9 +862,13 @@ def _resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
+class _Hangs(BaseException):
+    """Too much time was taken; no reader takes it for an error of the system, as it would `TimeoutError`."""
+
+
 def _alarm(*_: object) -> None:
     if _watching[0]:
-        raise TimeoutError
+        raise _Hangs
 
 
 _hooked: list[bool] = []
@@ -857,6 +879,7 @@ def start_watch() -> None:
     if not _hooked:
         sys.addaudithook(_audit)
         _hooked.append(True)
+    codecs.lookup("unicode_escape")  # error lines may be the first to need it, and that imports it
     signal.signal(signal.SIGPROF, _alarm)
     tracemalloc.start()
 

@@ -310,8 +310,8 @@ def test_one_long_vector_does_not_lengthen_the_missing_ones(tmp_path):
 def test_a_header_of_too_many_columns_is_refused(tmp_path):
     file = tmp_path / "t.csv"
     file.write_text(",".join(["user", "item", *(f"c{n}" for n in range(10_000))]) + "\n" + ",".join(["1"] * 10_002))
-    assert "row 1 has 10002 columns" in refusal(read_text, file, ",", ["user", "item"])
-    assert "10002 columns" in refusal(load, str(tmp_path), format="plain")
+    assert "row 1 has more than 10000 columns" in refusal(read_text, file, ",", ["user", "item"])
+    assert "more than 10000 columns" in refusal(load, str(tmp_path), format="plain")
 
 
 def test_a_first_row_with_a_very_long_cell_gets_one_line(tmp_path):

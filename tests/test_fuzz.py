@@ -52,6 +52,13 @@ def hang(folder):
         pass
 
 
+def hang_in_the_system(folder):
+    try:
+        hang(folder)
+    except OSError as error:
+        raise UserError(f"{folder}/a.pkl: cannot be read") from error
+
+
 READERS = {
     "read": lambda folder: (folder / "a.pkl").read_bytes(),
     "refused": refuse("{folder}/a.pkl: no matrix"),
@@ -62,6 +69,7 @@ READERS = {
     "RAISES": fail,
     "RAISES an end": lambda folder: sys.exit(),
     "HANGS": hang,
+    "HANGS where errors of the system are caught": hang_in_the_system,
     "SWELLS": lambda folder: bytearray(2**23),
     "SAYS nothing of the file": refuse("no matrix"),
     "SAYS two lines": refuse("{folder}/a.pkl: no\nmatrix"),

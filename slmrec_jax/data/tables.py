@@ -235,7 +235,7 @@ def listed(names: Sequence[str]) -> str:
 
 def _check_width(file: Path, names: Sequence[str]) -> None:
     if len(names) > _MAX_COLUMNS:
-        raise UserError(f"{file}: row 1 has {len(names)} columns; expected at most {_MAX_COLUMNS}")
+        raise UserError(f"{file}: row 1 has more than {_MAX_COLUMNS} columns; expected at most so many")
 
 
 def _by_names(line: str, separator: str, fits: Callable[[Sequence[str]], bool], quotes: bool) -> tuple[str, list[str]]:
@@ -270,12 +270,14 @@ def _by_count(
 
 
 def _cells(line: str, separator: str, quotes: bool) -> list[str]:
-    if not quotes:
-        return line.split(separator)
+    """The cells of a row, of which one more than there may be is enough."""
+    plain = line.split(separator, _MAX_COLUMNS + 1)[: _MAX_COLUMNS + 1]
+    if not quotes or len(plain) > _MAX_COLUMNS:
+        return plain
     try:
         return next(csv.reader([line], delimiter=separator))
     except csv.Error:  # a cell of more than 128 KB: no name, and Arrow reads the row as it is
-        return line.split(separator)
+        return plain
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str]) -> list[str]:
