@@ -166,7 +166,7 @@ def _few_rows(matrix: Csr, transposed: Csr, x: Array, table: Array, ids: Array) 
 def _few_rows_forward(
     matrix: Csr, transposed: Csr, x: Array, table: Array, ids: Array
 ) -> tuple[Array, tuple[Csr, Csr, Array, Array]]:
-    return table[ids], (matrix, transposed, x, ids)
+    return _few_rows(matrix, transposed, x, table, ids), (matrix, transposed, x, ids)
 
 
 def _few_rows_backward(
