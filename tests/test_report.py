@@ -173,8 +173,8 @@ def test_a_masked_modality_is_the_one_that_feature_masking_masks(runs):
 
 def test_a_system_without_modalities_says_so(page, runs):
     found = mask_modalities(load_run(runs[1]), "recall@20")
-    assert found == ({}, "--model mf does not read modalities when it ranks")
-    assert "--model mf does not read modalities" in Seen(page.read_text()).text
+    assert found == ({}, "model='mf' does not read modalities when it ranks")
+    assert "model='mf' does not read modalities" in Seen(page.read_text()).text
     assert {row["run"] for row in rows_of(page, "modalities")} == {"full"}
     assert len(rows_of(page, "modalities")) == 3
 
@@ -203,7 +203,7 @@ def test_runs_under_other_rules_are_not_contrasted(gathered):
     assert facts._comparable([first, other], []) == (True, [])
     comparable, (caveat,) = facts._comparable([first, changed], [])
     assert not comparable
-    assert "--eval.mask-valid-at-test False, not True" in caveat
+    assert "eval.mask_valid_at_test=False, not True" in caveat
     comparable, (caveat,) = facts._comparable([first, other._replace(users=other.users + 1)], [])
     assert not comparable
     assert "on other users" in caveat
