@@ -5,6 +5,8 @@ import stat
 import sys
 from pathlib import Path
 
+from slmrec_jax.errors import escaped
+
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
@@ -26,37 +28,37 @@ def _keep_programs() -> None:
     chosen = os.environ.get(CACHE)
     if chosen == "" or (chosen and "://" in chosen):  # switched off, or not a folder of this machine
         return
-    default = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slmrec_jax"
-    folder = Path(chosen or default)
+    folder = Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slmrec_jax")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        distrust = _distrust(folder)
-    except OSError:
-        os.environ.pop(CACHE, None)
+        objection = _distrust(folder)
+    except OSError as error:
+        objection = f"cannot use {folder} ({error.strerror})" if chosen else ""
+    if objection is None:
+        if chosen is None:
+            os.environ[CACHE] = str(folder)
+            os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+            os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
         return
-    if distrust is not None:
-        os.environ.pop(CACHE, None)
-        print(f"slmrec-jax: compiled programs are not kept or read: {distrust}", file=sys.stderr)
-    elif chosen is None:
-        os.environ[CACHE] = str(folder)
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-        os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+    os.environ.pop(CACHE, None)
+    if objection:
+        print(f"slmrec-jax: compiled programs are not kept or read: {escaped(objection)}", file=sys.stderr)
 
 
 def _distrust(folder: Path) -> str | None:
     """Say why someone else could have put a program into the folder, or could yet; `None` where no one could."""
-    for above in list(folder.absolute().parents)[:-1]:
+    # As it is named, since a link on the way may be replaced, and where that leads.
+    for above in {*list(folder.absolute().parents)[:-1], *list(folder.resolve().parents)[:-1]}:
         held = above.stat()
         if held.st_uid not in (os.getuid(), 0) or held.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
             return f"others may replace what lies in {above}; choose another folder by {CACHE}"
     found = os.lstat(folder)
     wrong = _wrong(folder, found, stat.S_ISDIR(found.st_mode), shut=False)
     shut = not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            entry_found = entry.stat(follow_symlinks=False)
-            regular = stat.S_ISREG(entry_found.st_mode) or stat.S_ISDIR(entry_found.st_mode)
-            wrong = wrong or _wrong(Path(entry.path), entry_found, regular, shut=shut)
+    for entry in folder.rglob("*"):
+        entry_found = entry.lstat()
+        regular = stat.S_ISREG(entry_found.st_mode) or stat.S_ISDIR(entry_found.st_mode)
+        wrong = wrong or _wrong(entry, entry_found, regular, shut=shut)
     return wrong
 
 

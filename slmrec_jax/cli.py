@@ -407,8 +407,9 @@ def _base_config(arguments: list[str]) -> Config:
     except argparse.ArgumentError:
         return Config()  # a flag without its value: the full parser says so
     if chosen.resume and chosen.out:
-        return read_config(Path(chosen.out))
-    config = _experiment(Path(chosen.config)).get_config() if chosen.config else Config()
+        config = read_config(Path(chosen.out))  # what differs from it is refused later
+    else:
+        config = _experiment(Path(chosen.config)).get_config() if chosen.config else Config()
     if not isinstance(config, Config):
         raise UserError(f"--config {chosen.config}: get_config() returns {config!r}, not a slmrec_jax.Config")
     if chosen.preset in PRESETS:
@@ -443,7 +444,7 @@ def _experiment(path: Path) -> ModuleType:
         spec.loader.exec_module(module)
     except SyntaxError as error:
         raise UserError(f"--config {path}: line {error.lineno} is not Python: {error.msg}") from None
-    if not hasattr(module, "get_config"):
+    if not callable(getattr(module, "get_config", None)):
         raise UserError(f"--config {path}: it has no function get_config(), which returns a slmrec_jax.Config")
     return module
 

@@ -56,8 +56,8 @@ def note_unfinished(run: "Run") -> None:
     if not run.finished:
         trained, best = run.result["epochs"], run.result["best_epoch"]
         print(
-            f"note: {run.folder} is unfinished: of at most {run.config.epochs} epochs {trained} were saved, and epoch "
-            f"{best} is the best so far",
+            f"note: {escaped(run.folder)} is unfinished: of at most {run.config.epochs} epochs {trained} were saved, "
+            f"and epoch {best} is the best so far",
             file=sys.stderr,
         )
 

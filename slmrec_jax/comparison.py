@@ -135,7 +135,8 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     check_config(config)
     for name in systems:
         _check_system(name)
-    dataset = data.load_source(source_of(config)).with_modalities(config.modalities)
+    whole = data.load_source(source_of(config))  # what runs are given: they record where it came from
+    dataset = whole.with_modalities(config.modalities)
     config, left_out = fit_cutoffs(config, dataset)
     runs = {name: _runs(config, name, seeds, out) for name in systems}
     for of_system in runs.values():
@@ -153,7 +154,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     }
     results = {
         name: untrained.get(name)
-        or [finish(run_config, dataset, folder, report).evaluate("test") for folder, run_config in of_system.items()]
+        or [finish(run_config, whole, folder, report).evaluate("test") for folder, run_config in of_system.items()]
         for name, of_system in runs.items()
     }
     metrics = tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))

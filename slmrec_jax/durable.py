@@ -119,7 +119,9 @@ def write_whole(path: Path, text: str) -> None:
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(f"{path} is not a regular file")
     try:
-        part.write_text(text, encoding="utf-8")
+        part.unlink(missing_ok=True)  # not written through, since it may be a link
+        with part.open("x", encoding="utf-8") as file:
+            file.write(text)
         sync(part)
         os.replace(part, path)
     except OSError:
@@ -134,7 +136,8 @@ def append(path: Path, text: str) -> None:
     Raises:
         OSError: any part of the text may be there.
     """
-    with path.open("a", encoding="utf-8") as file:
+    descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
+    with open(descriptor, "a", encoding="utf-8") as file:
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
@@ -168,7 +171,7 @@ def check_room(folder: Path, size: int) -> None:
     """Reserve so many bytes and give them back, so that a full disk refuses before a library begins to write.
 
     Raises:
-        OSError: they are not to be got: the disk or the quota is full, or files may not be so large.
+        OSError: they cannot be reserved: the disk or the quota is full, or files may not be so large.
     """
     if not hasattr(os, "posix_fallocate"):  # macOS
         return

@@ -5,6 +5,7 @@ import shlex
 import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 _in_flags = False  # whether the caller is the command
 
@@ -61,9 +62,10 @@ def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
     return flag if value is None or value is True else f"{flag} {shlex.quote(str(value))}"
 
 
-def check_type(name: str, value: object, kind: type | tuple[type, ...], expected: str) -> None:
-    """Reject an argument of a wrong type; `expected` says what to give instead."""
-    if not isinstance(value, kind):
+def check_type(name: str, value: object, kind: Any, expected: str) -> None:
+    """Reject an argument of a wrong type; `expected` says what to give instead. A truth value is no number."""
+    truth = isinstance(value, bool) and kind is not bool
+    if truth or not isinstance(value, kind):
         raise UserError(f"{name} is {shown(value)}: give {expected}")
 
 

@@ -34,7 +34,7 @@ _FORMAT, _VERSION = "slmrec-jax export", 1
 _META, _VECTORS, _KNOWN, _INDEX = "meta.json", "embeddings.safetensors", "known.parquet", "items.faiss"
 _TABLES = {"users": "users.parquet", "items": "items.parquet"}
 _SIZES = ("users", "items", "dim", "known")
-_MEND = "make the folder again with slmrec-jax export"
+_FIX = "make the folder again with slmrec-jax export"
 
 
 class Export(NamedTuple):
@@ -96,7 +96,7 @@ def read_export(folder: Path) -> Export:
     table = read_parquet(folder / _KNOWN, ("user_row", "item_row"))
     known = Interactions(as_rows(table, "user_row"), as_rows(table, "item_row"))
     if len(known.users) != meta["known"]:
-        raise UserError(f"{folder / _KNOWN}: {len(known.users)} rows, but {_META} says {meta['known']}; {_MEND}")
+        raise UserError(f"{folder / _KNOWN}: {len(known.users)} rows, but {_META} says {meta['known']}; {_FIX}")
     for side, rows in zip(_TABLES, known, strict=True):
         check_range(str(folder / _KNOWN), side, rows, meta[side], f"these are rows of {_TABLES[side]}")
     return Export(meta["data"], embeddings, ids["users"], ids["items"], known, meta["score"], meta)
@@ -152,26 +152,26 @@ def _write_index(items: Float[np.ndarray, "items dim"], file: Path) -> None:
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    meta = read_json(file, "a folder that slmrec-jax export made", _MEND)
+    meta = read_json(file, "a folder that slmrec-jax export made", _FIX)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise UserError(f"{file}: it does not say that this is an export; give a folder that slmrec-jax export made")
     if meta.get("version") != _VERSION:
         raise UserError(
-            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_VERSION}; {_MEND}"
+            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_VERSION}; {_FIX}"
         )
     right = {size: type(meta.get(size)) is int and meta[size] >= 0 for size in _SIZES}
     right |= {"data": isinstance(meta.get("data"), str) and meta["data"].isprintable()}
     right |= {"score": meta.get("score") in get_args(Score)}
     for field, is_right in right.items():
         if not is_right:
-            raise UserError(f"{file}: {field} is {ascii(meta.get(field))[:60]}; expected what was written: {_MEND}")
+            raise UserError(f"{file}: {field} is {ascii(meta.get(field))[:60]}; expected what was written: {_FIX}")
     return meta
 
 
 def _read_vectors(file: Path, meta: Mapping[str, Any]) -> Embeddings:
-    tensors = read_tensors(file, f"embeddings of {' and '.join(_TABLES)}", _MEND)
+    tensors = read_tensors(file, f"embeddings of {' and '.join(_TABLES)}", _FIX)
     for side in _TABLES:
         shape = (meta[side], meta["dim"])
         if side not in tensors or tensors[side].dtype != np.float32 or tensors[side].shape != shape:
-            raise UserError(f"{file}: expected {side} as {list(shape)} numbers of float32; {_MEND}")
+            raise UserError(f"{file}: expected {side} as {list(shape)} numbers of float32; {_FIX}")
     return Embeddings(*(jnp.asarray(tensors[side]) for side in _TABLES))

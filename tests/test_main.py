@@ -79,6 +79,21 @@ def open_parent(folder):
     folder.parent.chmod(0o777)
 
 
+def linked_parent(folder):
+    """The folder is named through a link, and what holds the place where that leads is open."""
+    elsewhere = folder.parent.parent / "open"
+    elsewhere.mkdir()
+    folder.parent.rename(elsewhere / "cache")
+    folder.parent.symlink_to(elsewhere / "cache")
+    elsewhere.chmod(0o777)
+
+
+def open_entry_below(folder):
+    (folder / "sub").mkdir(mode=0o700)
+    (folder / "sub" / "entry").write_bytes(b"a program")
+    (folder / "sub" / "entry").chmod(0o666)
+
+
 OPEN = (
     open_folder,
     group_folder,
@@ -87,6 +102,8 @@ OPEN = (
     linked_entry,
     linked_folder,
     open_parent,
+    linked_parent,
+    open_entry_below,
 )
 
 
@@ -104,6 +121,15 @@ def test_programs_that_others_could_have_put_there_are_not_run(environment, tmp_
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert "compiled programs are not kept or read" in said
+
+
+def test_a_chosen_folder_that_is_none_is_named_without_escapes(environment, tmp_path, capsys):
+    (tmp_path / "\x1b[31mfile").write_text("")
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "\x1b[31mfile")
+    program._keep_programs()
+    said = capsys.readouterr().err
+    assert "cannot use" in said
+    assert said[:-1].isprintable()
 
 
 @pytest.mark.parametrize(("of_folder", "of_entry"), [(0o700, 0o664), (0o755, 0o644), (0o700, 0o600)])

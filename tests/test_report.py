@@ -174,7 +174,7 @@ def test_a_masked_modality_is_the_one_that_feature_masking_masks(runs):
 def test_a_system_without_modalities_says_so(page, runs):
     found = mask_modalities(load_run(runs[1]), "recall@20")
     assert found == ({}, "model='mf' does not read modalities when it ranks")
-    assert "model='mf' does not read modalities" in Seen(page.read_text()).text
+    assert "--model mf does not read modalities" in Seen(page.read_text()).text
     assert {row["run"] for row in rows_of(page, "modalities")} == {"full"}
     assert len(rows_of(page, "modalities")) == 3
 
@@ -252,7 +252,7 @@ def test_seeds_of_a_system_are_averaged_and_popularity_stays(compared):
         whole = np.average([group.means["recall@20"] for group in groups], weights=weights)
         assert whole == pytest.approx(each.metrics["recall@20"].mean)
     (note,) = found.notes
-    assert note == f"{out / 'mf-seed2'} has not finished and is left out"
+    assert note == f"{out / 'mf-seed2'} is missing or has not finished, and is left out"
 
 
 def test_differences_are_tested_as_a_comparison_tests_them(compared):
@@ -268,7 +268,7 @@ def test_the_page_of_a_comparison(compared, tmp_path):
     writer.write_report(found, tmp_path / "page.html")
     seen = Seen((tmp_path / "page.html").read_text())
     assert "mf:concat, mf, popularity" in seen.text
-    assert "has not finished and is left out" in seen.text
+    assert "is missing or has not finished, and is left out" in seen.text
     with (tmp_path / "page_files" / "seeds.csv").open(newline="") as file:
         rows = {(row["metric"], row["system"]): row for row in csv.DictReader(file)}
     for each in found.systems:
@@ -280,6 +280,13 @@ def test_the_page_of_a_comparison(compared, tmp_path):
         assert [row["run"] for row in csv.DictReader(file)] == [
             *("mf-concat-seed0", "mf-concat-seed1", "mf-seed0", "mf-seed1", "—")
         ]
+
+
+def test_a_run_that_is_missing_from_a_comparison_is_named(compared, tmp_path):
+    out = shutil.copytree(compared[0], tmp_path / "copy")
+    shutil.rmtree(out / "mf-seed1")
+    notes = find_systems([out], force=False, say=print).notes
+    assert any("mf-seed1 is missing" in note for note in notes)
 
 
 def test_runs_of_one_config_and_seed_are_shown_one_by_one(compared, tmp_path):

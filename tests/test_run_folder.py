@@ -216,7 +216,12 @@ def absent(file):
     file.unlink()
 
 
-TAMPERED = [deep, wrong_type, empty, not_text, pipe, device, absent]
+def directory(file):
+    file.unlink()
+    file.mkdir()
+
+
+TAMPERED = [deep, wrong_type, empty, not_text, pipe, device, absent, directory]
 
 
 def refused_in_one_line(folder, capsys):
@@ -253,6 +258,29 @@ def test_a_checkpoint_whose_manifest_was_forged_is_refused_in_one_line(folder, t
         refused_in_one_line(folder, capsys)
 
 
+@pytest.mark.parametrize("name", ["lock", "config.json.part", "metrics.jsonl.part", "curves.png"])
+def test_a_run_that_goes_on_writes_through_no_link(folder, tmp_path, capsys, name):
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    (folder / name).unlink(missing_ok=True)
+    (folder / name).symlink_to(precious)
+    status = main(["train", "--out", str(folder), "--resume", "--epochs", "5"])
+    assert precious.read_text() == "mine"
+    said = capsys.readouterr().err
+    assert status == (1 if name == "lock" else 0), said
+    assert not (folder / "config.json").is_symlink()
+
+
+def test_a_pipe_in_place_of_the_lock_is_not_waited_for(folder, capsys):
+    pipe(folder / "lock")
+    assert main(["train", "--out", str(folder), "--resume", "--epochs", "5"]) == 1
+    assert "lock is not a regular file" in capsys.readouterr().err
+
+
+def test_a_path_below_a_file_is_called_missing(folder):
+    assert "is not there" in refusal(load_run, folder / "config.json")
+
+
 def test_a_setting_of_a_wrong_type_is_named(folder):
     data = json.loads((folder / "config.json").read_text())
     data["mf"]["l2"] = [1]
@@ -281,6 +309,16 @@ def test_a_missing_permission_is_called_that(folder, name, monkeypatch, capsys):
 
 
 # What a run leaves where it goes on, or was stopped.
+
+
+@pytest.mark.parametrize("flags", [["--protocol", "mmrec"], ["--preset", "paper", "--epochs", "5"]])
+def test_another_protocol_or_preset_is_refused(stored, tmp_path, capsys, flags):
+    out = str(tmp_path / "run")
+    small = ["--dim", "4", "--batch-size", "64", "--epochs", "1", "--num-layers", "1", "--task", "none"]
+    assert main(["train", "--data", stored, "--out", out, *small]) == 0
+    capsys.readouterr()
+    assert main(["train", "--resume", "--out", out, *flags]) == 1
+    assert "was run with another" in capsys.readouterr().err
 
 
 def test_fewer_epochs_than_were_trained_are_refused(folder, tiny):
@@ -365,6 +403,33 @@ def test_a_loaded_data_set_that_was_changed_is_not_taken_for_its_source(stored, 
     run = train(dataclasses.replace(CONFIG, epochs=1), changed, out=tmp_path / "run")
     assert read_config(run.folder).data == IN_MEMORY
     assert load_run(tmp_path / "run").dataset.fingerprint == changed.fingerprint
+
+
+def test_a_choice_of_modalities_is_no_data_set_of_its_own(stored, tmp_path):
+    small = ["--data", stored, "--dim", "4", "--batch-size", "64", "--epochs", "1", "--modalities", "visual"]
+    assert main(["train", "--model", "vbpr", "--out", str(tmp_path / "run"), *small]) == 0
+    assert main(["compare", "--models", "popularity,mf", "--out", str(tmp_path / "compared"), *small]) == 0
+    for each in (tmp_path / "run", tmp_path / "compared" / "mf-seed0"):
+        assert read_config(each).data == stored
+        assert not (each / STORE).exists()
+        assert load_run(each).dataset.features.keys() == {"visual"}
+
+
+def test_names_that_are_no_text_are_read_back(folder, tmp_path, capsys):
+    odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/n\xff"))
+    shutil.copytree(folder, odd / "run")
+    commands = [
+        ["evaluate", "--run", str(odd / "run")],
+        ["export", str(odd / "run"), str(odd / "exported")],
+        ["recommend", "--from", str(odd / "exported"), "--users", "user-0001", "-k", "2"],
+        ["report", str(odd / "run"), "--out", str(odd / "report.html")],
+    ]
+    for command in commands:
+        assert main(command) == 0, capsys.readouterr().err
+
+
+def test_new_items_alone_are_asked_for_with_them(finished):
+    assert "only_new=True needs new_items" in refusal(finished.recommend, k=2, only_new=True)
 
 
 def test_data_that_moved_do_not_keep_a_run_from_going_on(stored, tmp_path):

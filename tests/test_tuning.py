@@ -244,6 +244,15 @@ def test_a_damaged_journal_is_refused_and_runs_nothing(tmp_path, content):
         study.open_search(tmp_path, SPACE, "grid", (0,))
 
 
+@pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.parent / "mine"), Path.mkdir])
+def test_what_is_no_journal_is_not_written_to(tmp_path, make):
+    (tmp_path / "mine").write_text("mine")
+    make(tmp_path / study.JOURNAL)
+    with pytest.raises(UserError, match="is not a regular file"):
+        study.open_search(tmp_path, SPACE, "grid", (0,))
+    assert (tmp_path / "mine").read_text() == "mine"
+
+
 @pytest.mark.parametrize("change", ["a figure", "a trial less", "two exchanged"])
 def test_a_journal_that_was_changed_is_refused(tmp_path, change):
     searched(tmp_path, SPACE, "grid", 3, lambda point: trained(quality(point)))

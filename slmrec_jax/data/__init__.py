@@ -69,7 +69,8 @@ def load(
     """
     check_type("data", data, (str, Path), "the path of a folder, or 'demo'")
     columns = (user_column, item_column, time_column, rating_column)
-    source = Source(str(data), format, split, split_seed, min_rating, k_core, *columns)
+    where = data if isinstance(data, str) else str(data.absolute())  # a path is never the word `demo`
+    source = Source(where, format, split, split_seed, min_rating, k_core, *columns)
     for name, hint in get_type_hints(Source).items():
         if fault(getattr(source, name), hint) is not None:
             raise UserError(f"{setting(name)} is {shown(getattr(source, name))}: give {words(hint)}")

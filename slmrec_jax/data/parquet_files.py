@@ -71,7 +71,7 @@ def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any
     stepwise = {name for name in repeated if texts[name] & _DELTAS}
     by_index = [name for name in repeated if name not in stepwise]
     read = {}
-    with pyarrow.parquet.ParquetFile(file, read_dictionary=by_index) as again:
+    with file.open("rb") as raw, pyarrow.parquet.ParquetFile(raw, read_dictionary=by_index) as again:
         if others := [name for name in names if name not in stepwise]:
             table = again.read(columns=others)
             table.validate(full=True)  # Arrow would take text that is no UTF-8, or offsets that point anywhere

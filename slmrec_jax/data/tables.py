@@ -150,7 +150,8 @@ def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] =
     """
     check_file(file, "a table")
     try:
-        with pyarrow.parquet.ParquetFile(file) as opened:
+        # Opened by Python: Arrow takes no path that is not UTF-8.
+        with file.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as opened:
             there = _choose(file, opened.schema_arrow.names, wanted, optional)
             columns = read_columns(file, opened, there)
     except (pa.ArrowException, OSError, UnicodeDecodeError, Malformed) as error:  # OSError: damaged pages
@@ -168,7 +169,8 @@ def column_names(file: Path) -> list[str]:
     suffix = uncompressed(file).suffix
     try:
         if suffix == ".parquet":
-            return list(pyarrow.parquet.read_schema(file).names)
+            with file.open("rb") as raw:
+                return list(pyarrow.parquet.read_schema(raw).names)
         text, by_rule = first_line(file).text, SEPARATORS.get(suffix, "\t")
         names = _by_names(text, by_rule, lambda _: False, suffix in SEPARATORS)[1]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:

@@ -4,6 +4,7 @@ Everything but the page's own tags passes through `element`, which escapes each 
 """
 
 import html
+import os
 from collections.abc import Sequence
 from urllib.parse import quote
 
@@ -144,5 +145,5 @@ def _table(table: Table, files: str) -> Markup:
 
 
 def _links(name: str, suffixes: Sequence[str], files: str) -> Markup:
-    links = (element("a", suffix.upper(), href=f"{quote(files)}/{name}.{suffix}") for suffix in suffixes)
+    links = (element("a", suffix.upper(), href=f"{quote(os.fsencode(files))}/{name}.{suffix}") for suffix in suffixes)
     return element("span", " ", Markup(" · ".join(links)), class_="files")

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from slmrec_jax import results
 from slmrec_jax.comparison import TABLE, UNTRAINED, Recorded, run_folder
 from slmrec_jax.config import relevant
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.training.folder import CONFIG, RESULT, read_config, read_made_by
 from slmrec_jax.training.records import read_json
 
@@ -67,7 +67,7 @@ def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
             named, untrained, unfinished = _of_comparison(path)
             rankings += [(name, named[0].folder) for name in untrained]
             for folder in unfinished:
-                notes.append(f"{folder} has not finished and is left out")
+                notes.append(f"{folder} is missing or has not finished, and is left out")
                 say(notes[-1])
         for each in named:
             runs.setdefault(each.folder.resolve(), each)
@@ -104,15 +104,15 @@ def _of_comparison(path: Path) -> tuple[list[_Run], list[str], list[Path]]:
     record = read_json(path / TABLE, Recorded, "give a folder that slmrec-jax compare made")
     systems, seeds = record["systems"], record["seeds"]
     names = {run_folder(path, name, seed).name: name for name in systems if name not in UNTRAINED for seed in seeds}
-    begun = sorted(each for each in path.iterdir() if (each / CONFIG).is_file())
-    finished = {each.name: each for each in begun if (each / RESULT).is_file()}
+    begun = {each.name for each in path.iterdir() if (each / CONFIG).is_file()}
+    finished = {name: path / name for name in sorted(begun) if (path / name / RESULT).is_file()}
     ordered = [*(name for name in names if name in finished), *(name for name in finished if name not in names)]
     if not ordered:
         raise UserError(f"{path} holds no finished run: a report needs at least one system that was trained")
     return (
         [_Run(finished[each], names.get(each, each)) for each in ordered],
         [name for name in systems if name in UNTRAINED],
-        [each for each in begun if each.name not in finished],
+        [path / each for each in sorted({*begun, *names} - finished.keys())],
     )
 
 
@@ -135,7 +135,7 @@ def _labels(systems: Sequence[Sequence[_Run]]) -> list[str]:
 
 def _label(names: Sequence[str]) -> str:
     if len(names) == 1:
-        return names[0]
-    stems = dict.fromkeys(_SEED.sub("", name) or name for name in names)
+        return escaped(names[0])
+    stems = dict.fromkeys(_SEED.sub("", name) or name for name in map(escaped, names))
     first, *others = stems
     return f"{first} and {len(others)} more" if others else first

@@ -12,7 +12,7 @@ from typing import Any, NotRequired, TypedDict
 
 import jax
 
-from slmrec_jax.config import Config, from_json, to_json
+from slmrec_jax.config import IN_MEMORY, Config, from_json, to_json
 from slmrec_jax.data import write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
 from slmrec_jax.durable import PART, append, remove_folder, write_whole
@@ -132,7 +132,7 @@ def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path) -
         try:
             write_json(out / ENVIRONMENT, environment())
             write_json(out / DATA, _description(dataset))
-            if dataset.source is None:
+            if config.data == IN_MEMORY:
                 if (out / STORE).exists():
                     remove_folder(out / STORE)
                 write_store(dataset, out / STORE)

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -21,12 +22,15 @@ def locked(folder: Path) -> Iterator[None]:
         UserError: another process holds it, or the folder cannot be written.
     """
     try:
-        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        # Neither a link, which may lead to any file, nor a pipe, which may not answer.
+        descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
         raise UserError(
             f"cannot write the run folder {folder}: {error.strerror}; give another {setting('out')}"
         ) from None
     try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise UserError(f"{folder / LOCK} is not a regular file: remove it, or give another {setting('out')}")
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

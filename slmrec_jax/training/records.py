@@ -79,14 +79,15 @@ def read_bytes(path: Path, fix: str) -> bytes:
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(f"{path} is not there: {fix}") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({os.strerror(error.errno or 0)}): check its permissions") from None
+    found = os.fstat(descriptor)
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+        os.close(descriptor)
+        raise UserError(f"{path} is not a regular file of at most {MAX_BYTES // 2**20} MiB: {fix}")
     with open(descriptor, "rb") as file:
-        found = os.fstat(descriptor)
-        if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
-            raise UserError(f"{path} is not a regular file of at most {MAX_BYTES // 2**20} MiB: {fix}")
         return file.read()
 
 

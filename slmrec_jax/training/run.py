@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -115,8 +115,10 @@ class Run:
         Raises:
             UserError: a user is not known, k is below 1, or the system cannot place new items.
         """
-        check_type("k", k, int, "the number of items that each user gets")
+        check_type("k", k, (int, np.integer), "the number of items that each user gets")
         check_type("new_items", new_items, (NewItems, type(None)), "what read_new_items returns")
+        if only_new and new_items is None:
+            raise UserError("only_new=True needs new_items: what read_new_items returns")
         rows = user_rows(users, self.dataset.user_ids, self.dataset.name)
         known = [] if only_new else [self.dataset.train, self.dataset.valid, self.dataset.test]
         ids, embeddings = self.dataset.item_ids, self.embeddings
@@ -219,6 +221,10 @@ def train(
     check_jax()
     check_config(config)
     check_type("out", out, (str, Path, type(None)), "the path of a folder")
+    check_type("resume", resume, bool, "true or false")
+    check_type("method", method, Callable, "a function of a config and a spec")
+    check_type("config_file", config_file, (str, Path, type(None)), "the path of a Python file")
+    check_type("report", report, Report, "a slmrec_jax.training.progress.Report")
     folder = Path(out) if out is not None else None
     if resume and folder is None:
         raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to go on with")
@@ -264,6 +270,8 @@ def train(
             run = Run(config, dataset, embeddings, {}, fitted.history, folder)
             run = replace(run, result=_result(run, fitted, plans, programs.compile_seconds, memory))
             write_json(folder / RESULT, run.result)
+            if (folder / CURVES).is_symlink():  # what it leads to is not ours
+                (folder / CURVES).unlink()
             figures.draw_curves(fitted.history, folder / CURVES, f"{config.model} on {dataset.name}")
         except OSError as error:
             raise UserError(
@@ -273,7 +281,7 @@ def train(
     return run
 
 
-def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | None = None) -> Run:
+def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path | str | None = None) -> Run:
     """Load a run, to evaluate it or to recommend; the model's code is not needed.
 
     Of a run that was stopped, this is the best epoch of those that were saved (`Run.finished`).
@@ -287,10 +295,10 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: str | 
         UserError: The run is not complete or has no epoch yet, or the data are not those it was trained on.
     """
     check_type("folder", folder, (str, Path), "the path of a run's folder")
-    check_type("data", data, (str, type(None)), "the path of a data set's folder")
+    check_type("data", data, (str, Path, type(None)), "the path of a data set's folder")
     folder = Path(folder)
     config = read_config(folder)
-    wanted = config if data is None else replace(config, data=data)
+    wanted = config if data is None else replace(config, data=data if isinstance(data, str) else str(data.absolute()))
     dataset = _loaded(wanted, dataset, folder).with_modalities(config.modalities)
     _check_same_data(folder, dataset)
     result: dict[str, Any]

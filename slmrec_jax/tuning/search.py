@@ -96,7 +96,8 @@ def tune(
             f"tune selects on validation, by the embeddings after an epoch, and protocol {config.protocol} does not: "
             f"take {setting('protocol', 'strict')} or mmrec"
         )
-    dataset = data.load_source(source_of(config)).with_modalities(config.modalities)
+    whole = data.load_source(source_of(config))  # what runs are given: they record where it came from
+    dataset = whole.with_modalities(config.modalities)
     config, left_out = fit_cutoffs(config, dataset)
     for line in left_out:
         report.say(line)
@@ -120,7 +121,7 @@ def tune(
         _write_findings(out, replace(chosen, seed=seeds[0]), done, best)
         runs = {out / f"best-trial{best.number}-seed{seed}": replace(chosen, seed=seed) for seed in seeds}
         check_unchanged(runs)
-        return Tuned(done, best, [finish(each, dataset, folder, report) for folder, each in runs.items()])
+        return Tuned(done, best, [finish(each, whole, folder, report) for folder, each in runs.items()])
 
 
 def _searched(

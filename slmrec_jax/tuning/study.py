@@ -75,6 +75,8 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
         UserError: the journal is damaged.
     """
     path = folder / JOURNAL
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise UserError(f"{path} is not a regular file: remove it, or give another {setting('out')}")
     try:
         with _quiet():
             _drop_torn_line(path)
