@@ -567,3 +567,32 @@ def test_a_shared_case_is_read(name):
     dataset = load(str(SHARED / name), split=None if divided else "leave-one-out")
     assert sum(map(len, splits(dataset))) == count
     assert set(notes) <= set(dataset.notes)
+
+
+# --- quotes ------------------------------------------------------------------------------------------------------
+
+TITLES = "".join(f"u{row},i{row},x\n" for row in range(5))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (f'user,item,title\nu,i,y\nu,j,"12 inch\n{TITLES}', "row 3: a cell begins with a quote that is never closed"),
+        (f'user,item,title\nu,j,"12 inch\n{TITLES}u,k,"y\nu,l,z\n', "row 2: a cell begins with a quote"),
+        (f'user,item,title\nu,j,"a\n""b\n{TITLES}', "row 2: a cell begins with a quote"),
+        ('user,item\nu,"a\nb"\n', r"row 2: item is 'a\nb'; expected an id of 1 to 256 characters"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path, content, line, encoding):
+    assert line in refusal(tmp_path, {"interactions.csv": content.encode(encoding)}, split="mmrec")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_text_in_quotes_may_go_over_lines_and_hold_quotes(tmp_path, monkeypatch, end):
+    monkeypatch.setattr("slmrec_jax.data.tables._BLOCK", 64)
+    rows = ['u,i,"line\nanother, of ""words"""', 'v,j,5" disc', 'w,k,""', 'u,k,"a"', 'v,i,"\n\n"'] * 9
+    content = "\n".join(["user,item,text", *rows, ""]).replace("\n", end)
+    dataset = load(write(tmp_path, {"interactions.csv": content}), split="mmrec")
+    assert dataset.item_ids.tolist() == ["i", "j", "k"]
+    assert "rows that repeat an interaction, merged: 40 of 45" in dataset.notes

@@ -305,12 +305,12 @@ def _ids(table: Table, name: str) -> Any:
     column = _cast(table, name, column, pa.string(), "an id of text or a whole number")
     length = pc.utf8_length(column)
     good = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_RAW_ID))
-    good = pc.and_not(good, pc.match_substring(column, "\0"))  # NumPy would cut it off at the end of an id
+    good = pc.and_not(good, pc.match_substring_regex(column, r"[\x00\r\n]"))  # NumPy cuts off NUL at the end of an id
     wrong = pc.index(good, False).as_py()
     if wrong >= 0:
         raise UserError(
             f"{table.row(wrong)}: {shown(name)} is {table.value(name, wrong)}; expected an id of 1 to {MAX_RAW_ID} "
-            f"characters, none of them NUL"
+            f"characters, none of them NUL or a line break"
         )
     return column
 
