@@ -39,7 +39,7 @@ def uncompressed(file: Path) -> Path:
     return file.with_suffix("") if file.suffix in COMPRESSED else file
 
 
-def open_bytes(file: Path) -> io.BufferedIOBase:
+def open_bytes(file: Path) -> io.BufferedReader:
     """The file's bytes, unpacked where its name says that it is compressed.
 
     Reading raises `UserError` where the file unpacks to far more than its size, and `OSError` where it is damaged.
@@ -78,8 +78,12 @@ def has_line_breaks(file: Path, separator: str, encoding: str) -> bool:
         for line in text:
             place = 0
             row += not begun and line.strip("\r\n") != ""
-            while begun or (start := opens.search(line, place)):
-                closed = closes.match(line, place if begun else start.end())
+            while True:
+                if not begun:
+                    if (start := opens.search(line, place)) is None:
+                        break
+                    place = start.end()
+                closed = closes.match(line, place)
                 if closed is None:
                     begun, several = begun or row, True
                     break

@@ -38,6 +38,7 @@ WITHOUT_HEADER: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _TYPE = re.compile(":(token|float)(_seq)?$")
 """What RecBole writes after a name."""
 _NUMBER = re.compile("[0-9]+([.,][0-9]+)?")
+_ENCLOSED = re.compile('".*"')
 _SHOWN = 3
 
 
@@ -76,6 +77,9 @@ def layout(
     given = _given(source)
     plain = source if not _are_numbers(given) else Source(source.data)
     row = first_row(file, by_rule, lambda names: set(wanted) <= set(roles(names, plain)), quotes=quotes)
+    if separator is None and row and all(_ENCLOSED.fullmatch(cell) for cell in row):
+        quotes = True
+        row = first_row(file, by_rule, lambda names: set(wanted) <= set(roles(names, plain)), quotes=True)
     if not {"user", "item"}.isdisjoint(roles(row, plain)):
         return Layout(row, roles(row, plain), by_rule, quotes=quotes)
     if _are_numbers(given):
@@ -108,7 +112,7 @@ def chosen_roles(file: Path, found: Layout, source: Source, wanted: Sequence[str
     """The one column for each role.
 
     Raises:
-        UserError: There is none for one that is wanted or that the source names, or there are several for one.
+        UserError: There is none for one that is wanted or that the source names, several for one, or one for several.
     """
     names = found.names or column_names(file)
     if not names:
@@ -128,7 +132,15 @@ def chosen_roles(file: Path, found: Layout, source: Source, wanted: Sequence[str
         if len(found.roles.get(role, [])) > 1:
             columns = listed(found.roles[role])
             raise UserError(f"{file}: {columns} are all columns of {role}s; keep one, or name it by {flags}")
-    return {role: columns[0] for role, columns in found.roles.items()}
+    chosen = {role: columns[0] for role, columns in found.roles.items()}
+    roles_of: dict[str, list[str]] = {}
+    for role, column in chosen.items():
+        roles_of.setdefault(column, []).append(role)
+    for column, several in roles_of.items():
+        if len(several) > 1:
+            flags = " or ".join(setting(COLUMN_FIELDS[role]) for role in several if role in COLUMN_FIELDS)
+            raise UserError(f"{file}: column {column!r} is that of {' and '.join(several)}; name another by {flags}")
+    return chosen
 
 
 def renamed(file: Path, taken: Mapping[str, str]) -> list[str]:
