@@ -675,3 +675,26 @@ def test_times_may_be_decimals_without_a_fraction_or_have_blanks_around(tmp_path
 def test_ids_that_are_truth_values_are_refused(tmp_path):
     files = {"x.parquet": parquet(user=[True, False], item=[1, 2])}
     assert "x.parquet: user is a column of bool; expected an id" in refusal(tmp_path, files, split="mmrec")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("interactions.csv", "sep=;\nuser;item\n1;2\n", "row 1 begins with 'sep=', which only Excel reads"),
+        ("interactions.csv", "# exported\nuser,item\n1,2\n", "row 1 begins with '# exported', a comment"),
+        ("interactions.csv", "<!DOCTYPE html>\n<html>\n", "as in a web page"),
+        ("interactions.csv", "version https://git-lfs.github.com/spec/v1\n", "get that by git lfs pull"),
+        ("interactions.csv", "user item rating\n1 2 3\n", "separate columns by commas or tabs"),
+        ("interactions.csv.xz", "\xfd7zXZ", "'interactions.csv.xz' is packed: unpack it"),
+        ("log.zip", "PK", "'log.zip' is packed: unpack it"),
+    ],
+)
+def test_what_stands_in_place_of_a_table_is_named(tmp_path, name, content, line):
+    assert line in refusal(tmp_path, {name: content})
+
+
+@pytest.mark.parametrize("times", [("10:00:00 UTC", "11:30:00 UTC"), ("10:00:00+02", "09:30:00+00")])
+def test_times_may_name_their_zone_in_short(tmp_path, times):
+    rows = "user,item,time\n" + "".join(f"u,{item},2020-01-01 {time}\n" for item, time in enumerate(times[::-1]))
+    dataset = load(write(tmp_path, {"x.csv": rows + "u,2,2019-12-31 " + times[1] + "\n"}), split="leave-one-out")
+    assert dataset.test.items.tolist() == [0]

@@ -21,7 +21,7 @@ _WHOLE = r"^[+-]?[0-9]+$"
 _WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0+$"
 _NO_FRACTION = r"\.0*$"
 """What follows a whole number that was written as a floating-point one."""
-_MISSING = ("", "nan", "na", "n/a", "null", "none")
+MISSING = ("", "nan", "na", "n/a", "null", "none")
 """What stands for a number that is not there, in capitals or not."""
 _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
 """Bytes of vectors, those that are missing counted; and how many times the file's size larger ones may take."""
@@ -201,6 +201,7 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     kind = column.type
     if _is_text(kind):
         column = _without_fraction(pc.utf8_trim_whitespace(column))
+        column = pc.replace_substring_regex(column, r"(:[0-9.]+) UTC$", r"\1Z")  # as BigQuery writes it
     if pa.types.is_decimal(kind):  # float64 would merge times of 19 digits
         return np.asarray(_cast(table, name, column, pa.int64(), "a whole number below 2⁶³").to_numpy(), np.int64)
     if pa.types.is_timestamp(kind):
@@ -208,7 +209,7 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     if pa.types.is_date(kind):
         return np.asarray(column.cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy(), np.int64)
     if _is_text(kind) and _starts(column, r"^\d{4}-\d\d"):
-        zone = "UTC" if _starts(column, r":.*(Z|[+-]\d\d:?\d\d)$") else None
+        zone = "UTC" if _starts(column, r":.*(Z|[+-]\d\d(:?\d\d)?)$") else None
         unit = "ns" if pc.any(pc.match_substring_regex(column, r"\.\d{7}")).as_py() else "us"
         dates = _cast(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
         return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
@@ -233,7 +234,7 @@ def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
     if not _is_text(column.type):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
     text = pc.utf8_trim_whitespace(column)
-    text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(_MISSING)), None, text)
+    text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(MISSING)), None, text)
     return np.asarray(_cast(table, name, text, pa.float64(), "a number").to_numpy(), np.float64)
 
 
@@ -272,7 +273,8 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
         entry = _first_that_fails(numbers, pa.float32())
         row = int(np.flatnonzero(present)[entry // width])
         raise UserError(
-            f"{table.row(row)}: {str(numbers[entry].as_py())[:40]!r} in {shown(name)}; expected numbers"
+            f"{table.row(row)}: {str(numbers[entry].as_py())[:40]!r} in {shown(name)}; expected numbers with blanks "
+            f"between them, without brackets or commas"
         ) from None
     except pa.ArrowNotImplementedError:
         _refuse_type(table, name, "lists of numbers")

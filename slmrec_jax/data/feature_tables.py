@@ -120,7 +120,8 @@ def _from_text(file: Path, key: str | None) -> Vectors:
 def _check_header(file: Path, cells: list[str], header: bool) -> None:
     """Reject a first row that may be names or numbers, rather than guess."""
     named = [cell for cell in cells if cell]
-    if len(named) > 1 and named == [str(place) for place in range(len(named))]:
+    counts = [[str(first + place) for place in range(len(named))] for first in (0, 1)]
+    if (len(named) > 1 and named == counts[0]) or (len(named) > 2 and named == counts[1]):
         raise UserError(
             f"{file}: row 1 counts the columns, as pandas heads a table without names; write it with header=False and "
             f"index=False, or name the columns"

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
 
-from slmrec_jax.data.columns import Encoded, as_flags, as_labels, as_numbers, as_times
+from slmrec_jax.data.columns import MISSING, Encoded, as_flags, as_labels, as_numbers, as_times
 from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, make_dataset
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, chosen_roles, layout, renamed
 from slmrec_jax.data.split import TEST, TRAIN, VALID, Unsplit, first_times
@@ -165,7 +165,8 @@ def _first_row(table: Table, columns: Mapping[str, str]) -> str:
     for role, column in table.columns.items():
         whole = pc.match_substring_regex(pc.utf8_trim_whitespace(column), r"^-?[0-9]+(\.0*)?$")
         of_numbers = role in ("timestamp", "rating") or (len(whole) > 1 and pc.all(whole.slice(1)).as_py())
-        if of_numbers and not pc.any(pc.match_substring_regex(column.slice(0, 1), "[0-9]")).as_py():
+        first = str(column[0]).strip().lower() if len(column) else ""
+        if of_numbers and first not in MISSING and not any(map(str.isdigit, first)):
             raise UserError(
                 f"{table.row(0)}: column {columns[role]} is {table.value(role, 0)}, which is a name; name columns by "
                 f"it instead of by numbers"

@@ -38,8 +38,16 @@ WITHOUT_HEADER: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _TYPE = re.compile(":(token|float)(_seq)?$")
 """What RecBole writes after a name."""
 _NUMBER = re.compile("[0-9]+([.,][0-9]+)?")
+_NO_NAMES = {
+    "sep=": "which only Excel reads: remove this row",
+    "#": "a comment: remove this row, or the # before the names",
+    "<": "as in a web page: download the file itself",
+    "version https://git-lfs": "which stands for a file: get that by git lfs pull",
+}
+"""What may stand in row 1 instead of names, by how it begins."""
 _ENCLOSED = re.compile('".*"')
 _SHOWN = 3
+_BEGINNING = 30
 
 
 class Layout(NamedTuple):
@@ -175,4 +183,9 @@ def _no_column(role: str, names: Sequence[str]) -> str:
             f"there is no column {role!r}; row 1 has {listed(names)}, which is data: put a row of names before it, as "
             f"user and item, or give the number of the column"
         )
+    for start, cause in _NO_NAMES.items():
+        if names[0].startswith(start):
+            return f"there is no column {role!r}; row 1 begins with {names[0][:_BEGINNING]!r}, {cause}; or name it"
+    if len(names) == 1 and len(names[0].split()) > 1:
+        return f"there is no column {role!r}; row 1 is {listed(names)}: separate columns by commas or tabs, or name it"
     return f"there is no column {role!r}; it has {listed(names)}: rename the one of {role}s, or name it"
