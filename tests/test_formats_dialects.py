@@ -644,8 +644,8 @@ def test_recbole_splits_have_the_names_of_others(tmp_path, valid):
     ("names", "line"),
     [
         (("a.train", "a.test", "b.valid"), "are of several data sets; keep those of one"),
-        (("a.part1", "a.part2", "a.part4"), "a.part4.inter is none of 'part1', 'part2', 'part3'"),
-        (("a.part0", "a.part1", "a.part2"), "a.part0.inter is none of"),
+        (("a.part1", "a.part2", "a.part4"), "'a.part4.inter' is none of 'part1', 'part2', 'part3'"),
+        (("\x1ba.part0", "a.part1", "a.part2"), r"'\x1ba.part0.inter' is none of"),
         (("a.valid", "a.validation", "a.train"), "are all the valid split"),
     ],
 )

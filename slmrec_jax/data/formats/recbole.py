@@ -69,7 +69,7 @@ def _interaction_files(folder: Path) -> dict[str, Path]:
     for file in tables:
         name, _, part = f".{uncompressed(file).stem}".rpartition(".")
         if _PART.fullmatch(part.lower()) and part.lower() not in _PARTS:
-            raise UserError(f"{folder}: {file.name} is none of {listed(list(_PARTS))}; call it by its split")
+            raise UserError(f"{folder}: {file.name!a} is none of {listed(list(_PARTS))}; call it by its split")
         if split := _SPLITS.get(part.lower()):
             of_data.setdefault(name[1:], {}).setdefault(split, []).append(file)
     if not of_data:
