@@ -1,6 +1,8 @@
 """Files of vectors: the forms that text may have, types that NumPy lacks, and advice that fits the file at hand."""
 
 import dataclasses
+import gzip
+import io
 import json
 import os
 import struct
@@ -274,3 +276,68 @@ def test_reported_files(name, line):
     dataset = load(str(CASES / name), split="leave-one-out")
     assert "visual" in dataset.features
     assert dataclasses.replace(dataset, name="").fingerprint
+
+
+WHOLE = PAIRS.replace(",0,", ",0.0,").replace(",1,", ",1.0,").replace(",2,", ",2.0,")
+NO_VECTORS = {
+    "ids of other items": (PAIRS, "item,x\n7,1.5\n8,2\n", "no row has an id of the data; its first id is '7', and the"),
+    "ids with blanks": (
+        PAIRS.replace(",0", ", 0").replace(",1", ", 1").replace(",2", ", 2"),
+        "item,x\n0,1\n",
+        "no row",
+    ),
+    "no values": (PAIRS, "item,x\n0,\n1,nan\n", "no row has values"),
+    "NaN alone": (PAIRS, "x,y\nnan,nan\nnan,nan\nnan,nan\n", "the rows of all items are of NaN alone"),
+    "integers without a header": (PAIRS, "2,1,3\n0,1,2\n1,4,2\n", "the first column (column 1) looks like raw ids"),
+    "lists in brackets": (
+        PAIRS,
+        'item,v\n0,"[0.5, 1]"\n',
+        "expected numbers with blanks between them",
+    ),
+    "a header that counts from 1": (PAIRS, "1,2,3\n0.5,1,2\n1,2,2\n", "row 1 counts the columns"),
+    "two columns of ids": (PAIRS, "item,item_id,x\n0,1,2\n", "'item', 'item_id' are all columns of items"),
+}
+
+
+@pytest.mark.parametrize("name", NO_VECTORS)
+def test_a_feature_that_fits_no_item_or_any_is_refused(tmp_path, name):
+    interactions, image, line = NO_VECTORS[name]
+    path = folder(tmp_path / "shop", interactions_csv=interactions, image_csv=image)
+    assert line in refusal(load, str(path))
+
+
+def test_ids_that_are_all_whole_floats_are_whole_numbers(tmp_path):
+    dataset = load(str(folder(tmp_path / "a", interactions_csv=WHOLE, image_csv="item,x\n0,1.5\n2,2.5\n1,7\n")))
+    assert dataset.item_ids.tolist() == [0, 1, 2]
+    assert dataset.features["visual"].values.ravel().tolist() == [1.5, 7, 2.5]
+    mixed = load(str(folder(tmp_path / "b", interactions_csv=WHOLE.replace(",2.0,", ",2.1,"))))
+    assert mixed.item_ids.tolist() == ["0.0", "1.0", "2.1"]
+
+
+def test_a_blank_line_of_one_column_is_an_empty_cell(tmp_path):
+    dataset = load(str(folder(tmp_path / "a", image_csv="\nprice\n0.5\n\n2.5\n")))
+    assert dataset.features["visual"].present.tolist() == [True, False, True]
+    assert dataset.features["visual"].values[[0, 2]].ravel().tolist() == [0.5, 2.5]
+
+
+def parquet(**columns):
+    sink = io.BytesIO()
+    pq.write_table(pa.table(columns), sink)
+    return sink.getvalue()
+
+
+def test_an_index_of_pandas_is_no_feature(tmp_path):
+    image = parquet(a=[0.5, 1.5, 2.5], __index_level_0__=[2, 1, 0])
+    assert "reset_index(drop=True)" in refusal(load, str(folder(tmp_path / "a", image_parquet=image)))
+
+
+def test_features_may_be_compressed_and_other_tables_are_not_read(tmp_path):
+    path = folder(tmp_path / "a")
+    (path / "features" / "image.csv.gz").write_bytes(gzip.compress(b"item,x\n0,0.5\n1,1.5\n2,2.5\n"))
+    for name in ("users", "movies"):
+        (path / f"{name}.csv.gz").write_bytes(gzip.compress(b"user,age\n1,2\n"))
+    (path / "movies.parquet").write_bytes(parquet(movieId=[1, 2], title=["a", "b"]))
+    (path / "genre.parquet").write_bytes(parquet(item=[0, 1, 2], x=[1, 2, 3]))
+    dataset = load(str(path))
+    assert list(dataset.features) == ["visual", "genre"]
+    assert "not read: 'movies.csv.gz', 'movies.parquet', 'users.csv.gz'" in dataset.notes

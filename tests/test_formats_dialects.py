@@ -436,10 +436,7 @@ def test_parts_of_recbole_are_its_splits(tmp_path):
     assert dataset.notes == ()
     with_whole = load(write(tmp_path, {"x.inter": f"{head}1\ta\n"}))
     assert with_whole.fingerprint == dataset.fingerprint
-    assert with_whole.notes == (
-        "interactions are those of x.part1.inter, x.part2.inter, x.part3.inter, not of the tables beside them",
-        "not read: 'x.inter'",
-    )
+    assert with_whole.notes == ("not read: 'x.inter'",)
 
 
 MATRICES = ("trnMat.pkl", "valMat.pkl", "tstMat.pkl")
@@ -567,3 +564,137 @@ def test_a_shared_case_is_read(name):
     dataset = load(str(SHARED / name), split=None if divided else "leave-one-out")
     assert sum(map(len, splits(dataset))) == count
     assert set(notes) <= set(dataset.notes)
+
+
+# --- quotes ------------------------------------------------------------------------------------------------------
+
+TITLES = "".join(f"u{row},i{row},x\n" for row in range(5))
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (f'user,item,title\nu,i,y\nu,j,"12 inch\n{TITLES}', "row 3: a cell begins with a quote that is never closed"),
+        (f'user,item,title\nu,j,"12 inch\n{TITLES}u,k,"y\nu,l,z\n', "row 2: a cell begins with a quote"),
+        (f'user,item,title\nu,j,"a\n""b\n{TITLES}', "row 2: a cell begins with a quote"),
+        ('user,item\nu,"a\nb"\n', r"row 2: item is 'a\nb'; expected an id of 1 to 256 characters"),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_quote_that_is_not_closed_swallows_no_rows(tmp_path, content, line, encoding):
+    assert line in refusal(tmp_path, {"interactions.csv": content.encode(encoding)}, split="mmrec")
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_text_in_quotes_may_go_over_lines_and_hold_quotes(tmp_path, monkeypatch, end):
+    monkeypatch.setattr("slmrec_jax.data.tables._BLOCK", 64)
+    rows = ['u,i,"line\nanother, of ""words"""', 'v,j,5" disc', 'w,k,""', 'u,k,"a"', 'v,i,"\n\n"'] * 9
+    content = "\n".join(["user,item,text", *rows, ""]).replace("\n", end)
+    dataset = load(write(tmp_path, {"interactions.csv": content}), split="mmrec")
+    assert dataset.item_ids.tolist() == ["i", "j", "k"]
+    assert "rows that repeat an interaction, merged: 40 of 45" in dataset.notes
+
+
+# --- names of columns and files ----------------------------------------------------------------------------------
+
+HEADED = text(ROWS, header="buyer,article,when")
+BY_NUMBER = {"user_column": "1", "item_column": "2"}
+OF_INTEGERS = "buyer,article\n1,2\n2,3\n"
+
+
+@pytest.mark.parametrize(
+    ("content", "how", "line"),
+    [
+        (HEADED, {**BY_NUMBER, "time_column": "3"}, "row 1: column 3 is 'when', which is a name; name columns by it"),
+        (OF_INTEGERS, BY_NUMBER, "row 1: column 1 is 'buyer', which is a name"),
+        (text(ROWS), {USER: "user", ITEM: "user"}, f"column 'user' is that of user and item; name another by {USER}"),
+        (text(ROWS, header=""), {USER: "1", ITEM: "1"}, f"name another by {USER} or {ITEM}"),
+        (text(ROWS), {"rating_column": "timestamp"}, "by rating_column or time_column"),
+    ],
+)
+def test_a_column_has_one_role_and_row_1_without_names_is_data(tmp_path, content, how, line):
+    assert line in refusal(tmp_path, {"x.csv": content}, split="mmrec", **how)
+
+
+def test_a_first_row_that_is_read_as_data_is_shown(tmp_path):
+    dataset = load(write(tmp_path, {"x.csv": HEADED}), split="mmrec", **BY_NUMBER)
+    assert "x.csv: row 1 ('buyer', 'article') is read as data, not as names" in dataset.notes
+
+
+def test_cells_in_quotes_are_read_in_every_text_file(tmp_path):
+    content = '"user_id";"item_id";"rating"\n"1";"A;B";"4"\n"2";"C";"5"\n"2";"A;B";"5"\n'
+    dataset = load(write(tmp_path, {"x.txt": content}), split="mmrec")
+    assert (dataset.user_ids.tolist(), dataset.item_ids.tolist()) == ([1, 2], ["A;B", "C"])
+
+
+HEAD = "user_id:token\titem_id:token\n"
+PARTS = (f"{HEAD}1\ta\n2\tb\n", f"{HEAD}2\ta\n", f"{HEAD}1\tb\n")
+
+
+@pytest.mark.parametrize("valid", ["x.val", "x.validation", "x.Valid", "x.part2", "valid"])
+def test_recbole_splits_have_the_names_of_others(tmp_path, valid):
+    name, _, part = valid.rpartition(".")
+    train, test = ("Train", "Test") if part == "Valid" else ("part1", "part3") if part == "part2" else ("train", "test")
+    names = [f"{name}.{each}.inter".lstrip(".") for each in (train, part, test)]
+    dataset = load(write(tmp_path, dict(zip(names, PARTS, strict=True))))
+    assert splits(dataset) == [[(0, 0), (1, 1)], [(1, 0)], [(0, 1)]]
+
+
+@pytest.mark.parametrize(
+    ("names", "line"),
+    [
+        (("a.train", "a.test", "b.valid"), "are of several data sets; keep those of one"),
+        (("a.part1", "a.part2", "a.part4"), "'a.part4.inter' is none of 'part1', 'part2', 'part3'"),
+        (("\x1ba.part0", "a.part1", "a.part2"), r"'\x1ba.part0.inter' is none of"),
+        (("a.valid", "a.validation", "a.train"), "are all the valid split"),
+    ],
+)
+def test_recbole_splits_that_do_not_belong_together_are_refused(tmp_path, names, line):
+    assert line in refusal(tmp_path, {f"{name}.inter": part for name, part in zip(names, PARTS, strict=True)})
+
+
+@pytest.mark.parametrize("value", ["", "2", "maybe"])
+def test_a_label_that_is_none_among_many_is_refused(tmp_path, value):
+    content = f"user,item,label\na,x,1\na,y,0\nb,x,{value}\nb,y, 1\nb,z,0.0\n"
+    assert f"x.csv: row 4: label is {value!r}; expected 0 or 1" in refusal(tmp_path, {"x.csv": content}, split="mmrec")
+
+
+def test_times_may_be_decimals_without_a_fraction_or_have_blanks_around(tmp_path):
+    times = [10**18 + 3, 10**18 + 1, 10**18 + 2]
+    rows = "user,item,time\n" + "".join(f"u,{item}, {time}\n" for item, time in enumerate(times))
+    columns = {"user": ["u"] * 3, "item": [0, 1, 2], "time": pa.array(times).cast(pa.decimal128(20, 0))}
+    half = {**columns, "time": pa.array([1.5, 2.5, 3]).cast(pa.decimal128(20, 1))}
+    for name, content in (("text", {"x.csv": rows}), ("decimals", {"x.parquet": parquet(**columns)})):
+        (tmp_path / name).mkdir()
+        assert load(write(tmp_path / name, content), split="leave-one-out").test.items.tolist() == [0]
+    (tmp_path / "half").mkdir()
+    line = refusal(tmp_path / "half", {"x.parquet": parquet(**half)}, split="leave-one-out")
+    assert "row 1: timestamp is Decimal('1.5'); expected a whole number" in line
+
+
+def test_ids_that_are_truth_values_are_refused(tmp_path):
+    files = {"x.parquet": parquet(user=[True, False], item=[1, 2])}
+    assert "x.parquet: user is a column of bool; expected an id" in refusal(tmp_path, files, split="mmrec")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "line"),
+    [
+        ("interactions.csv", "sep=;\nuser;item\n1;2\n", "row 1 begins with 'sep=', which only Excel reads"),
+        ("interactions.csv", "# exported\nuser,item\n1,2\n", "row 1 begins with '# exported', a comment"),
+        ("interactions.csv", "<!DOCTYPE html>\n<html>\n", "as in a web page"),
+        ("interactions.csv", "version https://git-lfs.github.com/spec/v1\n", "get that by git lfs pull"),
+        ("interactions.csv", "user item rating\n1 2 3\n", "separate columns by commas or tabs"),
+        ("interactions.csv.xz", "\xfd7zXZ", "'interactions.csv.xz' is packed: unpack it"),
+        ("log.zip", "PK", "'log.zip' is packed: unpack it"),
+    ],
+)
+def test_what_stands_in_place_of_a_table_is_named(tmp_path, name, content, line):
+    assert line in refusal(tmp_path, {name: content})
+
+
+@pytest.mark.parametrize("times", [("10:00:00 UTC", "11:30:00 UTC"), ("10:00:00+02", "09:30:00+00")])
+def test_times_may_name_their_zone_in_short(tmp_path, times):
+    rows = "user,item,time\n" + "".join(f"u,{item},2020-01-01 {time}\n" for item, time in enumerate(times[::-1]))
+    dataset = load(write(tmp_path, {"x.csv": rows + "u,2,2019-12-31 " + times[1] + "\n"}), split="leave-one-out")
+    assert dataset.test.items.tolist() == [0]

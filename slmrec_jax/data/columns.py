@@ -18,9 +18,10 @@ MAX_RAW_ID = 256
 
 _INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 _WHOLE = r"^[+-]?[0-9]+$"
+_WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0+$"
 _NO_FRACTION = r"\.0*$"
 """What follows a whole number that was written as a floating-point one."""
-_MISSING = ("", "nan", "na", "n/a", "null", "none")
+MISSING = ("", "nan", "na", "n/a", "null", "none")
 """What stands for a number that is not there, in capitals or not."""
 _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
 """Bytes of vectors, those that are missing counted; and how many times the file's size larger ones may take."""
@@ -158,12 +159,23 @@ def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndar
 
 
 def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
-    """A column of 0 and 1, false and true as truth values; `None` where it holds anything else."""
+    """A column of 0 and 1, false and true as truth values; `None` where it holds mostly other values.
+
+    Raises:
+        UserError: Some values of many are none of these.
+    """
     try:
         places = _places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
     except pa.ArrowException:
         return None
-    return None if (places < 0).any() else np.asarray(places % 2 == 1)
+    others = places < 0
+    if others.any() and others.mean() < 0.5:
+        index = int(others.argmax())
+        raise UserError(
+            f"{table.row(index)}: {shown(name)} is {table.value(name, index)}; expected 0 or 1, as in most rows: "
+            f"correct it, or rename the column if it holds something else"
+        )
+    return None if others.any() else np.asarray(places % 2 == 1)
 
 
 def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
@@ -185,14 +197,19 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     Raises:
         UserError: A value that is missing or none of these.
     """
-    column = _without_fraction(_present(table, name, "a time; fill it in, or leave the column out"))
+    column = _present(table, name, "a time; fill it in, or leave the column out")
     kind = column.type
+    if _is_text(kind):
+        column = _without_fraction(pc.utf8_trim_whitespace(column))
+        column = pc.replace_substring_regex(column, r"(:[0-9.]+) UTC$", r"\1Z")  # as BigQuery writes it
+    if pa.types.is_decimal(kind):  # float64 would merge times of 19 digits
+        return np.asarray(_cast(table, name, column, pa.int64(), "a whole number below 2⁶³").to_numpy(), np.int64)
     if pa.types.is_timestamp(kind):
         return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
     if pa.types.is_date(kind):
         return np.asarray(column.cast(pa.timestamp("ms")).cast(pa.int64()).to_numpy(), np.int64)
     if _is_text(kind) and _starts(column, r"^\d{4}-\d\d"):
-        zone = "UTC" if _starts(column, r":.*(Z|[+-]\d\d:?\d\d)$") else None
+        zone = "UTC" if _starts(column, r":.*(Z|[+-]\d\d(:?\d\d)?)$") else None
         unit = "ns" if pc.any(pc.match_substring_regex(column, r"\.\d{7}")).as_py() else "us"
         dates = _cast(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
         return np.asarray(dates.cast(pa.int64()).to_numpy(), np.int64)
@@ -217,7 +234,7 @@ def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
     if not _is_text(column.type):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
     text = pc.utf8_trim_whitespace(column)
-    text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(_MISSING)), None, text)
+    text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(MISSING)), None, text)
     return np.asarray(_cast(table, name, text, pa.float64(), "a number").to_numpy(), np.float64)
 
 
@@ -256,7 +273,8 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
         entry = _first_that_fails(numbers, pa.float32())
         row = int(np.flatnonzero(present)[entry // width])
         raise UserError(
-            f"{table.row(row)}: {str(numbers[entry].as_py())[:40]!r} in {shown(name)}; expected numbers"
+            f"{table.row(row)}: {str(numbers[entry].as_py())[:40]!r} in {shown(name)}; expected numbers with blanks "
+            f"between them, without brackets or commas"
         ) from None
     except pa.ArrowNotImplementedError:
         _refuse_type(table, name, "lists of numbers")
@@ -300,18 +318,22 @@ def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> 
 def _ids(table: Table, name: str) -> Any:
     """The column as int64 or as strings."""
     column = _present(table, name, "an id")
+    if pa.types.is_boolean(column.type):
+        _refuse_type(table, name, "an id of text or a whole number")
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return _cast(table, name, column, pa.int64(), "a whole number below 2⁶³, or text")
     column = _cast(table, name, column, pa.string(), "an id of text or a whole number")
     length = pc.utf8_length(column)
     good = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_RAW_ID))
-    good = pc.and_not(good, pc.match_substring(column, "\0"))  # NumPy would cut it off at the end of an id
+    good = pc.and_not(good, pc.match_substring_regex(column, r"[\x00\r\n]"))  # NumPy cuts off NUL at the end of an id
     wrong = pc.index(good, False).as_py()
     if wrong >= 0:
         raise UserError(
             f"{table.row(wrong)}: {shown(name)} is {table.value(name, wrong)}; expected an id of 1 to {MAX_RAW_ID} "
-            f"characters, none of them NUL"
+            f"characters, none of them NUL or a line break"
         )
+    if _starts(column, _WHOLE_FLOAT) and _all_match(column, _WHOLE_FLOAT):
+        return _without_fraction(column)
     return column
 
 
@@ -335,8 +357,8 @@ def _without_fraction(column: Any) -> Any:
 
 
 def _places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:
-    """The place of each text among the labels, in capitals or not, with `.0` behind it or not; -1 for others."""
-    column = _without_fraction(pc.utf8_lower(column))
+    """The place of each text among the labels, in capitals or not, with blanks or `.0` or not; -1 for others."""
+    column = _without_fraction(pc.utf8_lower(pc.utf8_trim_whitespace(column)))
     return np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)
 
 

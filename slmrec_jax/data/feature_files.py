@@ -12,6 +12,7 @@ from slmrec_jax.data.checks import check_finite
 from slmrec_jax.data.columns import check_room, find
 from slmrec_jax.data.dataset import Feature
 from slmrec_jax.data.tables import Table
+from slmrec_jax.data.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
 T = TypeVar("T")
@@ -36,12 +37,12 @@ def modality_name(name: str) -> str:
 
 def modality_of(file: Path) -> str:
     """The modality that a file is called by, with `_feat`, `_emb` or the like at its end or not."""
-    return modality_name(_ENDING.sub("", file.stem.lower()))
+    return modality_name(_ENDING.sub("", uncompressed(file).stem.lower()))
 
 
 def is_named_as_feature(file: Path) -> bool:
     """Whether a file's name says that it holds features: a modality's own name, or an end such as `_feat`."""
-    return modality_of(file) in _ORDER or _ENDING.search(file.stem.lower()) is not None
+    return modality_of(file) in _ORDER or _ENDING.search(uncompressed(file).stem.lower()) is not None
 
 
 def in_order(features: Mapping[str, T]) -> dict[str, T]:
@@ -112,10 +113,17 @@ def by_raw_id(
     """Bring vectors that stand under raw ids into the order of the items; and what there is to say about it.
 
     Raises:
-        UserError: A raw id that stands there twice, or is none; or a value that is NaN or infinite.
+        UserError: A raw id that stands there twice, or is none; a value that is NaN or infinite; or no item has a
+            vector.
     """
     places = find(table, key, item_ids)
     known = (places >= 0) & present
+    if not known.any() and len(known) and len(item_ids):
+        lacking = "has an id of the data" if present.any() else "has values"
+        raise UserError(
+            f"{table.file}: no row {lacking}; its first id is {table.value(key, 0)}, and the data's "
+            f"{item_ids[0].item()!r}: correct the file, or leave this feature out"
+        )
     taken = as_float32(values[known])
     check_finite(str(table.file), taken, np.flatnonzero(known) + 1 + table.header, first=1)
     check_room(table.file, len(item_ids), values.shape[1])

@@ -1,10 +1,14 @@
 """Reads one modality's vectors: in the order of the items, or under raw ids."""
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
 from jaxtyping import Bool, Float, Shaped
 
 from slmrec_jax.data.columns import as_numbers_or_nan, as_vectors, has_lists
@@ -16,14 +20,18 @@ from slmrec_jax.data.tables import (
     Table,
     column_names,
     first_row,
+    is_parquet,
     listed,
     read_parquet,
     read_text,
     shown,
 )
+from slmrec_jax.data.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
 SUFFIXES = (".npy", ".safetensors", ".parquet", *SEPARATORS)
+_INDEX = re.compile(r"__index_level_\d+__")
+"""Where pandas stores an index without a name."""
 _EXPECTED = "a table of numbers, one row an item"
 
 
@@ -50,7 +58,7 @@ def read_vectors(file: Path, key: str | None) -> Vectors:
     Raises:
         UserError: The file cannot be read as such.
     """
-    if file.suffix in SEPARATORS:
+    if uncompressed(file).suffix in SEPARATORS:
         return _from_text(file, key)
     if file.suffix == ".parquet":
         return _from_parquet(file, key)
@@ -63,10 +71,20 @@ def read_vectors(file: Path, key: str | None) -> Vectors:
     return _vectors(file, values, None if keys is None else pa.chunked_array([keys]), stored)
 
 
+def may_hold_vectors(file: Path, keys: Collection[str]) -> bool:
+    """Whether a Parquet file has a column of lists, or numbers alone beside raw ids; what is damaged may, too."""
+    if not is_parquet(file):
+        return True
+    kinds = [field.type for field in pyarrow.parquet.read_schema(file) if field.name not in keys]
+    return any(map(pa.types.is_nested, kinds)) or all(
+        pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds
+    )
+
+
 def _vectors(file: Path, values: Shaped[np.ndarray, "entries columns"], keys: Any, stored: str) -> Vectors:
     if values.size == 0:
         raise UserError(f"{file}: a table of shape {values.shape}; fill it, or remove it")
-    table = None if keys is None else Table(file, {"item": keys}, header=file.suffix in SEPARATORS)
+    table = None if keys is None else Table(file, {"item": keys}, header=uncompressed(file).suffix in SEPARATORS)
     return Vectors(values, has_numbers(values), table, stored)
 
 
@@ -85,24 +103,25 @@ def _from_safetensors(file: Path) -> tuple[Shaped[np.ndarray, " entries"] | None
 
 
 def _from_text(file: Path, key: str | None) -> Vectors:
-    separator = SEPARATORS[file.suffix]
+    separator = SEPARATORS[uncompressed(file).suffix]
     cells = first_row(file, separator, lambda found: len(found) > 1, quotes=True)
     header = not all(_is_of_numbers(cell) for cell in cells)
     _check_header(file, cells, header)
     names = column_names(file) if header else [f"column {place + 1}" for place in range(len(cells))]
-    table = read_text(file, separator, names, names=None if header else names, quotes=True)
+    table = read_text(file, separator, names, names=None if header else names, quotes=True, blank_lines=True)
     keys, others = _without_keys(table, names, key)
     if len(others) == 1 and has_lists(table, others[0]):
         values, present = as_vectors(table, others[0])
         vectors = _vectors(file, values, keys, "text")
         return vectors._replace(present=vectors.present & present)
-    return _vectors(file, _stacked(table, others, ordered=keys is None), keys, "text")
+    return _vectors(file, _stacked(table, others, ordered=keys is None, named=header), keys, "text")
 
 
 def _check_header(file: Path, cells: list[str], header: bool) -> None:
     """Reject a first row that may be names or numbers, rather than guess."""
     named = [cell for cell in cells if cell]
-    if len(named) > 1 and named == [str(place) for place in range(len(named))]:
+    counts = [[str(first + place) for place in range(len(named))] for first in (0, 1)]
+    if (len(named) > 1 and named == counts[0]) or (len(named) > 2 and named == counts[1]):
         raise UserError(
             f"{file}: row 1 counts the columns, as pandas heads a table without names; write it with header=False and "
             f"index=False, or name the columns"
@@ -129,6 +148,11 @@ def _is_of_numbers(cell: str) -> bool:
 
 def _from_parquet(file: Path, key: str | None) -> Vectors:
     names = column_names(file)
+    if index := [name for name in names if _INDEX.fullmatch(name)]:
+        raise UserError(
+            f"{file}: {listed(index)} is the index of pandas; write it after reset_index(drop=True), or name the index "
+            f"item if it holds raw ids"
+        )
     table = read_parquet(file, names)
     keys, others = _without_keys(table, names, key)
     kinds = {name: table.columns[name].type for name in others}
@@ -156,7 +180,9 @@ def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any,
     return (None if key is None else table.columns[key]), others
 
 
-def _stacked(table: Table, names: list[str], *, ordered: bool) -> Float[np.ndarray, "entries columns"]:
+def _stacked(
+    table: Table, names: list[str], *, ordered: bool, named: bool = True
+) -> Float[np.ndarray, "entries columns"]:
     """Columns of numbers beside one another; where rows have no ids, the first column must not look like some."""
     first = as_numbers_or_nan(table, names[0])
     values = np.empty((len(first), len(names)), np.float32)
@@ -164,10 +190,12 @@ def _stacked(table: Table, names: list[str], *, ordered: bool) -> Float[np.ndarr
         for place, name in enumerate(names):
             values[:, place] = first if place == 0 else as_numbers_or_nan(table, name)
     whole = len(first) > 1 and (first == np.round(first)).all() and len(np.unique(first)) == len(first)
-    if ordered and whole and (values[:, 1:] != np.round(values[:, 1:])).any():
+    features = values[:, 1:]
+    integers = not named and pc.all(pc.match_substring_regex(table.columns[names[0]], r"^\s*[0-9]+\s*$")).as_py()
+    if ordered and whole and ((features != np.round(features)).any() or (integers and features.size)):
         raise UserError(
-            f"{table.file}: the first column ({shown(names[0])}) looks like raw ids; name it item if that is so, or "
-            f"leave it out if it counts the rows"
+            f"{table.file}: the first column ({shown(names[0])}) looks like raw ids; name it item if that is so, "
+            f"leave it out if it counts the rows, or name all columns otherwise"
         )
     return values
 

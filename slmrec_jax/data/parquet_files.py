@@ -66,7 +66,7 @@ def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any
     columns = _columns(file, opened, kinds)
     total = sum(column.unpacked for column in columns.values())
     _check(file, total)
-    texts = {name: columns[name].encodings for name in names if _is_text(kinds[name])}
+    texts = {name: columns[name].encodings for name in names if _is_text_or_bytes(kinds[name])}
     repeated = [name for name, encodings in texts.items() if encodings & (_INDEXED | _PREFIXED)]
     stepwise = {name for name in repeated if texts[name] & _DELTAS}
     by_index = [name for name in repeated if name not in stepwise]
@@ -138,7 +138,7 @@ def _measure(
     file: Path, data: mmap.mmap, column: Any, chunks: Sequence[tuple[int, Chunk]], kind: Any, before: _Column
 ) -> _Column:
     """Add the pages of one of Parquet's columns, given as the rows and the place of each chunk, to those before."""
-    if column.physical_type == "BYTE_ARRAY" and not _is_text(kind):
+    if column.physical_type == "BYTE_ARRAY" and not _is_text_or_bytes(kind):
         _refuse(file, column.path, f"{type_name(kind)} of any length")
     unpacked, longest, encodings = before.unpacked, before.longest, set(before.encodings)
     width = _WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
@@ -168,7 +168,7 @@ def _size_of_text(column: Any) -> int:
     return total
 
 
-def _is_text(kind: Any) -> bool:
+def _is_text_or_bytes(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     types = pa.types

@@ -62,7 +62,7 @@ def k_core(data: Unsplit, k: int) -> Unsplit:
         dataset.name,
         len(users),
         len(items),
-        train=Interactions(_places(users, pairs.users), _places(items, pairs.items)),
+        train=Interactions(_rows_among(users, pairs.users), _rows_among(items, pairs.items)),
         valid=dataset.valid,
         test=dataset.test,
         features={name: _of_items(feature, items) for name, feature in dataset.features.items()},
@@ -86,7 +86,7 @@ def _core(pairs: Interactions, k: int) -> Bool[np.ndarray, " interactions"]:
     return kept
 
 
-def _places(kept: Int[np.ndarray, " kept"], rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
+def _rows_among(kept: Int[np.ndarray, " kept"], rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
     return np.searchsorted(kept, rows).astype(np.int32)
 
 
@@ -94,4 +94,4 @@ def _of_items(feature: Feature | Words, items: Int[np.ndarray, " items"]) -> Fea
     if isinstance(feature, Feature):
         return Feature(feature.values[items], feature.present[items], feature.stored)
     there: Shaped[np.ndarray, " pairs"] = np.isin(feature.items, items)
-    return Words(_places(items, feature.items[there]), feature.words[there], feature.num_words)
+    return Words(_rows_among(items, feature.items[there]), feature.words[there], feature.num_words)

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 from jaxtyping import Bool, Int
@@ -18,7 +19,7 @@ from jaxtyping import Bool, Int
 from slmrec_jax.data.opening import check_file
 from slmrec_jax.data.parquet_files import read_columns, type_name
 from slmrec_jax.data.pickle_machine import Malformed
-from slmrec_jax.data.text_files import first_line, open_bytes, uncompressed
+from slmrec_jax.data.text_files import first_line, has_line_breaks, open_bytes, uncompressed
 from slmrec_jax.errors import UserError, escaped
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
@@ -83,6 +84,7 @@ def read_text(
     names: Sequence[str] | None = None,
     optional: Sequence[str] = (),
     quotes: bool = False,
+    blank_lines: bool = False,
 ) -> Table:
     """Reads columns of a text table; other columns may hold anything.
 
@@ -93,6 +95,7 @@ def read_text(
         names: What the columns are called in order, where the first row does not say; the file may have fewer.
         optional: Columns to read where they are there.
         quotes: Whether `"` encloses a text.
+        blank_lines: Whether a blank line is an empty cell in a table of one column.
 
     Raises:
         UserError: The file cannot be read as such a table, or a wanted column is missing.
@@ -112,6 +115,7 @@ def read_text(
         _check_width(file, given)
         there = _choose(file, given, wanted, optional)
         places = [str(given.index(name)) for name in there]
+        lines = quotes and has_line_breaks(file, separator, line.encoding)
         with open_bytes(file) as opened:
             table = pyarrow.csv.read_csv(
                 opened,
@@ -121,7 +125,12 @@ def read_text(
                     column_names=[str(place) for place in range(len(given))],
                     encoding=line.encoding,
                 ),
-                pyarrow.csv.ParseOptions(delimiter=separator, quote_char='"' if quotes else False),
+                pyarrow.csv.ParseOptions(
+                    delimiter=separator,
+                    quote_char='"' if quotes else False,
+                    newlines_in_values=lines,
+                    ignore_empty_lines=not blank_lines or len(given) > 1,
+                ),
                 pyarrow.csv.ConvertOptions(
                     include_columns=places, column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=False
                 ),
@@ -136,6 +145,8 @@ def read_text(
             raise
         raise UserError(f"{file}: damaged ({printable(error)}); write it again") from error
     first = 0 if names is not None else 1
+    if first and blank_lines and len(given) == 1:
+        first += pc.index(pc.equal(table.column(0), ""), False).as_py()  # blank lines before the names
     return Table(
         file, {name: table.column(place).slice(first) for name, place in zip(there, places, strict=True)}, names is None
     )

@@ -39,7 +39,7 @@ def uncompressed(file: Path) -> Path:
     return file.with_suffix("") if file.suffix in COMPRESSED else file
 
 
-def open_bytes(file: Path) -> io.BufferedIOBase:
+def open_bytes(file: Path) -> io.BufferedReader:
     """The file's bytes, unpacked where its name says that it is compressed.
 
     Reading raises `UserError` where the file unpacks to far more than its size, and `OSError` where it is damaged.
@@ -61,6 +61,46 @@ def first_line(file: Path) -> FirstLine:
     if "\0" in line:
         raise UserError(f"{file}: NUL in row 1, as in UTF-16 without a byte-order mark; save the table as UTF-8")
     return FirstLine(line, encoding, whole=bool(more) or len(start) < _FIRST)
+
+
+def has_line_breaks(file: Path, separator: str, encoding: str) -> bool:
+    """Whether a text in quotes goes over several lines.
+
+    Raises:
+        UserError: A quote is not closed, so that the rows after it would become a part of its text.
+    """
+    with open_bytes(file) as opened:
+        if not any(b'"' in block for block in iter(lambda: opened.read(_FIRST), b"")):
+            return False
+    opens, closes = re.compile(f'(^|{re.escape(separator)})"'), re.compile('([^"]++|"")*+"')
+    row, begun, several = 0, 0, False  # the row where a text begins that is still open
+    with io.TextIOWrapper(open_bytes(file), encoding.replace("utf-8", "utf-8-sig"), "replace", newline="") as text:
+        for line in text:
+            place = 0
+            row += not begun and line.strip("\r\n") != ""
+            while True:
+                if not begun:
+                    if (start := opens.search(line, place)) is None:
+                        break
+                    place = start.end()
+                closed = closes.match(line, place)
+                if closed is None:
+                    begun, several = begun or row, True
+                    break
+                place = closed.end()
+                if begun and line[place : place + 1] not in (separator, "\r", "\n", ""):
+                    raise _open_quote(file, begun)
+                begun = 0
+    if begun:
+        raise _open_quote(file, begun)
+    return several
+
+
+def _open_quote(file: Path, row: int) -> UserError:
+    return UserError(
+        f"{file}: row {row}: a cell begins with a quote that is never closed; close it, or put the cell in quotes and "
+        f"each quote in it twice"
+    )
 
 
 class _Unpacked(io.RawIOBase):

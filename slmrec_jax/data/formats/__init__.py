@@ -15,6 +15,7 @@ from slmrec_jax.data.formats.roles import COLUMN_FIELDS, columns_of_tables
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
 
+_PACKED = (".7z", ".rar", ".tar", ".tar.bz2", ".tar.gz", ".tgz", ".xz", ".zip")
 _SHOWN = 8
 
 
@@ -91,6 +92,8 @@ def find_format(folder: Path, source: Source, formats: tuple[Format, ...] = FORM
             f"{setting('user_column')} and {setting('item_column')}"
         )
     entries = sorted(entry.name for entry in folder.iterdir())
+    if packed := next((entry for entry in entries if entry.lower().endswith(_PACKED)), None):
+        raise UserError(f"{folder}: no known data set; {packed!a} is packed: unpack it, or pack tables by gzip")
     found = ", ".join(ascii(entry) for entry in entries[:_SHOWN]) + (", …" if len(entries) > _SHOWN else "")
     wanted = "; ".join(f"{each.looks_for} ({each.name})" for each in formats)
     raise UserError(f"{folder}: no known data set; looked for {wanted}; found {found or 'an empty folder'}")

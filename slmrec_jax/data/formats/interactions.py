@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
 
-from slmrec_jax.data.columns import Encoded, as_flags, as_labels, as_numbers, as_times
+from slmrec_jax.data.columns import MISSING, Encoded, as_flags, as_labels, as_numbers, as_times
 from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, make_dataset
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, chosen_roles, layout, renamed
 from slmrec_jax.data.split import TEST, TRAIN, VALID, Unsplit, first_times
@@ -55,6 +55,8 @@ def read_interactions(file: Path, source: Source, separator: str | None = None) 
     notes = (
         renamed(file, {role: column for role, column in roles.items() if role in COLUMN_FIELDS}) if found.header else []
     )
+    if not found.header and found.names[0] == "1":
+        notes.append(f"{file.name}: row 1 ({_first_row(table, roles)}) is read as data, not as names")
     if "label" in roles:
         table = keep_taken(table, "label", roles["label"], notes)
     if source.min_rating is not None:
@@ -152,6 +154,24 @@ def _read_roles(file: Path, found: Layout, roles: Mapping[str, str]) -> Table:
         names = None if found.header else found.names
         table = read_text(file, found.separator, columns, names=names, quotes=found.quotes)
     return Table(file, {role: table.columns[name] for role, name in roles.items()}, table.header)
+
+
+def _first_row(table: Table, columns: Mapping[str, str]) -> str:
+    """The first cells of a table whose columns are numbered, in words.
+
+    Raises:
+        UserError: They are names rather than data.
+    """
+    for role, column in table.columns.items():
+        whole = pc.match_substring_regex(pc.utf8_trim_whitespace(column), r"^-?[0-9]+(\.0*)?$")
+        of_numbers = role in ("timestamp", "rating") or (len(whole) > 1 and pc.all(whole.slice(1)).as_py())
+        first = str(column[0]).strip().lower() if len(column) else ""
+        if of_numbers and first not in MISSING and not any(map(str.isdigit, first)):
+            raise UserError(
+                f"{table.row(0)}: column {columns[role]} is {table.value(role, 0)}, which is a name; name columns by "
+                f"it instead of by numbers"
+            )
+    return ", ".join(table.value(role, 0) for role in columns)
 
 
 def _read_lists(file: Path, source: Source) -> Table:

@@ -22,7 +22,7 @@ from slmrec_jax.data.feature_files import (
     modality_of,
 )
 from slmrec_jax.data.feature_tables import SUFFIXES as FEATURE_SUFFIXES
-from slmrec_jax.data.feature_tables import read_vectors
+from slmrec_jax.data.feature_tables import may_hold_vectors, read_vectors
 from slmrec_jax.data.folders import not_read
 from slmrec_jax.data.formats.interactions import LISTS, SPLIT_NAMES, gather, read_interactions, read_items
 from slmrec_jax.data.formats.roles import WITHOUT_HEADER, layout
@@ -140,13 +140,7 @@ def _in_catalogue(items: Encoded, tables: Sequence[Table], table: Table) -> Enco
 
 
 def _feature_files(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
-    found = [
-        file
-        for file in _files(folder, FEATURE_SUFFIXES)
-        if file not in tables
-        and not (file.suffix in SUFFIXES and "user" in layout(file, Source("")).roles)
-        and (file.suffix not in SEPARATORS or is_named_as_feature(file))
-    ]
+    found = [file for file in _files(folder, FEATURE_SUFFIXES) if file not in tables and _may_be_feature(file)]
     if (folder / _FEATURES).is_dir():
         found += _files(folder / _FEATURES, FEATURE_SUFFIXES)
     files: dict[str, Path] = {}
@@ -155,9 +149,22 @@ def _feature_files(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
     return in_order(files)
 
 
+def _may_be_feature(file: Path) -> bool:
+    """Whether a file beside the interactions holds features, by its name or else its columns."""
+    suffix = uncompressed(file).suffix
+    if suffix not in SUFFIXES:
+        return True
+    found = layout(file, Source("")).roles
+    if "user" in found:
+        return False
+    return is_named_as_feature(file) or (suffix not in SEPARATORS and may_hold_vectors(file, found.get("item", [])))
+
+
 def item_column(file: Path) -> str | None:
     """The column of raw ids beside the vectors of a table with names."""
-    keys = layout(file, Source("")).roles.get("item") if file.suffix in SUFFIXES else None
+    keys = layout(file, Source("")).roles.get("item", []) if uncompressed(file).suffix in SUFFIXES else []
+    if len(keys) > 1:
+        raise UserError(f"{file}: {listed(keys)} are all columns of items; keep the one of the vectors' raw ids")
     return keys[0] if keys else None
 
 
@@ -179,5 +186,7 @@ def _feature(
             check_padding(str(file), values, int(item_ids.max()) + 1)
         values, present = as_float32(values[item_ids]), present[item_ids]
         check_finite(str(file), values[present], item_ids[present])
+    if not present.any():
+        raise UserError(f"{file}: the rows of all items are of NaN alone; fill them, or leave this feature out")
     missing = [f"{file.name}: items without this feature: {(~present).sum()} of {len(present)}"]
     return Feature(values, present, vectors.stored), [] if present.all() else missing

@@ -1,5 +1,6 @@
 """Reads RecBole's atomic files: tables whose header gives each column a name and a type, separated by tabs by rule."""
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,9 +11,9 @@ from slmrec_jax.data.columns import as_vectors, encode
 from slmrec_jax.data.dataset import Dataset, Feature, Source
 from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_name
 from slmrec_jax.data.folders import not_read
-from slmrec_jax.data.formats.interactions import gather, read_interactions
+from slmrec_jax.data.formats.interactions import SPLIT_NAMES, gather, read_interactions
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.data.tables import choose_file, first_row, read_text
+from slmrec_jax.data.tables import choose_file, first_row, listed, read_text
 from slmrec_jax.data.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
@@ -20,8 +21,10 @@ LOOKS_FOR = "an .inter file with columns user_id:token and item_id:token"
 
 _ITEM_KEYS = ("item_id:token", "iid:token")
 _TOKEN, _VECTOR = ":token", ":float_seq"
-_SPLITS = {"train": (".train", ".part1"), "valid": (".valid", ".part2"), "test": (".test", ".part3")}
+_PARTS = {f"part{number}": split for number, split in enumerate(SPLIT_NAMES, 1)}
+_SPLITS = {name: split for split, names in SPLIT_NAMES.items() for name in names} | _PARTS
 """What stands before `.inter`: parts are the splits in the order of RecBole's `benchmark_filename`."""
+_PART = re.compile("part[0-9]+")
 
 
 def recognises(folder: Path, source: Source) -> bool:
@@ -32,7 +35,8 @@ def recognises(folder: Path, source: Source) -> bool:
 def read(folder: Path, source: Source) -> Dataset | Unsplit:
     """Reads `<name>.inter`, or `<name>.train.inter`, `.valid.inter` and `.test.inter`, and the items' vectors.
 
-    `.part1.inter`, `.part2.inter` and `.part3.inter` are train, valid and test; a whole table beside them is not read.
+    `.val.inter` and `.validation.inter` are valid, too, and `.part1.inter`, `.part2.inter` and `.part3.inter` are
+    train, valid and test; `<name>.` may be left out. A whole table beside them is not read.
     Every row counts as an interaction but those of label 0 and those with a rating below the source's. Users and items
     are those of the interactions, in the order of their raw ids. A column of type float_seq beside `item_id` or `iid`,
     in whatever file, is a modality: that of `item_emb` is called item, of `image_emb` visual.
@@ -44,9 +48,6 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     tables = {part: read_interactions(file, source, "\t") for part, file in files.items()}
     users, items = (encode([found.table for found in tables.values()], role) for role in ("user", "item"))
     features, vector_files, notes = _features(folder, items.ids)
-    if len(files) < len(_tables(folder)):
-        names = ", ".join(file.name for file in files.values())
-        notes.insert(0, f"interactions are those of {names}, not of the tables beside them")
     files = {**vector_files, **files}
     notes += not_read(folder, files.values())
     return gather(folder.resolve().name, tables, users, items, features, files, notes)
@@ -64,15 +65,23 @@ def _has_type(names: Sequence[str]) -> bool:
 def _interaction_files(folder: Path) -> dict[str, Path]:
     """The file of each split, or the only one under ""."""
     tables = _tables(folder)
-    files = {
-        split: [file for file in tables if uncompressed(file).stem.endswith(endings)]
-        for split, endings in _SPLITS.items()
-    }
-    if not any(files.values()):
+    of_data: dict[str, dict[str, list[Path]]] = {}
+    for file in tables:
+        name, _, part = f".{uncompressed(file).stem}".rpartition(".")
+        if _PART.fullmatch(part.lower()) and part.lower() not in _PARTS:
+            raise UserError(f"{folder}: {file.name!a} is none of {listed(list(_PARTS))}; call it by its split")
+        if split := _SPLITS.get(part.lower()):
+            of_data.setdefault(name[1:], {}).setdefault(split, []).append(file)
+    if not of_data:
         return {"": choose_file(folder, tables, LOOKS_FOR)}
-    if not files["train"]:
-        raise UserError(f"{folder}: the train split is missing; expected {folder.resolve().name}.train.inter")
-    return {part: choose_file(folder, found, f"the {part} split") for part, found in files.items() if found}
+    own = folder.resolve().name
+    if len(of_data) > 1 and own not in of_data:
+        found = listed([file.name for files in of_data.values() for each in files.values() for file in each])
+        raise UserError(f"{folder}: {found} are of several data sets; keep those of one, or call one {own}")
+    files = of_data[own] if own in of_data else next(iter(of_data.values()))
+    if "train" not in files:
+        raise UserError(f"{folder}: the train split is missing; expected {own}.train.inter")
+    return {split: choose_file(folder, files[split], f"the {split} split") for split in SPLIT_NAMES if split in files}
 
 
 def _features(

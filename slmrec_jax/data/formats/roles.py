@@ -38,7 +38,16 @@ WITHOUT_HEADER: Mapping[str, tuple[str, tuple[str, ...]]] = {
 _TYPE = re.compile(":(token|float)(_seq)?$")
 """What RecBole writes after a name."""
 _NUMBER = re.compile("[0-9]+([.,][0-9]+)?")
+_NO_NAMES = {
+    "sep=": "which only Excel reads: remove this row",
+    "#": "a comment: remove this row, or the # before the names",
+    "<": "as in a web page: download the file itself",
+    "version https://git-lfs": "which stands for a file: get that by git lfs pull",
+}
+"""What may stand in row 1 instead of names, by how it begins."""
+_ENCLOSED = re.compile('".*"')
 _SHOWN = 3
+_BEGINNING = 30
 
 
 class Layout(NamedTuple):
@@ -76,6 +85,9 @@ def layout(
     given = _given(source)
     plain = source if not _are_numbers(given) else Source(source.data)
     row = first_row(file, by_rule, lambda names: set(wanted) <= set(roles(names, plain)), quotes=quotes)
+    if separator is None and row and all(_ENCLOSED.fullmatch(cell) for cell in row):
+        quotes = True
+        row = first_row(file, by_rule, lambda names: set(wanted) <= set(roles(names, plain)), quotes=True)
     if not {"user", "item"}.isdisjoint(roles(row, plain)):
         return Layout(row, roles(row, plain), by_rule, quotes=quotes)
     if _are_numbers(given):
@@ -108,7 +120,7 @@ def chosen_roles(file: Path, found: Layout, source: Source, wanted: Sequence[str
     """The one column for each role.
 
     Raises:
-        UserError: There is none for one that is wanted or that the source names, or there are several for one.
+        UserError: There is none for one that is wanted or that the source names, several for one, or one for several.
     """
     names = found.names or column_names(file)
     if not names:
@@ -128,7 +140,15 @@ def chosen_roles(file: Path, found: Layout, source: Source, wanted: Sequence[str
         if len(found.roles.get(role, [])) > 1:
             columns = listed(found.roles[role])
             raise UserError(f"{file}: {columns} are all columns of {role}s; keep one, or name it by {flags}")
-    return {role: columns[0] for role, columns in found.roles.items()}
+    chosen = {role: columns[0] for role, columns in found.roles.items()}
+    roles_of: dict[str, list[str]] = {}
+    for role, column in chosen.items():
+        roles_of.setdefault(column, []).append(role)
+    for column, several in roles_of.items():
+        if len(several) > 1:
+            flags = " or ".join(setting(COLUMN_FIELDS[role]) for role in several if role in COLUMN_FIELDS)
+            raise UserError(f"{file}: column {column!r} is that of {' and '.join(several)}; name another by {flags}")
+    return chosen
 
 
 def renamed(file: Path, taken: Mapping[str, str]) -> list[str]:
@@ -163,4 +183,9 @@ def _no_column(role: str, names: Sequence[str]) -> str:
             f"there is no column {role!r}; row 1 has {listed(names)}, which is data: put a row of names before it, as "
             f"user and item, or give the number of the column"
         )
+    for start, cause in _NO_NAMES.items():
+        if names[0].startswith(start):
+            return f"there is no column {role!r}; row 1 begins with {names[0][:_BEGINNING]!r}, {cause}; or name it"
+    if len(names) == 1 and len(names[0].split()) > 1:
+        return f"there is no column {role!r}; row 1 is {listed(names)}: separate columns by commas or tabs, or name it"
     return f"there is no column {role!r}; it has {listed(names)}: rename the one of {role}s, or name it"
