@@ -91,7 +91,7 @@ def neighbours(
 ) -> Ranking:
     """The k other items of largest cosine to each of some items, best first; equal cosines in the order of ids.
 
-    Computed in chunks, so that memory is bounded. An item that lacks the feature is nobody's neighbour, and has none.
+    Computed in chunks, so that memory is bounded. An item that lacks the feature is no neighbour, and has none.
 
     Args:
         table: feature vectors or embeddings of all items.

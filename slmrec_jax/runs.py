@@ -5,6 +5,7 @@ from pathlib import Path
 
 from slmrec_jax.config import Config, first_change, relevant
 from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.folder import CONFIG, RESULT, read_config
 from slmrec_jax.training.progress import Report
@@ -31,15 +32,13 @@ def check_unchanged(runs: Mapping[Path, Config]) -> None:
 
 
 def make_folder(out: Path) -> None:
-    """Makes the folder that holds the runs.
+    """Make the folder that holds the runs.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: It cannot be written.
     """
-    try:
+    with writing(out, f"give another {setting('out')}"):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"cannot write the folder {out}: {error.strerror}; give another {setting('out')}") from None
 
 
 def finish(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run:

@@ -81,7 +81,7 @@ def demo(
     users, items = _interactions(rng, tastes, degrees, exposures)
     parts = _split(rng, users)
     if not parts.any():
-        raise UserError("demo: nobody has the three interactions that three splits need; raise items or exposures")
+        raise UserError("demo: no one has the three interactions that three splits need; raise items or exposures")
     features = _features(rng, tastes.items, columns, missing, noise)
     return make_dataset(
         "demo",

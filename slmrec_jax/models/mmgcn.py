@@ -137,7 +137,7 @@ def mmgcn(
         return lambda augmentation, key: view
 
     def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items dim"]:
-        # The mean over no neighbours is 0, and so is the row of an identity that nobody has trained.
+        # The mean over no neighbours is 0, and so is the row of an identity that was not trained.
         taken = frozen_features(given)
 
         def alone(name: str) -> Float[Array, "items dim"]:

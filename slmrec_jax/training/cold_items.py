@@ -27,7 +27,7 @@ def cold_item_rows(
     count: int,
     method: MakeMethod,
 ) -> Float[Array, "items dim"]:
-    """The rows by which an epoch ranks items that nobody has met (`Model.cold_items`).
+    """The rows by which an epoch ranks items that no one has interacted with (`Model.cold_items`).
 
     Under a protocol that ranks by the vectors before an epoch's last step, these are of the state after it.
 

@@ -15,7 +15,7 @@ import jax
 from slmrec_jax.config import IN_MEMORY, Config, from_json, to_json
 from slmrec_jax.data import write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
-from slmrec_jax.durable import PART, append, remove_folder, write_whole
+from slmrec_jax.durable import PART, append, remove_folder, write_whole, writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.lock import LOCK, locked
 from slmrec_jax.training.records import read_bytes, read_json, seal, unseal, write_json
@@ -123,13 +123,12 @@ def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | No
 
 @contextmanager
 def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path) -> Iterator[Path]:
-    try:
+    fix = f"give another {setting('out')}"
+    with writing(out, fix):
         out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _not_writable(out, error) from None
     with locked(out):
         _check_free(out)  # once more: another run may have come and gone meanwhile
-        try:
+        with writing(out, fix):
             write_json(out / ENVIRONMENT, environment())
             write_json(out / DATA, _description(dataset))
             if config.data == IN_MEMORY:
@@ -137,8 +136,6 @@ def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path) -
                     remove_folder(out / STORE)
                 write_store(dataset, out / STORE)
             write_config(out, config, made_by)  # last: with it the run is there to be resumed
-        except OSError as error:
-            raise _not_writable(out, error) from None
         yield out
 
 
@@ -155,29 +152,23 @@ def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]
         UserError: Another process holds the folder, or it cannot be written.
     """
     with locked(folder):
-        try:
+        with writing(folder, f"give another {setting('out')}"):
             write_config(folder, config, made_by)
-        except OSError as error:
-            raise _not_writable(folder, error) from None
         yield folder
 
 
 def _check_free(out: Path) -> None:
     """Refuse a folder with something in it; a run that was killed before its config was written has not begun."""
-    unborn = {LOCK, ENVIRONMENT, DATA, STORE, CONFIG}
-    if out.exists() and (
-        not out.is_dir()
-        or {path.name.removesuffix(PART) for path in out.iterdir() if not path.name.startswith(PART)} - unborn
-        or (out / CONFIG).exists()
-    ):
+    left_by_a_killed_start = {LOCK, ENVIRONMENT, DATA, STORE, CONFIG}
+    if not out.exists():
+        return
+    names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {out.name}
+    others = {name for name in names - left_by_a_killed_start if not name.startswith(PART)}
+    if others or (out / CONFIG).exists():
         goes_on = setting("resume", True)
         raise UserError(
             f"{out} is there already: {goes_on} goes on with a run; for a new one give another {setting('out')}"
         )
-
-
-def _not_writable(folder: Path, error: OSError) -> UserError:
-    return UserError(f"cannot write the run folder {folder}: {error.strerror or error}; give another {setting('out')}")
 
 
 def write_config(folder: Path, config: Config, made_by: MadeBy) -> None:

@@ -103,7 +103,7 @@ def check_fits(memory: Memory, available: int | None) -> None:
 
     Args:
         memory: of the run.
-        available: bytes that may still be taken; `None` where nobody knows.
+        available: bytes that may still be taken; `None` where that is not known.
 
     Raises:
         UserError: what is to come is more; the line names its largest part and what makes that smaller.

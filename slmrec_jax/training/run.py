@@ -233,7 +233,7 @@ def train(
     config, dataset = with_source(config, dataset.source), dataset.with_modalities(config.modalities)
     config, left_out = fit_cutoffs(config, dataset)
     give_back()  # what its readers took
-    # Before anything is written, so that a split nobody can be tested on is refused now. A split that a data set
+    # Before anything is written, so that a split that no one can be tested on is refused now. A split that a data set
     # does not have is left out, unless it selects.
     splits = [
         split

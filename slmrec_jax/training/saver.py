@@ -42,7 +42,7 @@ class Saver(NamedTuple):
     """`(checkpoint, history, needed)`: takes copies and returns. The epochs' records are on disk before the
     checkpoint; those of `needed` stay beside it."""
     wait: Callable[[], None]
-    """Until nothing is under way; nobody rests meanwhile."""
+    """Waits until nothing is under way, without rests."""
     finish: Callable[[], None]
     """Waits until all is on disk that must be; a `UserError` says that it cannot."""
     rewind: Callable[[Place, Sequence[Record]], None]
