@@ -162,7 +162,7 @@ def _check_free(out: Path) -> None:
     left_by_a_killed_start = {LOCK, ENVIRONMENT, DATA, STORE, CONFIG}
     if not out.exists():
         return
-    names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {out.name}
+    names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {""}
     others = {name for name in names - left_by_a_killed_start if not name.startswith(PART)}
     if others or (out / CONFIG).exists():
         goes_on = setting("resume", True)
