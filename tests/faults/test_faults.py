@@ -114,9 +114,9 @@ def expected(go, whole, compiled):
     return whole
 
 
-def test_a_checkpoint_gets_its_name_when_all_of_it_is_on_disk(expected):
+def test_data_and_checkpoints_get_their_names_when_all_of_them_is_on_disk(expected):
     names = {name: unsynced for name, unsynced in expected["disk"].moved_unsynced.items() if not name.endswith(".part")}
-    assert names == {"0+3": [], "1": [], "1+3": [], "2": []}
+    assert names == {"data": [], "0+3": [], "1": [], "1+3": [], "2": []}
 
 
 def test_the_records_of_a_checkpoint_are_on_disk_before_it(expected):
@@ -155,9 +155,9 @@ def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, 
         assert digest(folder, shapes(compiled), run) == expected["digest"], moment
 
 
-@pytest.mark.parametrize(("kind", "first"), [("fsync", 30), ("rename", 1), ("replace", 4)])
+@pytest.mark.parametrize(("kind", "first"), [("fsync", 30), ("rename", 2), ("replace", 4)])
 def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compiled, tmp_path, kind, first):
-    """Within a checkpoint, where it gets its name, and where the first record is written."""
+    """Within a checkpoint, where it gets its name (after the data set), and where the first record is written."""
     asked = []
 
     def answer(name, _):
