@@ -65,7 +65,7 @@ def refusal(call, *arguments, **named):
 # Paths that patterns or storage could take for something else.
 
 
-@pytest.mark.parametrize("name", ["baby [5-core]", "[!a]", "back\\slash", "st*r?", "line\nbreak", "{a,b}", "%5B ä"])
+@pytest.mark.parametrize("name", ["baby [5-core]", "[!a] back\\slash", "st*r? line\nbreak {a,b} %5B ä"])
 def test_a_run_resumes_wherever_it_lies(finished, tiny, tmp_path, name):
     out = tmp_path / name / "run"
     train(dataclasses.replace(CONFIG, epochs=2), tiny, out=out)
@@ -315,6 +315,7 @@ def test_a_missing_permission_is_called_that(folder, name, monkeypatch, capsys):
 def test_another_protocol_or_preset_is_refused(stored, tmp_path, capsys, flags):
     out = str(tmp_path / "run")
     small = ["--dim", "4", "--batch-size", "64", "--epochs", "1", "--num-layers", "1", "--task", "none"]
+    small += ["--model", "mf" if "--protocol" in flags else "slmrec"]
     assert main(["train", "--data", stored, "--out", out, *small]) == 0
     capsys.readouterr()
     assert main(["train", "--resume", "--out", out, *flags]) == 1
