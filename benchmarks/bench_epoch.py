@@ -27,15 +27,15 @@ from timing import median_ms, write_result
 
 from slmrec_jax import Config
 from slmrec_jax.methods import make_method
-from slmrec_jax.training.checkpoint import Checkpoint, Place, Tally
 from slmrec_jax.training.fit import SEGMENT_SECONDS
-from slmrec_jax.training.folder import Record
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.loop import make_keys
 from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.recovery import all_finite
-from slmrec_jax.training.saver import open_saver
 from slmrec_jax.training.steps import compile_steps
+from slmrec_jax.training.storage.checkpoint import Checkpoint, Place, Tally
+from slmrec_jax.training.storage.folder import Record
+from slmrec_jax.training.storage.saver import open_saver
 
 GOAL = 0.02
 SAVING_GOAL = 0.05

@@ -24,7 +24,7 @@ from timing import measure, median_ms, write_result
 
 from slmrec_jax import Config
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.sparse import Operator, matmul
+from slmrec_jax.encoding.sparse import Operator, matmul
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.numbering import by_degree
 

@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
 
-from slmrec_jax.sparse import Operator, matmul, segment_sum
+from slmrec_jax.encoding.sparse import Operator, matmul, segment_sum
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.numbering import by_degree
 

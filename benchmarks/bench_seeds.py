@@ -21,10 +21,10 @@ from timing import measure, median_ms, write_result
 from slmrec_jax import Config, data
 from slmrec_jax.config import with_variant
 from slmrec_jax.methods import make_method
+from slmrec_jax.studies.tuning.seeds import Team, one_by_one, one_program
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loop import make_epoch
 from slmrec_jax.training.numbering import by_degree
-from slmrec_jax.tuning.seeds import Team, one_by_one, one_program
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 import jax
 
-from slmrec_jax.training.folder import environment
+from slmrec_jax.training.storage.folder import environment
 
 
 def measure(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:

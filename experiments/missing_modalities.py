@@ -25,7 +25,7 @@ from slmrec_jax import data, train, with_protocol
 from slmrec_jax.config import Config, Missing
 from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.split import draw
-from slmrec_jax.training.folder import environment
+from slmrec_jax.training.storage.folder import environment
 
 METRICS = ("recall@20", "ndcg@20")
 

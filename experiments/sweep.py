@@ -27,7 +27,7 @@ from slmrec_jax.durable import write_whole
 from slmrec_jax.errors import Diverged
 from slmrec_jax.figures import draw_lines
 from slmrec_jax.methods import make_method
-from slmrec_jax.runs import check_unchanged, finish, make_folder
+from slmrec_jax.studies.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.inputs import make_spec
 from slmrec_jax.training.progress import Report, console_report
 from slmrec_jax.training.signals import Interrupted

@@ -13,7 +13,7 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 def main() -> int:
     """Run `slmrec-jax`; compiled programs are kept in the user's cache folder for the next run."""
     _keep_programs()
-    from slmrec_jax.cli import main as command
+    from slmrec_jax.commands.main import main as command
 
     return command()
 

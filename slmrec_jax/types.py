@@ -46,7 +46,7 @@ class Inputs(NamedTuple):
     """All that training reads and does not change: one pytree of device arrays, always an argument of compiled code."""
 
     graph: Any
-    """The training interactions: `slmrec_jax.graph.Graph`."""
+    """The training interactions: `slmrec_jax.encoding.graph.Graph`."""
     features: Mapping[str, PyTree]
     """The features of items, by modality: `DenseFeature`, or for word ids the word means as a sparse operator."""
     cache: PyTree = ()

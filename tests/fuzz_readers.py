@@ -45,16 +45,17 @@ sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
 from foreign_files import EVIL, npy, npy_header, object_npy, tensor_pickle, torch_stream, torch_zip
 
-from slmrec_jax import exports
-from slmrec_jax.data import Feature, Words, load, make_dataset, parquet_files, write_store
-from slmrec_jax.data.feature_tables import read_vectors
-from slmrec_jax.data.json_lists import read_item_lists
-from slmrec_jax.data.npy_files import read_table
-from slmrec_jax.data.object_arrays import read_lists
-from slmrec_jax.data.pickles import read_sparse
-from slmrec_jax.data.tables import read_parquet
-from slmrec_jax.data.torch_files import read_tensor
+from slmrec_jax.data import Feature, Words, load, make_dataset, write_store
+from slmrec_jax.data.readers import parquet_files
+from slmrec_jax.data.readers.feature_tables import read_vectors
+from slmrec_jax.data.readers.json_lists import read_item_lists
+from slmrec_jax.data.readers.npy_files import read_table
+from slmrec_jax.data.readers.tables import read_parquet
+from slmrec_jax.data.untrusted.object_arrays import read_lists
+from slmrec_jax.data.untrusted.pickles import read_sparse
+from slmrec_jax.data.untrusted.torch_files import read_tensor
 from slmrec_jax.errors import UserError
+from slmrec_jax.serving import exports
 from slmrec_jax.types import Interactions
 
 MEMORY_PER_BYTE = 200

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slmrec_jax.graph import build_graph
+from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.types import DenseFeature, Inputs, Interactions, Modality, Spec
 
 GOLDEN = Path(os.environ.get("SLMREC_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from slmrec_jax import data
-from slmrec_jax.cli import main
+from slmrec_jax.commands.main import main
 
 ROOT = Path(__file__).parents[1]
 RECIPES = re.findall(r"## (Add an? \w+)\n.*?```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)

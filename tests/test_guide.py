@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from slmrec_jax.cli import main
+from slmrec_jax.commands.main import main
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)

@@ -6,9 +6,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import get_type_hints
 
-from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, check, make_dataset
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
 from slmrec_jax.data.formats import find_format, refuse_columns
-from slmrec_jax.data.opening import check_entries, unreadable
+from slmrec_jax.data.readers.opening import check_entries, unreadable
 from slmrec_jax.data.selection import check_choice, select
 from slmrec_jax.data.split import SPLITS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store

@@ -10,34 +10,12 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from slmrec_jax.data.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.inspect.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
 from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
 SPLITS = ("train", "valid", "test")
-
-
-class Source(NamedTuple):
-    """Where a data set is read from, and how: enough to read it again."""
-
-    data: str
-    """`demo`, or the folder."""
-    format: str | None = None
-    """The folder's format; `None` detects it."""
-    split: str | None = None
-    """How the interactions are divided; `None` takes them as the folder has them."""
-    split_seed: int = 0
-    """Seed of a random split."""
-    min_rating: float | None = None
-    """Rows with a lower rating are left out before the interactions are divided."""
-    k_core: int = 0
-    """Users and items with at least so many interactions are kept, repeated until all have them, before the
-    interactions are divided."""
-    user_column: str | None = None
-    """The column of users, where its name is none of the known ones; or its number, where the table has no header."""
-    item_column: str | None = None
-    time_column: str | None = None
-    rating_column: str | None = None
 
 
 class Feature(NamedTuple):

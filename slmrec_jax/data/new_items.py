@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Shaped
 
-from slmrec_jax.data.checks import check_feature
-from slmrec_jax.data.columns import encode
 from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.data.feature_files import add_feature_file, as_float32, by_raw_id, in_order, modality_of
-from slmrec_jax.data.feature_tables import SUFFIXES, Vectors, read_vectors
 from slmrec_jax.data.formats.plain import item_column
-from slmrec_jax.data.opening import unreadable
+from slmrec_jax.data.inspect.checks import check_feature
+from slmrec_jax.data.readers.columns import encode
+from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, by_raw_id, in_order, modality_of
+from slmrec_jax.data.readers.feature_tables import SUFFIXES, Vectors, read_vectors
+from slmrec_jax.data.readers.opening import unreadable
 from slmrec_jax.errors import UserError
 
 

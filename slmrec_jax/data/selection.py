@@ -5,7 +5,8 @@ import math
 import numpy as np
 from jaxtyping import Bool, Int, Shaped
 
-from slmrec_jax.data.dataset import Dataset, Feature, Source, Words
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions

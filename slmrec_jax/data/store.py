@@ -21,14 +21,14 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from jaxtyping import Int, Shaped
 
-from slmrec_jax.data.checks import check_count
-from slmrec_jax.data.columns import as_rows
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
-from slmrec_jax.data.folders import not_read
-from slmrec_jax.data.opening import check_file, unreadable
-from slmrec_jax.data.parquet_files import limit, type_name
-from slmrec_jax.data.safetensors_files import read_tensors
-from slmrec_jax.data.tables import printable, read_parquet
+from slmrec_jax.data.inspect.checks import check_count
+from slmrec_jax.data.readers.columns import as_rows
+from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.parquet_files import limit, type_name
+from slmrec_jax.data.readers.safetensors_files import read_tensors
+from slmrec_jax.data.readers.tables import printable, read_parquet
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions

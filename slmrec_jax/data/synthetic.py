@@ -12,8 +12,8 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from slmrec_jax.data.checks import check_count
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.data.inspect.checks import check_count
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 

@@ -1,0 +1,1 @@
+"""Ranking all items for all users, and the metrics of that."""

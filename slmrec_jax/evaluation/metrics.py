@@ -5,15 +5,14 @@ All metrics lie in [0, 1].
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from slmrec_jax.config.protocols import Ndcg
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
-
-Ndcg: TypeAlias = Literal["standard", "found"]
 
 METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
 

@@ -8,18 +8,17 @@ import itertools
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Scalar
 
+from slmrec_jax.config.protocols import Score
 from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.evaluation.search import SEARCHES, Scored, block_width, default_search, places_in_rows
 from slmrec_jax.types import Embeddings, Interactions
-
-Score: TypeAlias = Literal["dot", "sigmoid"]
 
 MAX_SCORE_BYTES = 16 * 2**20
 """What the scores of one chunk may take. Twice as much would be a tenth faster on CPUs for large catalogues."""

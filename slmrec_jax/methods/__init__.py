@@ -5,7 +5,7 @@ from functools import partial
 
 from slmrec_jax.config import Config, with_defaults
 from slmrec_jax.methods.gradient import gradient_method
-from slmrec_jax.methods.mmssl import mmssl_method
+from slmrec_jax.methods.mmssl.method import mmssl_method
 from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models import RECIPES, Recipe
 from slmrec_jax.types import Method, Spec

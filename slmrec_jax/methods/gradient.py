@@ -8,7 +8,7 @@ import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Key, Scalar
 
-from slmrec_jax.rows import distinct, whole
+from slmrec_jax.encoding.rows import distinct, whole
 from slmrec_jax.types import (
     NO_AUGMENTATION,
     Batch,

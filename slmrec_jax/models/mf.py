@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from slmrec_jax import features, layers
-from slmrec_jax.rows import concatenated, once, projected, rows_of, with_biases
+from slmrec_jax.encoding import features, layers
+from slmrec_jax.encoding.rows import concatenated, once, projected, rows_of, with_biases
 from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
 
 

@@ -7,24 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Scalar
 
-from slmrec_jax import features, layers, propagation
-from slmrec_jax.layers import mean
-from slmrec_jax.rows import projected as projected_rows
-from slmrec_jax.rows import rows_of
-from slmrec_jax.types import (
-    ALL,
-    Batch,
-    Context,
-    DenseFeature,
-    Encode,
-    Inputs,
-    Loss,
-    Metrics,
-    Model,
-    Params,
-    Spec,
-    View,
-)
+from slmrec_jax.encoding import features, layers, propagation
+from slmrec_jax.encoding.layers import mean
+from slmrec_jax.encoding.rows import projected as projected_rows
+from slmrec_jax.encoding.rows import rows_of
+from slmrec_jax.types import ALL, Batch, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, View
 
 NUM_LAYERS = 3
 """Each with weights of its own; the published code has three whatever it is asked for."""

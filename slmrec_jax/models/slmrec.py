@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, PyTree
 
-from slmrec_jax import features, layers, propagation
+from slmrec_jax.encoding import features, layers, propagation
+from slmrec_jax.encoding.graph import Graph
+from slmrec_jax.encoding.propagation import FrozenChain, Halves
+from slmrec_jax.encoding.rows import concatenated, once, projected, rows_of, sum_of
 from slmrec_jax.errors import UserError
-from slmrec_jax.graph import Graph
-from slmrec_jax.propagation import FrozenChain, Halves
-from slmrec_jax.rows import concatenated, once, projected, rows_of, sum_of
 from slmrec_jax.types import (
     ALL,
     Augmentation,

@@ -14,7 +14,7 @@ from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from slmrec_jax.analysis import Difference, Interval
+from slmrec_jax.evaluation.analysis import Difference, Interval
 from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.reporting.items import ItemMap
 

@@ -8,12 +8,11 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from slmrec_jax.analysis import Difference, Interval, alignment, bootstrap, paired_bootstrap, uniformity
-from slmrec_jax.comparison import UNTRAINED, over_seeds, p_values
 from slmrec_jax.config import Config, to_json
 from slmrec_jax.data import Dataset
 from slmrec_jax.errors import setting
 from slmrec_jax.evaluation import protocol as evaluation
+from slmrec_jax.evaluation.analysis import Difference, Interval, alignment, bootstrap, paired_bootstrap, uniformity
 from slmrec_jax.evaluation.groups import Group, Side, evaluate_by_degree
 from slmrec_jax.evaluation.protocol import Evaluation
 from slmrec_jax.reporting.items import (
@@ -29,9 +28,10 @@ from slmrec_jax.reporting.items import (
 )
 from slmrec_jax.reporting.masking import Masking, mask_modalities
 from slmrec_jax.reporting.systems import System, find_systems
-from slmrec_jax.training.folder import DATA, ENVIRONMENT, NO_RUN, Description, read_config
-from slmrec_jax.training.records import read_json
+from slmrec_jax.studies.comparison import UNTRAINED, over_seeds, p_values
 from slmrec_jax.training.run import Run, load_run
+from slmrec_jax.training.storage.folder import DATA, ENVIRONMENT, NO_RUN, Description, read_config
+from slmrec_jax.training.storage.records import read_json
 
 TRAINED = "trained"
 """What the table of a run's own embeddings is called beside the modalities."""

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
-from slmrec_jax import analysis, features
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.recommendations import rows_of
+from slmrec_jax.encoding import features
+from slmrec_jax.evaluation import analysis
+from slmrec_jax.serving.recommendations import rows_of
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.run import Run
 

@@ -8,17 +8,17 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from slmrec_jax.analysis import Difference, paired_bootstrap
 from slmrec_jax.data.new_items import nothing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
+from slmrec_jax.evaluation.analysis import Difference, paired_bootstrap
 from slmrec_jax.methods import make_method
 from slmrec_jax.training import numbering
-from slmrec_jax.training.checkpoint import restore_state
-from slmrec_jax.training.folder import CHECKPOINTS
 from slmrec_jax.training.inputs import given_features, make_inputs, make_spec
 from slmrec_jax.training.numbering import by_degree, prepared
 from slmrec_jax.training.run import Run
+from slmrec_jax.training.storage.checkpoint import restore_state
+from slmrec_jax.training.storage.folder import CHECKPOINTS
 from slmrec_jax.types import Embeddings, Inputs
 
 

@@ -8,13 +8,13 @@ from typing import NamedTuple, TypeAlias
 
 from matplotlib.figure import Figure
 
-from slmrec_jax.comparison import LEVEL
 from slmrec_jax.data.dataset import SPLITS
 from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.reporting import charts
 from slmrec_jax.reporting.facts import TRAINED, Facts, RunFacts, SystemFacts
 from slmrec_jax.reporting.items import SAMPLE
 from slmrec_jax.reporting.tables import NONE, Cell, Table
+from slmrec_jax.studies.comparison import LEVEL
 
 _SAMPLED = f"Of more than {SAMPLE:,} rows, so many are drawn."
 SIDES: tuple[Side, ...] = ("users", "items")

@@ -6,12 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from slmrec_jax import results
-from slmrec_jax.comparison import TABLE, UNTRAINED, Recorded, run_folder
 from slmrec_jax.config import relevant
 from slmrec_jax.errors import UserError, escaped
-from slmrec_jax.training.folder import CONFIG, RESULT, read_config, read_made_by
-from slmrec_jax.training.records import read_json
+from slmrec_jax.studies import results
+from slmrec_jax.studies.comparison import TABLE, UNTRAINED, Recorded, run_folder
+from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config, read_made_by
+from slmrec_jax.training.storage.records import read_json
 
 _SEED = re.compile(r"[-_. ]?seed[-_. ]?\d+$", re.IGNORECASE)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
-from slmrec_jax.analysis import Interval
+from slmrec_jax.evaluation.analysis import Interval
 
 Cell: TypeAlias = str | int | float | Interval
 

@@ -10,9 +10,9 @@ from jaxtyping import Array, Float, Int
 from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.training.checkpoint import restore_state
-from slmrec_jax.training.folder import CHECKPOINTS
 from slmrec_jax.training.inputs import given_features, make_spec
+from slmrec_jax.training.storage.checkpoint import restore_state
+from slmrec_jax.training.storage.folder import CHECKPOINTS
 from slmrec_jax.types import Method, Spec
 
 MakeMethod = Callable[[Config, Spec], Method]

@@ -9,17 +9,17 @@ from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
-from slmrec_jax.training.checkpoint import Tally
 from slmrec_jax.training.events import open_events
-from slmrec_jax.training.folder import EVENTS, RESULT, Record
 from slmrec_jax.training.memory import give_back
 from slmrec_jax.training.progress import Report
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
-from slmrec_jax.training.saver import open_saver
 from slmrec_jax.training.selection import best_epoch, finished, improves
 from slmrec_jax.training.session import At, Session, place_of, restored, save, scheduled
 from slmrec_jax.training.signals import Interrupted, stop_requests
 from slmrec_jax.training.steps import Steps
+from slmrec_jax.training.storage.checkpoint import Tally
+from slmrec_jax.training.storage.folder import EVENTS, RESULT, Record
+from slmrec_jax.training.storage.saver import open_saver
 from slmrec_jax.types import Embeddings
 
 SEGMENT_SECONDS = 1.0

@@ -11,9 +11,9 @@ from jaxtyping import Int
 
 from slmrec_jax.config import Config, Missing
 from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.features import Given
-from slmrec_jax.graph import build_graph, graph_shapes
-from slmrec_jax.sparse import Operator, operator, operator_shapes
+from slmrec_jax.encoding.features import Given
+from slmrec_jax.encoding.graph import build_graph, graph_shapes
+from slmrec_jax.encoding.sparse import Operator, operator, operator_shapes
 from slmrec_jax.types import DenseFeature, Inputs, Interactions, Modality, Numbering, Spec
 
 

@@ -13,8 +13,8 @@ import jax.numpy as jnp
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Int, Key, PyTree, Scalar
 
-from slmrec_jax.graph import Graph
-from slmrec_jax.sampling import SAMPLINGS, Draw, uniform
+from slmrec_jax.encoding.graph import Graph
+from slmrec_jax.objectives.sampling import SAMPLINGS, Draw, uniform
 from slmrec_jax.types import Batch, Inputs, Method, Metrics
 
 

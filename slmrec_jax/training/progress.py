@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from slmrec_jax.errors import escaped
-from slmrec_jax.training.folder import Record
+from slmrec_jax.training.storage.folder import Record
 
 
 class Report(NamedTuple):

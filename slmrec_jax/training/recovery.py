@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from slmrec_jax.errors import Diverged, UserError, setting
-from slmrec_jax.training.folder import NOT_FINITE
 from slmrec_jax.training.loop import Progress
-from slmrec_jax.training.records import write_json
 from slmrec_jax.training.session import At, Session, place_of, restored
 from slmrec_jax.training.steps import Steps
+from slmrec_jax.training.storage.folder import NOT_FINITE
+from slmrec_jax.training.storage.records import write_json
 
 MAX_ROLLBACKS = 10
 """Training that diverges this often will not be saved by other draws."""

@@ -15,7 +15,6 @@ import numpy as np
 from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax import figures
-from slmrec_jax.canary import check_jax
 from slmrec_jax.config import (
     IN_MEMORY,
     Config,
@@ -26,6 +25,7 @@ from slmrec_jax.config import (
     with_defaults,
     with_source,
 )
+from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Split
 from slmrec_jax.data import Dataset, Feature, Source, Words, check, load_source
 from slmrec_jax.data.ids import alike
 from slmrec_jax.data.new_items import NewItems
@@ -35,11 +35,19 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.evaluation.ranking import prepare, rank
 from slmrec_jax.methods import make_method
-from slmrec_jax.recommendations import Recommendations, user_rows
-from slmrec_jax.training.checkpoint import places, restore_embeddings
+from slmrec_jax.serving.recommendations import Recommendations, user_rows
+from slmrec_jax.training.canary import check_jax
 from slmrec_jax.training.cold_items import MakeMethod, cold_item_rows, features_of
 from slmrec_jax.training.fit import Fitted, fit
-from slmrec_jax.training.folder import (
+from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
+from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, give_back, line_of, peak_rss_bytes
+from slmrec_jax.training.numbering import by_degree, prepared
+from slmrec_jax.training.progress import SILENT, Report
+from slmrec_jax.training.selection import best_epoch
+from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
+from slmrec_jax.training.steps import compile_steps
+from slmrec_jax.training.storage.checkpoint import places, restore_embeddings
+from slmrec_jax.training.storage.folder import (
     CHECKPOINTS,
     CURVES,
     DATA,
@@ -56,22 +64,7 @@ from slmrec_jax.training.folder import (
     read_history,
     read_made_by,
 )
-from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
-from slmrec_jax.training.memory import (
-    Memory,
-    available_bytes,
-    check_fits,
-    estimate,
-    give_back,
-    line_of,
-    peak_rss_bytes,
-)
-from slmrec_jax.training.numbering import by_degree, prepared
-from slmrec_jax.training.progress import SILENT, Report
-from slmrec_jax.training.records import read_bytes, read_json, write_json
-from slmrec_jax.training.selection import best_epoch
-from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
-from slmrec_jax.training.steps import compile_steps
+from slmrec_jax.training.storage.records import read_bytes, read_json, write_json
 from slmrec_jax.types import Embeddings
 
 RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
@@ -133,9 +126,9 @@ class Run:
 
     def evaluate(
         self,
-        split: evaluation.Split = "test",
+        split: Split = "test",
         protocol: str | None = None,
-        candidates: evaluation.Candidates | None = None,
+        candidates: Candidates | None = None,
     ) -> evaluation.Evaluation:
         """Measure the best epoch on a split, by the run's own protocol and candidates or others.
 
@@ -146,9 +139,9 @@ class Run:
     def evaluate_by(
         self,
         side: Side,
-        split: evaluation.Split = "test",
+        split: Split = "test",
         protocol: str | None = None,
-        candidates: evaluation.Candidates | None = None,
+        candidates: Candidates | None = None,
     ) -> list[groups.Group]:
         """As `evaluate`, for users or items of each degree apart (`groups.evaluate_by_degree`)."""
         check_choice("side", side, get_args(Side))
@@ -171,13 +164,11 @@ class Run:
             self, embeddings=self.embeddings._replace(items=jnp.asarray(self.embeddings.items).at[items].set(placed))
         )
 
-    def _plan(
-        self, split: evaluation.Split, protocol: str | None, candidates: evaluation.Candidates | None
-    ) -> evaluation.EvaluationPlan:
-        check_choice("split", split, get_args(evaluation.Split))
-        check_choice("protocol", protocol, (None, *evaluation.PROTOCOLS))
-        check_choice("candidates", candidates, (None, *get_args(evaluation.Candidates)))
-        rules = evaluation.PROTOCOLS[protocol] if protocol else self.config.eval
+    def _plan(self, split: Split, protocol: str | None, candidates: Candidates | None) -> evaluation.EvaluationPlan:
+        check_choice("split", split, get_args(Split))
+        check_choice("protocol", protocol, (None, *PROTOCOLS))
+        check_choice("candidates", candidates, (None, *get_args(Candidates)))
+        rules = PROTOCOLS[protocol] if protocol else self.config.eval
         rules = rules._replace(candidates=candidates or self.config.eval.candidates, metric=None)
         # They were given to training: what this evaluation cannot have is left out.
         count = evaluation.num_candidates(self.dataset, rules)
@@ -236,9 +227,7 @@ def train(
     # Before anything is written, so that a split that no one can be tested on is refused now. A split that a data set
     # does not have is left out, unless it selects.
     splits = [
-        split
-        for split in get_args(evaluation.Split)
-        if split == config.eval.split or len(getattr(dataset, split).users) > 0
+        split for split in get_args(Split) if split == config.eval.split or len(getattr(dataset, split).users) > 0
     ]
     plans = {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
     made = method(config, make_spec(config, dataset))

@@ -2,8 +2,8 @@
 
 from collections.abc import Mapping, Sequence
 
-from slmrec_jax.evaluation.protocol import Protocol
-from slmrec_jax.training.folder import Record
+from slmrec_jax.config.protocols import Protocol
+from slmrec_jax.training.storage.folder import Record
 
 
 def improves(history: Sequence[Record], number: int, selected: Mapping[str, float], protocol: Protocol) -> bool:

@@ -7,14 +7,14 @@ from typing import NamedTuple
 from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
-from slmrec_jax.training import checkpoint as checkpoints
-from slmrec_jax.training.checkpoint import Checkpoint, Place, Tally
-from slmrec_jax.training.folder import CHECKPOINTS, Record, read_history
 from slmrec_jax.training.loop import Progress
 from slmrec_jax.training.progress import Report
-from slmrec_jax.training.saver import Saver
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.steps import Steps
+from slmrec_jax.training.storage import checkpoint as checkpoints
+from slmrec_jax.training.storage.checkpoint import Checkpoint, Place, Tally
+from slmrec_jax.training.storage.folder import CHECKPOINTS, Record, read_history
+from slmrec_jax.training.storage.saver import Saver
 from slmrec_jax.types import Embeddings
 
 

@@ -6,10 +6,11 @@ import math
 import numpy as np
 
 from slmrec_jax.config import Config
+from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import setting
-from slmrec_jax.evaluation.protocol import PROTOCOLS, num_candidates, within
-from slmrec_jax.sampling import SAMPLINGS
+from slmrec_jax.evaluation.protocol import num_candidates, within
+from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Method
 
 FEW_STEPS = 5

@@ -14,7 +14,7 @@ from flax.training.train_state import TrainState
 from jaxtyping import PyTree
 
 from slmrec_jax.config import Config
-from slmrec_jax.sampling import NEGATIVES
+from slmrec_jax.objectives.sampling import NEGATIVES
 from slmrec_jax.training import numbering
 from slmrec_jax.training.loop import Keys, Progress, make_keys, make_loop, no_steps
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method

@@ -25,13 +25,13 @@ import numpy as np
 import optax  # noqa: F401
 from tiny_runs import CONFIG, Disk, digest
 
-import slmrec_jax.cli  # noqa: F401
+import slmrec_jax.commands.main  # noqa: F401
 from slmrec_jax import durable, train
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.training import checkpoint, saver
 from slmrec_jax.training import run as run_module
-from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
+from slmrec_jax.training.storage import checkpoint, saver
+from slmrec_jax.training.storage.checkpoint import Place
 
 DATA = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8})
 MAX_SECONDS = 1000

@@ -20,11 +20,12 @@ from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
 from slmrec_jax import UserError, durable, train
 from slmrec_jax.methods import make_method
-from slmrec_jax.training import checkpoint, events, fit, lock, recovery, saver, selection
+from slmrec_jax.training import events, fit, recovery, selection
 from slmrec_jax.training import run as run_module
-from slmrec_jax.training.checkpoint import Place
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted, stop_requests
+from slmrec_jax.training.storage import checkpoint, lock, saver
+from slmrec_jax.training.storage.checkpoint import Place
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from slmrec_jax import Config
 from slmrec_jax.durable import PART
-from slmrec_jax.training import checkpoint
+from slmrec_jax.training.storage import checkpoint
 
 CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=2, ks=(5,), checkpoint_every_steps=3)
 

@@ -8,8 +8,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
+from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
-from slmrec_jax.data.dataset import Dataset, Source
+from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmrec, mmssl, neurec, plain, recbole
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, columns_of_tables
 from slmrec_jax.data.split import Unsplit

@@ -6,10 +6,10 @@ Nothing in the format says which items lack a modality, so all count as having i
 from pathlib import Path
 
 from slmrec_jax.data.dataset import Dataset, make_dataset
-from slmrec_jax.data.feature_files import feature_of_rows, find_feature_files
-from slmrec_jax.data.folders import not_read
-from slmrec_jax.data.npy_files import read_table
-from slmrec_jax.data.pickles import SparsePattern, read_sparse
+from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
+from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.npy_files import read_table
+from slmrec_jax.data.untrusted.pickles import SparsePattern, read_sparse
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 

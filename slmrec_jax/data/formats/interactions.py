@@ -9,11 +9,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool
 
-from slmrec_jax.data.columns import MISSING, Encoded, as_flags, as_labels, as_numbers, as_times
-from slmrec_jax.data.dataset import Dataset, Feature, Source, Words, make_dataset
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, chosen_roles, layout, renamed
+from slmrec_jax.data.readers.columns import MISSING, Encoded, as_flags, as_labels, as_numbers, as_times
+from slmrec_jax.data.readers.tables import Table, listed, read_parquet, read_text
 from slmrec_jax.data.split import TEST, TRAIN, VALID, Unsplit, first_times
-from slmrec_jax.data.tables import Table, listed, read_parquet, read_text
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from slmrec_jax.data.checks import check_finite
-from slmrec_jax.data.columns import Encoded, encode
 from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
-from slmrec_jax.data.feature_files import add_feature_file, as_float32, feature_of_rows, in_order, modality_name
-from slmrec_jax.data.folders import not_read
-from slmrec_jax.data.npy_files import read_numbers
-from slmrec_jax.data.tables import choose_file, read_text
-from slmrec_jax.data.torch_files import read_tensor
+from slmrec_jax.data.inspect.checks import check_finite
+from slmrec_jax.data.readers.columns import Encoded, encode
+from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, feature_of_rows, in_order, modality_name
+from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.npy_files import read_numbers
+from slmrec_jax.data.readers.tables import choose_file, read_text
+from slmrec_jax.data.untrusted.torch_files import read_tensor
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 

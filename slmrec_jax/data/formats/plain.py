@@ -9,11 +9,14 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
+from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
-from slmrec_jax.data.checks import check_finite, check_padding
-from slmrec_jax.data.columns import Encoded, as_raw_ids, encode, find
-from slmrec_jax.data.dataset import Dataset, Feature, Source
-from slmrec_jax.data.feature_files import (
+from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.formats.interactions import LISTS, SPLIT_NAMES, gather, read_interactions, read_items
+from slmrec_jax.data.formats.roles import WITHOUT_HEADER, layout
+from slmrec_jax.data.inspect.checks import check_finite, check_padding
+from slmrec_jax.data.readers.columns import Encoded, as_raw_ids, encode, find
+from slmrec_jax.data.readers.feature_files import (
     add_feature_file,
     as_float32,
     by_raw_id,
@@ -21,14 +24,12 @@ from slmrec_jax.data.feature_files import (
     is_named_as_feature,
     modality_of,
 )
-from slmrec_jax.data.feature_tables import SUFFIXES as FEATURE_SUFFIXES
-from slmrec_jax.data.feature_tables import may_hold_vectors, read_vectors
-from slmrec_jax.data.folders import not_read
-from slmrec_jax.data.formats.interactions import LISTS, SPLIT_NAMES, gather, read_interactions, read_items
-from slmrec_jax.data.formats.roles import WITHOUT_HEADER, layout
+from slmrec_jax.data.readers.feature_tables import SUFFIXES as FEATURE_SUFFIXES
+from slmrec_jax.data.readers.feature_tables import may_hold_vectors, read_vectors
+from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.tables import SEPARATORS, SUFFIXES, Table, choose_file, listed
+from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.data.tables import SEPARATORS, SUFFIXES, Table, choose_file, listed
-from slmrec_jax.data.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
 LOOKS_FOR = "a .csv, .tsv, .txt, .dat or .parquet file with columns user and item"

@@ -7,14 +7,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from slmrec_jax.data.columns import as_vectors, encode
-from slmrec_jax.data.dataset import Dataset, Feature, Source
-from slmrec_jax.data.feature_files import add_feature_file, by_raw_id, in_order, modality_name
-from slmrec_jax.data.folders import not_read
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.formats.interactions import SPLIT_NAMES, gather, read_interactions
+from slmrec_jax.data.readers.columns import as_vectors, encode
+from slmrec_jax.data.readers.feature_files import add_feature_file, by_raw_id, in_order, modality_name
+from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.tables import choose_file, first_row, listed, read_text
+from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.data.tables import choose_file, first_row, listed, read_text
-from slmrec_jax.data.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
 LOOKS_FOR = "an .inter file with columns user_id:token and item_id:token"

@@ -5,9 +5,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from slmrec_jax.data.dataset import Source
-from slmrec_jax.data.tables import SEPARATORS, SUFFIXES, column_names, first_row, is_parquet, listed
-from slmrec_jax.data.text_files import uncompressed
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.readers.tables import SEPARATORS, SUFFIXES, column_names, first_row, is_parquet, listed
+from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError, setting
 
 KNOWN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {

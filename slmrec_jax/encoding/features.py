@@ -1,0 +1,44 @@
+"""The features of items, as models take them."""
+
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from slmrec_jax.encoding import layers
+from slmrec_jax.encoding.sparse import Operator, matmul
+from slmrec_jax.types import DenseFeature, Modality
+
+WORD_DIM = 128
+"""Columns of a word vector, as in SLMRec's published code."""
+
+Given: TypeAlias = DenseFeature | Operator
+"""Vectors, or for word ids the matrix (items × vocabulary) that takes word vectors to each item's mean."""
+
+
+def width(modality: Modality) -> int:
+    """How many columns a modality's vectors have."""
+    return WORD_DIM if modality.words else modality.columns
+
+
+def frozen(feature: Given, modality: Modality, *, normalized: bool) -> DenseFeature:
+    """A modality that training does not change, as it enters a projection.
+
+    Word ids become the mean of random word vectors, as in SLMRec's published code, and are never normalised.
+
+    Args:
+        feature: as `Inputs` holds it.
+        modality: what parameters know of it.
+        normalized: divides each row by its L2 norm.
+    """
+    if isinstance(feature, Operator):
+        # The key is fixed: these vectors belong to the data, and every seed of a run must see the same.
+        return word_means(feature, layers.xavier_normal(jax.random.key(0), modality.columns, WORD_DIM))
+    return feature._replace(values=layers.normalize(feature.values)) if normalized else feature
+
+
+def word_means(means: Operator, table: Float[Array, "words columns"]) -> DenseFeature:
+    """Each item's mean word vector; an item without words lacks the modality."""
+    present = (jnp.diff(means.matrix.offsets) > 0).astype(jnp.float32)
+    return DenseFeature(matmul(means, table), present)

@@ -1,0 +1,251 @@
+"""MMSSL's step: a discriminator and a recommender that plays its generator, each with an optimizer (WWW 2023)."""
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Any, no_type_check
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training.train_state import TrainState
+from jaxtyping import Array, Bool, Float, Int, Key, Scalar
+
+from slmrec_jax.config import Config, MMSSLConfig, chosen
+from slmrec_jax.encoding import layers
+from slmrec_jax.encoding.layers import mean
+from slmrec_jax.errors import UserError, setting
+from slmrec_jax.methods.mmssl.game import adversarial_game
+from slmrec_jax.methods.mmssl.graph_updates import GraphUpdates, all_users, last_batches
+from slmrec_jax.methods.mmssl.graphs import Bipartite, empty, padded
+from slmrec_jax.methods.mmssl.recommender import Encoded, kept, mmssl, training_graph
+from slmrec_jax.methods.optimizers import make_optimizer
+from slmrec_jax.objectives.augmentations import dropout
+from slmrec_jax.objectives.sampling import SAMPLINGS
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
+
+
+@no_type_check  # JAX also puts shapes and flags in the places of arrays
+class AdversarialState(TrainState):  # type: ignore[no-untyped-call]
+    """The recommender's state and what else a step changes."""
+
+    discriminator: Params
+    discriminator_opt_state: optax.OptState
+    graphs: Mapping[str, Bipartite]
+    """Each modality's, as the last step left it; before the first step without edges."""
+    collected: Any
+    """What the graphs' updates keep from step to step."""
+
+
+def mmssl_method(config: Config, spec: Spec) -> Method:
+    """MMSSL: in each step the discriminator descends its loss, then the recommender its own.
+
+    The discriminator D is asked to tell real rows (`real_rows`) from the rows q^m that each modality suggests for the
+    same users, with a gradient penalty (WGAN-GP) at random points between both:
+
+        L_D = mean D(q) - mean D(real) + weight · penalty.
+
+    The recommender descends BPR + L2 of the batch's rows + L2 of the modality rows + contrast - weight · mean D(q).
+    D always works with the statistics of its batch. Its rows are users × modalities long in items, and several copies
+    are held: `choose_rows` bounds how many users of a batch take part, and the method's notes say how many.
+
+    The two modes (`MMSSL_MODES`) share this step; they differ in its parts. In both, the discriminator sees the pass
+    that the recommender then descends; the published code makes a pass for each, with dropouts of their own.
+
+    Raises:
+        UserError: there are no features, or the attention's heads do not divide the columns.
+    """
+    if not spec.modalities:
+        raise UserError(
+            f"{setting('model', 'mmssl')} needs a modality, and the data have none: give features, or take "
+            f"{setting('model', 'lightgcn')}"
+        )
+    options = config.mmssl
+    if options.attention != "collapsed" and config.dim % options.heads:
+        raise UserError(
+            f"{setting('mmssl.heads', options.heads)} does not divide {setting('dim', config.dim)}: give one that does"
+        )
+    model = mmssl(
+        spec,
+        attention=chosen(options.attention),
+        heads=options.heads,
+        id_propagation=chosen(options.id_propagation),
+        id_layers=options.id_layers,
+        last_softmax=chosen(options.last_softmax),
+        view_weight=options.view_weight,
+        feature_weight=options.feature_weight,
+        normalize_features=chosen(options.normalize_features),
+    )
+    temperature = chosen(options.contrast_temperature) if chosen(options.contrast_weight) else None
+    updates = _graph_updates(config, spec)
+    game, note = adversarial_game(config, spec)
+    optimizer = make_optimizer(config.optimizer) if config.optimizer.chain else _adamw(config)
+
+    def init(key: Key[Array, ""]) -> AdversarialState:
+        model_key, game_key = jax.random.split(key)
+        without_edges = {name: empty(spec.num_users, spec.num_items, updates.capacity) for name in spec.modalities}
+        against, opt_state = game.init(game_key)
+        state: AdversarialState = AdversarialState.create(  # type: ignore[no-untyped-call]
+            apply_fn=model.encode,
+            params=model.init(model_key),
+            tx=optimizer,
+            discriminator=against,
+            discriminator_opt_state=opt_state,
+            graphs=without_edges,
+            collected=updates.init(),
+        )
+        # TrainState counts from a Python int, which would cost a second trace.
+        counted: AdversarialState = state.replace(step=jnp.zeros((), jnp.int32))
+        return counted
+
+    def current_graphs(state: AdversarialState, inputs: Inputs) -> Mapping[str, Bipartite]:
+        """Before the first step each graph is that of the training interactions."""
+        training = training_graph(inputs.graph)
+        return jax.lax.cond(  # type: ignore[no-any-return]
+            state.step == 0,
+            lambda: {name: padded(training, updates.capacity) for name in spec.modalities},
+            lambda: state.graphs,
+        )
+
+    def step(state: AdversarialState, inputs: Inputs, batch: Batch) -> tuple[AdversarialState, Metrics]:
+        graphs = current_graphs(state, inputs)
+        drop_key, against_key, game_key = (jax.random.fold_in(batch.key, place) for place in range(3))
+
+        def encode(params: Params) -> Encoded:
+            drop = partial(dropout, drop_key, rate=options.feature_dropout)
+            return model.encode(params, inputs, graphs, drop)
+
+        def loss(encoded: Encoded, against: Params) -> tuple[Scalar, Metrics]:
+            terms = recommendation_terms(encoded, batch, temperature)
+            terms |= game.terms(against, encoded, inputs, batch, game_key)
+            return weighted(terms, options), terms
+
+        encoded, pull_back = jax.vjp(encode, state.params)
+        against, opt_state, of_game = game.step(
+            state.discriminator, state.discriminator_opt_state, encoded, inputs, batch, against_key
+        )
+        (value, terms), of_encoded = jax.value_and_grad(loss, has_aux=True)(encoded, against)
+        (gradients,) = pull_back(of_encoded)
+        after: AdversarialState = state.apply_gradients(  # type: ignore[no-untyped-call]
+            grads=gradients, discriminator=against, discriminator_opt_state=opt_state
+        )
+        graphs, collected = updates.update(
+            jnp.asarray(state.step),
+            graphs,
+            state.collected,
+            inputs.graph,
+            batch,
+            encoded,
+            lambda: model.encode(after.params, inputs, graphs, kept),
+        )
+        return after.replace(graphs=graphs, collected=collected), {"loss": value, **terms, **of_game}
+
+    def embed(state: AdversarialState, inputs: Inputs) -> Embeddings:
+        encoded = model.encode(state.params, inputs, current_graphs(state, inputs), kept)
+        return Embeddings(encoded.users, encoded.items)
+
+    # A method meets no states but those of its own `init`.
+    return Method(
+        init,
+        step,  # type: ignore[arg-type]
+        embed,  # type: ignore[arg-type]
+        model.prepare,
+        num_negatives=config.bpr_negatives,
+        in_batch=() if temperature is None else ("contrast",),
+        sampling=chosen(options.sampling),
+        notes=(updates.note, note),
+    )
+
+
+def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | None) -> dict[str, Scalar]:
+    """The terms of the recommender's loss that need no discriminator, before they are weighted.
+
+    `bpr`: mean softplus(y_uj - y_ui). `l2`: mean ½ (|h_u|² + |h_i|² + |h_j|²), of final rows. `feature_l2`:
+    ½ Σ_m (|F_u^m|² + |F_i^m|²) / items, of all nodes. `contrast`: Σ_m `cross_view(V_u^m, h_u)` at this temperature;
+    without one it is left out.
+    """
+    users, positives = encoded.users[batch.users], encoded.items[batch.items]
+    negatives = encoded.items[batch.negatives]
+    margins = jnp.einsum("bd,bkd->bk", users, positives[:, None] - negatives)
+    of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=-1) for x in (users, positives, negatives))
+    of_features = [*encoded.user_features.values(), *encoded.item_features.values()]
+    feature_squares = jnp.stack([jnp.sum(jnp.square(x)) for x in of_features])
+    terms = {
+        "bpr": mean(jnp.mean(jax.nn.softplus(-margins), axis=1), batch.mask),
+        "l2": mean(0.5 * (of_users + of_items + jnp.mean(of_negatives, axis=1)), batch.mask),
+        "feature_l2": 0.5 * jnp.sum(feature_squares) / encoded.items.shape[0],
+    }
+    if temperature is None:
+        return terms
+    contrasts = [
+        cross_view(view[batch.users], users, batch.users, batch.mask, temperature)
+        for view in encoded.user_views.values()
+    ]
+    return terms | {"contrast": jnp.sum(jnp.stack(contrasts))}
+
+
+def cross_view(
+    anchors: Float[Array, "batch dim"],
+    others: Float[Array, "batch dim"],
+    users: Int[Array, " batch"],
+    mask: Bool[Array, " batch"],
+    temperature: float,
+) -> Scalar:
+    """Mean over b of -log(e^{s(z_b, h_b) / τ} / (Σ_{c≠b} e^{s(z_b, z_c) / τ} + Σ_c e^{s(z_b, h_c) / τ})), s the cosine.
+
+    Rows z of a graph without edges are 0: the value is then log(2 batch - 1), and nothing is learnt from it. The
+    published code sees distinct users alone; here a user who stands in the batch twice is no negative of themselves.
+
+    Args:
+        anchors: z, rows of one modality's view.
+        others: h, final rows.
+        users: whose rows.
+        mask: which rows are real.
+        temperature: τ; from 0.025 on, float32 holds the smallest term there can be.
+    """
+    z, h = layers.normalize(anchors), layers.normalize(others)
+    others_only = mask[None, :] & (users[:, None] != users[None, :])
+    own = jnp.eye(users.shape[0], dtype=bool)
+
+    def total(scores: Float[Array, "batch batch"], allowed: Bool[Array, "batch batch"]) -> Float[Array, " batch"]:
+        # A cosine is at most 1, so that no pass over the scores need look for the largest.
+        return jnp.sum(jnp.where(allowed, jnp.exp((scores - 1.0) / temperature), 0.0), axis=1)
+
+    denominator = total(z @ z.T, others_only) + total(z @ h.T, others_only | own)
+    positive = (jnp.sum(z * h, axis=1) - 1.0) / temperature
+    return mean(jnp.log(denominator) - positive, mask)
+
+
+def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
+    """The recommender's loss; a term that is not there counts nothing."""
+    weights = {
+        "bpr": 1.0,
+        "l2": options.l2,
+        "feature_l2": options.feature_l2,
+        "contrast": chosen(options.contrast_weight),
+        "generator": chosen(options.adversarial_weight),
+    }
+    return jnp.sum(jnp.stack([weights[name] * value for name, value in terms.items()]))
+
+
+def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
+    options = config.mmssl
+    every, k = chosen(options.refresh_every), int(spec.num_items * chosen(options.topk_rate))
+    sampling = chosen(options.sampling)
+    steps = SAMPLINGS[sampling].num_steps(spec.num_interactions, config.batch_size)
+    rows_by: dict[str, Any] = {
+        "similarity": chosen(options.similarity),
+        "mask_training": chosen(options.mask_training),
+    }
+    if options.graphs == "all_users":
+        return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rows_by)
+    rows = min(config.batch_size, spec.num_users if sampling == "users" else spec.num_interactions)
+    if every == 0 or every >= steps > 1:
+        raise UserError(
+            f"{setting('mmssl.refresh_every')} is {every} of {steps} steps an epoch: graphs of the last batches need "
+            f"from 1 to {steps - 1}"
+        )
+    return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rows_by)
+
+
+def _adamw(config: Config) -> optax.GradientTransformation:
+    return optax.adamw(chosen(config.optimizer.learning_rate), weight_decay=chosen(config.optimizer.weight_decay))

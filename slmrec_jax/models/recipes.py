@@ -1,0 +1,222 @@
+"""The systems by name: each an encoder and the losses it trains with, made from a config."""
+
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+from slmrec_jax.config import Config, MMGCNConfig, SLMRecConfig
+from slmrec_jax.encoding import propagation
+from slmrec_jax.errors import UserError, setting
+from slmrec_jax.models.lightgcn import lightgcn
+from slmrec_jax.models.mf import mf
+from slmrec_jax.models.mmgcn import mmgcn, table_l2
+from slmrec_jax.models.slmrec import ID, slmrec
+from slmrec_jax.models.vbpr import vbpr
+from slmrec_jax.objectives import losses
+from slmrec_jax.objectives.augmentations import Views, both, feature_dropout, feature_masking
+from slmrec_jax.types import Loss, Model, Spec, Term
+
+
+class Recipe(NamedTuple):
+    """What gradient descent needs of a system."""
+
+    model: Model
+    terms: Mapping[str, Term]
+    notes: tuple[str, ...] = ()
+    """What was decided on the way, for the log."""
+
+
+def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
+    """SLMRec: main loss and the self-supervised task of the config.
+
+    Args:
+        config: of the run.
+        spec: sizes and modalities.
+        augmented: whether terms may be added that make views by augmentations; without, memory is saved.
+
+    Raises:
+        UserError: nothing has a weight, or the task needs modalities and there are none.
+    """
+    options = config.slmrec
+    if config.main_weight == 0 and (config.task == "none" or options.alpha == 0):
+        raise UserError(
+            f"nothing to train: {setting('main_weight')} is 0 and there is no task; give one of them a weight"
+        )
+    if ID in spec.modalities:
+        raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename its feature file")
+    terms = {
+        "main": Term(
+            config.main_weight,
+            losses.info_nce(
+                options.temperature, options.main_negatives, options.num_negatives, options.mask_false_negatives
+            ),
+        )
+    }
+    if config.task != "none":
+        if config.task != "fd" and not spec.modalities:
+            raise UserError(
+                f"{setting('task', config.task)} needs a modality, and there is none: take {setting('task', 'fd')} or "
+                f"none"
+            )
+        terms["ssl"] = Term(options.alpha, _task(config.task, options))
+    fusion, notes = options.fusion, []
+    trains_fusion = config.main_weight != 0 or (config.task != "fac" and options.contrast_on == "fused")
+    if fusion == "concat" and not trains_fusion:
+        fusion = "mean"
+        notes.append("fusion: mean, since neither a main loss nor the task would train an affine one")
+    cached, reasons = _cached(config, spec, options.words)
+    model = slmrec(
+        spec,
+        num_layers=config.num_layers,
+        fusion=fusion,
+        user_table=options.user_table,
+        normalize_features=options.normalize_features,
+        words=options.words,
+        cached=cached,
+        frozen_rows=config.frozen_rows,
+        augmented=augmented,
+        definition=config.propagation == "definition",
+    )
+    return Recipe(model, terms, (*notes, *reasons))
+
+
+def mf_recipe(config: Config, spec: Spec) -> Recipe:
+    """MF: BPR and the L2 of the rows that a batch touches.
+
+    Raises:
+        UserError: it is to use features and there are none.
+    """
+    options = config.mf
+    if options.features != "none":
+        _check_modalities(spec, setting("mf.features", options.features))
+    model = mf(spec, use=options.features, item_bias=options.item_bias)
+    return Recipe(
+        model,
+        {
+            "bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)),
+            "l2": Term(options.l2, losses.embedding_l2("view")),
+        },
+    )
+
+
+def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
+    """LightGCN: BPR and the L2 of the layer-0 rows that a batch touches.
+
+    Raises:
+        UserError: it is to use features and there are none.
+    """
+    options = config.lightgcn
+    notes: tuple[str, ...] = ()
+    definition = config.propagation == "definition"
+    if options.features == "fused":
+        _check_modalities(spec, setting("lightgcn.features", "fused"))
+        cached, notes = _cached(config, spec, words="frozen")
+        model = slmrec(
+            spec,
+            num_layers=config.num_layers,
+            cached=cached,
+            frozen_rows=config.frozen_rows,
+            definition=definition,
+        )
+    else:
+        model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
+    terms = {
+        "bpr": Term(1.0, losses.bpr(options.score, config.bpr_negatives)),
+        "l2": Term(options.l2, losses.embedding_l2("layer0", options.norm)),
+    }
+    return Recipe(model, terms, notes)
+
+
+def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
+    """VBPR: BPR and the L2 of the rows that a batch touches.
+
+    Raises:
+        UserError: there are no features.
+    """
+    options = config.vbpr
+    _check_modalities(spec, setting("model", "vbpr"))
+    model = vbpr(spec, variant=options.variant, normalize_features=options.normalize_features)
+    l2 = Term(options.l2, losses.embedding_l2("view", options.norm))
+    return Recipe(model, {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)), "l2": l2})
+
+
+def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
+    """MMGCN: BPR and the mean squares of its tables, where they are trained.
+
+    Raises:
+        UserError: there are no features, or one that is to be projected is not there.
+    """
+    options = config.mmgcn
+    _check_modalities(spec, setting("model", "mmgcn"))
+    unknown = set(options.projected) - set(spec.modalities) - set(MMGCNConfig().projected)
+    if unknown:
+        raise UserError(
+            f"{setting('mmgcn.projected')}: there is no modality {min(unknown)!r}; there are: "
+            f"{', '.join(spec.modalities)}"
+        )
+    model = mmgcn(
+        spec,
+        tables=options.tables,
+        projected=options.projected,
+        latent_dim=options.latent_dim,
+        normalize_features=options.normalize_features,
+        seed=config.seed,
+        definition=config.propagation == "definition",
+    )
+    terms = {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives))}
+    if options.tables == "trained":
+        terms["l2"] = Term(options.l2, table_l2(options.projected))
+    return Recipe(model, terms)
+
+
+def _slmrec_alone(config: Config, spec: Spec) -> Recipe:
+    """With no other terms than its own, of which FAC makes no views."""
+    return slmrec_recipe(config, spec, augmented=config.task not in ("fac", "none"))
+
+
+RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
+    "slmrec": _slmrec_alone,
+    "mf": mf_recipe,
+    "lightgcn": lightgcn_recipe,
+    "vbpr": vbpr_recipe,
+    "mmgcn": mmgcn_recipe,
+}
+
+
+def _check_modalities(spec: Spec, what: str) -> None:
+    if not spec.modalities:
+        raise UserError(
+            f"{what} needs a modality, and the data have none: give features, or take {setting('model', 'lightgcn')}"
+        )
+
+
+def _task(task: str, options: SLMRecConfig) -> Loss:
+    if task == "fac":
+        return losses.fine_and_coarse(options.ssl_temperature, options.fac_similarity)
+    dropped = feature_dropout(options.dropout_rate, options.fd_mode)
+    masked = feature_masking(options.fm_mode, options.fm_granularity)
+    views: Views = {"fd": lambda: dropped, "fm": lambda: masked, "fd+fm": lambda: both(masked, dropped)}[task]()
+    return losses.view_agreement(views, options.ssl_temperature, options.ssl_entities, options.contrast_on)
+
+
+def _cached(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[str, ...]]:
+    """The modalities that go through the graph once and for all, and a line on each."""
+    cached, reasons = [], []
+    for name, modality in spec.modalities.items():
+        if config.propagation == "definition" or (modality.words and words == "trainable"):
+            continue
+        choice = propagation.choose_chain(
+            num_nodes=spec.num_users + spec.num_items,
+            num_items=spec.num_items,
+            num_interactions=spec.num_interactions,
+            columns=modality.columns,
+            dim=spec.dim,
+            num_layers=config.num_layers,
+            batch_size=config.batch_size,
+            held_as=config.frozen_rows,
+        )
+        if choice.cached or config.propagation == "chains":
+            cached.append(name)
+        way = "propagated once" if name in cached else "projected in each step"
+        why = "as told" if config.propagation == "chains" else choice.reason
+        reasons.append(f"{name}: {way} ({why})")
+    return cached, tuple(reasons)

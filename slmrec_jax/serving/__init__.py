@@ -1,0 +1,1 @@
+"""What leaves training: lists of recommendations and exported folders."""

@@ -1,0 +1,1 @@
+"""Many runs: comparisons, tables of results, the search for settings."""

@@ -1,0 +1,78 @@
+"""Finished runs side by side, from what their folders say: nothing is loaded or trained."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from rich.table import Table
+from rich.text import Text
+
+from slmrec_jax.errors import UserError, escaped, setting
+from slmrec_jax.training.storage.folder import CONFIG, DATA, NO_RUN, RESULT, Description, Result
+from slmrec_jax.training.storage.records import read_json
+
+_ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
+"""What two results must share before their figures can be compared."""
+
+
+class Results(NamedTuple):
+    """What finished runs measured, in the order asked for."""
+
+    rows: Sequence[dict[str, Any]]
+    """Of each run: folder, model, seed, data set, fingerprint, protocol, best epoch, and the test metrics."""
+    differences: tuple[str, ...]
+    """How runs differ so that their figures say nothing of each other; empty unless that was asked for."""
+
+    def table(self) -> Table:
+        """A row a run, with recall and NDCG at the first two cut-offs that all have."""
+        shared = [key for key in self.rows[0]["test"] if all(key in row["test"] for row in self.rows)]
+        cutoffs = sorted({int(key.split("@")[1]) for key in shared})[:2]
+        metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
+        # Names are no strings here, whose brackets would be read as markup.
+        caption = Text(escaped("; ".join(self.differences)), "table.caption") if self.differences else None
+        table = Table("run", "model", "seed", "data", *metrics, caption=caption, caption_justify="left")
+        for row in self.rows:
+            data = f"{row['data']} {row['fingerprint'][:8]}" if self.differences else row["data"]
+            values = (f"{row['test'][metric]:.4f}" for metric in metrics)
+            names = (Text(escaped(row[name])) for name in ("folder", "model", "seed"))
+            table.add_row(*names, Text(escaped(data)), *values)
+        return table
+
+
+def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
+    """The test metrics of finished runs.
+
+    Args:
+        folders: of the runs.
+        force: shows runs on different data, or under different protocols, all the same.
+
+    Raises:
+        UserError: a run is not finished or has no test split, or the runs cannot be compared and `force` is not given.
+    """
+    rows = [_row(folder) for folder in folders]
+    differences = [
+        f"{row['folder']} was measured {words} than {rows[0]['folder']} ({row[name][:12]}, not {rows[0][name][:12]})"
+        for name, words in _ALIKE.items()
+        for row in rows[1:]
+        if row[name] != rows[0][name]
+    ]
+    if differences and not force:
+        raise UserError(
+            f"{differences[0]}: their figures cannot be compared; {setting('force', True)} shows them all the same"
+        )
+    return Results(rows, tuple(differences))
+
+
+def _row(folder: Path) -> dict[str, Any]:
+    config = read_json(folder / CONFIG, Mapping[str, Any], NO_RUN)
+    data = read_json(folder / DATA, Description, NO_RUN)
+    finish = f"finish the run by train with {setting('resume', True)}"
+    if not (folder / RESULT).exists():
+        raise UserError(f"{folder / RESULT} is not there, because the run has not finished: {finish}")
+    result = read_json(folder / RESULT, Result, finish)
+    found = {"model": config.get("model"), "data": data.get("name")}
+    found |= {name: result.get(name) for name in ("seed", "fingerprint", "protocol", "best_epoch", "test")}
+    missing = [name for name, value in found.items() if value is None]
+    if missing:
+        raise UserError(f"{folder} does not say its {missing[0]}, so it cannot be compared")
+    return {"folder": folder, **found}

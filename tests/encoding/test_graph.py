@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from conftest import GRAPHS
+
+from slmrec_jax.encoding.graph import build_graph, interactions_among
+from slmrec_jax.encoding.sparse import matmul
+from slmrec_jax.types import Interactions
+
+
+@pytest.fixture(params=GRAPHS)
+def case(request):
+    num_users, num_items, users, items = GRAPHS[request.param]
+    return build_graph(Interactions(users, items), num_users, num_items), GRAPHS[request.param]
+
+
+def test_both_forms_hold_the_normalised_adjacency(case):
+    graph, (num_users, num_items, users, items) = case
+    dense = reference.adjacency(num_users, num_items, users, items)
+    assert (graph.num_users, graph.num_items) == (num_users, num_items)
+    by_edges = np.zeros_like(dense)
+    by_edges[graph.nodes.receivers, graph.nodes.senders] = graph.nodes.edges
+    np.testing.assert_allclose(by_edges, dense, rtol=1e-6)
+    half = matmul(graph.adjacency, jnp.eye(num_items))
+    np.testing.assert_allclose(half, dense[:num_users, num_users:], rtol=1e-6)
+
+
+def test_an_interaction_that_stands_twice_counts_once():
+    users, items = np.array([0, 1, 0], np.int32), np.array([1, 1, 1], np.int32)
+    twice = build_graph(Interactions(users, items), 2, 2)
+    once = build_graph(Interactions(users[:2], items[:2]), 2, 2)
+    jax.tree.map(np.testing.assert_array_equal, twice, once)
+
+
+def test_interactions_come_in_order_of_user_and_item(case):
+    graph, (_, _, users, items) = case
+    order = np.lexsort((items, users))
+    np.testing.assert_array_equal(graph.interactions, (users[order], items[order]))
+
+
+@pytest.mark.parametrize("order", ["all", "some, repeated"])
+def test_interactions_among_users_and_items(case, order):
+    graph, (num_users, num_items, users, items) = case
+    dense = np.zeros((num_users, num_items), bool)
+    dense[users, items] = True
+    rows, columns = np.arange(num_users), np.arange(num_items)
+    if order != "all":
+        rng = np.random.default_rng(0)
+        rows, columns = rng.choice(rows, 7), rng.choice(columns, 9)
+    found = jax.jit(interactions_among)(graph, jnp.asarray(rows, jnp.int32), jnp.asarray(columns, jnp.int32))
+    np.testing.assert_array_equal(found, dense[np.ix_(rows, columns)])

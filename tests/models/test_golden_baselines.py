@@ -1,0 +1,107 @@
+"""Parity of the baselines with values of the published implementations."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from golden import assert_same_gradients, distance, files, problem
+
+from slmrec_jax.methods.gradient import objective
+from slmrec_jax.models.lightgcn import lightgcn
+from slmrec_jax.models.mmgcn import mmgcn, table_l2
+from slmrec_jax.models.vbpr import vbpr
+from slmrec_jax.objectives import losses
+from slmrec_jax.types import ALL, NO_AUGMENTATION, Batch, Term
+
+
+def linear(arrays, name):
+    return {"kernel": jnp.asarray(arrays[f"{name}.weight"].T), "bias": jnp.asarray(arrays[f"{name}.bias"])}
+
+
+def lightgcn_tree(arrays, prefix):
+    user, item = (arrays[f"{prefix}embedding_dict.{side}_emb"] for side in ("user", "item"))
+    return {"user": jnp.asarray(user), "item": jnp.asarray(item), "projection": {}, "words": {}}
+
+
+def vbpr_tree(arrays, prefix):
+    user, item = (jnp.asarray(arrays[f"{prefix}{side}_embedding"]) for side in ("u", "i"))
+    return {"user": user, "item": item, "content": linear(arrays, f"{prefix}item_linear")}
+
+
+def mmgcn_tree(arrays, prefix):
+    def layer(channel, place):
+        return {
+            "aggregate": jnp.asarray(arrays[f"{channel}.conv_embed_{place}.weight"]),
+            "own": linear(arrays, f"{channel}.linear_layer{place}"),
+            "combine": linear(arrays, f"{channel}.g_layer{place}"),
+        }
+
+    return {
+        "projection": {"v": linear(arrays, f"{prefix}v_gcn.MLP")},
+        "layers": {name: [layer(f"{prefix}{name}_gcn", place) for place in (1, 2, 3)] for name in ("v", "t")},
+        "identity": jnp.asarray(arrays[f"{prefix}id_embedding"]),
+        "preference": {name: jnp.asarray(arrays[f"{prefix}{name}_preference"]) for name in ("v", "t")},
+    }
+
+
+def check(arrays, model, terms, inputs, tree):
+    inputs, params = model.prepare(inputs), tree(arrays, "param:")
+    ids = (jnp.asarray(arrays[f"batch_{name}"], jnp.int32) for name in ("user", "pos", "neg"))
+    users, items, negatives = ids
+    # A padded row, to see that it does nothing.
+    users, items, negatives = (jnp.append(x, x[0]) for x in (users, items, negatives))
+    mask = jnp.arange(users.shape[0]) < users.shape[0] - 1
+    batch = Batch(users, items, mask, negatives[:, None], jax.random.key(0))
+    every = {"model": params, "losses": {name: {} for name in terms}}
+    (loss, _), gradients = jax.jit(jax.value_and_grad(objective(model, terms), has_aux=True))(every, inputs, batch)
+    assert distance(loss, arrays["loss"]) <= 1e-5
+    view = model.encode(params, inputs)(NO_AUGMENTATION, batch.key)
+    assert distance(view.users(ALL), arrays["user_embedding"]) <= 1e-5
+    assert distance(view.items(ALL), arrays["item_embedding"]) <= 1e-5
+    assert_same_gradients(gradients["model"], tree(arrays, "grad:"))
+
+
+@pytest.mark.parametrize("definition", [False, True], ids=["chains", "definition"])
+@pytest.mark.parametrize("path", files("lightgcn*.npz"))
+def test_lightgcn(path, definition):
+    arrays = np.load(path, allow_pickle=False)
+    spec, inputs = problem(arrays, ())
+    l2 = Term(float(arrays["reg_weight"]), losses.embedding_l2("layer0", "frobenius"))
+    check(
+        arrays, lightgcn(spec, definition=definition), {"bpr": Term(1.0, losses.bpr()), "l2": l2}, inputs, lightgcn_tree
+    )
+
+
+@pytest.mark.parametrize("path", files("vbpr*.npz"))
+def test_vbpr(path):
+    arrays = np.load(path, allow_pickle=False)
+    spec, inputs = problem(arrays, ("t", "v"))
+    l2 = Term(float(arrays["reg_weight"]), losses.embedding_l2("view", "frobenius"))
+    check(arrays, vbpr(spec), {"bpr": Term(1.0, losses.bpr()), "l2": l2}, inputs, vbpr_tree)
+
+
+@pytest.mark.parametrize("definition", [False, True], ids=["halves", "definition"])
+@pytest.mark.parametrize("path", files("mmgcn*.npz"))
+def test_mmgcn(path, definition):
+    arrays = np.load(path, allow_pickle=False)
+    spec, inputs = problem(arrays, ("v", "t"))
+    latent_dim = arrays["param:v_preference"].shape[1]
+    model = mmgcn(spec, projected=("v",), latent_dim=latent_dim, definition=definition)
+    terms = {"bpr": Term(1.0, losses.bpr()), "l2": Term(float(arrays["reg_weight"]), table_l2(("v",)))}
+    check(arrays, model, terms, inputs, mmgcn_tree)
+
+
+@pytest.mark.parametrize("path", files("mmgcn*.npz"))
+def test_mmgcn_with_frozen_tables(path):
+    """The published code's tables, held beside the parameters: the same rows, and no gradient but of the weights."""
+    arrays = np.load(path, allow_pickle=False)
+    spec, inputs = problem(arrays, ("v", "t"))
+    model = mmgcn(spec, tables="frozen", projected=("v",), latent_dim=arrays["param:v_preference"].shape[1])
+    params = mmgcn_tree(arrays, "param:")
+    tables = {name: params.pop(name) for name in ("identity", "preference")}
+    assert jax.tree.structure(model.init(jax.random.key(0))) == jax.tree.structure(params)
+    inputs = model.prepare(inputs)
+    assert jax.tree.map(jnp.shape, inputs.cache.tables) == jax.tree.map(jnp.shape, tables)
+    inputs = inputs._replace(cache=inputs.cache._replace(tables=tables))
+    view = model.encode(params, inputs)(NO_AUGMENTATION, jax.random.key(0))
+    assert distance(view.items(ALL), arrays["item_embedding"]) <= 1e-5

@@ -1,0 +1,156 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+from conftest import GRAPHS
+
+from slmrec_jax.encoding import layers
+from slmrec_jax.encoding.graph import build_graph
+from slmrec_jax.encoding.rows import distinct
+from slmrec_jax.objectives import losses
+from slmrec_jax.types import NO_AUGMENTATION, Batch, Context, Inputs, Interactions, Modality, Spec, View
+
+DIM, TAU = 6, 0.2
+NUM_USERS, NUM_ITEMS, USERS, ITEMS = GRAPHS["random"]
+GRAPH = build_graph(Interactions(USERS, ITEMS), NUM_USERS, NUM_ITEMS)
+SPEC = Spec(
+    NUM_USERS, NUM_ITEMS, len(USERS), DIM, {"visual": Modality(4), "acoustic": Modality(3), "text": Modality(2)}
+)
+VIEWS = (NO_AUGMENTATION, NO_AUGMENTATION._replace(layer=lambda key, layer, x: x))
+
+
+def tables(seed):
+    rng = np.random.default_rng(seed)
+    shapes = {"users": (NUM_USERS, DIM), "items": (NUM_ITEMS, DIM)}
+    names = ("id", *SPEC.modalities)
+    return {
+        side: {name: jnp.asarray(rng.normal(size=shape), jnp.float32) for name in ("fused", *names)}
+        for side, shape in shapes.items()
+    }
+
+
+def view_of(tables):
+    def rows(side):
+        # In the order of the spec, which a dictionary loses on its way through jit.
+        return {name: lambda ids, x=tables[side][name]: x[ids] for name in ("fused", "id", *SPEC.modalities)}
+
+    users, items = rows("users"), rows("items")
+    return View(users.pop("fused"), items.pop("fused"), users, items)
+
+
+def batch_of(size, padding=0, negatives=2):
+    rows = np.random.default_rng(7).choice(len(USERS), size, replace=False)
+    rows = np.r_[rows, np.zeros(padding, int)]
+    drawn = np.random.default_rng(8).integers(0, NUM_ITEMS, (len(rows), negatives))
+    mask = np.arange(len(rows)) < size
+    return Batch(*(jnp.asarray(x) for x in (USERS[rows], ITEMS[rows], mask, drawn.astype(np.int32))), jax.random.key(0))
+
+
+def value(loss, params, clean, other, batch):
+    views = iter((view_of(other), view_of(clean)))
+    model = {"user": clean["users"]["id"], "item": clean["items"]["id"]}
+    of_batch = (distinct(ids, batch.mask, count) for ids, count in ((batch.users, NUM_USERS), (batch.items, NUM_ITEMS)))
+    context = Context(model, lambda augmentation, key: next(views), Inputs(GRAPH, {}), batch.key, *of_batch)
+    return loss.apply(params, view_of(clean), batch, context)[0]
+
+
+LOSSES = {
+    "info_nce": losses.info_nce(TAU),
+    "info_nce masked": losses.info_nce(TAU, mask_false_negatives=True),
+    "info_nce sampled": losses.info_nce(TAU, "sampled", 2),
+    "bpr": losses.bpr(num_negatives=2),
+    "bpr cosine": losses.bpr("cosine", 2),
+    "l2 layer0": losses.embedding_l2(),
+    "l2 view": losses.embedding_l2("view"),
+    "l2 layer0 frobenius": losses.embedding_l2("layer0", "frobenius"),
+    "agreement": losses.view_agreement(VIEWS, TAU),
+    "agreement of items": losses.view_agreement(VIEWS, TAU, "items"),
+    "agreement of modalities": losses.view_agreement(VIEWS, TAU, contrast_on="modality"),
+    "fac": losses.fine_and_coarse(1.0),
+    "fac cosine": losses.fine_and_coarse(TAU, "cosine"),
+}
+
+
+def expected(name, params, clean, other, batch):
+    """The same by float64 loops."""
+    users, items, negatives = (np.asarray(x) for x in (batch.users, batch.items, batch.negatives))
+    u, i = (np.asarray(clean[side]["fused"], np.float64) for side in ("users", "items"))
+
+    def agreement(side, name, ids):
+        a, b = (reference.unit(x[side][name])[ids] for x in (other, clean))
+        return reference.cross_entropy(a @ b.T / TAU)
+
+    if name.startswith("info_nce"):
+        cosine = reference.unit(u)[users] @ reference.unit(i).T / TAU
+        if name.endswith("sampled"):
+            rows = [np.r_[cosine[b, items[b]], cosine[b, negatives[b]]] for b in range(len(users))]
+            return np.mean([np.log(np.exp(row).sum()) - row[0] for row in rows])
+        known = set(zip(USERS.tolist(), ITEMS.tolist(), strict=True))
+        allowed = [[(a, b) not in known for b in items.tolist()] for a in users.tolist()]
+        return reference.cross_entropy(cosine[:, items], allowed if name.endswith("masked") else None)
+    if name.startswith("bpr"):
+        a, b = (reference.unit(u), reference.unit(i)) if name == "bpr cosine" else (u, i)
+        rows = zip(users, items, negatives, strict=True)
+        margins = [a[user] @ b[item] - a[user] @ b[other] for user, item, others in rows for other in others]
+        return np.mean([np.log1p(np.exp(-margin)) for margin in margins])
+    if name.startswith("l2"):
+        e_u, e_i = ((np.asarray(clean[side]["id"], np.float64) ** 2).sum(1) for side in ("users", "items"))
+        of_batch = e_u[users], e_i[items], e_i[negatives].mean(1)
+        if name.endswith("frobenius"):
+            return sum(np.sqrt(squares.sum()) for squares in of_batch) / len(users)
+        return np.mean(sum(of_batch)) / 2
+    if name == "agreement":
+        return agreement("users", "fused", users) + agreement("items", "fused", items)
+    if name == "agreement of items":
+        return agreement("items", "fused", items)
+    if name == "agreement of modalities":
+        sides = (("users", users), ("items", items))
+        return sum(agreement(side, channel, ids) for side, ids in sides for channel in ("id", *SPEC.modalities))
+    total, x = 0.0, np.asarray(clean["items"]["id"], np.float64)[items]
+    for modality in SPEC.modalities:
+        head = jax.tree.map(lambda p: np.asarray(p, np.float64), params[modality])
+        x = x @ head["id"]["kernel"] + head["id"]["bias"]
+        y = np.asarray(clean["items"][modality], np.float64)[items]
+        y = y @ head["modality"]["kernel"] + head["modality"]["bias"]
+        a, b, tau = (reference.unit(x), reference.unit(y), TAU) if name.endswith("cosine") else (x, y, 1.0)
+        total += reference.cross_entropy(a @ b.T / tau)
+    return total
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_is_the_definition(name):
+    loss, clean, other, batch = LOSSES[name], tables(0), tables(1), batch_of(17)
+    params = loss.init(jax.random.key(2), SPEC)
+    ours = value(loss, params, clean, other, batch)
+    np.testing.assert_allclose(ours, expected(name, params, clean, other, batch), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_padded_rows_change_neither_value_nor_gradient(name):
+    loss, clean, other = LOSSES[name], tables(0), tables(1)
+    params = loss.init(jax.random.key(2), SPEC)
+    of = jax.jit(jax.value_and_grad(lambda p, a, b, batch: value(loss, p, a, b, batch), (0, 1, 2)))
+    plain, padded = (of(params, clean, other, batch_of(17, padding)) for padding in (0, 11))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), plain, padded)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_a_padded_row_may_hold_anything(name):
+    loss, clean, other, batch = LOSSES[name], tables(0), tables(1), batch_of(5, padding=3)
+    params = loss.init(jax.random.key(2), SPEC)
+    other_rows = batch._replace(
+        users=batch.users.at[-1].set(3), items=batch.items.at[-1].set(4), negatives=batch.negatives.at[-1].set(5)
+    )
+    assert value(loss, params, clean, other, batch) == value(loss, params, clean, other, other_rows)
+
+
+def test_fac_halves_the_third_level_as_the_published_heads_do():
+    widths = [head["id"]["kernel"].shape for head in losses.fine_and_coarse(1.0).init(jax.random.key(0), SPEC).values()]
+    assert widths == [(DIM, DIM), (DIM, DIM), (DIM, DIM // 2)]
+
+
+def test_normalize_keeps_zero_rows_finite():
+    x = jnp.zeros((2, 3)).at[0].set(4.0)
+    np.testing.assert_allclose(layers.normalize(x), [[3**-0.5] * 3, [0] * 3], rtol=1e-6)
+    assert np.isfinite(jax.grad(lambda x: jnp.sum(layers.normalize(x)))(x)).all()

@@ -1,0 +1,140 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import GRAPHS
+
+from slmrec_jax.encoding.graph import build_graph
+from slmrec_jax.objectives.sampling import (
+    NEGATIVES,
+    SAMPLINGS,
+    distinct_users,
+    permutation,
+    permuted,
+    popular,
+    stable_argsort,
+    uniform,
+)
+from slmrec_jax.types import Interactions
+
+
+def graph_of(name):
+    num_users, num_items, users, items = GRAPHS[name]
+    return build_graph(Interactions(users, items), num_users, num_items)
+
+
+def chain_of(count):
+    """A graph with so many interactions, one for each user."""
+    ids = np.arange(count, dtype=np.int32)
+    return build_graph(Interactions(ids, ids), count, count)
+
+
+# --- interactions ---
+
+
+@pytest.mark.parametrize(("count", "size"), [(100, 10), (101, 10), (7, 100), (1, 1), (64, 64)])
+def test_an_epoch_has_every_interaction_once(count, size):
+    for seed in range(3):
+        rows, mask = permuted(jax.random.key(seed), chain_of(count), size)
+        assert rows.shape == (SAMPLINGS["interactions"].num_steps(count, size), min(size, count))
+        assert sorted(rows[mask].tolist()) == list(range(count))
+        assert mask[:-1].all()
+
+
+def test_the_order_is_a_function_of_the_key():
+    first, again, other = (permuted(jax.random.key(seed), chain_of(50), 10)[0].tolist() for seed in (0, 0, 1))
+    assert first == again != other
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 1625, 1626, 60_000])
+def test_a_permutation_is_the_one_that_jax_draws(count):
+    # 1626 is the first count that is sorted twice; among 60,000 words two are often equal.
+    keys = jax.random.split(jax.random.key(count), 3)
+    expected = jax.vmap(lambda key: jax.random.permutation(key, count))(keys)
+    np.testing.assert_array_equal(jax.vmap(lambda key: permutation(key, count))(keys), expected)
+
+
+@pytest.mark.parametrize("words", [[0], [3, 3], [5, 5, 5, 1, 2**32 - 1, 0, 5, 2**31, 1, 2**32 - 1], [7] * 9])
+@pytest.mark.parametrize("device", ["cpu", "gpu"])
+def test_equal_words_are_sorted_by_their_places(words, device, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: device)
+    words = np.array(words, np.uint32)
+    found = stable_argsort(jnp.array(words))
+    assert found.dtype == jnp.int32
+    np.testing.assert_array_equal(found, np.argsort(words, kind="stable"))
+
+
+# --- users ---
+
+
+def test_a_batch_of_users_has_distinct_users_with_one_of_their_items():
+    graph = graph_of("random")
+    pairs = set(zip(*(ids.tolist() for ids in graph.interactions), strict=True))
+    keys = jax.random.split(jax.random.key(0), 400)
+    users, items, mask = jax.vmap(lambda key: distinct_users(0, key, graph, 9))(keys)
+    assert mask.all()
+    assert all(len(set(batch)) == 9 for batch in users.tolist())
+    assert set(zip(users.reshape(-1).tolist(), items.reshape(-1).tolist(), strict=True)) == pairs
+
+
+def test_where_users_are_few_the_rest_of_the_batch_is_not_real():
+    users, items, mask = distinct_users(0, jax.random.key(0), graph_of("isolated"), 100)
+    assert mask.tolist() == [True, True, *[False] * 7]
+    assert sorted(users[mask].tolist()) == [0, 4]
+    assert items[users == 4].tolist() == [2]
+
+
+def test_users_with_items_come_first_in_the_order_of_random_numbers():
+    num_users, with_items = 50, np.arange(0, 50, 7, dtype=np.int32)
+    graph = build_graph(Interactions(with_items, with_items), num_users, num_users)
+    for seed in range(20):
+        key = jax.random.key(seed)
+        drawn, _, mask = distinct_users(0, key, graph, 12)
+        assert mask.tolist() == [True] * 8 + [False] * 4
+        numbers = np.full(num_users, 2.0)
+        numbers[with_items] = jax.random.uniform(jax.random.split(key)[0], (num_users,))[with_items]
+        assert drawn.tolist() == np.argsort(numbers, kind="stable")[:12].tolist()
+
+
+# --- negatives ---
+
+
+@pytest.mark.parametrize("name", NEGATIVES)
+def test_negatives_are_drawn_from_the_other_items_as_often_as_they_should(name):
+    num_users, num_items, users, items = GRAPHS["random"]
+    weights = np.ones(num_items) if name == "uniform" else np.bincount(items, minlength=num_items)
+    draws = 4000
+    draw = jax.jit(NEGATIVES[name](graph_of("random")), static_argnums=3)
+    drawn = draw(jnp.arange(num_users), jnp.zeros(num_users, jnp.int32), jax.random.key(0), draws)
+    for user in range(num_users):
+        own = items[users == user]
+        counts = np.bincount(drawn[user], minlength=num_items)
+        assert not counts[own].any()
+        possible = np.setdiff1d(np.flatnonzero(weights), own)
+        assert counts.sum() == counts[possible].sum()
+        expected = draws * weights[possible] / weights[possible].sum()
+        # Pearson's statistic has mean len - 1 and deviation sqrt(2 len); five deviations are allowed.
+        statistic = ((counts[possible] - expected) ** 2 / expected).sum()
+        assert statistic < len(possible) - 1 + 5 * np.sqrt(2 * len(possible))
+
+
+@pytest.mark.parametrize("name", NEGATIVES)
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_negative_is_never_an_interaction(name, graph):
+    _, num_items, users, items = GRAPHS[graph]
+    pairs = set(zip(users.tolist(), items.tolist(), strict=True))
+    draw = NEGATIVES[name](graph_of(graph))
+    drawn = draw(jnp.array(users), jnp.array(items), jax.random.key(1), 50)
+    for user, item, negatives in zip(users.tolist(), items.tolist(), drawn.tolist(), strict=True):
+        own = {i for u, i in pairs if u == user}
+        met = set(range(num_items)) if name == "uniform" else set(items.tolist())
+        if met - own:
+            assert set(negatives) <= met - own
+        else:
+            assert set(negatives) == {item}
+
+
+@pytest.mark.parametrize("draw", [uniform, popular])
+def test_no_negatives_asked_for(draw):
+    drawn = draw(graph_of("random"))(jnp.array([1, 2]), jnp.array([0, 0]), jax.random.key(1), 0)
+    assert drawn.shape == (2, 0)

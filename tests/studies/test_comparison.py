@@ -1,0 +1,132 @@
+import dataclasses
+
+import numpy as np
+import pytest
+import scipy.stats
+from rich.console import Console
+
+from slmrec_jax.commands import main as cli
+from slmrec_jax.config import VARIANTS, Config, OptimizerConfig, check_config, with_defaults, with_variant
+from slmrec_jax.config.protocols import PROTOCOLS
+from slmrec_jax.data import make_dataset
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.protocol import evaluate, plan
+from slmrec_jax.studies.comparison import UNTRAINED, Comparison, p_values
+
+
+def test_a_difference_that_is_there_is_shown_and_one_that_is_not_is_not():
+    rng = np.random.default_rng(0)
+    best = rng.random(400)
+    found = p_values({"worse": best - 0.05 + 0.1 * rng.normal(size=400), "best": best, "other": best.copy()})
+    assert set(found) == {"worse", "other"}
+    assert found["worse"] < 1e-6
+    assert found["other"] == 1.0
+
+
+def test_p_values_are_those_of_the_paired_test_after_holm():
+    rng = np.random.default_rng(1)
+    values = {name: rng.random(50) - shift for name, shift in (("a", 0.0), ("b", 0.02), ("c", 0.1), ("d", 0.12))}
+    best = max(values, key=lambda name: values[name].mean())
+    raw = {name: scipy.stats.ttest_rel(values[best], values[name]).pvalue for name in values if name != best}
+    ordered = sorted(raw, key=raw.get)
+    expected = np.maximum.accumulate([min(1.0, (3 - place) * raw[name]) for place, name in enumerate(ordered)])
+    assert p_values(values) == pytest.approx(dict(zip(ordered, expected, strict=True)))
+
+
+def test_a_later_system_is_no_surer_than_an_earlier_one():
+    """Holm: two nearly equal p-values, of which the second alone would be multiplied by less."""
+    rng = np.random.default_rng(6)
+    best, noise = rng.random(60) + 0.02, 0.1 * rng.normal(size=60)
+    values = {"best": best, "first": best - 0.025 + noise, "second": best - 0.0249 + noise}
+    raw = {name: scipy.stats.ttest_rel(best, values[name]).pvalue for name in ("first", "second")}
+    assert raw["first"] < raw["second"] < 2 * raw["first"] < 1
+    assert p_values(values) == pytest.approx(dict.fromkeys(raw, 2 * raw["first"]))
+
+
+def test_one_user_shows_nothing():
+    assert p_values({"best": np.array([1.0]), "worse": np.array([0.0])}) == {"worse": 1.0}
+
+
+def test_popularity_ranks_the_same_by_sigmoids(tiny):
+    found = UNTRAINED["popularity"](Config(), tiny)
+    plans = [plan(tiny, "test", PROTOCOLS["strict"]._replace(score=score)) for score in ("dot", "sigmoid")]
+    assert evaluate(plans[0], found).means == evaluate(plans[1], found).means
+
+
+def test_a_chosen_learning_rate_survives_every_variant():
+    chosen = Config(optimizer=OptimizerConfig(learning_rate=0.01))
+    for model, variants in VARIANTS.items():
+        for variant in variants:
+            assert with_defaults(with_variant(chosen, model, variant)).optimizer.learning_rate == 0.01
+
+
+def test_equal_steps_between_two_systems_are_a_difference():
+    values = np.linspace(0, 1, 9)
+    assert p_values({"best": values + 0.5, "worse": values})["worse"] == 0.0
+
+
+def test_false_alarms_are_as_rare_as_the_level_says():
+    """Four equally good systems, many times. The best one is chosen by the same figures, hence more than the level."""
+    rng = np.random.default_rng(2)
+    alarms = 0
+    for _ in range(400):
+        common = rng.random(60)
+        found = p_values({name: common + 0.1 * rng.normal(size=60) for name in "abcd"})
+        alarms += min(found.values()) < 0.05
+    assert 0 < alarms <= 0.12 * 400
+
+
+def test_popularity_counts_training_interactions(tiny):
+    users, items = (np.asarray(x) for x in UNTRAINED["popularity"](Config(), tiny))
+    counts = np.bincount(tiny.train.items, minlength=tiny.num_items)
+    np.testing.assert_allclose((users @ items.T)[3] * counts.max(), counts, rtol=1e-6)
+
+
+def test_item_knn_sums_cosines_to_the_users_items(tiny):
+    users, items = (np.asarray(x, np.float64) for x in UNTRAINED["itemknn"](Config(), tiny))
+    degrees = [np.bincount(ids, minlength=count) for ids, count in zip(tiny.train, (60, 80), strict=True)]
+    for user in (0, 7, 31):
+        own = tiny.train.items[tiny.train.users == user]
+        expected = np.zeros(tiny.num_items)
+        for item in own:
+            weight = 1 / np.sqrt(degrees[0][user] * degrees[1][item])
+            for feature in tiny.features.values():
+                values = feature.values.astype(np.float64)
+                norms = np.maximum(np.linalg.norm(values, axis=1), 1e-12)
+                expected += weight * (values @ values[item]) / norms / norms[item]
+        np.testing.assert_allclose(users[user] @ items.T, expected, atol=1e-5)
+
+
+def test_item_knn_needs_content(tiny):
+    bare = make_dataset("bare", tiny.train, tiny.valid, tiny.test, num_users=60, num_items=80)
+    with pytest.raises(UserError, match="bare has no features"):
+        UNTRAINED["itemknn"](Config(), bare)
+
+
+@pytest.mark.parametrize(("model", "variant"), [(m, v) for m, of_model in VARIANTS.items() for v in of_model])
+def test_a_variant_is_the_model_with_one_setting_changed(model, variant):
+    config = with_variant(Config(), model, variant)
+    check_config(config)
+    plain = dataclasses.asdict(dataclasses.replace(Config(), model=model))
+    changed = [name for name, value in dataclasses.asdict(config).items() if value != plain[name]]
+    assert len(changed) == (0 if variant == "fac" else 1)
+
+
+def test_the_table_marks_the_best_and_what_may_be_as_good():
+    rows = {name: {"recall@20": (mean, 0.01)} for name, mean in (("a", 0.3), ("b", 0.29), ("c", 0.1))}
+    comparison = Comparison(rows, ("recall@20",), {"recall@20": {"b": 0.4, "c": 0.001}}, "test")
+    best, alike, worse = comparison.table().columns[1].cells
+    assert "[bold]0.3000" in best
+    assert "≈" in alike
+    assert "≈" not in worse
+
+
+def test_brackets_in_the_name_of_a_data_set_are_shown(capsys):
+    comparison = Comparison(
+        {"a": {"recall@20": (0.3, 0.0)}}, ("recall@20",), {"recall@20": {}}, "test, [red]shop[/red]"
+    )
+    Console(width=200).print(comparison.table())
+    cli._print_metrics({"test": {"recall@20": 0.3}}, "[red]runs[/red]")
+    said = capsys.readouterr().out
+    assert "test, [red]shop[/red]" in said
+    assert "[red]runs[/red]" in said
