@@ -220,7 +220,7 @@ def _run(arguments: list[str]) -> int:
 
 def _train(flags: Train) -> int:
     from slmrec_jax.methods import make_method
-    from slmrec_jax.training.run import train
+    from slmrec_jax.training.train import train
 
     method = getattr(_experiment(flags.config), "make_method", make_method) if flags.config else make_method
     with console_report(flags.settings.epochs) as report:

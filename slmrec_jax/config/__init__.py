@@ -364,6 +364,9 @@ class Config(Reading):
     """Propagation layers of slmrec and lightgcn."""
     ks: tuple[int, ...] = DEFAULT_CUTOFFS
     """Cut-offs of the metrics."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """Matrix products of training on GPU and TPU: full precision, or faster with rounded factors. Ranking is always in
+    float32, and so are CPUs."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
     """Of slmrec, lightgcn and mmgcn: the exact algebra where a cost rule finds it cheaper, always, or never."""
     frozen_rows: FrozenRows = "float32"

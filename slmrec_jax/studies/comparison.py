@@ -30,10 +30,11 @@ from slmrec_jax.encoding import features, layers
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.methods import METHODS, make_method
+from slmrec_jax.methods import METHODS
 from slmrec_jax.studies.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.progress import Report
+from slmrec_jax.training.setup import build_method
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.types import Embeddings
@@ -136,7 +137,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     check_config(config)
     for name in systems:
         _check_system(name)
-    whole = data.load_source(source_of(config))  # what runs are given: they record where it came from
+    whole = data.load_source(source_of(config)).by_degree()  # what runs are given: they record where it came from
     dataset = whole.with_modalities(config.modalities)
     config, left_out = fit_cutoffs(config, dataset)
     runs = {name: _runs(config, name, seeds, out) for name in systems}
@@ -148,7 +149,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     # What the data lack is said before the first system trains.
     for of_system in runs.values():
         for run_config in of_system.values():
-            make_method(run_config, make_spec(run_config, dataset))
+            build_method(run_config, dataset)
     plan = evaluation.plan(dataset, "test", config.eval, config.ks)
     untrained = {
         name: [evaluation.evaluate(plan, UNTRAINED[name](config, dataset))] for name in systems if name in UNTRAINED

@@ -8,8 +8,9 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.progress import Report
-from slmrec_jax.training.run import Run, load_run, train
+from slmrec_jax.training.run import Run, load_run
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config
+from slmrec_jax.training.train import train
 
 
 def check_unchanged(runs: Mapping[Path, Config]) -> None:

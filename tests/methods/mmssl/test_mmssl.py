@@ -435,7 +435,7 @@ def problem(config, dataset):
 
 
 def batch_of(inputs, step, size=32, real=32, junk=0):
-    rows = jax.random.permutation(jax.random.key(step), inputs.graph.interactions[0].shape[0])[:size]
+    rows = jax.random.permutation(jax.random.key(step), inputs.graph.num_interactions)[:size]
     rows = jnp.where(jnp.arange(size) < real, rows, junk)
     users, items = (x[rows] for x in inputs.graph.interactions)
     negatives = uniform(inputs.graph)(users, items, jax.random.key(step), 1)
