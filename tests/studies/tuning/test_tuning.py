@@ -17,7 +17,7 @@ import pytest
 import slmrec_jax.studies.tuning
 from slmrec_jax import Config, UserError, data, with_preset, with_protocol
 from slmrec_jax.commands.main import main
-from slmrec_jax.config import DEFAULTS, MFConfig, OptimizerConfig
+from slmrec_jax.config import PRESETS, MFConfig, OptimizerConfig
 from slmrec_jax.errors import Diverged
 from slmrec_jax.studies.tuning.config_file import config_source
 from slmrec_jax.studies.tuning.space import SPACES, Choices, Range, grid, make_space
@@ -35,7 +35,7 @@ RANGES = {"optimizer.learning_rate": Range(1e-4, 1e-1, True, False), "batch_size
 
 
 @pytest.mark.parametrize("sampler", SPACES)
-@pytest.mark.parametrize("model", DEFAULTS)
+@pytest.mark.parametrize("model", PRESETS)
 def test_every_model_has_a_space_of_its_own_settings(sampler, model):
     space = make_space(Config(model=model), sampler, ())
     assert "optimizer.learning_rate" in space
