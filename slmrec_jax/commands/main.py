@@ -30,7 +30,7 @@ from rich.text import Text
 from slmrec_jax.commands import data as cli_data
 from slmrec_jax.commands import runs as cli_runs
 from slmrec_jax.commands import tune as cli_tune
-from slmrec_jax.config import IN_MEMORY, PRESETS, PROTOCOLS, Config, ProtocolName, with_preset, with_protocol
+from slmrec_jax.config import BASE, IN_MEMORY, PROTOCOLS, Config, ProtocolName, with_preset, with_protocol
 from slmrec_jax.config.protocols import Candidates
 from slmrec_jax.data.new_items import read_new_items
 from slmrec_jax.durable import FULL, reason
@@ -422,7 +422,7 @@ def _base_config(arguments: list[str]) -> Config:
         config = _experiment(Path(chosen.config)).get_config() if chosen.config else Config()
     if not isinstance(config, Config):
         raise UserError(f"--config {chosen.config}: get_config() returns {config!r}, not a slmrec_jax.Config")
-    if chosen.model in PRESETS:
+    if chosen.model in BASE:
         config = dataclasses.replace(config, model=chosen.model)
     if chosen.preset:
         config = with_preset(config, chosen.preset)

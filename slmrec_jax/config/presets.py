@@ -90,9 +90,9 @@ def with_preset(config: Config, preset: str) -> Config:
     Raises:
         UserError: The model has no such preset.
     """
-    presets = PRESETS[config.model]
+    presets = PRESETS.get(config.model, {})
     if preset not in presets:
-        raise UserError(f"{config.model} has no preset {preset!r}; there are: {', '.join(presets)}")
+        raise UserError(f"{config.model} has no preset {preset!r}; there are: {', '.join(presets) or 'none'}")
     return _applied(config, presets[preset])
 
 
@@ -103,8 +103,8 @@ def with_system(config: Config, system: str) -> Config:
         UserError: There is no such model or preset.
     """
     model, _, preset = system.partition(":")
-    if model not in PRESETS:
-        raise UserError(f"there is no model {model!r}; there are: {', '.join(PRESETS)}")
+    if model not in BASE:
+        raise UserError(f"there is no model {model!r}; there are: {', '.join(BASE)}")
     config = with_settings(config, {"model": model})
     return with_preset(config, preset) if preset else config
 

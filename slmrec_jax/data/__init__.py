@@ -40,7 +40,7 @@ def load(
     format: str | None = None,
     split: str | None = None,
     split_seed: int = 0,
-    min_rating: int | float | None = None,
+    min_rating: float | None = None,
     k_core: int = 0,
     user_column: str | None = None,
     item_column: str | None = None,

@@ -25,8 +25,9 @@ from slmrec_jax.methods import METHODS
 NAMED = [f"{model}:{preset}" for model, presets in PRESETS.items() for preset in presets]
 
 
-def test_every_model_has_a_base_and_presets():
-    assert set(BASE) == set(PRESETS) == set(METHODS) == set(get_args(ModelName))
+def test_every_model_has_a_base_preset_and_options():
+    assert set(BASE) == set(METHODS) == set(get_args(ModelName)) >= set(PRESETS)
+    assert all(dataclasses.is_dataclass(getattr(Config(), model)) for model in BASE)
 
 
 @pytest.mark.parametrize("system", NAMED)
