@@ -107,8 +107,8 @@ def main(flags: Flags) -> None:
     ms |= {"epoch_beside_saved": median_ms(beside["epoch"]), "saved": median_ms(beside["saved"])}
     print(
         f"{dataset.name}, {flags.task}: {loop.steps_per_epoch} steps alone in {ms['steps']:.0f} ms, an epoch in "
-        f"stretches of {length} in {ms['epoch']:.0f} ms: beyond the steps {in_words(overhead)} (goal {GOAL:.0%}); an epoch "
-        f"in {ms['epoch_beside_saved']:.0f} ms, with checkpoints in {ms['saved']:.0f} ms: for saving "
+        f"stretches of {length} in {ms['epoch']:.0f} ms: beyond the steps {in_words(overhead)} (goal {GOAL:.0%}); an "
+        f"epoch in {ms['epoch_beside_saved']:.0f} ms, with checkpoints in {ms['saved']:.0f} ms: for saving "
         f"{in_words(saving)} (goal {SAVING_GOAL:.0%})"
     )
     about = {"data": dataset.name, "task": flags.task, "steps": loop.steps_per_epoch, "stretch": length, "ms": ms}

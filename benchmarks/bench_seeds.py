@@ -8,7 +8,7 @@ apart, in the first epoch: one after another compiles once, for all seeds. A rat
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -19,7 +19,7 @@ from rich.table import Table
 from timing import measure, median_ms, write_result
 
 from slmrec_jax import Config, data, setup
-from slmrec_jax.config import with_variant
+from slmrec_jax.config import with_system
 from slmrec_jax.studies.tuning.seeds import Team, one_by_one, one_program
 
 
@@ -29,7 +29,7 @@ class Flags:
 
     data: str = "demo"
     systems: tuple[str, ...] = ("mf", "lightgcn", "slmrec:fac")
-    """A model, or a variant of one."""
+    """Models, also with a preset."""
     seeds: int = 4
     """How many are trained."""
     batch_size: int = 2048
@@ -75,8 +75,7 @@ def main(flags: Flags) -> None:
     dataset = data.load(flags.data)
     rows = {}
     for system in flags.systems:
-        model, _, variant = system.partition(":")
-        config = with_variant(replace(Config(), batch_size=flags.batch_size), model, variant)  # type: ignore[arg-type]
+        config = with_system(Config(batch_size=flags.batch_size), system)
         rows[system] = compare(config, dataset, flags)
     table = Table("system", *next(iter(rows.values())), title=f"{dataset.name}, {flags.seeds} seeds")
     for system, row in rows.items():

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import tyro
-from paper import METRICS, NAMES, PaperData, PaperTask, settings
+from paper import METRICS, NAMES, PaperData, PaperTask, Switches, settings
 
 from slmrec_jax import Config, Run, UserError, data
-from slmrec_jax.config import Preset, check_config, with_defaults, with_settings
+from slmrec_jax.config import check_config, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole
 from slmrec_jax.errors import Diverged
@@ -47,7 +47,7 @@ class Flags:
     """The folder's format, where it is not clear from what lies there."""
     split: str | None = None
     """How to divide the interactions; `mmrec` divides each user's 8:1:1."""
-    preset: Preset = "reference"
+    preset: Switches = "reference"
     """SLMRec as its published code computes it, or as the paper says."""
     seeds: tuple[int, ...] = (0,)
     epochs: int = 1000

@@ -11,16 +11,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax import setup
-from slmrec_jax.config import (
-    PRESETS,
-    Config,
-    LightGCNConfig,
-    MFConfig,
-    MMGCNConfig,
-    MMSSLConfig,
-    VBPRConfig,
-    with_preset,
-)
+from slmrec_jax.config import Config, LightGCNConfig, MFConfig, MMGCNConfig, MMSSLConfig, with_settings, with_system
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import epoch
@@ -35,22 +26,20 @@ CONFIGS = {
     "mf concat": dataclasses.replace(
         BASE, model="mf", mf=MFConfig(features="concat", item_bias=True), bpr_negatives=3, negatives="popular"
     ),
-    "mf linear": dataclasses.replace(BASE, model="mf", mf=MFConfig(features="linear")),
+    "mf linear": with_system(BASE, "mf:linear"),
     "lightgcn fused": dataclasses.replace(
         BASE, model="lightgcn", lightgcn=LightGCNConfig(features="fused", score="cosine", norm="frobenius")
     ),
-    "vbpr original": dataclasses.replace(BASE, model="vbpr", vbpr=VBPRConfig(variant="original")),
+    "vbpr original": with_system(BASE, "vbpr:original"),
     "mmgcn frozen": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(tables="frozen", latent_dim=12)),
     "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
-    "mmssl published": dataclasses.replace(
-        BASE, model="mmssl", mmssl=MMSSLConfig(mode="published", heads=2, topk_rate=0.03)
-    ),
+    "mmssl published": with_settings(with_system(BASE, "mmssl:published"), {"mmssl.heads": 2, "mmssl.topk_rate": 0.03}),
     "task alone": dataclasses.replace(BASE, main_weight=0.0),
     "definition": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
     "chains": dataclasses.replace(BASE, propagation="chains", task="fm"),
     **{
-        f"{preset} {task}": with_preset(dataclasses.replace(BASE, task=task), preset)
-        for preset in PRESETS
+        f"{preset} {task}": with_system(dataclasses.replace(BASE, task=task), f"slmrec:{preset}")
+        for preset in ("reference", "paper")
         for task in ("fac", "fd", "fm", "fd+fm", "none")
     },
 }
