@@ -12,7 +12,7 @@ import jax
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan
 from slmrec_jax.training.steps import Programs
-from slmrec_jax.training.storage.checkpoint import READ_BACK_BYTES
+from slmrec_jax.training.storage.arrays import READ_BACK_BYTES
 from slmrec_jax.types import Inputs
 
 LATER_BYTES = 112 * 2**20

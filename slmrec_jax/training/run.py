@@ -64,7 +64,7 @@ from slmrec_jax.training.storage.folder import (
     read_history,
     read_made_by,
 )
-from slmrec_jax.training.storage.records import read_bytes, read_json, write_json
+from slmrec_jax.training.storage.records import read_json, read_small_file, write_json
 from slmrec_jax.types import Embeddings
 
 RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
@@ -355,7 +355,7 @@ def _made_by(method: MakeMethod, config_file: Path | str | None) -> MadeBy:
     if config_file is None:
         return {"method": name, "config_file": None}
     path = Path(config_file).resolve()
-    digest = hashlib.sha256(read_bytes(path, "give the file that the run was begun with")).hexdigest()
+    digest = hashlib.sha256(read_small_file(path, "give the file that the run was begun with")).hexdigest()
     return {"method": name, "config_file": {"path": str(path), "sha256": digest}}
 
 

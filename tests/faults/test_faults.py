@@ -24,8 +24,9 @@ from slmrec_jax.training import events, fit, recovery, selection
 from slmrec_jax.training import run as run_module
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted, stop_requests
-from slmrec_jax.training.storage import checkpoint, lock, saver
+from slmrec_jax.training.storage import arrays, checkpoint, lock, saver
 from slmrec_jax.training.storage.checkpoint import Place
+from slmrec_jax.training.storage.manifest import write_manifest
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -182,7 +183,7 @@ def test_a_full_disk_is_one_error_in_its_own_words(
         logging.getLogger("absl").error("Traceback of a thread")
         raise ValueError("RESOURCE_EXHAUSTED: Error writing 'a' [OS error 27: File too large]\nSource locations")
 
-    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", save)
+    monkeypatch.setattr(arrays.ocp.Checkpointer, "save", save)
     if full == "before":
         refusing_disk(2000)
     progress = first_of(compiled).init()
@@ -308,12 +309,12 @@ def test_the_newest_good_checkpoint_is_taken(expected, go, said, compiled, tmp_p
         go(folder, resume=True)
 
 
-def test_embeddings_of_another_version_are_refused(expected, tmp_path):
+def test_a_checkpoint_without_embeddings_is_refused(expected, tmp_path):
     path = tmp_path / "2"
     shutil.copytree(expected["folder"] / "checkpoints" / "2", path)
     (path / checkpoint.EMBEDDINGS).unlink()
-    (path / checkpoint.MANIFEST).write_text(checkpoint._manifest(path))
-    with pytest.raises(UserError, match=r"embeddings\.safetensors is not there: .* another version"):
+    write_manifest(path)
+    with pytest.raises(UserError, match=r"embeddings\.safetensors is not there: the checkpoint is damaged"):
         checkpoint.restore_embeddings(tmp_path, 2)
 
 

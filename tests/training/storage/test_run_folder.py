@@ -12,25 +12,34 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from cheap_runs import cheap_runs
 
 from slmrec_jax import Config, UserError, load, load_run, train
 from slmrec_jax.commands.main import _resume_command, main
-from slmrec_jax.config import IN_MEMORY
+from slmrec_jax.config import IN_MEMORY, with_defaults
 from slmrec_jax.data import write_store
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_spec
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted
-from slmrec_jax.training.storage import checkpoint, records
-from slmrec_jax.training.storage.folder import STORE, read_config
+from slmrec_jax.training.storage import arrays, checkpoint, records
+from slmrec_jax.training.storage.folder import STORE, new_folder, read_config
+from slmrec_jax.training.storage.manifest import write_manifest
+from slmrec_jax.training.storage.resume import made_by
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=4, ks=(5,))
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cheap():
+    with cheap_runs():
+        yield
+
+
 @pytest.fixture(scope="module")
-def finished(tiny, tmp_path_factory):
+def finished(cheap, tiny, tmp_path_factory):
     with jax.numpy_dtype_promotion("standard"):
         return train(CONFIG, tiny, out=tmp_path_factory.mktemp("run") / "run")
 
@@ -83,16 +92,16 @@ def test_the_default_folder_has_a_plain_name(tiny, tmp_path, monkeypatch):
 
 def test_what_was_written_is_read_back(tiny, tmp_path, monkeypatch):
     """A storage that loses an array, or a bit of one, is found out when the checkpoint is written."""
-    save = checkpoint._save
+    save = arrays.ocp.Checkpointer.save
 
-    def lossy(path, tree):
-        flipped = jax.tree.map(lambda x: x, tree)
+    def lossy(self, path, args):
+        flipped = jax.tree.map(lambda x: x, args.item)
         name = next(iter(flipped["values"]))
         flipped["values"][name] = np.nextafter(flipped["values"][name], np.float32(9))
-        save(path, flipped)
+        save(self, path, args=arrays.ocp.args.StandardSave(flipped))
 
     said = []
-    monkeypatch.setattr(checkpoint, "_save", lossy)
+    monkeypatch.setattr(arrays.ocp.Checkpointer, "save", lossy)
     line = refusal(train, CONFIG, tiny, out=tmp_path / "run", report=SILENT._replace(say=said.append))
     assert "could not be saved" in line
     assert any("reads back as something else" in each for each in said)
@@ -101,14 +110,14 @@ def test_what_was_written_is_read_back(tiny, tmp_path, monkeypatch):
 
 def test_a_large_checkpoint_is_read_back_a_part_at_a_time(tiny, tmp_path, monkeypatch):
     asked = []
-    restore = checkpoint.ocp.Checkpointer.restore
+    restore = arrays.ocp.Checkpointer.restore
 
     def count(self, *arguments, **named):
         asked.append(named)
         return restore(self, *arguments, **named)
 
-    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", count)
-    monkeypatch.setattr(checkpoint, "READ_BACK_BYTES", 64)
+    monkeypatch.setattr(arrays.ocp.Checkpointer, "restore", count)
+    monkeypatch.setattr(arrays, "READ_BACK_BYTES", 64)
     train(dataclasses.replace(CONFIG, epochs=1), tiny, out=tmp_path / "run")
     assert len(asked) > 5
 
@@ -189,7 +198,7 @@ def deep(file):
 def wrong_type(file):
     lines = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
     data = json.loads(lines[0]) if file.suffix.startswith(".json") else {"name": "text"}
-    name = next(name for name in ("epoch", "best_epoch", "users", "rows", "made_by", "name") if name in data)
+    name = next(name for name in ("epoch", "best_epoch", "users", "arrays", "made_by", "name") if name in data)
     data.pop("sha256", None)
     file.write_text(json.dumps(records.seal(data | {name: ["no", "such", "value"]})) + "\n")
 
@@ -250,7 +259,7 @@ def test_a_checkpoint_whose_manifest_was_forged_is_refused_in_one_line(folder, t
     else:
         tamper(best / name)
     if name != "manifest.sha256":
-        (best / "manifest.sha256").write_text(checkpoint._manifest(best))
+        write_manifest(best)
     if name == "tally.json":  # what evaluation does not need, resuming does
         like = make_method(CONFIG, make_spec(CONFIG, tiny)).init(jax.random.key(0))
         refusal(checkpoint.restore_state, best.parent, int(best.name), like)
@@ -313,12 +322,10 @@ def test_a_missing_permission_is_called_that(folder, name, monkeypatch, capsys):
 
 @pytest.mark.parametrize("flags", [["--protocol", "mmrec"], ["--preset", "paper", "--epochs", "5"]])
 def test_another_protocol_or_preset_is_refused(stored, tmp_path, capsys, flags):
-    out = str(tmp_path / "run")
-    small = ["--dim", "4", "--batch-size", "64", "--epochs", "1", "--num-layers", "1", "--task", "none"]
-    small += ["--model", "mf" if "--protocol" in flags else "slmrec"]
-    assert main(["train", "--data", stored, "--out", out, *small]) == 0
-    capsys.readouterr()
-    assert main(["train", "--resume", "--out", out, *flags]) == 1
+    config = with_defaults(Config(data=stored, dim=4, num_layers=1, task="none"))
+    with new_folder(config, load(stored), made_by(None, None), tmp_path / "run"):
+        pass
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), *flags]) == 1
     assert "was run with another" in capsys.readouterr().err
 
 
@@ -332,7 +339,7 @@ def test_fewer_epochs_than_were_trained_are_refused(folder, tiny):
 def test_a_checkpoint_that_contradicts_itself_is_passed_over(folder, tiny):
     newest = folder / "checkpoints" / "4"
     wrong_type(newest / "tally.json")
-    (newest / "manifest.sha256").write_text(checkpoint._manifest(newest))
+    write_manifest(newest)
     said = []
     longer = dataclasses.replace(CONFIG, epochs=5)
     train(longer, tiny, out=folder, resume=True, report=SILENT._replace(say=said.append))
@@ -408,7 +415,7 @@ def test_a_loaded_data_set_that_was_changed_is_not_taken_for_its_source(stored, 
 
 def test_a_choice_of_modalities_is_no_data_set_of_its_own(stored, tmp_path):
     small = ["--data", stored, "--dim", "4", "--batch-size", "64", "--epochs", "1", "--modalities", "visual"]
-    assert main(["train", "--model", "vbpr", "--out", str(tmp_path / "run"), *small]) == 0
+    assert main(["train", "--model", "mf", "--out", str(tmp_path / "run"), *small]) == 0
     assert main(["compare", "--models", "popularity,mf", "--out", str(tmp_path / "compared"), *small]) == 0
     for each in (tmp_path / "run", tmp_path / "compared" / "mf-seed0"):
         assert read_config(each).data == stored
