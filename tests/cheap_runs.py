@@ -1,4 +1,4 @@
-"""Cheap runs, for tests of what surrounds training: programs are compiled once, and pictures have no content."""
+"""Cheap runs, for tests of what surrounds training: programs are compiled once, and pictures are empty."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from slmrec_jax.training import run as run_module
 
 @contextmanager
 def cheap_runs():
-    """Within the block, compile the programs of each config once, and draw no picture."""
+    """Within the block, compile the programs of each config once, and draw nothing."""
     compile_steps, programs = run_module.compile_steps, {}
 
     def compile_once(method, inputs, config):
@@ -24,10 +24,18 @@ def cheap_runs():
             programs[key] = compile_steps(method, inputs, config)
         return programs[key]
 
+    with empty_pictures(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run_module, "compile_steps", compile_once)
+        yield
+
+
+@contextmanager
+def empty_pictures():
+    """Within the block, write every picture without drawing it."""
+
     def savefig(figure, target, **options):
         target.write("<svg></svg>" if isinstance(target, io.TextIOBase) else b"<svg></svg>")
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(run_module, "compile_steps", compile_once)
         patch.setattr(Figure, "savefig", savefig)
         yield

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cheap_runs import empty_pictures
 from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
 from slmrec_jax import UserError, durable, train
@@ -30,8 +31,11 @@ from slmrec_jax.training.storage.manifest import write_manifest
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-KILLS = 17
-"""With the real ones, twenty."""
+
+@pytest.fixture(scope="module", autouse=True)
+def pictures():
+    with empty_pictures():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -141,9 +145,10 @@ def killed(go, folder, moment):
         killed(go, folder, disk.asked)
 
 
-def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path):
+@pytest.mark.parametrize("kills", [5, pytest.param(17, marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path, kills):
     """Wherever it dies among its writes, renames, deletions and waits for the disk."""
-    moments = np.random.default_rng(0).choice(np.arange(1, expected["asked"] + 1), KILLS, replace=False)
+    moments = np.random.default_rng(0).choice(np.arange(1, expected["asked"] + 1), kills, replace=False)
     for number, moment in enumerate(moments):
         folder = tmp_path / str(number)
         killed(go, folder, moment)
@@ -172,20 +177,23 @@ def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compi
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
 
 
-@pytest.mark.parametrize("full", ["before", "meanwhile"])
+@pytest.mark.parametrize("full", ["before", "meanwhile", "for its threads"])
 def test_a_full_disk_is_one_error_in_its_own_words(
     expected, compiled, tmp_path, capfd, caplog, monkeypatch, full, refusing_disk
 ):
-    """Orbax, which logs a traceback for each of its threads, is not even asked where there is no room."""
+    """Orbax, whose threads print tracebacks, is not called if there is no room, and else kept from printing them."""
 
     def save(checkpointer, path, args):
         assert full == "meanwhile"
         logging.getLogger("absl").error("Traceback of a thread")
         raise ValueError("RESOURCE_EXHAUSTED: Error writing 'a' [OS error 27: File too large]\nSource locations")
 
-    monkeypatch.setattr(arrays.ocp.Checkpointer, "save", save)
-    if full == "before":
-        refusing_disk(2000)
+    if full == "for its threads":
+        monkeypatch.setattr(checkpoint, "check_room", lambda folder, size: None)
+    else:
+        monkeypatch.setattr(arrays.ocp.Checkpointer, "save", save)
+    if full != "meanwhile":
+        refusing_disk(500)
     progress = first_of(compiled).init()
     with pytest.raises(OSError, match="File too large") as raised:
         checkpoint.write(tmp_path / "checkpoints", checkpoint.Checkpoint(Place(1), progress, checkpoint.Tally()))
@@ -474,6 +482,7 @@ def test_a_second_signal_stops_at_once():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_real_kills():
     """A few by SIGKILL, of whole processes; `make soak` has hundreds."""
     command = [sys.executable, str(Path(__file__).parent / "soak.py"), "--kills", "3"]

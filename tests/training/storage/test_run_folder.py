@@ -23,7 +23,7 @@ from slmrec_jax.training.inputs import make_spec
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted
 from slmrec_jax.training.storage import arrays, checkpoint, records
-from slmrec_jax.training.storage.folder import STORE, new_folder, read_config
+from slmrec_jax.training.storage.folder import STORE, new_folder, read_config, read_kept_dataset
 from slmrec_jax.training.storage.manifest import write_manifest
 from slmrec_jax.training.storage.resume import made_by
 
@@ -346,6 +346,33 @@ def test_a_checkpoint_that_contradicts_itself_is_passed_over(folder, tiny):
     assert any("epoch 4 cannot be used" in line for line in said)
 
 
+@pytest.mark.parametrize("version", [None, checkpoint.VERSION + 1])
+def test_checkpoints_of_another_version_are_refused_in_one_line(folder, tiny, version):
+    for place in (folder / "checkpoints").iterdir():
+        data = json.loads((place / "tally.json").read_text()) | {"version": version, "of": "another form"}
+        kept = {name: value for name, value in data.items() if name != "sha256" and value is not None}
+        records.write_json(place / "tally.json", kept)
+        write_manifest(place)
+    said = []
+    longer = dataclasses.replace(CONFIG, epochs=5)
+    for line in (
+        refusal(train, longer, tiny, out=folder, resume=True, report=SILENT._replace(say=said.append)),
+        refusal(load_run, folder),
+    ):
+        assert line.endswith("was written by another version of slmrec_jax; train again")
+    assert not any("WARNING" in each for each in said)
+
+
+@pytest.mark.parametrize("tally", [{"skipped_steps": 0}, {"skipped_steps": 0, "rollbacks": 0, "seconds": 0.0, "x": 0}])
+def test_a_tally_of_other_fields_is_damage(folder, tally):
+    newest = folder / "checkpoints" / "4"
+    data = json.loads((newest / "tally.json").read_text()) | {"tally": tally}
+    del data["sha256"]
+    records.write_json(newest / "tally.json", data)
+    write_manifest(newest)
+    assert "tally does not have the fields" in checkpoint.damage(newest.parent, checkpoint.Place(4))
+
+
 def test_a_run_that_goes_on_has_no_result_of_fewer_epochs(folder, tiny):
     with pytest.raises(Interrupted):
         train(dataclasses.replace(CONFIG, epochs=6), tiny, out=folder, resume=True, report=stop_after(5))
@@ -383,6 +410,13 @@ def test_a_run_on_data_made_in_memory_stands_alone(finished, folder, tiny):
     assert loaded.dataset.fingerprint == tiny.fingerprint
     assert loaded.evaluate("test").means == finished.result["test"]
     jax.tree.map(np.testing.assert_array_equal, loaded.recommend(k=3), finished.recommend(k=3))
+
+
+def test_a_missing_data_set_is_named_with_the_fix(folder):
+    shutil.rmtree(folder / STORE)
+    line = refusal(read_kept_dataset, folder)
+    assert line.startswith(f"{folder / STORE} is not there")
+    assert "pass the data set as dataset" in line
 
 
 def test_the_command_works_on_a_run_on_data_made_in_memory(folder, tmp_path, capsys):
