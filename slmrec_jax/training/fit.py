@@ -11,7 +11,7 @@ from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.events import open_events
 from slmrec_jax.training.memory import give_back
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
 from slmrec_jax.training.selection import best_epoch, finished, improves
 from slmrec_jax.training.session import At, Session, place_of, restored, save, scheduled
@@ -42,7 +42,7 @@ def fit(
     config: Config,
     dataset: Dataset,
     folder: Path,
-    report: Report,
+    report: Listener,
     *,
     resume: bool,
 ) -> Fitted:

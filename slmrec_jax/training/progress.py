@@ -11,22 +11,22 @@ from slmrec_jax.errors import escaped
 from slmrec_jax.training.storage.folder import Record
 
 
-class Report(NamedTuple):
+class Listener(NamedTuple):
     """Functions that receive a run's messages and its epochs."""
 
     say: Callable[[str], None]
     epoch: Callable[[Record], None]
 
 
-SILENT = Report(lambda line: None, lambda record: None)
+SILENT = Listener(lambda line: None, lambda record: None)
 
 
 @contextmanager
-def console_report(epochs: int) -> Iterator[Report]:
+def console_report(epochs: int) -> Iterator[Listener]:
     """Report to standard error; `epochs` is the most that will be trained."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        yield Report(
+        yield Listener(
             _unless_refused(lambda line: console.print(escaped(line), markup=False)),
             _unless_refused(lambda record: console.print(epoch_line(record))),
         )
@@ -34,7 +34,7 @@ def console_report(epochs: int) -> Iterator[Report]:
     columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn()
     with Progress(*columns, TextColumn("{task.fields[text]}"), console=console) as progress:
         task = progress.add_task("", total=epochs, text="compiling")
-        yield Report(
+        yield Listener(
             _unless_refused(lambda line: progress.console.print(escaped(line), markup=False)),
             _unless_refused(lambda record: progress.update(task, completed=record["epoch"], text=epoch_line(record))),
         )

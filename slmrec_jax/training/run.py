@@ -42,7 +42,7 @@ from slmrec_jax.training.fit import Fitted, fit
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, give_back, line_of, peak_rss_bytes
 from slmrec_jax.training.numbering import by_degree, prepared
-from slmrec_jax.training.progress import SILENT, Report
+from slmrec_jax.training.progress import SILENT, Listener
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.steps import compile_steps
@@ -190,7 +190,7 @@ def train(
     resume: bool = False,
     method: MakeMethod = make_method,
     config_file: Path | str | None = None,
-    report: Report = SILENT,
+    report: Listener = SILENT,
 ) -> Run:
     """Train, select and test as the config says.
 
@@ -215,7 +215,7 @@ def train(
     check_type("resume", resume, bool, "true or false")
     check_type("method", method, Callable, "a function of a config and a spec")
     check_type("config_file", config_file, (str, Path, type(None)), "the path of a Python file")
-    check_type("report", report, Report, "a slmrec_jax.training.progress.Report")
+    check_type("report", report, Listener, "a slmrec_jax.training.progress.Listener")
     folder = Path(out) if out is not None else None
     if resume and folder is None:
         raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to go on with")

@@ -8,7 +8,7 @@ from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.loop import Progress
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.steps import Steps
 from slmrec_jax.training.storage import checkpoint as checkpoints
@@ -27,7 +27,7 @@ class Session(NamedTuple):
     folder: Path
     steps: Steps
     saver: Saver
-    report: Report
+    report: Listener
 
 
 class At(NamedTuple):
