@@ -185,7 +185,7 @@ def _pour(content: IO[bytes], path: Path) -> None:
     content.seek(0)
     with io.FileIO(os.open(path, os.O_WRONLY), "w") as raw, io.BufferedWriter(raw) as target:
         if stat.S_ISREG(os.fstat(target.fileno()).st_mode):
-            raise OSError(f"{path} has become a regular file meanwhile")
+            raise OSError(f"{path} was replaced by a regular file")
         while block := content.read(2**20):
             target.write(block)
 

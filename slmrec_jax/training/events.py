@@ -1,4 +1,4 @@
-"""TensorBoard's events of a run, written by the thread that trains: a full disk blocks no other."""
+"""TensorBoard events of a run, written by the thread that trains, so that a full disk can block no other thread."""
 
 import sys
 import time

@@ -61,8 +61,8 @@ from slmrec_jax.training.storage.folder import (
     held_folder,
     new_folder,
     read_config,
+    read_config_and_maker,
     read_history,
-    read_made_by,
 )
 from slmrec_jax.training.storage.records import read_json, read_small_file, write_json
 from slmrec_jax.types import Embeddings
@@ -379,7 +379,7 @@ def _held_folder(config: Config, dataset: Dataset, made_by: MadeBy, folder: Path
 
 
 def _check_same_maker(folder: Path, now: MadeBy) -> None:
-    before = read_made_by(folder)
+    _, before = read_config_and_maker(folder)
     old, new = before["config_file"], now["config_file"]
     if old and not new:
         raise UserError(f"{folder} was begun with {_file(old)}: resume it with the same file")

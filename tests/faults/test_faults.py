@@ -1,4 +1,4 @@
-"""What a run promises when it is killed, stopped, refused the disk, or no longer finite."""
+"""Tests of runs that are killed, stopped, refused by the disk, or no longer finite."""
 
 import contextlib
 import dataclasses
@@ -40,13 +40,13 @@ def pictures():
 
 @pytest.fixture(scope="module")
 def programs():
-    """By what they were compiled for: tests differ in what happens, not in what is computed."""
+    """Programs by the method they were compiled for: tests differ in what happens, not in what is computed."""
     return {}
 
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The steps of these programs on their inputs."""
+    """The steps of these programs on their inputs, by method."""
     return {}
 
 
@@ -57,7 +57,7 @@ def said():
 
 @pytest.fixture
 def go(tiny, programs, compiled, said, monkeypatch):
-    """Trains; the same each time, saves included, however slow the machine."""
+    """A function that trains the same way each time, saves included, however slow the machine is."""
     compile_steps = run_module.compile_steps
     monkeypatch.setattr(saver, "ThreadPoolExecutor", Inline)
     monkeypatch.setattr(saver, "REST", 0.0)
@@ -87,7 +87,7 @@ def go(tiny, programs, compiled, said, monkeypatch):
 
 @contextlib.contextmanager
 def asked_after(looks):
-    """Asks to stop when it has been looked for so often, which is once or twice a segment."""
+    """Ask to stop after the run has looked some number of times, once or twice a segment."""
     left = [looks]
 
     def asked():
@@ -136,7 +136,7 @@ def test_the_records_of_a_checkpoint_are_on_disk_before_it(expected):
 
 
 def killed(go, folder, moment):
-    """Leaves a run that died at a moment, or at its last: Orbax writes a file more or fewer, and moments vary so."""
+    """Leave a run that died at a moment, or at its last one if it has fewer: the number of Orbax's files varies."""
     disk = Disk(dies_at(moment))
     with contextlib.suppress(Dead):
         go(folder, disk=disk)
@@ -147,7 +147,7 @@ def killed(go, folder, moment):
 
 @pytest.mark.parametrize("kills", [5, pytest.param(17, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path, kills):
-    """Wherever it dies among its writes, renames, deletions and waits for the disk."""
+    """A run may die at any of its writes, renames, deletions and waits for the disk."""
     moments = np.random.default_rng(0).choice(np.arange(1, expected["asked"] + 1), kills, replace=False)
     for number, moment in enumerate(moments):
         folder = tmp_path / str(number)
@@ -164,7 +164,7 @@ def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, 
 
 @pytest.mark.parametrize(("kind", "first"), [("fsync", 30), ("rename", 2), ("replace", 4)])
 def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compiled, tmp_path, kind, first):
-    """Within a checkpoint, where it gets its name (after the data set), and where the first record is written."""
+    """Within a checkpoint, when it gets its name (after the data set), and when the first record is written."""
     asked = []
 
     def answer(name, _):
@@ -237,7 +237,7 @@ def test_when_checkpoints_are_made_does_not_alter_the_bits(expected, go, compile
 
 
 def test_how_fast_the_machine_is_does_not_alter_the_bits(expected, go, compiled, tmp_path, monkeypatch):
-    """A second is one step on a slow machine."""
+    """On a slow machine, a segment is one step."""
     monkeypatch.setattr(fit, "SEGMENT_SECONDS", 0.0)
     run = go(tmp_path / "run", checkpoint_every_steps=0)
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
@@ -252,7 +252,7 @@ def test_stale_embeddings_are_those_before_the_last_step(expected, go, compiled,
     assert record["losses"] == json.loads((expected["folder"] / "metrics.jsonl").read_text().splitlines()[0])["losses"]
 
 
-# The file cannot be closed either, as tensorboardX does that, and is left to the garbage collector.
+# tensorboardX cannot close the file either, and the garbage collector finds it open.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_events_that_cannot_be_written_do_not_end_training(expected, go, said, compiled, tmp_path, monkeypatch):
     def full(writer):
@@ -265,7 +265,7 @@ def test_events_that_cannot_be_written_do_not_end_training(expected, go, said, c
 
 
 def damaged(path):
-    """Each way of damaging a file."""
+    """Yield each way to damage a file."""
     whole = path.read_bytes()
     if whole:
         flipped = bytearray(whole)
@@ -327,7 +327,7 @@ def test_a_checkpoint_without_embeddings_is_refused(expected, tmp_path):
 
 
 def test_a_run_does_not_go_on_without_its_best_epoch(expected, go, said, tmp_path):
-    """Later checkpoints are whole, but could only lead to a result that is not there."""
+    """Later checkpoints are whole, but could only lead to a result that is lost."""
     folder = tmp_path / "run"
     shutil.copytree(expected["folder"], folder)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -383,7 +383,7 @@ def test_a_folder_is_held_by_one_run(expected, go, tiny, tmp_path, monkeypatch):
 
 
 def broken(where, at_step):
-    """The small method, not finite at a step: in what its loss says, or in its gradient alone; `draw` by its draws."""
+    """A maker of the small method whose loss or gradient is not finite at a step; `draw`: only for the first draws."""
 
     def make(config, spec):
         method = make_method(config, spec)
@@ -425,7 +425,7 @@ def test_the_step_the_term_and_the_batch_are_named(expected, go, tiny, compiled,
     for place in checkpoint.places(folder / "checkpoints"):
         saved = checkpoint.restore(folder / "checkpoints", place, steps.shapes)
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(saved.progress))
-    # What was stopped can go on without that step.
+    # The stopped run can continue without that step.
     run = go(folder, method=BROKEN[where], resume=True, on_nan="skip")
     assert run.result["skipped_steps"] == 1
 
@@ -452,7 +452,7 @@ def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, 
     jax.tree.map(np.testing.assert_array_equal, saved.progress, progress)
 
 
-def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path, monkeypatch):
+def test_a_rollback_draws_differently_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path, monkeypatch):
     FIRST_DRAW["value"] = jax.random.key_data(first_of(compiled).batch(4, 0).key)[0]
     method, runs = BROKEN.setdefault("draw", broken("draw", 4)), []
     for stops in ((), (2,), (2, 1)):
@@ -484,9 +484,9 @@ def test_a_second_signal_stops_at_once():
 
 @pytest.mark.slow
 def test_real_kills():
-    """A few by SIGKILL, of whole processes; `make soak` has hundreds."""
+    """Kill a few whole processes by SIGKILL; `make soak` kills hundreds."""
     command = [sys.executable, str(Path(__file__).parent / "soak.py"), "--kills", "3"]
-    # XLA has much to say on what it finds in its cache; and what is tested is the package beside the tests.
+    # XLA logs much about its cache; the package under test is the one beside the tests.
     settings = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False, env=settings)
     assert done.returncode == 0, done.stderr[-3000:]

@@ -27,13 +27,13 @@ from slmrec_jax.errors import UserError
 from slmrec_jax.training.storage.manifest import DAMAGED
 
 READ_BACK_BYTES = 2**26
-"""How much of a checkpoint is held a second time while it is checked; a larger array is read alone."""
+"""The most of a checkpoint that is held a second time while it is checked; a larger array is read alone."""
 
 _UNSAFE = frozenset("[]*?\\")
 """Characters of a path that Orbax, or the storage library below it, does not take literally."""
 
 _LATE_SECONDS = 0.2
-"""How long threads of Orbax may print after it has failed."""
+"""The time in which threads of Orbax may still print after it has failed."""
 
 
 def save_arrays(path: Path, tree: Any) -> None:

@@ -3,8 +3,8 @@
 A checkpoint is a folder named after its place in the run: `6` after six epochs, `6+120` another 120 steps later.
 
     training/                Orbax's files of the state and the running means
-    embeddings.safetensors   what the epoch ranked with; only at the end of an epoch
-    tally.json               what the checkpoint says of itself: format version, arrays, counts of the run
+    embeddings.safetensors   what was evaluated; only at the end of an epoch
+    tally.json               format version, names and shapes of the arrays, counts of the run
     manifest.sha256          the SHA-256 of each file
 
 The folder gets its name when all of its files are on disk. Without the manifest that its files make, it does not count.
@@ -38,7 +38,7 @@ from slmrec_jax.types import Embeddings
 TRAINING, EMBEDDINGS, TALLY = "training", "embeddings.safetensors", "tally.json"
 
 VERSION = 1
-"""Of what a checkpoint means: raised when its files, the order of its rows or the way that steps draw changes."""
+"""The version of the format: raised when the files, the order of rows or the way that steps draw changes."""
 
 _OVERHEAD = 2**17
 """Bytes that a checkpoint takes besides its arrays, at most."""
@@ -48,20 +48,20 @@ class Place(NamedTuple):
     """The place of a checkpoint in a run; later ones compare as larger."""
 
     epochs: int
-    """How many are done."""
+    """Epochs that are done."""
     steps: int = 0
-    """How many of the next one."""
+    """Steps of the next epoch that are done."""
 
     def __str__(self) -> str:
         return f"{self.epochs}+{self.steps}" if self.steps else str(self.epochs)
 
     def words(self) -> str:
-        """Return the place as a person would say it."""
+        """Return the place in words."""
         return f"step {self.steps} of epoch {self.epochs + 1}" if self.steps else f"epoch {self.epochs}"
 
 
 class Tally(NamedTuple):
-    """What a run counts besides its state."""
+    """Counts of a run that are no part of its state."""
 
     skipped_steps: int = 0
     rollbacks: int = 0
@@ -70,13 +70,13 @@ class Tally(NamedTuple):
 
 
 class Checkpoint(NamedTuple):
-    """What training continues from."""
+    """A point of a run that training continues from."""
 
     place: Place
     progress: Progress
     tally: Tally
     embeddings: Embeddings | None = None
-    """What was evaluated, after an epoch."""
+    """The embeddings that were evaluated; only after an epoch."""
 
 
 class OtherVersion(UserError):
@@ -84,7 +84,7 @@ class OtherVersion(UserError):
 
 
 class _Description(TypedDict):
-    """What `tally.json` says of a checkpoint."""
+    """The content of `tally.json`."""
 
     version: int
     arrays: Mapping[str, str]
@@ -97,7 +97,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 
     Args:
         folder: The folder of the checkpoints; created if absent.
-        checkpoint: What to write; it replaces one of the same place.
+        checkpoint: The checkpoint; it replaces one of the same place.
 
     Raises:
         OSError: The disk refused something, and there is no such checkpoint now.
@@ -183,7 +183,7 @@ def restore_newest(
 
 
 def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
-    """Restore what training continues from at a place; `like` is the progress of the same model, or its shapes.
+    """Restore the checkpoint of a place; `like` is the progress of the same model, or its shapes.
 
     Raises:
         UserError: That checkpoint is missing, damaged, or of another model or version.
@@ -205,7 +205,7 @@ def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
 
 
 def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
-    """Restore what an epoch ranked with.
+    """Restore the embeddings that an epoch was evaluated with.
 
     Raises:
         UserError: That epoch's checkpoint is missing, damaged, or of another version.

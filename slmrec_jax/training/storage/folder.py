@@ -38,12 +38,12 @@ class Record(TypedDict):
     losses: Mapping[str, float]
     """Means over the epoch's interactions."""
     split: str
-    """What was evaluated."""
+    """The split that was evaluated."""
     selected: Mapping[str, float]
     """The metric that selects; empty if the epoch was not evaluated, or the protocol does not select."""
     metrics: Mapping[str, float]
     improved: bool
-    """Whether it is the best epoch so far."""
+    """True for the best epoch so far."""
     train_seconds: float
     evaluate_seconds: float
 
@@ -86,7 +86,7 @@ class ConfigFile(TypedDict):
 
 
 class MadeBy(TypedDict):
-    """What made the method that trains, besides the config."""
+    """The makers of the method that trains, besides the config."""
 
     method: str | None
     """The name of a function of the user's; `None` for the package's own `make_method`."""
@@ -94,7 +94,7 @@ class MadeBy(TypedDict):
 
 
 class _ConfigJson(TypedDict):
-    """What `config.json` has besides the fields of a config."""
+    """The part of `config.json` that is no part of a config."""
 
     made_by: MadeBy
 
@@ -147,15 +147,6 @@ def read_config(folder: Path) -> Config:
         UserError: The folder holds none that can be read.
     """
     return read_config_and_maker(folder)[0]
-
-
-def read_made_by(folder: Path) -> MadeBy:
-    """Read what made the method of a run.
-
-    Raises:
-        UserError: The folder holds no config that can be read.
-    """
-    return read_config_and_maker(folder)[1]
 
 
 def read_config_and_maker(folder: Path) -> tuple[Config, MadeBy]:

@@ -1,4 +1,4 @@
-"""Whether a run may continue: only with the settings, the method, the config file and the data it was begun with."""
+"""Checks that a run continues with the settings, the method, the config file and the data that it was begun with."""
 
 import hashlib
 from contextlib import AbstractContextManager

@@ -23,11 +23,11 @@ from slmrec_jax.training.storage.checkpoint import Checkpoint, Place
 from slmrec_jax.training.storage.folder import CHECKPOINTS, Record, append_records, write_history
 
 KEPT = 2
-"""How many of the newest checkpoints stay, so that there is one to go back to; more are kept where they are needed."""
+"""The number of newest checkpoints that stay, so that there is one to go back to; needed ones stay besides."""
 
 REST = 19.0
-"""How long the writer rests, as a multiple of the time it took: it works for a twentieth of the time at most. A process
-that is killed trains again what it had not written: on TikTok, what it did in about three seconds."""
+"""The rest of the writer, as a multiple of the time it took, so that it works for a twentieth of the time at most. A
+killed process trains again what it had not written: on TikTok, what it did in about three seconds."""
 
 MOST_REST = 30.0
 """The longest rest in seconds: one slow answer of the disk is no reason to wait for minutes."""

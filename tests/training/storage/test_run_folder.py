@@ -1,4 +1,4 @@
-"""A run's folder: it says all that the run depends on, shows every change, and stands alone."""
+"""A run's folder: it records all that the run depends on, shows every change, and is self-contained."""
 
 import dataclasses
 import errno
@@ -39,7 +39,7 @@ def cheap():
 
 
 @pytest.fixture(scope="module")
-def finished(cheap, tiny, tmp_path_factory):
+def finished(tiny, tmp_path_factory):
     with jax.numpy_dtype_promotion("standard"):
         return train(CONFIG, tiny, out=tmp_path_factory.mktemp("run") / "run")
 
@@ -71,11 +71,11 @@ def refusal(call, *arguments, **named):
     return str(raised.value)
 
 
-# Paths that patterns or storage could take for something else.
+# Paths that a pattern or a storage library could take for another.
 
 
 @pytest.mark.parametrize("name", ["baby [5-core]", "[!a] back\\slash", "st*r? line\nbreak {a,b} %5B ä"])
-def test_a_run_resumes_wherever_it_lies(finished, tiny, tmp_path, name):
+def test_a_run_resumes_wherever_its_folder_is(finished, tiny, tmp_path, name):
     out = tmp_path / name / "run"
     train(dataclasses.replace(CONFIG, epochs=2), tiny, out=out)
     resumed = train(CONFIG, tiny, out=out, resume=True)
@@ -91,7 +91,7 @@ def test_the_default_folder_has_a_plain_name(tiny, tmp_path, monkeypatch):
 
 
 def test_what_was_written_is_read_back(tiny, tmp_path, monkeypatch):
-    """A storage that loses an array, or a bit of one, is found out when the checkpoint is written."""
+    """If the storage library loses one bit of one array, writing the checkpoint fails."""
     save = arrays.ocp.Checkpointer.save
 
     def lossy(self, path, args):
@@ -122,7 +122,7 @@ def test_a_large_checkpoint_is_read_back_a_part_at_a_time(tiny, tmp_path, monkey
     assert len(asked) > 5
 
 
-# The file that config and method came from.
+# The file that config and method come from.
 
 
 def test_a_run_resumes_with_the_config_file_that_it_was_begun_with(stored, tmp_path, capsys):
@@ -163,7 +163,7 @@ def test_the_printed_command_names_the_config_file(flag, tmp_path):
     assert said == f"slmrec-jax train --config 'a b.py' --out {tmp_path} --resume"
 
 
-# Files that decide something.
+# Files that a result depends on.
 
 
 def change(file, before, after):
@@ -299,7 +299,7 @@ def test_a_setting_of_a_wrong_type_is_named(folder):
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "checkpoints"])
 def test_a_missing_permission_is_called_that(folder, name, monkeypatch, capsys):
-    """Root reads everything, so that the system's answer is simulated."""
+    """Simulate the system's answer, since root may read everything."""
 
     def denied(function):
         def call(path, *arguments, **named):
@@ -317,7 +317,7 @@ def test_a_missing_permission_is_called_that(folder, name, monkeypatch, capsys):
     assert not {"damaged", "finished", "not there"} & set(said.replace(";", " ").split())
 
 
-# What a run leaves where it goes on, or was stopped.
+# Runs that continue, or were stopped.
 
 
 @pytest.mark.parametrize("flags", [["--protocol", "mmrec"], ["--preset", "paper", "--epochs", "5"]])
@@ -401,10 +401,10 @@ def test_a_run_that_was_stopped_before_its_first_epoch_says_so(folder, capsys):
     assert "before an epoch was saved" in refused_in_one_line(folder, capsys)
 
 
-# Data that only the run knows.
+# Data that only the run has.
 
 
-def test_a_run_on_data_made_in_memory_stands_alone(finished, folder, tiny):
+def test_a_run_on_data_made_in_memory_is_self_contained(finished, folder, tiny):
     assert read_config(folder).data == IN_MEMORY
     loaded = load_run(folder)
     assert loaded.dataset.fingerprint == tiny.fingerprint
@@ -431,7 +431,7 @@ def test_the_command_works_on_a_run_on_data_made_in_memory(folder, tmp_path, cap
         assert main(command) == 0, capsys.readouterr().err
 
 
-def test_a_loaded_data_set_is_recorded_where_it_lies(stored, tmp_path, monkeypatch):
+def test_a_loaded_data_set_is_recorded_by_its_path(stored, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.symlink(stored, "here")
     run = train(dataclasses.replace(CONFIG, epochs=1), load("here"), out="run")
