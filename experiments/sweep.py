@@ -29,7 +29,7 @@ from slmrec_jax.figures import draw_lines
 from slmrec_jax.methods import make_method
 from slmrec_jax.studies.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.inputs import make_spec
-from slmrec_jax.training.progress import Report, console_report
+from slmrec_jax.training.progress import Listener, console_report
 from slmrec_jax.training.signals import Interrupted
 
 Row = Mapping[str, Any]
@@ -117,7 +117,7 @@ def run(points: Mapping[str, Config], dataset: Dataset, flags: Flags) -> dict[st
     return found
 
 
-def _finished(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run | None:
+def _finished(config: Config, dataset: Dataset, folder: Path, report: Listener) -> Run | None:
     """`finish`; where training diverges, that is said."""
     try:
         return finish(config, dataset, folder, report)
@@ -140,7 +140,7 @@ def _seeds(name: str, place: str, config: Config, flags: Flags) -> dict[Path, Co
     return {flags.out / "runs" / f"{stem}-seed{seed}": replace(config, seed=seed) for seed in flags.seeds}
 
 
-def _choose(name: str, candidates: Mapping[str, Config], dataset: Dataset, flags: Flags, report: Report) -> str:
+def _choose(name: str, candidates: Mapping[str, Config], dataset: Dataset, flags: Flags, report: Listener) -> str:
     """The setting that is best on validation with the first seed; one that diverges is passed over."""
     values = {}
     for place, config in candidates.items():

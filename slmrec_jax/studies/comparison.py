@@ -24,7 +24,7 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import METHODS
 from slmrec_jax.studies.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.setup import build_method
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.training.storage.records import write_json
@@ -112,7 +112,7 @@ UNTRAINED: Mapping[str, Callable[[Config, Dataset], Embeddings]] = {"popularity"
 PerUser = Mapping[str, Float[np.ndarray, " users"]]
 
 
-def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Report) -> Comparison:
+def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Listener) -> Comparison:
     """Trains each system with each seed, unless its finished run lies in `out`, and tests it.
 
     Args:

@@ -12,7 +12,7 @@ from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.events import open_events
 from slmrec_jax.training.loop import Keys
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
 from slmrec_jax.training.selection import finished, make_record
 from slmrec_jax.training.session import (
@@ -35,7 +35,7 @@ SEGMENT_SECONDS = 1.0
 """About how long a signal waits for the current steps."""
 
 
-def fit(setup: Setup, plan: EvaluationPlan, folder: Path, report: Report, *, resume: bool) -> Position:
+def fit(setup: Setup, plan: EvaluationPlan, folder: Path, report: Listener, *, resume: bool) -> Position:
     """Train until the protocol's early stopping or the config's last epoch, and return the final position.
 
     Args:

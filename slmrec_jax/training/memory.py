@@ -15,7 +15,7 @@ from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan
 from slmrec_jax.training.inputs import input_shapes
 from slmrec_jax.training.setup import Setup
-from slmrec_jax.training.storage.checkpoint import READ_BACK_BYTES
+from slmrec_jax.training.storage.arrays import READ_BACK_BYTES
 
 LATER_BYTES = 112 * 2**20
 """The growth of a run's process on the demo data, whose arrays are negligible: programs for ranking, checks and

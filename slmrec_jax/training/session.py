@@ -9,7 +9,7 @@ from jaxtyping import PyTree
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.loop import Keys, Progress
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage import checkpoint as checkpoints
@@ -26,7 +26,7 @@ class Session(NamedTuple):
     """With compiled programs."""
     folder: Path
     saver: Saver
-    report: Report
+    report: Listener
     draw: Callable[[int, int], tuple[PyTree, Keys]]
     """`(epoch, rollbacks) -> (drawn, keys)`, remembered for the current epoch."""
 

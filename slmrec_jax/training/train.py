@@ -29,7 +29,7 @@ from slmrec_jax.training.memory import (
     peak_rss_bytes,
     trim_memory,
 )
-from slmrec_jax.training.progress import SILENT, Report
+from slmrec_jax.training.progress import SILENT, Listener
 from slmrec_jax.training.run import Run, load_dataset
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.session import Position
@@ -60,7 +60,7 @@ def train(
     resume: bool = False,
     method: MakeMethod = make_method,
     config_file: Path | str | None = None,
-    report: Report = SILENT,
+    report: Listener = SILENT,
 ) -> Run:
     """Train, select and test as the config says.
 
@@ -85,7 +85,7 @@ def train(
     config, dataset, notes = _data(config, dataset, folder if resume else None)
     plans = _plans(config, dataset)
     planned = outline(config, dataset, method=method)
-    maker = made_by(method, config_file)
+    maker = made_by(_name_of(method), config_file)
     opened = resumed_folder if resume and folder is not None else new_folder
     held = opened(planned.config, planned.dataset, maker, folder)  # type: ignore[arg-type]
     doubts = batch_doubts(planned.method, planned.config, planned.dataset)
@@ -112,9 +112,14 @@ def _check_arguments(config: Any, out: Any, resume: Any, method: Any, config_fil
     check_type("resume", resume, bool, "true or false")
     check_type("method", method, Callable, "a function of a config and a spec")
     check_type("config_file", config_file, (str, Path, type(None)), "the path of a Python file")
-    check_type("report", report, Report, "a slmrec_jax.training.progress.Report")
+    check_type("report", report, Listener, "a slmrec_jax.training.progress.Listener")
     if resume and out is None:
         raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to continue")
+
+
+def _name_of(method: MakeMethod) -> str | None:
+    """Return the name of the user's own function, by which a resumed run is recognised."""
+    return None if method is make_method else getattr(method, "__qualname__", type(method).__name__)
 
 
 def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple[Config, Dataset, list[str]]:
@@ -138,7 +143,7 @@ def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:
     return {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
 
 
-def _compiled(planned: Setup, plans: Mapping[str, EvaluationPlan], report: Report) -> Planned:
+def _compiled(planned: Setup, plans: Mapping[str, EvaluationPlan], report: Listener) -> Planned:
     """Compile a run, and refuse it if its memory does not fit."""
     start = time.perf_counter()
     setup = compiled(planned)

@@ -211,24 +211,6 @@ def test_stale_embeddings_are_those_before_the_last_step(tiny, tmp_path):
     np.testing.assert_allclose(kept.embeddings.users, initial.users, rtol=1e-4, atol=1e-6)
 
 
-def test_a_checkpoint_whose_tables_stand_in_another_order_is_refused(finished, tiny, monkeypatch):
-    from slmrec_jax.methods import make_method
-
-    like = make_method(CONFIG, make_spec(CONFIG, tiny)).init(jax.random.key(0))
-    checkpoint.restore_state(finished.folder / "checkpoints", 6, like)
-    monkeypatch.setattr(checkpoint, "ROWS", "users and items by their names")
-    with pytest.raises(UserError, match="tables stand in another order; train again"):
-        checkpoint.restore_state(finished.folder / "checkpoints", 6, like)
-
-
-def test_a_run_whose_steps_drew_otherwise_does_not_go_on(finished, tiny, tmp_path, monkeypatch):
-    folder = tmp_path / "run"
-    shutil.copytree(finished.folder, folder)
-    monkeypatch.setattr(checkpoint, "DRAWS", "dropout by bits")
-    with pytest.raises(UserError, match="another version, which drew otherwise; train again"):
-        train(dataclasses.replace(CONFIG, epochs=CONFIG.epochs + 1), tiny, out=folder, resume=True)
-
-
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(finished, tiny, tmp_path):
     folder = tmp_path / "run"
 

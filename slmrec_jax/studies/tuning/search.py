@@ -24,7 +24,7 @@ from slmrec_jax.studies.tuning.seeds import best_value, fit_seeds
 from slmrec_jax.studies.tuning.space import Point, Sampler, Space, grid
 from slmrec_jax.training.canary import check_jax
 from slmrec_jax.training.inputs import make_inputs
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, finished
 from slmrec_jax.training.setup import outline, with_inputs
@@ -67,7 +67,7 @@ def tune(
     seeds: Sequence[int],
     num_trials: int | None,
     out: Path,
-    report: Report,
+    report: Listener,
 ) -> Tuned:
     """Searches, or goes on with the search in `out`, and trains the best config.
 
@@ -130,7 +130,7 @@ def _searched(
     dataset: Dataset,
     evaluation: EvaluationPlan,
     out: Path,
-    report: Report,
+    report: Listener,
 ) -> list[study.Trial]:
     """All trials, once there are as many as wanted."""
     done = study.trials(search)
@@ -156,7 +156,7 @@ def _progress(
     config: Config,
     out: Path,
     stop_requested: Callable[[], int | None],
-    report: Report,
+    report: Listener,
 ) -> Iterator[study.Progress]:
     """What each epoch has come to; a request to stop ends a trial that has epochs to go."""
     for of_seeds in histories:
