@@ -25,7 +25,7 @@ class Dead(BaseException):
 
 
 class Disk:
-    """A replacement of `os` and `shutil` where the package writes, which counts what is asked of the disk and may refuse."""
+    """A replacement of `os` and `shutil` where the package writes, which counts requests and may refuse them."""
 
     def __init__(self, answer):
         self.answer, self.asked = answer, 0

@@ -60,7 +60,7 @@ def save(opened, epoch, needed=()):
 
 
 def saved_while_it_rests(opened, rests):
-    """Save five checkpoints: the first is written at once; of the others, the third is needed and the fifth the newest."""
+    """Save five checkpoints: the first is written at once; of the others, the third is needed, the fifth the newest."""
     save(opened, 1)
     assert rests.begun.get(timeout=SECONDS) is False
     for epoch in (2, 3):
