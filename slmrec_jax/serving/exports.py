@@ -27,7 +27,7 @@ from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.data.store import id_column, read_ids, read_json, write_table, write_tensors
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.evaluation.ranking import prepare, rank
+from slmrec_jax.evaluation.ranking import plan_ranking, rank
 from slmrec_jax.serving.recommendations import Recommendations, user_rows
 from slmrec_jax.types import Embeddings, Interactions
 
@@ -116,7 +116,7 @@ def recommend(export: Export, users: Any = None, k: int = 20) -> Recommendations
     """
     rows = user_rows(users, export.user_ids, export.name)
     num_items = len(export.item_ids)
-    plan = prepare(rows, [export.known], num_items, min(k, num_items), score=export.score)
+    plan = plan_ranking(rows, [export.known], num_items, min(k, num_items), score=export.score)
     ranking = rank(plan, export.embeddings)
     return Recommendations(export.user_ids[rows], export.item_ids[ranking.items], ranking.scores)
 

@@ -1,3 +1,5 @@
+"""Evaluations under each protocol, against a plain float64 definition."""
+
 from typing import NamedTuple
 
 import numpy as np
@@ -89,7 +91,7 @@ def test_every_metric_that_selects_is_measured(dataset, embeddings):
         assert protocol.metric is None or protocol.metric in measured
 
 
-def test_users_absent_from_training_are_dropped_only_where_told(dataset):
+def test_only_mmrec_drops_users_absent_from_training(dataset):
     dropping = {name for name, protocol in PROTOCOLS.items() if 1 not in plan(dataset, "test", protocol).users}
     assert dropping == {"mmrec"}
 
@@ -134,7 +136,7 @@ def test_defaults_adapt_to_a_small_catalogue(num_items, cutoffs, ks, metric):
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 @pytest.mark.parametrize("num_items", [1, 2, 12, 30])
 def test_every_protocol_fits_every_catalogue(protocol, num_items):
-    """And what was fitted stays as it is, with cut-offs of its own or without."""
+    """Fitting twice changes nothing, with or without cut-offs of its own."""
     for asked in (DEFAULT_CUTOFFS, (1,), ()):
         fitted, ks = within(protocol, asked, num_items)
         assert max((*fitted.cutoffs, *ks)) <= num_items
@@ -143,7 +145,7 @@ def test_every_protocol_fits_every_catalogue(protocol, num_items):
         assert within(fitted, ks, num_items) == (fitted, ks)
 
 
-def test_a_metric_that_was_asked_for_does_not_adapt():
+def test_a_chosen_metric_does_not_adapt():
     asked = PROTOCOLS["strict"]._replace(metric="ndcg@20")
     assert within(asked, (5,), 12)[0].metric == "ndcg@20"
 
@@ -163,7 +165,7 @@ def test_a_metric_that_is_not_measured_cannot_select(dataset, metric):
 
 @pytest.fixture(scope="module")
 def with_cold_items(rows):
-    """The same pairs, but nobody met items 40 and above in training."""
+    """The same pairs, but no training interactions of items 40 and above."""
     train = {(user, item) for user, item in rows["train"] if item < 40} | {(5, item) for item in range(40)}
     return Splits(NUM_ITEMS, pairs(train), pairs(rows["valid"]), pairs(rows["test"]))
 
@@ -184,7 +186,7 @@ def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_c
     assert unmasked.means != found.means
 
 
-def test_cold_items_are_needed_where_they_are_to_be_ranked(dataset):
+def test_ranking_cold_items_needs_cold_items(dataset):
     cold = PROTOCOLS["strict"]._replace(candidates="cold")
     few = dataset._replace(num_items=65, test=pairs({(0, 64)}))
     assert plan(few, "test", cold).cutoffs == (len(cold_items(few)),)
@@ -192,11 +194,11 @@ def test_cold_items_are_needed_where_they_are_to_be_ranked(dataset):
         plan(few._replace(test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
 
 
-def test_splits_that_say_little_are_named(dataset, with_cold_items):
+def test_doubtful_splits_are_named(dataset, with_cold_items):
     strict = PROTOCOLS["strict"]
     assert doubts(dataset, "valid", strict) == []
     known = dataset._replace(valid=Interactions(dataset.train.users[:3], dataset.train.items[:3]))
-    assert "all 3 interactions stand in train too" in doubts(known, "valid", strict)[0]
+    assert "all 3 interactions are also in train" in doubts(known, "valid", strict)[0]
     cold = with_cold_items._replace(valid=pairs({(0, 50), (4, 41)}))
     assert "eval.candidates='cold'" in doubts(cold, "valid", strict)[0]
     assert doubts(cold, "valid", strict._replace(candidates="cold")) == []
