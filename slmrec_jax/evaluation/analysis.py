@@ -36,47 +36,36 @@ def alignment(
     users: Float[np.ndarray, "users dim"],
     items: Float[np.ndarray, "items dim"],
     pairs: Interactions,
-    *,
-    exponent: float = 2.0,
 ) -> float:
-    """Return the mean over pairs (u, i) of |x_u - x_i|^exponent, for rows scaled to length 1.
+    """Return the mean over pairs (u, i) of |x_u - x_i|², for rows scaled to length 1.
 
-    From 0, if every user coincides with their items, to 2^exponent. Lower is better at the same uniformity. Source:
-    Wang & Isola, ICML 2020, section 4.
+    From 0, if every user coincides with their items, to 4. Lower is better at the same uniformity.
+    Source: Wang & Isola, ICML 2020, section 4, with exponent 2 as in its experiments.
 
     Args:
         users: Embeddings by row.
         items: Embeddings by row.
         pairs: Positive pairs, at least one; repeated pairs count each time.
-        exponent: 2 in the paper's experiments.
     """
     users, items = _unit(users), _unit(items)
     total = 0.0
     for rows in _blocks(len(pairs.users), users.shape[1]):
-        squares = np.sum((users[pairs.users[rows]] - items[pairs.items[rows]]) ** 2, axis=1, dtype=np.float64)
-        total += float(np.sum(squares ** (exponent / 2)))
+        total += float(np.sum((users[pairs.users[rows]] - items[pairs.items[rows]]) ** 2, dtype=np.float64))
     return total / len(pairs.users)
 
 
-def uniformity(rows: Float[np.ndarray, "rows dim"], *, scale: float = 2.0) -> float:
-    """Return log mean exp(-scale |x - y|²) over pairs of different rows, scaled to length 1.
+def uniformity(rows: Float[np.ndarray, "rows dim"]) -> float:
+    """Return log mean exp(-2 |x - y|²) over pairs of different rows, scaled to length 1; NaN for fewer than two rows.
 
     0 if all rows coincide; lower is better. Time is quadratic in the rows, memory is not: pairs are taken in blocks.
-    Source: Wang & Isola, ICML 2020, section 4.
-
-    Args:
-        rows: Embeddings.
-        scale: The paper's t, 2 in its experiments.
-
-    Returns:
-        NaN for fewer than two rows.
+    Source: Wang & Isola, ICML 2020, section 4, with t = 2 as in its experiments.
     """
     if len(rows) < 2:
         return math.nan
     x = _unit(rows)
     total = 0.0
     for block in _blocks(len(x), len(x)):
-        closeness = np.exp(-scale * np.maximum(2 - 2 * (x[block] @ x.T), 0))
+        closeness = np.exp(-2 * np.maximum(2 - 2 * (x[block] @ x.T), 0))
         places = np.arange(block.start, block.stop)
         closeness[places - block.start, places] = 0  # not a pair of different rows
         total += float(closeness.sum(dtype=np.float64))
@@ -121,28 +110,24 @@ def modality_agreement(
     first: Float[np.ndarray, "items first"],
     second: Float[np.ndarray, "items second"],
     k: int = 10,
-    *,
-    present: Bool[np.ndarray, " items"] | None = None,
 ) -> float:
     """Return the mean share of an item's k nearest neighbours that two tables have in common.
 
     1 for equal neighbourhoods; k / (items - 1) in expectation for unrelated ones.
 
     Args:
-        first: Vectors of all items, compared by cosine.
+        first: Vectors of items, at least two, compared by cosine.
         second: Other vectors of the same items.
         k: The size of a neighbourhood, at least 1; limited to the number of other items.
-        present: The items to compare, at least two; all by default.
     """
-    chosen = np.arange(len(first)) if present is None else np.flatnonzero(present)
-    k = min(k, len(chosen) - 1)
-    places = np.arange(len(chosen), dtype=np.int32)
+    count = len(first)
+    k = min(k, count - 1)
+    places = np.arange(count, dtype=np.int32)
     # Each (item, neighbour) pair as one number: a single sort finds the shared pairs.
     of_first, of_second = (
-        (places[:, None] * np.int64(len(chosen)) + neighbours(table[chosen], places, k).items).ravel()
-        for table in (first, second)
+        (places[:, None] * np.int64(count) + neighbours(table, places, k).items).ravel() for table in (first, second)
     )
-    return len(np.intersect1d(of_first, of_second, assume_unique=True)) / (k * len(chosen))
+    return len(np.intersect1d(of_first, of_second, assume_unique=True)) / (k * count)
 
 
 def bootstrap(

@@ -1,6 +1,5 @@
 """Evaluation of embeddings under a protocol: users, candidates, masks and cut-offs."""
 
-import typing
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
@@ -8,24 +7,11 @@ import numpy as np
 from jaxtyping import Int
 
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Ndcg, Protocol, Split
+from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.metrics import METRIC_NAMES, PerUser, means, measure
 from slmrec_jax.evaluation.ranking import RankingPlan, plan_ranking, rank
 from slmrec_jax.types import Embeddings, Interactions
-
-
-@typing.runtime_checkable
-class Splits(typing.Protocol):
-    """The part of a data set that an evaluation reads."""
-
-    @property
-    def num_items(self) -> int: ...
-    @property
-    def train(self) -> Interactions: ...
-    @property
-    def valid(self) -> Interactions: ...
-    @property
-    def test(self) -> Interactions: ...
 
 
 class EvaluationPlan(NamedTuple):
@@ -48,11 +34,11 @@ class Evaluation(NamedTuple):
     """The user ids of the rows of `per_user`, ascending."""
 
 
-def plan(dataset: Splits, split: Split, protocol: Protocol, ks: Sequence[int] = ()) -> EvaluationPlan:
+def plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[int] = ()) -> EvaluationPlan:
     """Plan the evaluation of the users who have held-out items in `split`.
 
     Args:
-        dataset: The splits.
+        dataset: The data.
         split: The held-out split.
         protocol: Candidates, masks and the definitions of metrics.
         ks: Cut-offs in addition to the protocol's. `within` reduces both to the number of candidates.
@@ -119,17 +105,17 @@ def within(protocol: Protocol, ks: Sequence[int], num_ranked: int) -> tuple[Prot
     return protocol._replace(cutoffs=kept[0], metric=metric), kept[1]
 
 
-def num_candidates(dataset: Splits, protocol: Protocol) -> int:
+def num_candidates(dataset: Dataset, protocol: Protocol) -> int:
     """Return the number of items to rank."""
     return len(cold_items(dataset)) if protocol.candidates == "cold" else dataset.num_items
 
 
-def cold_items(dataset: Splits) -> Int[np.ndarray, " items"]:
+def cold_items(dataset: Dataset) -> Int[np.ndarray, " items"]:
     """Return the items without training interactions, ascending."""
     return np.flatnonzero(np.bincount(dataset.train.items, minlength=dataset.num_items) == 0)
 
 
-def doubts(dataset: Splits, split: Split, protocol: Protocol) -> list[str]:
+def doubts(dataset: Dataset, split: Split, protocol: Protocol) -> list[str]:
     """Return a warning and its fix for each reason why the metrics of a split mean little."""
     held_out = dataset.valid if split == "valid" else dataset.test
     pairs, known = (part.users * np.int64(dataset.num_items) + part.items for part in (held_out, dataset.train))

@@ -1,12 +1,13 @@
 """Evaluations under each protocol, against a plain float64 definition."""
 
-from typing import NamedTuple
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import reference
 
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Protocol
+from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import cold_items, doubts, evaluate, plan, within
 from slmrec_jax.types import Embeddings, Interactions
@@ -15,11 +16,9 @@ NUM_USERS, NUM_ITEMS = 12, 60
 SPLITS = ("train", "valid", "test")
 
 
-class Splits(NamedTuple):
-    num_items: int
-    train: Interactions
-    valid: Interactions
-    test: Interactions
+def make_splits(num_items, train, valid, test):
+    user_ids, item_ids = np.arange(NUM_USERS), np.arange(num_items)
+    return Dataset("toy", NUM_USERS, num_items, train, valid, test, {}, user_ids, item_ids)
 
 
 def pairs(rows):
@@ -38,7 +37,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def dataset(rows):
-    return Splits(NUM_ITEMS, *(pairs(rows[name]) for name in SPLITS))
+    return make_splits(NUM_ITEMS, *(pairs(rows[name]) for name in SPLITS))
 
 
 @pytest.fixture(scope="module")
@@ -98,14 +97,14 @@ def test_only_mmrec_drops_users_absent_from_training(dataset):
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_refuses_an_empty_split(dataset, split):
-    empty = dataset._replace(**{split: pairs([])})
+    empty = replace(dataset, **{split: pairs([])})
     with pytest.raises(UserError, match=f"no user has an interaction in the {split} split"):
         plan(empty, split, PROTOCOLS["strict"])
 
 
 def test_refuses_when_only_new_users_are_held_out(dataset):
     with pytest.raises(UserError, match="no user with training interactions"):
-        plan(dataset._replace(test=pairs([(1, 0)])), "test", PROTOCOLS["mmrec"])
+        plan(replace(dataset, test=pairs([(1, 0)])), "test", PROTOCOLS["mmrec"])
 
 
 def test_refuses_cutoffs_beyond_the_items(dataset):
@@ -167,7 +166,7 @@ def test_a_metric_that_is_not_measured_cannot_select(dataset, metric):
 def with_cold_items(rows):
     """The same pairs, but no training interactions of items 40 and above."""
     train = {(user, item) for user, item in rows["train"] if item < 40} | {(5, item) for item in range(40)}
-    return Splits(NUM_ITEMS, pairs(train), pairs(rows["valid"]), pairs(rows["test"]))
+    return make_splits(NUM_ITEMS, pairs(train), pairs(rows["valid"]), pairs(rows["test"]))
 
 
 def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_cold_items, embeddings):
@@ -176,7 +175,7 @@ def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_c
     found = evaluate(plan(with_cold_items, "test", protocol), embeddings)
 
     shifted = [{(u, i - 40) for u, i in rows[split] if i >= 40} for split in ("valid", "test")]
-    alone = Splits(20, Interactions(*np.zeros((2, 0), np.int32)), *(pairs(split) for split in shifted))
+    alone = make_splits(20, Interactions(*np.zeros((2, 0), np.int32)), *(pairs(split) for split in shifted))
     expected = evaluate(plan(alone, "test", PROTOCOLS["strict"]), Embeddings(embeddings.users, embeddings.items[40:]))
     np.testing.assert_array_equal(found.users, expected.users)
     for key, values in expected.per_user.items():
@@ -188,17 +187,17 @@ def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_c
 
 def test_ranking_cold_items_needs_cold_items(dataset):
     cold = PROTOCOLS["strict"]._replace(candidates="cold")
-    few = dataset._replace(num_items=65, test=pairs({(0, 64)}))
+    few = replace(dataset, num_items=65, test=pairs({(0, 64)}))
     assert plan(few, "test", cold).cutoffs == (len(cold_items(few)),)
     with pytest.raises(UserError, match="with a cold item in the test split"):
-        plan(few._replace(test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
+        plan(replace(few, test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
 
 
 def test_doubtful_splits_are_named(dataset, with_cold_items):
     strict = PROTOCOLS["strict"]
     assert doubts(dataset, "valid", strict) == []
-    known = dataset._replace(valid=Interactions(dataset.train.users[:3], dataset.train.items[:3]))
+    known = replace(dataset, valid=Interactions(dataset.train.users[:3], dataset.train.items[:3]))
     assert "all 3 interactions are also in train" in doubts(known, "valid", strict)[0]
-    cold = with_cold_items._replace(valid=pairs({(0, 50), (4, 41)}))
+    cold = replace(with_cold_items, valid=pairs({(0, 50), (4, 41)}))
     assert "eval.candidates='cold'" in doubts(cold, "valid", strict)[0]
     assert doubts(cold, "valid", strict._replace(candidates="cold")) == []
