@@ -281,7 +281,7 @@ def _recommend(flags: Recommend) -> int:
         raise UserError("--from takes neither --data nor --cold-items, which need the run: give --run")
     else:
         found = exports.recommend(exports.read_export(flags.exported), users, flags.k)
-    recommendations.write(found, flags.format, flags.out)
+    recommendations.write_recommendations(found, flags.format, flags.out)
     if found.items.shape[1] < flags.k:
         print(f"-k is {flags.k}, and there are {found.items.shape[1]} items to rank", file=sys.stderr)
     note = recommendations.nothing_left(found)

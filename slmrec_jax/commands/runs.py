@@ -82,7 +82,7 @@ class Report:
 
 def report(flags: Report) -> int:
     """Writes the page and says where."""
-    from slmrec_jax.reporting.facts import gather
+    from slmrec_jax.reporting.facts import gather_facts
     from slmrec_jax.reporting.report import check_free, files_folder, write_report
 
     if not flags.runs:
@@ -93,7 +93,7 @@ def report(flags: Report) -> int:
     items = split_ids(flags.items, "--items") if flags.items else None
     if flags.items_file is not None:
         items = read_id_file(flags.items_file, "--items-file")
-    facts = gather(
+    facts = gather_facts(
         flags.runs,
         items=items,
         data=flags.data,
