@@ -15,7 +15,8 @@ import safetensors.numpy
 from cheap_runs import cheap_runs
 
 from slmrec_jax import Config, UserError, load, load_run, train
-from slmrec_jax.commands.main import _resume_command, main
+from slmrec_jax.commands.main import main
+from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.config import IN_MEMORY, with_defaults
 from slmrec_jax.data import write_store
 from slmrec_jax.methods import make_method
@@ -159,7 +160,7 @@ def test_a_run_resumes_with_its_own_method(folder, tiny):
 
 @pytest.mark.parametrize("flag", [["--config=a b.py"], ["--config", "a b.py"]])
 def test_the_printed_command_names_the_config_file(flag, tmp_path):
-    said = _resume_command(["train", *flag, "--epochs", "3"], tmp_path)
+    said = resume_command(["train", *flag, "--epochs", "3"], tmp_path)
     assert said == f"slmrec-jax train --config 'a b.py' --out {tmp_path} --resume"
 
 
@@ -378,7 +379,7 @@ def test_a_stopped_run_is_evaluated_at_its_best_epoch_so_far(finished, tiny, tmp
     assert stopped.evaluate("valid").means == best["metrics"]
     for command in (["evaluate", "--run", str(out)], ["recommend", "--run", str(out), "--users", "user-0001"]):
         assert main(command) == 0
-        assert "is unfinished: of at most 4 epochs 2 were saved" in capsys.readouterr().err
+        assert "is unfinished: 2 of at most 4 epochs were saved" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_before_its_first_epoch_says_so(folder, capsys):
