@@ -29,7 +29,7 @@ from flax.training.train_state import TrainState
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import UInt8
 
-from slmrec_jax.data.readers.tables import printable
+from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.durable import FULL, PART, check_room, move_folder, remove_folder
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.loop import Means, Progress, no_steps
@@ -281,7 +281,7 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
     try:
         saved = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} cannot be read ({printable(error)}): {DAMAGED}") from None
+        raise UserError(f"{path} cannot be read ({one_line(error)}): {DAMAGED}") from None
     tables = [saved.get(side) for side in Embeddings._fields]
     if not all(table is not None and table.ndim == 2 and table.dtype == np.float32 for table in tables):
         raise UserError(f"{path} does not hold a table of users and one of items: {DAMAGED}")
@@ -378,7 +378,7 @@ def _load(path: Path, like: Any) -> Any:
         with _for_orbax(path) as there, ocp.Checkpointer(ocp.StandardCheckpointHandler()) as checkpointer:
             return checkpointer.restore(there, args=ocp.args.StandardRestore(like))
     except Exception as error:  # Orbax and its storage have no type of their own for what they cannot read
-        raise UserError(f"{path} cannot be restored ({printable(error)}): {DAMAGED}") from error
+        raise UserError(f"{path} cannot be restored ({one_line(error)}): {DAMAGED}") from error
 
 
 @contextmanager
