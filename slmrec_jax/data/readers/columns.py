@@ -61,7 +61,10 @@ def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
     Raises:
         UserError: A value that is missing or not a number.
     """
-    return _without_nan(table, name, as_numbers_or_nan(table, name), "a number")
+    numbers = as_numbers_or_nan(table, name)
+    if np.isnan(numbers).any():
+        raise table.refusal(name, int(np.isnan(numbers).argmax()), "a number")
+    return numbers
 
 
 def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
@@ -98,15 +101,16 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     if text and starts_with(column, r"^\d{4}-\d\d"):
         zone = "UTC" if starts_with(column, r":.*(Z|[+-]\d\d(:?\d\d)?)$") else None
         unit = "ns" if pc.any(pc.match_substring_regex(column, r"\.\d{7}")).as_py() else "us"
-        return _as_int64(
-            cast_column(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
-        )
+        dates = cast_column(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
+        return _as_int64(dates)
     if pa.types.is_integer(kind) or (text and all_match(column, _WHOLE_NUMBER)):
         if text:
             column = pc.replace_substring_regex(column, r"^\+", "")  # Arrow takes no sign there
         return _as_int64(cast_column(table, name, column, pa.int64(), "a time below 2⁶³"))
     times = np.asarray(cast_column(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
-    return _without_nan(table, name, times, "a number or a date")
+    if np.isnan(times).any():
+        raise table.refusal(name, int(np.isnan(times).argmax()), "a number or a date")
+    return times
 
 
 def has_lists(table: Table, name: str) -> bool:
@@ -158,11 +162,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
 
 
 def check_vectors_fit(file: Path, rows: int, columns: int) -> None:
-    """Reject vectors so few and so long that a table with a row for everything else would be vast.
-
-    Raises:
-        UserError: The table takes more than a GiB and a thousand times the file's size.
-    """
+    """Reject vectors so few and so long that a table with a row for everything else would be vast."""
     size = 4 * rows * columns
     if size > max(_SMALL_TABLE, _MAX_EMPTY * file.stat().st_size):
         raise UserError(
@@ -172,11 +172,7 @@ def check_vectors_fit(file: Path, rows: int, columns: int) -> None:
 
 
 def complete_column(table: Table, name: str, expected: str) -> Any:
-    """Return a column that has a value in every row.
-
-    Raises:
-        UserError: A value is missing or NaN.
-    """
+    """Return a column that has a value in every row; one that is missing or NaN raises `UserError`."""
     column = table.columns[name]
     missing = pc.index(pc.is_null(column, nan_is_null=True), True).as_py()
     if missing >= 0:
@@ -185,11 +181,7 @@ def complete_column(table: Table, name: str, expected: str) -> Any:
 
 
 def cast_column(table: Table, name: str, column: Any, kind: Any, expected: str) -> Any:
-    """Convert what a column of the table was made into to an Arrow type.
-
-    Raises:
-        UserError: A value does not fit the type, or the column has a type that cannot be converted.
-    """
+    """Convert a column, or what was made of it, to an Arrow type; a value that does not fit raises `UserError`."""
     try:
         return column.cast(kind)
     except pa.ArrowInvalid:
@@ -226,14 +218,6 @@ def starts_with(column: Any, pattern: str) -> bool:
 
 def _as_int64(column: Any) -> Int[np.ndarray, " entries"]:
     return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
-
-
-def _without_nan(
-    table: Table, name: str, numbers: Float[np.ndarray, " entries"], expected: str
-) -> Float[np.ndarray, " entries"]:
-    if np.isnan(numbers).any():
-        raise table.refusal(name, int(np.isnan(numbers).argmax()), expected)
-    return numbers
 
 
 def _places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:

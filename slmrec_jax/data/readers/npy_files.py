@@ -60,7 +60,7 @@ def read_header(data: bytes | mmap.mmap) -> NpyHeader:
     except Exception as error:  # the parsers of literals and of types raise errors of many kinds
         raise Malformed(f"its header is damaged: {one_line(error)}") from None
     if not all(0 <= size < 2**62 for size in shape):
-        raise Malformed("its shape has a size that no array has")
+        raise Malformed("its shape has a size outside 0..2⁶²")
     if len(shape) > MAX_DIMENSIONS or math.prod(size or 1 for size in shape) >= 2**62:
         raise Malformed(f"its shape is {quoted(str(shape))}")
     return NpyHeader(dtype, fortran_order, tuple(map(int, shape)), file.tell())
@@ -68,10 +68,6 @@ def read_header(data: bytes | mmap.mmap) -> NpyHeader:
 
 def read_numbers(path: Path, expected: str) -> Shaped[np.ndarray, "..."]:
     """Read an array of numbers of any type and shape, as a view on the file.
-
-    Args:
-        path: The file.
-        expected: What it should hold, for error lines.
 
     Raises:
         UserError: It cannot be read, holds something other than numbers, or its size does not match its header.

@@ -15,9 +15,7 @@ _FILE_TYPES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: 
 def check_file(path: Path, expected: str) -> None:
     """Reject what is not a regular file or cannot be opened; links are followed.
 
-    Args:
-        path: The file.
-        expected: What it should hold, for error lines.
+    `expected` says what the file should hold, for error lines; so it does in all readers.
 
     Raises:
         UserError: It is a folder, pipe, socket or device, does not exist, or may not be read.

@@ -65,10 +65,7 @@ class _Budget:
 def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any]:
     """Read columns as chunked arrays; text that is stored once for many rows is written out.
 
-    Args:
-        file: The file.
-        opened: The same as a `pyarrow.parquet.ParquetFile`.
-        names: Columns that are there, each once.
+    `opened` is the same file as a `pyarrow.parquet.ParquetFile`, and `names` are columns that it has, each once.
 
     Raises:
         UserError: They unpack to more than `SMALL` bytes and `FACTOR` times the file's size, or a column holds

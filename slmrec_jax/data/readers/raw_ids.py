@@ -39,11 +39,8 @@ class EncodedIds(NamedTuple):
 def encode_ids(tables: Sequence[Table], name: str, *, by_appearance: bool = False) -> EncodedIds:
     """Number the raw ids of a column, of any type that can be text, that tables share.
 
-    Args:
-        tables: The tables.
-        name: The column.
-        by_appearance: Number ids as they first appear, table after table; else in sorted order, so that the order of
-            rows does not matter.
+    Ids are numbered in sorted order, so that the order of rows does not matter, or with `by_appearance` as they first
+    appear, table after table.
 
     Raises:
         UserError: An id is missing, empty or too long, or there are no ids.
@@ -92,14 +89,9 @@ def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
 
 
 def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -> Shaped[np.ndarray, " rows"]:
-    """Return the raw ids of a table that gives each a row number, in the order of these.
+    """Return the raw ids in column `raw` in the order of the row numbers in column `row`.
 
-    Args:
-        table: The table.
-        raw: The column of raw ids.
-        row: The column of row numbers.
-        count: How many rows there are, all of which must be named; later ones are left out. By default as many as the
-            table has.
+    There are `count` rows, all of which must be named; later ones are left out. By default the table names them all.
 
     Raises:
         UserError: A row number is missing or appears twice.
@@ -122,12 +114,7 @@ def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -
 
 
 def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " entries"]:
-    """Return a column of ids that are row numbers, counted from 0.
-
-    Args:
-        table: The table.
-        name: The column.
-        first: The id of the first row.
+    """Return a column of ids that number rows from `first`, as rows counted from 0.
 
     Raises:
         UserError: A value is not such a number.

@@ -32,10 +32,7 @@ _FLOAT8 = {
 def read_tensors(file: Path, expected: str, fix: str = "write it again") -> dict[str, Shaped[np.ndarray, "..."]]:
     """Read all tensors of a file by name. bfloat16 and float8 keep their type, from ml_dtypes.
 
-    Args:
-        file: The file.
-        expected: What it should hold, for error lines.
-        fix: What to do about a damaged one.
+    `fix` says what to do about a damaged file.
 
     Raises:
         UserError: It cannot be read, is damaged, or has a tensor of complex numbers, of fewer than eight bits a

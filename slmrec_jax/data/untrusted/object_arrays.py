@@ -42,7 +42,7 @@ def read_lists(path: Path) -> IdLists:
     try:
         data = path.read_bytes()
         header = read_header(data)
-        return _from_pickle(data, header) if header.dtype.hasobject else _from_table(path)
+        return _from_pickle(data, header) if header.dtype == object else _from_table(path)
     except OSError as error:
         raise unreadable(path, error) from error
     except Malformed as fault:

@@ -8,13 +8,14 @@ import io
 import pickletools
 from collections.abc import Callable, Container
 from dataclasses import dataclass
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from slmrec_jax.data.readers.refusals import Malformed, quoted
 
 LIST_OPCODES = frozenset(("EMPTY_LIST", "APPEND", "APPENDS"))
 REFERENCE_OPCODES = frozenset(("BINPERSID",))
 """Opcodes that some kinds of file need beyond those of arrays and attributes."""
+_EXTRA_OPCODES = LIST_OPCODES | REFERENCE_OPCODES
 
 
 class PickleKind(NamedTuple):
@@ -79,33 +80,28 @@ def decode(data: bytes, kind: PickleKind, start: int = 0) -> Decoded:
     stream = io.BytesIO(data)
     stream.seek(start)
     machine = _Machine([], [], {}, kind)
+    forbidden = _EXTRA_OPCODES - kind.opcodes
     for _ in range(len(data) + 1 if kind.max_opcodes is None else kind.max_opcodes):
         position = stream.tell()
         try:
             code = stream.read(1)
             if code == b".":
                 return Decoded(machine.pop(), position + 1)
-            step = _STEPS.get(code)
-            if step is None or (step.extra and step.name not in kind.opcodes):
-                _refuse_opcode(code, kind)
-            argument = step.read(stream) if step.read else None
-            if step.action is not None:
-                machine.stack.append(step.action(machine, argument))
-            elif step.name == "MARK":
+            if code not in _OPCODES:
+                raise Malformed(f"{code.decode('latin-1')!a} is no opcode" if code else "the file ends in the middle")
+            name, read = _OPCODES[code]
+            if name not in _ACTIONS or name in forbidden:
+                raise Malformed(f"the opcode {name}, which {kind.what} does not need")
+            argument, action = read(stream) if read else None, _ACTIONS[name]
+            if action is not None:
+                machine.stack.append(action(machine, argument))
+            elif name == "MARK":
                 machine.marks.append(len(machine.stack))
         except Malformed as fault:
             raise Malformed(f"byte {position}: {fault}") from None
         except ValueError as error:  # the readers of pickletools, for truncated or badly encoded arguments
             raise Malformed(f"byte {position}: {quoted(str(error))}") from None
     raise Malformed(f"byte {stream.tell()}: more than {kind.max_opcodes} opcodes, which {kind.what} does not need")
-
-
-def _refuse_opcode(code: bytes, kind: PickleKind) -> NoReturn:
-    if code == b"":
-        raise Malformed("the file ends in the middle")
-    text = code.decode("latin-1")
-    known = [opcode.name for opcode in pickletools.opcodes if opcode.code == text]
-    raise Malformed(f"the opcode {known[0]}, which {kind.what} does not need" if known else f"{text!a} is no opcode")
 
 
 @dataclass
@@ -186,14 +182,6 @@ def _set_state(machine: _Machine) -> Call:
     return target
 
 
-def _read_names(stream: io.BytesIO) -> tuple[str, str]:
-    # Not the reader of pickletools: it interprets escapes, as no unpickler does, and warns of bad ones.
-    module, name = stream.readline(), stream.readline()
-    if not name.endswith(b"\n"):
-        raise Malformed("the file ends in the middle of a name")
-    return module[:-1].decode(), name[:-1].decode()
-
-
 _ACTIONS: dict[str, Callable[[_Machine, Any], Any] | None] = {
     **dict.fromkeys(("PROTO", "FRAME", "MARK")),  # which put nothing on the stack
     **dict.fromkeys(
@@ -228,20 +216,15 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], Any] | None] = {
 }
 
 
-class _Step(NamedTuple):
-    name: str
-    read: Callable[[io.BytesIO], Any] | None
-    action: Callable[[_Machine, Any], Any] | None
-    extra: bool
+def _read_names(stream: io.BytesIO) -> tuple[str, str]:
+    # Not the reader of pickletools: it interprets escapes, as no unpickler does, and warns of bad ones.
+    module, name = stream.readline(), stream.readline()
+    if not name.endswith(b"\n"):
+        raise Malformed("the file ends in the middle of a name")
+    return module[:-1].decode(), name[:-1].decode()
 
 
-_STEPS = {
-    opcode.code.encode("latin-1"): _Step(
-        opcode.name,
-        _read_names if opcode.name == "GLOBAL" else opcode.arg.reader if opcode.arg else None,
-        _ACTIONS[opcode.name],
-        opcode.name in LIST_OPCODES | REFERENCE_OPCODES,
-    )
+_OPCODES: dict[bytes, tuple[str, Callable[[io.BytesIO], Any] | None]] = {
+    opcode.code.encode("latin-1"): (opcode.name, opcode.arg.reader if opcode.arg else None)
     for opcode in pickletools.opcodes
-    if opcode.name in _ACTIONS
-}
+} | {b"c": ("GLOBAL", _read_names)}

@@ -9,14 +9,10 @@ from slmrec_jax.data.readers.refusals import Malformed, quoted
 from slmrec_jax.data.untrusted.pickle_machine import Call, Name, Reference
 
 _NDARRAY, _DTYPE = ("numpy", "ndarray"), ("numpy", "dtype")
-RECONSTRUCT, _SCALAR, _FROMBUFFER = (
-    tuple((f"{core}.{module}", name) for core in ("numpy.core", "numpy._core") for module in modules)
-    for modules, name in (
-        (("multiarray", "_multiarray_umath"), "_reconstruct"),
-        (("multiarray", "_multiarray_umath"), "scalar"),
-        (("numeric",), "_frombuffer"),
-    )
-)
+_CORES = ("numpy.core", "numpy._core")
+_MULTIARRAYS = {f"{core}.{module}" for core in _CORES for module in ("multiarray", "_multiarray_umath")}
+RECONSTRUCT, _SCALAR = ({(module, name) for module in _MULTIARRAYS} for name in ("_reconstruct", "scalar"))
+_FROMBUFFER = {(f"{core}.numeric", "_frombuffer") for core in _CORES}
 # Protocol 2 has no opcode for bytes: it spells them as encoded text, and empty ones as a call of the type.
 _ENCODE, _EMPTY_BYTES = ("_codecs", "encode"), ("__builtin__", "bytes")
 ARRAY_NAMES = frozenset((_NDARRAY, _DTYPE, *RECONSTRUCT, *_SCALAR, *_FROMBUFFER, _ENCODE, _EMPTY_BYTES))
@@ -28,9 +24,7 @@ _NUMBER_CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4
 def as_array(value: Any, what: str) -> Shaped[np.ndarray, " entries"]:
     """Return an array of numbers of one dimension, as a view on the bytes of the pickle.
 
-    Args:
-        value: A part of what `pickle_machine.decode` returned.
-        what: Its name in error lines.
+    Here and below, `value` is a part of what `pickle_machine.decode` returned, and `what` its name in error lines.
 
     Raises:
         Malformed: It is something else, or not as long as it says.
@@ -53,17 +47,16 @@ def as_array(value: Any, what: str) -> Shaped[np.ndarray, " entries"]:
 
 def as_number_type(value: Any, what: str) -> "np.dtype[Any]":
     """Return a type of number, with its byte order, or raise `Malformed`."""
-    if isinstance(value, Call) and value.name == _DTYPE and value.arguments:
-        code, state = value.arguments[0], value.state
-        order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
-        if isinstance(code, str) and code in _NUMBER_CODES and isinstance(order, str) and order in ("<", ">", "|"):
-            if order == "|" and code[1] != "1":
-                raise Malformed(f"{what} has no byte order")
-            return np.dtype(order + code)
-        raise Malformed(
-            f"{what} is of type {quoted(code) if isinstance(code, str) else describe_value(code)}, not numbers"
-        )
-    raise Malformed(f"{what} has {describe_value(value)} for a type")
+    if not isinstance(value, Call) or value.name != _DTYPE or not value.arguments:
+        raise Malformed(f"{what} has {describe_value(value)} for a type")
+    code, state = value.arguments[0], value.state
+    order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
+    if not isinstance(code, str) or code not in _NUMBER_CODES or order not in ("<", ">", "|"):
+        found = quoted(code) if isinstance(code, str) else describe_value(code)
+        raise Malformed(f"{what} is of type {found}, not numbers")
+    if order == "|" and code[1] != "1":
+        raise Malformed(f"{what} has no byte order")
+    return np.dtype(f"{order}{code}")
 
 
 def as_raw_bytes(value: Any, what: str) -> bytes | bytearray:
@@ -95,10 +88,8 @@ def as_integer(value: Any, what: str) -> int:
 
 def describe_value(value: Any) -> str:
     """Return the kind of a value; its content is left out because a value may hold itself many times over."""
-    if isinstance(value, Call):
-        return ".".join(value.name)
-    if isinstance(value, Name):
-        return ".".join(value)
+    if isinstance(value, Call | Name):
+        return ".".join(value.name if isinstance(value, Call) else value)
     if isinstance(value, Reference):
         return "a reference"
     if isinstance(value, tuple):

@@ -10,10 +10,10 @@ import io
 import math
 import struct
 import zipfile
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import ml_dtypes
 import numpy as np
@@ -33,8 +33,6 @@ from slmrec_jax.data.untrusted.pickle_machine import (
 )
 from slmrec_jax.data.untrusted.pickled_arrays import as_integer, describe_value, short_number
 from slmrec_jax.errors import UserError
-
-T = TypeVar("T")
 
 _REBUILD, _PARAMETER = ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")
 _STORAGE_CODES = {
@@ -100,18 +98,26 @@ def read_tensor(path: Path) -> Shaped[np.ndarray, "..."]:
 
 
 def _from_archive(data: bytes) -> Shaped[np.ndarray, "..."]:
-    entries = _archive_entries(data)
-    tensor = _tensor(decode(_read_entry(entries, "data.pkl"), _TENSOR_PICKLE).value)
-    order = _read_entry(entries, "byteorder") if "byteorder" in entries else b"little"
+    with _unzipping():
+        archive = zipfile.ZipFile(io.BytesIO(data))
+    entries = _check_entries(archive, len(data))
+
+    def read(name: str) -> bytes:
+        if name not in entries:
+            raise Malformed(f"the archive has no entry {quoted(name)}")
+        with _unzipping():
+            return archive.read(entries[name])
+
+    tensor = _tensor(decode(read("data.pkl"), _TENSOR_PICKLE).value)
+    order = read("byteorder") if "byteorder" in entries else b"little"
     if order not in (b"little", b"big"):
         raise Malformed("byteorder is neither little nor big")
-    return _view(tensor, _read_entry(entries, f"data/{tensor.storage.key}"), ">" if order == b"big" else "<")
+    return _view(tensor, read(f"data/{tensor.storage.key}"), ">" if order == b"big" else "<")
 
 
-def _archive_entries(data: bytes) -> dict[str, Callable[[], bytes]]:
-    """Return a function that reads each entry of the archive, by its name under the one folder of all entries."""
-    archive = _unzip(lambda: zipfile.ZipFile(io.BytesIO(data)))
-    entries: dict[str, Callable[[], bytes]] = {}
+def _check_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries of an archive of so many bytes by their names in the one folder that holds them all."""
+    entries: dict[str, zipfile.ZipInfo] = {}
     folders = set()
     for entry in archive.infolist():
         folder, _, name = entry.filename.partition("/")
@@ -120,23 +126,18 @@ def _archive_entries(data: bytes) -> dict[str, Callable[[], bytes]]:
             raise Malformed(f"the archive has two entries {quoted(name)}")
         if entry.compress_type != zipfile.ZIP_STORED or entry.compress_size != entry.file_size:
             raise Malformed(f"the entry {quoted(name)} is compressed, as torch.save never does")
-        if entry.file_size > len(data):
-            raise Malformed(f"the entry {quoted(name)} claims {entry.file_size} bytes in a file of {len(data)}")
-        entries[name] = partial(archive.read, entry)
+        if entry.file_size > size:
+            raise Malformed(f"the entry {quoted(name)} claims {entry.file_size} bytes in a file of {size}")
+        entries[name] = entry
     if len(folders) > 1:
         raise Malformed(f"the archive has {len(folders)} folders; expected one")
     return entries
 
 
-def _read_entry(entries: dict[str, Callable[[], bytes]], name: str) -> bytes:
-    if name not in entries:
-        raise Malformed(f"the archive has no entry {quoted(name)}")
-    return _unzip(entries[name])
-
-
-def _unzip(read: Callable[[], T]) -> T:
+@contextmanager
+def _unzipping() -> Iterator[None]:
     try:
-        return read()
+        yield
     except (zipfile.BadZipFile, struct.error, NotImplementedError, EOFError, ValueError, RuntimeError) as error:
         # What zipfile raises for an archive that is damaged, encrypted, or in a form it does not know.
         raise Malformed(f"not a readable zip archive ({quoted(str(error) or type(error).__name__)})") from None

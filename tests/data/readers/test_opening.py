@@ -1,4 +1,4 @@
-"""Whatever stands in place of a data file, the reader answers in one line, with the reason and without waiting."""
+"""Readers answer in one line, with the reason and without waiting, if a data file is something else or unreadable."""
 
 import contextlib
 import os
@@ -8,9 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from foreign_files import npy
+from foreign_files import npy, refusal
 
-from slmrec_jax import UserError
 from slmrec_jax.data import load
 from slmrec_jax.data.formats.lightgcn import _read_lines
 from slmrec_jax.data.new_items import read_new_items
@@ -58,21 +57,18 @@ def bind(path):
         made.bind(path.name)
 
 
-def refusal(read, *arguments, **named):
-    with pytest.raises(UserError) as caught:
-        read(*arguments, **named)
-    assert str(caught.value).isprintable()
-    assert "None" not in str(caught.value)
-    return str(caught.value)
-
-
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("reader", READERS)
-def test_what_is_no_file_is_named(tmp_path, reader, kind):
+def test_something_other_than_a_file_is_named(tmp_path, reader, kind):
     make, line = KINDS[kind]
     file = tmp_path / "data.parquet"
     make(file)
     assert f"{file}: {line}" in refusal(READERS[reader], file)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_a_missing_file_is_named(tmp_path, reader):
+    assert f"{tmp_path}/nowhere: there is no such file" in refusal(READERS[reader], tmp_path / "nowhere")
 
 
 FOLDERS = {
@@ -86,13 +82,13 @@ FOLDERS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", FOLDERS)
-def test_what_is_no_file_is_not_passed_over(tmp_path, name, kind):
+def test_something_other_than_a_file_is_not_passed_over(tmp_path, name, kind):
     make, line = KINDS[kind]
     make(tmp_path / name)
     assert f"{tmp_path / name}: {line}" in refusal(load, str(tmp_path), format=FOLDERS[name][0])
 
 
-def test_hidden_entries_and_other_folders_are_nobody_s_data(tmp_path):
+def test_hidden_entries_and_other_folders_are_ignored(tmp_path):
     (tmp_path / "t.csv").write_text("user,item,split\n1,1,train\n1,2,valid\n")
     (tmp_path / ".#lock").symlink_to("nowhere")
     (tmp_path / "runs.v1").mkdir()
@@ -127,7 +123,7 @@ def export(folder):
 
 @pytest.fixture
 def guarded():
-    """A file and a folder that may not be read, even where the tests run as root."""
+    """A file and a folder that may not be read, even if the tests run as root."""
     user = os.geteuid()
     with tempfile.TemporaryDirectory() as base:
         file, folder = Path(base) / "visual.npy", Path(base) / "features"

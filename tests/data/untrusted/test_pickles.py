@@ -1,4 +1,4 @@
-"""The pickle reader: what SciPy writes is read as SciPy means it; whatever else is refused, and nothing runs."""
+"""Pickled matrices: what SciPy writes is read as SciPy means it; anything else is refused, and nothing runs."""
 
 import os
 import pickle
@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from foreign_files import reading, refusal
 
 from slmrec_jax.data.untrusted.pickles import read_sparse
 from slmrec_jax.errors import UserError
@@ -19,23 +20,7 @@ KINDS = [f"{layout}_{kind}" for layout in ("coo", "csr", "csc") for kind in ("ma
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads bytes as a file."""
-
-    def read_bytes(content):
-        path = tmp_path / "matrix.pkl"
-        path.write_bytes(content)
-        return read_sparse(path)
-
-    return read_bytes
-
-
-def refusal(read, content):
-    with pytest.raises(UserError) as caught:
-        read(content)
-    line = str(caught.value)
-    assert "matrix.pkl: " in line
-    assert "\n" not in line
-    return line
+    return reading(tmp_path / "matrix.pkl", read_sparse)
 
 
 def dense(pattern):
@@ -169,7 +154,7 @@ EVIL = {
 
 @pytest.fixture(scope="module")
 def audited():
-    """Names of the calls that a pickle could do harm with, as they happen; a hook stays for the life of Python."""
+    """Names of calls with which a pickle could do harm, as they happen; a hook stays for the life of Python."""
     seen = []
     watched = ("pickle.find_class", "os.system", "exec", "compile", "import", "subprocess.Popen", "os.exec")
     on = [True]
@@ -299,10 +284,3 @@ def test_flipped_bytes_give_a_matrix_or_one_line(read, protocol):
                 assert not len(ids) or 0 <= ids.min() <= ids.max() < size
     assert len(refused) > 100
     assert not any("\n" in line for line in refused)
-
-
-def test_what_is_no_file_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "pipe.pkl")
-    for path in (tmp_path, tmp_path / "nowhere.pkl", tmp_path / "pipe.pkl"):
-        with pytest.raises(UserError, match=r"not a regular file|there is no such file"):
-            read_sparse(path)

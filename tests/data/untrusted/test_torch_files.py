@@ -1,6 +1,5 @@
-"""Tensors: what torch writes is read as torch means it; whatever else is refused, and nothing runs."""
+"""Tensors: what torch writes is read as torch means it; anything else is refused, and nothing runs."""
 
-import os
 import struct
 import subprocess
 import sys
@@ -8,10 +7,9 @@ import zipfile
 
 import numpy as np
 import pytest
-from foreign_files import EVIL, tensor_pickle, text, torch_stream, torch_zip
+from foreign_files import EVIL, reading, refusal, tensor_pickle, text, torch_stream, torch_zip
 
 from slmrec_jax.data.untrusted.torch_files import read_tensor
-from slmrec_jax.errors import UserError
 
 STORAGES = {
     "DoubleStorage": "<f8",
@@ -28,23 +26,7 @@ SIX = np.arange(1, 7)
 
 @pytest.fixture
 def read(tmp_path):
-    """Reads bytes as a file."""
-
-    def read_bytes(content):
-        path = tmp_path / "feat_v.pt"
-        path.write_bytes(content)
-        return read_tensor(path)
-
-    return read_bytes
-
-
-def refusal(read, content):
-    with pytest.raises(UserError) as caught:
-        read(content)
-    line = str(caught.value)
-    assert "feat_v.pt: " in line
-    assert "\n" not in line
-    return line
+    return reading(tmp_path / "feat_v.pt", read_tensor)
 
 
 def stream(values, pickled, **options):
@@ -52,7 +34,7 @@ def stream(values, pickled, **options):
 
 
 def both(values, **options):
-    """The same tensor in both forms."""
+    """Return the same tensor in both forms."""
     zipped = torch_zip(tensor_pickle(**options), values.tobytes())
     return [zipped, stream(values, tensor_pickle(key="94459794912160", view=b"N", **options))]
 
@@ -262,7 +244,7 @@ CENTRAL = GOOD.index(b"PK\x01\x02", GOOD.index(RAW))
 
 
 def with_entry(field, value, entry=3):
-    """The archive with four bytes changed in the n-th line of its table of contents."""
+    """Return the archive with four bytes changed in the n-th line of its table of contents."""
     place = CENTRAL
     for _ in range(entry - 1):
         place = GOOD.index(b"PK\x01\x02", place + 1)
@@ -328,10 +310,3 @@ def test_malformed_streams_get_one_line(read, name):
 def test_truncated_anywhere(read, content):
     for end in range(len(content)):
         refusal(read, content[:end])
-
-
-def test_what_is_no_file_is_refused(tmp_path):
-    os.mkfifo(tmp_path / "pipe.pt")
-    for path in (tmp_path, tmp_path / "nowhere.pt", tmp_path / "pipe.pt"):
-        with pytest.raises(UserError, match=r"not a regular file|there is no such file"):
-            read_tensor(path)
