@@ -2,14 +2,13 @@
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Bool, Float, Int, Shaped
 
-from slmrec_jax.data.readers.parquet_files import type_name
 from slmrec_jax.data.readers.refusals import MAX_SHOWN, short_name
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.errors import UserError
@@ -132,7 +131,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
         text = pc.ascii_trim_whitespace(column.cast(pa.string()))
         column = pc.ascii_split_whitespace(pc.if_else(pc.equal(text, ""), None, text))
     elif not any(check(column.type) for check in is_list):
-        refuse_type(table, name, "lists of numbers")
+        raise table.wrong_type(name, "lists of numbers")
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), np.int64)
     filled = lengths > 0
     if not filled.any():
@@ -154,7 +153,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
             f"brackets or commas"
         ) from None
     except pa.ArrowNotImplementedError:
-        refuse_type(table, name, "lists of numbers")
+        raise table.wrong_type(name, "lists of numbers") from None
     check_vectors_fit(table.file, len(filled), width)
     values = np.zeros((len(filled), width), np.float32)
     values[filled] = flat.to_numpy().reshape(-1, width)
@@ -187,13 +186,7 @@ def cast_column(table: Table, name: str, column: Any, kind: Any, expected: str) 
     except pa.ArrowInvalid:
         raise table.refusal(name, _first_that_fails(column, kind), expected) from None
     except pa.ArrowNotImplementedError:
-        refuse_type(table, name, expected)
-
-
-def refuse_type(table: Table, name: str, expected: str) -> NoReturn:
-    """Raise the error for a column of a wrong type."""
-    found = type_name(table.columns[name].type)
-    raise UserError(f"{table.file}: {short_name(name)} is a column of {found}; expected {expected}") from None
+        raise table.wrong_type(name, expected) from None
 
 
 def without_fraction(column: Any) -> Any:

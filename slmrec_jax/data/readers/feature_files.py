@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from slmrec_jax.data.dataset import Feature
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.readers.columns import check_vectors_fit
+from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.raw_ids import find_ids
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.readers.text_files import uncompressed
@@ -21,13 +22,9 @@ T = TypeVar("T")
 _SUFFIX_OF_FEATURES = re.compile("_(feat|feats|feature|features|emb|embs|embedding|embeddings)$")
 _ORDER = ("visual", "acoustic", "textual")
 _FIELD_NAMES = {
-    "image": "visual",
-    "video": "visual",
-    "v": "visual",
-    "audio": "acoustic",
-    "a": "acoustic",
-    "text": "textual",
-    "t": "textual",
+    **dict.fromkeys(("image", "video", "v"), "visual"),
+    **dict.fromkeys(("audio", "a"), "acoustic"),
+    **dict.fromkeys(("text", "t"), "textual"),
 }
 
 
@@ -52,15 +49,15 @@ def in_order(features: Mapping[str, T]) -> dict[str, T]:
     return {modality: features[modality] for modality in first + sorted(set(features) - set(first))}
 
 
-def find_feature_files(folder: Path, suffix: str = "_feat.npy") -> dict[str, Path]:
-    """Return the files of a folder named `<modality><suffix>`, by modality and in order.
+def find_feature_files(folder: Path) -> dict[str, Path]:
+    """Return the files of a folder named `<modality>_feat.npy`, by modality and in order.
 
     Raises:
         UserError: Two files have the same modality, or a name cannot be printed.
     """
     files: dict[str, Path] = {}
-    for file in sorted(folder.glob(f"?*{suffix}")):
-        add_feature_file(files, modality_name(file.name.removesuffix(suffix)), file)
+    for file in sorted(folder.glob("?*_feat.npy")):
+        add_feature_file(files, modality_name(file.name.removesuffix("_feat.npy")), file)
     return in_order(files)
 
 
@@ -70,8 +67,7 @@ def add_feature_file(files: dict[str, Path], modality: str, file: Path) -> None:
     Raises:
         UserError: There is one already, or the name cannot be printed.
     """
-    if not file.name.isprintable():  # error lines name it
-        raise UserError(f"{file.parent}: the file {file.name!a} has control characters in its name; rename it")
+    check_name(file)
     if modality in files:
         raise UserError(f"{file.parent}: {files[modality].name} and {file.name} are both {modality} features; keep one")
     files[modality] = file

@@ -88,7 +88,7 @@ def find_columns(
 
 def _check_width(file: Path, names: Sequence[str]) -> None:
     if len(names) > _MAX_COLUMNS:
-        raise UserError(f"{file}: row 1 has more than {_MAX_COLUMNS} columns; expected at most so many")
+        raise UserError(f"{file}: row 1 has more than {_MAX_COLUMNS} columns; expected at most that many")
 
 
 def _split_by_names(line: str, separator: str, fits: Fits, quotes: bool) -> tuple[str, list[str]]:

@@ -59,12 +59,12 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the user {twice[:MAX_SHOWN]!a} stands there twice")
+        raise ValueError(f"the user {twice[:MAX_SHOWN]!a} appears twice")
     return made
 
 
 def _refuse_constant(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no id")
+    raise ValueError(f"{constant} is not an id")
 
 
 def _check_items(path: Path, key: str, items: Any) -> None:

@@ -27,7 +27,7 @@ def check_file(path: Path, expected: str) -> None:
             raise UserError(f"{path}: not a regular file but {found}; expected {expected}")
         path.open("rb").close()
     except FileNotFoundError:
-        missing = "a link to what is not there" if path.is_symlink() else "there is no such file"
+        missing = "a link to a file that does not exist" if path.is_symlink() else "there is no such file"
         raise UserError(f"{path}: {missing}; expected {expected}") from None
     except OSError as error:
         raise unreadable(path, error) from error
@@ -47,6 +47,12 @@ def check_entries(folder: Path) -> None:
         if not entry.name.isprintable():  # error lines name it
             raise UserError(f"{folder}: {entry.name!a} is not a regular file; remove it")
         check_file(entry, "a data file, or nothing of that name")
+
+
+def check_name(file: Path) -> None:
+    """Reject a file whose name has control characters, since error lines name it."""
+    if not file.name.isprintable():
+        raise UserError(f"{file.parent}: the file {file.name!a} has control characters in its name; rename it")
 
 
 def unreadable(path: Path, error: OSError) -> UserError:

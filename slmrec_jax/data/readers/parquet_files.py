@@ -137,7 +137,7 @@ def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str
     measures = {name: _Measure(0, 1, frozenset()) for name in kinds}
     groups = read_footer(data)
     if any(len(group.chunks) != len(opened.schema) for group in groups):
-        raise Malformed(f"a row group has other than the {len(opened.schema)} columns of the file")
+        raise Malformed(f"a row group does not have the {len(opened.schema)} columns of the file")
     for place in range(len(opened.schema)):
         column = opened.schema.column(place)
         chunks = [(group.num_rows, group.chunks[place]) for group in groups]

@@ -8,14 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int, Shaped
 
-from slmrec_jax.data.readers.columns import (
-    all_match,
-    cast_column,
-    complete_column,
-    refuse_type,
-    starts_with,
-    without_fraction,
-)
+from slmrec_jax.data.readers.columns import all_match, cast_column, complete_column, starts_with, without_fraction
 from slmrec_jax.data.readers.refusals import short_name
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.errors import UserError
@@ -148,7 +141,7 @@ def _id_column(table: Table, name: str) -> Any:
     """Return the column as int64 or as strings."""
     column = complete_column(table, name, "an id")
     if pa.types.is_boolean(column.type):
-        refuse_type(table, name, "an id of text or a whole number")
+        raise table.wrong_type(name, "an id of text or a whole number")
     if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
         return cast_column(table, name, column, pa.int64(), "a whole number below 2⁶³, or text")
     column = cast_column(table, name, column, pa.string(), "an id of text or a whole number")

@@ -16,7 +16,7 @@ import pyarrow.parquet
 from jaxtyping import Bool, Int
 
 from slmrec_jax.data.readers.headers import find_columns
-from slmrec_jax.data.readers.opening import check_file
+from slmrec_jax.data.readers.opening import check_file, check_name
 from slmrec_jax.data.readers.parquet_files import read_columns, type_name
 from slmrec_jax.data.readers.refusals import MAX_SHOWN, Malformed, listed, one_line, short_name
 from slmrec_jax.data.readers.text_files import first_line, has_line_breaks, open_bytes, uncompressed
@@ -53,6 +53,11 @@ class Table(NamedTuple):
     def refusal(self, name: str, index: int, expected: str) -> UserError:
         """Return the error for a value that is not what was expected."""
         return UserError(f"{self.row(index)}: {short_name(name)} is {self.value(name, index)}; expected {expected}")
+
+    def wrong_type(self, name: str, expected: str) -> UserError:
+        """Return the error for a column of another type than expected."""
+        found = type_name(self.columns[name].type)
+        return UserError(f"{self.file}: {short_name(name)} is a column of {found}; expected {expected}")
 
     def where(self, chosen: Bool[np.ndarray, " entries"]) -> "Table":
         """Return the rows that are chosen."""
@@ -133,8 +138,7 @@ def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
     if len(files) > 1 and len(named) != 1:
         raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
     file = files[0] if len(files) == 1 else named[0]
-    if not file.name.isprintable():  # error lines name it
-        raise UserError(f"{folder}: the file {file.name!a} has control characters in its name; rename it")
+    check_name(file)
     return file
 
 

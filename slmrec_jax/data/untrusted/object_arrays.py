@@ -79,7 +79,7 @@ def _elements(value: Any, header: NpyHeader) -> list[list[Any]]:
     if not isinstance(value, Call) or value.name not in RECONSTRUCT:
         raise Malformed(f"it holds {describe_value(value)}")
     if not isinstance(value.state, tuple) or len(value.state) != 5:
-        raise Malformed("its array is of another form than NumPy writes")
+        raise Malformed("its array is in a form that NumPy does not write")
     elements, shape = value.state[4], header.shape
     if not isinstance(elements, list) or len(elements) != math.prod(shape):
         found = f"{len(elements)} elements" if isinstance(elements, list) else describe_value(elements)

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 from slmrec_jax.data.readers.refusals import Malformed, quoted
 
 LIST_OPCODES = frozenset(("EMPTY_LIST", "APPEND", "APPENDS"))
-REFERENCE_OPCODES = frozenset(("BINPERSID",))
-"""Opcodes that some kinds of file need beyond those of arrays and attributes."""
-_EXTRA_OPCODES = LIST_OPCODES | REFERENCE_OPCODES
+_EXTRA_OPCODES = LIST_OPCODES | {"BINPERSID"}
+"""Opcodes that some kinds of file need beyond those of arrays and attributes; the last is that of references."""
 
 
 class PickleKind(NamedTuple):
@@ -88,7 +87,9 @@ def decode(data: bytes, kind: PickleKind, start: int = 0) -> Decoded:
             if code == b".":
                 return Decoded(machine.pop(), position + 1)
             if code not in _OPCODES:
-                raise Malformed(f"{code.decode('latin-1')!a} is no opcode" if code else "the file ends in the middle")
+                raise Malformed(
+                    f"{code.decode('latin-1')!a} is not an opcode" if code else "the file ends in the middle"
+                )
             name, read = _OPCODES[code]
             if name not in _ACTIONS or name in forbidden:
                 raise Malformed(f"the opcode {name}, which {kind.what} does not need")
@@ -142,7 +143,7 @@ def _update(machine: _Machine, values: list[Any]) -> Any:
 def _extend(machine: _Machine, values: list[Any]) -> Any:
     target = machine.pop()
     if not isinstance(target, list):
-        raise Malformed("appends to what is not a list")
+        raise Malformed("appends to a value that is not a list")
     target.extend(values)
     return target
 
@@ -170,14 +171,14 @@ def _name(machine: _Machine, module: Any, name: Any) -> Name:
 def _call(machine: _Machine) -> Call:
     name, arguments = machine.pop_many(2)
     if not isinstance(name, Name) or not isinstance(arguments, tuple):
-        raise Malformed("calls what is not a name on the list")
+        raise Malformed("calls a value that is not a name on the list")
     return Call(name, arguments)
 
 
 def _set_state(machine: _Machine) -> Call:
     target, state = machine.pop_many(2)
     if not isinstance(target, Call) or target.state is not None:
-        raise Malformed("gives a state to what takes none")
+        raise Malformed("gives a state to a value that takes none")
     target.state = state
     return target
 

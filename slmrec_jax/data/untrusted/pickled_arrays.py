@@ -36,7 +36,7 @@ def as_array(value: Any, what: str) -> Shaped[np.ndarray, " entries"]:
     elif value.name in RECONSTRUCT and isinstance(value.state, tuple) and len(value.state) == 5:
         _, shape, dtype, _, content = value.state
     else:
-        raise Malformed(f"{what} is {describe_value(value)} of another form than NumPy writes")
+        raise Malformed(f"{what} is {describe_value(value)} in a form that NumPy does not write")
     if not isinstance(shape, tuple) or len(shape) != 1:
         raise Malformed(f"{what} is not of one dimension")
     kind, length, raw = as_number_type(dtype, what), as_integer(shape[0], what), as_raw_bytes(content, what)
@@ -94,7 +94,8 @@ def describe_value(value: Any) -> str:
         return "a reference"
     if isinstance(value, tuple):
         return f"a tuple of {len(value)}"
-    return "nothing" if value is None else f"a {type(value).__name__}"
+    kind = type(value).__name__
+    return "nothing" if value is None else f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
 
 
 def short_number(number: int) -> str:

@@ -22,15 +22,7 @@ from jaxtyping import Shaped
 from slmrec_jax.data.readers.npy_files import MAX_DIMENSIONS, is_hollow
 from slmrec_jax.data.readers.opening import check_file, unreadable
 from slmrec_jax.data.readers.refusals import Malformed, quoted
-from slmrec_jax.data.untrusted.pickle_machine import (
-    LIST_OPCODES,
-    REFERENCE_OPCODES,
-    Call,
-    Name,
-    PickleKind,
-    Reference,
-    decode,
-)
+from slmrec_jax.data.untrusted.pickle_machine import LIST_OPCODES, Call, Name, PickleKind, Reference, decode
 from slmrec_jax.data.untrusted.pickled_arrays import as_integer, describe_value, short_number
 from slmrec_jax.errors import UserError
 
@@ -48,9 +40,8 @@ _STORAGE_CODES = {
     "BoolStorage": "u1",
 }
 _STORAGES = {(module, name): name for name in _STORAGE_CODES for module in ("torch", "torch.cuda")}
-_TENSOR_PICKLE = PickleKind(
-    "a tensor", {_REBUILD, _PARAMETER, *_STORAGES, ("collections", "OrderedDict")}, REFERENCE_OPCODES
-)
+_TENSOR_NAMES = {_REBUILD, _PARAMETER, *_STORAGES, ("collections", "OrderedDict")}
+_TENSOR_PICKLE = PickleKind("a tensor", _TENSOR_NAMES, frozenset(("BINPERSID",)))
 _HEAD_PICKLE = PickleKind("the head of a tensor's file", frozenset(), LIST_OPCODES)
 
 _MAGIC, _STREAM_VERSION = 0x1950A86A20F9469CFC6C, 1001

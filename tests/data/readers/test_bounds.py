@@ -229,12 +229,7 @@ def test_a_row_of_numbers_for_each_item_is_read(tmp_path, monkeypatch):
         assert np.array_equal(read_vectors(file, None).values, values)
 
 
-OTHERS = [
-    [["a"]],
-    [[[1.0]]],
-    [{"a": 1.0}],
-    pa.array([[("a", 1.0)]], pa.map_(pa.string(), pa.float32())),
-]
+OTHERS = [[["a"]], [[[1.0]]], [{"a": 1.0}], pa.array([[("a", 1.0)]], pa.map_(pa.string(), pa.float32()))]
 
 
 @pytest.mark.parametrize("values", OTHERS)

@@ -275,11 +275,7 @@ NO_VECTORS = {
     "no values": (PAIRS, "item,x\n0,\n1,nan\n", "no row has values"),
     "NaN alone": (PAIRS, "x,y\nnan,nan\nnan,nan\nnan,nan\n", "the rows of all items are of NaN alone"),
     "integers without a header": (PAIRS, "2,1,3\n0,1,2\n1,4,2\n", "the first column (column 1) looks like raw ids"),
-    "lists in brackets": (
-        PAIRS,
-        'item,v\n0,"[0.5, 1]"\n',
-        "expected numbers with blanks between them",
-    ),
+    "lists in brackets": (PAIRS, 'item,v\n0,"[0.5, 1]"\n', "expected numbers with blanks between them"),
     "a header that counts from 1": (PAIRS, "1,2,3\n0.5,1,2\n1,2,2\n", "row 1 counts the columns"),
     "two columns of ids": (PAIRS, "item,item_id,x\n0,1,2\n", "'item', 'item_id' are all columns of items"),
 }

@@ -41,7 +41,7 @@ KINDS = {
     "a link to a pipe": (lambda path: link(path, os.mkfifo), "not a regular file but a pipe"),
     "a link to a device": (lambda path: path.symlink_to("/dev/zero"), "not a regular file but a device"),
     "a link to itself": (lambda path: path.symlink_to(path.name), "cannot be read (Too many levels"),
-    "a link to nothing": (lambda path: path.symlink_to("nowhere"), "a link to what is not there"),
+    "a link to nothing": (lambda path: path.symlink_to("nowhere"), "a link to a file that does not exist"),
     "a folder": (Path.mkdir, "not a regular file but a folder"),
     "a socket": (lambda path: bind(path), "not a regular file but a socket"),
 }

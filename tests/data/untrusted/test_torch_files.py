@@ -199,7 +199,7 @@ def test_what_does_not_fit_is_refused(read, name):
 
 PLAIN = tensor_pickle((6,))
 ODD_PICKLES = {
-    "a number": (b"\x80\x02K\x07.", "it holds a int"),
+    "a number": (b"\x80\x02K\x07.", "it holds an int"),
     "a dict of tensors": (b"\x80\x02}" + text("a") + PLAIN[2:-1] + b"s.", "it holds a dict"),
     "a list of tensors": (b"\x80\x02]" + PLAIN[2:-1] + b"a.", "the opcode EMPTY_LIST, which a tensor does not need"),
     "a bare storage": (b"\x80\x02)Q.", "it holds a reference"),
@@ -210,8 +210,8 @@ ODD_PICKLES = {
         PLAIN.replace(b"ctorch\nFloatStorage\n", b"ccollections\nOrderedDict\n"),
         "OrderedDict called",
     ),
-    "a name of no text": (PLAIN.replace(text("0"), b"K\x00"), "FloatStorage called a int"),
-    "a shape of no tuple": (PLAIN.replace(b"(K\x06t", b"K\x06"), "its shape is a int"),
+    "a name of no text": (PLAIN.replace(text("0"), b"K\x00"), "FloatStorage called an int"),
+    "a shape of no tuple": (PLAIN.replace(b"(K\x06t", b"K\x06"), "its shape is an int"),
     "a truth for an offset": (PLAIN.replace(b"QK\x00", b"Q\x88"), "a size has a bool"),
     "too few arguments": (
         b"\x80\x02ctorch._utils\n_rebuild_tensor_v2\n)R.",
@@ -284,7 +284,7 @@ STREAM = torch_stream(PLAIN, RAW, size=6)
 STREAMS = {
     "another mark": (
         STREAM.replace(b"\x19.\x80\x02", b"\x18.\x80\x02", 1),
-        "it starts with a int that is not torch's mark",
+        "it starts with an int that is not torch's mark",
     ),
     "another version": (torch_stream(PLAIN, RAW, size=6, version=1002), "its version is not 1001"),
     "a big-endian machine": (torch_stream(PLAIN, RAW, size=6, little_endian=b"\x89"), "little-endian"),
