@@ -136,11 +136,11 @@ def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str
         data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
     measures = {name: _Measure(0, 1, frozenset()) for name in kinds}
     groups = read_footer(data)
-    if any(len(group.chunks) != len(opened.schema) for group in groups):
+    if any(len(chunks) != len(opened.schema) for chunks in groups):
         raise Malformed(f"a row group does not have the {len(opened.schema)} columns of the file")
     for place in range(len(opened.schema)):
         column = opened.schema.column(place)
-        chunks = [(group.num_rows, group.chunks[place]) for group in groups]
+        chunks = [group[place] for group in groups]
         parts = column.path.split(".")
         for end in range(1, len(parts) + 1):  # a list's numbers are a part of it: `v.list.element`
             if (name := ".".join(parts[:end])) in kinds:
@@ -149,16 +149,16 @@ def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str
 
 
 def _measure_chunks(
-    file: Path, data: mmap.mmap, column: Any, chunks: Sequence[tuple[int, ColumnChunk]], kind: Any, before: _Measure
+    file: Path, data: mmap.mmap, column: Any, chunks: Sequence[ColumnChunk], kind: Any, before: _Measure
 ) -> _Measure:
-    """Add the pages of one of Parquet's columns, given as the rows and the place of each chunk, to those before."""
+    """Add the pages of one of Parquet's columns to those before."""
     if column.physical_type == "BYTE_ARRAY" and not _is_text_or_bytes(kind):
         _refuse_kind(file, column.path, f"{type_name(kind)} of any length")
     unpacked, longest, encodings = before.unpacked, before.longest, set(before.encodings)
     width = _WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
     if pa.types.is_nested(kind):
         width += _OFFSET
-    for num_rows, chunk in chunks:
+    for chunk in chunks:
         values = 0
         for page in read_pages(data, chunk):
             longest = max(longest, page.unpacked)
@@ -166,10 +166,10 @@ def _measure_chunks(
             if not page.is_dictionary:
                 values += page.values
                 encodings.add(page.encoding)
-        if values < num_rows:
-            raise Malformed(f"its footer says {num_rows} rows, its pages {values} values of {column.path!a}")
+        if values < chunk.num_rows:
+            raise Malformed(f"its footer says {chunk.num_rows} rows, its pages {values} values of {column.path!a}")
         if pa.types.is_fixed_size_list(kind):  # a missing list takes no room in the file, but all of it in memory
-            unpacked += num_rows * kind.list_size * width
+            unpacked += chunk.num_rows * kind.list_size * width
     return _Measure(unpacked, longest, frozenset(encodings))
 
 

@@ -38,17 +38,10 @@ _Struct: TypeAlias = dict[tuple[int, int], Any]
 class ColumnChunk(NamedTuple):
     """The footer's description of a column in one row group."""
 
+    num_rows: int
     start: int
     """The first byte of the first page."""
     num_values: int
-
-
-class RowGroup(NamedTuple):
-    """The footer's description of a row group."""
-
-    num_rows: int
-    chunks: tuple[ColumnChunk, ...]
-    """One for each of Parquet's columns, in order."""
 
 
 class Page(NamedTuple):
@@ -62,26 +55,18 @@ class Page(NamedTuple):
     """Parquet's number of the encoding."""
 
 
-def read_footer(data: mmap.mmap) -> list[RowGroup]:
-    """Read the row groups that a file's footer lists.
+def read_footer(data: mmap.mmap) -> list[list[ColumnChunk]]:
+    """Read the chunks of each row group that a file's footer lists, one for each of Parquet's columns, in order.
 
     Raises:
         Malformed: It is damaged.
     """
     start = len(data) - _TAIL - int.from_bytes(data[len(data) - _TAIL : len(data) - _TAIL // 2], "little")
-    footer, _ = _read_struct(data, start, 0)
+    footer = _Cursor(data, start).struct()
     return [
-        RowGroup(group.get(_GROUP_ROWS, 0), tuple(map(_column_chunk, group.get(_GROUP_COLUMNS, []))))
+        [_column_chunk(column, group.get(_GROUP_ROWS, 0)) for column in group.get(_GROUP_COLUMNS, [])]
         for group in footer.get(_ROW_GROUPS, [])
     ]
-
-
-def _column_chunk(column: _Struct) -> ColumnChunk:
-    if _CHUNK_META not in column:
-        raise Malformed("a column of its footer has no description")
-    meta = column[_CHUNK_META]
-    start, dictionary = meta.get(_FIRST_PAGE, 0), meta.get(_DICTIONARY_PAGE, 0)
-    return ColumnChunk(dictionary if 0 < dictionary < start else start, meta.get(_NUM_VALUES, 0))
 
 
 def read_pages(data: mmap.mmap, chunk: ColumnChunk) -> Iterator[Page]:
@@ -90,9 +75,10 @@ def read_pages(data: mmap.mmap, chunk: ColumnChunk) -> Iterator[Page]:
     Raises:
         Malformed: A header is damaged, or the file ends first.
     """
-    place, num_values = chunk
+    _, place, num_values = chunk
     while num_values > 0:
-        header, after = _read_struct(data, place, 0)
+        cursor = _Cursor(data, place)
+        header, after = cursor.struct(), cursor.place
         unpacked, packed = header.get(_UNPACKED_SIZE, -1), header.get(_PACKED_SIZE, -1)
         if min(unpacked, packed) < 0 or packed > len(data) - after:
             raise Malformed(f"byte {place}: a page of {packed} bytes where {len(data) - after} are left")
@@ -108,81 +94,79 @@ def read_pages(data: mmap.mmap, chunk: ColumnChunk) -> Iterator[Page]:
         place = after + packed
 
 
-def _read_struct(data: mmap.mmap, place: int, depth: int) -> tuple[_Struct, int]:
-    """Return a struct and the byte after it."""
-    if depth > _MAX_DEPTH:
-        raise Malformed(f"byte {place}: a header nested too deeply")
-    fields: _Struct = {}
-    seen: set[int] = set()
-    number = 0
-    while head := _byte(data, place):
-        kind, step = head & 15, head >> 4
-        place += 1
-        if step:
-            number += step
-        else:
-            number, place = _read_integer(data, place)
-        if number in seen:
-            raise Malformed(f"byte {place}: a header with a field twice")
-        seen.add(number)
-        if kind in (_I32, _I64):
-            fields[number, kind], place = _read_integer(data, place)
-        elif kind == _STRUCT:
-            fields[number, kind], place = _read_struct(data, place, depth + 1)
-        elif kind in (_LIST, _SET):
-            fields[number, _LIST], place = _read_list(data, place, depth + 1)
-        elif kind not in (_TRUE, _FALSE):  # whose value is their type
-            place = _skip(data, place, kind)
-    return fields, place + 1
+def _column_chunk(column: _Struct, num_rows: int) -> ColumnChunk:
+    if _CHUNK_META not in column:
+        raise Malformed("a column of its footer has no description")
+    meta = column[_CHUNK_META]
+    start, dictionary = meta.get(_FIRST_PAGE, 0), meta.get(_DICTIONARY_PAGE, 0)
+    return ColumnChunk(num_rows, dictionary if 0 < dictionary < start else start, meta.get(_NUM_VALUES, 0))
 
 
-def _read_list(data: mmap.mmap, place: int, depth: int) -> tuple[list[_Struct], int]:
-    """Return the structs of a list, none for a list of other things, and the byte after it."""
-    head = _byte(data, place)
-    kind, length = head & 15, head >> 4
-    place += 1
-    if length == 15:
-        length, place = _read_varint(data, place)
-    structs = []
-    for _ in range(length):
+class _Cursor:
+    """Reads values of Thrift's compact protocol one after the other, from a byte of the file on."""
+
+    def __init__(self, data: mmap.mmap, place: int) -> None:
+        self.data, self.place = data, place
+
+    def struct(self, depth: int = 0) -> _Struct:
+        if depth > _MAX_DEPTH:
+            raise Malformed(f"byte {self.place}: a header nested too deeply")
+        fields: _Struct = {}
+        seen: set[int] = set()
+        number = 0
+        while head := self.byte():
+            kind, step = head & 15, head >> 4
+            number = number + step if step else self.integer()
+            if number in seen:
+                raise Malformed(f"byte {self.place}: a header with a field twice")
+            seen.add(number)
+            if kind in (_LIST, _SET):
+                fields[number, _LIST] = self.structs(depth + 1)
+            elif kind in (_I32, _I64, _STRUCT):
+                fields[number, kind] = self.value(kind, depth + 1)
+            elif kind not in (_TRUE, _FALSE):  # whose value is their type
+                self.value(kind, depth + 1)
+        return fields
+
+    def structs(self, depth: int) -> list[_Struct]:
+        """Read a list and return its structs; there are none in a list of other values."""
+        head = self.byte()
+        kind, length = head & 15, head >> 4
+        values = (self.value(kind, depth) for _ in range(self.varint() if length == 15 else length))
+        return [value for value in values if kind == _STRUCT]
+
+    def value(self, kind: int, depth: int) -> Any:
+        if kind in (_I16, _I32, _I64):
+            return self.integer()
         if kind == _STRUCT:
-            made, place = _read_struct(data, place, depth)
-            structs.append(made)
-        else:
-            place = _skip(data, place, kind)
-            _byte(data, place)  # a list may claim any length
-    return structs, place
+            return self.struct(depth)
+        if kind == _BINARY:
+            return self.skip(self.varint())
+        if kind in (_TRUE, _FALSE, _BYTE, _DOUBLE):
+            return self.skip(8 if kind == _DOUBLE else 1)
+        raise Malformed(
+            f"byte {self.place}: a header with a field of type {kind}"
+        )  # no header has maps, or nested lists
 
+    def integer(self) -> int:
+        """Read a signed integer, whose lowest bit is its sign."""
+        number = self.varint()
+        return (number >> 1) ^ -(number & 1)
 
-def _skip(data: mmap.mmap, place: int, kind: int) -> int:
-    """Return the byte after a plain value."""
-    if kind in (_I16, _I32, _I64):
-        return _read_varint(data, place)[1]
-    if kind == _BINARY:
-        length, place = _read_varint(data, place)
-        return place + length
-    if kind in (_TRUE, _FALSE, _BYTE, _DOUBLE):
-        return place + (8 if kind == _DOUBLE else 1)
-    raise Malformed(f"byte {place}: a header with a field of type {kind}")  # no header has lists of lists, or maps
+    def varint(self) -> int:
+        start, number = self.place, 0
+        for group in range(_MAX_BYTES):
+            byte = self.byte()
+            number |= (byte & 127) << (7 * group)
+            if byte < 128:
+                return number
+        raise Malformed(f"byte {start}: a number in a header that does not end")
 
+    def byte(self) -> int:
+        self.skip(1)
+        return self.data[self.place - 1]
 
-def _read_integer(data: mmap.mmap, place: int) -> tuple[int, int]:
-    """Return a signed integer, whose lowest bit is its sign, and the byte after it."""
-    number, place = _read_varint(data, place)
-    return (number >> 1) ^ -(number & 1), place
-
-
-def _read_varint(data: mmap.mmap, place: int) -> tuple[int, int]:
-    number = 0
-    for group in range(_MAX_BYTES):
-        byte = _byte(data, place + group)
-        number |= (byte & 127) << (7 * group)
-        if byte < 128:
-            return number, place + group + 1
-    raise Malformed(f"byte {place}: a number in a header that does not end")
-
-
-def _byte(data: mmap.mmap, place: int) -> int:
-    if not 0 <= place < len(data):
-        raise Malformed(f"byte {place}: a header outside the file")
-    return data[place]
+    def skip(self, count: int) -> None:
+        if not 0 <= self.place <= len(self.data) - count:
+            raise Malformed(f"byte {self.place}: a header outside the file")
+        self.place += count

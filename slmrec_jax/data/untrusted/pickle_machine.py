@@ -52,26 +52,13 @@ class Call:
     state: Any = None
 
 
-class Decoded(NamedTuple):
-    """The value of a pickle, and the byte after its last."""
-
-    value: Any
-    end: int
-
-
-def decode(data: bytes, kind: PickleKind, start: int = 0) -> Decoded:
-    """Walk a pickle to its end and return what it would have made.
+def decode(data: bytes, kind: PickleKind, start: int = 0) -> tuple[Any, int]:
+    """Walk a pickle to its end, and return what it would have made and the byte after it.
 
     Time is linear in the file's size, and so is memory: at most 160 bytes for each byte of the file.
 
-    Args:
-        data: The file, which may go on after the pickle.
-        kind: What the pickle may use.
-        start: The pickle's first byte.
-
-    Returns:
-        A tree of plain values, `Name`, `Call` and `Reference`. Parts may be shared, or hold themselves: look only at
-        what is expected.
+    That is a tree of plain values, `Name`, `Call` and `Reference`. Parts may be shared, or hold themselves: look only
+    at what is expected. The file may go on after the pickle, which starts at byte `start`.
 
     Raises:
         Malformed: It is truncated, or asks for an opcode or a name that is not on the list.
@@ -85,7 +72,7 @@ def decode(data: bytes, kind: PickleKind, start: int = 0) -> Decoded:
         try:
             code = stream.read(1)
             if code == b".":
-                return Decoded(machine.pop(), position + 1)
+                return machine.pop(), position + 1
             if code not in _OPCODES:
                 raise Malformed(
                     f"{code.decode('latin-1')!a} is not an opcode" if code else "the file ends in the middle"

@@ -48,7 +48,7 @@ def read_sparse(path: Path) -> SparsePattern:
     """
     check_file(path, "a pickled SciPy sparse matrix")
     try:
-        return _pattern(decode(path.read_bytes(), _MATRIX_PICKLE).value)
+        return _pattern(decode(path.read_bytes(), _MATRIX_PICKLE)[0])
     except OSError as error:
         raise unreadable(path, error) from error
     except Malformed as fault:

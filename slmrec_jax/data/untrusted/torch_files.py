@@ -99,7 +99,7 @@ def _from_archive(data: bytes) -> Shaped[np.ndarray, "..."]:
         with _unzipping():
             return archive.read(entries[name])
 
-    tensor = _tensor(decode(read("data.pkl"), _TENSOR_PICKLE).value)
+    tensor = _tensor(decode(read("data.pkl"), _TENSOR_PICKLE)[0])
     order = read("byteorder") if "byteorder" in entries else b"little"
     if order not in (b"little", b"big"):
         raise Malformed("byteorder is neither little nor big")
