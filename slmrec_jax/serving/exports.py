@@ -22,7 +22,7 @@ from jaxtyping import Float, Shaped
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
 from slmrec_jax.data.inspect.checks import check_range, check_raw_ids
-from slmrec_jax.data.readers.columns import as_rows
+from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.data.store import id_column, read_ids, read_json, write_table, write_tensors
