@@ -70,7 +70,7 @@ def test_a_leaf_imports_leaves_alone(leaf):
         ("orbax", {"training.storage.checkpoint"}),
         ("jax.experimental.sparse", {"encoding.sparse"}),
         ("tyro", {"commands.main", "commands.data", "commands.runs", "commands.tune"}),
-        ("optuna", {"studies.tuning.study"}),
+        ("optuna", {"studies.tuning.trials"}),
         ("faiss", {"serving.exports"}),
         ("pickle", set()),
         ("torch", set()),

@@ -333,7 +333,7 @@ def _seeds(flags: Compare | cli_tune.Tune, command: str) -> list[int]:
 def _results(flags: Results) -> int:
     if not flags.runs:
         raise UserError("no runs were named: give their folders")
-    found = results.gather(flags.runs, force=flags.force)
+    found = results.read_finished_runs(flags.runs, force=flags.force)
     if flags.format == "json":
         print(json.dumps([row | {"folder": str(row["folder"])} for row in found.rows]))
     else:

@@ -39,8 +39,7 @@ class Tune:
 def tune(flags: Tune, seeds: list[int]) -> int:
     """Searches, and shows the best trials and the test of the best config."""
     try:
-        from slmrec_jax.studies.tuning.search import BEST
-        from slmrec_jax.studies.tuning.search import tune as search
+        from slmrec_jax.studies.tuning.search import BEST_CONFIG, tune_settings
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
@@ -49,11 +48,11 @@ def tune(flags: Tune, seeds: list[int]) -> int:
         raise UserError(f"--trials is {flags.trials}: give at least 1")
     space = make_space(flags.settings, flags.sampler, flags.space)
     with console_report(flags.settings.epochs) as report:
-        tuned = search(flags.settings, space, flags.sampler, seeds, flags.trials, flags.out, report)
+        tuned = tune_settings(flags.settings, space, flags.sampler, seeds, flags.trials, flags.out, report)
     metric = str(tuned.runs[0].config.eval.metric)
     console = Console()
     console.print(tuned.table(metric))
     tests = ", ".join(f"seed {run.config.seed} {run.result['test'][metric]:.4f}" for run in tuned.runs)
     console.print(f"test {metric} of trial {tuned.best.number}: {tests}", highlight=False, soft_wrap=True)
-    print(f"train it with: slmrec-jax train --config {escaped(shlex.quote(str(flags.out / BEST)))}")
+    print(f"train it with: slmrec-jax train --config {escaped(shlex.quote(str(flags.out / BEST_CONFIG)))}")
     return 0

@@ -28,7 +28,8 @@ from slmrec_jax.reporting.items import (
 )
 from slmrec_jax.reporting.masking import Masking, mask_modalities
 from slmrec_jax.reporting.systems import System, find_systems
-from slmrec_jax.studies.comparison import UNTRAINED, over_seeds, p_values
+from slmrec_jax.studies.significance import mean_per_user, p_values
+from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.run import Run, load_run
 from slmrec_jax.training.storage.folder import DATA, ENVIRONMENT, NO_RUN, Description, read_config
 from slmrec_jax.training.storage.records import read_json
@@ -204,7 +205,7 @@ def _measure_untrained(system: System, run: Run) -> SystemFacts:
 def _averaged(label: str, seeds: Sequence[_Seed]) -> SystemFacts:
     """Put the seeds of a system together; all of them rank for the same users."""
     first = seeds[0]
-    per_user = {metric: over_seeds([seed.test for seed in seeds], metric) for metric in first.test.per_user}
+    per_user = {metric: mean_per_user([seed.test for seed in seeds], metric) for metric in first.test.per_user}
     groups: dict[Side, Sequence[Group]] = {
         side: [_mean_group([seed.groups[side][place] for seed in seeds]) for place in range(len(first.groups[side]))]
         for side in first.groups

@@ -14,7 +14,7 @@ from slmrec_jax.reporting import charts
 from slmrec_jax.reporting.facts import TRAINED, Facts, RunFacts, SystemFacts
 from slmrec_jax.reporting.items import SAMPLE
 from slmrec_jax.reporting.tables import NONE, Cell, Table
-from slmrec_jax.studies.comparison import LEVEL
+from slmrec_jax.studies.significance import LEVEL
 
 _SAMPLED = f"Of more than {SAMPLE:,} rows, so many are drawn."
 SIDES: tuple[Side, ...] = ("users", "items")

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from slmrec_jax.config import relevant
 from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.studies import results
-from slmrec_jax.studies.comparison import TABLE, UNTRAINED, Recorded, run_folder
+from slmrec_jax.studies.comparison import COMPARISON_JSON, Recorded, run_folder
+from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config, read_made_by
 from slmrec_jax.training.storage.records import read_json
 
@@ -32,7 +33,7 @@ class Found(NamedTuple):
 
     systems: Sequence[System]
     """Those that are not trained come last."""
-    results: results.Results
+    results: results.FinishedRuns
     """Of all runs."""
     notes: Sequence[str]
     """What was left out, or could not be put together."""
@@ -63,7 +64,7 @@ def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
     notes: list[str] = []
     for path in paths:
         named = [_Run(path, path.resolve().name)]
-        if (path / TABLE).is_file() and not (path / CONFIG).exists():
+        if (path / COMPARISON_JSON).is_file() and not (path / CONFIG).exists():
             named, untrained, unfinished = _of_comparison(path)
             rankings += [(name, named[0].folder) for name in untrained]
             for folder in unfinished:
@@ -71,7 +72,7 @@ def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
                 say(notes[-1])
         for each in named:
             runs.setdefault(each.folder.resolve(), each)
-    gathered = results.gather([each.folder for each in runs.values()], force=force)
+    gathered = results.read_finished_runs([each.folder for each in runs.values()], force=force)
     rows = dict(zip(runs, gathered.rows, strict=True))
     trained, more = _grouped(runs, rows)
     # Two comparisons of the same data have the same rankings.
@@ -101,7 +102,7 @@ def _grouped(runs: Mapping[Path, _Run], rows: Mapping[Path, Mapping[str, Any]]) 
 
 def _of_comparison(path: Path) -> tuple[list[_Run], list[str], list[Path]]:
     """Return a comparison's finished runs, the rankings that are not trained, and the folders of unfinished runs."""
-    record = read_json(path / TABLE, Recorded, "give a folder that slmrec-jax compare made")
+    record = read_json(path / COMPARISON_JSON, Recorded, "give a folder that slmrec-jax compare made")
     systems, seeds = record["systems"], record["seeds"]
     names = {run_folder(path, name, seed).name: name for name in systems if name not in UNTRAINED for seed in seeds}
     begun = {each.name for each in path.iterdir() if (each / CONFIG).is_file()}

@@ -11,7 +11,9 @@ from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import evaluate, plan
-from slmrec_jax.studies.comparison import UNTRAINED, Comparison, p_values
+from slmrec_jax.studies.comparison import Comparison
+from slmrec_jax.studies.significance import p_values
+from slmrec_jax.studies.untrained import UNTRAINED
 
 
 def test_a_difference_that_is_there_is_shown_and_one_that_is_not_is_not():

@@ -26,7 +26,7 @@ from slmrec_jax.training.storage.lock import locked
 
 pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
-from slmrec_jax.studies.tuning import search, study
+from slmrec_jax.studies.tuning import search, trials
 
 IMPORT = "from slmrec_jax.config import Config"
 SLMREC, MF = Config(), Config(model="mf")
@@ -128,16 +128,16 @@ def trained(value, epochs=4):
     """Epochs that rise to a value, for two seeds."""
     for epoch in range(1, epochs + 1):
         now = value * epoch / epochs
-        yield study.Progress(epoch, (now, now), (epoch, epoch))
+        yield trials.TrialProgress(epoch, (now, now), (epoch, epoch))
 
 
 def searched(folder, space, sampler, count, train, seeds=(0, 1)):
     """The trials of one call, which opens the folder anew."""
     folder.mkdir(exist_ok=True)
-    opened = study.open_search(folder, space, sampler, seeds)
+    opened = trials.open_search(folder, space, sampler, seeds)
     for _ in range(count):
-        study.run_trial(opened, train)
-    return [trial._replace(seconds=0.0) for trial in study.trials(opened)]
+        trials.run_trial(opened, train)
+    return [trial._replace(seconds=0.0) for trial in trials.trials(opened)]
 
 
 def test_a_grid_is_tried_point_by_point_and_goes_on(tmp_path):
@@ -170,8 +170,8 @@ def test_a_pruned_trial_was_below_the_median_after_the_first_ones(tmp_path):
         if trial.state == "pruned":
             epoch = max(trial.curve)
             others = [each.curve[epoch] for each in found[: trial.number] if each.state == "complete"]
-            assert epoch >= study.PRUNE_AFTER_EPOCHS
-            assert len(others) >= study.PRUNE_AFTER_TRIALS
+            assert epoch >= trials.PRUNE_AFTER_EPOCHS
+            assert len(others) >= trials.PRUNE_AFTER_TRIALS
             assert trial.value < statistics.median(others)
 
 
@@ -196,28 +196,28 @@ def test_divergence_counts_as_nothing_found_and_is_never_best(tmp_path):
     found = searched(tmp_path / "s", SPACE, "grid", 1, diverges)
     assert (found[0].state, found[0].value) == ("diverged", 0.0)
     with pytest.raises(UserError, match="diverged in every trial"):
-        study.best_trial(found)
+        trials.best_trial(found)
     found = searched(tmp_path / "s", SPACE, "grid", 1, lambda point: trained(0.0))
-    assert study.best_trial(found).number == 1
+    assert trials.best_trial(found).number == 1
 
 
 def test_a_pruned_trial_is_never_best(tmp_path):
     """It may have been ahead of the others when it was stopped, as seeds or epochs to come would not have held."""
     complete, pruned = (
-        study.Trial(number, {"lr": 0.1}, value, state, {}, (value,), (1,), 0.0)
+        trials.Trial(number, {"lr": 0.1}, value, state, {}, (value,), (1,), 0.0)
         for number, (value, state) in enumerate([(0.5, "complete"), (0.9, "pruned")])
     )
-    for trials in ([complete, pruned], [pruned, complete]):
-        assert study.best_trial(trials) is complete
-        shown = search.Tuned(trials, complete, []).table("recall@20")
+    for found in ([complete, pruned], [pruned, complete]):
+        assert trials.best_trial(found) is complete
+        shown = search.Tuned(found, complete, []).table("recall@20")
         assert [str(cell) for cell in shown.columns[0].cells] == ["0", "1"]
     with pytest.raises(UserError, match="diverged in every trial"):
-        study.best_trial([pruned])
+        trials.best_trial([pruned])
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path):
     before = searched(tmp_path / "s", SPACE, "grid", 2, lambda point: trained(quality(point)))
-    with (tmp_path / "s" / study.JOURNAL).open("a") as journal:
+    with (tmp_path / "s" / trials.JOURNAL).open("a") as journal:
         journal.write('{"op_code":4,"wor')
     assert searched(tmp_path / "s", SPACE, "grid", 0, None) == before
     assert len(searched(tmp_path / "s", SPACE, "grid", 1, lambda point: trained(quality(point)))) == 3
@@ -239,24 +239,24 @@ class Bomb:
     ],
 )
 def test_a_damaged_journal_is_refused_and_runs_nothing(tmp_path, content):
-    (tmp_path / study.JOURNAL).write_bytes(content)
+    (tmp_path / trials.JOURNAL).write_bytes(content)
     with pytest.raises(UserError, match="journal is damaged"):
-        study.open_search(tmp_path, SPACE, "grid", (0,))
+        trials.open_search(tmp_path, SPACE, "grid", (0,))
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.parent / "mine"), Path.mkdir])
 def test_what_is_no_journal_is_not_written_to(tmp_path, make):
     (tmp_path / "mine").write_text("mine")
-    make(tmp_path / study.JOURNAL)
+    make(tmp_path / trials.JOURNAL)
     with pytest.raises(UserError, match="is not a regular file"):
-        study.open_search(tmp_path, SPACE, "grid", (0,))
+        trials.open_search(tmp_path, SPACE, "grid", (0,))
     assert (tmp_path / "mine").read_text() == "mine"
 
 
 @pytest.mark.parametrize("change", ["a figure", "a trial less", "two exchanged"])
 def test_a_journal_that_was_changed_is_refused(tmp_path, change):
     searched(tmp_path, SPACE, "grid", 3, lambda point: trained(quality(point)))
-    journal = tmp_path / study.JOURNAL
+    journal = tmp_path / trials.JOURNAL
     lines = journal.read_text().splitlines(keepends=True)
     entries = [place for place, line in enumerate(lines) if '"distributions"' in line]
     assert len(entries) == 3
@@ -271,7 +271,7 @@ def test_a_journal_that_was_changed_is_refused(tmp_path, change):
         lines[first], lines[second] = lines[second], lines[first]
     journal.write_text("".join(lines))
     with pytest.raises(UserError, match="was changed or removed after it was written"):
-        study.open_search(tmp_path, SPACE, "grid", (0,))
+        trials.open_search(tmp_path, SPACE, "grid", (0,))
 
 
 @pytest.mark.parametrize("size", [0, 100])
@@ -279,7 +279,7 @@ def test_a_full_disk_is_no_damage(tmp_path, size, refusing_disk):
     """When the journal is made, and when a trial is entered; with room again the search goes on."""
     if size:
         searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))
-        size = (tmp_path / study.JOURNAL).stat().st_size + 100
+        size = (tmp_path / trials.JOURNAL).stat().st_size + 100
     refusing_disk(size)
     with pytest.raises(OSError, match="File too large"):
         searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))
@@ -307,7 +307,7 @@ def pretended(tiny, monkeypatch):
         def __init__(self, config):
             self.config, self.result = config, {"test": {"recall@20": 0.123456}}
 
-    def finish(config, dataset, folder, report):
+    def finish_run(config, dataset, folder, report):
         folder.mkdir(exist_ok=True)
         write_config(folder, config, {"method": None, "config_file": None})
         calls["runs"].append((folder.name, config))
@@ -315,7 +315,7 @@ def pretended(tiny, monkeypatch):
 
     monkeypatch.setattr(data, "demo", lambda: tiny)
     monkeypatch.setattr(search, "fit_seeds", fit_seeds)
-    monkeypatch.setattr(search, "finish", finish)
+    monkeypatch.setattr(search, "finish_run", finish_run)
     return calls
 
 
@@ -460,7 +460,7 @@ def test_a_folder_with_something_else_is_left_alone(pretended, tmp_path, capsys)
 
 
 def test_without_optuna_one_line_says_so(tmp_path, capsys, monkeypatch):
-    for name in ("search", "study"):
+    for name in ("search", "trials"):
         monkeypatch.delitem(sys.modules, f"slmrec_jax.studies.tuning.{name}")
         monkeypatch.delattr(slmrec_jax.studies.tuning, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
@@ -472,6 +472,6 @@ def test_without_optuna_one_line_says_so(tmp_path, capsys, monkeypatch):
 def test_the_record_of_a_search_is_plain_json(pretended, tmp_path):
     out = tmp_path / "search"
     assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
-    record = json.loads((out / search.STUDY).read_text())
+    record = json.loads((out / search.SEARCH_JSON).read_text())
     assert record["space"]["mf.l2"] == {"choices": [[0.1, 0.3, 0.2]]}
-    assert Path(search.STUDY).suffix == ".json"
+    assert Path(search.SEARCH_JSON).suffix == ".json"
