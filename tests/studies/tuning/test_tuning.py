@@ -11,6 +11,7 @@ import signal
 import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -120,19 +121,23 @@ def test_the_head_of_the_file_keeps_its_blank_lines():
 
 
 def quality(point):
-    """Another value for each point of `SPACE`."""
+    """Return a different value for each point of `SPACE`."""
     return point["slmrec.alpha"] + {"fac": 0.3, "fd": 0.2, "fm": 0.1}[point["task"]]
 
 
 def trained(value, epochs=4):
-    """Epochs that rise to a value, for two seeds."""
+    """Yield epochs that rise to a value, for two seeds."""
     for epoch in range(1, epochs + 1):
         now = value * epoch / epochs
         yield trials.TrialProgress(epoch, (now, now), (epoch, epoch))
 
 
+def by_quality(point):
+    return trained(quality(point))
+
+
 def searched(folder, space, sampler, count, train, seeds=(0, 1)):
-    """The trials of one call, which opens the folder anew."""
+    """Open the folder, run so many trials, and return all of them."""
     folder.mkdir(exist_ok=True)
     opened = trials.open_search(folder, space, sampler, seeds)
     for _ in range(count):
@@ -141,9 +146,9 @@ def searched(folder, space, sampler, count, train, seeds=(0, 1)):
 
 
 def test_a_grid_is_tried_point_by_point_and_goes_on(tmp_path):
-    whole = searched(tmp_path / "whole", SPACE, "grid", 6, lambda point: trained(quality(point)))
-    searched(tmp_path / "parts", SPACE, "grid", 2, lambda point: trained(quality(point)))
-    assert searched(tmp_path / "parts", SPACE, "grid", 4, lambda point: trained(quality(point))) == whole
+    whole = searched(tmp_path / "whole", SPACE, "grid", 6, by_quality)
+    searched(tmp_path / "parts", SPACE, "grid", 2, by_quality)
+    assert searched(tmp_path / "parts", SPACE, "grid", 4, by_quality) == whole
     assert [trial.point for trial in whole] == grid(SPACE)
     assert all(trial.state == "complete" for trial in whole)
 
@@ -202,7 +207,7 @@ def test_divergence_counts_as_nothing_found_and_is_never_best(tmp_path):
 
 
 def test_a_pruned_trial_is_never_best(tmp_path):
-    """It may have been ahead of the others when it was stopped, as seeds or epochs to come would not have held."""
+    """Not even when its value is the highest: it may have been pruned by a seed or an epoch that was ahead."""
     complete, pruned = (
         trials.Trial(number, {"lr": 0.1}, value, state, {}, (value,), (1,), 0.0)
         for number, (value, state) in enumerate([(0.5, "complete"), (0.9, "pruned")])
@@ -216,11 +221,11 @@ def test_a_pruned_trial_is_never_best(tmp_path):
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path):
-    before = searched(tmp_path / "s", SPACE, "grid", 2, lambda point: trained(quality(point)))
+    before = searched(tmp_path / "s", SPACE, "grid", 2, by_quality)
     with (tmp_path / "s" / trials.JOURNAL).open("a") as journal:
         journal.write('{"op_code":4,"wor')
     assert searched(tmp_path / "s", SPACE, "grid", 0, None) == before
-    assert len(searched(tmp_path / "s", SPACE, "grid", 1, lambda point: trained(quality(point)))) == 3
+    assert len(searched(tmp_path / "s", SPACE, "grid", 1, by_quality)) == 3
 
 
 class Bomb:
@@ -255,7 +260,7 @@ def test_what_is_no_journal_is_not_written_to(tmp_path, make):
 
 @pytest.mark.parametrize("change", ["a figure", "a trial less", "two exchanged"])
 def test_a_journal_that_was_changed_is_refused(tmp_path, change):
-    searched(tmp_path, SPACE, "grid", 3, lambda point: trained(quality(point)))
+    searched(tmp_path, SPACE, "grid", 3, by_quality)
     journal = tmp_path / trials.JOURNAL
     lines = journal.read_text().splitlines(keepends=True)
     entries = [place for place, line in enumerate(lines) if '"distributions"' in line]
@@ -276,20 +281,20 @@ def test_a_journal_that_was_changed_is_refused(tmp_path, change):
 
 @pytest.mark.parametrize("size", [0, 100])
 def test_a_full_disk_is_no_damage(tmp_path, size, refusing_disk):
-    """When the journal is made, and when a trial is entered; with room again the search goes on."""
+    """Neither when the journal is made nor when a trial is recorded; with room again the search continues."""
     if size:
-        searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))
+        searched(tmp_path, SPACE, "grid", 1, by_quality)
         size = (tmp_path / trials.JOURNAL).stat().st_size + 100
     refusing_disk(size)
     with pytest.raises(OSError, match="File too large"):
-        searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))
+        searched(tmp_path, SPACE, "grid", 1, by_quality)
     refusing_disk(resource.RLIM_INFINITY)
-    assert len(searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))) == 2 if size else 1
+    assert len(searched(tmp_path, SPACE, "grid", 1, by_quality)) == (2 if size else 1)
 
 
 @pytest.fixture
 def pretended(tiny, monkeypatch):
-    """A search whose training is made up; tells how often it was called and what was trained in the end."""
+    """Replace training by made-up values; return the configs of trials, and the folders and configs of runs."""
     calls = {"trials": [], "runs": []}
 
     def fit_seeds(method, inputs, plan, config, seeds):
@@ -303,15 +308,11 @@ def pretended(tiny, monkeypatch):
                 history.append(record | {"selected": {"recall@20": value}, "improved": True})
             yield histories
 
-    class Finished:
-        def __init__(self, config):
-            self.config, self.result = config, {"test": {"recall@20": 0.123456}}
-
     def finish_run(config, dataset, folder, report):
         folder.mkdir(exist_ok=True)
         write_config(folder, config, {"method": None, "config_file": None})
         calls["runs"].append((folder.name, config))
-        return Finished(config)
+        return SimpleNamespace(config=config, result={"test": {"recall@20": 0.123456}})
 
     monkeypatch.setattr(data, "demo", lambda: tiny)
     monkeypatch.setattr(search, "fit_seeds", fit_seeds)
@@ -319,14 +320,23 @@ def pretended(tiny, monkeypatch):
     return calls
 
 
-ARGUMENTS = ["tune", "--model", "mf", "--dim", "8", "--epochs", "3", "--sampler", "grid", "--seeds", "0,3"]
+ARGUMENTS = ["tune", "--model", "mf", "--dim", "4", "--epochs", "3", "--sampler", "grid", "--seeds", "0,3"]
 ARGUMENTS += ["--space", "lr=0.01", "wd=0", "mf.l2=0.1,0.3,0.2"]
+
+
+def tune(out, *flags):
+    return main([*ARGUMENTS, *flags, "--out", str(out)])
+
+
+def valid_values(out):
+    with (out / "trials.csv").open() as table:
+        return [float(row["valid recall@20"]) for row in csv.DictReader(table)]
 
 
 def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_path, capsys):
     out = tmp_path / "search"
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0  # which finds a better one
+    assert tune(out, "--trials", "1") == 0
+    assert tune(out) == 0  # which finds a better one
     said = capsys.readouterr()
     assert [config.mf.l2 for config in pretended["trials"]] == [0.1, 0.3, 0.2]
     assert "1 trial finished before" in said.err
@@ -338,52 +348,55 @@ def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_pa
         "best-trial1-seed0": 0.3,
         "best-trial1-seed3": 0.3,
     }
-    with (out / "trials.csv").open() as table:
-        rows = list(csv.DictReader(table))
-    assert [float(row["valid recall@20"]) for row in rows] == pytest.approx([0.8, 1.4, 1.1])
+    assert valid_values(out) == pytest.approx([0.8, 1.4, 1.1])
     best = runpy.run_path(str(out / "best.py"))["get_config"]()
     assert (best.model, best.mf.l2, best.optimizer.learning_rate, best.epochs) == ("mf", 0.3, 0.01, 3)
     assert (out / "tuning.png").stat().st_size > 5000
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0
+    assert json.loads((out / "study.json").read_text())["space"]["mf.l2"] == {"choices": [[0.1, 0.3, 0.2]]}
+    assert tune(out) == 0
     assert len(pretended["trials"]) == 3
 
 
 @pytest.mark.parametrize("size", [0, 1500, 3000])
 def test_a_full_disk_is_one_line_and_the_same_command_goes_on(pretended, tmp_path, capsys, size, refusing_disk):
-    """At what is searched, at the journal, and at the picture."""
+    """The disk is full at `study.json`, at the journal, and at the picture."""
     out = tmp_path / "search"
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     refusing_disk(size)
-    assert main([*ARGUMENTS, "--out", str(out)]) == 1
+    assert tune(out) == 1
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("slmrec-jax: ")]
     assert "File too large; free some space, or give another --out; the same command goes on where it stopped" in said
     assert not list(out.glob("*.part*"))
     refusing_disk(limit)
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0
-    assert len(pretended["trials"]) <= 4  # at most one was trained again
+    assert tune(out) == 0
+    assert len(pretended["trials"]) <= 4  # at most one was repeated
 
 
 @pytest.mark.usefixtures("optax_promotion")
 def test_a_trial_is_worth_what_validation_says(tiny, tmp_path, monkeypatch):
-    """Nothing is pretended: the run of the best config repeats the trial, and its test is another figure."""
+    """Without made-up values: the run of the best config repeats its trial, and test gives another value."""
     monkeypatch.setattr(data, "demo", lambda: tiny)
     out = tmp_path / "search"
-    arguments = ["--model", "mf", "--dim", "8", "--epochs", "1", "--batch-size", "256", "--sampler", "grid"]
-    assert main(["tune", *arguments, "--space", "lr=0.001,0.1", "wd=0", "--out", str(out)]) == 0
-    with (out / "trials.csv").open() as table:
-        values = [float(row["valid recall@20"]) for row in csv.DictReader(table)]
+    assert tune(out, "--epochs", "1", "--seeds", "0", "--space", "lr=0.1", "wd=0") == 0  # not the default
+    (value,) = valid_values(out)
     (run,) = out.glob("best-trial*-seed0")
     (record,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     assert record["split"] == "valid"
-    assert len(set(values)) == 2
-    assert max(values) == pytest.approx(record["selected"]["recall@20"], abs=1e-6)
-    assert json.loads((run / "result.json").read_text())["test"]["recall@20"] != pytest.approx(max(values), abs=1e-4)
+    assert value == pytest.approx(record["selected"]["recall@20"], abs=1e-6)
+    assert json.loads((run / "result.json").read_text())["test"]["recall@20"] != pytest.approx(value, abs=1e-4)
+
+
+def test_doubtful_batches_are_reported_once_before_the_first_trial(pretended, tmp_path, capsys):
+    assert tune(tmp_path / "search") == 0
+    lines = capsys.readouterr().err.splitlines()
+    (doubt,) = [place for place, line in enumerate(lines) if "an epoch has 1 step" in line]
+    assert doubt < min(place for place, line in enumerate(lines) if line.startswith("trial 0"))
 
 
 def test_the_best_config_finds_its_data_from_anywhere(pretended, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load_source", lambda source: tiny)
     monkeypatch.chdir(tmp_path)
-    assert main([*ARGUMENTS, "--data", "shop", "--trials", "1", "--out", "search"]) == 0
+    assert tune("search", "--data", "shop", "--trials", "1") == 0
     assert runpy.run_path("search/best.py")["get_config"]().data == str(tmp_path / "shop")
 
 
@@ -391,17 +404,17 @@ def test_a_folder_that_another_search_holds_is_refused(pretended, tmp_path, caps
     out = tmp_path / "search"
     out.mkdir()
     with locked(out):
-        assert main([*ARGUMENTS, "--out", str(out)]) == 1
+        assert tune(out) == 1
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert "is in use by another run" in said
     assert [path.name for path in out.iterdir()] == ["lock"]
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
+    assert tune(out, "--trials", "1") == 0
 
 
 def test_another_search_in_the_same_folder_is_refused(pretended, tmp_path, capsys):
     out = tmp_path / "search"
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
+    assert tune(out, "--trials", "1") == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for change, said in (
         (["--epochs", "4"], "another epochs"),
@@ -410,7 +423,7 @@ def test_another_search_in_the_same_folder_is_refused(pretended, tmp_path, capsy
         (["--sampler", "tpe"], "another sampler"),
     ):
         capsys.readouterr()
-        assert main([*ARGUMENTS, *change, "--out", str(out)]) == 1
+        assert tune(out, *change) == 1
         assert said in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
@@ -425,11 +438,11 @@ def test_a_signal_ends_the_search_and_the_trial_is_made_again(pretended, tmp_pat
             yield histories
 
     monkeypatch.setattr(search, "fit_seeds", stopped)
-    assert main([*ARGUMENTS, "--out", str(out)]) == 143
+    assert tune(out) == 143
     assert "go on with: slmrec-jax tune" in capsys.readouterr().err
     assert pretended["runs"] == []
     monkeypatch.setattr(search, "fit_seeds", fit_seeds)
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0
+    assert tune(out) == 0
     assert [config.mf.l2 for config in pretended["trials"]] == [0.1, 0.3, 0.3, 0.2]
 
 
@@ -446,7 +459,7 @@ def test_a_signal_ends_the_search_and_the_trial_is_made_again(pretended, tmp_pat
 )
 def test_refusals_write_nothing(pretended, tmp_path, capsys, arguments, said):
     out = tmp_path / "search"
-    assert main([*ARGUMENTS, *arguments, "--out", str(out)]) == 1
+    assert tune(out, *arguments) == 1
     assert said in capsys.readouterr().err
     assert not out.exists()
     assert not pretended["trials"]
@@ -454,7 +467,7 @@ def test_refusals_write_nothing(pretended, tmp_path, capsys, arguments, said):
 
 def test_a_folder_with_something_else_is_left_alone(pretended, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
-    assert main([*ARGUMENTS, "--out", str(tmp_path)]) == 1
+    assert tune(tmp_path) == 1
     assert "something else" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
@@ -464,14 +477,6 @@ def test_without_optuna_one_line_says_so(tmp_path, capsys, monkeypatch):
         monkeypatch.delitem(sys.modules, f"slmrec_jax.studies.tuning.{name}")
         monkeypatch.delattr(slmrec_jax.studies.tuning, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert main([*ARGUMENTS, "--out", str(tmp_path / "search")]) == 1
+    assert tune(tmp_path / "search") == 1
     assert "pip install 'slmrec-jax[tune]'" in capsys.readouterr().err
     assert not (tmp_path / "search").exists()
-
-
-def test_the_record_of_a_search_is_plain_json(pretended, tmp_path):
-    out = tmp_path / "search"
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
-    record = json.loads((out / search.SEARCH_JSON).read_text())
-    assert record["space"]["mf.l2"] == {"choices": [[0.1, 0.3, 0.2]]}
-    assert Path(search.SEARCH_JSON).suffix == ".json"
