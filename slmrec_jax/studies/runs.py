@@ -1,6 +1,7 @@
 """Many runs under one folder: finished runs are loaded, stopped runs are resumed, the rest are trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from slmrec_jax.config import Config, check_config, first_change, relevant
@@ -24,9 +25,11 @@ def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
     Raises:
         UserError: a config is invalid, the data set lacks what it needs, or its folder holds a run of another config.
     """
-    for folder, config in runs.items():
+    for config in runs.values():
         check_config(config)
+    for config in dict.fromkeys(replace(config, seed=0) for config in runs.values()):
         make_method(config, make_spec(config, dataset))
+    for folder, config in runs.items():
         if (folder / CONFIG).exists():
             change = first_change(relevant(read_config(folder)), relevant(config))
             if change:
