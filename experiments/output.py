@@ -4,6 +4,7 @@ import csv
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from typing import Any, NamedTuple
 
 from paper import METRICS, NAMES, PaperTask
@@ -16,6 +17,9 @@ from slmrec_jax.durable import write_whole
 from slmrec_jax.figures import draw_lines
 from slmrec_jax.studies.significance import mean_and_deviation
 
+Figures = Mapping[PaperTask, Sequence[float | None]]
+"""The paper's test metrics by task, in the order of `METRICS`; `None` where it gives none."""
+
 
 class Axis(NamedTuple):
     """The setting that a figure varies."""
@@ -23,55 +27,34 @@ class Axis(NamedTuple):
     setting: str
     """The name of its flag."""
     label: str
-    """In tables and run folders."""
+    """Its name in tables and run folders."""
     title: str
-    """Under the picture."""
+    """Its name in the picture."""
     values: Sequence[float]
 
 
-def curves(
-    name: str,
-    title: str,
-    axis: Axis,
-    config: Config,
-    flags: TaskFlags,
-    figures: Mapping[PaperTask, Sequence[float | None]],
-    note: str,
-) -> None:
-    """Train each task with each value of a setting; write a table, and draw a curve of test recall@10 for each task.
+def curves(name: str, title: str, axis: Axis, config: Config, flags: TaskFlags, figures: Figures, note: str) -> None:
+    """Train each task with each value of a setting; write a table, and draw each task's curve of test recall@10.
 
-    Args:
-        name: of the files.
-        title: of the picture.
-        axis: the setting and its values.
-        config: the settings that do not vary.
-        flags: of the experiment.
-        figures: the paper's by task, in the order of `METRICS`; drawn as dashed lines.
-        note: a sentence under the table.
+    The paper's figures are drawn as dashed lines; the note is a sentence under the table.
     """
-    dataset = load(flags)
-    points = {
-        (task, value): with_settings(config, {"task": task, axis.setting: value})
-        for task in flags.tasks
-        for value in axis.values
-    }
-    names = {
-        # The setting of Table III keeps its name there, so that both use the same run.
-        (task, value): NAMES[task]
-        if point == replace(config, task=task) and config.main_weight
-        else f"{task}{'' if config.main_weight else ' alone'} {axis.label} {value:g}"
-        for (task, value), point in points.items()
-    }
-    found = run({names[place]: point for place, point in points.items()}, dataset, flags)
+    dataset, points, places = load(flags), {}, {}
+    for task, value in product(flags.tasks, axis.values):
+        point = with_settings(config, {"task": task, axis.setting: value})
+        label = f"{task}{'' if config.main_weight else ' alone'} {axis.label} {value:g}"
+        if point == replace(config, task=task) and config.main_weight:
+            label = NAMES[task]  # Table III's, so that both use the same run
+        points[label], places[label] = point, (task, value)
+    found = run(points, dataset, flags)
     rows = [
-        {"task": task, axis.label: value, **measured(found[names[task, value]], flags, figures.get(task))}
-        for task, value in points
+        {"task": task, axis.label: value, **measured(found[label], flags, figures.get(task))}
+        for label, (task, value) in places.items()
     ]
     write(name, rows, dataset, flags, note)
     lines: dict[str, dict[float, tuple[float, float]]] = {}
-    for (task, value), point in names.items():
-        if found[point]:
-            lines.setdefault(task.upper(), {})[float(value)] = on_test(found[point], METRICS[0])
+    for label, (task, value) in places.items():
+        if found[label]:
+            lines.setdefault(task.upper(), {})[float(value)] = on_test(found[label], METRICS[0])
     draw_lines(
         lines,
         flags.out / f"{name}.png",
@@ -97,10 +80,7 @@ def diverged(runs: Sequence[Run], flags: Flags) -> str:
 def measured(runs: Sequence[Run], flags: Flags, figures: Sequence[float | None] | None) -> dict[str, Any]:
     """Return the columns of a row: each metric, its deviation and the paper's figure, and the chosen settings.
 
-    Args:
-        runs: of a point, one a seed, without those that diverged.
-        flags: of the experiment.
-        figures: the paper's, in the order of `METRICS`; `None` where it gives none.
+    The paper's `figures` are in the order of `METRICS`, `None` where it gives none.
     """
     row: dict[str, Any] = {}
     for metric, figure in zip(METRICS, figures or (None,) * len(METRICS), strict=True):
@@ -128,15 +108,7 @@ def about_figures(flags: Flags) -> str:
 
 
 def write(name: str, rows: Sequence[Mapping[str, Any]], dataset: Dataset, flags: Flags, note: str) -> None:
-    """Write the table as CSV and Markdown, and print it.
-
-    Args:
-        name: of the files.
-        rows: all with the same columns; `None` is a missing value.
-        dataset: what was measured.
-        flags: of the experiment.
-        note: a sentence under the table.
-    """
+    """Write a table as CSV and Markdown with a note under it, and print it; `None` is a missing value."""
     columns = list(rows[0])
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")

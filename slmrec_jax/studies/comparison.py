@@ -52,7 +52,7 @@ class Comparison(NamedTuple):
     rows: Mapping[str, Mapping[str, tuple[float, float]]]
     """Mean and standard deviation over seeds, by system and metric."""
     metrics: tuple[str, ...]
-    """Those that the table and the picture show."""
+    """The metrics of the table and the picture."""
     p_values: Mapping[str, Mapping[str, float]]
     """By metric and system: the p-value of the difference from the best system, which has none."""
     title: str

@@ -20,7 +20,7 @@ def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
 
     Args:
         runs: the configs by run folder, with the models' defaults filled in.
-        dataset: what all of them train on, with the modalities of the configs.
+        dataset: with the modalities of the configs.
 
     Raises:
         UserError: a config is invalid, the data set lacks what it needs, or its folder holds a run of another config.
@@ -49,13 +49,7 @@ def make_folder(out: Path) -> None:
 
 
 def finish_run(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run:
-    """Return the finished run of a folder: load, resume or train it.
-
-    Args:
-        config: the run's, with the model's defaults filled in; call `check_runs` first.
-        dataset: what it trains on.
-        folder: the run's.
-        report: receives progress.
+    """Load, resume or train the run of a folder, which `check_runs` has accepted.
 
     Raises:
         UserError: the run cannot be trained, or was trained on other data.

@@ -1,4 +1,4 @@
-"""Finished runs side by side: what can be compared, and what is refused."""
+"""Finished runs side by side: runs that are comparable, and those that are refused."""
 
 import io
 import json
@@ -17,7 +17,7 @@ TEST = {"recall@10": 0.1, "ndcg@10": 0.05, "recall@20": 0.2, "ndcg@20": 0.08}
 
 @pytest.fixture
 def finished(tmp_path):
-    """Makes the folder of a finished run."""
+    """Return a function that makes the folder of a finished run."""
 
     def make(name, *, test=TEST, fingerprint="a" * 64, protocol="mmrec", seed=0):
         folder = tmp_path / name
@@ -34,7 +34,7 @@ def finished(tmp_path):
     return make
 
 
-def test_runs_on_the_same_data_stand_side_by_side(finished, capsys):
+def test_runs_on_the_same_data_are_shown_side_by_side(finished, capsys):
     other = {**TEST, "recall@20": 0.3, "recall@50": 0.5}
     folders = [finished("one"), finished("two", test=other, seed=1)]
     assert main(["results", *map(str, folders), "--format", "json"]) == 0
@@ -51,7 +51,7 @@ def test_runs_on_the_same_data_stand_side_by_side(finished, capsys):
     ("other", "said"),
     [({"fingerprint": "b" * 64}, "on other data"), ({"protocol": "strict"}, "under another protocol")],
 )
-def test_figures_that_say_nothing_of_each_other_are_refused_unless_forced(finished, capsys, other, said):
+def test_runs_that_are_not_comparable_are_refused_unless_forced(finished, capsys, other, said):
     folders = [str(finished("one")), str(finished("two", **other))]
     assert main(["results", *folders]) == 1
     refusal = capsys.readouterr().err

@@ -75,7 +75,7 @@ def tune_settings(
 ) -> Tuned:
     """Search, or continue the search in `out`, and train the best config.
 
-    Trials are judged by validation alone. Test is read at the end, for the best config.
+    Trials are judged by validation only. Test is read at the end, for the best config.
 
     Args:
         config: the settings that do not vary.

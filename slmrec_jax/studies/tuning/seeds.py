@@ -1,7 +1,7 @@
-"""Several seeds of one config: as one program, states and keys batched and the data shared, or one after another.
+"""Several seeds of one config, trained one after another, or as one program with states and keys batched.
 
-What a seed computes is what a run of it alone computes, to float32 rounding: the same start, batches, negatives and
-masks. Nothing is written; the records are for a search that needs validation alone.
+Each seed computes what a separate run of it computes, to float32 rounding: the same initial state, batches, negatives
+and masks. Nothing is written: a search needs only the validation records.
 """
 
 import time
@@ -28,21 +28,21 @@ from slmrec_jax.types import Inputs, Method, Metrics
 
 
 class Team(NamedTuple):
-    """How the states of several seeds are held and trained."""
+    """Functions that hold and train the states of several seeds."""
 
     init: Callable[[], PyTree]
-    """All states, before the first step."""
+    """Make all states, before the first step."""
     run: Callable[[PyTree, Sequence[int]], tuple[PyTree, Sequence[Metrics]]]
-    """`(states, places) -> (states, metrics)` after an epoch; at least the seeds in these places are trained."""
+    """`(states, places) -> (states, metrics)`: train an epoch of at least the seeds at these places."""
     state: Callable[[PyTree, int], TrainState]
-    """One seed's."""
+    """`(states, place) -> state`: the state of one seed."""
 
 
 EpochOf = Callable[[TrainState, Inputs, Keys], Epoch]
 
 
 def one_program(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[int]) -> Team:
-    """All seeds at once by `jax.vmap`: what accelerators, which one seed does not fill, are good at."""
+    """Train all seeds at once by `jax.vmap`, because one seed does not fill an accelerator."""
     keys = stack_keys(seeds)
     trained = jax.jit(jax.vmap(epoch, in_axes=(0, None, 0)), donate_argnums=0)
 
@@ -58,7 +58,7 @@ def one_program(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[
 
 
 def one_by_one(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[int]) -> Team:
-    """One compiled program, a seed at a time: faster on CPUs, where one seed keeps all cores and their cache busy."""
+    """Train one seed at a time by one compiled program: faster on CPUs, where a seed fills all cores and caches."""
     keys = [make_keys(seed) for seed in seeds]
     trained = jax.jit(epoch, donate_argnums=0, compiler_options=compiler_options())
 
@@ -72,7 +72,7 @@ def one_by_one(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[i
 
 
 def default_team() -> Callable[[Method, EpochOf, Inputs, Sequence[int]], Team]:
-    """For the device that JAX computes on; `benchmarks/bench_seeds.py` measures both."""
+    """Return the faster team for JAX's default device; `benchmarks/bench_seeds.py` measures both."""
     return one_by_one if jax.default_backend() == "cpu" else one_program
 
 
@@ -84,22 +84,22 @@ def fit_seeds(
     seeds: Sequence[int],
     make_team: Callable[[Method, EpochOf, Inputs, Sequence[int]], Team] | None = None,
 ) -> Iterator[list[list[Record]]]:
-    """Trains all seeds until each has come to its early stopping, or to the config's last epoch.
+    """Train all seeds, each until early stopping or the config's last epoch.
 
     Args:
         method: what trains.
         inputs: as the method prepared them.
         plan: the evaluation that selects.
-        config: of all; its own seed is not read. What a method draws from that seed beforehand (MMGCN's frozen tables)
-            all share.
+        config: shared by all seeds; its own seed is not read. All seeds share what the method draws from that seed in
+            advance (MMGCN's frozen tables).
         seeds: at least one.
-        make_team: `one_program` or `one_by_one`; `default_team()` where it is left out.
+        make_team: `one_program` or `one_by_one`; by default `default_team()`.
 
     Yields:
-        After each epoch the records so far, a list a seed.
+        The records so far after each epoch, one list a seed.
 
     Raises:
-        Diverged: a loss, or what a seed ranks with, is no longer finite.
+        Diverged: a loss or a seed's embeddings are no longer finite.
     """
     protocol = config.eval
     epoch = make_epoch(method, config.batch_size, negatives=NEGATIVES[config.negatives])
@@ -138,11 +138,11 @@ def fit_seeds(
 
 
 def stack_keys(seeds: Sequence[int]) -> Keys:
-    """The streams of all seeds, the leading axis the seeds."""
+    """Return the streams of all seeds, stacked along the leading axis."""
     return Keys(*(jnp.stack(streams) for streams in zip(*(make_keys(seed) for seed in seeds), strict=True)))
 
 
 def best_value(history: Sequence[Record]) -> float:
-    """The selecting metric at the best epoch so far; 0 where none counts."""
+    """Return the selecting metric at the best epoch so far; 0 if no epoch counts."""
     best = [record["selected"] for record in history if record["improved"]]
     return float(next(iter(best[-1].values()))) if best else 0.0

@@ -33,7 +33,7 @@ PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS = 5, 3
 
 
 class Trial(NamedTuple):
-    """A finished trial."""
+    """A finished trial; `values` and `best_epochs` are by seed."""
 
     number: int
     point: Point
@@ -44,20 +44,16 @@ class Trial(NamedTuple):
     curve: Mapping[int, float]
     """The best value so far, by epoch."""
     values: tuple[float, ...]
-    """By seed."""
     best_epochs: tuple[int, ...]
-    """By seed."""
     seconds: float
 
 
 class TrialProgress(NamedTuple):
-    """The state of a trial after an epoch."""
+    """A trial after an epoch: by seed, the best value so far and its epoch."""
 
     epoch: int
     values: tuple[float, ...]
-    """The best so far, by seed."""
     best_epochs: tuple[int, ...]
-    """By seed."""
 
 
 class Search(NamedTuple):
@@ -128,16 +124,13 @@ def best_trial(finished: Sequence[Trial]) -> Trial:
 
 
 def run_trial(search: Search, train: Callable[[Point], Iterator[TrialProgress]]) -> Trial:
-    """Propose a point, train it, and record it in the journal.
+    """Propose a point of a search that is not exhausted, train it, and record it in the journal.
 
-    Args:
-        search: it must not be exhausted.
-        train: yields after each epoch. If it raises anything but `Diverged`, nothing is recorded.
+    `train` yields after each epoch. If it raises anything but `Diverged`, nothing is recorded.
     """
     with _quiet():
         study, trial = _propose(search)
-        start, progress, state = time.perf_counter(), None, TrialState.COMPLETE
-        value = 0.0
+        start, progress, state, value = time.perf_counter(), None, TrialState.COMPLETE, 0.0
         try:
             for progress in train(trial.params):
                 value = statistics.fmean(progress.values)

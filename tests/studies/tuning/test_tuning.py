@@ -1,4 +1,4 @@
-"""The search for settings: spaces, proposals, resumption, and the file it leaves."""
+"""The search for settings: spaces, proposals, resumption, and the files that it writes."""
 
 import csv
 import dataclasses
@@ -30,8 +30,9 @@ pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 from slmrec_jax.studies.tuning import search, trials
 
 IMPORT = "from slmrec_jax.config import Config"
-SLMREC, MF = Config(), Config(model="mf")
 SPACE = {"slmrec.alpha": Choices((0.1, 0.5)), "task": Choices(("fac", "fd", "fm"))}
+NOT_SEARCHED = ("slmrec.magic=0,1", "seed=0,1", "eval.patience=1,2", "missing=masked,zero", "on-nan=stop,skip")
+NOT_SEARCHED += ("checkpoint-every-steps=0,5", "propagation=auto,chains")
 RANGES = {"optimizer.learning_rate": Range(1e-4, 1e-1, True, False), "batch_size": Range(64, 512, True, True)}
 
 
@@ -45,12 +46,12 @@ def test_every_model_has_a_space_of_its_own_settings(sampler, model):
 
 
 def test_the_papers_grid_of_slmrec():
-    points = grid(make_space(SLMREC, "grid", ()))
+    points = grid(make_space(Config(), "grid", ()))
     assert len(points) == len({tuple(point.values()) for point in points}) == 4 * 4 * 4 * 4 * 5
 
 
 def test_texts_override_the_table_and_add_to_it():
-    space = make_space(SLMREC, "tpe", ("lr=1e-3", "slmrec.fac-similarity=dot,cosine", "dim=16..64"))
+    space = make_space(Config(), "tpe", ("lr=1e-3", "slmrec.fac-similarity=dot,cosine", "dim=16..64"))
     assert space["optimizer.learning_rate"] == Choices((1e-3,))
     assert space["slmrec.fac_similarity"] == Choices(("dot", "cosine"))
     assert space["dim"] == Range(16, 64, log=False, whole=True)
@@ -73,26 +74,20 @@ def test_texts_override_the_table_and_add_to_it():
         ("tpe", "lr=-1,1", "give more than 0"),
         ("tpe", "task=magic", "none of fac, fd"),
         ("tpe", "mf.l2=0,1", "slmrec does not read"),
-        ("tpe", "slmrec.magic=0,1", "no setting of that name"),
-        ("tpe", "seed=0,1", "no setting of that name"),
-        ("tpe", "eval.patience=1,2", "no setting of that name"),
-        ("tpe", "missing=masked,zero", "no setting of that name"),
-        ("tpe", "on-nan=stop,skip", "no setting of that name"),
-        ("tpe", "checkpoint-every-steps=0,5", "no setting of that name"),
-        ("tpe", "propagation=auto,chains", "no setting of that name"),
+        *(("tpe", text, "no setting of that name") for text in NOT_SEARCHED),
         ("tpe", "optimizer.chain=adam,sgd", "only numbers and names"),
         ("tpe", "slmrec.mask-false-negatives=yes", "not true or false"),
         ("grid", "lr=1e-4..1e-1:log", "one by one"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused(sampler, text, said):
+def test_an_invalid_space_is_refused(sampler, text, said):
     with pytest.raises(UserError, match=said) as raised:
-        make_space(SLMREC, sampler, (text,))
+        make_space(Config(), sampler, (text,))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["lr", "wd"])
-def test_what_a_chain_of_transformations_does_not_read_is_not_searched(name):
+def test_settings_that_a_chain_of_transformations_does_not_read_are_not_searched(name):
     config = Config(optimizer=OptimizerConfig(chain=("adamw(1e-3)",)))
     space = make_space(config, "tpe", ())
     assert set(space) == {"slmrec.temperature", "slmrec.ssl_temperature", "slmrec.alpha"}
@@ -110,7 +105,7 @@ def test_what_a_chain_of_transformations_does_not_read_is_not_searched(name):
         dataclasses.replace(Config(), eval=Config().eval._replace(metric="ndcg@10", patience=None)),
     ],
 )
-def test_the_file_returns_the_config_and_runs_nothing_else(config, tmp_path):
+def test_the_file_returns_the_config_and_executes_nothing_else(config, tmp_path):
     head = ["said\nimport os; os.abort()", "\r\x0c raise SystemExit", '"""']
     (tmp_path / "best.py").write_text(config_source(config, head))
     assert runpy.run_path(str(tmp_path / "best.py"))["get_config"]() == config
@@ -145,7 +140,7 @@ def searched(folder, space, sampler, count, train, seeds=(0, 1)):
     return [trial._replace(seconds=0.0) for trial in trials.trials(opened)]
 
 
-def test_a_grid_is_tried_point_by_point_and_goes_on(tmp_path):
+def test_a_grid_is_tried_point_by_point_and_resumes(tmp_path):
     whole = searched(tmp_path / "whole", SPACE, "grid", 6, by_quality)
     searched(tmp_path / "parts", SPACE, "grid", 2, by_quality)
     assert searched(tmp_path / "parts", SPACE, "grid", 4, by_quality) == whole
@@ -158,7 +153,7 @@ def by_rate(point):
     return trained(1.0 / (1.0 + abs(rate - 0.01) / rate), epochs=8)
 
 
-def test_proposals_that_go_on_are_those_of_a_search_without_a_break(tmp_path):
+def test_a_resumed_search_proposes_what_an_uninterrupted_one_does(tmp_path):
     whole = searched(tmp_path / "whole", RANGES, "tpe", 16, by_rate)
     for count in (3, 9, 4):
         parts = searched(tmp_path / "parts", RANGES, "tpe", count, by_rate)
@@ -193,7 +188,7 @@ def test_an_interrupted_trial_is_not_counted(tmp_path):
     assert [trial.point for trial in after] == grid(SPACE)[:2]
 
 
-def test_divergence_counts_as_nothing_found_and_is_never_best(tmp_path):
+def test_a_diverged_trial_counts_as_0_and_is_never_best(tmp_path):
     def diverges(point):
         yield from trained(0.9, epochs=2)
         raise Diverged("the loss of seed 0 is not finite in epoch 3")
@@ -243,14 +238,14 @@ class Bomb:
         pickle.dumps(Bomb()) + b"\n\n",
     ],
 )
-def test_a_damaged_journal_is_refused_and_runs_nothing(tmp_path, content):
+def test_a_damaged_journal_is_refused_and_executes_nothing(tmp_path, content):
     (tmp_path / trials.JOURNAL).write_bytes(content)
     with pytest.raises(UserError, match="journal is damaged"):
         trials.open_search(tmp_path, SPACE, "grid", (0,))
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.parent / "mine"), Path.mkdir])
-def test_what_is_no_journal_is_not_written_to(tmp_path, make):
+def test_a_path_that_is_no_file_is_not_written_to(tmp_path, make):
     (tmp_path / "mine").write_text("mine")
     make(tmp_path / trials.JOURNAL)
     with pytest.raises(UserError, match="is not a regular file"):
@@ -258,7 +253,7 @@ def test_what_is_no_journal_is_not_written_to(tmp_path, make):
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-@pytest.mark.parametrize("change", ["a figure", "a trial less", "two exchanged"])
+@pytest.mark.parametrize("change", ["a value", "a trial removed", "two exchanged"])
 def test_a_journal_that_was_changed_is_refused(tmp_path, change):
     searched(tmp_path, SPACE, "grid", 3, by_quality)
     journal = tmp_path / trials.JOURNAL
@@ -266,11 +261,11 @@ def test_a_journal_that_was_changed_is_refused(tmp_path, change):
     entries = [place for place, line in enumerate(lines) if '"distributions"' in line]
     assert len(entries) == 3
     first, second = entries[:2]
-    if change == "a figure":
+    if change == "a value":
         entry = json.loads(lines[first])
         entry["values" if entry.get("values") else "value"] = 0.99
         lines[first] = json.dumps(entry) + "\n"
-    elif change == "a trial less":
+    elif change == "a trial removed":
         del lines[first]
     else:
         lines[first], lines[second] = lines[second], lines[first]
@@ -333,7 +328,7 @@ def valid_values(out):
         return [float(row["valid recall@20"]) for row in csv.DictReader(table)]
 
 
-def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_path, capsys):
+def test_the_command_searches_resumes_and_tests_only_the_best(pretended, tmp_path, capsys):
     out = tmp_path / "search"
     assert tune(out, "--trials", "1") == 0
     assert tune(out) == 0  # which finds a better one
@@ -358,7 +353,7 @@ def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_pa
 
 
 @pytest.mark.parametrize("size", [0, 1500, 3000])
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(pretended, tmp_path, capsys, size, refusing_disk):
+def test_a_full_disk_is_one_line_and_the_same_command_continues(pretended, tmp_path, capsys, size, refusing_disk):
     """The disk is full at `study.json`, at the journal, and at the picture."""
     out = tmp_path / "search"
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
@@ -373,7 +368,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_goes_on(pretended, tmp_pat
 
 
 @pytest.mark.usefixtures("optax_promotion")
-def test_a_trial_is_worth_what_validation_says(tiny, tmp_path, monkeypatch):
+def test_the_value_of_a_trial_is_that_of_validation(tiny, tmp_path, monkeypatch):
     """Without made-up values: the run of the best config repeats its trial, and test gives another value."""
     monkeypatch.setattr(data, "demo", lambda: tiny)
     out = tmp_path / "search"
@@ -428,7 +423,7 @@ def test_another_search_in_the_same_folder_is_refused(pretended, tmp_path, capsy
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def test_a_signal_ends_the_search_and_the_trial_is_made_again(pretended, tmp_path, capsys, monkeypatch):
+def test_a_signal_stops_the_search_and_the_trial_is_repeated(pretended, tmp_path, capsys, monkeypatch):
     out, fit_seeds = tmp_path / "search", search.fit_seeds
 
     def stopped(method, inputs, plan, config, seeds):
@@ -472,7 +467,7 @@ def test_a_folder_with_something_else_is_left_alone(pretended, tmp_path, capsys)
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_without_optuna_one_line_says_so(tmp_path, capsys, monkeypatch):
+def test_a_missing_optuna_is_one_line(tmp_path, capsys, monkeypatch):
     for name in ("search", "trials"):
         monkeypatch.delitem(sys.modules, f"slmrec_jax.studies.tuning.{name}")
         monkeypatch.delattr(slmrec_jax.studies.tuning, name)
