@@ -21,7 +21,7 @@ import sweep
 
 @dataclass(frozen=True)
 class Flags(sweep.TaskFlags):
-    """What to train on, and for how long."""
+    """Flags of figure 3."""
 
     batch_sizes: tuple[int, ...] = (128, 256, 512, 1024, 2048)
 

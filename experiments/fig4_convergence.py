@@ -24,7 +24,7 @@ PARTS = ("loss", "main", "ssl")
 
 @dataclass(frozen=True)
 class Flags(sweep.TaskFlags):
-    """What to train on, and for how long."""
+    """Flags of figure 4."""
 
     epochs: int = 100
 

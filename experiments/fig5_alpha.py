@@ -20,7 +20,7 @@ import sweep
 
 @dataclass(frozen=True)
 class Flags(sweep.TaskFlags):
-    """What to train on, and for how long."""
+    """Flags of figure 5."""
 
     alphas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5, 1.0)
 

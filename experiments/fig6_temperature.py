@@ -20,7 +20,7 @@ import sweep
 
 @dataclass(frozen=True)
 class Flags(sweep.TaskFlags):
-    """What to train on, and for how long."""
+    """Flags of figure 6."""
 
     temperatures: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
 

@@ -32,14 +32,14 @@ METRICS = ("recall@20", "ndcg@20")
 
 @dataclass(frozen=True)
 class Flags:
-    """What to train on, and for how long."""
+    """Flags of this experiment."""
 
     data: str
     shares: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)
     """Shares of the rows of each modality to drop."""
     seeds: tuple[int, ...] = (0,)
     epochs: int = 20
-    """At most."""
+    """The most epochs."""
     drop_seed: int = 0
     """The seed that draws the dropped rows."""
     out: Path = Path("runs/missing_modalities.json")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import tyro
 from paper import PaperData, PaperTask, settings
@@ -27,7 +27,7 @@ from slmrec_jax.training.signals import Interrupted
 
 @dataclass(frozen=True)
 class Flags:
-    """What to train on, and for how long."""
+    """Flags of all experiments."""
 
     data: str
     """`demo`, or the folder of a data set."""
@@ -36,12 +36,12 @@ class Flags:
     format: str | None = None
     """The folder's format, where its content does not tell."""
     split: str | None = None
-    """How to divide the interactions; `mmrec` divides each user's 8:1:1."""
+    """The way to divide the interactions; `mmrec` divides each user's 8:1:1."""
     preset: Preset = "reference"
     """SLMRec as in its published code, or as in the paper."""
     seeds: tuple[int, ...] = (0,)
     epochs: int = 1000
-    """At most; early stopping ends most runs sooner."""
+    """The most epochs; early stopping ends most runs sooner."""
     learning_rates: tuple[float, ...] = (1e-2,)
     """The published code's; the paper searches 1e-4 1e-3 1e-2 1e-1."""
     weight_decays: tuple[float, ...] = (1e-4,)
@@ -52,15 +52,12 @@ class Flags:
 
 @dataclass(frozen=True)
 class TaskFlags(Flags):
-    """What to train on, and for how long."""
+    """Flags of the experiments on SLMRec's tasks."""
 
     tasks: tuple[PaperTask, ...] = ("fd", "fm", "fac")
 
 
-Parsed = TypeVar("Parsed", bound=Flags)
-
-
-def command(flags: type[Parsed], experiment: Callable[[Parsed], None], arguments: Sequence[str] | None = None) -> int:
+def command(flags: type[Flags], experiment: Callable[[Any], None], arguments: Sequence[str] | None = None) -> int:
     """Parse the flags, run the experiment, and return the exit status."""
     try:
         experiment(tyro.cli(flags, args=arguments))
@@ -68,7 +65,7 @@ def command(flags: type[Parsed], experiment: Callable[[Parsed], None], arguments
         print(error, file=sys.stderr)
         return 1
     except Interrupted as stop:
-        print(f"stopped by {stop} and saved; the same command goes on", file=sys.stderr)
+        print(f"stopped by {stop} and saved; the same command continues", file=sys.stderr)
         return 128 + stop.signal_number
     return 0
 

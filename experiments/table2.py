@@ -25,7 +25,7 @@ NAMES = (*paper.BASELINES, "SLMRec-FAC")
 
 @dataclass(frozen=True)
 class Flags(sweep.Flags):
-    """What to train on, and for how long."""
+    """Flags of Tables II and III."""
 
     learning_rates: tuple[float, ...] = paper.GRID
     """Each system's is chosen on validation."""

@@ -43,7 +43,7 @@ class Recorded(TypedDict):
     """Test metrics by system, one entry a seed; a single entry for a ranking that is not trained."""
     p_values: Mapping[str, Mapping[str, float]]
     settings: Mapping[str, list[Mapping[str, Any]]]
-    """By system, one entry a seed; none for a ranking that is not trained."""
+    """Settings by system, one entry a seed; none for a ranking that is not trained."""
 
 
 class Comparison(NamedTuple):
@@ -54,7 +54,7 @@ class Comparison(NamedTuple):
     metrics: tuple[str, ...]
     """The metrics of the table and the picture."""
     p_values: Mapping[str, Mapping[str, float]]
-    """By metric and system: the p-value of the difference from the best system, which has none."""
+    """The p-value of each system's difference from the best one, which has none, by metric and system."""
     title: str
 
     def table(self) -> Table:

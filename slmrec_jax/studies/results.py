@@ -12,7 +12,7 @@ from slmrec_jax.training.storage.folder import CONFIG, DATA, NO_RUN, RESULT, Des
 from slmrec_jax.training.storage.records import read_json
 
 _ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
-"""What two runs must share for their metrics to be comparable, and the words for a difference."""
+"""Properties that comparable runs share, with the words for a difference."""
 
 
 class FinishedRuns(NamedTuple):

@@ -43,4 +43,4 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
 
 
 UNTRAINED: Mapping[str, Callable[[Config, Dataset], Embeddings]] = {"popularity": popularity, "itemknn": item_knn}
-"""By the name that `compare` gives them."""
+"""The rankings by the names that `compare` takes."""

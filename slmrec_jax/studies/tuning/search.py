@@ -105,7 +105,7 @@ def tune_settings(
     make_folder(out)
     if not (out / SEARCH_JSON).exists() and {path.name for path in out.iterdir()} - {LOCK}:
         raise UserError(f"{out} holds something else than a search: give another {setting('out')}")
-    with locked(out), writing(out, f"give another {setting('out')}; the same command goes on where it stopped"):
+    with locked(out), writing(out, f"give another {setting('out')}; the same command continues where it stopped"):
         _record_search(out, space, sampler, seeds, config, dataset)
         search = open_search(out, space, sampler, seeds)
         done = trials(search)

@@ -29,7 +29,7 @@ from slmrec_jax.training.storage.records import SEAL, seal
 JOURNAL = "journal.jsonl"
 
 PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS = 5, 3
-"""From then on a trial stops if its best value so far is below the median of the others at the same epoch."""
+"""Trials and epochs after which a trial stops if its best value is below the median of the others at that epoch."""
 
 
 class Trial(NamedTuple):

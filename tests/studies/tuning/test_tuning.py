@@ -153,26 +153,22 @@ def by_rate(point):
     return trained(1.0 / (1.0 + abs(rate - 0.01) / rate), epochs=8)
 
 
-def test_a_resumed_search_proposes_what_an_uninterrupted_one_does(tmp_path):
+def test_a_resumed_search_proposes_and_prunes_as_an_uninterrupted_one(tmp_path):
     whole = searched(tmp_path / "whole", RANGES, "tpe", 16, by_rate)
     for count in (3, 9, 4):
         parts = searched(tmp_path / "parts", RANGES, "tpe", count, by_rate)
     assert parts == whole
     assert len({trial.point["optimizer.learning_rate"] for trial in whole}) == 16
     assert {trial.state for trial in whole} == {"complete", "pruned"}
-    other = searched(tmp_path / "other", RANGES, "tpe", 1, by_rate, seeds=(2,))
-    assert other[0].point != whole[0].point
-
-
-def test_a_pruned_trial_was_below_the_median_after_the_first_ones(tmp_path):
-    found = searched(tmp_path / "s", RANGES, "tpe", 16, by_rate)
-    for trial in found:
+    for trial in whole:
         if trial.state == "pruned":
             epoch = max(trial.curve)
-            others = [each.curve[epoch] for each in found[: trial.number] if each.state == "complete"]
+            others = [each.curve[epoch] for each in whole[: trial.number] if each.state == "complete"]
             assert epoch >= trials.PRUNE_AFTER_EPOCHS
             assert len(others) >= trials.PRUNE_AFTER_TRIALS
             assert trial.value < statistics.median(others)
+    other = searched(tmp_path / "other", RANGES, "tpe", 1, by_rate, seeds=(2,))
+    assert other[0].point != whole[0].point
 
 
 def test_an_interrupted_trial_is_not_counted(tmp_path):
@@ -360,7 +356,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_continues(pretended, tmp_p
     refusing_disk(size)
     assert tune(out) == 1
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("slmrec-jax: ")]
-    assert "File too large; free some space, or give another --out; the same command goes on where it stopped" in said
+    assert "File too large; free some space, or give another --out; the same command continues where it stopped" in said
     assert not list(out.glob("*.part*"))
     refusing_disk(limit)
     assert tune(out) == 0
