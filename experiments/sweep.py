@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import tyro
-from paper import PaperData, PaperTask, settings
+from paper import PaperData, PaperTask, Switches, settings
 
 from slmrec_jax import Config, Run, UserError, data
-from slmrec_jax.config import Preset, with_defaults
+from slmrec_jax.config import with_defaults
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import Diverged
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
-from slmrec_jax.training.progress import Report, console_report
+from slmrec_jax.training.progress import Listener, console_report
 from slmrec_jax.training.signals import Interrupted
 
 
@@ -37,7 +37,7 @@ class Flags:
     """The folder's format, where its content does not tell."""
     split: str | None = None
     """The way to divide the interactions; `mmrec` divides each user's 8:1:1."""
-    preset: Preset = "reference"
+    preset: Switches = "reference"
     """SLMRec as in its published code, or as in the paper."""
     seeds: tuple[int, ...] = (0,)
     epochs: int = 1000
@@ -118,7 +118,9 @@ def _candidates(name: str, config: Config, flags: Flags) -> list[dict[Path, Conf
     return found
 
 
-def _choose(name: str, of_point: Sequence[dict[Path, Config]], dataset: Dataset, report: Report) -> dict[Path, Config]:
+def _choose(
+    name: str, of_point: Sequence[dict[Path, Config]], dataset: Dataset, report: Listener
+) -> dict[Path, Config]:
     """Return the candidate whose first seed is the best on validation; those where it diverges do not count."""
     if len(of_point) == 1:
         return of_point[0]
@@ -132,7 +134,7 @@ def _choose(name: str, of_point: Sequence[dict[Path, Config]], dataset: Dataset,
     return of_point[max(values, key=lambda place: values[place])]
 
 
-def _finish(runs: Mapping[Path, Config], dataset: Dataset, report: Report) -> list[Run]:
+def _finish(runs: Mapping[Path, Config], dataset: Dataset, report: Listener) -> list[Run]:
     """Finish the runs; report those that diverge and leave them out."""
     found = []
     for folder, config in runs.items():

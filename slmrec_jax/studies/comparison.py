@@ -3,22 +3,13 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict
 
 from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax import data, figures
-from slmrec_jax.config import (
-    VARIANTS,
-    Config,
-    ModelName,
-    check_config,
-    relevant,
-    source_of,
-    with_defaults,
-    with_variant,
-)
+from slmrec_jax.config import Config, check_config, relevant, source_of, with_defaults, with_system
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation.protocol import Evaluation, evaluate, plan
@@ -26,7 +17,7 @@ from slmrec_jax.methods import METHODS
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.significance import LEVEL, mean_and_deviation, mean_per_user, p_values
 from slmrec_jax.studies.untrained import UNTRAINED
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.training.storage.records import write_json
 
@@ -76,12 +67,12 @@ class Comparison(NamedTuple):
         return f"{text} ≈" if self.p_values[metric][name] >= LEVEL else f"{text}  "
 
 
-def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Report) -> Comparison:
+def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Listener) -> Comparison:
     """Train each system with each seed, unless `out` holds its finished run, and test it.
 
     Args:
-        config: the settings of all systems; what it leaves open is each model's own (`DEFAULTS`).
-        systems: names of `UNTRAINED`, of models, or of their `VARIANTS`, such as `slmrec:fd`.
+        config: the settings of all systems; what it leaves open is each model's own (`BASE`).
+        systems: names of `UNTRAINED` or of models; `slmrec:fd` and the like name a preset, which wins over `config`.
         seeds: at least one.
         out: the folder for the runs, `comparison.json` and `comparison.png`.
         report: receives progress.
@@ -92,7 +83,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     check_config(config)
     for name in systems:
         _system_config(config, name)  # rejects unknown names before the data are read
-    whole = data.load_source(source_of(config))  # runs take the whole data set and record its source
+    whole = data.load_source(source_of(config)).by_degree()  # runs take the whole data set and record its source
     dataset = whole.with_modalities(config.modalities)
     config, notes = fit_cutoffs(config, dataset)
     runs = {name: _runs_of_system(config, name, seeds, out) for name in systems}
@@ -133,15 +124,9 @@ def _system_config(config: Config, name: str) -> Config:
     """Return the config of a system, with the model's defaults filled in."""
     if name in UNTRAINED:
         return config
-    model, _, variant = name.partition(":")
-    if model not in METHODS:
+    if name.partition(":")[0] not in METHODS:
         raise UserError(f"there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
-    model = cast("ModelName", model)
-    variants = VARIANTS.get(model, {})
-    if variant and variant not in variants:
-        known = f"; there are {', '.join(f'{model}:{each}' for each in variants)}" if variants else ""
-        raise UserError(f"{model} has no variant {variant!r}{known}")
-    return with_defaults(with_variant(config, model, variant))
+    return with_defaults(with_system(config, name))
 
 
 def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:

@@ -8,11 +8,11 @@ from slmrec_jax.config import Config, check_config, first_change, relevant
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.methods import make_method
-from slmrec_jax.training.inputs import make_spec
-from slmrec_jax.training.progress import Report
-from slmrec_jax.training.run import Run, load_run, train
+from slmrec_jax.training.progress import Listener
+from slmrec_jax.training.run import Run, load_run
+from slmrec_jax.training.setup import build_method
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config
+from slmrec_jax.training.train import train
 
 
 def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
@@ -28,7 +28,7 @@ def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
     for config in runs.values():
         check_config(config)
     for config in dict.fromkeys(replace(config, seed=0) for config in runs.values()):
-        make_method(config, make_spec(config, dataset))
+        build_method(config, dataset)
     for folder, config in runs.items():
         if (folder / CONFIG).exists():
             change = first_change(relevant(read_config(folder)), relevant(config))
@@ -48,7 +48,7 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def finish_run(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run:
+def finish_run(config: Config, dataset: Dataset, folder: Path, report: Listener) -> Run:
     """Load, resume or train the run of a folder, which `check_runs` has accepted.
 
     Raises:

@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Any
 
-from slmrec_jax.config import Config
-from slmrec_jax.config.protocols import PROTOCOLS, Protocol
+from slmrec_jax.config import PROTOCOLS, Config, Protocol
 
 
 def config_source(config: Config, lines: list[str]) -> str:
@@ -16,11 +15,9 @@ def config_source(config: Config, lines: list[str]) -> str:
     """
     used: set[str] = set()
     body = _literal(config, Config(), used, indent=1)
-    imports = [f"from slmrec_jax.config import {', '.join(sorted(used - {'PROTOCOLS'}))}"]
-    if "PROTOCOLS" in used:
-        imports.append("from slmrec_jax.config.protocols import PROTOCOLS")
+    names = f"from slmrec_jax.config import {', '.join(sorted(used))}"
     head = [f"# {part}".rstrip() for line in lines for part in line.splitlines() or [""]]
-    return "\n".join([*head, "", *imports, "", "", "def get_config() -> Config:", f"    return {body}", ""])
+    return "\n".join([*head, "", names, "", "", "def get_config() -> Config:", f"    return {body}", ""])
 
 
 def _literal(value: Any, default: Any, used: set[str], indent: int) -> str:

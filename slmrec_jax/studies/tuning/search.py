@@ -17,18 +17,17 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole, writing
 from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
-from slmrec_jax.methods import make_method
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.tuning.config_file import config_source
 from slmrec_jax.studies.tuning.seeds import best_value, fit_seeds
 from slmrec_jax.studies.tuning.space import Point, Sampler, Space, grid
 from slmrec_jax.studies.tuning.trials import Search, Trial, TrialProgress, best_trial, open_search, run_trial, trials
 from slmrec_jax.training.canary import check_jax
-from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.numbering import by_degree, prepared
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, finished
+from slmrec_jax.training.setup import outline, with_inputs
 from slmrec_jax.training.signals import Interrupted, stop_requests
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.storage.lock import LOCK, locked
@@ -71,7 +70,7 @@ def tune_settings(
     seeds: Sequence[int],
     num_trials: int | None,
     out: Path,
-    report: Report,
+    report: Listener,
 ) -> Tuned:
     """Search, or continue the search in `out`, and train the best config.
 
@@ -93,7 +92,7 @@ def tune_settings(
     """
     check_jax()
     _check_searchable(config, seeds)
-    whole = data.load_source(source_of(config))  # runs take the whole data set and record its source
+    whole = data.load_source(source_of(config)).by_degree()  # runs take the whole data set and record its source
     dataset = whole.with_modalities(config.modalities)
     config, notes = fit_cutoffs(config, dataset)
     for line in notes:
@@ -156,24 +155,23 @@ def _record_search(
 
 
 def _run_trials(
-    search: Search, wanted: int, config: Config, dataset: Dataset, valid: EvaluationPlan, out: Path, report: Report
+    search: Search, wanted: int, config: Config, dataset: Dataset, valid: EvaluationPlan, out: Path, report: Listener
 ) -> list[Trial]:
     """Run trials until there are as many as wanted, and return all of them.
 
     A request to stop interrupts a trial before its last epoch, and the search after it.
     """
     done, said = trials(search), set[str]()
-    inputs = make_inputs(dataset, config.missing, by_degree(dataset))
+    inputs = make_inputs(dataset, config.missing)
     with stop_requests() as stop_requested:
 
         def train(point: Point) -> Iterator[TrialProgress]:
-            trial_config = with_defaults(with_settings(config, point))
-            method = make_method(trial_config, make_spec(trial_config, dataset))
-            for line in batch_doubts(method, trial_config, dataset):
+            planned = outline(with_settings(config, point), dataset)
+            for line in batch_doubts(planned.method, planned.config, dataset):
                 if line not in said:  # most settings do not change the batches
                     report.say(line)
                     said.add(line)
-            for histories in fit_seeds(method, prepared(method, inputs), valid, trial_config, search.seeds):
+            for histories in fit_seeds(with_inputs(planned, inputs), valid, search.seeds):
                 latest = max((history[-1] for history in histories), key=lambda record: record["epoch"])
                 report.epoch(latest)
                 values = tuple(best_value(history) for history in histories)

@@ -13,12 +13,14 @@ import sys
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import slmrec_jax.studies.tuning
 from slmrec_jax import Config, UserError, data, with_preset, with_protocol
 from slmrec_jax.commands.main import main
-from slmrec_jax.config import DEFAULTS, MFConfig, OptimizerConfig
+from slmrec_jax.config import BASE, MFConfig, OptimizerConfig
+from slmrec_jax.data.dataset import take_rows
 from slmrec_jax.errors import Diverged
 from slmrec_jax.studies.tuning.config_file import config_source
 from slmrec_jax.studies.tuning.space import SPACES, Choices, Range, grid, make_space
@@ -37,7 +39,7 @@ RANGES = {"optimizer.learning_rate": Range(1e-4, 1e-1, True, False), "batch_size
 
 
 @pytest.mark.parametrize("sampler", SPACES)
-@pytest.mark.parametrize("model", DEFAULTS)
+@pytest.mark.parametrize("model", BASE)
 def test_every_model_has_a_space_of_its_own_settings(sampler, model):
     space = make_space(Config(model=model), sampler, ())
     assert "optimizer.learning_rate" in space
@@ -288,8 +290,9 @@ def pretended(tiny, monkeypatch):
     """Replace training by made-up values; return the configs of trials, and the folders and configs of runs."""
     calls = {"trials": [], "runs": []}
 
-    def fit_seeds(method, inputs, plan, config, seeds):
+    def fit_seeds(planned, plan, seeds):
         assert plan.held_out is tiny.valid
+        config = planned.config
         calls["trials"].append(config)
         histories = [[] for _ in seeds]
         for epoch in range(1, config.epochs + 1):
@@ -365,8 +368,13 @@ def test_a_full_disk_is_one_line_and_the_same_command_continues(pretended, tmp_p
 
 @pytest.mark.usefixtures("optax_promotion")
 def test_the_value_of_a_trial_is_that_of_validation(tiny, tmp_path, monkeypatch):
-    """Without made-up values: the run of the best config repeats its trial, and test gives another value."""
-    monkeypatch.setattr(data, "demo", lambda: tiny)
+    """Without made-up values: the run of the best config repeats its trial, and test gives another value.
+
+    Users and items are not ordered by degree, as trials and runs number them.
+    """
+    reversed_ids = (np.arange(count, dtype=np.int32)[::-1] for count in (tiny.num_users, tiny.num_items))
+    unordered = take_rows(tiny, *reversed_ids)
+    monkeypatch.setattr(data, "demo", lambda: unordered)
     out = tmp_path / "search"
     assert tune(out, "--epochs", "1", "--seeds", "0", "--space", "lr=0.1", "wd=0") == 0  # not the default
     (value,) = valid_values(out)
@@ -422,9 +430,9 @@ def test_another_search_in_the_same_folder_is_refused(pretended, tmp_path, capsy
 def test_a_signal_stops_the_search_and_the_trial_is_repeated(pretended, tmp_path, capsys, monkeypatch):
     out, fit_seeds = tmp_path / "search", search.fit_seeds
 
-    def stopped(method, inputs, plan, config, seeds):
-        for histories in fit_seeds(method, inputs, plan, config, seeds):
-            if config.mf.l2 == 0.3:
+    def stopped(planned, plan, seeds):
+        for histories in fit_seeds(planned, plan, seeds):
+            if planned.config.mf.l2 == 0.3:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield histories
 
@@ -444,7 +452,7 @@ def test_a_signal_stops_the_search_and_the_trial_is_repeated(pretended, tmp_path
         (["--trials", "0"], "give at least 1"),
         (["--seed", "1"], "not --seed"),
         (["--seeds", "0,x"], "different numbers"),
-        (["--seeds", "99999999999"], "less than 2"),
+        (["--seeds", "99999999999"], "less than 4294967296"),
         (["--space", "lr"], "write it like"),
     ],
 )
