@@ -86,9 +86,9 @@ def run(points: Mapping[str, Config], dataset: Dataset, flags: Flags) -> dict[st
     """Return the finished runs of each point, one a seed, without those that diverged.
 
     Raises:
-        UserError: a config does not fit the data, a folder holds another run, a point diverges with every setting that
+        UserError: A config does not fit the data, a folder holds another run, a point diverges with every setting that
             it may choose, or all runs diverge.
-        Interrupted: a signal asked to stop; the same call continues.
+        Interrupted: A signal asked to stop; the same call continues.
     """
     if not flags.seeds or not flags.learning_rates or not flags.weight_decays:
         raise UserError("--seeds, --learning-rates and --weight-decays each need at least one number")

@@ -28,7 +28,7 @@ def best_baseline(found: Mapping[str, Sequence[Run]]) -> str:
     """Return the baseline that is best on validation.
 
     Raises:
-        UserError: all of them diverged.
+        UserError: All of them diverged.
     """
     finished = [name for name in paper.BASELINES if found[name]]
     if not finished:

@@ -71,14 +71,14 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     """Train each system with each seed, unless `out` holds its finished run, and test it.
 
     Args:
-        config: the settings of all systems; what it leaves open is each model's own (`BASE`).
-        systems: names of `UNTRAINED` or of models; `slmrec:fd` and the like name a preset, which wins over `config`.
-        seeds: at least one.
-        out: the folder for the runs, `comparison.json` and `comparison.png`.
-        report: receives progress.
+        config: The settings of all systems; what it leaves open is each model's own (`BASE`).
+        systems: Names of `UNTRAINED` or of models; `slmrec:fd` and the like name a preset, which wins over `config`.
+        seeds: At least one.
+        out: The folder for the runs, `comparison.json` and `comparison.png`.
+        report: Receives progress.
 
     Raises:
-        UserError: a system is unknown, the data lack what it needs, or `out` holds a run of another config.
+        UserError: A system is unknown, the data lack what it needs, or `out` holds a run of another config.
     """
     check_config(config)
     for name in systems:

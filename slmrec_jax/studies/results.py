@@ -43,11 +43,11 @@ def read_finished_runs(folders: Sequence[Path], *, force: bool = False) -> Finis
     """Return the test metrics of finished runs.
 
     Args:
-        folders: of the runs.
-        force: accepts runs on different data, or under different protocols.
+        folders: The run folders.
+        force: Accepts runs on different data, or under different protocols.
 
     Raises:
-        UserError: a run is not finished or has no test split, or the runs are not comparable and `force` is not given.
+        UserError: A run is not finished or has no test split, or the runs are not comparable and `force` is not given.
     """
     rows = [_row(folder) for folder in folders]
     differences = [

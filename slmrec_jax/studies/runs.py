@@ -19,11 +19,11 @@ def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
     """Reject runs that would fail later, before the first one trains.
 
     Args:
-        runs: the configs by run folder, with the models' defaults filled in.
-        dataset: with the modalities of the configs.
+        runs: The configs by run folder, with the models' defaults filled in.
+        dataset: The data of all runs, with the modalities of the configs.
 
     Raises:
-        UserError: a config is invalid, the data set lacks what it needs, or its folder holds a run of another config.
+        UserError: A config is invalid, the data set lacks what it needs, or its folder holds a run of another config.
     """
     for config in runs.values():
         check_config(config)
@@ -42,7 +42,7 @@ def make_folder(out: Path) -> None:
     """Make the folder that holds the runs.
 
     Raises:
-        UserError: it cannot be written.
+        UserError: It cannot be written.
     """
     with writing(out, f"give another {setting('out')}"):
         out.mkdir(parents=True, exist_ok=True)
@@ -52,8 +52,8 @@ def finish_run(config: Config, dataset: Dataset, folder: Path, report: Listener)
     """Load, resume or train the run of a folder, which `check_runs` has accepted.
 
     Raises:
-        UserError: the run cannot be trained, or was trained on other data.
-        Interrupted: a signal asked to stop; calling again resumes the run.
+        UserError: The run cannot be trained, or was trained on other data.
+        Interrupted: A signal asked to stop; calling again resumes the run.
     """
     if (folder / RESULT).exists():
         report.say(f"{folder.name}: finished before")

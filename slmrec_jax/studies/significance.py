@@ -32,7 +32,7 @@ def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, f
     choice, so a value just below 0.05 is weak evidence.
 
     Args:
-        per_user: a metric of each user by system, averaged over seeds. All systems rank for the same users.
+        per_user: A metric of each user by system, averaged over seeds. All systems rank for the same users.
 
     Returns:
         A p-value for each system but the best; 1 where a system's values equal the best one's.

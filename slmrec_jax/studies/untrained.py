@@ -28,7 +28,7 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
     The weights are LightGCN's, 1 / sqrt(degree of user · degree of item): popular items count less.
 
     Raises:
-        UserError: the data set has no features.
+        UserError: The data set has no features.
     """
     if not dataset.features:
         raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out")

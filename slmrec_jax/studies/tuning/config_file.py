@@ -10,8 +10,8 @@ def config_source(config: Config, lines: list[str]) -> str:
     """Return the text of the file, which names the settings that differ from the default config.
 
     Args:
-        config: what get_config() returns.
-        lines: the head of the file. They become comments and settings become literals, so nothing in them is executed.
+        config: What get_config() returns.
+        lines: The head of the file. They become comments and settings become literals, so nothing in them is executed.
     """
     used: set[str] = set()
     body = _literal(config, Config(), used, indent=1)

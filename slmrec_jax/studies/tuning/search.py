@@ -77,18 +77,18 @@ def tune_settings(
     Trials are judged by validation only. Test is read at the end, for the best config.
 
     Args:
-        config: the settings that do not vary.
-        space: those that do.
+        config: The settings that do not vary.
+        space: Those that do.
         sampler: `grid` tries every point in turn; `tpe` proposes by what it has seen, and stops bad trials early.
-        seeds: each trial trains all of them and is judged by their mean.
-        num_trials: how many in total, earlier calls included; by default all points of a grid, or `TPE_TRIALS`.
-        out: the folder for the journal, `study.json`, `best.py`, `trials.csv`, `tuning.png` and the best runs. These
+        seeds: Each trial trains all of them and is judged by their mean.
+        num_trials: How many in total, earlier calls included; by default all points of a grid, or `TPE_TRIALS`.
+        out: The folder for the journal, `study.json`, `best.py`, `trials.csv`, `tuning.png` and the best runs. These
             are named after their trial, because more trials may find a better one. One process at a time holds it.
-        report: receives progress.
+        report: Receives progress.
 
     Raises:
-        UserError: settings, data or folder cannot be used, or JAX computes wrongly.
-        Interrupted: a signal asked to stop; the current trial is not counted, and the same call continues.
+        UserError: Settings, data or folder cannot be used, or JAX computes wrongly.
+        Interrupted: A signal asked to stop; the current trial is not counted, and the same call continues.
     """
     check_jax()
     _check_searchable(config, seeds)

@@ -69,8 +69,8 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
     """Open the search whose journal is in a folder, or begin one.
 
     Raises:
-        OSError: the disk refuses to read or write the journal.
-        UserError: the journal is damaged.
+        OSError: The disk refuses to read or write the journal.
+        UserError: The journal is damaged.
     """
     path = folder / JOURNAL
     if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -97,7 +97,7 @@ def trials(search: Search) -> list[Trial]:
     """Return the finished trials in order.
 
     Raises:
-        UserError: a trial was changed after it was recorded, which could make another one the best.
+        UserError: A trial was changed after it was recorded, which could make another one the best.
     """
     recorded, before = search.journal.get_trials(deepcopy=False), ""
     for frozen in recorded:
@@ -115,7 +115,7 @@ def best_trial(finished: Sequence[Trial]) -> Trial:
     """Return the best complete trial, the first of equal ones.
 
     Raises:
-        UserError: no trial is complete.
+        UserError: No trial is complete.
     """
     complete = [trial for trial in finished if trial.state == "complete"]
     if not complete:
