@@ -11,14 +11,13 @@ from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax.config import IN_MEMORY, Config, source_of
 from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Split
-from slmrec_jax.config.source import Source
 from slmrec_jax.data import Dataset, Feature, Words, check, load_source
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Side
-from slmrec_jax.evaluation.ranking import prepare, rank
+from slmrec_jax.evaluation.ranking import plan_ranking, rank
 from slmrec_jax.methods import make_method
 from slmrec_jax.serving.recommendations import Recommendations, user_rows
 from slmrec_jax.training.cold_items import cold_item_rows, features_of
@@ -29,11 +28,11 @@ from slmrec_jax.training.storage.folder import (
     CHECKPOINTS,
     NO_RUN,
     RESULT,
-    STORE,
     Record,
     Result,
     read_config,
     read_history,
+    read_kept_dataset,
 )
 from slmrec_jax.training.storage.records import read_json
 from slmrec_jax.training.storage.resume import check_same_data
@@ -89,7 +88,7 @@ class Run:
             tables = [placed] if only_new else [jnp.asarray(embeddings.items), placed]
             ids = new_items.ids if only_new else _joined(ids, new_items.ids)
             embeddings = Embeddings(embeddings.users, jnp.concatenate(tables))
-        plan = prepare(rows, known, len(ids), min(k, len(ids)), score=self.config.eval.score)
+        plan = plan_ranking(rows, known, len(ids), min(k, len(ids)), score=self.config.eval.score)
         ranking = rank(plan, embeddings)
         return Recommendations(self.dataset.user_ids[rows], ids[ranking.items], ranking.scores)
 
@@ -222,8 +221,7 @@ def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -
     if dataset is None and config.data == IN_MEMORY:
         if folder is None:
             raise UserError("the run's data set was made in memory: pass it as dataset")
-        # Its source is still memory, not the folder that keeps it.
-        dataset = replace(load_source(Source(str(folder / STORE))))
+        dataset = read_kept_dataset(folder)
     elif dataset is None:
         dataset = load_source(source_of(config))
     check(dataset)

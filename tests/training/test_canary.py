@@ -44,12 +44,12 @@ def test_no_run_begins_where_something_is_computed_wrongly(tiny, tmp_path, monke
 
 def test_no_search_begins_there_either(tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="the extra `tune` is not installed")
-    from slmrec_jax.studies.tuning.search import tune_settings
+    from slmrec_jax.studies.tuning.search import tune
     from slmrec_jax.studies.tuning.space import make_space
     from slmrec_jax.training.progress import SILENT
 
     monkeypatch.setattr(canary, "compute", with_wrong("random bits", known))
     config = Config(model="mf")
     with pytest.raises(UserError, match="computes random bits wrongly"):
-        tune_settings(config, make_space(config, "grid", ()), "grid", [0], None, tmp_path / "search", SILENT)
+        tune(config, make_space(config, "grid", ()), "grid", [0], None, tmp_path / "search", SILENT)
     assert not (tmp_path / "search").exists()

@@ -63,7 +63,7 @@ class Tuned(NamedTuple):
         return table
 
 
-def tune_settings(
+def tune(
     config: Config,
     space: Space,
     sampler: Sampler,

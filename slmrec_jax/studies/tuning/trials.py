@@ -76,7 +76,7 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UserError(f"{path} is not a regular file: remove it, or give another {setting('out')}")
     try:
-        with _quiet():
+        with _quiet_optuna():
             _drop_torn_line(path)
             storage = JournalStorage(JournalFileBackend(str(path)))
             journal = optuna.create_study(study_name="tune", storage=storage, direction="maximize", load_if_exists=True)
@@ -128,7 +128,7 @@ def run_trial(search: Search, train: Callable[[Point], Iterator[TrialProgress]])
 
     `train` yields after each epoch. If it raises anything but `Diverged`, nothing is recorded.
     """
-    with _quiet():
+    with _quiet_optuna():
         study, trial = _propose(search)
         start, progress, state, value = time.perf_counter(), None, TrialState.COMPLETE, 0.0
         try:
@@ -215,7 +215,7 @@ def _chained_seal(frozen: FrozenTrial, before: str) -> str:
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def _quiet_optuna() -> Iterator[None]:
     """Silence optuna's log and its warnings about experimental features; the search reports its own trials."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
