@@ -16,7 +16,8 @@ from slmrec_jax.evaluation.analysis import Difference, Interval, bootstrap, pair
 from slmrec_jax.evaluation.groups import Group, Side, evaluate_by_degree
 from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
-from slmrec_jax.studies.comparison import UNTRAINED, over_seeds, p_values
+from slmrec_jax.studies.significance import mean_per_user, p_values
+from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.run import Run, load_run
 from slmrec_jax.training.storage.folder import DATA, NO_RUN, Description, read_config
 from slmrec_jax.training.storage.records import read_json
@@ -161,7 +162,7 @@ def _measure_untrained(system: System, run: Run) -> SystemFacts:
 def _average_seeds(label: str, seeds: Sequence[_SeedFacts]) -> SystemFacts:
     """Average the seeds of a system; all of them rank for the same users."""
     test = seeds[0].test
-    per_user = {metric: over_seeds([seed.test for seed in seeds], metric) for metric in test.per_user}
+    per_user = {metric: mean_per_user([seed.test for seed in seeds], metric) for metric in test.per_user}
     return SystemFacts(
         label=label,
         runs=[seed.run for seed in seeds if seed.run is not None],
