@@ -31,7 +31,7 @@ class Masking(NamedTuple):
     """The reason if `changes` is empty."""
 
 
-def mask_modalities(run: Run, metric: str, seed: int = 0) -> Masking:
+def mask_modalities(run: Run, metric: str) -> Masking:
     """Test a trained system without each modality in turn; its parameters stay.
 
     Items are treated as if the data lacked the modality, which in SLMRec's encoder equals feature masking (FM) in all
@@ -41,17 +41,16 @@ def mask_modalities(run: Run, metric: str, seed: int = 0) -> Masking:
     Args:
         run: A finished run.
         metric: A key such as `recall@20`.
-        seed: Seed of the bootstrap.
     """
     if not run.dataset.features:
         return Masking({}, f"{run.dataset.name} has no modalities")
     try:
-        return _mask(run, metric, seed)
+        return _mask(run, metric)
     except UserError as error:  # a user's own method, or scores that are not finite: the page shows the reason
         return Masking({}, str(error))
 
 
-def _mask(run: Run, metric: str, seed: int) -> Masking:
+def _mask(run: Run, metric: str) -> Masking:
     spec = make_spec(run.config, run.dataset)
     inputs = make_inputs(run.dataset, run.config.missing, by_degree(run.dataset))
     method = make_method(run.config, spec)
@@ -72,7 +71,7 @@ def _mask(run: Run, metric: str, seed: int) -> Masking:
     for name in run.dataset.features:
         masked = embed(without(run, inputs, name))
         if not all(np.array_equal(*tables) for tables in zip(whole, masked, strict=True)):
-            changes[name] = paired_bootstrap(measure(masked), with_all, seed=seed)
+            changes[name] = paired_bootstrap(measure(masked), with_all)
     reason = "" if changes else f"{setting('model', run.config.model)} does not read modalities when it ranks"
     return Masking(changes, reason)
 
