@@ -40,7 +40,7 @@ def load(
     format: str | None = None,
     split: str | None = None,
     split_seed: int = 0,
-    min_rating: int | float | None = None,
+    min_rating: float | None = None,
     k_core: int = 0,
     user_column: str | None = None,
     item_column: str | None = None,
@@ -83,7 +83,7 @@ def load_source(source: Source) -> Dataset:
     with _refusing(source.data):
         dataset = replace(split_dataset(read(source)[0], source.split, source.split_seed))  # a reader may keep its own
     whole_path = source.data if source.data == "demo" else str(Path(source.data).resolve())
-    object.__setattr__(dataset, "source", source._replace(data=whole_path))  # a frozen field that only loading sets
+    object.__setattr__(dataset, "source", replace(source, data=whole_path))  # a frozen field that only loading sets
     return dataset
 
 

@@ -8,22 +8,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from slmrec_jax.encoding import features, layers
-from slmrec_jax.encoding.rows import concatenated, once, projected, rows_of, with_biases
+from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, with_biases
 from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
 
 
 def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bias: bool = False) -> Model:
-    """y_ui = p_u · q_i (+ b_i).
+    """Return y_ui = p_u · q_i (+ b_i) with Xavier-normal tables.
 
     The SLMRec paper's baseline gives items "the concatenation of ID embedding and multimodal features" and does not
-    say what users get. Here the default reading is q_i = [e_i; F_1 W_1 + b_1; …] with as many columns for p_u.
-    Xavier-normal tables. An item that lacks a modality has zeros there.
+    define users. We read it as q_i = [e_i; F_1 W_1 + b_1; …], with as many columns for p_u. An item that lacks a
+    modality has zeros there.
 
     Args:
-        spec: sizes and modalities.
-        use: `"none"` leaves features out, `"concat"` is the reading above, and `"linear"` makes q_i an affine map of
+        spec: Sizes and modalities.
+        use: `"none"` ignores features, `"concat"` is the reading above, `"linear"` makes q_i an affine map of
             [e_i; F_1; …] to `spec.dim` columns.
-        item_bias: adds b_i.
+        item_bias: Whether to add b_i.
     """
     modalities = {} if use == "none" else spec.modalities
     parts = 1 + (len(modalities) if use == "concat" else 0)
@@ -61,7 +61,7 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
             items = concatenated([items, *content])
         if use == "linear":
             raw = concatenated([items, *(rows_of(cache[name].values) for name in modalities)])
-            items = once(lambda ids: layers.affine(params["combine"], raw(ids)))
+            items = memoized(lambda ids: layers.affine(params["combine"], raw(ids)))
         ranked = with_biases(users, items, rows_of(params["item_bias"])) if item_bias else (users, items)
         return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
 

@@ -10,7 +10,7 @@ from slmrec_jax.config import relevant
 from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.studies import results
 from slmrec_jax.studies.comparison import TABLE, UNTRAINED, Recorded, run_folder
-from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config, read_made_by
+from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config, read_config_and_maker
 from slmrec_jax.training.storage.records import read_json
 
 _SEED = re.compile(r"[-_. ]?seed[-_. ]?\d+$", re.IGNORECASE)
@@ -134,7 +134,7 @@ def _group_runs(
 def _settings_key(folder: Path, row: Mapping[str, Any]) -> str:
     """Return the settings that the seeds of a system share; the fingerprint represents the data, not their path."""
     settings = {name: value for name, value in relevant(read_config(folder)).items() if name not in ("seed", "data")}
-    made_by = read_made_by(folder)
+    _, made_by = read_config_and_maker(folder)
     file = made_by["config_file"] if made_by["method"] else None  # without a method, the file only gives settings
     method = made_by["method"], file and file["sha256"]
     return json.dumps([settings, method, row["fingerprint"], row["protocol"]], sort_keys=True)

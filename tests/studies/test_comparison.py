@@ -1,13 +1,10 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import scipy.stats
 from rich.console import Console
 
-from slmrec_jax.commands import main as cli
-from slmrec_jax.config import VARIANTS, Config, OptimizerConfig, check_config, with_defaults, with_variant
-from slmrec_jax.config.protocols import PROTOCOLS
+from slmrec_jax.commands.tables import metrics_table
+from slmrec_jax.config import PROTOCOLS, Config
 from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import evaluate, plan
@@ -53,13 +50,6 @@ def test_popularity_ranks_the_same_by_sigmoids(tiny):
     assert evaluate(plans[0], found).means == evaluate(plans[1], found).means
 
 
-def test_a_chosen_learning_rate_survives_every_variant():
-    chosen = Config(optimizer=OptimizerConfig(learning_rate=0.01))
-    for model, variants in VARIANTS.items():
-        for variant in variants:
-            assert with_defaults(with_variant(chosen, model, variant)).optimizer.learning_rate == 0.01
-
-
 def test_equal_steps_between_two_systems_are_a_difference():
     values = np.linspace(0, 1, 9)
     assert p_values({"best": values + 0.5, "worse": values})["worse"] == 0.0
@@ -103,15 +93,6 @@ def test_item_knn_needs_content(tiny):
         UNTRAINED["itemknn"](Config(), bare)
 
 
-@pytest.mark.parametrize(("model", "variant"), [(m, v) for m, of_model in VARIANTS.items() for v in of_model])
-def test_a_variant_is_the_model_with_one_setting_changed(model, variant):
-    config = with_variant(Config(), model, variant)
-    check_config(config)
-    plain = dataclasses.asdict(dataclasses.replace(Config(), model=model))
-    changed = [name for name, value in dataclasses.asdict(config).items() if value != plain[name]]
-    assert len(changed) == (0 if variant == "fac" else 1)
-
-
 def test_the_table_marks_the_best_and_what_may_be_as_good():
     rows = {name: {"recall@20": (mean, 0.01)} for name, mean in (("a", 0.3), ("b", 0.29), ("c", 0.1))}
     comparison = Comparison(rows, ("recall@20",), {"recall@20": {"b": 0.4, "c": 0.001}}, "test")
@@ -126,7 +107,7 @@ def test_brackets_in_the_name_of_a_data_set_are_shown(capsys):
         {"a": {"recall@20": (0.3, 0.0)}}, ("recall@20",), {"recall@20": {}}, "test, [red]shop[/red]"
     )
     Console(width=200).print(comparison.table())
-    cli._print_metrics({"test": {"recall@20": 0.3}}, "[red]runs[/red]")
+    Console(width=200).print(metrics_table({"test": {"recall@20": 0.3}}, "[red]runs[/red]"))
     said = capsys.readouterr().out
     assert "test, [red]shop[/red]" in said
     assert "[red]runs[/red]" in said

@@ -77,7 +77,7 @@ def read_items(file: Path, source: Source) -> Table:
         UserError: The file cannot be read, or has no such column or more than one.
     """
     own = Source(source.data)
-    named = own if (source.item_column or "0").isdecimal() else own._replace(item_column=source.item_column)
+    named = own if (source.item_column or "0").isdecimal() else Source(source.data, item_column=source.item_column)
     found = layout(file, named, ("item",))
     if "item" not in found.roles:
         named, found = own, layout(file, own, ("item",))

@@ -3,6 +3,7 @@
 import io
 import os
 import pickle
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -173,7 +174,7 @@ def test_two_fitting_formats_are_a_question(tmp_path):
     source = Source(str(write(tmp_path)))
     with pytest.raises(UserError, match="looks like diffmm and other; say which it is with format="):
         find_format(tmp_path, source, (*FORMATS, other))
-    assert find_format(tmp_path, source._replace(format="other"), (*FORMATS, other)) is other
+    assert find_format(tmp_path, replace(source, format="other"), (*FORMATS, other)) is other
 
 
 def test_a_format_can_be_named(tmp_path):
