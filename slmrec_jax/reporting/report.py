@@ -43,7 +43,7 @@ def write_report(facts: Facts, page: Path) -> None:
     text = render(report_title(facts), sections, files.name, made_by)
     try:
         with writing(page, f"give another {setting('out')}"), whole_folder(files) as part:
-            _write_files(sections, part)
+            _write_tables_and_figures(sections, part)
             with whole_file(page) as file:
                 # An id may hold an unpaired surrogate, which UTF-8 cannot encode.
                 file.write(text.encode("utf-8", errors="backslashreplace"))
@@ -52,7 +52,7 @@ def write_report(facts: Facts, page: Path) -> None:
         raise
 
 
-def _write_files(sections: Sequence[Section], folder: Path) -> None:
+def _write_tables_and_figures(sections: Sequence[Section], folder: Path) -> None:
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Picture):

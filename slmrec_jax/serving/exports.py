@@ -56,12 +56,9 @@ class ExportedRun(NamedTuple):
 
 def make_export(dataset: Dataset, embeddings: Embeddings, score: Score, about: Mapping[str, Any]) -> ExportedRun:
     """Collect the parts of a run to export; the interactions of all splits are known."""
-    pairs = [getattr(dataset, split) for split in SPLITS]
-    together = Interactions(
-        np.concatenate([each.users for each in pairs]), np.concatenate([each.items for each in pairs])
-    )
+    users, items = zip(*(getattr(dataset, split) for split in SPLITS), strict=True)
+    known = distinct(Interactions(np.concatenate(users), np.concatenate(items)), dataset.num_items)
     tables = Embeddings(*(jnp.asarray(table, jnp.float32) for table in embeddings))
-    known = distinct(together, dataset.num_items)
     return ExportedRun(dataset.name, tables, dataset.user_ids, dataset.item_ids, known, score, about)
 
 
