@@ -104,6 +104,52 @@ class Dataset:
                 raise UserError(f"data set {self.name}: there is no modality {name!r}; it has: {has}")
         return replace(self, features={name: self.features[name] for name in names}) if names else self
 
+    def by_degree(self) -> "Dataset":
+        """Return the data set with users and items numbered by falling number of training interactions.
+
+        Among equals, the smaller id comes first, so that the order is a fixed one: a data set that has it already is
+        returned as it is. A product with the graph mostly reads the rows of nodes with many neighbours; next to each
+        other, those rows share memory pages and stay in the cache.
+
+        Raw ids, features, notes and `source` follow their users and items. The fingerprint differs from that of the
+        original, because it covers the order of the rows. Features are copied once.
+        """
+        users = _order_by_degree(self.train.users, self.num_users)
+        items = _order_by_degree(self.train.items, self.num_items)
+        if _is_range(users) and _is_range(items):
+            return self
+        renumbered = take_rows(self, users, items)
+        object.__setattr__(renumbered, "source", self.source)  # the content is still that of the source
+        return renumbered
+
+
+def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.ndarray, " items"]) -> Dataset:
+    """Return the data set of these users and items, numbered in this order, without the interactions of any others.
+
+    Args:
+        dataset: The data set to take from.
+        users: Internal ids, each at most once.
+        items: Internal ids, each at most once.
+    """
+    user_rows, item_rows = _new_rows(users, dataset.num_users), _new_rows(items, dataset.num_items)
+
+    def taken(pairs: Interactions) -> Interactions:
+        new_users, new_items = user_rows[pairs.users], item_rows[pairs.items]
+        kept = (new_users >= 0) & (new_items >= 0)
+        return distinct(Interactions(new_users[kept], new_items[kept]), len(items))
+
+    return replace(
+        dataset,
+        num_users=len(users),
+        num_items=len(items),
+        train=taken(dataset.train),
+        valid=taken(dataset.valid),
+        test=taken(dataset.test),
+        features={name: _take_items(feature, items, item_rows) for name, feature in dataset.features.items()},
+        user_ids=dataset.user_ids[users],
+        item_ids=dataset.item_ids[items],
+    )
+
 
 def make_dataset(
     name: str,
@@ -282,6 +328,30 @@ def _sorted_words(feature: Feature | Words) -> Feature | Words:
     order = np.lexsort((feature.words, feature.items))
     items, words = (ids[order].astype(np.int32) for ids in (feature.items, feature.words))
     return Words(items, words, feature.num_words)
+
+
+def _order_by_degree(ends: Int[np.ndarray, " interactions"], count: int) -> Int[np.ndarray, " nodes"]:
+    return np.argsort(-np.bincount(ends, minlength=count), kind="stable")
+
+
+def _is_range(ids: Int[np.ndarray, " nodes"]) -> bool:
+    return bool((ids == np.arange(len(ids))).all())
+
+
+def _new_rows(taken: Int[np.ndarray, " taken"], count: int) -> Int[np.ndarray, " nodes"]:
+    """Return the new row of each old one; -1 for those that are not taken."""
+    rows = np.full(count, -1, np.int32)
+    rows[taken] = np.arange(len(taken), dtype=np.int32)
+    return rows
+
+
+def _take_items(
+    feature: Feature | Words, items: Int[np.ndarray, " taken"], item_rows: Int[np.ndarray, " items"]
+) -> Feature | Words:
+    if isinstance(feature, Feature):
+        return Feature(feature.values[items], feature.present[items], feature.stored)
+    rows = item_rows[feature.items]
+    return _sorted_words(Words(rows[rows >= 0], feature.words[rows >= 0], feature.num_words))
 
 
 def _add(digest: "hashlib._Hash", label: str, array: Shaped[np.ndarray, "..."], dtype: str) -> None:

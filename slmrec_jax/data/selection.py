@@ -1,12 +1,13 @@
 """Chooses which interactions count, before they are divided."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
-from jaxtyping import Bool, Int, Shaped
+from jaxtyping import Bool
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import Dataset, Feature, Words
+from slmrec_jax.data.dataset import Dataset, take_rows
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
@@ -53,24 +54,12 @@ def k_core(data: Unsplit, k: int) -> Unsplit:
     kept = _core(dataset.train, k)
     if not kept.any():
         raise UserError(f"data set {dataset.name}: the {k}-core is empty; give a smaller {setting('k_core')}")
-    pairs = Interactions(dataset.train.users[kept], dataset.train.items[kept])
-    users, items = np.unique(pairs.users), np.unique(pairs.items)
+    users, items = np.unique(dataset.train.users[kept]), np.unique(dataset.train.items[kept])
     note = (
         f"{k}-core: left out users {dataset.num_users - len(users)} of {dataset.num_users}, items "
         f"{dataset.num_items - len(items)} of {dataset.num_items}, interactions {(~kept).sum()} of {len(kept)}"
     )
-    part = Dataset(
-        dataset.name,
-        len(users),
-        len(items),
-        train=Interactions(_rows_among(users, pairs.users), _rows_among(items, pairs.items)),
-        valid=dataset.valid,
-        test=dataset.test,
-        features={name: _of_items(feature, items) for name, feature in dataset.features.items()},
-        user_ids=dataset.user_ids[users],
-        item_ids=dataset.item_ids[items],
-        notes=(*dataset.notes, note),
-    )
+    part = replace(take_rows(dataset, users, items), notes=(*dataset.notes, note))
     return data._replace(dataset=part, times=None if times is None else lambda: times()[kept])
 
 
@@ -85,14 +74,3 @@ def _core(pairs: Interactions, k: int) -> Bool[np.ndarray, " interactions"]:
     kept = np.zeros(len(pairs.users), np.bool_)
     kept[left] = True
     return kept
-
-
-def _rows_among(kept: Int[np.ndarray, " kept"], rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " rows"]:
-    return np.searchsorted(kept, rows).astype(np.int32)
-
-
-def _of_items(feature: Feature | Words, items: Int[np.ndarray, " items"]) -> Feature | Words:
-    if isinstance(feature, Feature):
-        return Feature(feature.values[items], feature.present[items], feature.stored)
-    there: Shaped[np.ndarray, " pairs"] = np.isin(feature.items, items)
-    return Words(_rows_among(items, feature.items[there]), feature.words[there], feature.num_words)
