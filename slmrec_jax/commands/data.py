@@ -58,12 +58,12 @@ def inspect(flags: Inspect) -> int:
     if flags.plot is not None and flags.plot.suffix not in _PICTURES:
         raise UserError(f"--plot {flags.plot}: give a name that ends in {', '.join(_PICTURES)}")
     source = source_of(flags)
-    given, format = data.read(source)
+    given, format = data.read_source(source)
     divided = isinstance(given, data.Dataset) or flags.split is not None
     # What is not divided can be looked at all the same: all of it is in train.
     whole = given if isinstance(given, data.Dataset) else given.dataset
     dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
-    found = inspection.inspect(dataset)
+    found = inspection.inspect_dataset(dataset)
     if flags.plot is not None:
         _draw(dataset, flags.plot)
     if flags.json:
@@ -74,9 +74,8 @@ def inspect(flags: Inspect) -> int:
     width = max(map(len, lines))
     for what, line in lines.items():
         console.print(Text.assemble((f"{what:<{width}}  ", "bold"), escaped(line)), soft_wrap=True)
-    odd = (
-        [] if divided else [f"not divided into training, validation and test: choose --split {' | '.join(data.SPLITS)}"]
-    )
+    choices = " | ".join(data.SPLIT_METHODS)
+    odd = [] if divided else [f"not divided into training, validation and test: choose --split {choices}"]
     for line in odd + findings.oddities(found):
         console.print(Text.assemble(("! ", "bold red"), escaped(line)), soft_wrap=True)
     return 0
@@ -100,10 +99,10 @@ def _write(dataset: data.Dataset, folder: Path) -> int:
 
 
 def _draw(dataset: data.Dataset, path: Path) -> None:
-    users, items = inspection.degrees(dataset)
+    users, items = dataset.degrees()
     vectors = {name: feature for name, feature in dataset.features.items() if isinstance(feature, data.Feature)}
     missing = {
-        name: inspection.missing(feature, dataset.num_items) / dataset.num_items
+        name: inspection.count_missing(feature, dataset.num_items) / dataset.num_items
         for name, feature in dataset.features.items()
     }
     norms = {name: inspection.norms(feature) for name, feature in vectors.items()}

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from slmrec_jax.data.new_items import nothing
+from slmrec_jax.data.new_items import missing_feature
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.analysis import Difference, paired_bootstrap
@@ -81,5 +81,5 @@ def _mask(run: Run, metric: str, seed: int) -> Masking:
 def without(run: Run, inputs: Inputs, modality: str) -> Inputs:
     """A run's inputs as if no item had the modality, whatever the run does about missing features."""
     count = run.dataset.num_items
-    taken = {modality: nothing(run.dataset.features[modality], count)}
+    taken = {modality: missing_feature(run.dataset.features[modality], count)}
     return inputs._replace(features={**inputs.features, **given_features(taken, count, "masked", taken)})

@@ -19,12 +19,12 @@ import pyarrow as pa
 from jaxtyping import Float, Shaped
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
+from slmrec_jax.data.dataset import SPLITS, Dataset, unique_pairs
 from slmrec_jax.data.inspect.checks import check_range, check_raw_ids
+from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
 from slmrec_jax.data.readers.columns import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
-from slmrec_jax.data.store import id_column, read_ids, read_json, write_table, write_tensors
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import prepare, rank
@@ -59,7 +59,7 @@ def make_export(dataset: Dataset, embeddings: Embeddings, score: Score, about: M
         np.concatenate([each.users for each in pairs]), np.concatenate([each.items for each in pairs])
     )
     tables = Embeddings(*(jnp.asarray(table, jnp.float32) for table in embeddings))
-    known = distinct(together, dataset.num_items)
+    known = unique_pairs(together, dataset.num_items)
     return Export(dataset.name, tables, dataset.user_ids, dataset.item_ids, known, score, about)
 
 
@@ -153,7 +153,7 @@ def _write_index(items: Float[np.ndarray, "items dim"], file: Path) -> None:
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    meta = read_json(file, "a folder that slmrec-jax export made", _FIX)
+    meta = read_meta_json(file, "a folder that slmrec-jax export made", _FIX)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise UserError(f"{file}: it does not say that this is an export; give a folder that slmrec-jax export made")
     if meta.get("version") != _VERSION:

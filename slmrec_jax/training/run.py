@@ -26,7 +26,7 @@ from slmrec_jax.config import (
     with_source,
 )
 from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Split
-from slmrec_jax.data import Dataset, Feature, Source, Words, check, load_source
+from slmrec_jax.data import Dataset, Feature, Source, Words, check_dataset, load_source
 from slmrec_jax.data.ids import alike
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError, check_choice, check_type, setting
@@ -345,7 +345,7 @@ def _loaded(config: Config, dataset: Dataset | None, folder: Path | None) -> Dat
         dataset = replace(load_source(Source(str(folder / STORE))))
     elif dataset is None:
         dataset = load_source(source_of(config))
-    check(dataset)
+    check_dataset(dataset)
     return dataset
 
 

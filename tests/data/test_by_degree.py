@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from slmrec_jax import data
-from slmrec_jax.data.dataset import SPLITS, Feature, Words, check, make_dataset
+from slmrec_jax.data.dataset import SPLITS, Feature, Words
+from slmrec_jax.data.making import check_dataset, make_dataset
 from slmrec_jax.types import Interactions
 
 
@@ -60,7 +61,7 @@ def test_every_interaction_stays_in_its_split(original):
     for split in SPLITS:
         assert sorted(raw_pairs(found, split)) == sorted(raw_pairs(original, split))
         assert {ids.dtype for ids in getattr(found, split)} == {np.dtype(np.int32)}
-    check(found)  # int32, sorted by user and item, free of duplicates
+    check_dataset(found)  # int32, sorted by user and item, free of duplicates
 
 
 def test_features_follow_their_items(original):

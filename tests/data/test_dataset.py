@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from slmrec_jax import data
-from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
+from slmrec_jax.data.dataset import Dataset, Feature, Words
+from slmrec_jax.data.making import check_dataset, make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -47,7 +48,7 @@ def test_interactions_are_sorted_distinct_and_int32():
     assert dataset.train.users.tolist() == [0, 0, 1]
     assert dataset.train.items.tolist() == [0, 3, 2]
     assert {ids.dtype for ids in (*dataset.train, *dataset.valid, *dataset.test)} == {np.dtype(np.int32)}
-    check(dataset)
+    check_dataset(dataset)
 
 
 def test_features_are_float32_and_zero_where_absent():
@@ -75,7 +76,7 @@ def test_raw_ids_default_to_rows():
 def test_what_is_held_out_may_be_empty(split):
     dataset = small(**{split: pairs()})
     assert getattr(dataset, split).users.tolist() == []
-    check(dataset)
+    check_dataset(dataset)
 
 
 def test_notes_are_kept_and_no_part_of_the_fingerprint():
@@ -85,7 +86,7 @@ def test_notes_are_kept_and_no_part_of_the_fingerprint():
 
 
 def test_a_pair_may_stand_in_two_splits():
-    check(small(valid=pairs((0, 0))))
+    check_dataset(small(valid=pairs((0, 0))))
 
 
 # --- fingerprint -------------------------------------------------------------------------------------------------
@@ -167,7 +168,7 @@ REFUSALS = [
     ({"train": pairs((0, 2**32))}, "entry 0 of items is 4294967296"),
     ({"train": Interactions(np.array([0, 1]), np.array([1]))}, "2 entries in users but 1 in items"),
     ({"train": Interactions(np.array([0.5]), np.array([1]))}, "users is an array of float64"),
-    ({"user_ids": np.array(["ann", "ann", "cy"])}, r"raw id 'ann' stands in 2 rows \(0, 1\)"),
+    ({"user_ids": np.array(["ann", "ann", "cy"])}, r"raw id 'ann' occurs in 2 rows \(0, 1\)"),
     ({"user_ids": np.array(["ann"])}, "1 raw ids for 3 rows"),
     ({"user_ids": np.array([None, 1, 2])}, "raw ids are object"),
     ({"features": with_visual(np.ones((3, 2)))}, "visual: 3 rows for 4 items"),
@@ -194,7 +195,7 @@ def test_bad_input_gets_one_line(changes, line):
 
 
 def test_rows_are_counted_through_a_large_table(monkeypatch):
-    monkeypatch.setattr("slmrec_jax.data.inspect.checks._CHUNK", 4)
+    monkeypatch.setattr("slmrec_jax.data.inspect.checks._VALUES_AT_ONCE", 4)
     with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 1, 3, from 0 on\)"):
         small(features=with_visual([[1, 2], [np.nan, 0], [1, 2], [0, np.inf]]))
 
@@ -218,7 +219,7 @@ def test_the_line_names_the_file_an_array_came_from():
 def test_check_refuses_what_was_built_by_hand(change, line):
     dataset: Dataset = change(small())
     with pytest.raises(UserError, match=line):
-        check(dataset)
+        check_dataset(dataset)
 
 
 def test_what_was_read_is_not_changed_by_loading_it(tiny, monkeypatch):

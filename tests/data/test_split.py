@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from slmrec_jax.data import load, make_dataset
-from slmrec_jax.data.dataset import check, distinct
-from slmrec_jax.data.split import SPLITS, Unsplit, draw, first_times, split_dataset
+from slmrec_jax.data.dataset import unique_pairs
+from slmrec_jax.data.making import check_dataset
+from slmrec_jax.data.split import SPLIT_METHODS, Unsplit, draw, first_times, split_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -37,16 +38,16 @@ def per_user(split):
     return np.bincount(split.users, minlength=len(COUNTS)).tolist()
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", SPLIT_METHODS)
 def test_every_interaction_is_kept_once(name):
     data = undivided(np.arange(sum(COUNTS)))
     dataset = split_dataset(data, name)
     assert sorted(pairs(dataset.train, dataset.valid, dataset.test)) == pairs(data.dataset.train)
-    check(dataset)
+    check_dataset(dataset)
     assert dataset.notes[:2] == ("as given", f"split by '{name}' with seed 0")
 
 
-@pytest.mark.parametrize("name", sorted(set(SPLITS) - {"time"}))
+@pytest.mark.parametrize("name", sorted(set(SPLIT_METHODS) - {"time"}))
 def test_the_seed_decides(name):
     data = undivided()
     fingerprints = [split_dataset(data, name, seed).fingerprint for seed in (0, 0, 1, -1)]
@@ -137,7 +138,7 @@ def test_divided_data_are_divided_anew_on_demand():
 def test_undivided_data_ask_how():
     with pytest.raises(UserError, match="not split; say how with split='NAME': mmrec") as caught:
         split_dataset(undivided(), None)
-    assert all(name in str(caught.value) for name in SPLITS)
+    assert all(name in str(caught.value) for name in SPLIT_METHODS)
 
 
 def test_an_unknown_split_lists_those_there_are():
@@ -153,7 +154,7 @@ def test_a_split_must_leave_something_to_train_on():
 def test_a_repeated_pair_counts_at_its_first_time():
     repeated = Interactions(np.array([1, 0, 1, 1]), np.array([2, 3, 2, 0]))
     times = first_times(repeated, np.array([5.0, 1.0, 4.0, 9.0]), 4)
-    assert pairs(distinct(repeated, 4)) == [(0, 3), (1, 0), (1, 2)]
+    assert pairs(unique_pairs(repeated, 4)) == [(0, 3), (1, 0), (1, 2)]
     assert times.tolist() == [1.0, 9.0, 4.0]
 
 
@@ -175,7 +176,7 @@ def mix(word):
 
 def test_the_split_is_the_published_one():
     # Results carry its fingerprint: a change needs a line in the changelog.
-    found = {name: split_dataset(undivided(np.arange(94) * 7 % 94), name, 5).fingerprint[:16] for name in SPLITS}
+    found = {name: split_dataset(undivided(np.arange(94) * 7 % 94), name, 5).fingerprint[:16] for name in SPLIT_METHODS}
     assert found == {
         "mmrec": "992a89b167136491",
         "lattice": "9a6a37b8c1fe43d8",

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax.data import load
-from slmrec_jax.data.dataset import check
+from slmrec_jax.data.making import check_dataset
 from slmrec_jax.data.synthetic import demo, plant
 from slmrec_jax.errors import UserError
 
@@ -32,7 +32,7 @@ def test_sums_do_not_depend_on_their_order():
 
 
 def test_form(made):
-    check(made)
+    check_dataset(made)
     assert (made.num_users, made.num_items) == (2000, 1200)
     assert {name: feature.values.shape for name, feature in made.features.items()} == {
         "visual": (1200, 64),

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse as sp
 
 from slmrec_jax.data import Source, load
-from slmrec_jax.data.formats import FORMATS, Format, find_format
+from slmrec_jax.data.formats import find_format
 from slmrec_jax.errors import UserError
 
 NAMES = {
@@ -139,7 +139,7 @@ def test_an_empty_train_split_is_named_by_its_file(tmp_path):
 
 def test_a_missing_matrix_is_named(tmp_path):
     (write(tmp_path) / "valMat.pkl").unlink()
-    assert "the valid matrix is missing; expected valMat.pkl or valid_mat.pkl or val_mat.pkl" in refusal(tmp_path)
+    assert "the valid split is missing; expected valMat.pkl or valid_mat.pkl or val_mat.pkl" in refusal(tmp_path)
 
 
 @pytest.mark.parametrize("twice", ["val_mat.pkl", "visual_feat.npy"])
@@ -169,11 +169,12 @@ def test_an_empty_folder(tmp_path):
 
 
 def test_two_fitting_formats_are_a_question(tmp_path):
-    other = Format("other", "anything", lambda folder, source: True, FORMATS[0].read)
-    source = Source(str(write(tmp_path)))
-    with pytest.raises(UserError, match="looks like diffmm and other; say which it is with format="):
-        find_format(tmp_path, source, (*FORMATS, other))
-    assert find_format(tmp_path, source._replace(format="other"), (*FORMATS, other)) is other
+    write(tmp_path)
+    (tmp_path / "train.json").write_text("")
+    source = Source(str(tmp_path))
+    with pytest.raises(UserError, match="looks like diffmm and mmssl; say which it is with format="):
+        find_format(tmp_path, source)
+    assert find_format(tmp_path, source._replace(format="mmssl")) == "mmssl"
 
 
 def test_a_format_can_be_named(tmp_path):

@@ -280,7 +280,7 @@ USER, ITEM = "user_column", "item_column"
         (
             {"train.txt": "0 1\n", "test.txt": "0 2\n"},
             {"time_column": "t"},
-            "format lightgcn says itself what is the timestamp; leave out time_column",
+            "format lightgcn: its columns are fixed; leave out time_column",
         ),
         (
             {"interactions.csv": text(ROWS).encode("utf-16-le")},
@@ -311,7 +311,7 @@ def test_what_cannot_be_read_without_a_guess_is_refused_with_the_columns(tmp_pat
 
 
 def test_the_demo_has_no_columns_to_name():
-    with pytest.raises(UserError, match="the demo data says itself what is the user; leave out user_column"):
+    with pytest.raises(UserError, match="the demo data: its columns are fixed; leave out user_column"):
         load("demo", user_column="who")
 
 
@@ -401,9 +401,9 @@ def test_a_choice_that_does_not_apply_is_refused(tmp_path, how, line):
 
 
 def test_a_choice_of_another_type_is_refused():
-    with pytest.raises(UserError, match="k_core is '5': give a whole number"):
+    with pytest.raises(UserError, match="k_core is '5', of type str: give a whole number"):
         load_source(Source("demo", k_core="5"))
-    with pytest.raises(UserError, match="min_rating is '4': give a number"):
+    with pytest.raises(UserError, match="min_rating is '4', of type str: give"):
         load_source(Source("demo", min_rating="4"))
 
 

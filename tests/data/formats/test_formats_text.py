@@ -101,7 +101,7 @@ def test_lists_name_users_and_items_and_count_them(tmp_path):
             {"item_list.txt": b"org_id remap_id\na 0\nb 1\nc 1\n"},
             "item_list.txt: row 4: remap_id is 1 where 2 comes next",
         ),
-        ({"item_list.txt": b"org_id remap_id\na 0\na 1\nb 2\nc 3\n"}, "item_list.txt: the raw id 'a' stands in 2 rows"),
+        ({"item_list.txt": b"org_id remap_id\na 0\na 1\nb 2\nc 3\n"}, "item_list.txt: the raw id 'a' occurs in 2 rows"),
         ({"item_list.txt": b"org_id remap_id\na 0\nb x\n"}, "item_list.txt: row 3: remap_id is 'x'"),
         ({"item_list.txt": b"org_id remap_id\na 0\n 1\n"}, "item_list.txt: row 3: org_id is ''"),
         ({"item_list.txt": b"org_id remap_id\na 0\nb 1 2\n"}, "item_list.txt: CSV parse error: Row #3: Expected 2"),
@@ -236,7 +236,7 @@ HEAD = b"userID\titemID\tx_label\n0\t0\t0\n"
         ({"missed_img_itemIDs.csv": b"x\n"}, "missed_img_itemIDs.csv: row 1: itemID is 'x'"),
         ({"u_id_mapping.csv": b"user_id\tuserID\na\t0\nb\t1\n"}, "u_id_mapping.csv: 2 ids, but there are 3 userIDs"),
         ({"u_id_mapping.csv": b"user_id\tuserID\na\t0\nb\t0\nc\t2\n"}, "u_id_mapping.csv: row 3: userID is 0 where 1"),
-        ({"u_id_mapping.csv": b"user_id\tuserID\na\t0\na\t1\nc\t2\n"}, "u_id_mapping.csv: the raw id 'a' stands in 2"),
+        ({"u_id_mapping.csv": b"user_id\tuserID\na\t0\na\t1\nc\t2\n"}, "u_id_mapping.csv: the raw id 'a' occurs in 2"),
         ({"u_id_mapping.csv": b"userID\n0\n"}, "u_id_mapping.csv: one column only; expected the raw ids and 'userID'"),
         ({"u_id_mapping.csv": b"user_id,id\na,0\n"}, "u_id_mapping.csv: there is no column 'userID'"),
     ],
@@ -791,7 +791,9 @@ FOLDERS = {
 @pytest.mark.parametrize("name", FOLDERS)
 def test_a_folder_is_of_one_format(tmp_path, name):
     write(tmp_path, FOLDERS[name])
-    assert [each.name for each in FORMATS if each.recognises(tmp_path, Source(str(tmp_path)))] == [name.split(",")[0]]
+    assert [each for each in FORMATS if FORMATS[each].recognises(tmp_path, Source(str(tmp_path)))] == [
+        name.split(",")[0]
+    ]
 
 
 @pytest.mark.parametrize(
@@ -799,7 +801,7 @@ def test_a_folder_is_of_one_format(tmp_path, name):
 )
 def test_real_folders_are_of_one_format(shared_data, name, format):
     folder = shared_data / name
-    assert [each.name for each in FORMATS if each.recognises(folder, Source(str(folder)))] == [format]
+    assert [each for each in FORMATS if FORMATS[each].recognises(folder, Source(str(folder)))] == [format]
 
 
 def test_a_folder_of_two_formats_is_a_question(tmp_path):

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from slmrec_jax.commands.main import COMMANDS, _parse, main
-from slmrec_jax.data import SPLITS, Feature, Words, load, make_dataset
+from slmrec_jax.data import SPLIT_METHODS, Feature, Words, load, make_dataset
 from slmrec_jax.data.formats import FORMATS
 from slmrec_jax.data.inspect import inspection as module
 from slmrec_jax.data.inspect.findings import as_data, facts, oddities
-from slmrec_jax.data.inspect.inspection import inspect
+from slmrec_jax.data.inspect.inspection import inspect_dataset
 from slmrec_jax.types import Interactions
 
 
@@ -39,7 +39,7 @@ def small(**changes):
 
 
 def test_counts():
-    found = inspect(small())
+    found = inspect_dataset(small())
     assert (found.users, found.items, found.interactions) == (6, 6, {"train": 4, "valid": 3, "test": 3})
     assert found.density == 10 / 36
     assert (found.cold_users, found.cold_items) == (3, 4)
@@ -52,15 +52,15 @@ def test_counts():
 
 
 def test_degrees_are_of_training():
-    found = inspect(small())
+    found = inspect_dataset(small())
     assert (found.user_degrees["min"], found.user_degrees["max"]) == (0, 2)
     assert (found.item_degrees["min"], found.item_degrees["median"], found.item_degrees["max"]) == (0, 0, 3)
 
 
 @pytest.mark.parametrize("chunk", [2**22, 4])
 def test_vectors(monkeypatch, chunk):
-    monkeypatch.setattr(module, "_CHUNK", chunk)
-    visual = inspect(small()).modalities["visual"]
+    monkeypatch.setattr(module, "_VALUES_AT_ONCE", chunk)
+    visual = inspect_dataset(small()).modalities["visual"]
     assert (visual.columns, visual.stored, visual.missing) == (2, "float16", 1)
     assert visual.norms == {"min": 0.0, "median": 5.0, "max": 5.0}
     assert (visual.zeros, visual.duplicates, visual.most_copies) == (1, 2, 3)
@@ -69,21 +69,21 @@ def test_vectors(monkeypatch, chunk):
 def test_rows_that_differ_are_not_taken_for_copies():
     rows = np.random.default_rng(0).integers(0, 2, (4096, 12)).astype(np.float32)
     rows[::7] *= -0.0
-    found = inspect(small(num_items=4096, features={"v": Feature(rows, np.ones(4096, bool))})).modalities["v"]
+    found = inspect_dataset(small(num_items=4096, features={"v": Feature(rows, np.ones(4096, bool))})).modalities["v"]
     assert found.duplicates == 4096 - len(np.unique(np.abs(rows), axis=0))
 
 
 def test_words():
-    words = inspect(small()).modalities["textual"]
+    words = inspect_dataset(small()).modalities["textual"]
     assert (words.words, words.used, words.missing) == (7, 2, 4)
     assert words.per_item == {"min": 1, "median": 1, "max": 3}
 
 
 def test_a_modality_that_nobody_has_and_no_modality():
     nobody = small(features={"visual": Feature(np.ones((6, 2)), np.zeros(6, bool))})
-    assert inspect(nobody).modalities["visual"].norms == {}
-    assert inspect(nobody).bare_items == 6
-    assert inspect(small(features={})).bare_items == 0
+    assert inspect_dataset(nobody).modalities["visual"].norms == {}
+    assert inspect_dataset(nobody).bare_items == 6
+    assert inspect_dataset(small(features={})).bare_items == 0
 
 
 @pytest.mark.parametrize(
@@ -94,7 +94,7 @@ def test_a_modality_that_nobody_has_and_no_modality():
         ({}, "items of valid without training interactions: 1", "--model slmrec"),
         ({}, "visual: items without it: 1 of 6", "--missing mean"),
         ({}, "visual: rows of zeros: 1", "NaN"),
-        ({}, "visual: one row stands there 3 times", "leave these rows out"),
+        ({}, "visual: one row occurs 3 times", "leave these rows out"),
         ({}, "textual: items without words: 4", "masked"),
         ({}, "items without any modality: 1", "ids alone"),
         ({"features": {}}, "no modality", "--model lightgcn"),
@@ -110,7 +110,7 @@ def test_a_modality_that_nobody_has_and_no_modality():
     ],
 )
 def test_what_is_odd_is_said_with_how_to_mend_it(changes, line, mend):
-    lines = oddities(inspect(small(**changes)))
+    lines = oddities(inspect_dataset(small(**changes)))
     assert any(line in each and mend in each for each in lines), lines
 
 
@@ -125,11 +125,11 @@ def test_nothing_odd_nothing_said():
         num_items=2,
         features={"visual": Feature(rows, np.ones(2, bool))},
     )
-    assert oddities(inspect(clean)) == []
+    assert oddities(inspect_dataset(clean)) == []
 
 
 def test_facts_are_one_line_each():
-    found = inspect(small())
+    found = inspect_dataset(small())
     lines = facts(found)
     assert lines["visual: vectors"] == "2 columns, stored as float16"
     assert lines["note 1"] == "two users were dropped"
@@ -222,8 +222,10 @@ WRITTEN = re.findall(r"^slmrec-jax (.*)$", DOCS, re.MULTILINE)
 
 
 def test_every_format_and_split_is_described():
-    assert all(f"| `{format.name}` |" in DOCS and format.looks_for.split()[0].rstrip(",") in DOCS for format in FORMATS)
-    assert all(f"| `{name}` | {split.summary}" in DOCS for name, split in SPLITS.items() if name != "lattice")
+    assert all(
+        f"| `{name}` |" in DOCS and each.LOOKS_FOR.split()[0].rstrip(",") in DOCS for name, each in FORMATS.items()
+    )
+    assert all(f"| `{name}` | {split.summary}" in DOCS for name, split in SPLIT_METHODS.items() if name != "lattice")
 
 
 @pytest.mark.parametrize("line", WRITTEN)
