@@ -134,10 +134,7 @@ class Dataset:
 def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.ndarray, " items"]) -> Dataset:
     """Return the data set of these users and items, numbered in this order, without the interactions of any others.
 
-    Args:
-        dataset: The data set to take from.
-        users: Internal ids, each at most once.
-        items: Internal ids, each at most once.
+    `users` and `items` are internal ids, each at most once.
     """
     user_rows, item_rows = _new_rows(users, dataset.num_users), _new_rows(items, dataset.num_items)
 

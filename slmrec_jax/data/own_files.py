@@ -72,12 +72,7 @@ def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
 
 
 def read_meta_json(file: Path, expected: str, fix: str) -> Any:
-    """Read a `meta.json` that `data convert` or `export` wrote.
-
-    Args:
-        file: The file.
-        expected: What it should hold, for errors.
-        fix: What to do about a damaged one.
+    """Read a `meta.json` that `data convert` or `export` wrote; `expected` and `fix` are for errors.
 
     Raises:
         UserError: It cannot be read, is too long, or is not JSON.

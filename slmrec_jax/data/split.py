@@ -16,10 +16,9 @@ from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
 Times: TypeAlias = Shaped[np.ndarray, " interactions"]
-Parts: TypeAlias = Int[np.ndarray, " interactions"]
-"""The split that each interaction goes to: `TRAIN`, `VALID` or `TEST`."""
 Numbers: TypeAlias = Int[np.ndarray, " interactions"]
-"""One number per interaction."""
+Parts: TypeAlias = Numbers
+"""The split that each interaction goes to: `TRAIN`, `VALID` or `TEST`."""
 
 TRAIN, VALID, TEST = range(3)
 
@@ -217,9 +216,7 @@ def _random_order(pool: Pool) -> Numbers:
 def rank_within_users(users: Numbers, order: Numbers) -> tuple[Numbers, Numbers]:
     """Return for each interaction how many its user has, and its rank among these.
 
-    Args:
-        users: The user of each interaction, sorted.
-        order: The interactions (indices) by user, and in the order of the ranks within a user.
+    `users` is sorted; `order` lists the interactions (indices) by user, then rank.
     """
     counts = np.bincount(users)
     ranks = np.empty(len(users), np.int64)

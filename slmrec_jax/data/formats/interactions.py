@@ -41,10 +41,7 @@ class InteractionTable(NamedTuple):
 def read_interactions(file: Path, source: Source, separator: str | None = None) -> InteractionTable:
     """Read users, items and other known columns, without rows that have label 0 or a rating that is too low.
 
-    Args:
-        file: Text, Parquet, or a file that is known by its name.
-        source: Names columns, and gives the lowest rating that counts.
-        separator: The regular separator, if the suffix does not tell it; quotes then have no meaning.
+    If the suffix does not tell the regular separator, give it as `separator`; quotes then have no meaning.
 
     Raises:
         UserError: The file cannot be read, or a column of users or items, or one that was named, is missing.
@@ -87,11 +84,7 @@ def read_items(file: Path, source: Source) -> Table:
 def keep_taken(table: Table, role: str, column: str, notes: list[str]) -> Table:
     """Return the rows that do not have label 0 (shown, but not taken), and add a note on the number of the others.
 
-    Args:
-        table: A table with labels.
-        role: The name of the labels in the table.
-        column: Their name in the file.
-        notes: The list to add the note to.
+    The labels are called `role` in the table and `column` in the file.
 
     Raises:
         UserError: All labels are 0.
@@ -114,14 +107,7 @@ def assemble(
 ) -> Dataset | Unsplit:
     """Make a data set of one table per split, or of a single table under "", which a column `split` may divide.
 
-    Args:
-        name: The name of the data set.
-        tables: The tables by split.
-        users: The users, with the rows of each table.
-        items: The items, likewise.
-        features: The features by modality.
-        files: The files of splits, modalities and items, for errors.
-        notes: Notes beside those of the tables.
+    Users and items come with the rows of each table. `files` are those of splits, modalities and items, for errors.
     """
     pairs = {part: Interactions(users.rows[n], items.rows[n]) for n, part in enumerate(tables)}
     whole = tables.get("")
@@ -142,8 +128,8 @@ def assemble(
         return dataset
     if "timestamp" not in whole.table.columns:
         return Unsplit(dataset)
-    table, rows, num_items = whole.table, pairs["train"], len(items.ids)
-    return Unsplit(dataset, lambda: first_times(rows, as_times(table, "timestamp"), num_items), whole.of_one_user)
+    table, rows = whole.table, pairs["train"]
+    return Unsplit(dataset, lambda: first_times(rows, as_times(table, "timestamp"), len(items.ids)), whole.of_one_user)
 
 
 def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:

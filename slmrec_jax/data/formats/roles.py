@@ -75,11 +75,8 @@ def find_layout(
 ) -> Layout:
     """Look at the first row of a table. A file that cannot be read may be no table: it has no names and no roles.
 
-    Args:
-        file: Text or Parquet.
-        named: The columns that the user named, by role; they take precedence over known names.
-        wanted: The roles that are found if the separator is the right one.
-        separator: The regular separator, if the suffix of the file does not tell it.
+    Columns that the user named take precedence over known names. The right separator is one with which all wanted roles
+    are found; `separator` is the regular one if the suffix of the file does not tell it.
     """
     suffix = uncompressed(file).suffix
     if suffix == ".parquet":
@@ -140,17 +137,14 @@ def choose_columns(file: Path, found: Layout, named: Mapping[str, str], wanted: 
     for role, field in COLUMN_FIELDS.items():
         columns = found.roles.get(role, [])
         if not columns and role in named:
-            raise UserError(
-                f"{file}: there is no column {named[role]!r}; it has {listed(names)}: give one of these by "
-                f"{setting(field)}"
-            )
+            choice = f"give one of these by {setting(field)}"
+            raise UserError(f"{file}: there is no column {named[role]!r}; it has {listed(names)}: {choice}")
         if not columns and role in wanted:
             others = ", ".join(setting(each) for each in COLUMN_FIELDS.values() if each != field)
             raise UserError(f"{file}: {_no_column(role, names)}, by {setting(field)} (others by {others})")
         if len(columns) > 1:
-            raise UserError(
-                f"{file}: {listed(columns)} are all columns of {role}s; keep one, or name it by {setting(field)}"
-            )
+            choice = f"keep one, or name it by {setting(field)}"
+            raise UserError(f"{file}: {listed(columns)} are all columns of {role}s; {choice}")
     chosen = {role: columns[0] for role, columns in found.roles.items()}
     for column in chosen.values():
         roles = [role for role in chosen if chosen[role] == column]
@@ -173,11 +167,8 @@ def note_renamed(file: Path, chosen: Mapping[str, str]) -> list[str]:
 def describe_tables(folder: Path) -> list[str]:
     """Return a description of the columns of each of the first tables in a folder."""
     tables = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in (*SUFFIXES, ".inter")]
-    return [
-        f"{file.name!r} has the columns {listed(column_names(file))}"
-        for file in tables[:_TABLES_SHOWN]
-        if file.is_file()
-    ]
+    shown = [file for file in tables[:_TABLES_SHOWN] if file.is_file()]
+    return [f"{file.name!r} has the columns {listed(column_names(file))}" for file in shown]
 
 
 def _normalized(name: str) -> str:

@@ -95,12 +95,7 @@ def check_finite(
 ) -> None:
     """Reject values that are NaN or infinite.
 
-    Args:
-        where: The name of the table in the error.
-        values: The table, or a part of it.
-        rows: The number of each row; by default its index.
-        first: The number of the first row of the whole table.
-        from_file: Who gets the advice, as in `check_feature`.
+    `rows` are the numbers of the rows, by default their indices; the whole table's rows are counted from `first`.
     """
     count, found = _not_finite(values)
     if count:
