@@ -124,6 +124,7 @@ def test_nothing_odd_nothing_said():
         num_users=2,
         num_items=2,
         features={"visual": Feature(rows, np.ones(2, bool))},
+        user_ids=np.array(["ann", "anna"]),
     )
     assert oddities(inspect_dataset(clean)) == []
 
