@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from slmrec_jax import data
-from slmrec_jax.data.dataset import SPLITS, Feature, Words
-from slmrec_jax.data.making import check_dataset, make_dataset
+from slmrec_jax.data import Feature, Words, check_dataset, make_dataset
+from slmrec_jax.data.dataset import SPLITS
 from slmrec_jax.types import Interactions
 
 
@@ -104,7 +104,8 @@ def test_name_and_notes_stay_and_the_fingerprint_does_not(original):
     assert found.fingerprint != original.fingerprint
 
 
-def test_the_source_stays():
+def test_the_source_stays(tiny, monkeypatch):
+    monkeypatch.setattr(data, "demo", lambda: tiny)
     loaded = data.load("demo")
     assert loaded.by_degree().source == loaded.source is not None
     assert replace(loaded).by_degree().source is None

@@ -1,4 +1,4 @@
-"""The container: its form, its fingerprint, and what it refuses."""
+"""The container: its form, its fingerprint, and what is refused."""
 
 from dataclasses import replace
 
@@ -6,8 +6,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax import data
-from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.data.making import check_dataset, make_dataset
+from slmrec_jax.data import Dataset, Feature, Words, check_dataset, make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -73,26 +72,26 @@ def test_raw_ids_default_to_rows():
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
-def test_what_is_held_out_may_be_empty(split):
+def test_held_out_splits_may_be_empty(split):
     dataset = small(**{split: pairs()})
     assert getattr(dataset, split).users.tolist() == []
     check_dataset(dataset)
 
 
-def test_notes_are_kept_and_no_part_of_the_fingerprint():
+def test_notes_are_kept_but_not_part_of_the_fingerprint():
     dataset = small(notes=["two users were dropped"])
     assert dataset.notes == ("two users were dropped", "rows that repeat an interaction, merged: 1 of 6")
     assert dataset.fingerprint == small().fingerprint
 
 
-def test_a_pair_may_stand_in_two_splits():
+def test_a_pair_may_be_in_two_splits():
     check_dataset(small(valid=pairs((0, 0))))
 
 
 # --- fingerprint -------------------------------------------------------------------------------------------------
 
 
-def test_fingerprint_is_of_content_alone():
+def test_fingerprint_depends_on_content_alone():
     visual = parts()["features"]["visual"]
     stored_otherwise = small(
         name="other",
@@ -130,7 +129,7 @@ def test_fingerprint_tells_absent_from_zero():
     assert absent.fingerprint != there.fingerprint
 
 
-def test_fingerprint_does_not_know_the_byte_order():
+def test_fingerprint_does_not_depend_on_the_byte_order():
     dataset = small()
     swapped = replace(dataset, train=Interactions(*(ids.astype(">i4") for ids in dataset.train)))
     assert swapped.fingerprint == dataset.fingerprint
@@ -222,8 +221,8 @@ def test_check_refuses_what_was_built_by_hand(change, line):
         check_dataset(dataset)
 
 
-def test_what_was_read_is_not_changed_by_loading_it(tiny, monkeypatch):
-    """Data made in memory would else pass for read from where something else lies."""
+def test_loading_does_not_change_what_the_reader_keeps(tiny, monkeypatch):
+    """Otherwise a data set made in memory would claim a source that holds something else."""
     made = replace(tiny)
     monkeypatch.setattr(data, "demo", lambda: made)
     assert data.load("demo").source is not None

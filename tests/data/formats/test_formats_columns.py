@@ -215,9 +215,9 @@ def test_inspect_and_convert_take_the_same_flags(tmp_path, capsys):
     how = [word for name, column in names.items() for word in (f"--{name.replace('_', '-')}", column)]
     how += ["--min-rating", "4", "--k-core", "2"]
     assert main(["data", "inspect", str(folder), *how]) == 0
-    said = capsys.readouterr().out
-    assert "x.csv: rows with a rating below 4, left out: 3 of 8" in said
-    assert "2-core: left out users 1 of 3, items 1 of 3, interactions 1 of 5" in said
+    output = capsys.readouterr().out
+    assert "x.csv: rows with a rating below 4, left out: 3 of 8" in output
+    assert "2-core: left out users 1 of 3, items 1 of 3, interactions 1 of 5" in output
     assert main(["data", "convert", str(folder), str(tmp_path / "kept"), "--split", "mmrec", *how]) == 0
     dataset = load(folder, split="mmrec", min_rating=4, k_core=2, **names)
     assert load(tmp_path / "kept").fingerprint == dataset.fingerprint
@@ -226,19 +226,19 @@ def test_inspect_and_convert_take_the_same_flags(tmp_path, capsys):
 def test_ids_that_look_the_same_are_marked(tmp_path, capsys):
     rows = "user,item\nann,x\nann ,x\nbob,cafe\u0301\nbob,caf\u00e9\nann,y\u200b\n"
     assert main(["data", "inspect", str(write(tmp_path, {"x.csv": rows}))]) == 0
-    said = capsys.readouterr().out
-    assert "! user ids that differ from another by blanks or the form of a character alone: 2 of 3, as 'ann'" in said
-    assert "! item ids that differ from another by blanks or the form of a character alone: 2 of 4" in said
+    output = capsys.readouterr().out
+    assert "! user ids that differ from another by blanks or the form of a character alone: 2 of 3, as 'ann'" in output
+    assert "! item ids that differ from another by blanks or the form of a character alone: 2 of 4" in output
 
 
 def test_training_begins_with_what_was_merged_left_out_and_not_read(tmp_path):
     rows = "user,item,rating\nann,x,5\nann,x,5\nann ,x,5\nann,y,1\nann,z,5\n"
     dataset = read(tmp_path, {"x.csv": rows, "likes.txt": ""}, split="validation", min_rating=2)
-    said = _introduction(Config(), dataset)
+    output = _introduction(Config(), dataset)
     for line in (
         "x.csv: rows with a rating below 2, left out: 1 of 5",
         "not read: 'likes.txt'",
         "rows that repeat an interaction, merged: 1 of 4",
     ):
-        assert line in said
-    assert any(line.startswith("user ids that differ from another by blanks") for line in said)
+        assert line in output
+    assert any(line.startswith("user ids that differ from another by blanks") for line in output)

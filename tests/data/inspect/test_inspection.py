@@ -1,4 +1,4 @@
-"""What is found in a data set, against counting by hand, and what is said of it."""
+"""Facts about a data set against counting by hand, the oddities reported, and the commands `slmrec-jax data`."""
 
 import json
 import re
@@ -15,6 +15,9 @@ from slmrec_jax.data.inspect import inspection as module
 from slmrec_jax.data.inspect.findings import as_data, facts, oddities
 from slmrec_jax.data.inspect.inspection import inspect_dataset
 from slmrec_jax.types import Interactions
+
+DEMO = "9bcef52360b4e3c83611c244b33051f281a6d7d329f88b9153ce330bb1ce56bd"
+"""The fingerprint of the demo data."""
 
 
 def pairs(*rows):
@@ -79,15 +82,15 @@ def test_words():
     assert words.per_item == {"min": 1, "median": 1, "max": 3}
 
 
-def test_a_modality_that_nobody_has_and_no_modality():
-    nobody = small(features={"visual": Feature(np.ones((6, 2)), np.zeros(6, bool))})
-    assert inspect_dataset(nobody).modalities["visual"].norms == {}
-    assert inspect_dataset(nobody).bare_items == 6
+def test_a_modality_that_no_item_has_and_no_modality():
+    found = inspect_dataset(small(features={"visual": Feature(np.ones((6, 2)), np.zeros(6, bool))}))
+    assert found.modalities["visual"].norms == {}
+    assert found.bare_items == 6
     assert inspect_dataset(small(features={})).bare_items == 0
 
 
 @pytest.mark.parametrize(
-    ("changes", "line", "mend"),
+    ("changes", "line", "fix"),
     [
         ({}, "interactions in train & test: 1", "keep each in one split"),
         ({}, "users of test without training interactions: 2", "--protocol mmrec"),
@@ -109,12 +112,12 @@ def test_a_modality_that_nobody_has_and_no_modality():
         ),
     ],
 )
-def test_what_is_odd_is_said_with_how_to_mend_it(changes, line, mend):
+def test_oddities_come_with_a_fix(changes, line, fix):
     lines = oddities(inspect_dataset(small(**changes)))
-    assert any(line in each and mend in each for each in lines), lines
+    assert any(line in each and fix in each for each in lines), lines
 
 
-def test_nothing_odd_nothing_said():
+def test_a_clean_data_set_has_no_oddities():
     rows = np.random.default_rng(0).random((2, 3))
     clean = make_dataset(
         "clean",
@@ -155,11 +158,11 @@ def plain(tmp_path):
 def test_inspect_prints_facts_oddities_and_a_picture(plain, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     assert main(["data", "inspect", plain, "--split", "time", "--plot", str(picture)]) == 0
-    said = capsys.readouterr().out
-    assert "plain" in said
-    assert "split by 'time' with seed 0" in said
-    assert load(plain, split="time").fingerprint in said
-    assert "! no modality" in said
+    output = capsys.readouterr().out
+    assert "plain" in output
+    assert "split by 'time' with seed 0" in output
+    assert load(plain, split="time").fingerprint in output
+    assert "! no modality" in output
     assert picture.stat().st_size > 5000
 
 
@@ -170,8 +173,8 @@ def test_inspect_divides_by_the_seed(plain, capsys):
 
 def test_what_is_not_divided_can_be_inspected(plain, capsys):
     assert main(["data", "inspect", plain, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["format"], said["divided"], said["interactions"]["test"]) == ("plain", False, 0)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["format"], output["divided"], output["interactions"]["test"]) == ("plain", False, 0)
     assert main(["data", "inspect", plain]) == 0
     assert "--split mmrec | lattice" in capsys.readouterr().out
 
@@ -181,9 +184,9 @@ def test_convert_and_make(plain, tmp_path, capsys):
     assert load(str(tmp_path / "kept")).fingerprint == load(plain, split="mmrec", split_seed=3).fingerprint
     assert load(plain, split="mmrec", split_seed=3).fingerprint != load(plain, split="mmrec").fingerprint
     assert main(["data", "make", "demo", str(tmp_path / "demo")]) == 0
-    said = capsys.readouterr().out
-    assert load("demo").fingerprint[:12] in said
-    assert load(str(tmp_path / "demo")).fingerprint == load("demo").fingerprint
+    fingerprint = load(tmp_path / "demo").fingerprint
+    assert fingerprint == DEMO
+    assert fingerprint[:12] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -205,9 +208,9 @@ def test_refusals_get_one_line(plain, tmp_path, capsys, arguments, line):
     for name, place in places.items():
         arguments = [each.replace(name, place) for each in arguments]
     assert main(["data", *arguments]) == 1
-    said = capsys.readouterr().err
-    assert line in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert line in output
+    assert output.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
