@@ -23,16 +23,12 @@ import jax
 import jax.numpy as jnp
 import shapes
 import tyro
+from ours import our_setup
 from timing import median_ms, write_result
 
 from slmrec_jax import Config
-from slmrec_jax.methods import make_method
 from slmrec_jax.training.fit import SEGMENT_SECONDS
-from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
-from slmrec_jax.training.loop import make_keys
-from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.recovery import all_finite
-from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.training.storage.checkpoint import Checkpoint, Place, Tally
 from slmrec_jax.training.storage.folder import Record
 from slmrec_jax.training.storage.saver import open_saver
@@ -57,33 +53,32 @@ class Flags:
 def main(flags: Flags) -> None:
     dataset = shapes.dataset(flags.data)
     config = replace(Config(), task=flags.task)
-    method = make_method(config, make_spec(config, dataset))
-    programs = compile_steps(method, jax.eval_shape(method.prepare, input_shapes(dataset)), config)
-    inputs, keys = method.prepare(make_inputs(dataset, numbering=by_degree(dataset))), make_keys(config.seed)
-    steps = programs.on(inputs)
-    at = [steps.init(), 0]
+    setup, _ = our_setup(config, dataset)
+    loop, inputs, keys = setup.loop, setup.inputs, setup.keys()
+    at = [loop.init(keys), 0]
+
+    def drawn_for(step: int) -> object:
+        return loop.order(inputs, keys, jnp.int32(step))
 
     def steps_alone() -> float:
-        first, stop = at[1], at[1] + steps.per_epoch
-        drawn = programs.order(inputs, keys, jnp.int32(first))
-        progress, end = steps.begin(at[0], first), jnp.int32(stop)
-        jax.block_until_ready((drawn, progress))
+        drawn, stop = drawn_for(at[1]), at[1] + loop.steps_per_epoch
+        jax.block_until_ready((drawn, at[0]))
         start = time.perf_counter()
-        at[:] = jax.block_until_ready(programs.segment(progress, drawn, inputs, keys, end)), stop
+        at[:] = jax.block_until_ready(loop.run(at[0], drawn, inputs, keys, jnp.int32(loop.steps_per_epoch))), stop
         return time.perf_counter() - start
 
     def epoch(length: int) -> float:
-        start, end = time.perf_counter(), at[1] + steps.per_epoch
+        start, end, drawn = time.perf_counter(), at[1] + loop.steps_per_epoch, drawn_for(at[1])
         while at[1] < end:
             stop = min(at[1] + length, end)
-            at[:] = steps.run(at[0], at[1], stop, 0), stop
-            int(at[0].means.rows)  # which waits for it
+            at[:] = loop.run(at[0], drawn, inputs, keys, jnp.int32(stop - at[1])), stop
+            int(at[0].means.rows)  # waits for it
         {name: float(value) for name, value in at[0].means.values.items()}
         return time.perf_counter() - start
 
     steps_alone()
-    length = max(1, int(SEGMENT_SECONDS * steps.per_epoch / steps_alone()))
-    embeddings = steps.embed(at[0].state)
+    length = max(1, int(SEGMENT_SECONDS * loop.steps_per_epoch / steps_alone()))
+    embeddings = loop.embed(at[0].state, inputs)
     with tempfile.TemporaryDirectory() as folder, open_saver(Path(folder), refused) as saver:
         records: list[Record] = []
 
@@ -92,7 +87,9 @@ def main(flags: Flags) -> None:
             if not all_finite(at[0].state):
                 raise SystemExit("training is not finite")
             records.append({"epoch": len(records) + 1})
-            saver.save(Checkpoint(Place(at[1] // steps.per_epoch), at[0], Tally(), embeddings), records, frozenset())
+            saver.save(
+                Checkpoint(Place(at[1] // loop.steps_per_epoch), at[0], Tally(), embeddings), records, frozenset()
+            )
             epoch(length)
             return time.perf_counter() - start
 
@@ -109,12 +106,12 @@ def main(flags: Flags) -> None:
     ms = {name: median_ms(found) for name, found in alone.items()}
     ms |= {"epoch_beside_saved": median_ms(beside["epoch"]), "saved": median_ms(beside["saved"])}
     print(
-        f"{dataset.name}, {flags.task}: {steps.per_epoch} steps alone in {ms['steps']:.0f} ms, an epoch in stretches "
-        f"of {length} in {ms['epoch']:.0f} ms: beyond the steps {in_words(overhead)} (goal {GOAL:.0%}); an epoch "
-        f"in {ms['epoch_beside_saved']:.0f} ms, with checkpoints in {ms['saved']:.0f} ms: for saving "
+        f"{dataset.name}, {flags.task}: {loop.steps_per_epoch} steps alone in {ms['steps']:.0f} ms, an epoch in "
+        f"stretches of {length} in {ms['epoch']:.0f} ms: beyond the steps {in_words(overhead)} (goal {GOAL:.0%}); an "
+        f"epoch in {ms['epoch_beside_saved']:.0f} ms, with checkpoints in {ms['saved']:.0f} ms: for saving "
         f"{in_words(saving)} (goal {SAVING_GOAL:.0%})"
     )
-    about = {"data": dataset.name, "task": flags.task, "steps": steps.per_epoch, "stretch": length, "ms": ms}
+    about = {"data": dataset.name, "task": flags.task, "steps": loop.steps_per_epoch, "stretch": length, "ms": ms}
     about |= {name: getattr(flags, name) for name in ("rounds", "saved_rounds", "saved_epochs")}
     found = {"overhead": overhead[1], "overhead_quartiles": overhead, "saving": saving[1], "saving_quartiles": saving}
     write_result(flags.out, {**about, **found, "goal": GOAL, "saving_goal": SAVING_GOAL})

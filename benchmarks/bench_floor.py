@@ -26,7 +26,6 @@ from slmrec_jax import Config
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.encoding.sparse import Operator, matmul
 from slmrec_jax.training.inputs import make_inputs
-from slmrec_jax.training.numbering import by_degree
 
 TIMES = 6
 """How often each probe does its work in a call."""
@@ -79,7 +78,7 @@ def main(flags: Flags) -> None:
     dataset, config = shapes.dataset(flags.data), Config(task="fac")
     step, _ = our_steps(dataset, "fac")
     steps = steps_a_call(step)
-    operator = make_inputs(dataset, numbering=by_degree(dataset)).graph.adjacency
+    operator = make_inputs(dataset.by_degree()).graph.adjacency
     rng = np.random.default_rng(0)
     items = jnp.asarray(rng.standard_normal((dataset.num_items, config.dim), np.float32))
     square = jnp.asarray(rng.standard_normal((SIDE, SIDE), np.float32) / np.sqrt(SIDE))

@@ -26,7 +26,6 @@ from timing import measure, median_ms, write_result
 
 from slmrec_jax.encoding.sparse import Operator, matmul, segment_sum
 from slmrec_jax.training.inputs import make_inputs
-from slmrec_jax.training.numbering import by_degree
 
 GOALS = {"segment_sum": 12.0, "scipy": 1.8}
 BANDWIDTH_GOAL = 0.7
@@ -51,7 +50,7 @@ class Flags:
 
 def main(flags: Flags) -> None:
     dataset = shapes.dataset(flags.data)
-    graph = make_inputs(dataset, numbering=by_degree(dataset)).graph
+    graph = make_inputs(dataset.by_degree()).graph
     rng = np.random.default_rng(0)
     items = rng.standard_normal((dataset.num_items, flags.dim), np.float32)
     weights = rng.standard_normal((dataset.num_users, flags.dim), np.float32)

@@ -8,7 +8,7 @@ apart, in the first epoch: one after another compiles once, for all seeds. A rat
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import jax
@@ -18,13 +18,9 @@ from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
 
-from slmrec_jax import Config, data
-from slmrec_jax.config import with_variant
-from slmrec_jax.methods import make_method
+from slmrec_jax import Config, data, setup
+from slmrec_jax.config import with_system
 from slmrec_jax.studies.tuning.seeds import Team, one_by_one, one_program
-from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import make_epoch
-from slmrec_jax.training.numbering import by_degree
 
 
 @dataclass(frozen=True)
@@ -33,7 +29,7 @@ class Flags:
 
     data: str = "demo"
     systems: tuple[str, ...] = ("mf", "lightgcn", "slmrec:fac")
-    """A model, or a variant of one."""
+    """Models, also with a preset."""
     seeds: int = 4
     """How many are trained."""
     batch_size: int = 2048
@@ -47,17 +43,14 @@ TEAMS = {"apart": one_by_one, "together": one_program}
 
 def compare(config: Config, dataset: data.Dataset, flags: Flags) -> dict[str, float]:
     """One system's figures."""
-    method = make_method(config, make_spec(config, dataset))
-    inputs = method.prepare(make_inputs(dataset, numbering=by_degree(dataset)))
-    epoch, seeds = make_epoch(method, flags.batch_size), range(flags.seeds)
+    made, seeds = setup(config, dataset.by_degree()), range(flags.seeds)
     first_seconds, epochs = {}, {}
     for name, make_team in TEAMS.items():
         start = time.perf_counter()
-        team = make_team(method, epoch, inputs, seeds)
-        states, metrics = team.run(team.init(), seeds)
-        jax.block_until_ready(metrics)
+        team = make_team(made, seeds)
+        progress = jax.block_until_ready(team.train(team.init(), seeds))
         first_seconds[name] = time.perf_counter() - start
-        epochs[name] = repeated(team, states, seeds)
+        epochs[name] = repeated(team, progress, seeds)
     seconds = measure(epochs, flags.rounds)
     ms = {name: median_ms(of_team) for name, of_team in seconds.items()}
     return {
@@ -67,13 +60,13 @@ def compare(config: Config, dataset: data.Dataset, flags: Flags) -> dict[str, fl
     }
 
 
-def repeated(team: Team, states: PyTree, places: Sequence[int]) -> Callable[[], object]:
-    """An epoch of all seeds a call, from the states that the call before left."""
+def repeated(team: Team, progress: PyTree, places: Sequence[int]) -> Callable[[], object]:
+    """Return a function that trains one more epoch of all seeds with each call."""
 
     def epoch() -> object:
-        nonlocal states
-        states, metrics = team.run(states, places)
-        return metrics
+        nonlocal progress
+        progress = team.train(progress, places)
+        return progress
 
     return epoch
 
@@ -82,8 +75,7 @@ def main(flags: Flags) -> None:
     dataset = data.load(flags.data)
     rows = {}
     for system in flags.systems:
-        model, _, variant = system.partition(":")
-        config = with_variant(replace(Config(), batch_size=flags.batch_size), model, variant)  # type: ignore[arg-type]
+        config = with_system(Config(batch_size=flags.batch_size), system)
         rows[system] = compare(config, dataset, flags)
     table = Table("system", *next(iter(rows.values())), title=f"{dataset.name}, {flags.seeds} seeds")
     for system, row in rows.items():

@@ -5,43 +5,49 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import jax
+import jax.numpy as jnp
 
 from slmrec_jax import Config
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.methods import make_method
 from slmrec_jax.training.fit import SEGMENT_SECONDS
-from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.numbering import by_degree, prepared
-from slmrec_jax.training.steps import compile_steps
+from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.setup import Setup, compiled, outline, with_inputs
+
+
+def our_setup(config: Config, dataset: Dataset) -> tuple[Setup, float]:
+    """Return a compiled setup, made as training makes it, and the seconds that compiling took."""
+    planned = outline(config, dataset.by_degree())
+    start = time.perf_counter()
+    planned = compiled(planned)
+    seconds = time.perf_counter() - start
+    return with_inputs(planned, make_inputs(planned.dataset, config.missing)), seconds
 
 
 def our_steps(dataset: Dataset, task: str) -> tuple[Callable[[int], object], float]:
-    """What takes so many steps, and how long its programs took to compile.
+    """Return a function that takes so many steps, and the seconds that its programs took to compile.
 
-    As training does, in one call within an epoch, and in another beyond its end.
+    As in training, one call takes steps of one epoch.
     """
-    config = replace(Config(), task=task)
-    method = make_method(config, make_spec(config, dataset))
-    inputs = prepared(method, make_inputs(dataset, numbering=by_degree(dataset)))
-    programs = compile_steps(method, inputs, config)
-    steps = programs.on(inputs)
-    at = steps.init(), 0
+    setup, seconds = our_setup(replace(Config(), task=task), dataset)
+    loop, inputs, keys = setup.loop, setup.inputs, setup.keys()
+    progress, step = loop.init(keys), 0
+    drawn = loop.order(inputs, keys, jnp.int32(0))
 
     def run(count: int) -> object:
-        nonlocal at
-        progress, step = at
+        nonlocal progress, step, drawn
         end = step + count
         while step < end:
-            stop = min(end, (step // steps.per_epoch + 1) * steps.per_epoch)
-            progress, step = steps.run(progress, step, stop, 0), stop
-        at = progress, step
+            if step % loop.steps_per_epoch == 0:
+                drawn = loop.order(inputs, keys, jnp.int32(step))
+            stop = min(end, (step // loop.steps_per_epoch + 1) * loop.steps_per_epoch)
+            progress, step = loop.run(progress, drawn, inputs, keys, jnp.int32(stop - step)), stop
         return progress.means
 
-    return run, programs.compile_seconds
+    return run, seconds
 
 
 def steps_a_call(run: Callable[[int], object]) -> int:
-    """How many training takes at a time."""
+    """Return how many steps training takes at a time."""
     jax.block_until_ready(run(1))  # nothing is cold
     start = time.perf_counter()
     jax.block_until_ready(run(1))

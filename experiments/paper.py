@@ -6,11 +6,13 @@ figures, but for the task without the main loss, whose recall@10 its text gives.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Literal
 
 from slmrec_jax import Config, with_preset, with_protocol
-from slmrec_jax.config import LightGCNConfig, MFConfig, MMGCNConfig, ModelName, Preset, VBPRConfig, with_variant
+from slmrec_jax.config import with_settings, with_system
+
+Switches = Literal["reference", "paper"]
+"""The presets of SLMRec: as its published code computes it, or as the paper says."""
 
 PaperData = Literal["tiktok", "kwai", "movielens"]
 
@@ -19,20 +21,20 @@ METRICS = ("recall@10", "ndcg@10", "precision@10")
 GRID = (1e-4, 1e-3, 1e-2, 1e-1)
 """Learning rates and weight decays that the paper searches, for every system."""
 
-BASELINES: Mapping[str, tuple[ModelName, str]] = {
-    "MF-BPR": ("mf", "concat"),
-    "LightGCN": ("lightgcn", "fused"),
-    "VBPR": ("vbpr", ""),
-    "MMGCN": ("mmgcn", ""),
+BASELINES: Mapping[str, str] = {
+    "MF-BPR": "mf:concat",
+    "LightGCN": "lightgcn:fused",
+    "VBPR": "vbpr",
+    "MMGCN": "mmgcn",
 }
-"""The paper's baselines know ids and content alike; the first two are the variants that do."""
+"""The paper's baselines know ids and content alike; the first two need a preset for that."""
 
 PaperTask = Literal["fm", "fd", "fd+fm", "fac"]
 
 NAMES: Mapping[PaperTask, str] = {"fm": "SLMRec-FM", "fd": "SLMRec-FD", "fd+fm": "SLMRec-FM+FD", "fac": "SLMRec-FAC"}
 """What the paper calls SLMRec with a task."""
 
-TASKS: Mapping[str, tuple[ModelName, str]] = {name: ("slmrec", task) for task, name in NAMES.items()}
+TASKS: Mapping[str, str] = {name: f"slmrec:{task}" for task, name in NAMES.items()}
 
 FIGURES: Mapping[PaperData, Mapping[str, tuple[float, float, float]]] = {
     "tiktok": {
@@ -80,24 +82,18 @@ def best_figures(data: PaperData | None, tasks: Sequence[PaperTask]) -> dict[Pap
     return {task: FIGURES[data][NAMES[task]] for task in tasks} if data else {}
 
 
-def settings(preset: Preset) -> Config:
+def settings(preset: Switches) -> Config:
     """What is the same for all systems: the paper's sizes and temperatures, selection by recall@10 on validation.
 
     The weight decay is the L2 term of all, so the baselines' own are off.
     """
     config = with_preset(with_protocol(Config(batch_size=2048, dim=64, num_layers=3, ks=(10, 20)), "strict"), preset)
-    return replace(
-        config,
-        eval=config.eval._replace(metric=METRICS[0]),
-        slmrec=replace(config.slmrec, temperature=0.2, ssl_temperature=0.2, alpha=0.1),
-        mf=MFConfig(l2=0.0),
-        lightgcn=LightGCNConfig(l2=0.0),
-        vbpr=VBPRConfig(l2=0.0),
-        mmgcn=MMGCNConfig(l2=0.0),
-    )
+    of_slmrec = {"slmrec.temperature": 0.2, "slmrec.ssl_temperature": 0.2, "slmrec.alpha": 0.1}
+    of_baselines = {f"{model}.l2": 0.0 for model in ("mf", "lightgcn", "vbpr", "mmgcn")}
+    return with_settings(config, {"eval.metric": METRICS[0], **of_slmrec, **of_baselines})
 
 
 def systems(config: Config, names: Sequence[str]) -> dict[str, Config]:
     """The config of each of the paper's systems, by the paper's name."""
     known = {**BASELINES, **TASKS}
-    return {name: with_variant(config, *known[name]) for name in names}
+    return {name: with_system(config, known[name]) for name in names}

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import tyro
-from paper import METRICS, NAMES, PaperData, PaperTask, settings
+from paper import METRICS, NAMES, PaperData, PaperTask, Switches, settings
 
 from slmrec_jax import Config, Run, UserError, data
-from slmrec_jax.config import Preset, check_config, with_defaults, with_settings
+from slmrec_jax.config import check_config, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole
 from slmrec_jax.errors import Diverged
@@ -29,7 +29,7 @@ from slmrec_jax.figures import draw_lines
 from slmrec_jax.methods import make_method
 from slmrec_jax.studies.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.inputs import make_spec
-from slmrec_jax.training.progress import Report, console_report
+from slmrec_jax.training.progress import Listener, console_report
 from slmrec_jax.training.signals import Interrupted
 
 Row = Mapping[str, Any]
@@ -47,7 +47,7 @@ class Flags:
     """The folder's format, where it is not clear from what lies there."""
     split: str | None = None
     """How to divide the interactions; `mmrec` divides each user's 8:1:1."""
-    preset: Preset = "reference"
+    preset: Switches = "reference"
     """SLMRec as its published code computes it, or as the paper says."""
     seeds: tuple[int, ...] = (0,)
     epochs: int = 1000
@@ -117,7 +117,7 @@ def run(points: Mapping[str, Config], dataset: Dataset, flags: Flags) -> dict[st
     return found
 
 
-def _finished(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run | None:
+def _finished(config: Config, dataset: Dataset, folder: Path, report: Listener) -> Run | None:
     """`finish`; where training diverges, that is said."""
     try:
         return finish(config, dataset, folder, report)
@@ -140,7 +140,7 @@ def _seeds(name: str, place: str, config: Config, flags: Flags) -> dict[Path, Co
     return {flags.out / "runs" / f"{stem}-seed{seed}": replace(config, seed=seed) for seed in flags.seeds}
 
 
-def _choose(name: str, candidates: Mapping[str, Config], dataset: Dataset, flags: Flags, report: Report) -> str:
+def _choose(name: str, candidates: Mapping[str, Config], dataset: Dataset, flags: Flags, report: Listener) -> str:
     """The setting that is best on validation with the first seed; one that diverges is passed over."""
     values = {}
     for place, config in candidates.items():

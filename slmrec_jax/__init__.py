@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from slmrec_jax.config import Config, with_preset, with_protocol
     from slmrec_jax.data import load
     from slmrec_jax.errors import UserError
-    from slmrec_jax.training.run import Run, load_run, train
+    from slmrec_jax.training.run import Run, load_run
+    from slmrec_jax.training.setup import Setup, setup
+    from slmrec_jax.training.train import train
 
-__all__ = ["Config", "Run", "UserError", "load", "load_run", "train", "with_preset", "with_protocol"]
+__all__ = ["Config", "Run", "Setup", "UserError", "load", "load_run", "setup", "train", "with_preset", "with_protocol"]
 
 _MODULES = {
     "Config": "config",
@@ -22,7 +24,9 @@ _MODULES = {
     "UserError": "errors",
     "Run": "training.run",
     "load_run": "training.run",
-    "train": "training.run",
+    "Setup": "training.setup",
+    "setup": "training.setup",
+    "train": "training.train",
 }
 
 

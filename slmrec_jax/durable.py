@@ -1,6 +1,6 @@
 """Write files and folders whole or not at all, on disk when the call returns.
 
-Everything the program leaves is written here: what a person names (`whole_file`, `whole_folder`), and what lies in a
+Everything that the program leaves is written here: what the user names (`whole_file`, `whole_folder`), and files of a
 folder that this process holds (`write_whole`, `append`, `move_folder`). Libraries get a Python file to write to, or
 write to memory first, so that whatever the disk refuses arrives as an `OSError`; `writing` makes one line of it.
 """
@@ -19,10 +19,10 @@ from typing import IO
 from slmrec_jax.errors import UserError
 
 PART = ".part"
-"""What is under way ends with this; no one reads it, and the process that holds the folder may delete it."""
+"""The end of the name of what is under way; no one reads it, and the process that holds the folder may delete it."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""What a disk answers that takes no more."""
+"""The errors of a disk that takes no more."""
 
 _IN_MEMORY = 2**26
 """Bytes for a device or a pipe that wait in memory; more go through a temporary file."""
@@ -30,14 +30,14 @@ _IN_MEMORY = 2**26
 
 @contextmanager
 def writing(path: Path, fix: str) -> Iterator[None]:
-    """Turn what the disk refuses within the block into one line for the person.
+    """Turn what the disk refuses within the block into one line for the user.
 
     Args:
-        path: what is being written.
-        fix: what to do about it, such as `give another --out`.
+        path: What is being written.
+        fix: What to do about it, such as `give another --out`.
 
     Raises:
-        UserError: an `OSError` was raised within the block.
+        UserError: An `OSError` was raised within the block.
     """
     try:
         yield
@@ -53,15 +53,15 @@ def reason(error: OSError) -> str:
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file whose content stands at a path when the block ends, or not at all.
+    """Yield a file whose content is at a path when the block ends, or not at all.
 
-    A regular file that stands there is replaced and its permissions stay. A device or a pipe is never replaced: it
-    gets the content when the block ends. A symbolic link to a file is refused, because replacing it would cut it off
-    and writing through it could leave half a file.
+    A regular file there is replaced, and its permissions stay. A device or a pipe is never replaced: it gets the
+    content when the block ends. A symbolic link to a file is refused, because replacing it would break the link and
+    writing through it could leave half a file.
 
     Raises:
-        OSError: the content could not be written; what stood there before still does.
-        UserError: the path is a symbolic link to a file, or to nothing.
+        OSError: The content could not be written; what was there before still is.
+        UserError: The path is a symbolic link to a file, or to nothing.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
@@ -71,49 +71,37 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
             return
     if path.is_symlink():
         raise UserError(f"{path} is a symbolic link to {os.readlink(path)}: give the path of the file itself")
-    made = _make_parents(path)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=PART) as beside:
-            part = Path(beside) / path.name
-            with part.open("xb") as file:
-                yield file
-            with suppress(FileNotFoundError):
-                os.chmod(part, stat.S_IMODE(path.stat().st_mode))
-            sync(part)
-            os.replace(part, path)
-            sync(path.parent)
-    except BaseException:
-        _remove_empty(made)
-        raise
+    with _part_beside(path) as part:
+        with part.open("xb") as file:
+            yield file
+        with suppress(FileNotFoundError):
+            os.chmod(part, stat.S_IMODE(path.stat().st_mode))
+        sync(part)
+        os.replace(part, path)
+        sync(path.parent)
 
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder whose content stands at a path when the block ends, or not at all.
+    """Yield an empty folder whose content is at a path when the block ends, or not at all.
 
     Raises:
-        OSError: it could not be written, and nothing is left of it.
-        UserError: something stands there already.
+        OSError: It could not be written, and nothing is left of it.
+        UserError: Something is there already.
     """
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} is there already: give another folder, or remove this one")
-    made = _make_parents(path)
-    try:
-        with tempfile.TemporaryDirectory(dir=path.parent, prefix=PART) as beside:
-            part = Path(beside) / path.name
-            part.mkdir()
-            yield part
-            move_folder(part, path)
-    except BaseException:
-        _remove_empty(made)
-        raise
+    with _part_beside(path) as part:
+        part.mkdir()
+        yield part
+        move_folder(part, path)
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file of a folder that this process holds, beside its place first.
+    """Write a file of a folder that this process holds, next to its place first.
 
     Raises:
-        OSError: the old file, if any, is still there.
+        OSError: The old file, if any, is still there.
     """
     part = path.with_name(path.name + PART)
     if path.is_symlink() or (path.exists() and not path.is_file()):
@@ -134,7 +122,7 @@ def append(path: Path, text: str) -> None:
     """Add to a file that is there.
 
     Raises:
-        OSError: any part of the text may be there.
+        OSError: Any part of the text may be there.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "a", encoding="utf-8") as file:
@@ -144,10 +132,10 @@ def append(path: Path, text: str) -> None:
 
 
 def move_folder(part: Path, place: Path) -> None:
-    """Put a folder with all that is in it in its place.
+    """Move a folder to its place once all that is in it is on disk.
 
     Raises:
-        OSError: it is not there.
+        OSError: It is not there.
     """
     for inside in sorted(part.rglob("*")):
         sync(inside)
@@ -168,10 +156,10 @@ def remove_folder(place: Path) -> None:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Reserve so many bytes and give them back, so that a full disk refuses before a library begins to write.
+    """Reserve some bytes and give them back, so that a full disk refuses before a library begins to write.
 
     Raises:
-        OSError: they cannot be reserved: the disk or the quota is full, or files may not be so large.
+        OSError: They cannot be reserved: the disk or the quota is full, or files may not be so large.
     """
     if not hasattr(os, "posix_fallocate"):  # macOS
         return
@@ -197,23 +185,21 @@ def _pour(content: IO[bytes], path: Path) -> None:
     content.seek(0)
     with io.FileIO(os.open(path, os.O_WRONLY), "w") as raw, io.BufferedWriter(raw) as target:
         if stat.S_ISREG(os.fstat(target.fileno()).st_mode):
-            raise OSError(f"{path} has become a regular file meanwhile")
+            raise OSError(f"{path} was replaced by a regular file")
         while block := content.read(2**20):
             target.write(block)
 
 
-def _make_parents(path: Path) -> list[Path]:
-    """Make the folders that lead to a path, and return those that were not there, the deepest first."""
+@contextmanager
+def _part_beside(path: Path) -> Iterator[Path]:
+    """Yield a path of the same name in a temporary folder beside a path; if the block fails, no new folder stays."""
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        _remove_empty(missing)
+        with tempfile.TemporaryDirectory(dir=path.parent, prefix=PART) as beside:
+            yield Path(beside) / path.name
+    except BaseException:
+        for folder in missing:
+            with suppress(OSError):
+                folder.rmdir()
         raise
-    return missing
-
-
-def _remove_empty(folders: list[Path]) -> None:
-    for folder in folders:
-        with suppress(OSError):
-            folder.rmdir()

@@ -1,4 +1,4 @@
-"""The one exception that speaks to the person at the command, and text from strangers made safe to show."""
+"""The exception for mistakes of the user, the checks that raise it, and text from files made safe to show."""
 
 import reprlib
 import shlex
@@ -11,22 +11,22 @@ _in_flags = False  # whether the caller is the command
 
 
 class UserError(Exception):
-    """A mistake of the user's, or of a file they were given.
+    """A mistake of the user, or in a file that the user gave.
 
     Its text is one line: what was found, where, and how to fix it. The command prints that line and exits with
-    status 1; everything else that is raised is a fault of this package and keeps its traceback.
+    status 1. Any other exception is a bug of this package and keeps its traceback.
     """
 
 
 class Diverged(UserError):
-    """Training led to NaN or infinity: a search of settings passes over it, a single run stops."""
+    """Training reached NaN or infinity. A search of settings skips the trial; a single run stops."""
 
 
 def escaped(text: object) -> str:
-    r"""Return text from a file or an argument as a terminal may show it.
+    r"""Return text from a file or an argument in a form that is safe to print on a terminal.
 
-    What a terminal would obey, or the eye would not see, stands as Python writes it: `\x1b` for an escape, `\n` for
-    the end of a line, `\u202e` for what turns the writing direction. Letters of all scripts, and spaces, stay.
+    Control and invisible characters are written as Python escapes: `\x1b` for an escape, `\n` for the end of a line,
+    `\u202e` for a change of the writing direction. Letters of all scripts, and spaces, are kept.
     """
     return "".join(
         sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else sign.encode("unicode_escape").decode()
@@ -36,7 +36,7 @@ def escaped(text: object) -> str:
 
 @contextmanager
 def naming_flags() -> Iterator[None]:
-    """Let `setting` name flags within the block, as the command does around all it runs."""
+    """Make `setting` name flags within the block; the command runs everything in such a block."""
     global _in_flags
     before, _in_flags = _in_flags, True
     try:
@@ -49,12 +49,12 @@ def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
     """Return a setting in the words of the caller, for messages that Python and the command share.
 
     `setting("slmrec.fd_mode", "layer")` is `slmrec.fd_mode='layer'` for a caller in Python, and `--slmrec.fd-mode
-    layer` for the command. Without a value it is the name alone; `True` is a flag by itself.
+    layer` for the command. Without a value it is the name alone; for `True` it is the flag alone.
 
     Args:
-        name: a field of `Config` with its section, or an argument of a public function.
-        value: what to give it.
-        flag: the name of its flag, where that is another.
+        name: A field of `Config` with its section, or an argument of a public function.
+        value: The value to give it.
+        flag: The name of its flag, if that differs.
     """
     if not _in_flags:
         return name if value is None else f"{name}={value!r}"
@@ -63,18 +63,18 @@ def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
 
 
 def check_type(name: str, value: object, kind: Any, expected: str) -> None:
-    """Reject an argument of a wrong type; `expected` says what to give instead. A truth value is no number."""
+    """Reject an argument of a wrong type; `expected` says what to give instead. A bool does not count as a number."""
     truth = isinstance(value, bool) and kind is not bool
     if truth or not isinstance(value, kind):
         raise UserError(f"{name} is {shown(value)}: give {expected}")
 
 
 def check_choice(name: str, value: object, choices: Collection[object]) -> None:
-    """Reject an argument that is none of the choices."""
+    """Reject an argument that is not one of the choices."""
     if value not in choices:
         raise UserError(f"{name} is {shown(value)}: give one of {', '.join(map(str, choices))}")
 
 
 def shown(value: object) -> str:
-    """Return a value that was not expected, shortened, with its type where that is what is wrong."""
+    """Return an unexpected value, shortened, with its type."""
     return f"{reprlib.repr(value)}, of type {type(value).__name__}"

@@ -1,39 +1,87 @@
-"""Checks plain data against type annotations, and names the first value that does not fit."""
+"""Checks values against type annotations and the ranges in them, and names the first that does not fit."""
 
 import dataclasses
 import types
-from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin, get_type_hints, is_typeddict
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints, is_typeddict
 
 _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: "text", type(None): "nothing"}
 
 
+class Limit(NamedTuple):
+    """A condition on values of a type, as in `Annotated[int, at_least(1)]`."""
+
+    allows: Callable[[Any], bool]
+    words: str
+    """The values that it allows, as in "give at least 1"."""
+
+
+def at_least(low: int | float) -> Limit:
+    """Allow numbers from `low` on."""
+    return Limit(lambda value: value >= low, f"at least {low}")
+
+
+def more_than(low: int | float) -> Limit:
+    """Allow numbers above `low`."""
+    return Limit(lambda value: value > low, f"more than {low}")
+
+
+def less_than(high: int | float) -> Limit:
+    """Allow numbers below `high`."""
+    return Limit(lambda value: value < high, f"less than {high}")
+
+
+def share() -> Limit:
+    """Allow numbers from 0 to 1, 1 excluded."""
+    return Limit(lambda value: 0 <= value < 1, "a share of at least 0 and less than 1")
+
+
+def not_empty(kind: str) -> Limit:
+    """Allow tuples that have entries, which `kind` names in the singular."""
+    return Limit(lambda values: len(values) > 0, f"at least one {kind}")
+
+
+def outside(value: object, hint: Any) -> Iterator[tuple[object, Limit]]:
+    """Yield each part of a value that a limit of its annotation excludes, with that limit; the types must fit."""
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        limits = (each for each in hint.__metadata__ if isinstance(each, Limit))
+        yield from ((value, limit) for limit in limits if not limit.allows(value))
+        yield from outside(value, arguments[0])
+    elif origin in (Union, types.UnionType):
+        yield from (found for each in arguments if fault(value, each) is None for found in outside(value, each))
+    elif origin is tuple and isinstance(value, tuple):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        yield from (found for part, kind in zip(value, kinds, strict=True) for found in outside(part, kind))
+
+
 def fault(value: object, hint: Any, name: str = "") -> str | None:
-    """Say where a value does not fit an annotation, or return `None` where it fits.
+    """Say where a value does not fit a type, or return `None` if it fits. Limits are left to `outside`.
 
     Args:
         value: Plain data: numbers, text, mappings, lists, tuples and records of these.
-        hint: A type, `Literal`, union, `tuple[...]`, `list[...]`, `Mapping[str, ...]`, TypedDict, or a dataclass or
-            NamedTuple, for which a mapping of its fields will do too. A whole number is a number, and `true` is
-            neither.
-        name: What the value is called in the answer; parts of it follow after a dot.
+        hint: A type, `Literal`, union, `tuple[...]`, `list[...]`, `Mapping[str, ...]`, `Annotated`, TypedDict, or a
+            dataclass or NamedTuple, for which a mapping of its fields is accepted too. A whole number counts as a
+            number, `true` counts as neither.
+        name: The name of the value in the answer; parts of it follow after a dot.
 
     Returns:
         For example `losses.main is 'x'; expected a number`.
     """
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return fault(value, arguments[0], name)
     if origin is Literal:
         fits = any(value == each and type(value) is type(each) for each in arguments)
     elif origin in (Union, types.UnionType):
         fits = any(fault(value, each) is None for each in arguments)
     elif is_typeddict(hint):
         return _fault_of_record(value, hint, name)
-    elif _fields(hint) and isinstance(value, Mapping | hint):
-        given = value if isinstance(value, Mapping) else {field: getattr(value, field) for field in _fields(hint)}
+    elif field_names(hint) and isinstance(value, Mapping | hint):
+        names = field_names(hint)
+        given = value if isinstance(value, Mapping) else {field: getattr(value, field) for field in names}
         hints = get_type_hints(hint)
-        return _first(
-            fault(given[field], hints[field], _joined(name, field)) for field in _fields(hint) if field in given
-        )
+        return _first(fault(given[field], hints[field], _joined(name, field)) for field in names if field in given)
     elif isinstance(origin, type) and issubclass(origin, Mapping):
         if isinstance(value, Mapping):
             return _first(fault(each, arguments[1], _joined(name, key)) for key, each in value.items())
@@ -58,8 +106,10 @@ def fault(value: object, hint: Any, name: str = "") -> str | None:
 
 
 def words(hint: Any) -> str:
-    """Describe the values that an annotation allows."""
+    """Describe the values that a type allows."""
     origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return words(arguments[0])
     if origin is Literal:
         return f"one of {', '.join(map(repr, arguments))}"
     if origin in (Union, types.UnionType):
@@ -72,8 +122,8 @@ def words(hint: Any) -> str:
     return _WORDS.get(hint) or f"a {hint.__name__}"
 
 
-def _fields(hint: Any) -> tuple[str, ...]:
-    """Name the fields of a dataclass or NamedTuple."""
+def field_names(hint: Any) -> tuple[str, ...]:
+    """Return the names of the fields of a dataclass or NamedTuple; of any other type, none."""
     if dataclasses.is_dataclass(hint):
         return tuple(field.name for field in dataclasses.fields(hint))
     return getattr(hint, "_fields", ())
@@ -89,7 +139,7 @@ def _fault_of_record(value: object, hint: Any, name: str) -> str | None:
     return _first(fault(value[field], hints[field], _joined(name, field)) for field in hints if field in value)
 
 
-def _first(faults: Any) -> str | None:
+def _first(faults: Iterable[str | None]) -> str | None:
     return next((each for each in faults if each is not None), None)
 
 
@@ -100,5 +150,5 @@ def _joined(name: str, field: object) -> str:
 
 
 def _short(value: object) -> str:
-    """A value in an error line, with nothing in it that a terminal would obey."""
+    """Return a value for an error line, with nothing in it that a terminal would obey."""
     return ascii(value)[:60] if isinstance(value, str | int | float | type(None)) else f"a {type(value).__name__}"

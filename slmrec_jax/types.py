@@ -1,7 +1,7 @@
-"""The words of this package: arrays, batches, and the NamedTuples of pure functions that everything pluggable is.
+"""The vocabulary of this package: arrays, batches, and the NamedTuples of pure functions that are its pluggable parts.
 
-Nothing here computes. A model, an augmentation, a loss and a method are values of the types below; the trainer sees
-only these types, so that a new one needs no edit in the package (CONTRIBUTING.md has the recipes).
+Nothing here computes. A model, an augmentation, a loss and a method are values of the types below. The trainer sees
+only these types, so a new one needs no edit in the package (CONTRIBUTING.md has the recipes).
 """
 
 from collections.abc import Callable, Mapping
@@ -14,47 +14,37 @@ if TYPE_CHECKING:  # ranking exported embeddings needs no Flax
     from flax.training.train_state import TrainState
 
 Ids: TypeAlias = Int[Array, " rows"] | slice
-"""Which rows are wanted: an array of ids, or `ALL`."""
+"""The rows to compute: an array of ids, or `ALL`."""
 
 ALL = slice(None)
 
 Rows: TypeAlias = Callable[[Ids], Float[Array, "rows dim"]]
-"""A table that is computed for the rows asked of it."""
+"""A table that is computed only for the rows asked of it."""
 
 FrozenRows: TypeAlias = Literal["float32", "bfloat16"]
-"""How rows that training only reads may be held."""
+"""The number format of rows that training only reads."""
 
 Params: TypeAlias = PyTree[Float[Array, "..."]]
 Metrics: TypeAlias = Mapping[str, Scalar]
 
 
 class Interactions(NamedTuple):
-    """Pairs of a user and an item, on the host; both arrays are int32 and equally long."""
+    """Pairs of a user and an item, on the host; both arrays are int32 and have the same length."""
 
     users: Int[np.ndarray, " interactions"]
     items: Int[np.ndarray, " interactions"]
 
 
-class Numbering(NamedTuple):
-    """Where the row of each user and each item of a data set stands in the tables."""
-
-    users: Int[Array, " users"]
-    items: Int[Array, " items"]
-
-
 class Inputs(NamedTuple):
-    """All that training reads and does not change: one pytree of device arrays, always an argument of compiled code."""
+    """What training reads and does not change: one pytree of device arrays, always an argument of compiled code."""
 
     graph: Any
     """The training interactions: `slmrec_jax.encoding.graph.Graph`."""
     features: Mapping[str, PyTree]
     """The features of items, by modality: `DenseFeature`, or for word ids the word means as a sparse operator."""
     cache: PyTree = ()
-    """What a model computed once from the features alone (`Model.prepare`); what it computed from the graph is
-    `graph.derived`, so that another graph comes without it."""
-    numbering: Numbering | None = None
-    """How ids in graph, features, batches and tables come from the data set's; `None`: they are the same. What brings
-    tables of its own along must bring them into that order."""
+    """What a model computed once from the features alone (`Model.prepare`). What it computed from the graph is in
+    `graph.derived`, so that it is never read with another graph."""
 
 
 class DenseFeature(NamedTuple):
@@ -62,15 +52,16 @@ class DenseFeature(NamedTuple):
 
     values: Float[Array, "items columns"]
     present: Float[Array, " items"]
-    """1 where an item has this modality; where it has not, 0, and the row of `values` is 0 too."""
+    """1 for items that have this modality; 0 for the others, whose row of `values` is 0 too."""
 
 
 class Modality(NamedTuple):
-    """What parameters must know of a modality."""
+    """The part of a modality that the shapes of parameters depend on."""
 
     columns: int
-    """The width of its vectors; the size of the vocabulary for word ids."""
+    """The width of its vectors; for word ids, the size of the vocabulary."""
     words: bool = False
+    """Whether the modality is given as word ids."""
 
 
 class Spec(NamedTuple):
@@ -85,43 +76,43 @@ class Spec(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """One step's share of the training interactions, by the ids of the tables (`Inputs.numbering`).
+    """The training interactions of one step.
 
-    The last batch of an epoch is padded to the common length: a padded row repeats a real one, carries `mask` false,
-    and takes part in no mean and in no denominator.
+    The last batch of an epoch is padded to the common length. A padded row repeats a real one, has `mask` false, and
+    counts in no mean and in no denominator.
     """
 
     users: Int[Array, " batch"]
     items: Int[Array, " batch"]
     mask: Bool[Array, " batch"]
     negatives: Int[Array, "batch negatives"]
-    """Items the user has not interacted with, as many as the losses ask for (`Loss.num_negatives`)."""
+    """Items that the user has not interacted with; their number is the largest `Loss.num_negatives`."""
     key: Key[Array, ""]
-    """The randomness of this step: a function of the seed and the step alone."""
+    """The randomness of this step, a function of the seed and the step alone."""
 
 
 class Distinct(NamedTuple):
-    """The different ones among a batch's users, or among its items; as many places as the batch has rows."""
+    """The distinct users, or the distinct items, of a batch; padded to the length of the batch."""
 
     ids: Int[Array, " batch"]
-    """In the order in which they come up; after the last, the first stands again and again."""
+    """In order of first appearance; padded by repeating the first."""
     counts: Float[Array, " batch"]
-    """How many real rows of the batch have each; 0 after the last."""
+    """How many real rows of the batch have each id; 0 for padding."""
     places: Int[Array, " batch"]
-    """Where the id of each row of the batch stands among these; a padded row's is that of a real one."""
+    """The index into `ids` of each row of the batch; for a padded row, that of a real one."""
 
 
 class ModalityScale(NamedTuple):
-    """Factors on whole modalities of the items, by name; a modality not named keeps 1, and 0 masks it."""
+    """Factors on whole modalities of the items, by name. A modality that is not named has factor 1; 0 masks it."""
 
     propagated: Mapping[str, Scalar]
-    """What a modality's layer-0 item rows are multiplied with before they go through the graph."""
+    """The factor of a modality's layer-0 item rows before they are propagated."""
     layer0: Mapping[str, Scalar] | None = None
-    """The factor of layer 0 itself in the read-out, where it differs (the reference code's feature masking)."""
+    """The factor of layer 0 in the read-out, if it differs (feature masking in the reference code)."""
 
 
 class Site(NamedTuple):
-    """Where in the encoder a table of rows stands."""
+    """The place of a table of rows in the encoder."""
 
     layer: int
     """1..L."""
@@ -133,36 +124,36 @@ LayerStage: TypeAlias = Callable[[Key[Array, ""], Site, Float[Array, "rows dim"]
 
 
 class Augmentation(NamedTuple):
-    """Changes to the encoder's input or layers that make one view of the data. `None` switches a stage off."""
+    """Changes to the encoder's input or layers that make one view of the data; `None` disables a stage."""
 
     modality: Callable[[Key[Array, ""], tuple[str, ...]], ModalityScale] | None = None
-    """`(key, names) -> factors`: whole modalities. Costs no graph product."""
+    """`(key, names) -> factors` of whole modalities. Costs no graph product."""
     inputs: (
         Callable[[Key[Array, ""], Mapping[str, Float[Array, "items dim"]]], Mapping[str, Float[Array, "items dim"]]]
         | None
     ) = None
     """`(key, {name: layer-0 item rows}) -> same`, before propagation."""
     layer: LayerStage | None = None
-    """`(key, site, x) -> x`: the rows of one side in one modality after each propagation layer 1..L; the result is read
-    out and feeds the next layer. Every site gets a key of its own."""
+    """`(key, site, x) -> x`: the rows of one side in one modality after each propagation layer 1..L. The result is read
+    out and feeds the next layer. Every site has its own key."""
 
 
 NO_AUGMENTATION = Augmentation()
 
 
 class View(NamedTuple):
-    """Users and items as one pass of the encoder sees them. Every entry computes the rows it is asked for."""
+    """The output of one pass of the encoder. Each entry computes only the rows it is asked for."""
 
     users: Rows
-    """The fused user rows, from which items are ranked."""
+    """Fused user rows. The score of an item is the inner product of its row with the user's."""
     items: Rows
     user_modalities: Mapping[str, Rows]
-    """The propagated rows of each modality before fusion, `id` first, then in the order of the spec."""
+    """Propagated rows of each modality before fusion: `id` first, then in the order of the spec."""
     item_modalities: Mapping[str, Rows]
 
 
-def as_given(inputs: Inputs) -> Inputs:
-    """The `Model.prepare` of a model that computes nothing beforehand."""
+def unchanged(inputs: Inputs) -> Inputs:
+    """Return the inputs unchanged: the `Model.prepare` of a model that precomputes nothing."""
     return inputs
 
 
@@ -174,74 +165,82 @@ class Model(NamedTuple):
 
     init: Callable[[Key[Array, ""]], Params]
     encode: Callable[[Params, Inputs], Encode]
-    """`(params, inputs) -> encode`: views made by one `encode` share what their augmentations leave alone."""
-    prepare: Callable[[Inputs], Inputs] = as_given
-    """Runs once before training, and fills `Inputs.cache` and `Graph.derived`. JAX must be able to trace it: its result
-    is looked at beforehand without values."""
+    """`(params, inputs) -> encode`. Views made by one `encode` share what their augmentations do not change."""
+    prepare: Callable[[Inputs], Inputs] = unchanged
+    """Runs once before training and fills `Inputs.cache` and `Graph.derived`. It must be traceable: memory is estimated
+    from its shapes before anything is allocated."""
     cold_items: Callable[[Params, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
-    """`(params, features) -> rows` of items that no one has interacted with, from their features (as in
-    `Inputs.features`); they rank as the rows of `View.items` do. `None`: items are their ids alone."""
+    """`(params, features) -> rows` of items without interactions, from their features (as in `Inputs.features`); they
+    are ranked like the rows of `View.items`. `None` if items have only ids."""
 
 
 class Context(NamedTuple):
-    """What a loss may use besides the clean view."""
+    """Everything that a loss may read besides its own parameters."""
 
-    params: Params
-    """The model's."""
-    encode: Encode
-    inputs: Inputs
-    key: Key[Array, ""]
+    view: View
+    """Users and items without augmentation."""
+    batch: Batch
     users: Distinct
-    """Of the batch. What is asked of each user once is asked of these."""
+    """The batch's distinct users: compute here what each user needs once."""
     items: Distinct
+    encode: Encode
+    """Makes further views, such as augmented ones."""
+    inputs: Inputs
+    model_params: Params
+    key: Key[Array, ""]
+    """The randomness of this loss in this step."""
 
 
 def no_params(key: Key[Array, ""], spec: Spec) -> Params:
-    """The `Loss.init` of a loss without parameters of its own."""
+    """Return no parameters: the `Loss.init` of a loss without any."""
     return {}
 
 
 class Loss(NamedTuple):
-    """A term of the training objective: the mean over the batch's real rows."""
+    """A term of the training objective: a mean over the batch's real rows."""
 
-    apply: Callable[[Params, View, Batch, Context], tuple[Scalar, Metrics]]
-    """`(params, view, batch, context) -> (value, metrics)`."""
+    apply: Callable[[Params, Context], tuple[Scalar, Metrics]]
+    """`(params, context) -> (value, metrics)`, with the loss's own parameters."""
     init: Callable[[Key[Array, ""], Spec], Params] = no_params
     num_negatives: int = 0
     in_batch: bool = False
-    """Whether it compares with the other rows of the batch: a batch of one row is then a loss of 0."""
+    """Whether it compares each row with the others of the batch, so that a batch of one row has loss 0."""
 
 
 class Term(NamedTuple):
-    """A loss and its weight in the objective; weight 0 leaves the term out of the program."""
+    """A loss and its weight in the objective. A term of weight 0 is not compiled."""
 
     weight: float
     loss: Loss
 
 
 class Embeddings(NamedTuple):
-    """What ranks: the score of item i for user u is the inner product of their rows."""
+    """The tables that rank: the score of item i for user u is the inner product of their rows."""
 
     users: Float[Array, "users dim"]
     items: Float[Array, "items dim"]
 
 
 class Method(NamedTuple):
-    """How a system trains: its state, one step of it, and what it ranks with."""
+    """A way to train a system: its state, one step, and the embeddings that rank."""
 
     init: Callable[[Key[Array, ""]], "TrainState"]
     """Parameters, optimizer state and the int32 step 0."""
     step: Callable[["TrainState", Inputs, Batch], tuple["TrainState", Metrics]]
     embed: Callable[["TrainState", Inputs], Embeddings]
-    """Rows as in the tables; `numbering.embed` brings them into the data set's order."""
-    prepare: Callable[[Inputs], Inputs] = as_given
+    prepare: Callable[[Inputs], Inputs] = unchanged
+    """As `Model.prepare`."""
+    loss: Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]] | None = None
+    """`(params, inputs, batch) -> (value, metrics)`: the objective that a step descends, if it is one function of
+    `state.params`."""
     num_negatives: int = 0
-    """How many negatives each interaction of a batch needs."""
+    """The number of negatives that each interaction of a batch needs."""
     in_batch: tuple[str, ...] = ()
     """The losses whose negatives are the other rows of the batch (`Loss.in_batch`)."""
     sampling: Literal["interactions", "users"] = "interactions"
-    """Whether a batch is of interactions, each once in an epoch, or of distinct users with one interaction each."""
+    """`interactions`: each one is in exactly one batch of an epoch. `users`: a batch has distinct users with one
+    interaction each."""
     notes: tuple[str, ...] = ()
-    """What was decided while it was made, for the log."""
+    """Decisions made while the method was built, for the log."""
     cold_items: Callable[["TrainState", Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
     """As `Model.cold_items`, for `Embeddings.items`."""

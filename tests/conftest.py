@@ -1,11 +1,11 @@
-"""Checks every annotated shape of the package at run time, and makes the small graphs and data that tests share."""
+"""Check every annotated shape of the package at run time; make the small graphs and data that tests share."""
 
 import gc
 import os
 import resource
 from pathlib import Path
 
-# Many tests compile the same programs; XLA logs an error, that is none, for each that it reads back.
+# Many tests compile the same programs. XLA logs a harmless error for each that it reads back.
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pytest_cache" / "programs")
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
@@ -18,7 +18,7 @@ from jaxtyping import install_import_hook
 
 install_import_hook("slmrec_jax", "beartype.beartype")
 
-# Compiled programs stay, and Python's collector would go through all that tracing them left, time and again.
+# Compiled programs stay, and Python's collector would often scan everything that tracing them left.
 gc.set_threshold(200_000, 20, 100)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -27,12 +27,11 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 @pytest.fixture(scope="session")
 def tiny():
-    """A data set small enough that a run takes seconds; three modalities, some rows missing."""
+    """A data set small enough that a run takes seconds, with three modalities and some rows missing."""
     from slmrec_jax.data.synthetic import demo
 
-    return demo(
-        num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8, "acoustic": 6, "textual": 5}
-    )
+    columns = {"visual": 8, "acoustic": 6, "textual": 5}
+    return demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns=columns).by_degree()
 
 
 def random_interactions(seed, num_users, num_items, num_interactions):
@@ -49,19 +48,19 @@ GRAPHS = {
     "one item": (6, 1, np.arange(6, dtype=np.int32), np.zeros(6, np.int32)),
     "isolated": (9, 8, np.array([0, 0, 4], np.int32), np.array([1, 2, 2], np.int32)),
 }
-"""Corner cases by name: number of users, of items, and the interactions."""
+"""Corner cases by name: the number of users, the number of items, and the interactions."""
 
 
 @pytest.fixture
 def optax_promotion():
-    """Optax adds integers to floats; what steps with it cannot be run under strict promotion."""
+    """Allow Optax to add integers to floats, which strict promotion forbids."""
     with jax.numpy_dtype_promotion("standard"):
         yield
 
 
 @pytest.fixture
 def refusing_disk():
-    """Call to let files grow to so many bytes and no further, as on a full disk, until the test ends."""
+    """Return a function that limits the size of files until the test ends, like a full disk."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)

@@ -1,4 +1,4 @@
-"""Files and folders that are written whole or not at all, and what is never replaced."""
+"""Files and folders are written whole or not at all, and devices, pipes and links are never replaced."""
 
 import errno
 import os

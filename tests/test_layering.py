@@ -67,7 +67,7 @@ def test_a_leaf_imports_leaves_alone(leaf):
     ("library", "allowed"),
     [
         ("jraph", {"encoding.graph", "encoding.propagation"}),
-        ("orbax", {"training.storage.checkpoint"}),
+        ("orbax", {"training.storage.arrays"}),
         ("jax.experimental.sparse", {"encoding.sparse"}),
         ("tyro", {"commands.main", "commands.data", "commands.runs", "commands.tune"}),
         ("optuna", {"studies.tuning.study"}),

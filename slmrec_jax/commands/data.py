@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.text import Text
 
 from slmrec_jax import data, figures
-from slmrec_jax.config import Reading, source_of
+from slmrec_jax.config import Source, source_of
 from slmrec_jax.data.inspect import findings, inspection
 from slmrec_jax.data.split import split_dataset
 from slmrec_jax.durable import writing
@@ -20,7 +20,7 @@ _PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
-class _Folder(Reading):
+class _Folder(Source):
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")] = field()  # no default here
     """`demo`, or the folder of a data set."""
 

@@ -30,8 +30,8 @@ from rich.text import Text
 from slmrec_jax.commands import data as cli_data
 from slmrec_jax.commands import runs as cli_runs
 from slmrec_jax.commands import tune as cli_tune
-from slmrec_jax.config import IN_MEMORY, PRESETS, Config, Preset, ProtocolName, with_preset, with_protocol
-from slmrec_jax.config.protocols import PROTOCOLS, Candidates
+from slmrec_jax.config import BASE, IN_MEMORY, PROTOCOLS, Config, ProtocolName, with_preset, with_protocol
+from slmrec_jax.config.protocols import Candidates
 from slmrec_jax.data.new_items import read_new_items
 from slmrec_jax.durable import FULL, reason
 from slmrec_jax.errors import UserError, escaped, naming_flags
@@ -50,8 +50,10 @@ class Train:
     """Train a model, select its best epoch, test it."""
 
     settings: Annotated[Config, tyro.conf.arg(name="")]
-    preset: Preset | None = None
-    """SLMRec as the published code has it, or as the paper says; single --slmrec.* flags win over it."""
+    preset: str | None = None
+    """Named settings of the model, such as slmrec's `paper` (docs/settings.md has all); single flags win over them."""
+    protocol: ProtocolName | None = None
+    """How to select and to test, `strict` by default; single --eval.* flags win over it."""
     config: Path | None = None
     """A Python file of yours with get_config(), and make_method(config, spec) if it brings its own parts."""
     out: Path | None = None
@@ -113,14 +115,16 @@ class Compare:
     settings: Annotated[Config, tyro.conf.arg(name="")]
     out: Path = Path("runs/compare")
     """The folder for the runs, the table and the picture; finished runs that lie there are not repeated."""
-    preset: Preset | None = None
-    """SLMRec as the published code has it, or as the paper says; single --slmrec.* flags win over it."""
+    preset: str | None = None
+    """Named settings of the model, such as slmrec's `paper` (docs/settings.md has all); single flags win over them."""
+    protocol: ProtocolName | None = None
+    """How to select and to test, `strict` by default; single --eval.* flags win over it."""
     config: Path | None = None
     """A Python file of yours with get_config()."""
     models: str = "popularity,lightgcn,slmrec"
-    """Systems, separated by commas: popularity, itemknn and models; `slmrec:fd` is SLMRec with that task, and
-    `mf:concat`, `mf:linear`, `lightgcn:fused`, `vbpr:original`, `mmgcn:frozen` and `mmssl:published` are other
-    variants."""
+    """Systems, separated by commas: popularity, itemknn and models, also with a preset, which wins over flags:
+    `slmrec:fd` is SLMRec with that task, and others are `slmrec:paper`, `mf:concat`, `mf:linear`, `lightgcn:fused`,
+    `vbpr:original`, `mmgcn:frozen` and `mmssl:published`."""
     seeds: str = "0"
     """Seeds, separated by commas."""
 
@@ -220,7 +224,7 @@ def _run(arguments: list[str]) -> int:
 
 def _train(flags: Train) -> int:
     from slmrec_jax.methods import make_method
-    from slmrec_jax.training.run import train
+    from slmrec_jax.training.train import train
 
     method = getattr(_experiment(flags.config), "make_method", make_method) if flags.config else make_method
     with console_report(flags.settings.epochs) as report:
@@ -385,6 +389,8 @@ def _parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
     if unknown:
         nearest = _nearest(unknown[0], _known_flags(flags, default))
         raise UserError(f"there is no flag {unknown[0]!r}{nearest}; see {program} --help")
+    if has_settings and parsed.settings.eval.name != default["default"].settings.eval.name:
+        raise UserError("--eval.name names the protocol that --eval.* flags change: choose one by --protocol")
     return cast("Flags", _in_full(parsed) if has_settings else parsed)
 
 
@@ -416,7 +422,9 @@ def _base_config(arguments: list[str]) -> Config:
         config = _experiment(Path(chosen.config)).get_config() if chosen.config else Config()
     if not isinstance(config, Config):
         raise UserError(f"--config {chosen.config}: get_config() returns {config!r}, not a slmrec_jax.Config")
-    if chosen.preset in PRESETS:
+    if chosen.model in BASE:
+        config = dataclasses.replace(config, model=chosen.model)
+    if chosen.preset:
         config = with_preset(config, chosen.preset)
     if chosen.protocol in PROTOCOLS:
         config = with_protocol(config, chosen.protocol)
@@ -426,7 +434,7 @@ def _base_config(arguments: list[str]) -> Config:
 def _first_choices(arguments: list[str]) -> argparse.Namespace:
     """Read the flags on which the meaning of others depends."""
     first = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--config", "--preset", "--protocol", "--out"):
+    for name in ("--config", "--model", "--preset", "--protocol", "--out"):
         first.add_argument(name)
     first.add_argument("--resume", action="store_true")
     return first.parse_known_args(arguments)[0]

@@ -8,7 +8,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from slmrec_jax.config import Config, Preset
+from slmrec_jax.config import Config, ProtocolName
 from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.studies.tuning.space import Sampler, make_space
 from slmrec_jax.training.progress import console_report
@@ -21,8 +21,10 @@ class Tune:
     settings: Annotated[Config, tyro.conf.arg(name="")]
     out: Path = Path("runs/tune")
     """The folder for journal, table, picture, the best config as best.py, and its runs."""
-    preset: Preset | None = None
-    """SLMRec as the published code has it, or as the paper says; single --slmrec.* flags win over it."""
+    preset: str | None = None
+    """Named settings of the model, such as slmrec's `paper` (docs/settings.md has all); single flags win over them."""
+    protocol: ProtocolName | None = None
+    """How to select and to test, `strict` by default; single --eval.* flags win over it."""
     config: Path | None = None
     """A Python file of yours with get_config()."""
     sampler: Sampler = "tpe"

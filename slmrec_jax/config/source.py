@@ -1,26 +1,33 @@
 """Where a data set is read from."""
 
-from typing import NamedTuple
+from dataclasses import dataclass
+from typing import Annotated
+
+from slmrec_jax.forms import at_least
 
 
-class Source(NamedTuple):
-    """Where a data set is read from, and how: enough to read it again."""
+@dataclass(frozen=True)
+class Source:
+    """Where a data set is read from, and how: enough to read it again. Every `Config` has these fields."""
 
-    data: str
-    """`demo`, or the folder."""
+    data: str = "demo"
+    """`demo`, or the folder of a data set."""
     format: str | None = None
-    """The folder's format; `None` detects it."""
+    """The folder's format, where its files leave that open."""
     split: str | None = None
-    """How the interactions are divided; `None` takes them as the folder has them."""
-    split_seed: int = 0
-    """Seed of a random split."""
+    """How to divide the interactions: required for data that are not divided; data that are get divided again."""
+    split_seed: Annotated[int, at_least(0)] = 0
+    """The seed of a random split; it is apart from --seed, so that all seeds train on the same data."""
     min_rating: float | None = None
-    """Rows with a lower rating are left out before the interactions are divided."""
-    k_core: int = 0
-    """Users and items with at least so many interactions are kept, repeated until all have them, before the
-    interactions are divided."""
+    """Leave out rows with a lower rating before the interactions are divided."""
+    k_core: Annotated[int, at_least(0)] = 0
+    """Keep users and items with at least this many interactions, repeated until all have them, before the interactions
+    are divided; 0 keeps all."""
     user_column: str | None = None
-    """The column of users, where its name is none of the known ones; or its number, where the table has no header."""
+    """The column of users, if it has none of the known names; or its number, if the table has no header."""
     item_column: str | None = None
+    """The column of items, likewise."""
     time_column: str | None = None
+    """The column of times, likewise."""
     rating_column: str | None = None
+    """The column of ratings, likewise."""

@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from slmrec_jax.config.checks import check_fields
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats import read_folder, refuse_columns
 from slmrec_jax.data.making import check_dataset, make_dataset
 from slmrec_jax.data.readers.opening import check_entries, unreadable
-from slmrec_jax.data.selection import check_source, select
+from slmrec_jax.data.selection import select
 from slmrec_jax.data.split import SPLIT_METHODS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store
 from slmrec_jax.data.synthetic import demo
@@ -39,7 +40,7 @@ def load(
     format: str | None = None,
     split: str | None = None,
     split_seed: int = 0,
-    min_rating: int | float | None = None,
+    min_rating: float | None = None,
     k_core: int = 0,
     user_column: str | None = None,
     item_column: str | None = None,
@@ -79,7 +80,7 @@ def load_source(source: Source) -> Dataset:
     with _naming_what_cannot_be_read(source.data):  # times are read when a split needs them
         dataset = replace(split_dataset(data, source.split, source.split_seed))  # a reader may keep its own
     whole_path = source.data if source.data == "demo" else str(Path(source.data).resolve())
-    object.__setattr__(dataset, "source", source._replace(data=whole_path))  # a frozen field that only loading sets
+    object.__setattr__(dataset, "source", replace(source, data=whole_path))  # a frozen field that only loading sets
     return dataset
 
 
@@ -89,7 +90,7 @@ def read_source(source: Source) -> tuple[Dataset | Unsplit, str]:
     Raises:
         UserError: As for `load`.
     """
-    check_source(source)
+    check_fields(source)
     if source.data == "demo" and source.format is None:
         refuse_columns("the demo data", source)
         return select(demo(), source), "made by this program"

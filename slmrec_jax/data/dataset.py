@@ -15,6 +15,7 @@ from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
 SPLITS = ("train", "valid", "test")
+_BYTES_AT_ONCE = 2**24
 NO_INTERACTIONS = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
@@ -70,25 +71,29 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the splits, the raw ids and the features.
+        """SHA-256 (hex) of the splits, the raw ids and the features, all in the order of `by_degree`.
 
         It depends on the content alone: not on the file, memory layout or machine, nor on the name or the order of the
-        modalities. Swapping validation and test, or leaving out a modality, changes it.
+        modalities, and not on whether rows are numbered by degree. Swapping validation and test, or leaving out a
+        modality, changes it.
         """
+        users, items = _by_degree(self)
+        words = {name: feature for name, feature in self.features.items() if isinstance(feature, Words)}
+        ordered = take_rows(replace(self, features=words), users, items)
         digest = hashlib.sha256(json.dumps([self.num_users, self.num_items]).encode())
-        for split, pairs in self.splits.items():
+        for split, pairs in ordered.splits.items():
             _update(digest, f"{split}.users", pairs.users, "<i4")
             _update(digest, f"{split}.items", pairs.items, "<i4")
-        for ids in (self.user_ids, self.item_ids):
+        for ids in (ordered.user_ids, ordered.item_ids):
             # JSON tells 1 from "1" and delimits each id, whatever characters it contains.
             digest.update(json.dumps(ids.tolist()).encode())
-        for name, feature in sorted(self.features.items()):
+        for name, feature in sorted({**self.features, **ordered.features}.items()):
             if isinstance(feature, Words):
                 _update(digest, json.dumps([name, feature.num_words]), feature.items, "<i4")
                 _update(digest, "words", feature.words, "<i4")
             else:
-                _update(digest, json.dumps(name), feature.values, "<f4")
-                _update(digest, "present", feature.present, "|b1")
+                _update(digest, json.dumps(name), feature.values, "<f4", items)
+                _update(digest, "present", feature.present, "|b1", items)
         return digest.hexdigest()
 
     def degrees(self) -> tuple[Int[np.ndarray, " users"], Int[np.ndarray, " items"]]:
@@ -120,13 +125,12 @@ class Dataset:
         returned as it is. A product with the graph mostly reads the rows of nodes with many neighbours; next to each
         other, those rows share memory pages and stay in the cache.
 
-        Raw ids, features, notes and `source` follow their users and items. The fingerprint differs from that of the
-        original, because it covers the order of the rows. Features are copied once.
+        Raw ids, features, notes and `source` follow their users and items, and the fingerprint stays. Features are
+        copied once.
         """
-        degrees = self.degrees()
-        if all((np.diff(each) <= 0).all() for each in degrees):
+        if all((np.diff(each) <= 0).all() for each in self.degrees()):
             return self
-        renumbered = take_rows(self, *(np.argsort(-each, kind="stable") for each in degrees))
+        renumbered = take_rows(self, *_by_degree(self))
         object.__setattr__(renumbered, "source", self.source)  # the content is still that of the source
         return renumbered
 
@@ -175,6 +179,11 @@ def sorted_words(feature: Words) -> Words:
     return Words(feature.items[order].astype(np.int32), feature.words[order].astype(np.int32), feature.num_words)
 
 
+def _by_degree(dataset: Dataset) -> list[Int[np.ndarray, " nodes"]]:
+    """Return the users, and the items, by falling degree; among equals, by id."""
+    return [np.argsort(-each, kind="stable") for each in dataset.degrees()]
+
+
 def _new_rows(taken: Int[np.ndarray, " taken"], count: int) -> Int[np.ndarray, " nodes"]:
     """Return the new row of each old one; -1 for those that are not taken."""
     rows = np.full(count, -1, np.int32)
@@ -191,6 +200,15 @@ def _take_items(
     return sorted_words(Words(rows[rows >= 0], feature.words[rows >= 0], feature.num_words))
 
 
-def _update(digest: "hashlib._Hash", label: str, array: Shaped[np.ndarray, "..."], dtype: str) -> None:
+def _update(
+    digest: "hashlib._Hash",
+    label: str,
+    array: Shaped[np.ndarray, "..."],
+    dtype: str,
+    order: Int[np.ndarray, " rows"] | None = None,
+) -> None:
+    """Add an array to a digest, with its rows in that order."""
     digest.update(f"\n{label} {array.shape}\n".encode())
-    digest.update(np.ascontiguousarray(array, np.dtype(dtype)).data.cast("B"))
+    order = np.arange(len(array)) if order is None else order
+    for rows in np.array_split(order, 1 + array.nbytes // _BYTES_AT_ONCE):
+        digest.update(np.ascontiguousarray(array[rows], np.dtype(dtype)).data.cast("B"))

@@ -1,8 +1,6 @@
 """Selects the interactions that count, before they are divided."""
 
-import math
 from dataclasses import replace
-from typing import get_type_hints
 
 import numpy as np
 from jaxtyping import Bool
@@ -10,24 +8,8 @@ from jaxtyping import Bool
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, take_rows
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.errors import UserError, setting, shown
-from slmrec_jax.forms import fault, words
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
-
-
-def check_source(source: Source) -> None:
-    """Reject a source with a value of the wrong type, a rating that is not finite, or a negative core.
-
-    Raises:
-        UserError: With the name of the argument and what it takes.
-    """
-    for name, hint in get_type_hints(Source).items():
-        if fault(getattr(source, name), hint) is not None:
-            raise UserError(f"{setting(name)} is {shown(getattr(source, name))}: give {words(hint)}")
-    if source.min_rating is not None and not math.isfinite(source.min_rating):
-        raise UserError(f"min_rating is {source.min_rating!r}: give a number")
-    if source.k_core < 0:
-        raise UserError(f"k_core is {source.k_core!r}: give a whole number, at least 0")
 
 
 def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:

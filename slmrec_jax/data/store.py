@@ -37,7 +37,8 @@ from slmrec_jax.types import Interactions
 META = "meta.json"
 LOOKS_FOR = f"{META} of slmrec-jax"
 
-_FORMAT, _VERSION = "slmrec-jax", 1
+_FORMAT, _VERSION = "slmrec-jax", 2
+"""Version 1 had fingerprints of another definition."""
 _MARK = re.compile(rb'^\s*\{\s*"format":\s*"slmrec-jax"')
 _INTERACTIONS, _USERS, _ITEMS, _FEATURES = "interactions.parquet", "users.parquet", "items.parquet", "features"
 _FIELDS = {

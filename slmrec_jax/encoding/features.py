@@ -1,4 +1,4 @@
-"""The features of items, as models take them."""
+"""Item features in the form that models read."""
 
 from typing import TypeAlias
 
@@ -11,34 +11,34 @@ from slmrec_jax.encoding.sparse import Operator, matmul
 from slmrec_jax.types import DenseFeature, Modality
 
 WORD_DIM = 128
-"""Columns of a word vector, as in SLMRec's published code."""
+"""The width of a word vector, as in SLMRec's published code."""
 
 Given: TypeAlias = DenseFeature | Operator
-"""Vectors, or for word ids the matrix (items × vocabulary) that takes word vectors to each item's mean."""
+"""Vectors; or for word ids, the matrix (items × vocabulary) that maps word vectors to each item's mean."""
 
 
 def width(modality: Modality) -> int:
-    """How many columns a modality's vectors have."""
+    """Return the number of columns of a modality's vectors."""
     return WORD_DIM if modality.words else modality.columns
 
 
 def frozen(feature: Given, modality: Modality, *, normalized: bool) -> DenseFeature:
-    """A modality that training does not change, as it enters a projection.
+    """Return a modality that training does not change, ready to be projected.
 
     Word ids become the mean of random word vectors, as in SLMRec's published code, and are never normalised.
 
     Args:
-        feature: as `Inputs` holds it.
-        modality: what parameters know of it.
-        normalized: divides each row by its L2 norm.
+        feature: The modality as `Inputs` holds it.
+        modality: Its sizes.
+        normalized: Whether to divide each row by its L2 norm.
     """
     if isinstance(feature, Operator):
-        # The key is fixed: these vectors belong to the data, and every seed of a run must see the same.
+        # The key is fixed: these vectors belong to the data, and every seed must see the same ones.
         return word_means(feature, layers.xavier_normal(jax.random.key(0), modality.columns, WORD_DIM))
     return feature._replace(values=layers.normalize(feature.values)) if normalized else feature
 
 
 def word_means(means: Operator, table: Float[Array, "words columns"]) -> DenseFeature:
-    """Each item's mean word vector; an item without words lacks the modality."""
+    """Return each item's mean word vector; an item without words lacks the modality."""
     present = (jnp.diff(means.matrix.offsets) > 0).astype(jnp.float32)
     return DenseFeature(matmul(means, table), present)

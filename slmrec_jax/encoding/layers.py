@@ -1,4 +1,4 @@
-"""Initialisers and the affine layer, with the field's (that is, PyTorch's) conventions; norms and means of rows."""
+"""Initialisers and the affine layer with PyTorch's conventions, which the field uses; norms and means of rows."""
 
 import math
 
@@ -11,33 +11,33 @@ Linear = dict[str, Float[Array, "..."]]
 
 
 def xavier_uniform(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, "rows columns"]:
-    """Uniform within ± sqrt(6 / (rows + columns)); for an embedding table the rows are its entries."""
+    """Draw uniformly from ± sqrt(6 / (rows + columns)); the rows of an embedding table are its entries."""
     bound = math.sqrt(6.0 / (rows + columns))
     return jax.random.uniform(key, (rows, columns), jnp.float32, -bound, bound)
 
 
 def xavier_normal(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, "rows columns"]:
-    """Normal with standard deviation sqrt(2 / (rows + columns))."""
+    """Draw from a normal distribution with standard deviation sqrt(2 / (rows + columns))."""
     return math.sqrt(2.0 / (rows + columns)) * jax.random.normal(key, (rows, columns), jnp.float32)
 
 
 def linear(key: Key[Array, ""], inputs: int, outputs: int) -> Linear:
-    """An affine layer: Xavier-uniform kernel, bias uniform within ± 1 / sqrt(inputs)."""
-    # One draw for both: each takes the compiler a fifth of a second.
+    """Draw an affine layer: Xavier-uniform kernel, bias uniform in ± 1 / sqrt(inputs)."""
+    # One draw for both: each takes a fifth of a second to compile.
     drawn = jax.random.uniform(key, (inputs + 1, outputs), jnp.float32, -1.0, 1.0)
     return {"kernel": math.sqrt(6.0 / (inputs + outputs)) * drawn[:-1], "bias": drawn[-1] / math.sqrt(inputs)}
 
 
 def affine(params: Linear, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
-    """X W + b."""
+    """Compute x W + b."""
     return x @ params["kernel"] + params["bias"][None, :]
 
 
 def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
-    """Divide each row by its L2 norm, or by 1e-12 where that is smaller; the gradient of a zero row is finite.
+    """Divide each row by its L2 norm, but at least by 1e-12; the gradient of a zero row is finite.
 
-    Squares of float32 overflow from 1.8e19 on, and the cubes of norms that the gradient has from 7e12 on. So rows with
-    large values are scaled first, which changes neither the result nor its gradient; others are multiplied by 1.
+    Squares of float32 overflow above 1.8e19, and the cubes of norms in the gradient above 7e12. Rows with large values
+    are therefore scaled first, which changes neither the result nor its gradient; others are multiplied by 1.
     """
     largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
     scale = jnp.where(largest > 2.0**80, 2.0**-104, jnp.where(largest > 2.0**32, 2.0**-56, 1.0))
@@ -47,5 +47,5 @@ def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
 
 
 def mean(values: Float[Array, " batch"], mask: Bool[Array, " batch"]) -> Scalar:
-    """The mean over real rows; what padded rows hold, NaN too, does not matter."""
+    """Return the mean over real rows; padded rows may hold anything, even NaN."""
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask, dtype=values.dtype)

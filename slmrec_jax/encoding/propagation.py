@@ -1,4 +1,4 @@
-"""LightGCN propagation: the definition, and the exact algebra that needs less of it.
+"""LightGCN propagation: the definition, and an exact algebra that needs fewer products.
 
 P = [[0, R̂], [R̂ᵀ, 0]] on users stacked on items; the read-out is M_L x = (1 / (L + 1)) Σ_{l=0..L} P^l x.
 
@@ -17,15 +17,15 @@ import jraph
 from jaxtyping import Array, Float
 
 from slmrec_jax.encoding.graph import Graph
-from slmrec_jax.encoding.rows import rows_of, rows_of_product, sum_of
+from slmrec_jax.encoding.rows import product_rows, rows_of, sum_of
 from slmrec_jax.encoding.sparse import Operator, matmul
 from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows
 
 MAX_CACHE_BYTES = 4 * 2**30
-"""What the propagated rows of one frozen modality may take before it is projected first instead."""
+"""The largest size of a frozen modality's propagated features; a larger one is projected first instead."""
 
 CACHE_COLUMNS = 256
-"""How many feature columns go through the graph at a time when they are propagated beforehand."""
+"""The number of feature columns that are propagated at a time in `frozen_chain`."""
 
 
 class Halves(NamedTuple):
@@ -36,22 +36,40 @@ class Halves(NamedTuple):
 
 
 class Layers(NamedTuple):
-    """The tables whose sum, divided by L + 1, is read out. Who wants a few rows sums these rows alone."""
+    """The tables whose sum, divided by L + 1, is read out. For a few rows, only these rows are summed."""
 
     users: tuple[Rows, ...]
     items: tuple[Rows, ...]
 
 
 def aggregate(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
-    """P x by the definition: each node sums its neighbours' rows, weighted by R̂."""
-    edges = graph.nodes
+    """Compute P x by the definition: each node sums its neighbours' rows, weighted by R̂."""
+    edges = stacked_graph(graph)
     weights = edges.edges.reshape(-1, *[1] * (x.ndim - 1))
     summed: Array = jraph.segment_sum(weights * x[edges.senders], edges.receivers, x.shape[0])
     return summed
 
 
+def stacked_graph(graph: Graph) -> jraph.GraphsTuple:
+    """Return the graph of the definition: users stacked on items, each interaction as one edge in either direction.
+
+    Edges from items to users come first; both parts are sorted by user, then item. Weights are the entries of R̂.
+    """
+    users, items = graph.interactions
+    items = items + graph.num_users
+    return jraph.GraphsTuple(
+        nodes=None,
+        edges=jnp.tile(graph.adjacency.matrix.values, 2),
+        senders=jnp.concatenate([items, users]),
+        receivers=jnp.concatenate([users, items]),
+        globals=None,
+        n_node=jnp.array([graph.num_users + graph.num_items], jnp.int32),
+        n_edge=jnp.array([2 * graph.num_interactions], jnp.int32),
+    )
+
+
 def aggregate_by_halves(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
-    """P x as one wide half product to the users and one to the items; equal to `aggregate`."""
+    """Compute P x as one half product to the users and one to the items; equal to `aggregate`."""
     flat = x.reshape(x.shape[0], -1)
     users, items = flat[: graph.num_users], flat[graph.num_users :]
     halves = matmul(graph.adjacency, items), matmul(graph.adjacency.T, users)
@@ -63,7 +81,7 @@ def neighbour_mean(
     x: Float[Array, "nodes dim"],
     aggregate: Callable[[Graph, Array], Array] = aggregate_by_halves,
 ) -> Float[Array, "nodes dim"]:
-    """D^-1 A x: the plain mean over a node's neighbours, 0 where it has none. As D^-1/2 P D^1/2 x."""
+    """Compute D^-1 A x = D^-1/2 P D^1/2 x: the plain mean over a node's neighbours, 0 for a node without any."""
     sides = graph.adjacency.matrix, graph.adjacency.transposed
     degrees = jnp.concatenate([jnp.diff(side.offsets) for side in sides]).astype(x.dtype)[:, None]
     root = jnp.sqrt(degrees)
@@ -71,22 +89,22 @@ def neighbour_mean(
 
 
 def to_users(graph: Graph, items: Float[Array, "items dim"]) -> Float[Array, "users dim"]:
-    """R̂ x: the half product from items to users."""
+    """Compute R̂ x, the half product from items to users."""
     return matmul(graph.adjacency, items)
 
 
 def to_items(graph: Graph, users: Float[Array, "users dim"]) -> Float[Array, "items dim"]:
-    """R̂ᵀ x: the half product from users to items."""
+    """Compute R̂ᵀ x, the half product from users to items."""
     return matmul(graph.adjacency.T, users)
 
 
 def hop(graph: Graph, x: Halves) -> Halves:
-    """P x in two half products."""
+    """Compute P x in two half products."""
     return Halves(to_users(graph, x.items), to_items(graph, x.users))
 
 
 def hop_by_definition(graph: Graph, x: Halves) -> Halves:
-    """P x by `aggregate`, for comparison."""
+    """Compute P x by `aggregate`, for comparison."""
     nodes = aggregate(graph, jnp.concatenate(x))
     return Halves(nodes[: graph.num_users], nodes[graph.num_users :])
 
@@ -98,13 +116,13 @@ def propagate(
     *,
     aggregate: Callable[[Graph, Array], Array] = aggregate,
 ) -> Float[Array, "nodes ..."]:
-    """M_L x by the definition: users stacked on items, layer by layer.
+    """Compute M_L x by the definition, layer by layer.
 
     Args:
-        graph: the graph.
-        x: layer 0.
+        graph: The graph.
+        x: Layer 0, users stacked on items.
         num_layers: L.
-        aggregate: what computes P x.
+        aggregate: Computes P x.
     """
     total = x
     for _ in range(num_layers):
@@ -116,7 +134,7 @@ def propagate(
 def user_chain(
     graph: Graph, users: Float[Array, "users dim"], num_layers: int, first: Float[Array, "items dim"] | None = None
 ) -> Layers:
-    """M_L [users; 0] in L half products; the first is taken as given where it is known already."""
+    """Compute M_L [users; 0] in L half products, or in L - 1 if the first one is given."""
     own, other = _chain(graph.adjacency.T, users, num_layers, first)
     return Layers(own, other)
 
@@ -124,33 +142,33 @@ def user_chain(
 def item_chain(
     graph: Graph, items: Float[Array, "items dim"], num_layers: int, first: Float[Array, "users dim"] | None = None
 ) -> Layers:
-    """M_L [0; items], likewise."""
+    """Compute M_L [0; items] in L half products, or in L - 1 if the first one is given."""
     own, other = _chain(graph.adjacency, items, num_layers, first)
     return Layers(other, own)
 
 
 def read_out(layers: Layers, num_layers: int) -> Halves:
-    """All rows."""
+    """Return all rows of the read-out."""
     return Halves(*(sum_of(tables, 1.0 / (num_layers + 1))(ALL) for tables in layers))
 
 
 class FrozenChain(NamedTuple):
-    """The item chain of a frozen modality, up to the projection that training learns."""
+    """The item chain of a frozen modality, before the projection that training learns."""
 
     values: Halves
     """M_L [0; F], by feature column."""
     present: Halves
-    """M_L [0; p]: what the projection's bias is multiplied with. Not constant 1; every hop adds to it."""
+    """M_L [0; p], the factor of the projection's bias. It is not constant 1: every hop adds to it."""
 
 
 def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: FrozenRows = "float32") -> FrozenChain:
-    """Propagates a frozen modality's features, a block of columns at a time to bound what the layers hold.
+    """Propagate a frozen modality's features, a block of columns at a time to bound memory.
 
     Args:
-        graph: the graph.
-        feature: the modality.
+        graph: The graph.
+        feature: The modality.
         num_layers: L.
-        held_as: the type of `FrozenChain.values`; what is computed, is in float32.
+        held_as: The dtype of `FrozenChain.values`; computed in float32.
     """
 
     @partial(jax.jit, static_argnames="dtype")
@@ -170,7 +188,7 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
     )
 
 
-class Choice(NamedTuple):
+class ChainChoice(NamedTuple):
     """How a frozen modality is propagated, and why."""
 
     cached: bool
@@ -187,27 +205,30 @@ def choose_chain(
     num_layers: int,
     batch_size: int,
     held_as: FrozenRows = "float32",
-) -> Choice:
-    """The cost rule: propagate a frozen modality's features once, or project them in each step and propagate that.
+) -> ChainChoice:
+    """Choose whether to propagate a frozen modality's features once, or to project and propagate them in each step.
 
-    Counted in multiply-adds of one step's forward pass; a cached modality projects the batch's users and items alone.
+    The rule compares multiply-adds of one step's forward pass. A cached modality projects only the batch's users and
+    items.
     """
     size = jnp.dtype(held_as).itemsize * num_nodes * columns
     if size > MAX_CACHE_BYTES:
-        return Choice(False, f"propagated features would take {size / 2**30:.1f} GiB > {MAX_CACHE_BYTES / 2**30:.0f}")
+        limit = MAX_CACHE_BYTES / 2**30
+        return ChainChoice(False, f"propagated features would take {size / 2**30:.1f} GiB > {limit:.0f}")
     cached = 2 * batch_size * columns * dim
     projected = num_items * columns * dim + num_layers * num_interactions * dim
     better, worse = min(cached, projected), max(cached, projected)
-    return Choice(cached <= projected, f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step")
+    reason = f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step"
+    return ChainChoice(cached <= projected, reason)
 
 
 def _chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
-    """The layers on the side that x lies on and on the other side, for a layer 0 that is zero on the other side."""
+    """Return the layers on the side of x and on the other side, where layer 0 is zero."""
     sides: tuple[list[Rows], list[Rows]] = [rows_of(x)], []
     for layer in range(1, num_layers + 1):
         after = first if layer == 1 and first is not None else matmul(hop, x)
-        # No product follows the last layer: what its derivative holds are the rows that are read out, and zeros.
-        sides[layer % 2].append(rows_of(after) if layer < num_layers else rows_of_product(hop, x, after))
+        # No product follows the last layer: its cotangent is zero but for the rows that are read out.
+        sides[layer % 2].append(rows_of(after) if layer < num_layers else product_rows(hop, x, after))
         x, hop = after, hop.T
     if not sides[1]:
         sides[1].append(rows_of(jnp.zeros((hop.matrix.num_rows, x.shape[1]), x.dtype)))

@@ -1,8 +1,8 @@
 """Sparse × dense products behind one signature, with their derivative.
 
-`matmul(operator, x)` is the only sparse product of the package. What computes it is an entry of `PRODUCTS`:
-`segment_sum` is the definition, `csr` the compiled CSR product of jaxlib (threaded on CPU), `scan` a segmented scan for
-accelerators, which adds in the same order each time, as atomic additions of a scatter do not.
+`matmul(operator, x)` is the only sparse product of the package. `PRODUCTS` holds its implementations: `segment_sum` is
+the definition, `csr` the compiled CSR product of jaxlib (threaded on CPU), `scan` a segmented scan for accelerators,
+which always adds in the same order, unlike the atomic additions of a scatter.
 """
 
 from collections.abc import Callable
@@ -16,8 +16,10 @@ import scipy.sparse
 from jax.experimental.sparse import BCSR
 from jaxtyping import Array, Float, Int
 
+from slmrec_jax.devices import on_cpu
+
 FEW = 8
-"""Rows are few where at most one in so many is wanted."""
+"""Rows are few if at most one in so many is wanted."""
 
 
 class Csr(NamedTuple):
@@ -29,16 +31,16 @@ class Csr(NamedTuple):
 
     @property
     def num_rows(self) -> int:
-        """How many rows the matrix has; a static number."""
+        """The number of rows, static."""
         return self.offsets.shape[0] - 1
 
 
 class Operator(NamedTuple):
-    """A matrix held both ways round, so that a product and its derivative are each a product of compressed rows.
+    """A matrix and its transpose, so that a product and its derivative are both products of compressed rows.
 
     Each copy has its own `values`, and a derivative goes to the copy that the product reads: R x to `matrix`, Rᵀ g to
-    `transposed`. A function that makes both copies from one array of values therefore has the derivative by that array,
-    of the first order and of higher ones. One copy must not be changed without the other.
+    `transposed`. A function that makes both copies from one array of values therefore has the right derivative with
+    respect to that array, of first and higher order. Never change one copy without the other.
     """
 
     matrix: Csr
@@ -51,12 +53,12 @@ class Operator(NamedTuple):
 
 
 def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray") -> Operator:
-    """Put a host matrix on the device, both ways round. Repeated entries are summed."""
+    """Put a host matrix and its transpose on the device. Repeated entries are summed."""
     return Operator(_csr(matrix.tocsr()), _csr(matrix.T.tocsr()))
 
 
 def operator_shapes(num_rows: int, num_columns: int, num_entries: int) -> Operator:
-    """As `operator` makes it, without values; entries that stand twice count once."""
+    """Return the shapes of the operator that `operator` makes of so many distinct entries."""
 
     def side(rows: int) -> Csr:
         entries = (num_entries,)
@@ -67,52 +69,51 @@ def operator_shapes(num_rows: int, num_columns: int, num_entries: int) -> Operat
 
 
 def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | None = None) -> Float[Array, "rows dim"]:
-    """The matrix times x.
+    """Multiply the matrix with dense rows x.
 
-    The derivative is written by hand. By x, the vector-Jacobian product is g -> Rᵀ g, a product of compressed rows
-    again, where autodiff of a CSR product would scatter. By the value of an entry (r, c) it is g_r · x_c. The compiler
-    drops the one that is not asked for: a training step, which reads the matrix as a constant, has no work for it.
+    The derivative is written by hand. With respect to x, the vector-Jacobian product is g -> Rᵀ g, again a product of
+    compressed rows, where autodiff of a CSR product would scatter. With respect to the value of an entry (r, c) it is
+    g_r · x_c. The compiler drops the one that is not needed: a training step reads the matrix as a constant.
 
     Args:
         operator: R and Rᵀ.
-        x: dense rows.
-        product: a name of `PRODUCTS`; `None` takes `csr` on CPU, where jaxlib has a kernel for it, and `scan`
-            elsewhere.
+        x: Dense rows.
+        product: A name of `PRODUCTS`; `None` takes the one for the platform, `csr` on CPU and `scan` elsewhere.
     """
-    rows: Array = _traced_once(product or default_product(), operator.matrix, operator.transposed, x)
+    rows: Array = _traced_once(product or platform_product(), operator.matrix, operator.transposed, x)
     return rows
 
 
 def rows_of_product(
     operator: Operator, x: Float[Array, "columns dim"], table: Float[Array, "rows dim"], ids: Int[Array, " wanted"]
 ) -> Float[Array, "wanted dim"]:
-    """Rows of `table`, which is `matmul(operator, x)`; the derivative goes to the operator and x, past the table.
+    """Return rows of `table`, which is `matmul(operator, x)`, with a derivative that skips the table.
 
-    On CPU, and for few rows, it is computed from these alone: Rᵀ g, where all rows of g are zero but few, reads those
-    few side by side in the cache, and a single row of zeros for the others. Differentiating that again is slow.
+    On CPU, for few rows, the derivative Rᵀ g is computed from the wanted rows of g alone: they are adjacent in the
+    cache, and one row of zeros stands for all others. Differentiating that again is slow.
     """
-    if default_product() != "csr" or FEW * ids.shape[0] > operator.matrix.num_rows:
+    if not on_cpu() or FEW * ids.shape[0] > operator.matrix.num_rows:
         return table[ids]
     rows: Array = _few_rows(*operator, x, jax.lax.stop_gradient(table), ids)
     return rows
 
 
-def default_product() -> str:
-    """The product for the device that JAX computes on."""
-    return "csr" if jax.default_backend() == "cpu" else "scan"
+def platform_product() -> str:
+    """Return the name of the product for the platform."""
+    return "csr" if on_cpu() else "scan"
 
 
 def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
-    """The definition: y_r = Σ over the entries (r, c) of value · x_c."""
+    """Compute the definition: y_r = Σ over the entries (r, c) of value · x_c."""
     messages = matrix.values[:, None] * x[matrix.columns]
-    return jax.ops.segment_sum(messages, _rows(matrix), matrix.num_rows, indices_are_sorted=True)
+    return jax.ops.segment_sum(messages, _row_ids(matrix), matrix.num_rows, indices_are_sorted=True)
 
 
 def scan(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
-    """Running sums that start again with each row, of which each row takes the last: no scatter, a fixed order."""
+    """Compute running sums that restart with each row, and take the last of each: no scatter, a fixed order."""
     if matrix.columns.shape[0] == 0:  # no row has a last sum
         return jnp.zeros((matrix.num_rows, x.shape[1]), x.dtype)
-    rows = _rows(matrix)
+    rows = _row_ids(matrix)
     begins = jnp.concatenate([jnp.ones(1, bool), rows[1:] != rows[:-1]])[:, None]
 
     def join(left: tuple[Array, Array], right: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -125,7 +126,7 @@ def scan(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float
 
 
 def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
-    """The CSR product of jaxlib."""
+    """Call the CSR product of jaxlib."""
     product: Array = BCSR(matrix, shape=(matrix.num_rows, num_columns)) @ x
     return product
 
@@ -133,28 +134,22 @@ def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[
 PRODUCTS: dict[str, Callable[[Csr, int, Array], Array]] = {"segment_sum": segment_sum, "csr": csr, "scan": scan}
 
 
-def _rows(matrix: Csr) -> Int[Array, " entries"]:
-    """The row of each entry."""
-    counts = jnp.diff(matrix.offsets)
-    return jnp.repeat(jnp.arange(matrix.num_rows), counts, total_repeat_length=matrix.columns.shape[0])
-
-
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _matmul(product: str, matrix: Csr, transposed: Csr, x: Array) -> Array:
     return PRODUCTS[product](matrix, transposed.num_rows, x)
 
 
-def _forward(product: str, matrix: Csr, transposed: Csr, x: Array) -> tuple[Array, tuple[Csr, Csr, Array]]:
+def _matmul_forward(product: str, matrix: Csr, transposed: Csr, x: Array) -> tuple[Array, tuple[Csr, Csr, Array]]:
     return _matmul(product, matrix, transposed, x), (matrix, transposed, x)
 
 
-def _backward(product: str, residuals: tuple[Csr, Csr, Array], cotangent: Array) -> tuple[Csr, None, Array]:
+def _matmul_backward(product: str, residuals: tuple[Csr, Csr, Array], cotangent: Array) -> tuple[Csr, None, Array]:
     matrix, transposed, x = residuals
-    by_values = _by_values(matrix, cotangent[_rows(matrix)], x)
+    by_values = _by_values(matrix, cotangent[_row_ids(matrix)], x)
     return by_values, None, _matmul(product, transposed, matrix, cotangent)
 
 
-_matmul.defvjp(_forward, _backward)
+_matmul.defvjp(_matmul_forward, _matmul_backward)
 _traced_once = jax.jit(_matmul, static_argnums=0)
 
 
@@ -176,7 +171,7 @@ def _few_rows_backward(
     count = ids.shape[0]
     places = jnp.full(matrix.num_rows, count).at[ids].min(jnp.arange(count))
     few = jnp.zeros((count + 1, cotangent.shape[1]), cotangent.dtype).at[places[ids]].add(cotangent)
-    by_values = _by_values(matrix, few[places[_rows(matrix)]], x)
+    by_values = _by_values(matrix, few[places[_row_ids(matrix)]], x)
     return by_values, None, csr(transposed._replace(columns=places[transposed.columns]), count + 1, few), None, None
 
 
@@ -184,12 +179,18 @@ _few_rows.defvjp(_few_rows_forward, _few_rows_backward)
 
 
 def _by_values(matrix: Csr, cotangents: Float[Array, "entries dim"], x: Float[Array, "columns dim"]) -> Csr:
-    """The cotangent of the matrix: g_r · x_c for each entry (r, c), given the row g_r of each.
+    """Return the cotangent of the matrix: g_r · x_c for each entry (r, c), given the row g_r of each.
 
-    It is no matrix: what has no derivative, its integers, is `None`.
+    Integers have no derivative, so their fields are `None`.
     """
     values = jnp.sum(cotangents * x[matrix.columns], axis=1)
     return Csr(values.astype(matrix.values.dtype), None, None)  # type: ignore[arg-type]
+
+
+def _row_ids(matrix: Csr) -> Int[Array, " entries"]:
+    """Return the row of each entry."""
+    counts = jnp.diff(matrix.offsets)
+    return jnp.repeat(jnp.arange(matrix.num_rows), counts, total_repeat_length=matrix.columns.shape[0])
 
 
 def _csr(matrix: "scipy.sparse.csr_matrix | scipy.sparse.csr_array") -> Csr:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from slmrec_jax.encoding import features, layers
-from slmrec_jax.encoding.rows import concatenated, once, projected, rows_of, with_biases
+from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, with_biases
 from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
 
 
@@ -61,7 +61,7 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
             items = concatenated([items, *content])
         if use == "linear":
             raw = concatenated([items, *(rows_of(cache[name].values) for name in modalities)])
-            items = once(lambda ids: layers.affine(params["combine"], raw(ids)))
+            items = memoized(lambda ids: layers.affine(params["combine"], raw(ids)))
         ranked = with_biases(users, items, rows_of(params["item_bias"])) if item_bias else (users, items)
         return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
 

@@ -11,7 +11,7 @@ from slmrec_jax.encoding import features, layers, propagation
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.encoding.rows import projected as projected_rows
 from slmrec_jax.encoding.rows import rows_of
-from slmrec_jax.types import ALL, Batch, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, View
+from slmrec_jax.types import ALL, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, View
 
 NUM_LAYERS = 3
 """Each with weights of its own; the published code has three whatever it is asked for."""
@@ -146,13 +146,13 @@ def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
     E_u² + E_i²; the second that of the whole table P.
     """
 
-    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
-        identity, num_users = context.params["identity"], context.inputs.graph.num_users
+    def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
+        batch, num_users = context.batch, context.inputs.graph.num_users
+        identity, preference = context.model_params["identity"], context.model_params["preference"]
         users = jnp.square(identity[batch.users])
         positives = jnp.square(identity[num_users + batch.items])
         negatives = jnp.mean(jnp.square(identity[num_users + batch.negatives]), axis=1)
         of_pairs = mean(jnp.mean(users + (positives + negatives) / 2, axis=1), batch.mask)
-        preference = context.params["preference"]
         return of_pairs + sum(jnp.mean(jnp.square(preference[name])) for name in preference if name in projected), {}
 
     return Loss(apply, num_negatives=1)

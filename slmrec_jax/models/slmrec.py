@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from slmrec_jax.encoding import features, layers, propagation
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.propagation import FrozenChain, Halves
-from slmrec_jax.encoding.rows import concatenated, once, projected, rows_of, sum_of
+from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, sum_of
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import (
     ALL,
@@ -67,7 +67,7 @@ def slmrec(
         normalize_features: divides feature rows by their L2 norm. Word means are never normalised.
         words: a modality of word ids is the mean of its word vectors. The published code computes it once from random
             vectors (`"frozen"`); it seems to have meant `"trainable"`.
-        cached: the frozen modalities whose features go through the graph once, beforehand (`choose_chain`). With
+        cached: the frozen modalities whose features go through the graph once, in advance (`choose_chain`). With
             another graph than that they are propagated in each step, for which their features are needed.
         frozen_rows: how these are held.
         augmented: keeps the features of those too, which views by augmentations and other graphs need; without, it
@@ -249,7 +249,7 @@ def _split(wide: Array, names: tuple[str, ...]) -> dict[str, Array]:
 
 def _whole(hop: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:
     """A half product of a whole table, computed when it is first asked for."""
-    return once(lambda ids: hop(graph, table(ids)))
+    return memoized(lambda ids: hop(graph, table(ids)))
 
 
 def _augmented_layers(
@@ -279,7 +279,7 @@ def _with_layer0(layer0: Rows, factor: Array | float, tables: Sequence[Array]) -
     """The mean of layer 0, with its factor, and the other layers."""
     scale = 1.0 / (len(tables) + 1)
     others = sum_of([rows_of(x) for x in tables], scale) if tables else None
-    return once(lambda ids: scale * factor * layer0(ids) + (0.0 if others is None else others(ids)))
+    return memoized(lambda ids: scale * factor * layer0(ids) + (0.0 if others is None else others(ids)))
 
 
 def _sum(user: Channel, item: Channel, layer0: Rows, name: str, scale: ModalityScale, num_layers: int) -> Channel:
@@ -295,7 +295,7 @@ def _sum(user: Channel, item: Channel, layer0: Rows, name: str, scale: ModalityS
             return total
         return total + (scale.layer0.get(name, 1.0) - factor) / (num_layers + 1) * layer0(ids)
 
-    return Channel(once(users), once(items))
+    return Channel(memoized(users), memoized(items))
 
 
 def _fuse(rows: Mapping[str, Rows], fusion: str, params: layers.Linear | None) -> Rows:
@@ -305,4 +305,4 @@ def _fuse(rows: Mapping[str, Rows], fusion: str, params: layers.Linear | None) -
         total = jnp.sum(jnp.stack([row(ids) for row in rows.values()]), axis=0)
         return total / len(rows) if fusion == "mean" else total
 
-    return once(fused)
+    return memoized(fused)

@@ -1,7 +1,7 @@
 """Augmentations: pairs of views of the same batch, as pure functions of a key.
 
-Both members of a pair are called with the same key: what they share (which two modalities are masked) they draw alike,
-and what must differ depends on their place in the pair too.
+Both members of a pair are called with the same key. What they share, such as which two modalities are masked, both draw
+alike; what must differ also depends on their place in the pair.
 """
 
 import math
@@ -19,14 +19,12 @@ Views: TypeAlias = tuple[Augmentation, Augmentation]
 
 
 def feature_dropout(rate: float, mode: Literal["layer", "input"] = "layer") -> Views:
-    """FD: drops single entries at random and scales the rest, so that the mean stays.
-
-    SLMRec, Eq. 8. The published code drops after each propagation layer, users and items alike, and never layer 0
-    (`"layer"`); the paper masks the items' input features (`"input"`).
+    """Return FD: single entries are dropped at random and the rest scaled, which keeps the mean (SLMRec, Eq. 8).
 
     Args:
-        rate: the share of entries that is dropped, in [0, 1).
-        mode: where.
+        rate: The share of entries to drop, in [0, 1).
+        mode: `"layer"` drops after each propagation layer, for users and items, and never in layer 0 (published code);
+            `"input"` drops in the items' input features (paper).
     """
 
     def inputs(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -41,15 +39,14 @@ def feature_dropout(rate: float, mode: Literal["layer", "input"] = "layer") -> V
 def feature_masking(
     mode: Literal["swapped", "clean"] = "swapped", granularity: Literal["batch", "item"] = "batch"
 ) -> Views:
-    """FM: each view masks one modality of the items; the two are distinct, drawn in each step, `id` among them.
+    """Return FM: each view masks one modality of the items; the two differ and are drawn in each step.
 
-    SLMRec, section III-C. Users keep their rows. The published code draws once a batch and mixes the two chains: a
-    view takes layer 0 from one mask and layers 1..L from the other (`"swapped"`); the paper's text has a mask a view
-    (`"clean"`).
+    SLMRec, section III-C. The modality may be `id`. Users keep their rows.
 
     Args:
-        mode: how masks and layers meet; per item they never mix.
-        granularity: one draw for all items, or one for each item.
+        mode: `"swapped"` takes layer 0 from one view's mask and layers 1..L from the other's (published code);
+            `"clean"` uses one mask for each view (paper). Masks of single items never mix.
+        granularity: One draw for all items, or one for each item.
     """
     if granularity == "item":
         return _pair(lambda view: Augmentation(inputs=lambda key, x: _mask_items(view, key, x)))
@@ -66,7 +63,7 @@ def feature_masking(
 
 
 def masked(names: tuple[str, ...], propagated: Int[Array, ""], layer0: Int[Array, ""] | None = None) -> ModalityScale:
-    """The factors that mask the modality at an index: in what is propagated, and in layer 0 if that is another."""
+    """Return the factors that mask the modality at an index, in propagation and, if given, another in layer 0."""
 
     def factors(index: Array) -> dict[str, Scalar]:
         return {name: jnp.where(index == place, 0.0, 1.0) for place, name in enumerate(names)}
@@ -75,32 +72,32 @@ def masked(names: tuple[str, ...], propagated: Int[Array, ""], layer0: Int[Array
 
 
 def both(first: Views, second: Views) -> Views:
-    """Two augmentations of different stages at once (FD+FM).
+    """Combine two augmentations of different stages (FD+FM).
 
     Raises:
-        ValueError: both work on the same stage.
+        ValueError: Both use the same stage.
     """
     return _merge(first[0], second[0]), _merge(first[1], second[1])
 
 
-@partial(jax.jit, static_argnames=("rate", "view"))  # traced once for all places of a shape
+@partial(jax.jit, static_argnames=("rate", "view"))  # traced once for each shape
 def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float, view: int = 0) -> Float[Array, "..."]:
-    """Inverted dropout: each entry is dropped with probability `rate`, the rest is divided by 1 - rate.
+    """Apply inverted dropout: drop each entry with probability `rate` and divide the others by 1 - rate.
 
     Args:
-        key: what is drawn is a function of it and of the view.
-        x: anything.
-        rate: in [0, 1).
-        view: 0 or 1: two independent draws of one key.
+        key: The randomness, together with the view.
+        x: Any array.
+        rate: The probability, in [0, 1).
+        view: 0 or 1, for two independent draws of one key.
     """
     if rate == 0.0:
         return x
-    kept = min(round((1.0 - rate) * 2**32), 2**32 - 1)  # a rate below 2^-33 would round to a word that there is not
+    kept = min(round((1.0 - rate) * 2**32), 2**32 - 1)  # a rate below 2^-33 would round beyond the largest word
     return jnp.where(_random_words(key, x.shape, view) < jnp.uint32(kept), x / (1.0 - rate), 0.0)
 
 
 def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -> Int[Array, "two ..."]:
-    """Two different indices below `count`, each ordered pair equally likely."""
+    """Draw two different indices below `count`; each ordered pair is equally likely."""
     first_key, step_key = jax.random.split(key)
     first = jax.random.randint(first_key, shape, 0, count, jnp.int32)
     step = jax.random.randint(step_key, shape, 1, count, jnp.int32)
@@ -118,13 +115,12 @@ def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mappi
 
 
 def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UInt32[Array, "..."]:
-    """Words of a counter-based generator, each a function of the key, the view and its place.
+    """Draw words from a counter-based generator: each is a function of the key, the view and its place.
 
-    JAX's own generator takes twenty rounds a word, which would cost more than the propagation whose result is dropped
-    here, and a program with many of its draws takes long to compile and to load. Two rounds of a hash, keyed by the
-    key's own words, decide well enough what is kept, fuse with the decision, and are the same on every device. One word
-    for each decision is ten times as fast on CPUs as four decisions a word, which would take an index apart for each
-    entry.
+    JAX's own generator takes twenty rounds a word, more than the propagation whose result is dropped here, and programs
+    with many of its draws are slow to compile and to load. Two rounds of a hash, keyed by the words of the key, are
+    random enough for dropout, fuse with the comparison, and are the same on every device. One word for each decision is
+    ten times as fast on CPUs as four decisions a word.
     """
     first, second = jax.random.key_data(key)[:2]
     second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
@@ -133,7 +129,7 @@ def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UIn
 
 
 def _scramble(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """MurmurHash3's finaliser (Appleby, 2011): a bijection of words in which each bit depends on all."""
+    """Apply the finaliser of MurmurHash3 (Appleby, 2011): a bijection of words in which each bit depends on all."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)
@@ -146,7 +142,5 @@ def _pair(make: Callable[[int], Augmentation]) -> Views:
 def _merge(first: Augmentation, second: Augmentation) -> Augmentation:
     clash = [name for name, a, b in zip(Augmentation._fields, first, second, strict=True) if a and b]
     if clash:
-        raise ValueError(
-            f"two augmentations of the stage {clash[0]!r} cannot be had at once: give one function for both"
-        )
+        raise ValueError(f"two augmentations of the stage {clash[0]!r} cannot be combined: give one function for both")
     return Augmentation(first.modality or second.modality, first.inputs or second.inputs, first.layer or second.layer)

@@ -1,4 +1,4 @@
-"""Losses: terms of a training objective as pure functions, each the mean over the batch's real rows."""
+"""Losses: terms of the training objective as pure functions, each a mean over the batch's real rows."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -12,7 +12,7 @@ from slmrec_jax.encoding.graph import interactions_among
 from slmrec_jax.encoding.rows import rows_of
 from slmrec_jax.objectives.augmentations import Views
 from slmrec_jax.objectives.softmax import cross_entropy, inbatch_cross_entropy, self_cross_entropy
-from slmrec_jax.types import Batch, Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
+from slmrec_jax.types import Context, Distinct, Loss, Metrics, Params, Rows, Spec
 
 
 def info_nce(
@@ -21,19 +21,20 @@ def info_nce(
     num_negatives: int = 64,
     mask_false_negatives: bool = False,
 ) -> Loss:
-    """SLMRec's main loss, Eq. 12-13: the cross-entropy of a user's item among negatives, by cosine / temperature.
+    """Return SLMRec's main loss, Eq. 12-13: the cross-entropy of a user's item among negatives, of cosine / τ.
 
     Args:
         temperature: τ > 0.
-        negatives: `"inbatch"` takes the other items of the batch, as the published code does; `"sampled"` draws items
-            that the user has not interacted with, as the paper says (its k is not given). The positive item stands in
-            the denominator either way.
+        negatives: `"inbatch"` uses the other items of the batch, as the published code does. `"sampled"` draws items
+            that the user has not interacted with, as the paper says (it does not give k). The denominator contains the
+            positive item in both.
         num_negatives: k, for sampled negatives.
-        mask_false_negatives: leaves items that the user has interacted with out of the in-batch negatives; the
+        mask_false_negatives: Whether to drop items that the user has interacted with from the in-batch negatives; the
             published code keeps them.
     """
 
-    def inbatch(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+    def inbatch(params: Params, context: Context) -> tuple[Scalar, Metrics]:
+        view, batch = context.view, context.batch
         if not mask_false_negatives:
             users = layers.normalize(view.users(context.users.ids))
             items = layers.normalize(view.items(context.items.ids))
@@ -42,7 +43,8 @@ def info_nce(
         known = interactions_among(context.inputs.graph, batch.users, batch.items)
         return cross_entropy(users @ items.T / temperature, batch.mask, batch.mask[None, :] & ~known), {}
 
-    def sampled(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+    def sampled(params: Params, context: Context) -> tuple[Scalar, Metrics]:
+        view, batch = context.view, context.batch
         users = layers.normalize(view.users(batch.users))
         positives = layers.normalize(view.items(batch.items))
         drawn = layers.normalize(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
@@ -56,15 +58,16 @@ def info_nce(
 
 
 def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss:
-    """Bayesian personalised ranking: the mean of softplus(y_uj - y_ui) over positives i and their negatives j.
+    """Return Bayesian personalised ranking: the mean of softplus(y_uj - y_ui) over positives i and their negatives j.
 
     Args:
-        score: y is the inner product, or the cosine (a variant that SLMRec's published code keeps).
-        num_negatives: how many a positive has.
+        score: y is the inner product, or the cosine (a variant in SLMRec's published code).
+        num_negatives: The number of negatives of each positive.
     """
     side = (lambda x: x) if score == "dot" else layers.normalize
 
-    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+    def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
+        view, batch = context.view, context.batch
         users = side(view.users(batch.users))
         positive = jnp.sum(users * side(view.items(batch.items)), axis=-1, keepdims=True)
         drawn = side(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
@@ -75,18 +78,21 @@ def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss
 
 
 def embedding_l2(rows: Literal["layer0", "view"] = "layer0", norm: Literal["squared", "frobenius"] = "squared") -> Loss:
-    """A penalty on the size of the rows of a batch's users u, positives i and negatives j (the mean over a positive's).
+    """Return a penalty on the rows of a batch's users u, positives i and negatives j (the mean over a positive's).
 
     Args:
-        rows: of the tables `user` and `item` (LightGCN), or of the view's channel `id`, which is what ranks but for
-            biases (MF, VBPR); biases are not penalised.
+        rows: Rows of the tables `user` and `item` (LightGCN), or of the view's channel `id`, which ranks, without its
+            biases (MF, VBPR).
         norm: `"squared"` is ½ (|e_u|² + |e_i|² + |e_j|²), the mean over the batch (LightGCN's authors);
             `"frobenius"` is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, not squared (MMRec toolbox).
     """
 
-    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
-        users = rows_of(context.params["user"]) if rows == "layer0" else view.user_modalities["id"]
-        items = rows_of(context.params["item"]) if rows == "layer0" else view.item_modalities["id"]
+    def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
+        view, batch = context.view, context.batch
+        if rows == "layer0":
+            users, items = rows_of(context.model_params["user"]), rows_of(context.model_params["item"])
+        else:
+            users, items = view.user_modalities["id"], view.item_modalities["id"]
         touched = users(batch.users), items(batch.items), items(batch.negatives.reshape(-1))
         of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=1) for x in touched)
         squares = jnp.stack([of_users, of_items, jnp.mean(of_negatives.reshape(batch.negatives.shape), axis=1)])
@@ -104,16 +110,16 @@ def view_agreement(
     entities: Literal["both", "items"] = "both",
     contrast_on: Literal["fused", "modality"] = "fused",
 ) -> Loss:
-    """SLMRec's FD and FM tasks, Eq. 9: a row must know itself in the other view, among the batch's rows.
+    """Return SLMRec's FD and FM tasks, Eq. 9: identify each row in the other view, among the batch's rows.
 
     Args:
-        views: the pair of augmentations.
+        views: The pair of augmentations.
         temperature: τ_ssl > 0, of cosines.
-        entities: users and items, summed, as the published code has it, or items alone, as in the paper's equations.
-        contrast_on: the fused rows (published code), or each modality's rows before fusion, summed (the paper's text).
+        entities: Users and items, summed (published code), or only items (the paper's equations).
+        contrast_on: Fused rows (published code), or each modality's rows before fusion, summed (the paper's text).
     """
 
-    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+    def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         first, second = (context.encode(augmentation, context.key) for augmentation in views)
 
         def agreement(a: Rows, b: Rows, of: Distinct) -> Scalar:
@@ -139,15 +145,15 @@ def view_agreement(
 
 
 def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "dot") -> Loss:
-    """SLMRec's FAC task: modalities meet one after another in ever coarser spaces, on the batch's items.
+    """Return SLMRec's FAC task: one modality after another is compared in ever coarser spaces, on the batch's items.
 
-    Level k takes the id rows, which went through the levels before, and the rows of the k-th modality, each through
-    an affine head without activation, and asks each item to know itself across the two. Levels one and two have `dim`
-    columns, later ones dim / 2 (the published code's widths; it has three levels at most).
+    Level k maps the id rows, as the levels before left them, and the rows of the k-th modality, each by an affine head
+    without activation, and identifies each item across the two. Levels one and two have `dim` columns, later ones
+    dim / 2 (the widths of the published code, which has at most three levels).
 
     Args:
         temperature: τ_ssl > 0.
-        similarity: raw inner products, as in the published code, or cosines, as the paper defines sim().
+        similarity: Raw inner products (published code), or cosines (the paper's definition of sim()).
     """
 
     def init(key: Key[Array, ""], spec: Spec) -> Params:
@@ -162,9 +168,9 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
             for level, name in enumerate(names)
         }
 
-    def apply(params: Params, view: View, batch: Batch, context: Context) -> tuple[Scalar, Metrics]:
+    def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
+        view, items = context.view, context.items
         side = (lambda x: x) if similarity == "dot" else layers.normalize
-        items = context.items
         chained = view.item_modalities["id"](items.ids)
         levels = {}
         for name in (name for name in view.item_modalities if name in params):

@@ -1,8 +1,8 @@
-"""The in-batch softmax: each row must know its own column among the batch's. The definition, and the same faster.
+"""The in-batch softmax, which identifies each row's own column among the batch's: the definition, and a faster way.
 
-Popular items stand in a batch many times, and so do busy users: 2048 interactions of TikTok are of some 690 users and
-1,350 items. What is alike is computed once and counted: Σ_b log Σ_c exp S_bc = Σ_r n_r log Σ_k m_k exp S_rk, where r
-and k run over distinct rows and columns, which stand in the batch n_r and m_k times.
+Popular items and active users appear in a batch many times: 2048 interactions of TikTok have about 690 users and 1,350
+items. Equal terms are computed once and counted: Σ_b log Σ_c exp S_bc = Σ_r n_r log Σ_k m_k exp S_rk, where r and k run
+over distinct rows and columns, which appear n_r and m_k times in the batch.
 """
 
 from collections.abc import Callable
@@ -12,27 +12,28 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
+from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.types import Distinct
 
 BLOCK_ROWS = 256
-"""Rows of scores that are held at a time. Against a batch of 2048 their 2 MiB stay in a processor's cache; the whole
-matrix, which autodiff would write and read several times, does not."""
+"""The rows of scores that are held at a time. With a batch of 2048 they take 2 MiB and stay in a processor's cache; the
+whole matrix, which autodiff would write and read several times, does not."""
 
 WIDTHS = (0.75, 0.875, 1.0)
-"""How wide a block may be, as shares of the batch: the first that holds all distinct columns is taken. Each is compiled
-apart."""
+"""The widths of a block as shares of the batch: the first that holds all distinct columns is used. Each is compiled
+separately."""
 
 
 def cross_entropy(
     scores: Float[Array, "batch batch"], rows: Bool[Array, " batch"], columns: Bool[Array, "_ batch"]
 ) -> Scalar:
-    """The mean over real rows of log Σ_c exp S_bc - S_bb, where c runs over b itself and the columns allowed for b.
+    """Compute the mean over real rows of log Σ_c exp S_bc - S_bb, where c runs over b and the columns allowed for b.
 
     Args:
         scores: S; the diagonal holds the positives.
-        rows: which rows are real.
-        columns: which columns may stand in the denominator, for all rows at once (one row) or for each.
+        rows: Which rows are real.
+        columns: Which columns the denominator may contain, for all rows (one row) or for each.
     """
     allowed = columns | jnp.eye(scores.shape[0], dtype=bool)
     positive = jnp.diagonal(scores)
@@ -46,14 +47,14 @@ def inbatch_cross_entropy(
     columns: Distinct,
     real: Bool[Array, " batch"],
 ) -> Scalar:
-    """`cross_entropy(S, real, real)` of the scores S = x[rows.places] y[columns.places]ᵀ.
+    """Compute `cross_entropy(S, real, real)` of the scores S = x[rows.places] y[columns.places]ᵀ.
 
     Args:
-        x: the distinct rows.
-        y: the distinct columns.
-        rows: how often each row stands in the batch, and where; the positive of the batch's row b is its column b.
-        columns: likewise.
-        real: which of the batch's rows are.
+        x: The distinct rows.
+        y: The distinct columns.
+        rows: How often, and where, each row appears in the batch. The positive of the batch's row b is its column b.
+        columns: The same for columns.
+        real: Which of the batch's rows are real.
     """
     positives = jnp.sum(x[rows.places] * y[columns.places], axis=1)
     return log_normalisers(x, y, rows.counts, columns.counts) / jnp.sum(rows.counts) - mean(positives, real)
@@ -62,12 +63,12 @@ def inbatch_cross_entropy(
 def self_cross_entropy(
     x: Float[Array, "batch dim"], y: Float[Array, "batch dim"], counts: Float[Array, " batch"]
 ) -> Scalar:
-    """`inbatch_cross_entropy` where rows and columns are the same users or items: each must know itself.
+    """Compute `inbatch_cross_entropy` for two representations of the same users or items: each identifies itself.
 
     Args:
-        x: one side of each, finite also where it does not count.
-        y: the other side.
-        counts: how often each stands in the batch.
+        x: One representation, finite even for padding.
+        y: The other.
+        counts: How often each appears in the batch.
     """
     positives = jnp.sum(x * y, axis=1)
     return (log_normalisers(x, y, counts, counts) - jnp.sum(counts * positives)) / jnp.sum(counts)
@@ -79,41 +80,44 @@ def log_normalisers(
     row_counts: Float[Array, " rows"],
     column_counts: Float[Array, " columns"],
 ) -> Scalar:
-    """Σ_r n_r log Σ_k m_k exp(x_r · y_k), without ever holding x yᵀ.
+    """Compute Σ_r n_r log Σ_k m_k exp(x_r · y_k) without ever holding x yᵀ.
 
-    It is linear in its cotangent, so one pass over blocks of rows gives the value and both gradients: with the softmax
-    p, they are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r. Both counts are taken as constant; second derivatives there are
-    none.
+    The result is linear in its cotangent, so one pass over blocks of rows gives the value and both gradients: with the
+    softmax p, they are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r. Both counts are constants. The result cannot be
+    differentiated twice.
 
     Args:
-        x: rows.
-        y: columns.
-        row_counts: n; a row that counts 0 may hold anything. On CPU what comes after the last that counts costs little.
-        column_counts: m; likewise.
+        x: Rows.
+        y: Columns.
+        row_counts: n. A row of count 0 may hold anything; on CPU, rows after the last with a count cost little.
+        column_counts: m, likewise.
     """
     return _log_normalisers(x, y, row_counts, column_counts)
 
 
 @jax.custom_vjp
 def _log_normalisers(x: Array, y: Array, row_counts: Array, column_counts: Array) -> Array:
-    return _forward(x, y, row_counts, column_counts)[0]
+    return _normalisers_forward(x, y, row_counts, column_counts)[0]
 
 
-def _forward(x: Array, y: Array, row_counts: Array, column_counts: Array) -> tuple[Array, tuple[Array, Array]]:
+def _normalisers_forward(
+    x: Array, y: Array, row_counts: Array, column_counts: Array
+) -> tuple[Array, tuple[Array, Array]]:
     num_rows, num_columns = x.shape[0], y.shape[0]
-    given, dtype = (x.dtype, y.dtype), jnp.dtype(x.dtype if x.dtype.itemsize >= 4 else "float32")  # half cannot count
+    given = x.dtype, y.dtype
+    dtype = jnp.dtype(x.dtype if x.dtype.itemsize >= 4 else "float32")  # half precision cannot count
     x, y, row_counts, column_counts = (of.astype(dtype) for of in (x, y, row_counts, column_counts))
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
-    # A column that does not count repeats one that does: it never is the largest.
+    # A column of count 0 repeats one that counts, so that it is never larger than the largest.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
     most_blocks = -(-num_rows // BLOCK_ROWS)
     block_rows = -(-num_rows // most_blocks)
     padding = most_blocks * block_rows - num_rows
     x, row_counts = jnp.pad(x, ((0, padding), (0, 0))), jnp.pad(row_counts, (0, padding))
-    if jax.default_backend() == "cpu":
+    if on_cpu():
         num_blocks: Array | int = -(-_last(row_counts) // block_rows)
         widths = sorted({max(1, int(share * num_columns)) for share in WIDTHS})
-    else:  # a loop or a branch that depends on values would wait for the host, and a product is cheap
+    else:  # a loop or branch that depends on values would wait for the host, and products are cheap
         num_blocks, widths = most_blocks, [num_columns]
     ways: list[Callable[..., tuple[Array, Array, Array]]] = [
         partial(_by_blocks, width=width, block_rows=block_rows) for width in widths
@@ -126,7 +130,7 @@ def _forward(x: Array, y: Array, row_counts: Array, column_counts: Array) -> tup
 def _by_blocks(
     x: Array, y: Array, row_counts: Array, column_counts: Array, num_blocks: Array | int, *, width: int, block_rows: int
 ) -> tuple[Array, Array, Array]:
-    """Of the first blocks of rows and the first columns: the value, and the gradients of rows and columns."""
+    """Return the value and both gradients, from the first blocks of rows and the first columns."""
     columns, counts = y[:width], column_counts[None, :width]
 
     def block(index: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
@@ -137,8 +141,8 @@ def _by_blocks(
         largest = jnp.max(scores, axis=1)
         exponentials = counts * jnp.exp(scores - largest[:, None])
         total = jnp.sum(exponentials, axis=1)
-        # What could scale or transpose the block of scores does so with the small factor, which costs nothing: laid out
-        # again behind a barrier, or XLA would have the product do it on the way (3 % of all this on CPUs).
+        # Scale and transpose the small factor instead of the block of scores. The barrier keeps XLA from moving the
+        # transposition into the product (3 % of this function on CPUs).
         factor = (weights / total)[:, None]
         factors: Array = jax.lax.optimization_barrier((rows * factor).T)  # type: ignore[no-untyped-call]
         to_these = factor * (exponentials @ columns)
@@ -154,13 +158,13 @@ def _by_blocks(
 
 
 def _last(counts: Float[Array, " places"]) -> Int[Array, ""]:
-    """How many places there are up to the last that counts."""
+    """Return the number of places up to the last one with a count."""
     return jnp.max(jnp.where(counts > 0, jnp.arange(1, counts.shape[0] + 1), 0))
 
 
-def _backward(gradients: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None, None]:
+def _normalisers_backward(gradients: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None, None]:
     to_x, to_y = gradients
     return cotangent.astype(to_x.dtype) * to_x, cotangent.astype(to_y.dtype) * to_y, None, None
 
 
-_log_normalisers.defvjp(_forward, _backward)
+_log_normalisers.defvjp(_normalisers_forward, _normalisers_backward)

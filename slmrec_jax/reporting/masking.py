@@ -1,7 +1,7 @@
 """What each modality contributes: a trained system evaluated again without it."""
 
 from collections.abc import Mapping
-from functools import partial
+from dataclasses import replace
 from typing import NamedTuple
 
 import jax
@@ -12,11 +12,9 @@ from slmrec_jax.data.new_items import missing_feature
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.analysis import Difference, paired_bootstrap
-from slmrec_jax.methods import make_method
-from slmrec_jax.training import numbering
-from slmrec_jax.training.inputs import given_features, make_inputs, make_spec
-from slmrec_jax.training.numbering import by_degree, prepared
+from slmrec_jax.training.inputs import given_features, make_inputs
 from slmrec_jax.training.run import Run
+from slmrec_jax.training.setup import outline
 from slmrec_jax.training.storage.checkpoint import restore_state
 from slmrec_jax.training.storage.folder import CHECKPOINTS
 from slmrec_jax.types import Embeddings, Inputs
@@ -52,16 +50,18 @@ def mask_modalities(run: Run, metric: str, seed: int = 0) -> Masking:
 
 
 def _mask(run: Run, metric: str, seed: int) -> Masking:
-    spec = make_spec(run.config, run.dataset)
-    inputs = make_inputs(run.dataset, run.config.missing, by_degree(run.dataset))
-    method = make_method(run.config, spec)
-    like = jax.eval_shape(method.init, jax.random.key(0))
+    planned = outline(run.config, run.dataset)
+    like = jax.eval_shape(planned.method.init, jax.random.key(0))
     state = restore_state(run.folder / CHECKPOINTS, run.result["best_epoch"], like)
-    compiled = jax.jit(partial(numbering.embed, method))
+    # By the state itself, which may hold the embeddings of an earlier one.
+    current = run.config.eval._replace(stale_embeddings=False)
+    method = outline(replace(run.config, eval=current), run.dataset).method
+    compiled = jax.jit(method.embed)
+    inputs = make_inputs(run.dataset, run.config.missing)
     plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
 
     def embed(given: Inputs) -> Embeddings:
-        found: Embeddings = compiled(state, prepared(method, given))
+        found: Embeddings = compiled(state, method.prepare(given))
         return found
 
     def measure(found: Embeddings) -> Float[np.ndarray, " users"]:

@@ -10,7 +10,7 @@ from slmrec_jax.config import relevant
 from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.studies import results
 from slmrec_jax.studies.comparison import TABLE, UNTRAINED, Recorded, run_folder
-from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config, read_made_by
+from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config, read_config_and_maker
 from slmrec_jax.training.storage.records import read_json
 
 _SEED = re.compile(r"[-_. ]?seed[-_. ]?\d+$", re.IGNORECASE)
@@ -119,7 +119,7 @@ def _of_comparison(path: Path) -> tuple[list[_Run], list[str], list[Path]]:
 def _key(folder: Path, row: Mapping[str, Any]) -> str:
     """Return what all seeds of a system share; where the data lie does not count, what they are does."""
     settings = {name: value for name, value in relevant(read_config(folder)).items() if name not in ("seed", "data")}
-    made_by = read_made_by(folder)
+    _, made_by = read_config_and_maker(folder)
     file = made_by["config_file"] if made_by["method"] else None  # else its settings are all that it gave
     method = made_by["method"], file and file["sha256"]
     return json.dumps([settings, method, row["fingerprint"], row["protocol"]], sort_keys=True)

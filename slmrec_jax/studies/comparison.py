@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict, cast
+from typing import Any, NamedTuple, TypedDict
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,26 +14,18 @@ from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax import data, figures
-from slmrec_jax.config import (
-    VARIANTS,
-    Config,
-    ModelName,
-    check_config,
-    relevant,
-    source_of,
-    with_defaults,
-    with_variant,
-)
+from slmrec_jax.config import Config, check_config, relevant, source_of, with_defaults, with_system
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.encoding import features, layers
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.methods import METHODS, make_method
+from slmrec_jax.methods import METHODS
 from slmrec_jax.studies.runs import check_unchanged, finish, make_folder
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
+from slmrec_jax.training.setup import build_method
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.types import Embeddings
@@ -120,12 +112,12 @@ UNTRAINED: Mapping[str, Callable[[Config, Dataset], Embeddings]] = {"popularity"
 PerUser = Mapping[str, Float[np.ndarray, " users"]]
 
 
-def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Report) -> Comparison:
+def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Listener) -> Comparison:
     """Trains each system with each seed, unless its finished run lies in `out`, and tests it.
 
     Args:
-        config: for all; what it leaves open is each model's own (`DEFAULTS`).
-        systems: names of `UNTRAINED` or of models; `slmrec:fd` and the like are those of `VARIANTS`.
+        config: for all; what it leaves open is each model's own (`BASE`).
+        systems: names of `UNTRAINED` or of models; `slmrec:fd` and the like name a preset, which wins over `config`.
         seeds: at least one.
         out: holds a run folder for each, and `comparison.json` and `comparison.png` in the end.
         report: where progress goes.
@@ -135,8 +127,8 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     """
     check_config(config)
     for name in systems:
-        _check_system(name)
-    whole = data.load_source(source_of(config))  # what runs are given: they record where it came from
+        _check_system(config, name)
+    whole = data.load_source(source_of(config)).by_degree()  # what runs are given: they record where it came from
     dataset = whole.with_modalities(config.modalities)
     config, left_out = fit_cutoffs(config, dataset)
     runs = {name: _runs(config, name, seeds, out) for name in systems}
@@ -148,7 +140,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     # What the data lack is said before the first system trains.
     for of_system in runs.values():
         for run_config in of_system.values():
-            make_method(run_config, make_spec(run_config, dataset))
+            build_method(run_config, dataset)
     plan = evaluation.plan(dataset, "test", config.eval, config.ks)
     untrained = {
         name: [evaluation.evaluate(plan, UNTRAINED[name](config, dataset))] for name in systems if name in UNTRAINED
@@ -208,24 +200,19 @@ def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, f
     return corrected
 
 
-def _check_system(name: str) -> None:
+def _check_system(config: Config, name: str) -> None:
     if name in UNTRAINED:
         return
-    model, _, variant = name.partition(":")
-    if model not in METHODS:
+    if name.partition(":")[0] not in METHODS:
         raise UserError(f"there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
-    variants = VARIANTS.get(cast("ModelName", model), {})
-    if variant and variant not in variants:
-        known = f"; there are {', '.join(f'{model}:{each}' for each in variants)}" if variants else ""
-        raise UserError(f"{model} has no variant {variant!r}{known}")
+    with_system(config, name)
 
 
 def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
     """The runs of a system by folder; none for one that is not trained."""
     if name in UNTRAINED:
         return {}
-    model, _, variant = name.partition(":")
-    of_system = with_defaults(with_variant(config, cast("ModelName", model), variant))
+    of_system = with_defaults(with_system(config, name))
     return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds}
 
 

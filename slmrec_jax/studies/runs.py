@@ -7,9 +7,10 @@ from slmrec_jax.config import Config, first_change, relevant
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.training.progress import Report
-from slmrec_jax.training.run import Run, load_run, train
+from slmrec_jax.training.progress import Listener
+from slmrec_jax.training.run import Run, load_run
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config
+from slmrec_jax.training.train import train
 
 
 def check_unchanged(runs: Mapping[Path, Config]) -> None:
@@ -41,7 +42,7 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def finish(config: Config, dataset: Dataset, folder: Path, report: Report) -> Run:
+def finish(config: Config, dataset: Dataset, folder: Path, report: Listener) -> Run:
     """The finished run in a folder, which is trained, resumed or taken as it lies there.
 
     Args:

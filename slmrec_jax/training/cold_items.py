@@ -1,6 +1,6 @@
 """Rows for items that have no training interactions, from their features and what training learned."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import jax
@@ -10,12 +10,10 @@ from jaxtyping import Array, Float, Int
 from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.training.inputs import given_features, make_spec
+from slmrec_jax.training.inputs import given_features
+from slmrec_jax.training.setup import MakeMethod, outline
 from slmrec_jax.training.storage.checkpoint import restore_state
 from slmrec_jax.training.storage.folder import CHECKPOINTS
-from slmrec_jax.types import Method, Spec
-
-MakeMethod = Callable[[Config, Spec], Method]
 
 
 def cold_item_rows(
@@ -27,31 +25,30 @@ def cold_item_rows(
     count: int,
     method: MakeMethod,
 ) -> Float[Array, "items dim"]:
-    """The rows by which an epoch ranks items that no one has interacted with (`Model.cold_items`).
+    """Return the rows by which an epoch ranks items without interactions (`Model.cold_items`).
 
-    Under a protocol that ranks by the vectors before an epoch's last step, these are of the state after it.
+    Under a protocol that ranks by the embeddings before an epoch's last step, the rows are from the state after it.
 
     Args:
-        config: of the run.
-        dataset: what it was trained on.
-        folder: of the run.
-        epoch: whose parameters to take.
-        features: of the items, by modality, each of the data set's.
-        count: how many items there are.
-        method: what trained.
+        config: The config of the run.
+        dataset: The data it was trained on.
+        folder: The folder of the run.
+        epoch: The epoch whose parameters to use.
+        features: The items' features, one entry for each modality of the data set.
+        count: The number of items.
+        method: Makes the method that was trained.
 
     Raises:
-        UserError: the system ranks by ids alone, or the checkpoint is not there or not of this method.
+        UserError: The system ranks by ids alone, or the checkpoint is missing or of another method.
     """
-    made = method(config, make_spec(config, dataset))
-    if made.cold_items is None:
+    planned = outline(config, dataset, method=method)
+    if planned.method.cold_items is None:
         raise UserError(
             f"{folder}: {setting('model', config.model)} knows items by their ids alone and cannot place new ones: "
             f"train a system that uses features, as {setting('model', 'slmrec')}"
         )
-    like = jax.eval_shape(made.init, jax.random.key(0))
-    state = restore_state(folder / CHECKPOINTS, epoch, like)
-    return made.cold_items(state, given_features(features, count, config.missing, dataset.features))
+    state = restore_state(folder / CHECKPOINTS, epoch, jax.eval_shape(planned.method.init, jax.random.key(0)))
+    return planned.method.cold_items(state, given_features(features, count, config.missing, dataset.features))
 
 
 def features_of(dataset: Dataset, items: Int[np.ndarray, " items"]) -> dict[str, Feature | Words]:

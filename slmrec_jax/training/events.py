@@ -1,4 +1,4 @@
-"""TensorBoard's events of a run, written where training stands: no thread of its own that a full disk could block."""
+"""TensorBoard events of a run, written by the thread that trains, so that a full disk can block no other thread."""
 
 import sys
 import time
@@ -9,7 +9,7 @@ from pathlib import Path
 
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """A module that is not loaded yet cannot be imported within the block."""
+    """Keep a module that is not loaded yet from being imported within the block."""
     loaded = module in sys.modules
     if not loaded:
         sys.modules[module] = None  # type: ignore[assignment]
@@ -20,14 +20,14 @@ def _hidden(module: str) -> Iterator[None]:
             del sys.modules[module]
 
 
-# tensorboardX takes PyTorch along where it is there: seconds and 200 MiB, for nothing that is written here.
+# tensorboardX imports PyTorch if it is installed: seconds and 200 MiB, for nothing that is written here.
 with _hidden("torch"):
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto import event_pb2
     from tensorboardX.summary import scalar
 
 FLUSH_SECONDS = 5.0
-"""The least time between two flushes."""
+"""The least time between two flushes, since each waits for the disk."""
 
 AddScalars = Callable[[int, Mapping[str, float]], None]
 """`(step, values by name)`."""
@@ -35,41 +35,41 @@ AddScalars = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def open_events(folder: Path, say: Callable[[str], None]) -> Iterator[AddScalars]:
-    """Open a new file of events. One that cannot be written is reported once, then disabled.
+    """Open a new file of events. If it cannot be written, that is reported once and the file is given up.
 
     Args:
-        folder: where; it is made where there is none.
-        say: told if the disk refuses.
+        folder: Where the file is made; created if absent.
+        say: Receives the report.
     """
-    writers: list[EventsWriter] = []
-    due = [0.0]
+    writer: EventsWriter | None = None
+    due = 0.0
 
-    def given_up(error: OSError) -> None:
-        writers.clear()
-        say(f"WARNING: no more TensorBoard events can be written to {folder} ({error.strerror}); the run goes on")
+    @contextmanager
+    def given_up_if_refused() -> Iterator[None]:
+        nonlocal writer
+        try:
+            yield
+        except OSError as error:
+            writer = None
+            say(f"WARNING: no more TensorBoard events can be written to {folder} ({error.strerror}); the run goes on")
 
     def add(step: int, values: Mapping[str, float]) -> None:
-        try:
-            for writer in writers:
-                for name, value in values.items():
-                    summary = scalar(name, value)
-                    writer.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=summary))
-                if time.monotonic() > due[0]:  # each flush waits for the disk
-                    writer.flush()
-                    due[0] = time.monotonic() + FLUSH_SECONDS
-        except OSError as error:
-            given_up(error)
+        nonlocal due
+        if writer is None:
+            return
+        with given_up_if_refused():
+            for name, value in values.items():
+                writer.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            if time.monotonic() > due:
+                writer.flush()
+                due = time.monotonic() + FLUSH_SECONDS
 
-    try:
+    with given_up_if_refused():
         folder.mkdir(parents=True, exist_ok=True)
-        writers.append(EventsWriter(str(folder / "events")))
-    except OSError as error:
-        given_up(error)
+        writer = EventsWriter(str(folder / "events"))
     try:
         yield add
     finally:
-        try:
-            for writer in writers:
+        if writer is not None:
+            with given_up_if_refused():
                 writer.close()
-        except OSError as error:
-            given_up(error)

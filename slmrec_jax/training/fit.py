@@ -1,155 +1,145 @@
-"""From a method and its inputs to its best epoch: validation, early stopping, checkpoints, resumption, recovery."""
+"""Training up to the best epoch: validation, early stopping, checkpoints, resuming and recovery."""
 
-import statistics
 import time
+from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
 
-from slmrec_jax.config import Config
-from slmrec_jax.data.dataset import Dataset
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
 from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.events import open_events
-from slmrec_jax.training.memory import give_back
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.loop import Keys
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
-from slmrec_jax.training.selection import best_epoch, finished, improves
-from slmrec_jax.training.session import At, Session, place_of, restored, save, scheduled
+from slmrec_jax.training.selection import finished, make_record
+from slmrec_jax.training.session import (
+    Position,
+    Session,
+    place_of,
+    restored,
+    save,
+    scheduled,
+    start,
+    take_steps,
+)
+from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.signals import Interrupted, stop_requests
-from slmrec_jax.training.steps import Steps
-from slmrec_jax.training.storage.checkpoint import Tally
 from slmrec_jax.training.storage.folder import EVENTS, RESULT, Record
 from slmrec_jax.training.storage.saver import open_saver
 from slmrec_jax.types import Embeddings
 
 SEGMENT_SECONDS = 1.0
-"""About how long a signal waits for the steps under way."""
+"""About how long a signal waits for the current steps."""
 
 
-class Fitted(NamedTuple):
-    """What training leaves besides its checkpoints."""
-
-    history: list[Record]
-    best_epoch: int
-    step_ms: float
-    """Median over the epochs of training time by step."""
-    tally: Tally
-
-
-def fit(
-    steps: Steps,
-    plan: EvaluationPlan,
-    config: Config,
-    dataset: Dataset,
-    folder: Path,
-    report: Report,
-    *,
-    resume: bool,
-) -> Fitted:
-    """Trains until the protocol's early stopping or the config's last epoch.
+def fit(setup: Setup, plan: EvaluationPlan, folder: Path, report: Listener, *, resume: bool) -> Position:
+    """Train until the protocol's early stopping or the config's last epoch, and return the final position.
 
     Args:
-        steps: what trains.
-        plan: the evaluation that selects.
-        config: of the run.
-        dataset: whose ids stand in messages.
-        folder: of the run, held by this process; records and checkpoints come there.
-        report: where progress goes.
-        resume: goes on from the newest checkpoint, to the same bits as if there had been no break.
+        setup: What to train, with compiled programs.
+        plan: The evaluation that selects the best epoch.
+        folder: The run's folder, held by this process, for records and checkpoints.
+        report: Receives progress.
+        resume: Whether to continue from the newest checkpoint, to the same bits as without a break.
 
     Raises:
-        UserError: training is no longer finite (`Diverged`), nothing can be resumed, or the end could not be saved.
-        Interrupted: a signal asked to stop; the segment at hand was finished and saved.
+        UserError: Training is not finite (`Diverged`), nothing can be resumed, or the end could not be saved.
+        Interrupted: A signal asked to stop; the current steps were finished and saved.
     """
     with (
         open_saver(folder, report.say) as saver,
         open_events(folder / EVENTS, report.say) as add_events,
         stop_requests() as stop_requested,
     ):
-        session = Session(config, dataset, folder, steps, saver, report)
-        at, length = _resumed(session) if resume else At(0, steps.init(), ()), 1
-        if _going_on(session, at):  # a result of fewer epochs would name checkpoints that will be deleted
+        session = Session(setup, folder, saver, report, _draws(setup))
+        position, length = _resumed(session) if resume else start(session), 1
+        if _continues(session, position):  # a result of fewer epochs would name checkpoints that will be deleted
             (folder / RESULT).unlink(missing_ok=True)
-        while _going_on(session, at):
-            at, length = _segment(session, at, length)
-            place = place_of(session, at.step)
+        while _continues(session, position):
+            position, length = _segment(session, position, length)
+            place = place_of(session, position.step)
             saving = place == scheduled(session, place) or stop_requested() is not None
-            if not finite_terms(at.progress.means.values) or (saving and not all_finite(at.progress.state)):
-                at, saving = recover(session, at), False
-            if at.step == (len(at.history) + 1) * steps.per_epoch:
-                at, embeddings = _evaluated(session, at, plan)
-                save(session, at, embeddings)
-                add_events(len(at.history), _scalars(at.history[-1]))
-                report.epoch(at.history[-1])
+            means = position.progress.means.values
+            if not finite_terms(means) or (saving and not all_finite(position.progress.state)):
+                position, saving = recover(session, position), False
+            if position.step == (len(position.history) + 1) * setup.loop.steps_per_epoch:
+                position, embeddings = _evaluated(session, position, plan)
+                save(session, position, embeddings)
+                add_events(len(position.history), _scalars(position.history[-1]))
+                report.epoch(position.history[-1])
                 saving = True
             elif saving:
-                save(session, at)
-            asked = stop_requested()  # once more, since an evaluation takes its time
-            if asked is not None and saving and _going_on(session, at):
+                save(session, position)
+            asked = stop_requested()  # again, since an evaluation takes time
+            if asked is not None and saving and _continues(session, position):
                 saver.finish()
                 raise Interrupted(asked, folder)
         saver.finish()
-    step_ms = statistics.median(1e3 * record["train_seconds"] / steps.per_epoch for record in at.history)
-    return Fitted(list(at.history), best_epoch(at.history), step_ms, at.tally)
+    return position
 
 
-def _resumed(session: Session) -> At:
-    at = restored(session)
-    place = place_of(session, at.step)
-    session.saver.rewind(place, at.history)
+def _draws(setup: Setup) -> Callable[[int, int], tuple[PyTree, Keys]]:
+    """Return what draws an epoch, remembering the last one."""
+
+    @lru_cache(maxsize=1)
+    def draw(epoch: int, rollbacks: int) -> tuple[PyTree, Keys]:
+        keys = setup.keys(rollbacks)
+        return setup.loop.order(setup.inputs, keys, jnp.int32(epoch * setup.loop.steps_per_epoch)), keys
+
+    return draw
+
+
+def _resumed(session: Session) -> Position:
+    position = restored(session)
+    place = place_of(session, position.step)
+    session.saver.rewind(place, position.history)
     session.report.say(f"resumed after {place.words()}")
-    return at
+    return position
 
 
-def _going_on(session: Session, at: At) -> bool:
-    return len(at.history) < session.config.epochs and not finished(at.history, session.config.eval)
+def _continues(session: Session, position: Position) -> bool:
+    config = session.setup.config
+    return len(position.history) < config.epochs and not finished(position.history, config.eval)
 
 
-def _segment(session: Session, at: At, length: int) -> tuple[At, int]:
-    """Takes at most so many steps, fewer up to where something is due; and how many the next segment may have."""
-    steps, every, stale = session.steps, session.config.checkpoint_every_steps, session.config.eval.stale_embeddings
-    epoch, within = place_of(session, at.step)
-    end = (epoch + 1) * steps.per_epoch
-    due = at.step - within % every + every if every else end
-    # An epoch's last step stands alone where the embeddings before it are wanted: no other step pays for a copy.
-    before_last = end - 1 if stale and at.step < end - 1 else end
-    stop = min(at.step + length, due, before_last)
+def _segment(session: Session, position: Position, length: int) -> tuple[Position, int]:
+    """Take at most `length` steps, up to where a checkpoint is due; also return the next segment's length."""
+    per_epoch, every = session.setup.loop.steps_per_epoch, session.setup.config.checkpoint_every_steps
+    epoch, within = divmod(position.step, per_epoch)
+    end = (epoch + 1) * per_epoch
+    due = position.step - within % every + every if every else end
+    stop = min(position.step + length, due, end)
     start = time.perf_counter()
-    ranked = steps.embed(at.progress.state) if stale and at.step == end - 1 else None
-    progress = steps.run(at.progress, at.step, stop, at.tally.rollbacks)
-    int(progress.means.rows)  # which waits for it
+    progress = take_steps(session, position.progress, position.step, stop, position.tally.rollbacks)
+    int(progress.means.rows)  # waits for the result
     seconds = time.perf_counter() - start
-    tally = at.tally._replace(seconds=at.tally.seconds + seconds)
-    after = at._replace(step=stop, progress=progress, tally=tally, ranked=ranked)
-    return after, max(1, int(SEGMENT_SECONDS * (stop - at.step) / seconds))
+    tally = position.tally._replace(seconds=position.tally.seconds + seconds)
+    after = position._replace(step=stop, progress=progress, tally=tally)
+    return after, max(1, int(SEGMENT_SECONDS * (stop - position.step) / seconds))
 
 
-def _evaluated(session: Session, at: At, plan: EvaluationPlan) -> tuple[At, Embeddings]:
-    """The end of an epoch with its record, and what it ranked with."""
-    number, protocol, start = len(at.history) + 1, session.config.eval, time.perf_counter()
-    embeddings = session.steps.embed(at.progress.state) if at.ranked is None else at.ranked
-    if not int(at.progress.means.rows) or not all_finite(embeddings):
+def _evaluated(session: Session, position: Position, plan: EvaluationPlan) -> tuple[Position, Embeddings]:
+    """Return the end of an epoch with its record, and the embeddings that were ranked."""
+    number, start, means = len(position.history) + 1, time.perf_counter(), position.progress.means
+    setup = session.setup
+    embeddings = setup.embed(position.progress.state, setup.inputs)
+    if not int(means.rows) or not all_finite(embeddings):
         raise Diverged(
-            f"epoch {number} leaves nothing that ranks: all its steps were left out, or its embeddings are not "
-            f"finite; {advice()}"
+            f"epoch {number} has no usable embeddings: all its steps were skipped, or they are not finite; {advice()}"
         )
-    due = (number - 1) % protocol.evaluate_every == 0
-    values = evaluate(plan, embeddings).means if due else {}
-    if due:
-        give_back()  # what ranking took
-    selected = {protocol.metric: values[protocol.metric]} if due and protocol.metric else {}
-    record: Record = {
-        "epoch": number,
-        "losses": {name: float(value) for name, value in at.progress.means.values.items()},
-        "split": protocol.split,
-        "selected": selected,
-        "metrics": values,
-        "improved": improves(at.history, number, selected, protocol),
-        "train_seconds": at.tally.seconds,
-        "evaluate_seconds": time.perf_counter() - start,
-    }
-    tally = at.tally._replace(seconds=0.0)
-    return at._replace(history=(*at.history, record), tally=tally, ranked=None, base=None), embeddings
+    record = make_record(
+        position.history,
+        setup.config.eval,
+        {name: float(value) for name, value in means.values.items()},
+        lambda: evaluate(plan, embeddings).means,
+        position.tally.seconds,
+        start,
+    )
+    tally = position.tally._replace(seconds=0.0)
+    return position._replace(history=(*position.history, record), tally=tally, base=None), embeddings
 
 
 def _scalars(record: Record) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""From a data set on the host to what training reads on the device."""
+"""Conversion of a data set on the host into the arrays that training reads on the device."""
 
 from collections.abc import Mapping
 from typing import cast
@@ -7,18 +7,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Int
 
 from slmrec_jax.config import Config, Missing
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.encoding.features import Given
 from slmrec_jax.encoding.graph import build_graph, graph_shapes
 from slmrec_jax.encoding.sparse import Operator, operator, operator_shapes
-from slmrec_jax.types import DenseFeature, Inputs, Interactions, Modality, Numbering, Spec
+from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
 
 
 def make_spec(config: Config, dataset: Dataset) -> Spec:
-    """The sizes of a run."""
+    """Return the sizes of a run."""
     modalities = {
         name: Modality(feature.num_words, words=True)
         if isinstance(feature, Words)
@@ -28,32 +27,23 @@ def make_spec(config: Config, dataset: Dataset) -> Spec:
     return Spec(dataset.num_users, dataset.num_items, len(dataset.train.users), config.dim, modalities)
 
 
-def make_inputs(dataset: Dataset, missing: Missing = "masked", numbering: Numbering | None = None) -> Inputs:
-    """The graph of the training interactions, and the features, as device arrays.
+def make_inputs(dataset: Dataset, missing: Missing = "masked") -> Inputs:
+    """Return the graph of the training interactions and the features as device arrays.
 
     Args:
-        dataset: the data.
-        missing: what an item has in a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
-            features, or the mean of the rows that are there. Word ids are always masked.
-        numbering: which row of the tables belongs to whom; by default the data set's ids are the rows.
+        dataset: The data.
+        missing: What an item gets for a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
+            features, or the mean of the others' rows. Word ids are always masked.
     """
-    train, features = dataset.train, dataset.features
-    if numbering is not None:
-        users, items = (np.asarray(places) for places in numbering)
-        train = Interactions(users[train.users], items[train.items])
-        features = {name: _renumbered(feature, items) for name, feature in features.items()}
-    graph = build_graph(train, dataset.num_users, dataset.num_items)
-    given = given_features(features, dataset.num_items, missing, features)
-    return Inputs(graph, given, numbering=numbering)
+    graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
+    return Inputs(graph, given_features(dataset.features, dataset.num_items, missing, dataset.features))
 
 
 def input_shapes(dataset: Dataset) -> Inputs:
-    """As `make_inputs` makes them with a numbering, without values: what memory and programs depend on."""
+    """Return the shapes of what `make_inputs` makes."""
     graph = graph_shapes(dataset.num_users, dataset.num_items, len(dataset.train.users))
     features = {name: _shapes(feature, dataset.num_items) for name, feature in dataset.features.items()}
-    ends = (dataset.num_users, dataset.num_items)
-    numbering = jax.eval_shape(lambda: Numbering(*(jnp.zeros(count, jnp.int32) for count in ends)))
-    return Inputs(graph, features, numbering=numbering)
+    return Inputs(graph, features)
 
 
 def given_features(
@@ -62,13 +52,13 @@ def given_features(
     missing: Missing,
     known: Mapping[str, Feature | Words],
 ) -> dict[str, Given]:
-    """Return the features of items, as models take them.
+    """Return the features of items in the form that models read.
 
     Args:
-        features: by modality.
-        num_items: how many items there are.
-        missing: as for `make_inputs`.
-        known: the features of training, whose means fill in.
+        features: Features by modality.
+        num_items: The number of items.
+        missing: As for `make_inputs`.
+        known: The features of training, whose means fill gaps.
     """
     return {
         name: _word_means(feature, num_items)
@@ -76,13 +66,6 @@ def given_features(
         else _dense(_filled(feature, missing, cast("Feature", known[name])))
         for name, feature in features.items()
     }
-
-
-def _renumbered(feature: Feature | Words, places: Int[np.ndarray, " items"]) -> Feature | Words:
-    if isinstance(feature, Words):
-        return feature._replace(items=places[feature.items])
-    order = np.argsort(places)
-    return feature._replace(values=feature.values[order], present=feature.present[order])
 
 
 def _filled(feature: Feature, missing: Missing, known: Feature) -> Feature:
@@ -109,7 +92,7 @@ def _shapes(feature: Feature | Words, num_items: int) -> Given:
 
 
 def _word_means(words: Words, num_items: int) -> Operator:
-    """The matrix (items × vocabulary) that takes word vectors to each item's mean, repeated words counted."""
+    """Return the matrix (items × vocabulary) that maps word vectors to each item's mean, counting repeated words."""
     counts = np.bincount(words.items, minlength=num_items)
     shares = (1.0 / counts[words.items]).astype(np.float32)
     return operator(scipy.sparse.csr_array((shares, (words.items, words.words)), shape=(num_items, words.num_words)))

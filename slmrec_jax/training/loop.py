@@ -1,25 +1,28 @@
-"""The training loop as pure functions: any stretch of an epoch's steps is one compiled program. It names no model.
+"""The training loop as pure functions: any part of an epoch's steps is one compiled program. It names no model.
 
-Everything random is a function of (seed, step): the order of an epoch, negatives, masks and dropout. Nothing is kept
-of a generator, so that a resumed run goes on with the same bits. What is carried from step to step is carried from
-stretch to stretch too, so that the bits do not depend on where an epoch is cut.
+Everything random is a function of (seed, step): the order of an epoch, negatives, masks and dropout. No generator has
+state, so a resumed run continues with the same bits. What one step hands to the next is also what one call hands to the
+next, so the bits do not depend on where an epoch is cut.
 """
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, cast
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Int, Key, PyTree, Scalar
 
+from slmrec_jax.devices import compiler_options
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.objectives.sampling import SAMPLINGS, Draw, uniform
-from slmrec_jax.types import Batch, Inputs, Method, Metrics
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
 
 
 class Keys(NamedTuple):
-    """Independent streams of one seed."""
+    """Independent random streams of one seed."""
 
     init: Key[Array, ""]
     order: Key[Array, ""]
@@ -27,125 +30,148 @@ class Keys(NamedTuple):
 
 
 class Means(NamedTuple):
-    """Of an epoch's steps so far."""
+    """The metrics of an epoch's steps so far."""
 
     values: Metrics
-    """Over the real rows."""
+    """Means over the real rows."""
     rows: Int[Array, ""]
-    """How many these are."""
+    """The number of real rows."""
 
 
 class Progress(NamedTuple):
-    """What one step leaves to the next."""
+    """What one step hands to the next."""
 
     state: TrainState
     means: Means
 
 
 class Loop(NamedTuple):
-    """An epoch in parts, all of them to be compiled; steps are counted from the start of training."""
+    """The functions that training calls. All are pure; `compile_loop` replaces them by compiled programs.
 
-    num_steps: Callable[[Inputs], int]
-    """Of an epoch."""
+    Steps are counted from the start of training.
+    """
+
+    steps_per_epoch: int
+    shapes: Callable[[], Progress]
+    """`() -> progress` without values; traces a step the first time."""
+    init: Callable[[Keys], Progress]
     order: Callable[[Inputs, Keys, Scalar], PyTree]
-    """`(inputs, keys, step) -> drawn`: what the epoch of a step draws beforehand."""
-    begin: Callable[[TrainState, Inputs, Keys], Progress]
-    """`(state, inputs, keys) -> progress`, before the first step of an epoch."""
+    """`(inputs, keys, step) -> drawn`: what the epoch of this step draws at its start."""
     batch: Callable[[PyTree, Inputs, Keys, Scalar], Batch]
     """`(drawn, inputs, keys, step) -> batch`."""
-    segment: Callable[[Progress, PyTree, Inputs, Keys, Scalar], Progress]
-    """`(progress, drawn, inputs, keys, stop) -> progress`: the steps of one epoch from the state's to before `stop`."""
-
-
-class Epoch(NamedTuple):
-    """What an epoch leaves."""
-
-    state: TrainState
-    metrics: Metrics
-    """Means over the epoch's real rows."""
+    run: Callable[[Progress, PyTree, Inputs, Keys, Scalar], Progress]
+    """`(progress, drawn, inputs, keys, num_steps) -> progress` after the next steps, all of one epoch. The means
+    restart with each epoch. The compiled program consumes the buffers of `progress`."""
+    embed: Callable[[TrainState, Inputs], Embeddings]
 
 
 def make_keys(seed: int, rollbacks: int = 0) -> Keys:
-    """The streams of a seed; after each rollback the steps are drawn differently."""
+    """Return the streams of a seed; after each rollback the steps are drawn differently."""
     keys = Keys(*jax.random.split(jax.random.key(seed), 3))
     if rollbacks == 0:
         return keys
     return keys._replace(order=jax.random.fold_in(keys.order, rollbacks), step=jax.random.fold_in(keys.step, rollbacks))
 
 
-def make_loop(method: Method, batch_size: int, *, negatives: Callable[[Graph], Draw] = uniform) -> Loop:
-    """One pass over the training interactions.
+def make_loop(method: Method, inputs: Inputs, batch_size: int, *, negatives: Callable[[Graph], Draw] = uniform) -> Loop:
+    """Return the loop over the training interactions.
 
     Args:
-        method: what steps, and how its batches are drawn (`SAMPLINGS`).
-        batch_size: B; fewer rows where there are not so many.
-        negatives: how negatives are drawn (`NEGATIVES`).
+        method: The method, which also says how batches are drawn (`SAMPLINGS`).
+        inputs: Its prepared inputs, or their shapes.
+        batch_size: The number of rows of a batch, or fewer if there are fewer interactions.
+        negatives: How negatives are drawn (`NEGATIVES`).
     """
     sampling = SAMPLINGS[method.sampling]
-    step_of = jax.jit(method.step, inline=True)  # traced once for all that take steps
-
-    def num_steps(inputs: Inputs) -> int:
-        return sampling.num_steps(inputs.graph.num_interactions, batch_size)
+    steps_per_epoch = sampling.num_steps(inputs.graph.num_interactions, batch_size)
+    step_once = jax.jit(method.step, inline=True)  # traced once, for the shapes and for `run`
 
     def order(inputs: Inputs, keys: Keys, step: Scalar) -> PyTree:
-        return sampling.order(jax.random.fold_in(keys.order, step // num_steps(inputs)), inputs.graph, batch_size)
+        return sampling.order(jax.random.fold_in(keys.order, step // steps_per_epoch), inputs.graph, batch_size)
 
     def batch(drawn: PyTree, inputs: Inputs, keys: Keys, step: Scalar, draw: Draw | None = None) -> Batch:
-        draw = draw or negatives(inputs.graph)
-        share = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, step % num_steps(inputs), keepdims=False), drawn)
+        index = step % steps_per_epoch
+        share = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), drawn)
         rows_key, negatives_key, step_key = jax.random.split(jax.random.fold_in(keys.step, step), 3)
         users, items, mask = sampling.rows(share, rows_key, inputs.graph, batch_size)
-        drawn_items = draw(users, items, negatives_key, method.num_negatives)
+        drawn_items = (draw or negatives(inputs.graph))(users, items, negatives_key, method.num_negatives)
         return Batch(users, items, mask, drawn_items, step_key)
 
-    def one_step(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, draw: Draw) -> Progress:
-        state, means = progress
-        rows = batch(drawn, inputs, keys, jnp.asarray(state.step), draw)
-        after, metrics = step_of(state, inputs, rows)
-        return Progress(after, _joined(means, metrics, jnp.sum(rows.mask, dtype=jnp.int32)))
+    def first_metrics(inputs: Inputs, keys: Keys) -> Metrics:
+        state = method.init(keys.init)
+        first = jnp.asarray(state.step)
+        metrics: Metrics
+        _, metrics = step_once(state, inputs, batch(order(inputs, keys, first), inputs, keys, first))
+        return metrics
 
-    def begin(state: TrainState, inputs: Inputs, keys: Keys) -> Progress:
-        def metrics() -> Metrics:
-            step = jnp.asarray(state.step)
-            _, measured = step_of(state, inputs, batch(order(inputs, keys, step), inputs, keys, step))
-            return cast("Metrics", measured)
+    @cache
+    def metric_names() -> tuple[str, ...]:
+        return tuple(jax.eval_shape(first_metrics, inputs, make_keys(0)))
 
-        return Progress(state, no_steps(jax.eval_shape(metrics)))
+    def init(keys: Keys) -> Progress:
+        return Progress(method.init(keys.init), no_steps(metric_names()))
 
-    def segment(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, stop: Scalar) -> Progress:
-        first = jnp.asarray(progress.state.step)
-        draw = negatives(inputs.graph)  # what it sums up of the graph it does before the loop
-        after: Progress = jax.lax.fori_loop(
-            first, stop, lambda _, carry: one_step(carry, drawn, inputs, keys, draw), progress
-        )
+    @cache
+    def shapes() -> Progress:
+        made: Progress = jax.eval_shape(init, make_keys(0))
+        return made
+
+    def run(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, num_steps: Scalar) -> Progress:
+        draw = negatives(inputs.graph)  # sums over the graph once, before the loop
+        begins = jnp.asarray(progress.state.step) % steps_per_epoch == 0
+
+        def one_step(_: Scalar, progress: Progress) -> Progress:
+            state, means = progress
+            rows = batch(drawn, inputs, keys, jnp.asarray(state.step), draw)
+            after, metrics = step_once(state, inputs, rows)
+            return Progress(after, _with_step(means, metrics, jnp.sum(rows.mask, dtype=jnp.int32)))
+
+        means = jax.tree.map(lambda mean: jnp.where(begins, jnp.zeros_like(mean), mean), progress.means)
+        after: Progress = jax.lax.fori_loop(0, num_steps, one_step, Progress(progress.state, means))
         return after
 
-    return Loop(num_steps, order, begin, batch, segment)
+    return Loop(steps_per_epoch, shapes, init, order, batch, run, method.embed)
 
 
-def make_epoch(
-    method: Method, batch_size: int, *, negatives: Callable[[Graph], Draw] = uniform
-) -> Callable[[TrainState, Inputs, Keys], Epoch]:
-    """A whole epoch as one pure function, for those who need no stop within it; the arguments are `make_loop`'s."""
-    loop = make_loop(method, batch_size, negatives=negatives)
+def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:
+    """Compile the functions of a loop but for `batch`; one program runs any number of steps.
 
-    def epoch(state: TrainState, inputs: Inputs, keys: Keys) -> Epoch:
-        first, steps = jnp.asarray(state.step), loop.num_steps(inputs)
-        progress = loop.begin(state, inputs, keys)
-        drawn = loop.order(inputs, keys, first)
-        after = loop.segment(progress, drawn, inputs, keys, (first // steps + 1) * steps)
-        return Epoch(after.state, after.means.values)
+    Args:
+        loop: The loop.
+        inputs: The inputs that it was made for, or their shapes.
+        keys: Any keys.
+    """
+    step = jnp.int32(0)
+    with ThreadPoolExecutor() as pool:  # XLA compiles a program while Python traces the next
 
-    return epoch
+        def compiled(
+            function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
+        ) -> "Future[jax.stages.Compiled]":
+            program = jax.jit(function, donate_argnums=donate, compiler_options=compiler_options())
+            return pool.submit(program.lower(*arguments).compile)
+
+        drawn = jax.eval_shape(loop.order, inputs, keys, step)
+        # The largest first, so that the others are traced meanwhile.
+        run = compiled(loop.run, loop.shapes(), drawn, inputs, keys, step, donate=(0,))
+        order = compiled(loop.order, inputs, keys, step)
+        init = compiled(loop.init, keys)
+        embed = compiled(loop.embed, loop.shapes().state, inputs)
+        return loop._replace(run=run.result(), order=order.result(), init=init.result(), embed=embed.result())
+
+
+def epoch(loop: Loop, progress: Progress, inputs: Inputs, keys: Keys) -> Progress:
+    """Train one epoch as one pure function."""
+    drawn = loop.order(inputs, keys, jnp.asarray(progress.state.step))
+    return loop.run(progress, drawn, inputs, keys, jnp.int32(loop.steps_per_epoch))
 
 
 def no_steps(names: Iterable[str]) -> Means:
-    """Of no steps at all. Each zero is an array of its own, because their buffers are donated."""
+    """Return the means of no steps. Each zero is an array of its own, because their buffers are donated."""
     return Means({name: jnp.zeros(()) for name in names}, jnp.zeros((), jnp.int32))
 
 
-def _joined(means: Means, metrics: Metrics, rows: Int[Array, ""]) -> Means:
-    """A running mean: unlike that of a sum, its rounding does not grow with the length of an epoch."""
+def _with_step(means: Means, metrics: Metrics, rows: Int[Array, ""]) -> Means:
+    """Update running means, whose rounding error does not grow with the length of an epoch like that of a sum."""
     total = means.rows + rows
     share = rows.astype(jnp.float32) / jnp.maximum(total, 1).astype(jnp.float32)
     values = {name: mean + (jnp.float32(metrics[name]) - mean) * share for name, mean in means.values.items()}

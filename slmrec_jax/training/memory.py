@@ -1,82 +1,83 @@
-"""How much memory a run will take, known when its programs are compiled and nothing large is allocated."""
+"""The memory that a run will take, known once its programs are compiled and before anything large is allocated."""
 
 import ctypes
 import os
 import resource
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 
+from slmrec_jax.devices import on_cpu
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan
-from slmrec_jax.training.steps import Programs
-from slmrec_jax.training.storage.checkpoint import READ_BACK_BYTES
-from slmrec_jax.types import Inputs
+from slmrec_jax.training.inputs import input_shapes
+from slmrec_jax.training.setup import Setup
+from slmrec_jax.training.storage.arrays import READ_BACK_BYTES
 
 LATER_BYTES = 112 * 2**20
-"""What a run's process grew by on the demo data, whose arrays take next to nothing: programs of ranking, checks and
-measures, and the writer of checkpoints. On the host; an accelerator has none of it."""
+"""The growth of a run's process on the demo data, whose arrays are negligible: programs for ranking, checks and
+metrics, and the writer of checkpoints. On the host; nothing of it is on an accelerator."""
 
 SHOWN_BYTES = 5 * 2**20
-"""Parts that round to nothing are not named."""
+"""Smaller parts are not listed."""
 
 GROUP = Path("/sys/fs/cgroup")
-"""Where a container finds its own limit."""
+"""The folder where a container finds its limit."""
 
 
 class Memory(NamedTuple):
-    """Bytes at the peak of a run, in the memory that JAX computes in; the parts add up to it."""
+    """The bytes at the peak of a run, in the memory that JAX computes in, by part."""
 
     process: int
-    """What the process holds before anything of the run is allocated: Python, JAX, compiled programs, the data set. 0
-    on an accelerator, whose memory is another."""
+    """What the process holds before the run allocates anything: Python, JAX, compiled programs, the data set. 0 on an
+    accelerator, which has its own memory."""
     earlier: int
-    """By how much the peak so far, of compiling or of what the process did before, lies above the rest together. 0 on
+    """How much the peak so far, of compiling or of earlier work of the process, exceeds all other parts together. 0 on
     an accelerator."""
     later: int
-    """Programs that are compiled, and libraries that are loaded, only where they are first used (`LATER_BYTES`)."""
+    """Programs and libraries that are loaded when they are first used (`LATER_BYTES`)."""
     preparation: int
-    """By how much the peak while inputs are prepared lies above that of training."""
+    """How much the peak while inputs are prepared exceeds that of training."""
     graph: int
     features: int
-    """Those that models read as they were given. On CPU too a copy of what the data set has, since NumPy seldom lays
-    arrays out as JAX needs them."""
+    """Features that models read in their original form. A copy of the data set's on CPU too, since NumPy's memory is
+    seldom aligned as JAX needs it."""
     precomputed: int
-    """What the model computes once from graph and features (`Graph.derived`, `Inputs.cache`)."""
+    """Results that the model computes once from graph and features (`Graph.derived`, `Inputs.cache`)."""
     state: int
     """Parameters and optimizer state."""
     activations: int
-    """What a step needs besides, gradients included, where an evaluation does not need more."""
+    """The temporary memory of a step, including gradients, unless an evaluation needs more."""
     evaluation: int
-    """Embeddings and scores, where they need more than a step; otherwise 0."""
+    """Embeddings and scores, if they need more than a step; otherwise 0."""
     checkpoints: int
-    """Copies on their way to the disk, and on the host what is read back of them."""
+    """Copies that are being written to disk and, on the host, what is read back to check them."""
 
     @property
     def to_come(self) -> int:
-        """All but what the process holds already, or held."""
+        """The bytes that are still to be allocated."""
         return sum(self) - self.process - self.earlier
 
 
-def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
-    """The peak of a run, from shapes and from what the compiler says of its programs.
+def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
+    """Estimate the peak of a run from shapes and the compiler's analysis of its programs.
 
     Args:
-        given: the shapes of the inputs before the method prepares them.
-        programs: compiled for the shapes of what it makes of them.
-        ranking: of the evaluation that selects.
+        planned: The run with compiled programs; its inputs may be shapes.
+        ranking: The ranking of the evaluation that selects.
     """
-    host = jax.default_backend() == "cpu"
-    prepared, state = programs.inputs, size(programs.shapes)
-    embeddings = size(programs.embed.out_info)
+    host = on_cpu()
+    given, prepared, programs = input_shapes(planned.dataset), planned.inputs, planned.loop
+    state, embeddings = size(programs.shapes()), size(_compiled(programs.embed).out_info)
     computed = prepared.graph.derived, prepared.cache
     graph, cache = size(prepared.graph._replace(derived={})), size(computed)
     features = size(prepared.features)
-    step = size(programs.order.out_info) + _temporary(programs.segment)
+    step = size(_compiled(programs.order).out_info) + _temporary(programs.run)
     evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
-    largest_of_state = max(map(size, jax.tree.leaves(programs.shapes)))
+    largest_of_state = max(map(size, jax.tree.leaves(programs.shapes())))
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host else 0
     copies = state + embeddings + read_back
     during = max(step, evaluated)
@@ -99,14 +100,14 @@ def estimate(given: Inputs, programs: Programs, ranking: RankingPlan) -> Memory:
 
 
 def check_fits(memory: Memory, available: int | None) -> None:
-    """Refuses a run that would not fit, before it begins.
+    """Refuse a run that would not fit, before it begins.
 
     Args:
-        memory: of the run.
-        available: bytes that may still be taken; `None` where that is not known.
+        memory: The estimate of the run.
+        available: The bytes that are free; `None` if not known.
 
     Raises:
-        UserError: what is to come is more; the line names its largest part and what makes that smaller.
+        UserError: The run needs more; the line names its largest part and what makes it smaller.
     """
     if available is None or memory.to_come <= available:
         return
@@ -120,7 +121,7 @@ def check_fits(memory: Memory, available: int | None) -> None:
 
 
 def smaller_by() -> dict[str, str]:
-    """Say what makes each part smaller."""
+    """Return what makes each part smaller."""
     dim, modalities = f"a smaller {setting('dim')}", f"fewer {setting('modalities')}"
     return {
         "preparation": modalities,
@@ -136,14 +137,14 @@ def smaller_by() -> dict[str, str]:
 
 
 def line_of(memory: Memory) -> str:
-    """The estimate for the log, in GiB, the largest part first."""
+    """Format the estimate for the log, in GiB, the largest part first."""
     parts = sorted(memory._asdict().items(), key=lambda part: -part[1])
     named = ", ".join(f"{name} {_gib(value)}" for name, value in parts if value >= SHOWN_BYTES)
     return f"memory: {_gib(sum(memory))} GiB expected at the peak: {named}"
 
 
 def available_bytes() -> int | None:
-    """What the device that JAX computes on has left: the machine's own memory on CPU, else the accelerator's."""
+    """Return the free memory of the device that JAX computes on: the machine's on CPU, else the accelerator's."""
     device = jax.devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
@@ -152,12 +153,12 @@ def available_bytes() -> int | None:
 
 
 def size(tree: Any) -> int:
-    """Bytes of all arrays, or of their shapes."""
+    """Return the bytes of all arrays, or of their shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def rss_bytes() -> int:
-    """What the process holds in memory now."""
+    """Return the bytes that the process holds in memory now."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:  # not Linux
@@ -166,14 +167,14 @@ def rss_bytes() -> int:
 
 
 def peak_rss_bytes() -> int:
-    """The most that the process has held in memory."""
+    """Return the most bytes that the process has held in memory."""
     # Kilobytes on Linux, bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
-def give_back() -> None:
-    """Gives the system what was freed, which glibc would keep for itself: hundreds of MiB after compiling."""
+def trim_memory() -> None:
+    """Return freed memory to the system, which glibc would keep: hundreds of MiB after compiling."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries do not have it
     if trim is not None:
         trim(0)
@@ -189,7 +190,7 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_group() -> int | None:
-    """What the container's limit leaves (cgroup 2), if there is one. Cached files count as free."""
+    """Return what the container's limit leaves (cgroup 2), if there is one. Cached files count as free."""
     try:
         limit, used = ((GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
         cached = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
@@ -202,9 +203,13 @@ def _gib(count: int) -> str:
     return f"{count / 2**30:.2f}"
 
 
-def _temporary(program: jax.stages.Compiled) -> int:
-    analysis = program.memory_analysis()
-    return 0 if analysis is None else int(analysis.temp_size_in_bytes)  # some backends tell nothing
+def _compiled(program: Callable[..., Any]) -> jax.stages.Compiled:
+    return cast("jax.stages.Compiled", program)
+
+
+def _temporary(program: Callable[..., Any]) -> int:
+    analysis = _compiled(program).memory_analysis()
+    return 0 if analysis is None else int(analysis.temp_size_in_bytes)  # some backends report nothing
 
 
 def _scores(ranking: RankingPlan) -> int:

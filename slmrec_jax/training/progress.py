@@ -1,4 +1,4 @@
-"""What a person sees of a run: a live line on a terminal, plain lines elsewhere."""
+"""The display of a run: a live line on a terminal, plain lines elsewhere."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -11,58 +11,48 @@ from slmrec_jax.errors import escaped
 from slmrec_jax.training.storage.folder import Record
 
 
-class Report(NamedTuple):
-    """Where a run's words go."""
+class Listener(NamedTuple):
+    """Functions that receive a run's messages and its epochs."""
 
     say: Callable[[str], None]
     epoch: Callable[[Record], None]
 
 
-SILENT = Report(lambda line: None, lambda record: None)
+SILENT = Listener(lambda line: None, lambda record: None)
 
 
 @contextmanager
-def console_report(epochs: int) -> Iterator[Report]:
-    """Reports to standard error.
-
-    Args:
-        epochs: the most that will be trained.
-    """
+def console_report(epochs: int) -> Iterator[Listener]:
+    """Report to standard error; `epochs` is the most that will be trained."""
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if not console.is_terminal:
-        yield Report(
-            _heard(lambda line: console.print(escaped(line), markup=False)),
-            _heard(lambda record: console.print(epoch_line(record))),
+        yield Listener(
+            _unless_refused(lambda line: console.print(escaped(line), markup=False)),
+            _unless_refused(lambda record: console.print(epoch_line(record))),
         )
         return
-    columns = (
-        TextColumn("epoch"),
-        MofNCompleteColumn(),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[text]}"),
-    )
-    with Progress(*columns, console=console) as progress:
+    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn()
+    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console) as progress:
         task = progress.add_task("", total=epochs, text="compiling")
-        yield Report(
-            _heard(lambda line: progress.console.print(escaped(line), markup=False)),
-            _heard(lambda record: progress.update(task, completed=record["epoch"], text=epoch_line(record))),
+        yield Listener(
+            _unless_refused(lambda line: progress.console.print(escaped(line), markup=False)),
+            _unless_refused(lambda record: progress.update(task, completed=record["epoch"], text=epoch_line(record))),
         )
 
 
-def _heard(tell: Callable[[Any], None]) -> Callable[[Any], None]:
-    """Tell, or go on where that fails: a full disk behind standard error does not end training."""
+def epoch_line(record: Record) -> str:
+    """Return an epoch as one line: losses, the metric that selects (starred if it is the best so far), seconds."""
+    losses = "  ".join(f"{name} {value:.4f}" for name, value in record["losses"].items() if "/" not in name)
+    metrics = "".join(f"  {record['split']} {name} {value:.4f}" for name, value in record["selected"].items())
+    best = " *" if record["improved"] else ""
+    return f"epoch {record['epoch']:>4}  {losses}{metrics}{best}  {record['train_seconds']:.2f} s"
+
+
+def _unless_refused(tell: Callable[[Any], None]) -> Callable[[Any], None]:
+    """Return a function that ignores what standard error refuses: a full disk behind it does not end training."""
 
     def told(words: Any) -> None:
         with suppress(OSError):
             tell(words)
 
     return told
-
-
-def epoch_line(record: Record) -> str:
-    """An epoch in a line: losses, the metric that selects (starred where it is the best so far), seconds."""
-    losses = "  ".join(f"{name} {value:.4f}" for name, value in record["losses"].items() if "/" not in name)
-    metrics = "".join(f"  {record['split']} {name} {value:.4f}" for name, value in record["selected"].items())
-    best = " *" if record["improved"] else ""
-    return f"epoch {record['epoch']:>4}  {losses}{metrics}{best}  {record['train_seconds']:.2f} s"

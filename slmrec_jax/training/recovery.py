@@ -1,7 +1,7 @@
-"""Where training stops being finite: which step, which term, and whose interactions.
+"""Recovery when training is not finite: find the step, the term and the interactions, then stop, skip or roll back.
 
-Nothing is looked at in the hot path but what a segment leaves. Where that is not finite, the steps since the last
-checkpoint are taken again one by one, to the same bits.
+The hot path checks only the result of a segment. If it is not finite, the steps since the last checkpoint are taken
+again one by one, to the same bits.
 """
 
 from collections.abc import Mapping
@@ -13,24 +13,23 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from slmrec_jax.errors import Diverged, UserError, setting
-from slmrec_jax.training.loop import Progress
-from slmrec_jax.training.session import At, Session, place_of, restored
-from slmrec_jax.training.steps import Steps
+from slmrec_jax.training.loop import Progress, no_steps
+from slmrec_jax.training.session import Position, Session, place_of, restored, take_steps
 from slmrec_jax.training.storage.folder import NOT_FINITE
 from slmrec_jax.training.storage.records import write_json
 
 MAX_ROLLBACKS = 10
-"""Training that diverges this often will not be saved by other draws."""
+"""Training that diverges more often than this is not saved by other draws."""
 
 SHOWN = 5
-"""How many ids of a batch stand in a line."""
+"""How many ids of a batch a message shows."""
 
 
 def advice() -> str:
-    """Say what a user can do about divergence."""
+    """Return what a user can do about divergence."""
     return (
-        f"lower {setting('optimizer.learning_rate')} or raise the temperature, or go on by {setting('resume', True)} "
-        f"{setting('on_nan', 'skip')}"
+        f"lower {setting('optimizer.learning_rate')} or raise the temperature, or continue with "
+        f"{setting('resume', True)} {setting('on_nan', 'skip')}"
     )
 
 
@@ -38,83 +37,87 @@ class NotFinite(NamedTuple):
     """The first step that is not finite."""
 
     step: int
-    """How many steps were done before it."""
+    """The number of steps before it."""
     before: Progress
-    """What it started from."""
+    """The progress before it."""
     terms: tuple[str, ...]
-    """The parts of the loss that are not finite; `gradient` where all are and what they led to is not."""
+    """The parts of the loss that are not finite; `gradient` if only the new parameters are not."""
     users: Int[np.ndarray, " rows"]
     items: Int[np.ndarray, " rows"]
 
 
-def recover(session: Session, at: At) -> At:
-    """Finds the step that made training not finite, and does what `--on-nan` says.
+def recover(session: Session, position: Position) -> Position:
+    """Find the step that made training not finite, and do what `on_nan` says.
 
     Args:
-        session: of the run.
-        at: what is not finite.
+        session: The session of the run.
+        position: The position that is not finite.
 
     Returns:
-        Where to go on: after that step, which changed nothing but the number of steps; or at the last scheduled
-        checkpoint, from which what follows is drawn differently.
+        The position to continue from: after that step, skipped; or the last scheduled checkpoint, after which steps are
+        drawn differently.
 
     Raises:
-        Diverged: training is to stop, or was rolled back too often.
-        UserError: it is finite when the same steps are taken again.
+        Diverged: Training is to stop, or was rolled back too often.
+        UserError: The same steps are finite when they are taken again.
     """
     session.saver.wait()
-    base = at.base or restored(session)
-    found = first_not_finite(session.steps, base.progress, at.step, at.tally.rollbacks)
+    base = position.base or restored(session)
+    found = first_not_finite(session, base.progress, position.step, position.tally.rollbacks)
     if found is None:
         raise UserError(
-            "training is not finite, but it is when the same steps are taken again: the device does not compute the "
-            f"same each time; {setting('resume', True)} goes on from the last checkpoint"
+            "training is not finite, but the same steps are when they are taken again: the device does not always "
+            f"compute the same; {setting('resume', True)} continues from the last checkpoint"
         )
     account = _account(session, found)
-    on_nan, rollbacks = session.config.on_nan, at.tally.rollbacks
+    on_nan, rollbacks = session.setup.config.on_nan, position.tally.rollbacks
     if on_nan == "stop" or (on_nan == "rollback" and rollbacks == MAX_ROLLBACKS):
         path = session.folder / NOT_FINITE
         write_json(path, account)
         after = f", after {rollbacks} rollbacks" if rollbacks else ""
         raise Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {advice()}")
     if on_nan == "skip":
-        session.report.say(f"WARNING: {_line(account)}; the step is left out")
-        return _without(session, found, base, at)
+        session.report.say(f"WARNING: {_line(account)}; the step is skipped")
+        return _skipped(session, found, base, position)
     session.saver.finish()
     back = restored(session, only_scheduled=True)
     place = place_of(session, back.step)
     session.saver.rewind(place, back.history)
-    session.report.say(f"WARNING: {_line(account)}; going back to {place.words()}, and on with other draws")
+    session.report.say(f"WARNING: {_line(account)}; going back to {place.words()} to continue with other draws")
     return back._replace(tally=back.tally._replace(rollbacks=rollbacks + 1))
 
 
 def finite_terms(values: Mapping[str, Array]) -> bool:
-    """Whether all means of an epoch so far are finite; once one is not, it stays so."""
+    """Return whether all means of an epoch so far are finite; one that is not stays so."""
     return all(np.isfinite(value) for value in jax.device_get(values).values())
 
 
 @jax.jit
 def all_finite(arrays: PyTree) -> Bool[Array, ""]:
-    """Whether every float of a state or of embeddings is finite."""
+    """Return whether every float of a state or of embeddings is finite."""
     floats = [x for x in jax.tree.leaves(arrays) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
 
 
-def first_not_finite(steps: Steps, progress: Progress, stop: int, rollbacks: int) -> NotFinite | None:
-    """Takes steps again, one by one, up to the first that is not finite.
+def first_not_finite(session: Session, progress: Progress, stop: int, rollbacks: int) -> NotFinite | None:
+    """Take steps again, one by one, up to the first that is not finite.
 
     Args:
-        steps: what runs.
-        progress: the last that is known to be finite; its buffers are used up.
-        stop: how far to look.
-        rollbacks: of the run.
+        session: The session of the run.
+        progress: The last progress that is known to be finite; its buffers are consumed.
+        stop: The step to stop before.
+        rollbacks: The run's rollbacks so far.
     """
+    loop = session.setup.loop
     for step in range(int(progress.state.step), stop):
-        before = _copied(steps.begin(progress, step))
-        progress = steps.run(progress, step, step + 1, rollbacks)
+        before = _copied(progress)
+        if step % loop.steps_per_epoch == 0:
+            before = before._replace(means=no_steps(before.means.values))
+        progress = take_steps(session, progress, step, step + 1, rollbacks)
         if finite_terms(progress.means.values) and all_finite(progress.state):
             continue
-        batch = steps.batch(step, rollbacks)
+        drawn, keys = session.draw(step // loop.steps_per_epoch, rollbacks)
+        batch = loop.batch(drawn, session.setup.inputs, keys, jnp.int32(step))
         real = np.asarray(batch.mask)
         users, items = np.asarray(batch.users)[real], np.asarray(batch.items)[real]
         return NotFinite(step, before, _named(progress.means.values), users, items)
@@ -122,40 +125,39 @@ def first_not_finite(steps: Steps, progress: Progress, stop: int, rollbacks: int
 
 
 def _named(values: Mapping[str, Array]) -> tuple[str, ...]:
-    """Terms rather than their parts, and parts rather than the total."""
+    """Return the terms that are not finite, else parts of terms, else the total."""
     bad = [name for name, value in jax.device_get(values).items() if not np.isfinite(value)]
     terms = [name for name in bad if name != "loss" and "/" not in name]
     return tuple(terms or [name for name in bad if name != "loss"] or bad or ["gradient"])
 
 
-def _without(session: Session, found: NotFinite, base: At, at: At) -> At:
-    """After the step, with all as before it but for the number of steps."""
+def _skipped(session: Session, found: NotFinite, base: Position, position: Position) -> Position:
+    """Return the position after a skipped step, which changes only the number of steps."""
     state = found.before.state
-    after = At(
+    after = Position(
         found.step + 1,
         found.before._replace(state=state.replace(step=jnp.asarray(state.step) + 1)),
-        at.history[: found.step // session.steps.per_epoch],
-        base.tally._replace(skipped_steps=base.tally.skipped_steps + 1, seconds=at.tally.seconds),
-        session.steps.embed(state) if session.config.eval.stale_embeddings else None,
+        position.history[: found.step // session.setup.loop.steps_per_epoch],
+        base.tally._replace(skipped_steps=base.tally.skipped_steps + 1, seconds=position.tally.seconds),
     )
     return after._replace(base=after._replace(progress=_copied(after.progress)))
 
 
 def _copied(progress: Progress) -> Progress:
-    """In buffers of its own."""
+    """Return a copy in buffers of its own."""
     copy: Progress = jax.tree.map(jnp.copy, progress)
     return copy
 
 
 def _account(session: Session, found: NotFinite) -> dict[str, Any]:
-    """What was not finite, in people's numbers and raw ids."""
+    """Describe the step by epoch, step (both from 1) and raw ids."""
     place = place_of(session, found.step)
     return {
         "epoch": place.epochs + 1,
         "step": place.steps + 1,
         "terms": list(found.terms),
-        "users": session.dataset.user_ids[found.users].tolist(),
-        "items": session.dataset.item_ids[found.items].tolist(),
+        "users": session.setup.dataset.user_ids[found.users].tolist(),
+        "items": session.setup.dataset.item_ids[found.items].tolist(),
     }
 
 

@@ -1,13 +1,48 @@
-"""Which epoch is the best, and when there will be no better one."""
+"""Which epoch is the best, and when to stop."""
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 
 from slmrec_jax.config.protocols import Protocol
 from slmrec_jax.training.storage.folder import Record
 
 
+def make_record(
+    history: Sequence[Record],
+    protocol: Protocol,
+    losses: Mapping[str, float],
+    measure: Callable[[], Mapping[str, float]],
+    train_seconds: float,
+    evaluation_start: float,
+) -> Record:
+    """Return the record of the epoch after a history.
+
+    Args:
+        history: The epochs before.
+        protocol: Says whether this epoch is evaluated, and by which metric epochs are compared.
+        losses: The epoch's means.
+        measure: Evaluates the epoch; called only if an evaluation is due.
+        train_seconds: The time that its steps took.
+        evaluation_start: When its evaluation began, by `time.perf_counter`.
+    """
+    number = len(history) + 1
+    due = (number - 1) % protocol.evaluate_every == 0
+    values = measure() if due else {}
+    selected = {protocol.metric: values[protocol.metric]} if due and protocol.metric else {}
+    return {
+        "epoch": number,
+        "losses": losses,
+        "split": protocol.split,
+        "selected": selected,
+        "metrics": values,
+        "improved": improves(history, number, selected, protocol),
+        "train_seconds": train_seconds,
+        "evaluate_seconds": time.perf_counter() - evaluation_start,
+    }
+
+
 def improves(history: Sequence[Record], number: int, selected: Mapping[str, float], protocol: Protocol) -> bool:
-    """Whether an epoch is the best so far; under a protocol that does not select, each one is."""
+    """Return whether an epoch is the best so far; without selection, each one is."""
     if protocol.metric is None:
         return True
     if not selected or (number == 1 and not protocol.first_epoch_counts):
@@ -17,14 +52,14 @@ def improves(history: Sequence[Record], number: int, selected: Mapping[str, floa
 
 
 def finished(history: Sequence[Record], protocol: Protocol) -> bool:
-    """Whether early stopping ends the run: the last evaluated epoch is too far behind the best."""
+    """Return whether early stopping ends the run: the last evaluated epoch is too far behind the best."""
     if protocol.patience is None or not history or not history[-1]["selected"]:
         return False
     return bool(history[-1]["epoch"] - best_epoch(history) > protocol.patience)
 
 
 def best_epoch(history: Sequence[Record]) -> int:
-    """The last epoch that was an improvement; 0 if none was."""
+    """Return the last epoch that was an improvement; 0 if none was."""
     return max((record["epoch"] for record in history if record["improved"]), default=0)
 
 

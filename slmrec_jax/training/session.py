@@ -1,16 +1,17 @@
-"""Where a run stands, and how it gets there from a checkpoint and into one."""
+"""A run's position in training, and how it is saved and restored."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from slmrec_jax.config import Config
-from slmrec_jax.data.dataset import Dataset
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.loop import Progress
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.loop import Keys, Progress
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.selection import best_epoch
-from slmrec_jax.training.steps import Steps
+from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage import checkpoint as checkpoints
 from slmrec_jax.training.storage.checkpoint import Checkpoint, Place, Tally
 from slmrec_jax.training.storage.folder import CHECKPOINTS, Record, read_history
@@ -19,60 +20,75 @@ from slmrec_jax.types import Embeddings
 
 
 class Session(NamedTuple):
-    """What stays the same while a run trains."""
+    """What does not change while a run trains."""
 
-    config: Config
-    dataset: Dataset
-    """Whose ids stand in messages."""
+    setup: Setup
+    """With compiled programs."""
     folder: Path
-    steps: Steps
     saver: Saver
-    report: Report
+    report: Listener
+    draw: Callable[[int, int], tuple[PyTree, Keys]]
+    """`(epoch, rollbacks) -> (drawn, keys)`, remembered for the current epoch."""
 
 
-class At(NamedTuple):
-    """Where training stands."""
+class Position(NamedTuple):
+    """A point in training."""
 
     step: int
-    """How many were done since the start."""
+    """The number of steps so far."""
     progress: Progress
     history: tuple[Record, ...]
     tally: Tally = Tally()
-    ranked: Embeddings | None = None
-    """Those before an epoch's last step, where the protocol evaluates these."""
-    base: "At | None" = None
-    """Where a step was left out, in a copy: later ones are looked for from here, until the epoch ends."""
+    base: "Position | None" = None
+    """After a step was skipped, a copy of this position, until the epoch ends: the search for the next step that is not
+    finite starts here."""
+
+
+def take_steps(session: Session, progress: Progress, step: int, stop: int, rollbacks: int) -> Progress:
+    """Take the steps from `step`, the position of `progress`, up to `stop` in the same epoch.
+
+    The buffers of `progress` are consumed.
+    """
+    loop, inputs = session.setup.loop, session.setup.inputs
+    drawn, keys = session.draw(step // loop.steps_per_epoch, rollbacks)
+    return loop.run(progress, drawn, inputs, keys, jnp.int32(stop - step))
 
 
 def place_of(session: Session, step: int) -> Place:
-    """The epochs that so many steps make, and the steps beyond."""
-    return Place(*divmod(step, session.steps.per_epoch))
+    """Return the epochs that so many steps make, and the steps beyond."""
+    return Place(*divmod(step, session.setup.loop.steps_per_epoch))
 
 
 def scheduled(session: Session, place: Place) -> Place:
-    """The last place, up to this one, where a checkpoint is due."""
-    every = session.config.checkpoint_every_steps
+    """Return the last place, up to this one, where a checkpoint is due."""
+    every = session.setup.config.checkpoint_every_steps
     return Place(place.epochs, place.steps - place.steps % every if every else 0)
 
 
-def save(session: Session, at: At, embeddings: Embeddings | None = None) -> None:
-    """Hands a checkpoint to the saver; the best epoch's, and the last scheduled one, stay beside it."""
-    place = place_of(session, at.step)
-    needed = frozenset({scheduled(session, place), Place(best_epoch(at.history))})
-    session.saver.save(Checkpoint(place, at.progress, at.tally, embeddings), at.history, needed)
+def save(session: Session, position: Position, embeddings: Embeddings | None = None) -> None:
+    """Hand a checkpoint to the saver; the best epoch's and the last scheduled one are kept beside it."""
+    place = place_of(session, position.step)
+    needed = frozenset({scheduled(session, place), Place(best_epoch(position.history))})
+    session.saver.save(Checkpoint(place, position.progress, position.tally, embeddings), position.history, needed)
 
 
-def restored(session: Session, *, only_scheduled: bool = False) -> At:
-    """The newest checkpoint that is whole, as is that of the best epoch before it; the start where there is none.
+def start(session: Session) -> Position:
+    """Return the position before the first step."""
+    setup = session.setup
+    return Position(0, setup.loop.init(setup.keys()), ())
+
+
+def restored(session: Session, *, only_scheduled: bool = False) -> Position:
+    """Return the newest checkpoint that is whole, with that of the best epoch before it; the start if there is none.
 
     Args:
-        session: of the run.
-        only_scheduled: leaves out those that were made because a signal asked to stop.
+        session: The session of the run.
+        only_scheduled: Whether to ignore checkpoints that were made because a signal asked to stop.
 
     Raises:
-        UserError: there are checkpoints, but none can be used.
+        UserError: There are checkpoints, but none can be used.
     """
-    folder, steps = session.folder / CHECKPOINTS, session.steps
+    folder, loop = session.folder / CHECKPOINTS, session.setup.loop
 
     def objection(place: Place) -> str | None:
         try:
@@ -85,8 +101,8 @@ def restored(session: Session, *, only_scheduled: bool = False) -> At:
     candidates: Sequence[Place] = [
         place for place in checkpoints.places(folder) if not only_scheduled or place == scheduled(session, place)
     ]
-    found = checkpoints.restore_newest(folder, candidates, steps.shapes, session.report.say, objection)
+    found = checkpoints.restore_newest(folder, candidates, loop.shapes(), session.report.say, objection)
     if found is None:
-        return At(0, steps.init(), ())
-    step = found.place.epochs * steps.per_epoch + found.place.steps
-    return At(step, found.progress, tuple(read_history(session.folder, found.place.epochs)), found.tally)
+        return start(session)
+    step = found.place.epochs * loop.steps_per_epoch + found.place.steps
+    return Position(step, found.progress, tuple(read_history(session.folder, found.place.epochs)), found.tally)

@@ -12,7 +12,7 @@ class Interrupted(Exception):
     """The run was asked to stop, and has saved."""
 
     def __init__(self, signal_number: int, folder: Path) -> None:
-        """Remembers by which signal, and which run."""
+        """Keep which signal asked, and the folder of the run."""
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
         self.folder = folder
@@ -20,21 +20,22 @@ class Interrupted(Exception):
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], int | None]]:
-    """Yields a function that tells which signal asked to stop, if any did."""
+    """Yield a function that returns which signal asked to stop, or `None`."""
+    if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
+        yield lambda: None
+        return
     received: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
         received.append(number)
-        for each in numbers:  # the second one means it, whichever it is
-            signal.signal(each, previous[each])
+        restore()  # so that a second signal, of either kind, stops at once
 
-    numbers: tuple[int, ...] = (signal.SIGINT, signal.SIGTERM)
-    if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
-        yield lambda: None
-        return
-    previous = {number: signal.signal(number, note) for number in numbers}
+    def restore() -> None:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+
+    previous = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: received[0] if received else None
     finally:
-        for number in numbers:
-            signal.signal(number, previous[number])
+        restore()

@@ -1,4 +1,4 @@
-"""What small data, or a batch size that does not fit them, do to a run: said before it starts."""
+"""Warnings before a run about small data, and about a batch size that does not fit the data."""
 
 import dataclasses
 import math
@@ -14,7 +14,7 @@ from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Method
 
 FEW_STEPS = 5
-"""An epoch of fewer steps hardly trains."""
+"""An epoch of fewer steps trains little."""
 
 
 def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
@@ -24,7 +24,7 @@ def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
     and would select the first epoch: NDCG then takes the place of a default recall.
 
     Raises:
-        UserError: a cut-off that was asked for exceeds the number of items to rank.
+        UserError: A requested cut-off exceeds the number of items to rank.
     """
     asked, count = config.eval, num_candidates(dataset, config.eval)
     if count == 0:
@@ -49,13 +49,7 @@ def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
 
 
 def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
-    """Say where batches have no negatives, so that what compares with them trains nothing, and where steps are few.
-
-    Args:
-        method: what trains.
-        config: of the run.
-        dataset: what it trains on.
-    """
+    """Return warnings about batches without negatives, whose losses train nothing, and about epochs of few steps."""
     users, items = dataset.train
     by_interactions = method.sampling == "interactions"
     rows = min(config.batch_size, len(users) if by_interactions else dataset.num_users)

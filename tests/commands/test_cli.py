@@ -130,6 +130,15 @@ def test_refused_flags_get_one_line(capsys, tmp_path):
     assert "--split-seed is -1" in refused(capsys, "train", "--split-seed", "-1")
     assert "no split 'tmie'" in refused(capsys, "train", "--split", "tmie")
     assert "invalid choice 'median'" in refused(capsys, "train", "--missing", "median")
+    assert "slmrec has no preset 'papre'; there are: reference, paper" in refused(capsys, "train", "--preset", "papre")
+    assert "choose one by --protocol" in refused(capsys, "train", "--eval.name", "mmrec")
+    assert "there is no flag '--mmssl.mode'" in refused(capsys, "train", "--mmssl.mode", "published")
+
+
+def test_a_preset_is_that_of_the_model_and_flags_win_over_it(capsys, tiny_demo, tmp_path):
+    flags = ["--model", "mmssl", "--preset", "published", "--mmssl.heads", "2", "--out", str(tmp_path / "run")]
+    said = refused(capsys, "train", *SMALL, *flags, "--mmssl.refresh-every", "0")
+    assert "graphs of the last batches need" in said
 
 
 def test_refused_data_and_runs_get_one_line(capsys, run_folder, tiny_demo, tmp_path):

@@ -6,9 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from slmrec_jax.config import DEFAULTS, MMSSL_MODES, PRESETS, PUBLISHED, Config, with_defaults
-from slmrec_jax.config.protocols import PROTOCOLS
-from slmrec_jax.config.source import Source
+from slmrec_jax.config import BASE, PRESETS, PROTOCOLS, Config, Source, with_defaults, with_preset
+from slmrec_jax.forms import field_names
 
 DOCS = Path(__file__).parents[2] / "docs"
 TEXT = (DOCS / "settings.md").read_text()
@@ -32,45 +31,60 @@ def written(value):
     return "–" if value is None else f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def flags(section, values):
-    return {f"--{section}{name.replace('_', '-')}": value for name, value in values.items()}
-
-
-def of_config(config):
-    """Every setting that has a default of its own, by flag."""
+def settings(config):
+    """Every setting by its flag."""
     found = {}
     for name, value in vars(config).items():
-        if dataclasses.is_dataclass(value):
-            open_too = name not in ("mmssl", "optimizer")  # whose None is the mode's, or the model's
-            given = {part: each for part, each in vars(value).items() if open_too or each is not None}
-            found |= flags(f"{name.replace('_', '-')}.", given)
-        elif name not in (*Source._fields, "eval"):
-            found |= flags("", {name: value})
-    return found
+        parts = vars(value) if dataclasses.is_dataclass(value) else value._asdict() if name == "eval" else None
+        found |= {name: value} if parts is None else {f"{name}.{part}": each for part, each in parts.items()}
+    return {f"--{name.replace('_', '-')}": value for name, value in found.items()}
+
+
+def rows(configs, flags):
+    """A row for each flag: its value in each config."""
+    columns = [settings(config) for config in configs]
+    return {flag: tuple(written(column[flag]) for column in columns) for flag in flags}
+
+
+def flags_of(preset):
+    return [f"--{name.replace('_', '-')}" for name in preset]
 
 
 def test_every_default_is_documented():
-    assert tables()["flag", "default"] == {flag: (written(value),) for flag, value in of_config(Config()).items()}
+    elsewhere = {*flags_of((*field_names(Source), *BASE["slmrec"])), "--eval"}
+    known = [flag for flag in settings(Config()) if flag.split(".")[0] not in elsewhere and flag not in elsewhere]
+    assert tables()["flag", "default"] == rows([Config()], known)
 
 
 def test_the_models_own_optimizer_settings_are_documented():
-    names = ("learning_rate", "weight_decay")
-    expected = {model: tuple(written(own[name]) for name in names) for model, own in DEFAULTS.items()}
-    assert tables()["model", "--optimizer.learning-rate", "--optimizer.weight-decay"] == expected
-    assert PUBLISHED == {"mmssl": {"learning_rate": 5.5e-4}}
-    assert "`--mmssl.mode published` learns at 5.5e-4" in TEXT
+    flags = ("--optimizer.learning-rate", "--optimizer.weight-decay")
+    expected = {model: tuple(map(written, own.values())) for model, own in BASE.items()}
+    assert all(flags == tuple(flags_of(own)) for own in BASE.values())
+    assert tables()[("model", *flags)] == expected
 
 
-def test_presets_modes_and_protocols_are_documented():
-    own = {name: getattr(Config().slmrec, name) for name in PRESETS["paper"]}
-    for head, columns, section in (
-        (("flag", "default", *PRESETS), [own, *PRESETS.values()], "slmrec."),
-        (("flag", *MMSSL_MODES), list(MMSSL_MODES.values()), "mmssl."),
-        (("flag", *PROTOCOLS), [protocol._asdict() for protocol in PROTOCOLS.values()], "eval."),
-    ):
-        names = [name for name in columns[0] if name != "name"]
-        expected = flags(section, {name: tuple(written(column[name]) for column in columns) for name in names})
-        assert tables()[head] == expected
+@pytest.mark.parametrize(("model", "names"), [("slmrec", ("reference", "paper")), ("mmssl", ("published",))])
+def test_presets_of_many_settings_are_documented(model, names):
+    plain = Config(model=model)
+    presets = [with_defaults(config) for config in (plain, *(with_preset(plain, name) for name in names))]
+    expected = rows(presets, flags_of(PRESETS[model][names[0]]))
+    assert tables()[("flag", "default", *names)] == expected
+
+
+def test_presets_of_one_setting_are_documented():
+    expected = {}
+    for model, presets in PRESETS.items():
+        for name, preset in presets.items():
+            if len(preset) == 1:
+                ((setting, value),) = preset.items()
+                expected[f"{model}:{name}"] = (f"--{setting.replace('_', '-')} {written(value)}",)
+    assert tables()["preset", "flag"] == expected
+
+
+def test_protocols_are_documented():
+    flags = [f"--eval.{name.replace('_', '-')}" for name in field_names(type(Config().eval)) if name != "name"]
+    configs = [dataclasses.replace(Config(), eval=protocol) for protocol in PROTOCOLS.values()]
+    assert tables()[("flag", *PROTOCOLS)] == rows(configs, flags)
 
 
 @pytest.mark.parametrize(

@@ -162,7 +162,7 @@ def refused(folder, line):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"version": 2}, "version is 2; this program knows 1"),
+        ({"version": 1}, "version is 1; this program knows 2"),
         ({"users": "3"}, "users is '3'"),
         ({"items": 10**24}, "meta.json: 1000000000000000000000000 items"),
         ({"users": 2}, "users is 2|raw ids for|outside"),

@@ -6,6 +6,7 @@ import reference
 from conftest import GRAPHS
 
 from slmrec_jax.encoding.graph import build_graph, interactions_among
+from slmrec_jax.encoding.propagation import stacked_graph
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.types import Interactions
 
@@ -21,7 +22,8 @@ def test_both_forms_hold_the_normalised_adjacency(case):
     dense = reference.adjacency(num_users, num_items, users, items)
     assert (graph.num_users, graph.num_items) == (num_users, num_items)
     by_edges = np.zeros_like(dense)
-    by_edges[graph.nodes.receivers, graph.nodes.senders] = graph.nodes.edges
+    nodes = stacked_graph(graph)
+    by_edges[nodes.receivers, nodes.senders] = nodes.edges
     np.testing.assert_allclose(by_edges, dense, rtol=1e-6)
     half = matmul(graph.adjacency, jnp.eye(num_items))
     np.testing.assert_allclose(half, dense[:num_users, num_users:], rtol=1e-6)

@@ -4,20 +4,20 @@ import numpy as np
 import pytest
 
 from slmrec_jax.encoding import rows
-from slmrec_jax.encoding.rows import concatenated, distinct, once, projected, rows_of, whole, with_biases
+from slmrec_jax.encoding.rows import all_rows, concatenated, distinct, memoized, projected, rows_of, with_biases
 from slmrec_jax.types import ALL
 
 
-def test_once_computes_each_array_of_ids_once():
+def test_memoized_computes_each_array_of_ids_once():
     asked = []
-    table = once(lambda ids: asked.append(ids) or jnp.ones((2, 2)))
+    table = memoized(lambda ids: asked.append(ids) or jnp.ones((2, 2)))
     ids, others = jnp.array([0, 1]), jnp.array([0, 1])
     for wanted in (ids, ids, others, ALL, ALL):
         table(wanted)
     assert len(asked) == 3
 
 
-def test_once_does_not_let_a_value_out_of_a_branch():
+def test_memoized_does_not_let_a_value_out_of_a_branch():
     table = rows_of(jnp.arange(6.0).reshape(3, 2))
 
     @jax.jit
@@ -51,7 +51,7 @@ def test_a_table_by_blocks_is_the_whole_table(count, monkeypatch):
         sizes.append(len(x[ids]))
         return x[ids] @ kernel
 
-    np.testing.assert_allclose(whole(table, count), x @ kernel, rtol=1e-6)
+    np.testing.assert_allclose(all_rows(table, count), x @ kernel, rtol=1e-6)
     assert max(sizes) <= 4
 
 

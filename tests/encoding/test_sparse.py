@@ -7,14 +7,15 @@ import pytest
 import scipy.sparse
 from conftest import GRAPHS
 
+from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding import sparse as products
-from slmrec_jax.encoding.rows import rows_of_product as of_product
+from slmrec_jax.encoding.rows import product_rows
 from slmrec_jax.encoding.sparse import (
     PRODUCTS,
     Operator,
-    default_product,
     matmul,
     operator,
+    platform_product,
     rows_of_product,
     segment_sum,
 )
@@ -188,7 +189,7 @@ def test_entries_that_stand_twice_are_summed():
 
 
 def test_the_cpu_takes_the_compiled_product():
-    assert default_product() == ("csr" if jax.default_backend() == "cpu" else "scan")
+    assert platform_product() == ("csr" if jax.default_backend() == "cpu" else "scan")
     lowered = jax.jit(matmul).lower(operator(matrix("random")), jnp.ones((31, 4)))
     assert ("csr_sparse_dense" in lowered.as_text()) == (jax.default_backend() == "cpu")
 
@@ -205,9 +206,9 @@ def test_a_hub_of_ten_thousand_entries(product):
     np.testing.assert_allclose(pull(jnp.asarray(g))[0], hub.T.astype(np.float64) @ g, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("backend", ["cpu", "gpu"])
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("wanted", [1, 2, 50])
-def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivatives(wanted, backend, monkeypatch):
+def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivatives(wanted, platform):
     """Few rows and many, some of them more than once."""
     host = matrix("random")
     assert products.FEW * 2 <= host.shape[0] < products.FEW * 50
@@ -229,17 +230,17 @@ def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivatives(wante
         by = jax.value_and_grad(of, places)
         return (jax.jit(by, static_argnums=2),) if of is penalty else (by, jax.jit(by, static_argnums=2))
 
-    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     for of, places, limit in ((value, 0, 1e-5), (value, 1, 1e-5), (value, (0, 1), 1e-5), (penalty, (0, 1), 1e-4)):
         for way in ways(of, places):
-            found, expected = (way(x, sparse.matrix.values, by_rows) for by_rows in (True, False))
+            with compiling_for(platform):
+                found, expected = (way(x, sparse.matrix.values, by_rows) for by_rows in (True, False))
             jax.tree.map(partial(np.testing.assert_allclose, rtol=limit, atol=limit), found, expected)
 
 
 def test_a_slice_of_a_product():
     host = matrix("random")
     sparse, x = operator(host), jnp.ones((host.shape[1], 2))
-    rows = of_product(sparse, x, matmul(sparse, x))
+    rows = product_rows(sparse, x, matmul(sparse, x))
     np.testing.assert_allclose(rows(slice(1, 3)), (host @ np.ones((host.shape[1], 2)))[1:3], rtol=1e-5)
 
 

@@ -1,11 +1,11 @@
-"""Kills a training process by SIGKILL again and again, resumes it until it is done, and compares what it leaves.
+"""Kill a training process by SIGKILL again and again, resume it until it is done, and compare what it leaves.
 
     python tests/faults/soak.py --kills 200
 
-Modules are imported once and each process is forked from there, before JAX has made any thread; programs come from a
+Modules are imported once, and each process is forked from there before JAX has made any thread; programs come from a
 shared compilation cache. Half of the processes die at a write, rename, deletion or wait for the disk, the other half at
-a moment of the clock: within a step, an evaluation, the start. Prints the counts as JSON, and
-fails at the first difference.
+a random time: within a step, an evaluation, the start. The script prints the counts as JSON, and fails at the first
+difference.
 """
 
 import argparse
@@ -28,35 +28,34 @@ from tiny_runs import CONFIG, Disk, digest
 import slmrec_jax.commands.main  # noqa: F401
 from slmrec_jax import durable, train
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.training import run as run_module
+from slmrec_jax.training import train as train_module
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.storage import checkpoint, saver
 from slmrec_jax.training.storage.checkpoint import Place
 
-DATA = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8})
+DATA = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8}).by_degree()
 MAX_SECONDS = 1000
-"""Only what hangs takes so long, on however busy a machine."""
+"""A time-out; only a process that hangs takes so long, even on a busy machine."""
 
 
 def child(folder, cache, dies_at, rest):
-    """The process that trains; it leaves `told` with what it said, and `digest` when it is done."""
+    """Train in a process of its own; leave the messages in `told`, and `digest` when it is done."""
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
     shapes = []
-    compile_steps = run_module.compile_steps
+    compiled = train_module.compiled
 
-    def and_keep_shapes(*arguments):
-        steps = compile_steps(*arguments)
-        shapes.append(steps.shapes)
-        return steps
+    def and_keep_shapes(planned):
+        shapes.append(planned.loop.shapes())
+        return compiled(planned)
 
     def answer(name, asked):
         if asked == dies_at:
             (folder.parent / "died").write_text(name)
             os.kill(os.getpid(), signal.SIGKILL)
 
-    run_module.compile_steps = and_keep_shapes
+    train_module.compiled = and_keep_shapes
     disk = Disk(answer)
     durable.os = durable.shutil = disk
     saver.REST = rest
@@ -81,7 +80,7 @@ def start(folder, cache, dies_at=0, rest=0.0):
 
 
 def ended(process, seconds):
-    """How a process ended, by itself or killed after so many seconds."""
+    """Return the status of a process that ended by itself or was killed after some seconds."""
     limit = time.monotonic() + seconds
     while time.monotonic() < limit:
         found, status = os.waitpid(process, os.WNOHANG)
@@ -93,7 +92,7 @@ def ended(process, seconds):
 
 
 def undisturbed(root, cache):
-    """What a run leaves, how often it asks the disk, and how long it takes once all is compiled."""
+    """Return what a run leaves, how often it asks the disk, and how long it takes once everything is compiled."""
     for name in ("first", "again"):
         (root / name).mkdir()
         begun = time.monotonic()

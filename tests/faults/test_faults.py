@@ -1,4 +1,4 @@
-"""What a run promises when it is killed, stopped, refused the disk, or no longer finite."""
+"""Tests of runs that are killed, stopped, refused by the disk, or no longer finite."""
 
 import contextlib
 import dataclasses
@@ -16,32 +16,33 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from cheap_runs import empty_pictures
 from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
 from slmrec_jax import UserError, durable, train
 from slmrec_jax.methods import make_method
 from slmrec_jax.training import events, fit, recovery, selection
-from slmrec_jax.training import run as run_module
+from slmrec_jax.training import train as train_module
+from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.progress import SILENT
+from slmrec_jax.training.setup import with_inputs
 from slmrec_jax.training.signals import Interrupted, stop_requests
-from slmrec_jax.training.storage import checkpoint, lock, saver
+from slmrec_jax.training.storage import arrays, checkpoint, lock, saver
 from slmrec_jax.training.storage.checkpoint import Place
+from slmrec_jax.training.storage.manifest import write_manifest
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-KILLS = 17
-"""With the real ones, twenty."""
 
-
-@pytest.fixture(scope="module")
-def programs():
-    """By what they were compiled for: tests differ in what happens, not in what is computed."""
-    return {}
+@pytest.fixture(scope="module", autouse=True)
+def pictures():
+    with empty_pictures():
+        yield
 
 
 @pytest.fixture(scope="module")
 def compiled():
-    """The steps of these programs on their inputs."""
+    """Setups with compiled programs, by what they were compiled for: tests differ in what happens, not in programs."""
     return {}
 
 
@@ -51,23 +52,23 @@ def said():
 
 
 @pytest.fixture
-def go(tiny, programs, compiled, said, monkeypatch):
-    """Trains; the same each time, saves included, however slow the machine."""
-    compile_steps = run_module.compile_steps
+def go(tiny, compiled, said, monkeypatch):
+    """A function that trains the same way each time, saves included, however slow the machine is."""
+    compile_setup = train_module.compiled
     monkeypatch.setattr(saver, "ThreadPoolExecutor", Inline)
     monkeypatch.setattr(saver, "REST", 0.0)
     monkeypatch.setattr(fit, "SEGMENT_SECONDS", 1e9)
 
     def run(folder, *, resume=False, config=CONFIG, method=make_method, disk=None, stops=(), **changes):
 
-        def compile_once(*arguments):
-            if method not in programs:
-                programs[method] = compile_steps(*arguments)
-            known = programs[method]
-            return known._replace(on=lambda inputs: compiled.setdefault(method, known.on(inputs)))
+        def compile_once(planned):
+            key = method, planned.config.eval.stale_embeddings
+            if key not in compiled:
+                compiled[key] = with_inputs(compile_setup(planned), make_inputs(tiny))
+            return planned._replace(loop=compiled[key].loop)
 
         with monkeypatch.context() as patch:
-            patch.setattr(run_module, "compile_steps", compile_once)
+            patch.setattr(train_module, "compiled", compile_once)
             if disk is not None:
                 patch.setattr(durable, "os", disk)
                 patch.setattr(durable, "shutil", disk)
@@ -82,7 +83,7 @@ def go(tiny, programs, compiled, said, monkeypatch):
 
 @contextlib.contextmanager
 def asked_after(looks):
-    """Asks to stop when it has been looked for so often, which is once or twice a segment."""
+    """Ask to stop after the run has looked some number of times, once or twice a segment."""
     left = [looks]
 
     def asked():
@@ -97,7 +98,14 @@ def first_of(compiled):
 
 
 def shapes(compiled):
-    return first_of(compiled).shapes
+    return first_of(compiled).loop.shapes()
+
+
+def taken(made, progress, step, stop):
+    """The progress after the steps from one up to another, by hand."""
+    keys = made.keys()
+    drawn = made.loop.order(made.inputs, keys, jnp.int32(step))
+    return made.loop.run(progress, drawn, made.inputs, keys, jnp.int32(stop - step))
 
 
 @pytest.fixture(scope="module")
@@ -131,7 +139,7 @@ def test_the_records_of_a_checkpoint_are_on_disk_before_it(expected):
 
 
 def killed(go, folder, moment):
-    """Leaves a run that died at a moment, or at its last: Orbax writes a file more or fewer, and moments vary so."""
+    """Leave a run that died at a moment, or at its last one if it has fewer: the number of Orbax's files varies."""
     disk = Disk(dies_at(moment))
     with contextlib.suppress(Dead):
         go(folder, disk=disk)
@@ -140,9 +148,10 @@ def killed(go, folder, moment):
         killed(go, folder, disk.asked)
 
 
-def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path):
-    """Wherever it dies among its writes, renames, deletions and waits for the disk."""
-    moments = np.random.default_rng(0).choice(np.arange(1, expected["asked"] + 1), KILLS, replace=False)
+@pytest.mark.parametrize("kills", [5, pytest.param(17, marks=pytest.mark.slow)])
+def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path, kills):
+    """A run may die at any of its writes, renames, deletions and waits for the disk."""
+    moments = np.random.default_rng(0).choice(np.arange(1, expected["asked"] + 1), kills, replace=False)
     for number, moment in enumerate(moments):
         folder = tmp_path / str(number)
         killed(go, folder, moment)
@@ -158,7 +167,7 @@ def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, 
 
 @pytest.mark.parametrize(("kind", "first"), [("fsync", 30), ("rename", 2), ("replace", 4)])
 def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compiled, tmp_path, kind, first):
-    """Within a checkpoint, where it gets its name (after the data set), and where the first record is written."""
+    """Within a checkpoint, when it gets its name (after the data set), and when the first record is written."""
     asked = []
 
     def answer(name, _):
@@ -171,20 +180,23 @@ def test_what_the_disk_refuses_is_said_and_tried_again(expected, go, said, compi
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
 
 
-@pytest.mark.parametrize("full", ["before", "meanwhile"])
+@pytest.mark.parametrize("full", ["before", "meanwhile", "for its threads"])
 def test_a_full_disk_is_one_error_in_its_own_words(
     expected, compiled, tmp_path, capfd, caplog, monkeypatch, full, refusing_disk
 ):
-    """Orbax, which logs a traceback for each of its threads, is not even asked where there is no room."""
+    """Orbax, whose threads print tracebacks, is not called if there is no room, and else kept from printing them."""
 
     def save(checkpointer, path, args):
         assert full == "meanwhile"
         logging.getLogger("absl").error("Traceback of a thread")
         raise ValueError("RESOURCE_EXHAUSTED: Error writing 'a' [OS error 27: File too large]\nSource locations")
 
-    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "save", save)
-    if full == "before":
-        refusing_disk(2000)
+    if full == "for its threads":
+        monkeypatch.setattr(checkpoint, "check_room", lambda folder, size: None)
+    else:
+        monkeypatch.setattr(arrays.ocp.Checkpointer, "save", save)
+    if full != "meanwhile":
+        refusing_disk(500)
     progress = first_of(compiled).init()
     with pytest.raises(OSError, match="File too large") as raised:
         checkpoint.write(tmp_path / "checkpoints", checkpoint.Checkpoint(Place(1), progress, checkpoint.Tally()))
@@ -228,22 +240,23 @@ def test_when_checkpoints_are_made_does_not_alter_the_bits(expected, go, compile
 
 
 def test_how_fast_the_machine_is_does_not_alter_the_bits(expected, go, compiled, tmp_path, monkeypatch):
-    """A second is one step on a slow machine."""
+    """On a slow machine, a segment is one step."""
     monkeypatch.setattr(fit, "SEGMENT_SECONDS", 0.0)
     run = go(tmp_path / "run", checkpoint_every_steps=0)
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]
 
 
 def test_stale_embeddings_are_those_before_the_last_step(expected, go, compiled, tmp_path):
-    steps = first_of(compiled)
+    made = first_of(compiled)
     run = go(tmp_path / "run", epochs=1, eval=CONFIG.eval._replace(stale_embeddings=True))
-    before = steps.embed(steps.run(steps.init(), 0, steps.per_epoch - 1, 0).state)
+    progress = taken(made, made.loop.init(made.keys()), 0, made.loop.steps_per_epoch - 1)
+    before = made.embed(progress.state, made.inputs)
     jax.tree.map(np.testing.assert_array_equal, run.embeddings, before)
     (record,) = run.history
     assert record["losses"] == json.loads((expected["folder"] / "metrics.jsonl").read_text().splitlines()[0])["losses"]
 
 
-# The file cannot be closed either, as tensorboardX does that, and is left to the garbage collector.
+# tensorboardX cannot close the file either, and the garbage collector finds it open.
 @pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::pytest.PytestUnraisableExceptionWarning")
 def test_events_that_cannot_be_written_do_not_end_training(expected, go, said, compiled, tmp_path, monkeypatch):
     def full(writer):
@@ -256,7 +269,7 @@ def test_events_that_cannot_be_written_do_not_end_training(expected, go, said, c
 
 
 def damaged(path):
-    """Each way of damaging a file."""
+    """Yield each way to damage a file."""
     whole = path.read_bytes()
     if whole:
         flipped = bytearray(whole)
@@ -308,17 +321,17 @@ def test_the_newest_good_checkpoint_is_taken(expected, go, said, compiled, tmp_p
         go(folder, resume=True)
 
 
-def test_embeddings_of_another_version_are_refused(expected, tmp_path):
+def test_a_checkpoint_without_embeddings_is_refused(expected, tmp_path):
     path = tmp_path / "2"
     shutil.copytree(expected["folder"] / "checkpoints" / "2", path)
     (path / checkpoint.EMBEDDINGS).unlink()
-    (path / checkpoint.MANIFEST).write_text(checkpoint._manifest(path))
-    with pytest.raises(UserError, match=r"embeddings\.safetensors is not there: .* another version"):
+    write_manifest(path)
+    with pytest.raises(UserError, match=r"embeddings\.safetensors is not there: the checkpoint is damaged"):
         checkpoint.restore_embeddings(tmp_path, 2)
 
 
 def test_a_run_does_not_go_on_without_its_best_epoch(expected, go, said, tmp_path):
-    """Later checkpoints are whole, but could only lead to a result that is not there."""
+    """Later checkpoints are whole, but could only lead to a result that is lost."""
     folder = tmp_path / "run"
     shutil.copytree(expected["folder"], folder)
     records = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
@@ -374,7 +387,7 @@ def test_a_folder_is_held_by_one_run(expected, go, tiny, tmp_path, monkeypatch):
 
 
 def broken(where, at_step):
-    """The small method, not finite at a step: in what its loss says, or in its gradient alone; `draw` by its draws."""
+    """A maker of the small method whose loss or gradient is not finite at a step; `draw`: only for the first draws."""
 
     def make(config, spec):
         method = make_method(config, spec)
@@ -405,8 +418,8 @@ def test_the_step_the_term_and_the_batch_are_named(expected, go, tiny, compiled,
         go(folder, method=BROKEN[where])
     assert "\n" not in str(raised.value)
     told = json.loads((folder / "not_finite.json").read_text())
-    steps = compiled[BROKEN[where]]
-    batch = steps.batch(4, 0)
+    made = compiled[BROKEN[where], False]
+    batch = made.batch(4)
     real = np.asarray(batch.mask)
     assert told["users"] == tiny.user_ids[np.asarray(batch.users)[real]].tolist()
     assert told["items"] == tiny.item_ids[np.asarray(batch.items)[real]].tolist()
@@ -414,9 +427,9 @@ def test_the_step_the_term_and_the_batch_are_named(expected, go, tiny, compiled,
     met = zip(tiny.user_ids[tiny.train.users].tolist(), tiny.item_ids[tiny.train.items].tolist(), strict=True)
     assert set(pairs) <= set(met)
     for place in checkpoint.places(folder / "checkpoints"):
-        saved = checkpoint.restore(folder / "checkpoints", place, steps.shapes)
+        saved = checkpoint.restore(folder / "checkpoints", place, made.loop.shapes())
         assert all(np.isfinite(x).all() for x in jax.tree.leaves(saved.progress))
-    # What was stopped can go on without that step.
+    # The stopped run can continue without that step.
     run = go(folder, method=BROKEN[where], resume=True, on_nan="skip")
     assert run.result["skipped_steps"] == 1
 
@@ -429,22 +442,22 @@ def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, 
             with pytest.raises(Interrupted):
                 go(folder, method=BROKEN["loss"], on_nan="skip", resume=number > 0, stops=looks)
         run = go(folder, method=BROKEN["loss"], on_nan="skip", resume=bool(stops))
-        runs.append(digest(folder, compiled[BROKEN["loss"]].shapes, run))
+        runs.append(digest(folder, compiled[BROKEN["loss"], False].loop.shapes(), run))
         assert (run.result["skipped_steps"], run.result["rollbacks"]) == (1, 0)
     assert len(set(runs)) == 1
-    assert any("bpr not finite" in line and line.endswith("the step is left out") for line in said)
+    assert any("bpr not finite" in line and line.endswith("the step is skipped") for line in said)
     # By hand: all steps of the first epoch but the fifth.
-    steps = compiled[BROKEN["loss"]]
-    progress = steps.run(steps.init(), 0, 4, 0)
+    made = compiled[BROKEN["loss"], False]
+    progress = taken(made, made.loop.init(made.keys()), 0, 4)
     progress = progress._replace(state=progress.state.replace(step=jnp.int32(5)))
-    if steps.per_epoch > 5:
-        progress = steps.run(progress, 5, steps.per_epoch, 0)
-    saved = checkpoint.restore(tmp_path / "0" / "checkpoints", Place(1), steps.shapes)
+    if made.loop.steps_per_epoch > 5:
+        progress = taken(made, progress, 5, made.loop.steps_per_epoch)
+    saved = checkpoint.restore(tmp_path / "0" / "checkpoints", Place(1), made.loop.shapes())
     jax.tree.map(np.testing.assert_array_equal, saved.progress, progress)
 
 
-def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path, monkeypatch):
-    FIRST_DRAW["value"] = jax.random.key_data(first_of(compiled).batch(4, 0).key)[0]
+def test_a_rollback_draws_differently_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path, monkeypatch):
+    FIRST_DRAW["value"] = jax.random.key_data(first_of(compiled).batch(4).key)[0]
     method, runs = BROKEN.setdefault("draw", broken("draw", 4)), []
     for stops in ((), (2,), (2, 1)):
         folder = tmp_path / str(len(stops))
@@ -452,10 +465,10 @@ def test_a_rollback_draws_anew_and_resumes_to_the_same_bits(expected, go, compil
             with pytest.raises(Interrupted):
                 go(folder, method=method, on_nan="rollback", resume=number > 0, stops=looks)
         run = go(folder, method=method, on_nan="rollback", resume=bool(stops))
-        runs.append(digest(folder, compiled[method].shapes, run))
+        runs.append(digest(folder, compiled[method, False].loop.shapes(), run))
         assert (run.result["skipped_steps"], run.result["rollbacks"]) == (0, 1)
     assert len(set(runs)) == 1
-    assert any("going back to step 3 of epoch 1, and on with other draws" in line for line in said)
+    assert any("going back to step 3 of epoch 1 to continue with other draws" in line for line in said)
     monkeypatch.setattr(recovery, "MAX_ROLLBACKS", 2)
     with pytest.raises(UserError, match="after 2 rollbacks"):
         go(tmp_path / "hopeless", method=BROKEN["loss"], on_nan="rollback")
@@ -473,10 +486,11 @@ def test_a_second_signal_stops_at_once():
         signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.slow
 def test_real_kills():
-    """A few by SIGKILL, of whole processes; `make soak` has hundreds."""
+    """Kill a few whole processes by SIGKILL; `make soak` kills hundreds."""
     command = [sys.executable, str(Path(__file__).parent / "soak.py"), "--kills", "3"]
-    # XLA has much to say on what it finds in its cache; and what is tested is the package beside the tests.
+    # XLA logs much about its cache; the package under test is the one beside the tests.
     settings = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "3", "PYTHONPATH": str(Path(__file__).parents[2])}
     done = subprocess.run(command, capture_output=True, text=True, timeout=3600, check=False, env=settings)
     assert done.returncode == 0, done.stderr[-3000:]

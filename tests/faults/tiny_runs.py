@@ -1,4 +1,4 @@
-"""A small run, what kills it or refuses it the disk, and what must not depend on that."""
+"""A small run, a disk that kills it or refuses its writes, and a digest that must not depend on either."""
 
 import hashlib
 import json
@@ -17,15 +17,15 @@ CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=2, ks=(5,), checkpoint_
 
 
 OF_THE_CLOCK = ("seconds", "_ms", "_bytes", "sha256")
-"""How the names of figures end that differ from run to run; a checksum covers them too."""
+"""Endings of the names of figures that differ from run to run; a checksum covers them too."""
 
 
 class Dead(BaseException):
-    """The process is no more."""
+    """The process has been killed."""
 
 
 class Disk:
-    """Stands for `os` and `shutil` where the package writes: counts what is asked of the disk, and answers for it."""
+    """A replacement of `os` and `shutil` where the package writes; it counts requests to the disk and may refuse them."""
 
     def __init__(self, answer):
         self.answer, self.asked = answer, 0
@@ -70,7 +70,7 @@ class Disk:
 
 
 def dies_at(number):
-    """Nothing that is asked from here on is done."""
+    """Return an answer that kills the process from the given request on."""
 
     def answer(name, asked):
         if asked >= number:
@@ -80,7 +80,7 @@ def dies_at(number):
 
 
 class Inline:
-    """An executor that does its work at once, so that a run asks the same of the disk each time."""
+    """An executor that works in the calling thread, so that a run asks the same of the disk each time."""
 
     def __init__(self, *arguments):
         pass
@@ -98,7 +98,7 @@ class Inline:
 
 
 def digest(folder, shapes, run=None):
-    """Of the last state, the records and results without times, and the recommendations."""
+    """Return a hash of the last state, the records and results without times, and the recommendations."""
     last, found = checkpoint.places(folder / "checkpoints")[-1], hashlib.sha256()
     for leaf in jax.tree.leaves(checkpoint.restore(folder / "checkpoints", last, shapes).progress):
         found.update(np.asarray(leaf).tobytes())

@@ -51,8 +51,12 @@ def value(loss, params, clean, other, batch):
     views = iter((view_of(other), view_of(clean)))
     model = {"user": clean["users"]["id"], "item": clean["items"]["id"]}
     of_batch = (distinct(ids, batch.mask, count) for ids, count in ((batch.users, NUM_USERS), (batch.items, NUM_ITEMS)))
-    context = Context(model, lambda augmentation, key: next(views), Inputs(GRAPH, {}), batch.key, *of_batch)
-    return loss.apply(params, view_of(clean), batch, context)[0]
+
+    def encode(augmentation, key):
+        return next(views)
+
+    context = Context(view_of(clean), batch, *of_batch, encode, Inputs(GRAPH, {}), model, batch.key)
+    return loss.apply(params, context)[0]
 
 
 LOSSES = {

@@ -1,13 +1,10 @@
-import dataclasses
-
 import numpy as np
 import pytest
 import scipy.stats
 from rich.console import Console
 
 from slmrec_jax.commands import main as cli
-from slmrec_jax.config import VARIANTS, Config, OptimizerConfig, check_config, with_defaults, with_variant
-from slmrec_jax.config.protocols import PROTOCOLS
+from slmrec_jax.config import PROTOCOLS, Config
 from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import evaluate, plan
@@ -53,13 +50,6 @@ def test_popularity_ranks_the_same_by_sigmoids(tiny):
     assert evaluate(plans[0], found).means == evaluate(plans[1], found).means
 
 
-def test_a_chosen_learning_rate_survives_every_variant():
-    chosen = Config(optimizer=OptimizerConfig(learning_rate=0.01))
-    for model, variants in VARIANTS.items():
-        for variant in variants:
-            assert with_defaults(with_variant(chosen, model, variant)).optimizer.learning_rate == 0.01
-
-
 def test_equal_steps_between_two_systems_are_a_difference():
     values = np.linspace(0, 1, 9)
     assert p_values({"best": values + 0.5, "worse": values})["worse"] == 0.0
@@ -101,15 +91,6 @@ def test_item_knn_needs_content(tiny):
     bare = make_dataset("bare", tiny.train, tiny.valid, tiny.test, num_users=60, num_items=80)
     with pytest.raises(UserError, match="bare has no features"):
         UNTRAINED["itemknn"](Config(), bare)
-
-
-@pytest.mark.parametrize(("model", "variant"), [(m, v) for m, of_model in VARIANTS.items() for v in of_model])
-def test_a_variant_is_the_model_with_one_setting_changed(model, variant):
-    config = with_variant(Config(), model, variant)
-    check_config(config)
-    plain = dataclasses.asdict(dataclasses.replace(Config(), model=model))
-    changed = [name for name, value in dataclasses.asdict(config).items() if value != plain[name]]
-    assert len(changed) == (0 if variant == "fac" else 1)
 
 
 def test_the_table_marks_the_best_and_what_may_be_as_good():

@@ -1,4 +1,4 @@
-"""What writes TensorBoard's events takes no PyTorch along, and leaves it to others."""
+"""Writing TensorBoard events does not import PyTorch, and does not keep others from importing it."""
 
 import os
 import subprocess

@@ -1,26 +1,26 @@
 import dataclasses
-import gc
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.training.train_state import TrainState
 
+from slmrec_jax import setup
 from slmrec_jax.config import Config, with_protocol
-from slmrec_jax.methods import make_method
-from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import make_epoch, make_keys, make_loop
+from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.loop import epoch, make_keys, make_loop
 from slmrec_jax.training.selection import best_epoch, finished, improves
-from slmrec_jax.training.steps import compile_steps
 from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
-def recording_method(size):
+
+def recording_method(num_negatives):
     """A method whose metrics show what it was given; its state counts."""
-    from flax.training.train_state import TrainState
 
     def init(key):
         state = TrainState.create(apply_fn=None, params={"x": jnp.zeros(())}, tx=optax.sgd(1.0))
@@ -29,93 +29,93 @@ def recording_method(size):
     def step(state, inputs, batch):
         metrics = {"real": jnp.mean(batch.mask, dtype=jnp.float32), "key": jax.random.uniform(batch.key)}
         metrics["negatives"] = jnp.sum(batch.negatives).astype(jnp.float32)
+        metrics["first"] = batch.users[0] * 1.0
         return state.replace(step=state.step + 1, params={"x": state.params["x"] + 1}), metrics
 
-    return Method(init, step, None, num_negatives=size)
+    return Method(init, step, None, num_negatives=num_negatives)
 
 
-def test_compiling_leaves_the_collector_as_it_was(tiny):
-    method = recording_method(0)
-    for was in (True, False):
-        (gc.enable if was else gc.disable)()
-        try:
-            with pytest.raises(TypeError, match="not callable"):  # no `embed`, which comes to light last
-                compile_steps(method, make_inputs(tiny), Config(batch_size=64))
-            assert gc.isenabled() == was
-        finally:
-            gc.enable()
+def recorded(tiny, num_negatives, batch_size):
+    """The loop of a recording method, its inputs, and an epoch as one compiled function of progress and keys."""
+    inputs = make_inputs(tiny)
+    loop = make_loop(recording_method(num_negatives), inputs, batch_size)
+    run = jax.jit(lambda progress, keys: epoch(loop, progress, inputs, keys), compiler_options=FAST_COMPILE)
+    return loop, run
 
 
 def test_means_weigh_interactions_not_steps(tiny):
-    method, inputs, keys = recording_method(0), make_inputs(tiny), make_keys(0)
     count = len(tiny.train.users)
     size = count - 1
-    epoch = make_epoch(method, size)(method.init(keys.init), inputs, keys)
-    np.testing.assert_allclose(epoch.metrics["real"], ((count - 1) * 1 + 1 * (1 / size)) / count, rtol=1e-5)
+    loop, run = recorded(tiny, 0, size)
+    means = run(loop.init(make_keys(0)), make_keys(0)).means
+    np.testing.assert_allclose(means.values["real"], ((count - 1) * 1 + 1 * (1 / size)) / count, rtol=1e-5)
+    assert means.rows == count
 
 
-def test_steps_draw_different_keys_and_negatives(tiny):
-    method, inputs, keys = recording_method(3), make_inputs(tiny), make_keys(0)
-    run = jax.jit(make_epoch(method, len(tiny.train.users)))
-    first = run(method.init(keys.init), inputs, keys)
-    second = run(first.state, inputs, keys)
+def test_steps_draw_different_keys_and_negatives_and_means_restart(tiny):
+    loop, run = recorded(tiny, 3, len(tiny.train.users))
+    first = run(loop.init(make_keys(0)), make_keys(0))
+    second = run(first, make_keys(0))
+    assert first.means.rows == second.means.rows == len(tiny.train.users)
     for name in ("key", "negatives"):
-        assert first.metrics[name] != second.metrics[name]
+        assert first.means.values[name] != second.means.values[name]
 
 
 def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch(tiny):
-    method, inputs, keys = recording_method(1), make_inputs(tiny), make_keys(0)
+    loop, run = recorded(tiny, 1, 100)
     seen = []
-    method = method._replace(
-        step=lambda state, inputs, batch: (state.replace(step=state.step + 1), {"first": batch.users[0] * 1.0})
-    )
-    steps = -(-len(tiny.train.users) // 100)
-    for seed, step in ((0, 0), (0, 0), (0, steps), (1, 0)):
-        state = method.init(keys.init).replace(step=jnp.int32(step))
-        seen.append(float(make_epoch(method, 100)(state, inputs, make_keys(seed)).metrics["first"]))
+    for seed, step in ((0, 0), (0, 0), (0, loop.steps_per_epoch), (1, 0)):
+        start = loop.init(make_keys(0))
+        start = start._replace(state=start.state.replace(step=jnp.int32(step)))
+        seen.append(float(run(start, make_keys(seed)).means.values["first"]))
     assert seen[0] == seen[1]
     assert len(set(seen)) == 3
 
 
-def cut(loop, stops, inputs, keys, state):
-    """An epoch in stretches that end before these steps."""
-    progress, drawn = loop.begin(state, inputs, keys), loop.order(inputs, keys, jnp.asarray(state.step))
-    segment = jax.jit(loop.segment, compiler_options={"xla_backend_optimization_level": 0})
+def cut(made, stops):
+    """An epoch in parts that end at these steps."""
+    loop, inputs, keys = made.loop, made.inputs, made.keys()
+    progress, drawn, step = loop.init(keys), loop.order(inputs, keys, jnp.int32(0)), 0
+    run = jax.jit(loop.run, compiler_options=FAST_COMPILE)
     for stop in stops:
-        progress = segment(progress, drawn, inputs, keys, jnp.int32(stop))
-    assert segment._cache_size() == 1
+        progress = run(progress, drawn, inputs, keys, jnp.int32(stop - step))
+        step = stop
+    assert run._cache_size() == 1
     return progress
 
 
 @pytest.mark.parametrize("sampling", ["interactions", "users"])
 def test_the_bits_do_not_depend_on_where_an_epoch_is_cut(tiny, sampling):
-    config = Config(dim=8, batch_size=64, model="mf")
-    method = make_method(config, make_spec(config, tiny))._replace(sampling=sampling)
-    inputs, keys = method.prepare(make_inputs(tiny)), make_keys(0)
-    loop, state = make_loop(method, config.batch_size), method.init(keys.init)
-    steps = loop.num_steps(inputs)
+    from slmrec_jax.methods import make_method
+
+    def method(config, spec):
+        return make_method(config, spec)._replace(sampling=sampling)
+
+    made = setup(Config(dim=8, batch_size=64, model="mf"), tiny, method=method)
+    steps = made.loop.steps_per_epoch
     assert steps > 4
-    whole = cut(loop, [steps], inputs, keys, state)
+    whole = cut(made, [steps])
     for stops in (range(1, steps + 1), [3, 4, steps], [steps - 1, steps]):
-        jax.tree.map(np.testing.assert_array_equal, cut(loop, stops, inputs, keys, state), whole)
+        jax.tree.map(np.testing.assert_array_equal, cut(made, stops), whole)
 
 
-def test_a_rollback_draws_order_and_steps_anew():
-    keys, anew, again = make_keys(3), make_keys(3, 1), make_keys(3, 2)
-    assert len({str(jax.random.key_data(each.step)) for each in (keys, anew, again)}) == 3
-    assert len({str(jax.random.key_data(each.order)) for each in (keys, anew, again)}) == 3
-    assert keys.init == anew.init
+def test_a_rollback_draws_order_and_steps_differently():
+    keys, once, twice = make_keys(3), make_keys(3, 1), make_keys(3, 2)
+    assert len({str(jax.random.key_data(each.step)) for each in (keys, once, twice)}) == 3
+    assert len({str(jax.random.key_data(each.order)) for each in (keys, once, twice)}) == 3
+    assert keys.init == once.init
 
 
 def test_training_lowers_the_loss(tiny):
     config = Config(dim=16, batch_size=128, optimizer=dataclasses.replace(Config().optimizer, learning_rate=1e-2))
-    method = make_method(config, make_spec(config, tiny))
-    inputs, keys = method.prepare(make_inputs(tiny)), make_keys(0)
-    run = jax.jit(make_epoch(method, config.batch_size), donate_argnums=0)
-    state, values = method.init(keys.init), []
+    made = setup(config, tiny)
+    keys, values = made.keys(), []
+    options = {"donate_argnums": 0, "compiler_options": FAST_COMPILE}
+    run = jax.jit(lambda progress, inputs: epoch(made.loop, progress, inputs, keys), **options)
+    progress = made.loop.init(keys)
     for _ in range(6):
-        state, metrics = run(state, inputs, keys)
-        values.append(float(metrics["loss"]))
+        progress = run(progress, made.inputs)
+        values.append(float(progress.means.values["loss"]))
     assert values == sorted(values, reverse=True)
     assert values[-1] < 0.9 * values[0]
 

@@ -6,17 +6,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slmrec_jax import Config, UserError, train
+from slmrec_jax import Config, UserError, devices, train
 from slmrec_jax.config import with_defaults
 from slmrec_jax.data.dataset import Words
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.methods import make_method
-from slmrec_jax.training import memory, run, steps
-from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
+from slmrec_jax.training import memory
+from slmrec_jax.training import train as train_module
+from slmrec_jax.training.inputs import input_shapes, make_inputs
 from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, line_of, smaller_by
-from slmrec_jax.training.numbering import by_degree
 from slmrec_jax.training.progress import SILENT
-from slmrec_jax.training.steps import compile_steps
+from slmrec_jax.training.setup import compiled, outline, setup, with_inputs
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -37,19 +36,19 @@ def worded(tiny):
 
 @pytest.fixture(scope="module")
 def programs(tiny):
+    """Compiled for shapes."""
     with jax.numpy_dtype_promotion("standard"):
-        method = make_method(with_defaults(CONFIG), make_spec(CONFIG, tiny))
-        return compile_steps(method, jax.eval_shape(method.prepare, input_shapes(tiny)), CONFIG)
+        return compiled(outline(CONFIG, tiny))
 
 
 @pytest.fixture
 def expected(tiny, programs):
     ranking = evaluation.plan(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
-    return estimate(input_shapes(tiny), programs, ranking)
+    return estimate(programs, ranking)
 
 
 def test_shapes_without_values_are_those_of_the_inputs(worded):
-    assert shapes_of(input_shapes(worded)) == shapes_of(make_inputs(worded, numbering=by_degree(worded)))
+    assert shapes_of(input_shapes(worded)) == shapes_of(make_inputs(worded))
 
 
 @pytest.mark.parametrize(
@@ -65,19 +64,16 @@ def test_shapes_without_values_are_those_of_the_inputs(worded):
 )
 def test_what_is_prepared_is_known_without_preparing(tiny, changes):
     config = with_defaults(dataclasses.replace(Config(dim=8, batch_size=64, num_layers=2), **changes))
-    prepare = make_method(config, make_spec(config, tiny)).prepare
-    assert shapes_of(jax.eval_shape(prepare, input_shapes(tiny))) == shapes_of(
-        prepare(make_inputs(tiny, numbering=by_degree(tiny)))
-    )
+    assert shapes_of(outline(config, tiny).inputs) == shapes_of(setup(config, tiny).inputs)
 
 
 def test_parts_are_the_bytes_of_their_arrays(tiny, programs, expected):
     rows = tiny.num_users + tiny.num_items
     # Parameters and both of Adam's moments, a step each for state and optimizer, and means of an epoch.
-    means = 4 * len(programs.shapes.means.values) + 4
+    means = 4 * len(programs.loop.shapes().means.values) + 4
     assert expected.state == 3 * 4 * rows * CONFIG.dim + 2 * 4 + means
     assert expected.checkpoints == 2 * expected.state + 4 * rows * CONFIG.dim  # a copy to write, one read back
-    assert expected.graph == sum(x.nbytes for x in jax.tree.leaves(make_inputs(tiny, numbering=by_degree(tiny)).graph))
+    assert expected.graph == sum(x.nbytes for x in jax.tree.leaves(make_inputs(tiny).graph))
     assert expected.process > 50 * 2**20
     assert (expected.activations == 0) != (expected.evaluation == 0)
     assert sum(expected) == expected.process + expected.earlier + expected.to_come
@@ -86,22 +82,22 @@ def test_parts_are_the_bytes_of_their_arrays(tiny, programs, expected):
 def test_a_higher_peak_before_is_the_peak_of_the_run(tiny, programs, expected, monkeypatch):
     ranking = evaluation.plan(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
     monkeypatch.setattr(memory, "peak_rss_bytes", lambda: 10**12)
-    after = estimate(input_shapes(tiny), programs, ranking)
+    after = estimate(programs, ranking)
     assert sum(after) == 10**12
     assert after.to_come == expected.to_come
 
 
 def test_compiled_for_shapes_is_compiled_for_values(tiny, programs):
-    method = make_method(with_defaults(CONFIG), make_spec(CONFIG, tiny))
-    steps = programs.on(method.prepare(make_inputs(tiny, numbering=by_degree(tiny))))
-    after = steps.run(steps.init(), 0, 1, 0)
+    made, keys = with_inputs(programs, make_inputs(tiny)), programs.keys()
+    drawn = made.loop.order(made.inputs, keys, jnp.int32(0))
+    after = made.loop.run(made.loop.init(keys), drawn, made.inputs, keys, jnp.int32(1))
     assert int(after.state.step) == 1
-    assert shapes_of(after) == shapes_of(programs.shapes)
+    assert shapes_of(after) == shapes_of(made.loop.shapes())
     assert jnp.isfinite(after.means.values["loss"])
 
 
 @pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_trim"), reason="this C library has no malloc_trim")
-def test_what_was_freed_is_given_back():
+def test_freed_memory_goes_back_to_the_system():
     # Blocks too small for mappings of their own, with one behind them that keeps the heap from shrinking.
     libc = ctypes.CDLL(None)
     libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
@@ -112,7 +108,7 @@ def test_what_was_freed_is_given_back():
     for block in blocks:
         libc.free(block)
     before = memory.rss_bytes()
-    memory.give_back()
+    memory.trim_memory()
     assert before - memory.rss_bytes() > 90_000_000
     libc.free(last)
 
@@ -124,14 +120,14 @@ def test_what_fits_is_not_refused():
 
 
 @pytest.mark.parametrize("part", smaller_by())
-def test_what_does_not_fit_names_its_largest_part_and_how_to_mend_it(part):
+def test_what_does_not_fit_names_its_largest_part_and_how_to_fix_it(part):
     needed = NOTHING._replace(process=10**13, later=10**12, **{part: 2 * 2**30})
     with pytest.raises(UserError) as raised:
         check_fits(needed, 2**30)
     assert str(raised.value).endswith(f"1.00 are free; the largest part is {part} with 2.00: give {smaller_by()[part]}")
 
 
-def test_every_part_that_grows_with_a_choice_can_be_mended():
+def test_every_part_that_grows_with_a_choice_can_be_made_smaller():
     assert set(smaller_by()) == set(Memory._fields) - {"process", "earlier", "later"}
 
 
@@ -141,8 +137,8 @@ def test_the_line_names_the_parts_by_size():
 
 
 def test_a_run_that_would_not_fit_is_refused_before_it_begins(tiny, tmp_path, monkeypatch, programs):
-    monkeypatch.setattr(run, "available_bytes", lambda: 1000)
-    monkeypatch.setattr(run, "compile_steps", lambda *_: programs)
+    monkeypatch.setattr(train_module, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(train_module, "compiled", lambda planned: programs)
     said = []
     with pytest.raises(UserError, match=r"memory: .* GiB more would be needed"):
         train(CONFIG, tiny, out=tmp_path / "run", report=SILENT._replace(say=said.append))
@@ -165,7 +161,6 @@ def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch, limit
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are for CPU")
 def test_programs_are_compiled_with_the_options_for_the_cpu(tiny, monkeypatch):
-    monkeypatch.setattr(steps, "CPU_OPTIONS", {"xla_cpu_unheard_of": True})
-    method = make_method(with_defaults(CONFIG), make_spec(CONFIG, tiny))
+    monkeypatch.setattr(devices, "CPU_OPTIONS", {"xla_cpu_unheard_of": True})
     with pytest.raises(RuntimeError, match="xla_cpu_unheard_of"):
-        compile_steps(method, jax.eval_shape(method.prepare, input_shapes(tiny)), CONFIG)
+        compiled(outline(CONFIG, tiny))

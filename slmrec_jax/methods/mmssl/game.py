@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 
-from slmrec_jax.config import Config, chosen
+from slmrec_jax.config import Config
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.methods.mmssl.discriminator import (
     Discriminator,
@@ -118,7 +118,7 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         batch_size=config.batch_size,
         num_items=spec.num_items,
         num_modalities=num_modalities,
-        wanted=chosen(options.adversarial_users),
+        wanted=options.adversarial_users,
     )
     quarter, eighth = max(1, spec.num_items // 4), max(1, spec.num_items // 8)
     capped = options.discriminator_widths == "capped"
@@ -126,8 +126,8 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
     net: Discriminator = discriminator(
         spec.num_items,
         widths,
-        activation=chosen(options.discriminator_activation),
-        output=chosen(options.discriminator_output),
+        activation=options.discriminator_activation,
+        output=options.discriminator_output,
     )
     optimizer = optax.adam(options.discriminator_learning_rate, b1=0.5, b2=0.9)
 
@@ -157,12 +157,12 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
             own,
             drawn[:, : spec.num_items],
             temperature=options.real_temperature,
-            cooled=chosen(options.real_cooled),
-            own_weight=chosen(options.own_weight),
+            cooled=options.real_cooled,
+            own_weight=options.own_weight,
         )
         real, suggested = (
             jnp.tile(real, (num_modalities, 1)),
-            suggested_rows(encoded, users, kept, chosen(options.similarity)),
+            suggested_rows(encoded, users, kept, options.similarity),
         )
         shares = drawn[:, spec.num_items :].T.reshape(-1, 1)
 
@@ -181,7 +181,7 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         users, mask, _, kept = seats(inputs, batch)
         return {
             "generator": -mean(
-                scores(params, mask, key)(suggested_rows(encoded, users, kept, chosen(options.similarity))), mask
+                scores(params, mask, key)(suggested_rows(encoded, users, kept, options.similarity)), mask
             )
         }
 

@@ -10,7 +10,7 @@ import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 
-from slmrec_jax.config import Config, MMSSLConfig, chosen
+from slmrec_jax.config import Config, MMSSLConfig, filled_in
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.errors import UserError, setting
@@ -48,8 +48,8 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
     D always works with the statistics of its batch. Its rows are users × modalities long in items, and several copies
     are held: `choose_rows` bounds how many users of a batch take part, and the method's notes say how many.
 
-    The two modes (`MMSSL_MODES`) share this step; they differ in its parts. In both, the discriminator sees the pass
-    that the recommender then descends; the published code makes a pass for each, with dropouts of their own.
+    The preset `published` shares this step and differs in its parts. In both, the discriminator sees the pass that the
+    recommender then descends; the published code makes a pass for each, with dropouts of their own.
 
     Raises:
         UserError: there are no features, or the attention's heads do not divide the columns.
@@ -66,16 +66,16 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         )
     model = mmssl(
         spec,
-        attention=chosen(options.attention),
+        attention=options.attention,
         heads=options.heads,
-        id_propagation=chosen(options.id_propagation),
+        id_propagation=options.id_propagation,
         id_layers=options.id_layers,
-        last_softmax=chosen(options.last_softmax),
+        last_softmax=options.last_softmax,
         view_weight=options.view_weight,
         feature_weight=options.feature_weight,
-        normalize_features=chosen(options.normalize_features),
+        normalize_features=options.normalize_features,
     )
-    temperature = chosen(options.contrast_temperature) if chosen(options.contrast_weight) else None
+    temperature = options.contrast_temperature if options.contrast_weight else None
     updates = _graph_updates(config, spec)
     game, note = adversarial_game(config, spec)
     optimizer = make_optimizer(config.optimizer) if config.optimizer.chain else _adamw(config)
@@ -151,7 +151,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         model.prepare,
         num_negatives=config.bpr_negatives,
         in_batch=() if temperature is None else ("contrast",),
-        sampling=chosen(options.sampling),
+        sampling=options.sampling,
         notes=(updates.note, note),
     )
 
@@ -221,20 +221,20 @@ def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
         "bpr": 1.0,
         "l2": options.l2,
         "feature_l2": options.feature_l2,
-        "contrast": chosen(options.contrast_weight),
-        "generator": chosen(options.adversarial_weight),
+        "contrast": options.contrast_weight,
+        "generator": options.adversarial_weight,
     }
     return jnp.sum(jnp.stack([weights[name] * value for name, value in terms.items()]))
 
 
 def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
     options = config.mmssl
-    every, k = chosen(options.refresh_every), int(spec.num_items * chosen(options.topk_rate))
-    sampling = chosen(options.sampling)
+    every, k = options.refresh_every, int(spec.num_items * options.topk_rate)
+    sampling = options.sampling
     steps = SAMPLINGS[sampling].num_steps(spec.num_interactions, config.batch_size)
     rows_by: dict[str, Any] = {
-        "similarity": chosen(options.similarity),
-        "mask_training": chosen(options.mask_training),
+        "similarity": options.similarity,
+        "mask_training": options.mask_training,
     }
     if options.graphs == "all_users":
         return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rows_by)
@@ -248,4 +248,4 @@ def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
 
 
 def _adamw(config: Config) -> optax.GradientTransformation:
-    return optax.adamw(chosen(config.optimizer.learning_rate), weight_decay=chosen(config.optimizer.weight_decay))
+    return optax.adamw(filled_in(config.optimizer.learning_rate), weight_decay=filled_in(config.optimizer.weight_decay))

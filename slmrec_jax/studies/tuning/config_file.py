@@ -3,8 +3,7 @@
 import dataclasses
 from typing import Any
 
-from slmrec_jax.config import Config
-from slmrec_jax.config.protocols import PROTOCOLS, Protocol
+from slmrec_jax.config import PROTOCOLS, Config, Protocol
 
 
 def config_source(config: Config, lines: list[str]) -> str:
@@ -17,18 +16,15 @@ def config_source(config: Config, lines: list[str]) -> str:
     """
     used: set[str] = set()
     body = _written(config, Config(), used, indent=1)
-    names = ", ".join(sorted(used - {"Protocol"}))
-    imports = [f"from slmrec_jax.config import {names}"]
-    if "Protocol" in used:
-        imports.append("from slmrec_jax.evaluation.protocol import PROTOCOLS")
+    names = f"from slmrec_jax.config import {', '.join(sorted(used))}"
     head = [f"# {part}".rstrip() for line in lines for part in line.splitlines() or [""]]
-    return "\n".join([*head, "", *imports, "", "", "def get_config() -> Config:", f"    return {body}", ""])
+    return "\n".join([*head, "", names, "", "", "def get_config() -> Config:", f"    return {body}", ""])
 
 
 def _written(value: Any, default: Any, used: set[str], indent: int) -> str:
     """A literal; of a dataclass, the call that makes it."""
     if isinstance(value, Protocol):
-        used.add("Protocol")
+        used.add("PROTOCOLS")
         changed = {name: each for name, each in value._asdict().items() if each != getattr(PROTOCOLS[value.name], name)}
         said = f"PROTOCOLS[{value.name!r}]"
         return said + (

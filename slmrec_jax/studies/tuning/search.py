@@ -17,18 +17,17 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole, writing
 from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
-from slmrec_jax.methods import make_method
 from slmrec_jax.studies.runs import check_unchanged, finish, make_folder
 from slmrec_jax.studies.tuning import study
 from slmrec_jax.studies.tuning.config_file import config_source
 from slmrec_jax.studies.tuning.seeds import best_value, fit_seeds
 from slmrec_jax.studies.tuning.space import Point, Sampler, Space, grid
 from slmrec_jax.training.canary import check_jax
-from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.numbering import by_degree, prepared
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, finished
+from slmrec_jax.training.setup import outline, with_inputs
 from slmrec_jax.training.signals import Interrupted, stop_requests
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.training.storage.folder import Record
@@ -68,7 +67,7 @@ def tune(
     seeds: Sequence[int],
     num_trials: int | None,
     out: Path,
-    report: Report,
+    report: Listener,
 ) -> Tuned:
     """Searches, or goes on with the search in `out`, and trains the best config.
 
@@ -131,17 +130,16 @@ def _searched(
     dataset: Dataset,
     evaluation: EvaluationPlan,
     out: Path,
-    report: Report,
+    report: Listener,
 ) -> list[study.Trial]:
     """All trials, once there are as many as wanted."""
     done = study.trials(search)
-    inputs = make_inputs(dataset, config.missing, by_degree(dataset))
+    inputs = make_inputs(dataset, config.missing)
     with stop_requests() as stop_requested:
 
         def train(point: Point) -> Iterator[study.Progress]:
             of_trial = with_defaults(with_settings(config, point))
-            method = make_method(of_trial, make_spec(of_trial, dataset))
-            histories = fit_seeds(method, prepared(method, inputs), evaluation, of_trial, search.seeds)
+            histories = fit_seeds(with_inputs(outline(of_trial, dataset), inputs), evaluation, search.seeds)
             return _progress(histories, of_trial, out, stop_requested, report)
 
         while len(done) < wanted:
@@ -158,7 +156,7 @@ def _progress(
     config: Config,
     out: Path,
     stop_requested: Callable[[], int | None],
-    report: Report,
+    report: Listener,
 ) -> Iterator[study.Progress]:
     """What each epoch has come to; a request to stop ends a trial that has epochs to go."""
     for of_seeds in histories:

@@ -1,11 +1,11 @@
-"""Several seeds of one config: as one program, states and keys batched and the data shared, or one after another.
+"""Several seeds of one config: as one program over batched states, or one after another.
 
-What a seed computes is what a run of it alone computes, to float32 rounding: the same start, batches, negatives and
-masks. Nothing is written; the records are for a search that needs validation alone.
+Each seed computes what a run of it alone computes, up to float32 rounding: the same start, batches, negatives and
+masks. Nothing is written; the records are for a search, which needs only validation.
 """
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -15,134 +15,114 @@ import numpy as np
 from flax.training.train_state import TrainState
 from jaxtyping import PyTree, Scalar
 
-from slmrec_jax.config import Config
+from slmrec_jax.devices import compiler_options, on_cpu
 from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
-from slmrec_jax.objectives.sampling import NEGATIVES
-from slmrec_jax.training import numbering
-from slmrec_jax.training.loop import Epoch, Keys, make_epoch, make_keys
-from slmrec_jax.training.selection import finished, improves
-from slmrec_jax.training.steps import compiler_options
+from slmrec_jax.training.loop import Keys, Progress, epoch, make_keys
+from slmrec_jax.training.selection import finished, make_record
+from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage.folder import Record
-from slmrec_jax.types import Inputs, Method, Metrics
+from slmrec_jax.types import Embeddings, Inputs
 
 
 class Team(NamedTuple):
-    """How the states of several seeds are held and trained."""
+    """A way to hold and train the states of several seeds."""
 
     init: Callable[[], PyTree]
-    """All states, before the first step."""
-    run: Callable[[PyTree, Sequence[int]], tuple[PyTree, Sequence[Metrics]]]
-    """`(states, places) -> (states, metrics)` after an epoch; at least the seeds in these places are trained."""
-    state: Callable[[PyTree, int], TrainState]
-    """One seed's."""
+    """Return the progress of all seeds before the first step."""
+    train: Callable[[PyTree, Sequence[int]], PyTree]
+    """`(all, places) -> all` after an epoch of at least the seeds at these places."""
+    progress: Callable[[PyTree, int], Progress]
+    """`(all, place) -> progress` of one seed."""
 
 
-EpochOf = Callable[[TrainState, Inputs, Keys], Epoch]
+MakeTeam = Callable[[Setup, Sequence[int]], Team]
 
 
-def one_program(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[int]) -> Team:
-    """All seeds at once by `jax.vmap`: what accelerators, which one seed does not fill, are good at."""
-    keys = stack_keys(seeds)
-    trained = jax.jit(jax.vmap(epoch, in_axes=(0, None, 0)), donate_argnums=0)
+def one_program(setup: Setup, seeds: Sequence[int]) -> Team:
+    """Train all seeds at once by `jax.vmap`, for accelerators, which one seed does not fill."""
+    loop, inputs, keys = setup.loop, setup.inputs, stack_keys(seeds)
+    trained = jax.jit(jax.vmap(partial(epoch, loop), in_axes=(0, None, 0)), donate_argnums=0)
 
     @jax.jit
-    def of_seed(stacked: PyTree, place: Scalar) -> PyTree:
-        return jax.tree.map(lambda x: x[place], stacked)
+    def at(all_seeds: PyTree, place: Scalar) -> PyTree:
+        return jax.tree.map(lambda x: x[place], all_seeds)
 
-    def run(states: PyTree, places: Sequence[int]) -> tuple[PyTree, Sequence[Metrics]]:
-        after = trained(states, inputs, keys)
-        return after.state, [of_seed(after.metrics, place) for place in range(len(seeds))]
-
-    return Team(lambda: jax.jit(jax.vmap(method.init))(keys.init), run, of_seed)
+    return Team(lambda: jax.jit(jax.vmap(loop.init))(keys), lambda before, places: trained(before, inputs, keys), at)
 
 
-def one_by_one(method: Method, epoch: EpochOf, inputs: Inputs, seeds: Sequence[int]) -> Team:
-    """One compiled program, a seed at a time: faster on CPUs, where one seed keeps all cores and their cache busy."""
+def one_by_one(setup: Setup, seeds: Sequence[int]) -> Team:
+    """Train one seed after another with one program, for CPUs, where one seed keeps all cores and their cache busy."""
     keys = [make_keys(seed) for seed in seeds]
-    trained = jax.jit(epoch, donate_argnums=0, compiler_options=compiler_options())
+    trained = jax.jit(partial(epoch, setup.loop), donate_argnums=0, compiler_options=compiler_options())
 
-    def run(states: PyTree, places: Sequence[int]) -> tuple[PyTree, Sequence[Metrics]]:
-        after = {place: trained(states[place], inputs, keys[place]) for place in places}
-        kept = [after[place].state if place in after else state for place, state in enumerate(states)]
-        return kept, [after[place].metrics if place in after else {} for place in range(len(seeds))]
+    def train(before: PyTree, places: Sequence[int]) -> PyTree:
+        after = {place: trained(before[place], setup.inputs, keys[place]) for place in places}
+        return [after.get(place, each) for place, each in enumerate(before)]
 
-    init = jax.jit(method.init)
-    return Team(lambda: [init(each.init) for each in keys], run, lambda states, place: states[place])
+    init = jax.jit(setup.loop.init)
+    return Team(lambda: [init(each) for each in keys], train, lambda all_seeds, place: all_seeds[place])
 
 
-def default_team() -> Callable[[Method, EpochOf, Inputs, Sequence[int]], Team]:
-    """For the device that JAX computes on; `benchmarks/bench_seeds.py` measures both."""
-    return one_by_one if jax.default_backend() == "cpu" else one_program
+def default_team() -> MakeTeam:
+    """Return the team for the platform; `benchmarks/bench_seeds.py` measures both."""
+    return one_by_one if on_cpu() else one_program
 
 
 def fit_seeds(
-    method: Method,
-    inputs: Inputs,
-    plan: EvaluationPlan,
-    config: Config,
-    seeds: Sequence[int],
-    make_team: Callable[[Method, EpochOf, Inputs, Sequence[int]], Team] | None = None,
+    setup: Setup, plan: EvaluationPlan, seeds: Sequence[int], make_team: MakeTeam | None = None
 ) -> Iterator[list[list[Record]]]:
-    """Trains all seeds until each has come to its early stopping, or to the config's last epoch.
+    """Train all seeds until each has reached its early stopping, or the config's last epoch.
 
     Args:
-        method: what trains.
-        inputs: as the method prepared them.
-        plan: the evaluation that selects.
-        config: of all; its own seed is not read. What a method draws from that seed beforehand (MMGCN's frozen tables)
-            all share.
-        seeds: at least one.
-        make_team: `one_program` or `one_by_one`; `default_team()` where it is left out.
+        setup: What to train. The seed of its config is not used, except for what a method draws once from it (MMGCN's
+            frozen tables), which all seeds share.
+        plan: The evaluation that selects.
+        seeds: At least one seed.
+        make_team: `one_program` or `one_by_one`; by default `default_team()`.
 
     Yields:
-        After each epoch the records so far, a list a seed.
+        After each epoch the records so far, one list for each seed.
 
     Raises:
-        Diverged: a loss, or what a seed ranks with, is no longer finite.
+        Diverged: A loss, or a seed's embeddings, are not finite.
     """
-    protocol = config.eval
-    epoch = make_epoch(method, config.batch_size, negatives=NEGATIVES[config.negatives])
-    team = (make_team or default_team())(method, epoch, inputs, seeds)
-    embed = jax.jit(partial(numbering.embed, method))
-    states = team.init()
+    protocol = setup.config.eval
+    team = (make_team or default_team())(setup, seeds)
+    embed = jax.jit(setup.embed)
+    all_seeds = team.init()
     histories: list[list[Record]] = [[] for _ in seeds]
-    for number in range(1, config.epochs + 1):
+    for number in range(1, setup.config.epochs + 1):
         start = time.perf_counter()
         places = [place for place, history in enumerate(histories) if not finished(history, protocol)]
-        states, metrics = team.run(states, places)
-        losses = jax.device_get(metrics)
+        all_seeds = team.train(all_seeds, places)
+        progress = {place: team.progress(all_seeds, place) for place in places}
+        losses = jax.device_get({place: each.means.values for place, each in progress.items()})
         trained = time.perf_counter()
-        due = (number - 1) % protocol.evaluate_every == 0
         for place in places:
             if not np.isfinite(losses[place]["loss"]):
                 raise Diverged(f"the loss of seed {seeds[place]} is not finite in epoch {number}")
-            metrics_due = due and protocol.metric is not None
-            values = evaluate(plan, embed(team.state(states, place), inputs)).means if metrics_due else {}
-            selected = {str(protocol.metric): values[str(protocol.metric)]} if metrics_due else {}
-            histories[place].append(
-                {
-                    "epoch": number,
-                    "losses": {name: float(value) for name, value in losses[place].items()},
-                    "split": protocol.split,
-                    "selected": selected,
-                    "metrics": values,
-                    "improved": improves(histories[place], number, selected, protocol),
-                    "train_seconds": trained - start,
-                    "evaluate_seconds": time.perf_counter() - trained,
-                }
-            )
+            values = {name: float(value) for name, value in losses[place].items()}
+            measure = partial(_measured, plan, embed, progress[place], setup.inputs)
+            record = make_record(histories[place], protocol, values, measure, trained - start, time.perf_counter())
+            histories[place].append(record)
         yield histories
         if all(finished(history, protocol) for history in histories):
             return
 
 
+def _measured(
+    plan: EvaluationPlan, embed: Callable[[TrainState, Inputs], Embeddings], progress: Progress, inputs: Inputs
+) -> Mapping[str, float]:
+    return evaluate(plan, embed(progress.state, inputs)).means
+
+
 def stack_keys(seeds: Sequence[int]) -> Keys:
-    """The streams of all seeds, the leading axis the seeds."""
+    """Return the streams of all seeds, with a leading axis of seeds."""
     return Keys(*(jnp.stack(streams) for streams in zip(*(make_keys(seed) for seed in seeds), strict=True)))
 
 
 def best_value(history: Sequence[Record]) -> float:
-    """The selecting metric at the best epoch so far; 0 where none counts."""
+    """Return the selecting metric at the best epoch so far; 0 if no epoch counts."""
     best = [record["selected"] for record in history if record["improved"]]
     return float(next(iter(best[-1].values()))) if best else 0.0

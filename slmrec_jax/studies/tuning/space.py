@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from slmrec_jax.config import DEFAULTS, Config, ModelName, check_config, with_defaults, with_settings
-from slmrec_jax.config.source import Source
+from slmrec_jax.config import BASE, Config, ModelName, Source, check_config, with_settings
 from slmrec_jax.errors import UserError
+from slmrec_jax.forms import field_names
 
 Sampler = Literal["grid", "tpe"]
 
@@ -53,7 +53,6 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
         "lightgcn": {**_RATES, "lightgcn.l2": "0"},
         "vbpr": {**_RATES, "vbpr.l2": "0"},
         "mmgcn": {**_RATES, "mmgcn.l2": "0"},
-        "mmssl": _RATES,
     },
     "tpe": {
         "slmrec": {
@@ -73,11 +72,13 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
         },
     },
 }
-"""As `--space` has it."""
+"""As `--space` has it; a model that is not listed varies its optimizer alone."""
+
+_OPTIMIZER: Mapping[Sampler, Mapping[str, str]] = {"grid": _RATES, "tpe": {"lr": _WIDE["lr"]}}
 
 _FIXED = {
-    *(*Source._fields, "modalities", "missing"),  # the inputs are built once
-    *("model", "protocol", "seed", "epochs", "ks", "eval"),
+    *(*field_names(Source), "modalities", "missing"),  # the inputs are built once
+    *("model", "seed", "epochs", "ks", "eval"),
     *("on_nan", "checkpoint_every_steps", "propagation", "frozen_rows"),  # how a run computes, not what
 }
 """What says what is searched for, on what, and how it is carried out."""
@@ -99,18 +100,15 @@ def make_space(config: Config, sampler: Sampler, texts: Sequence[str]) -> Space:
         UserError: a text cannot be read, or a name or a value is none of the config's.
     """
     given = dict(_parts(text) for text in texts)
-    space = {
-        _full(name): text
-        for name, text in SPACES[sampler][config.model].items()
-        if not (name in SHORT and config.optimizer.chain)
-    }
+    table = SPACES[sampler].get(config.model, _OPTIMIZER[sampler])
+    space = {_full(name): text for name, text in table.items() if not (name in SHORT and config.optimizer.chain)}
     space |= {_full(name): text for name, text in given.items()}
     made = {name: _read(config, name, text) for name, text in space.items()}
     for name, values in made.items():
         if sampler == "grid" and isinstance(values, Range):
             raise UserError(f"--space {name}={space[name]}: a grid takes values one by one, such as {name}=0.1,0.2")
         for value in values.values if isinstance(values, Choices) else (values.low, values.high):
-            check_config(with_defaults(with_settings(config, {name: value})))
+            check_config(with_settings(config, {name: value}))
     return made
 
 
@@ -156,7 +154,7 @@ def _hint(config: Config, name: str) -> Any:
     section, _, field = name.rpartition(".")
     names = get_type_hints(type(getattr(config, section)) if section in ("optimizer", config.model) else Config)
     first = section or field
-    if section and first in DEFAULTS and first != config.model:
+    if section and first in BASE and first != config.model:
         raise UserError(f"--space {name}: {config.model} does not read the settings of {first}")
     if first in _FIXED or field not in names or (section and section not in ("optimizer", config.model)):
         raise UserError(

@@ -1,4 +1,4 @@
-"""A run's folder: what lies in it and how it is written."""
+"""A run's folder: what is in it, and how that is written and read."""
 
 import importlib.metadata
 import json
@@ -7,24 +7,25 @@ import platform
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NotRequired, TypedDict
 
 import jax
 
 from slmrec_jax.config import IN_MEMORY, Config, from_json, to_json
-from slmrec_jax.data import write_store
+from slmrec_jax.data import Source, load_source, write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
 from slmrec_jax.durable import PART, append, remove_folder, write_whole, writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.storage.lock import LOCK, locked
-from slmrec_jax.training.storage.records import read_bytes, read_json, seal, unseal, write_json
+from slmrec_jax.training.storage.records import read_json, read_small_file, seal, unseal, write_json
 
 CONFIG, DATA, ENVIRONMENT = "config.json", "dataset.json", "environment.json"
-METRICS, RESULT, CURVES = "metrics.jsonl", "result.json", "curves.png"
+RECORDS, RESULT, CURVES = "metrics.jsonl", "result.json", "curves.png"
 CHECKPOINTS, EVENTS, NOT_FINITE = "checkpoints", "events", "not_finite.json"
 STORE = "data"
-"""The data set itself, of a run on one that was made in memory: nothing else says what it was."""
+"""The data set itself, if the run trains on one that was made in memory and is kept nowhere else."""
 
 NO_RUN = "give the folder of a run"
 
@@ -37,12 +38,12 @@ class Record(TypedDict):
     losses: Mapping[str, float]
     """Means over the epoch's interactions."""
     split: str
-    """What was evaluated."""
+    """The split that was evaluated."""
     selected: Mapping[str, float]
-    """The metric that selects; empty where the epoch was not evaluated, or the protocol does not select."""
+    """The metric that selects; empty if the epoch was not evaluated, or the protocol does not select."""
     metrics: Mapping[str, float]
     improved: bool
-    """Whether it is the best epoch so far."""
+    """True for the best epoch so far."""
     train_seconds: float
     evaluate_seconds: float
 
@@ -60,7 +61,7 @@ class Description(TypedDict):
 
 
 class Result(TypedDict):
-    """What a finished run measured: `result.json`."""
+    """The measurements of a finished run: `result.json`."""
 
     valid: NotRequired[Mapping[str, float]]
     test: NotRequired[Mapping[str, float]]
@@ -85,15 +86,15 @@ class ConfigFile(TypedDict):
 
 
 class MadeBy(TypedDict):
-    """What made the method that trains, beside the config."""
+    """The makers of the method that trains, besides the config."""
 
     method: str | None
     """The name of a function of the user's; `None` for the package's own `make_method`."""
     config_file: ConfigFile | None
 
 
-class _Config(TypedDict):
-    """What `config.json` has beside the fields of a config."""
+class _ConfigJson(TypedDict):
+    """The part of `config.json` that is no part of a config."""
 
     made_by: MadeBy
 
@@ -101,19 +102,19 @@ class _Config(TypedDict):
 def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | None) -> AbstractContextManager[Path]:
     """Make the folder of a new run, with its config, its data's description and its environment; held within the block.
 
-    Whether the place is free is checked on calling and on entering; it is written to on entering.
+    The call, and entering the block, check that the place is free; only entering writes.
 
     Args:
         config: As resolved.
-        dataset: What it trains on. One that was made in memory is written into the folder.
+        dataset: What the run trains on. A data set that was made in memory is written into the folder.
         made_by: What made the method.
-        out: Where; by default a free name under `runs/`.
+        out: The folder; by default a free name under `runs/`.
 
     Raises:
         UserError: The place is taken, or cannot be written.
     """
     if out is None:
-        # A data set may be called anything.
+        # A data set may have any name.
         stem = re.sub(r"[^\w.+]+", "-", f"{dataset.name}-{config.model}-seed{config.seed}").lstrip(".-")
         places = (Path("runs") / (stem if number == 1 else f"{stem}-{number}") for number in range(1, 10_000))
         out = next(place for place in places if not place.exists())
@@ -122,31 +123,8 @@ def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | No
 
 
 @contextmanager
-def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path) -> Iterator[Path]:
-    fix = f"give another {setting('out')}"
-    with writing(out, fix):
-        out.mkdir(parents=True, exist_ok=True)
-    with locked(out):
-        _check_free(out)  # once more: another run may have come and gone meanwhile
-        with writing(out, fix):
-            write_json(out / ENVIRONMENT, environment())
-            write_json(out / DATA, _description(dataset))
-            if config.data == IN_MEMORY:
-                if (out / STORE).exists():
-                    remove_folder(out / STORE)
-                write_store(dataset, out / STORE)
-            write_config(out, config, made_by)  # last: with it the run is there to be resumed
-        yield out
-
-
-@contextmanager
 def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]:
-    """Hold the folder of a run to go on with, within the block.
-
-    Args:
-        folder: Folder of a run.
-        config: The config that it goes on with.
-        made_by: What made the method.
+    """Hold the folder of a run within the block, and write the config that it continues with.
 
     Raises:
         UserError: Another process holds the folder, or it cannot be written.
@@ -155,20 +133,6 @@ def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]
         with writing(folder, f"give another {setting('out')}"):
             write_config(folder, config, made_by)
         yield folder
-
-
-def _check_free(out: Path) -> None:
-    """Refuse a folder with something in it; a run that was killed before its config was written has not begun."""
-    left_by_a_killed_start = {LOCK, ENVIRONMENT, DATA, STORE, CONFIG}
-    if not out.exists():
-        return
-    names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {""}
-    others = {name for name in names - left_by_a_killed_start if not name.startswith(PART)}
-    if others or (out / CONFIG).exists():
-        goes_on = setting("resume", True)
-        raise UserError(
-            f"{out} is there already: {goes_on} goes on with a run; for a new one give another {setting('out')}"
-        )
 
 
 def write_config(folder: Path, config: Config, made_by: MadeBy) -> None:
@@ -182,30 +146,43 @@ def read_config(folder: Path) -> Config:
     Raises:
         UserError: The folder holds none that can be read.
     """
-    path = folder / CONFIG
-    data = read_json(path, _Config, NO_RUN)
-    del data["made_by"]
-    return from_json(data, str(path))
+    return read_config_and_maker(folder)[0]
 
 
-def read_made_by(folder: Path) -> MadeBy:
-    """Read what made the method of a run.
+def read_config_and_maker(folder: Path) -> tuple[Config, MadeBy]:
+    """Read all of `config.json`: the config of a run, and what made its method.
 
     Raises:
-        UserError: The folder holds no config that can be read.
+        UserError: The folder holds none that can be read.
     """
-    made_by: MadeBy = read_json(folder / CONFIG, _Config, NO_RUN)["made_by"]
-    return made_by
+    data = read_json(folder / CONFIG, _ConfigJson, NO_RUN)
+    made_by: MadeBy = data.pop("made_by")
+    return from_json(data, str(folder / CONFIG)), made_by
+
+
+def read_kept_dataset(folder: Path) -> Dataset:
+    """Read the data set that was made in memory and is kept in the run's folder.
+
+    Raises:
+        UserError: It is missing or cannot be read.
+    """
+    store = folder / STORE
+    if not store.exists():
+        raise UserError(
+            f"{store} is not there: the run's data set was made in memory and kept in that folder alone; restore it, "
+            f"give a folder with the same data by {setting('data')}, or in Python pass the data set as dataset"
+        )
+    return replace(load_source(Source(str(store))))  # without its source, which is still memory
 
 
 def read_history(folder: Path, epochs: int) -> list[Record]:
-    """Read the records of the first epochs of a run; lines after them, which a killed run may have left, are ignored.
+    """Read the records of the first epochs of a run; later lines, which a killed run may have left, are ignored.
 
     Raises:
         UserError: Some of them are missing, or were changed after they were written.
     """
-    path, fix = folder / METRICS, "the epochs that it records cannot be used"
-    lines = read_bytes(path, fix).splitlines()[:epochs]
+    path, fix = folder / RECORDS, "the epochs that it records cannot be used"
+    lines = read_small_file(path, fix).splitlines()[:epochs]
     history: list[Any] = [unseal(line, Record, f"{path}: line {n}", fix) for n, line in enumerate(lines, 1)]
     if [record["epoch"] for record in history] != list(range(1, epochs + 1)):
         raise UserError(f"{path} lacks epochs before {epochs}, where the checkpoint is: {fix}")
@@ -213,17 +190,17 @@ def read_history(folder: Path, epochs: int) -> list[Record]:
 
 
 def write_history(folder: Path, history: Sequence[Record]) -> None:
-    """Write all records: on resuming, later ones are cut off, for which there is no checkpoint."""
-    write_whole(folder / METRICS, _lines(history))
+    """Write all records; on resuming, this cuts off later ones, which have no checkpoint."""
+    write_whole(folder / RECORDS, _json_lines(history))
 
 
 def append_records(folder: Path, records: Sequence[Record]) -> None:
-    """Add epochs' lines, on disk before this returns, so that no checkpoint is without its record."""
-    append(folder / METRICS, _lines(records))
+    """Add epochs' lines; they are on disk when this returns, so that no checkpoint is without its record."""
+    append(folder / RECORDS, _json_lines(records))
 
 
 def environment() -> dict[str, Any]:
-    """Versions, device and machine, as every result should state them."""
+    """Return versions, device and machine, as every result should state them."""
     packages = ("slmrec-jax", "jax", "jaxlib", "flax", "optax", "jraph", "numpy", "orbax-checkpoint", "scipy")
     return {
         "python": platform.python_version(),
@@ -235,6 +212,38 @@ def environment() -> dict[str, Any]:
         "processor": platform.machine(),
         "cores": os.cpu_count(),
     }
+
+
+def _check_free(out: Path) -> None:
+    """Refuse a folder with something in it; a run that was killed before its config was written has not begun."""
+    left_by_a_killed_start = {LOCK, ENVIRONMENT, DATA, STORE, CONFIG}
+    if not out.exists():
+        return
+    names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {""}
+    others = {name for name in names - left_by_a_killed_start if not name.startswith(PART)}
+    if others or (out / CONFIG).exists():
+        resumes = setting("resume", True)
+        raise UserError(
+            f"{out} is there already: {resumes} continues a run; for a new one give another {setting('out')}"
+        )
+
+
+@contextmanager
+def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path) -> Iterator[Path]:
+    fix = f"give another {setting('out')}"
+    with writing(out, fix):
+        out.mkdir(parents=True, exist_ok=True)
+    with locked(out):
+        _check_free(out)  # again: another run may have come and gone before the lock
+        with writing(out, fix):
+            write_json(out / ENVIRONMENT, environment())
+            write_json(out / DATA, _description(dataset))
+            if config.data == IN_MEMORY:
+                if (out / STORE).exists():
+                    remove_folder(out / STORE)
+                write_store(dataset, out / STORE)
+            write_config(out, config, made_by)  # last: with it, the run can be resumed
+        yield out
 
 
 def _description(dataset: Dataset) -> Description:
@@ -255,5 +264,5 @@ def _version(package: str) -> str | None:
         return None
 
 
-def _lines(records: Sequence[Record]) -> str:
+def _json_lines(records: Sequence[Record]) -> str:
     return "".join(json.dumps(seal(record)) + "\n" for record in records)

@@ -1,6 +1,6 @@
-"""The JSON of a run's folder: each object carries a checksum of itself, and is read through one check of its form.
+"""The JSON of a run's folder: each object carries a checksum of itself, and its form is checked when it is read.
 
-A figure that someone changed, or that a disk lost, would otherwise choose another epoch, and nothing would show it.
+Without it, a figure that someone changed or that a disk lost could choose another epoch, and nothing would show it.
 """
 
 import hashlib
@@ -19,23 +19,23 @@ SEAL = "sha256"
 """The name of the checksum in each object."""
 
 MAX_BYTES = 2**26
-"""Of a file of JSON; a record of an epoch takes about 700."""
+"""The largest file of JSON; the record of an epoch takes about 700 bytes."""
 
 
 def seal(data: Mapping[str, Any]) -> dict[str, Any]:
     """Add the checksum of an object's content, which does not depend on the order or layout of its text."""
     plain: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read: names are text, tuples are lists
-    return {**plain, SEAL: _checksum(plain)}
+    return {**plain, SEAL: _digest(plain)}
 
 
 def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]:
-    """Read a JSON object, check that it is what was written and of the expected form, and leave its checksum out.
+    """Read a JSON object that `seal` made, check its form, and leave its checksum out.
 
     Args:
         text: The JSON.
         form: A TypedDict, or `Mapping[str, Any]` where any object will do.
-        where: The file, and the line in it, for error lines.
-        fix: The end of an error line.
+        where: The file, and the line in it, for error messages.
+        fix: The end of an error message.
 
     Raises:
         UserError: It is no such object, or was changed after it was written.
@@ -43,15 +43,15 @@ def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]
     try:
         data = json.loads(text)
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise UserError(f"cannot read {where} ({reason}): {fix}") from None
+        why = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise UserError(f"cannot read {where} ({why}): {fix}") from None
     if not isinstance(data, dict):
         raise UserError(f"{where} does not hold a JSON object: {fix}")
     written = data.pop(SEAL, None)
     wrong = fault(data, form)
     if wrong is not None:
         raise UserError(f"{where}: {wrong}: {fix}")
-    if written != _checksum(data):
+    if written != _digest(data):
         what = "has no checksum, as older versions wrote it" if written is None else "was changed after it was written"
         raise UserError(f"{where} {what}: {fix}")
     return data
@@ -63,19 +63,19 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, form: Any, fix: str) -> dict[str, Any]:
-    """Read what `write_json` wrote.
+    """Read what `write_json` wrote; the arguments and errors are those of `unseal`.
 
     Raises:
-        UserError: The file is missing, cannot be read, or was changed; the text ends with how to fix it.
+        UserError: The file is missing, cannot be read, or was changed.
     """
-    return unseal(read_bytes(path, fix), form, str(path), fix)
+    return unseal(read_small_file(path, fix), form, str(path), fix)
 
 
-def read_bytes(path: Path, fix: str) -> bytes:
+def read_small_file(path: Path, fix: str) -> bytes:
     """Read a regular file of bounded size; a pipe or a device in its place is refused without waiting for it.
 
     Raises:
-        UserError: It is missing, cannot be read, or is something else.
+        UserError: It is missing, too large, not a regular file, or cannot be read.
     """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
@@ -91,5 +91,5 @@ def read_bytes(path: Path, fix: str) -> bytes:
         return file.read()
 
 
-def _checksum(data: Mapping[str, Any]) -> str:
+def _digest(data: Mapping[str, Any]) -> str:
     return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()

@@ -1,11 +1,10 @@
-"""Checkpoints and records written in the background, whatever the disk says meanwhile.
+"""Checkpoints and records written in the background; what the disk refuses does not end training.
 
-Training never waits for the disk: of what comes while a checkpoint is written, the newest is written next, and what
-must be kept. What the disk refuses is said, kept in memory and tried again with the next one.
+Training never waits for the disk. Of the checkpoints that arrive while one is written, the newest is written next, and
+those that must be kept. What the disk refuses is reported, kept in memory and tried again with the next one.
 
-Writing takes processors from the steps beside it, a tenth of an epoch that lasts half a second. So the writer rests
-after it has written what there is, in proportion: an epoch that lasts longer than twenty checkpoints is on disk before
-the next one ends.
+Writing takes processor time from the steps beside it: a tenth of an epoch that lasts half a second. So the writer rests
+in proportion after each round: an epoch that lasts longer than twenty checkpoints is on disk before the next one ends.
 """
 
 import time
@@ -14,7 +13,6 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event, Lock
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,147 +23,157 @@ from slmrec_jax.training.storage.checkpoint import Checkpoint, Place
 from slmrec_jax.training.storage.folder import CHECKPOINTS, Record, append_records, write_history
 
 KEPT = 2
-"""How many of the newest checkpoints stay, so that there is one to go back to; more are kept where they are needed."""
+"""The number of newest checkpoints that stay, so that there is one to go back to; needed ones stay besides."""
 
 REST = 19.0
-"""How long the writer rests, in times that it wrote or was refused: it is at work for a twentieth of the time at most.
-What a process had not written when it is killed, it trains again: on TikTok, what it did in about three seconds."""
+"""The rest of the writer, as a multiple of the time it took, so that it works for a twentieth of the time at most. A
+killed process trains again what it had not written: on TikTok, what it did in about three seconds."""
 
 MOST_REST = 30.0
-"""Seconds: a disk that hangs for once is no reason to wait for minutes."""
-
-
-class Saver(NamedTuple):
-    """Puts a run on disk."""
-
-    save: Callable[[Checkpoint, Sequence[Record], frozenset[Place]], None]
-    """`(checkpoint, history, needed)`: takes copies and returns. The epochs' records are on disk before the
-    checkpoint; those of `needed` stay beside it."""
-    wait: Callable[[], None]
-    """Waits until nothing is under way, without rests."""
-    finish: Callable[[], None]
-    """Waits until all is on disk that must be; a `UserError` says that it cannot."""
-    rewind: Callable[[Place, Sequence[Record]], None]
-    """`(place, history)`: deletes what is later than a place, to go on from there."""
+"""The longest rest in seconds: one slow answer of the disk is no reason to wait for minutes."""
 
 
 @contextmanager
-def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator[Saver]:
-    """Writes to a run's folder while the block runs; on leaving, nothing is under way.
+def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator["Saver"]:
+    """Write to a run's folder in the background within the block; when it ends, nothing is under way.
+
+    What is owed is written first, unless the block ends by Ctrl-C.
 
     Args:
-        folder: of the run, held by this process.
-        say: told what the disk refuses.
+        folder: The folder of the run, held by this process.
+        say: Receives a line for each thing that the disk refuses.
     """
-    place_of_all = folder / CHECKPOINTS
-    guard = Lock()
-    owed: dict[Place, tuple[Checkpoint, Sequence[Record]]] = {}
-    needed: frozenset[Place] = frozenset()
-    jobs: list[Future[None]] = []
-    hurry = Event()
-    recorded: int | None = None  # how many lines are known to be on disk and whole
+    saver, at_once = Saver(folder, say), False
+    try:
+        yield saver
+    except KeyboardInterrupt:
+        at_once = True
+        raise
+    finally:
+        saver.close(at_once=at_once)
 
-    def save(checkpoint: Checkpoint, history: Sequence[Record], needed_now: frozenset[Place]) -> None:
-        nonlocal needed
-        with guard:
-            needed = needed_now | {checkpoint.place}
-            for place in owed.keys() - needed:
-                del owed[place]
-        # The next steps take the buffers over while these are written.
-        copies = checkpoint._replace(progress=jax.tree.map(jnp.copy, checkpoint.progress))
-        with guard:
-            owed[checkpoint.place] = copies, tuple(history)
-        submit()
 
-    def submit() -> None:
-        for job in [job for job in jobs if job.done()]:
-            jobs.remove(job)
+class Saver:
+    """A thread that writes the checkpoints and records of a run."""
+
+    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
+        self._folder, self._say = folder, say
+        self._guard = Lock()
+        self._owed: dict[Place, tuple[Checkpoint, Sequence[Record]]] = {}
+        self._needed: frozenset[Place] = frozenset()
+        self._jobs: list[Future[None]] = []
+        self._hurry = Event()
+        self._stopped = False
+        self._recorded: int | None = None  # how many lines are known to be whole on disk
+        self._executor = ThreadPoolExecutor(1, "saver")
+
+    def save(self, checkpoint: Checkpoint, history: Sequence[Record], needed: frozenset[Place]) -> None:
+        """Take a copy of a checkpoint and its epochs' records, and return before they are written.
+
+        The records are on disk before the checkpoint. The checkpoints of `needed` stay beside it.
+        """
+        with self._guard:
+            self._needed = needed | {checkpoint.place}
+            for place in self._owed.keys() - self._needed:
+                del self._owed[place]
+        # The next steps take over the buffers while these are written.
+        copy = checkpoint._replace(progress=jax.tree.map(jnp.copy, checkpoint.progress))
+        with self._guard:
+            self._owed[checkpoint.place] = copy, tuple(history)
+        self._submit()
+
+    def wait(self) -> None:
+        """Wait until nothing is under way, without rests."""
+        self._hurry.set()
+        while self._jobs:
+            self._jobs.pop(0).result()
+        self._hurry.clear()
+
+    def finish(self) -> None:
+        """Wait until everything is on disk that must be.
+
+        Raises:
+            UserError: The disk refuses some of it.
+        """
+        self.wait()
+        if self._owed:
+            self._submit()
+            self.wait()
+        if self._owed:
+            folder = self._folder / CHECKPOINTS
+            there = checkpoints.places(folder)
+            last = f"the last checkpoint is of {there[-1].words()}" if there else "there is no checkpoint"
+            raise UserError(
+                f"{folder}: the checkpoint of {max(self._owed).words()} could not be saved; {last}: fix what the "
+                f"warnings name, then go on with {setting('resume', True)}"
+            )
+
+    def rewind(self, place: Place, history: Sequence[Record]) -> None:
+        """Delete what is later than a place, so that training can continue from there."""
+        self.wait()
+        self._owed.clear()
+        folder = self._folder / CHECKPOINTS
+        checkpoints.remove(folder, [each for each in checkpoints.places(folder) if each > place])
+        self._recorded = None
+        self._record(history)
+
+    def close(self, *, at_once: bool) -> None:
+        """End the thread, after writing what is owed or, `at_once`, only what is under way."""
+        self._stopped = at_once
+        self._hurry.set()
+        self._executor.shutdown(wait=True, cancel_futures=at_once)
+
+    def _submit(self) -> None:
+        for job in [job for job in self._jobs if job.done()]:
+            self._jobs.remove(job)
             job.result()
-        if len(jobs) < 2:  # the second has not begun, and will see what is owed now
-            jobs.append(executor.submit(write_owed))
+        if len(self._jobs) < 2:  # the second has not begun, and will see what is owed now
+            self._jobs.append(self._executor.submit(self._write_owed))
 
-    def write_owed() -> None:
-        """Until nothing is owed, or the disk refuses something."""
+    def _write_owed(self) -> None:
+        """Write until nothing is owed or the disk refuses something."""
         accepted = True
-        while accepted and owed and not stopped:
+        while accepted and self._owed and not self._stopped:
             start = time.perf_counter()
-            with guard:
-                places = sorted(owed)
-            accepted = all(written(place) for place in places)
-            hurry.wait(min(MOST_REST, REST * (time.perf_counter() - start)))
+            with self._guard:
+                places = sorted(self._owed)
+            accepted = all(self._write(place) for place in places)
+            self._hurry.wait(min(MOST_REST, REST * (time.perf_counter() - start)))
 
-    def written(place: Place) -> bool:
-        """Whether a checkpoint is on disk, or no longer wanted there."""
-        with guard:
-            if place not in owed or stopped:
+    def _write(self, place: Place) -> bool:
+        """Write a checkpoint that is still owed; return whether nothing was refused."""
+        with self._guard:
+            if place not in self._owed or self._stopped:
                 return True
-            checkpoint, history = owed[place]
+            checkpoint, history = self._owed[place]
+        folder = self._folder / CHECKPOINTS
         try:
-            record(history)
-            checkpoints.write(place_of_all, checkpoint)
+            self._record(history)
+            checkpoints.write(folder, checkpoint)
         except OSError as error:
-            say(
+            self._say(
                 f"WARNING: the checkpoint of {place.words()} could not be saved ({error.strerror or error}); the "
                 f"run goes on, and tries again with the next one"
             )
             return False
-        with guard:
-            owed.pop(place, None)
+        with self._guard:
+            self._owed.pop(place, None)
         try:
-            retire()
+            self._retire(folder)
         except OSError as error:
-            say(f"WARNING: old checkpoints in {place_of_all} could not be deleted ({error.strerror or error})")
+            self._say(f"WARNING: old checkpoints in {folder} could not be deleted ({error.strerror or error})")
         return True
 
-    def record(history: Sequence[Record]) -> None:
-        nonlocal recorded
-        known, recorded = recorded, None
+    def _record(self, history: Sequence[Record]) -> None:
+        known, self._recorded = self._recorded, None  # what fails halfway is not known
         if known is None:
-            write_history(folder, history)
+            write_history(self._folder, history)
         elif known < len(history):
-            append_records(folder, history[known:])
-        recorded = max(known or 0, len(history))
+            append_records(self._folder, history[known:])
+        self._recorded = max(known or 0, len(history))
 
-    def retire() -> None:
-        there = checkpoints.places(place_of_all)
-        with guard:
-            kept = needed | set(there[-KEPT:])
-        checkpoints.remove(place_of_all, [place for place in there if place not in kept])
-
-    def wait() -> None:
-        hurry.set()
-        while jobs:
-            jobs.pop(0).result()
-        hurry.clear()
-
-    def finish() -> None:
-        wait()
-        if owed:
-            submit()
-            wait()
-        if owed:
-            there = checkpoints.places(place_of_all)
-            last = f"the last checkpoint is of {there[-1].words()}" if there else "there is no checkpoint"
-            raise UserError(
-                f"{place_of_all}: the checkpoint of {max(owed).words()} could not be saved; {last}: fix what the "
-                f"warnings name, then go on with {setting('resume', True)}"
-            )
-
-    def rewind(place: Place, history: Sequence[Record]) -> None:
-        nonlocal recorded
-        wait()
-        owed.clear()
-        later = [each for each in checkpoints.places(place_of_all) if each > place]
-        checkpoints.remove(place_of_all, later)
-        recorded = None
-        record(history)
-
-    executor, stopped = ThreadPoolExecutor(1, "saver"), False
-    try:
-        yield Saver(save, wait, finish, rewind)
-    except KeyboardInterrupt:
-        stopped = True
-        raise
-    finally:
-        hurry.set()
-        executor.shutdown(wait=True, cancel_futures=stopped)
+    def _retire(self, folder: Path) -> None:
+        there = checkpoints.places(folder)
+        with self._guard:
+            kept = self._needed | set(there[-KEPT:])
+        checkpoints.remove(folder, [place for place in there if place not in kept])

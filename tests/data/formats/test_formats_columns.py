@@ -8,7 +8,8 @@ from slmrec_jax.commands.main import main
 from slmrec_jax.config import Config
 from slmrec_jax.data import Source, load, load_source
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.run import _introduction
+from slmrec_jax.training.setup import outline
+from slmrec_jax.training.train import _introduction
 
 USER, ITEM, TIME = "user_column", "item_column", "time_column"
 NAMED = {
@@ -137,7 +138,7 @@ RATED = "user,item,rating\n" + "".join(
 
 
 def test_rows_of_lower_ratings_are_left_out(tmp_path):
-    dataset = read(tmp_path, {"x.csv": RATED}, split="mmrec", min_rating=4)
+    dataset = read(tmp_path, {"x.csv": RATED}, split="mmrec", min_rating=4.0)
     assert (dataset.user_ids.tolist(), dataset.item_ids.tolist()) == (["a", "b", "c"], ["x", "y", "z"])
     assert pairs(dataset.train) == [(0, 0), (0, 1), (1, 0), (1, 1), (2, 2)]
     assert dataset.notes[0] == "x.csv: rows with a rating below 4, left out: 3 of 8"
@@ -168,10 +169,10 @@ def test_times_stay_with_their_interactions_in_the_core(tmp_path):
 @pytest.mark.parametrize(
     ("how", "line"),
     [
-        ({"min_rating": 1}, "data set shop: it is divided into splits already, and min_rating chooses"),
+        ({"min_rating": 1.0}, "data set shop: it is divided into splits already, and min_rating chooses"),
         ({"k_core": 2}, "data set shop: it is divided into splits already, and k_core chooses"),
-        ({"k_core": -1}, "k_core is -1: give a whole number, at least 0"),
-        ({"min_rating": float("nan")}, "min_rating is nan: give a number"),
+        ({"k_core": -1}, "k_core is -1: give at least 0"),
+        ({"min_rating": float("nan")}, "min_rating is nan: give a finite number"),
     ],
 )
 def test_a_choice_that_does_not_apply_is_refused(tmp_path, how, line):
@@ -187,8 +188,11 @@ def test_a_choice_that_does_not_apply_is_refused(tmp_path, how, line):
     ],
 )
 def test_a_choice_of_another_type_is_refused(how, line):
+    source = Source()
+    for name, value in how.items():
+        object.__setattr__(source, name, value)  # past the check of annotations in tests
     with pytest.raises(UserError, match=line):
-        load_source(Source("demo", **how))
+        load_source(source)
 
 
 @pytest.mark.parametrize(
@@ -203,7 +207,7 @@ def test_a_choice_of_another_type_is_refused(how, line):
     ],
 )
 def test_a_rating_that_is_none_is_refused(tmp_path, content, line):
-    assert f"x.csv: {line}" in refusal(tmp_path, {"x.csv": content}, split="mmrec", min_rating=4)
+    assert f"x.csv: {line}" in refusal(tmp_path, {"x.csv": content}, split="mmrec", min_rating=4.0)
 
 
 # --- the command -------------------------------------------------------------------------------------------------
@@ -219,7 +223,7 @@ def test_inspect_and_convert_take_the_same_flags(tmp_path, capsys):
     assert "x.csv: rows with a rating below 4, left out: 3 of 8" in output
     assert "2-core: left out users 1 of 3, items 1 of 3, interactions 1 of 5" in output
     assert main(["data", "convert", str(folder), str(tmp_path / "kept"), "--split", "mmrec", *how]) == 0
-    dataset = load(folder, split="mmrec", min_rating=4, k_core=2, **names)
+    dataset = load(folder, split="mmrec", min_rating=4.0, k_core=2, **names)
     assert load(tmp_path / "kept").fingerprint == dataset.fingerprint
 
 
@@ -233,8 +237,8 @@ def test_ids_that_look_the_same_are_marked(tmp_path, capsys):
 
 def test_training_begins_with_what_was_merged_left_out_and_not_read(tmp_path):
     rows = "user,item,rating\nann,x,5\nann,x,5\nann ,x,5\nann,y,1\nann,z,5\n"
-    dataset = read(tmp_path, {"x.csv": rows, "likes.txt": ""}, split="validation", min_rating=2)
-    output = _introduction(Config(), dataset)
+    dataset = read(tmp_path, {"x.csv": rows, "likes.txt": ""}, split="validation", min_rating=2.0)
+    output = _introduction(outline(Config(model="mf"), dataset))
     for line in (
         "x.csv: rows with a rating below 2, left out: 1 of 5",
         "not read: 'likes.txt'",

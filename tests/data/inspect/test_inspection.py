@@ -16,7 +16,7 @@ from slmrec_jax.data.inspect.findings import as_data, facts, oddities
 from slmrec_jax.data.inspect.inspection import inspect_dataset
 from slmrec_jax.types import Interactions
 
-DEMO = "9bcef52360b4e3c83611c244b33051f281a6d7d329f88b9153ce330bb1ce56bd"
+DEMO = "c8f13260c81da26691b68cc187d5c6c96e3936d45ac586a7f312de41f75ccea3"
 """The fingerprint of the demo data."""
 
 

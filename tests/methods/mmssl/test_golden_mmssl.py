@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from slmrec_jax.config import MMSSL_MODES, MMSSLConfig
+from slmrec_jax.config import Config, with_settings, with_system
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.methods.mmssl.discriminator import discriminator, gradient_penalty
 from slmrec_jax.methods.mmssl.game import suggested_rows
@@ -35,17 +35,14 @@ class Golden:
         self.num_users, self.num_items = int(arrays["num_users"]), int(arrays["num_items"])
         self.dim = arrays["user_embedding"].shape[1]
         self.heads = int(arrays["head_num"])
-        self.options = MMSSLConfig(
-            **MMSSL_MODES["published"]
-            | {
-                "mode": "published",
-                "contrast_weight": float(arrays["cl_rate"]),
-                "contrast_temperature": float(arrays["tau"]),
-                "adversarial_weight": float(arrays["G_rate"]),
-                "l2": float(arrays["decay"]),
-                "feature_l2": float(arrays["feat_reg_decay"]),
-            }
-        )
+        recorded = {
+            "mmssl.contrast_weight": float(arrays["cl_rate"]),
+            "mmssl.contrast_temperature": float(arrays["tau"]),
+            "mmssl.adversarial_weight": float(arrays["G_rate"]),
+            "mmssl.l2": float(arrays["decay"]),
+            "mmssl.feature_l2": float(arrays["feat_reg_decay"]),
+        }
+        self.options = with_settings(with_system(Config(), "mmssl:published"), recorded).mmssl
 
     def tree(self, prefix):
         def of(name):

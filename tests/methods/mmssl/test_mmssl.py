@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from conftest import GRAPHS
 
-from slmrec_jax.config import MMSSL_MODES, Config, MMSSLConfig, check_config, with_defaults
+from slmrec_jax.config import PRESETS, Config, MMSSLConfig, OptimizerConfig, check_config, with_preset
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import make_method
@@ -46,6 +46,9 @@ from slmrec_jax.types import Batch, DenseFeature, Inputs, Interactions, Modality
 NUM_USERS, NUM_ITEMS, DIM = 23, 31, 8
 SPEC = Spec(NUM_USERS, NUM_ITEMS, 150, DIM, {"visual": Modality(5), "textual": Modality(3)})
 SMALL = Config(model="mmssl", dim=DIM, batch_size=32, mmssl=MMSSLConfig(heads=2))
+PUBLISHED = with_preset(SMALL, "published")
+SWITCHES = {flag.removeprefix("mmssl."): value for flag, value in PRESETS["mmssl"]["published"].items()}
+LEARNING_RATE = SWITCHES.pop("optimizer.learning_rate")
 
 
 @pytest.fixture(scope="module")
@@ -344,7 +347,7 @@ def test_the_generator_raises_the_score_of_suggested_rows_and_the_discriminator_
     options = MMSSLConfig(
         heads=2, adversarial_users=0, discriminator_dropout=(0.0, 0.0), discriminator_output="sigmoid"
     )
-    game, _ = adversarial.adversarial_game(with_defaults(dataclasses.replace(SMALL, mmssl=options)), SPEC)
+    game, _ = adversarial.adversarial_game(dataclasses.replace(SMALL, mmssl=options), SPEC)
     params, opt_state = game.init(jax.random.key(1))
     encoded = some_rows()._replace(users=normal(8, 23, DIM), items=normal(9, 31, DIM))
     batch, mask = some_batch(), jnp.ones(12, bool)
@@ -363,34 +366,30 @@ def test_the_generator_raises_the_score_of_suggested_rows_and_the_discriminator_
     np.testing.assert_allclose(square, 0.1 * (mean / 0.5) ** 2, rtol=1e-4)
 
 
-def of_mode(mode, name):
-    return MMSSL_MODES[mode][name]
-
-
 def test_real_rows_are_interactions_or_own_scores():
     known = (normal(0, 4, 200) > 1.5).astype(jnp.float32)
     own = similarity_rows(normal(1, 4, DIM), normal(2, 200, DIM), 1.0 - known)
     drawn = jax.random.uniform(jax.random.key(3), known.shape)
 
-    def likeness(mode):
+    def likeness(options):
         rows = np.asarray(
             real_rows(
                 known,
                 own,
                 drawn,
                 temperature=0.005,
-                cooled=of_mode(mode, "real_cooled"),
-                own_weight=of_mode(mode, "own_weight"),
+                cooled=options.real_cooled,
+                own_weight=options.own_weight,
             )
         )
         np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, rtol=1e-5)
         clean = np.asarray(known) / np.linalg.norm(known, axis=1, keepdims=True)
         return (rows * clean).sum(1), (rows * np.asarray(own)).sum(1)
 
-    with_known, with_own = likeness("published")
+    with_known, with_own = likeness(PUBLISHED.mmssl)
     assert with_known.max() < 0.05
     assert with_own.min() > 0.99
-    with_known, with_own = likeness("intended")
+    with_known, with_own = likeness(SMALL.mmssl)
     assert with_known.min() > 0.9
     assert with_own.max() < 0.5
 
@@ -435,7 +434,7 @@ def problem(config, dataset):
 
 
 def batch_of(inputs, step, size=32, real=32, junk=0):
-    rows = jax.random.permutation(jax.random.key(step), inputs.graph.interactions[0].shape[0])[:size]
+    rows = jax.random.permutation(jax.random.key(step), inputs.graph.num_interactions)[:size]
     rows = jnp.where(jnp.arange(size) < real, rows, junk)
     users, items = (x[rows] for x in inputs.graph.interactions)
     negatives = uniform(inputs.graph)(users, items, jax.random.key(step), 1)
@@ -454,8 +453,7 @@ def test_padded_rows_change_nothing(two):
 @pytest.mark.usefixtures("optax_promotion")
 def test_published_steps_and_their_resumption(two, tmp_path):
     """k = 0: the third step has no graph, contrast is constant; and what is saved goes on to the same bits."""
-    config = dataclasses.replace(SMALL, mmssl=dataclasses.replace(SMALL.mmssl, mode="published"))
-    method, inputs, state, step = problem(config, two)
+    method, inputs, state, step = problem(PUBLISHED, two)
     assert method.sampling == "users"
     users = jnp.arange(32, dtype=jnp.int32)
     batch = batch_of(inputs, 0)._replace(users=users)
@@ -493,19 +491,14 @@ def test_weight_0_leaves_a_term_out(tiny):
     assert "no discriminator" in method.notes[1]
 
 
-def test_modes_set_the_same_switches():
-    assert set(MMSSL_MODES["intended"]) == set(MMSSL_MODES["published"])
-    left_open = {field.name for field in dataclasses.fields(MMSSLConfig) if field.default is None}
-    assert left_open == set(MMSSL_MODES["intended"])
-    for mode, switches in MMSSL_MODES.items():
-        chosen = with_defaults(Config(mmssl=MMSSLConfig(mode=mode, last_softmax=False))).mmssl
-        assert vars(chosen).items() >= {**switches, "last_softmax": False}.items()
-    published = with_defaults(Config(model="mmssl", mmssl=MMSSLConfig(mode="published")))
-    assert published.optimizer.learning_rate == 5.5e-4
+def test_the_published_code_learns_at_its_own_rate_unless_another_is_given():
+    assert PUBLISHED.optimizer.learning_rate == LEARNING_RATE == 5.5e-4
+    given = dataclasses.replace(SMALL, optimizer=OptimizerConfig(learning_rate=0.01))
+    assert with_preset(given, "published").optimizer == given.optimizer
 
 
 OTHER = {
-    **MMSSL_MODES["published"],
+    **SWITCHES,
     "normalize_features": True,
     "contrast_weight": 0.5,
     "contrast_temperature": 0.2,
@@ -514,7 +507,7 @@ OTHER = {
     "refresh_every": 3,
     "adversarial_users": 5,
 }
-"""For each switch a value that the intended mode has not."""
+"""For each switch a value that is not its default."""
 
 
 def program(given, **switches):
@@ -531,19 +524,19 @@ def program(given, **switches):
 
 
 @pytest.fixture(scope="module")
-def intended(given):
+def by_default(given):
     with jax.numpy_dtype_promotion("standard"):
         return program(given)
 
 
 @pytest.mark.usefixtures("optax_promotion")
-@pytest.mark.parametrize("switch", MMSSL_MODES["intended"])
-def test_every_switch_reaches_the_program(given, intended, switch):
-    assert MMSSL_MODES["intended"][switch] != OTHER[switch]
+@pytest.mark.parametrize("switch", SWITCHES)
+def test_every_switch_reaches_the_program(given, by_default, switch):
+    assert getattr(MMSSLConfig(), switch) != OTHER[switch]
     if switch == "graphs":  # those of the last batches need a period
         assert program(given, graphs=OTHER[switch], refresh_every=2) != program(given, refresh_every=2)
     else:
-        assert program(given, **{switch: OTHER[switch]}) != intended
+        assert program(given, **{switch: OTHER[switch]}) != by_default
 
 
 @pytest.mark.parametrize(

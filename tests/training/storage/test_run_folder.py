@@ -1,4 +1,4 @@
-"""A run's folder: it says all that the run depends on, shows every change, and stands alone."""
+"""A run's folder: it records all that the run depends on, shows every change, and is self-contained."""
 
 import dataclasses
 import errno
@@ -12,21 +12,30 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
+from cheap_runs import cheap_runs
 
 from slmrec_jax import Config, UserError, load, load_run, train
 from slmrec_jax.commands.main import _resume_command, main
-from slmrec_jax.config import IN_MEMORY
+from slmrec_jax.config import IN_MEMORY, with_defaults
 from slmrec_jax.data import write_store
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_spec
 from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted
-from slmrec_jax.training.storage import checkpoint, records
-from slmrec_jax.training.storage.folder import STORE, read_config
+from slmrec_jax.training.storage import arrays, checkpoint, records
+from slmrec_jax.training.storage.folder import STORE, new_folder, read_config, read_kept_dataset
+from slmrec_jax.training.storage.manifest import write_manifest
+from slmrec_jax.training.storage.resume import made_by
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=4, ks=(5,))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cheap():
+    with cheap_runs():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -62,11 +71,11 @@ def refusal(call, *arguments, **named):
     return str(raised.value)
 
 
-# Paths that patterns or storage could take for something else.
+# Paths that a pattern or a storage library could take for another.
 
 
 @pytest.mark.parametrize("name", ["baby [5-core]", "[!a] back\\slash", "st*r? line\nbreak {a,b} %5B ä"])
-def test_a_run_resumes_wherever_it_lies(finished, tiny, tmp_path, name):
+def test_a_run_resumes_wherever_its_folder_is(finished, tiny, tmp_path, name):
     out = tmp_path / name / "run"
     train(dataclasses.replace(CONFIG, epochs=2), tiny, out=out)
     resumed = train(CONFIG, tiny, out=out, resume=True)
@@ -82,17 +91,17 @@ def test_the_default_folder_has_a_plain_name(tiny, tmp_path, monkeypatch):
 
 
 def test_what_was_written_is_read_back(tiny, tmp_path, monkeypatch):
-    """A storage that loses an array, or a bit of one, is found out when the checkpoint is written."""
-    save = checkpoint._save
+    """If the storage library loses one bit of one array, writing the checkpoint fails."""
+    save = arrays.ocp.Checkpointer.save
 
-    def lossy(path, tree):
-        flipped = jax.tree.map(lambda x: x, tree)
+    def lossy(self, path, args):
+        flipped = jax.tree.map(lambda x: x, args.item)
         name = next(iter(flipped["values"]))
         flipped["values"][name] = np.nextafter(flipped["values"][name], np.float32(9))
-        save(path, flipped)
+        save(self, path, args=arrays.ocp.args.StandardSave(flipped))
 
     said = []
-    monkeypatch.setattr(checkpoint, "_save", lossy)
+    monkeypatch.setattr(arrays.ocp.Checkpointer, "save", lossy)
     line = refusal(train, CONFIG, tiny, out=tmp_path / "run", report=SILENT._replace(say=said.append))
     assert "could not be saved" in line
     assert any("reads back as something else" in each for each in said)
@@ -101,19 +110,19 @@ def test_what_was_written_is_read_back(tiny, tmp_path, monkeypatch):
 
 def test_a_large_checkpoint_is_read_back_a_part_at_a_time(tiny, tmp_path, monkeypatch):
     asked = []
-    restore = checkpoint.ocp.Checkpointer.restore
+    restore = arrays.ocp.Checkpointer.restore
 
     def count(self, *arguments, **named):
         asked.append(named)
         return restore(self, *arguments, **named)
 
-    monkeypatch.setattr(checkpoint.ocp.Checkpointer, "restore", count)
-    monkeypatch.setattr(checkpoint, "READ_BACK_BYTES", 64)
+    monkeypatch.setattr(arrays.ocp.Checkpointer, "restore", count)
+    monkeypatch.setattr(arrays, "READ_BACK_BYTES", 64)
     train(dataclasses.replace(CONFIG, epochs=1), tiny, out=tmp_path / "run")
     assert len(asked) > 5
 
 
-# The file that config and method came from.
+# The file that config and method come from.
 
 
 def test_a_run_resumes_with_the_config_file_that_it_was_begun_with(stored, tmp_path, capsys):
@@ -154,7 +163,7 @@ def test_the_printed_command_names_the_config_file(flag, tmp_path):
     assert said == f"slmrec-jax train --config 'a b.py' --out {tmp_path} --resume"
 
 
-# Files that decide something.
+# Files that a result depends on.
 
 
 def change(file, before, after):
@@ -189,7 +198,7 @@ def deep(file):
 def wrong_type(file):
     lines = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
     data = json.loads(lines[0]) if file.suffix.startswith(".json") else {"name": "text"}
-    name = next(name for name in ("epoch", "best_epoch", "users", "rows", "made_by", "name") if name in data)
+    name = next(name for name in ("epoch", "best_epoch", "users", "arrays", "made_by", "name") if name in data)
     data.pop("sha256", None)
     file.write_text(json.dumps(records.seal(data | {name: ["no", "such", "value"]})) + "\n")
 
@@ -250,7 +259,7 @@ def test_a_checkpoint_whose_manifest_was_forged_is_refused_in_one_line(folder, t
     else:
         tamper(best / name)
     if name != "manifest.sha256":
-        (best / "manifest.sha256").write_text(checkpoint._manifest(best))
+        write_manifest(best)
     if name == "tally.json":  # what evaluation does not need, resuming does
         like = make_method(CONFIG, make_spec(CONFIG, tiny)).init(jax.random.key(0))
         refusal(checkpoint.restore_state, best.parent, int(best.name), like)
@@ -290,7 +299,7 @@ def test_a_setting_of_a_wrong_type_is_named(folder):
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "checkpoints"])
 def test_a_missing_permission_is_called_that(folder, name, monkeypatch, capsys):
-    """Root reads everything, so that the system's answer is simulated."""
+    """Simulate the system's answer, since root may read everything."""
 
     def denied(function):
         def call(path, *arguments, **named):
@@ -308,17 +317,15 @@ def test_a_missing_permission_is_called_that(folder, name, monkeypatch, capsys):
     assert not {"damaged", "finished", "not there"} & set(said.replace(";", " ").split())
 
 
-# What a run leaves where it goes on, or was stopped.
+# Runs that continue, or were stopped.
 
 
 @pytest.mark.parametrize("flags", [["--protocol", "mmrec"], ["--preset", "paper", "--epochs", "5"]])
 def test_another_protocol_or_preset_is_refused(stored, tmp_path, capsys, flags):
-    out = str(tmp_path / "run")
-    small = ["--dim", "4", "--batch-size", "64", "--epochs", "1", "--num-layers", "1", "--task", "none"]
-    small += ["--model", "mf" if "--protocol" in flags else "slmrec"]
-    assert main(["train", "--data", stored, "--out", out, *small]) == 0
-    capsys.readouterr()
-    assert main(["train", "--resume", "--out", out, *flags]) == 1
+    config = with_defaults(Config(data=stored, dim=4, num_layers=1, task="none"))
+    with new_folder(config, load(stored), made_by(None, None), tmp_path / "run"):
+        pass
+    assert main(["train", "--resume", "--out", str(tmp_path / "run"), *flags]) == 1
     assert "was run with another" in capsys.readouterr().err
 
 
@@ -332,11 +339,38 @@ def test_fewer_epochs_than_were_trained_are_refused(folder, tiny):
 def test_a_checkpoint_that_contradicts_itself_is_passed_over(folder, tiny):
     newest = folder / "checkpoints" / "4"
     wrong_type(newest / "tally.json")
-    (newest / "manifest.sha256").write_text(checkpoint._manifest(newest))
+    write_manifest(newest)
     said = []
     longer = dataclasses.replace(CONFIG, epochs=5)
     train(longer, tiny, out=folder, resume=True, report=SILENT._replace(say=said.append))
     assert any("epoch 4 cannot be used" in line for line in said)
+
+
+@pytest.mark.parametrize("version", [None, checkpoint.VERSION + 1])
+def test_checkpoints_of_another_version_are_refused_in_one_line(folder, tiny, version):
+    for place in (folder / "checkpoints").iterdir():
+        data = json.loads((place / "tally.json").read_text()) | {"version": version, "of": "another form"}
+        kept = {name: value for name, value in data.items() if name != "sha256" and value is not None}
+        records.write_json(place / "tally.json", kept)
+        write_manifest(place)
+    said = []
+    longer = dataclasses.replace(CONFIG, epochs=5)
+    for line in (
+        refusal(train, longer, tiny, out=folder, resume=True, report=SILENT._replace(say=said.append)),
+        refusal(load_run, folder),
+    ):
+        assert line.endswith("was written by another version of slmrec_jax; train again")
+    assert not any("WARNING" in each for each in said)
+
+
+@pytest.mark.parametrize("tally", [{"skipped_steps": 0}, {"skipped_steps": 0, "rollbacks": 0, "seconds": 0.0, "x": 0}])
+def test_a_tally_of_other_fields_is_damage(folder, tally):
+    newest = folder / "checkpoints" / "4"
+    data = json.loads((newest / "tally.json").read_text()) | {"tally": tally}
+    del data["sha256"]
+    records.write_json(newest / "tally.json", data)
+    write_manifest(newest)
+    assert "tally does not have the fields" in checkpoint.damage(newest.parent, checkpoint.Place(4))
 
 
 def test_a_run_that_goes_on_has_no_result_of_fewer_epochs(folder, tiny):
@@ -367,15 +401,22 @@ def test_a_run_that_was_stopped_before_its_first_epoch_says_so(folder, capsys):
     assert "before an epoch was saved" in refused_in_one_line(folder, capsys)
 
 
-# Data that only the run knows.
+# Data that only the run has.
 
 
-def test_a_run_on_data_made_in_memory_stands_alone(finished, folder, tiny):
+def test_a_run_on_data_made_in_memory_is_self_contained(finished, folder, tiny):
     assert read_config(folder).data == IN_MEMORY
     loaded = load_run(folder)
     assert loaded.dataset.fingerprint == tiny.fingerprint
     assert loaded.evaluate("test").means == finished.result["test"]
     jax.tree.map(np.testing.assert_array_equal, loaded.recommend(k=3), finished.recommend(k=3))
+
+
+def test_a_missing_data_set_is_named_with_the_fix(folder):
+    shutil.rmtree(folder / STORE)
+    line = refusal(read_kept_dataset, folder)
+    assert line.startswith(f"{folder / STORE} is not there")
+    assert "pass the data set as dataset" in line
 
 
 def test_the_command_works_on_a_run_on_data_made_in_memory(folder, tmp_path, capsys):
@@ -390,7 +431,7 @@ def test_the_command_works_on_a_run_on_data_made_in_memory(folder, tmp_path, cap
         assert main(command) == 0, capsys.readouterr().err
 
 
-def test_a_loaded_data_set_is_recorded_where_it_lies(stored, tmp_path, monkeypatch):
+def test_a_loaded_data_set_is_recorded_by_its_path(stored, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     os.symlink(stored, "here")
     run = train(dataclasses.replace(CONFIG, epochs=1), load("here"), out="run")
@@ -408,7 +449,7 @@ def test_a_loaded_data_set_that_was_changed_is_not_taken_for_its_source(stored, 
 
 def test_a_choice_of_modalities_is_no_data_set_of_its_own(stored, tmp_path):
     small = ["--data", stored, "--dim", "4", "--batch-size", "64", "--epochs", "1", "--modalities", "visual"]
-    assert main(["train", "--model", "vbpr", "--out", str(tmp_path / "run"), *small]) == 0
+    assert main(["train", "--model", "mf", "--out", str(tmp_path / "run"), *small]) == 0
     assert main(["compare", "--models", "popularity,mf", "--out", str(tmp_path / "compared"), *small]) == 0
     for each in (tmp_path / "run", tmp_path / "compared" / "mf-seed0"):
         assert read_config(each).data == stored

@@ -1,4 +1,4 @@
-"""When checkpoints are written; that they are whole is a matter of `faults`."""
+"""Tests of when checkpoints are written; `tests/faults` tests that they are whole."""
 
 import errno
 from queue import Queue
@@ -11,11 +11,11 @@ from slmrec_jax.training.storage import saver
 from slmrec_jax.training.storage.checkpoint import Checkpoint, Place, Tally
 
 SECONDS = 60
-"""Only what hangs takes so long."""
+"""A time-out; only a test that hangs takes so long."""
 
 
 class Rest(Event):
-    """Says that a rest begins, and whether someone cut it short."""
+    """An event that records when a wait begins, and whether it was cut short."""
 
     begun, cut_short = Queue(), Queue()
 
@@ -28,7 +28,7 @@ class Rest(Event):
 
 @pytest.fixture
 def rests(monkeypatch):
-    """The writer rests for as long as the test says; each rest is told."""
+    """Make the writer rest until the test ends the rest; return where rests are recorded."""
     monkeypatch.setattr(Rest, "begun", Queue())
     monkeypatch.setattr(Rest, "cut_short", Queue())
     monkeypatch.setattr(saver, "Event", Rest)
@@ -39,7 +39,7 @@ def rests(monkeypatch):
 
 @pytest.fixture
 def disk(monkeypatch):
-    """What was written, in turn, while the disk has room."""
+    """Replace the disk by a list of the epochs that were written, which can be full."""
 
     class Disk(list):
         full = False
@@ -60,7 +60,7 @@ def save(opened, epoch, needed=()):
 
 
 def saved_while_it_rests(opened, rests):
-    """The first is written at once; of those after it, the third is needed and the fifth the newest."""
+    """Save five checkpoints: the first is written at once; of the others, the third is needed, the fifth the newest."""
     save(opened, 1)
     assert rests.begun.get(timeout=SECONDS) is False
     for epoch in (2, 3):
@@ -96,8 +96,8 @@ def test_a_rest_is_in_proportion_and_ends(disk, rests, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(("error", "written"), [(KeyboardInterrupt, [1]), (ValueError, [1, 3, 5])])
-def test_who_leaves_does_not_wait_for_a_rest(error, written, disk, rests, tmp_path):
-    """Whoever interrupts leaves at once; otherwise what is owed is written first."""
+def test_an_error_does_not_wait_for_a_rest(error, written, disk, rests, tmp_path):
+    """After Ctrl-C nothing more is written; after another error, what is owed is written first."""
 
     def failing():
         with saver.open_saver(tmp_path, print) as opened:
@@ -110,7 +110,7 @@ def test_who_leaves_does_not_wait_for_a_rest(error, written, disk, rests, tmp_pa
     assert rests.cut_short.get_nowait()
 
 
-def test_a_disk_that_refuses_is_not_asked_again_and_again(disk, rests, tmp_path):
+def test_a_disk_that_refuses_is_not_tried_again_and_again(disk, rests, tmp_path):
     said = []
     with saver.open_saver(tmp_path, said.append) as opened:
         save(opened, 1)

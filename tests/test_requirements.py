@@ -1,4 +1,4 @@
-"""`requirements/lock-*.txt` say, with hashes, what requirements.txt pins; `make lock` makes them anew."""
+"""`requirements/lock-*.txt` have what requirements.txt pins, with hashes; `make lock` makes them again."""
 
 import re
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[1]
 SHA256 = re.compile(r"--hash=sha256:[0-9a-f]{64}")
 
 
@@ -22,7 +22,7 @@ def pinned(version):
 
 
 def locked(version):
-    """Of each package what stands on its line, and the lines under it."""
+    """Return the lines under each package, by its own line."""
     packages = {}
     for line in (ROOT / "requirements" / f"lock-{version}.txt").read_text().splitlines():
         if line.startswith("#"):

@@ -1,0 +1,50 @@
+"""Checks of a config: each field by its annotation, and the rules that relate two fields."""
+
+import math
+from typing import Any, Literal, get_args, get_origin, get_type_hints
+
+from slmrec_jax.config.config import Config
+from slmrec_jax.errors import UserError, check_type, setting, shown
+from slmrec_jax.forms import fault, field_names, outside, words
+
+
+def check_config(config: Config) -> None:
+    """Reject values of a wrong type or out of range, and values that exclude each other.
+
+    Raises:
+        UserError: Names the first such value and what to give instead.
+    """
+    check_type("config", config, Config, "a slmrec_jax.Config")
+    check_fields(config)
+    if config.task == "fd+fm" and config.slmrec.fd_mode == "input" and config.slmrec.fm_granularity == "item":
+        raise UserError(
+            f"{setting('task', 'fd+fm')} cannot both drop and mask the items' input: take "
+            f"{setting('slmrec.fd_mode', 'layer')} or {setting('slmrec.fm_granularity', 'batch')}"
+        )
+
+
+def check_fields(part: Any, section: str = "") -> None:
+    """Check the fields of a record, and of the records in it, against their annotations.
+
+    Raises:
+        UserError: Names the first value that does not fit and what to give instead.
+    """
+    for field, hint in get_type_hints(type(part), include_extras=True).items():
+        value, name = getattr(part, field), f"{section}{field}"
+        if field_names(hint):
+            check_type(name, value, hint, f"a slmrec_jax.config.{hint.__name__}")
+            check_fields(value, f"{name}.")
+        else:
+            _check_value(name, value, hint)
+
+
+def _check_value(name: str, value: Any, hint: Any) -> None:
+    literals = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
+    if literals is not None and isinstance(value, str) and value not in get_args(literals):
+        raise UserError(f"{setting(name)} is {value!r}: give one of {', '.join(map(str, get_args(literals)))}")
+    if fault(value, hint) is not None:
+        raise UserError(f"{setting(name)} is {shown(value)}: give {words(hint)}")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise UserError(f"{setting(name)} is {value}: give a finite number")
+    for found, limit in outside(value, hint):
+        raise UserError(f"{setting(name)} is {'empty' if found == () else found}: give {limit.words}")

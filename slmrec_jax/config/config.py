@@ -1,0 +1,91 @@
+"""A run's configuration as frozen data; each field is a flag of the command."""
+
+from dataclasses import dataclass, field, fields, replace
+from typing import Annotated, Literal
+
+from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
+from slmrec_jax.config.source import Source
+from slmrec_jax.config.systems import (
+    LightGCNConfig,
+    MFConfig,
+    MMGCNConfig,
+    MMSSLConfig,
+    ModelName,
+    OptimizerConfig,
+    SLMRecConfig,
+    VBPRConfig,
+)
+from slmrec_jax.forms import at_least, less_than
+from slmrec_jax.types import FrozenRows
+
+Task = Literal["fac", "fd", "fm", "fd+fm", "none"]
+Missing = Literal["masked", "zero", "mean"]
+
+
+@dataclass(frozen=True)
+class Config(Source):
+    """One run: its data, its system and how it trains, selects and tests."""
+
+    modalities: tuple[str, ...] = ()
+    """Modalities to use, in this order, which FAC's levels follow; all of the data set's by default."""
+    missing: Missing = "masked"
+    """Items without a modality: left out of it, or given zeros or the mean of the other items; word ids are always left
+    out."""
+    model: ModelName = "slmrec"
+    task: Task = "fac"
+    """SLMRec's self-supervised task; `none` trains the main loss alone."""
+    main_weight: Annotated[float, at_least(0)] = 1.0
+    """Weight of SLMRec's main loss; 0 trains the task alone."""
+    seed: Annotated[int, at_least(0), less_than(2**32)] = 0
+    epochs: Annotated[int, at_least(1)] = 1000
+    """At most; early stopping ends most runs sooner."""
+    batch_size: Annotated[int, at_least(1)] = 2048
+    negatives: Literal["uniform", "popular"] = "uniform"
+    """Sampled negatives: each item that the user has not met is equally likely, or as likely as it is frequent."""
+    checkpoint_every_steps: Annotated[int, at_least(0)] = 0
+    """Checkpoints within an epoch; with 0 there is one after each epoch alone."""
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    """If training is not finite: stop, leave that step out, or go back to the last checkpoint and draw again."""
+    bpr_negatives: Annotated[int, at_least(1)] = 1
+    """Number of negatives for each positive in BPR."""
+    dim: Annotated[int, at_least(2)] = 64
+    num_layers: Annotated[int, at_least(0)] = 3
+    """Propagation layers of slmrec and lightgcn."""
+    ks: Cutoffs = DEFAULT_CUTOFFS
+    """Cut-offs of the metrics."""
+    precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
+    """Matrix products in training on GPU and TPU: full precision, or faster with rounded factors. Ranking always has
+    full precision, and so do CPUs."""
+    propagation: Literal["auto", "chains", "definition"] = "auto"
+    """For slmrec, lightgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or never."""
+    frozen_rows: FrozenRows = "float32"
+    """How slmrec and lightgcn hold modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
+    bits."""
+    slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
+    mf: MFConfig = field(default_factory=MFConfig)
+    lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)
+    vbpr: VBPRConfig = field(default_factory=VBPRConfig)
+    mmgcn: MMGCNConfig = field(default_factory=MMGCNConfig)
+    mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    eval: Protocol = PROTOCOLS["strict"]
+    """How to select and to test; `with_protocol` sets it whole."""
+
+    @property
+    def protocol(self) -> ProtocolName:
+        """The name of the protocol."""
+        return self.eval.name
+
+
+IN_MEMORY = "<in memory>"
+"""`Config.data` of a run whose data set was given as a value: its folder holds the data set."""
+
+
+def source_of(config: Source) -> Source:
+    """Return where a config's data set is read from."""
+    return Source(**{each.name: getattr(config, each.name) for each in fields(Source)})
+
+
+def with_source(config: Config, source: Source | None) -> Config:
+    """Return the config with another source of its data set; `None` is memory."""
+    return replace(config, **vars(source or Source(IN_MEMORY)))

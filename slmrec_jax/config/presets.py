@@ -1,0 +1,136 @@
+"""Named settings: a preset maps the names of flags to values, and is applied by one function.
+
+`--preset paper`, `--model mmssl --preset published` and `compare --models slmrec:paper,mmssl:published,mf:concat` all
+name an entry of `PRESETS`. `BASE` is the preset that every model starts from, and a protocol is the preset of `eval`.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, get_args
+
+from slmrec_jax.config.config import Config, Task
+from slmrec_jax.config.protocols import PROTOCOLS, Protocol, ProtocolName
+from slmrec_jax.config.systems import BASE, ModelName, Settings
+from slmrec_jax.errors import UserError
+
+_SWITCHES: Mapping[str, tuple[Any, Any]] = {
+    "slmrec.temperature": (0.2, 0.2),
+    "slmrec.main_negatives": ("inbatch", "sampled"),
+    "slmrec.mask_false_negatives": (False, False),
+    "slmrec.fac_similarity": ("dot", "cosine"),
+    "slmrec.fd_mode": ("layer", "input"),
+    "slmrec.fm_mode": ("swapped", "clean"),
+    "slmrec.fm_granularity": ("batch", "batch"),
+    "slmrec.ssl_entities": ("both", "items"),
+    "slmrec.contrast_on": ("fused", "modality"),
+    "slmrec.fusion": ("concat", "concat"),
+    "slmrec.user_table": ("shared", "shared"),
+    "slmrec.normalize_features": (True, True),
+    "slmrec.words": ("frozen", "trainable"),
+}
+"""SLMRec in its published code and in its paper, in each setting on which the two differ or may differ. The defaults
+are the code's, but for the temperature, which was chosen on validation."""
+
+PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
+    "slmrec": {
+        "reference": {flag: code for flag, (code, _) in _SWITCHES.items()},
+        "paper": {flag: paper for flag, (_, paper) in _SWITCHES.items()},
+        **{task: {"task": task} for task in get_args(Task)},
+    },
+    "mf": {features: {"mf.features": features} for features in ("concat", "linear")},
+    "lightgcn": {"fused": {"lightgcn.features": "fused"}},
+    "vbpr": {"original": {"vbpr.variant": "original"}},
+    "mmgcn": {"frozen": {"mmgcn.tables": "frozen"}},
+    "mmssl": {
+        "published": {
+            "optimizer.learning_rate": 5.5e-4,
+            "mmssl.attention": "collapsed",
+            "mmssl.graphs": "last_batches",
+            "mmssl.topk_rate": 1e-4,
+            "mmssl.refresh_every": 1,
+            "mmssl.similarity": "dot",
+            "mmssl.mask_training": True,
+            "mmssl.id_propagation": "sequential",
+            "mmssl.last_softmax": True,
+            "mmssl.sampling": "users",
+            "mmssl.normalize_features": False,
+            "mmssl.contrast_weight": 0.03,
+            "mmssl.contrast_temperature": 0.5,
+            "mmssl.adversarial_weight": 1e-4,
+            "mmssl.adversarial_users": 0,
+            "mmssl.discriminator_activation": "identity",
+            "mmssl.discriminator_output": "sigmoid",
+            "mmssl.discriminator_widths": "full",
+            "mmssl.real_cooled": "noise_only",
+            "mmssl.own_weight": 100.0,
+        },
+    },
+}
+"""The presets of each model by name."""
+
+
+def with_settings(config: Config, settings: Settings) -> Config:
+    """Return the config with some settings changed, by the name of their flag, such as `slmrec.alpha`."""
+    for flag, value in settings.items():
+        section, _, name = flag.rpartition(".")
+        change = {name: value}
+        if section:
+            part = getattr(config, section)
+            replaced = part._replace(**change) if isinstance(part, Protocol) else replace(part, **change)
+            change = {section: replaced}
+        config = replace(config, **change)
+    return config
+
+
+def with_preset(config: Config, preset: str) -> Config:
+    """Return the config with the settings of a preset of its model.
+
+    An optimizer setting that the config gives is kept: presets fill only those that it leaves open.
+
+    Raises:
+        UserError: The model has no such preset.
+    """
+    presets = PRESETS.get(config.model, {})
+    if preset not in presets:
+        raise UserError(f"{config.model} has no preset {preset!r}; there are: {', '.join(presets) or 'none'}")
+    return _applied(config, presets[preset])
+
+
+def with_system(config: Config, system: str) -> Config:
+    """Return the config for a system by name: a model, such as `mf`, or a model with a preset, such as `mf:concat`.
+
+    Raises:
+        UserError: There is no such model or preset.
+    """
+    model, _, preset = system.partition(":")
+    if model not in BASE:
+        raise UserError(f"there is no model {model!r}; there are: {', '.join(BASE)}")
+    config = with_settings(config, {"model": model})
+    return with_preset(config, preset) if preset else config
+
+
+def with_defaults(config: Config) -> Config:
+    """Return the config with the model's own optimizer settings filled in (`BASE`) where it leaves them open."""
+    return _applied(config, BASE[config.model])
+
+
+def with_protocol(config: Config, protocol: ProtocolName) -> Config:
+    """Return the config with selection and test as the protocol has them."""
+    return with_settings(config, {"eval": PROTOCOLS[protocol]})
+
+
+def filled_in(value: float | None) -> float:
+    """Return an optimizer setting that `with_defaults` has filled in.
+
+    Raises:
+        ValueError: It is still open.
+    """
+    if value is None:
+        raise ValueError("the config leaves this setting open: pass it through with_defaults")
+    return value
+
+
+def _applied(config: Config, preset: Settings) -> Config:
+    """Return the config with a preset applied; optimizer settings that it gives are kept."""
+    given = {f"optimizer.{name}" for name, value in vars(config.optimizer).items() if value is not None}
+    return with_settings(config, {flag: value for flag, value in preset.items() if flag not in given})

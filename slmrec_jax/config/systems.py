@@ -1,0 +1,213 @@
+"""The options of each system and of the optimizer; each field is a flag (`--slmrec.alpha 0.05`).
+
+To add a model `bm3` to the package:
+
+1. Write its encoder in `slmrec_jax/models/bm3.py`.
+2. Add a recipe, the encoder with its losses, to `slmrec_jax/models/recipes.py`, and name it in `RECIPES`.
+3. Add its options here: a class `BM3Config`, its name in `ModelName`, its optimizer settings in `BASE`; and the field
+   `bm3` to `Config` in `slmrec_jax/config/config.py`.
+4. Add one line to `CONFIGS` in `tests/methods/test_contract.py`, the suite that every system passes.
+
+Flags, checks of types and ranges, `config.json` and resuming follow from the annotations. Named settings, if it needs
+any, go to `slmrec_jax/config/presets.py`. The tests in `tests/config/test_defaults.py` then list what
+`docs/settings.md` lacks.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, TypeAlias
+
+from slmrec_jax.forms import at_least, more_than, share
+
+ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
+
+Settings: TypeAlias = Mapping[str, Any]
+"""Values by the name of their flag, such as `{"slmrec.temperature": 0.2}`."""
+
+
+@dataclass(frozen=True)
+class SLMRecConfig:
+    """SLMRec (Tao et al., IEEE TMM 2022), with every choice on which its paper and its published code differ."""
+
+    alpha: Annotated[float, at_least(0)] = 0.1
+    """Weight of the self-supervised task."""
+    temperature: Annotated[float, more_than(0)] = 0.3
+    """Temperature of the main loss; 0.2 in paper and code."""
+    ssl_temperature: Annotated[float, more_than(0)] = 0.2
+    """Temperature of the self-supervised task."""
+    main_negatives: Literal["inbatch", "sampled"] = "inbatch"
+    """Negatives of the main loss: the other items of the batch (code) or sampled items (paper)."""
+    num_negatives: Annotated[int, at_least(1)] = 64
+    """Number of sampled negatives for each interaction; the paper does not give it."""
+    mask_false_negatives: bool = False
+    """Leave the user's own training items out of the in-batch negatives; neither paper nor code does."""
+    fac_similarity: Literal["dot", "cosine"] = "dot"
+    """FAC compares by inner product (code) or by cosine (paper)."""
+    dropout_rate: Annotated[float, share()] = 0.3
+    """FD: share of entries that are dropped."""
+    fd_mode: Literal["layer", "input"] = "layer"
+    """FD drops after each propagation layer (code) or in the items' input (paper)."""
+    fm_mode: Literal["swapped", "clean"] = "swapped"
+    """FM: layer 0 from one mask and the other layers from the other (code), or one mask for each view (paper)."""
+    fm_granularity: Literal["batch", "item"] = "batch"
+    """FM masks one modality for all items of a step, or one for each item; with `item`, masks never swap."""
+    ssl_entities: Literal["both", "items"] = "both"
+    """FD and FM contrast users and items (code) or items alone (paper)."""
+    contrast_on: Literal["fused", "modality"] = "fused"
+    """FD and FM contrast the fused rows (code) or the rows of each modality (paper)."""
+    fusion: Literal["concat", "mean", "sum"] = "concat"
+    """How modalities are fused: an affine map of their concatenation (code), their mean or their sum."""
+    user_table: Literal["shared", "per_modality"] = "shared"
+    """One user table for all modalities (code) or one for each."""
+    normalize_features: bool = True
+    """Divide each feature row by its L2 norm (code)."""
+    words: Literal["frozen", "trainable"] = "frozen"
+    """Word-id modalities: the mean of fixed random vectors (code) or of trained ones."""
+
+
+@dataclass(frozen=True)
+class MFConfig:
+    """Matrix factorisation with BPR (Rendle et al., UAI 2009)."""
+
+    features: Literal["none", "concat", "linear"] = "none"
+    """Ids alone (`none`); the row of an id beside the projected row of each modality, as the SLMRec paper's baseline,
+    with as many columns for users (`concat`); or one affine map of both (`linear`)."""
+    item_bias: bool = False
+    """Give each item a bias."""
+    l2: Annotated[float, at_least(0)] = 0.2
+    """Weight of the batch's rows in the loss: l2 / 2 · (|p_u|² + |q_i|² + |q_j|²) / batch."""
+
+
+@dataclass(frozen=True)
+class LightGCNConfig:
+    """LightGCN (He et al., SIGIR 2020) with BPR: on ids alone, or with modalities as the SLMRec paper's baseline."""
+
+    features: Literal["none", "fused"] = "none"
+    """Ids alone, or SLMRec's encoder and fusion without its losses."""
+    l2: Annotated[float, at_least(0)] = 1e-3
+    """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch; the authors take
+    1e-4."""
+    norm: Literal["squared", "frobenius"] = "squared"
+    """Norm of the rows in that term: squared (the authors' code) or Frobenius, not squared (MMRec toolbox)."""
+    init: Literal["normal", "xavier"] = "normal"
+    """Start of the tables, on ids alone: normal with deviation 0.1 (the authors' code) or Xavier-uniform (paper)."""
+    score: Literal["dot", "cosine"] = "dot"
+    """Score that BPR compares; SLMRec's published code has a variant by cosine."""
+
+
+@dataclass(frozen=True)
+class VBPRConfig:
+    """VBPR (He and McAuley, AAAI 2016) on the concatenated features."""
+
+    variant: Literal["multimodal", "original"] = "multimodal"
+    """As in the SLMRec paper and MMRec, or with the original's item bias and visual bias."""
+    l2: Annotated[float, at_least(0)] = 0.1
+    """Weight of the batch's rows in the loss, as for MF."""
+    norm: Literal["squared", "frobenius"] = "squared"
+    """Norm of the rows in that term: squared, or Frobenius, not squared (MMRec toolbox)."""
+    normalize_features: bool = False
+    """Divide each feature row by its L2 norm; the references do not."""
+
+
+@dataclass(frozen=True)
+class MMGCNConfig:
+    """MMGCN (Wei et al., ACM MM 2019)."""
+
+    tables: Literal["trained", "frozen"] = "trained"
+    """Identity and preference tables: trained, as in the paper, or left random, as in the published code."""
+    latent_dim: Annotated[int, at_least(1)] = 256
+    """Number of columns to which the `projected` modalities and their preference tables are projected first."""
+    projected: tuple[str, ...] = ("visual",)
+    """Modalities that are projected first; the others keep their own columns."""
+    l2: Annotated[float, at_least(0)] = 0.1
+    """Weight of the mean squares of the batch's identity rows and of the projected modalities' preference tables."""
+    normalize_features: bool = False
+    """Divide each feature row by its L2 norm; the published code does not."""
+
+
+@dataclass(frozen=True)
+class MMSSLConfig:
+    """MMSSL (Wei et al., WWW 2023) as its paper describes it; the preset `published` is its released code.
+
+    Where the paper gives no value, the default is ours: the sizes of graphs, the widths of the discriminator and the
+    number of its users, the weight of own scores.
+    """
+
+    attention: Literal["cross_modal", "collapsed"] = "cross_modal"
+    """Attention across modalities, or the single map without weights to which the code reduces it."""
+    heads: Annotated[int, at_least(1)] = 4
+    graphs: Literal["all_users", "last_batches"] = "all_users"
+    """Modality graphs: the best items of all users; or those of the users in the last batches, where users and items
+    are mispaired if there are several items each, and there are no edges most of the time (code)."""
+    topk_rate: Annotated[float, at_least(0)] = 1.5e-3
+    """Share of all items that a user is joined with in a modality's graph; on small data the code rounds it to 0
+    items, `all_users` never does."""
+    refresh_every: Annotated[int, at_least(0)] = 0
+    """Number of steps between two graphs; 0 is once an epoch."""
+    similarity: Literal["cosine", "dot"] = "cosine"
+    """Similarity of a user and an item by their modality rows: cosine; or inner product, which puts items with many
+    interactions first (code)."""
+    mask_training: bool = False
+    """Set a user's training items to 0 wherever rows of similarities are compared (code)."""
+    id_propagation: Literal["simultaneous", "sequential"] = "simultaneous"
+    """LightGCN's layers; or rounds in which user ids never reach an item (code)."""
+    id_layers: Annotated[int, at_least(0)] = 2
+    """Number of rounds over ids, in place of `num_layers`."""
+    last_softmax: bool = False
+    """Apply a softmax over the features of the last round (code)."""
+    sampling: Literal["interactions", "users"] = "interactions"
+    """Each interaction once an epoch; or distinct users with one interaction each (code)."""
+    view_weight: float = 0.36
+    """Weight of the modality-aware id views in layer 0 of the ids."""
+    feature_weight: float = 0.55
+    """Weight of each modality's normalised rows in the final rows."""
+    feature_dropout: Annotated[float, share()] = 0.2
+    normalize_features: bool = False
+    """Divide each feature row by its L2 norm; the published code does not."""
+    l2: Annotated[float, at_least(0)] = 1e-5
+    """Weight of the batch's final rows in the loss, as for MF."""
+    feature_l2: Annotated[float, at_least(0)] = 1e-5
+    """Weight of the modality rows of all nodes in the loss: feature_l2 / 2 · Σ_m (|F_u^m|² + |F_i^m|²) / items."""
+    contrast_weight: Annotated[float, at_least(0)] = 0.03
+    contrast_temperature: Annotated[float, more_than(0)] = 0.5
+    adversarial_weight: Annotated[float, at_least(0)] = 1e-4
+    """Weight of the generator's term; 0 leaves the discriminator out."""
+    adversarial_users: Annotated[int, at_least(0)] = 128
+    """Number of users of a batch that the discriminator sees, as far as memory allows; 0 is all."""
+    discriminator_activation: Literal["leaky", "identity"] = "leaky"
+    discriminator_output: Literal["linear", "sigmoid"] = "linear"
+    """A score without bounds; or 100 times a sigmoid (code)."""
+    discriminator_widths: Literal["capped", "full"] = "capped"
+    """A quarter and an eighth of the number of items (code); or the same, capped at 256 and 128."""
+    discriminator_dropout: tuple[Annotated[float, share()], Annotated[float, share()]] = (0.31, 0.5)
+    discriminator_learning_rate: Annotated[float, more_than(0)] = 3e-4
+    penalty_weight: Annotated[float, at_least(0)] = 0.3
+    real_cooled: Literal["whole_logit", "noise_only"] = "whole_logit"
+    """Part of the discriminator's real rows that the temperature divides."""
+    real_temperature: Annotated[float, more_than(0)] = 0.005
+    own_weight: Annotated[float, at_least(0)] = 0.1
+    """Weight of the recommender's own scores in the discriminator's real rows; at the code's 100 nothing else is
+    left."""
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam with coupled L2 (the decay joins the gradient before the moments, as in PyTorch), or any optax chain."""
+
+    learning_rate: Annotated[float, more_than(0)] | None = None
+    """By default the model's own, listed in docs/settings.md."""
+    weight_decay: Annotated[float, at_least(0)] | None = None
+    """Coupled L2 on every parameter (MMSSL: decoupled, AdamW); by default the model's own."""
+    chain: tuple[str, ...] = ()
+    """In place of the above: optax transformations in order, such as `"clip_by_global_norm(1.0)" "adamw(1e-3)"`."""
+
+
+BASE: Mapping[ModelName, Settings] = {
+    "slmrec": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-3},
+    "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "mmgcn": {"optimizer.learning_rate": 1e-4, "optimizer.weight_decay": 0.0},
+    "mmssl": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 1e-2},
+}
+"""Each model's base preset: the optimizer settings that a config leaves open, chosen on validation as all defaults."""

@@ -1,0 +1,91 @@
+"""Changes to any method: the precision of its matrix products, and what it is judged by."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training.train_state import TrainState
+from jaxtyping import Array, Int, Key
+
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
+
+
+def with_precision(method: Method, precision: str) -> Method:
+    """Return the method with this precision in all its matrix products that do not state another.
+
+    Args:
+        method: The method.
+        precision: A name that `jax.default_matmul_precision` knows. CPUs always compute in float32.
+    """
+
+    def stated(function: Callable[..., Any] | None) -> Any:
+        def call(*arguments: Any) -> Any:
+            with jax.default_matmul_precision(precision):
+                return function(*arguments)  # type: ignore[misc]
+
+        return function and call
+
+    return method._replace(
+        step=stated(method.step),
+        embed=stated(method.embed),
+        prepare=stated(method.prepare),
+        loss=stated(method.loss),
+        cold_items=stated(method.cold_items),
+    )
+
+
+class WithRanked(NamedTuple):
+    """An optimizer state together with the embeddings before an epoch's last step."""
+
+    opt_state: optax.OptState
+    ranked: Embeddings
+    step: Int[Array, ""]
+    """The number of steps before `ranked`; -1 if there is none yet."""
+
+
+def with_stale_embeddings(method: Method, inputs: Inputs, steps_per_epoch: int) -> Method:
+    """Return the method judged by the embeddings before each epoch's last step, as SLMRec's published code does.
+
+    The embeddings travel with the optimizer state. If that last step was skipped, the current ones are returned.
+
+    Args:
+        method: The method.
+        inputs: Its prepared inputs, or their shapes.
+        steps_per_epoch: The number of steps of an epoch.
+    """
+
+    def plain(state: TrainState) -> TrainState:
+        inner: TrainState = state.replace(opt_state=state.opt_state.opt_state)
+        return inner
+
+    def init(key: Key[Array, ""]) -> TrainState:
+        state = method.init(key)
+        shapes = jax.eval_shape(method.embed, state, inputs)
+        zeros = Embeddings(*(jnp.zeros(table.shape, table.dtype) for table in shapes))
+        started: TrainState = state.replace(opt_state=WithRanked(state.opt_state, zeros, jnp.int32(-1)))
+        return started
+
+    def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
+        before, (_, ranked, ranked_step) = plain(state), state.opt_state
+        last = jnp.asarray(state.step) % steps_per_epoch == steps_per_epoch - 1
+        ranked = jax.lax.cond(last, lambda: method.embed(before, inputs), lambda: ranked)
+        ranked_step = jnp.where(last, jnp.asarray(state.step), ranked_step)
+        after, metrics = method.step(before, inputs, batch)
+        return after.replace(opt_state=WithRanked(after.opt_state, ranked, ranked_step)), metrics
+
+    def embed(state: TrainState, inputs: Inputs) -> Embeddings:
+        _, ranked, ranked_step = state.opt_state
+        current: Embeddings = jax.lax.cond(
+            ranked_step == jnp.asarray(state.step) - 1, lambda: ranked, lambda: method.embed(plain(state), inputs)
+        )
+        return current
+
+    cold_items = method.cold_items
+    return method._replace(
+        init=init,
+        step=step,
+        embed=embed,
+        cold_items=cold_items and (lambda state, features: cold_items(plain(state), features)),
+    )

@@ -1,0 +1,115 @@
+"""The one place where a config and a data set become a method, its inputs and its loop.
+
+Training, tuning, reports, benchmarks and notebooks all start here.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax.training.train_state import TrainState
+from jaxtyping import Array, Int, Scalar
+
+from slmrec_jax.config import Config, with_defaults
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.methods import make_method
+from slmrec_jax.methods.wrappers import with_precision, with_stale_embeddings
+from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS
+from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
+from slmrec_jax.training.loop import Keys, Loop, compile_loop, make_keys, make_loop
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
+
+MakeMethod = Callable[[Config, Spec], Method]
+
+
+class Setup(NamedTuple):
+    """A method, its inputs and its loop; every function is pure and may be passed to `jax.jit`.
+
+    Ids are those of the data set. Tables read often by the graph product are faster when users and items are numbered
+    by degree (`Dataset.by_degree`).
+    """
+
+    config: Config
+    dataset: Dataset
+    method: Method
+    inputs: Inputs
+    loop: Loop
+
+    def init(self) -> TrainState:
+        """Return the state before the first step."""
+        return self.loop.init(self.keys()).state
+
+    def batch(self, step: int | Int[Array, ""]) -> Batch:
+        """Return the batch of a step, counted from the start of training."""
+        keys, index = self.keys(), jnp.asarray(step, jnp.int32)
+        return self.loop.batch(self.loop.order(self.inputs, keys, index), self.inputs, keys, index)
+
+    def step(self, state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
+        """Take a training step and return the next state and the step's metrics."""
+        return self.method.step(state, inputs, batch)
+
+    def loss(self, params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
+        """Return the objective that a step descends, as a function of `state.params`, and its parts.
+
+        Raises:
+            ValueError: The method's step is not the descent of one function (MMSSL).
+        """
+        if self.method.loss is None:
+            raise ValueError(f"a step of {self.config.model} does not descend one function of its parameters")
+        return self.method.loss(params, inputs, batch)
+
+    def embed(self, state: TrainState, inputs: Inputs) -> Embeddings:
+        """Return the tables that rank."""
+        return self.loop.embed(state, inputs)
+
+    def keys(self, rollbacks: int = 0) -> Keys:
+        """Return the random streams of the config's seed."""
+        return make_keys(self.config.seed, rollbacks)
+
+
+def setup(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> Setup:
+    """Make everything that training a config on a data set needs.
+
+    Args:
+        config: The run.
+        dataset: Its data.
+        method: Makes the method from the config and the sizes of the data.
+
+    Raises:
+        UserError: The config and the data do not go together.
+    """
+    planned = outline(config, dataset, method=method)
+    return with_inputs(planned, make_inputs(planned.dataset, config.missing))
+
+
+def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> Setup:
+    """Make a setup whose inputs are shapes, to compile it and to estimate its memory before anything is allocated."""
+    dataset, config = dataset.with_modalities(config.modalities), with_defaults(config)
+    made = build_method(config, dataset, method=method)
+    inputs = jax.eval_shape(made.prepare, input_shapes(dataset))
+    if config.eval.stale_embeddings:
+        steps = SAMPLINGS[made.sampling].num_steps(inputs.graph.num_interactions, config.batch_size)
+        made = with_stale_embeddings(made, inputs, steps)
+    loop = make_loop(made, inputs, config.batch_size, negatives=NEGATIVES[config.negatives])
+    return Setup(config, dataset, made, inputs, loop)
+
+
+def with_inputs(planned: Setup, inputs: Inputs) -> Setup:
+    """Return the setup with these inputs of its data set, prepared by its method."""
+    return planned._replace(inputs=planned.method.prepare(inputs))
+
+
+def compiled(planned: Setup) -> Setup:
+    """Return the setup with compiled programs in its loop. Its inputs may be shapes."""
+    return planned._replace(loop=compile_loop(planned.loop, planned.inputs, planned.keys()))
+
+
+def build_method(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> Method:
+    """Make the method of a config for the sizes of a data set.
+
+    Raises:
+        UserError: The config and the data do not go together.
+    """
+    config = with_defaults(config)
+    return with_precision(method(config, make_spec(config, dataset)), config.precision)

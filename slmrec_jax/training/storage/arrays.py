@@ -1,0 +1,135 @@
+"""Arrays on disk, written and read by Orbax; no other module imports it.
+
+Orbax has no checksums, and moves a finished folder into place without waiting for the disk: see `manifest` and
+`durable`.
+"""
+
+import errno
+import logging
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from jax.sharding import SingleDeviceSharding
+from jaxtyping import UInt8
+
+from slmrec_jax.data.readers.tables import printable
+from slmrec_jax.durable import FULL
+from slmrec_jax.errors import UserError
+from slmrec_jax.training.storage.manifest import DAMAGED
+
+READ_BACK_BYTES = 2**26
+"""The most of a checkpoint that is held a second time while it is checked; a larger array is read alone."""
+
+_UNSAFE = frozenset("[]*?\\")
+"""Characters of a path that Orbax, or the storage library below it, does not take literally."""
+
+_LATE_SECONDS = 0.2
+"""The time in which threads of Orbax may still print after it has failed."""
+
+
+def save_arrays(path: Path, tree: Any) -> None:
+    """Write a pytree of arrays as a new folder, then read it back and compare the bits.
+
+    Raises:
+        OSError: The disk refused something, or what was written reads back differently.
+    """
+    try:
+        with _orbax(path, ocp.StandardCheckpointHandler()) as (checkpointer, safe_path):
+            checkpointer.save(safe_path, args=ocp.args.StandardSave(tree))
+        _check_written(path, tree)
+    except OSError:
+        raise
+    except Exception as error:  # errors of the disk arrive as many types
+        for code in (*FULL, errno.EIO, errno.EROFS, errno.EACCES):
+            if os.strerror(code) in str(error):
+                raise OSError(code, os.strerror(code), str(path)) from error
+        raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+
+
+def load_arrays(path: Path, like: Any) -> Any:
+    """Read arrays onto this machine's first device, whatever device they were saved from.
+
+    Args:
+        path: The folder that `save_arrays` wrote.
+        like: A pytree of the same arrays, or their shapes.
+
+    Raises:
+        UserError: The arrays cannot be read, or are others.
+    """
+    here = SingleDeviceSharding(jax.devices()[0])
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)  # type: ignore[no-untyped-call]
+    try:
+        with _orbax(path, ocp.StandardCheckpointHandler()) as (checkpointer, safe_path):
+            return checkpointer.restore(safe_path, args=ocp.args.StandardRestore(shapes))
+    except Exception as error:  # Orbax has no exception of its own for what it cannot read
+        raise UserError(f"{path} cannot be restored ({printable(error)}): {DAMAGED}") from error
+
+
+def _check_written(path: Path, tree: Any) -> None:
+    """Read the arrays back, a few at a time, and compare their bits with what was to be written."""
+    leaves, structure = jax.tree.flatten(tree)
+    as_numpy = jax.tree.unflatten(structure, [ocp.RestoreArgs(restore_type=np.ndarray)] * len(leaves))
+    blocks = np.cumsum([leaf.nbytes for leaf in leaves]) // READ_BACK_BYTES
+    with _orbax(path, ocp.PyTreeCheckpointHandler()) as (checkpointer, safe_path):
+        for block in np.unique(blocks):
+            wanted = [leaf if of == block else ocp.PLACEHOLDER for leaf, of in zip(leaves, blocks, strict=True)]
+            arguments = ocp.args.PyTreeRestore(jax.tree.unflatten(structure, wanted), restore_args=as_numpy)
+            found = jax.tree.leaves(checkpointer.restore(safe_path, args=arguments))
+            pairs = [pair for pair in zip(found, leaves, strict=True) if pair[0] is not ocp.PLACEHOLDER]
+            if not all(np.array_equal(_bits(saved), _bits(leaf)) for saved, leaf in pairs):
+                raise OSError("what was written reads back as something else")
+
+
+def _bits(array: Any) -> UInt8[np.ndarray, " bytes"]:
+    return np.asarray(array).reshape(-1).view(np.uint8)
+
+
+@contextmanager
+def _orbax(path: Path, handler: Any) -> Iterator[tuple[ocp.Checkpointer, Path]]:
+    """Yield a checkpointer and a path to the same folder that Orbax reads correctly; its threads print nothing.
+
+    Orbax matches patterns against whole paths, so that it loses what is under `[`, and its storage library takes a
+    backslash for a slash. A folder with such a path is reached through a symbolic link.
+    """
+    path = path.resolve()
+    with ExitStack() as stack:
+        stack.enter_context(_quiet())
+        if _UNSAFE.intersection(str(path)):
+            link = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="slmrec_jax-"))) / "folder"
+            link.symlink_to(path.parent, target_is_directory=True)
+            path = link / path.name
+        yield stack.enter_context(ocp.Checkpointer(handler)), path
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep Orbax's threads from printing tracebacks of an error that it raises as well.
+
+    They log the first one; those that end later find that the event loop is closed, and Python reports it.
+    """
+    logger, report = logging.getLogger("absl"), sys.unraisablehook
+    level = logger.level
+
+    def report_others(unraisable: Any) -> None:
+        if str(unraisable.exc_value) != "Event loop is closed":
+            report(unraisable)
+
+    logger.setLevel(logging.CRITICAL)
+    sys.unraisablehook = report_others
+    try:
+        yield
+    except Exception:
+        time.sleep(_LATE_SECONDS)
+        raise
+    finally:
+        sys.unraisablehook = report
+        logger.setLevel(level)

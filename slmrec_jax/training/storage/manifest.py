@@ -1,0 +1,49 @@
+"""The SHA-256 of every file of a folder, in the format of `sha256sum`, so that any change to the folder shows."""
+
+import hashlib
+import os
+from pathlib import Path
+
+from slmrec_jax.errors import UserError
+from slmrec_jax.training.storage.records import read_small_file
+
+MANIFEST = "manifest.sha256"
+DAMAGED = "the checkpoint is damaged"
+
+
+def write_manifest(folder: Path) -> None:
+    """Write the manifest of the files that a folder holds now."""
+    (folder / MANIFEST).write_bytes(_manifest(folder))
+
+
+def check_manifest(folder: Path) -> None:
+    """Compare the files of a folder with its manifest.
+
+    Raises:
+        UserError: A file is missing, was added or differs, or one cannot be read.
+    """
+    stored = read_small_file(folder / MANIFEST, DAMAGED)
+    try:
+        found = _manifest(folder)
+    except OSError as error:
+        raise UserError(f"cannot read {error.filename} ({error.strerror}): check its permissions") from None
+    if stored == found:
+        return
+    before, now = ({line[66:]: line[:64] for line in text.splitlines()} for text in (stored, found))
+    for name in sorted(before.keys() | now.keys()):
+        if before.get(name) != now.get(name):
+            what = "is not there" if name not in now else "was not saved with it" if name not in before else "differs"
+            raise UserError(f"{name.decode(errors='replace')} {what}; {DAMAGED}")
+    raise UserError(f"{MANIFEST} is not as it was written; {DAMAGED}")
+
+
+def _manifest(folder: Path) -> bytes:
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    return b"".join(
+        f"{_sha256(path)}  ".encode() + os.fsencode(path.relative_to(folder).as_posix()) + b"\n" for path in files
+    )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

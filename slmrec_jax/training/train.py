@@ -1,0 +1,209 @@
+"""A run from end to end: data, setup, compilation, training, test, and its folder."""
+
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, get_args
+
+import jax
+
+from slmrec_jax import figures
+from slmrec_jax.config import Config, check_config, with_defaults, with_source
+from slmrec_jax.config.protocols import Split
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.data.ids import alike
+from slmrec_jax.errors import UserError, check_type, setting
+from slmrec_jax.evaluation import protocol as evaluation
+from slmrec_jax.evaluation.protocol import EvaluationPlan
+from slmrec_jax.methods import make_method
+from slmrec_jax.training.canary import check_jax
+from slmrec_jax.training.fit import fit
+from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.memory import (
+    Memory,
+    available_bytes,
+    check_fits,
+    estimate,
+    line_of,
+    peak_rss_bytes,
+    trim_memory,
+)
+from slmrec_jax.training.progress import SILENT, Listener
+from slmrec_jax.training.run import Run, load_dataset
+from slmrec_jax.training.selection import best_epoch
+from slmrec_jax.training.session import Position
+from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_inputs
+from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
+from slmrec_jax.training.storage.checkpoint import restore_embeddings
+from slmrec_jax.training.storage.folder import CHECKPOINTS, CURVES, RESULT, Result, new_folder
+from slmrec_jax.training.storage.records import write_json
+from slmrec_jax.training.storage.resume import made_by, resumed_folder
+
+
+class Planned(NamedTuple):
+    """A run before its first step, with nothing allocated but its data set on the host."""
+
+    setup: Setup
+    """With compiled programs, and shapes in place of inputs."""
+    plans: Mapping[str, EvaluationPlan]
+    """By split."""
+    memory: Memory
+    compile_seconds: float
+
+
+def train(
+    config: Config,
+    dataset: Dataset | None = None,
+    *,
+    out: Path | str | None = None,
+    resume: bool = False,
+    method: MakeMethod = make_method,
+    config_file: Path | str | None = None,
+    report: Listener = SILENT,
+) -> Run:
+    """Train, select and test as the config says.
+
+    Args:
+        config: Every choice.
+        dataset: The data; by default what `config.data` names. A data set made in memory is kept in the run's folder.
+        out: The run's folder; by default a new one under `runs/`.
+        resume: Whether to continue the run in `out`, to the same bits as if it had not stopped.
+        method: Makes the method to train; pass your own here.
+        config_file: The Python file that config and method come from, if any. The run records its SHA-256 and resumes
+            only with the same file.
+        report: Receives progress.
+
+    Raises:
+        UserError: Something in config, data or folder cannot be used, or JAX computes wrongly (`canary`), and nothing
+            was written; or training diverged, and the run folder holds the epochs before.
+        Interrupted: A signal asked to stop, and the run can be resumed.
+    """
+    check_jax()
+    _check_arguments(config, out, resume, method, config_file, report)
+    folder = Path(out) if out is not None else None
+    config, dataset, notes = _data(config, dataset, folder if resume else None)
+    plans = _plans(config, dataset)
+    planned = outline(config, dataset, method=method)
+    maker = made_by(_name_of(method), config_file)
+    opened = resumed_folder if resume and folder is not None else new_folder
+    held = opened(planned.config, planned.dataset, maker, folder)  # type: ignore[arg-type]
+    doubts = batch_doubts(planned.method, planned.config, planned.dataset)
+    for line in (*_introduction(planned), *notes, *doubts, *planned.method.notes):
+        report.say(line)
+    run = _compiled(planned, plans, report)
+    with held as folder:
+        report.say(f"run folder {folder}")
+        try:
+            inputs = make_inputs(dataset, config.missing)
+            position = fit(with_inputs(run.setup, inputs), plans[config.eval.split], folder, report, resume=resume)
+            del inputs  # the tests need their memory
+            return _written(run, position, folder)
+        except OSError as error:
+            raise UserError(
+                f"cannot write to {folder}: {error.strerror or error}; fix that, then continue with "
+                f"{setting('resume', True)}"
+            ) from error
+
+
+def _check_arguments(config: Any, out: Any, resume: Any, method: Any, config_file: Any, report: Any) -> None:
+    check_config(config)
+    check_type("out", out, (str, Path, type(None)), "the path of a folder")
+    check_type("resume", resume, bool, "true or false")
+    check_type("method", method, Callable, "a function of a config and a spec")
+    check_type("config_file", config_file, (str, Path, type(None)), "the path of a Python file")
+    check_type("report", report, Listener, "a slmrec_jax.training.progress.Listener")
+    if resume and out is None:
+        raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to continue")
+
+
+def _name_of(method: MakeMethod) -> str | None:
+    """Return the name of the user's own function, by which a resumed run is recognised."""
+    return None if method is make_method else getattr(method, "__qualname__", type(method).__name__)
+
+
+def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple[Config, Dataset, list[str]]:
+    """Return the config as resolved for its data set, the data set, and lines on cut-offs that it cannot have."""
+    config = with_defaults(config)
+    dataset = load_dataset(config, dataset, folder)
+    config, dataset = with_source(config, dataset.source), dataset.with_modalities(config.modalities)
+    config, notes = fit_cutoffs(config, dataset)
+    trim_memory()  # the readers' copies
+    return config, dataset, notes
+
+
+def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:
+    """Plan all evaluations before anything is written, so that a split no one can be tested on is refused now.
+
+    A split that the data set does not have is omitted, unless it selects.
+    """
+    splits = [
+        split for split in get_args(Split) if split == config.eval.split or len(getattr(dataset, split).users) > 0
+    ]
+    return {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
+
+
+def _compiled(planned: Setup, plans: Mapping[str, EvaluationPlan], report: Listener) -> Planned:
+    """Compile a run, and refuse it if its memory does not fit."""
+    start = time.perf_counter()
+    setup = compiled(planned)
+    seconds = time.perf_counter() - start
+    trim_memory()  # the compiler's
+    memory = estimate(setup, plans[setup.config.eval.split].ranking)
+    report.say(line_of(memory))
+    check_fits(memory, available_bytes())
+    return Planned(setup, plans, memory, seconds)
+
+
+def _introduction(planned: Setup) -> list[str]:
+    dataset, config, device = planned.dataset, planned.config, jax.devices()[0]
+    modalities = ", ".join(dataset.features) or "none"
+    return [
+        f"{dataset.name}: {dataset.num_users} users, {dataset.num_items} items, {len(dataset.train.users)} / "
+        f"{len(dataset.valid.users)} / {len(dataset.test.users)} interactions, modalities: {modalities}, "
+        f"fingerprint {dataset.fingerprint[:12]}",
+        *dataset.notes,
+        *alike(dataset.user_ids, dataset.item_ids),
+        *evaluation.doubts(dataset, config.eval.split, config.eval),
+        f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}",
+    ]
+
+
+def _written(planned: Planned, position: Position, folder: Path) -> Run:
+    """Test the best epoch and write the result and the curves."""
+    config, dataset = planned.setup.config, planned.setup.dataset
+    best = best_epoch(position.history)
+    if not best:
+        raise UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
+    embeddings = restore_embeddings(folder / CHECKPOINTS, best)
+    start = time.perf_counter()
+    means = {split: evaluation.evaluate(plan, embeddings).means for split, plan in planned.plans.items()}
+    history = list(position.history)
+    result = _result(planned, position, time.perf_counter() - start) | means
+    write_json(folder / RESULT, result)
+    if (folder / CURVES).is_symlink():  # do not write through it
+        (folder / CURVES).unlink()
+    figures.draw_curves(history, folder / CURVES, f"{config.model} on {dataset.name}")
+    return Run(config, dataset, embeddings, result, history, folder)
+
+
+def _result(planned: Planned, position: Position, test_seconds: float) -> dict[str, Any]:
+    config, history, steps = planned.setup.config, position.history, planned.setup.loop.steps_per_epoch
+    result: Result = {
+        "best_epoch": best_epoch(history),
+        "epochs": len(history),
+        "skipped_steps": position.tally.skipped_steps,
+        "rollbacks": position.tally.rollbacks,
+        "seed": config.seed,
+        "fingerprint": planned.setup.dataset.fingerprint,
+        "protocol": config.protocol,
+        "seconds": {
+            "compile": planned.compile_seconds,
+            "train": sum(record["train_seconds"] for record in history),
+            "evaluate": test_seconds + sum(record["evaluate_seconds"] for record in history),
+        },
+        "step_ms": statistics.median(1e3 * record["train_seconds"] / steps for record in history),
+        "estimated_bytes": sum(planned.memory),
+        "peak_rss_bytes": peak_rss_bytes(),
+    }
+    return dict(result)

@@ -1,0 +1,135 @@
+"""The public setup: what a notebook or a benchmark trains with, step by step."""
+
+import dataclasses
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax import Config, setup, train
+from slmrec_jax.methods import make_method
+from slmrec_jax.training.loop import epoch
+from slmrec_jax.types import Batch
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+CONFIG = Config(model="mf", dim=8, batch_size=128)
+FAST_COMPILE = {"xla_backend_optimization_level": 0}
+
+
+@pytest.fixture(scope="module")
+def made(tiny):
+    with jax.numpy_dtype_promotion("standard"):
+        return setup(CONFIG, tiny)
+
+
+def test_steps_by_hand_are_an_epoch_of_the_loop(made, tiny):
+    """The batches are those that training draws, and a step is what training takes."""
+    step = jax.jit(made.step, compiler_options=FAST_COMPILE)
+    state, seen = made.init(), []
+    for number in range(made.loop.steps_per_epoch):
+        batch = made.batch(number)
+        seen.extend(zip(batch.users[batch.mask].tolist(), batch.items[batch.mask].tolist(), strict=True))
+        state, _ = step(state, made.inputs, batch)
+    assert sorted(seen) == sorted(zip(tiny.train.users.tolist(), tiny.train.items.tolist(), strict=True))
+    start = made.loop.init(made.keys())
+    run = jax.jit(partial(epoch, made.loop), compiler_options=FAST_COMPILE)
+    after = run(start, made.inputs, made.keys()).state
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state, after)
+
+
+def test_the_loss_is_what_a_step_reports(made):
+    state, batch = made.init(), made.batch(0)
+    value, parts = made.loss(state.params, made.inputs, batch)
+    metrics = made.step(state, made.inputs, batch)[1]
+    np.testing.assert_allclose(value, metrics["loss"], rtol=1e-6)
+    assert set(metrics) == {"loss", *parts}
+
+
+def test_a_method_without_one_loss_says_so(made):
+    without = made._replace(method=made.method._replace(loss=None))
+    with pytest.raises(ValueError, match="mf does not descend one function"):
+        without.loss(made.init().params, made.inputs, made.batch(0))
+
+
+def test_embeddings_score_by_the_ids_of_the_data_set(made, tiny):
+    embeddings = made.embed(made.init(), made.inputs)
+    assert (len(embeddings.users), len(embeddings.items)) == (tiny.num_users, tiny.num_items)
+
+
+@pytest.mark.parametrize(
+    ("precision", "stated"), [("float32", "HIGHEST"), ("tensorfloat32", "HIGH"), ("bfloat16", "DEFAULT")]
+)
+def test_precision_is_stated_in_every_dense_product_of_the_objective(tiny, precision, stated):
+    made = setup(dataclasses.replace(CONFIG, model="slmrec", precision=precision), tiny)
+    state, batch = jax.eval_shape(made.init), jax.eval_shape(made.batch, 0)
+    text = str(jax.make_jaxpr(jax.grad(made.loss, has_aux=True))(state.params, made.inputs, batch))
+    found = re.findall(r"precision=(.*)", text)
+    assert len(found) == len(re.findall(r"(?<!_)dot_general\[", text)) > 10
+    assert all(re.search(rf"\b{stated}\b", each) for each in found), set(found)
+
+
+def test_a_step_and_the_ranking_do_not_depend_on_the_numbering(tiny):
+    """One step from the same rows with the same batch, by shuffled ids and by falling degree."""
+    from slmrec_jax.data.dataset import take_rows
+
+    rng = np.random.default_rng(0)
+    users, items = (rng.permutation(count).astype(np.int32) for count in (tiny.num_users, tiny.num_items))
+    shuffled = take_rows(tiny, users, items)  # the row of a user u of `shuffled` is users[u] of `tiny`
+    config = dataclasses.replace(CONFIG, model="slmrec", task="fm")
+    first, other = setup(config, tiny), setup(config, shuffled)
+    batch = first.batch(0)
+    places = [np.argsort(order) for order in (users, items)]
+    moved = Batch(
+        *(jnp.asarray(place[ids], jnp.int32) for place, ids in zip(places, (batch.users, batch.items), strict=True)),
+        batch.mask,
+        jnp.asarray(places[1][batch.negatives], jnp.int32),
+        batch.key,
+    )
+    state = first.init()
+    model = dict(state.params["model"])
+    model |= {"user": model["user"][users], "item": model["item"][items]}
+    moved_state = state.replace(params={**state.params, "model": model})
+    after, metrics = jax.jit(first.step)(state, first.inputs, batch)
+    moved_after, moved_metrics = jax.jit(other.step)(moved_state, other.inputs, moved)
+    for name, value in metrics.items():
+        np.testing.assert_allclose(moved_metrics[name], value, rtol=1e-5)
+    found, expected = other.embed(moved_after, other.inputs), first.embed(after, first.inputs)
+    for ours, theirs, order in zip(found, expected, (users, items), strict=True):
+        # Adam's first step is the gradient's sign, which rounding may turn where the gradient is nearly zero.
+        assert np.mean(np.abs(np.asarray(ours) - np.asarray(theirs)[order]) > 1e-5) < 0.02
+
+
+def test_stale_embeddings_are_those_before_the_last_step_of_an_epoch(tiny):
+    config = dataclasses.replace(CONFIG, batch_size=len(tiny.train.users) // 2 + 1)
+    stale = dataclasses.replace(config, eval=config.eval._replace(stale_embeddings=True))
+    plain, wrapped = setup(config, tiny), setup(stale, tiny)
+    assert plain.loop.steps_per_epoch == 2
+    step, wrapped_step = (jax.jit(each.step, compiler_options=FAST_COMPILE) for each in (plain, wrapped))
+    state, wrapped_state = plain.init(), wrapped.init()
+    for number in range(4):
+        before = plain.embed(state, plain.inputs)
+        state, _ = step(state, plain.inputs, plain.batch(number))
+        wrapped_state, _ = wrapped_step(wrapped_state, wrapped.inputs, wrapped.batch(number))
+        expected = before if number % 2 else plain.embed(state, plain.inputs)
+        found = wrapped.embed(wrapped_state, wrapped.inputs)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, expected)
+    # A skipped step changes only the count: the embeddings are the current ones.
+    skipped = wrapped_state.replace(step=wrapped_state.step + 1)
+    current = plain.embed(state, plain.inputs)
+    found = wrapped.embed(skipped, wrapped.inputs)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), found, current)
+
+
+def test_a_method_of_ones_own_gets_the_precision_and_the_numbering(tiny, tmp_path):
+    seen = []
+
+    def method(config, spec):
+        seen.append((config.optimizer.learning_rate, spec.num_users))
+        return make_method(config, spec)
+
+    train(dataclasses.replace(CONFIG, epochs=1), tiny, out=tmp_path / "run", method=method)
+    assert seen == [(1e-3, tiny.num_users)]
