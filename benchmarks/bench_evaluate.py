@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
 
-from slmrec_jax.evaluation.ranking import prepare, rank
+from slmrec_jax.evaluation.ranking import plan_ranking, rank
 from slmrec_jax.types import Embeddings
 
 GOAL = 1.5
@@ -54,7 +54,7 @@ def main(flags: Flags) -> None:
         ones = np.ones(len(dataset.train.users), np.float32)
         shape = (dataset.num_users, dataset.num_items)
         known = scipy.sparse.csr_array((ones, tuple(dataset.train)), shape=shape)[users]
-        plan = prepare(users, [dataset.train], dataset.num_items, flags.k)
+        plan = plan_ranking(users, [dataset.train], dataset.num_items, flags.k)
         embeddings = Embeddings(jnp.asarray(rows), jnp.asarray(items))
         tables = [torch.tensor(values, device=peer_torch.device()) for values in (rows[users], items)]
 

@@ -1,4 +1,4 @@
-"""The command as a program of its own: what JAX reads from the environment is set before JAX is loaded."""
+"""The command as a program: sets what JAX reads from the environment before JAX is imported."""
 
 import os
 import stat
@@ -11,19 +11,19 @@ CACHE = "JAX_COMPILATION_CACHE_DIR"
 
 
 def main() -> int:
-    """Run `slmrec-jax`; compiled programs are kept in the user's cache folder for the next run."""
-    _keep_programs()
+    """Run `slmrec-jax`, with compiled programs kept in the user's cache folder."""
+    _set_program_cache()
     from slmrec_jax.commands.main import main as command
 
     return command()
 
 
-def _keep_programs() -> None:
-    """Choose the folder of compiled programs. User settings win, but for a folder that others may write to.
+def _set_program_cache() -> None:
+    """Choose the folder of compiled programs. User settings win, except for a folder that others may write to.
 
-    What lies there is run as it is. Where there is no place to write, nothing is kept.
+    JAX runs the programs in it unchecked. Without a safe folder, none are kept.
     """
-    # XLA logs an error for each program it reads back, about tuning hints that are no features of the processor.
+    # XLA logs an error for each program it reads back, about tuning hints that are not processor features.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     chosen = os.environ.get(CACHE)
     if chosen == "" or (chosen and "://" in chosen):  # switched off, or not a folder of this machine
@@ -46,39 +46,39 @@ def _keep_programs() -> None:
 
 
 def _distrust(folder: Path) -> str | None:
-    """Say why someone else could have put a program into the folder, or could yet; `None` where no one could."""
-    # As it is named, since a link on the way may be replaced, and where that leads.
-    for above in {*list(folder.absolute().parents)[:-1], *list(folder.resolve().parents)[:-1]}:
-        held = above.stat()
-        if held.st_uid not in (os.getuid(), 0) or held.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
-            return f"others may replace what lies in {above}; choose another folder by {CACHE}"
-    found = os.lstat(folder)
-    wrong = _wrong(folder, found, stat.S_ISDIR(found.st_mode), shut=False)
-    shut = not found.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
+    """Return why another user could have written to the folder or still could, or `None` if no other user can."""
+    # The parents of the given path, on which a link may be replaced, and those of its target.
+    for parent in {*list(folder.absolute().parents)[:-1], *list(folder.resolve().parents)[:-1]}:
+        status = parent.stat()
+        if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
+            return f"others may replace what is in {parent}; choose another folder by {CACHE}"
+    status = os.lstat(folder)
+    fault = _fault(folder, status, stat.S_ISDIR(status.st_mode), private=False)
+    private = not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
     for entry in folder.rglob("*"):
-        entry_found = entry.lstat()
-        regular = stat.S_ISREG(entry_found.st_mode) or stat.S_ISDIR(entry_found.st_mode)
-        wrong = wrong or _wrong(entry, entry_found, regular, shut=shut)
-    return wrong
+        status = entry.lstat()
+        ordinary = stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)
+        fault = fault or _fault(entry, status, ordinary, private=private)
+    return fault
 
 
-def _wrong(path: Path, found: os.stat_result, regular: bool, *, shut: bool) -> str | None:
-    """Say what is wrong with a folder or an entry.
+def _fault(path: Path, status: os.stat_result, ordinary: bool, *, private: bool) -> str | None:
+    """Return what makes a folder or a file unsafe, or `None`.
 
     Args:
-        path: What is looked at.
-        found: What the system says of it, links not followed.
-        regular: Whether it is of the kind it should be.
-        shut: Whether it lies in a folder that only its owner can enter: a umask of 002 lets JAX write entries that the
+        path: The folder or file.
+        status: Its status, with links not followed.
+        ordinary: Whether it is of the expected type.
+        private: Whether it is in a folder that only its owner can enter: with a umask of 002, JAX writes files that the
             group may write to.
     """
-    others = stat.S_IWOTH if shut else stat.S_IWOTH | stat.S_IWGRP
-    if not regular:
+    writable = stat.S_IWOTH if private else stat.S_IWOTH | stat.S_IWGRP
+    if not ordinary:
         return f"{path} is a symbolic link or a special file; remove it"
-    if found.st_uid not in (os.getuid(), 0):
+    if status.st_uid not in (os.getuid(), 0):
         return f"{path} belongs to another user; remove it, or choose another folder by {CACHE}"
-    if found.st_mode & others:
-        return f"others may write to {path}; remove it, or run chmod go-w {path} if you trust what it holds"
+    if status.st_mode & writable:
+        return f"others may write to {path}; remove it, or run chmod go-w {path} if you trust its content"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Pictures of a run, of a comparison and of an experiment."""
+"""Figures of a run, of a comparison, of a search and of a data set."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -15,12 +15,13 @@ from matplotlib.ticker import MaxNLocator
 
 from slmrec_jax.durable import whole_file
 
-INK, BEST = "#334155", "#b91c1c"
-COLOURS = ("#1d4ed8", "#0f766e", "#b45309", "#7c3aed", "#be185d", "#4d7c0f")
+INK, HIGHLIGHT = "#0f172a", "#b91c1c"
+COLOURS = ("#3b82f6", "#d97706", "#0d9488", "#db2777", "#8b5cf6", "#65a30d", "#dc2626", "#0891b2")
+"""Colours that are readable on white and on black."""
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Losses by epoch on the left, the selecting metric with its best epoch on the right."""
+    """Draw losses by epoch, and the selecting metric with its best epoch."""
     figure = Figure(figsize=(9, 3.4), layout="constrained")
     left, right = figure.subplots(1, 2)
     epochs = [record["epoch"] for record in history]
@@ -36,32 +37,24 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) ->
     best = [record for record in evaluated if record["improved"]]
     if best:
         (value,) = best[-1]["selected"].values()
-        right.plot(best[-1]["epoch"], value, "o", color=BEST)
-        right.set_title(f"best: {value:.4f} at epoch {best[-1]['epoch']}", color=BEST)
+        right.plot(best[-1]["epoch"], value, "o", color=HIGHLIGHT)
+        right.set_title(f"best: {value:.4f} at epoch {best[-1]['epoch']}", color=HIGHLIGHT)
     _finish(figure, path)
 
 
 def draw_comparison(
     rows: Mapping[str, Mapping[str, tuple[float, float]]], metrics: Sequence[str], path: Path, title: str
 ) -> None:
-    """A panel a metric, a bar a system from the first at the top, with its deviation over seeds; the best in red."""
+    """Draw a panel for each metric, with a bar for each system and its deviation over seeds; the best bar is red."""
     figure = Figure(figsize=(1.6 + 2.3 * len(metrics), 1.1 + 0.3 * len(rows)), layout="constrained")
     panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    names = list(rows)
     for axes, metric in zip(panels, metrics, strict=True):
-        means, deviations = zip(*(rows[name][metric] for name in names), strict=True)
-        colours = [BEST if mean == max(means) else COLOURS[0] for mean in means]
-        axes.barh(names, means, 0.7, xerr=deviations if any(deviations) else None, color=colours, ecolor=INK)
-        for place, (mean, deviation) in enumerate(zip(means, deviations, strict=True)):
-            axes.annotate(
-                f"{mean:.4f}",
-                (mean + deviation, place),
-                xytext=(3, 0),
-                textcoords="offset points",
-                va="center",
-                fontsize=7,
-                color=INK,
-            )
+        means, deviations = zip(*(values[metric] for values in rows.values()), strict=True)
+        colours = [HIGHLIGHT if mean == max(means) else COLOURS[0] for mean in means]
+        bars = axes.barh(
+            list(rows), means, 0.7, xerr=deviations if any(deviations) else None, color=colours, ecolor=INK
+        )
+        axes.bar_label(bars, fmt="%.4f", padding=3, fontsize=7, color=INK)
         axes.set_title(metric, fontsize=9)
         axes.margins(x=0.28)
         axes.set_xlim(left=0)
@@ -80,16 +73,16 @@ def draw_lines(
     log: bool,
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """A line a name through means by place, with deviations as bars.
+    """Draw a line for each name through its means, with deviations as error bars.
 
     Args:
-        lines: by name and place: mean and deviation.
-        path: the file to write.
-        title: above the panel.
-        x: what the places are.
-        y: what the values are.
-        log: places stand by their logarithm, each of them marked and labelled; otherwise they are whole numbers.
-        levels: published values by a line's name that do not depend on the place, dashed in its colour.
+        lines: Mean and deviation by name and by value of `x`.
+        path: The file to write.
+        title: The title of the figure.
+        x: The label of the horizontal axis.
+        y: The label of the vertical axis.
+        log: Use a logarithmic axis with a marker and a tick for each value; otherwise values are integers.
+        levels: Published values by name, drawn as dashed lines of the same colour.
     """
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -120,21 +113,21 @@ def draw_search(
     path: Path,
     metric: str,
 ) -> None:
-    """The trials of a search: in their order with the best so far, and by each setting that varied.
+    """Draw the trials of a search in order with the best value so far, and by each setting that varied.
 
     Args:
-        values: of the trials.
-        settings: what each trial had, by name.
-        complete: which trials were trained to their end; the others are drawn pale and are never the best.
-        path: the file to write.
-        metric: what the values are.
+        values: The metric of each trial.
+        settings: The settings of each trial by name.
+        complete: Trials that trained to the end; the others are pale and never the best.
+        path: The file to write.
+        metric: The name of the metric.
     """
     varied = {name: each for name, each in settings.items() if len(set(each)) > 1}
     figure = Figure(figsize=(3.0 * (1 + len(varied)), 3.0), layout="constrained")
     first, *panels = figure.subplots(1, 1 + len(varied), sharey=True, squeeze=False)[0]
     best = max((place for place, done in enumerate(complete) if done), key=lambda place: values[place])
-    so_far = np.fmax.accumulate([value if done else -np.inf for value, done in zip(values, complete, strict=True)])
-    first.step(range(len(values)), np.where(np.isfinite(so_far), so_far, np.nan), where="post", color=INK, linewidth=1)
+    so_far = np.fmax.accumulate(np.where(complete, values, np.nan))
+    first.step(range(len(values)), so_far, where="post", color=INK, linewidth=1)
     first.set(xlabel="trial", ylabel=metric, title="best so far")
     columns: list[tuple[Axes, Sequence[Any]]] = [(first, range(len(values)))]
     for axes, (name, column) in zip(panels, varied.items(), strict=True):
@@ -144,9 +137,8 @@ def draw_search(
             axes.set_xscale("log")
         columns.append((axes, column if numbers else [str(each) for each in column]))
     for axes, column in columns:
-        colours = [COLOURS[0] if done else "#cbd5e1" for done in complete]
-        axes.scatter(column, values, 16, c=colours)
-        axes.scatter(column[best : best + 1], values[best : best + 1], 30, color=BEST)
+        axes.scatter(column, values, 16, c=[COLOURS[0] if done else "#cbd5e1" for done in complete])
+        axes.scatter(column[best : best + 1], values[best : best + 1], 30, color=HIGHLIGHT)
     _finish(figure, path)
 
 
@@ -157,7 +149,7 @@ def draw_inspection(
     path: Path,
     title: str,
 ) -> None:
-    """How many interactions users and items have, how long feature vectors are, and which share of them is missing."""
+    """Draw the degrees of users and items, the norms of feature vectors, and the share of missing features."""
     figure = Figure(figsize=(11, 3.2), layout="constrained")
     left, middle, right = figure.subplots(1, 3)
     for (name, values), colour in zip(degrees.items(), COLOURS[3:], strict=False):
@@ -182,12 +174,12 @@ def _finish(figure: Figure, path: Path) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK)
-    # Names of data sets and modalities may hold dollar signs, which are not formulas; powers of ten are.
+    # Dollar signs in names of data sets and modalities are not formulas, but the tick labels of log axes are.
     scales = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]
     powers = {label for axis in scales for label in axis.get_ticklabels(which="both")}
     for text in figure.findobj(Text):
         text.set_parse_math(text in powers)
-    picture = io.BytesIO()  # what the disk refuses would come out of matplotlib in many types
+    picture = io.BytesIO()  # matplotlib reports a full disk by various exceptions
     figure.savefig(picture, dpi=140, format=path.suffix[1:])
     with whole_file(path) as file:
         file.write(picture.getbuffer())

@@ -184,7 +184,7 @@ def exported() -> Files:
     """What `export` writes."""
     ids, pairs = np.array(["ann", "bob", "cy"]), Interactions(*np.array(PAIRS[:3]).T)
     embeddings = exports.Embeddings(TABLE[:3], TABLE)
-    export = exports.Export("toy", embeddings, ids, np.arange(5), pairs, "dot", {})
+    export = exports.ExportedRun("toy", embeddings, ids, np.arange(5), pairs, "dot", {})
     with tempfile.TemporaryDirectory() as base:
         folder = Path(base) / "toy"
         exports.write_export(export, folder)

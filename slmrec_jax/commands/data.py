@@ -1,4 +1,4 @@
-"""The commands `slmrec-jax data …`: look at a data set, bring it into the package's own format, make the demo."""
+"""The commands `slmrec-jax data inspect`, `data convert` and `data make`."""
 
 import json
 from dataclasses import dataclass, field
@@ -20,47 +20,31 @@ _PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
-class _Folder(Source):
+class DataFlags(Source):
+    """The flags of a command that reads a data set."""
+
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")] = field()  # no default here
     """`demo`, or the folder of a data set."""
 
 
 @dataclass(frozen=True)
-class Inspect(_Folder):
+class InspectFlags(DataFlags):
     """Show what a data set holds, and what is odd in it."""
 
     plot: Path | None = None
-    """A picture to write: degrees, norms and what is missing."""
+    """A picture to write: degrees, norms and missing features."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
 
-@dataclass(frozen=True)
-class Convert(_Folder):
-    """Write a data set in the format of this program, which is read fastest."""
-
-    out: tyro.conf.Positional[Path] = field(kw_only=True)
-    """The folder to make."""
-
-
-@dataclass(frozen=True)
-class Make:
-    """Write the demo data as a folder."""
-
-    what: tyro.conf.Positional[Literal["demo"]]
-    """Which data set."""
-    out: tyro.conf.Positional[Path]
-    """The folder to make."""
-
-
-def inspect(flags: Inspect) -> int:
-    """Prints a line a fact, then a line an oddity."""
+def run_inspect(flags: InspectFlags) -> None:
+    """Print a line for each fact, then a line for each oddity."""
     if flags.plot is not None and flags.plot.suffix not in _PICTURES:
         raise UserError(f"--plot {flags.plot}: give a name that ends in {', '.join(_PICTURES)}")
     source = source_of(flags)
     given, format = data.read_source(source)
     divided = isinstance(given, data.Dataset) or flags.split is not None
-    # What is not divided can be looked at all the same: all of it is in train.
+    # Data that are not divided can be inspected too: all interactions are in train.
     whole = given if isinstance(given, data.Dataset) else given.dataset
     dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
     found = inspection.inspect_dataset(dataset)
@@ -68,43 +52,56 @@ def inspect(flags: Inspect) -> int:
         _draw(dataset, flags.plot)
     if flags.json:
         print(json.dumps({"format": format, "divided": divided, **findings.as_data(found)}))
-        return 0
+        return
     console = Console(highlight=False)
-    lines = {"data set": found.name, "format": format, **findings.facts(found)}
-    width = max(map(len, lines))
-    for what, line in lines.items():
-        console.print(Text.assemble((f"{what:<{width}}  ", "bold"), escaped(line)), soft_wrap=True)
+    facts = {"data set": found.name, "format": format, **findings.facts(found)}
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        console.print(Text.assemble((f"{name:<{width}}  ", "bold"), escaped(value)), soft_wrap=True)
     choices = " | ".join(data.SPLIT_METHODS)
-    odd = [] if divided else [f"not divided into training, validation and test: choose --split {choices}"]
-    for line in odd + findings.oddities(found):
+    undivided = [] if divided else [f"not divided into training, validation and test: choose --split {choices}"]
+    for line in undivided + findings.oddities(found):
         console.print(Text.assemble(("! ", "bold red"), escaped(line)), soft_wrap=True)
-    return 0
 
 
-def convert(flags: Convert) -> int:
-    """Writes the folder and says what it holds."""
-    return _write(data.load_source(source_of(flags)), flags.out)
+@dataclass(frozen=True)
+class ConvertFlags(DataFlags):
+    """Write a data set in the format of this program, which is read fastest."""
+
+    out: tyro.conf.Positional[Path] = field(kw_only=True)
+    """The folder to make."""
 
 
-def make(flags: Make) -> int:
-    """Writes the demo data."""
-    return _write(data.load(flags.what), flags.out)
+def run_convert(flags: ConvertFlags) -> None:
+    """Write the folder and print its size."""
+    _store(data.load_source(source_of(flags)), flags.out)
 
 
-def _write(dataset: data.Dataset, folder: Path) -> int:
+@dataclass(frozen=True)
+class MakeFlags:
+    """Write the demo data as a folder."""
+
+    name: tyro.conf.Positional[Literal["demo"]]
+    """The data set."""
+    out: tyro.conf.Positional[Path]
+    """The folder to make."""
+
+
+def run_make(flags: MakeFlags) -> None:
+    """Write the folder and print its size."""
+    _store(data.load(flags.name), flags.out)
+
+
+def _store(dataset: data.Dataset, folder: Path) -> None:
     data.write_store(dataset, folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{escaped(folder)}: {escaped(dataset.name)}, {size / 2**20:.1f} MiB, fingerprint {dataset.fingerprint[:12]}")
-    return 0
 
 
 def _draw(dataset: data.Dataset, path: Path) -> None:
     users, items = dataset.degrees()
-    vectors = {name: feature for name, feature in dataset.features.items() if isinstance(feature, data.Feature)}
-    missing = {
-        name: inspection.count_missing(feature, dataset.num_items) / dataset.num_items
-        for name, feature in dataset.features.items()
-    }
-    norms = {name: inspection.norms(feature) for name, feature in vectors.items()}
+    features, count = dataset.features.items(), dataset.num_items
+    missing = {name: inspection.count_missing(feature, count) / count for name, feature in features}
+    norms = {name: inspection.norms(feature) for name, feature in features if isinstance(feature, data.Feature)}
     with writing(path, "give another --plot"):
         figures.draw_inspection({"users": users, "items": items}, norms, missing, path, dataset.name)

@@ -1,22 +1,46 @@
-"""The commands on finished runs: `slmrec-jax export` and `slmrec-jax report`."""
+"""The commands `slmrec-jax results` and `slmrec-jax export`, and what all commands on finished runs share."""
 
+import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
+from rich.console import Console
 
 from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.serving import exports
 from slmrec_jax.serving.recommendations import read_id_file, split_ids
+from slmrec_jax.studies import results
 
 if TYPE_CHECKING:
     from slmrec_jax.training.run import Run
 
 
 @dataclass(frozen=True)
-class Export:
+class ResultsFlags:
+    """Show finished runs side by side."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Their folders."""
+    force: bool = False
+    """Include runs on different data or under different protocols, whose metrics cannot be compared."""
+    format: Literal["table", "json"] = "table"
+
+
+def run_results(flags: ResultsFlags) -> None:
+    """Print the test metrics of the runs as a table or JSON."""
+    check_named(flags.runs)
+    found = results.gather(flags.runs, force=flags.force)
+    if flags.format == "json":
+        print(json.dumps([row | {"folder": str(row["folder"])} for row in found.rows]))
+    else:
+        Console().print(found.table())
+
+
+@dataclass(frozen=True)
+class ExportFlags:
     """Write a run's embeddings for other programs, and for recommend --from."""
 
     run: tyro.conf.Positional[Path]
@@ -24,18 +48,16 @@ class Export:
     out: tyro.conf.Positional[Path]
     """The folder to make."""
     data: str | None = None
-    """Where the run's data set is now, if it was moved."""
+    """The path of the run's data set, if it was moved."""
     faiss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Adds an inner-product index of the items for faiss."""
+    """Add an inner-product index of the items for faiss."""
 
 
-def export(flags: Export) -> int:
-    """Writes the folder and says what it holds."""
-    from slmrec_jax.training.run import load_run
+def run_export(flags: ExportFlags) -> None:
+    """Write the folder and print its size."""
     from slmrec_jax.training.storage.folder import environment
 
-    run = load_run(flags.run, data=flags.data)
-    note_unfinished(run)
+    run = open_run(flags.run, flags.data)
     about = {
         "model": run.config.model,
         "protocol": run.config.protocol,
@@ -48,58 +70,36 @@ def export(flags: Export) -> int:
     exports.write_export(made, flags.out, faiss=flags.faiss)
     size = sum(file.stat().st_size for file in flags.out.iterdir())
     print(f"{escaped(flags.out)}: {len(made.user_ids)} users, {len(made.item_ids)} items, {size / 2**20:.1f} MiB")
-    return 0
 
 
-def note_unfinished(run: "Run") -> None:
-    """Say on standard error where a run was stopped before its end."""
+def open_run(folder: Path, data: str | None) -> "Run":
+    """Load a run, and note on standard error if it was stopped before its end."""
+    from slmrec_jax.training.run import load_run
+
+    run = load_run(folder, data=data)
     if not run.finished:
-        trained, best = run.result["epochs"], run.result["best_epoch"]
         print(
-            f"note: {escaped(run.folder)} is unfinished: of at most {run.config.epochs} epochs {trained} were saved, "
-            f"and epoch {best} is the best so far",
+            f"note: {escaped(run.folder)} is unfinished: {run.result['epochs']} of at most {run.config.epochs} epochs "
+            f"were saved, and epoch {run.result['best_epoch']} is the best so far",
             file=sys.stderr,
         )
+    return run
 
 
-@dataclass(frozen=True)
-class Report:
-    """Write a page on finished runs: metrics over seeds, differences, curves, groups, modalities, space of items."""
-
-    runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Their folders, or that of a comparison, with all its runs and its rankings that are not trained."""
-    out: Path = Path("report.html")
-    """The page; its pictures and tables go into a folder beside it, as report_files."""
-    items: str = ""
-    """Raw ids of items whose neighbours to list, separated by commas; some by default. Quotes keep a comma in one."""
-    items_file: Path | None = None
-    """Instead: a text file with one raw id a line, taken as it stands there."""
-    data: str | None = None
-    """Where the runs' data set is now, if it was moved."""
-    force: bool = False
-    """Also runs on different data or under different protocols, whose figures say nothing of each other."""
-
-
-def report(flags: Report) -> int:
-    """Writes the page and says where."""
-    from slmrec_jax.reporting.facts import gather
-    from slmrec_jax.reporting.report import check_free, files_folder, write_report
-
-    if not flags.runs:
+def check_named(runs: tuple[Path, ...]) -> None:
+    """Reject an empty list of run folders."""
+    if not runs:
         raise UserError("no runs were named: give their folders")
-    check_free(flags.out)
-    if flags.items and flags.items_file is not None:
-        raise UserError("report takes one of --items and --items-file")
-    items = split_ids(flags.items, "--items") if flags.items else None
-    if flags.items_file is not None:
-        items = read_id_file(flags.items_file, "--items-file")
-    facts = gather(
-        flags.runs,
-        items=items,
-        data=flags.data,
-        force=flags.force,
-        say=lambda line: print(escaped(line), file=sys.stderr),
-    )
-    write_report(facts, flags.out)
-    print(f"{escaped(flags.out)}; pictures and tables: {escaped(files_folder(flags.out))}")
-    return 0
+
+
+def named_ids(command: str, flag: str, value: str, file: Path | None, *, default: str) -> list[str] | None:
+    """Return the raw ids that a flag or its `-file` twin names, or `None` where neither is given.
+
+    Raises:
+        UserError: Both are given, or the ids cannot be read.
+    """
+    if file is None:
+        return None if value == default else split_ids(value, f"--{flag}")
+    if value != default:
+        raise UserError(f"{command} takes one of --{flag} and --{flag}-file")
+    return read_id_file(file, f"--{flag}-file")

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
@@ -207,8 +207,9 @@ def _update(
     dtype: str,
     order: Int[np.ndarray, " rows"] | None = None,
 ) -> None:
-    """Add an array to a digest, with its rows in that order."""
+    """Add an array to a digest, with its rows in that order and never copied as a whole."""
     digest.update(f"\n{label} {array.shape}\n".encode())
-    order = np.arange(len(array)) if order is None else order
-    for rows in np.array_split(order, 1 + array.nbytes // _BYTES_AT_ONCE):
-        digest.update(np.ascontiguousarray(array[rows], np.dtype(dtype)).data.cast("B"))
+    step = max(1, _BYTES_AT_ONCE * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), step):
+        rows: Any = slice(start, start + step) if order is None else order[start : start + step]
+        digest.update(array[rows].astype(dtype).tobytes())

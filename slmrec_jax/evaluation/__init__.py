@@ -1,1 +1,1 @@
-"""Ranking all items for all users, and the metrics of that."""
+"""Full ranking of items for users, and its metrics."""

@@ -1,6 +1,6 @@
-"""What embeddings and per-user metrics say beyond their means: geometry, neighbourhoods, and how sure a figure is.
+"""Geometry and neighbourhoods of embeddings, and bootstrap intervals of metrics.
 
-Everything here is a pure function of arrays on the host, and of a seed where something is drawn.
+Pure functions of arrays on the host, and of a seed if they draw samples.
 """
 
 import math
@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from slmrec_jax.evaluation.ranking import Ranking, prepare, rank
+from slmrec_jax.evaluation.ranking import Ranking, plan_ranking, rank
 from slmrec_jax.types import Embeddings, Interactions
 
 _BLOCK_BYTES = 2**25
 
 
 class Interval(NamedTuple):
-    """A mean over users and the ends of its bootstrap interval."""
+    """A mean over users with its bootstrap interval."""
 
     mean: float
     low: float
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """How much larger one metric is than another on the same users."""
+    """The mean difference of a metric between two systems on the same users."""
 
     interval: Interval
     p_value: float
@@ -36,48 +36,38 @@ def alignment(
     users: Float[np.ndarray, "users dim"],
     items: Float[np.ndarray, "items dim"],
     pairs: Interactions,
-    *,
-    exponent: float = 2.0,
 ) -> float:
-    """Mean over pairs (u, i) of |x_u - x_i|^exponent, rows scaled to length 1 (Wang & Isola, ICML 2020, section 4).
+    """Return the mean over pairs (u, i) of |x_u - x_i|², for rows scaled to length 1.
 
-    From 0, where every user lies upon their items, to 2^exponent. Lower is better, at the same uniformity.
+    From 0, if every user coincides with their items, to 4. Lower is better at the same uniformity.
+    Source: Wang & Isola, ICML 2020, section 4, with exponent 2 as in its experiments.
 
     Args:
-        users: embeddings, by row.
-        items: embeddings, by row.
-        pairs: who belongs together, at least one; repeats count as often as they stand there.
-        exponent: 2 in the paper's experiments.
+        users: Embeddings by row.
+        items: Embeddings by row.
+        pairs: Positive pairs, at least one; repeated pairs count each time.
     """
     users, items = _unit(users), _unit(items)
     total = 0.0
     for rows in _blocks(len(pairs.users), users.shape[1]):
-        squares = np.sum((users[pairs.users[rows]] - items[pairs.items[rows]]) ** 2, axis=1, dtype=np.float64)
-        total += float(np.sum(squares ** (exponent / 2)))
+        total += float(np.sum((users[pairs.users[rows]] - items[pairs.items[rows]]) ** 2, dtype=np.float64))
     return total / len(pairs.users)
 
 
-def uniformity(rows: Float[np.ndarray, "rows dim"], *, scale: float = 2.0) -> float:
-    """Log of the mean over pairs of different rows of exp(-scale |x - y|²), rows scaled to length 1 (same paper).
+def uniformity(rows: Float[np.ndarray, "rows dim"]) -> float:
+    """Return log mean exp(-2 |x - y|²) over pairs of different rows, scaled to length 1; NaN for fewer than two rows.
 
-    0 where all rows are one point; lower is better. All pairs are taken, in blocks: time grows with the square of the
-    rows, memory does not.
-
-    Args:
-        rows: embeddings.
-        scale: t of the paper, 2 in its experiments.
-
-    Returns:
-        nan where there are fewer than two rows, and so no pair.
+    0 if all rows coincide; lower is better. Time is quadratic in the rows, memory is not: pairs are taken in blocks.
+    Source: Wang & Isola, ICML 2020, section 4, with t = 2 as in its experiments.
     """
     if len(rows) < 2:
         return math.nan
     x = _unit(rows)
     total = 0.0
     for block in _blocks(len(x), len(x)):
-        closeness = np.exp(-scale * np.maximum(2 - 2 * (x[block] @ x.T), 0))
+        closeness = np.exp(-2 * np.maximum(2 - 2 * (x[block] @ x.T), 0))
         places = np.arange(block.start, block.stop)
-        closeness[places - block.start, places] = 0  # a row is no pair with itself
+        closeness[places - block.start, places] = 0  # not a pair of different rows
         total += float(closeness.sum(dtype=np.float64))
     return float(np.log(total / (len(x) * (len(x) - 1))))
 
@@ -89,30 +79,30 @@ def neighbours(
     *,
     present: Bool[np.ndarray, " items"] | None = None,
 ) -> Ranking:
-    """The k other items of largest cosine to each of some items, best first; equal cosines in the order of ids.
+    """Return the k other items of largest cosine for each of `items`, best first; ties in the order of ids.
 
-    Computed in chunks, so that memory is bounded. An item that lacks the feature is no neighbour, and has none.
+    Memory is bounded. An item without the feature is not a neighbour and has none.
 
     Args:
-        table: feature vectors or embeddings of all items.
-        items: whose neighbours; any order.
-        k: how many, at least 1; where there are fewer others, -1 with score -inf fills up.
-        present: which items have the feature; all by default.
+        table: Feature vectors or embeddings of all items.
+        items: Ids in any order.
+        k: The number of neighbours, at least 1; missing ones are -1 with score -inf.
+        present: Items that have the feature; all by default.
     """
     there = np.arange(len(table)) if present is None else np.flatnonzero(present)
-    place = np.full(len(table), -1, np.int32)
-    place[there] = np.arange(len(there), dtype=np.int32)
-    asked = place[items]
+    num_there = len(there)
+    places = np.full(len(table), -1, np.int32)
+    places[there] = np.arange(num_there)
+    queries = places[items]
+    answered = queries >= 0
     found = Ranking(np.full((len(items), k), -1, np.int32), np.full((len(items), k), -np.inf, np.float32))
-    own = asked[asked >= 0]
-    if len(own) == 0:
-        return found
-    depth = min(k, len(there))
-    itself = Interactions(np.arange(len(there), dtype=np.int32), np.arange(len(there), dtype=np.int32))
-    rows = jnp.asarray(_unit(table[there]))
-    ranked = rank(prepare(own, [itself], len(there), depth), Embeddings(rows, rows))
-    found.items[asked >= 0, :depth] = np.where(ranked.items >= 0, there[ranked.items], -1)
-    found.scores[asked >= 0, :depth] = ranked.scores
+    if answered.any():
+        depth = min(k, num_there)
+        itself = Interactions(np.arange(num_there, dtype=np.int32), np.arange(num_there, dtype=np.int32))
+        rows = jnp.asarray(_unit(table[there]))
+        ranked = rank(plan_ranking(queries[answered], [itself], num_there, depth), Embeddings(rows, rows))
+        found.items[answered, :depth] = np.where(ranked.items >= 0, there[ranked.items], -1)
+        found.scores[answered, :depth] = ranked.scores
     return found
 
 
@@ -120,42 +110,39 @@ def modality_agreement(
     first: Float[np.ndarray, "items first"],
     second: Float[np.ndarray, "items second"],
     k: int = 10,
-    *,
-    present: Bool[np.ndarray, " items"] | None = None,
 ) -> float:
-    """Mean over items of the share of an item's k nearest neighbours that two tables have in common.
+    """Return the mean share of an item's k nearest neighbours that two tables have in common.
 
-    1 where neighbourhoods are the same, and k / (items - 1) on average where they have nothing to do with each other.
+    1 for equal neighbourhoods; k / (items - 1) in expectation for unrelated ones.
 
     Args:
-        first: vectors of all items, compared by cosine.
-        second: likewise.
-        k: the size of a neighbourhood, at least 1; no more than there are other items.
-        present: the items to compare, at least two: those that have both features.
+        first: Vectors of items, at least two, compared by cosine.
+        second: Other vectors of the same items.
+        k: The size of a neighbourhood, at least 1; limited to the number of other items.
     """
-    chosen = np.arange(len(first)) if present is None else np.flatnonzero(present)
-    k = min(k, len(chosen) - 1)
-    places = np.arange(len(chosen), dtype=np.int32)
-    # As numbers of (item, neighbour) pairs, so that one sort finds what is common.
+    count = len(first)
+    k = min(k, count - 1)
+    places = np.arange(count, dtype=np.int32)
+    # Each (item, neighbour) pair as one number: a single sort finds the shared pairs.
     of_first, of_second = (
-        (places[:, None] * np.int64(len(chosen)) + neighbours(table[chosen], places, k).items).ravel()
-        for table in (first, second)
+        (places[:, None] * np.int64(count) + neighbours(table, places, k).items).ravel() for table in (first, second)
     )
-    return len(np.intersect1d(of_first, of_second, assume_unique=True)) / (k * len(chosen))
+    return len(np.intersect1d(of_first, of_second, assume_unique=True)) / (k * count)
 
 
 def bootstrap(
     per_user: Mapping[str, Float[np.ndarray, " users"]], *, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> dict[str, Interval]:
-    """The mean of each metric with its percentile bootstrap interval over users, who are drawn alike for all metrics.
+    """Return the mean of each metric with its percentile bootstrap interval over users.
 
-    It says how the mean would vary with other users of the same kind, and not with other seeds of training.
+    The interval shows how the mean varies with other users of the same population, not with other training seeds. All
+    metrics share the drawn users.
 
     Args:
-        per_user: values by user, such as those of `Evaluation`; the same users in each.
-        draws: how many samples of as many users, with repetition.
-        level: how often the interval should hold the mean, in (0, 1).
-        seed: what is drawn.
+        per_user: Values by user, such as those of `Evaluation`; the same users for each metric.
+        draws: The number of resamples.
+        level: The coverage of the interval, in (0, 1).
+        seed: Seed of the resamples.
     """
     values = np.stack(list(per_user.values()), axis=1)
     ends = np.quantile(_resampled_means(values, draws, seed), [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -174,23 +161,23 @@ def paired_bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """The mean of first - second over users with its bootstrap interval, and a two-sided p-value.
+    """Return the mean of first - second over users with its bootstrap interval and a two-sided p-value.
 
-    The p-value is the share of draws whose mean lies as far from the observed one as that lies from 0, or farther,
-    the observed one counted among them: 1 / (draws + 1) at the least, 1 where the two never differ.
+    The p-value is the share of draws whose mean is at least as far from the observed mean as that is from 0. The
+    observed mean counts as a draw: the least value is 1 / (draws + 1); equal systems have 1.
 
     Args:
-        first: a metric by user.
-        second: the same metric of another system, the same users in the same order.
-        draws: as for `bootstrap`, and `level` and `seed` likewise.
-        level: of the interval.
-        seed: what is drawn.
+        first: A metric by user.
+        second: The same metric of another system for the same users.
+        draws: The number of resamples.
+        level: The coverage of the interval, in (0, 1).
+        seed: Seed of the resamples.
     """
     differences = first - second
     mean = float(differences.mean())
     drawn = _resampled_means(differences[:, None], draws, seed)[:, 0]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    # Equal distances may differ in the last bit, as sums are taken in different orders.
+    # The factor allows for rounding: sums in different orders differ in the last bit.
     as_far = int(np.sum(np.abs(drawn - mean) >= abs(mean) * (1 - 1e-12)))
     return Difference(Interval(mean, float(low), float(high)), (1 + as_far) / (1 + draws))
 
@@ -198,7 +185,7 @@ def paired_bootstrap(
 def _resampled_means(
     values: Float[np.ndarray, "users metrics"], draws: int, seed: int
 ) -> Float[np.ndarray, "draws metrics"]:
-    """Means over samples of as many users; a sample is how often it holds each."""
+    """Return the means of bootstrap samples; a sample is represented by the count of each user."""
     rng, count = np.random.default_rng(seed), len(values)
     means = np.empty((draws, values.shape[1]))
     for rows in _blocks(draws, count):
@@ -208,15 +195,15 @@ def _resampled_means(
 
 
 def _unit(rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Rows of length 1; a row of zeros stays."""
+    """Scale rows to length 1; a row of zeros stays."""
     rows = np.asarray(rows, np.float32)
-    squares = np.einsum("rc,rc->r", rows, rows, dtype=np.float64)  # in float32, those of values beyond 1e19 overflow
+    squares = np.einsum("rc,rc->r", rows, rows, dtype=np.float64)  # float32 squares overflow beyond 1e19
     norms = np.maximum(np.sqrt(squares), 1e-12)
     unit: np.ndarray = np.divide(rows, norms[:, None], out=np.empty_like(rows), casting="same_kind")
     return unit
 
 
 def _blocks(rows: int, columns: int) -> Iterator[slice]:
-    """Slices of rows whose float32 block of so many columns stays within bounds."""
+    """Iterate over slices of rows whose float32 blocks have at most `_BLOCK_BYTES`."""
     step = max(1, _BLOCK_BYTES // (4 * columns))
     return (slice(start, min(start + step, rows)) for start in range(0, rows, step))

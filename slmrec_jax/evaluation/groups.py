@@ -1,10 +1,9 @@
-"""Metrics by how often users or items were met in training, down to those that never were."""
+"""Metrics by the number of training interactions of users or items, including cold ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
 
 from slmrec_jax.evaluation.metrics import means, measure
 from slmrec_jax.evaluation.protocol import EvaluationPlan
@@ -14,20 +13,20 @@ from slmrec_jax.types import Embeddings, Interactions
 Side: TypeAlias = Literal["users", "items"]
 
 STARTS = (0, 1, 2, 5, 10, 20, 50, 100)
-"""The least training interactions of each group; the next one's are its end."""
+"""The smallest number of training interactions in each group."""
 
 
 class Group(NamedTuple):
-    """The evaluated users, or the held-out items, with so many training interactions."""
+    """The evaluated users, or the held-out items, in one range of training interactions."""
 
     label: str
-    """Such as `2-4`; `0` are the cold ones."""
+    """A range such as `2-4`; `0` is the group of cold users or items."""
     num_nodes: int
     """Evaluated users, or held-out items, of the group."""
     num_interactions: int
     """Held-out interactions of the group."""
     means: Mapping[str, float]
-    """By metric, over the users who have such interactions; for items, as if nothing else had been held out."""
+    """Metrics averaged over users with such interactions. A group of items is the only held-out set of its metrics."""
 
 
 def evaluate_by_degree(
@@ -37,53 +36,38 @@ def evaluate_by_degree(
     side: Side,
     starts: Sequence[int] = STARTS,
 ) -> list[Group]:
-    """Ranks once, among all candidates, and measures each group apart; groups with nothing held out are left out.
+    """Rank once among all candidates, and measure each group of users or items; groups without any are left out.
 
     Args:
-        plan: what to evaluate.
-        embeddings: what ranks.
-        train: what degrees are counted in.
-        side: whose degrees make the groups.
-        starts: the least degree of each group, ascending from 0.
+        plan: The evaluation to divide.
+        embeddings: Rows by id.
+        train: Interactions that degrees are counted in.
+        side: Users or items form the groups.
+        starts: The smallest degree of each group, ascending from 0.
 
     Raises:
         UserError: Embeddings are NaN, infinite or so large that scores overflow.
     """
     ranked = rank(plan.ranking, embeddings).items
-    num_items = plan.ranking.num_items
-    num_users = 1 + max(int(plan.users.max()), int(plan.held_out.users.max()), int(train.users.max(initial=0)))
-    counts = {
-        "users": np.bincount(train.users, minlength=num_users),
-        "items": np.bincount(train.items, minlength=num_items),
-    }[side]
     evaluated = np.isin(plan.held_out.users, plan.users)
-    ids = getattr(plan.held_out, side)
-    of_pair = np.searchsorted(starts, counts[ids], side="right") - 1
+    held_out = Interactions(plan.held_out.users[evaluated], plan.held_out.items[evaluated])
+    ids = getattr(held_out, side)
+    degrees = np.bincount(getattr(train, side), minlength=ids.max() + 1)
+    group_of_pair = np.searchsorted(starts, degrees[ids], side="right") - 1
     groups = []
-    for number, start in enumerate(starts):
-        chosen = evaluated & (of_pair == number)
-        if chosen.any():
-            held_out = Interactions(plan.held_out.users[chosen], plan.held_out.items[chosen])
-            end = starts[number + 1] - 1 if number + 1 < len(starts) else None
-            groups.append(_measure(plan, ranked, held_out, _label(start, end), len(np.unique(ids[chosen]))))
+    for number in np.unique(group_of_pair).tolist():
+        chosen = group_of_pair == number
+        pairs = Interactions(held_out.users[chosen], held_out.items[chosen])
+        rows = np.isin(plan.users, pairs.users)
+        per_user = measure(ranked[rows], plan.users[rows], pairs, plan.cutoffs, ndcg=plan.ndcg)
+        num_nodes = len(np.unique(ids[chosen]))
+        groups.append(Group(_range_label(starts, number), num_nodes, len(pairs.users), means(per_user)))
     return groups
 
 
-def _measure(
-    plan: EvaluationPlan,
-    ranked: Int[np.ndarray, "users ranks"],
-    held_out: Interactions,
-    label: str,
-    num_nodes: int,
-) -> Group:
-    rows: Bool[np.ndarray, " users"] = np.isin(plan.users, held_out.users)
-    per_user: Mapping[str, Float[np.ndarray, " users"]] = measure(
-        ranked[rows], plan.users[rows], held_out, plan.cutoffs, ndcg=plan.ndcg
-    )
-    return Group(label, num_nodes, len(held_out.users), means(per_user))
-
-
-def _label(start: int, end: int | None) -> str:
-    if end is None:
+def _range_label(starts: Sequence[int], number: int) -> str:
+    start = starts[number]
+    if number + 1 == len(starts):
         return f"{start} or more"
+    end = starts[number + 1] - 1
     return str(start) if start == end else f"{start}-{end}"

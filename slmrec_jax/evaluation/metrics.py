@@ -1,7 +1,7 @@
-"""How well a ranking finds the held-out items of each user, in float64 on the host.
+"""Metrics of rankings against the held-out items of each user, in float64 on the host.
 
 For one user, T is the set of held-out items, n = |T|, and r_p is 1 if the item at position p = 1, 2, … is in T, else 0.
-All metrics lie in [0, 1].
+All metrics are between 0 and 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,10 +14,10 @@ from slmrec_jax.config.protocols import Ndcg
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
-METRICS = ("recall", "ndcg", "precision", "hit", "map", "mrr")
+METRIC_NAMES = ("recall", "ndcg", "precision", "hit", "map", "mrr")
 
 PerUser: TypeAlias = Mapping[str, Float[np.ndarray, " users"]]
-"""By key, such as `recall@20`."""
+"""Metrics by key, such as `recall@20`."""
 
 
 def measure(
@@ -28,27 +28,27 @@ def measure(
     *,
     ndcg: Ndcg = "standard",
 ) -> PerUser:
-    """Computes every metric at every cut-off K of `ks`, for each user.
+    """Compute every metric at every cut-off K of `ks` for each user.
 
     * recall@K = Σ_{p≤K} r_p / n
-    * ndcg@K = (Σ_{p≤K} r_p / log2(p+1)) / (Σ_{p≤min(K,m)} 1 / log2(p+1)). m = n where `ndcg` is "standard". "found"
-      takes for m the hits among the first max(ks) positions, as LATTICE and MMSSL do: figures are higher, and depend
-      on the largest cut-off asked for. Without hits both are 0.
+    * ndcg@K = (Σ_{p≤K} r_p / log2(p+1)) / (Σ_{p≤min(K,m)} 1 / log2(p+1)). m = n if `ndcg` is "standard". If it
+      is "found", m is the number of hits among the first max(ks) positions, as in LATTICE and MMSSL: values are higher
+      and depend on the largest cut-off. Without hits both are 0.
     * precision@K = Σ_{p≤K} r_p / K
     * hit@K = 1 if any r_p with p ≤ K is 1, else 0
     * map@K = Σ_{p≤K} r_p · precision@p / min(K, n)
     * mrr@K = 1 / p of the first hit if p ≤ K, else 0
 
     Args:
-        ranked: Item ids, best first, no item twice for one user; -1 stands for no item and is never a hit.
-        users: Whose rows these are. Each has at least one held-out item.
-        held_out: Pairs in any order; one that stands twice counts once, those of other users are ignored.
+        ranked: Item ids, best first, without repeats; -1 is an empty place and never a hit.
+        users: The user of each row, with at least one held-out item.
+        held_out: Pairs in any order. Repeated pairs count once; pairs of other users are ignored.
         ks: Cut-offs, at least one.
-        ndcg: What an ideal ranking is taken to be.
+        ndcg: The definition of the ideal ranking.
 
     Raises:
-        UserError: A cut-off is below 1, or beyond the ranking, which is as long as there are items at most.
-        ValueError: A user has no held-out items; metrics are not defined for them.
+        UserError: A cut-off is below 1 or longer than the ranking; lower K.
+        ValueError: A user has no held-out items, so that the metrics are undefined.
     """
     ks = sorted(set(ks))
     depth = ranked.shape[1]
@@ -74,15 +74,15 @@ def measure(
 
 
 def means(per_user: PerUser) -> dict[str, float]:
-    """Averages over users, each with the same weight."""
+    """Average over users with equal weights."""
     return {key: float(values.mean()) for key, values in per_user.items()}
 
 
 def _relevance(
     ranked: Int[np.ndarray, "users ranks"], users: Int[np.ndarray, " users"], held_out: Interactions
 ) -> tuple[Bool[np.ndarray, "users ranks"], Int[np.ndarray, " users"]]:
-    """r_p and n of each user."""
-    # A pair as one sortable number: stride × user + item.
+    """Return r_p and n of each user."""
+    # stride × user + item: a pair as one sortable number.
     stride = np.int64(1 + max(held_out.items.max(initial=0), ranked.max(initial=0)))
     pairs = np.unique(held_out.users * stride + held_out.items)
     start, end = np.searchsorted(pairs, users * stride), np.searchsorted(pairs, (users + 1) * stride)

@@ -1,7 +1,7 @@
-"""The best items of each user among all items, known ones left out: exact, and in bounded memory.
+"""Exact ranking of all items for each user, without known items, in bounded memory.
 
-`prepare` does once what does not depend on the embeddings; `rank` runs one compiled program for every chunk of users,
-and searches the scores that it leaves (`search.py`).
+`plan_ranking` does the work that does not depend on the embeddings. `rank` runs one compiled program for each chunk of
+users and searches its scores (`search.py`).
 """
 
 import itertools
@@ -20,61 +20,61 @@ from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.evaluation.search import SEARCHES, Scored, block_width, default_search, places_in_rows
 from slmrec_jax.types import Embeddings, Interactions
 
-MAX_SCORE_BYTES = 16 * 2**20
-"""What the scores of one chunk may take. Twice as much would be a tenth faster on CPUs for large catalogues."""
+MAX_CHUNK_BYTES = 16 * 2**20
+"""The memory limit for the scores of one chunk. Twice as much is 10 % faster on CPUs for large catalogues."""
 
 IN_FLIGHT = 2
-"""Chunks at a time. On a CPU the search of one runs on one core; the product of the next takes the others meanwhile."""
+"""Chunks at a time. On a CPU, one core searches a chunk while the others compute the scores of the next."""
 
 
 class Ranking(NamedTuple):
     """The best items of each user, best first; equal scores in the order of item ids."""
 
     items: Int[np.ndarray, "users k"]
-    """int32; -1 where a user has no further candidate."""
+    """int32; -1 if a user has no further candidate."""
     scores: Float[np.ndarray, "users k"]
-    """float32; -inf where the item is -1."""
+    """float32; -inf if the item is -1."""
 
 
 class RankingPlan(NamedTuple):
-    """Whom to rank for and what to leave out, made ready by `prepare`; keep it to rank again after the next epoch."""
+    """Users to rank for and items to leave out, from `plan_ranking`; valid for any embeddings of the same data."""
 
     queries: "Queries"
     first_pairs: Int[np.ndarray, " chunks"]
-    """Where the known pairs of each chunk begin."""
+    """The index of each chunk's first known pair."""
     num_users: int
     num_items: int
     candidates: Int[np.ndarray, " candidates"] | None
-    """Ascending; `None`: all items."""
-    chunk: "Chunk"
+    """Ascending; `None` for all items."""
+    chunk: "ChunkShape"
 
 
 class Queries(NamedTuple):
-    """Device arrays of a plan. A row is a user's place in the order that was asked for."""
+    """Device arrays of a plan. A row is the position of a user in the requested order."""
 
     users: Int[Array, " rows"]
-    """User ids, padded to whole chunks."""
+    """User ids, padded to full chunks."""
     known_rows: Int[Array, " pairs"]
-    """Sorted; padded with a row beyond all others, so that the slice of the last chunk ends inside."""
+    """Sorted; padded with a row beyond all others, so that the last chunk can take a slice of full length."""
     known_items: Int[Array, " pairs"]
-    """Their places among the candidates."""
+    """Positions among the candidates."""
 
 
-class Chunk(NamedTuple):
-    """What the compiled program is specialised to."""
+class ChunkShape(NamedTuple):
+    """Static arguments of the compiled program."""
 
     rows: int
     pairs: int
-    """The most known pairs that any chunk has."""
+    """The largest number of known pairs in a chunk."""
     k: int
     score: Score
     num_ranked: int
-    """How many items there are to rank; columns beyond are padding."""
+    """Items to rank; further columns are padding."""
     width: int
     """Columns of a block."""
 
 
-def prepare(
+def plan_ranking(
     users: Int[np.ndarray, " users"],
     known: Sequence[Interactions],
     num_items: int,
@@ -82,31 +82,30 @@ def prepare(
     *,
     candidates: Int[np.ndarray, " candidates"] | None = None,
     score: Score = "dot",
-    max_bytes: int = MAX_SCORE_BYTES,
+    max_bytes: int = MAX_CHUNK_BYTES,
 ) -> RankingPlan:
-    """Plans the ranking of all items for `users`, without the items that `known` pairs them with.
+    """Plan the ranking of all items for `users`, without the items that `known` pairs them with.
 
     Args:
-        users: Ids in any order, repeats allowed; the result has their order.
+        users: Ids in any order, repeats allowed; the result has the same order.
         known: Pairs to leave out, each in any order. Pairs of other users are ignored.
         num_items: Items have the ids 0..num_items-1.
-        k: How many items to return for each user.
+        k: The number of items to return for each user.
         candidates: The items to rank, ascending; by default all.
         score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
-            scores from about 16.6 on all become 1 and tie; it is there to replay references that rank so.
-        max_bytes: Bound on the score block (float32, users of a chunk × items), of which `IN_FLIGHT` are held together;
-            "sigmoid", and a search for more than a quarter of all, hold two at times. A single user's row is never
-            divided.
+            scores above about 16.6 saturate at 1 and tie. Use it to reproduce references that rank this way.
+        max_bytes: The limit for a block of scores (float32, users of a chunk × items). `IN_FLIGHT` blocks exist at a
+            time, twice as many under "sigmoid" or if k exceeds a quarter of the items. A row is never split.
 
     Raises:
-        UserError: `k` is below 1 or above the number of candidates; choose one between.
+        UserError: `k` is below 1 or above the number of candidates.
     """
     num_ranked = num_items if candidates is None else len(candidates)
     if not 1 <= k <= num_ranked:
         raise UserError(f"k is {k}, and there are {num_ranked} items to rank: give 1 to {num_ranked}")
     num_users = len(users)
     num_chunks = -(-num_users // max(1, max_bytes // (4 * num_ranked)))
-    chunk_rows = -(-num_users // max(1, num_chunks))  # chunks as equal as can be: the last has the least padding
+    chunk_rows = -(-num_users // max(1, num_chunks))  # chunks of nearly equal size need the least padding
     num_rows = num_chunks * chunk_rows
 
     known_rows, known_items = _known_pairs(users, known)
@@ -120,21 +119,21 @@ def prepare(
         jnp.asarray(np.pad(known_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(known_items, (0, chunk_pairs)), np.int32),
     )
-    chunk = Chunk(chunk_rows, chunk_pairs, k, score, num_ranked, block_width(num_ranked, k))
+    chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, block_width(num_ranked, k))
     return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
 
 
 def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -> Ranking:
-    """Ranks all items for the users of `plan` by the inner product of embeddings, in float32.
+    """Rank all items for the users of `plan` by the inner product of embeddings, in float32.
 
     Args:
-        plan: whom to rank for, and what to leave out.
-        embeddings: rows by id.
-        search: a name of `SEARCHES`; `None` takes the one for the device that JAX computes on.
+        plan: From `plan_ranking`.
+        embeddings: Rows by id.
+        search: A name of `SEARCHES`; by default the one for the device that JAX uses.
 
     Raises:
-        Diverged: Embeddings are NaN, infinite or so large that scores overflow; their order would mean nothing.
-        ValueError: The table of items is not the one the plan was made for.
+        Diverged: Embeddings are NaN, infinite or so large that scores overflow, so that they have no order.
+        ValueError: The number of items differs from the plan's.
     """
     embeddings = Embeddings(jnp.asarray(embeddings.users), jnp.asarray(embeddings.items))
     if embeddings.items.shape[0] != plan.num_items:
@@ -146,64 +145,59 @@ def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -
         )
     if plan.candidates is not None:
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
-    rows, k = plan.chunk.rows, plan.chunk.k
-    find = SEARCHES[search or default_search()]
-    embeddings = embeddings._replace(
-        items=jnp.pad(embeddings.items, ((0, -embeddings.items.shape[0] % plan.chunk.width), (0, 0)))
-    )
-    items = np.empty((len(plan.first_pairs) * rows, k), np.int32)
+    padding = -embeddings.items.shape[0] % plan.chunk.width
+    embeddings = embeddings._replace(items=jnp.pad(embeddings.items, ((0, padding), (0, 0))))
+    find, rows, num_chunks = SEARCHES[search or default_search()], plan.chunk.rows, len(plan.first_pairs)
+    items = np.empty((num_chunks * rows, plan.chunk.k), np.int32)
     scores = np.empty(items.shape, np.float32)
-
-    rooms = [
-        jnp.empty((rows, embeddings.items.shape[0]), jnp.float32) for _ in range(min(IN_FLIGHT, len(plan.first_pairs)))
-    ]
+    buffers = [jnp.empty((rows, len(embeddings.items)), jnp.float32) for _ in range(min(IN_FLIGHT, num_chunks))]
 
     def rank_chunk(index: int) -> None:
-        first_row, first_pair = np.int32(index * rows), plan.first_pairs[index]
+        first_row = np.int32(index * rows)
+        scored = _score_chunk(buffers.pop(), embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
         here = slice(first_row, first_row + rows)
-        scored = _scored(rooms.pop(), embeddings, plan.queries, first_row, first_pair, plan.chunk)
-        items[here], scores[here] = find(scored, k)
-        rooms.append(scored.scores)
+        items[here], scores[here] = find(scored, plan.chunk.k)
+        buffers.append(scored.scores)
 
-    chunks = iter(range(len(plan.first_pairs)))
+    chunks = iter(range(num_chunks))
     for first in itertools.islice(chunks, 1):  # alone, so that two threads do not compile the same program
         rank_chunk(first)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        list(pool.map(rank_chunk, chunks))  # a list, so that what goes wrong in a thread is raised here
+        list(pool.map(rank_chunk, chunks))  # `list` raises the exceptions of the threads
     if plan.candidates is not None:
         items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])
 
 
-@partial(jax.jit, static_argnames="chunk", donate_argnames="room", keep_unused=True)
-def _scored(
-    room: Float[Array, "rows columns"],
+@partial(jax.jit, static_argnames="chunk", donate_argnames="buffer", keep_unused=True)
+def _score_chunk(
+    buffer: Float[Array, "rows columns"],
     embeddings: Embeddings,
     queries: Queries,
     first_row: Int[Array, ""],
     first_pair: Int[Array, ""],
-    chunk: Chunk,
+    chunk: ChunkShape,
 ) -> Scored:
-    """Scores of a chunk's users, -inf where an item is known, and in columns that only fill a block.
+    """Score all items for a chunk of users; -inf for known items and columns of padding.
 
-    They lie in the room that is given: memory that the system has to supply again costs as much as the product.
+    The scores overwrite `buffer`: fresh memory from the system costs as much time as the product.
     """
     users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
     rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
     items = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs)
-    scores = _scores(embeddings, users)
+    scores = _inner_products(embeddings, users)
     if chunk.score == "sigmoid":
         scores = jax.nn.sigmoid(scores)
-    # A slice may reach into the pairs of later chunks; their rows lie beyond this block and are dropped.
-    # In one scatter with the columns that only fill a block, since a second one would copy the scores.
-    filling = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
-    rows, items = jnp.concatenate([rows, filling[0]]), jnp.concatenate([items, filling[1] + chunk.num_ranked])
+    # The slice may include pairs of later chunks: their rows are beyond this block, and `mode="drop"` ignores them.
+    # One scatter masks known items and padding: a second one would copy the scores.
+    padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
+    rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
     return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
 
 
-def _scores(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:
-    # Full precision: by default, accelerators round the factors, and near items would change places.
+def _inner_products(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:
+    # Full precision: accelerators round the factors by default, which would swap items of nearly equal scores.
     return jnp.matmul(
         embeddings.users[users],
         embeddings.items.T,
@@ -214,7 +208,7 @@ def _scores(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, 
 
 @jax.jit
 def _largest_score(embeddings: Embeddings) -> Scalar:
-    """An upper bound on |score|: finite only if every embedding and every score is, and far cheaper than all scores."""
+    """Return an upper bound of |score|. It is finite only if all embeddings and scores are, and much cheaper."""
     largest = [jnp.abs(table.astype(jnp.float32)).max() for table in embeddings]
     return embeddings.items.shape[1] * largest[0] * largest[1]
 
@@ -222,7 +216,7 @@ def _largest_score(embeddings: Embeddings) -> Scalar:
 def _known_pairs(
     users: Int[np.ndarray, " users"], known: Sequence[Interactions]
 ) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
-    """The known items of each of `users` in turn, as (row, item) sorted by row."""
+    """Return the known items of each of `users` as (row, item) pairs, sorted by row."""
     nothing = np.empty(0, np.int32)
     owners = np.concatenate([nothing, *(pairs.users for pairs in known)])
     items = np.concatenate([nothing, *(pairs.items for pairs in known)])

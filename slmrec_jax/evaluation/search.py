@@ -1,8 +1,7 @@
-"""The k largest scores of each row, of equal ones the leftmost; exact.
+"""Exact top-k search in the rows of a score matrix; ties go to the leftmost column.
 
-Both ways look at the largest score of each block of columns first: one of the k largest lies in one of the k blocks
-whose maxima are the largest. For if its block were not among these, each of them would hold something larger, or as
-large and further left.
+Both searches first reduce each row to the maxima of blocks of columns. The k largest scores are all in the k blocks
+with the largest maxima: otherwise each of these k blocks would hold a score that ranks higher.
 """
 
 import math
@@ -17,48 +16,47 @@ from jaxtyping import Array, Float, Int
 
 
 class Scored(NamedTuple):
-    """Scores, -inf in columns that must not be returned, and the largest of each block.
+    """Scores, -inf in columns that must not be returned, and the maximum of each block of at least k blocks.
 
-    There are at least as many blocks as are searched for. What a search returns shares no memory with the scores, which
-    are overwritten next.
+    The buffer of the scores is reused after a search, so results must not share its memory.
     """
 
     scores: Float[Array, "rows columns"]
     maxima: Float[Array, "rows blocks"]
 
 
-Found: TypeAlias = tuple[Int[np.ndarray, "rows k"], Float[np.ndarray, "rows k"]]
-"""Columns, -1 where a row has no further one, and their scores."""
+TopK: TypeAlias = tuple[Int[np.ndarray, "rows k"], Float[np.ndarray, "rows k"]]
+"""Columns and their scores; -1 and -inf in rows with fewer than k candidates."""
 
 NARROW = 8
-"""Columns of a block, below which as many numbers are in question as there are scores, or nearly."""
+"""Blocks with fewer columns leave nearly all scores as candidates."""
 
 NO_KEY = np.iinfo(np.int64).max
-"""Sorts behind all keys."""
+"""A key that sorts after all others."""
 
 
 def block_width(num_columns: int, k: int) -> int:
-    """The power of two for which two small searches, of all blocks and within k of them, cost about the same."""
+    """Return the power of two at which the searches over all block maxima and within k blocks cost about the same."""
     return 1 << int(math.log2(max(1.0, math.sqrt(num_columns / k))))
 
 
 def default_search() -> str:
-    """The search for the device that JAX computes on."""
+    """Return the name of the search for the device that JAX uses."""
     return "numpy" if jax.default_backend() == "cpu" else "xla"
 
 
-def by_xla(scored: Scored, k: int) -> Found:
-    """Where the scores lie."""
-    found: Found = jax.device_get(_top_k(scored, k))
+def by_xla(scored: Scored, k: int) -> TopK:
+    """Search on the device that holds the scores."""
+    found: TopK = jax.device_get(_top_k(scored, k))
     return found
 
 
-def by_numpy(scored: Scored, k: int) -> Found:
-    """On the host, whose NumPy sorts with vectors: several times as fast on a CPU as XLA's search, a heap of branches.
+def by_numpy(scored: Scored, k: int) -> TopK:
+    """Search on the host: NumPy's vectorized sort is several times as fast on a CPU as XLA's top-k.
 
-    What is smaller than the k-th largest maximum is none of the k largest. What is not are hardly more than k numbers a
-    row, which are sorted together with their columns. Where ties make them many, or blocks are narrow because many
-    columns are asked for, `by_xla` takes less memory.
+    No score below the k-th largest block maximum is among the k largest. Usually little more than k candidates remain
+    in each row; they are sorted together with their columns. When ties leave many candidates, or a large k makes the
+    blocks narrow, `by_xla` takes over, which then needs less memory.
     """
     scores, maxima = (np.asarray(array) for array in scored)
     num_rows, num_blocks = maxima.shape
@@ -86,12 +84,12 @@ def by_numpy(scored: Scored, k: int) -> Found:
 
 
 def places_in_rows(counts: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " entries"]:
-    """0, 1, 2, … for the entries of each row in turn."""
+    """Return 0, 1, 2, … for the entries of each row in turn."""
     places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     return places
 
 
-SEARCHES: dict[str, Callable[[Scored, int], Found]] = {"xla": by_xla, "numpy": by_numpy}
+SEARCHES: dict[str, Callable[[Scored, int], TopK]] = {"xla": by_xla, "numpy": by_numpy}
 
 
 @partial(jax.jit, static_argnames="k")
@@ -103,7 +101,7 @@ def _top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "
         best, columns = _leftmost_top_k(scores, k)
     else:
         _, chosen = _leftmost_top_k(maxima, k)
-        chosen = jnp.sort(chosen, axis=1)  # so that what stands further left in the row does so among the chosen
+        chosen = jnp.sort(chosen, axis=1)  # keeps the order of columns, so that ties go to the leftmost
         candidates = scores.reshape(num_rows, num_blocks, width)[jnp.arange(num_rows)[:, None], chosen]
         best, places = _leftmost_top_k(candidates.reshape(num_rows, k * width), k)
         columns = jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
@@ -111,13 +109,13 @@ def _top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "
 
 
 def _leftmost_top_k(x: Float[Array, "rows columns"], k: int) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
-    """`top_k`, of which it is documented that of equal values the lower index comes first; but it sets -0 below 0."""
+    """Return `jax.lax.top_k`, which documents that ties go to the lower index, with -0 equal to 0."""
     best, places = jax.lax.top_k(jnp.where(x == 0, 0.0, x), k)
     return best, places
 
 
 def _ordered(bits: Float[np.ndarray, "..."] | Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-    """Integers in the order of float32 numbers, both zeros alike; and back from these to the bits of the numbers."""
+    """Map the bits of float32 numbers to integers of the same order, or back; both zeros are equal."""
     bits = bits.view(np.int32)
     ordered: np.ndarray = np.where(bits < 0, np.iinfo(np.int32).min - bits, bits)
     return ordered

@@ -1,1 +1,1 @@
-"""One page on finished runs: what they measured, how sure that is, and what the items look like to them."""
+"""Reports on finished runs: metrics with intervals, differences, modalities and the item space."""

@@ -1,4 +1,4 @@
-"""Figures of a report, each small enough to be read on a phone, and their forms: SVG for the page, PNG and PDF."""
+"""Figures of a report, readable on a phone, and their formats: SVG for the page, PNG and PDF as files."""
 
 import io
 import re
@@ -16,13 +16,10 @@ from matplotlib.figure import Figure
 
 from slmrec_jax.evaluation.analysis import Difference, Interval
 from slmrec_jax.evaluation.groups import Group
+from slmrec_jax.figures import COLOURS, INK
 from slmrec_jax.reporting.items import ItemMap
 
-INK = "#0f172a"
-"""Of lines and letters; on the page it becomes the text's own colour, light or dark."""
-COLOURS = ("#3b82f6", "#d97706", "#0d9488", "#db2777", "#8b5cf6", "#65a30d", "#dc2626", "#0891b2")
-"""Readable on white and on black."""
-ABSENT = "#94a3b8"
+_ABSENT = "#94a3b8"
 _MARKERS = "osD^vP*X"
 _STYLE: dict[Any, Any] = {
     **dict.fromkeys(("text.color", "axes.edgecolor", "axes.labelcolor", "xtick.color", "ytick.color"), INK),
@@ -32,152 +29,146 @@ _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "slmrec_jax",
 }
-_LONGEST = 28
+_styled = matplotlib.rc_context(_STYLE)
+_MAX_NAME = 28
 
 
-def metric_intervals(runs: Mapping[str, Mapping[str, Interval]], metrics: Sequence[str]) -> Figure:
-    """A row a metric, a point a system with its interval."""
-    figure, axes = _new(1.2 + 0.18 * len(metrics) * (1 + len(runs)))
-    for place, (label, intervals) in enumerate(runs.items()):
-        rows = np.arange(len(metrics)) + 0.6 * _shift(place, len(runs))
-        _intervals(axes, [intervals[metric] for metric in metrics], rows, place, label)
-    axes.set(yticks=range(len(metrics)), yticklabels=list(metrics), xlim=(0, None))
-    axes.invert_yaxis()
-    return _legend(axes, figure, len(runs))
+def metric_intervals(systems: Mapping[str, Mapping[str, Interval]], metrics: Sequence[str]) -> Figure:
+    """Draw a row for each metric, with a point and an interval for each system."""
+    figure, axes = _new_figure(1.2 + 0.18 * len(metrics) * (1 + len(systems)))
+    shown = {label: {metric: intervals[metric] for metric in metrics} for label, intervals in systems.items()}
+    _draw_intervals(axes, shown, metrics)
+    axes.set(yticklabels=list(metrics), xlim=(0, None))
+    return _with_legend(figure, min(2, len(systems)))
 
 
-def losses(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """The loss by epoch; of a single run its terms beside it."""
-    figure, axes = _new()
+def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Draw the loss of each run by epoch; for a single run, also the terms of the loss."""
+    figure, axes = _new_figure()
     lines = {label: (history, "loss") for label, history in histories.items()}
     if len(histories) == 1:
         ((_, history),) = histories.items()
         lines = {name: (history, name) for name in history[0]["losses"] if "/" not in name}
     for (label, (history, name)), colour in zip(lines.items(), cycle(COLOURS)):
         values = [record["losses"].get(name, np.nan) for record in history]
-        axes.plot([record["epoch"] for record in history], values, color=colour, label=_short(label))
+        axes.plot([record["epoch"] for record in history], values, color=colour, label=_display_name(label))
     axes.set(xlabel="epoch", ylabel="training loss")
-    return _legend(axes, figure, len(lines))
+    return _with_legend(figure, min(2, len(lines)))
 
 
-def selection(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """The metric that selected by epoch, the epoch that was kept marked."""
-    figure, axes = _new()
+def selection_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
+    """Draw the selecting metric of each run by epoch, with a point at the selected epoch."""
+    figure, axes = _new_figure()
     names = set()
     for (label, history), colour in zip(histories.items(), cycle(COLOURS)):
         evaluated = [record for record in history if record["selected"]]
         names |= {f"{record['split']} {name}" for record in evaluated for name in record["selected"]}
-        points = [(record["epoch"], *record["selected"].values()) for record in evaluated]
-        axes.plot(*zip(*points, strict=True) if points else ([], []), color=colour, label=_short(label))
-        best = [point for point, record in zip(points, evaluated, strict=True) if record["improved"]][-1:]
-        axes.plot(*zip(*best, strict=True) if best else ([], []), "o", color=colour)
+        points = np.array([(record["epoch"], *record["selected"].values()) for record in evaluated]).reshape(-1, 2)
+        best = np.flatnonzero([record["improved"] for record in evaluated])[-1:]
+        axes.plot(*points.T, color=colour, label=_display_name(label))
+        axes.plot(*points[best].T, "o", color=colour)
     axes.set(xlabel="epoch", ylabel=" / ".join(sorted(names)))
-    return _legend(axes, figure, len(histories))
+    return _with_legend(figure, min(2, len(histories)))
 
 
-def degrees(runs: Mapping[str, Sequence[Group]], metric: str, side: str) -> Figure:
-    """A metric by how many training interactions users or items have."""
-    figure, axes = _new()
-    names = sorted({group.label for groups in runs.values() for group in groups}, key=_start)
-    width = 0.8 / len(runs)
-    for place, ((label, groups), colour) in enumerate(zip(runs.items(), cycle(COLOURS))):
-        places = [names.index(group.label) + _shift(place, len(runs)) for group in groups]
-        axes.bar(places, [group.means[metric] for group in groups], width, color=colour, label=_short(label))
+def degree_bars(systems: Mapping[str, Sequence[Group]], metric: str, side: str) -> Figure:
+    """Draw a metric by the number of training interactions of users or items."""
+    figure, axes = _new_figure()
+    labels = {group.label for groups in systems.values() for group in groups}
+    names = sorted(labels, key=lambda label: int(re.split(r"\D", label)[0]))  # by the least degree
+    for place, ((label, groups), colour) in enumerate(zip(systems.items(), cycle(COLOURS))):
+        places = [names.index(group.label) + _offset(place, len(systems)) for group in groups]
+        values = [group.means[metric] for group in groups]
+        axes.bar(places, values, 0.8 / len(systems), color=colour, label=_display_name(label))
     axes.set(xticks=range(len(names)), xticklabels=names)
     axes.set(xlabel=f"training interactions of {side}", ylabel=metric)
     axes.tick_params("x", labelrotation=30)
-    return _legend(axes, figure, len(runs))
+    return _with_legend(figure, min(2, len(systems)))
 
 
 def contributions(runs: Mapping[str, Mapping[str, Difference]], metric: str) -> Figure:
-    """How a metric changes when a modality is masked."""
+    """Draw the change of a metric when a modality is masked."""
     names = list(dict.fromkeys(name for changes in runs.values() for name in changes))
-    figure, axes = _new(1.2 + 0.3 * len(names) * (0.5 + 0.5 * len(runs)))
+    figure, axes = _new_figure(1.2 + 0.3 * len(names) * (0.5 + 0.5 * len(runs)))
     axes.axvline(0, color=INK, linewidth=0.8)
-    for place, (label, changes) in enumerate(runs.items()):
-        rows = np.array([names.index(name) for name in changes]) + 0.6 * _shift(place, len(runs))
-        _intervals(axes, [change.interval for change in changes.values()], rows, place, label)
-    axes.set(yticks=range(len(names)), yticklabels=[f"without {_short(name)}" for name in names])
-    axes.set(xlabel=f"change of {metric}", ylim=(len(names) - 0.5, -0.5))
-    return _legend(axes, figure, len(runs))
+    shown = {label: {name: each.interval for name, each in changes.items()} for label, changes in runs.items()}
+    _draw_intervals(axes, shown, names)
+    axes.set(yticklabels=[f"without {_display_name(name)}" for name in names], xlabel=f"change of {metric}")
+    return _with_legend(figure, min(2, len(runs)))
 
 
 def item_space(found: ItemMap, labels: Int[np.ndarray, " items"], modality: str) -> Figure:
-    """Items in the plane, coloured by their cluster in a modality."""
-    figure, axes = _new(4.0)
+    """Draw the map of items, coloured by their clusters in a modality."""
+    figure, axes = _new_figure(4.0)
+    # Rasterized: thousands of points would make a huge SVG.
+    style: dict[str, Any] = {"s": 5, "linewidths": 0, "alpha": 0.7, "rasterized": True}
     absent = labels < 0
-    style: dict[str, Any] = {
-        "s": 5,
-        "linewidths": 0,
-        "alpha": 0.7,
-        "rasterized": True,
-    }  # thousands of points would burst an SVG
-    axes.scatter(
-        *found.places[absent].T, color=ABSENT, label=f"no {_short(modality)}" if absent.any() else None, **style
-    )
+    name = f"no {_display_name(modality)}" if absent.any() else None
+    axes.scatter(*found.places[absent].T, color=_ABSENT, label=name, **style)
     for label, colour in zip(range(labels.max(initial=-1) + 1), COLOURS, strict=False):
         axes.scatter(*found.places[labels == label].T, color=colour, label=f"cluster {label + 1}", **style)
     first, second = (f"component {n}: {share:.0%} of the variance" for n, share in enumerate(found.shares, 1))
-    axes.set(xlabel=first, ylabel=second, title=f"clusters of {_short(modality)}")
-    with matplotlib.rc_context(_STYLE):
-        figure.legend(loc="outside lower center", ncols=3, markerscale=2.5, fontsize=8)
-    return figure
+    axes.set(xlabel=first, ylabel=second, title=f"clusters of {_display_name(modality)}")
+    return _with_legend(figure, 3, markerscale=2.5)
 
 
 def to_svg(figure: Figure, prefix: str) -> str:
-    """A figure as an element of a page: transparent, in the page's ink, its ids apart from those of other figures."""
+    """Return a transparent SVG element in the page's text colour; `prefix` makes its ids unique on the page."""
     text = io.StringIO()
-    _save(figure, text, format="svg", transparent=True, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
+    metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    _write_figure(figure, text, format="svg", transparent=True, metadata=metadata)
     svg = text.getvalue()[text.getvalue().index("<svg") :]
     svg = re.sub(r'(\bid="|href="#|url\(#)', lambda found: f"{found[1]}{prefix}-", svg)
     return svg.replace(INK, "currentColor")
 
 
-def save(figure: Figure, path: Path) -> None:
-    """A figure as a file of the kind that its suffix says, on white."""
+def save_figure(figure: Figure, path: Path) -> None:
+    """Write a figure on white in the format of the path's suffix."""
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
-    picture = io.BytesIO()  # what the disk refuses would come out of matplotlib in many types
-    _save(figure, picture, format=path.suffix[1:], facecolor="white", metadata=metadata)
+    picture = io.BytesIO()  # matplotlib reports a full disk by various exceptions
+    _write_figure(figure, picture, format=path.suffix[1:], facecolor="white", metadata=metadata)
     path.write_bytes(picture.getbuffer())
 
 
-def _save(figure: Figure, target: Any, **options: Any) -> None:
-    with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
+@_styled
+def _write_figure(figure: Figure, target: Any, **options: Any) -> None:
+    with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         figure.savefig(target, dpi=160, **options)
 
 
-def _new(height: float = 3.0) -> tuple[Figure, Axes]:
-    with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(4.2, height), layout="constrained")
-        return figure, figure.subplots()
+@_styled
+def _new_figure(height: float = 3.0) -> tuple[Figure, Axes]:
+    figure = Figure(figsize=(4.2, height), layout="constrained")
+    return figure, figure.subplots()
 
 
-def _intervals(axes: Axes, intervals: Sequence[Interval], rows: Any, place: int, label: str) -> None:
-    means, lows, highs = np.array(intervals, np.float64).reshape(-1, 3).T
-    colour, marker = COLOURS[place % len(COLOURS)], _MARKERS[place % len(_MARKERS)]
-    axes.hlines(rows, lows, highs, color=colour, linewidth=1.6)
-    axes.plot(means, rows, marker, color=colour, markersize=4.5, label=_short(label))
+def _draw_intervals(axes: Axes, systems: Mapping[str, Mapping[str, Interval]], names: Sequence[str]) -> None:
+    """Draw the intervals of each system in rows from the top."""
+    for place, (label, intervals) in enumerate(systems.items()):
+        rows = np.array([names.index(name) for name in intervals]) + 0.6 * _offset(place, len(systems))
+        means, lows, highs = np.array(list(intervals.values())).T
+        colour = COLOURS[place % len(COLOURS)]
+        axes.hlines(rows, lows, highs, color=colour, linewidth=1.6)
+        axes.plot(
+            means, rows, _MARKERS[place % len(_MARKERS)], color=colour, markersize=4.5, label=_display_name(label)
+        )
+    axes.set(yticks=range(len(names)), ylim=(len(names) - 0.5, -0.5))
 
 
-def _legend(axes: Axes, figure: Figure, entries: int) -> Figure:
-    if entries > 1:
-        with matplotlib.rc_context(_STYLE):
-            figure.legend(loc="outside lower center", ncols=min(entries, 2), fontsize=8)
+@_styled
+def _with_legend(figure: Figure, columns: int, **options: Any) -> Figure:
+    if columns > 1:  # a single line needs no legend
+        figure.legend(loc="outside lower center", ncols=columns, fontsize=8, **options)
     return figure
 
 
-def _shift(place: int, count: int) -> float:
-    """Where one of several runs stands about a whole number."""
+def _offset(place: int, count: int) -> float:
+    """Return the offset of one of several systems from their common position."""
     return 0.8 * ((place + 0.5) / count - 0.5)
 
 
-def _start(label: str) -> int:
-    """The least degree of a group, from its label."""
-    return int(re.split(r"\D", label)[0])
-
-
-def _short(name: str) -> str:
-    """As a figure shows it; matplotlib leaves out of legends what begins with an underscore, so a space goes before."""
+def _display_name(name: str) -> str:
+    """Shorten a name, and put a space before a leading underscore, which would hide the name from legends."""
     name = f" {name}" if name.startswith("_") else name
-    return name if len(name) <= _LONGEST else f"{name[: _LONGEST - 1]}…"
+    return name if len(name) <= _MAX_NAME else f"{name[: _MAX_NAME - 1]}…"

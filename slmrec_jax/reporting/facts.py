@@ -1,4 +1,4 @@
-"""Gathers what a report says of each system and run; nothing here knows how it will look."""
+"""The facts of a report about systems, independent of their presentation."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -8,122 +8,83 @@ from typing import Any, NamedTuple, get_args
 import numpy as np
 from jaxtyping import Float, Int
 
-from slmrec_jax.config import Config, to_json
+from slmrec_jax.config import Config
 from slmrec_jax.data import Dataset
 from slmrec_jax.errors import setting
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.evaluation.analysis import Difference, Interval, alignment, bootstrap, paired_bootstrap, uniformity
+from slmrec_jax.evaluation.analysis import Difference, Interval, bootstrap, paired_bootstrap
 from slmrec_jax.evaluation.groups import Group, Side, evaluate_by_degree
-from slmrec_jax.evaluation.protocol import Evaluation
-from slmrec_jax.reporting.items import (
-    ItemMap,
-    Vectors,
-    agreements,
-    choose_items,
-    clusters,
-    item_map,
-    item_vectors,
-    neighbour_ids,
-    sample,
-)
-from slmrec_jax.reporting.masking import Masking, mask_modalities
+from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
 from slmrec_jax.studies.comparison import UNTRAINED, over_seeds, p_values
 from slmrec_jax.training.run import Run, load_run
-from slmrec_jax.training.storage.folder import DATA, ENVIRONMENT, NO_RUN, Description, read_config
+from slmrec_jax.training.storage.folder import DATA, NO_RUN, Description, read_config
 from slmrec_jax.training.storage.records import read_json
 
-TRAINED = "trained"
-"""What the table of a run's own embeddings is called beside the modalities."""
-
-NUM_NEIGHBOURS = 5
+SIDES: tuple[Side, ...] = get_args(Side)
 
 _RULES = ("candidates", "mask_valid_at_test", "drop_new_users", "ndcg", "score")
-"""The switches of a protocol that its figures depend on; runs may have changed one and kept the protocol's name."""
+"""Settings of a protocol that change test metrics; a run may override one under the same protocol name."""
 
 
-class Trained(NamedTuple):
+class TrainedRun(NamedTuple):
     """A run of a system, without its embeddings."""
 
     folder: Path
     config: Config
     result: Mapping[str, Any]
-    dataset: Dataset
 
 
 class SystemFacts(NamedTuple):
-    """What a system's runs measured, averaged over their seeds."""
+    """Measurements of a system, averaged over its seeds."""
 
     label: str
-    """Short, and different for each system."""
-    runs: Sequence[Trained]
-    """By ascending seed; none for a ranking that is not trained."""
+    """Short, and unique in the report."""
+    runs: Sequence[TrainedRun]
+    """Runs by ascending seed; empty for a ranking without training."""
     users: Int[np.ndarray, " users"]
     per_user: Mapping[str, Float[np.ndarray, " users"]]
-    """Test metrics of each user, averaged over seeds."""
+    """Test metrics by user, averaged over seeds."""
     by_seed: Mapping[str, Sequence[float]]
-    """Test metrics of each seed, averaged over users."""
+    """Test metrics by seed, averaged over users."""
     metrics: Mapping[str, Interval]
-    """Of `per_user`."""
+    """Means and intervals of `per_user`."""
     groups: Mapping[Side, Sequence[Group]]
-    """Averaged over seeds."""
-
-
-class RunFacts(NamedTuple):
-    """What is said of a single run: the one with its system's first seed."""
-
-    label: str
-    """Its system's, with the seed where that has several."""
-    run: Run
-    masking: Masking
-    alignment: float
-    uniformity_users: float
-    uniformity_items: float
-    agreement: Mapping[tuple[str, str], float]
-    """Of neighbourhoods, by pairs of modalities and `TRAINED`."""
-    map: ItemMap
-    clusters: Mapping[str, Int[np.ndarray, " items"]]
-    """By modality."""
-    items: Sequence[str]
-    """Raw ids of those whose neighbours are listed."""
-    neighbours: Mapping[str, Sequence[Sequence[str]]]
-    """By modality and `TRAINED`, for each of `items`."""
-    config: Mapping[str, Any]
-    environment: Mapping[str, Any]
+    """Metrics by degree, averaged over seeds."""
 
 
 class Contrast(NamedTuple):
-    """A system beside the best one on the same users."""
+    """A comparison of a system with the best one on the same users."""
 
     best: str
     label: str
     metric: str
     difference: Difference
-    """Of the best from this one."""
+    """The best system minus this one."""
     holm: float
-    """p of the paired t-test after Holm's correction for all systems."""
+    """The p-value of a paired t-test with Holm's correction for all systems."""
 
 
 class Facts(NamedTuple):
-    """All that a report says."""
+    """The contents of a report."""
 
     systems: Sequence[SystemFacts]
     runs: Sequence[RunFacts]
-    """One of each system that is trained."""
+    """One run of each trained system."""
     metric: str
-    """The one that figures show where they show one."""
+    """The metric of figures that show a single one."""
     metrics: Sequence[str]
-    """Those at test that all runs have."""
+    """The test metrics that all runs have."""
     shown: Sequence[str]
-    """Of these: recall and NDCG at the first two cut-offs, and `metric`."""
+    """The metrics to emphasize: recall and NDCG at the first two cut-offs, and `metric`."""
     contrasts: Sequence[Contrast]
     caveats: Sequence[str]
-    """Why the systems cannot be compared, where that is so."""
+    """Reasons why the systems cannot be compared."""
     notes: Sequence[str]
-    """What was left out, or could not be put together."""
+    """Runs that were left out or could not be averaged."""
 
 
-def gather(
+def gather_facts(
     folders: Sequence[Path],
     *,
     items: Any = None,
@@ -134,119 +95,90 @@ def gather(
     """Load finished runs and measure them.
 
     Args:
-        folders: of the runs, or those that `compare` made; at least one.
-        items: raw ids whose neighbours are listed, or a single one; some by default.
-        data: where the runs' data set is now, if it was moved.
-        force: also takes runs on different data, or under different protocols.
-        say: told of each run.
+        folders: Folders of runs or of comparisons, at least one.
+        items: Raw ids of the items whose neighbours are listed, or a single one; some by default.
+        data: The present path of the runs' data set, if it was moved.
+        force: Accept runs on different data or under different protocols.
+        say: Receives a line for each run.
 
     Raises:
-        UserError: a run cannot be read, the runs cannot be compared and `force` is not given, or an item is not known.
+        UserError: A run cannot be read, the runs cannot be compared and `force` is not given, or an item is unknown.
     """
     found = find_systems(folders, force=force, say=say)
     tests = [row["test"] for row in found.results.rows]
     metrics = [key for key in tests[0] if all(key in test for test in tests)]
     main = _main_metric(metrics, read_config(found.systems[0].folders[0]))
-    loaded: dict[str, Dataset] = {}
+    datasets: dict[str, Dataset] = {}
 
-    def opened(folder: Path) -> Run:
-        """Load a run; runs on the same data share them in memory."""
+    def load(folder: Path) -> Run:
+        """Load a run; runs on the same data share the data set in memory."""
         fingerprint = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
-        run = load_run(folder, loaded.get(fingerprint), data=data)
-        loaded.setdefault(run.dataset.fingerprint, run.dataset)
+        run = load_run(folder, datasets.get(fingerprint), data=data)
+        datasets.setdefault(run.dataset.fingerprint, run.dataset)
         return run
 
     systems, runs = [], []
     for system in found.systems:
         if system.untrained:
             say(f"{system.label}: measuring")
-            systems.append(_measure_untrained(system, opened(system.folders[0])))
+            systems.append(_measure_untrained(system, load(system.folders[0])))
             continue
-        seeds: list[_Seed] = []
+        seeds: list[_SeedFacts] = []
         for folder in system.folders:
             say(f"{system.label}: reading and measuring {folder}")
-            run = opened(folder)
-            seeds.append(_measure(run))
-            if len(seeds) == 1:
-                several = len(system.folders) > 1
-                label = f"{system.label}, seed {run.config.seed}" if several else system.label
-                runs.append(_describe(run, label, main, items))
-        systems.append(_averaged(system.label, seeds))
+            run = load(folder)
+            if not seeds:
+                label = f"{system.label}, seed {run.config.seed}" if len(system.folders) > 1 else system.label
+                runs.append(describe_run(run, label, main, items))
+            seeds.append(_measure_seed(run))
+        systems.append(_average_seeds(system.label, seeds))
     comparable, caveats = _comparable(systems, found.results.differences)
-    shown = _shown(metrics, main)
+    cutoffs = sorted({int(key.split("@")[1]) for key in metrics})[:2]
+    shown = list(dict.fromkeys([*(f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")), main]))
     contrasts = _contrasts(systems, shown) if comparable else []
     return Facts(systems, runs, main, metrics, shown, contrasts, caveats, found.notes)
 
 
-class _Seed(NamedTuple):
-    """What one run of a system measured."""
-
-    trained: Trained | None
-    test: Evaluation
+class _SeedFacts(NamedTuple):
+    run: TrainedRun | None
+    test: evaluation.Evaluation
     groups: Mapping[Side, Sequence[Group]]
 
 
-def _measure(run: Run) -> _Seed:
-    groups: dict[Side, Sequence[Group]] = {"users": run.evaluate_by("users"), "items": run.evaluate_by("items")}
-    return _Seed(Trained(run.folder, run.config, run.result, run.dataset), run.evaluate("test"), groups)
+def _measure_seed(run: Run) -> _SeedFacts:
+    groups = {side: run.evaluate_by(side) for side in SIDES}
+    return _SeedFacts(TrainedRun(run.folder, run.config, run.result), run.evaluate("test"), groups)
 
 
 def _measure_untrained(system: System, run: Run) -> SystemFacts:
-    """Measure a ranking that needs no training by the rules of a run, and on its data."""
+    """Measure a ranking without training on the data and by the rules of a run."""
     embeddings = UNTRAINED[system.untrained](run.config, run.dataset)
     plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
-    groups: dict[Side, Sequence[Group]] = {
-        side: evaluate_by_degree(plan, embeddings, run.dataset.train, side) for side in get_args(Side)
-    }
-    return _averaged(system.label, [_Seed(None, evaluation.evaluate(plan, embeddings), groups)])
+    groups = {side: evaluate_by_degree(plan, embeddings, run.dataset.train, side) for side in SIDES}
+    return _average_seeds(system.label, [_SeedFacts(None, evaluation.evaluate(plan, embeddings), groups)])
 
 
-def _averaged(label: str, seeds: Sequence[_Seed]) -> SystemFacts:
-    """Put the seeds of a system together; all of them rank for the same users."""
-    first = seeds[0]
-    per_user = {metric: over_seeds([seed.test for seed in seeds], metric) for metric in first.test.per_user}
-    groups: dict[Side, Sequence[Group]] = {
-        side: [_mean_group([seed.groups[side][place] for seed in seeds]) for place in range(len(first.groups[side]))]
-        for side in first.groups
-    }
+def _average_seeds(label: str, seeds: Sequence[_SeedFacts]) -> SystemFacts:
+    """Average the seeds of a system; all of them rank for the same users."""
+    test = seeds[0].test
+    per_user = {metric: over_seeds([seed.test for seed in seeds], metric) for metric in test.per_user}
     return SystemFacts(
         label=label,
-        runs=[seed.trained for seed in seeds if seed.trained is not None],
-        users=first.test.users,
+        runs=[seed.run for seed in seeds if seed.run is not None],
+        users=test.users,
         per_user=per_user,
         by_seed={metric: [seed.test.means[metric] for seed in seeds] for metric in per_user},
         metrics=bootstrap(per_user),
-        groups=groups,
+        groups={
+            side: [_average_groups(groups) for groups in zip(*(seed.groups[side] for seed in seeds), strict=True)]
+            for side in SIDES
+        },
     )
 
 
-def _mean_group(groups: Sequence[Group]) -> Group:
+def _average_groups(groups: Sequence[Group]) -> Group:
     means = {metric: statistics.fmean(group.means[metric] for group in groups) for metric in groups[0].means}
     return groups[0]._replace(means=means)
-
-
-def _describe(run: Run, label: str, metric: str, items: Any) -> RunFacts:
-    vectors = item_vectors(run)
-    users, rows = (np.asarray(table, np.float32) for table in run.embeddings)
-    tables = {**vectors, TRAINED: Vectors(rows, np.ones(len(rows), np.bool_))}
-    chosen = choose_items(run.dataset, items)
-    return RunFacts(
-        label=label,
-        run=run,
-        masking=mask_modalities(run, metric),
-        alignment=alignment(users, rows, run.dataset.train),
-        uniformity_users=uniformity(users[sample(len(users))]),
-        uniformity_items=uniformity(rows[sample(len(rows))]),
-        agreement=agreements(tables),
-        map=item_map(rows),
-        clusters={name: clusters(table) for name, table in vectors.items()},
-        items=[str(run.dataset.item_ids[item]) for item in chosen],
-        neighbours={
-            name: neighbour_ids(table, chosen, run.dataset.item_ids, NUM_NEIGHBOURS) for name, table in tables.items()
-        },
-        config=to_json(run.config),
-        environment=read_json(run.folder / ENVIRONMENT, Mapping[str, Any], NO_RUN),
-    )
 
 
 def _contrasts(systems: Sequence[SystemFacts], metrics: Sequence[str]) -> list[Contrast]:
@@ -264,6 +196,7 @@ def _contrasts(systems: Sequence[SystemFacts], metrics: Sequence[str]) -> list[C
 
 
 def _comparable(systems: Sequence[SystemFacts], differences: Sequence[str]) -> tuple[bool, list[str]]:
+    """Return whether there are several comparable systems, and the reasons against it."""
     if differences:
         return False, list(differences)
     first, *others = (run for each in systems for run in each.runs)
@@ -279,13 +212,7 @@ def _comparable(systems: Sequence[SystemFacts], differences: Sequence[str]) -> t
 
 
 def _main_metric(metrics: Sequence[str], config: Config) -> str:
-    """What selected, or recall at the largest cut-off."""
-    recalls = [key for key in metrics if key.startswith("recall@")]
-    largest: str = max(recalls, key=lambda key: int(key.split("@")[1]))
-    selecting = config.eval.metric
-    return selecting if selecting is not None and selecting in metrics else largest
-
-
-def _shown(metrics: Sequence[str], main: str) -> list[str]:
-    cutoffs = sorted({int(key.split("@")[1]) for key in metrics})[:2]
-    return list(dict.fromkeys([*(f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")), main]))
+    """Return the selecting metric, or recall at the largest cut-off."""
+    if config.eval.metric in metrics:
+        return str(config.eval.metric)
+    return max((key for key in metrics if key.startswith("recall@")), key=lambda key: int(key.split("@")[1]))

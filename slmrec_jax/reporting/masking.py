@@ -1,4 +1,4 @@
-"""What each modality contributes: a trained system evaluated again without it."""
+"""The contribution of each modality: a trained system evaluated without it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -21,31 +21,31 @@ from slmrec_jax.types import Embeddings, Inputs
 
 
 class Masking(NamedTuple):
-    """A metric at test without single modalities."""
+    """The change of a test metric without single modalities."""
 
     changes: Mapping[str, Difference]
-    """By modality: the metric without it minus the metric with all; users are paired."""
+    """By modality: the metric without it minus the metric with all, paired by user."""
     reason: str = ""
-    """Why there is nothing to show, where `changes` is empty."""
+    """The reason if `changes` is empty."""
 
 
 def mask_modalities(run: Run, metric: str, seed: int = 0) -> Masking:
-    """Takes one modality after another from all items of a trained system, and tests it.
+    """Test a trained system without each modality in turn; its parameters stay.
 
-    The parameters stay. An item without the modality is what it would be had the data lacked it: in SLMRec's encoder
-    this is the mask of feature masking (FM) in all layers. Under a protocol that ranks by the vectors before an epoch's
-    last step, both figures are of the state after it.
+    Items are treated as if the data lacked the modality, which in SLMRec's encoder equals feature masking (FM) in all
+    layers. Under a protocol that ranks with the embeddings before an epoch's last step, both values are of the state
+    after it.
 
     Args:
-        run: finished.
-        metric: a key such as `recall@20`.
-        seed: of the bootstrap.
+        run: A finished run.
+        metric: A key such as `recall@20`.
+        seed: Seed of the bootstrap.
     """
     if not run.dataset.features:
         return Masking({}, f"{run.dataset.name} has no modalities")
     try:
         return _mask(run, metric, seed)
-    except UserError as error:  # a method of the person's own, or scores that are not finite: the page says so
+    except UserError as error:  # a user's own method, or scores that are not finite: the page shows the reason
         return Masking({}, str(error))
 
 
@@ -60,26 +60,25 @@ def _mask(run: Run, metric: str, seed: int) -> Masking:
     inputs = make_inputs(run.dataset, run.config.missing)
     plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
 
-    def embed(given: Inputs) -> Embeddings:
-        found: Embeddings = compiled(state, method.prepare(given))
+    def embed(inputs: Inputs) -> Embeddings:
+        found: Embeddings = compiled(state, method.prepare(inputs))
         return found
 
-    def measure(found: Embeddings) -> Float[np.ndarray, " users"]:
-        return evaluation.evaluate(plan, found).per_user[metric]
+    def measure(embeddings: Embeddings) -> Float[np.ndarray, " users"]:
+        return evaluation.evaluate(plan, embeddings).per_user[metric]
 
     whole = embed(inputs)
     with_all, changes = measure(whole), {}
     for name in run.dataset.features:
-        found = embed(without(run, inputs, name))
-        if not all(np.array_equal(*tables) for tables in zip(whole, found, strict=True)):
-            changes[name] = paired_bootstrap(measure(found), with_all, seed=seed)
-    return Masking(
-        changes, "" if changes else f"{setting('model', run.config.model)} does not read modalities when it ranks"
-    )
+        masked = embed(without(run, inputs, name))
+        if not all(np.array_equal(*tables) for tables in zip(whole, masked, strict=True)):
+            changes[name] = paired_bootstrap(measure(masked), with_all, seed=seed)
+    reason = "" if changes else f"{setting('model', run.config.model)} does not read modalities when it ranks"
+    return Masking(changes, reason)
 
 
 def without(run: Run, inputs: Inputs, modality: str) -> Inputs:
-    """A run's inputs as if no item had the modality, whatever the run does about missing features."""
+    """Return a run's inputs as if no item had the modality, whatever the run's setting for missing features."""
     count = run.dataset.num_items
-    taken = {modality: missing_feature(run.dataset.features[modality], count)}
-    return inputs._replace(features={**inputs.features, **given_features(taken, count, "masked", taken)})
+    removed = {modality: missing_feature(run.dataset.features[modality], count)}
+    return inputs._replace(features={**inputs.features, **given_features(removed, count, "masked", removed)})

@@ -1,21 +1,23 @@
-"""A report as one HTML page that asks nothing of any network and runs no script.
+"""The HTML page of a report: a single file without scripts that needs no network.
 
-Everything but the page's own tags passes through `element`, which escapes each text and attribute.
+`element` escapes every text and attribute.
 """
 
 import html
 import os
 from collections.abc import Sequence
+from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
+from matplotlib.figure import Figure
+
 from slmrec_jax.reporting.charts import to_svg
-from slmrec_jax.reporting.sections import Block, Details, Picture, Section
-from slmrec_jax.reporting.tables import Table, is_number, shown
+from slmrec_jax.reporting.tables import ReportTable, cell_text, is_number
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""Browsers enforce it: whatever a name might smuggle in, nothing is fetched or run."""
+"""A second defence beside escaping: the browser fetches and runs nothing."""
 
-_STYLE = """
+_CSS = """
 :root { color-scheme: light dark; --ink: #0f172a; --soft: #475569; --line: #cbd5e1; --back: #fff; --band: #f1f5f9;
   --link: #1d4ed8; }
 @media screen and (prefers-color-scheme: dark) { :root { --ink: #e2e8f0; --soft: #94a3b8; --line: #334155;
@@ -51,14 +53,41 @@ footer { margin-top: 3rem; color: var(--soft); font-size: .875rem; }
 """
 
 
+class Picture(NamedTuple):
+    """A figure with its caption."""
+
+    name: str
+    """The name of its files, without the suffix."""
+    caption: str
+    figure: Figure
+
+
+class Details(NamedTuple):
+    """A collapsed text."""
+
+    title: str
+    text: str
+
+
+Block: TypeAlias = str | ReportTable | Picture | Details
+"""Content of a section; a string is a paragraph."""
+
+
+class Section(NamedTuple):
+    """A heading and its content."""
+
+    title: str
+    blocks: Sequence[Block]
+
+
 class Markup(str):
-    """Text that is HTML already."""
+    """Text that is already HTML."""
 
     __slots__ = ()
 
 
 def element(tag: str, *children: str, **attributes: str) -> Markup:
-    """An element; texts and attributes are escaped. `class_` stands for class, `aria_label` for aria-label."""
+    """Return an element with escaped texts and attributes; `class_` means class, `aria_label` means aria-label."""
     names = {name.rstrip("_").replace("_", "-"): html.escape(value) for name, value in attributes.items()}
     inner = "".join(child if isinstance(child, Markup) else html.escape(child) for child in children)
     head = "".join(f' {name}="{value}"' for name, value in names.items())
@@ -66,20 +95,20 @@ def element(tag: str, *children: str, **attributes: str) -> Markup:
 
 
 def render(title: str, sections: Sequence[Section], files: str, made_by: str) -> str:
-    """The whole page.
+    """Return the page.
 
     Args:
-        title: of it.
-        sections: what it says.
-        files: the folder beside it with its pictures and tables, as links name it.
-        made_by: the last line.
+        title: The title of the page.
+        sections: Its content.
+        files: The name of the folder with its pictures and tables.
+        made_by: The last line.
     """
     entries = [
         element("li", element("a", section.title, href=f"#s{place}")) for place, section in enumerate(sections, 1)
     ]
     body = element(
         "body",
-        element("header", element("h1", title), element("p", "A report of slmrec_jax on finished runs.")),
+        element("header", element("h1", title), element("p", "A report by slmrec_jax on finished runs.")),
         element("nav", element("ul", *entries), aria_label="Sections"),
         element("main", *(_section(section, place, files) for place, section in enumerate(sections, 1))),
         element("footer", made_by),
@@ -87,7 +116,7 @@ def render(title: str, sections: Sequence[Section], files: str, made_by: str) ->
     head = (
         '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">'
-        f"{element('title', title)}<style>{_STYLE}</style>"
+        f"{element('title', title)}<style>{_CSS}</style>"
     )
     return f'<!doctype html>\n<html lang="en"><head>{head}</head>\n{body}</html>\n'
 
@@ -95,9 +124,9 @@ def render(title: str, sections: Sequence[Section], files: str, made_by: str) ->
 def _section(section: Section, place: int, files: str) -> Markup:
     parts: list[Markup] = []
     pictures: list[Markup] = []
-    for number, block in enumerate((*section.blocks, ""), 1):
-        if isinstance(block, Picture):  # neighbours share a row where the window is wide enough
-            pictures.append(_picture(block, f"p{place}-{number}", files))
+    for number, block in enumerate((*section.blocks, ""), 1):  # "" flushes the last pictures
+        if isinstance(block, Picture):  # successive pictures share a row of a wide window
+            pictures.append(_picture_figure(block, f"p{place}-{number}", files))
             continue
         if pictures:
             parts.append(element("div", *pictures, class_="pictures"))
@@ -108,36 +137,30 @@ def _section(section: Section, place: int, files: str) -> Markup:
 
 
 def _block(block: Block, files: str) -> Markup:
-    if isinstance(block, Table):
-        return _table(block, files)
+    if isinstance(block, ReportTable):
+        return _table_figure(block, files)
     if isinstance(block, Details):
         return element("details", element("summary", block.title), element("pre", block.text, tabindex="0"))
     return element("p", str(block))
 
 
-def _picture(picture: Picture, prefix: str, files: str) -> Markup:
+def _picture_figure(picture: Picture, prefix: str, files: str) -> Markup:
     image = to_svg(picture.figure, prefix)
     labelled = image.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
     caption = element("figcaption", picture.caption, _links(picture.name, ("png", "pdf"), files))
     return element("figure", Markup(labelled), caption)
 
 
-def _table(table: Table, files: str) -> Markup:
+def _table_figure(table: ReportTable, files: str) -> Markup:
     classes = [{"class_": "number"} if is_number(table, place) else {} for place in range(len(table.columns))]
     head = (element("th", name, scope="col", **class_) for name, class_ in zip(table.columns, classes, strict=True))
-    rows = (
-        element(
-            "tr",
-            element("th", shown(row[0]), scope="row", title=shown(row[0])),
-            *(
-                element("td", shown(cell), title=shown(cell), **class_)
-                if isinstance(cell, str)
-                else element("td", shown(cell), **class_)
-                for cell, class_ in zip(row[1:], classes[1:], strict=True)
-            ),
-        )
-        for row in table.rows
-    )
+    rows = []
+    for first, *others in table.rows:
+        cells = [element("th", cell_text(first), scope="row", title=cell_text(first))]
+        for cell, class_ in zip(others, classes[1:], strict=True):
+            title = {"title": cell} if isinstance(cell, str) else {}  # a long text is cut off on the page
+            cells.append(element("td", cell_text(cell), **title, **class_))
+        rows.append(element("tr", *cells))
     body = element("table", element("thead", element("tr", *head)), element("tbody", *rows))
     caption = element("figcaption", table.caption, _links(table.name, ("csv", "tex"), files))
     scroll = element("div", body, class_="scroll", tabindex="0", role="region", aria_label=table.caption)

@@ -1,4 +1,4 @@
-"""Tables as values, and as CSV and LaTeX; the page writes them as HTML."""
+"""Tables of a report, and their text as CSV and LaTeX; `page` writes them as HTML."""
 
 import csv
 import io
@@ -11,35 +11,44 @@ from slmrec_jax.evaluation.analysis import Interval
 
 Cell: TypeAlias = str | int | float | Interval
 
-_LATEX = {
-    "\\": r"\textbackslash{}",
-    "~": r"\textasciitilde{}",
-    "^": r"\textasciicircum{}",
-    "<": r"\textless{}",
-    ">": r"\textgreater{}",
-    "|": r"\textbar{}",
-    '"': r"\textquotedbl{}",
-    **{sign: f"\\{sign}" for sign in "&%$#_{}"},
-}
-
-
-_FIGURE = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?", re.ASCII)
 NONE = "—"
-"""What a cell shows where there is nothing."""
+"""The text of an undefined or empty cell."""
+
+_NUMERAL = re.compile(r"-?\d+(\.\d+)?(e-?\d+)?", re.ASCII)
+_LATEX = str.maketrans(
+    {
+        "\\": r"\textbackslash{}",
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "<": r"\textless{}",
+        ">": r"\textgreater{}",
+        "|": r"\textbar{}",
+        '"': r"\textquotedbl{}",
+        **{sign: f"\\{sign}" for sign in "&%$#_{}"},
+        **{sign: f"{{{sign}}}" for sign in "[]"},  # a bracket at the start of a row would be an argument of `\\`
+    }
+)
 
 
-class Table(NamedTuple):
-    """What a report shows as a table."""
+class ReportTable(NamedTuple):
+    """A table of a report."""
 
     name: str
-    """Of its files, without the suffix."""
+    """The name of its files, without the suffix."""
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[Cell]]
 
 
-def shown(cell: Cell) -> str:
-    """A cell for people: four decimals, an interval in brackets, a dash for what is not defined (nan)."""
+def without_single_name(table: ReportTable, count: int) -> ReportTable:
+    """Drop the first column, which names one of `count` systems or runs, if there is only one."""
+    if count > 1:
+        return table
+    return table._replace(columns=table.columns[1:], rows=[row[1:] for row in table.rows])
+
+
+def cell_text(cell: Cell) -> str:
+    """Format a cell with four decimals, an interval in brackets, and a dash for NaN."""
     if isinstance(cell, Interval):
         return f"{cell.mean:.4f} [{cell.low:.4f}, {cell.high:.4f}]"
     if isinstance(cell, float):
@@ -49,45 +58,40 @@ def shown(cell: Cell) -> str:
     return str(cell)
 
 
-def is_number(table: Table, column: int) -> bool:
-    """Whether a column holds figures alone, or a dash in the place of one."""
-    texts = [shown(row[column]).split(" [")[0] for row in table.rows]
-    return any(map(_FIGURE.fullmatch, texts)) and all(text == NONE or _FIGURE.fullmatch(text) for text in texts)
+def is_number(table: ReportTable, column: int) -> bool:
+    """Return whether a column holds only numbers and dashes, at least one number among them."""
+    texts = [cell_text(row[column]).split(" [")[0] for row in table.rows]
+    return any(map(_NUMERAL.fullmatch, texts)) and all(text == NONE or _NUMERAL.fullmatch(text) for text in texts)
 
 
-def to_csv(table: Table) -> str:
-    """As comma-separated values with all digits; an interval takes three columns.
+def to_csv(table: ReportTable) -> str:
+    """Return the table as comma-separated values with all digits; an interval takes three columns.
 
-    A text that a spreadsheet would take for a formula has an apostrophe before it: names come from strangers.
+    A text that a spreadsheet would read as a formula gets a leading apostrophe, since names are untrusted.
     """
-    places = range(len(table.columns))
-    wide = {place for place in places if any(isinstance(row[place], Interval) for row in table.rows)}
+    wide = [any(isinstance(row[place], Interval) for row in table.rows) for place in range(len(table.columns))]
     head: list[str] = []
-    for place, name in enumerate(table.columns):
-        name = _as_text(name)
-        head += [name, f"{name} low", f"{name} high"] if place in wide else [name]
+    for name, is_wide in zip(table.columns, wide, strict=True):
+        head += [name, f"{name} low", f"{name} high"] if is_wide else [name]
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(head)
+    writer.writerow(map(_without_formula, head))
     for row in table.rows:
         cells: list[Cell] = []
-        for place, cell in enumerate(row):
-            if place in wide:
-                cells += cell if isinstance(cell, Interval) else (cell, "", "")
-            else:
-                cells.append(cell)
-        writer.writerow([_as_text(cell) if isinstance(cell, str) else cell for cell in cells])
+        for cell, is_wide in zip(row, wide, strict=True):
+            cells += cell if isinstance(cell, Interval) else [cell, "", ""] if is_wide else [cell]
+        writer.writerow(map(_without_formula, cells))
     return text.getvalue()
 
 
-def _as_text(cell: str) -> str:
-    """What a spreadsheet shows as it stands; texts that are figures are harmless."""
-    begins = cell.startswith(("=", "+", "-", "@", "\t", "\r"))
-    return f"'{cell}" if begins and not _FIGURE.fullmatch(cell) else cell
+def _without_formula(cell: Cell) -> Cell:
+    """Put an apostrophe before a text that a spreadsheet would read as a formula; numbers are harmless."""
+    is_formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
+    return f"'{cell}" if is_formula and not _NUMERAL.fullmatch(str(cell)) else cell
 
 
-def to_latex(table: Table) -> str:
-    """For the package booktabs; every character that LaTeX would read as a command is escaped."""
+def to_latex(table: ReportTable) -> str:
+    """Return the table for the package booktabs, with all special characters escaped."""
     alignment = "".join("r" if is_number(table, place) else "l" for place in range(len(table.columns)))
     lines = [
         r"\begin{table}",
@@ -96,7 +100,7 @@ def to_latex(table: Table) -> str:
         r"\toprule",
         " & ".join(map(escape_latex, table.columns)) + r" \\",
         r"\midrule",
-        *(" & ".join(escape_latex(shown(cell)) for cell in row) + r" \\" for row in table.rows),
+        *(" & ".join(escape_latex(cell_text(cell)) for cell in row) + r" \\" for row in table.rows),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
@@ -105,10 +109,5 @@ def to_latex(table: Table) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text as LaTeX prints it; what cannot be printed becomes a space.
-
-    A bracket at the start of a row would be read as an argument of the row before, so brackets stand in braces.
-    """
-    return "".join(
-        _LATEX.get(sign, f"{{{sign}}}" if sign in "[]" else sign if sign.isprintable() else " ") for sign in text
-    )
+    """Escape a text for LaTeX; characters that cannot be printed become spaces."""
+    return "".join(sign if sign.isprintable() else " " for sign in text).translate(_LATEX)

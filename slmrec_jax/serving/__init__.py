@@ -1,1 +1,1 @@
-"""What leaves training: lists of recommendations and exported folders."""
+"""Use of finished runs: recommendations and exported folders."""

@@ -1,4 +1,4 @@
-"""Recommendations in raw ids, and the forms in which they leave the program."""
+"""Recommendations in raw ids, and their output as a table, Parquet or JSON lines."""
 
 import csv
 import io
@@ -20,10 +20,10 @@ from slmrec_jax.durable import whole_file, writing
 from slmrec_jax.errors import UserError, escaped, setting
 
 NOTHING_LEFT = "nothing left"
-"""What the table says of a user who knows every item."""
+"""The text in the table for a user who knows every item."""
 
-_SHOWN = 5
-"""How many of the users with nothing left are named."""
+_MAX_NAMED = 5
+"""The number of users with nothing left that a message names."""
 
 
 class Recommendations(NamedTuple):
@@ -32,26 +32,26 @@ class Recommendations(NamedTuple):
     users: Shaped[np.ndarray, " users"]
     items: Shaped[np.ndarray, "users k"]
     scores: Float[np.ndarray, "users k"]
-    """-inf where a user has no further item to be recommended; the item beside it means nothing."""
+    """-inf if a user has no further item; the item in that place is meaningless."""
 
 
-def rows_of(
+def find_rows(
     named: Any, raw_ids: Shaped[np.ndarray, " all"], what: Literal["user", "item"], data: str
 ) -> Int[np.ndarray, " named"]:
     """Return the rows of users or items named by raw ids.
 
     Args:
-        named: a sequence of raw ids, as they are or as strings, or a single one: a string is one id.
-        raw_ids: the raw id of each row.
-        what: which of the two they are.
-        data: what the data set is called.
+        named: A sequence of raw ids, in their own type or as strings, or a single id: a string is one id.
+        raw_ids: The raw id of each row.
+        what: The kind of rows.
+        data: The name of the data set.
 
     Raises:
-        UserError: one is not known, or none is named.
+        UserError: An id is unknown, or there is none.
     """
     is_array = isinstance(named, np.ndarray)
-    alone = named.ndim == 0 if is_array else isinstance(named, str | bytes) or not isinstance(named, Iterable)
-    wanted = [str(each) for each in ([named] if alone else named)]
+    is_single = named.ndim == 0 if is_array else isinstance(named, str | bytes) or not isinstance(named, Iterable)
+    wanted = [str(each) for each in ([named] if is_single else named)]
     if not wanted:
         raise UserError(f"no {what}s were named: give their raw ids")
     places = {str(raw): row for row, raw in enumerate(raw_ids)}
@@ -62,15 +62,15 @@ def rows_of(
 
 
 def user_rows(named: Any, user_ids: Shaped[np.ndarray, " all"], data: str) -> Int[np.ndarray, " users"]:
-    """Return the rows of users named by raw ids, or of all users for `None`; see `rows_of`."""
-    return np.arange(len(user_ids)) if named is None else rows_of(named, user_ids, "user", data)
+    """Return the rows of users named by raw ids, or of all users for `None`; see `find_rows`."""
+    return np.arange(len(user_ids)) if named is None else find_rows(named, user_ids, "user", data)
 
 
 def split_ids(text: str, flag: str) -> list[str]:
-    """Return the raw ids of a flag's value, separated by commas; quotes keep a comma in an id, as in CSV.
+    """Return the raw ids in the value of a flag: separated by commas, with quotes around ids with commas, as in CSV.
 
     Raises:
-        UserError: a quote is not closed, or something follows one.
+        UserError: A quote is not closed, or text follows a closing quote.
     """
     try:
         return [each for row in csv.reader([text], strict=True) for each in row if each]
@@ -81,10 +81,10 @@ def split_ids(text: str, flag: str) -> list[str]:
 
 
 def read_id_file(path: Path, flag: str) -> list[str]:
-    """Return the raw ids in a text file, one a line, as they stand there: commas, quotes and blanks belong to an id.
+    """Return the raw ids in a text file, one per line; commas, quotes and blanks are part of an id.
 
     Raises:
-        UserError: the file cannot be read, is not UTF-8, or has no id.
+        UserError: The file cannot be read, is not UTF-8, or has no ids.
     """
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -96,61 +96,63 @@ def read_id_file(path: Path, flag: str) -> list[str]:
         raise UserError(f"{flag} {path} is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from None
     named = [each for each in text.replace("\r\n", "\n").split("\n") if each]
     if not named:
-        raise UserError(f"{flag} {path} is empty: write one raw id a line")
+        raise UserError(f"{flag} {path} is empty: write one raw id per line")
     return named
 
 
-def write(found: Recommendations, format: Literal["table", "parquet", "jsonl"], out: Path | None) -> None:
+def write_recommendations(
+    found: Recommendations, format: Literal["table", "parquet", "jsonl"], out: Path | None
+) -> None:
     """Write recommendations to a file, or to standard output.
 
-    `jsonl` has a line a user, `parquet` and `table` a row a recommendation: user, rank from 1, item, score. A user with
-    nothing left to recommend has an empty list, a row without rank, item and score, or a row that says so. Text is
-    UTF-8 whatever the locale.
+    `jsonl` has a line for each user, `parquet` and `table` a row for each recommendation: user, rank from 1, item,
+    score. A user with nothing left to recommend has an empty list in `jsonl`, a row of nulls in `parquet`, and a row
+    with `NOTHING_LEFT` in `table`. Text is UTF-8 in every locale.
 
     Args:
-        found: what to write.
-        format: its form.
-        out: a file, which is replaced whole or not at all, or a device or a pipe.
+        found: The recommendations.
+        format: The output format.
+        out: A file, which is replaced as a whole or not at all, or a device or pipe; `None` for standard output.
 
     Raises:
-        UserError: the file cannot be written; nothing is left of it.
+        UserError: The file cannot be written; no part of it remains.
     """
     if out is None:
         if format == "jsonl":
-            sys.stdout.writelines(_lines(found))
+            sys.stdout.writelines(_json_lines(found))
         else:
-            Console().print(_table(found))
+            Console().print(_rich_table(found))
         return
     with writing(out, f"give another {setting('out')}"), whole_file(out) as file:
         if format == "parquet":
-            pyarrow.parquet.write_table(_arrow(found), file)
+            pyarrow.parquet.write_table(_arrow_table(found), file)
         elif format == "jsonl":
-            file.writelines(line.encode() for line in _lines(found))
+            file.writelines(line.encode() for line in _json_lines(found))
         else:
             text = io.StringIO()
-            Console(file=text).print(_table(found))
+            Console(file=text).print(_rich_table(found))
             file.write(text.getvalue().encode())
 
 
 def nothing_left(found: Recommendations) -> str | None:
-    """Return a line on the users who know every item already, or `None` where there is none."""
+    """Return a message about the users who know every item, or `None` if there are none."""
     without = found.users[~(found.scores > -np.inf).any(axis=1)]
     if len(without) == 0:
         return None
-    named = ", ".join(escaped(user) for user in without[:_SHOWN].tolist())
-    more = f" and {len(without) - _SHOWN} more" if len(without) > _SHOWN else ""
+    named = ", ".join(escaped(user) for user in without[:_MAX_NAMED].tolist())
+    more = f" and {len(without) - _MAX_NAMED} more" if len(without) > _MAX_NAMED else ""
     return f"{len(without)} of {len(found.users)} users have nothing left to recommend: {named}{more}"
 
 
-def _lines(found: Recommendations) -> Iterator[str]:
+def _json_lines(found: Recommendations) -> Iterator[str]:
     for user, items, scores in _by_user(found):
         yield json.dumps({"user": user, "items": items, "scores": scores}) + "\n"
 
 
-def _table(found: Recommendations) -> Table:
+def _rich_table(found: Recommendations) -> Table:
     table = Table("user", "rank", "item", "score")
     for column in table.columns:
-        column.overflow = "fold"  # an id is never cut short
+        column.overflow = "fold"  # ids are never truncated
     for user, items, scores in _by_user(found):
         if not items:
             table.add_row(Text(escaped(user)), "", Text(NOTHING_LEFT, "italic"), "", end_section=True)
@@ -166,11 +168,10 @@ def _by_user(found: Recommendations) -> Iterator[tuple[Any, list[Any], list[floa
         yield user.item(), items[real].tolist(), scores[real].tolist()
 
 
-def _arrow(found: Recommendations) -> pa.Table:
+def _arrow_table(found: Recommendations) -> pa.Table:
     real = found.scores > -np.inf
-    left = np.asarray(real.any(axis=1))
     ranks = np.broadcast_to(np.arange(1, real.shape[1] + 1, dtype=np.int32), real.shape)
-    shown = real | (~left[:, None] & (ranks == 1))  # a row for a user with nothing left
+    shown = real | (~real.any(axis=1, keepdims=True) & (ranks == 1))  # a user with nothing left has one row
     users = np.broadcast_to(found.users[:, None], real.shape)
     empty = ~real[shown]
     columns = {"rank": ranks, "item": found.items, "score": found.scores}

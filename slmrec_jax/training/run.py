@@ -18,7 +18,7 @@ from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Side
-from slmrec_jax.evaluation.ranking import prepare, rank
+from slmrec_jax.evaluation.ranking import plan_ranking, rank
 from slmrec_jax.methods import make_method
 from slmrec_jax.serving.recommendations import Recommendations, user_rows
 from slmrec_jax.training.cold_items import cold_item_rows, features_of
@@ -89,7 +89,7 @@ class Run:
             tables = [placed] if only_new else [jnp.asarray(embeddings.items), placed]
             ids = new_items.ids if only_new else _joined(ids, new_items.ids)
             embeddings = Embeddings(embeddings.users, jnp.concatenate(tables))
-        plan = prepare(rows, known, len(ids), min(k, len(ids)), score=self.config.eval.score)
+        plan = plan_ranking(rows, known, len(ids), min(k, len(ids)), score=self.config.eval.score)
         ranking = rank(plan, embeddings)
         return Recommendations(self.dataset.user_ids[rows], ids[ranking.items], ranking.scores)
 

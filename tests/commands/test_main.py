@@ -1,175 +1,122 @@
-"""The program sets up JAX's cache of compiled programs before JAX is loaded."""
-
-import os
-import stat
-import subprocess
+import errno
+import io
 import sys
 
 import pytest
 
-from slmrec_jax import __main__ as program
 from slmrec_jax.commands.main import main
 
-SET = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+
+def test_help_lists_every_command_and_flag(capsys):
+    assert main([]) == 0
+    said = capsys.readouterr().out
+    assert all(name in said for name in ("train", "evaluate", "recommend", "compare"))
+    with pytest.raises(SystemExit) as stopped:
+        main(["train", "--help"])
+    assert not stopped.value.code
+    said = capsys.readouterr().out
+    assert all(flag in said for flag in ("--slmrec.alpha", "--eval.patience", "--optimizer.chain", "--resume"))
 
 
-@pytest.fixture
-def environment(monkeypatch, tmp_path):
-    """A copy of the environment to write to, with a cache folder of its own."""
-    copy = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
-    copy |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    monkeypatch.setattr(program.os, "environ", copy)
-    return copy
+def test_refused_flags_get_one_line(refused, tmp_path):
+    assert "there is no command 'trian'; did you mean 'train'?" in refused("trian")
+    assert "did you mean '--slmrec.alpha'?" in refused("train", "--slmrec.alhpa", "1")
+    assert "invalid choice 'fog'" in refused("train", "--task", "fog")
+    assert "invalid choice 'lightgnc'" in refused("train", "--model", "lightgnc")
+    assert "different numbers" in refused("compare", "--seeds", "0,0")
+    assert "not --seed" in refused("compare", "--seed", "7")
+    assert "--seed" in refused("train", "--seed", "x")
+    assert "--config" in refused("train", "--config", str(tmp_path / "none.py"))
+    assert "--slmrec.temperature is 0" in refused("train", "--slmrec.temperature", "0")
+    assert "needs --out" in refused("train", "--resume")
+    assert "--split-seed is -1" in refused("train", "--split-seed", "-1")
+    assert "no split 'tmie'" in refused("train", "--split", "tmie")
+    assert "invalid choice 'median'" in refused("train", "--missing", "median")
+    assert "slmrec has no preset 'papre'; there are: reference, paper" in refused("train", "--preset", "papre")
+    assert "choose one by --protocol" in refused("train", "--eval.name", "mmrec")
+    assert "there is no flag '--mmssl.mode'" in refused("train", "--mmssl.mode", "published")
 
 
-def test_programs_are_kept_in_the_users_cache_folder(environment, tmp_path):
-    program._keep_programs()
-    folder = tmp_path / "cache" / "slmrec_jax"
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(folder)
-    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
-    assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"  # small ones too
+def test_a_preset_is_that_of_the_model_and_flags_win_over_it(refused, cheap, tiny_demo, tmp_path):
+    flags = ["--model", "mmssl", "--preset", "published", "--mmssl.heads", "2", "--out", str(tmp_path / "run")]
+    said = refused("train", *cheap, *flags, "--mmssl.refresh-every", "0")
+    assert "graphs of the last batches need" in said
 
 
-def test_user_settings_win(environment, tmp_path):
-    chosen = str(tmp_path / "elsewhere")
-    environment["JAX_COMPILATION_CACHE_DIR"] = chosen
-    environment["TF_CPP_MIN_LOG_LEVEL"] = "0"
-    program._keep_programs()
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == chosen
-    assert environment["TF_CPP_MIN_LOG_LEVEL"] == "0"
-    assert SET[1] not in environment
+def test_refused_data_and_runs_get_one_line(refused, cheap, finished, tiny_demo, tmp_path):
+    run, out = str(finished.folder), tmp_path / "run"
+    assert "no such folder" in refused("train", "--data", str(tmp_path / "none"), "--out", str(out))
+    assert "there already" in refused("train", *cheap, "--out", run)
+    assert "there is no modality 'smell'" in refused("train", *cheap, "--modalities", "visual,smell")
+    assert "another dim" in refused("train", "--dim", "8", "--out", run, "--resume")
+    assert "config.json is not there" in refused("evaluate", "--run", str(tmp_path))
+    assert "no user 'x'" in refused("recommend", "--run", run, "--users", "x")
+    assert "no users were named" in refused("recommend", "--run", run, "--users", ",")
+    assert "k is 0, and there are 80 items to rank: give 1 to 80" in refused("recommend", "--run", run, "-k", "0")
+    assert "needs --out" in refused("recommend", "--run", run, "--format", "parquet")
+    assert "no system 'magic'" in refused("compare", "--models", "magic", "--out", str(out))
+    assert not out.exists()
 
 
-@pytest.mark.parametrize("chosen", ["", "gs://bucket/programs"])
-def test_no_folder_or_a_bucket_is_left_to_jax(environment, capsys, chosen):
-    environment["JAX_COMPILATION_CACHE_DIR"] = chosen
-    program._keep_programs()
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == chosen
-    assert not capsys.readouterr().err
+def test_debug_shows_the_traceback(tmp_path):
+    with pytest.raises(Exception, match="no such folder"):
+        main(["train", "--debug", "--data", str(tmp_path / "none")])
 
 
-def open_folder(folder):
-    folder.chmod(0o777)
+EVIL = "\x1b[2J\x1b]0;owned\x07\u202eabc\n"
 
 
-def group_folder(folder):
-    folder.chmod(0o770)
+def test_a_refusal_is_one_line_that_a_terminal_shows(refused):
+    assert EVIL[:4] not in refused("train", "--data", f"x{EVIL}")
+    assert r"\x1b[2J" in refused("report", f"x{EVIL}")
 
 
-def open_entry(folder):
-    (folder / "entry").chmod(0o666)
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+def test_output_that_cannot_hold_a_letter_has_a_mark_in_its_place(exported, tmp_path, monkeypatch, encoding):
+    for arguments in (["recommend", "--from", str(exported), "-k", "1"], ["--help"], ["results", "Ж"]):
+        streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
+        monkeypatch.setattr(sys, "stdout", streams[0])
+        monkeypatch.setattr(sys, "stderr", streams[1])
+        assert main(arguments) == (1 if "results" in arguments else 0)
+        said, refusal = (stream.buffer.getvalue() for stream in streams)
+        assert (b"???" in said) == ("recommend" in arguments)
+        assert (rb"\u0416 is not there" in refusal or rb"\u0416" in refusal) == ("results" in arguments)
+    out = tmp_path / "table"
+    assert main(["recommend", "--from", str(exported), "--users", "Жук", "-k", "1", "--out", str(out)]) == 0
+    assert "Жук" in out.read_bytes().decode("utf-8")
 
 
-def group_entry_in_a_readable_folder(folder):
-    folder.chmod(0o755)
-    (folder / "entry").chmod(0o664)
+def test_output_that_is_refused_is_one_line(exported, monkeypatch):
+    class Full(io.RawIOBase):
+        def writable(self):
+            return True
+
+        def write(self, content):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    for arguments in (["recommend", "--from", str(exported), "-k", "1"], ["--help"], ["results", "--help"]):
+        full = io.TextIOWrapper(io.BufferedWriter(Full()), encoding="utf-8")
+        said = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", full)
+        monkeypatch.setattr(sys, "stderr", said)
+        assert main(arguments) == 1
+        assert said.getvalue() == (
+            "slmrec-jax: cannot write the output of this command: No space left on device; free some space, or send it "
+            "to another place\n"
+        )
+        with pytest.raises(OSError, match="No space left"):
+            full.close()
 
 
-def linked_entry(folder):
-    (folder / "entry").rename(folder.parent / "elsewhere")
-    (folder / "entry").symlink_to(folder.parent / "elsewhere")
+@pytest.mark.parametrize("suffix", ["png", "pdf", "svg"])
+def test_a_full_disk_leaves_no_picture(tiny_demo, tmp_path, refused, suffix, refusing_disk):
+    refusing_disk(100)
+    picture = tmp_path / f"p.{suffix}"
+    said = refused("data", "inspect", "demo", "--plot", str(picture))
+    assert f"cannot write {picture}: File too large; free some space, or give another --plot" in said
+    assert list(tmp_path.iterdir()) == []
 
 
-def linked_folder(folder):
-    folder.rename(folder.parent / "elsewhere")
-    folder.symlink_to(folder.parent / "elsewhere")
-
-
-def open_parent(folder):
-    folder.parent.chmod(0o777)
-
-
-def linked_parent(folder):
-    """The folder is named through a link, and what holds the place where that leads is open."""
-    elsewhere = folder.parent.parent / "open"
-    elsewhere.mkdir()
-    folder.parent.rename(elsewhere / "cache")
-    folder.parent.symlink_to(elsewhere / "cache")
-    elsewhere.chmod(0o777)
-
-
-def open_entry_below(folder):
-    (folder / "sub").mkdir(mode=0o700)
-    (folder / "sub" / "entry").write_bytes(b"a program")
-    (folder / "sub" / "entry").chmod(0o666)
-
-
-OPEN = (
-    open_folder,
-    group_folder,
-    open_entry,
-    group_entry_in_a_readable_folder,
-    linked_entry,
-    linked_folder,
-    open_parent,
-    linked_parent,
-    open_entry_below,
-)
-
-
-@pytest.mark.parametrize("by_user", [False, True])
-@pytest.mark.parametrize("opens", OPEN)
-def test_programs_that_others_could_have_put_there_are_not_run(environment, tmp_path, capsys, opens, by_user):
-    folder = tmp_path / "cache" / "slmrec_jax"
-    folder.mkdir(parents=True, mode=0o700)
-    (folder / "entry").write_bytes(b"a program")
-    if by_user:
-        environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
-    opens(folder)
-    program._keep_programs()
-    assert not set(SET) & set(environment)
-    said = capsys.readouterr().err
-    assert said.count("\n") == 1
-    assert "compiled programs are not kept or read" in said
-
-
-def test_a_chosen_folder_that_is_none_is_named_without_escapes(environment, tmp_path, capsys):
-    (tmp_path / "\x1b[31mfile").write_text("")
-    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "\x1b[31mfile")
-    program._keep_programs()
-    said = capsys.readouterr().err
-    assert "cannot use" in said
-    assert said[:-1].isprintable()
-
-
-@pytest.mark.parametrize(("of_folder", "of_entry"), [(0o700, 0o664), (0o755, 0o644), (0o700, 0o600)])
-def test_programs_that_only_their_owner_writes_are_kept(environment, tmp_path, capsys, of_folder, of_entry):
-    folder = tmp_path / "cache" / "slmrec_jax"
-    folder.mkdir(parents=True, mode=0o700)
-    (folder / "entry").write_bytes(b"a program")
-    (folder / "entry").chmod(of_entry)
-    folder.chmod(of_folder)
-    program._keep_programs()
-    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(folder)
-    assert not capsys.readouterr().err
-
-
-def test_without_a_place_to_write_nothing_is_kept(environment, tmp_path):
-    (tmp_path / "cache").write_text("a file")
-    program._keep_programs()
-    assert not set(SET) & set(environment)
-
-
-def test_a_folder_of_another_user_is_not_used(environment, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(program.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
-    found = os.stat_result((0o40700, 0, 0, 0, 12345, 0, 0, 0, 0, 0))
-    monkeypatch.setattr(program.os, "lstat", lambda path: found)
-    program._keep_programs()
-    assert not set(SET) & set(environment)
-    assert capsys.readouterr().err.count("\n") == 1
-
-
-def test_the_module_is_the_command(tmp_path):
-    command = [sys.executable, "-m", "slmrec_jax", "results", str(tmp_path)]
-    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
-    environment["XDG_CACHE_HOME"] = str(tmp_path)
-    done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    assert done.returncode == 1
-    assert "config.json is not there" in done.stderr
-    assert (tmp_path / "slmrec_jax").is_dir()
-
-
-def test_bench_needs_the_sources(tmp_path, monkeypatch, capsys):
+def test_bench_needs_the_sources(tmp_path, monkeypatch, refused):
     monkeypatch.chdir(tmp_path)
-    assert main(["bench"]) == 1
-    assert "call this in a clone" in capsys.readouterr().err
+    assert "run this in a clone" in refused("bench")

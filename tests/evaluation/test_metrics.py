@@ -1,3 +1,5 @@
+"""Metrics of rankings, against a plain float64 definition and by hand."""
+
 import numpy as np
 import pytest
 import reference
@@ -17,7 +19,7 @@ def pairs(*rows):
 
 
 def a_case(seed, num_users=8, num_items=20, ranks=15):
-    """Rankings that some users' candidates do not fill, held-out items of one to many, in random order."""
+    """Rankings, some with empty places, and random held-out items for each user."""
     draw = np.random.default_rng(seed)
     ranked = np.stack([draw.permutation(num_items)[:ranks] for _ in range(num_users)]).astype(np.int32)
     for row in ranked[::3]:
@@ -86,7 +88,7 @@ def test_an_empty_place_is_no_hit():
     assert result["recall@2"].tolist() == [1, 0]
 
 
-def test_a_pair_that_stands_twice_counts_once():
+def test_a_repeated_pair_counts_once():
     ranked, users = np.array([[0, 1]], np.int32), np.array([0], np.int32)
     once, twice = (measure(ranked, users, pairs(*rows), [1, 2]) for rows in ([(0, 1)], [(0, 1), (0, 1)]))
     assert means(once) == means(twice)

@@ -1,10 +1,13 @@
-from typing import NamedTuple
+"""Evaluations under each protocol, against a plain float64 definition."""
+
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import reference
 
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Protocol
+from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import cold_items, doubts, evaluate, plan, within
 from slmrec_jax.types import Embeddings, Interactions
@@ -13,11 +16,9 @@ NUM_USERS, NUM_ITEMS = 12, 60
 SPLITS = ("train", "valid", "test")
 
 
-class Splits(NamedTuple):
-    num_items: int
-    train: Interactions
-    valid: Interactions
-    test: Interactions
+def make_splits(num_items, train, valid, test):
+    user_ids, item_ids = np.arange(NUM_USERS), np.arange(num_items)
+    return Dataset("toy", NUM_USERS, num_items, train, valid, test, {}, user_ids, item_ids)
 
 
 def pairs(rows):
@@ -36,7 +37,7 @@ def rows():
 
 @pytest.fixture(scope="module")
 def dataset(rows):
-    return Splits(NUM_ITEMS, *(pairs(rows[name]) for name in SPLITS))
+    return make_splits(NUM_ITEMS, *(pairs(rows[name]) for name in SPLITS))
 
 
 @pytest.fixture(scope="module")
@@ -89,21 +90,21 @@ def test_every_metric_that_selects_is_measured(dataset, embeddings):
         assert protocol.metric is None or protocol.metric in measured
 
 
-def test_users_absent_from_training_are_dropped_only_where_told(dataset):
+def test_only_mmrec_drops_users_absent_from_training(dataset):
     dropping = {name for name, protocol in PROTOCOLS.items() if 1 not in plan(dataset, "test", protocol).users}
     assert dropping == {"mmrec"}
 
 
 @pytest.mark.parametrize("split", ["valid", "test"])
 def test_refuses_an_empty_split(dataset, split):
-    empty = dataset._replace(**{split: pairs([])})
+    empty = replace(dataset, **{split: pairs([])})
     with pytest.raises(UserError, match=f"no user has an interaction in the {split} split"):
         plan(empty, split, PROTOCOLS["strict"])
 
 
 def test_refuses_when_only_new_users_are_held_out(dataset):
     with pytest.raises(UserError, match="no user with training interactions"):
-        plan(dataset._replace(test=pairs([(1, 0)])), "test", PROTOCOLS["mmrec"])
+        plan(replace(dataset, test=pairs([(1, 0)])), "test", PROTOCOLS["mmrec"])
 
 
 def test_refuses_cutoffs_beyond_the_items(dataset):
@@ -134,7 +135,7 @@ def test_defaults_adapt_to_a_small_catalogue(num_items, cutoffs, ks, metric):
 @pytest.mark.parametrize("protocol", PROTOCOLS.values(), ids=PROTOCOLS)
 @pytest.mark.parametrize("num_items", [1, 2, 12, 30])
 def test_every_protocol_fits_every_catalogue(protocol, num_items):
-    """And what was fitted stays as it is, with cut-offs of its own or without."""
+    """Fitting twice changes nothing, with or without cut-offs of its own."""
     for asked in (DEFAULT_CUTOFFS, (1,), ()):
         fitted, ks = within(protocol, asked, num_items)
         assert max((*fitted.cutoffs, *ks)) <= num_items
@@ -143,7 +144,7 @@ def test_every_protocol_fits_every_catalogue(protocol, num_items):
         assert within(fitted, ks, num_items) == (fitted, ks)
 
 
-def test_a_metric_that_was_asked_for_does_not_adapt():
+def test_a_chosen_metric_does_not_adapt():
     asked = PROTOCOLS["strict"]._replace(metric="ndcg@20")
     assert within(asked, (5,), 12)[0].metric == "ndcg@20"
 
@@ -163,9 +164,9 @@ def test_a_metric_that_is_not_measured_cannot_select(dataset, metric):
 
 @pytest.fixture(scope="module")
 def with_cold_items(rows):
-    """The same pairs, but nobody met items 40 and above in training."""
+    """The same pairs, but no training interactions of items 40 and above."""
     train = {(user, item) for user, item in rows["train"] if item < 40} | {(5, item) for item in range(40)}
-    return Splits(NUM_ITEMS, pairs(train), pairs(rows["valid"]), pairs(rows["test"]))
+    return make_splits(NUM_ITEMS, pairs(train), pairs(rows["valid"]), pairs(rows["test"]))
 
 
 def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_cold_items, embeddings):
@@ -174,7 +175,7 @@ def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_c
     found = evaluate(plan(with_cold_items, "test", protocol), embeddings)
 
     shifted = [{(u, i - 40) for u, i in rows[split] if i >= 40} for split in ("valid", "test")]
-    alone = Splits(20, Interactions(*np.zeros((2, 0), np.int32)), *(pairs(split) for split in shifted))
+    alone = make_splits(20, Interactions(*np.zeros((2, 0), np.int32)), *(pairs(split) for split in shifted))
     expected = evaluate(plan(alone, "test", PROTOCOLS["strict"]), Embeddings(embeddings.users, embeddings.items[40:]))
     np.testing.assert_array_equal(found.users, expected.users)
     for key, values in expected.per_user.items():
@@ -184,19 +185,19 @@ def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_c
     assert unmasked.means != found.means
 
 
-def test_cold_items_are_needed_where_they_are_to_be_ranked(dataset):
+def test_ranking_cold_items_needs_cold_items(dataset):
     cold = PROTOCOLS["strict"]._replace(candidates="cold")
-    few = dataset._replace(num_items=65, test=pairs({(0, 64)}))
+    few = replace(dataset, num_items=65, test=pairs({(0, 64)}))
     assert plan(few, "test", cold).cutoffs == (len(cold_items(few)),)
     with pytest.raises(UserError, match="with a cold item in the test split"):
-        plan(few._replace(test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
+        plan(replace(few, test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
 
 
-def test_splits_that_say_little_are_named(dataset, with_cold_items):
+def test_doubtful_splits_are_named(dataset, with_cold_items):
     strict = PROTOCOLS["strict"]
     assert doubts(dataset, "valid", strict) == []
-    known = dataset._replace(valid=Interactions(dataset.train.users[:3], dataset.train.items[:3]))
-    assert "all 3 interactions stand in train too" in doubts(known, "valid", strict)[0]
-    cold = with_cold_items._replace(valid=pairs({(0, 50), (4, 41)}))
+    known = replace(dataset, valid=Interactions(dataset.train.users[:3], dataset.train.items[:3]))
+    assert "all 3 interactions are also in train" in doubts(known, "valid", strict)[0]
+    cold = replace(with_cold_items, valid=pairs({(0, 50), (4, 41)}))
     assert "eval.candidates='cold'" in doubts(cold, "valid", strict)[0]
     assert doubts(cold, "valid", strict._replace(candidates="cold")) == []

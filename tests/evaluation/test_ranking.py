@@ -1,3 +1,5 @@
+"""Rankings by chunks and blocks, against a plain float64 definition."""
+
 import tracemalloc
 
 import jax
@@ -10,7 +12,7 @@ from hypothesis import strategies as st
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import ranking, search
-from slmrec_jax.evaluation.ranking import prepare
+from slmrec_jax.evaluation.ranking import plan_ranking
 from slmrec_jax.evaluation.search import SEARCHES, Scored
 from slmrec_jax.types import Embeddings, Interactions
 
@@ -18,7 +20,7 @@ NOTHING = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
 
 
 def rank(plan, embeddings):
-    """Whichever way is searched, the same comes out."""
+    """Rank with every search, and check that all agree."""
     found = {name: ranking.rank(plan, embeddings, name) for name in SEARCHES}
     for other in found.values():
         np.testing.assert_array_equal(other.items, found["xla"].items)
@@ -61,7 +63,7 @@ def test_equals_the_definition_ties_included(num_users, num_items, dim, k, share
     k = min(k, num_items)
     table = small_integers(num_users, num_items, dim, seed)
     known = [some_pairs(num_users, num_items, share, seed), some_pairs(num_users, num_items, 0.1, seed + 1)]
-    plan = prepare(ids(num_users), known, num_items, k, max_bytes=4 * num_items * chunk_users)
+    plan = plan_ranking(ids(num_users), known, num_items, k, max_bytes=4 * num_items * chunk_users)
     expected = reference.ranking(*table, range(num_users), as_set(*known), k)
     ranked = rank(plan, table)
     assert ranked.items.dtype == np.int32
@@ -72,7 +74,7 @@ def test_equals_the_definition_on_real_values_and_returns_the_scores():
     draw = np.random.default_rng(3)
     table = Embeddings(*(draw.normal(size=(rows, 16)).astype(np.float32) for rows in (40, 300)))
     known = some_pairs(40, 300, 0.05)
-    ranked = rank(prepare(ids(40), [known], 300, 20), table)
+    ranked = rank(plan_ranking(ids(40), [known], 300, 20), table)
     np.testing.assert_array_equal(ranked.items, reference.ranking(*table, range(40), as_set(known), 20))
     expected = np.take_along_axis(table.users @ table.items.T, ranked.items, axis=1)
     np.testing.assert_allclose(ranked.scores, expected, rtol=1e-5, atol=1e-5)
@@ -81,15 +83,15 @@ def test_equals_the_definition_on_real_values_and_returns_the_scores():
 def test_saturated_sigmoids_tie():
     scores = np.array([[10, 20, 40, 17, 18, 16, -20, 0]], np.float32)
     table = Embeddings(np.ones((1, 1), np.float32), scores.T)
-    by_sigmoid = rank(prepare(ids(1), [], 8, 8, score="sigmoid"), table)
+    by_sigmoid = rank(plan_ranking(ids(1), [], 8, 8, score="sigmoid"), table)
     assert by_sigmoid.items.tolist() == [[1, 2, 3, 4, 5, 0, 7, 6]]
     np.testing.assert_array_equal(by_sigmoid.items, reference.ranking(*table, [0], [], 8, sigmoid=True))
-    assert rank(prepare(ids(1), [], 8, 8), table).items.tolist() == [[2, 1, 4, 3, 5, 0, 7, 6]]
+    assert rank(plan_ranking(ids(1), [], 8, 8), table).items.tolist() == [[2, 1, 4, 3, 5, 0, 7, 6]]
 
 
 def test_negative_zero_ties_with_zero():
     table = Embeddings(np.zeros((1, 1), np.float32), np.array([[-1], [1], [-1], [1]], np.float32))
-    assert rank(prepare(ids(1), [], 4, 4), table).items.tolist() == [[0, 1, 2, 3]]
+    assert rank(plan_ranking(ids(1), [], 4, 4), table).items.tolist() == [[0, 1, 2, 3]]
 
 
 def test_negative_scores_and_both_zeros_are_in_order():
@@ -101,10 +103,10 @@ def test_negative_scores_and_both_zeros_are_in_order():
             assert columns.tolist() == [[7, 3, 0, 2]] * 2
 
 
-def test_whoever_knows_everything_gets_nothing():
+def test_a_user_who_knows_every_item_gets_none():
     table = small_integers(3, 5)
     known = Interactions(np.repeat(np.int32(1), 5), ids(5))
-    ranked = rank(prepare(ids(3), [known], 5, 4), table)
+    ranked = rank(plan_ranking(ids(3), [known], 5, 4), table)
     assert ranked.items[1].tolist() == [-1] * 4
     assert ranked.scores[1].tolist() == [-np.inf] * 4
     np.testing.assert_array_equal(ranked.items, reference.ranking(*table, range(3), as_set(known), 4))
@@ -114,42 +116,42 @@ def test_nothing_known():
     table = small_integers(4, 7)
     expected = reference.ranking(*table, range(4), [], 7)
     for known in ([], [NOTHING]):
-        np.testing.assert_array_equal(rank(prepare(ids(4), known, 7, 7), table).items, expected)
+        np.testing.assert_array_equal(rank(plan_ranking(ids(4), known, 7, 7), table).items, expected)
 
 
 def test_one_user_one_item():
     table = small_integers(1, 1)
-    assert rank(prepare(ids(1), [], 1, 1), table).items.tolist() == [[0]]
-    assert rank(prepare(ids(1), [Interactions(ids(1), ids(1))], 1, 1), table).items.tolist() == [[-1]]
+    assert rank(plan_ranking(ids(1), [], 1, 1), table).items.tolist() == [[0]]
+    assert rank(plan_ranking(ids(1), [Interactions(ids(1), ids(1))], 1, 1), table).items.tolist() == [[-1]]
 
 
-def test_users_are_answered_in_the_order_asked():
+def test_results_have_the_order_of_the_users():
     table = small_integers(6, 9)
     known = some_pairs(6, 9, 0.4)
     asked = np.array([5, 0, 0, 3], np.int32)
-    ranked = rank(prepare(asked, [known], 9, 9, max_bytes=3 * 4 * 9), table)
+    ranked = rank(plan_ranking(asked, [known], 9, 9, max_bytes=3 * 4 * 9), table)
     np.testing.assert_array_equal(ranked.items, reference.ranking(*table, asked.tolist(), as_set(known), 9))
 
 
-def test_nobody_asked():
-    assert rank(prepare(ids(0), [some_pairs(3, 4, 0.5)], 4, 2), small_integers(3, 4)).items.shape == (0, 2)
+def test_an_empty_list_of_users():
+    assert rank(plan_ranking(ids(0), [some_pairs(3, 4, 0.5)], 4, 2), small_integers(3, 4)).items.shape == (0, 2)
 
 
 @pytest.mark.parametrize("chunk_users", [1, 2, 4, 5, 11, 100])
 def test_chunks_change_nothing(chunk_users):
     table = small_integers(11, 30)
     known = some_pairs(11, 30, 0.3)
-    whole = rank(prepare(ids(11), [known], 30, 10), table)
-    chunked = rank(prepare(ids(11), [known], 30, 10, max_bytes=4 * 30 * chunk_users), table)
+    whole = rank(plan_ranking(ids(11), [known], 30, 10), table)
+    chunked = rank(plan_ranking(ids(11), [known], 30, 10, max_bytes=4 * 30 * chunk_users), table)
     np.testing.assert_array_equal(chunked.items, whole.items)
     np.testing.assert_array_equal(chunked.scores, whole.scores)
 
 
 def test_one_program_serves_all_chunks_and_epochs(monkeypatch):
     traces = []
-    scores = ranking._scores
-    monkeypatch.setattr(ranking, "_scores", lambda *args: traces.append(1) or scores(*args))
-    plan = prepare(ids(23), [some_pairs(23, 37, 0.2)], 37, 5, max_bytes=4 * 37 * 4)
+    scores = ranking._inner_products
+    monkeypatch.setattr(ranking, "_inner_products", lambda *args: traces.append(1) or scores(*args))
+    plan = plan_ranking(ids(23), [some_pairs(23, 37, 0.2)], 37, 5, max_bytes=4 * 37 * 4)
     assert len(plan.first_pairs) == 6  # the last one padded
     for epoch in range(3):
         rank(plan, small_integers(23, 37, dim=5, seed=epoch))
@@ -159,16 +161,18 @@ def test_one_program_serves_all_chunks_and_epochs(monkeypatch):
 @pytest.mark.parametrize(("score", "blocks"), [("dot", 1), ("sigmoid", 2)])
 def test_memory_stays_under_the_bound(score, blocks):
     bound = 2**19
-    plan = prepare(ids(500), [some_pairs(500, 2000, 0.01)], 2000, 10, score=score, max_bytes=bound)
+    plan = plan_ranking(ids(500), [some_pairs(500, 2000, 0.01)], 2000, 10, score=score, max_bytes=bound)
     rows, width = plan.chunk.rows, plan.chunk.width
     table = jax.tree.map(jnp.asarray, small_integers(500, 2000, dim=8))
-    room = jnp.empty((rows, 2000))
-    scored = ranking._scored.lower(room, table, plan.queries, np.int32(0), plan.first_pairs[0], plan.chunk).compile()
-    searched = search._top_k.lower(Scored(room, jnp.empty((rows, 2000 // width))), 10).compile()
+    buffer = jnp.empty((rows, 2000))
+    scored = ranking._score_chunk.lower(
+        buffer, table, plan.queries, np.int32(0), plan.first_pairs[0], plan.chunk
+    ).compile()
+    searched = search._top_k.lower(Scored(buffer, jnp.empty((rows, 2000 // width))), 10).compile()
     assert rows > 1
-    assert room.nbytes <= bound
-    assert scored.memory_analysis().alias_size_in_bytes == room.nbytes  # the scores lie in the room
-    assert room.nbytes + scored.memory_analysis().temp_size_in_bytes <= 1.1 * blocks * bound
+    assert buffer.nbytes <= bound
+    assert scored.memory_analysis().alias_size_in_bytes == buffer.nbytes  # the scores overwrite the buffer
+    assert buffer.nbytes + scored.memory_analysis().temp_size_in_bytes <= 1.1 * blocks * bound
     assert searched.memory_analysis().temp_size_in_bytes <= bound / 4
 
 
@@ -177,7 +181,7 @@ def test_the_search_on_the_host_takes_little_beside_the_scores(k, spread):
     width = search.block_width(2000, k)
     scores = np.random.default_rng(0).integers(0, spread, (300, 2000)).astype(np.float32)
     scored = Scored(jnp.asarray(scores), jnp.max(jnp.asarray(scores).reshape(300, -1, width), axis=2))
-    search.by_numpy(scored, k)  # what JAX loads and compiles is there
+    search.by_numpy(scored, k)  # warm up: later calls neither load nor compile
     tracemalloc.start()
     found = search.by_numpy(scored, k)
     _, most = tracemalloc.get_traced_memory()
@@ -185,7 +189,7 @@ def test_the_search_on_the_host_takes_little_beside_the_scores(k, spread):
     assert most <= 0.5 * scores.nbytes + sum(array.nbytes for array in found)
 
 
-def test_the_search_is_that_for_the_device(monkeypatch):
+def test_the_device_selects_the_search(monkeypatch):
     searched = []
     for name in SEARCHES:
         monkeypatch.setitem(
@@ -193,7 +197,7 @@ def test_the_search_is_that_for_the_device(monkeypatch):
         )
     for backend in ("cpu", "gpu"):
         monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        ranking.rank(prepare(ids(2), [], 5, 2), small_integers(2, 5))
+        ranking.rank(plan_ranking(ids(2), [], 5, 2), small_integers(2, 5))
     assert searched == ["numpy", "xla"]
 
 
@@ -205,18 +209,18 @@ def test_refuses_scores_without_order(value, side):
     if value == 1e30:  # finite, yet its products are not
         table.users[0] = table.items[0] = value
     with pytest.raises(UserError, match="NaN"):
-        rank(prepare(ids(4), [], 6, 2), table)
+        rank(plan_ranking(ids(4), [], 6, 2), table)
 
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_refuses_k_outside_the_items(k):
     with pytest.raises(UserError, match=f"k is {k}, and there are 6 items to rank: give 1 to 6"):
-        prepare(ids(4), [], 6, k)
+        plan_ranking(ids(4), [], 6, k)
 
 
 def test_refuses_another_table_of_items():
     with pytest.raises(ValueError, match="ranks 5 items"):
-        rank(prepare(ids(4), [], 5, 2), small_integers(4, 6))
+        rank(plan_ranking(ids(4), [], 5, 2), small_integers(4, 6))
 
 
 @pytest.mark.parametrize(("num_columns", "k"), [(64, 1), (64, 3), (96, 5), (640, 20), (640, 50), (60, 60)])
@@ -241,12 +245,12 @@ def test_the_best_of_blocks_are_the_best_of_all_ties_included(num_columns, k, sp
 @pytest.mark.parametrize("width", [search.NARROW, 2 * search.NARROW])
 @pytest.mark.parametrize(("spread", "k"), [(1000, 1), (1000, 5), (50, 5), (50, 20)])
 def test_the_search_on_the_host_is_the_definition_ties_included(width, spread, k, monkeypatch):
-    """It searches by itself, and does not hand over to XLA."""
-    monkeypatch.setattr(search, "by_xla", None)  # a call would fail
+    """The host search runs itself and does not hand over to XLA."""
+    monkeypatch.setattr(search, "by_xla", None)  # a call to it would fail
     rng = np.random.default_rng(width + spread + k)
     scores = rng.integers(-spread // 2, spread // 2, (37, 40 * width)).astype(np.float32)
     scores[rng.random(scores.shape) < 0.3] = -np.inf
-    scores[3], scores[4, 2:] = -np.inf, -np.inf  # users with fewer candidates than are asked for
+    scores[3], scores[4, 2:] = -np.inf, -np.inf  # users with fewer than k candidates
     order = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     best = np.take_along_axis(scores, order, axis=1)
     assert spread == 1000 or np.any(best[:, 1:] == best[:, :-1])  # there are ties among the best
@@ -269,7 +273,7 @@ def test_large_catalogues_are_ranked_by_blocks():
     rng = np.random.default_rng(0)
     users, items = rng.integers(-2, 3, (30, 3)).astype(np.float32), rng.integers(-2, 3, (1003, 3)).astype(np.float32)
     known = Interactions(np.arange(30, dtype=np.int32), np.full(30, 1002, np.int32))
-    plan = prepare(np.arange(30), [known], 1003, 10)
+    plan = plan_ranking(np.arange(30), [known], 1003, 10)
     assert plan.chunk.width == 8
     found = rank(plan, Embeddings(users, items))
     scores = users @ items.T
@@ -277,8 +281,8 @@ def test_large_catalogues_are_ranked_by_blocks():
     np.testing.assert_array_equal(found.items, np.argsort(-scores, axis=1, kind="stable")[:, :10])
 
 
-def test_what_goes_wrong_in_a_chunk_is_raised(monkeypatch):
-    plan = prepare(ids(12), [NOTHING], 9, 3, max_bytes=4 * 9 * 2)
+def test_an_exception_in_a_chunk_is_raised(monkeypatch):
+    plan = plan_ranking(ids(12), [NOTHING], 9, 3, max_bytes=4 * 9 * 2)
     calls = []
 
     def third_fails(*arguments):
@@ -287,7 +291,7 @@ def test_what_goes_wrong_in_a_chunk_is_raised(monkeypatch):
             raise MemoryError("of a chunk")
         return original(*arguments)
 
-    original = ranking._scored
-    monkeypatch.setattr(ranking, "_scored", third_fails)
+    original = ranking._score_chunk
+    monkeypatch.setattr(ranking, "_score_chunk", third_fails)
     with pytest.raises(MemoryError, match="of a chunk"):
         rank(plan, small_integers(12, 9))

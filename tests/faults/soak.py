@@ -3,8 +3,8 @@
     python tests/faults/soak.py --kills 200
 
 Modules are imported once, and each process is forked from there before JAX has made any thread; programs come from a
-shared compilation cache. Half of the processes die at a write, rename, deletion or wait for the disk, the other half at
-a random time: within a step, an evaluation, the start. The script prints the counts as JSON, and fails at the first
+shared compilation cache. Half of the processes die at a write, rename, deletion or wait for the disk, the other half
+at a random time: within a step, an evaluation, the start. The script prints the counts as JSON, and fails at the first
 difference.
 """
 

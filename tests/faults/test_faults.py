@@ -197,7 +197,7 @@ def test_a_full_disk_is_one_error_in_its_own_words(
         monkeypatch.setattr(arrays.ocp.Checkpointer, "save", save)
     if full != "meanwhile":
         refusing_disk(500)
-    progress = first_of(compiled).init()
+    progress = first_of(compiled).loop.init(first_of(compiled).keys())
     with pytest.raises(OSError, match="File too large") as raised:
         checkpoint.write(tmp_path / "checkpoints", checkpoint.Checkpoint(Place(1), progress, checkpoint.Tally()))
     assert raised.value.errno == errno.EFBIG

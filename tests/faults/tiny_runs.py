@@ -25,7 +25,7 @@ class Dead(BaseException):
 
 
 class Disk:
-    """A replacement of `os` and `shutil` where the package writes; it counts requests to the disk and may refuse them."""
+    """A replacement of `os` and `shutil` where the package writes, which counts requests and may refuse them."""
 
     def __init__(self, answer):
         self.answer, self.asked = answer, 0

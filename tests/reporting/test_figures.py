@@ -1,4 +1,4 @@
-"""Pictures: whatever names their data have, they are drawn."""
+"""Figures draw any names that the data have."""
 
 import numpy as np
 import pytest
@@ -7,14 +7,15 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from slmrec_jax import figures
+from slmrec_jax.reporting import charts
 
 FORMULA = "$x^{$ and $y$"
-"""No formula that matplotlib could read."""
+"""Text that matplotlib cannot parse as a formula."""
 
 
 @pytest.fixture
 def shown(monkeypatch):
-    """Every text of the pictures as it was drawn."""
+    """All texts of the figures that are saved."""
     texts, save = [], Figure.savefig
 
     def savefig(figure, *arguments, **options):
@@ -25,7 +26,7 @@ def shown(monkeypatch):
     return texts
 
 
-def test_dollar_signs_in_names_are_no_formulas(tmp_path, shown):
+def test_dollar_signs_in_names_are_not_formulas(tmp_path, shown):
     history = [{"epoch": 1, "losses": {"loss": 2.0}, "split": "valid", "selected": {}, "improved": False}]
     row = {"recall@20": (0.1, 0.0)}
     degrees = {"users": np.array([1, 20, 3000], np.int32)}
@@ -36,3 +37,9 @@ def test_dollar_signs_in_names_are_no_formulas(tmp_path, shown):
     assert all(imread(path).size for path in tmp_path.iterdir())
     assert [text.get_text() for text in shown].count(FORMULA) == 6
     assert {text.get_parse_math() for text in shown if "mathdefault" in text.get_text()} == {True}
+
+
+def test_every_run_has_its_line_in_a_legend():
+    record = {"epoch": 1, "losses": {"loss": 1.0}, "split": "valid", "selected": {}, "improved": False}
+    figure = charts.loss_curves({"_hidden": [record], "__": [record], "c": [record]})
+    assert [text.get_text().strip() for text in figure.legends[0].get_texts()] == ["_hidden", "__", "c"]

@@ -3,7 +3,7 @@ import pytest
 import scipy.stats
 from rich.console import Console
 
-from slmrec_jax.commands import main as cli
+from slmrec_jax.commands.tables import metrics_table
 from slmrec_jax.config import PROTOCOLS, Config
 from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import UserError
@@ -107,7 +107,7 @@ def test_brackets_in_the_name_of_a_data_set_are_shown(capsys):
         {"a": {"recall@20": (0.3, 0.0)}}, ("recall@20",), {"recall@20": {}}, "test, [red]shop[/red]"
     )
     Console(width=200).print(comparison.table())
-    cli._print_metrics({"test": {"recall@20": 0.3}}, "[red]runs[/red]")
+    Console(width=200).print(metrics_table({"test": {"recall@20": 0.3}}, "[red]runs[/red]"))
     said = capsys.readouterr().out
     assert "test, [red]shop[/red]" in said
     assert "[red]runs[/red]" in said

@@ -275,7 +275,7 @@ def test_a_split_that_no_one_can_be_tested_on_is_refused_in_advance(tiny, tmp_pa
     absent = dataclasses.replace(
         tiny, train=train_split, test=Interactions(np.array([59], np.int32), tiny.test.items[:1])
     )
-    refused("no one can be evaluated", config=with_protocol(CONFIG, "mmrec"), dataset=absent, out=tmp_path / "run")
+    refused("no users to evaluate", config=with_protocol(CONFIG, "mmrec"), dataset=absent, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 

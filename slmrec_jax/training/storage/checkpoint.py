@@ -16,7 +16,7 @@ import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -81,15 +81,6 @@ class Checkpoint(NamedTuple):
 
 class OtherVersion(UserError):
     """A checkpoint was written by another version of this package."""
-
-
-class _Description(TypedDict):
-    """The content of `tally.json`."""
-
-    version: int
-    arrays: Mapping[str, str]
-    """`_array_types` of its progress."""
-    tally: Tally
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
@@ -232,8 +223,8 @@ def _write_files(part: Path, checkpoint: Checkpoint) -> None:
         # Not by Orbax: each of its calls takes a tenth of a second of a core from the next steps.
         tables = {name: np.ascontiguousarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
         (part / EMBEDDINGS).write_bytes(safetensors.numpy.save(tables))
-    types, tally = _array_types(checkpoint.progress), checkpoint.tally._asdict()
-    description = {"version": VERSION, "arrays": types, "tally": tally}
+    tally = checkpoint.tally._asdict()
+    description = {"version": VERSION, "arrays": _array_types(checkpoint.progress), "tally": tally}
     (part / TALLY).write_text(json.dumps(seal(description), indent=2) + "\n", encoding="utf-8")
     write_manifest(part)
 
@@ -282,9 +273,10 @@ def _read_description(path: Path) -> tuple[dict[str, str], Tally]:
     found: Any = read_json(path / TALLY, Mapping[str, Any], DAMAGED)
     if found.get("version") != VERSION:
         raise OtherVersion(f"{path} was written by another version of slmrec_jax; train again")
-    wrong = fault(found, _Description)
-    if wrong is None and set(found["tally"]) != set(Tally._fields):
+    arrays, tally = found.get("arrays"), found.get("tally")
+    wrong = fault(arrays, Mapping[str, str], "arrays") or fault(tally, Tally, "tally")
+    if wrong is None and set(tally) != set(Tally._fields):
         wrong = f"tally does not have the fields {', '.join(Tally._fields)}"
     if wrong is not None:
         raise UserError(f"{path / TALLY}: {wrong}: {DAMAGED}")
-    return found["arrays"], Tally(**found["tally"])
+    return arrays, Tally(**tally)

@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmrec_jax.commands.main import COMMANDS, _parse, main
+from slmrec_jax.commands.main import COMMANDS, main
+from slmrec_jax.commands.parsing import parse
 from slmrec_jax.data import SPLIT_METHODS, Feature, Words, load, make_dataset
 from slmrec_jax.data.formats import FORMATS
 from slmrec_jax.data.inspect import inspection as module
@@ -236,4 +237,4 @@ def test_every_format_and_split_is_described():
 def test_every_command_that_is_written_is_understood(line):
     words = shlex.split(line)
     name = next(name for name in COMMANDS if words[: len(name.split())] == name.split())
-    _parse(COMMANDS[name][0], "slmrec-jax", words[len(name.split()) :])
+    parse(COMMANDS[name][0], "slmrec-jax", words[len(name.split()) :])

@@ -15,7 +15,8 @@ import safetensors.numpy
 from cheap_runs import cheap_runs
 
 from slmrec_jax import Config, UserError, load, load_run, train
-from slmrec_jax.commands.main import _resume_command, main
+from slmrec_jax.commands.main import main
+from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.config import IN_MEMORY, with_defaults
 from slmrec_jax.data import write_store
 from slmrec_jax.methods import make_method
@@ -159,7 +160,7 @@ def test_a_run_resumes_with_its_own_method(folder, tiny):
 
 @pytest.mark.parametrize("flag", [["--config=a b.py"], ["--config", "a b.py"]])
 def test_the_printed_command_names_the_config_file(flag, tmp_path):
-    said = _resume_command(["train", *flag, "--epochs", "3"], tmp_path)
+    said = resume_command(["train", *flag, "--epochs", "3"], tmp_path)
     assert said == f"slmrec-jax train --config 'a b.py' --out {tmp_path} --resume"
 
 
@@ -191,10 +192,6 @@ def test_a_changed_record_does_not_choose_another_epoch(folder, tiny):
     assert "no checkpoint can be used" in line
 
 
-def deep(file):
-    file.write_text('{"a":' * 100_000)
-
-
 def wrong_type(file):
     lines = file.read_text().splitlines() if file.suffix == ".jsonl" else [file.read_text()]
     data = json.loads(lines[0]) if file.suffix.startswith(".json") else {"name": "text"}
@@ -203,34 +200,24 @@ def wrong_type(file):
     file.write_text(json.dumps(records.seal(data | {name: ["no", "such", "value"]})) + "\n")
 
 
-def empty(file):
-    file.write_text("")
+def replaced_by(make):
+    def replace(file):
+        file.unlink()
+        make(file)
+
+    return replace
 
 
-def not_text(file):
-    file.write_bytes(b"\xff\xfe\x00{")
-
-
-def pipe(file):
-    file.unlink()
-    os.mkfifo(file)
-
-
-def device(file):
-    file.unlink()
-    file.symlink_to("/dev/zero")
-
-
-def absent(file):
-    file.unlink()
-
-
-def directory(file):
-    file.unlink()
-    file.mkdir()
-
-
-TAMPERED = [deep, wrong_type, empty, not_text, pipe, device, absent, directory]
+TAMPERED = {
+    "deep": lambda file: file.write_text('{"a":' * 100_000),
+    "wrong type": wrong_type,
+    "empty": lambda file: file.write_text(""),
+    "not text": lambda file: file.write_bytes(b"\xff\xfe\x00{"),
+    "pipe": replaced_by(os.mkfifo),
+    "device": replaced_by(lambda file: file.symlink_to("/dev/zero")),
+    "absent": Path.unlink,
+    "directory": replaced_by(Path.mkdir),
+}
 
 
 def refused_in_one_line(folder, capsys):
@@ -244,9 +231,9 @@ def refused_in_one_line(folder, capsys):
 @pytest.mark.parametrize("tamper", TAMPERED)
 @pytest.mark.parametrize("name", ["config.json", "dataset.json", "result.json", "metrics.jsonl"])
 def test_a_run_folder_that_was_tampered_with_is_refused_in_one_line(folder, name, tamper, capsys):
-    if (name, tamper) == ("result.json", absent):
+    if (name, tamper) == ("result.json", "absent"):
         pytest.skip("that is a run that has not finished")
-    tamper(folder / name)
+    TAMPERED[tamper](folder / name)
     refused_in_one_line(folder, capsys)
 
 
@@ -254,10 +241,10 @@ def test_a_run_folder_that_was_tampered_with_is_refused_in_one_line(folder, name
 @pytest.mark.parametrize("name", ["tally.json", "embeddings.safetensors", "manifest.sha256"])
 def test_a_checkpoint_whose_manifest_was_forged_is_refused_in_one_line(folder, tiny, name, tamper, capsys):
     best = folder / "checkpoints" / str(json.loads((folder / "result.json").read_text())["best_epoch"])
-    if name == "embeddings.safetensors" and tamper is wrong_type:
+    if name == "embeddings.safetensors" and tamper == "wrong type":
         safetensors.numpy.save_file({"users": np.zeros(3, np.int64), "items": np.zeros((2, 2))}, best / name)
     else:
-        tamper(best / name)
+        TAMPERED[tamper](best / name)
     if name != "manifest.sha256":
         write_manifest(best)
     if name == "tally.json":  # what evaluation does not need, resuming does
@@ -281,7 +268,7 @@ def test_a_run_that_goes_on_writes_through_no_link(folder, tmp_path, capsys, nam
 
 
 def test_a_pipe_in_place_of_the_lock_is_not_waited_for(folder, capsys):
-    pipe(folder / "lock")
+    TAMPERED["pipe"](folder / "lock")
     assert main(["train", "--out", str(folder), "--resume", "--epochs", "5"]) == 1
     assert "lock is not a regular file" in capsys.readouterr().err
 
@@ -392,7 +379,7 @@ def test_a_stopped_run_is_evaluated_at_its_best_epoch_so_far(finished, tiny, tmp
     assert stopped.evaluate("valid").means == best["metrics"]
     for command in (["evaluate", "--run", str(out)], ["recommend", "--run", str(out), "--users", "user-0001"]):
         assert main(command) == 0
-        assert "is unfinished: of at most 4 epochs 2 were saved" in capsys.readouterr().err
+        assert "is unfinished: 2 of at most 4 epochs were saved" in capsys.readouterr().err
 
 
 def test_a_run_that_was_stopped_before_its_first_epoch_says_so(folder, capsys):

@@ -1,0 +1,38 @@
+"""The command `slmrec-jax compare`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from slmrec_jax.commands.settings import SettingsFlags, parse_seeds
+from slmrec_jax.config import Config
+from slmrec_jax.errors import UserError, escaped
+from slmrec_jax.training.progress import console_report
+
+
+@dataclass(frozen=True)
+class CompareFlags(SettingsFlags):
+    """Train several systems on the same data and show their test metrics side by side."""
+
+    out: Path = Path("runs/compare")
+    """The folder for the runs, the table and the picture; finished runs in it are not repeated."""
+    models: str = "popularity,lightgcn,slmrec"
+    """Systems, separated by commas: popularity, itemknn and models, also with a preset, which wins over flags:
+    `slmrec:fd` is SLMRec with that task, and others are `slmrec:paper`, `mf:concat`, `mf:linear`, `lightgcn:fused`,
+    `vbpr:original`, `mmgcn:frozen` and `mmssl:published`."""
+    seeds: str = "0"
+    """Seeds, separated by commas."""
+
+
+def run_compare(flags: CompareFlags) -> None:
+    """Train what is not yet trained, and print the table."""
+    from slmrec_jax.studies.comparison import compare
+
+    seeds = parse_seeds(flags, flags.seeds, "compare")
+    if flags.settings.model != Config().model:
+        raise UserError("compare takes --models, not --model")
+    with console_report(flags.settings.epochs) as report:
+        comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, report)
+    Console().print(comparison.table())
+    print(f"table, picture and runs: {escaped(flags.out)}")

@@ -1,0 +1,56 @@
+"""The command `slmrec-jax evaluate`."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from rich.console import Console
+
+from slmrec_jax.commands.runs import open_run
+from slmrec_jax.commands.tables import groups_table, metrics_table
+from slmrec_jax.config import ProtocolName
+from slmrec_jax.config.protocols import Candidates
+from slmrec_jax.evaluation.groups import Side
+
+
+@dataclass(frozen=True)
+class EvaluateFlags:
+    """Measure a finished run."""
+
+    run: Path
+    """The run's folder."""
+    data: str | None = None
+    """The path of the run's data set, if it was moved."""
+    split: Literal["valid", "test"] = "test"
+    protocol: ProtocolName | None = None
+    """A protocol other than the run's own."""
+    by: Side | None = None
+    """Measure users or items in groups by their number of training interactions."""
+    cold: Literal["trained", "content"] = "trained"
+    """Items without training interactions: as training left them, or placed by their features alone."""
+    candidates: Candidates | None = None
+    """The items to rank: all, or those without training interactions; by default as in the run."""
+    format: Literal["table", "json"] = "table"
+
+
+def run_evaluate(flags: EvaluateFlags) -> None:
+    """Measure, and print a table or JSON."""
+    run = open_run(flags.run, flags.data)
+    if flags.cold == "content":
+        run = run.with_content()
+    protocol = flags.protocol or run.config.protocol
+    measured: dict[str, Any] = {"split": flags.split, "protocol": protocol}
+    if flags.by is None:
+        metrics = dict(run.evaluate(flags.split, flags.protocol, flags.candidates).means)
+        measured |= {"fingerprint": run.dataset.fingerprint, "metrics": metrics}
+        table = metrics_table({flags.split: metrics}, f"{run.folder}, protocol {protocol}")
+    else:
+        groups = run.evaluate_by(flags.by, flags.split, flags.protocol, flags.candidates)
+        measured |= {"by": [group._asdict() for group in groups]}
+        title = f"{flags.run}, {flags.split}, protocol {protocol}, {flags.by} by training interactions"
+        table = groups_table(groups, flags.by, title)
+    if flags.format == "json":
+        print(json.dumps(measured))
+    else:
+        Console().print(table)

@@ -1,0 +1,121 @@
+"""The settings of commands that train: a run's own or a config file's, then preset and protocol, then single flags."""
+
+import argparse
+import dataclasses
+import functools
+import importlib.util
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, TypeVar
+
+import tyro
+
+from slmrec_jax.config import BASE, IN_MEMORY, PROTOCOLS, Config, ProtocolName, with_preset, with_protocol
+from slmrec_jax.errors import UserError
+from slmrec_jax.training.storage.folder import read_config
+
+
+@dataclass(frozen=True)
+class SettingsFlags:
+    """The flags that every command that trains has."""
+
+    settings: Annotated[Config, tyro.conf.arg(name="")]
+    preset: str | None = None
+    """Named settings of the model, such as slmrec's `paper` (docs/settings.md has all); single flags win over them."""
+    protocol: ProtocolName | None = None
+    """How to select and to test, `strict` by default; single --eval.* flags win over it."""
+    config: Path | None = None
+    """A Python file with get_config(); train also uses its make_method(config, spec), if there is one."""
+
+
+AnySettingsFlags = TypeVar("AnySettingsFlags", bound=SettingsFlags)
+
+
+def base_config(arguments: list[str]) -> Config:
+    """Return the config that single flags change: the run's to resume, the file's or the default, then the presets.
+
+    Raises:
+        UserError: The run or the config file cannot be read.
+    """
+    try:
+        first = _first_flags(arguments)
+    except argparse.ArgumentError:
+        return Config()  # the full parser refuses the flag without a value
+    if first.resume and first.out:
+        config = read_config(Path(first.out))  # train() refuses settings that differ from it
+    else:
+        config = load_config_file(Path(first.config)).get_config() if first.config else Config()
+    if not isinstance(config, Config):
+        raise UserError(f"--config {first.config}: get_config() returns {config!r}, not a slmrec_jax.Config")
+    if first.model in BASE:
+        config = dataclasses.replace(config, model=first.model)
+    if first.preset:
+        config = with_preset(config, first.preset)
+    if first.protocol in PROTOCOLS:
+        config = with_protocol(config, first.protocol)
+    return config
+
+
+def recorded(flags: AnySettingsFlags) -> AnySettingsFlags:
+    """Return the flags as a run folder records them: the data's absolute path, and modalities one by one."""
+    settings = flags.settings
+    source = settings.data if settings.data in ("demo", IN_MEMORY) else str(Path(settings.data).resolve())
+    modalities = tuple(name for names in settings.modalities for name in names.split(",") if name)
+    return dataclasses.replace(flags, settings=dataclasses.replace(settings, data=source, modalities=modalities))
+
+
+def parse_seeds(flags: SettingsFlags, seeds: str, command: str) -> list[int]:
+    """Return the seeds of a command that trains each system several times.
+
+    Raises:
+        UserError: The seeds are not distinct numbers, or the flags name a seed or a method, which the command ignores.
+    """
+    numbers = seeds.split(",")
+    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
+        raise UserError(f"--seeds is {seeds!r}: give different numbers separated by commas, such as 0,1,2")
+    if flags.settings.seed != Config().seed:
+        raise UserError(f"{command} takes --seeds, not --seed")
+    if flags.config and hasattr(load_config_file(flags.config), "make_method"):
+        raise UserError(f"--config {flags.config} has make_method(), which {command} cannot use: use train")
+    return [int(number) for number in numbers]
+
+
+def resume_command(arguments: list[str], folder: Path) -> str:
+    """Return the command that continues a stopped run; `compare` and `tune` find their unfinished runs themselves."""
+    if arguments[0] != "train":
+        return shlex.join(["slmrec-jax", *arguments])
+    file = _first_flags(arguments).config
+    return shlex.join(["slmrec-jax", "train", *(["--config", file] if file else []), "--out", str(folder), "--resume"])
+
+
+@functools.cache
+def load_config_file(path: Path) -> ModuleType:
+    """Run the user's Python file named by --config, and return its module.
+
+    Raises:
+        UserError: The file cannot be read, is not Python or has no get_config().
+    """
+    spec = importlib.util.spec_from_file_location(f"slmrec_jax_config_{path.stem}", path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise UserError(f"--config {path}: there is no Python file of that name")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module  # where dataclasses look for the annotations of their module
+    try:
+        spec.loader.exec_module(module)
+    except SyntaxError as error:
+        raise UserError(f"--config {path}: line {error.lineno} is not Python: {error.msg}") from None
+    if not callable(getattr(module, "get_config", None)):
+        raise UserError(f"--config {path}: it has no function get_config(), which returns a slmrec_jax.Config")
+    return module
+
+
+def _first_flags(arguments: list[str]) -> argparse.Namespace:
+    """Read the flags that decide the defaults of others."""
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for name in ("--config", "--model", "--preset", "--protocol", "--out"):
+        parser.add_argument(name)
+    parser.add_argument("--resume", action="store_true")
+    return parser.parse_known_args(arguments)[0]

@@ -1,0 +1,43 @@
+"""The command `slmrec-jax train`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from slmrec_jax.commands.settings import SettingsFlags, load_config_file
+from slmrec_jax.commands.tables import metrics_table
+from slmrec_jax.errors import escaped
+from slmrec_jax.training.progress import console_report
+
+
+@dataclass(frozen=True)
+class TrainFlags(SettingsFlags):
+    """Train a model, select its best epoch, test it."""
+
+    out: Path | None = None
+    """The run's folder; by default a new one under runs/."""
+    resume: bool = False
+    """Continue the run in --out."""
+
+
+def run_train(flags: TrainFlags) -> None:
+    """Train, and show the metrics of the best epoch."""
+    from slmrec_jax.methods import make_method
+    from slmrec_jax.training.train import train
+
+    method = getattr(load_config_file(flags.config), "make_method", make_method) if flags.config else make_method
+    with console_report(flags.settings.epochs) as report:
+        run = train(
+            flags.settings,
+            out=flags.out,
+            resume=flags.resume,
+            method=method,
+            config_file=flags.config,
+            report=report,
+        )
+    title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
+    Console().print(
+        metrics_table({split: run.result[split] for split in ("valid", "test") if split in run.result}, title)
+    )
+    print(f"run folder: {escaped(run.folder)}")

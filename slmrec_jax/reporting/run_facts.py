@@ -1,0 +1,86 @@
+"""Facts of a report about a single run: modalities, geometry of embeddings, items and their neighbours."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int
+
+from slmrec_jax.config import to_json
+from slmrec_jax.evaluation.analysis import alignment, uniformity
+from slmrec_jax.reporting.items import (
+    ItemMap,
+    ItemVectors,
+    agreements,
+    choose_items,
+    clusters,
+    item_map,
+    modality_vectors,
+    neighbour_ids,
+    sample,
+)
+from slmrec_jax.reporting.masking import Masking, mask_modalities
+from slmrec_jax.training.run import Run
+from slmrec_jax.training.storage.folder import ENVIRONMENT, NO_RUN
+from slmrec_jax.training.storage.records import read_json
+
+TRAINED = "trained"
+"""The name of a run's own item embeddings beside the modalities."""
+
+NUM_NEIGHBOURS = 5
+
+
+class RunFacts(NamedTuple):
+    """Facts about the run with the first seed of a system."""
+
+    label: str
+    """The label of the system, with the seed if there are several."""
+    run: Run
+    masking: Masking
+    alignment: float
+    uniformity_users: float
+    uniformity_items: float
+    agreement: Mapping[tuple[str, str], float]
+    """Agreement of neighbourhoods by pair of modalities and `TRAINED`."""
+    map: ItemMap
+    clusters: Mapping[str, Int[np.ndarray, " items"]]
+    """Clusters of items by modality."""
+    items: Sequence[str]
+    """Raw ids of the items whose neighbours are listed."""
+    neighbours: Mapping[str, Sequence[Sequence[str]]]
+    """The neighbours of each of `items`, by modality and `TRAINED`."""
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+
+
+def describe_run(run: Run, label: str, metric: str, items: Any) -> RunFacts:
+    """Measure a single run.
+
+    Args:
+        run: A finished run.
+        label: Its name in the report.
+        metric: The metric to measure without single modalities.
+        items: Raw ids of the items whose neighbours are listed, or `None` for a default choice.
+
+    Raises:
+        UserError: An item is unknown.
+    """
+    vectors = modality_vectors(run)
+    users, rows = (np.asarray(table, np.float32) for table in run.embeddings)
+    tables = {**vectors, TRAINED: ItemVectors(rows, np.ones(len(rows), np.bool_))}
+    item_ids, chosen = run.dataset.item_ids, choose_items(run.dataset, items)
+    return RunFacts(
+        label=label,
+        run=run,
+        masking=mask_modalities(run, metric),
+        alignment=alignment(users, rows, run.dataset.train),
+        uniformity_users=uniformity(users[sample(len(users))]),
+        uniformity_items=uniformity(rows[sample(len(rows))]),
+        agreement=agreements(tables),
+        map=item_map(rows),
+        clusters={name: clusters(table) for name, table in vectors.items()},
+        items=[str(item_ids[item]) for item in chosen],
+        neighbours={name: neighbour_ids(table, chosen, item_ids, NUM_NEIGHBOURS) for name, table in tables.items()},
+        config=to_json(run.config),
+        environment=read_json(run.folder / ENVIRONMENT, Mapping[str, Any], NO_RUN),
+    )

@@ -1,0 +1,168 @@
+"""The program sets up JAX's cache of compiled programs before JAX is loaded."""
+
+import os
+import stat
+import subprocess
+import sys
+
+import pytest
+
+from slmrec_jax import __main__ as program
+
+SET = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
+
+
+@pytest.fixture
+def environment(monkeypatch, tmp_path):
+    """A copy of the environment to write to, with a cache folder of its own."""
+    copy = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    copy |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
+    monkeypatch.setattr(program.os, "environ", copy)
+    return copy
+
+
+def test_programs_are_kept_in_the_users_cache_folder(environment, tmp_path):
+    program._set_program_cache()
+    folder = tmp_path / "cache" / "slmrec_jax"
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(folder)
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert environment["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] == "0"  # small ones too
+
+
+def test_user_settings_win(environment, tmp_path):
+    chosen = str(tmp_path / "elsewhere")
+    environment["JAX_COMPILATION_CACHE_DIR"] = chosen
+    environment["TF_CPP_MIN_LOG_LEVEL"] = "0"
+    program._set_program_cache()
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == chosen
+    assert environment["TF_CPP_MIN_LOG_LEVEL"] == "0"
+    assert SET[1] not in environment
+
+
+@pytest.mark.parametrize("chosen", ["", "gs://bucket/programs"])
+def test_no_folder_or_a_bucket_is_left_to_jax(environment, capsys, chosen):
+    environment["JAX_COMPILATION_CACHE_DIR"] = chosen
+    program._set_program_cache()
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == chosen
+    assert not capsys.readouterr().err
+
+
+def open_folder(folder):
+    folder.chmod(0o777)
+
+
+def group_folder(folder):
+    folder.chmod(0o770)
+
+
+def open_entry(folder):
+    (folder / "entry").chmod(0o666)
+
+
+def group_entry_in_a_readable_folder(folder):
+    folder.chmod(0o755)
+    (folder / "entry").chmod(0o664)
+
+
+def linked_entry(folder):
+    (folder / "entry").rename(folder.parent / "elsewhere")
+    (folder / "entry").symlink_to(folder.parent / "elsewhere")
+
+
+def linked_folder(folder):
+    folder.rename(folder.parent / "elsewhere")
+    folder.symlink_to(folder.parent / "elsewhere")
+
+
+def open_parent(folder):
+    folder.parent.chmod(0o777)
+
+
+def linked_parent(folder):
+    """The folder is named through a link, and what holds the place where that leads is open."""
+    elsewhere = folder.parent.parent / "open"
+    elsewhere.mkdir()
+    folder.parent.rename(elsewhere / "cache")
+    folder.parent.symlink_to(elsewhere / "cache")
+    elsewhere.chmod(0o777)
+
+
+def open_entry_below(folder):
+    (folder / "sub").mkdir(mode=0o700)
+    (folder / "sub" / "entry").write_bytes(b"a program")
+    (folder / "sub" / "entry").chmod(0o666)
+
+
+OPEN = (
+    open_folder,
+    group_folder,
+    open_entry,
+    group_entry_in_a_readable_folder,
+    linked_entry,
+    linked_folder,
+    open_parent,
+    linked_parent,
+    open_entry_below,
+)
+
+
+@pytest.mark.parametrize("by_user", [False, True])
+@pytest.mark.parametrize("opens", OPEN)
+def test_programs_that_others_could_have_put_there_are_not_run(environment, tmp_path, capsys, opens, by_user):
+    folder = tmp_path / "cache" / "slmrec_jax"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "entry").write_bytes(b"a program")
+    if by_user:
+        environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
+    opens(folder)
+    program._set_program_cache()
+    assert not set(SET) & set(environment)
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    assert "compiled programs are not kept or read" in said
+
+
+def test_a_chosen_folder_that_is_none_is_named_without_escapes(environment, tmp_path, capsys):
+    (tmp_path / "\x1b[31mfile").write_text("")
+    environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "\x1b[31mfile")
+    program._set_program_cache()
+    said = capsys.readouterr().err
+    assert "cannot use" in said
+    assert said[:-1].isprintable()
+
+
+@pytest.mark.parametrize(("of_folder", "of_entry"), [(0o700, 0o664), (0o755, 0o644), (0o700, 0o600)])
+def test_programs_that_only_their_owner_writes_are_kept(environment, tmp_path, capsys, of_folder, of_entry):
+    folder = tmp_path / "cache" / "slmrec_jax"
+    folder.mkdir(parents=True, mode=0o700)
+    (folder / "entry").write_bytes(b"a program")
+    (folder / "entry").chmod(of_entry)
+    folder.chmod(of_folder)
+    program._set_program_cache()
+    assert environment["JAX_COMPILATION_CACHE_DIR"] == str(folder)
+    assert not capsys.readouterr().err
+
+
+def test_without_a_place_to_write_nothing_is_kept(environment, tmp_path):
+    (tmp_path / "cache").write_text("a file")
+    program._set_program_cache()
+    assert not set(SET) & set(environment)
+
+
+def test_a_folder_of_another_user_is_not_used(environment, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    found = os.stat_result((0o40700, 0, 0, 0, 12345, 0, 0, 0, 0, 0))
+    monkeypatch.setattr(program.os, "lstat", lambda path: found)
+    program._set_program_cache()
+    assert not set(SET) & set(environment)
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_the_module_is_the_command(tmp_path):
+    command = [sys.executable, "-m", "slmrec_jax", "results", str(tmp_path)]
+    environment = {name: value for name, value in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["XDG_CACHE_HOME"] = str(tmp_path)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    assert done.returncode == 1
+    assert "config.json is not there" in done.stderr
+    assert (tmp_path / "slmrec_jax").is_dir()

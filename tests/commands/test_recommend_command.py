@@ -1,0 +1,119 @@
+import json
+import re
+
+import numpy as np
+import pyarrow.parquet
+import pytest
+
+from slmrec_jax.commands.main import main
+from slmrec_jax.serving.recommendations import Recommendations, nothing_left, write
+
+EVIL = "\x1b[2J\x1b]0;owned\x07\u202eabc\n"
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_evaluate(finished, tiny_demo, capsys):
+    capsys.readouterr()
+    assert main(["evaluate", "--run", str(finished.folder), "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["metrics"] == json.loads((finished.folder / "result.json").read_text())["test"]
+    assert main(["evaluate", "--run", str(finished.folder), "--split", "valid", "--protocol", "mmrec"]) == 0
+    assert "valid @20" in capsys.readouterr().out
+
+
+def test_recommend_in_raw_ids(finished, tiny_demo, tmp_path, capsys):
+    capsys.readouterr()
+    arguments = ["recommend", "--run", str(finished.folder), "--users", "user-0001,user-0004", "-k", "3"]
+    assert main([*arguments, "--format", "jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["user"] for line in lines] == ["user-0001", "user-0004"]
+    assert all(re.fullmatch(r"item-\d{4}", item) for line in lines for item in line["items"])
+    assert all(line["scores"] == sorted(line["scores"], reverse=True) for line in lines)
+
+    assert main(arguments) == 0
+    table = capsys.readouterr().out
+    assert all(item in table for line in lines for item in line["items"])
+
+    out = tmp_path / "found.parquet"
+    assert main([*arguments, "--format", "parquet", "--out", str(out)]) == 0
+    rows = pyarrow.parquet.read_table(out).to_pylist()
+    assert [row["item"] for row in rows] == [item for line in lines for item in line["items"]]
+    assert [row["rank"] for row in rows] == [1, 2, 3] * 2
+
+
+def one(user, *items, left=True):
+    """Recommendations to one user, the last of which is none."""
+    scores = np.array([[1.0] * (len(items) - 1) + [-np.inf]] if left else [[-np.inf] * len(items)], np.float32)
+    return Recommendations(np.array([user]), np.array([items]), scores)
+
+
+def test_raw_ids_are_shown_as_they_are(capsys):
+    write(one("[x]u1", "[/i]2", "b"), "table", None)
+    said = capsys.readouterr().out
+    assert "[x]u1" in said
+    assert "[/i]2" in said
+    assert " b " not in said
+    long = "item-" * 40
+    write(one("u", long, "b"), "table", None)
+    letters = re.sub(r"[^a-z-]", "", capsys.readouterr().out.split("score")[1])
+    assert long in letters  # over several lines, and not cut short
+
+
+def test_a_terminal_obeys_no_raw_id(capsys, tmp_path):
+    write(one(EVIL, EVIL, "b"), "table", None)
+    write(one(EVIL, EVIL, "b"), "table", tmp_path / "table")
+    note = nothing_left(one(EVIL, "a", left=False))
+    assert "1 of 1 users have nothing left to recommend" in note
+    for said in (capsys.readouterr().out, (tmp_path / "table").read_text(), note):
+        assert not {"\x1b", "\x07", "\u202e"} & set(said)
+        assert r"\x1b[2J" in said
+
+
+def test_a_user_with_nothing_left_is_in_every_form(tmp_path, capsys):
+    ids = np.array([7, 8])
+    found = Recommendations(ids, np.array([[1, 2], [3, 4]]), np.array([[0.5, -np.inf], [-np.inf] * 2], np.float32))
+    for form in ("table", "jsonl", "parquet"):
+        write(found, form, tmp_path / form)
+    assert re.search(r"8 +│ +│ nothing left", (tmp_path / "table").read_text())
+    lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
+    assert lines == [{"user": 7, "items": [1], "scores": [0.5]}, {"user": 8, "items": [], "scores": []}]
+    rows = pyarrow.parquet.read_table(tmp_path / "parquet").to_pylist()
+    assert rows == [
+        {"user": 7, "rank": 1, "item": 1, "score": 0.5},
+        {"user": 8, "rank": None, "item": None, "score": None},
+    ]
+    assert nothing_left(found) == "1 of 2 users have nothing left to recommend: 8"
+    assert nothing_left(one(1, 2, 3)) is None
+
+
+def recommended(capsys, *arguments):
+    assert main(["recommend", *arguments, "-k", "1", "--format", "jsonl"]) == 0
+    return [json.loads(line)["user"] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_users_with_commas_quotes_and_blanks_can_be_named(exported, tmp_path, capsys, refused):
+    shop = ["--from", str(exported)]
+    assert recommended(capsys, *shop, "--users", 'u2,"Doe, Jane"') == ["u2", "Doe, Jane"]
+    assert recommended(capsys, *shop, "--users", '" ""x"" ",u2 ') == [' "x" ', "u2 "]
+    names = tmp_path / "names.txt"
+    names.write_bytes('\ufeffDoe, Jane\r\n\n "x" \nu2 \nЖук'.encode())
+    assert recommended(capsys, *shop, "--users-file", str(names)) == ["Doe, Jane", ' "x" ', "u2 ", "Жук"]
+    assert "quotes must enclose an id" in refused("recommend", *shop, "--users", '"Doe, Jane')
+    assert "one of --users and --users-file" in refused("recommend", *shop, "--users", "u2", "--users-file", str(names))
+    for content, said in ((b"\n", "is empty"), (b"u2\n\xff", "not UTF-8 (byte 4)")):
+        names.write_bytes(content)
+        assert said in refused("recommend", *shop, "--users-file", str(names))
+    assert "Is a directory" in refused("recommend", *shop, "--users-file", str(tmp_path))
+    assert "no user 'all'" in refused("recommend", *shop, "--users", '"all"')
+
+
+@pytest.mark.parametrize("form", ["table", "jsonl", "parquet"])
+def test_a_full_disk_leaves_no_recommendations(exported, tmp_path, refused, form, refusing_disk):
+    (tmp_path / "out").write_text("old")
+    arguments = ["recommend", "--from", str(exported), "-k", "1", "--format", form, "--out"]
+    refusing_disk(50)
+    for name in ("out", "new/out"):
+        said = refused(*arguments, str(tmp_path / name))
+        assert f"cannot write {tmp_path / name}: File too large; free some space, or give another --out" in said
+    assert (tmp_path / "out").read_text() == "old"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "shop"]
