@@ -14,7 +14,8 @@ from jaxtyping import Shaped
 
 from slmrec_jax.data.readers.opening import check_file, unreadable
 from slmrec_jax.data.readers.parquet_files import limit, type_name
-from slmrec_jax.data.readers.tables import printable, read_parquet
+from slmrec_jax.data.readers.refusals import one_line
+from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.errors import UserError
 
 _MAX_META_BYTES = 2**24
@@ -85,5 +86,5 @@ def read_meta_json(file: Path, expected: str, fix: str) -> Any:
     except OSError as error:
         raise unreadable(file, error) from error
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else printable(error)
+        reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
         raise UserError(f"{file}: not readable as JSON ({reason}); {fix}") from None

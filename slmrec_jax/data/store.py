@@ -25,9 +25,9 @@ from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words
 from slmrec_jax.data.inspect.checks import check_count
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
-from slmrec_jax.data.readers.columns import as_rows
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.parquet_files import type_name
+from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.durable import whole_folder, writing

@@ -23,7 +23,7 @@ from slmrec_jax.config.protocols import Score
 from slmrec_jax.data.dataset import SPLITS, Dataset, unique_pairs
 from slmrec_jax.data.inspect.checks import check_range, check_raw_ids
 from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
-from slmrec_jax.data.readers.columns import as_rows
+from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.durable import whole_folder, writing

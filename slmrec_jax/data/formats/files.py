@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from slmrec_jax.data.readers.tables import first_row
+from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError
 

@@ -10,11 +10,12 @@ from slmrec_jax.data.dataset import SPLITS, Dataset, Feature
 from slmrec_jax.data.formats.files import inter_files
 from slmrec_jax.data.formats.interactions import keep_taken
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.columns import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
 from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.npy_files import read_table
-from slmrec_jax.data.readers.tables import choose_file, first_row, read_text
+from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
+from slmrec_jax.data.readers.tables import choose_file, read_text
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 

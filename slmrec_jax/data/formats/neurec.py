@@ -14,9 +14,9 @@ from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset, Feature, Words
 from slmrec_jax.data.formats.mmgcn import read_vectors_or_words
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.columns import Encoded, encode
 from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, feature_of_rows, in_order, modality_name
 from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.raw_ids import EncodedIds, encode_ids
 from slmrec_jax.data.readers.tables import choose_file, read_text
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -48,7 +48,7 @@ def read(folder: Path, source: Source) -> Dataset:
     train = choose_file(folder, _training_files(folder), LOOKS_FOR)
     files = {"train": train, "test": train.with_suffix(".test")}
     tables = [read_text(file, ",", _COLUMNS[:2], names=_COLUMNS) for file in files.values()]
-    users, items = (encode(tables, name, by_appearance=True) for name in _COLUMNS[:2])
+    users, items = (encode_ids(tables, name, by_appearance=True) for name in _COLUMNS[:2])
     feature_files: dict[str, Path] = {}
     for file in sorted(folder.iterdir()):
         if file.name.startswith(train.stem) and (found := _FEATURE_NAME.fullmatch(file.name, len(train.stem))):
@@ -74,7 +74,7 @@ def _training_files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.glob("*.train")) if file.with_suffix(".test").exists()]
 
 
-def _read_feature_by_id(file: Path, items: Encoded) -> Feature | Words:
+def _read_feature_by_id(file: Path, items: EncodedIds) -> Feature | Words:
     values, of_words = read_vectors_or_words(file)
     if items.ids.dtype.kind != "i":
         raise UserError(
@@ -94,7 +94,7 @@ def _read_feature_by_id(file: Path, items: Encoded) -> Feature | Words:
     return feature._replace(stored=values.dtype.name)
 
 
-def _words_by_id(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: Encoded) -> Words:
+def _words_by_id(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: EncodedIds) -> Words:
     order = np.argsort(items.ids)
     rows = order[np.minimum(np.searchsorted(items.ids, pairs[0], sorter=order), len(order) - 1)]
     known = items.ids[rows] == pairs[0]

@@ -15,7 +15,6 @@ from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.formats.interactions import LISTS_SUFFIX, SPLIT_NAMES, assemble, read_interactions, read_items
 from slmrec_jax.data.formats.roles import WITHOUT_HEADER, find_layout, named_columns
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
-from slmrec_jax.data.readers.columns import Encoded, as_raw_ids, encode, find
 from slmrec_jax.data.readers.feature_files import (
     add_feature_file,
     as_float32,
@@ -24,10 +23,12 @@ from slmrec_jax.data.readers.feature_files import (
     is_named_as_feature,
     modality_of,
 )
-from slmrec_jax.data.readers.feature_tables import SUFFIXES as FEATURE_SUFFIXES
-from slmrec_jax.data.readers.feature_tables import may_hold_vectors, read_vectors
+from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, may_hold_vectors, read_vectors
 from slmrec_jax.data.readers.folders import not_read
-from slmrec_jax.data.readers.tables import SEPARATORS, SUFFIXES, Table, choose_file, listed
+from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
+from slmrec_jax.data.readers.raw_ids import EncodedIds, as_raw_ids, encode_ids, find_ids
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.tables import Table, choose_file
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError
@@ -69,8 +70,8 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     files = _find_interactions(folder, source)
     found = {part: read_interactions(file, source) for part, file in files.items()}
     tables = [each.table for each in found.values()]
-    users, items = (encode(tables, role) for role in ("user", "item"))
-    catalogue = [file for file in _with_suffix(folder, SUFFIXES) if _stem(file) == _CATALOGUE]
+    users, items = (encode_ids(tables, role) for role in ("user", "item"))
+    catalogue = [file for file in _with_suffix(folder, TABLE_SUFFIXES) if _stem(file) == _CATALOGUE]
     others = {"items": choose_file(folder, catalogue, f"tables of {_CATALOGUE}")} if catalogue else {}
     if catalogue:
         items = _in_catalogue(items, tables, read_items(others["items"], source))
@@ -89,11 +90,11 @@ def _find_tables(folder: Path, source: Source) -> list[Path]:
     named = named_columns(source)
     tables = [
         file
-        for file in _with_suffix(folder, (*SUFFIXES, *_BY_COLUMNS))
+        for file in _with_suffix(folder, (*TABLE_SUFFIXES, *_BY_COLUMNS))
         if not file.name.endswith(LISTS_SUFFIX)
         and (_is_named_as_interactions(file) or {"user", "item"} <= set(find_layout(file, named).roles))
     ]
-    return tables or [file for file in _with_suffix(folder, SUFFIXES) if file.name.endswith(LISTS_SUFFIX)]
+    return tables or [file for file in _with_suffix(folder, TABLE_SUFFIXES) if file.name.endswith(LISTS_SUFFIX)]
 
 
 def _is_named_as_interactions(file: Path) -> bool:
@@ -126,9 +127,9 @@ def _stem(file: Path) -> str:
     return uncompressed(file).stem.lower()
 
 
-def _in_catalogue(items: Encoded, tables: Sequence[Table], table: Table) -> Encoded:
+def _in_catalogue(items: EncodedIds, tables: Sequence[Table], table: Table) -> EncodedIds:
     """Return the items in the order of the catalogue."""
-    places = find(table, "item", items.ids)
+    places = find_ids(table, "item", items.ids)
     rows = np.full(len(items.ids), -1)
     rows[places[places >= 0]] = np.flatnonzero(places >= 0)
     for interactions, codes in zip(tables, items.rows, strict=True):
@@ -139,7 +140,7 @@ def _in_catalogue(items: Encoded, tables: Sequence[Table], table: Table) -> Enco
                 f"{interactions.row(index)}: item is {interactions.value('item', index)}, which {table.file.name} does "
                 f"not have; add it there"
             )
-    return Encoded(as_raw_ids(table, "item"), tuple(rows[codes] for codes in items.rows))
+    return EncodedIds(as_raw_ids(table, "item"), tuple(rows[codes] for codes in items.rows))
 
 
 def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
@@ -155,7 +156,7 @@ def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
 def _may_be_feature(file: Path) -> bool:
     """Return True if a file beside the interactions holds features, by its name or its columns."""
     suffix = uncompressed(file).suffix
-    if suffix not in SUFFIXES:
+    if suffix not in TABLE_SUFFIXES:
         return True
     roles = find_layout(file, {}).roles
     if "user" in roles:
@@ -169,7 +170,7 @@ def item_column(file: Path) -> str | None:
     Raises:
         UserError: There is more than one.
     """
-    keys = find_layout(file, {}).roles.get("item", []) if uncompressed(file).suffix in SUFFIXES else []
+    keys = find_layout(file, {}).roles.get("item", []) if uncompressed(file).suffix in TABLE_SUFFIXES else []
     if len(keys) > 1:
         raise UserError(f"{file}: {listed(keys)} are all columns of items; keep the one of the vectors' raw ids")
     return keys[0] if keys else None
