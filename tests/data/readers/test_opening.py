@@ -113,7 +113,7 @@ def test_exports_and_stores_wait_for_nothing(tmp_path, name, kind):
 def export(folder):
     tables = exports.Embeddings(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
     ids = np.array(["a", "b"])
-    made = exports.Export("toy", tables, ids, ids, Interactions(np.array([0]), np.array([1])), "dot", {})
+    made = exports.ExportedRun("toy", tables, ids, ids, Interactions(np.array([0]), np.array([1])), "dot", {})
     exports.write_export(made, folder)
     return folder
 
