@@ -82,18 +82,18 @@ class Dataset:
         ordered = take_rows(replace(self, features=words), users, items)
         digest = hashlib.sha256(json.dumps([self.num_users, self.num_items]).encode())
         for split, pairs in ordered.splits.items():
-            _update(digest, f"{split}.users", pairs.users, "<i4")
-            _update(digest, f"{split}.items", pairs.items, "<i4")
+            _hash_array(digest, f"{split}.users", pairs.users, "<i4")
+            _hash_array(digest, f"{split}.items", pairs.items, "<i4")
         for ids in (ordered.user_ids, ordered.item_ids):
             # JSON tells 1 from "1" and delimits each id, whatever characters it contains.
             digest.update(json.dumps(ids.tolist()).encode())
         for name, feature in sorted({**self.features, **ordered.features}.items()):
             if isinstance(feature, Words):
-                _update(digest, json.dumps([name, feature.num_words]), feature.items, "<i4")
-                _update(digest, "words", feature.words, "<i4")
+                _hash_array(digest, json.dumps([name, feature.num_words]), feature.items, "<i4")
+                _hash_array(digest, "words", feature.words, "<i4")
             else:
-                _update(digest, json.dumps(name), feature.values, "<f4", items)
-                _update(digest, "present", feature.present, "|b1", items)
+                _hash_array(digest, json.dumps(name), feature.values, "<f4", items)
+                _hash_array(digest, "present", feature.present, "|b1", items)
         return digest.hexdigest()
 
     def degrees(self) -> tuple[Int[np.ndarray, " users"], Int[np.ndarray, " items"]]:
@@ -200,7 +200,7 @@ def _take_items(
     return sorted_words(Words(rows[rows >= 0], feature.words[rows >= 0], feature.num_words))
 
 
-def _update(
+def _hash_array(
     digest: "hashlib._Hash",
     label: str,
     array: Shaped[np.ndarray, "..."],

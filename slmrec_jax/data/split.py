@@ -6,6 +6,7 @@ machine and under every version of NumPy, and does not depend on the order in wh
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -128,18 +129,11 @@ def _all_pairs(dataset: Dataset) -> tuple[Interactions, int]:
     return pairs, len(users) - len(pairs.users)
 
 
-def _mmrec(pool: Pool) -> Parts:
-    return _hold_out_a_fifth(pool, lambda held: held // 2)
-
-
-def _lattice(pool: Pool) -> Parts:
-    return _hold_out_a_fifth(pool, lambda held: held - held // 2)
-
-
-def _hold_out_a_fifth(pool: Pool, num_valid: Callable[[Numbers], Numbers]) -> Parts:
+def _hold_out_a_fifth(pool: Pool, smaller: int) -> Parts:
     counts, ranks = rank_within_users(pool.pairs.users, _random_order(pool))
     held = np.where(counts < 10, np.where(counts < 3, 0, 2), counts // 5)
-    return as_parts(ranks < num_valid(held), ranks < held)
+    num_valid = held // 2 if smaller == VALID else held - held // 2
+    return as_parts(ranks < num_valid, ranks < held)
 
 
 def _leave_one_out(pool: Pool) -> Parts:
@@ -169,9 +163,13 @@ def _tenth_of_train(pool: Pool) -> Parts:
 
 
 SPLIT_METHODS: Mapping[str, SplitMethod] = {
-    "mmrec": SplitMethod("a fifth of each user's at random, the smaller half for validation, as MMRec", _mmrec),
+    "mmrec": SplitMethod(
+        "a fifth of each user's at random, the smaller half for validation, as MMRec",
+        partial(_hold_out_a_fifth, smaller=VALID),
+    ),
     "lattice": SplitMethod(
-        "a fifth of each user's at random, the smaller half for test, as LATTICE and MMSSL", _lattice
+        "a fifth of each user's at random, the smaller half for test, as LATTICE and MMSSL",
+        partial(_hold_out_a_fifth, smaller=TEST),
     ),
     "leave-one-out": SplitMethod(
         "each user's last for test and the one before for validation; without times, random ones",

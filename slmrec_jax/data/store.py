@@ -67,7 +67,7 @@ def write_store(dataset: Dataset, folder: Path) -> None:
         if not name.isprintable():  # errors name it
             raise UserError(f"data set {dataset.name!a}: the name {name!a} has control characters; rename it")
     with writing(folder, "give another folder"), whole_folder(folder) as part:
-        _write_files(dataset, part)
+        _write_parts(dataset, part)
 
 
 def recognises(folder: Path, source: Source) -> bool:
@@ -108,7 +108,7 @@ def read(folder: Path, source: Source) -> Dataset:
     return dataset
 
 
-def _write_files(dataset: Dataset, folder: Path) -> None:
+def _write_parts(dataset: Dataset, folder: Path) -> None:
     (folder / _FEATURES).mkdir(parents=True)
     sizes = {split: len(pairs.users) for split, pairs in dataset.splits.items()}
     split_numbers = np.repeat(np.arange(len(SPLITS), dtype=np.int8), list(sizes.values()))

@@ -19,7 +19,7 @@ from slmrec_jax.data.split import Parts, as_parts, rank_within_users
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
-_WIDTHS: Mapping[str, int] = {"visual": 64, "acoustic": 32, "textual": 48}
+_DEMO_COLUMNS: Mapping[str, int] = {"visual": 64, "acoustic": 32, "textual": 48}
 _ASPECT = 8
 """Dimensions of an aspect: there is one that every modality shows, and one per modality."""
 _SCENES_LIKED = 2
@@ -42,7 +42,7 @@ def demo(
     num_users: int = 2000,
     num_items: int = 1200,
     num_scenes: int = 60,
-    columns: Mapping[str, int] = _WIDTHS,
+    columns: Mapping[str, int] = _DEMO_COLUMNS,
     missing: float = 0.07,
     noise: float = 0.4,
     exposures: int = 300,

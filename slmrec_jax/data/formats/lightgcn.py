@@ -83,8 +83,8 @@ def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
             ids = line.removeprefix("\ufeff").split()
             if not ids:
                 continue
-            if not _are_numbers("".join(ids)) or max(map(len, ids)) > _MAX_DIGITS:
-                wrong = next(word for word in ids if not _are_numbers(word) or len(word) > _MAX_DIGITS)
+            if not _is_number("".join(ids)) or max(map(len, ids)) > _MAX_DIGITS:
+                wrong = next(word for word in ids if not _is_number(word) or len(word) > _MAX_DIGITS)
                 raise UserError(
                     f"{file}: line {number}: found {wrong[:40]!r}; expected a user and their items, whole numbers "
                     f"separated by spaces"
@@ -96,7 +96,7 @@ def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
     return Interactions(np.repeat(seen, np.array(counts, np.int64)), np.array(items, np.int64)), seen
 
 
-def _are_numbers(text: str) -> bool:
+def _is_number(text: str) -> bool:
     return text.isascii() and text.isdigit()
 
 

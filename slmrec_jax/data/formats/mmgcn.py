@@ -63,8 +63,8 @@ def read(folder: Path, source: Source) -> Dataset:
     names = {split: [f"{stem}{variant}.npy" for variant in _VARIANTS] for split, stem in _STEMS.items()}
     files = {split: file_of_split(folder, split, names[split]) for split in _STEMS}
     splits = [(_read_rows if split == "train" else _read_lists)(file) for split, file in files.items()]
-    feature_files = _find_features(folder)
-    features = {modality: _read_feature(file) for modality, file in feature_files.items()}
+    feature_files = _find_feature_files(folder)
+    features = {modality: _read_vectors_or_word_ids(file) for modality, file in feature_files.items()}
     users, items = [split.users for split in splits], [split.pairs.items for split in splits]
     rows = next((len(feature.values) for feature in features.values() if isinstance(feature, Feature)), None)
     first, note = _first_item(str(folder), count_rows(str(folder), "user", users), items, rows)
@@ -142,7 +142,7 @@ def _first_item(
     )
 
 
-def _find_features(folder: Path) -> dict[str, Path]:
+def _find_feature_files(folder: Path) -> dict[str, Path]:
     files = {}
     for modality, stems in _FEATURE_STEMS.items():
         names = [f"{stem}{suffix}" for stem in stems for suffix in (".npy", ".pt")]
@@ -154,7 +154,7 @@ def _find_features(folder: Path) -> dict[str, Path]:
     return files
 
 
-def _read_feature(file: Path) -> Feature | Words:
+def _read_vectors_or_word_ids(file: Path) -> Feature | Words:
     values, of_words = read_vectors_or_words(file)
     if not of_words:
         return feature_of_rows(file, values)

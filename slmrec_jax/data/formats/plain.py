@@ -78,7 +78,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     feature_files = _find_features(folder, [*files.values(), *others.values()])
     features, notes = {}, []
     for modality, file in feature_files.items():
-        features[modality], of_feature = _read_feature(file, items.ids, in_order_of_items=bool(catalogue))
+        features[modality], of_feature = _read_modality(file, items.ids, in_order_of_items=bool(catalogue))
         notes += of_feature
     files = {**files, **feature_files, **others}
     notes += not_read(folder, files.values())
@@ -176,7 +176,7 @@ def item_column(file: Path) -> str | None:
     return keys[0] if keys else None
 
 
-def _read_feature(
+def _read_modality(
     file: Path, item_ids: Shaped[np.ndarray, " items"], *, in_order_of_items: bool
 ) -> tuple[Feature, list[str]]:
     vectors = read_vectors(file, item_column(file))

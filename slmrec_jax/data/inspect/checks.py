@@ -17,7 +17,7 @@ AnyArray: TypeAlias = Shaped[np.ndarray, "..."]
 """An array as a caller passed it: of any type and shape until it is checked."""
 
 _ROWS_SHOWN = 5
-_VALUES_AT_ONCE = 2**24
+_VALUES_PER_CHECK = 2**24
 
 
 def check_count(what: str, count: int, where: str) -> None:
@@ -110,7 +110,7 @@ def check_finite(
 def _not_finite(values: AnyArray) -> tuple[int, Int[np.ndarray, " rows"]]:
     """Return how many values are NaN or infinite, and the rows that have some."""
     # In chunks, so that the mask of a large table is never held as a whole.
-    chunk = max(1, _VALUES_AT_ONCE // values.shape[1])
+    chunk = max(1, _VALUES_PER_CHECK // values.shape[1])
     count, rows = 0, [np.zeros(0, np.int64)]
     for start in range(0, len(values), chunk):
         bad = ~np.isfinite(values[start : start + chunk])

@@ -23,8 +23,8 @@ def facts(found: Inspection) -> dict[str, str]:
         "interactions": splits,
         "density": f"{found.density:.2e} of all pairs",
         "in two splits": overlap or "none",
-        "training interactions of a user": _named(found.user_degrees),
-        "training interactions of an item": _named(found.item_degrees),
+        "training interactions of a user": _as_line(found.user_degrees),
+        "training interactions of an item": _as_line(found.item_degrees),
     }
     for split in found.new_users:
         lines[f"{split}: not in training"] = f"users {found.new_users[split]:,}, items {found.new_items[split]:,}"
@@ -48,17 +48,17 @@ def _of_modality(modality: VectorFacts | WordFacts, items: int) -> dict[str, str
         return {
             "words": f"{modality.words:,}, of which {modality.used:,} occur",
             "present": there,
-            "words of an item": _named(modality.per_item),
+            "words of an item": _as_line(modality.per_item),
         }
     return {
         "vectors": f"{modality.columns:,} columns, stored as {modality.stored}",
         "present": there,
-        "norms": _named(modality.norms),
+        "norms": _as_line(modality.norms),
         "rows": f"{modality.zeros:,} of zeros, {modality.duplicates:,} that repeat another",
     }
 
 
-def _named(values: Mapping[str, float]) -> str:
+def _as_line(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in values.items()) or "none"
 
 

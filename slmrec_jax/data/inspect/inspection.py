@@ -13,7 +13,7 @@ from slmrec_jax.data.ids import alike
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "90%": 0.9, "99%": 0.99, "max": 1.0}
 _EXTREMES = ("min", "median", "max")
 
-_VALUES_AT_ONCE = 2**22
+_VALUES_PER_CHUNK = 2**22
 
 
 class VectorFacts(NamedTuple):
@@ -147,7 +147,7 @@ def _modality_facts(feature: Feature | Words, num_items: int) -> VectorFacts | W
 
 def _chunks(feature: Feature) -> Iterator[Float[np.ndarray, "rows columns"]]:
     """Yield the rows that are present, in order."""
-    step = max(1, _VALUES_AT_ONCE // feature.values.shape[1])
+    step = max(1, _VALUES_PER_CHUNK // feature.values.shape[1])
     for start in range(0, len(feature.values), step):
         rows, there = feature.values[start : start + step], feature.present[start : start + step]
         yield rows if there.all() else rows[there]

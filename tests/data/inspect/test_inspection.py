@@ -63,7 +63,7 @@ def test_degrees_are_of_training():
 
 @pytest.mark.parametrize("chunk", [2**22, 4])
 def test_vectors(monkeypatch, chunk):
-    monkeypatch.setattr(module, "_VALUES_AT_ONCE", chunk)
+    monkeypatch.setattr(module, "_VALUES_PER_CHUNK", chunk)
     visual = inspect_dataset(small()).modalities["visual"]
     assert (visual.columns, visual.stored, visual.missing) == (2, "float16", 1)
     assert visual.norms == {"min": 0.0, "median": 5.0, "max": 5.0}
