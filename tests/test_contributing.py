@@ -9,12 +9,20 @@ import pytest
 
 from slmrec_jax import data
 from slmrec_jax.commands.main import main
+from slmrec_jax.data.synthetic import demo
 
 ROOT = Path(__file__).parents[1]
 RECIPES = re.findall(r"## (Add an? \w+)\n.*?```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
 EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("optax_promotion", "small_demo")
+
+
+@pytest.fixture
+def small_demo(monkeypatch):
+    """Demo data with one modality: an encoder with more takes longer to compile."""
+    small = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8})
+    monkeypatch.setattr(data, "demo", lambda: small)
 
 
 def test_there_are_three_recipes():
@@ -22,11 +30,10 @@ def test_there_are_three_recipes():
 
 
 @pytest.mark.parametrize(("name", "code"), RECIPES, ids=[name for name, _ in RECIPES])
-def test_a_recipe_trains(tiny, tmp_path, monkeypatch, name, code):
-    monkeypatch.setattr(data, "demo", lambda: tiny)
+def test_a_recipe_trains(tmp_path, name, code):
     (tmp_path / "mine.py").write_text(code)
-    flags = ["--dim", "8", "--batch-size", "128", "--epochs", "2", "--optimizer.learning-rate", "1e-2"]
-    flags += ["--propagation", "chains"]  # as on data of some size
+    flags = ["--dim", "8", "--num-layers", "1", "--batch-size", "128", "--epochs", "2"]
+    flags += ["--optimizer.learning-rate", "1e-2", "--propagation", "chains"]  # as on data of some size
     out = tmp_path / "run"
     assert main(["train", "--config", str(tmp_path / "mine.py"), *flags, "--out", str(out)]) == 0
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
@@ -36,8 +43,7 @@ def test_a_recipe_trains(tiny, tmp_path, monkeypatch, name, code):
     assert main(["recommend", "--run", str(out), "--users", "user-0003", "-k", "2"]) == 0
 
 
-def test_the_readmes_example_runs(tiny, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(data, "demo", lambda: tiny)
+def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (code,) = EXAMPLE
     (tmp_path / "example.py").write_text(code)

@@ -7,28 +7,35 @@ from pathlib import Path
 
 import pytest
 
-from slmrec_jax.commands.main import main
+from slmrec_jax.commands.main import COMMANDS, main
+from slmrec_jax.commands.parsing import parse
 
 GUIDE = (Path(__file__).parents[1] / "docs" / "guide.md").read_text()
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", GUIDE, re.DOTALL | re.MULTILINE)
-COMMANDS = [line for language, block in BLOCKS if not language for line in block.splitlines()]
+LINES = [line for language, block in BLOCKS if not language for line in block.splitlines()]
 (SCRIPT,) = (block for language, block in BLOCKS if language == "python")
 
 
-@pytest.mark.usefixtures("optax_promotion")
-def test_the_guide_works_as_it_is_written(tmp_path, monkeypatch, capsys):
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """The reader's empty folder, with the script of the guide saved."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "make_shop.py").write_text(SCRIPT)
-    said = {}
-    for line in COMMANDS:
-        program, *arguments = shlex.split(line)
-        if program == "python":
-            runpy.run_path(*arguments)
-        else:
-            assert program == "slmrec-jax"
-            assert main(arguments) == 0, line
-        said[line] = capsys.readouterr().out
-    assert [shlex.split(line)[:2] for line in said] == [
+    return tmp_path
+
+
+def follow(line):
+    """Do what a line says, which must succeed."""
+    program, *arguments = shlex.split(line)
+    if program == "python":
+        runpy.run_path(*arguments)
+    else:
+        assert program == "slmrec-jax"
+        assert main(arguments) == 0, line
+
+
+def test_the_data_are_made_and_all_commands_are_understood(folder, capsys):
+    assert [shlex.split(line)[:2] for line in LINES] == [
         ["python", "make_shop.py"],
         ["slmrec-jax", "data"],
         ["slmrec-jax", "train"],
@@ -38,10 +45,25 @@ def test_the_guide_works_as_it_is_written(tmp_path, monkeypatch, capsys):
         ["slmrec-jax", "export"],
         ["slmrec-jax", "recommend"],
     ]
+    follow(LINES[0])
+    follow(LINES[1])
+    assert "not divided" not in capsys.readouterr().out
+    for line in LINES[2:]:
+        _, name, *arguments = shlex.split(line)
+        parse(COMMANDS[name][0], "slmrec-jax", arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optax_promotion")
+def test_the_guide_works_as_it_is_written(folder, capsys):
+    said = {}
+    for line in LINES:
+        follow(line)
+        said[line] = capsys.readouterr().out
     from_run, from_export = (re.findall(r"dress-\d+", text) for line, text in said.items() if "recommend" in line)
     assert from_run[:5] == from_export  # user-7 comes first
     assert len(from_run) == 10
-    page = (tmp_path / "report.html").read_text()
+    page = (folder / "report.html").read_text()
     assert "dress-3" in page
     assert "Differences" in page
-    assert (tmp_path / "report_files" / "metrics.tex").exists()
+    assert (folder / "report_files" / "metrics.tex").exists()

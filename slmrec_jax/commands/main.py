@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UserError as error:
         if debug:
             raise
-        return _refuse(error)
+        return _print_refusal(error)
     except Interrupted as stop:
         command = escaped(resume_command(arguments, stop.folder))
         print(f"stopped by {stop} and saved; go on with: {command}", file=sys.stderr)
@@ -65,7 +65,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _discard(sys.stdout)
         place = error.filename or "the output of this command"
-        return _refuse(f"cannot write {place}: {reason(error)}; free some space, or send it to another place")
+        return _print_refusal(f"cannot write {place}: {reason(error)}; free some space, or send it to another place")
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -92,7 +92,7 @@ def _set_up_output() -> None:
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
 
 
-def _refuse(error: object) -> int:
+def _print_refusal(error: object) -> int:
     """Print the one line of a refusal, safe to show on a terminal, and return the exit status."""
     try:
         print(f"slmrec-jax: {escaped(error)}", file=sys.stderr, flush=True)

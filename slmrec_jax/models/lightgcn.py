@@ -16,14 +16,14 @@ def lightgcn(
     init: Literal["normal", "xavier"] = "normal",
     definition: bool = False,
 ) -> Model:
-    """Z = M_L [E_u; E_i], ranked by inner product: SLMRec's encoder without modalities.
+    """Return Z = M_L [E_u; E_i], SLMRec's encoder without modalities.
 
     Args:
-        spec: sizes; the modalities are not used.
+        spec: Sizes; the modalities are not used.
         num_layers: L.
-        init: tables start as normal with deviation 0.1, as in the authors' PyTorch code, which finds it better than
-            the paper's Xavier-uniform.
-        definition: propagates by segment sum over the whole graph, for comparison.
+        init: Normal tables with standard deviation 0.1, which the authors' PyTorch code finds better than the paper's
+            Xavier-uniform ones.
+        definition: Whether to propagate by segment sum over the whole graph, for comparison.
     """
     encoder = slmrec(spec._replace(modalities={}), num_layers=num_layers, fusion="sum", definition=definition)
     if init == "xavier":

@@ -13,17 +13,17 @@ from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs,
 
 
 def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bias: bool = False) -> Model:
-    """y_ui = p_u · q_i (+ b_i).
+    """Return y_ui = p_u · q_i (+ b_i) with Xavier-normal tables.
 
     The SLMRec paper's baseline gives items "the concatenation of ID embedding and multimodal features" and does not
-    say what users get. Here the default reading is q_i = [e_i; F_1 W_1 + b_1; …] with as many columns for p_u.
-    Xavier-normal tables. An item that lacks a modality has zeros there.
+    define users. We read it as q_i = [e_i; F_1 W_1 + b_1; …], with as many columns for p_u. An item that lacks a
+    modality has zeros there.
 
     Args:
-        spec: sizes and modalities.
-        use: `"none"` leaves features out, `"concat"` is the reading above, and `"linear"` makes q_i an affine map of
+        spec: Sizes and modalities.
+        use: `"none"` ignores features, `"concat"` is the reading above, `"linear"` makes q_i an affine map of
             [e_i; F_1; …] to `spec.dim` columns.
-        item_bias: adds b_i.
+        item_bias: Whether to add b_i.
     """
     modalities = {} if use == "none" else spec.modalities
     parts = 1 + (len(modalities) if use == "concat" else 0)

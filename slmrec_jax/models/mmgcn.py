@@ -14,17 +14,17 @@ from slmrec_jax.encoding.rows import rows_of
 from slmrec_jax.types import ALL, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, View
 
 NUM_LAYERS = 3
-"""Each with weights of its own; the published code has three whatever it is asked for."""
+"""Layers with weights of their own; the published code always has three."""
 
 SLOPE = 0.01
 
 
-class Cache(NamedTuple):
-    """What training does not change."""
+class Frozen(NamedTuple):
+    """The parts that training does not change."""
 
     features: Mapping[str, DenseFeature]
     tables: Params
-    """The identity and preference tables where they are frozen; empty where they are trained."""
+    """The identity and preference tables if they are frozen; empty if they are trained."""
 
 
 def mmgcn(
@@ -37,7 +37,7 @@ def mmgcn(
     seed: int = 0,
     definition: bool = False,
 ) -> Model:
-    """The mean over modalities of x_3, the last of three layers.
+    """Return the mean over modalities of x_3, the last of three layers.
 
     For each modality x_0 = nrm([P; T]), and
 
@@ -45,17 +45,17 @@ def mmgcn(
         x̂   = leaky(x_l V_l + c_l) + E,
         x_{l+1} = leaky([h, x̂] G_l + g_l).
 
-    T holds the items' features, P the users' preferences, E an identity row for each node, which all modalities
-    share. In the published code P and E are not registered as parameters and stay random.
+    T holds the items' features, P the users' preferences, and E an identity row for each node, shared by all
+    modalities. The published code does not register P and E as parameters, so they stay random.
 
     Args:
-        spec: sizes and modalities, at least one.
-        tables: whether E and every P are trained, or stay as they were drawn.
-        projected: the modalities with T = F W + b of `latent_dim` columns; the others have T = F.
-        latent_dim: columns of the projected.
-        normalize_features: divides feature rows by their L2 norm beforehand.
-        seed: what frozen tables are drawn from.
-        definition: aggregates by segment sum, for comparison.
+        spec: Sizes and modalities, at least one.
+        tables: Whether E and every P are trained, or stay as they were drawn.
+        projected: The modalities with T = F W + b of `latent_dim` columns; the others have T = F.
+        latent_dim: The number of columns of projected modalities.
+        normalize_features: Whether to divide feature rows by their L2 norm first.
+        seed: The seed of frozen tables.
+        definition: Whether to aggregate by segment sum, for comparison.
     """
     raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
     columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}
@@ -97,10 +97,10 @@ def mmgcn(
     def prepare(inputs: Inputs) -> Inputs:
         taken = frozen_features(inputs.features)
         frozen = draw_tables(jax.random.fold_in(jax.random.key(seed), 1)) if tables == "frozen" else {}
-        return inputs._replace(features={}, cache=Cache(taken, frozen))
+        return inputs._replace(features={}, cache=Frozen(taken, frozen))
 
     def encode(params: Params, inputs: Inputs) -> Encode:
-        cache: Cache = inputs.cache
+        cache: Frozen = inputs.cache
         drawn = params if tables == "trained" else cache.tables
 
         def propagated(name: str) -> Float[Array, "nodes dim"]:
@@ -124,7 +124,7 @@ def mmgcn(
         return lambda augmentation, key: view
 
     def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items dim"]:
-        # The mean over no neighbours is 0, and so is the row of an identity that was not trained.
+        # The mean over no neighbours is 0, and so is the identity row of an item that was not trained.
         taken = frozen_features(given)
 
         def alone(name: str) -> Float[Array, "items dim"]:
@@ -140,10 +140,10 @@ def mmgcn(
 
 
 def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
-    """MMGCN's regulariser: mean squares of the batch's identity rows, and of the projected modalities' preferences.
+    """Return MMGCN's regulariser: mean squares of the batch's identity rows and of projected modalities' preferences.
 
-    The first is the mean over columns, and over the pairs of a user with their positive and with their negative, of
-    E_u² + E_i²; the second that of the whole table P.
+    The first term is the mean of E_u² + E_i² over columns and over the pairs of a user with their positive and with
+    their negative; the second is the mean of P² over the whole table.
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
@@ -168,7 +168,7 @@ def _layer(key: Key[Array, ""], inputs: int, dim: int) -> Params:
 
 
 def _layer0(name: str, feature: DenseFeature, params: Params) -> Float[Array, "items columns"]:
-    """T, the items' rows before propagation."""
+    """Return T, the items' rows before propagation."""
     if name not in params["projection"]:
         return feature.values
     return projected_rows(*feature, params["projection"][name])(ALL)

@@ -1,4 +1,4 @@
-"""The systems by name: each an encoder and the losses it trains with, made from a config."""
+"""The systems by name: each is an encoder and the losses it trains with, made from a config."""
 
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -17,24 +17,24 @@ from slmrec_jax.types import Loss, Model, Spec, Term
 
 
 class Recipe(NamedTuple):
-    """What gradient descent needs of a system."""
+    """The parts of a system that gradient descent needs."""
 
     model: Model
     terms: Mapping[str, Term]
     notes: tuple[str, ...] = ()
-    """What was decided on the way, for the log."""
+    """Decisions made on the way, for the log."""
 
 
 def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
-    """SLMRec: main loss and the self-supervised task of the config.
+    """Return SLMRec: the main loss and the self-supervised task of the config.
 
     Args:
-        config: of the run.
-        spec: sizes and modalities.
-        augmented: whether terms may be added that make views by augmentations; without, memory is saved.
+        config: The run.
+        spec: Sizes and modalities.
+        augmented: Whether the caller may add terms that make augmented views; `False` saves memory.
 
     Raises:
-        UserError: nothing has a weight, or the task needs modalities and there are none.
+        UserError: Nothing has a weight, or the task needs modalities and there are none.
     """
     options = config.slmrec
     if config.main_weight == 0 and (config.task == "none" or options.alpha == 0):
@@ -80,10 +80,10 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
 
 
 def mf_recipe(config: Config, spec: Spec) -> Recipe:
-    """MF: BPR and the L2 of the rows that a batch touches.
+    """Return MF: BPR and the L2 of the rows that a batch uses.
 
     Raises:
-        UserError: it is to use features and there are none.
+        UserError: It needs features and there are none.
     """
     options = config.mf
     if options.features != "none":
@@ -99,10 +99,10 @@ def mf_recipe(config: Config, spec: Spec) -> Recipe:
 
 
 def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
-    """LightGCN: BPR and the L2 of the layer-0 rows that a batch touches.
+    """Return LightGCN: BPR and the L2 of the layer-0 rows that a batch uses.
 
     Raises:
-        UserError: it is to use features and there are none.
+        UserError: It needs features and there are none.
     """
     options = config.lightgcn
     notes: tuple[str, ...] = ()
@@ -127,10 +127,10 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
 
 
 def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
-    """VBPR: BPR and the L2 of the rows that a batch touches.
+    """Return VBPR: BPR and the L2 of the rows that a batch uses.
 
     Raises:
-        UserError: there are no features.
+        UserError: There are no features.
     """
     options = config.vbpr
     _check_modalities(spec, setting("model", "vbpr"))
@@ -140,10 +140,10 @@ def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
 
 
 def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
-    """MMGCN: BPR and the mean squares of its tables, where they are trained.
+    """Return MMGCN: BPR and, if its tables are trained, their mean squares.
 
     Raises:
-        UserError: there are no features, or one that is to be projected is not there.
+        UserError: There are no features, or a projected one is missing.
     """
     options = config.mmgcn
     _check_modalities(spec, setting("model", "mmgcn"))
@@ -169,7 +169,7 @@ def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
 
 
 def _slmrec_alone(config: Config, spec: Spec) -> Recipe:
-    """With no other terms than its own, of which FAC makes no views."""
+    """Return SLMRec with no other terms than its own; of its tasks, FAC makes no augmented views."""
     return slmrec_recipe(config, spec, augmented=config.task not in ("fac", "none"))
 
 
@@ -199,7 +199,7 @@ def _task(task: str, options: SLMRecConfig) -> Loss:
 
 
 def _cached(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[str, ...]]:
-    """The modalities that go through the graph once and for all, and a line on each."""
+    """Return the modalities whose features are propagated once, and a line about each modality."""
     cached, reasons = [], []
     for name, modality in spec.modalities.items():
         if config.propagation == "definition" or (modality.words and words == "trainable"):

@@ -1,4 +1,4 @@
-"""SLMRec's encoder: a LightGCN for each modality over one user table, then fusion (Tao et al., IEEE TMM 2022)."""
+"""SLMRec's encoder: a LightGCN for each modality on one user table, then fusion (Tao et al., IEEE TMM 2022)."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal, NamedTuple
@@ -53,26 +53,25 @@ def slmrec(
     augmented: bool = True,
     definition: bool = False,
 ) -> Model:
-    """Z_m = M_L [E_u; F_m W_m + b_m] for each modality m, Z_id = M_L [E_u; E_i], and a fusion of them all.
+    """Return Z_m = M_L [E_u; F_m W_m + b_m] for each modality m, Z_id = M_L [E_u; E_i], and a fusion of them all.
 
-    SLMRec, Eq. 2-7, read as the published code reads them. An item without a modality has a zero row there at layer 0
-    (no bias either) and takes from its neighbours alone.
+    SLMRec, Eq. 2-7, as the published code reads them. An item without a modality has a zero row there in layer 0, not
+    even a bias, and receives only from its neighbours.
 
     Args:
-        spec: sizes and modalities.
+        spec: Sizes and modalities.
         num_layers: L.
-        fusion: an affine map of the concatenation, one for users and one for items (published code), or the mean or
-            the sum of the modalities.
-        user_table: one E_u for every modality (paper and published code), or one each.
-        normalize_features: divides feature rows by their L2 norm. Word means are never normalised.
-        words: a modality of word ids is the mean of its word vectors. The published code computes it once from random
-            vectors (`"frozen"`); it seems to have meant `"trainable"`.
-        cached: the frozen modalities whose features go through the graph once, in advance (`choose_chain`). With
-            another graph than that they are propagated in each step, for which their features are needed.
-        frozen_rows: how these are held.
-        augmented: keeps the features of those too, which views by augmentations and other graphs need; without, it
-            is memory saved.
-        definition: computes every propagation by segment sum over the whole graph, for comparison.
+        fusion: An affine map of the concatenation, one for users and one for items (published code), or the mean or the
+            sum of the modalities.
+        user_table: One E_u for every modality (paper and published code), or one for each.
+        normalize_features: Whether to divide feature rows by their L2 norm. Word means are never normalised.
+        words: A modality of word ids is the mean of its word vectors: `"frozen"` random ones (published code), or
+            `"trainable"` ones, which that code seems to have intended.
+        cached: The frozen modalities whose features are propagated once, in `prepare` (`choose_chain`). With another
+            graph they are propagated in each step, which needs their features.
+        frozen_rows: The dtype of the propagated features.
+        augmented: Whether to keep the features of cached modalities, which augmented views and other graphs need.
+        definition: Whether to compute every propagation by segment sum over the whole graph, for comparison.
     """
     channels = (ID, *spec.modalities)
     owner = {name: ID if user_table == "shared" else name for name in channels}  # of the user table
@@ -103,7 +102,7 @@ def slmrec(
 
     def prepare(inputs: Inputs) -> Inputs:
         kept, chains = {}, {}
-        for name in spec.modalities:  # one after another: what is not kept is gone before the next
+        for name in spec.modalities:  # one at a time: what is not kept is freed before the next
             if name in trained:
                 continue
             feature = frozen(inputs.features, name)
@@ -111,7 +110,7 @@ def slmrec(
                 chains[name] = propagation.frozen_chain(inputs.graph, feature, num_layers, frozen_rows)
             if augmented or name not in cached:
                 kept[name] = feature
-        # In `cache` the frozen modalities as they enter the projection; their chains belong to the graph.
+        # `cache` holds the frozen modalities before their projection. Their chains belong to the graph.
         return inputs._replace(
             graph=inputs.graph._replace(derived=chains),
             features={name: inputs.features[name] for name in sorted(trained)},
@@ -122,9 +121,9 @@ def slmrec(
         graph = inputs.graph
         users0 = {ID: params["user"]} if user_table == "shared" else _split(params["user"], channels)
         layer0 = {name: _layer0(name, params, inputs) for name in channels}
-        # The first hop of a view whose input is not augmented is that of all others: each is computed once.
-        first_items = {name: _whole(propagation.to_items, graph, rows_of(table)) for name, table in users0.items()}
-        first_users = {name: _whole(propagation.to_users, graph, x) for name, x in layer0.items()}
+        # All views whose input is not augmented share their first hop.
+        first_items = {name: _hop(propagation.to_items, graph, rows_of(table)) for name, table in users0.items()}
+        first_users = {name: _hop(propagation.to_users, graph, x) for name, x in layer0.items()}
 
         def chained(name: str) -> Channel:
             if name in graph.derived:
@@ -141,53 +140,52 @@ def slmrec(
             }
             from_items = {name: chained(name) for name in channels}
 
-        def by_chains(
-            augmentation: Augmentation, scale: ModalityScale, inputs_key: Key[Array, ""], layers_key: Key[Array, ""]
-        ) -> dict[str, Channel]:
-            rows, items = layer0, from_items
-            if augmentation.inputs is not None:
-                x = augmentation.inputs(inputs_key, {name: layer0[name](ALL) for name in channels})
-                rows = {name: rows_of(x[name]) for name in channels}
-                items = {name: read_out(propagation.item_chain(graph, x[name], num_layers)) for name in channels}
+        def augmented_rows(augmentation: Augmentation, key: Key[Array, ""]) -> Mapping[str, Rows]:
+            if augmentation.inputs is None:
+                return layer0
+            x = augmentation.inputs(key, {name: layer0[name](ALL) for name in channels})
+            return {name: rows_of(x[name]) for name in channels}
+
+        def by_chains(rows: Mapping[str, Rows], scale: ModalityScale) -> dict[str, Channel]:
+            items = from_items
+            if rows is not layer0:
+                items = {
+                    name: read_out(propagation.item_chain(graph, rows[name](ALL), num_layers)) for name in channels
+                }
             return {
                 name: _sum(from_users[owner[name]], items[name], rows[name], name, scale, num_layers)
                 for name in channels
             }
 
         def by_layers(
-            augmentation: Augmentation, scale: ModalityScale, inputs_key: Key[Array, ""], layers_key: Key[Array, ""]
+            rows: Mapping[str, Rows], scale: ModalityScale, augment: LayerStage | None, layers_key: Key[Array, ""]
         ) -> dict[str, Channel]:
-            rows = layer0
-            if augmentation.inputs is not None:
-                x = augmentation.inputs(inputs_key, {name: layer0[name](ALL) for name in channels})
-                rows = {name: rows_of(x[name]) for name in channels}
             hop = propagation.hop_by_definition if definition else propagation.hop
             result = {}
-            # All keys in one draw: each is a hundred operations, and long programs take long to compile and to load.
+            # All keys in one draw: each draw is a hundred operations, and long programs are slow to compile and load.
             for name, keys in zip(channels, jax.random.split(layers_key, (len(channels), num_layers, 2)), strict=True):
                 factor = scale.propagated.get(name, 1.0)
-                if definition or augmentation.inputs is not None:
+                if definition or rows is not layer0:
                     first = hop(graph, Halves(users0[owner[name]], factor * rows[name](ALL)))
                 else:
                     first = Halves(factor * first_users[name](ALL), first_items[owner[name]](ALL))
-                halves = _augmented_layers(graph, first, name, augmentation.layer, keys, hop)
-                kept = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
+                halves = _augmented_layers(graph, first, name, augment, keys, hop)
+                user_tables = [users0[owner[name]], *(layer.users for layer in halves)]
+                layer0_factor = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
                 result[name] = Channel(
-                    sum_of(
-                        [rows_of(x) for x in (users0[owner[name]], *(layer.users for layer in halves))],
-                        1.0 / (num_layers + 1),
-                    ),
-                    _with_layer0(rows[name], kept, [layer.items for layer in halves]),
+                    sum_of([rows_of(x) for x in user_tables], 1.0 / (num_layers + 1)),
+                    _with_layer0(rows[name], layer0_factor, [layer.items for layer in halves]),
                 )
             return result
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             modality_key, inputs_key, layers_key = jax.random.split(key, 3)
-            scale = (
-                ModalityScale({}) if augmentation.modality is None else augmentation.modality(modality_key, channels)
-            )
-            by = by_layers if definition or augmentation.layer is not None else by_chains
-            propagated = by(augmentation, scale, inputs_key, layers_key)
+            scale = augmentation.modality(modality_key, channels) if augmentation.modality else ModalityScale({})
+            rows = augmented_rows(augmentation, inputs_key)
+            if definition or augmentation.layer is not None:
+                propagated = by_layers(rows, scale, augmentation.layer, layers_key)
+            else:
+                propagated = by_chains(rows, scale)
             users = {name: propagated[name].users for name in channels}
             items = {name: propagated[name].items for name in channels}
             return View(
@@ -200,7 +198,7 @@ def slmrec(
         return view
 
     def cold_items(params: Params, given: Mapping[str, PyTree]) -> Float[Array, "items dim"]:
-        # Without neighbours, the read-out is layer 0 divided by L + 1; without an id, its row there is 0.
+        # Without neighbours, the read-out is layer 0 divided by L + 1. Without an id, the row of the channel `id` is 0.
         taken = {
             name: features.word_means(given[name], params["words"][name]) if name in trained else frozen(given, name)
             for name in spec.modalities
@@ -216,7 +214,7 @@ def slmrec(
 
 
 def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
-    """X_m, the items' rows before propagation."""
+    """Return X_m, the items' rows before propagation."""
     if name == ID:
         return rows_of(params["item"])
     if name in params["words"]:
@@ -231,8 +229,8 @@ def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
 def _not_kept(name: str) -> Rows:
     def refuse(ids: Ids) -> Array:
         raise UserError(
-            f"the features of {name} were not kept, and are needed for views by augmentations and for another graph: "
-            f"prepare the inputs with that graph, or make the model with augmented=True"
+            f"the features of {name} were not kept, but augmented views and other graphs need them: prepare the inputs "
+            f"with that graph, or make the model with augmented=True"
         )
 
     return refuse
@@ -247,8 +245,8 @@ def _split(wide: Array, names: tuple[str, ...]) -> dict[str, Array]:
     return dict(zip(names, jnp.split(wide, len(names), axis=1), strict=True))
 
 
-def _whole(hop: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:
-    """A half product of a whole table, computed when it is first asked for."""
+def _hop(hop: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:
+    """Return a half product of a table, computed when it is first needed."""
     return memoized(lambda ids: hop(graph, table(ids)))
 
 
@@ -260,7 +258,7 @@ def _augmented_layers(
     keys: Key[Array, "layers sides"],
     hop: Callable[[Graph, Halves], Halves],
 ) -> list[Halves]:
-    """Layers 1..L of a modality, each augmented before it feeds the next, from what the first hop makes."""
+    """Return layers 1..L of a modality, from the first hop on; each is augmented before it feeds the next."""
     halves, tables = first, []
     for layer in range(1, keys.shape[0] + 1):
         if layer > 1:
@@ -276,14 +274,14 @@ def _augmented_layers(
 
 
 def _with_layer0(layer0: Rows, factor: Array | float, tables: Sequence[Array]) -> Rows:
-    """The mean of layer 0, with its factor, and the other layers."""
+    """Return the mean of layer 0, with its factor, and the other layers."""
     scale = 1.0 / (len(tables) + 1)
     others = sum_of([rows_of(x) for x in tables], scale) if tables else None
     return memoized(lambda ids: scale * factor * layer0(ids) + (0.0 if others is None else others(ids)))
 
 
 def _sum(user: Channel, item: Channel, layer0: Rows, name: str, scale: ModalityScale, num_layers: int) -> Channel:
-    """User chain plus item chain, the latter with its factors: one for what is propagated, one for layer 0."""
+    """Return user chain plus item chain; the latter has one factor for what is propagated and one for layer 0."""
     factor = scale.propagated.get(name, 1.0)
 
     def users(ids: Ids) -> Array:

@@ -1,4 +1,4 @@
-"""VBPR: matrix factorisation beside a content preference (He and McAuley, AAAI 2016)."""
+"""VBPR: matrix factorisation with a content preference (He and McAuley, AAAI 2016)."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -15,15 +15,15 @@ from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs,
 def vbpr(
     spec: Spec, *, variant: Literal["multimodal", "original"] = "multimodal", normalize_features: bool = False
 ) -> Model:
-    """y_ui = e_u · e_i + t_u · (F_i W + b), where F_i holds the features of all modalities side by side.
+    """Return y_ui = e_u · e_i + t_u · (F_i W + b), where F_i concatenates the features of all modalities.
 
-    The original has y_ui = b_i + e_u · e_i + t_u · (F_i W) + β · F_i: a bias for the item, one for its content, and
-    none in the map. Its global and user biases take no part in a ranking or in BPR. User rows are [e_u; t_u].
+    The original is y_ui = b_i + e_u · e_i + t_u · (F_i W) + β · F_i: a bias of the item, one of its content, and none
+    in the map. Its global and user biases affect neither a ranking nor BPR. User rows are [e_u; t_u].
 
     Args:
-        spec: sizes and modalities, at least one.
-        variant: as the SLMRec paper and the MMRec toolbox have it, or the original.
-        normalize_features: divides feature rows by their L2 norm. Neither reference does.
+        spec: Sizes and modalities, at least one.
+        variant: The form in the SLMRec paper and the MMRec toolbox, or the original.
+        normalize_features: Whether to divide feature rows by their L2 norm. Neither reference does.
     """
     columns = sum(features.width(modality) for modality in spec.modalities.values())
 
@@ -46,7 +46,7 @@ def vbpr(
             for name, modality in spec.modalities.items()
         ]
         side_by_side = jnp.concatenate([feature.values for feature in taken], axis=1)
-        # An item with one modality at least has the map's bias.
+        # An item with at least one modality has the map's bias.
         any_present = jnp.max(jnp.stack([feature.present for feature in taken]), axis=0)
         return inputs._replace(features={}, cache=DenseFeature(side_by_side, any_present))
 

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax.config import IN_MEMORY, Config, source_of
 from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Split
-from slmrec_jax.config.source import Source
 from slmrec_jax.data import Dataset, Feature, Words, check_dataset, load_source
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError, check_choice, check_type, setting
@@ -29,11 +28,11 @@ from slmrec_jax.training.storage.folder import (
     CHECKPOINTS,
     NO_RUN,
     RESULT,
-    STORE,
     Record,
     Result,
     read_config,
     read_history,
+    read_kept_dataset,
 )
 from slmrec_jax.training.storage.records import read_json
 from slmrec_jax.training.storage.resume import check_same_data
@@ -222,8 +221,7 @@ def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -
     if dataset is None and config.data == IN_MEMORY:
         if folder is None:
             raise UserError("the run's data set was made in memory: pass it as dataset")
-        # Its source is still memory, not the folder that keeps it.
-        dataset = replace(load_source(Source(str(folder / STORE))))
+        dataset = read_kept_dataset(folder)
     elif dataset is None:
         dataset = load_source(source_of(config))
     check_dataset(dataset)

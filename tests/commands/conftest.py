@@ -51,7 +51,7 @@ def finished(tiny, cheap, tmp_path_factory):
 
 @pytest.fixture
 def refused(capsys):
-    """Runs a command that must be refused, and returns the one line that the user gets."""
+    """A function that runs a command that must be refused, and returns the one line that the user gets."""
 
     def run(*arguments):
         capsys.readouterr()
@@ -66,7 +66,7 @@ def refused(capsys):
 
 @pytest.fixture
 def exported(tmp_path):
-    """A folder that recommends; its ids hold commas, quotes, blanks and letters of other scripts."""
+    """An exported folder; its ids hold commas, quotes, blanks and letters of other scripts."""
     users = np.array(["Doe, Jane", "u2", ' "x" ', "Жук", "u2 "])
     none, known = (Interactions(each, each + 1) for each in (np.zeros(0, np.int32), np.zeros(1, np.int32)))
     ids = {"user_ids": users, "item_ids": np.array(["商", "b"])}

@@ -14,7 +14,7 @@ SET = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 
 @pytest.fixture
 def environment(monkeypatch, tmp_path):
-    """A copy of the environment to write to, with a cache folder of its own."""
+    """A copy of the environment with its own cache folder, which the program may change."""
     copy = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     copy |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
     monkeypatch.setattr(program.os, "environ", copy)
@@ -79,7 +79,7 @@ def open_parent(folder):
 
 
 def linked_parent(folder):
-    """The folder is named through a link, and what holds the place where that leads is open."""
+    """The path goes through a link whose target is in a folder that others may write to."""
     elsewhere = folder.parent.parent / "open"
     elsewhere.mkdir()
     folder.parent.rename(elsewhere / "cache")

@@ -42,7 +42,7 @@ def test_recommend_in_raw_ids(finished, tiny_demo, tmp_path, capsys):
 
 
 def one(user, *items, left=True):
-    """Recommendations to one user, the last of which is none."""
+    """Recommendations for one user; the last item is not one."""
     scores = np.array([[1.0] * (len(items) - 1) + [-np.inf]] if left else [[-np.inf] * len(items)], np.float32)
     return Recommendations(np.array([user]), np.array([items]), scores)
 

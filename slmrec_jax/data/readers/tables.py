@@ -97,7 +97,7 @@ def read_text(
         chosen = _choose(file, given, wanted, optional)
         blank_lines = blank_lines and len(given) == 1
         places = {name: str(given.index(name)) for name in chosen}
-        table = _parse(file, separator, line.encoding, len(given), list(places.values()), quotes, blank_lines)
+        table = _parse_text(file, separator, line.encoding, len(given), list(places.values()), quotes, blank_lines)
     except OSError as error:
         if error.errno is not None:
             raise
@@ -154,7 +154,7 @@ def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: S
     return chosen
 
 
-def _parse(
+def _parse_text(
     file: Path, separator: str, encoding: str, width: int, places: list[str], quotes: bool, blank_lines: bool
 ) -> Any:
     """Return an Arrow table of some columns as strings, the row of names among the others."""

@@ -55,10 +55,9 @@ class Call:
 def decode(data: bytes, kind: PickleKind, start: int = 0) -> tuple[Any, int]:
     """Walk a pickle to its end, and return what it would have made and the byte after it.
 
-    Time is linear in the file's size, and so is memory: at most 160 bytes for each byte of the file.
-
-    That is a tree of plain values, `Name`, `Call` and `Reference`. Parts may be shared, or hold themselves: look only
-    at what is expected. The file may go on after the pickle, which starts at byte `start`.
+    The value is a tree of plain values, `Name`, `Call` and `Reference`. Parts may be shared, or hold themselves: look
+    only at what is expected. The file may go on after the pickle, which starts at byte `start`. Time is linear in the
+    file's size, and so is memory: at most 160 bytes for each byte of the file.
 
     Raises:
         Malformed: It is truncated, or asks for an opcode or a name that is not on the list.
@@ -74,9 +73,8 @@ def decode(data: bytes, kind: PickleKind, start: int = 0) -> tuple[Any, int]:
             if code == b".":
                 return machine.pop(), position + 1
             if code not in _OPCODES:
-                raise Malformed(
-                    f"{code.decode('latin-1')!a} is not an opcode" if code else "the file ends in the middle"
-                )
+                found = f"{code.decode('latin-1')!a} is not an opcode"
+                raise Malformed(found if code else "the file ends in the middle")
             name, read = _OPCODES[code]
             if name not in _ACTIONS or name in forbidden:
                 raise Malformed(f"the opcode {name}, which {kind.what} does not need")
