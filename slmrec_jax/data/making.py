@@ -57,7 +57,7 @@ def make_dataset(
         train=_as_arrays(train),
         valid=_as_arrays(valid),
         test=_as_arrays(test),
-        features={name: _in_form(feature) for name, feature in (features or {}).items()},
+        features={name: _convert_feature(feature) for name, feature in (features or {}).items()},
         user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
         item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
     )
@@ -141,7 +141,7 @@ def _as_arrays(pairs: Interactions) -> Interactions:
     return Interactions(np.asarray(pairs.users), np.asarray(pairs.items))
 
 
-def _in_form(feature: Feature | Words) -> Feature | Words:
+def _convert_feature(feature: Feature | Words) -> Feature | Words:
     if isinstance(feature, Words):
         return Words(np.asarray(feature.items), np.asarray(feature.words), int(feature.num_words))
     values, present = np.asarray(feature.values), np.asarray(feature.present)
