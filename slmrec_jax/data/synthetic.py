@@ -25,6 +25,12 @@ _ASPECT = 8
 _SCENES_LIKED = 2
 _HEAD = 60
 """Popularity is 1 / (rank + _HEAD), with ranks from 0."""
+_MIN_DEGREE, _MEAN_DEGREE, _MAX_DEGREE = 5, 8.0, 60
+"""Interactions of a user over all splits; the mean is approximate, before the maximum cuts the tail."""
+_MISSING = 0.07
+"""The share of items that lack a modality, independently for each modality."""
+_NOISE = 0.4
+"""The standard deviation of the noise in a modality; that of the latent description is about 1."""
 _USERS_AT_ONCE = 1024
 
 
@@ -43,19 +49,15 @@ def demo(
     num_items: int = 1200,
     num_scenes: int = 60,
     columns: Mapping[str, int] = _DEMO_COLUMNS,
-    missing: float = 0.07,
-    noise: float = 0.4,
     exposures: int = 300,
-    min_interactions: int = 5,
-    mean_interactions: float = 8.0,
-    max_interactions: int = 60,
 ) -> Dataset:
     """Make the embedded data set; the same arguments give the same bytes on every machine.
 
     With the default arguments, test recall@20 is about 0.09 for popularity, 0.23 for LightGCN on ids alone, 0.27 for
     SLMRec's main loss with features, 0.28 with its FAC task, and 0.6 for the planted tastes and popularities.
 
-    Each user's interactions are split 8:1:1 at random, with at least one for validation and one for test.
+    Each user's interactions are split 8:1:1 at random, with at least one for validation and one for test; a user with
+    fewer than 3 has them all in train.
 
     Args:
         seed: The seed of everything random.
@@ -63,12 +65,7 @@ def demo(
         num_items: The number of items.
         num_scenes: The number of clusters of items; each user likes two.
         columns: The modalities and the widths of their vectors.
-        missing: The share of items that lack a modality, independently for each modality.
-        noise: The standard deviation of the noise in a modality; that of the latent description is about 1.
         exposures: How often a user meets an item; the user chooses among the distinct ones.
-        min_interactions: The minimum per user over all splits; a user with fewer than 3 has them all in train.
-        mean_interactions: The approximate mean per user, before `max_interactions` cuts the tail.
-        max_interactions: The maximum per user.
 
     Raises:
         UserError: There are no users, items, scenes or exposures, or too few interactions to fill three splits.
@@ -78,18 +75,17 @@ def demo(
         check_count(what, count, "demo")
     rng = np.random.Generator(np.random.PCG64(seed))
     tastes = plant(rng, num_users, num_items, num_scenes, len(columns))
-    degrees = _draw_degrees(rng, num_users, min_interactions, mean_interactions, max_interactions)
+    degrees = _draw_degrees(rng, num_users)
     users, items = _draw_interactions(rng, tastes, degrees, exposures)
     parts = _draw_parts(rng, users)
     if not parts.any():
         raise UserError("demo: no one has the three interactions that three splits need; raise items or exposures")
-    features = _draw_features(rng, tastes.items, columns, missing, noise)
     return make_dataset(
         "demo",
         *(Interactions(users[parts == part], items[parts == part]) for part in range(3)),
         num_users=num_users,
         num_items=num_items,
-        features=features,
+        features=_draw_features(rng, tastes.items, columns),
         user_ids=_numbered("user", num_users),
         item_ids=_numbered("item", num_items),
     )
@@ -110,12 +106,11 @@ def plant(rng: np.random.Generator, num_users: int, num_items: int, num_scenes: 
     return Tastes(_grid(users), _grid(items), weights)
 
 
-def _draw_degrees(
-    rng: np.random.Generator, num_users: int, least: int, mean: float, most: int
-) -> Int[np.ndarray, " users"]:
+def _draw_degrees(rng: np.random.Generator, num_users: int) -> Int[np.ndarray, " users"]:
     # A Pareto tail of exponent 2: the mean of its excess over the minimum is the scale.
     tail = 1.0 / np.sqrt(1.0 - rng.random(num_users)) - 1.0
-    return np.minimum(least + np.floor((mean - least) * tail).astype(np.int64), most)
+    excess = (_MEAN_DEGREE - _MIN_DEGREE) * tail
+    return np.minimum(_MIN_DEGREE + np.floor(excess).astype(np.int64), _MAX_DEGREE)
 
 
 def _draw_interactions(
@@ -146,19 +141,15 @@ def _draw_parts(rng: np.random.Generator, users: Int[np.ndarray, " interactions"
 
 
 def _draw_features(
-    rng: np.random.Generator,
-    items: Float[np.ndarray, "items latent"],
-    columns: Mapping[str, int],
-    missing: float,
-    noise: float,
+    rng: np.random.Generator, items: Float[np.ndarray, "items latent"], columns: Mapping[str, int]
 ) -> dict[str, Feature]:
     features = {}
     for number, (name, width) in enumerate(columns.items(), start=1):
         own = items[:, number * _ASPECT : (number + 1) * _ASPECT]
         seen = np.concatenate([items[:, :_ASPECT], own], axis=1)
         mixing = _grid(rng.standard_normal((seen.shape[1], width)) / np.sqrt(seen.shape[1]))
-        values = seen @ mixing + _grid(noise * rng.standard_normal((len(items), width)))
-        features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= missing)
+        values = seen @ mixing + _grid(_NOISE * rng.standard_normal((len(items), width)))
+        features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= _MISSING)
     return features
 
 

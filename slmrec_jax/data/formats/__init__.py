@@ -29,7 +29,11 @@ class Format(Protocol):
         """Return True if the folder has this format."""
 
     def read(self, folder: Path, source: Source, /) -> Dataset | Unsplit:
-        """Read the folder."""
+        """Read the folder.
+
+        Raises:
+            UserError: A file is missing, malformed, or does not fit the others.
+        """
 
 
 FORMATS: Mapping[str, Format] = {

@@ -35,9 +35,6 @@ def read(folder: Path, source: Source) -> Dataset:
 
     image, audio and text become visual, acoustic and textual, in this order; other modalities keep their names and
     follow in alphabetical order. Raw ids are the row and column numbers, as the format stores no others.
-
-    Raises:
-        UserError: A file is missing, malformed, or does not fit the others.
     """
     files = {split: file_of_split(folder, split, names) for split, names in _MATRICES.items()}
     matrices = {split: read_sparse(file) for split, file in files.items()}

@@ -42,9 +42,6 @@ def read(folder: Path, source: Source) -> Dataset:
 
     There are as many users and items as the lists say. Without a list, the number is one more than the largest id, and
     raw ids are the numbers in the files.
-
-    Raises:
-        UserError: A file is missing, malformed, or does not fit the others.
     """
     forms = [names for names in (_LINES, _PAIRS) if (folder / names[0]).exists()]
     if len(forms) != 1:

@@ -56,9 +56,6 @@ def read(folder: Path, source: Source) -> Dataset:
     There are as many items as feature rows. Without a table of features the number is one more than the largest id, as
     it always is for users. Notes say how item ids were taken to be counted, and which features are missing. A table of
     integers with two rows, instead of vectors, lists pairs of an item and a word.
-
-    Raises:
-        UserError: A file is missing, malformed, or does not fit the others.
     """
     names = {split: [f"{stem}{variant}.npy" for variant in _VARIANTS] for split, stem in _STEMS.items()}
     files = {split: file_of_split(folder, split, names[split]) for split in _STEMS}

@@ -38,9 +38,6 @@ def read(folder: Path, source: Source) -> Dataset:
     There are as many users and items as the largest id says. As in MMRec, users without training interactions are
     dropped from validation and test; a note says how many. Images that MMRec's preparation filled in with the mean
     count as missing. Rows whose column `label` is 0 are left out.
-
-    Raises:
-        UserError: A file is missing, malformed, or does not fit the others.
     """
     file = choose_file(folder, _labelled_files(folder), LOOKS_FOR)
     table = read_text(file, "\t", (_USER, _ITEM, _LABEL), optional=(_TAKEN,))

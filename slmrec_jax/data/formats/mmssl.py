@@ -36,9 +36,6 @@ def read(folder: Path, source: Source) -> Dataset:
 
     There are as many users and items as the matrix says. Without it there are as many items as feature rows, and
     otherwise one more than the largest id.
-
-    Raises:
-        UserError: A file is missing, malformed, or does not fit the others.
     """
     matrix_file = folder / _MATRIX
     files = {

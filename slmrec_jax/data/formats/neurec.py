@@ -41,9 +41,6 @@ def read(folder: Path, source: Source) -> Dataset:
     Users and items are numbered as they first appear in train, then in test, as NeuRec does. Row i of a feature table
     is the item with the raw id i. A table of integers with two rows lists pairs of an item and a word. Ratings and
     times are not used.
-
-    Raises:
-        UserError: A file is malformed or does not fit the others.
     """
     train = choose_file(folder, _training_files(folder), LOOKS_FOR)
     files = {"train": train, "test": train.with_suffix(".test")}

@@ -63,9 +63,6 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     `.tsv` file is one in `features/`, and also here if it has such an ending or the name of one of these three. Its
     rows have raw ids (`feature_tables.read_vectors`), or are in the order of the catalogue; without both, row i is the
     item with the raw id i. An item without a row, or with a row of NaN, lacks the modality.
-
-    Raises:
-        UserError: A file is missing, malformed, or does not fit the others.
     """
     files = _find_interactions(folder, source)
     found = {part: read_interactions(file, source) for part, file in files.items()}

@@ -45,9 +45,6 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     interaction, except rows with label 0 or a rating below the source's. Users and items are those of the interactions,
     in the order of their raw ids. A column of type float_seq beside `item_id` or `iid`, in any file, is a modality:
     `item_emb` becomes item, `image_emb` becomes visual.
-
-    Raises:
-        UserError: A file is missing, malformed, or does not fit the others.
     """
     files = _find_inter_files(folder)
     tables = {part: read_interactions(file, source, "\t") for part, file in files.items()}
