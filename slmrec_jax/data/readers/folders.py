@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-_MAX_NAMED = 100
+_MAX_NOT_READ = 100
 
 
 def not_read(folder: Path, read: Iterable[Path]) -> list[str]:
@@ -19,5 +19,5 @@ def not_read(folder: Path, read: Iterable[Path]) -> list[str]:
         for entry in sorted(place.iterdir())
         if entry not in known and entry not in places and not entry.name.startswith(".")
     ]
-    more = f" and {len(left) - _MAX_NAMED} more" if len(left) > _MAX_NAMED else ""
-    return [f"not read: {', '.join(left[:_MAX_NAMED])}{more}"] if left else []
+    more = f" and {len(left) - _MAX_NOT_READ} more" if len(left) > _MAX_NOT_READ else ""
+    return [f"not read: {', '.join(left[:_MAX_NOT_READ])}{more}"] if left else []
