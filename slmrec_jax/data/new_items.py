@@ -62,15 +62,13 @@ def _find_files(path: Path) -> dict[str, Path]:
     try:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
-        found = (
-            [file for file in sorted(path.iterdir()) if file.suffix in FEATURE_SUFFIXES] if path.is_dir() else [path]
-        )
+        entries = sorted(path.iterdir()) if path.is_dir() else [path]
     except OSError as error:
         raise unreadable(path, error) from error
-    if not found or found[0].suffix not in FEATURE_SUFFIXES:
-        raise UserError(
-            f"{path}: no features there; expected a file called as its modality, {', '.join(FEATURE_SUFFIXES)}"
-        )
+    found = [file for file in entries if file.suffix in FEATURE_SUFFIXES]
+    if not found:
+        suffixes = ", ".join(FEATURE_SUFFIXES)
+        raise UserError(f"{path}: no features there; expected a file called as its modality, {suffixes}")
     files: dict[str, Path] = {}
     for file in found:
         add_feature_file(files, modality_of(file), file)
@@ -80,10 +78,8 @@ def _find_files(path: Path) -> dict[str, Path]:
 def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Dataset) -> None:
     known = dataset.features.get(modality)
     if not isinstance(known, Feature):
-        vectors_of = [name for name, feature in dataset.features.items() if isinstance(feature, Feature)]
-        raise UserError(
-            f"{path}: the run has no vectors of modality {modality!r}; it has: {', '.join(vectors_of) or 'none'}"
-        )
+        has = ", ".join(name for name, feature in dataset.features.items() if isinstance(feature, Feature)) or "none"
+        raise UserError(f"{path}: the run has no vectors of modality {modality!r}; it has: {has}")
     found, expected = vectors.values.shape[1], known.values.shape[1]
     if found != expected:
         raise UserError(f"{path}: {modality} has {found} columns, but {expected} in training; make it the same way")

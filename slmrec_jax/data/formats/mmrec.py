@@ -40,6 +40,30 @@ def read(folder: Path, source: Source) -> Dataset:
     count as missing. Rows whose column `label` is 0 are left out.
     """
     file = choose_file(folder, _labelled_files(folder), LOOKS_FOR)
+    splits, counts, notes = _read_labelled(file)
+    mappings = {side: folder / name for side, (name, _) in _MAPPINGS.items() if (folder / name).exists()}
+    raw = {side: _read_mapping(path, _MAPPINGS[side][1], counts[side]) for side, path in mappings.items()}
+    tables = find_feature_files(folder)
+    features = {modality: feature_of_rows(path, read_table(path)) for modality, path in tables.items()}
+    taken = [file, *mappings.values(), *tables.values()]
+    if "visual" in features and (missed := folder / _MISSED_IMAGES).exists():
+        _mark_missing(features["visual"], missed, counts["items"])
+        taken.append(missed)
+    return make_dataset(
+        folder.resolve().name,
+        *splits,
+        num_users=counts["users"],
+        num_items=counts["items"],
+        features=features,
+        user_ids=raw.get("users"),
+        item_ids=raw.get("items"),
+        origins={**dict.fromkeys(SPLITS, file), **mappings, **tables},
+        notes=[*notes, *not_read(folder, taken)],
+    )
+
+
+def _read_labelled(file: Path) -> tuple[list[Interactions], dict[str, int], list[str]]:
+    """Return the interactions of each split, the numbers of users and of items, and notes."""
     table = read_text(file, "\t", (_USER, _ITEM, _LABEL), optional=(_TAKEN,))
     notes: list[str] = []
     if _TAKEN in table.columns:
@@ -53,6 +77,7 @@ def read(folder: Path, source: Source) -> Dataset:
         )
     if not (labels == 0).any():
         raise UserError(f"{file}: no row has the {_LABEL} 0; expected some to train on")
+    counts = {"users": count_rows(str(file), "user", [users]), "items": count_rows(str(file), "item", [items])}
     known = np.isin(users, users[labels == 0])
     for label, split in enumerate(SPLITS):
         dropped = (labels == label) & ~known
@@ -61,26 +86,8 @@ def read(folder: Path, source: Source) -> Dataset:
                 f"{split}: interactions of users without training interactions, dropped: {dropped.sum()} of "
                 f"{len(np.unique(users[dropped]))} users"
             )
-    counts = {"users": count_rows(str(file), "user", [users]), "items": count_rows(str(file), "item", [items])}
-    mappings = {side: folder / name for side, (name, _) in _MAPPINGS.items() if (folder / name).exists()}
-    raw = {side: _read_mapping(path, _MAPPINGS[side][1], counts[side]) for side, path in mappings.items()}
-    tables = find_feature_files(folder)
-    features = {modality: feature_of_rows(path, read_table(path)) for modality, path in tables.items()}
-    missed = folder / _MISSED_IMAGES if "visual" in features else None
-    if missed is not None and missed.exists():
-        _mark_missing(features["visual"], missed, counts["items"])
-    taken = [file, *mappings.values(), *tables.values(), *([missed] if missed else [])]
-    return make_dataset(
-        folder.resolve().name,
-        *(Interactions(users[chosen], items[chosen]) for chosen in ((labels == n) & known for n in range(3))),
-        num_users=counts["users"],
-        num_items=counts["items"],
-        features=features,
-        user_ids=raw.get("users"),
-        item_ids=raw.get("items"),
-        origins={**dict.fromkeys(SPLITS, file), **mappings, **tables},
-        notes=[*notes, *not_read(folder, taken)],
-    )
+    chosen = [(labels == label) & known for label in range(len(SPLITS))]
+    return [Interactions(users[rows], items[rows]) for rows in chosen], counts, notes
 
 
 def _labelled_files(folder: Path) -> list[Path]:

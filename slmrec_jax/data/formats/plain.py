@@ -107,10 +107,8 @@ def _find_interactions(folder: Path, source: Source) -> dict[str, Path]:
     if not any(by_split.values()):
         return {"": choose_file(folder, whole or tables, "tables of interactions (columns user and item)")}
     if not by_split["train"] or whole:
-        found = listed([file.name for file in tables])
-        raise UserError(
-            f"{folder}: there is {found}; expected train, and maybe valid and test, or {_UNDIVIDED[0]} alone"
-        )
+        found, expected = listed([file.name for file in tables]), f"train, and maybe valid and test, or {_UNDIVIDED[0]}"
+        raise UserError(f"{folder}: there is {found}; expected {expected} alone")
     return {
         split: choose_file(folder, found, f"tables of the {split} split") for split, found in by_split.items() if found
     }

@@ -66,9 +66,8 @@ def _find_inter_files(folder: Path) -> dict[str, Path]:
     for file in tables:
         name, _, part = f".{uncompressed(file).stem}".rpartition(".")
         if _PART.fullmatch(part.lower()) and part.lower() not in _BENCHMARK_PARTS:
-            raise UserError(
-                f"{folder}: {file.name!a} is none of {listed(list(_BENCHMARK_PARTS))}; call it by its split"
-            )
+            parts = listed(list(_BENCHMARK_PARTS))
+            raise UserError(f"{folder}: {file.name!a} is none of {parts}; call it by its split")
         if split := _SPLIT_OF.get(part.lower()):
             of_data.setdefault(name[1:], {}).setdefault(split, []).append(file)
     if not of_data:
