@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from slmrec_jax.data.new_items import nothing
+from slmrec_jax.data.new_items import missing_feature
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.analysis import Difference, paired_bootstrap
@@ -79,5 +79,5 @@ def _mask(run: Run, metric: str) -> Masking:
 def without(run: Run, inputs: Inputs, modality: str) -> Inputs:
     """Return a run's inputs as if no item had the modality, whatever the run's setting for missing features."""
     count = run.dataset.num_items
-    removed = {modality: nothing(run.dataset.features[modality], count)}
+    removed = {modality: missing_feature(run.dataset.features[modality], count)}
     return inputs._replace(features={**inputs.features, **given_features(removed, count, "masked", removed)})
