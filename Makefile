@@ -1,10 +1,11 @@
 # make train    set up .venv, then train and compare three systems on the demo data (runs/demo)
-# make test     set up .venv, then lint, types and tests
+# make test     set up .venv, then lint, types and the quick tests
+# make test-slow  the slow tests alone; make test-all runs both
 # make soak     set up .venv, then kill and resume training 200 times (about five minutes)
 # make bench    set up .venv, then the benchmarks, on DATA=PATH beside generated data (about a quarter of an hour;
 #               needs torch==2.13.0 in .venv, to compare with)
-# make lock     make requirements/lock-*.txt anew: requirements.txt for each Python, with the hash of every file
-# make licences make docs/licences.md anew from what is installed
+# make lock     make requirements/lock-*.txt again from requirements.txt, for each Python, with the hash of every file
+# make licences make docs/licences.md again from what is installed
 # make clean    remove .venv and what tools leave behind; runs/ stays
 #
 # PYTHON=python3.12 chooses another Python (3.11 to 3.13) for a new .venv.
@@ -17,8 +18,9 @@ READY := .venv/.ready
 UNDER_WAY := .venv/.installing
 
 UV := build/uv/bin
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadgroup
 
-.PHONY: train test soak bench setup lock licences clean
+.PHONY: train test test-slow test-all soak bench setup lock licences clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -31,7 +33,14 @@ test: setup
 	@echo "== mypy"
 	@$(BIN)/mypy
 	@echo "== pytest"
-	@$(BIN)/pytest -q -n 2 --dist loadfile
+	@$(PYTEST) -m "not slow" --durations 10
+	@echo "Slow tests are left out: $$($(BIN)/pytest -q --collect-only -m slow 2>/dev/null | grep -c ::). Run them by make test-slow, or all by make test-all."
+
+test-slow: setup
+	@echo "== slow tests"
+	@$(PYTEST) -m slow
+
+test-all: test test-slow
 
 soak: setup
 	@TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills 200
@@ -41,8 +50,8 @@ bench: setup
 
 setup: $(READY)
 
-# The stamp is the last thing made, by renaming the mark of an install under way: what an interrupted install left is
-# cleared and installed anew, and so is a .venv of another Python than asked for.
+# The stamp is made last, by renaming the mark of an unfinished install. An interrupted install, or a .venv of another
+# Python than asked for, is cleared and installed again.
 $(READY): requirements.txt setup.cfg pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || { \
 		echo "slmrec-jax needs Python 3.11, 3.12 or 3.13; $(PYTHON) is: $$($(PYTHON) -V 2>&1). Choose one: make PYTHON=python3.12" >&2; \
@@ -55,7 +64,7 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	@$(PIP) install -qq --no-deps --editable .
 	@mv $(UNDER_WAY) $@
 
-# From the public index alone, whatever index or folder of wheels pip is set up with here.
+# Only from the public index, whatever pip is configured to use.
 lock:
 	@$(PYTHON) -m venv --clear build/uv
 	@$(UV)/python -m pip --disable-pip-version-check install -qq uv==0.13.9

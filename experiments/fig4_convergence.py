@@ -1,4 +1,4 @@
-"""Figure 4: how the training loss of SLMRec with each task falls by epoch.
+"""Figure 4: the training loss of SLMRec by epoch, with each task.
 
 Paper:    Tao et al., IEEE TMM 2022, doi:10.1109/TMM.2022.3187556
 Command:  python experiments/fig4_convergence.py --data PATH/tiktok --epochs 100
@@ -6,15 +6,15 @@ Time:     3 runs of 100 epochs for each seed. On DiffMM's TikTok 20 epochs took 
 Result:   there (experiments/results/fig4_convergence.md) the loss falls from 8.6 or 8.7 after the first epoch to 6.28
           with FAC, 6.84 with FD and 6.82 with FM after 20; FAC's own part falls furthest. Not run on the paper's data.
 
-The loss is the whole objective, main loss plus α times the task's; the table has its parts. Early stopping is off, so
-that all curves have the same length. The paper gives curves alone: there are no figures to put beside ours.
+The loss is the whole objective, the main loss plus α times the task's; the table has both. Early stopping is off, so
+that all curves have the same length. The paper gives curves without figures.
 """
 
 import statistics
 import sys
 from dataclasses import dataclass, replace
 
-import paper
+import output
 import sweep
 
 from slmrec_jax.figures import draw_lines
@@ -23,11 +23,10 @@ PARTS = ("loss", "main", "ssl")
 
 
 @dataclass(frozen=True)
-class Flags(sweep.Flags):
-    """What to train on, and how long."""
+class Flags(sweep.TaskFlags):
+    """Flags of figure 4."""
 
     epochs: int = 100
-    tasks: tuple[paper.PaperTask, ...] = ("fd", "fm", "fac")
 
 
 def main(flags: Flags) -> None:
@@ -39,7 +38,7 @@ def main(flags: Flags) -> None:
     rows, lines = [], {}
     for task in flags.tasks:
         runs = found[f"{task} convergence"]
-        diverged = sweep.diverged(runs, flags)
+        diverged = output.diverged(runs, flags)
         curve = {}
         for records in zip(*(run.history for run in runs), strict=True):  # an epoch of every seed
             losses = {part: statistics.fmean(record["losses"][part] for record in records) for part in PARTS}
@@ -49,7 +48,7 @@ def main(flags: Flags) -> None:
             lines[task.upper()] = curve
         else:
             rows.append({"task": task, **dict.fromkeys(("epoch", *PARTS)), "diverged": diverged})
-    sweep.write("fig4_convergence", rows, dataset, flags, "Means over seeds. The paper gives curves alone: no figures.")
+    output.write("fig4_convergence", rows, dataset, flags, "Means over seeds. The paper gives curves without figures.")
     title = f"Convergence, {dataset.name}"
     draw_lines(lines, flags.out / "fig4_convergence.png", title, x="epoch", y="training loss", log=False)
 

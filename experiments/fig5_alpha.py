@@ -7,28 +7,28 @@ Time:     3 tasks × 5 values for each seed. On DiffMM's TikTok three values, on
 Result:   there (experiments/results/fig5_alpha.md) recall@10 falls with α for every task, from .01 to 1: FD .0641 to
           .0519, FM .0633 to .0535, FAC .0600 to .0457. Not run on the paper's data.
 
-The paper gives curves alone; what its Table III has for each task at the best value is drawn as a dashed line.
+The paper gives curves without figures. Table III's figure for each task at the best value is drawn as a dashed line.
 """
 
 import sys
 from dataclasses import dataclass
 
+import output
 import paper
 import sweep
 
 
 @dataclass(frozen=True)
-class Flags(sweep.Flags):
-    """What to train on, and how long."""
+class Flags(sweep.TaskFlags):
+    """Flags of figure 5."""
 
-    tasks: tuple[paper.PaperTask, ...] = ("fd", "fm", "fac")
     alphas: tuple[float, ...] = (0.01, 0.05, 0.1, 0.5, 1.0)
 
 
 def main(flags: Flags) -> None:
-    axis = sweep.Axis("slmrec.alpha", "alpha", "weight α of the task", flags.alphas)
+    axis = output.Axis("slmrec.alpha", "alpha", "weight α of the task", flags.alphas)
     figures = paper.best_figures(flags.paper, flags.tasks)
-    sweep.curves("fig5_alpha", "SLMRec by α", axis, flags.tasks, sweep.base(flags), flags, figures, paper.BEST_NOTE)
+    output.curves("fig5_alpha", "SLMRec by α", axis, sweep.base(flags), flags, figures, paper.BEST_NOTE)
 
 
 if __name__ == "__main__":

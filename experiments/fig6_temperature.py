@@ -4,32 +4,31 @@ Paper:    Tao et al., IEEE TMM 2022, doi:10.1109/TMM.2022.3187556
 Command:  python experiments/fig6_temperature.py --data PATH/tiktok --paper tiktok --seeds 0 1 2
 Time:     3 tasks × 4 values for each seed. On DiffMM's TikTok three values, one seed and 20 epochs took 15 minutes of
           one CPU core, a third of them shared with figure 5.
-Result:   there (experiments/results/fig6_temperature.md) recall@10 lies between .053 and .061 for every task and τ, the
+Result:   there (experiments/results/fig6_temperature.md) recall@10 is between .053 and .061 for every task and τ, the
           highest at 1.0 for FM and FAC and at 0.2 for FD. Not run on the paper's data.
 
-The paper gives curves alone; what its Table III has for each task at the best value is drawn as a dashed line.
+The paper gives curves without figures. Table III's figure for each task at the best value is drawn as a dashed line.
 """
 
 import sys
 from dataclasses import dataclass
 
+import output
 import paper
 import sweep
 
 
 @dataclass(frozen=True)
-class Flags(sweep.Flags):
-    """What to train on, and how long."""
+class Flags(sweep.TaskFlags):
+    """Flags of figure 6."""
 
-    tasks: tuple[paper.PaperTask, ...] = ("fd", "fm", "fac")
     temperatures: tuple[float, ...] = (0.1, 0.2, 0.5, 1.0)
 
 
 def main(flags: Flags) -> None:
-    axis = sweep.Axis("slmrec.ssl_temperature", "temperature", "temperature τ of the task", flags.temperatures)
+    axis = output.Axis("slmrec.ssl_temperature", "temperature", "temperature τ of the task", flags.temperatures)
     figures = paper.best_figures(flags.paper, flags.tasks)
-    config = sweep.base(flags)
-    sweep.curves("fig6_temperature", "SLMRec by τ", axis, flags.tasks, config, flags, figures, paper.BEST_NOTE)
+    output.curves("fig6_temperature", "SLMRec by τ", axis, sweep.base(flags), flags, figures, paper.BEST_NOTE)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
-"""How much SLMRec-FAC loses when items lack modalities, and whether filling in helps: masked, zeros, or the mean.
+"""SLMRec-FAC where items lack modalities, and three ways to fill in: masked, zeros, or the mean.
 
-For each share, the rows of that share of items are dropped from each modality on its own, in training and evaluation
-alike; what is dropped at 30 % is also dropped at 60 %. Which rows these are does not change with the training seed.
+Each modality loses the rows of a share of the items, drawn for it alone, in training and evaluation. Rows dropped at
+30 % are also dropped at 60 %, and they do not depend on the training seed.
 
 Command:  python experiments/missing_modalities.py --data PATH/tiktok --epochs 30 --seeds 0 1
 Time:     20 to 50 minutes on two CPU cores.
-Result:   test recall@20 .102 with all rows, .096 to .101 with 30 to 90 % dropped, whatever fills them: within the
-          spread of seeds (docs/data.md has the table).
+Result:   test recall@20 .102 with all rows, .096 to .101 with 30 to 90 % dropped, whatever fills the gaps: within
+          the spread of seeds (docs/data.md has the table).
 """
 
 import json
@@ -32,28 +32,28 @@ METRICS = ("recall@20", "ndcg@20")
 
 @dataclass(frozen=True)
 class Flags:
-    """What to train on, and how long."""
+    """Flags of this experiment."""
 
     data: str
     shares: tuple[float, ...] = (0.0, 0.3, 0.6, 0.9)
-    """Of the rows of each modality, that are dropped."""
+    """Shares of the rows of each modality to drop."""
     seeds: tuple[int, ...] = (0,)
     epochs: int = 20
-    """At most."""
+    """The most epochs."""
     drop_seed: int = 0
-    """What the dropped rows follow from."""
+    """The seed that draws the dropped rows."""
     out: Path = Path("runs/missing_modalities.json")
 
 
 def without(dataset: Dataset, share: float, seed: int) -> Dataset:
-    """The data with that share of each modality's rows dropped."""
+    """Return the data without that share of each modality's rows."""
     items = np.arange(dataset.num_items)
     features = dict(dataset.features)
     for place, (name, feature) in enumerate(dataset.features.items()):
         if isinstance(feature, Feature):
             kept = draw(seed, np.full_like(items, place), items) / 2.0**64 >= share
-            there = feature.present & kept
-            features[name] = feature._replace(values=np.where(there[:, None], feature.values, 0), present=there)
+            present = feature.present & kept
+            features[name] = feature._replace(values=np.where(present[:, None], feature.values, 0), present=present)
     return replace(dataset, features=features)
 
 
@@ -71,7 +71,7 @@ def main(flags: Flags) -> None:
     for share in flags.shares:
         dropped = without(dataset, share, flags.drop_seed)
         gaps = any(not feature.present.all() for feature in dropped.features.values() if isinstance(feature, Feature))
-        for missing in get_args(Missing) if gaps else ("masked",):  # without gaps, all are the same
+        for missing in get_args(Missing) if gaps else ("masked",):  # without gaps, all give the same result
             found = [test_metrics(replace(config, missing=missing, seed=seed), dropped) for seed in flags.seeds]
             rows.append({"share": share, "missing": missing, "seeds": found})
             means = [float(np.mean([each[metric] for each in found])) for metric in METRICS]

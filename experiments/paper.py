@@ -1,8 +1,8 @@
-"""What the SLMRec paper (Tao et al., IEEE TMM 2022) says: its settings, its systems, and the figures of its tables.
+"""The SLMRec paper (Tao et al., IEEE TMM 2022): its settings, its systems, and the figures of its tables.
 
-The figures are those of Tables II and III: recall, NDCG and precision at 10 on the test split. They are given to six
-decimals there; MF-BPR's precision on Movielens looks like a misprint. Where the paper shows a curve alone there are no
-figures, but for the task without the main loss, whose recall@10 its text gives.
+The figures are those of Tables II and III, recall, NDCG and precision at 10 on the test split, with the paper's six
+decimals; MF-BPR's precision on Movielens looks like a misprint. The paper's curves come without figures, except FAC
+without the main loss, whose recall@10 is in the text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -19,7 +19,7 @@ PaperData = Literal["tiktok", "kwai", "movielens"]
 METRICS = ("recall@10", "ndcg@10", "precision@10")
 
 GRID = (1e-4, 1e-3, 1e-2, 1e-1)
-"""Learning rates and weight decays that the paper searches, for every system."""
+"""The learning rates and the weight decays that the paper searches for every system."""
 
 BASELINES: Mapping[str, str] = {
     "MF-BPR": "mf:concat",
@@ -27,12 +27,12 @@ BASELINES: Mapping[str, str] = {
     "VBPR": "vbpr",
     "MMGCN": "mmgcn",
 }
-"""The paper's baselines know ids and content alike; the first two need a preset for that."""
+"""The paper's baselines read ids and content; MF and LightGCN need a preset for that."""
 
 PaperTask = Literal["fm", "fd", "fd+fm", "fac"]
 
 NAMES: Mapping[PaperTask, str] = {"fm": "SLMRec-FM", "fd": "SLMRec-FD", "fd+fm": "SLMRec-FM+FD", "fac": "SLMRec-FAC"}
-"""What the paper calls SLMRec with a task."""
+"""The paper's names for SLMRec with a task."""
 
 TASKS: Mapping[str, str] = {name: f"slmrec:{task}" for task, name in NAMES.items()}
 
@@ -68,24 +68,23 @@ FIGURES: Mapping[PaperData, Mapping[str, tuple[float, float, float]]] = {
         "SLMRec-FAC": (0.270616, 0.186821, 0.065286),
     },
 }
-"""By data set and system, in the order of `METRICS`."""
+"""Test metrics by data set and system, in the order of `METRICS`."""
 
 FAC_ALONE: Mapping[PaperData, float] = {"tiktok": 0.0608, "kwai": 0.032716}
 """Recall@10 of FAC without the main loss."""
 
-
-BEST_NOTE = "The paper gives curves; the figures beside ours are its best, of Table III."
+BEST_NOTE = "The paper gives curves; the figures beside ours are its best, from Table III."
 
 
 def best_figures(data: PaperData | None, tasks: Sequence[PaperTask]) -> dict[PaperTask, tuple[float, float, float]]:
-    """Those of Table III for some tasks, in the order of `METRICS`; none where the data are not the paper's."""
+    """Return Table III's figures by task, in the order of `METRICS`; none where the data are not the paper's."""
     return {task: FIGURES[data][NAMES[task]] for task in tasks} if data else {}
 
 
 def settings(preset: Switches) -> Config:
-    """What is the same for all systems: the paper's sizes and temperatures, selection by recall@10 on validation.
+    """Return what all systems share: the paper's sizes and temperatures, selection by recall@10 on validation.
 
-    The weight decay is the L2 term of all, so the baselines' own are off.
+    The weight decay is every system's L2 term, so the baselines' own are off.
     """
     config = with_preset(with_protocol(Config(batch_size=2048, dim=64, num_layers=3, ks=(10, 20)), "strict"), preset)
     of_slmrec = {"slmrec.temperature": 0.2, "slmrec.ssl_temperature": 0.2, "slmrec.alpha": 0.1}
@@ -94,6 +93,6 @@ def settings(preset: Switches) -> Config:
 
 
 def systems(config: Config, names: Sequence[str]) -> dict[str, Config]:
-    """The config of each of the paper's systems, by the paper's name."""
+    """Return the configs of the paper's systems, by the paper's names."""
     known = {**BASELINES, **TASKS}
     return {name: with_system(config, known[name]) for name in names}

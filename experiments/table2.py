@@ -7,13 +7,14 @@ Time:     5 systems × 16 settings, then the chosen ones for the other seeds. On
 Result:   there (experiments/results/table2.md), recall@10: LightGCN .0649, SLMRec-FAC .0615, MMGCN .0491, VBPR .0096,
           MF-BPR .0067. Not run on the paper's data.
 
-Each system's learning rate and weight decay are chosen on validation among the paper's. Table III takes up the runs
-where --out is the same. Data that are not divided need --split mmrec, which divides each user's interactions 8:1:1.
+Each system's learning rate and weight decay are chosen on validation among the paper's. Table III with the same --out
+uses these runs. Data without a split need --split mmrec, which divides each user's interactions 8:1:1.
 """
 
 import sys
 from dataclasses import dataclass
 
+import output
 import paper
 import sweep
 
@@ -24,7 +25,7 @@ NAMES = (*paper.BASELINES, "SLMRec-FAC")
 
 @dataclass(frozen=True)
 class Flags(sweep.Flags):
-    """What to train on, and how long."""
+    """Flags of Tables II and III."""
 
     learning_rates: tuple[float, ...] = paper.GRID
     """Each system's is chosen on validation."""
@@ -36,9 +37,9 @@ def main(flags: Flags) -> None:
     dataset = sweep.load(flags)
     found = sweep.run(paper.systems(sweep.base(flags), NAMES), dataset, flags)
     figures = paper.FIGURES[flags.paper] if flags.paper else {}
-    rows = [{"system": name, **sweep.measured(runs, flags, figures.get(name))} for name, runs in found.items()]
-    sweep.write("table2", rows, dataset, flags, sweep.of_paper(flags))
-    draw_comparison(sweep.means(found), paper.METRICS, flags.out / "table2.png", f"Table II on {dataset.name}, test")
+    rows = [{"system": name, **output.measured(runs, flags, figures.get(name))} for name, runs in found.items()]
+    output.write("table2", rows, dataset, flags, output.about_figures(flags))
+    draw_comparison(output.means(found), paper.METRICS, flags.out / "table2.png", f"Table II on {dataset.name}, test")
 
 
 if __name__ == "__main__":

@@ -8,11 +8,11 @@ Result:   test at best validation recall@20, mean ± deviation over three seeds,
           with FAC .0748 ± .0015 / .1128 ± .0023 / .0492 ± .0009, without a task .0675 ± .0016 / .1074 ± .0022 /
           .0465 ± .0005. FAC leads on validation too: recall@20 .1195 against .1176, ndcg@20 .0513 against .0507.
 
-The settings come from two searches by `slmrec-jax tune` (TPE, 32 trials of one seed, then 12 of two) on validation
-recall@20, protocol mmrec, over learning rate, weight decay, main temperature, batch size, layers and fusion; they are
-rounded. FAC's weight was then taken from .01, .1 and .3 (validation recall@20 .1167, .1172, .1164; three seeds), its
-temperature left at .2. What the searches moved away from, in the published code: the mean of the modalities instead of
-an affine fusion, a main temperature of 0.6 instead of 0.2, batch 512 instead of 2048, two layers instead of three.
+The settings are rounded results of two searches by `slmrec-jax tune` (TPE, 32 trials of one seed, then 12 of two) on
+validation recall@20, protocol mmrec, over learning rate, weight decay, main temperature, batch size, layers and fusion.
+FAC's weight was then chosen among .01, .1 and .3 (validation recall@20 .1167, .1172, .1164; three seeds), with its
+temperature left at .2. Differences from the published code: the mean of the modalities instead of an affine fusion, a
+main temperature of 0.6 instead of 0.2, batch 512 instead of 2048, two layers instead of three.
 """
 
 from dataclasses import replace

@@ -32,7 +32,7 @@ class ResultsFlags:
 def run_results(flags: ResultsFlags) -> None:
     """Print the test metrics of the runs as a table or JSON."""
     check_named(flags.runs)
-    found = results.gather(flags.runs, force=flags.force)
+    found = results.read_finished_runs(flags.runs, force=flags.force)
     if flags.format == "json":
         print(json.dumps([row | {"folder": str(row["folder"])} for row in found.rows]))
     else:

@@ -33,7 +33,7 @@ def run_tune(flags: TuneFlags) -> None:
     """Search, and show the best trials and the test metric of the best config."""
     seeds = parse_seeds(flags, flags.seeds, "tune")
     try:
-        from slmrec_jax.studies.tuning.search import BEST, tune
+        from slmrec_jax.studies.tuning.search import BEST_CONFIG, tune
     except ModuleNotFoundError as error:
         if error.name != "optuna":
             raise
@@ -48,4 +48,4 @@ def run_tune(flags: TuneFlags) -> None:
     console.print(tuned.table(metric))
     tests = ", ".join(f"seed {run.config.seed} {run.result['test'][metric]:.4f}" for run in tuned.runs)
     console.print(f"test {metric} of trial {tuned.best.number}: {tests}", highlight=False, soft_wrap=True)
-    print(f"train it with: slmrec-jax train --config {escaped(shlex.quote(str(flags.out / BEST)))}")
+    print(f"train it with: slmrec-jax train --config {escaped(shlex.quote(str(flags.out / BEST_CONFIG)))}")

@@ -10,10 +10,10 @@ from jaxtyping import Shaped
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats.plain import item_column
 from slmrec_jax.data.inspect.checks import check_feature
-from slmrec_jax.data.readers.columns import encode
 from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, by_raw_id, in_order, modality_of
-from slmrec_jax.data.readers.feature_tables import SUFFIXES, Vectors, read_vectors
+from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, read_vectors
 from slmrec_jax.data.readers.opening import unreadable
+from slmrec_jax.data.readers.raw_ids import encode_ids
 from slmrec_jax.errors import UserError
 
 
@@ -65,18 +65,22 @@ def _files(path: Path) -> dict[str, Path]:
     try:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
-        found = [file for file in sorted(path.iterdir()) if file.suffix in SUFFIXES] if path.is_dir() else [path]
+        found = (
+            [file for file in sorted(path.iterdir()) if file.suffix in FEATURE_SUFFIXES] if path.is_dir() else [path]
+        )
     except OSError as error:
         raise unreadable(path, error) from error
-    if not found or found[0].suffix not in SUFFIXES:
-        raise UserError(f"{path}: no features there; expected a file called as its modality, {', '.join(SUFFIXES)}")
+    if not found or found[0].suffix not in FEATURE_SUFFIXES:
+        raise UserError(
+            f"{path}: no features there; expected a file called as its modality, {', '.join(FEATURE_SUFFIXES)}"
+        )
     files: dict[str, Path] = {}
     for file in found:
         add_feature_file(files, modality_of(file), file)
     return in_order(files)
 
 
-def _check_modality(path: Path, modality: str, vectors: Vectors, dataset: Dataset) -> None:
+def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Dataset) -> None:
     known = dataset.features.get(modality)
     if not isinstance(known, Feature):
         vectors_of = [name for name, feature in dataset.features.items() if isinstance(feature, Feature)]
@@ -89,14 +93,14 @@ def _check_modality(path: Path, modality: str, vectors: Vectors, dataset: Datase
 
 
 def _by_id(
-    path: Path, tables: Mapping[str, Vectors]
+    path: Path, tables: Mapping[str, VectorTable]
 ) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature], list[str]]:
     keyed = [vectors.keys for vectors in tables.values() if vectors.keys is not None]
     if not keyed:
         return *_by_row(path, tables), []
     if len(keyed) < len(tables):
         raise UserError(f"{path}: some files have raw ids and others have not; give all of them ids")
-    ids = encode(keyed, "item").ids
+    ids = encode_ids(keyed, "item").ids
     features, notes = {}, []
     for (modality, vectors), keys in zip(tables.items(), keyed, strict=True):
         features[modality], found = by_raw_id(keys, "item", vectors.values, vectors.present, ids)
@@ -105,7 +109,7 @@ def _by_id(
     return ids, features, notes
 
 
-def _by_row(path: Path, tables: Mapping[str, Vectors]) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature]]:
+def _by_row(path: Path, tables: Mapping[str, VectorTable]) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature]]:
     counts = {modality: len(vectors.values) for modality, vectors in tables.items()}
     if len(set(counts.values())) > 1:
         found = ", ".join(f"{modality} {count}" for modality, count in counts.items())

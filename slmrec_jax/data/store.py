@@ -23,12 +23,13 @@ from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
 from slmrec_jax.data.inspect.checks import check_count
-from slmrec_jax.data.readers.columns import as_rows
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.opening import check_file, unreadable
 from slmrec_jax.data.readers.parquet_files import limit, type_name
+from slmrec_jax.data.readers.raw_ids import as_rows
+from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.data.readers.safetensors_files import read_tensors
-from slmrec_jax.data.readers.tables import printable, read_parquet
+from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -254,7 +255,7 @@ def read_json(file: Path, expected: str, fix: str) -> Any:
     except OSError as error:
         raise unreadable(file, error) from error
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else printable(error)
+        reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
         raise UserError(f"{file}: not readable as JSON ({reason}); {fix}") from None
 
 

@@ -17,7 +17,8 @@ from slmrec_jax.evaluation.groups import Group, Side
 from slmrec_jax.evaluation.protocol import Evaluation
 from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
-from slmrec_jax.studies.comparison import UNTRAINED, over_seeds, p_values
+from slmrec_jax.studies.significance import mean_per_user, p_values
+from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.run import Run, load_run
 from slmrec_jax.training.storage.folder import DATA, NO_RUN, Description, read_config
 from slmrec_jax.training.storage.records import read_json
@@ -148,7 +149,7 @@ class _SeedFacts(NamedTuple):
 def _average_seeds(system: System, seeds: Sequence[_SeedFacts]) -> SystemFacts:
     """Average the seeds of a system; all of them rank for the same users."""
     tests = [seed.test for seed in seeds]
-    per_user = {metric: over_seeds(tests, metric) for metric in tests[0].per_user}
+    per_user = {metric: mean_per_user(tests, metric) for metric in tests[0].per_user}
     return SystemFacts(
         label=system.label,
         runs=[] if system.untrained else [seed.run for seed in seeds],

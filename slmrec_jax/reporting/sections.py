@@ -11,7 +11,7 @@ from slmrec_jax.reporting.page import Block, Picture, Section
 from slmrec_jax.reporting.run_facts import RunFacts
 from slmrec_jax.reporting.run_sections import item_space_blocks, modality_blocks, neighbour_blocks, setting_blocks
 from slmrec_jax.reporting.tables import NONE, Cell, ReportTable, without_single_name
-from slmrec_jax.studies.comparison import LEVEL
+from slmrec_jax.studies.significance import LEVEL
 
 
 def report_title(facts: Facts) -> str:

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 from slmrec_jax.config import relevant
 from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.studies import results
-from slmrec_jax.studies.comparison import TABLE, UNTRAINED, Recorded, run_folder
+from slmrec_jax.studies.comparison import COMPARISON_JSON, Recorded, run_folder
+from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config, read_config_and_maker
 from slmrec_jax.training.storage.records import read_json
 
@@ -32,7 +33,7 @@ class ReportedSystems(NamedTuple):
 
     systems: Sequence[System]
     """Rankings without training come last."""
-    results: results.Results
+    results: results.FinishedRuns
     """The results of all runs."""
     notes: Sequence[str]
     """Runs that were left out or could not be averaged."""
@@ -67,7 +68,7 @@ def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
     runs, rankings, notes = _read_paths(paths)
     for note in notes:
         say(note)
-    gathered = results.gather([run.folder for run in runs.values()], force=force)
+    gathered = results.read_finished_runs([run.folder for run in runs.values()], force=force)
     rows = dict(zip(runs, gathered.rows, strict=True))
     groups, repeats = _group_runs(runs, rows)
     # Comparisons of the same data share their rankings without training.
@@ -86,7 +87,7 @@ def _read_paths(paths: Sequence[Path]) -> tuple[dict[Path, _Member], list[_Membe
     notes: list[str] = []
     for path in paths:
         found = [_Member(path.resolve().name, path)]
-        if (path / TABLE).is_file() and not (path / CONFIG).exists():
+        if (path / COMPARISON_JSON).is_file() and not (path / CONFIG).exists():
             found, untrained, unfinished = _read_comparison(path)
             rankings += untrained
             notes += [f"{folder} is missing or has not finished, and is left out" for folder in unfinished]
@@ -97,7 +98,7 @@ def _read_paths(paths: Sequence[Path]) -> tuple[dict[Path, _Member], list[_Membe
 
 def _read_comparison(path: Path) -> tuple[list[_Member], list[_Member], list[Path]]:
     """Return a comparison's finished runs, its rankings without training, and the folders of unfinished runs."""
-    record = read_json(path / TABLE, Recorded, "give a folder that slmrec-jax compare made")
+    record = read_json(path / COMPARISON_JSON, Recorded, "give a folder that slmrec-jax compare made")
     systems, seeds = record["systems"], record["seeds"]
     names = {run_folder(path, name, seed): name for name in systems if name not in UNTRAINED for seed in seeds}
     for folder in sorted(each for each in path.iterdir() if (each / CONFIG).is_file()):

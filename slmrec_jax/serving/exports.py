@@ -22,7 +22,7 @@ from jaxtyping import Float, Shaped
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
 from slmrec_jax.data.inspect.checks import check_range, check_raw_ids
-from slmrec_jax.data.readers.columns import as_rows
+from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.data.store import id_column, read_ids, read_json, write_table, write_tensors
@@ -88,7 +88,7 @@ def read_export(folder: Path) -> ExportedRun:
         UserError: A file is missing, malformed, or does not fit the others.
     """
     meta = _read_export_meta(folder / _META_FILE)
-    embeddings = _read_vectors(folder / _VECTORS_FILE, meta)
+    embeddings = _read_embeddings(folder / _VECTORS_FILE, meta)
     ids = {}
     for side, file in _TABLES.items():
         ids[side] = read_ids(folder / file)
@@ -172,7 +172,7 @@ def _read_export_meta(file: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_vectors(file: Path, meta: Mapping[str, Any]) -> Embeddings:
+def _read_embeddings(file: Path, meta: Mapping[str, Any]) -> Embeddings:
     tensors = read_tensors(file, f"embeddings of {' and '.join(_TABLES)}", _EXPORT_AGAIN)
     for side in _TABLES:
         shape = (meta[side], meta["dim"])

@@ -1,68 +1,57 @@
-"""Several systems on the same data, over seeds: a table with a test of significance, a picture, and JSON."""
+"""Systems compared on the same data over seeds: a table with a significance test, a picture, and JSON."""
 
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypedDict
 
-import jax.numpy as jnp
-import numpy as np
-import scipy.stats
-from jaxtyping import Float
 from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax import data, figures
 from slmrec_jax.config import Config, check_config, relevant, source_of, with_defaults, with_system
-from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
-from slmrec_jax.encoding import features, layers
-from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import UserError, escaped, setting
-from slmrec_jax.evaluation import protocol as evaluation
+from slmrec_jax.evaluation.protocol import Evaluation, evaluate, plan
 from slmrec_jax.methods import METHODS
-from slmrec_jax.studies.runs import check_unchanged, finish, make_folder
-from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
+from slmrec_jax.studies.significance import LEVEL, mean_and_deviation, mean_per_user, p_values
+from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.progress import Listener
-from slmrec_jax.training.setup import build_method
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.training.storage.records import write_json
-from slmrec_jax.types import Embeddings
 
-TABLE, PICTURE = "comparison.json", "comparison.png"
-
-LEVEL = 0.05
-"""Below it, a difference counts as shown."""
+COMPARISON_JSON, COMPARISON_PNG = "comparison.json", "comparison.png"
 
 
 class Recorded(TypedDict):
-    """What `comparison.json` says."""
+    """The content of `comparison.json`."""
 
     fingerprint: str
     protocol: str
     seeds: list[int]
     systems: Mapping[str, list[Mapping[str, float]]]
-    """Test metrics of each seed; of a ranking that is not trained, once."""
+    """Test metrics by system, one entry a seed; a single entry for a ranking that is not trained."""
     p_values: Mapping[str, Mapping[str, float]]
     settings: Mapping[str, list[Mapping[str, Any]]]
-    """Of each seed; none for a ranking that is not trained."""
+    """Settings by system, one entry a seed; none for a ranking that is not trained."""
 
 
 class Comparison(NamedTuple):
-    """Test metrics by system: mean and standard deviation over seeds."""
+    """Test metrics of several systems."""
 
     rows: Mapping[str, Mapping[str, tuple[float, float]]]
+    """Mean and standard deviation over seeds, by system and metric."""
     metrics: tuple[str, ...]
-    """Those that table and picture show."""
+    """The metrics of the table and the picture."""
     p_values: Mapping[str, Mapping[str, float]]
-    """By metric and system: of the difference from the best system, which is left out."""
+    """The p-value of each system's difference from the best one, which has none, by metric and system."""
     title: str
 
     def table(self) -> Table:
-        """A row a system, the best of each column in bold, with what does not differ from it marked."""
+        """Return a table with a row a system; each metric's best value is bold, and `≈` marks its equals."""
         caption = f"≈ not shown to differ from the best (paired t-test over users, Holm, p ≥ {LEVEL})"
-        title = Text(escaped(self.title), "table.title")  # not a string, whose brackets would be read as markup
+        title = Text(escaped(self.title), "table.title")  # rich would read brackets in a string as markup
         table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
         table.add_column("system")
         for metric in self.metrics:
@@ -78,142 +67,52 @@ class Comparison(NamedTuple):
         return f"{text} ≈" if self.p_values[metric][name] >= LEVEL else f"{text}  "
 
 
-def popularity(config: Config, dataset: Dataset) -> Embeddings:
-    """Ranks items by how many training interactions they have, the same for every user."""
-    counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
-    # At most 1, so that a protocol that ranks sigmoids sees no ties where there are none.
-    shares = jnp.asarray(counts / counts.max(), jnp.float32)
-    return Embeddings(jnp.ones((dataset.num_users, 1)), shares[:, None])
-
-
-def item_knn(config: Config, dataset: Dataset) -> Embeddings:
-    """Ranks items by the weighted sum of their cosines to the user's items, in each modality: every item a neighbour.
-
-    The weights are those of LightGCN, 1 / sqrt(degree of user · degree of item): an item that everyone has says less.
-
-    Raises:
-        UserError: there are no features.
-    """
-    if not dataset.features:
-        raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out")
-    spec, inputs = make_spec(config, dataset), make_inputs(dataset, config.missing)
-    tables = [
-        # Once more for word means, which `frozen` leaves as they are.
-        layers.normalize(features.frozen(inputs.features[name], modality, normalized=True).values)
-        for name, modality in spec.modalities.items()
-    ]
-    items = jnp.concatenate(tables, axis=1)
-    return Embeddings(matmul(inputs.graph.adjacency, items), items)
-
-
-UNTRAINED: Mapping[str, Callable[[Config, Dataset], Embeddings]] = {"popularity": popularity, "itemknn": item_knn}
-"""Rankings that need no training, as a floor."""
-
-PerUser = Mapping[str, Float[np.ndarray, " users"]]
-
-
 def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Listener) -> Comparison:
-    """Trains each system with each seed, unless its finished run lies in `out`, and tests it.
+    """Train each system with each seed, unless `out` holds its finished run, and test it.
 
     Args:
-        config: for all; what it leaves open is each model's own (`BASE`).
-        systems: names of `UNTRAINED` or of models; `slmrec:fd` and the like name a preset, which wins over `config`.
-        seeds: at least one.
-        out: holds a run folder for each, and `comparison.json` and `comparison.png` in the end.
-        report: where progress goes.
+        config: The settings of all systems; what it leaves open is each model's own (`BASE`).
+        systems: Names of `UNTRAINED` or of models; `slmrec:fd` and the like name a preset, which wins over `config`.
+        seeds: At least one.
+        out: The folder for the runs, `comparison.json` and `comparison.png`.
+        report: Receives progress.
 
     Raises:
-        UserError: a system is not known, or a run that lies in `out` is of another config.
+        UserError: A system is unknown, the data lack what it needs, or `out` holds a run of another config.
     """
     check_config(config)
     for name in systems:
-        _check_system(config, name)
-    whole = data.load_source(source_of(config)).by_degree()  # what runs are given: they record where it came from
+        _system_config(config, name)  # rejects unknown names before the data are read
+    whole = data.load_source(source_of(config)).by_degree()  # runs take the whole data set and record its source
     dataset = whole.with_modalities(config.modalities)
-    config, left_out = fit_cutoffs(config, dataset)
-    runs = {name: _runs(config, name, seeds, out) for name in systems}
+    config, notes = fit_cutoffs(config, dataset)
+    runs = {name: _runs_of_system(config, name, seeds, out) for name in systems}
     for of_system in runs.values():
-        check_unchanged(of_system)
+        check_runs(of_system, dataset)
+    test = plan(dataset, "test", config.eval, config.ks)
+    untrained = {name: [evaluate(test, UNTRAINED[name](config, dataset))] for name in systems if name in UNTRAINED}
     make_folder(out)
-    for line in left_out:
+    for line in notes:
         report.say(line)
-    # What the data lack is said before the first system trains.
-    for of_system in runs.values():
-        for run_config in of_system.values():
-            build_method(run_config, dataset)
-    plan = evaluation.plan(dataset, "test", config.eval, config.ks)
-    untrained = {
-        name: [evaluation.evaluate(plan, UNTRAINED[name](config, dataset))] for name in systems if name in UNTRAINED
-    }
     results = {
         name: untrained.get(name)
-        or [finish(run_config, whole, folder, report).evaluate("test") for folder, run_config in of_system.items()]
+        or [finish_run(run_config, whole, folder, report).evaluate("test") for folder, run_config in of_system.items()]
         for name, of_system in runs.items()
     }
-    metrics = tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))
-    title = f"test, {dataset.name}, protocol {config.protocol}, {len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    comparison = Comparison(
-        {name: _summary([result.means for result in of_seeds]) for name, of_seeds in results.items()},
-        metrics,
-        {metric: p_values({name: over_seeds(found, metric) for name, found in results.items()}) for metric in metrics},
-        title,
-    )
+    of_seeds = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+    comparison = _summarize(results, config, f"test, {dataset.name}, protocol {config.protocol}, {of_seeds}")
     record: Recorded = {
         "fingerprint": dataset.fingerprint,
         "protocol": config.protocol,
         "seeds": list(seeds),
-        "systems": {name: [dict(result.means) for result in of_seeds] for name, of_seeds in results.items()},
+        "systems": {name: [dict(result.means) for result in found] for name, found in results.items()},
         "p_values": comparison.p_values,
         "settings": {name: [relevant(each) for each in of_system.values()] for name, of_system in runs.items()},
     }
     with writing(out, f"give another {setting('out')}; the same command does not repeat finished runs"):
-        write_json(out / TABLE, record)
-        figures.draw_comparison(comparison.rows, metrics, out / PICTURE, title)
+        write_json(out / COMPARISON_JSON, record)
+        figures.draw_comparison(comparison.rows, comparison.metrics, out / COMPARISON_PNG, comparison.title)
     return comparison
-
-
-def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, float]:
-    """How likely each system's distance to the best one, or a larger one, were if both were equally good.
-
-    A paired two-sided t-test over users, who are the same for all systems; Holm's correction for testing several. The
-    best system is chosen by the same figures, which the correction does not know of: take values near 0.05 for more.
-
-    Args:
-        per_user: a metric of each user by system, averaged over seeds.
-
-    Returns:
-        A p-value for each system but the best; 1 where a system's values are the best one's.
-    """
-    best = max(per_user, key=lambda name: per_user[name].mean())
-    raw = {}
-    for name, values in per_user.items():
-        if name != best:
-            differences = per_user[best] - values
-            if np.ptp(differences) > 0:
-                raw[name] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
-            else:  # no spread: every user, of whom there must be two, says the same
-                raw[name] = 0.0 if len(differences) > 1 and differences[0] else 1.0
-    corrected, largest = {}, 0.0
-    for place, name in enumerate(sorted(raw, key=lambda name: raw[name])):
-        largest = max(largest, min(1.0, (len(raw) - place) * raw[name]))
-        corrected[name] = largest
-    return corrected
-
-
-def _check_system(config: Config, name: str) -> None:
-    if name in UNTRAINED:
-        return
-    if name.partition(":")[0] not in METHODS:
-        raise UserError(f"there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
-    with_system(config, name)
-
-
-def _runs(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
-    """The runs of a system by folder; none for one that is not trained."""
-    if name in UNTRAINED:
-        return {}
-    of_system = with_defaults(with_system(config, name))
-    return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds}
 
 
 def run_folder(out: Path, name: str, seed: int) -> Path:
@@ -221,15 +120,28 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
     return out / f"{name.replace(':', '-')}-seed{seed}"
 
 
-def over_seeds(results: Sequence[evaluation.Evaluation], metric: str) -> Float[np.ndarray, " users"]:
-    """Return a metric of each user, averaged over the runs of a system."""
-    mean: np.ndarray = np.mean([result.per_user[metric] for result in results], axis=0)
-    return mean
+def _system_config(config: Config, name: str) -> Config:
+    """Return the config of a system, with the model's defaults filled in."""
+    if name in UNTRAINED:
+        return config
+    if name.partition(":")[0] not in METHODS:
+        raise UserError(f"there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
+    return with_defaults(with_system(config, name))
 
 
-def _summary(results: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
-    columns = {metric: [result[metric] for result in results] for metric in results[0]}
-    return {
-        metric: (statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0)
-        for metric, values in columns.items()
+def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
+    """Return the system's configs by run folder; none for a ranking that is not trained."""
+    of_system = _system_config(config, name)
+    return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds if name not in UNTRAINED}
+
+
+def _summarize(results: Mapping[str, Sequence[Evaluation]], config: Config, title: str) -> Comparison:
+    shown = tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))
+    rows = {
+        name: {metric: mean_and_deviation([each.means[metric] for each in found]) for metric in found[0].means}
+        for name, found in results.items()
     }
+    tests = {
+        metric: p_values({name: mean_per_user(found, metric) for name, found in results.items()}) for metric in shown
+    }
+    return Comparison(rows, shown, tests, title)

@@ -1,4 +1,4 @@
-"""Finished runs side by side, from what their folders say: nothing is loaded or trained."""
+"""Finished runs side by side, from the records in their folders: nothing is loaded or trained."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,42 +12,42 @@ from slmrec_jax.training.storage.folder import CONFIG, DATA, NO_RUN, RESULT, Des
 from slmrec_jax.training.storage.records import read_json
 
 _ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
-"""What two results must share before their figures can be compared."""
+"""Properties that comparable runs share, with the words for a difference."""
 
 
-class Results(NamedTuple):
-    """What finished runs measured, in the order asked for."""
+class FinishedRuns(NamedTuple):
+    """The results of finished runs, in the order asked for."""
 
     rows: Sequence[dict[str, Any]]
-    """Of each run: folder, model, seed, data set, fingerprint, protocol, best epoch, and the test metrics."""
+    """Folder, model, seed, data set, fingerprint, protocol, best epoch and test metrics of each run."""
     differences: tuple[str, ...]
-    """How runs differ so that their figures say nothing of each other; empty unless that was asked for."""
+    """Why the runs are not comparable; empty where they are."""
 
     def table(self) -> Table:
-        """A row a run, with recall and NDCG at the first two cut-offs that all have."""
+        """Return a table with a row a run: recall and NDCG at the first two cut-offs that all runs have."""
         shared = [key for key in self.rows[0]["test"] if all(key in row["test"] for row in self.rows)]
         cutoffs = sorted({int(key.split("@")[1]) for key in shared})[:2]
         metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
-        # Names are no strings here, whose brackets would be read as markup.
+        # rich would read brackets in strings as markup, hence `Text`.
         caption = Text(escaped("; ".join(self.differences)), "table.caption") if self.differences else None
         table = Table("run", "model", "seed", "data", *metrics, caption=caption, caption_justify="left")
         for row in self.rows:
             data = f"{row['data']} {row['fingerprint'][:8]}" if self.differences else row["data"]
             values = (f"{row['test'][metric]:.4f}" for metric in metrics)
-            names = (Text(escaped(row[name])) for name in ("folder", "model", "seed"))
-            table.add_row(*names, Text(escaped(data)), *values)
+            names = (Text(escaped(name)) for name in (row["folder"], row["model"], row["seed"], data))
+            table.add_row(*names, *values)
         return table
 
 
-def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
-    """The test metrics of finished runs.
+def read_finished_runs(folders: Sequence[Path], *, force: bool = False) -> FinishedRuns:
+    """Return the test metrics of finished runs.
 
     Args:
-        folders: of the runs.
-        force: shows runs on different data, or under different protocols, all the same.
+        folders: The run folders.
+        force: Accepts runs on different data, or under different protocols.
 
     Raises:
-        UserError: a run is not finished or has no test split, or the runs cannot be compared and `force` is not given.
+        UserError: A run is not finished or has no test split, or the runs are not comparable and `force` is not given.
     """
     rows = [_row(folder) for folder in folders]
     differences = [
@@ -60,7 +60,7 @@ def gather(folders: Sequence[Path], *, force: bool = False) -> Results:
         raise UserError(
             f"{differences[0]}: their figures cannot be compared; {setting('force', True)} shows them all the same"
         )
-    return Results(rows, tuple(differences))
+    return FinishedRuns(rows, tuple(differences))
 
 
 def _row(folder: Path) -> dict[str, Any]:

@@ -1,35 +1,41 @@
-"""Many runs in one folder: what finished is taken as it lies there, an interrupted one goes on, the rest is trained."""
+"""Many runs under one folder: finished runs are loaded, stopped runs are resumed, the rest are trained."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
-from slmrec_jax.config import Config, first_change, relevant
+from slmrec_jax.config import Config, check_config, first_change, relevant
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.run import Run, load_run
+from slmrec_jax.training.setup import build_method
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config
 from slmrec_jax.training.train import train
 
 
-def check_unchanged(runs: Mapping[Path, Config]) -> None:
-    """Refuses folders that hold a run of another config than is asked for now.
+def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
+    """Reject runs that would fail later, before the first one trains.
 
     Args:
-        runs: configs with the models' defaults filled in, by the run's folder.
+        runs: The configs by run folder, with the models' defaults filled in.
+        dataset: The data of all runs, with the modalities of the configs.
 
     Raises:
-        UserError: names the first such folder, and what differs.
+        UserError: A config is invalid, the data set lacks what it needs, or its folder holds a run of another config.
     """
+    for config in runs.values():
+        check_config(config)
+    for config in dict.fromkeys(replace(config, seed=0) for config in runs.values()):
+        build_method(config, dataset)
     for folder, config in runs.items():
-        if not (folder / CONFIG).exists():
-            continue
-        change = first_change(relevant(read_config(folder)), relevant(config))
-        if change:
-            raise UserError(
-                f"{folder} is a run of another config, {change}: give another {setting('out')}, or delete it"
-            )
+        if (folder / CONFIG).exists():
+            change = first_change(relevant(read_config(folder)), relevant(config))
+            if change:
+                raise UserError(
+                    f"{folder} is a run of another config, {change}: give another {setting('out')}, or delete it"
+                )
 
 
 def make_folder(out: Path) -> None:
@@ -42,18 +48,12 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def finish(config: Config, dataset: Dataset, folder: Path, report: Listener) -> Run:
-    """The finished run in a folder, which is trained, resumed or taken as it lies there.
-
-    Args:
-        config: of the run, with the model's defaults filled in; see `check_unchanged`.
-        dataset: what it trains on.
-        folder: of the run.
-        report: where progress goes.
+def finish_run(config: Config, dataset: Dataset, folder: Path, report: Listener) -> Run:
+    """Load, resume or train the run of a folder, which `check_runs` has accepted.
 
     Raises:
-        UserError: the run cannot be trained, or was made on other data.
-        Interrupted: a signal asked to stop, and the run goes on when this is called again.
+        UserError: The run cannot be trained, or was trained on other data.
+        Interrupted: A signal asked to stop; calling again resumes the run.
     """
     if (folder / RESULT).exists():
         report.say(f"{folder.name}: finished before")

@@ -1,3 +1,5 @@
+"""Comparisons: p-values, rankings without training, and the table."""
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -8,10 +10,12 @@ from slmrec_jax.config import PROTOCOLS, Config
 from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import evaluate, plan
-from slmrec_jax.studies.comparison import UNTRAINED, Comparison, p_values
+from slmrec_jax.studies.comparison import Comparison
+from slmrec_jax.studies.significance import p_values
+from slmrec_jax.studies.untrained import UNTRAINED
 
 
-def test_a_difference_that_is_there_is_shown_and_one_that_is_not_is_not():
+def test_a_real_difference_is_shown_and_equality_is_not():
     rng = np.random.default_rng(0)
     best = rng.random(400)
     found = p_values({"worse": best - 0.05 + 0.1 * rng.normal(size=400), "best": best, "other": best.copy()})
@@ -30,8 +34,8 @@ def test_p_values_are_those_of_the_paired_test_after_holm():
     assert p_values(values) == pytest.approx(dict(zip(ordered, expected, strict=True)))
 
 
-def test_a_later_system_is_no_surer_than_an_earlier_one():
-    """Holm: two nearly equal p-values, of which the second alone would be multiplied by less."""
+def test_corrected_p_values_keep_their_order():
+    """Holm multiplies the second of two nearly equal p-values by less, and still returns no smaller value."""
     rng = np.random.default_rng(6)
     best, noise = rng.random(60) + 0.02, 0.1 * rng.normal(size=60)
     values = {"best": best, "first": best - 0.025 + noise, "second": best - 0.0249 + noise}
@@ -50,13 +54,13 @@ def test_popularity_ranks_the_same_by_sigmoids(tiny):
     assert evaluate(plans[0], found).means == evaluate(plans[1], found).means
 
 
-def test_equal_steps_between_two_systems_are_a_difference():
+def test_the_same_difference_for_every_user_is_shown():
     values = np.linspace(0, 1, 9)
     assert p_values({"best": values + 0.5, "worse": values})["worse"] == 0.0
 
 
 def test_false_alarms_are_as_rare_as_the_level_says():
-    """Four equally good systems, many times. The best one is chosen by the same figures, hence more than the level."""
+    """Four equal systems, many times. The choice of the best one by the same values exceeds the level a little."""
     rng = np.random.default_rng(2)
     alarms = 0
     for _ in range(400):
@@ -103,9 +107,8 @@ def test_the_table_marks_the_best_and_what_may_be_as_good():
 
 
 def test_brackets_in_the_name_of_a_data_set_are_shown(capsys):
-    comparison = Comparison(
-        {"a": {"recall@20": (0.3, 0.0)}}, ("recall@20",), {"recall@20": {}}, "test, [red]shop[/red]"
-    )
+    rows = {"a": {"recall@20": (0.3, 0.0)}}
+    comparison = Comparison(rows, ("recall@20",), {"recall@20": {}}, "test, [red]shop[/red]")
     Console(width=200).print(comparison.table())
     Console(width=200).print(metrics_table({"test": {"recall@20": 0.3}}, "[red]runs[/red]"))
     said = capsys.readouterr().out

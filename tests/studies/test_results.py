@@ -1,4 +1,4 @@
-"""Finished runs side by side: what can be compared, and what is refused."""
+"""Finished runs side by side: runs that are comparable, and those that are refused."""
 
 import io
 import json
@@ -8,7 +8,7 @@ from rich.console import Console
 
 from slmrec_jax.commands.main import main
 from slmrec_jax.errors import UserError
-from slmrec_jax.studies.results import gather
+from slmrec_jax.studies.results import read_finished_runs
 from slmrec_jax.training.storage.folder import CONFIG, DATA, RESULT
 from slmrec_jax.training.storage.records import write_json
 
@@ -17,7 +17,7 @@ TEST = {"recall@10": 0.1, "ndcg@10": 0.05, "recall@20": 0.2, "ndcg@20": 0.08}
 
 @pytest.fixture
 def finished(tmp_path):
-    """Makes the folder of a finished run."""
+    """Return a function that makes the folder of a finished run."""
 
     def make(name, *, test=TEST, fingerprint="a" * 64, protocol="mmrec", seed=0):
         folder = tmp_path / name
@@ -34,14 +34,14 @@ def finished(tmp_path):
     return make
 
 
-def test_runs_on_the_same_data_stand_side_by_side(finished, capsys):
+def test_runs_on_the_same_data_are_shown_side_by_side(finished, capsys):
     other = {**TEST, "recall@20": 0.3, "recall@50": 0.5}
     folders = [finished("one"), finished("two", test=other, seed=1)]
     assert main(["results", *map(str, folders), "--format", "json"]) == 0
     first, second = json.loads(capsys.readouterr().out)
     assert (first["folder"], first["model"], first["seed"], first["test"]) == (str(folders[0]), "mf", 0, TEST)
     assert (second["seed"], second["test"]) == (1, other)
-    table = gather(folders).table()
+    table = read_finished_runs(folders).table()
     assert [column.header for column in table.columns][4:] == ["recall@10", "ndcg@10", "recall@20", "ndcg@20"]
     assert list(table.columns[6].cells) == ["0.2000", "0.3000"]
     assert table.caption is None
@@ -51,7 +51,7 @@ def test_runs_on_the_same_data_stand_side_by_side(finished, capsys):
     ("other", "said"),
     [({"fingerprint": "b" * 64}, "on other data"), ({"protocol": "strict"}, "under another protocol")],
 )
-def test_figures_that_say_nothing_of_each_other_are_refused_unless_forced(finished, capsys, other, said):
+def test_runs_that_are_not_comparable_are_refused_unless_forced(finished, capsys, other, said):
     folders = [str(finished("one")), str(finished("two", **other))]
     assert main(["results", *folders]) == 1
     refusal = capsys.readouterr().err
@@ -66,7 +66,7 @@ def test_figures_that_say_nothing_of_each_other_are_refused_unless_forced(finish
 
 def test_brackets_in_names_are_shown(finished, capsys):
     folders = [finished("one [bold]"), finished("[red]two", protocol="strict")]
-    gathered = gather(folders, force=True)
+    gathered = read_finished_runs(folders, force=True)
     table = gathered.table()
     assert [str(cell) for cell in table.columns[0].cells] == [str(folder) for folder in folders]
     console = Console(file=io.StringIO(), width=1000)
@@ -76,12 +76,12 @@ def test_brackets_in_names_are_shown(finished, capsys):
 
 def test_a_run_that_does_not_say_what_it_measured_is_refused(finished, tmp_path):
     with pytest.raises(UserError, match="does not say its test"):
-        gather([finished("untested", test=None)])
+        read_finished_runs([finished("untested", test=None)])
     with pytest.raises(UserError, match="give the folder of a run"):
-        gather([tmp_path])
+        read_finished_runs([tmp_path])
     (finished("stopped") / RESULT).unlink()
     with pytest.raises(UserError, match="has not finished"):
-        gather([tmp_path / "stopped"])
+        read_finished_runs([tmp_path / "stopped"])
 
 
 def test_no_runs(capsys):

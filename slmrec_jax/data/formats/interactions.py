@@ -12,8 +12,10 @@ from jaxtyping import Bool
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, chosen_roles, layout, renamed
-from slmrec_jax.data.readers.columns import MISSING, Encoded, as_flags, as_labels, as_numbers, as_times
-from slmrec_jax.data.readers.tables import Table, listed, read_parquet, read_text
+from slmrec_jax.data.readers.columns import MISSING, as_flags, as_labels, as_numbers, as_times
+from slmrec_jax.data.readers.raw_ids import EncodedIds
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
 from slmrec_jax.data.split import TEST, TRAIN, VALID, Unsplit, first_times
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
@@ -106,8 +108,8 @@ def keep_taken(table: Table, role: str, column: str, notes: list[str]) -> Table:
 def gather(
     name: str,
     tables: Mapping[str, InteractionTable],
-    users: Encoded,
-    items: Encoded,
+    users: EncodedIds,
+    items: EncodedIds,
     features: Mapping[str, Feature | Words],
     files: Mapping[str, Path],
     notes: Sequence[str],

@@ -11,9 +11,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from slmrec_jax.data.dataset import Dataset, make_dataset
-from slmrec_jax.data.readers.columns import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.opening import check_file
+from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.data.readers.text_files import first_line
 from slmrec_jax.errors import UserError

@@ -12,10 +12,10 @@ from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, make_dataset
 from slmrec_jax.data.inspect.checks import MAX_COUNT, check_range
-from slmrec_jax.data.readers.columns import count_rows
 from slmrec_jax.data.readers.feature_files import feature_of_rows
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.npy_files import read_numbers
+from slmrec_jax.data.readers.raw_ids import count_rows
 from slmrec_jax.data.untrusted.object_arrays import read_lists
 from slmrec_jax.data.untrusted.torch_files import read_tensor
 from slmrec_jax.errors import UserError

@@ -7,11 +7,12 @@ from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
 from slmrec_jax.data.formats.interactions import keep_taken
-from slmrec_jax.data.readers.columns import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
 from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.npy_files import read_table
-from slmrec_jax.data.readers.tables import choose_file, first_row, read_text
+from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
+from slmrec_jax.data.readers.tables import choose_file, read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions

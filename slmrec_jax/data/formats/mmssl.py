@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from slmrec_jax.data.dataset import Dataset, make_dataset
-from slmrec_jax.data.readers.columns import count_rows
 from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.json_lists import ItemLists, read_item_lists
 from slmrec_jax.data.readers.npy_files import read_table
+from slmrec_jax.data.readers.raw_ids import count_rows
 from slmrec_jax.data.untrusted.pickles import SparsePattern, read_sparse
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions

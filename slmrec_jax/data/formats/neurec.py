@@ -11,10 +11,10 @@ from jaxtyping import Shaped
 
 from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
 from slmrec_jax.data.inspect.checks import check_finite
-from slmrec_jax.data.readers.columns import Encoded, encode
 from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, feature_of_rows, in_order, modality_name
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.npy_files import read_numbers
+from slmrec_jax.data.readers.raw_ids import EncodedIds, encode_ids
 from slmrec_jax.data.readers.tables import choose_file, read_text
 from slmrec_jax.data.untrusted.torch_files import read_tensor
 from slmrec_jax.errors import UserError
@@ -47,7 +47,7 @@ def read(folder: Path) -> Dataset:
     train = choose_file(folder, _training_files(folder), LOOKS_FOR)
     files = {"train": train, "test": train.with_suffix(".test")}
     tables = [read_text(file, ",", _COLUMNS[:2], names=_COLUMNS) for file in files.values()]
-    users, items = (encode(tables, name, by_appearance=True) for name in _COLUMNS[:2])
+    users, items = (encode_ids(tables, name, by_appearance=True) for name in _COLUMNS[:2])
     feature_files = _feature_files(folder, train.stem)
     return make_dataset(
         train.stem,
@@ -78,7 +78,7 @@ def _feature_files(folder: Path, name: str) -> dict[str, Path]:
     return in_order(files)
 
 
-def _feature(file: Path, items: Encoded) -> Feature | Words:
+def _feature(file: Path, items: EncodedIds) -> Feature | Words:
     values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row an item")
     if items.ids.dtype.kind != "i":
         raise UserError(
@@ -103,7 +103,7 @@ def _feature(file: Path, items: Encoded) -> Feature | Words:
     return feature._replace(stored=values.dtype.name)
 
 
-def _words(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: Encoded) -> Words:
+def _words(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: EncodedIds) -> Words:
     order = np.argsort(items.ids)
     place = np.minimum(np.searchsorted(items.ids, pairs[0], sorter=order), len(order) - 1)
     rows = order[place]

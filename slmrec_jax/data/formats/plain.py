@@ -15,7 +15,6 @@ from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.formats.interactions import LISTS, SPLIT_NAMES, gather, read_interactions, read_items
 from slmrec_jax.data.formats.roles import WITHOUT_HEADER, layout
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
-from slmrec_jax.data.readers.columns import Encoded, as_raw_ids, encode, find
 from slmrec_jax.data.readers.feature_files import (
     add_feature_file,
     as_float32,
@@ -24,10 +23,12 @@ from slmrec_jax.data.readers.feature_files import (
     is_named_as_feature,
     modality_of,
 )
-from slmrec_jax.data.readers.feature_tables import SUFFIXES as FEATURE_SUFFIXES
-from slmrec_jax.data.readers.feature_tables import may_hold_vectors, read_vectors
+from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, may_hold_vectors, read_vectors
 from slmrec_jax.data.readers.folders import not_read
-from slmrec_jax.data.readers.tables import SEPARATORS, SUFFIXES, Table, choose_file, listed
+from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
+from slmrec_jax.data.readers.raw_ids import EncodedIds, as_raw_ids, encode_ids, find_ids
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.tables import Table, choose_file
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError
@@ -69,7 +70,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     files = _interaction_files(folder, source)
     found = {part: read_interactions(file, source) for part, file in files.items()}
     tables = [each.table for each in found.values()]
-    users, items = (encode(tables, role) for role in ("user", "item"))
+    users, items = (encode_ids(tables, role) for role in ("user", "item"))
     catalogue = _find(folder, _CATALOGUE)
     if catalogue is not None:
         items = _in_catalogue(items, tables, read_items(catalogue, source))
@@ -86,9 +87,9 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
 
 def _tables(folder: Path, source: Source) -> list[Path]:
     """The tables that may be of interactions: by their name, or by their columns; else lists of users' items."""
-    tables = [file for file in _files(folder, (*SUFFIXES, *_BY_COLUMNS)) if not file.name.endswith(LISTS)]
+    tables = [file for file in _files(folder, (*TABLE_SUFFIXES, *_BY_COLUMNS)) if not file.name.endswith(LISTS)]
     found = [file for file in tables if _is_called_so(file) or {"user", "item"} <= set(layout(file, source).roles)]
-    return found or [file for file in _files(folder, SUFFIXES) if file.name.endswith(LISTS)]
+    return found or [file for file in _files(folder, TABLE_SUFFIXES) if file.name.endswith(LISTS)]
 
 
 def _is_called_so(file: Path) -> bool:
@@ -120,13 +121,13 @@ def _stem(file: Path) -> str:
 
 
 def _find(folder: Path, stem: str) -> Path | None:
-    files = [file for file in _files(folder, SUFFIXES) if _stem(file) == stem]
+    files = [file for file in _files(folder, TABLE_SUFFIXES) if _stem(file) == stem]
     return choose_file(folder, files, f"tables of {stem}") if files else None
 
 
-def _in_catalogue(items: Encoded, tables: Sequence[Table], table: Table) -> Encoded:
+def _in_catalogue(items: EncodedIds, tables: Sequence[Table], table: Table) -> EncodedIds:
     """Puts items in the order of the catalogue."""
-    places = find(table, "item", items.ids)
+    places = find_ids(table, "item", items.ids)
     rows = np.full(len(items.ids), -1)
     rows[places[places >= 0]] = np.flatnonzero(places >= 0)
     for interactions, codes in zip(tables, items.rows, strict=True):
@@ -137,7 +138,7 @@ def _in_catalogue(items: Encoded, tables: Sequence[Table], table: Table) -> Enco
                 f"{interactions.row(index)}: item is {interactions.value('item', index)}, which {table.file.name} does "
                 f"not have; add it there"
             )
-    return Encoded(as_raw_ids(table, "item"), tuple(rows[codes] for codes in items.rows))
+    return EncodedIds(as_raw_ids(table, "item"), tuple(rows[codes] for codes in items.rows))
 
 
 def _feature_files(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
@@ -153,7 +154,7 @@ def _feature_files(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
 def _may_be_feature(file: Path) -> bool:
     """Whether a file beside the interactions holds features, by its name or else its columns."""
     suffix = uncompressed(file).suffix
-    if suffix not in SUFFIXES:
+    if suffix not in TABLE_SUFFIXES:
         return True
     found = layout(file, Source("")).roles
     if "user" in found:
@@ -163,7 +164,7 @@ def _may_be_feature(file: Path) -> bool:
 
 def item_column(file: Path) -> str | None:
     """The column of raw ids beside the vectors of a table with names."""
-    keys = layout(file, Source("")).roles.get("item", []) if uncompressed(file).suffix in SUFFIXES else []
+    keys = layout(file, Source("")).roles.get("item", []) if uncompressed(file).suffix in TABLE_SUFFIXES else []
     if len(keys) > 1:
         raise UserError(f"{file}: {listed(keys)} are all columns of items; keep the one of the vectors' raw ids")
     return keys[0] if keys else None

@@ -10,10 +10,13 @@ from jaxtyping import Shaped
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.formats.interactions import SPLIT_NAMES, gather, read_interactions
-from slmrec_jax.data.readers.columns import as_vectors, encode
+from slmrec_jax.data.readers.columns import as_vectors
 from slmrec_jax.data.readers.feature_files import add_feature_file, by_raw_id, in_order, modality_name
 from slmrec_jax.data.readers.folders import not_read
-from slmrec_jax.data.readers.tables import choose_file, first_row, listed, read_text
+from slmrec_jax.data.readers.headers import first_row
+from slmrec_jax.data.readers.raw_ids import encode_ids
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.tables import choose_file, read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError
@@ -47,7 +50,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     """
     files = _interaction_files(folder)
     tables = {part: read_interactions(file, source, "\t") for part, file in files.items()}
-    users, items = (encode([found.table for found in tables.values()], role) for role in ("user", "item"))
+    users, items = (encode_ids([found.table for found in tables.values()], role) for role in ("user", "item"))
     features, vector_files, notes = _features(folder, items.ids)
     files = {**vector_files, **files}
     notes += not_read(folder, files.values())

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.readers.tables import SEPARATORS, SUFFIXES, column_names, first_row, is_parquet, listed
+from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES, column_names, first_row, is_parquet
+from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError, setting
 
@@ -159,7 +160,7 @@ def renamed(file: Path, taken: Mapping[str, str]) -> list[str]:
 
 def columns_of_tables(folder: Path) -> list[str]:
     """The columns of the first tables of a folder, in words."""
-    tables = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in (*SUFFIXES, ".inter")]
+    tables = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in (*TABLE_SUFFIXES, ".inter")]
     return [f"{file.name!r} has the columns {listed(column_names(file))}" for file in tables[:_SHOWN] if file.is_file()]
 
 

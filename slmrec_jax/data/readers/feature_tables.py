@@ -1,4 +1,4 @@
-"""Reads one modality's vectors: in the order of the items, or under raw ids."""
+"""Reads one modality's vectors, in the order of the items or keyed by raw ids."""
 
 import re
 from collections.abc import Collection
@@ -13,47 +13,40 @@ from jaxtyping import Bool, Float, Shaped
 
 from slmrec_jax.data.readers.columns import as_numbers_or_nan, as_vectors, has_lists
 from slmrec_jax.data.readers.feature_files import has_numbers
+from slmrec_jax.data.readers.headers import SEPARATORS, column_names, first_row, is_parquet
 from slmrec_jax.data.readers.npy_files import read_numbers
+from slmrec_jax.data.readers.refusals import listed, short_name
 from slmrec_jax.data.readers.safetensors_files import read_tensors
-from slmrec_jax.data.readers.tables import (
-    SEPARATORS,
-    Table,
-    column_names,
-    first_row,
-    is_parquet,
-    listed,
-    read_parquet,
-    read_text,
-    shown,
-)
+from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
-SUFFIXES = (".npy", ".safetensors", ".parquet", *SEPARATORS)
-_INDEX = re.compile(r"__index_level_\d+__")
-"""Where pandas stores an index without a name."""
-_EXPECTED = "a table of numbers, one row an item"
+FEATURE_SUFFIXES = (".npy", ".safetensors", ".parquet", *SEPARATORS)
+
+_PANDAS_INDEX = re.compile(r"__index_level_\d+__")
+"""The column in which pandas stores an index without a name."""
+_ROW_PER_ITEM = "a table of numbers, one row an item"
 
 
-class Vectors(NamedTuple):
-    """A table of vectors as it stands in a file."""
+class VectorTable(NamedTuple):
+    """A table of vectors as stored in a file."""
 
     values: Shaped[np.ndarray, "entries columns"]
     """Numbers of any type."""
     present: Bool[np.ndarray, " entries"]
-    """False where there is no vector, or one of NaN alone."""
+    """False if there is no vector, or one of NaN alone."""
     keys: Table | None
-    """The raw ids as a column `item`; `None` where rows are in an order of their own."""
+    """The raw ids as a column `item`; `None` if rows are in the order of the items."""
     stored: str
     """The type of the numbers in the file."""
 
 
-def read_vectors(file: Path, key: str | None) -> Vectors:
+def read_vectors(file: Path, key: str | None) -> VectorTable:
     """Read a table of numbers with a row for each item.
 
-    In `.safetensors`, a tensor of one dimension holds raw ids, and the one of two the vectors. In Parquet, `.csv` and
-    `.tsv`, the vectors are the one column of lists, or all columns of numbers, beside that of raw ids, which is called
-    `key`. Text may do without a header where all columns are numbers; an empty cell is NaN.
+    In `.safetensors`, the tensor of two dimensions holds the vectors, and one of one dimension raw ids. In Parquet,
+    `.csv` and `.tsv`, the vectors are the one column of lists, or all columns of numbers, beside the column of raw ids
+    named by `key`. Text needs no header if all columns are numbers; an empty cell is NaN.
 
     Raises:
         UserError: The file cannot be read as such.
@@ -62,17 +55,21 @@ def read_vectors(file: Path, key: str | None) -> Vectors:
         return _from_text(file, key)
     if file.suffix == ".parquet":
         return _from_parquet(file, key)
-    keys, values = _from_safetensors(file) if file.suffix == ".safetensors" else (None, read_numbers(file, _EXPECTED))
+    keys = None
+    if file.suffix == ".safetensors":
+        keys, values = _from_safetensors(file)
+    else:
+        values = read_numbers(file, _ROW_PER_ITEM)
     stored = values.dtype.name
     if values.dtype.isbuiltin != 1:  # bfloat16 and float8, which NumPy's own functions do not know
         values = values.astype(np.float32)
     if values.ndim != 2 or values.dtype.kind not in "fiub":
-        raise UserError(f"{file}: an array of {stored} of shape {values.shape}; expected {_EXPECTED}")
-    return _vectors(file, values, None if keys is None else pa.chunked_array([keys]), stored)
+        raise UserError(f"{file}: an array of {stored} of shape {values.shape}; expected {_ROW_PER_ITEM}")
+    return _vector_table(file, values, keys, stored)
 
 
 def may_hold_vectors(file: Path, keys: Collection[str]) -> bool:
-    """Whether a Parquet file has a column of lists, or numbers alone beside raw ids; what is damaged may, too."""
+    """Return whether a Parquet file has a column of lists, or only numbers beside raw ids; a damaged one may, too."""
     if not is_parquet(file):
         return True
     kinds = [field.type for field in pyarrow.parquet.read_schema(file) if field.name not in keys]
@@ -81,15 +78,22 @@ def may_hold_vectors(file: Path, keys: Collection[str]) -> bool:
     )
 
 
-def _vectors(file: Path, values: Shaped[np.ndarray, "entries columns"], keys: Any, stored: str) -> Vectors:
+def _vector_table(
+    file: Path,
+    values: Shaped[np.ndarray, "entries columns"],
+    keys: Any,
+    stored: str,
+    present: Bool[np.ndarray, " entries"] | bool = True,
+) -> VectorTable:
     if values.size == 0:
         raise UserError(f"{file}: a table of shape {values.shape}; fill it, or remove it")
     table = None if keys is None else Table(file, {"item": keys}, header=uncompressed(file).suffix in SEPARATORS)
-    return Vectors(values, has_numbers(values), table, stored)
+    return VectorTable(values, has_numbers(values) & present, table, stored)
 
 
-def _from_safetensors(file: Path) -> tuple[Shaped[np.ndarray, " entries"] | None, Shaped[np.ndarray, "..."]]:
-    arrays = read_tensors(file, _EXPECTED)
+def _from_safetensors(file: Path) -> tuple[Any, Shaped[np.ndarray, "entries columns"]]:
+    """Return the raw ids as an Arrow array, if there are some, and the vectors."""
+    arrays = read_tensors(file, _ROW_PER_ITEM)
     values = [array for array in arrays.values() if array.ndim == 2]
     keys = [array for array in arrays.values() if array.ndim == 1 and array.dtype.kind in "iu"]
     if len(values) != 1 or len(values) + len(keys) != len(arrays) or len(keys) > 1:
@@ -99,10 +103,10 @@ def _from_safetensors(file: Path) -> tuple[Shaped[np.ndarray, " entries"] | None
         )
     if keys and len(keys[0]) != len(values[0]):
         raise UserError(f"{file}: {len(keys[0])} ids for {len(values[0])} rows; expected one for each")
-    return (keys[0] if keys else None), values[0]
+    return (pa.chunked_array(keys) if keys else None), values[0]
 
 
-def _from_text(file: Path, key: str | None) -> Vectors:
+def _from_text(file: Path, key: str | None) -> VectorTable:
     separator = SEPARATORS[uncompressed(file).suffix]
     cells = first_row(file, separator, lambda found: len(found) > 1, quotes=True)
     header = not all(_is_of_numbers(cell) for cell in cells)
@@ -112,9 +116,8 @@ def _from_text(file: Path, key: str | None) -> Vectors:
     keys, others = _without_keys(table, names, key)
     if len(others) == 1 and has_lists(table, others[0]):
         values, present = as_vectors(table, others[0])
-        vectors = _vectors(file, values, keys, "text")
-        return vectors._replace(present=vectors.present & present)
-    return _vectors(file, _stacked(table, others, ordered=keys is None, named=header), keys, "text")
+        return _vector_table(file, values, keys, "text", present)
+    return _vector_table(file, _stacked(table, others, ordered=keys is None, named=header), keys, "text")
 
 
 def _check_header(file: Path, cells: list[str], header: bool) -> None:
@@ -138,7 +141,7 @@ def _check_header(file: Path, cells: list[str], header: bool) -> None:
 
 
 def _is_of_numbers(cell: str) -> bool:
-    """Whether a cell holds a number, several with blanks between them, or nothing."""
+    """Return whether a cell holds a number, several with blanks between them, or nothing."""
     try:
         list(map(float, cell.split()))
     except ValueError:
@@ -146,9 +149,9 @@ def _is_of_numbers(cell: str) -> bool:
     return True
 
 
-def _from_parquet(file: Path, key: str | None) -> Vectors:
+def _from_parquet(file: Path, key: str | None) -> VectorTable:
     names = column_names(file)
-    if index := [name for name in names if _INDEX.fullmatch(name)]:
+    if index := [name for name in names if _PANDAS_INDEX.fullmatch(name)]:
         raise UserError(
             f"{file}: {listed(index)} is the index of pandas; write it after reset_index(drop=True), or name the index "
             f"item if it holds raw ids"
@@ -160,20 +163,20 @@ def _from_parquet(file: Path, key: str | None) -> Vectors:
     numbers = [name for name, kind in kinds.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
     if len(lists) == 1:
         values, present = as_vectors(table, lists[0])
-        vectors = _vectors(file, values, keys, _stored(kinds[lists[0]].value_type))
-        return vectors._replace(present=vectors.present & present)
+        return _vector_table(file, values, keys, _numpy_name(kinds[lists[0]].value_type), present)
     if lists or len(numbers) != len(others) or not numbers:
         raise UserError(
             f"{file}: it has the columns {listed(names)}; expected one of lists of numbers, or numbers only, beside "
             f"the items' raw ids"
         )
-    return _vectors(file, _stacked(table, numbers, ordered=keys is None), keys, _stored(kinds[numbers[0]]))
+    values = _stacked(table, numbers, ordered=keys is None)
+    return _vector_table(file, values, keys, _numpy_name(kinds[numbers[0]]))
 
 
 def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any, list[str]]:
-    """The column of raw ids, if there is one, and the names of the others."""
+    """Return the column of raw ids, if there is one, and the names of the others."""
     if key is not None and key not in names:
-        raise UserError(f"{table.file}: there is no column {shown(key)!r}; it has {listed(names)}")
+        raise UserError(f"{table.file}: there is no column {short_name(key)!r}; it has {listed(names)}")
     others = [name for name in names if name != key]
     if not others:
         raise UserError(f"{table.file}: it has the column {listed(names)} alone; expected numbers beside the raw ids")
@@ -183,10 +186,10 @@ def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any,
 def _stacked(
     table: Table, names: list[str], *, ordered: bool, named: bool = True
 ) -> Float[np.ndarray, "entries columns"]:
-    """Columns of numbers beside one another; where rows have no ids, the first column must not look like some."""
+    """Return columns of numbers as one table; if rows have no ids, the first column must not look like ids."""
     first = as_numbers_or_nan(table, names[0])
     values = np.empty((len(first), len(names)), np.float32)
-    with np.errstate(over="ignore"):  # the data set's check refuses infinite values with their rows
+    with np.errstate(over="ignore"):  # the check of the data set refuses infinite values and names their rows
         for place, name in enumerate(names):
             values[:, place] = first if place == 0 else as_numbers_or_nan(table, name)
     whole = len(first) > 1 and (first == np.round(first)).all() and len(np.unique(first)) == len(first)
@@ -194,12 +197,12 @@ def _stacked(
     integers = not named and pc.all(pc.match_substring_regex(table.columns[names[0]], r"^\s*[0-9]+\s*$")).as_py()
     if ordered and whole and ((features != np.round(features)).any() or (integers and features.size)):
         raise UserError(
-            f"{table.file}: the first column ({shown(names[0])}) looks like raw ids; name it item if that is so, "
+            f"{table.file}: the first column ({short_name(names[0])}) looks like raw ids; name it item if that is so, "
             f"leave it out if it counts the rows, or name all columns otherwise"
         )
     return values
 
 
-def _stored(kind: Any) -> str:
-    """NumPy's name of a type of Arrow."""
+def _numpy_name(kind: Any) -> str:
+    """Return NumPy's name of an Arrow type."""
     return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))

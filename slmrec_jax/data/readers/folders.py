@@ -3,11 +3,11 @@
 from collections.abc import Iterable
 from pathlib import Path
 
-_SHOWN = 100
+_MAX_NOT_READ = 100
 
 
 def not_read(folder: Path, read: Iterable[Path]) -> list[str]:
-    """A note that names every file and folder that is not among those that are read; none where there is none.
+    """Return a note that names every file and folder not among those that are read, or no note if there are none.
 
     Files whose name begins with a dot are not mentioned.
     """
@@ -19,5 +19,5 @@ def not_read(folder: Path, read: Iterable[Path]) -> list[str]:
         for entry in sorted(place.iterdir())
         if entry not in known and entry not in places and not entry.name.startswith(".")
     ]
-    more = f" and {len(left) - _SHOWN} more" if len(left) > _SHOWN else ""
-    return [f"not read: {', '.join(left[:_SHOWN])}{more}"] if left else []
+    more = f" and {len(left) - _MAX_NOT_READ} more" if len(left) > _MAX_NOT_READ else ""
+    return [f"not read: {', '.join(left[:_MAX_NOT_READ])}{more}"] if left else []

@@ -1,4 +1,4 @@
-"""Reads JSON that gives each user a list of items; whatever is odd in it is refused with its place."""
+"""Reads JSON that gives each user a list of items; a refusal names the user and the place in the list."""
 
 import json
 import re
@@ -11,71 +11,73 @@ from jaxtyping import Int
 
 from slmrec_jax.data.inspect.checks import MAX_COUNT
 from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.refusals import MAX_SHOWN, one_line
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
 _KEY = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
-_SHOWN = 40
 
 
 class ItemLists(NamedTuple):
-    """What the file says of each user."""
+    """The items of each user."""
 
     pairs: Interactions
     """In the file's order, int64."""
     users: Int[np.ndarray, " users"]
-    """Every user that is named, with items or without."""
+    """Every user that is named, even without items."""
 
 
 def read_item_lists(path: Path) -> ItemLists:
-    """Reads `{"0": [5, 3], "1": []}`.
+    """Read `{"0": [5, 3], "1": []}`.
 
     Memory stays within 64 times the file's size.
 
     Raises:
-        UserError: It cannot be read, is not JSON in UTF-8, names a user twice, or holds other than that.
+        UserError: It cannot be read, is not JSON in UTF-8, names a user twice, or has another form.
     """
     check_file(path, "JSON, a list of items for each user")
     try:
-        value = json.loads(path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_once, parse_constant=_refuse)
+        value = json.loads(
+            path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
+        )
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        reason = "nested too deeply" if isinstance(error, RecursionError) else " ".join(str(error).split())[:200]
-        raise UserError(f"{path}: not readable as JSON ({reason}); expected a list of items for each user") from None
+        fault = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
+        raise UserError(f"{path}: not readable as JSON ({fault}); expected a list of items for each user") from None
     if not isinstance(value, dict):
-        raise UserError(f"{path}: found {_kind(value)}; expected an object, a list of items for each user")
+        raise UserError(f"{path}: found {_json_type(value)}; expected an object, a list of items for each user")
     for key, items in value.items():
-        _check(path, key, items)
+        _check_items(path, key, items)
     users = np.fromiter((int(key) for key in value), np.int64, len(value))
     lengths = np.fromiter((len(items) for items in value.values()), np.int64, len(value))
     items = np.fromiter((item for items in value.values() for item in items), np.int64, int(lengths.sum()))
     return ItemLists(Interactions(np.repeat(users, lengths), items), users)
 
 
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     made = dict(pairs)
     if len(made) < len(pairs):
         twice = next(key for key, count in Counter(key for key, _ in pairs).items() if count > 1)
-        raise ValueError(f"the user {twice[:_SHOWN]!a} stands there twice")
+        raise ValueError(f"the user {twice[:MAX_SHOWN]!a} appears twice")
     return made
 
 
-def _refuse(constant: str) -> NoReturn:
-    raise ValueError(f"{constant} is no id")
+def _refuse_constant(constant: str) -> NoReturn:
+    raise ValueError(f"{constant} is not an id")
 
 
-def _check(path: Path, key: str, items: Any) -> None:
+def _check_items(path: Path, key: str, items: Any) -> None:
     if not _KEY.fullmatch(key) or int(key) > MAX_COUNT:
-        raise UserError(f'{path}: found the user {key[:_SHOWN]!a}; expected a whole number, as "12"')
+        raise UserError(f'{path}: found the user {key[:MAX_SHOWN]!a}; expected a whole number, as "12"')
     if not isinstance(items, list):
-        raise UserError(f"{path}: user {key} has {_kind(items)}; expected a list of items")
+        raise UserError(f"{path}: user {key} has {_json_type(items)}; expected a list of items")
     for place, item in enumerate(items):
         if type(item) is not int or not 0 <= item <= MAX_COUNT:
-            shown = ascii(item)[:_SHOWN] if isinstance(item, str | int | float) else _kind(item)
-            raise UserError(f"{path}: user {key}: item {place} of their list is {shown}; expected a whole number")
+            found = ascii(item)[:MAX_SHOWN] if isinstance(item, str | int | float) else _json_type(item)
+            raise UserError(f"{path}: user {key}: item {place} of their list is {found}; expected a whole number")
 
 
-def _kind(value: Any) -> str:
+def _json_type(value: Any) -> str:
     kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
     return kinds.get(type(value), "a number")

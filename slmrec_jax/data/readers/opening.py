@@ -3,45 +3,43 @@
 import stat
 from pathlib import Path
 
-from slmrec_jax.data.untrusted.pickle_machine import quoted
-from slmrec_jax.errors import UserError
+from slmrec_jax.durable import reason
+from slmrec_jax.errors import UserError, escaped
 
 _TEXT = {".csv", ".inter", ".item", ".itememb", ".json", ".test", ".train", ".tsv", ".txt"}
 _ENDINGS = _TEXT | {".npy", ".parquet", ".pkl", ".pt", ".safetensors"}
-"""How data files end, in some format or other."""
-_KINDS = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
+"""The suffixes of data files, in any format."""
+_FILE_TYPES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 def check_file(path: Path, expected: str) -> None:
-    """Reject what is not a regular file, or cannot be opened; a link counts as what it leads to.
+    """Reject what is not a regular file or cannot be opened; links are followed.
 
-    Args:
-        path: The file.
-        expected: What it should hold, for error lines.
+    `expected` says what the file should hold, for error lines; so it does in all readers.
 
     Raises:
-        UserError: It is a folder, pipe, socket or device, is not there, or may not be read.
+        UserError: It is a folder, pipe, socket or device, does not exist, or may not be read.
     """
     try:
         mode = path.stat().st_mode
         if not stat.S_ISREG(mode):  # opening a pipe waits until another program writes to it
-            kind = _KINDS.get(stat.S_IFMT(mode), "a device")
-            raise UserError(f"{path}: not a regular file but {kind}; expected {expected}")
+            found = _FILE_TYPES.get(stat.S_IFMT(mode), "a device")
+            raise UserError(f"{path}: not a regular file but {found}; expected {expected}")
         path.open("rb").close()
     except FileNotFoundError:
-        missing = "a link to what is not there" if path.is_symlink() else "there is no such file"
+        missing = "a link to a file that does not exist" if path.is_symlink() else "there is no such file"
         raise UserError(f"{path}: {missing}; expected {expected}") from None
     except OSError as error:
         raise unreadable(path, error) from error
 
 
 def check_entries(folder: Path) -> None:
-    """Reject a folder with an entry that is called as a data file and is none.
+    """Reject a folder with an entry that has the name of a data file and is not one.
 
     Formats look for the files that they know, and would pass over a validation split that is a broken link.
 
     Raises:
-        UserError: A pipe, socket or device, a link that leads nowhere, or a folder with a data file's ending.
+        UserError: A pipe, socket or device, a link that leads nowhere, or a folder with a data file's suffix.
     """
     for entry in sorted(folder.iterdir()):
         if entry.is_file() or entry.name.startswith(".") or (entry.is_dir() and entry.suffix not in _ENDINGS):
@@ -51,11 +49,12 @@ def check_entries(folder: Path) -> None:
         check_file(entry, "a data file, or nothing of that name")
 
 
+def check_name(file: Path) -> None:
+    """Reject a file whose name has control characters, since error lines name it."""
+    if not file.name.isprintable():
+        raise UserError(f"{file.parent}: the file {file.name!a} has control characters in its name; rename it")
+
+
 def unreadable(path: Path, error: OSError) -> UserError:
-    """The error line for a file that the system does not let us read."""
-    return UserError(f"{path}: cannot be read ({reason(error)}); check the path and its permissions")
-
-
-def reason(error: OSError) -> str:
-    """What the system says; libraries raise `OSError` with a text of their own instead."""
-    return error.strerror or quoted(str(error) or type(error).__name__)
+    """Return the error line for a file that the system does not let us read."""
+    return UserError(f"{path}: cannot be read ({escaped(reason(error))}); check the path and its permissions")

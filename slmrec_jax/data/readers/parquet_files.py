@@ -1,6 +1,6 @@
 """Reads columns of Parquet files within a bound on what they unpack to.
 
-Runs of equal values take next to no room in a Parquet file: 590 KB can hold 64 million rows. So the bound is checked
+Runs of equal values take almost no room in a Parquet file: 590 KB can hold 64 million rows. So the bound is checked
 before anything is decoded, on what the headers of the pages say, and then on what the text adds up to.
 """
 
@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
 
-from slmrec_jax.data.readers.parquet_pages import Chunk, read_footer, read_pages
-from slmrec_jax.data.untrusted.pickle_machine import Malformed
+from slmrec_jax.data.readers.parquet_pages import ColumnChunk, read_footer, read_pages
+from slmrec_jax.data.readers.refusals import MAX_SHOWN, Malformed
 from slmrec_jax.errors import UserError
 
 SMALL = 2**27
@@ -23,128 +23,142 @@ FACTOR = 100
 """How many times its own size a larger file may unpack to. Tables of interactions, sorted by user, reach 50."""
 
 _WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 8}
-"""Bytes of a value; of text, what it takes beside its letters."""
+"""Bytes of a value; for text, what it takes beside its characters."""
 _WIDEST = 16
 """Bytes of a value of any other type that is not longer itself."""
-_PLACE = 8
-"""Bytes of a value's place in a list, or of a text's place among the letters."""
+_OFFSET = 8
+"""Bytes of the offset of a list's value or of a text's characters."""
 _SHORT = 2**31
-"""Letters of a column from which on Arrow's short type of text may be too short."""
+"""Bytes of a column's text from which on Arrow's type with short offsets may not hold it."""
 _INDEXED, _PREFIXED = {2, 8}, {7}
-"""Encodings of text that store what repeats once: whole values, and what a value starts with as the one before."""
+"""Encodings of text that store once what repeats: whole values, and the prefix that a value shares with the last."""
 _DELTAS = {6, 7}
-"""Encodings of text that Arrow does not read as places in a dictionary."""
+"""Encodings of text that Arrow does not read as indices into a dictionary."""
 
 
-class _Column(NamedTuple):
-    """What the pages of a column say together."""
+class _Measure(NamedTuple):
+    """The sum of what the pages of a column say."""
 
     unpacked: int
-    """Bytes, as far as the headers tell: of text that is stored once, those of the one."""
+    """Bytes, as far as the headers tell: text that is stored once counts once."""
     longest: int
     """No text takes more bytes."""
     encodings: frozenset[int]
     """Those of data pages."""
 
 
+class _Budget:
+    """The bytes that a file unpacks to so far, within `limit`."""
+
+    def __init__(self, file: Path) -> None:
+        self._file, self._spent = file, 0
+
+    def spend(self, size: int) -> None:
+        self._spent += size
+        if self._spent > limit(self._file):
+            raise UserError(
+                f"{self._file}: unpacks to {self._spent >> 20} MiB or more; expected at most {SMALL >> 20} MiB or "
+                f"{FACTOR} times the file's size: if you trust it, write it again without compression and dictionaries"
+            )
+
+
 def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any]:
     """Read columns as chunked arrays; text that is stored once for many rows is written out.
 
-    Args:
-        file: The file.
-        opened: The same as a `pyarrow.parquet.ParquetFile`.
-        names: Columns that are there, each once.
+    `opened` is the same file as a `pyarrow.parquet.ParquetFile`, and `names` are columns that it has, each once.
 
     Raises:
-        UserError: They unpack to more than `SMALL` bytes and `FACTOR` times the file's size, or a column holds other
-            than numbers, text, times or lists of numbers.
+        UserError: They unpack to more than `SMALL` bytes and `FACTOR` times the file's size, or a column holds
+            something other than numbers, text, times or lists of numbers.
         Malformed: The headers of the pages are damaged, or contradict the footer.
         pyarrow.ArrowException, OSError: Arrow finds other damage.
     """
     schema = opened.schema_arrow  # made from scratch each time
     kinds = {name: schema.field(name).type for name in names}
-    columns = _columns(file, opened, kinds)
-    total = sum(column.unpacked for column in columns.values())
-    _check(file, total)
-    texts = {name: columns[name].encodings for name in names if _is_text_or_bytes(kinds[name])}
+    measures = _measure_columns(file, opened, kinds)
+    budget = _Budget(file)
+    budget.spend(sum(measure.unpacked for measure in measures.values()))
+    texts = {name: measures[name].encodings for name in names if _is_text_or_bytes(kinds[name])}
     repeated = [name for name, encodings in texts.items() if encodings & (_INDEXED | _PREFIXED)]
-    stepwise = {name for name in repeated if texts[name] & _DELTAS}
+    stepwise = [name for name in repeated if texts[name] & _DELTAS]
+    at_once = [name for name in names if name not in stepwise]
     by_index = [name for name in repeated if name not in stepwise]
     read = {}
     with file.open("rb") as raw, pyarrow.parquet.ParquetFile(raw, read_dictionary=by_index) as again:
-        if others := [name for name in names if name not in stepwise]:
-            table = again.read(columns=others)
-            table.validate(full=True)  # Arrow would take text that is no UTF-8, or offsets that point anywhere
-            read = {name: table.column(name) for name in others}
-        for name in read:
-            if pa.types.is_dictionary(read[name].type):
-                size = _size_of_text(read[name])
-                total += size
-                _check(file, total)
-                kind = read[name].type.value_type
-                read[name] = read[name].cast(pa.large_string() if size >= _SHORT and pa.types.is_string(kind) else kind)
+        if at_once:
+            table = again.read(columns=at_once)
+            table.validate(full=True)  # Arrow would take text that is not UTF-8, or offsets that point anywhere
+            read = {name: _written_out(table.column(name), budget) for name in at_once}
         for name in stepwise:
-            chunks = []
-            for batch in again.iter_batches(max(1, SMALL // columns[name].longest), columns=[name]):
-                batch.validate(full=True)
-                total += batch.nbytes
-                _check(file, total)
-                chunks.append(batch.column(0))
-            read[name] = pa.chunked_array(chunks, kinds[name])
+            read[name] = _read_in_steps(again, name, kinds[name], SMALL // measures[name].longest, budget)
     return {name: read[name] for name in names}
 
 
 def type_name(kind: Any) -> str:
-    """The name of a type of Arrow, fit for an error line: time zones and names of parts are a file's own words."""
+    """Return the name of an Arrow type for an error line: time zones and names of fields are a file's own words."""
     text = str(kind)[:80]
     return text if text.isprintable() else ascii(text)
 
 
 def limit(file: Path) -> int:
-    """How many bytes a file may unpack to."""
+    """Return how many bytes a file may unpack to."""
     return max(SMALL, FACTOR * file.stat().st_size)
 
 
-def _check(file: Path, size: int) -> None:
-    if size > limit(file):
-        raise UserError(
-            f"{file}: unpacks to {size >> 20} MiB or more; expected at most {SMALL >> 20} MiB or {FACTOR} times the "
-            f"file's size: if you trust it, write it again without compression and dictionaries"
-        )
+def _written_out(column: Any, budget: _Budget) -> Any:
+    """Return the column with a value of its own in each row."""
+    if not pa.types.is_dictionary(column.type):
+        return column
+    size = 0
+    for chunk in column.chunks:
+        lengths = pc.add(pc.cast(pc.binary_length(chunk.dictionary), pa.int64()), _OFFSET)
+        size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
+    budget.spend(size)
+    kind = column.type.value_type
+    return column.cast(pa.large_string() if size >= _SHORT and pa.types.is_string(kind) else kind)
 
 
-def _columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str, _Column]:
+def _read_in_steps(opened: Any, name: str, kind: Any, rows: int, budget: _Budget) -> Any:
+    chunks = []
+    for batch in opened.iter_batches(max(1, rows), columns=[name]):
+        batch.validate(full=True)
+        budget.spend(batch.nbytes)
+        chunks.append(batch.column(0))
+    return pa.chunked_array(chunks, kind)
+
+
+def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str, _Measure]:
     """Add up what the headers of each column's pages say."""
     for name, kind in kinds.items():
         if pa.types.is_nested(kind) and not _is_list_of_numbers(kind):
-            _refuse(file, name, type_name(kind))
+            _refuse_kind(file, name, type_name(kind))
     with file.open("rb") as raw:
         data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-    columns = {name: _Column(0, 1, frozenset()) for name in kinds}
+    measures = {name: _Measure(0, 1, frozenset()) for name in kinds}
     groups = read_footer(data)
-    if any(len(group.chunks) != len(opened.schema) for group in groups):
-        raise Malformed(f"a row group has other than the {len(opened.schema)} columns of the file")
+    if any(len(chunks) != len(opened.schema) for chunks in groups):
+        raise Malformed(f"a row group does not have the {len(opened.schema)} columns of the file")
     for place in range(len(opened.schema)):
         column = opened.schema.column(place)
-        chunks = [(group.num_rows, group.chunks[place]) for group in groups]
+        chunks = [group[place] for group in groups]
         parts = column.path.split(".")
         for end in range(1, len(parts) + 1):  # a list's numbers are a part of it: `v.list.element`
             if (name := ".".join(parts[:end])) in kinds:
-                columns[name] = _measure(file, data, column, chunks, kinds[name], columns[name])
-    return columns
+                measures[name] = _measure_chunks(file, data, column, chunks, kinds[name], measures[name])
+    return measures
 
 
-def _measure(
-    file: Path, data: mmap.mmap, column: Any, chunks: Sequence[tuple[int, Chunk]], kind: Any, before: _Column
-) -> _Column:
-    """Add the pages of one of Parquet's columns, given as the rows and the place of each chunk, to those before."""
+def _measure_chunks(
+    file: Path, data: mmap.mmap, column: Any, chunks: Sequence[ColumnChunk], kind: Any, before: _Measure
+) -> _Measure:
+    """Add the pages of one of Parquet's columns to those before."""
     if column.physical_type == "BYTE_ARRAY" and not _is_text_or_bytes(kind):
-        _refuse(file, column.path, f"{type_name(kind)} of any length")
+        _refuse_kind(file, column.path, f"{type_name(kind)} of any length")
     unpacked, longest, encodings = before.unpacked, before.longest, set(before.encodings)
     width = _WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
     if pa.types.is_nested(kind):
-        width += _PLACE
-    for num_rows, chunk in chunks:
+        width += _OFFSET
+    for chunk in chunks:
         values = 0
         for page in read_pages(data, chunk):
             longest = max(longest, page.unpacked)
@@ -152,32 +166,19 @@ def _measure(
             if not page.is_dictionary:
                 values += page.values
                 encodings.add(page.encoding)
-        if values < num_rows:
-            raise Malformed(f"its footer says {num_rows} rows, its pages {values} values of {column.path!a}")
-        if pa.types.is_fixed_size_list(kind):  # a missing list takes no room in the file, and that of all in memory
-            unpacked += num_rows * kind.list_size * width
-    return _Column(unpacked, longest, frozenset(encodings))
-
-
-def _size_of_text(column: Any) -> int:
-    """The bytes that text takes once each row has its own."""
-    total = 0
-    for chunk in column.chunks:
-        lengths = pc.add(pc.cast(pc.binary_length(chunk.dictionary), pa.int64()), _PLACE)
-        total += pc.sum(lengths.take(chunk.indices)).as_py() or 0
-    return total
+        if values < chunk.num_rows:
+            raise Malformed(f"its footer says {chunk.num_rows} rows, its pages {values} values of {column.path!a}")
+        if pa.types.is_fixed_size_list(kind):  # a missing list takes no room in the file, but all of it in memory
+            unpacked += chunk.num_rows * kind.list_size * width
+    return _Measure(unpacked, longest, frozenset(encodings))
 
 
 def _is_text_or_bytes(kind: Any) -> bool:
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
-    types = pa.types
-    return any(
-        is_so(kind)
-        for is_so in (
-            *(types.is_string, types.is_large_string, types.is_string_view),
-            *(types.is_binary, types.is_large_binary, types.is_binary_view),
-        )
+    return kind in (
+        *(pa.string(), pa.large_string(), pa.string_view()),
+        *(pa.binary(), pa.large_binary(), pa.binary_view()),
     )
 
 
@@ -186,5 +187,5 @@ def _is_list_of_numbers(kind: Any) -> bool:
     return bool(is_list and pa.types.is_primitive(kind.value_type))
 
 
-def _refuse(file: Path, name: str, kind: str) -> NoReturn:
-    raise UserError(f"{file}: {name[:40]!a} is a column of {kind}; expected numbers, text or lists of numbers")
+def _refuse_kind(file: Path, name: str, kind: str) -> NoReturn:
+    raise UserError(f"{file}: {name[:MAX_SHOWN]!a} is a column of {kind}; expected numbers, text or lists of numbers")

@@ -1,58 +1,51 @@
-"""Reads where a Parquet file's pages are and what their headers say: how many values each holds, and its size unpacked.
+"""Reads the headers of a Parquet file's pages: how many values each page holds, and its size once unpacked.
 
 The footer and the headers are structs in Thrift's compact protocol: for each field a byte with the distance to the
 field's number and the field's type, then the value. A decoder allocates by the headers of the pages, so they bound its
-memory where the footer may say anything. They are read here because pyarrow does not give page headers, and ends the
-process where it is asked for the columns of some damaged footers.
+memory, while the footer may say anything. They are read here because pyarrow does not expose page headers, and aborts
+the process when it is asked for the columns of some damaged footers.
 """
 
 import mmap
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
-from slmrec_jax.data.untrusted.pickle_machine import Malformed
+from slmrec_jax.data.readers.refusals import Malformed
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 _MAX_DEPTH = 8
 _MAX_BYTES = 10
-"""The bytes of a 64-bit integer in groups of seven bits."""
+"""Bytes of a 64-bit integer in groups of seven bits."""
 _TAIL = 8
-"""Bytes after the footer: its length and a mark."""
+"""Bytes after the footer: its length, in four, and a mark."""
 
-_ROW_GROUPS = 4
-"""A field of the footer."""
-_COLUMNS, _NUM_ROWS = 1, 3
-"""Fields of a row group."""
-_META = 3
-"""A field of a column chunk."""
-_NUM_VALUES, _DATA_PAGE, _DICTIONARY_PAGE = 5, 9, 11
-"""Fields of that: the number of values, and where the first page of data and that of the dictionary are."""
-_TYPE, _UNPACKED_SIZE, _PACKED_SIZE = 1, 2, 3
-"""Fields of a page header."""
-_DATA, _DICTIONARY, _DATA_V2 = 0, 2, 3
-"""Types of page; other types are skipped by decoders."""
-_PARTS = {_DATA: (5, 1, 2), _DICTIONARY: (7, 1, 2), _DATA_V2: (8, 1, 4)}
-"""By type of page: the field on it, and in that field those of the number of values and of the encoding."""
+# Fields as (number, type): one of another type is passed over, as decoders do.
+_ROW_GROUPS = (4, _LIST)  # of the footer
+_GROUP_COLUMNS, _GROUP_ROWS = (1, _LIST), (3, _I64)  # of a row group
+_CHUNK_META = (3, _STRUCT)  # of a column chunk
+_NUM_VALUES, _FIRST_PAGE, _DICTIONARY_PAGE = (5, _I64), (9, _I64), (11, _I64)  # of that
+_PAGE_TYPE, _UNPACKED_SIZE, _PACKED_SIZE = (1, _I32), (2, _I32), (3, _I32)  # of a page header
+
+_DICTIONARY = 2
+_PAGE_PARTS = {0: ((5, _STRUCT), 2), _DICTIONARY: ((7, _STRUCT), 2), 3: ((8, _STRUCT), 4)}
+"""By type of page: the field that describes it, and in that one the number of the encoding. Decoders skip others."""
+_PAGE_VALUES = (1, _I32)
+
+_Struct: TypeAlias = dict[tuple[int, int], Any]
+"""Integers, structs and lists of structs by field."""
 
 
-class Chunk(NamedTuple):
-    """What the footer says of a column in one row group."""
+class ColumnChunk(NamedTuple):
+    """The footer's description of a column in one row group."""
 
+    num_rows: int
     start: int
     """The first byte of the first page."""
     num_values: int
 
 
-class RowGroup(NamedTuple):
-    """What the footer says of a row group."""
-
-    num_rows: int
-    chunks: tuple[Chunk, ...]
-    """One for each of Parquet's columns, in order."""
-
-
 class Page(NamedTuple):
-    """What the header of one page says."""
+    """The header of one page."""
 
     is_dictionary: bool
     values: int
@@ -62,140 +55,118 @@ class Page(NamedTuple):
     """Parquet's number of the encoding."""
 
 
-def read_footer(data: mmap.mmap) -> list[RowGroup]:
-    """Read the row groups that a file's footer lists.
+def read_footer(data: mmap.mmap) -> list[list[ColumnChunk]]:
+    """Read the chunks of each row group that a file's footer lists, one for each of Parquet's columns, in order.
 
     Raises:
         Malformed: It is damaged.
     """
     start = len(data) - _TAIL - int.from_bytes(data[len(data) - _TAIL : len(data) - _TAIL // 2], "little")
-    footer, _ = _struct(data, start, 0)
+    footer = _Cursor(data, start).struct()
     return [
-        RowGroup(group.longs.get(_NUM_ROWS, 0), tuple(map(_chunk, group.lists.get(_COLUMNS, []))))
-        for group in footer.lists.get(_ROW_GROUPS, [])
+        [_column_chunk(column, group.get(_GROUP_ROWS, 0)) for column in group.get(_GROUP_COLUMNS, [])]
+        for group in footer.get(_ROW_GROUPS, [])
     ]
 
 
-def _chunk(column: "_Struct") -> Chunk:
-    if _META not in column.parts:
-        raise Malformed("a column of its footer has no description")
-    longs = column.parts[_META].longs
-    start, dictionary = longs.get(_DATA_PAGE, 0), longs.get(_DICTIONARY_PAGE, 0)
-    return Chunk(dictionary if 0 < dictionary < start else start, longs.get(_NUM_VALUES, 0))
-
-
-def read_pages(data: mmap.mmap, chunk: Chunk) -> Iterator[Page]:
-    """Walk the pages of one column chunk, as a decoder does: until there are as many values as the footer says.
+def read_pages(data: mmap.mmap, chunk: ColumnChunk) -> Iterator[Page]:
+    """Walk the pages of one column chunk as a decoder does: until there are as many values as the footer says.
 
     Raises:
         Malformed: A header is damaged, or the file ends first.
     """
-    place, num_values = chunk
+    _, place, num_values = chunk
     while num_values > 0:
-        header, after = _struct(data, place, 0)
-        unpacked, packed = (header.numbers.get(field, -1) for field in (_UNPACKED_SIZE, _PACKED_SIZE))
+        cursor = _Cursor(data, place)
+        header, after = cursor.struct(), cursor.place
+        unpacked, packed = header.get(_UNPACKED_SIZE, -1), header.get(_PACKED_SIZE, -1)
         if min(unpacked, packed) < 0 or packed > len(data) - after:
             raise Malformed(f"byte {place}: a page of {packed} bytes where {len(data) - after} are left")
-        kind = header.numbers.get(_TYPE, -1)
-        if kind in _PARTS:
-            part, *fields = _PARTS[kind]
-            numbers = header.parts[part].numbers if part in header.parts else {}
-            values, encoding = (numbers.get(field, -1) for field in fields)
+        kind = header.get(_PAGE_TYPE, -1)
+        if kind in _PAGE_PARTS:
+            part, encoding = _PAGE_PARTS[kind]
+            numbers = header.get(part, {})
+            values = numbers.get(_PAGE_VALUES, -1)
             if values < 0:
                 raise Malformed(f"byte {place}: a page without a number of values")
-            yield Page(kind == _DICTIONARY, values, unpacked, encoding)
+            yield Page(kind == _DICTIONARY, values, unpacked, numbers.get((encoding, _I32), -1))
             num_values -= values if kind != _DICTIONARY else 0
         place = after + packed
 
 
-class _Struct(NamedTuple):
-    """Fields of a struct by their numbers: integers of 32 and of 64 bits, structs, and lists of structs."""
-
-    numbers: dict[int, int]
-    longs: dict[int, int]
-    parts: dict[int, "_Struct"]
-    lists: dict[int, "list[_Struct]"]
-
-
-def _struct(data: mmap.mmap, place: int, depth: int) -> tuple[_Struct, int]:
-    """A struct, and the byte after it."""
-    if depth > _MAX_DEPTH:
-        raise Malformed(f"byte {place}: a header nested too deeply")
-    fields = _Struct({}, {}, {}, {})
-    seen: set[int] = set()
-    number = 0
-    while True:
-        head = _byte(data, place)
-        place += 1
-        if head == 0:
-            return fields, place
-        kind, step = head & 15, head >> 4
-        if step:
-            number += step
-        else:
-            number, place = _integer(data, place)
-        if number in seen:
-            raise Malformed(f"byte {place}: a header with a field twice")
-        seen.add(number)
-        if kind == _I32:
-            fields.numbers[number], place = _integer(data, place)
-        elif kind == _I64:
-            fields.longs[number], place = _integer(data, place)
-        elif kind == _STRUCT:
-            fields.parts[number], place = _struct(data, place, depth + 1)
-        elif kind in (_LIST, _SET):
-            fields.lists[number], place = _list(data, place, depth + 1)
-        elif kind not in (_TRUE, _FALSE):  # whose value is their type
-            place = _skip(data, place, kind)
+def _column_chunk(column: _Struct, num_rows: int) -> ColumnChunk:
+    if _CHUNK_META not in column:
+        raise Malformed("a column of its footer has no description")
+    meta = column[_CHUNK_META]
+    start, dictionary = meta.get(_FIRST_PAGE, 0), meta.get(_DICTIONARY_PAGE, 0)
+    return ColumnChunk(num_rows, dictionary if 0 < dictionary < start else start, meta.get(_NUM_VALUES, 0))
 
 
-def _list(data: mmap.mmap, place: int, depth: int) -> tuple[list[_Struct], int]:
-    """The structs of a list, or nothing of a list of other things; and the byte after it."""
-    head = _byte(data, place)
-    kind, length = head & 15, head >> 4
-    place += 1
-    if length == 15:
-        length, place = _varint(data, place)
-    structs = []
-    for _ in range(length):
+class _Cursor:
+    """Reads values of Thrift's compact protocol one after the other, from a byte of the file on."""
+
+    def __init__(self, data: mmap.mmap, place: int) -> None:
+        self.data, self.place = data, place
+
+    def struct(self, depth: int = 0) -> _Struct:
+        if depth > _MAX_DEPTH:
+            raise Malformed(f"byte {self.place}: a header nested too deeply")
+        fields: _Struct = {}
+        seen: set[int] = set()
+        number = 0
+        while head := self.byte():
+            kind, step = head & 15, head >> 4
+            number = number + step if step else self.integer()
+            if number in seen:
+                raise Malformed(f"byte {self.place}: a header with a field twice")
+            seen.add(number)
+            if kind in (_LIST, _SET):
+                fields[number, _LIST] = self.structs(depth + 1)
+            elif kind in (_I32, _I64, _STRUCT):
+                fields[number, kind] = self.value(kind, depth + 1)
+            elif kind not in (_TRUE, _FALSE):  # whose value is their type
+                self.value(kind, depth + 1)
+        return fields
+
+    def structs(self, depth: int) -> list[_Struct]:
+        """Read a list and return its structs; there are none in a list of other values."""
+        head = self.byte()
+        kind, length = head & 15, head >> 4
+        values = (self.value(kind, depth) for _ in range(self.varint() if length == 15 else length))
+        return [value for value in values if kind == _STRUCT]
+
+    def value(self, kind: int, depth: int) -> Any:
+        if kind in (_I16, _I32, _I64):
+            return self.integer()
         if kind == _STRUCT:
-            made, place = _struct(data, place, depth)
-            structs.append(made)
-        else:
-            place = _skip(data, place, kind)
-            _byte(data, place)  # a list may claim any length
-    return structs, place
+            return self.struct(depth)
+        if kind == _BINARY:
+            return self.skip(self.varint())
+        if kind in (_TRUE, _FALSE, _BYTE, _DOUBLE):
+            return self.skip(8 if kind == _DOUBLE else 1)
+        raise Malformed(
+            f"byte {self.place}: a header with a field of type {kind}"
+        )  # no header has maps, or nested lists
 
+    def integer(self) -> int:
+        """Read a signed integer, whose lowest bit is its sign."""
+        number = self.varint()
+        return (number >> 1) ^ -(number & 1)
 
-def _skip(data: mmap.mmap, place: int, kind: int) -> int:
-    """The byte after a plain value."""
-    if kind in (_I16, _I32, _I64):
-        return _varint(data, place)[1]
-    if kind == _BINARY:
-        length, place = _varint(data, place)
-        return place + length
-    if kind in (_TRUE, _FALSE, _BYTE, _DOUBLE):
-        return place + (8 if kind == _DOUBLE else 1)
-    raise Malformed(f"byte {place}: a header with a field of type {kind}")  # no header has lists of lists, or maps
+    def varint(self) -> int:
+        start, number = self.place, 0
+        for group in range(_MAX_BYTES):
+            byte = self.byte()
+            number |= (byte & 127) << (7 * group)
+            if byte < 128:
+                return number
+        raise Malformed(f"byte {start}: a number in a header that does not end")
 
+    def byte(self) -> int:
+        self.skip(1)
+        return self.data[self.place - 1]
 
-def _integer(data: mmap.mmap, place: int) -> tuple[int, int]:
-    """A signed integer, whose lowest bit is its sign."""
-    number, place = _varint(data, place)
-    return (number >> 1) ^ -(number & 1), place
-
-
-def _varint(data: mmap.mmap, place: int) -> tuple[int, int]:
-    number = 0
-    for group in range(_MAX_BYTES):
-        byte = _byte(data, place + group)
-        number |= (byte & 127) << (7 * group)
-        if byte < 128:
-            return number, place + group + 1
-    raise Malformed(f"byte {place}: a number in a header that does not end")
-
-
-def _byte(data: mmap.mmap, place: int) -> int:
-    if not 0 <= place < len(data):
-        raise Malformed(f"byte {place}: a header outside the file")
-    return data[place]
+    def skip(self, count: int) -> None:
+        if not 0 <= self.place <= len(self.data) - count:
+            raise Malformed(f"byte {self.place}: a header outside the file")
+        self.place += count

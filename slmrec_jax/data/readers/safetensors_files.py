@@ -1,4 +1,4 @@
-"""Reads `.safetensors` files: every tensor's type and shape is checked before its numbers are read."""
+"""Reads `.safetensors` files; every tensor's type and shape is checked before its numbers are read."""
 
 from pathlib import Path
 from typing import Any
@@ -8,9 +8,9 @@ import numpy as np
 import safetensors
 from jaxtyping import Shaped
 
-from slmrec_jax.data.readers.npy_files import is_hollow
+from slmrec_jax.data.readers.npy_files import MAX_DIMENSIONS, is_hollow
 from slmrec_jax.data.readers.opening import check_file
-from slmrec_jax.data.readers.tables import listed, printable
+from slmrec_jax.data.readers.refusals import MAX_SHOWN, listed, one_line
 from slmrec_jax.errors import UserError
 
 _TYPES = {
@@ -26,28 +26,23 @@ _FLOAT8 = {
     "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
     "F8_E8M0": ml_dtypes.float8_e8m0fnu,
 }
-"""The types that safetensors knows but does not give to NumPy."""
-_MAX_DIMENSIONS = 8
-_NAME_SHOWN = 40
+"""Types that safetensors knows but does not convert to NumPy."""
 
 
 def read_tensors(file: Path, expected: str, fix: str = "write it again") -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Read all tensors of a file, by name. bfloat16 and float8 keep their type, which is one of ml_dtypes.
+    """Read all tensors of a file by name. bfloat16 and float8 keep their type, from ml_dtypes.
 
-    Args:
-        file: The file.
-        expected: What it should hold, for error lines.
-        fix: What to do about a damaged one.
+    `fix` says what to do about a damaged file.
 
     Raises:
-        UserError: It cannot be read, is damaged, or has a tensor of complex numbers, of parts of bytes, of more than
-            eight dimensions, or with a size beyond the file's where another size is 0.
+        UserError: It cannot be read, is damaged, or has a tensor of complex numbers, of fewer than eight bits a
+            number, of more than eight dimensions, or of no values but a size beyond the file's.
     """
     check_file(file, expected)
     try:
         with safetensors.safe_open(file, framework="np") as opened:
             names = list(opened.keys())
-            types = {name: _check(file, name, opened.get_slice(name)) for name in names}
+            types = {name: _check_tensor(file, name, opened.get_slice(name)) for name in names}
             arrays = {name: np.asarray(opened.get_tensor(name)) for name in names if types[name] not in _FLOAT8}
         if len(arrays) < len(names):
             for name, tensor in safetensors.deserialize(file.read_bytes()):  # type: ignore[no-untyped-call]
@@ -55,19 +50,19 @@ def read_tensors(file: Path, expected: str, fix: str = "write it again") -> dict
                     raw = np.frombuffer(tensor["data"], _FLOAT8[types[name]])
                     arrays[name] = raw.reshape(tensor["shape"])
     except safetensors.SafetensorError as error:
-        raise UserError(f"{file}: not a readable .safetensors file ({printable(error)}); {fix}") from error
+        raise UserError(f"{file}: not a readable .safetensors file ({one_line(error)}); {fix}") from error
     return {name: arrays[name] for name in names}
 
 
-def _check(file: Path, name: str, tensor: Any) -> str:
-    """The type of a tensor that can be read."""
+def _check_tensor(file: Path, name: str, tensor: Any) -> str:
+    """Return the type of a tensor after checking that it can be read."""
     kind, shape = str(tensor.get_dtype()), tensor.get_shape()
     what = f"{file}: the tensor {listed([name])}"
     if kind not in _TYPES and kind not in _FLOAT8:
         known = ", ".join([*_TYPES, *_FLOAT8])
-        raise UserError(f"{what} is of type {kind[:_NAME_SHOWN]}; expected one of {known}: convert it, as to F32")
-    if len(shape) > _MAX_DIMENSIONS:
-        raise UserError(f"{what} has {len(shape)} dimensions; expected at most {_MAX_DIMENSIONS}: reshape it")
+        raise UserError(f"{what} is of type {kind[:MAX_SHOWN]}; expected one of {known}: convert it, as to F32")
+    if len(shape) > MAX_DIMENSIONS:
+        raise UserError(f"{what} has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}: reshape it")
     if is_hollow(shape, file.stat().st_size):
         raise UserError(f"{what} is of shape {tuple(shape)} and holds no values; fill it, or remove the file")
     return kind

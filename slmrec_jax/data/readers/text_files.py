@@ -1,4 +1,4 @@
-"""Opens tables of text as their tools leave them: compressed or not, in UTF-8 or with a byte-order mark."""
+"""Opens text files: compressed or not, in UTF-8 or with a byte-order mark."""
 
 import codecs
 import io
@@ -10,11 +10,9 @@ import pyarrow as pa
 
 from slmrec_jax.errors import UserError
 
-COMPRESSED = (".gz", ".zst", ".bz2")
-"""What follows the name of a compressed table, as in `interactions.csv.gz`."""
-MAX_RATIO, ROOM = 50, 2**24
-"""A file unpacks to at most so many times its size, or to `ROOM` bytes."""
-
+_COMPRESSED = (".gz", ".zst", ".bz2")
+_MAX_RATIO, _ALWAYS_ALLOWED = 50, 2**24
+"""How many times its own size a file may unpack to, and how many bytes any file may."""
 _MARKS = {  # UTF-32 comes first, because its mark begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
@@ -22,33 +20,33 @@ _MARKS = {  # UTF-32 comes first, because its mark begins like that of UTF-16
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _FIRST = 2**20
-"""Bytes that are looked at for the first line; a row of names must fit into them."""
+"""Bytes in which the first line is looked for; a row of names must fit into them."""
 
 
 class FirstLine(NamedTuple):
-    """The first line of a file that is not empty, and how the file is encoded."""
+    """The first non-empty line of a file, and the file's encoding."""
 
     text: str
     encoding: str
     whole: bool
-    """Whether all of the line is there; of a very long one the beginning is."""
+    """False if only the beginning of a very long line was read."""
 
 
 def uncompressed(file: Path) -> Path:
-    """The file's name without the ending of a compressed file."""
-    return file.with_suffix("") if file.suffix in COMPRESSED else file
+    """Return the path without the suffix of a compressed file: `interactions.csv` for `interactions.csv.gz`."""
+    return file.with_suffix("") if file.suffix in _COMPRESSED else file
 
 
 def open_bytes(file: Path) -> io.BufferedReader:
-    """The file's bytes, unpacked where its name says that it is compressed.
+    """Open a file for reading its bytes, decompressed if its suffix says that it is compressed.
 
-    Reading raises `UserError` where the file unpacks to far more than its size, and `OSError` where it is damaged.
+    Reading raises `UserError` if the file unpacks to far more than its size, and `OSError` if it is damaged.
     """
-    return io.BufferedReader(_Unpacked(file)) if file.suffix in COMPRESSED else file.open("rb")
+    return io.BufferedReader(_Unpacked(file)) if file.suffix in _COMPRESSED else file.open("rb")
 
 
 def first_line(file: Path) -> FirstLine:
-    """Read the first line, which says what the columns are.
+    """Read the first line that is not empty.
 
     Raises:
         UserError: The file is neither UTF-8 nor marked as another encoding.
@@ -64,16 +62,16 @@ def first_line(file: Path) -> FirstLine:
 
 
 def has_line_breaks(file: Path, separator: str, encoding: str) -> bool:
-    """Whether a text in quotes goes over several lines.
+    """Return whether a quoted cell contains a line break.
 
     Raises:
-        UserError: A quote is not closed, so that the rows after it would become a part of its text.
+        UserError: A quote is not closed, so that the rows after it would become part of the cell.
     """
     with open_bytes(file) as opened:
         if not any(b'"' in block for block in iter(lambda: opened.read(_FIRST), b"")):
             return False
     opens, closes = re.compile(f'(^|{re.escape(separator)})"'), re.compile('([^"]++|"")*+"')
-    row, begun, several = 0, 0, False  # the row where a text begins that is still open
+    row, begun, several = 0, 0, False  # `begun` is the row where a cell begins that is still open
     with io.TextIOWrapper(open_bytes(file), encoding.replace("utf-8", "utf-8-sig"), "replace", newline="") as text:
         for line in text:
             place = 0
@@ -104,12 +102,12 @@ def _open_quote(file: Path, row: int) -> UserError:
 
 
 class _Unpacked(io.RawIOBase):
-    """What a compressed file holds."""
+    """The content of a compressed file, within a bound on its size."""
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._packed: Any = pa.input_stream(str(file), compression="detect")
-        self._left = max(ROOM, MAX_RATIO * file.stat().st_size)
+        self._left = max(_ALWAYS_ALLOWED, _MAX_RATIO * file.stat().st_size)
 
     def readable(self) -> bool:
         return True
@@ -119,7 +117,7 @@ class _Unpacked(io.RawIOBase):
         self._left -= len(data)
         if self._left < 0:
             raise UserError(
-                f"{self._file}: it unpacks to more than {MAX_RATIO} times its size; unpack it first if this is meant"
+                f"{self._file}: it unpacks to more than {_MAX_RATIO} times its size; unpack it first if this is meant"
             )
         buffer[: len(data)] = data
         return len(data)

@@ -1,7 +1,7 @@
 """Reads lists of ids from `.npy` files of objects without the pickle module: nothing in the file is run.
 
-Such a file is the header of any `.npy` and a pickle after it. Where all lists are equally long, NumPy may have written
-a plain table instead; that is read too.
+Such a file is the header of any `.npy` and then a pickle. If all lists are equally long, NumPy may have written a plain
+table instead; that is read too.
 """
 
 import math
@@ -11,14 +11,15 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from slmrec_jax.data.readers.npy_files import Header, read_header, read_numbers
+from slmrec_jax.data.readers.npy_files import NpyHeader, read_header, read_numbers
 from slmrec_jax.data.readers.opening import check_file, unreadable
-from slmrec_jax.data.untrusted.pickle_machine import LISTS, Call, Kind, Malformed, decode_at
-from slmrec_jax.data.untrusted.pickled_arrays import ARRAY_NAMES, RECONSTRUCT, describe, read_integer, short
+from slmrec_jax.data.readers.refusals import Malformed
+from slmrec_jax.data.untrusted.pickle_machine import LIST_OPCODES, Call, PickleKind, decode
+from slmrec_jax.data.untrusted.pickled_arrays import ARRAY_NAMES, RECONSTRUCT, as_integer, describe_value, short_number
 from slmrec_jax.errors import UserError
 
-_KIND = Kind("an array of lists", ARRAY_NAMES, LISTS, max_opcodes=None)
-_EXPECTED = "a .npy array of lists of ids"
+_LISTS_PICKLE = PickleKind("an array of lists", ARRAY_NAMES, LIST_OPCODES, max_opcodes=None)
+_ARRAY_OF_LISTS = "a .npy array of lists of ids"
 
 
 class IdLists(NamedTuple):
@@ -30,28 +31,28 @@ class IdLists(NamedTuple):
 
 
 def read_lists(path: Path) -> IdLists:
-    """Reads an array of lists of integers, pickled with protocol 2 to 5, or a table with one list a row.
+    """Read an array of lists of integers, pickled with protocol 2 to 5, or a table with one list a row.
 
     Time is linear in the file's size, and memory at most 160 times that (`pickle_machine.decode`).
 
     Raises:
-        UserError: It cannot be read, is truncated, or holds anything but lists of integers from 0 to 2⁶³ - 1.
+        UserError: It cannot be read, is truncated, or holds anything other than lists of integers from 0 to 2⁶³ - 1.
     """
-    check_file(path, _EXPECTED)
+    check_file(path, _ARRAY_OF_LISTS)
     try:
         data = path.read_bytes()
         header = read_header(data)
-        return _lists(data, header) if "O" in header.code else _rows(path)
+        return _from_pickle(data, header) if header.dtype == object else _from_table(path)
     except OSError as error:
         raise unreadable(path, error) from error
     except Malformed as fault:
         raise UserError(
-            f"{path}: {fault}; nothing in it was run; expected {_EXPECTED}: save it again from a source you trust"
+            f"{path}: {fault}; nothing in it was run; expected {_ARRAY_OF_LISTS}: save it again from a source you trust"
         ) from None
 
 
-def _rows(path: Path) -> IdLists:
-    table = read_numbers(path, _EXPECTED)
+def _from_table(path: Path) -> IdLists:
+    table = read_numbers(path, _ARRAY_OF_LISTS)
     if table.ndim != 2 or table.dtype.kind not in "iu":
         raise Malformed(f"it is an array of {table.dtype} of shape {table.shape}")
     if table.size and not 0 <= int(table.min()) <= int(table.max()) < 2**63:
@@ -60,28 +61,28 @@ def _rows(path: Path) -> IdLists:
     return IdLists(ids, np.arange(len(table) + 1, dtype=np.int64) * table.shape[1])
 
 
-def _lists(data: bytes, header: Header) -> IdLists:
-    value, end = decode_at(data, header.start, _KIND)
+def _from_pickle(data: bytes, header: NpyHeader) -> IdLists:
+    value, end = decode(data, _LISTS_PICKLE, header.start)
     if end != len(data):
         raise Malformed(f"byte {end}: {len(data) - end} bytes follow the end of the pickle")
     rows = _elements(value, header)
     lengths = np.array([len(row) for row in rows], np.int64)
     total = int(lengths.sum())
-    if total > len(data):  # a list that stands there many times takes room once
+    if total > len(data):  # a list that is repeated takes room in the file once
         raise Malformed(f"its lists have {total} ids in {len(data)} bytes")
-    ids = np.fromiter((each for number, row in enumerate(rows) for each in _ids(number, row)), np.int64, total)
+    ids = np.fromiter((each for number, row in enumerate(rows) for each in _list_of_ids(number, row)), np.int64, total)
     return IdLists(ids, np.concatenate([[0], np.cumsum(lengths)]))
 
 
-def _elements(value: Any, header: Header) -> list[list[Any]]:
-    """The lists of the array, once its two statements of what it holds agree."""
+def _elements(value: Any, header: NpyHeader) -> list[list[Any]]:
+    """Return the lists of the array after checking that the header and the pickle agree."""
     if not isinstance(value, Call) or value.name not in RECONSTRUCT:
-        raise Malformed(f"it holds {describe(value)}")
+        raise Malformed(f"it holds {describe_value(value)}")
     if not isinstance(value.state, tuple) or len(value.state) != 5:
-        raise Malformed("its array is of another form than NumPy writes")
+        raise Malformed("its array is in a form that NumPy does not write")
     elements, shape = value.state[4], header.shape
     if not isinstance(elements, list) or len(elements) != math.prod(shape):
-        found = f"{len(elements)} elements" if isinstance(elements, list) else describe(elements)
+        found = f"{len(elements)} elements" if isinstance(elements, list) else describe_value(elements)
         raise Malformed(f"its array has {found} for a shape of {shape}")
     if len(shape) == 2 and shape[1] > 0 and not header.fortran_order:  # lists that are all equally long
         return [elements[start : start + shape[1]] for start in range(0, len(elements), shape[1])]
@@ -89,13 +90,13 @@ def _elements(value: Any, header: Header) -> list[list[Any]]:
         raise Malformed(f"it is an array of shape {shape}; expected one list after the other")
     for number, element in enumerate(elements):
         if not isinstance(element, list):
-            raise Malformed(f"element {number} is {describe(element)}; expected a list of ids")
+            raise Malformed(f"element {number} is {describe_value(element)}; expected a list of ids")
     return elements
 
 
-def _ids(number: int, row: list[Any]) -> list[int]:
-    ids = [read_integer(each, f"list {number}") for each in row]
+def _list_of_ids(number: int, row: list[Any]) -> list[int]:
+    ids = [as_integer(each, f"list {number}") for each in row]
     for each in ids:
         if not 0 <= each < 2**63:
-            raise Malformed(f"list {number} has the id {short(each)}")
+            raise Malformed(f"list {number} has the id {short_number(each)}")
     return ids

@@ -1,7 +1,7 @@
 """Reads pickled SciPy sparse matrices without the pickle module: nothing in the file is imported, called or run.
 
-`pickle_machine.decode` turns the file into inert records of the calls it asks for. Here they are read as what they
-claim to be, with every length, type and index checked before use.
+`pickle_machine.decode` turns the file into inert records of the calls it asks for. Here every length, type and index in
+them is checked before use.
 """
 
 from pathlib import Path
@@ -12,12 +12,13 @@ from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.inspect.checks import MAX_COUNT
 from slmrec_jax.data.readers.opening import check_file, unreadable
-from slmrec_jax.data.untrusted.pickle_machine import Call, Kind, Malformed, decode
-from slmrec_jax.data.untrusted.pickled_arrays import ARRAY_NAMES, describe, read_array, read_integer, short
+from slmrec_jax.data.readers.refusals import Malformed
+from slmrec_jax.data.untrusted.pickle_machine import Call, PickleKind, decode
+from slmrec_jax.data.untrusted.pickled_arrays import ARRAY_NAMES, as_array, as_integer, describe_value, short_number
 from slmrec_jax.errors import UserError
 
 _MAX_DIMENSION, _MAX_EMPTINESS = 1_000_000, 1_000
-"""A dimension beyond the first may exceed the number of entries so many times: later code allocates by dimension."""
+"""A dimension may exceed the first, or the second times the number of entries: later code allocates by dimension."""
 
 _SPARSE = {
     (f"scipy.sparse.{module}", f"{layout}_{kind}"): layout
@@ -25,11 +26,11 @@ _SPARSE = {
     for module in (layout, f"_{layout}")
     for kind in ("matrix", "array")
 }
-_KIND = Kind("a sparse matrix", {*_SPARSE, *ARRAY_NAMES})
+_MATRIX_PICKLE = PickleKind("a sparse matrix", {*_SPARSE, *ARRAY_NAMES})
 
 
 class SparsePattern(NamedTuple):
-    """Where a sparse matrix is not zero, in the file's order; an entry may stand there twice."""
+    """The places where a sparse matrix is not zero, in the file's order; one may be repeated."""
 
     shape: tuple[int, int]
     rows: Int[np.ndarray, " entries"]
@@ -38,20 +39,18 @@ class SparsePattern(NamedTuple):
 
 
 def read_sparse(path: Path) -> SparsePattern:
-    """Reads a pickled `coo`, `csr` or `csc` matrix or array of two dimensions, of any SciPy and protocol 2 to 5.
+    """Read a pickled `coo`, `csr` or `csc` matrix or array of two dimensions, from any SciPy and protocol 2 to 5.
 
     Memory stays within a small multiple of the file's size.
 
     Raises:
-        UserError: It cannot be read, is truncated or inconsistent, or asks for anything but a sparse matrix.
+        UserError: It cannot be read, is truncated or inconsistent, or asks for anything other than a sparse matrix.
     """
     check_file(path, "a pickled SciPy sparse matrix")
     try:
-        data = path.read_bytes()
+        return _pattern(decode(path.read_bytes(), _MATRIX_PICKLE)[0])
     except OSError as error:
         raise unreadable(path, error) from error
-    try:
-        return _sparse(decode(data, _KIND))
     except Malformed as fault:
         raise UserError(
             f"{path}: {fault}; nothing in it was run; expected a SciPy coo, csr or csc matrix, pickled with protocol 2 "
@@ -59,38 +58,38 @@ def read_sparse(path: Path) -> SparsePattern:
         ) from None
 
 
-def _sparse(value: Any) -> SparsePattern:
+def _pattern(value: Any) -> SparsePattern:
     if not isinstance(value, Call) or value.name not in _SPARSE or not isinstance(value.state, dict):
-        raise Malformed(f"it holds {describe(value)}")
+        raise Malformed(f"it holds {describe_value(value)}")
     state, layout = value.state, _SPARSE[value.name]
-    shape = _pair(state.get("_shape"), "shape")
-    num_rows, num_columns = (read_integer(size, "shape") for size in shape)
-    data = read_array(state.get("data"), "data")
+    shape = _two(state.get("_shape"), "shape")
+    num_rows, num_columns = (as_integer(size, "shape") for size in shape)
+    data = as_array(state.get("data"), "data")
     if data.dtype.kind == "f" and not np.isfinite(data).all():
         raise Malformed("data has entries that are NaN or infinite")
     for name, size in (("rows", num_rows), ("columns", num_columns)):
         if not 0 <= size <= min(MAX_COUNT, max(_MAX_DIMENSION, _MAX_EMPTINESS * len(data))):
-            raise Malformed(f"shape has {short(size)} {name} for {len(data)} entries")
+            raise Malformed(f"shape has {short_number(size)} {name} for {len(data)} entries")
     if layout == "coo":
-        rows, columns = _pair(state["coords"], "coords") if "coords" in state else (state.get("row"), state.get("col"))
-        row_ids, column_ids = read_array(rows, "row"), read_array(columns, "col")
+        rows, columns = _two(state["coords"], "coords") if "coords" in state else (state.get("row"), state.get("col"))
+        row_ids, column_ids = as_array(rows, "row"), as_array(columns, "col")
     else:
         size = num_rows if layout == "csr" else num_columns
-        outer = _expand(read_array(state.get("indptr"), "indptr"), size, len(data))
-        inner = read_array(state.get("indices"), "indices")
+        outer = _expand(as_array(state.get("indptr"), "indptr"), size, len(data))
+        inner = as_array(state.get("indices"), "indices")
         row_ids, column_ids = (outer, inner) if layout == "csr" else (inner, outer)
     nonzero = data.view(np.uint8) != 0 if data.dtype == np.bool_ else data != 0
     return SparsePattern(
         (num_rows, num_columns),
-        _ids(row_ids, "row", num_rows, len(data))[nonzero],
-        _ids(column_ids, "column", num_columns, len(data))[nonzero],
+        _checked_indices(row_ids, "row", num_rows, len(data))[nonzero],
+        _checked_indices(column_ids, "column", num_columns, len(data))[nonzero],
     )
 
 
 def _expand(offsets: Shaped[np.ndarray, " offsets"], size: int, entries: int) -> Int[np.ndarray, " entries"]:
-    """The row of each entry of a csr matrix, the column of a csc one."""
+    """Return the row of each entry of a csr matrix, or the column of each of a csc one."""
     if offsets.dtype.kind not in "iu" or len(offsets) != size + 1:
-        raise Malformed(f"indptr is {len(offsets)} of {offsets.dtype}; expected {short(size + 1)} integers")
+        raise Malformed(f"indptr is {len(offsets)} of {offsets.dtype}; expected {short_number(size + 1)} integers")
     # Compared before they are subtracted: a difference may overflow.
     if offsets[0] != 0 or offsets[-1] != entries or (offsets[1:] < offsets[:-1]).any():
         raise Malformed(f"indptr does not rise from 0 to the {entries} entries")
@@ -98,7 +97,9 @@ def _expand(offsets: Shaped[np.ndarray, " offsets"], size: int, entries: int) ->
     return np.repeat(np.arange(size, dtype=np.int32), ends[1:] - ends[:-1])
 
 
-def _ids(ids: Shaped[np.ndarray, " entries"], what: str, size: int, entries: int) -> Int[np.ndarray, " entries"]:
+def _checked_indices(
+    ids: Shaped[np.ndarray, " entries"], what: str, size: int, entries: int
+) -> Int[np.ndarray, " entries"]:
     if ids.dtype.kind not in "iu" or len(ids) != entries:
         raise Malformed(f"there are {len(ids)} {what} indices of {ids.dtype} for {entries} entries")
     outside = np.flatnonzero((ids < 0) | (ids >= size))
@@ -107,7 +108,7 @@ def _ids(ids: Shaped[np.ndarray, " entries"], what: str, size: int, entries: int
     return ids.astype(np.int32)
 
 
-def _pair(value: Any, what: str) -> tuple[Any, Any]:
+def _two(value: Any, what: str) -> tuple[Any, Any]:
     if not isinstance(value, tuple) or len(value) != 2:
-        raise Malformed(f"{what} is {describe(value)}; expected two dimensions")
+        raise Malformed(f"{what} is {describe_value(value)}; expected two dimensions")
     return value

@@ -21,7 +21,7 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import UInt8
 
-from slmrec_jax.data.readers.tables import printable
+from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.durable import FULL
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.storage.manifest import DAMAGED
@@ -71,7 +71,7 @@ def load_arrays(path: Path, like: Any) -> Any:
         with _orbax(path, ocp.StandardCheckpointHandler()) as (checkpointer, safe_path):
             return checkpointer.restore(safe_path, args=ocp.args.StandardRestore(shapes))
     except Exception as error:  # Orbax has no exception of its own for what it cannot read
-        raise UserError(f"{path} cannot be restored ({printable(error)}): {DAMAGED}") from error
+        raise UserError(f"{path} cannot be restored ({one_line(error)}): {DAMAGED}") from error
 
 
 def _check_written(path: Path, tree: Any) -> None:

@@ -25,7 +25,7 @@ import safetensors
 import safetensors.numpy
 from flax.training.train_state import TrainState
 
-from slmrec_jax.data.readers.tables import printable
+from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.durable import PART, check_room, move_folder, remove_folder
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.forms import fault
@@ -207,7 +207,7 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
     try:
         saved = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
-        raise UserError(f"{path} cannot be read ({printable(error)}): {DAMAGED}") from None
+        raise UserError(f"{path} cannot be read ({one_line(error)}): {DAMAGED}") from None
     tables = [saved.get(side) for side in Embeddings._fields]
     if not all(table is not None and table.ndim == 2 and table.dtype == np.float32 for table in tables):
         raise UserError(f"{path} does not hold a table of users and one of items: {DAMAGED}")

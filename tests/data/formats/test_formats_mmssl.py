@@ -127,8 +127,8 @@ def test_the_disagreement_is_placed(tmp_path, train_mat, where):
 
 
 ODD = {
-    "a user twice": ('{"0": [1], "1": [2], "0": [3]}', "the user '0' stands there twice"),
-    "a key twice further in": ('{"0": {"a": 1, "a": 2}}', "the user 'a' stands there twice"),
+    "a user twice": ('{"0": [1], "1": [2], "0": [3]}', "the user '0' appears twice"),
+    "a key twice further in": ('{"0": {"a": 1, "a": 2}}', "the user 'a' appears twice"),
     "a key that is no number": ('{"u1": [1]}', "found the user 'u1'"),
     "a leading zero": ('{"01": [1]}', "found the user '01'"),
     "a sign": ('{"+1": [1]}', "found the user '+1'"),
@@ -145,8 +145,8 @@ ODD = {
     "a negative item": ('{"0": [-1]}', "item 0 of their list is -1"),
     "a vast item": ('{"0": [99999999999]}', "item 0 of their list is 99999999999"),
     "a list in a list": ('{"0": [[1]]}', "item 0 of their list is a list"),
-    "no number": ('{"0": [NaN]}', "NaN is no id"),
-    "infinite": ('{"0": [-Infinity]}', "-Infinity is no id"),
+    "no number": ('{"0": [NaN]}', "NaN is not an id"),
+    "infinite": ('{"0": [-Infinity]}', "-Infinity is not an id"),
     "a list": ("[[0, 1]]", "found a list; expected an object"),
     "a number": ("7", "found a number"),
     "nothing": ("", "not readable as JSON (Expecting value"),

@@ -1,19 +1,17 @@
-"""Files of vectors: the forms that text may have, types that NumPy lacks, and advice that fits the file at hand."""
+"""Files of vectors: the forms of text, types that NumPy lacks, and advice that fits the file."""
 
 import dataclasses
 import gzip
-import io
-import json
 import os
-import struct
 from pathlib import Path
 
+import foreign_files
 import ml_dtypes
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from foreign_files import npy, tensor_pickle, torch_stream
+from foreign_files import npy, refusal, tensor_pickle, tensors_file, torch_stream
 
 from slmrec_jax import UserError
 from slmrec_jax.data import Feature, load, make_dataset
@@ -37,13 +35,6 @@ def folder(path, **files):
         file = place / f"{stem}.{suffix}"
         file.write_bytes(content.encode() if isinstance(content, str) else content)
     return path
-
-
-def refusal(read, *arguments, **named):
-    with pytest.raises(UserError) as caught:
-        read(*arguments, **named)
-    assert str(caught.value).isprintable()
-    return str(caught.value)
 
 
 TEXTS = {
@@ -150,14 +141,9 @@ FLOAT8 = {
 @pytest.mark.parametrize("kind", FLOAT8)
 def test_small_types_of_safetensors_are_read(tmp_path, kind):
     values = np.array([[0.5, 2.0], [4.0, 1.0], [8.0, 0.25]]).astype(FLOAT8[kind])
-    raw, keys = values.tobytes(), np.array([2, 0, 1])
-    entries = {
-        "v": {"dtype": kind, "shape": [3, 2], "data_offsets": [0, len(raw)]},
-        "item": {"dtype": "I64", "shape": [3], "data_offsets": [len(raw), len(raw) + 24]},
-    }
-    header = json.dumps(entries).encode()
-    header += b" " * (-len(header) % 8)
-    (tmp_path / "v.safetensors").write_bytes(struct.pack("<Q", len(header)) + header + raw + keys.tobytes())
+    raw, keys = values.tobytes(), np.array([2, 0, 1]).tobytes()
+    tensors = {"v": (kind, [3, 2], 0, len(raw)), "item": ("I64", [3], len(raw), len(raw) + 24)}
+    (tmp_path / "v.safetensors").write_bytes(tensors_file(raw + keys, **tensors))
     read = read_vectors(tmp_path / "v.safetensors", None)
     assert read.values.tolist() == [[0.5, 2.0], [4.0, 1.0], [8.0, 0.25]]
     assert read.values.dtype == np.float32
@@ -289,11 +275,7 @@ NO_VECTORS = {
     "no values": (PAIRS, "item,x\n0,\n1,nan\n", "no row has values"),
     "NaN alone": (PAIRS, "x,y\nnan,nan\nnan,nan\nnan,nan\n", "the rows of all items are of NaN alone"),
     "integers without a header": (PAIRS, "2,1,3\n0,1,2\n1,4,2\n", "the first column (column 1) looks like raw ids"),
-    "lists in brackets": (
-        PAIRS,
-        'item,v\n0,"[0.5, 1]"\n',
-        "expected numbers with blanks between them",
-    ),
+    "lists in brackets": (PAIRS, 'item,v\n0,"[0.5, 1]"\n', "expected numbers with blanks between them"),
     "a header that counts from 1": (PAIRS, "1,2,3\n0.5,1,2\n1,2,2\n", "row 1 counts the columns"),
     "two columns of ids": (PAIRS, "item,item_id,x\n0,1,2\n", "'item', 'item_id' are all columns of items"),
 }
@@ -321,9 +303,7 @@ def test_a_blank_line_of_one_column_is_an_empty_cell(tmp_path):
 
 
 def parquet(**columns):
-    sink = io.BytesIO()
-    pq.write_table(pa.table(columns), sink)
-    return sink.getvalue()
+    return foreign_files.parquet(pa.table(columns))
 
 
 def test_an_index_of_pandas_is_no_feature(tmp_path):

@@ -1,4 +1,4 @@
-"""The search for settings: spaces, proposals, resumption, and the file it leaves."""
+"""The search for settings: spaces, proposals, resumption, and the files that it writes."""
 
 import csv
 import dataclasses
@@ -11,13 +11,16 @@ import signal
 import statistics
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import slmrec_jax.studies.tuning
 from slmrec_jax import Config, UserError, data, with_preset, with_protocol
 from slmrec_jax.commands.main import main
 from slmrec_jax.config import BASE, MFConfig, OptimizerConfig
+from slmrec_jax.data.dataset import take_rows
 from slmrec_jax.errors import Diverged
 from slmrec_jax.studies.tuning.config_file import config_source
 from slmrec_jax.studies.tuning.space import SPACES, Choices, Range, grid, make_space
@@ -26,11 +29,12 @@ from slmrec_jax.training.storage.lock import locked
 
 pytest.importorskip("optuna", reason="the extra `tune` is not installed")
 
-from slmrec_jax.studies.tuning import search, study
+from slmrec_jax.studies.tuning import search, trials
 
 IMPORT = "from slmrec_jax.config import Config"
-SLMREC, MF = Config(), Config(model="mf")
 SPACE = {"slmrec.alpha": Choices((0.1, 0.5)), "task": Choices(("fac", "fd", "fm"))}
+NOT_SEARCHED = ("slmrec.magic=0,1", "seed=0,1", "eval.patience=1,2", "missing=masked,zero", "on-nan=stop,skip")
+NOT_SEARCHED += ("checkpoint-every-steps=0,5", "propagation=auto,chains")
 RANGES = {"optimizer.learning_rate": Range(1e-4, 1e-1, True, False), "batch_size": Range(64, 512, True, True)}
 
 
@@ -44,12 +48,12 @@ def test_every_model_has_a_space_of_its_own_settings(sampler, model):
 
 
 def test_the_papers_grid_of_slmrec():
-    points = grid(make_space(SLMREC, "grid", ()))
+    points = grid(make_space(Config(), "grid", ()))
     assert len(points) == len({tuple(point.values()) for point in points}) == 4 * 4 * 4 * 4 * 5
 
 
 def test_texts_override_the_table_and_add_to_it():
-    space = make_space(SLMREC, "tpe", ("lr=1e-3", "slmrec.fac-similarity=dot,cosine", "dim=16..64"))
+    space = make_space(Config(), "tpe", ("lr=1e-3", "slmrec.fac-similarity=dot,cosine", "dim=16..64"))
     assert space["optimizer.learning_rate"] == Choices((1e-3,))
     assert space["slmrec.fac_similarity"] == Choices(("dot", "cosine"))
     assert space["dim"] == Range(16, 64, log=False, whole=True)
@@ -72,26 +76,20 @@ def test_texts_override_the_table_and_add_to_it():
         ("tpe", "lr=-1,1", "give more than 0"),
         ("tpe", "task=magic", "none of fac, fd"),
         ("tpe", "mf.l2=0,1", "slmrec does not read"),
-        ("tpe", "slmrec.magic=0,1", "no setting of that name"),
-        ("tpe", "seed=0,1", "no setting of that name"),
-        ("tpe", "eval.patience=1,2", "no setting of that name"),
-        ("tpe", "missing=masked,zero", "no setting of that name"),
-        ("tpe", "on-nan=stop,skip", "no setting of that name"),
-        ("tpe", "checkpoint-every-steps=0,5", "no setting of that name"),
-        ("tpe", "propagation=auto,chains", "no setting of that name"),
+        *(("tpe", text, "no setting of that name") for text in NOT_SEARCHED),
         ("tpe", "optimizer.chain=adam,sgd", "only numbers and names"),
         ("tpe", "slmrec.mask-false-negatives=yes", "not true or false"),
         ("grid", "lr=1e-4..1e-1:log", "one by one"),
     ],
 )
-def test_a_space_that_cannot_be_is_refused(sampler, text, said):
+def test_an_invalid_space_is_refused(sampler, text, said):
     with pytest.raises(UserError, match=said) as raised:
-        make_space(SLMREC, sampler, (text,))
+        make_space(Config(), sampler, (text,))
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("name", ["lr", "wd"])
-def test_what_a_chain_of_transformations_does_not_read_is_not_searched(name):
+def test_settings_that_a_chain_of_transformations_does_not_read_are_not_searched(name):
     config = Config(optimizer=OptimizerConfig(chain=("adamw(1e-3)",)))
     space = make_space(config, "tpe", ())
     assert set(space) == {"slmrec.temperature", "slmrec.ssl_temperature", "slmrec.alpha"}
@@ -109,7 +107,7 @@ def test_what_a_chain_of_transformations_does_not_read_is_not_searched(name):
         dataclasses.replace(Config(), eval=Config().eval._replace(metric="ndcg@10", patience=None)),
     ],
 )
-def test_the_file_returns_the_config_and_runs_nothing_else(config, tmp_path):
+def test_the_file_returns_the_config_and_executes_nothing_else(config, tmp_path):
     head = ["said\nimport os; os.abort()", "\r\x0c raise SystemExit", '"""']
     (tmp_path / "best.py").write_text(config_source(config, head))
     assert runpy.run_path(str(tmp_path / "best.py"))["get_config"]() == config
@@ -120,30 +118,34 @@ def test_the_head_of_the_file_keeps_its_blank_lines():
 
 
 def quality(point):
-    """Another value for each point of `SPACE`."""
+    """Return a different value for each point of `SPACE`."""
     return point["slmrec.alpha"] + {"fac": 0.3, "fd": 0.2, "fm": 0.1}[point["task"]]
 
 
 def trained(value, epochs=4):
-    """Epochs that rise to a value, for two seeds."""
+    """Yield epochs that rise to a value, for two seeds."""
     for epoch in range(1, epochs + 1):
         now = value * epoch / epochs
-        yield study.Progress(epoch, (now, now), (epoch, epoch))
+        yield trials.TrialProgress(epoch, (now, now), (epoch, epoch))
+
+
+def by_quality(point):
+    return trained(quality(point))
 
 
 def searched(folder, space, sampler, count, train, seeds=(0, 1)):
-    """The trials of one call, which opens the folder anew."""
+    """Open the folder, run so many trials, and return all of them."""
     folder.mkdir(exist_ok=True)
-    opened = study.open_search(folder, space, sampler, seeds)
+    opened = trials.open_search(folder, space, sampler, seeds)
     for _ in range(count):
-        study.run_trial(opened, train)
-    return [trial._replace(seconds=0.0) for trial in study.trials(opened)]
+        trials.run_trial(opened, train)
+    return [trial._replace(seconds=0.0) for trial in trials.trials(opened)]
 
 
-def test_a_grid_is_tried_point_by_point_and_goes_on(tmp_path):
-    whole = searched(tmp_path / "whole", SPACE, "grid", 6, lambda point: trained(quality(point)))
-    searched(tmp_path / "parts", SPACE, "grid", 2, lambda point: trained(quality(point)))
-    assert searched(tmp_path / "parts", SPACE, "grid", 4, lambda point: trained(quality(point))) == whole
+def test_a_grid_is_tried_point_by_point_and_resumes(tmp_path):
+    whole = searched(tmp_path / "whole", SPACE, "grid", 6, by_quality)
+    searched(tmp_path / "parts", SPACE, "grid", 2, by_quality)
+    assert searched(tmp_path / "parts", SPACE, "grid", 4, by_quality) == whole
     assert [trial.point for trial in whole] == grid(SPACE)
     assert all(trial.state == "complete" for trial in whole)
 
@@ -153,26 +155,22 @@ def by_rate(point):
     return trained(1.0 / (1.0 + abs(rate - 0.01) / rate), epochs=8)
 
 
-def test_proposals_that_go_on_are_those_of_a_search_without_a_break(tmp_path):
+def test_a_resumed_search_proposes_and_prunes_as_an_uninterrupted_one(tmp_path):
     whole = searched(tmp_path / "whole", RANGES, "tpe", 16, by_rate)
     for count in (3, 9, 4):
         parts = searched(tmp_path / "parts", RANGES, "tpe", count, by_rate)
     assert parts == whole
     assert len({trial.point["optimizer.learning_rate"] for trial in whole}) == 16
     assert {trial.state for trial in whole} == {"complete", "pruned"}
-    other = searched(tmp_path / "other", RANGES, "tpe", 1, by_rate, seeds=(2,))
-    assert other[0].point != whole[0].point
-
-
-def test_a_pruned_trial_was_below_the_median_after_the_first_ones(tmp_path):
-    found = searched(tmp_path / "s", RANGES, "tpe", 16, by_rate)
-    for trial in found:
+    for trial in whole:
         if trial.state == "pruned":
             epoch = max(trial.curve)
-            others = [each.curve[epoch] for each in found[: trial.number] if each.state == "complete"]
-            assert epoch >= study.PRUNE_AFTER_EPOCHS
-            assert len(others) >= study.PRUNE_AFTER_TRIALS
+            others = [each.curve[epoch] for each in whole[: trial.number] if each.state == "complete"]
+            assert epoch >= trials.PRUNE_AFTER_EPOCHS
+            assert len(others) >= trials.PRUNE_AFTER_TRIALS
             assert trial.value < statistics.median(others)
+    other = searched(tmp_path / "other", RANGES, "tpe", 1, by_rate, seeds=(2,))
+    assert other[0].point != whole[0].point
 
 
 def test_an_interrupted_trial_is_not_counted(tmp_path):
@@ -188,7 +186,7 @@ def test_an_interrupted_trial_is_not_counted(tmp_path):
     assert [trial.point for trial in after] == grid(SPACE)[:2]
 
 
-def test_divergence_counts_as_nothing_found_and_is_never_best(tmp_path):
+def test_a_diverged_trial_counts_as_0_and_is_never_best(tmp_path):
     def diverges(point):
         yield from trained(0.9, epochs=2)
         raise Diverged("the loss of seed 0 is not finite in epoch 3")
@@ -196,31 +194,31 @@ def test_divergence_counts_as_nothing_found_and_is_never_best(tmp_path):
     found = searched(tmp_path / "s", SPACE, "grid", 1, diverges)
     assert (found[0].state, found[0].value) == ("diverged", 0.0)
     with pytest.raises(UserError, match="diverged in every trial"):
-        study.best_trial(found)
+        trials.best_trial(found)
     found = searched(tmp_path / "s", SPACE, "grid", 1, lambda point: trained(0.0))
-    assert study.best_trial(found).number == 1
+    assert trials.best_trial(found).number == 1
 
 
 def test_a_pruned_trial_is_never_best(tmp_path):
-    """It may have been ahead of the others when it was stopped, as seeds or epochs to come would not have held."""
+    """Not even when its value is the highest: it may have been pruned by a seed or an epoch that was ahead."""
     complete, pruned = (
-        study.Trial(number, {"lr": 0.1}, value, state, {}, (value,), (1,), 0.0)
+        trials.Trial(number, {"lr": 0.1}, value, state, {}, (value,), (1,), 0.0)
         for number, (value, state) in enumerate([(0.5, "complete"), (0.9, "pruned")])
     )
-    for trials in ([complete, pruned], [pruned, complete]):
-        assert study.best_trial(trials) is complete
-        shown = search.Tuned(trials, complete, []).table("recall@20")
+    for found in ([complete, pruned], [pruned, complete]):
+        assert trials.best_trial(found) is complete
+        shown = search.Tuned(found, complete, []).table("recall@20")
         assert [str(cell) for cell in shown.columns[0].cells] == ["0", "1"]
     with pytest.raises(UserError, match="diverged in every trial"):
-        study.best_trial([pruned])
+        trials.best_trial([pruned])
 
 
 def test_a_torn_last_line_is_cut_off(tmp_path):
-    before = searched(tmp_path / "s", SPACE, "grid", 2, lambda point: trained(quality(point)))
-    with (tmp_path / "s" / study.JOURNAL).open("a") as journal:
+    before = searched(tmp_path / "s", SPACE, "grid", 2, by_quality)
+    with (tmp_path / "s" / trials.JOURNAL).open("a") as journal:
         journal.write('{"op_code":4,"wor')
     assert searched(tmp_path / "s", SPACE, "grid", 0, None) == before
-    assert len(searched(tmp_path / "s", SPACE, "grid", 1, lambda point: trained(quality(point)))) == 3
+    assert len(searched(tmp_path / "s", SPACE, "grid", 1, by_quality)) == 3
 
 
 class Bomb:
@@ -238,62 +236,63 @@ class Bomb:
         pickle.dumps(Bomb()) + b"\n\n",
     ],
 )
-def test_a_damaged_journal_is_refused_and_runs_nothing(tmp_path, content):
-    (tmp_path / study.JOURNAL).write_bytes(content)
+def test_a_damaged_journal_is_refused_and_executes_nothing(tmp_path, content):
+    (tmp_path / trials.JOURNAL).write_bytes(content)
     with pytest.raises(UserError, match="journal is damaged"):
-        study.open_search(tmp_path, SPACE, "grid", (0,))
+        trials.open_search(tmp_path, SPACE, "grid", (0,))
 
 
 @pytest.mark.parametrize("make", [os.mkfifo, lambda path: path.symlink_to(path.parent / "mine"), Path.mkdir])
-def test_what_is_no_journal_is_not_written_to(tmp_path, make):
+def test_a_path_that_is_no_file_is_not_written_to(tmp_path, make):
     (tmp_path / "mine").write_text("mine")
-    make(tmp_path / study.JOURNAL)
+    make(tmp_path / trials.JOURNAL)
     with pytest.raises(UserError, match="is not a regular file"):
-        study.open_search(tmp_path, SPACE, "grid", (0,))
+        trials.open_search(tmp_path, SPACE, "grid", (0,))
     assert (tmp_path / "mine").read_text() == "mine"
 
 
-@pytest.mark.parametrize("change", ["a figure", "a trial less", "two exchanged"])
+@pytest.mark.parametrize("change", ["a value", "a trial removed", "two exchanged"])
 def test_a_journal_that_was_changed_is_refused(tmp_path, change):
-    searched(tmp_path, SPACE, "grid", 3, lambda point: trained(quality(point)))
-    journal = tmp_path / study.JOURNAL
+    searched(tmp_path, SPACE, "grid", 3, by_quality)
+    journal = tmp_path / trials.JOURNAL
     lines = journal.read_text().splitlines(keepends=True)
     entries = [place for place, line in enumerate(lines) if '"distributions"' in line]
     assert len(entries) == 3
     first, second = entries[:2]
-    if change == "a figure":
+    if change == "a value":
         entry = json.loads(lines[first])
         entry["values" if entry.get("values") else "value"] = 0.99
         lines[first] = json.dumps(entry) + "\n"
-    elif change == "a trial less":
+    elif change == "a trial removed":
         del lines[first]
     else:
         lines[first], lines[second] = lines[second], lines[first]
     journal.write_text("".join(lines))
     with pytest.raises(UserError, match="was changed or removed after it was written"):
-        study.open_search(tmp_path, SPACE, "grid", (0,))
+        trials.open_search(tmp_path, SPACE, "grid", (0,))
 
 
 @pytest.mark.parametrize("size", [0, 100])
 def test_a_full_disk_is_no_damage(tmp_path, size, refusing_disk):
-    """When the journal is made, and when a trial is entered; with room again the search goes on."""
+    """Neither when the journal is made nor when a trial is recorded; with room again the search continues."""
     if size:
-        searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))
-        size = (tmp_path / study.JOURNAL).stat().st_size + 100
+        searched(tmp_path, SPACE, "grid", 1, by_quality)
+        size = (tmp_path / trials.JOURNAL).stat().st_size + 100
     refusing_disk(size)
     with pytest.raises(OSError, match="File too large"):
-        searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))
+        searched(tmp_path, SPACE, "grid", 1, by_quality)
     refusing_disk(resource.RLIM_INFINITY)
-    assert len(searched(tmp_path, SPACE, "grid", 1, lambda point: trained(quality(point)))) == 2 if size else 1
+    assert len(searched(tmp_path, SPACE, "grid", 1, by_quality)) == (2 if size else 1)
 
 
 @pytest.fixture
 def pretended(tiny, monkeypatch):
-    """A search whose training is made up; tells how often it was called and what was trained in the end."""
+    """Replace training by made-up values; return the configs of trials, and the folders and configs of runs."""
     calls = {"trials": [], "runs": []}
 
-    def fit_seeds(method, inputs, plan, config, seeds):
+    def fit_seeds(planned, plan, seeds):
         assert plan.held_out is tiny.valid
+        config = planned.config
         calls["trials"].append(config)
         histories = [[] for _ in seeds]
         for epoch in range(1, config.epochs + 1):
@@ -303,30 +302,35 @@ def pretended(tiny, monkeypatch):
                 history.append(record | {"selected": {"recall@20": value}, "improved": True})
             yield histories
 
-    class Finished:
-        def __init__(self, config):
-            self.config, self.result = config, {"test": {"recall@20": 0.123456}}
-
-    def finish(config, dataset, folder, report):
+    def finish_run(config, dataset, folder, report):
         folder.mkdir(exist_ok=True)
         write_config(folder, config, {"method": None, "config_file": None})
         calls["runs"].append((folder.name, config))
-        return Finished(config)
+        return SimpleNamespace(config=config, result={"test": {"recall@20": 0.123456}})
 
     monkeypatch.setattr(data, "demo", lambda: tiny)
     monkeypatch.setattr(search, "fit_seeds", fit_seeds)
-    monkeypatch.setattr(search, "finish", finish)
+    monkeypatch.setattr(search, "finish_run", finish_run)
     return calls
 
 
-ARGUMENTS = ["tune", "--model", "mf", "--dim", "8", "--epochs", "3", "--sampler", "grid", "--seeds", "0,3"]
+ARGUMENTS = ["tune", "--model", "mf", "--dim", "4", "--epochs", "3", "--sampler", "grid", "--seeds", "0,3"]
 ARGUMENTS += ["--space", "lr=0.01", "wd=0", "mf.l2=0.1,0.3,0.2"]
 
 
-def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_path, capsys):
+def tune(out, *flags):
+    return main([*ARGUMENTS, *flags, "--out", str(out)])
+
+
+def valid_values(out):
+    with (out / "trials.csv").open() as table:
+        return [float(row["valid recall@20"]) for row in csv.DictReader(table)]
+
+
+def test_the_command_searches_resumes_and_tests_only_the_best(pretended, tmp_path, capsys):
     out = tmp_path / "search"
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0  # which finds a better one
+    assert tune(out, "--trials", "1") == 0
+    assert tune(out) == 0  # which finds a better one
     said = capsys.readouterr()
     assert [config.mf.l2 for config in pretended["trials"]] == [0.1, 0.3, 0.2]
     assert "1 trial finished before" in said.err
@@ -338,52 +342,60 @@ def test_the_command_searches_goes_on_and_tests_the_best_alone(pretended, tmp_pa
         "best-trial1-seed0": 0.3,
         "best-trial1-seed3": 0.3,
     }
-    with (out / "trials.csv").open() as table:
-        rows = list(csv.DictReader(table))
-    assert [float(row["valid recall@20"]) for row in rows] == pytest.approx([0.8, 1.4, 1.1])
+    assert valid_values(out) == pytest.approx([0.8, 1.4, 1.1])
     best = runpy.run_path(str(out / "best.py"))["get_config"]()
     assert (best.model, best.mf.l2, best.optimizer.learning_rate, best.epochs) == ("mf", 0.3, 0.01, 3)
     assert (out / "tuning.png").stat().st_size > 5000
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0
+    assert json.loads((out / "study.json").read_text())["space"]["mf.l2"] == {"choices": [[0.1, 0.3, 0.2]]}
+    assert tune(out) == 0
     assert len(pretended["trials"]) == 3
 
 
 @pytest.mark.parametrize("size", [0, 1500, 3000])
-def test_a_full_disk_is_one_line_and_the_same_command_goes_on(pretended, tmp_path, capsys, size, refusing_disk):
-    """At what is searched, at the journal, and at the picture."""
+def test_a_full_disk_is_one_line_and_the_same_command_continues(pretended, tmp_path, capsys, size, refusing_disk):
+    """The disk is full at `study.json`, at the journal, and at the picture."""
     out = tmp_path / "search"
     limit = resource.getrlimit(resource.RLIMIT_FSIZE)[0]
     refusing_disk(size)
-    assert main([*ARGUMENTS, "--out", str(out)]) == 1
+    assert tune(out) == 1
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line.startswith("slmrec-jax: ")]
-    assert "File too large; free some space, or give another --out; the same command goes on where it stopped" in said
+    assert "File too large; free some space, or give another --out; the same command continues where it stopped" in said
     assert not list(out.glob("*.part*"))
     refusing_disk(limit)
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0
-    assert len(pretended["trials"]) <= 4  # at most one was trained again
+    assert tune(out) == 0
+    assert len(pretended["trials"]) <= 4  # at most one was repeated
 
 
 @pytest.mark.usefixtures("optax_promotion")
-def test_a_trial_is_worth_what_validation_says(tiny, tmp_path, monkeypatch):
-    """Nothing is pretended: the run of the best config repeats the trial, and its test is another figure."""
-    monkeypatch.setattr(data, "demo", lambda: tiny)
+def test_the_value_of_a_trial_is_that_of_validation(tiny, tmp_path, monkeypatch):
+    """Without made-up values: the run of the best config repeats its trial, and test gives another value.
+
+    Users and items are not ordered by degree, as trials and runs number them.
+    """
+    reversed_ids = (np.arange(count, dtype=np.int32)[::-1] for count in (tiny.num_users, tiny.num_items))
+    unordered = take_rows(tiny, *reversed_ids)
+    monkeypatch.setattr(data, "demo", lambda: unordered)
     out = tmp_path / "search"
-    arguments = ["--model", "mf", "--dim", "8", "--epochs", "1", "--batch-size", "256", "--sampler", "grid"]
-    assert main(["tune", *arguments, "--space", "lr=0.001,0.1", "wd=0", "--out", str(out)]) == 0
-    with (out / "trials.csv").open() as table:
-        values = [float(row["valid recall@20"]) for row in csv.DictReader(table)]
+    assert tune(out, "--epochs", "1", "--seeds", "0", "--space", "lr=0.1", "wd=0") == 0  # not the default
+    (value,) = valid_values(out)
     (run,) = out.glob("best-trial*-seed0")
     (record,) = map(json.loads, (run / "metrics.jsonl").read_text().splitlines())
     assert record["split"] == "valid"
-    assert len(set(values)) == 2
-    assert max(values) == pytest.approx(record["selected"]["recall@20"], abs=1e-6)
-    assert json.loads((run / "result.json").read_text())["test"]["recall@20"] != pytest.approx(max(values), abs=1e-4)
+    assert value == pytest.approx(record["selected"]["recall@20"], abs=1e-6)
+    assert json.loads((run / "result.json").read_text())["test"]["recall@20"] != pytest.approx(value, abs=1e-4)
+
+
+def test_doubtful_batches_are_reported_once_before_the_first_trial(pretended, tmp_path, capsys):
+    assert tune(tmp_path / "search") == 0
+    lines = capsys.readouterr().err.splitlines()
+    (doubt,) = [place for place, line in enumerate(lines) if "an epoch has 1 step" in line]
+    assert doubt < min(place for place, line in enumerate(lines) if line.startswith("trial 0"))
 
 
 def test_the_best_config_finds_its_data_from_anywhere(pretended, tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(data, "load_source", lambda source: tiny)
     monkeypatch.chdir(tmp_path)
-    assert main([*ARGUMENTS, "--data", "shop", "--trials", "1", "--out", "search"]) == 0
+    assert tune("search", "--data", "shop", "--trials", "1") == 0
     assert runpy.run_path("search/best.py")["get_config"]().data == str(tmp_path / "shop")
 
 
@@ -391,17 +403,17 @@ def test_a_folder_that_another_search_holds_is_refused(pretended, tmp_path, caps
     out = tmp_path / "search"
     out.mkdir()
     with locked(out):
-        assert main([*ARGUMENTS, "--out", str(out)]) == 1
+        assert tune(out) == 1
         said = capsys.readouterr().err
         assert said.count("\n") == 1
         assert "is in use by another run" in said
     assert [path.name for path in out.iterdir()] == ["lock"]
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
+    assert tune(out, "--trials", "1") == 0
 
 
 def test_another_search_in_the_same_folder_is_refused(pretended, tmp_path, capsys):
     out = tmp_path / "search"
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
+    assert tune(out, "--trials", "1") == 0
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
     for change, said in (
         (["--epochs", "4"], "another epochs"),
@@ -410,26 +422,26 @@ def test_another_search_in_the_same_folder_is_refused(pretended, tmp_path, capsy
         (["--sampler", "tpe"], "another sampler"),
     ):
         capsys.readouterr()
-        assert main([*ARGUMENTS, *change, "--out", str(out)]) == 1
+        assert tune(out, *change) == 1
         assert said in capsys.readouterr().err
     assert before == {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
 
 
-def test_a_signal_ends_the_search_and_the_trial_is_made_again(pretended, tmp_path, capsys, monkeypatch):
+def test_a_signal_stops_the_search_and_the_trial_is_repeated(pretended, tmp_path, capsys, monkeypatch):
     out, fit_seeds = tmp_path / "search", search.fit_seeds
 
-    def stopped(method, inputs, plan, config, seeds):
-        for histories in fit_seeds(method, inputs, plan, config, seeds):
-            if config.mf.l2 == 0.3:
+    def stopped(planned, plan, seeds):
+        for histories in fit_seeds(planned, plan, seeds):
+            if planned.config.mf.l2 == 0.3:
                 os.kill(os.getpid(), signal.SIGTERM)
             yield histories
 
     monkeypatch.setattr(search, "fit_seeds", stopped)
-    assert main([*ARGUMENTS, "--out", str(out)]) == 143
+    assert tune(out) == 143
     assert "go on with: slmrec-jax tune" in capsys.readouterr().err
     assert pretended["runs"] == []
     monkeypatch.setattr(search, "fit_seeds", fit_seeds)
-    assert main([*ARGUMENTS, "--out", str(out)]) == 0
+    assert tune(out) == 0
     assert [config.mf.l2 for config in pretended["trials"]] == [0.1, 0.3, 0.3, 0.2]
 
 
@@ -446,7 +458,7 @@ def test_a_signal_ends_the_search_and_the_trial_is_made_again(pretended, tmp_pat
 )
 def test_refusals_write_nothing(pretended, tmp_path, capsys, arguments, said):
     out = tmp_path / "search"
-    assert main([*ARGUMENTS, *arguments, "--out", str(out)]) == 1
+    assert tune(out, *arguments) == 1
     assert said in capsys.readouterr().err
     assert not out.exists()
     assert not pretended["trials"]
@@ -454,24 +466,16 @@ def test_refusals_write_nothing(pretended, tmp_path, capsys, arguments, said):
 
 def test_a_folder_with_something_else_is_left_alone(pretended, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
-    assert main([*ARGUMENTS, "--out", str(tmp_path)]) == 1
+    assert tune(tmp_path) == 1
     assert "something else" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 
-def test_without_optuna_one_line_says_so(tmp_path, capsys, monkeypatch):
-    for name in ("search", "study"):
+def test_a_missing_optuna_is_one_line(tmp_path, capsys, monkeypatch):
+    for name in ("search", "trials"):
         monkeypatch.delitem(sys.modules, f"slmrec_jax.studies.tuning.{name}")
         monkeypatch.delattr(slmrec_jax.studies.tuning, name)
     monkeypatch.setitem(sys.modules, "optuna", None)
-    assert main([*ARGUMENTS, "--out", str(tmp_path / "search")]) == 1
+    assert tune(tmp_path / "search") == 1
     assert "pip install 'slmrec-jax[tune]'" in capsys.readouterr().err
     assert not (tmp_path / "search").exists()
-
-
-def test_the_record_of_a_search_is_plain_json(pretended, tmp_path):
-    out = tmp_path / "search"
-    assert main([*ARGUMENTS, "--out", str(out), "--trials", "1"]) == 0
-    record = json.loads((out / search.STUDY).read_text())
-    assert record["space"]["mf.l2"] == {"choices": [[0.1, 0.3, 0.2]]}
-    assert Path(search.STUDY).suffix == ".json"

@@ -1,10 +1,10 @@
-"""A search over trials that goes on where it stopped. The only module that knows optuna.
+"""The trials of a search: proposed by optuna, recorded in a journal. The only module that imports optuna.
 
-A proposal is a function of the seeds and of the trials that have finished, made in memory; the journal holds finished
-trials alone. So an interrupted trial leaves nothing, and a search that goes on proposes what it would have proposed.
+A proposal is made in memory, as a function of the seeds and the finished trials. The journal holds finished trials
+only, so an interrupted trial leaves nothing, and a resumed search proposes what it would have proposed anyway.
 
-The journal is optuna's journal file: a line of JSON for each operation, read by `json.loads`. Optuna unpickles
-snapshots of backends that have them (Redis), and samplers only where a program does so; neither happens here.
+The journal is optuna's journal file: one JSON line an operation, read by `json.loads`. Optuna unpickles the snapshots
+of other backends (Redis) and the samplers that a program stores; this module uses neither.
 """
 
 import statistics
@@ -29,32 +29,30 @@ from slmrec_jax.training.storage.records import SEAL, seal
 JOURNAL = "journal.jsonl"
 
 PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS = 5, 3
-"""From then on a trial stops whose best validation so far is below the median of the others' at the same epoch."""
+"""Trials and epochs after which a trial stops if its best value is below the median of the others at that epoch."""
 
 
 class Trial(NamedTuple):
-    """One that has finished."""
+    """A finished trial; `values` and `best_epochs` are by seed."""
 
     number: int
     point: Point
     value: float
-    """The selecting metric at the best epoch, mean over seeds; 0 where training diverged."""
+    """The selecting metric at the best epoch, mean over seeds; 0 if training diverged."""
     state: str
     """`complete`, `pruned` or `diverged`."""
     curve: Mapping[int, float]
-    """The best value so far by epoch."""
+    """The best value so far, by epoch."""
     values: tuple[float, ...]
-    """By seed."""
     best_epochs: tuple[int, ...]
     seconds: float
 
 
-class Progress(NamedTuple):
-    """What a trial has come to after an epoch."""
+class TrialProgress(NamedTuple):
+    """A trial after an epoch: by seed, the best value so far and its epoch."""
 
     epoch: int
     values: tuple[float, ...]
-    """Of each seed, the best so far."""
     best_epochs: tuple[int, ...]
 
 
@@ -68,26 +66,25 @@ class Search(NamedTuple):
 
 
 def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[int]) -> Search:
-    """The search whose journal lies in a folder, or a new one.
+    """Open the search whose journal is in a folder, or begin one.
 
     Raises:
-        OSError: the disk refuses to read or write the journal.
-        UserError: the journal is damaged.
+        OSError: The disk refuses to read or write the journal.
+        UserError: The journal is damaged.
     """
     path = folder / JOURNAL
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise UserError(f"{path} is not a regular file: remove it, or give another {setting('out')}")
     try:
-        with _quiet():
+        with _quiet_optuna():
             _drop_torn_line(path)
             storage = JournalStorage(JournalFileBackend(str(path)))
-            # It proposes nothing: its sampler is never asked.
             journal = optuna.create_study(study_name="tune", storage=storage, direction="maximize", load_if_exists=True)
             search = Search(journal, space, sampler, seeds)
             trials(search)
     except (OSError, UserError):
         raise
-    # Optuna checks nothing of what it reads, and raises what that happens to lead to.
+    # Optuna does not check what it reads, so damage surfaces as any exception.
     except Exception as error:
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): the journal is damaged; start again with another "
@@ -97,28 +94,28 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
 
 
 def trials(search: Search) -> list[Trial]:
-    """Return those that have finished, in their order.
+    """Return the finished trials in order.
 
     Raises:
-        UserError: one of them is not as it was entered, which could make another one the best.
+        UserError: A trial was changed after it was recorded, which could make another one the best.
     """
-    found, before = search.journal.get_trials(deepcopy=False), ""
-    for frozen in found:
-        after = _checksum(frozen, before)
+    recorded, before = search.journal.get_trials(deepcopy=False), ""
+    for frozen in recorded:
+        after = _chained_seal(frozen, before)
         if frozen.user_attrs.get(SEAL) != after:
             raise UserError(
                 f"{JOURNAL}: trial {frozen.number}, or one before it, was changed or removed after it was written: "
                 f"restore the file, or start again with another {setting('out')}"
             )
         before = after
-    return [_trial(frozen) for frozen in found]
+    return [_trial(frozen) for frozen in recorded]
 
 
 def best_trial(finished: Sequence[Trial]) -> Trial:
-    """The best of those that were trained to their end; the first of equal ones.
+    """Return the best complete trial, the first of equal ones.
 
     Raises:
-        UserError: there is none.
+        UserError: No trial is complete.
     """
     complete = [trial for trial in finished if trial.state == "complete"]
     if not complete:
@@ -126,17 +123,14 @@ def best_trial(finished: Sequence[Trial]) -> Trial:
     return max(complete, key=lambda trial: trial.value)
 
 
-def run_trial(search: Search, train: Callable[[Point], Iterator[Progress]]) -> Trial:
-    """Proposes a point, trains it, and enters it into the journal.
+def run_trial(search: Search, train: Callable[[Point], Iterator[TrialProgress]]) -> Trial:
+    """Propose a point of a search that is not exhausted, train it, and record it in the journal.
 
-    Args:
-        search: it must not be exhausted.
-        train: yields after each epoch; what it raises leaves no trace in the journal, unless training diverged.
+    `train` yields after each epoch. If it raises anything but `Diverged`, nothing is recorded.
     """
-    with _quiet():
+    with _quiet_optuna():
         study, trial = _propose(search)
-        start, progress, state = time.perf_counter(), None, TrialState.COMPLETE
-        value = 0.0
+        start, progress, state, value = time.perf_counter(), None, TrialState.COMPLETE, 0.0
         try:
             for progress in train(trial.params):
                 value = statistics.fmean(progress.values)
@@ -152,28 +146,26 @@ def run_trial(search: Search, train: Callable[[Point], Iterator[Progress]]) -> T
             trial.set_user_attr("best_epochs", progress.best_epochs)
         trial.set_user_attr("seconds", time.perf_counter() - start)
         told = study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
-        before = [each.user_attrs[SEAL] for each in search.journal.get_trials(deepcopy=False)]
-        told.set_user_attr(SEAL, _checksum(told, before[-1] if before else ""))
+        seals = [each.user_attrs[SEAL] for each in search.journal.get_trials(deepcopy=False)]
+        told.set_user_attr(SEAL, _chained_seal(told, seals[-1] if seals else ""))
         search.journal.add_trial(told)
         return trials(search)[-1]
 
 
 def _propose(search: Search) -> tuple[optuna.Study, optuna.Trial]:
-    """A trial of a study in memory that knows the finished ones."""
+    """Return a new trial, and its study in memory, which knows the finished trials."""
     finished = search.journal.get_trials(deepcopy=False)
     distributions = {name: _distribution(values) for name, values in search.space.items()}
     if search.sampler == "grid":
         done = [trial.params for trial in finished]
         study = optuna.create_study(direction="maximize", pruner=optuna.pruners.NopPruner())
         study.enqueue_trial(next(dict(point) for point in grid(search.space) if point not in done))
-        return study, study.ask(distributions)
-    seed = int(np.random.SeedSequence([*search.seeds, len(finished)]).generate_state(1)[0])
-    study = optuna.create_study(
-        direction="maximize",
-        sampler=optuna.samplers.TPESampler(seed=seed),
-        pruner=optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS),
-    )
-    study.add_trials(finished)
+    else:
+        seed = int(np.random.SeedSequence([*search.seeds, len(finished)]).generate_state(1)[0])
+        sampler = optuna.samplers.TPESampler(seed=seed)
+        pruner = optuna.pruners.MedianPruner(PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS)
+        study = optuna.create_study(direction="maximize", sampler=sampler, pruner=pruner)
+        study.add_trials(finished)
     return study, study.ask(distributions)
 
 
@@ -186,7 +178,7 @@ def _distribution(values: Choices | Range) -> BaseDistribution:
 
 
 def _drop_torn_line(path: Path) -> None:
-    """Cuts off what a stopped process left of its last line: the next one would be written behind it."""
+    """Cut off a last line that a stopped process left incomplete, because optuna would append to it."""
     if path.exists():
         content = path.read_bytes()
         if not content.endswith(b"\n"):
@@ -209,21 +201,22 @@ def _trial(frozen: FrozenTrial) -> Trial:
     )
 
 
-def _checksum(frozen: FrozenTrial, before: str) -> str:
-    """Of what a trial says, and of the one before it, so that none can be left out."""
-    said = {
+def _chained_seal(frozen: FrozenTrial, before: str) -> str:
+    """Return the checksum of a trial and of the seal before it, so that no trial can be removed unnoticed."""
+    content = {
+        "before": before,
         "state": frozen.state.name,
         "params": frozen.params,
         "value": frozen.value,
         "curve": frozen.intermediate_values,
         "attributes": {name: value for name, value in frozen.user_attrs.items() if name != SEAL},
     }
-    return str(seal({"before": before, **said})[SEAL])
+    return str(seal(content)[SEAL])
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
-    """Optuna logs each trial and warns of what is experimental; the search says its own."""
+def _quiet_optuna() -> Iterator[None]:
+    """Silence optuna's log and its warnings about experimental features; the search reports its own trials."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -1,0 +1,137 @@
+"""Finds the separator of a text table and the names of its columns by looking at the first row."""
+
+import csv
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet
+
+from slmrec_jax.data.readers.opening import check_file
+from slmrec_jax.data.readers.refusals import listed, one_line
+from slmrec_jax.data.readers.text_files import FirstLine, first_line, uncompressed
+from slmrec_jax.errors import UserError
+
+SEPARATORS = {".csv": ",", ".tsv": "\t"}
+"""The usual separator by suffix; the first row may show another of `_CANDIDATES`."""
+TABLE_SUFFIXES = (*SEPARATORS, ".parquet")
+
+_CANDIDATES = (",", ";", "\t", "|")
+_MAX_COLUMNS = 10_000
+"""Arrow takes some 8 KB for each, however short the column."""
+
+Fits = Callable[[Sequence[str]], bool]
+
+
+def column_names(file: Path) -> list[str]:
+    """Return the names of a table's columns. The suffix says whether it is Parquet or text.
+
+    Raises:
+        UserError: The file cannot be read as such a table.
+    """
+    check_file(file, "a table")
+    suffix = uncompressed(file).suffix
+    try:
+        if suffix == ".parquet":
+            with file.open("rb") as raw:
+                return list(pyarrow.parquet.read_schema(raw).names)
+        text, usual = first_line(file).text, SEPARATORS.get(suffix, "\t")
+        names = _split_by_names(text, usual, lambda _: False, suffix in SEPARATORS)[1]
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file}: not a readable table ({one_line(error)}); write it again") from error
+    _check_width(file, names)
+    return names
+
+
+def first_row(file: Path, separator: str, fits: Fits, *, quotes: bool = False) -> list[str]:
+    """Return the cells of the first row, split by the first separator that fits, or else into most columns.
+
+    The list is empty if this is no file or not text, since it may then belong to another format.
+    """
+    if not file.is_file():
+        return []
+    try:
+        line = first_line(file).text
+    except (UserError, pa.ArrowException, OSError):
+        return []
+    return _split_by_names(line, separator, fits, quotes)[1] if line else []
+
+
+def is_parquet(file: Path) -> bool:
+    """Return whether the file begins as a Parquet file does."""
+    if not file.is_file():
+        return False
+    with file.open("rb") as opened:
+        return opened.read(4) == b"PAR1"
+
+
+def find_columns(
+    file: Path, line: FirstLine, separator: str, wanted: Sequence[str], names: Sequence[str] | None, quotes: bool
+) -> tuple[str, list[str]]:
+    """Return the separator of a text table and the names of its columns; see `tables.read_text`.
+
+    Raises:
+        UserError: The first row is empty, too long, or fits no separator or several.
+    """
+    if not line.text:
+        raise UserError(f"{file}: it is empty; expected a table with {listed(wanted)}")
+    if names is not None:
+        separator, cells = _split_by_count(file, line.text, separator, len(wanted), names, quotes)
+        found = list(names[: len(cells)])
+    elif line.whole:
+        separator, found = _split_by_names(line.text, separator, lambda row: set(wanted) <= set(row), quotes)
+    else:
+        raise UserError(f"{file}: row 1 is too long to hold names; expected a row of {listed(wanted)} and the like")
+    _check_width(file, found)
+    return separator, found
+
+
+def _check_width(file: Path, names: Sequence[str]) -> None:
+    if len(names) > _MAX_COLUMNS:
+        raise UserError(f"{file}: row 1 has more than {_MAX_COLUMNS} columns; expected at most that many")
+
+
+def _split_by_names(line: str, separator: str, fits: Fits, quotes: bool) -> tuple[str, list[str]]:
+    """Return the first separator by which the row fits, or else the one that makes most columns, and the cells."""
+    rows = _all_splits(line, separator, quotes)
+    fitting = [each for each, names in rows.items() if fits(names)]
+    chosen = fitting[0] if fitting else max(rows, key=lambda each: len(rows[each]))
+    return chosen, rows[chosen]
+
+
+def _split_by_count(
+    file: Path, line: str, separator: str, least: int, names: Sequence[str], quotes: bool
+) -> tuple[str, list[str]]:
+    """Return the separator that splits a row without names into as many columns as there may be, and the cells."""
+    rows = _all_splits(line, separator, quotes)
+    fitting = {each: cells for each, cells in rows.items() if least <= len(cells) <= len(names)}
+    if not fitting:
+        raise UserError(
+            f"{file}: row 1 has {len(rows[separator])} columns separated by {separator!r}; expected {least} to "
+            f"{len(names)}: {listed(names)}"
+        )
+    most = max(map(len, fitting.values()))
+    best = [each for each, cells in fitting.items() if len(cells) == most]
+    if separator in best:
+        return separator, rows[separator]
+    if separator in fitting or len(best) > 1:
+        raise UserError(
+            f"{file}: row 1 can be divided by {listed(list(fitting))}; separate its columns by {separator!r} and use "
+            f"the others nowhere"
+        )
+    return best[0], rows[best[0]]
+
+
+def _all_splits(line: str, separator: str, quotes: bool) -> dict[str, list[str]]:
+    """Return the cells by each separator, the given one first; one cell more than there may be is enough."""
+    return {each: _cells(line, each, quotes) for each in dict.fromkeys((separator, *_CANDIDATES))}
+
+
+def _cells(line: str, separator: str, quotes: bool) -> list[str]:
+    cells = line.split(separator, _MAX_COLUMNS + 1)[: _MAX_COLUMNS + 1]
+    if not quotes or len(cells) > _MAX_COLUMNS:
+        return cells
+    try:
+        return next(csv.reader([line], delimiter=separator))
+    except csv.Error:  # a cell of more than 128 KB: no name, and Arrow reads the row as it is
+        return cells

@@ -1,0 +1,162 @@
+"""Converts columns of ids to arrays: raw ids of any kind, and ids that are row numbers; each refusal names its row."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Int, Shaped
+
+from slmrec_jax.data.readers.columns import all_match, cast_column, complete_column, starts_with, without_fraction
+from slmrec_jax.data.readers.refusals import short_name
+from slmrec_jax.data.readers.tables import Table
+from slmrec_jax.errors import UserError
+
+_MAX_LENGTH = 256
+"""Characters of a raw id: NumPy gives all of them the room of the longest."""
+_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+_WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0+$"
+_SPARE_IDS, _MAX_GAP = 1_000_000, 100
+
+
+class EncodedIds(NamedTuple):
+    """Raw ids, and the columns of them as indices into these."""
+
+    ids: Shaped[np.ndarray, " distinct"]
+    """Integers if all are written as such (`7`, not `007`), else strings."""
+    rows: tuple[Int[np.ndarray, " _"], ...]
+    """For each table, the index in `ids` of each of its values."""
+
+
+def encode_ids(tables: Sequence[Table], name: str, *, by_appearance: bool = False) -> EncodedIds:
+    """Number the raw ids of a column, of any type that can be text, that tables share.
+
+    Ids are numbered in sorted order, so that the order of rows does not matter, or with `by_appearance` as they first
+    appear, table after table.
+
+    Raises:
+        UserError: An id is missing, empty or too long, or there are no ids.
+    """
+    columns = [_id_column(table, name) for table in tables]
+    if len({column.type for column in columns}) > 1:
+        columns = [column.cast(pa.string()) for column in columns]
+    together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
+    if len(together) == 0:
+        raise UserError(f"{tables[0].file}: there are no rows in it; expected some")
+    chunks = together.dictionary_encode().chunks  # all with the same dictionary
+    ids = _ids_to_numpy(chunks[-1].dictionary)
+    rows = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
+    if not by_appearance:
+        order = np.argsort(ids, kind="stable")
+        places = np.empty(len(ids), np.int32)
+        places[order] = np.arange(len(ids), dtype=np.int32)
+        ids, rows = ids[order], places[rows]
+    return EncodedIds(ids, tuple(np.split(rows, np.cumsum([len(column) for column in columns])[:-1])))
+
+
+def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
+    """Return the index in `ids` of each value of a column of raw ids, or -1; `7` and `"7"` are the same id.
+
+    Raises:
+        UserError: An id is missing, empty or too long, or appears in more than one row.
+    """
+    column = _id_column(table, name).cast(pa.string())
+    known = pa.array(ids.tolist()).cast(pa.string())
+    if len(column.unique()) < len(column):
+        first = pc.index_in(column, column.unique()).to_numpy()
+        again = int(np.flatnonzero(np.maximum.accumulate(np.r_[-1, first[:-1]]) >= first)[0])
+        raise UserError(
+            f"{table.row(again)}: {short_name(name)} is {table.value(name, again)} for the second time; keep one row"
+        )
+    return np.asarray(pc.fill_null(pc.index_in(column, known), -1).to_numpy(), np.int64)
+
+
+def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
+    """Return a column of raw ids: integers if all are written as such (`7`, not `007`), else strings.
+
+    Raises:
+        UserError: An id is missing, empty or too long.
+    """
+    return _ids_to_numpy(_id_column(table, name))
+
+
+def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -> Shaped[np.ndarray, " rows"]:
+    """Return the raw ids in column `raw` in the order of the row numbers in column `row`.
+
+    There are `count` rows, all of which must be named; later ones are left out. By default the table names them all.
+
+    Raises:
+        UserError: A row number is missing or appears twice.
+    """
+    ids, rows = as_raw_ids(table, raw), as_rows(table, row)
+    order = np.argsort(rows, kind="stable")
+    count = len(rows) if count is None else count
+    if count == 0:
+        raise UserError(f"{table.file}: there are no ids in it; fill it, or remove it")
+    wrong = np.flatnonzero(rows[order][:count] != np.arange(len(rows))[:count])
+    if len(wrong):
+        index = int(order[wrong[0]])
+        raise UserError(
+            f"{table.row(index)}: {row} is {rows[index]} where {wrong[0]} comes next; expected each of "
+            f"0..{count - 1} once, in any order"
+        )
+    if len(rows) < count:
+        raise UserError(f"{table.file}: {len(rows)} ids, but there are {count} {row}s; expected one for each")
+    return ids[order][:count]
+
+
+def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " entries"]:
+    """Return a column of ids that number rows from `first`, as rows counted from 0.
+
+    Raises:
+        UserError: A value is not such a number.
+    """
+    column = without_fraction(complete_column(table, name, "a whole number"))
+    ids = np.asarray(cast_column(table, name, column, pa.int64(), "a whole number").to_numpy(), np.int64)
+    if len(ids) and ids.min() < first:
+        index = int(ids.argmin())
+        raise UserError(f"{table.row(index)}: {short_name(name)} is {ids[index]}; expected ids counted from {first}")
+    return ids - first
+
+
+def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> int:
+    """Return how many rows there are if ids are row numbers: one more than the largest id.
+
+    Raises:
+        UserError: Most ids up to the largest do not occur, so that these are not row numbers.
+    """
+    count = max((int(each.max()) + 1 for each in ids if len(each)), default=0)
+    if count > _SPARE_IDS:
+        num_ids = len(np.unique(np.concatenate(ids)))
+        if count > _SPARE_IDS + _MAX_GAP * num_ids:
+            raise UserError(
+                f"{where}: the largest {what} id is {count - 1}, but only {num_ids} ids occur; expected row numbers: "
+                f"number the {what}s without gaps, or write a plain table, which takes any ids"
+            )
+    return count
+
+
+def _id_column(table: Table, name: str) -> Any:
+    """Return the column as int64 or as strings."""
+    column = complete_column(table, name, "an id")
+    if pa.types.is_boolean(column.type):
+        raise table.wrong_type(name, "an id of text or a whole number")
+    if pa.types.is_integer(column.type) or pa.types.is_floating(column.type):
+        return cast_column(table, name, column, pa.int64(), "a whole number below 2⁶³, or text")
+    column = cast_column(table, name, column, pa.string(), "an id of text or a whole number")
+    length = pc.utf8_length(column)
+    good = pc.and_(pc.greater(length, 0), pc.less_equal(length, _MAX_LENGTH))
+    good = pc.and_not(good, pc.match_substring_regex(column, r"[\x00\r\n]"))  # NumPy cuts off NUL at the end of an id
+    wrong = pc.index(good, False).as_py()
+    if wrong >= 0:
+        raise table.refusal(name, wrong, f"an id of 1 to {_MAX_LENGTH} characters, none of them NUL or a line break")
+    if starts_with(column, _WHOLE_FLOAT) and all_match(column, _WHOLE_FLOAT):
+        return without_fraction(column)
+    return column
+
+
+def _ids_to_numpy(column: Any) -> Shaped[np.ndarray, " entries"]:
+    if pa.types.is_integer(column.type) or all_match(column, _INTEGER):
+        return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
+    return np.array(column.to_pylist(), np.str_)

@@ -1,0 +1,51 @@
+"""Metrics over seeds and users, and which differences between systems they show."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from itertools import accumulate
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+from slmrec_jax.evaluation.protocol import Evaluation
+
+LEVEL = 0.05
+"""A difference with a smaller p-value counts as shown."""
+
+
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
+    """Return the mean and the sample standard deviation, which is 0 for a single value."""
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
+
+
+def mean_per_user(results: Sequence[Evaluation], metric: str) -> Float[np.ndarray, " users"]:
+    """Return each user's metric, averaged over the runs of a system."""
+    mean: np.ndarray = np.mean([result.per_user[metric] for result in results], axis=0)
+    return mean
+
+
+def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, float]:
+    """Test each system's difference from the best one: a paired two-sided t-test over users, with Holm's correction.
+
+    The best system is the one with the highest mean of the same values. The correction does not account for that
+    choice, so a value just below 0.05 is weak evidence.
+
+    Args:
+        per_user: A metric of each user by system, averaged over seeds. All systems rank for the same users.
+
+    Returns:
+        A p-value for each system but the best; 1 where a system's values equal the best one's.
+    """
+    best = max(per_user, key=lambda name: per_user[name].mean())
+    raw = {}
+    for name, values in per_user.items():
+        if name != best:
+            differences = per_user[best] - values
+            if np.ptp(differences) > 0:
+                raw[name] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
+            else:  # no spread: the test is undefined; two or more users with the same nonzero difference show it
+                raw[name] = 0.0 if len(differences) > 1 and differences[0] else 1.0
+    ordered = sorted(raw, key=lambda name: raw[name])
+    corrected = [min(1.0, (len(raw) - place) * raw[name]) for place, name in enumerate(ordered)]
+    return dict(zip(ordered, accumulate(corrected, max), strict=True))

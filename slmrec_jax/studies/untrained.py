@@ -1,0 +1,46 @@
+"""Rankings that need no training: the floor of a comparison."""
+
+from collections.abc import Callable, Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from slmrec_jax.config import Config
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.encoding import features, layers
+from slmrec_jax.encoding.sparse import matmul
+from slmrec_jax.errors import UserError
+from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.types import Embeddings
+
+
+def popularity(config: Config, dataset: Dataset) -> Embeddings:
+    """Rank items by their number of training interactions, the same for every user."""
+    counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
+    # Shares are at most 1, where a protocol that ranks sigmoids does not turn large counts into ties.
+    shares = jnp.asarray(counts / counts.max(), jnp.float32)
+    return Embeddings(jnp.ones((dataset.num_users, 1)), shares[:, None])
+
+
+def item_knn(config: Config, dataset: Dataset) -> Embeddings:
+    """Rank items by the weighted sum of their cosines to the user's items, over all modalities and all neighbours.
+
+    The weights are LightGCN's, 1 / sqrt(degree of user · degree of item): popular items count less.
+
+    Raises:
+        UserError: The data set has no features.
+    """
+    if not dataset.features:
+        raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out")
+    spec, inputs = make_spec(config, dataset), make_inputs(dataset, config.missing)
+    tables = [
+        # `frozen` does not normalize the means of word vectors.
+        layers.normalize(features.frozen(inputs.features[name], modality, normalized=True).values)
+        for name, modality in spec.modalities.items()
+    ]
+    items = jnp.concatenate(tables, axis=1)
+    return Embeddings(matmul(inputs.graph.adjacency, items), items)
+
+
+UNTRAINED: Mapping[str, Callable[[Config, Dataset], Embeddings]] = {"popularity": popularity, "itemknn": item_knn}
+"""The rankings by the names that `compare` takes."""
