@@ -18,7 +18,7 @@ def files_folder(page: Path) -> Path:
     return page.with_name(f"{page.stem}_files")
 
 
-def check_free(page: Path) -> None:
+def check_page_is_new(page: Path) -> None:
     """Check that the page and its folder can be created.
 
     Raises:
@@ -37,7 +37,7 @@ def write_report(facts: Facts, page: Path) -> None:
     Raises:
         UserError: One of them exists or cannot be written.
     """
-    check_free(page)
+    check_page_is_new(page)
     sections, files = report_sections(facts), files_folder(page)
     made_by = f"Made by slmrec_jax {importlib.metadata.version('slmrec-jax')}."
     text = render(report_title(facts), sections, files.name, made_by)

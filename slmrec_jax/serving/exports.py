@@ -88,7 +88,7 @@ def read_export(folder: Path) -> ExportedRun:
         UserError: A file is missing, malformed, or does not fit the others.
     """
     meta = _read_export_meta(folder / _META_FILE)
-    embeddings = _read_vectors(folder / _VECTORS_FILE, meta)
+    embeddings = _read_embeddings(folder / _VECTORS_FILE, meta)
     ids = {}
     for side, file in _TABLES.items():
         ids[side] = read_ids(folder / file)
@@ -172,7 +172,7 @@ def _read_export_meta(file: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_vectors(file: Path, meta: Mapping[str, Any]) -> Embeddings:
+def _read_embeddings(file: Path, meta: Mapping[str, Any]) -> Embeddings:
     tensors = read_tensors(file, f"embeddings of {' and '.join(_TABLES)}", _EXPORT_AGAIN)
     for side in _TABLES:
         shape = (meta[side], meta["dim"])
