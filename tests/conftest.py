@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+from functools import partial
 from pathlib import Path
 
 # Many tests compile the same programs. XLA logs a harmless error for each that it reads back.
@@ -23,6 +24,15 @@ gc.set_threshold(200_000, 20, 100)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
+"""Compiler options for tests of what is traced; compiling takes a third of the time.
+
+Tests of the compiled program, of recorded values and of determinism use the full compiler.
+"""
+
+fast_jit = partial(jax.jit, compiler_options=FAST_COMPILE)
 
 
 @pytest.fixture(scope="session")
