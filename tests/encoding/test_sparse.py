@@ -1,4 +1,8 @@
+"""The sparse product in every implementation: values and derivatives are those of the dense matrix."""
+
+import itertools
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -6,6 +10,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 from graphs import GRAPHS
+from quick import fast_jit
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding import sparse as products
@@ -20,6 +25,8 @@ from slmrec_jax.encoding.sparse import (
     segment_sum,
 )
 
+pytestmark = pytest.mark.xdist_group("sparse")  # one process, which compiles each case once
+
 
 def matrix(name):
     num_users, num_items, users, items = GRAPHS[name]
@@ -27,71 +34,96 @@ def matrix(name):
     return scipy.sparse.csr_array((values, (users, items)), shape=(num_users, num_items))
 
 
-@pytest.fixture(params=GRAPHS)
-def problem(request):
-    dense = matrix(request.param)
-    x = np.random.default_rng(2).normal(size=(dense.shape[1], 7)).astype(np.float32)
-    g = np.random.default_rng(3).normal(size=(dense.shape[0], 7)).astype(np.float32)
-    return operator(dense), dense.toarray().astype(np.float64), x, g
-
-
-@pytest.mark.parametrize("product", PRODUCTS)
-@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["eager", "jit"])
-def test_product_and_derivative_are_those_of_the_dense_matrix(problem, product, wrap):
-    sparse, dense, x, g = problem
-    value, pull = jax.vjp(wrap(lambda x: matmul(sparse, x, product)), jnp.asarray(x))
-    np.testing.assert_allclose(value, dense @ x, rtol=1e-5, atol=1e-5)
-    np.testing.assert_allclose(pull(jnp.asarray(g))[0], dense.T @ g, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("product", PRODUCTS)
-def test_transpose(problem, product):
-    sparse, dense, _, g = problem
-    np.testing.assert_allclose(matmul(sparse.T, jnp.asarray(g), product), dense.T @ g, rtol=1e-5, atol=1e-5)
-
-
-@pytest.mark.parametrize("product", PRODUCTS)
-def test_second_derivative(problem, product):
-    sparse, dense, x, _ = problem
-
-    def penalty(x):
-        gradient = jax.grad(lambda x: jnp.sum(matmul(sparse, x, product) ** 3))(x)
-        return jnp.sum(gradient**2)
-
-    def by_dense(x):
-        gradient = jax.grad(lambda x: jnp.sum((jnp.asarray(dense, jnp.float32) @ x) ** 3))(x)
-        return jnp.sum(gradient**2)
-
-    ours, theirs = (jax.grad(f)(jnp.asarray(x)) for f in (penalty, by_dense))
-    np.testing.assert_allclose(ours, theirs, rtol=1e-3, atol=1e-3)
-
-
 def with_values(sparse, values):
-    """The operator whose two copies are made from one array of values, in the order of `matrix`."""
+    """Return the operator whose two copies are made from one array of values, in the order of `matrix`."""
     order = jnp.argsort(sparse.matrix.columns, stable=True)
     return Operator(sparse.matrix._replace(values=values), sparse.transposed._replace(values=values[order]))
 
 
-def summed(sparse, dense_like):
-    """Σ over entries (r, c) of a float64 table at (r, c): what the derivative by the values is, entry by entry."""
-    rows = np.repeat(np.arange(sparse.matrix.num_rows), np.diff(sparse.matrix.offsets))
-    return dense_like[rows, np.asarray(sparse.matrix.columns)]
+class Case(NamedTuple):
+    """A matrix in float64, its arguments, and everything that one compiled program computes of them."""
+
+    sparse: Operator
+    dense: np.ndarray
+    x: np.ndarray
+    g: np.ndarray
+    found: dict
+
+
+@pytest.fixture(scope="module", params=itertools.product(GRAPHS, PRODUCTS), ids="-".join)
+def case(request):
+    graph, product = request.param
+    host = matrix(graph)
+    sparse = operator(host)
+    x, g = (np.random.default_rng(2 + i).normal(size=(host.shape[1 - i], 7)).astype(np.float32) for i in range(2))
+
+    def everything(sparse, x, g):
+        values = sparse.matrix.values
+        value, pull = jax.vjp(lambda x: matmul(sparse, x, product), x)
+
+        def penalty(x):
+            gradient = jax.grad(lambda x: jnp.sum(matmul(sparse, x, product) ** 3))(x)
+            return jnp.sum(gradient**2)
+
+        def from_users(values):
+            return jnp.vdot(g, matmul(with_values(sparse, values), x, product))
+
+        def from_items(values):
+            return jnp.vdot(x, matmul(with_values(sparse, values).T, g, product))
+
+        return {
+            "value": value,
+            "derivative": pull(g)[0],
+            "transpose": matmul(sparse.T, g, product),
+            "second derivative": jax.grad(penalty)(x),
+            "derivatives by the values": [jax.grad(of)(values) for of in (from_users, from_items)],
+            "vmap": jax.vmap(lambda x: matmul(sparse, x, product))(jnp.stack([x, 2 * x, -x])),
+        }
+
+    return Case(sparse, host.toarray().astype(np.float64), x, g, fast_jit(everything)(sparse, x, g))
+
+
+def test_product_and_derivative_are_those_of_the_dense_matrix(case):
+    np.testing.assert_allclose(case.found["value"], case.dense @ case.x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(case.found["derivative"], case.dense.T @ case.g, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_the_derivative_by_the_values_is_that_of_the_dense_matrix(problem, product):
-    sparse, _, x, g = problem
-    expected = summed(sparse, g.astype(np.float64) @ x.T.astype(np.float64))
-    for value in (
-        lambda values, x: jnp.vdot(g, matmul(with_values(sparse, values), x, product)),
-        lambda values, x: jnp.vdot(x, matmul(with_values(sparse, values).T, jnp.asarray(g), product)),
-    ):
-        found = jax.jit(jax.grad(value))(sparse.matrix.values, jnp.asarray(x))
+def test_an_eager_product_is_that_of_the_dense_matrix(product):
+    host, rng = matrix("random"), np.random.default_rng(9)
+    x, g = (rng.normal(size=(rows, 7)).astype(np.float32) for rows in host.shape[::-1])
+    value, pull = jax.vjp(lambda x: matmul(operator(host), x, product), jnp.asarray(x))
+    np.testing.assert_allclose(value, host @ x, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(pull(jnp.asarray(g))[0], host.T @ g, rtol=1e-5, atol=1e-5)
+
+
+def test_transpose(case):
+    np.testing.assert_allclose(case.found["transpose"], case.dense.T @ case.g, rtol=1e-5, atol=1e-5)
+
+
+def test_second_derivative(case):
+    """With f(x) = Σ (R x)³ and g = ∇f = 3 Rᵀ (R x)², the gradient of |g|² is 2 H g, where H v = 6 Rᵀ (R x · R v)."""
+    product = case.dense @ case.x
+    gradient = case.dense.T @ (3 * product**2)
+    expected = 2 * case.dense.T @ (6 * product * (case.dense @ gradient))
+    np.testing.assert_allclose(case.found["second derivative"], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_the_derivative_by_the_values_is_that_of_the_dense_matrix(case):
+    """The derivative by the value of an entry (r, c) is g_r · x_c, in either direction."""
+    rows = np.repeat(np.arange(case.sparse.matrix.num_rows), np.diff(case.sparse.matrix.offsets))
+    expected = (case.g.astype(np.float64) @ case.x.T)[rows, np.asarray(case.sparse.matrix.columns)]
+    for found in case.found["derivatives by the values"]:
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_vmap_is_a_loop(case):
+    expected = np.stack([case.dense @ (scale * case.x) for scale in (1, 2, -1)])
+    np.testing.assert_allclose(case.found["vmap"], expected, rtol=1e-5, atol=1e-5)
+
+
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_derivatives_by_values_and_rows_are_those_of_the_definition_of_the_second_order_too(product):
+def test_first_and_second_derivatives_by_values_and_rows_are_those_of_the_definition(product):
     sparse, rng = operator(matrix("random")), np.random.default_rng(7)
     x = jnp.asarray(rng.normal(size=(31, 4)), jnp.float32)
 
@@ -100,7 +132,7 @@ def test_derivatives_by_values_and_rows_are_those_of_the_definition_of_the_secon
         return sum(jnp.sum(gradient**2) for gradient in gradients(values, x))
 
     ours, theirs = (
-        jax.grad(penalty, (0, 1))(sparse.matrix.values, x, product_of)
+        fast_jit(jax.grad(partial(penalty, product_of=product_of), (0, 1)))(sparse.matrix.values, x)
         for product_of in (
             lambda operator, x: matmul(operator, x, product),
             lambda operator, x: segment_sum(operator.matrix, 31, x),
@@ -118,15 +150,16 @@ def test_vmap_over_values(product):
     def squares(values):
         return jnp.vdot(matmul(with_values(sparse, values), x, product) ** 2, g)
 
-    many = jnp.stack([sparse.matrix.values, 2 * sparse.matrix.values])
-    together, alone = jax.jit(jax.vmap(jax.grad(squares)))(many), [jax.grad(squares)(values) for values in many]
+    many = np.stack([sparse.matrix.values, 2 * sparse.matrix.values])
+    gradient = fast_jit(jax.grad(squares))
+    together, alone = fast_jit(jax.vmap(jax.grad(squares)))(many), [gradient(values) for values in many]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
-def test_the_derivative_that_is_not_asked_for_costs_nothing(product):
-    """By x alone, the compiled program is that of the transposed product; by the values alone, it has no product."""
-    sparse, x, g = operator(matrix("random")), jnp.ones((31, 5)), jnp.ones((23, 5))
+def test_a_derivative_that_is_not_needed_costs_nothing(product):
+    """With respect to x alone the program is the transposed product; with respect to the values it has no product."""
+    sparse, x, g = operator(matrix("random")), np.ones((31, 5), np.float32), np.ones((23, 5), np.float32)
 
     def cost(function, *arguments):
         compiled = jax.jit(function).lower(*arguments).compile()
@@ -141,20 +174,12 @@ def test_the_derivative_that_is_not_asked_for_costs_nothing(product):
     assert cost(partial(pulled, place=0), g, x)[1] <= 3 * entries * 5
 
 
-def test_a_product_that_nothing_depends_on_has_no_derivative():
+def test_a_product_that_nothing_depends_on_has_zero_derivatives():
     sparse, x = operator(matrix("random")), jnp.ones((31, 5))
     _, pull = jax.vjp(lambda values, x: (matmul(with_values(sparse, values), x), 2 * x), sparse.matrix.values, x)
     by_values, by_x = pull((jnp.zeros((23, 5)), jnp.ones((31, 5))))
     np.testing.assert_array_equal(by_values, np.zeros(len(sparse.matrix.values)))
     np.testing.assert_array_equal(by_x, np.full((31, 5), 2.0))
-
-
-@pytest.mark.parametrize("product", PRODUCTS)
-def test_vmap_is_a_loop(problem, product):
-    sparse, dense, x, _ = problem
-    batch = jnp.stack([jnp.asarray(x), 2 * jnp.asarray(x), -jnp.asarray(x)])
-    mapped = jax.vmap(lambda x: matmul(sparse, x, product))(batch)
-    np.testing.assert_allclose(mapped, np.stack([dense @ b for b in np.asarray(batch)]), rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("product", PRODUCTS)
@@ -165,13 +190,13 @@ def test_vmap_of_the_derivative_is_a_loop(product):
     xs, gs = (rng.normal(size=(3, rows, 5)).astype(np.float32) for rows in dense.shape[::-1])
 
     def squares(x, g):
-        """Not linear, so that the derivative depends on x too."""
+        """Return a function that is not linear in x, so that its derivative depends on x too."""
         return jnp.vdot(matmul(sparse, x, product) ** 2, g)
 
-    gradient = jax.jit(jax.grad(squares))
+    gradient = fast_jit(jax.grad(squares))
     looped = [gradient(x, g) for x, g in zip(xs, gs, strict=True)]
     expected = [dense.T @ (2 * (dense @ x) * g) for x, g in zip(xs, gs, strict=True)]
-    for found in (jax.jit(jax.vmap(jax.grad(squares)))(xs, gs), looped):
+    for found in (fast_jit(jax.vmap(jax.grad(squares)))(xs, gs), looped):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -183,12 +208,12 @@ def test_a_matrix_without_entries_is_zero_and_so_is_its_derivative(product):
     np.testing.assert_array_equal(pull(jnp.ones((3, 2)))[0], np.zeros((4, 2)))
 
 
-def test_entries_that_stand_twice_are_summed():
+def test_repeated_entries_are_summed():
     twice = scipy.sparse.coo_array((np.array([1.0, 2.0], np.float32), ([0, 0], [1, 1])), shape=(2, 3))
     np.testing.assert_array_equal(matmul(operator(twice), jnp.eye(3)), [[0, 3, 0], [0, 0, 0]])
 
 
-def test_the_cpu_takes_the_compiled_product():
+def test_the_cpu_uses_the_compiled_product():
     assert platform_product() == ("csr" if jax.default_backend() == "cpu" else "scan")
     lowered = jax.jit(matmul).lower(operator(matrix("random")), jnp.ones((31, 4)))
     assert ("csr_sparse_dense" in lowered.as_text()) == (jax.default_backend() == "cpu")
@@ -200,16 +225,22 @@ def test_a_hub_of_ten_thousand_entries(product):
     hub = scipy.sparse.csr_array((rng.normal(size=10_000).astype(np.float32), (np.full(10_000, 1), np.arange(10_000))))
     x = rng.normal(size=(10_000, 3)).astype(np.float32)
     expected = hub.astype(np.float64) @ x
-    value, pull = jax.vjp(lambda x: matmul(operator(hub), x, product), jnp.asarray(x))
-    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
     g = rng.normal(size=expected.shape).astype(np.float32)
-    np.testing.assert_allclose(pull(jnp.asarray(g))[0], hub.T.astype(np.float64) @ g, rtol=1e-5, atol=1e-5)
+
+    @fast_jit
+    def both(sparse, x, g):
+        value, pull = jax.vjp(lambda x: matmul(sparse, x, product), x)
+        return value, pull(g)[0]
+
+    value, derivative = both(operator(hub), x, g)
+    np.testing.assert_allclose(value, expected, rtol=1e-5, atol=1e-5 * np.abs(expected).max())
+    np.testing.assert_allclose(derivative, hub.T.astype(np.float64) @ g, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("platform", ["cpu", "gpu"])
 @pytest.mark.parametrize("wanted", [1, 2, 50])
 def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivatives(wanted, platform):
-    """Few rows and many, some of them more than once."""
+    """Few rows and many, some of them repeated."""
     host = matrix("random")
     assert products.FEW * 2 <= host.shape[0] < products.FEW * 50
     sparse, rng = operator(host), np.random.default_rng(5)
@@ -226,15 +257,17 @@ def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivatives(wante
     def penalty(x, values, by_rows):
         return sum(jnp.sum(each**2) for each in jax.grad(value, (0, 1))(x, values, by_rows))
 
-    def ways(of, places):
-        by = jax.value_and_grad(of, places)
-        return (jax.jit(by, static_argnums=2),) if of is penalty else (by, jax.jit(by, static_argnums=2))
+    @fast_jit
+    def everything(x, values):
+        return [
+            [jax.value_and_grad(of, places)(x, values, by_rows) for of, places in asked] for by_rows in (True, False)
+        ]
 
-    for of, places, limit in ((value, 0, 1e-5), (value, 1, 1e-5), (value, (0, 1), 1e-5), (penalty, (0, 1), 1e-4)):
-        for way in ways(of, places):
-            with compiling_for(platform):
-                found, expected = (way(x, sparse.matrix.values, by_rows) for by_rows in (True, False))
-            jax.tree.map(partial(np.testing.assert_allclose, rtol=limit, atol=limit), found, expected)
+    asked = (value, 0), (value, 1), (value, (0, 1)), (penalty, (0, 1))
+    with compiling_for(platform):
+        by_rows, by_table = everything(x, sparse.matrix.values)
+    for found, expected, limit in zip(by_rows, by_table, (1e-5, 1e-5, 1e-5, 1e-4), strict=True):
+        jax.tree.map(partial(np.testing.assert_allclose, rtol=limit, atol=limit), found, expected)
 
 
 def test_a_slice_of_a_product():
@@ -253,6 +286,7 @@ def test_rows_of_products_of_a_batch():
     def value(x, ids):
         return jnp.sum(jnp.sin(rows_of_product(sparse, x, matmul(sparse, x), ids)))
 
-    together = jax.jit(jax.vmap(jax.grad(value)))(xs, ids)
-    alone = [jax.grad(value)(*one) for one in zip(xs, ids, strict=True)]
+    together = fast_jit(jax.vmap(jax.grad(value)))(xs, ids)
+    gradient = fast_jit(jax.grad(value))
+    alone = [gradient(*one) for one in zip(xs, ids, strict=True)]
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)

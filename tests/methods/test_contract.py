@@ -1,22 +1,25 @@
-"""One suite that every system, task and route goes through: what the trainer relies on."""
+"""One contract suite for every system, task and route: what the trainer relies on."""
 
 import dataclasses
 import math
 import re
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
 import jax
 import numpy as np
 import pytest
+from flax.training.train_state import TrainState
+from quick import FAST_COMPILE, fast_jit
 
 from slmrec_jax import setup
 from slmrec_jax.config import Config, LightGCNConfig, MFConfig, MMGCNConfig, MMSSLConfig, with_settings, with_system
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.training.inputs import make_inputs
-from slmrec_jax.training.loop import epoch
+from slmrec_jax.training.loop import Progress, epoch
 from slmrec_jax.training.setup import Setup
-from slmrec_jax.types import Interactions
+from slmrec_jax.types import Embeddings, Inputs, Interactions
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -43,19 +46,26 @@ CONFIGS = {
         for task in ("fac", "fd", "fm", "fd+fm", "none")
     },
 }
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
-"""What is tested is what was traced. Without its optimisations the compiler takes half the time."""
+QUICK = ("mf concat", "lightgcn", "vbpr", "mmgcn", "mmssl", "reference fac", "paper fd")
+"""Every model and every preset of SLMRec; the other systems are slow tests."""
 
 
 class Case(NamedTuple):
+    """A system whose functions are traced and compiled once for all tests."""
+
     setup: Setup
     epoch: jax.stages.Lowered
-    """Of a progress, inputs and keys; traced once for all tests of a system."""
+    """A function of a progress, inputs and keys."""
+    start: Progress
+    embed: Callable[[TrainState, Inputs], Embeddings]
 
 
 def named(names):
-    """Tests of one system run in one process, which traces it once."""
-    return [pytest.param(name, marks=pytest.mark.xdist_group(name)) for name in names]
+    """Parameters whose tests of one system run in one process."""
+    return [
+        pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name in QUICK else [pytest.mark.slow])])
+        for name in names
+    ]
 
 
 @pytest.fixture(scope="module", params=named(CONFIGS))
@@ -63,14 +73,13 @@ def case(request, tiny):
     with jax.numpy_dtype_promotion("standard"):
         made = setup(CONFIGS[request.param], tiny)
         lowered = jax.jit(partial(epoch, made.loop)).lower(made.loop.shapes(), made.inputs, made.keys())
-    return Case(made, lowered)
+        return Case(made, lowered, fast_jit(made.loop.init)(made.keys()), fast_jit(made.embed))
 
 
 def test_an_epoch(case):
-    """Finite, every parameter moves, the same key gives the same bits, and the result can be trained further."""
-    made, keys = case.setup, case.setup.keys()
+    """An epoch moves every parameter and stays finite, the same key gives the same bits, and training can go on."""
+    made, keys, start = case.setup, case.setup.keys(), case.start
     run = case.epoch.compile(FAST_COMPILE)
-    start = jax.jit(made.loop.init, compiler_options=FAST_COMPILE)(keys)
     once, again = run(start, made.inputs, keys), run(start, made.inputs, keys)
     jax.tree.map(np.testing.assert_array_equal, once, again)
     after = run(once, made.inputs, keys)
@@ -80,15 +89,15 @@ def test_an_epoch(case):
     ]
     assert all(moved)
 
-    embeddings = jax.jit(made.embed, compiler_options=FAST_COMPILE)(after.state, made.inputs)
+    embeddings = case.embed(after.state, made.inputs)
     assert np.isfinite(embeddings.users).all()
     assert embeddings.users.shape[1] == embeddings.items.shape[1]
 
 
 def test_the_program_holds_no_data(case):
-    """Graph, features and tables are arguments: as constants they would be folded at compile time."""
+    """Graph, features and tables are arguments. The compiler would fold constants, which takes time and memory."""
     constants = re.findall(r"stablehlo.constant dense<(?:\[|\"0x).*> : tensor<([\dx]+)x\w+>", case.epoch.as_text())
-    # Four numbers are threefry's rotations, as often as something is drawn.
+    # Threefry's four rotations appear wherever something is drawn.
     assert sum(math.prod(int(length) for length in shape.split("x")) for shape in constants if shape != "4") <= 64
 
 
@@ -97,14 +106,14 @@ EAGER = ("lightgcn", "mf concat", "vbpr", "reference fac", "paper fd+fm")
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", named(EAGER), indirect=True)
-def test_a_step_is_the_same_compiled_and_not(case):
+def test_a_step_is_the_same_compiled_and_eager(case):
     made = case.setup
     state, batch = made.init(), made.batch(0)
     eager, eager_metrics = made.step(state, made.inputs, batch)
     compiled, metrics = jax.jit(made.step)(state, made.inputs, batch)
     for name in metrics:
         np.testing.assert_allclose(metrics[name], eager_metrics[name], rtol=1e-5)
-    # Adam's first step is the gradient's sign, which rounding may turn where the gradient is nearly zero.
+    # Adam's first step is the sign of the gradient, which rounding can flip where the gradient is nearly zero.
     moved = [
         np.mean(np.abs(np.asarray(a) - np.asarray(b)) > 1e-5)
         for a, b in zip(jax.tree.leaves(eager.params), jax.tree.leaves(compiled.params), strict=True)
@@ -117,14 +126,13 @@ OTHER = ("mf concat", "lightgcn", "lightgcn fused", "vbpr original", "mmgcn", "m
 
 
 @pytest.mark.parametrize("case", named(OTHER), indirect=True)
-def test_another_graph_than_was_prepared_is_what_ranks(case, tiny):
-    """What was computed from the first graph does not reach the second, compiled and with both as arguments."""
+def test_embeddings_follow_the_graph_that_is_passed(case, tiny):
+    """Nothing computed from the prepared graph reaches another one, even when both are arguments of one program."""
     made = case.setup
     half = Interactions(*(ids[::2] for ids in tiny.train))
     graph = build_graph(half, tiny.num_users, tiny.num_items)
     expected = made.method.prepare(make_inputs(tiny)._replace(graph=graph))
-    state = jax.jit(made.loop.init, compiler_options=FAST_COMPILE)(made.keys()).state
-    embed = jax.jit(made.embed, compiler_options=FAST_COMPILE)
+    state, embed = case.start.state, case.embed
     found, as_prepared = embed(state, made.inputs._replace(graph=graph)), embed(state, made.inputs)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), found, embed(state, expected))
     differ = any(np.any(a != b) for a, b in zip(found, as_prepared, strict=True))
