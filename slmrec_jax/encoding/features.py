@@ -13,7 +13,7 @@ from slmrec_jax.types import DenseFeature, Modality
 WORD_DIM = 128
 """The width of a word vector, as in SLMRec's published code."""
 
-Given: TypeAlias = DenseFeature | Operator
+DeviceFeature: TypeAlias = DenseFeature | Operator
 """Vectors; or for word ids, the matrix (items × vocabulary) that maps word vectors to each item's mean."""
 
 
@@ -22,7 +22,7 @@ def width(modality: Modality) -> int:
     return WORD_DIM if modality.words else modality.columns
 
 
-def frozen(feature: Given, modality: Modality, *, normalized: bool) -> DenseFeature:
+def frozen(feature: DeviceFeature, modality: Modality, *, normalized: bool) -> DenseFeature:
     """Return a modality that training does not change, ready to be projected.
 
     Word ids become the mean of random word vectors, as in SLMRec's published code, and are never normalised.

@@ -1,4 +1,4 @@
-"""Changes to any method: the precision of its matrix products, and what it is judged by."""
+"""Wrappers of any method: the precision of its matrix products, and the embeddings that it is judged by."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

@@ -24,7 +24,7 @@ metrics, and the writer of checkpoints. On the host; nothing of it is on an acce
 SHOWN_BYTES = 5 * 2**20
 """Smaller parts are not listed."""
 
-GROUP = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
 """The folder where a container finds its limit."""
 
 
@@ -71,18 +71,18 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
     """
     host = on_cpu()
     given, prepared, programs = input_shapes(planned.dataset), planned.inputs, planned.loop
-    state, embeddings = size(programs.shapes()), size(_compiled(programs.embed).out_info)
+    state, embeddings = tree_bytes(programs.shapes()), tree_bytes(_program(programs.embed).out_info)
     computed = prepared.graph.derived, prepared.cache
-    graph, cache = size(prepared.graph._replace(derived={})), size(computed)
-    features = size(prepared.features)
-    step = size(_compiled(programs.order).out_info) + _temporary(programs.run)
+    graph, cache = tree_bytes(prepared.graph._replace(derived={})), tree_bytes(computed)
+    features = tree_bytes(prepared.features)
+    step = tree_bytes(_program(programs.order).out_info) + _temporary(programs.run)
     evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
-    largest_of_state = max(map(size, jax.tree.leaves(programs.shapes())))
+    largest_of_state = max(map(tree_bytes, jax.tree.leaves(programs.shapes())))
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host else 0
     copies = state + embeddings + read_back
     during = max(step, evaluated)
-    largest = max((size(leaf) for leaf in jax.tree.leaves(computed)), default=0)
-    preparing = size(given.features) + 2 * largest
+    largest = max((tree_bytes(leaf) for leaf in jax.tree.leaves(computed)), default=0)
+    preparing = tree_bytes(given.features) + 2 * largest
     known = Memory(
         process=rss_bytes() if host else 0,
         earlier=0,
@@ -152,7 +152,7 @@ def available_bytes() -> int | None:
     return min((free for free in (_free_of_machine(), _free_of_group()) if free is not None), default=None)
 
 
-def size(tree: Any) -> int:
+def tree_bytes(tree: Any) -> int:
     """Return the bytes of all arrays, or of their shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
@@ -192,8 +192,8 @@ def _free_of_machine() -> int | None:
 def _free_of_group() -> int | None:
     """Return what the container's limit leaves (cgroup 2), if there is one. Cached files count as free."""
     try:
-        limit, used = ((GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except OSError:
         return None
     return None if limit == "max" else int(limit) - int(used) + int(cached["inactive_file"])
@@ -203,12 +203,12 @@ def _gib(count: int) -> str:
     return f"{count / 2**30:.2f}"
 
 
-def _compiled(program: Callable[..., Any]) -> jax.stages.Compiled:
+def _program(program: Callable[..., Any]) -> jax.stages.Compiled:
     return cast("jax.stages.Compiled", program)
 
 
 def _temporary(program: Callable[..., Any]) -> int:
-    analysis = _compiled(program).memory_analysis()
+    analysis = _program(program).memory_analysis()
     return 0 if analysis is None else int(analysis.temp_size_in_bytes)  # some backends report nothing
 
 
