@@ -23,7 +23,7 @@ def power_law(
     exponent: float = 0.8,
     seed: int = 0,
 ) -> Dataset:
-    """Generate distinct pairs with shuffled ids whose degrees fall as rank^-exponent on both sides, and normal features.
+    """Generate distinct pairs whose degrees fall as rank^-exponent on both sides; ids are shuffled, features normal.
 
     Args:
         num_users: U.
