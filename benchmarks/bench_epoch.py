@@ -134,7 +134,8 @@ def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str,
 
 def shares(shorter: list[float], longer: list[float]) -> list[float]:
     """Return the quartiles, with the median, of (longer - shorter) / longer over the rounds."""
-    return statistics.quantiles(((b - a) / b for a, b in zip(shorter, longer, strict=True)), n=4)
+    rounds = [(b - a) / b for a, b in zip(shorter, longer, strict=True)]
+    return statistics.quantiles(rounds, n=4) if len(rounds) > 1 else 3 * rounds
 
 
 def in_words(quartiles: list[float]) -> str:

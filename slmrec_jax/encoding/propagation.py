@@ -189,7 +189,7 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
 
 
 class ChainChoice(NamedTuple):
-    """How a frozen modality is propagated, and why."""
+    """The decision whether a frozen modality is propagated once, and the reason."""
 
     cached: bool
     reason: str

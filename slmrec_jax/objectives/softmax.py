@@ -108,7 +108,7 @@ def _normalisers_forward(
     dtype = jnp.dtype(x.dtype if x.dtype.itemsize >= 4 else "float32")  # half precision cannot count
     x, y, row_counts, column_counts = (of.astype(dtype) for of in (x, y, row_counts, column_counts))
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
-    # A column of count 0 repeats one that counts, so that it is never larger than the largest.
+    # A column of count 0 repeats one that counts, so it never exceeds the largest score.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
     most_blocks = -(-num_rows // SCORE_BLOCK_ROWS)
     block_rows = -(-num_rows // most_blocks)

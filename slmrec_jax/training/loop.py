@@ -39,7 +39,7 @@ class Means(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What one step hands to the next."""
+    """The data that one step hands to the next."""
 
     state: TrainState
     means: Means
@@ -151,7 +151,7 @@ def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:
             return pool.submit(program.lower(*arguments).compile)
 
         drawn = jax.eval_shape(loop.order, inputs, keys, step)
-        # The largest first, so that the others are traced meanwhile.
+        # The largest first: the others are traced while it compiles.
         run = compiled(loop.run, loop.shapes(), drawn, inputs, keys, step, donate=(0,))
         order = compiled(loop.order, inputs, keys, step)
         init = compiled(loop.init, keys)

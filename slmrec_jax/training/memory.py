@@ -32,15 +32,15 @@ class Memory(NamedTuple):
     """The bytes at the peak of a run, in the memory that JAX computes in, by part."""
 
     process: int
-    """What the process holds before the run allocates anything: Python, JAX, compiled programs, the data set. 0 on an
-    accelerator, which has its own memory."""
+    """The memory of the process before the run allocates anything: Python, JAX, compiled programs, the data set. 0 on
+    an accelerator, which has its own memory."""
     earlier: int
-    """How much the peak so far, of compiling or of earlier work of the process, exceeds all other parts together. 0 on
-    an accelerator."""
+    """The excess of the peak so far, of compiling or of earlier work of the process, over all other parts together. 0
+    on an accelerator."""
     later: int
     """Programs and libraries that are loaded when they are first used (`LATER_BYTES`)."""
     preparation: int
-    """How much the peak while inputs are prepared exceeds that of training."""
+    """The excess of the peak while inputs are prepared over that of training."""
     graph: int
     features: int
     """Features that models read in their original form. A copy of the data set's on CPU too, since NumPy's memory is

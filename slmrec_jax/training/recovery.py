@@ -22,7 +22,7 @@ MAX_ROLLBACKS = 10
 """Training that diverges more often than this is not saved by other draws."""
 
 SHOWN = 5
-"""How many ids of a batch a message shows."""
+"""The number of ids of a batch that a message shows."""
 
 
 def advice() -> str:

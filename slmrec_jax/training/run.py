@@ -52,7 +52,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether training is complete. If not, the best epoch is that of the epochs saved so far."""
+        """True if training is complete. Otherwise the best epoch is that of the epochs saved so far."""
         return "seconds" in self.result
 
     def recommend(

@@ -133,7 +133,7 @@ def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple
 
 
 def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:
-    """Plan all evaluations before anything is written, so that a split no one can be tested on is refused now.
+    """Plan all evaluations before anything is written, so a split without testable users is refused now.
 
     A split that the data set does not have is omitted, unless it selects.
     """

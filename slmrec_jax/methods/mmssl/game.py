@@ -26,7 +26,7 @@ MAX_ADVERSARIAL_BYTES = 512 * 2**20
 """The largest size of all rows of the discriminator."""
 
 COPIES = 8
-"""How many arrays of (users × modalities) × items the game holds at once: the real, the suggested and the mixed rows,
+"""The number of arrays of (users × modalities) × items held at once: the real, the suggested and the mixed rows,
 their sources, and the first and second derivatives with respect to the mixed rows."""
 
 MAX_WIDTHS = (256, 128)
@@ -52,7 +52,7 @@ NO_GAME = Game(
 
 
 class SeatChoice(NamedTuple):
-    """How many users of a batch the discriminator sees, and why."""
+    """The number of users of a batch that the discriminator sees, and the reason."""
 
     num_users: int
     reason: str

@@ -1,4 +1,4 @@
-"""How MMSSL rebuilds its modality graphs during training: as its paper describes it, or as its published code does."""
+"""Updates of MMSSL's modality graphs during training, as its paper describes them, or as its published code does."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias

@@ -32,7 +32,7 @@ class AdversarialState(TrainState):  # type: ignore[no-untyped-call]
     graphs: ModalityGraphs
     """The graphs after the last step; empty before the first."""
     collected: Any
-    """What `GraphUpdates` keeps between steps."""
+    """The data that `GraphUpdates` keeps between steps."""
 
 
 def mmssl_method(config: Config, spec: Spec) -> Method:
