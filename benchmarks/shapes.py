@@ -3,7 +3,8 @@
 import numpy as np
 
 from slmrec_jax import data
-from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.making import make_dataset
 from slmrec_jax.types import Interactions
 
 PAPER = "paper"

@@ -1,4 +1,4 @@
-"""Check every annotated shape of the package at run time; make the small graphs and data that tests share."""
+"""Check every annotated shape of the package at run time; make the small data that tests share."""
 
 import gc
 import os
@@ -12,7 +12,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
-import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -32,23 +31,6 @@ def tiny():
 
     columns = {"visual": 8, "acoustic": 6, "textual": 5}
     return demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns=columns).by_degree()
-
-
-def random_interactions(seed, num_users, num_items, num_interactions):
-    """Distinct pairs; the last user and the last two items have none."""
-    rng = np.random.default_rng(seed)
-    pairs = rng.choice((num_users - 1) * (num_items - 2), num_interactions, replace=False)
-    return (pairs // (num_items - 2)).astype(np.int32), (pairs % (num_items - 2)).astype(np.int32)
-
-
-GRAPHS = {
-    "random": (23, 31, *random_interactions(0, 23, 31, 150)),
-    "one edge": (3, 4, np.array([1], np.int32), np.array([2], np.int32)),
-    "hub": (40, 5, np.r_[np.arange(40), 7].astype(np.int32), np.r_[np.zeros(40), 3].astype(np.int32)),
-    "one item": (6, 1, np.arange(6, dtype=np.int32), np.zeros(6, np.int32)),
-    "isolated": (9, 8, np.array([0, 0, 4], np.int32), np.array([1, 2, 2], np.int32)),
-}
-"""Corner cases by name: the number of users, the number of items, and the interactions."""
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax.config import IN_MEMORY, Config, source_of
 from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Split
-from slmrec_jax.data import Dataset, Feature, Words, check, load_source
+from slmrec_jax.data import Dataset, Feature, Words, check_dataset, load_source
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
@@ -224,5 +224,5 @@ def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -
         dataset = read_kept_dataset(folder)
     elif dataset is None:
         dataset = load_source(source_of(config))
-    check(dataset)
+    check_dataset(dataset)
     return dataset.by_degree()

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import GRAPHS
+from graphs import GRAPHS
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding import sparse as products

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import reference
 import scipy.sparse
-from conftest import GRAPHS
+from graphs import GRAPHS
 
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.sparse import Operator, operator

@@ -2,7 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import GRAPHS
+from graphs import GRAPHS
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding.graph import build_graph

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import GRAPHS
+from graphs import GRAPHS
 
 from slmrec_jax.config import PRESETS, Config, MMSSLConfig, OptimizerConfig, check_config, with_preset
 from slmrec_jax.encoding.graph import build_graph
