@@ -23,14 +23,9 @@ def width(modality: Modality) -> int:
 
 
 def frozen(feature: DeviceFeature, modality: Modality, *, normalized: bool) -> DenseFeature:
-    """Return a modality that training does not change, ready to be projected.
+    """Return a modality that training does not change, ready to be projected; `normalized` divides rows by their norms.
 
     Word ids become the mean of random word vectors, as in SLMRec's published code, and are never normalised.
-
-    Args:
-        feature: The modality as `Inputs` holds it.
-        modality: Its sizes.
-        normalized: Whether to divide each row by its L2 norm.
     """
     if isinstance(feature, Operator):
         # The key is fixed: these vectors belong to the data, and every seed must see the same ones.

@@ -105,13 +105,7 @@ def all_rows(rows: Rows, count: int) -> Float[Array, "count dim"]:
 
 
 def distinct_ids(ids: Int[Array, " batch"], real: Bool[Array, " batch"], num_nodes: int) -> Distinct:
-    """Find the distinct ids of real rows.
-
-    Args:
-        ids: Ids below `num_nodes`.
-        real: Which rows are real; the ids of others are ignored.
-        num_nodes: The number of rows of the table that the ids refer to.
-    """
+    """Find the distinct ids, all below `num_nodes`, of real rows; the ids of other rows are ignored."""
     rows = jnp.arange(ids.shape[0])
     ids = jnp.where(real, ids, ids[jnp.argmax(real)])
     # Without sorting: each id is represented by the first row that has it.

@@ -31,12 +31,6 @@ def gradient_method(
 ) -> Method:
     """Return the method that minimises Σ weight · loss over the terms.
 
-    Args:
-        model: The encoder.
-        terms: Losses by name, with their weights.
-        optimizer: Any optax transformation.
-        spec: Sizes, for the losses' own parameters.
-
     Raises:
         ValueError: No term has a weight other than 0.
     """

@@ -136,10 +136,7 @@ def make_loop(method: Method, inputs: Inputs, batch_size: int, *, negatives: Cal
 def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:
     """Compile the functions of a loop but for `batch`; one program runs any number of steps.
 
-    Args:
-        loop: The loop.
-        inputs: The inputs that it was made for, or their shapes.
-        keys: Any keys.
+    The inputs are those that the loop was made for, or their shapes. Any keys will do.
     """
     step = jnp.int32(0)
     with ThreadPoolExecutor() as pool:  # XLA compiles a program while Python traces the next

@@ -63,11 +63,9 @@ class Memory(NamedTuple):
 
 
 def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
-    """Estimate the peak of a run from shapes and the compiler's analysis of its programs.
+    """Estimate the peak of a compiled run, whose inputs may be shapes, from the compiler's analysis of its programs.
 
-    Args:
-        planned: The run with compiled programs; its inputs may be shapes.
-        ranking: The ranking of the evaluation that selects.
+    `ranking` is that of the evaluation that selects.
     """
     host = on_cpu()
     given, prepared, programs = input_shapes(planned.dataset), planned.inputs, planned.loop
@@ -100,11 +98,7 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
 
 
 def check_fits(memory: Memory, available: int | None) -> None:
-    """Refuse a run that would not fit, before it begins.
-
-    Args:
-        memory: The estimate of the run.
-        available: The bytes that are free; `None` if not known.
+    """Refuse a run that would not fit in the available bytes (`None` if not known), before it begins.
 
     Raises:
         UserError: The run needs more; the line names its largest part and what makes it smaller.

@@ -212,10 +212,7 @@ def _join_ids(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new
 def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -> Dataset:
     """Return the given data set, or the one that the config names, numbered by degree.
 
-    Args:
-        config: The config of the run.
-        dataset: The data set that the caller gave.
-        folder: The folder of the run, if there is one: it holds a data set that was made in memory.
+    The folder of the run, if there is one, holds a data set that was made in memory.
     """
     check_type("dataset", dataset, (Dataset, type(None)), "a Dataset, such as slmrec_jax.load returns for a folder")
     if dataset is None and config.data == IN_MEMORY:

@@ -5,19 +5,15 @@ from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.methods.mmssl.graphs import Bipartite, Edges, ModalityGraphs, bipartite, nearest_items, pad_edges
 from slmrec_jax.methods.mmssl.recommender import Encoded, Similarity, comparable_rows
 from slmrec_jax.types import Batch, Spec
 
-UpdateGraphs: TypeAlias = Callable[
-    [Int[Array, ""], ModalityGraphs, Any, Graph, Batch, Encoded, Callable[[], Encoded]], tuple[ModalityGraphs, Any]
-]
-"""`(step, graphs, collected, interactions, batch, encoded, fresh) -> (graphs, collected)`: `encoded` is the pass that
-the step descended, `fresh` makes one with the new parameters and without dropout, which costs only where it is called.
-"""
+Collected: TypeAlias = Any
+"""The data that graph updates keep between steps besides the graphs: `()`, or `BatchEdges`."""
 
 
 class GraphUpdates(NamedTuple):
@@ -25,26 +21,45 @@ class GraphUpdates(NamedTuple):
 
     capacity: int
     """The number of edges that each graph has room for; those of the training interactions fit."""
-    init: Callable[[], Any]
-    """Makes what is kept between steps besides the graphs."""
-    update: UpdateGraphs
     note: str
+    due: Callable[[Int[Array, ""]], Bool[Array, ""]]
+    """`(step) -> whether` the graphs are rebuilt."""
+    rebuild: Callable[[Collected, Graph, Callable[[], Encoded]], tuple[ModalityGraphs, Collected]]
+    """`(collected, interactions, fresh) -> (graphs, collected)`; `fresh` makes a pass with the new parameters and
+    without dropout, which costs only where it is called."""
+    collect: Callable[[Collected, Graph, Batch, Encoded], Collected] = lambda collected, *_: collected
+    """`(collected, interactions, batch, encoded) -> collected` in every other step, from the pass that it descended."""
+    init: Callable[[], Collected] = lambda: ()
+
+    def update(
+        self,
+        step: Int[Array, ""],
+        graphs: ModalityGraphs,
+        collected: Collected,
+        interactions: Graph,
+        batch: Batch,
+        encoded: Encoded,
+        fresh: Callable[[], Encoded],
+    ) -> tuple[ModalityGraphs, Collected]:
+        """Return the graphs and the collected data after a step, counted from the start of training."""
+        return jax.lax.cond(  # type: ignore[no-any-return]
+            self.due(step),
+            lambda: self.rebuild(collected, interactions, fresh),
+            lambda: (graphs, self.collect(collected, interactions, batch, encoded)),
+        )
 
 
 def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_training: bool) -> GraphUpdates:
-    """Return the update that joins each user with their k nearest items by the modality's rows.
+    """Return the update that joins each user with their k >= 1 nearest items by the modality's rows.
 
-    Args:
-        spec: Sizes.
-        k: At least 1.
-        every: The number of steps between two updates.
-        similarity: The measure of nearness.
-        mask_training: See `nearest_items`.
+    The graphs are rebuilt every `every` steps; for `mask_training` see `nearest_items`.
     """
     capacity = max(spec.num_interactions, spec.num_users * k)
 
-    def rebuild(interactions: Graph, encoded: Encoded) -> ModalityGraphs:
-        ids = jnp.arange(spec.num_users, dtype=jnp.int32)
+    def rebuild(
+        collected: Collected, interactions: Graph, fresh: Callable[[], Encoded]
+    ) -> tuple[ModalityGraphs, Collected]:
+        ids, encoded = jnp.arange(spec.num_users, dtype=jnp.int32), fresh()
 
         def graph_of(name: str) -> Bipartite:
             rows = comparable_rows(encoded, name, similarity)
@@ -52,25 +67,13 @@ def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_tr
             edges = Edges(jnp.broadcast_to(ids[:, None], items.shape), items, jnp.ones(items.shape))
             return bipartite(pad_edges(edges, capacity), spec.num_users, spec.num_items)
 
-        return {name: graph_of(name) for name in spec.modalities}
-
-    def update(
-        step: Int[Array, ""],
-        graphs: ModalityGraphs,
-        collected: Any,
-        interactions: Graph,
-        batch: Batch,
-        encoded: Encoded,
-        fresh: Callable[[], Encoded],
-    ) -> tuple[ModalityGraphs, Any]:
-        due = (step + 1) % every == 0
-        return jax.lax.cond(due, lambda: rebuild(interactions, fresh()), lambda: graphs), collected
+        return {name: graph_of(name) for name in spec.modalities}, collected
 
     note = f"modality graphs: {k} items for every user, rebuilt every {every} steps"
-    return GraphUpdates(capacity, lambda: (), update, note)
+    return GraphUpdates(capacity, note, lambda step: (step + 1) % every == 0, rebuild)
 
 
-class Collected(NamedTuple):
+class BatchEdges(NamedTuple):
     """The edges of the batches since the last update."""
 
     edges: Mapping[str, Edges]
@@ -88,33 +91,35 @@ def last_batches(
     all others, and evaluation, have no edges. k may be 0; then there are no edges from the third step of training on.
     With k > 1 edges join wrong pairs (`mispaired`).
 
-    Args:
-        spec: Sizes.
-        k: The number of nearest items of each user.
-        every: The period.
-        steps: The number of steps of an epoch.
-        batch_size: The number of rows of a batch.
-        similarity: The measure of nearness.
-        mask_training: See `nearest_items`.
+    An epoch has `steps` steps of `batch_size` rows; for `mask_training` see `nearest_items`.
     """
     slots = 2 * every - 1  # what an epoch collects after its last graph, and the next one before its first
     edges_of_batch = batch_size * k
     capacity = max(spec.num_interactions, slots * edges_of_batch)
 
-    def init() -> Collected:
+    def due(step: Int[Array, ""]) -> Bool[Array, ""]:
+        place = step % steps
+        return (place > 0) & (place % every == 0)
+
+    def init() -> BatchEdges:
         shape = (slots, max(1, edges_of_batch))  # checkpoints cannot hold arrays without entries
         none = jnp.zeros(shape, jnp.int32)
         edges = {name: Edges(none, none, jnp.zeros(shape)) for name in spec.modalities}
-        return Collected(edges, jnp.zeros((), jnp.int32))
+        return BatchEdges(edges, jnp.zeros((), jnp.int32))
 
-    def build(collected: Collected) -> tuple[ModalityGraphs, Collected]:
+    def rebuild(
+        collected: BatchEdges, interactions: Graph, fresh: Callable[[], Encoded]
+    ) -> tuple[ModalityGraphs, BatchEdges]:
         graphs = {
             name: bipartite(pad_edges(edges, capacity), spec.num_users, spec.num_items)
             for name, edges in collected.edges.items()
         }
         return graphs, init()
 
-    def with_batch(collected: Collected, interactions: Graph, batch: Batch, encoded: Encoded) -> Collected:
+    def collect(collected: BatchEdges, interactions: Graph, batch: Batch, encoded: Encoded) -> BatchEdges:
+        if k == 0:
+            return collected
+
         def edges_of(name: str) -> Edges:
             rows = comparable_rows(encoded, name, similarity)
             items = nearest_items(interactions, *rows, batch.users, k, mask_training=mask_training)
@@ -123,27 +128,10 @@ def last_batches(
             new = Edges(*mispaired(batch.users, items), real.astype(jnp.float32))
             return Edges(*(x.at[collected.num_batches].set(y) for x, y in zip(collected.edges[name], new, strict=True)))
 
-        return Collected({name: edges_of(name) for name in collected.edges}, collected.num_batches + 1)
-
-    def update(
-        step: Int[Array, ""],
-        graphs: ModalityGraphs,
-        collected: Collected,
-        interactions: Graph,
-        batch: Batch,
-        encoded: Encoded,
-        fresh: Callable[[], Encoded],
-    ) -> tuple[ModalityGraphs, Collected]:
-        place = step % steps
-        due = (place > 0) & (place % every == 0)
-
-        def collect() -> tuple[ModalityGraphs, Collected]:
-            return graphs, with_batch(collected, interactions, batch, encoded) if k else collected
-
-        return jax.lax.cond(due, lambda: build(collected), collect)  # type: ignore[no-any-return]
+        return BatchEdges({name: edges_of(name) for name in collected.edges}, collected.num_batches + 1)
 
     note = f"modality graphs: {k} items for each user of a batch, as the published code collects them"
-    return GraphUpdates(capacity, init, update, note)
+    return GraphUpdates(capacity, note, due, rebuild, collect, init)
 
 
 def mispaired(

@@ -67,7 +67,12 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
     temperature = options.contrast_temperature if options.contrast_weight else None
     updates = _graph_updates(config, spec)
     game, note = adversarial_game(config, spec)
-    optimizer = make_optimizer(config.optimizer) if config.optimizer.chain else _adamw(config)
+    chosen = config.optimizer
+    optimizer = (
+        make_optimizer(chosen)
+        if chosen.chain
+        else optax.adamw(filled_in(chosen.learning_rate), weight_decay=filled_in(chosen.weight_decay))
+    )
 
     def init(key: Key[Array, ""]) -> AdversarialState:
         model_key, game_key = jax.random.split(key)
@@ -229,7 +234,3 @@ def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
         )
     rows = min(config.batch_size, spec.num_users if options.sampling == "users" else spec.num_interactions)
     return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rule)
-
-
-def _adamw(config: Config) -> optax.GradientTransformation:
-    return optax.adamw(filled_in(config.optimizer.learning_rate), weight_decay=filled_in(config.optimizer.weight_decay))
