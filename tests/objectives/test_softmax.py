@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax.devices import compiling_for
-from slmrec_jax.encoding.rows import distinct
+from slmrec_jax.encoding.rows import distinct_ids
 from slmrec_jax.objectives import softmax
 from slmrec_jax.objectives.softmax import cross_entropy, inbatch_cross_entropy, log_normalisers, self_cross_entropy
 
@@ -30,12 +30,12 @@ def definition(x, y, rows, columns, real):
 
 
 def by_distinct(x, y, rows, columns, real):
-    of_rows, of_columns = (distinct(of, real, len(x)) for of in (rows, columns))
+    of_rows, of_columns = (distinct_ids(of, real, len(x)) for of in (rows, columns))
     return inbatch_cross_entropy(x[of_rows.ids], y[of_columns.ids], of_rows, of_columns, real)
 
 
 def with_themselves(x, y, rows, real):
-    of = distinct(rows, real, len(x))
+    of = distinct_ids(rows, real, len(x))
     return self_cross_entropy(x[of.ids], y[of.ids], of.counts)
 
 
@@ -48,7 +48,7 @@ def assert_equal(found, expected, largest=1.0):
 
 @pytest.fixture(params=[7, 512])
 def block_rows(request, monkeypatch):
-    monkeypatch.setattr(softmax, "BLOCK_ROWS", request.param)
+    monkeypatch.setattr(softmax, "SCORE_BLOCK_ROWS", request.param)
 
 
 @pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 1), (14, 11), (37, 4), (37, 11)])
@@ -129,4 +129,4 @@ def test_the_scores_are_never_held_whole():
     x = jax.ShapeDtypeStruct((16_384, 8), jnp.float32)
     counts = jax.ShapeDtypeStruct((16_384,), jnp.float32)
     program = jax.jit(jax.value_and_grad(log_normalisers, (0, 1))).lower(x, x, counts, counts).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 12 * softmax.BLOCK_ROWS * 16_384 * 4
+    assert program.memory_analysis().temp_size_in_bytes < 12 * softmax.SCORE_BLOCK_ROWS * 16_384 * 4
