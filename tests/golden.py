@@ -14,11 +14,16 @@ from slmrec_jax.types import DenseFeature, Inputs, Interactions, Modality, Spec
 GOLDEN = Path(os.environ.get("SLMREC_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 
 
-def files(pattern):
-    """Return the recorded problems as parameters, or one that is skipped with the reason."""
+def files(pattern, quick=None):
+    """Return the recorded problems as parameters, or one that is skipped with the reason.
+
+    Problems other than `quick`, if given, are slow tests.
+    """
     found = sorted(GOLDEN.glob(pattern))
     missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN} (SLMREC_GOLDEN)"))
-    return [pytest.param(path, id=path.stem) for path in found] or [missing]
+    slow = {path for path in found if quick is not None and path.stem not in quick}
+    marks = {path: [pytest.mark.slow] if path in slow else [] for path in found}
+    return [pytest.param(path, id=path.stem, marks=marks[path]) for path in found] or [missing]
 
 
 def routes(fast):
