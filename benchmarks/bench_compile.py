@@ -1,7 +1,6 @@
-"""Seconds that a run compiles: with an empty cache, and again with the programs that the first run kept.
+"""Seconds that a run compiles: with an empty cache, and with the programs that the first run cached.
 
-Each run is a process of its own with a cache folder of its own. Each is measured once, not a median: three times as
-many runs would take minutes.
+Each run is a process with a cache folder of its own, and is measured once: a median of three would take minutes.
 
     python benchmarks/bench_compile.py --data PATH/tiktok
 """
@@ -21,12 +20,12 @@ from rich.table import Table
 from timing import write_result
 
 GOAL_SECONDS = {"first": 10.0, "second": 1.0}
-"""By run; that of the second stands for "near zero"."""
+"""By run. We want the second to be near zero, by which we mean one second."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure how long a run compiles."""
 
     data: str = "demo"
     tasks: tuple[str, ...] = ("fac", "fd+fm")

@@ -1,13 +1,12 @@
-"""What an epoch costs beyond its steps, and what saving it adds.
+"""The cost of an epoch beyond its steps, and of saving it.
 
-Two ways take turns, an epoch each: its steps alone, as one program whose order was drawn before the clock starts; and a
-whole epoch as training runs it, which draws the order, takes the steps in stretches of about a second between which the
-host looks around, and fetches the means. Then, some epochs each, such epochs take turns with others that hand a
-checkpoint to the writer, which writes beside the steps, and rests, as it does in training. The share of a round is what
-the longer way took more than the shorter, over the longer: the median of these counts, and their quartiles say how much
-rounds differ.
+Two cases alternate, one epoch each: the steps alone, as one program whose order was drawn before the clock starts; and
+a whole epoch as training runs it, which draws the order, takes the steps in stretches of about a second, checks for
+signals in between, and fetches the means. Then such epochs alternate, several at a time, with epochs that hand a
+checkpoint to the writer, which writes beside the steps and rests, as in training. The share of a round is the extra
+time of the longer case over its whole time. The median of the rounds is reported with their quartiles.
 
-python benchmarks/bench_epoch.py --data PATH/tiktok
+    python benchmarks/bench_epoch.py --data PATH/tiktok
 """
 
 import statistics
@@ -39,13 +38,13 @@ SAVING_GOAL = 0.05
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure the cost of an epoch beyond its steps, and of saving it."""
 
     data: str = "demo"
     task: str = "fac"
     rounds: int = 25
     saved_epochs: int = 16
-    """Of a turn with the writer, who rests for as long as some epochs of TikTok take."""
+    """Epochs of a turn. The writer rests for as long as several epochs of TikTok take."""
     saved_rounds: int = 5
     out: Path = Path("benchmarks/results/epoch.json")
 
@@ -72,7 +71,7 @@ def main(flags: Flags) -> None:
         while at[1] < end:
             stop = min(at[1] + length, end)
             at[:] = loop.run(at[0], drawn, inputs, keys, jnp.int32(stop - at[1])), stop
-            int(at[0].means.rows)  # waits for it
+            int(at[0].means.rows)  # waits for the steps
         {name: float(value) for name, value in at[0].means.values.items()}
         return time.perf_counter() - start
 
@@ -93,13 +92,13 @@ def main(flags: Flags) -> None:
             epoch(length)
             return time.perf_counter() - start
 
-        def turn(way: Callable[[], float]) -> float:
-            total = sum(way() for _ in range(flags.saved_epochs))
-            saver.wait()  # nothing is to be written beside the steps of the others
+        def turn(case: Callable[[], float]) -> float:
+            total = sum(case() for _ in range(flags.saved_epochs))
+            saver.wait()  # nothing may be written beside the steps of the other case
             return total / flags.saved_epochs
 
         whole = partial(epoch, length)
-        turn(saved_epoch)  # nothing is cold
+        turn(saved_epoch)  # warm up
         alone = interleaved({"steps": steps_alone, "epoch": whole}, flags.rounds)
         beside = interleaved({"epoch": partial(turn, whole), "saved": partial(turn, saved_epoch)}, flags.saved_rounds)
     overhead, saving = shares(alone["steps"], alone["epoch"]), shares(beside["epoch"], beside["saved"])
@@ -118,28 +117,29 @@ def main(flags: Flags) -> None:
 
 
 def refused(line: str) -> NoReturn:
-    """What was not written would count as cheap."""
+    """Stop: a checkpoint that was not written would count as cheap."""
     raise SystemExit(line)
 
 
 def interleaved(cases: dict[str, Callable[[], float]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round of each case, which keeps its own clock."""
+    """Return the seconds of each round of each case; a case measures its own time."""
     seconds: dict[str, list[float]] = {name: [] for name in cases}
     order = list(cases)
     for _ in range(rounds):
         for name in order:
             seconds[name].append(cases[name]())
-        order = [*order[1:], order[0]]  # so that none always follows the same
+        order = [*order[1:], order[0]]  # no case always follows the same one
     return seconds
 
 
 def shares(shorter: list[float], longer: list[float]) -> list[float]:
-    """The quartiles, the median between them, of the share of `longer` that goes beyond `shorter`, by round."""
-    return statistics.quantiles(((b - a) / b for a, b in zip(shorter, longer, strict=True)), n=4)
+    """Return the quartiles, with the median, of (longer - shorter) / longer over the rounds."""
+    rounds = [(b - a) / b for a, b in zip(shorter, longer, strict=True)]
+    return statistics.quantiles(rounds, n=4) if len(rounds) > 1 else 3 * rounds
 
 
 def in_words(quartiles: list[float]) -> str:
-    """The median with its quartiles."""
+    """Format the median with the quartiles."""
     lower, median, upper = quartiles
     return f"{median:.1%} (quartiles {lower:.1%} to {upper:.1%})"
 

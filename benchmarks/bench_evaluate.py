@@ -1,9 +1,9 @@
-"""Full ranking of all users, against torch's matmul and topk on the same scores, known items left out by both.
+"""Full ranking of all users, against PyTorch's matmul and topk on the same scores; both exclude known items.
 
-Both find the pairs to leave out, and move the tables to the device, outside the clock; inside it both multiply, leave
-out, search and fetch. Each takes the blocks of users that suit it: PyTorch those that were fastest in a trial.
+Finding the pairs to exclude and moving the tables to the device is not timed; multiplying, excluding, searching and
+fetching are. PyTorch uses the block of users that was fastest in a trial.
 
-python benchmarks/bench_evaluate.py --data paper PATH/tiktok
+    python benchmarks/bench_evaluate.py --data paper PATH/tiktok
 """
 
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ GOAL = 1.5
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure full ranking."""
 
     data: tuple[str, ...] = ("paper",)
     users: int = 6000
-    """How many are ranked for, at most."""
+    """The most users to rank items for."""
     k: int = 20
     dim: int = 64
     rounds: int = 5
     blocks: tuple[int, ...] = (64, 512, 2048)
-    """Users at a time that PyTorch is tried with."""
+    """Numbers of users at a time to try with PyTorch."""
     out: Path = Path("benchmarks/results/evaluate.json")
 
 

@@ -1,10 +1,10 @@
-"""How near a FAC step comes to what it must read and multiply, at the speeds that this machine shows in the same run.
+"""How near a FAC step comes to a floor: the work that it must do, at the speed of this machine in the same run.
 
-It must gather the rows of its half products, there and back, of the last hops those that the batch's users and items
-need; multiply in its in-batch softmaxes over distinct users and items, three products each, and in its projections; and
-read parameters, gradients and both of Adam's moments and write all but the gradients. The speeds are those of half
-products alone, one after another in one program; of one large matrix product; and of adding a table to another. What
-overlaps is not counted, nor what else a step does: read-outs, scatters, exponentials, norms.
+A step must gather the rows of its half products, forward and backward (of the last hops only those that the batch's
+users and items need); multiply in its in-batch softmaxes over distinct users and items, three products each, and in its
+projections; and read parameters, gradients and both of Adam's moments and write all but the gradients. The speeds are
+those of half products alone, one after another in one program; of one large matrix product; and of adding one table to
+another. The floor ignores overlap, and other work of a step: read-outs, scatters, exponentials, norms.
 
     python benchmarks/bench_floor.py --data paper
 """
@@ -28,18 +28,18 @@ from slmrec_jax.encoding.sparse import Operator, matmul
 from slmrec_jax.training.inputs import make_inputs
 
 TIMES = 6
-"""How often each probe does its work in a call."""
+"""Repetitions of a probe's work in one call."""
 
 SIDE = 2048
-"""Of the matrices that are multiplied."""
+"""The side of the square matrices that are multiplied."""
 
 BATCHES = 20
-"""How many are drawn to see what a batch holds."""
+"""The number of batches drawn to count their distinct users and items."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure how near a FAC step comes to its floor."""
 
     data: str = "paper"
     rounds: int = 7
@@ -47,12 +47,12 @@ class Flags:
 
 
 def needs(dataset: Dataset, config: Config) -> dict[str, float]:
-    """Bytes gathered, multiply-adds times two, and bytes of tables passed over, of a step of FAC without dropout."""
+    """Return the bytes gathered, the operations, and the bytes of tables read and written by a step of FAC."""
     dim, modalities = config.dim, len(dataset.features)
     (users, of_users), (items, of_items) = (in_a_batch(ends, config.batch_size) for ends in dataset.train)
-    half_products = 2 * 2 * (config.num_layers - 1)  # the user chain and the item chain, there and back
+    half_products = 2 * 2 * (config.num_layers - 1)  # the user chain and the item chain, forward and backward
     columns = sum(feature.values.shape[1] for feature in dataset.features.values())
-    # Of FAC: the first two as wide as the tables, later ones half as wide; the main loss is as wide as the tables too.
+    # The first two levels of FAC and the main loss are as wide as the tables, later levels half as wide.
     levels = [dim if level < 2 else dim // 2 for level in range(modalities)]
     softmaxes = 3 * 2 * items * (users * dim + items * sum(levels))
     frozen = 2 * 2 * (users + items) * columns * dim  # forward, and for the kernel
@@ -68,7 +68,7 @@ def needs(dataset: Dataset, config: Config) -> dict[str, float]:
 
 
 def in_a_batch(ends: np.ndarray, batch_size: int) -> tuple[float, float]:
-    """How many different users, or items, a batch has, and how many interactions these have in all: means."""
+    """Return the mean number of distinct users (or items) of a batch, and of all their interactions."""
     degrees, rng = np.bincount(ends), np.random.default_rng(0)
     batches = [np.unique(rng.choice(ends, batch_size, replace=False)) for _ in range(BATCHES)]
     return float(np.mean([len(ids) for ids in batches])), float(np.mean([degrees[ids].sum() for ids in batches]))

@@ -1,6 +1,7 @@
-"""How a step grows with the graph: edges from 10^5 to 10^7 at a fixed batch, and the line through them.
+"""Growth of a step with the graph: 10^5 to 10^7 edges at a fixed batch size, and a linear fit.
 
-Nodes grow with the edges, so that degrees stay; the system is LightGCN, whose step is propagation and little else.
+The number of nodes grows with the edges, so degrees stay the same. The system is SLMRec without a task and without
+modalities, whose step is little else than propagation.
 
     python benchmarks/bench_growth.py
 """
@@ -20,12 +21,12 @@ from timing import measure, median_ms, write_result
 GOAL = 0.99
 
 STEPS = 2
-"""Steps a call."""
+"""Steps in each call."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure how a step grows with the graph."""
 
     edges: tuple[int, ...] = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
     edges_per_user: int = 12

@@ -1,8 +1,8 @@
-"""Seconds and peak memory to load ten million interactions: from a plain Parquet table, and from the own format.
+"""Seconds and peak memory to load ten million interactions: from a plain Parquet table, and from the package's format.
 
-The table has raw ids of text, a time for each interaction, and is divided while it is read. Each reading is a process
-of its own, so that its peak memory is its own; the files were written just before, so they come from memory. On a
-machine with other work, the processor's seconds say more than the clock's.
+The table has text ids and a time for each interaction, and is split while it is read. Each load is a process of its
+own, so that its peak memory is its own. The files were just written, so they are read from the page cache. On a busy
+machine, CPU seconds say more than wall time.
 
     python benchmarks/bench_load.py
 """
@@ -31,18 +31,18 @@ GOAL_SECONDS, GOAL_BYTES = 20.0, 2 * 2**30
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure loading ten million interactions."""
 
     interactions: int = 10_000_000
     users: int = 1_000_000
     items: int = 200_000
     rounds: int = 3
-    """Readings of each; the median counts."""
+    """Loads of each kind; the median is reported."""
     out: Path = Path("benchmarks/results/load.json")
 
 
 def write_plain(folder: Path, flags: Flags) -> None:
-    """Interactions in the order of time, with a long tail of items; some pairs stand there twice."""
+    """Write interactions ordered by time, with a long tail of items and some repeated pairs."""
     rng = np.random.default_rng(0)
     users = rng.integers(flags.users, size=flags.interactions)
     items = (flags.items * rng.random(flags.interactions) ** 3).astype(np.int64)
@@ -58,7 +58,7 @@ def write_plain(folder: Path, flags: Flags) -> None:
 
 
 def load_once(source: str, split: str) -> None:
-    """Prints what it took, as JSON; runs in a process of its own."""
+    """Load a data set and print the time and memory as JSON; runs in a process of its own."""
     start, cpu_start = time.perf_counter(), time.process_time()
     dataset = data.load(source, split=split or None)
     seconds, cpu_seconds = time.perf_counter() - start, time.process_time() - cpu_start
@@ -70,8 +70,8 @@ def load_once(source: str, split: str) -> None:
     )
 
 
-def measure(source: Path, split: str, rounds: int) -> dict[str, float]:
-    """The round of median seconds, with the highest peak of all."""
+def measure_loads(source: Path, split: str, rounds: int) -> dict[str, float]:
+    """Return the round with the median seconds, and the highest peak of all rounds."""
     command = [sys.executable, __file__, "--load-once", str(source), split]
     found = [
         json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout) for _ in range(rounds)
@@ -85,12 +85,12 @@ def main(flags: Flags) -> None:
     with tempfile.TemporaryDirectory() as base:
         plain, own = Path(base) / "plain", Path(base) / "own"
         write_plain(plain, flags)
-        rows["plain Parquet, split mmrec"] = measure(plain, "mmrec", flags.rounds)
-        rows["plain Parquet, split time"] = measure(plain, "time", flags.rounds)
+        rows["plain Parquet, split mmrec"] = measure_loads(plain, "mmrec", flags.rounds)
+        rows["plain Parquet, split time"] = measure_loads(plain, "time", flags.rounds)
         start = time.perf_counter()
         data.write_store(data.load(str(plain), split="mmrec"), own)
         converted = time.perf_counter() - start
-        rows["own format"] = measure(own, "", flags.rounds)
+        rows["own format"] = measure_loads(own, "", flags.rounds)
         sizes = {folder.name: sum(file.stat().st_size for file in folder.rglob("*")) for folder in (plain, own)}
     table = Table("format", "seconds", "CPU seconds", "peak RSS, GiB", title=f"{flags.interactions:,} interactions")
     for name, row in rows.items():

@@ -1,4 +1,4 @@
-"""Estimated against measured peak memory of a run, on five shapes; each run is a process of its own, for one epoch.
+"""Estimated against measured peak memory of a run of one epoch, in five cases; each run is a process of its own.
 
 python benchmarks/bench_memory.py --files PATH/tiktok
 """
@@ -19,12 +19,13 @@ from timing import write_result
 from slmrec_jax import Config, data, train
 
 INTERACTIONS = 150_000
-"""Of the generated data: a third of the paper's, so that an epoch is short; users, items and features are as many."""
+"""Interactions of the generated data: a third of the paper's, for a short epoch. Users, items and features are the
+same."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Compare the estimated memory of a run with the measured peak."""
 
     files: str
     """The TikTok data set."""
@@ -34,7 +35,7 @@ class Flags:
 
 
 def run_once(source: str, model: str, task: str) -> None:
-    """Prints what was estimated and measured, as JSON; runs in a process of its own."""
+    """Train for one epoch and print the estimate and the peak as JSON; runs in a process of its own."""
     dataset = shapes.power_law(num_interactions=INTERACTIONS) if source == shapes.PAPER else data.load(source)
     with tempfile.TemporaryDirectory() as base:
         config = Config(model=model, task=task, epochs=1)  # type: ignore[arg-type]

@@ -1,10 +1,10 @@
 """Peak memory of a run of ours, against a few steps of the plain PyTorch peer, each in a process of its own.
 
-Ours is all of `slmrec_jax.train` for an epoch: compilation, steps, evaluation and checkpoints. The peer takes steps
-alone. Both read the same data from files, and neither loads the other's library. On a CPU it is the most that the
-process has held; on an accelerator the most that was allocated of the accelerator's memory.
+Ours is all of `slmrec_jax.train` for one epoch: compilation, steps, evaluation and checkpoints. The peer only takes
+steps. Both read the same data from files, and neither loads the other's library. On a CPU the peak is of the process;
+on an accelerator it is the most that was allocated of its memory.
 
-python benchmarks/bench_peak.py --data paper
+    python benchmarks/bench_peak.py --data paper
 """
 
 import json
@@ -23,27 +23,27 @@ import tyro
 
 GOAL = 0.5
 STEPS = 4
-"""Of the peer: its memory does not grow from step to step."""
+"""Steps of the peer, whose memory does not grow from step to step."""
 
 STORE = "store"
-"""Where the data lie in the package's own format; the arrays that the peer reads lie beside it."""
+"""The folder of the data in the package's format; the peer's arrays are beside it."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure the peak memory of a run."""
 
     data: str = "paper"
     task: str = "fac"
     out: Path = Path("benchmarks/results/peak.json")
 
 
-# What imports JAX or PyTorch does so within its own process. The parent imports neither before it has measured: a
-# process begins with the peak of the one that started it.
+# Functions that need JAX or PyTorch import it in a process of their own. The parent imports neither before it has
+# measured, because a process starts with the peak of its parent.
 
 
 def write_data(folder: Path, source: str) -> None:
-    """The data in the own format, and as plain arrays for the peer."""
+    """Write the data in the package's format, and as plain arrays for the peer."""
     import shapes
 
     from slmrec_jax import data
@@ -56,7 +56,7 @@ def write_data(folder: Path, source: str) -> None:
 
 
 def run_ours(folder: Path, task: str) -> dict[str, Any]:
-    """Peak bytes of a run of one epoch, and of which memory."""
+    """Return the peak bytes of a run of one epoch, and of which memory."""
     import jax
 
     from slmrec_jax import Config, train
@@ -72,7 +72,7 @@ def run_ours(folder: Path, task: str) -> dict[str, Any]:
 
 
 def run_torch(folder: Path, task: str) -> dict[str, Any]:
-    """Peak bytes of the peer's steps, and of which memory."""
+    """Return the peak bytes of the peer's steps, and of which memory."""
     import peer_torch
     import torch
 
@@ -118,14 +118,14 @@ def main(flags: Flags) -> None:
 
 
 def _in_a_process(part: str, folder: str, argument: str) -> str:
-    """The last line that it prints."""
+    """Run a part of this script in a process of its own and return the last line that it prints."""
     command = [sys.executable, __file__, "--part", part, folder, argument]
     printed = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
     return printed.splitlines()[-1] if printed else ""
 
 
 def _peak_of_process() -> dict[str, Any]:
-    """As `slmrec_jax.training.memory.peak_rss_bytes`, whose import would bring JAX."""
+    """Return `slmrec_jax.training.memory.peak_rss_bytes()`, whose import would load JAX."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return {"memory": "host", "bytes": peak if sys.platform == "darwin" else 1024 * peak}
 

@@ -1,8 +1,8 @@
-"""The sparse product with its derivative, against the segment sum, SciPy on one thread, and what gathering rows costs.
+"""The sparse product with its derivative, against the segment sum, SciPy on one thread, and merely gathering rows.
 
-The graph is training's: nodes numbered by falling degree, so that the rows read most often lie side by side. The probe
-copies the rows that a product must read, one for each entry: on CPU with `numpy.take` on as many threads as there are
-cores, elsewhere by a compiled gather on the device. Bytes a second of that are what this machine can gather.
+The graph is that of training: nodes are numbered by falling degree, so the rows read most often are adjacent. The probe
+copies the rows that a product must read, one for each entry: on CPU with `numpy.take` on one thread a core, elsewhere
+with a compiled gather on the device. Its rate is the gather bandwidth of the machine.
 
     python benchmarks/bench_product.py --data paper
 """
@@ -31,16 +31,16 @@ GOALS = {"segment_sum": 12.0, "scipy": 1.8}
 BANDWIDTH_GOAL = 0.7
 
 GATHERED_ROWS = 1024
-"""That the probe takes at a time on CPU."""
+"""The rows that the probe copies at a time on CPU."""
 
 
 Reads: TypeAlias = list[tuple[np.ndarray, jax.Array]]
-"""Tables, and the rows that are read of each."""
+"""Tables, and the rows to read of each."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure the sparse product and its derivative."""
 
     data: str = "paper"
     dim: int = 64
@@ -99,13 +99,13 @@ def main(flags: Flags) -> None:
 
 
 def gather_on_host(reads: Reads) -> Callable[[], object]:
-    """Copies rows with NumPy, on a thread a core."""
+    """Return a function that copies rows with NumPy, on one thread a core."""
     threads = ThreadPoolExecutor(os.cpu_count())
     parts = [(table, np.array_split(np.asarray(columns), os.cpu_count() or 1)) for table, columns in reads]
     room = np.empty((os.cpu_count() or 1, GATHERED_ROWS, reads[0][0].shape[1]), np.float32)
 
     def gather_part(place: int, table: np.ndarray, part: np.ndarray) -> None:
-        # Into the same few rows again and again, which stay in the cache: what is measured is reading.
+        # The destination stays in the cache, so that only reading is measured.
         for start in range(0, len(part), GATHERED_ROWS):
             taken = part[start : start + GATHERED_ROWS]
             np.take(table, taken, axis=0, out=room[place, : len(taken)], mode="clip")
@@ -118,7 +118,7 @@ def gather_on_host(reads: Reads) -> Callable[[], object]:
 
 
 def gather_on_device(reads: Reads) -> Callable[[], object]:
-    """Copies rows where JAX computes; they are written too, since a device has no cache that takes them all."""
+    """Return a function that copies rows on JAX's device, with writing, since no cache there holds them all."""
     copy = jax.jit(lambda table, columns: table[columns])
     on_device = [(jnp.asarray(table), columns) for table, columns in reads]
     return lambda: [copy(table, columns) for table, columns in on_device]

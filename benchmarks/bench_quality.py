@@ -1,8 +1,8 @@
-"""Seconds to the validation recall@20 that the plain PyTorch loop reaches at its best, everything included.
+"""Seconds until the best validation recall@20 of a plain PyTorch loop is reached, everything included.
 
-The PyTorch loop trains the same system with the same settings and ranks the same users after each epoch; ours is
-`slmrec_jax.train` as it is, from loading the data on: compilation, evaluation and checkpoints too. A best is a noisy
-maximum: of several seeds, the seconds of each side are added up.
+The PyTorch loop trains the same system with the same settings and ranks the same users after each epoch. Ours is
+`slmrec_jax.train`, timed from loading the data, with compilation, evaluation and checkpoints. The best of a run is
+noisy, so the seconds of several seeds are added.
 
     python benchmarks/bench_quality.py --data PATH/tiktok
 """
@@ -28,27 +28,27 @@ from slmrec_jax.training.progress import SILENT
 GOAL = 4.0
 
 RANKED = 64
-"""Users that the PyTorch loop ranks for at a time."""
+"""The users that the PyTorch loop ranks items for at a time."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure the time to a level of quality."""
 
     data: str = "demo"
     epochs: int = 25
-    """Of the PyTorch loop; its best is the goal of ours, which may take twice as many."""
+    """Epochs of the PyTorch loop, whose best is our goal; ours may take twice as many."""
     seeds: tuple[int, ...] = (0,)
-    """Each starts both sides anew, in one process: only the first loads the libraries."""
+    """Each starts both sides from scratch, in one process: only the first seed loads the libraries."""
     out: Path = Path("benchmarks/results/quality.json")
 
 
 class Reached(Exception):
-    """Ours is there."""
+    """Our run has reached the goal."""
 
 
 def torch_curve(dataset: Dataset, epochs: int, start: float) -> list[tuple[float, float]]:
-    """Seconds and validation recall@20 after each epoch."""
+    """Return seconds and validation recall@20 after each epoch of the PyTorch loop."""
     trainer = peer_torch.Trainer(dataset, "fac")
     users = np.unique(dataset.valid.users)
     users = users[np.isin(users, dataset.train.users)]
@@ -71,7 +71,7 @@ def torch_curve(dataset: Dataset, epochs: int, start: float) -> list[tuple[float
 
 
 def our_curve(config: Config, goal: float) -> list[tuple[float, float]]:
-    """The same, until the goal is reached."""
+    """Return seconds and validation recall@20 after each epoch of ours, until the goal is reached."""
     start, curve = time.perf_counter(), []
 
     def note(record: dict) -> None:  # type: ignore[type-arg]
@@ -88,7 +88,7 @@ def our_curve(config: Config, goal: float) -> list[tuple[float, float]]:
 
 
 def race(flags: Flags, seed: int) -> dict[str, Any]:
-    """Both sides from one seed: the level, when each reached it, and the curves up to there."""
+    """Run both sides from one seed and return the goal, when each reached it, and their curves."""
     torch.manual_seed(seed)
     config = with_protocol(with_preset(replace(Config(), task="fac"), "reference"), "mmrec")
     optimizer = replace(config.optimizer, learning_rate=1e-3, weight_decay=1e-4)

@@ -1,7 +1,8 @@
-"""Milliseconds a training epoch of several seeds: as one program (`jax.vmap`), and one after another.
+"""Milliseconds of a training epoch of several seeds: as one program (`jax.vmap`), and one after another.
 
-These are the two teams of `tune`. Both train the same method from the same states, and run in turn. Compile time stands
-apart, in the first epoch: one after another compiles once, for all seeds. A ratio above 1 says that together is faster.
+These are the two teams of `tune`. Both train the same method from the same states, in turn. Compilation is in the first
+epoch, which is reported separately; one after another compiles once for all seeds. A ratio above 1 means that together
+is faster.
 
     python benchmarks/bench_seeds.py --data PATH/tiktok
 """
@@ -25,16 +26,16 @@ from slmrec_jax.studies.tuning.seeds import Team, one_by_one, one_program
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure training several seeds together and apart."""
 
     data: str = "demo"
     systems: tuple[str, ...] = ("mf", "lightgcn", "slmrec:fac")
-    """Models, also with a preset."""
+    """Models, optionally with a preset."""
     seeds: int = 4
-    """How many are trained."""
+    """The number of seeds to train."""
     batch_size: int = 2048
     rounds: int = 5
-    """Epochs that are timed."""
+    """The number of timed epochs."""
     out: Path = Path("benchmarks/results/seeds.json")
 
 
@@ -42,7 +43,7 @@ TEAMS = {"apart": one_by_one, "together": one_program}
 
 
 def compare(config: Config, dataset: data.Dataset, flags: Flags) -> dict[str, float]:
-    """One system's figures."""
+    """Measure one system."""
     made, seeds = setup(config, dataset.by_degree()), range(flags.seeds)
     first_seconds, epochs = {}, {}
     for name, make_team in TEAMS.items():

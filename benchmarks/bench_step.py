@@ -1,7 +1,7 @@
 """A training step of each SLMRec task, against a plain PyTorch step written the way the published code computes it.
 
-Both take the same batch size, layers and dimensions, in one process and in turn; ours takes as many steps in a call as
-training does, about a second of them. `paper` is generated data of the size of the SLMRec paper's TikTok.
+Both have the same batch size, layers and dimensions and run in one process, in turn; one call of ours takes as many
+steps as training does, about a second of them. `paper` is generated data of the size of the SLMRec paper's TikTok.
 
     python benchmarks/bench_step.py --data paper PATH/tiktok
 """
@@ -25,12 +25,12 @@ GOALS = {"paper": {"fac": 20, "fm": 40, "fd": 8, "fd+fm": 8}, "tiktok": {"fac": 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure."""
+    """Measure a training step of each task."""
 
     data: tuple[str, ...] = ("paper",)
     tasks: tuple[str, ...] = TASKS
     rounds: int = 3
-    """Of one call of ours, and of one step of the peer."""
+    """Rounds of one call of ours and one step of the peer."""
     out: Path = Path("benchmarks/results/step.json")
 
 

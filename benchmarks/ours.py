@@ -1,4 +1,4 @@
-"""A few training steps as one program, as training runs them; without PyTorch, whose memory would count as ours."""
+"""Training steps as training runs them. PyTorch is not imported here, because its memory would count as ours."""
 
 import time
 from collections.abc import Callable
@@ -24,9 +24,9 @@ def our_setup(config: Config, dataset: Dataset) -> tuple[Setup, float]:
 
 
 def our_steps(dataset: Dataset, task: str) -> tuple[Callable[[int], object], float]:
-    """Return a function that takes so many steps, and the seconds that its programs took to compile.
+    """Return a function that takes a number of steps, and the seconds that its programs took to compile.
 
-    As in training, one call takes steps of one epoch.
+    As in training, one call of a program takes steps of one epoch.
     """
     setup, seconds = our_setup(replace(Config(), task=task), dataset)
     loop, inputs, keys = setup.loop, setup.inputs, setup.keys()
@@ -47,8 +47,8 @@ def our_steps(dataset: Dataset, task: str) -> tuple[Callable[[int], object], flo
 
 
 def steps_a_call(run: Callable[[int], object]) -> int:
-    """Return how many steps training takes at a time."""
-    jax.block_until_ready(run(1))  # nothing is cold
+    """Return the number of steps that training takes at a time."""
+    jax.block_until_ready(run(1))  # warm up
     start = time.perf_counter()
     jax.block_until_ready(run(1))
     return max(1, int(SEGMENT_SECONDS / (time.perf_counter() - start)))

@@ -1,10 +1,11 @@
 """A plain PyTorch peer of SLMRec, written from the paper's equations the way its published code computes them.
 
-Each modality goes through the whole graph, users stacked on items, by `torch.sparse.mm` on a coalesced COO matrix;
-features of all items are projected in each step; all rows are fused; losses read the batch's rows; Adam with coupled
-weight decay updates every table. Nothing is precomputed but the normalised features and the matrix.
+Each modality is propagated over the whole graph, users stacked on items, with `torch.sparse.mm` on a coalesced COO
+matrix. Features of all items are projected in each step, all rows are fused, losses read the batch's rows, and Adam
+with coupled weight decay updates every table. Only the normalised features and the matrix are precomputed.
 
-It computes on CUDA where PyTorch has it, on the CPU otherwise, and loads no JAX, whose memory would count as PyTorch's.
+The peer runs on CUDA if PyTorch has it, otherwise on the CPU. It does not load JAX, whose memory would count as its
+own.
 """
 
 from collections.abc import Mapping
@@ -16,25 +17,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-if TYPE_CHECKING:  # the package's arrays are annotated by JAX's
+if TYPE_CHECKING:  # importing the package loads JAX
     from slmrec_jax.data.dataset import Dataset
 
 ID = "id"
 
 
 def device() -> torch.device:
-    """Where the peer computes."""
+    """Return the device of the peer."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def synchronize() -> None:
-    """Waits for what was asked of the device, which returns before it is done."""
+    """Wait until the device has finished, since calls return earlier."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
 
 def adjacency(dataset: "Dataset") -> Tensor:
-    """D^-1/2 A D^-1/2 on users stacked on items, in COO form."""
+    """Return D^-1/2 A D^-1/2 on users stacked on items, in COO form."""
     users, items = (ids.astype(np.int64) for ids in dataset.train)
     size = dataset.num_users + dataset.num_items
     rows, columns = np.r_[users, items + dataset.num_users], np.r_[items + dataset.num_users, users]
@@ -44,7 +45,7 @@ def adjacency(dataset: "Dataset") -> Tensor:
 
 
 class SLMRec(nn.Module):
-    """Encoder, main loss and the self-supervised task of the published code's defaults."""
+    """The encoder, main loss and self-supervised task with the published code's defaults."""
 
     def __init__(
         self, dataset: "Dataset", task: str, dim: int = 64, num_layers: int = 3, dropout: float = 0.3,
@@ -73,11 +74,11 @@ class SLMRec(nn.Module):
         )
 
     def layer0(self) -> dict[str, Tensor]:
-        """The items' rows by modality, before propagation."""
+        """Return the items' rows by modality, before propagation."""
         return {ID: self.item} | {name: self.projection[name](x) for name, x in self.features.items()}
 
     def propagate(self, items: Tensor, read_out: Tensor | None = None, dropout: float = 0.0) -> tuple[Tensor, Tensor]:
-        """Users and items after the mean over layers; layer 0's items may be read out other than propagated."""
+        """Return users and items after the mean over layers; `read_out` replaces the items of layer 0 in that mean."""
         x = torch.cat([self.user, items])
         layers = [x if read_out is None else torch.cat([self.user, read_out])]
         for _ in range(self.num_layers):
@@ -87,12 +88,12 @@ class SLMRec(nn.Module):
         return users, items
 
     def fuse(self, by_modality: Mapping[str, tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """All users and all items after the affine map of the concatenation."""
+        """Return all users and items after the affine map of the concatenation."""
         users, items = (torch.cat(side, dim=1) for side in zip(*by_modality.values(), strict=True))
         return self.fusion["user"](users), self.fusion["item"](items)
 
     def views(self, layer0: Mapping[str, Tensor]) -> list[tuple[Tensor, Tensor]]:
-        """Two augmented views, fused: feature dropout in the layers, feature masking of one modality each, or both."""
+        """Return two fused views: feature dropout in the layers, feature masking of one modality each, or both."""
         dropout = self.dropout if "fd" in self.task else 0.0
         masked = [len(self.names), len(self.names)]
         if "fm" in self.task:
@@ -107,7 +108,7 @@ class SLMRec(nn.Module):
         return views
 
     def loss(self, users: Tensor, items: Tensor) -> Tensor:
-        """The objective on a batch of interactions."""
+        """Return the objective of a batch of interactions."""
         layer0 = self.layer0()
         rows = {name: self.propagate(x) for name, x in layer0.items()}
         all_users, all_items = self.fuse(rows)
@@ -132,7 +133,7 @@ class SLMRec(nn.Module):
 
 
 class Trainer:
-    """Adam with coupled weight decay on random batches; a call is a step."""
+    """Adam with coupled weight decay; a call takes a step on a random batch."""
 
     def __init__(self, dataset: "Dataset", task: str, batch_size: int = 2048, lr: float = 1e-3) -> None:
         self.model = SLMRec(dataset, task).to(device())
@@ -144,7 +145,7 @@ class Trainer:
         self.step(torch.randint(len(self.users), (self.batch_size,), device=device()))
 
     def step(self, rows: Tensor) -> None:
-        """One update on some of the training interactions, done when it returns."""
+        """Take a step on some of the training interactions, and wait for it."""
         self.optimizer.zero_grad()
         self.model.loss(self.users[rows], self.items[rows]).backward()
         self.optimizer.step()
@@ -152,13 +153,13 @@ class Trainer:
 
 
 def known_pairs(known: scipy.sparse.csr_array, block: int) -> list[tuple[Tensor, Tensor]]:
-    """What `rank` leaves out: row in the block, and item, of each known pair, by blocks of users."""
+    """Return the pairs that `rank` excludes: for each block of users, row in the block and item of each known pair."""
     blocks = (known[start : start + block].nonzero() for start in range(0, known.shape[0], block))
     return [tuple(torch.tensor(ids, device=device()) for ids in pairs) for pairs in blocks]
 
 
 def rank(users: Tensor, items: Tensor, known: list[tuple[Tensor, Tensor]], k: int, block: int) -> np.ndarray:
-    """The k best items of each user by matmul and topk, known ones at -inf, a block of users at a time."""
+    """Return the k best items of each user by matmul and topk, known ones at -inf, a block of users at a time."""
     found = []
     for number, pairs in enumerate(known):
         scores = users[number * block : (number + 1) * block] @ items.T

@@ -1,16 +1,17 @@
-"""The shapes that the benchmarks measure: TikTok's files, and the SLMRec paper's TikTok made from a seed."""
+"""The data sets of the benchmarks: files, and data of the size of the SLMRec paper's TikTok, generated from a seed."""
 
 import numpy as np
 
 from slmrec_jax import data
-from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.making import make_dataset
 from slmrec_jax.types import Interactions
 
 PAPER = "paper"
 
 
 def dataset(name: str) -> Dataset:
-    """The generated data of the paper's size (`paper`), or what `--data` takes."""
+    """Return generated data of the paper's size for `paper`, else the data set that `slmrec_jax.load` finds."""
     return power_law() if name == PAPER else data.load(name)
 
 
@@ -23,15 +24,15 @@ def power_law(
     exponent: float = 0.8,
     seed: int = 0,
 ) -> Dataset:
-    """Distinct pairs whose degrees fall as rank^-exponent on both sides; ids are shuffled. Features are normal.
+    """Generate distinct pairs whose degrees fall as rank^-exponent on both sides; ids are shuffled, features normal.
 
     Args:
         num_users: U.
         num_items: I.
-        num_interactions: of training; a hundredth of each held-out split comes on top.
-        columns: width of each modality; that of the paper's TikTok by default.
-        exponent: of the power law.
-        seed: what all follows from.
+        num_interactions: Training interactions. Each held-out split has a hundredth of them in addition.
+        columns: The width of each modality; those of the paper's TikTok by default.
+        exponent: The exponent of the power law.
+        seed: The seed of everything.
     """
     rng = np.random.default_rng(seed)
     held_out = num_interactions // 100

@@ -1,9 +1,9 @@
-"""Runs all benchmarks but those of loading and seeds, and puts what they found side by side: JSON, a table, a picture.
+"""Run all benchmarks but those of loading, memory and seeds, and summarise them as JSON, a table and a picture.
 
     python benchmarks/suite.py --data PATH/tiktok
 
-The summary says how many minutes it took. Without --data, what needs real data runs on the demo data, whose goals are
-not the issue of any figure.
+The summary gives the minutes that it took. Without --data, benchmarks that need real data run on the demo data, for
+which the goals do not hold.
 """
 
 import importlib.util
@@ -28,19 +28,19 @@ HERE = Path(__file__).parent
 RESULTS = HERE / "results"
 
 MOST_TIMES = 4.0
-"""A bar says no more than this: what is smaller than its goal may be zero, or below zero by noise."""
+"""The longest bar. A value that should be small may be zero, or below zero by noise."""
 
 
 @dataclass(frozen=True)
 class Flags:
-    """What to measure on."""
+    """Run the benchmarks."""
 
     data: str = "demo"
     """A real data set."""
 
 
 def commands(data: str) -> dict[str, list[str]]:
-    """By benchmark: its arguments."""
+    """Return the arguments of each benchmark."""
     return {
         "step": ["--data", "paper", data],
         "floor": ["--data", "paper"],
@@ -55,18 +55,18 @@ def commands(data: str) -> dict[str, list[str]]:
 
 
 class Finding(NamedTuple):
-    """A figure with its goal."""
+    """A measured value with its goal."""
 
     measured: str
     value: float
     goal: float | None
     way: Literal["≥", "≤"]
     quartiles: list[float] | None = None
-    """Of the rounds, the median between them, where a figure may be smaller than what rounds differ by."""
+    """The quartiles over the rounds, with the median, of a value that may be smaller than the noise."""
 
     @property
     def met(self) -> str:
-        """Whether the goal is; nobody can say where the quartiles lie further apart than the goal is from zero."""
+        """`yes` or `no`; `within noise` if the quartiles are further apart than the goal is from zero."""
         if self.goal is None:
             return ""
         if self.quartiles and self.quartiles[-1] - self.quartiles[0] > self.goal >= self.quartiles[0]:
@@ -82,7 +82,7 @@ class Finding(NamedTuple):
 
 
 def findings(found: dict[str, dict]) -> Iterator[Finding]:  # type: ignore[type-arg]
-    """What was measured."""
+    """Yield every measured value."""
     for shape, tasks in found["step"]["shapes"].items():
         for task, row in tasks.items():
             yield Finding(f"step {task}, {shape}: torch / ours", row["ratio"], row["goal"], "≥")
@@ -130,7 +130,7 @@ def main(flags: Flags) -> None:
 
 
 def draw(rows: list[Finding], path: Path) -> None:
-    """How many times its goal each figure reaches, up to `MOST_TIMES`; right of 1 is better than the goal."""
+    """Draw how many times its goal each value reaches, up to `MOST_TIMES`; right of 1 is better than the goal."""
     shown = [(row, times_goal(row.value, row.goal, row.way)) for row in reversed(rows) if row.goal]
     figure, axes = plt.subplots(figsize=(8, 0.32 * len(shown) + 1), layout="constrained")
     colours = {"yes": "#4c78a8", "no": "#e45756", "within noise": "#b8b8b8"}
@@ -144,7 +144,7 @@ def draw(rows: list[Finding], path: Path) -> None:
 
 
 def times_goal(value: float, goal: float, way: str) -> float:
-    """How many times its goal a figure reaches: of one that is to be small, as many times as it is smaller."""
+    """Return how many times a value reaches its goal, or is below it if it should be small."""
     return min(value / goal, MOST_TIMES) if way == "≥" else goal / max(value, goal / MOST_TIMES)
 
 

@@ -1,4 +1,4 @@
-"""How the benchmarks measure: rounds in turn, so that what disturbs the machine disturbs all, and medians of them."""
+"""Timing for the benchmarks: cases take turns, so that disturbances of the machine affect all; medians are reported."""
 
 import json
 import os
@@ -16,11 +16,11 @@ from slmrec_jax.training.storage.folder import environment
 
 
 def measure(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
-    """Seconds of each round of each case.
+    """Return the seconds of each round of each case.
 
     Args:
-        cases: calls whose results JAX can wait for; each is called once beforehand, so that nothing is cold.
-        rounds: how often each is timed.
+        cases: Calls whose results JAX can wait for; each is called once before it is timed.
+        rounds: How often each is timed.
     """
     for case in cases.values():
         jax.block_until_ready(case())
@@ -34,12 +34,12 @@ def measure(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, li
 
 
 def median_ms(seconds: list[float]) -> float:
-    """The median in milliseconds."""
+    """Return the median in milliseconds."""
     return 1e3 * statistics.median(seconds)
 
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
-    """Writes figures with the machine, versions and commit that they belong to."""
+    """Write results with the machine, the versions and the commit that they belong to."""
     commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
     about = {"environment": environment() | {"cpu": _cpu(), "cores": os.cpu_count()}, "commit": commit}
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,9 +1,8 @@
-"""Check every annotated shape of the package at run time; make the small graphs and data that tests share."""
+"""Check every annotated shape of the package at run time; make the small data that tests share."""
 
 import gc
 import os
 import resource
-from functools import partial
 from pathlib import Path
 
 # Many tests compile the same programs. XLA logs a harmless error for each that it reads back.
@@ -13,7 +12,6 @@ os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
 import jax
-import numpy as np
 import pytest
 from jaxtyping import install_import_hook
 
@@ -26,13 +24,11 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
-FAST_COMPILE = {"xla_backend_optimization_level": 0, "xla_cpu_use_fusion_emitters": False}
-"""Compiler options for tests of what is traced; compiling takes a third of the time.
-
-Tests of the compiled program, of recorded values and of determinism use the full compiler.
-"""
-
-fast_jit = partial(jax.jit, compiler_options=FAST_COMPILE)
+def pytest_collection_modifyitems(items):
+    """Run the tests of a file in one process, which compiles and trains once, unless they name a group."""
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.path.as_posix()))
 
 
 @pytest.fixture(scope="session")
@@ -42,23 +38,6 @@ def tiny():
 
     columns = {"visual": 8, "acoustic": 6, "textual": 5}
     return demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns=columns).by_degree()
-
-
-def random_interactions(seed, num_users, num_items, num_interactions):
-    """Distinct pairs; the last user and the last two items have none."""
-    rng = np.random.default_rng(seed)
-    pairs = rng.choice((num_users - 1) * (num_items - 2), num_interactions, replace=False)
-    return (pairs // (num_items - 2)).astype(np.int32), (pairs % (num_items - 2)).astype(np.int32)
-
-
-GRAPHS = {
-    "random": (23, 31, *random_interactions(0, 23, 31, 150)),
-    "one edge": (3, 4, np.array([1], np.int32), np.array([2], np.int32)),
-    "hub": (40, 5, np.r_[np.arange(40), 7].astype(np.int32), np.r_[np.zeros(40), 3].astype(np.int32)),
-    "one item": (6, 1, np.arange(6, dtype=np.int32), np.zeros(6, np.int32)),
-    "isolated": (9, 8, np.array([0, 0, 4], np.int32), np.array([1, 2, 2], np.int32)),
-}
-"""Corner cases by name: the number of users, the number of items, and the interactions."""
 
 
 @pytest.fixture

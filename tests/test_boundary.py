@@ -12,7 +12,7 @@ CALLS = {
     "train(Config(epochs='1'), tiny)": "epochs is '1', of type str: give a whole number",
     "train(Config(epochs=0), tiny)": "epochs is 0: give at least 1",
     "train(Config(), 'folder')": "dataset is 'folder', of type str: give a Dataset",
-    "train(Config(), tiny, resume=True)": "resume=True needs out: the folder of the run to go on with",
+    "train(Config(), tiny, resume=True)": "resume=True needs out: the folder of the run to continue",
     "train(Config(), tiny, out=3)": "out is 3, of type int: give the path of a folder",
     "train(Config(modalities='visual'), tiny)": "modalities is 'visual', of type str: give a tuple",
     "train(Config(ks=(5, 90)), tiny)": "ks: the cut-off 90 is beyond the 6 items to rank: give at most 6",

@@ -29,7 +29,12 @@ def test_there_are_three_recipes():
     assert [name for name, _ in RECIPES] == ["Add a loss", "Add an augmentation", "Add a model"]
 
 
-@pytest.mark.parametrize(("name", "code"), RECIPES, ids=[name for name, _ in RECIPES])
+CASES = [
+    pytest.param(name, code, id=name, marks=[] if name == "Add a model" else pytest.mark.slow) for name, code in RECIPES
+]
+
+
+@pytest.mark.parametrize(("name", "code"), CASES)
 def test_a_recipe_trains(tmp_path, name, code):
     (tmp_path / "mine.py").write_text(code)
     flags = ["--dim", "8", "--num-layers", "1", "--batch-size", "128", "--epochs", "2"]
@@ -43,6 +48,7 @@ def test_a_recipe_trains(tmp_path, name, code):
     assert main(["recommend", "--run", str(out), "--users", "user-0003", "-k", "2"]) == 0
 
 
+@pytest.mark.slow
 def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (code,) = EXAMPLE

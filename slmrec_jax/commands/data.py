@@ -42,12 +42,12 @@ def run_inspect(flags: InspectFlags) -> None:
     if flags.plot is not None and flags.plot.suffix not in _PICTURES:
         raise UserError(f"--plot {flags.plot}: give a name that ends in {', '.join(_PICTURES)}")
     source = source_of(flags)
-    given, format = data.read(source)
+    given, format = data.read_source(source)
     divided = isinstance(given, data.Dataset) or flags.split is not None
     # Data that are not divided can be inspected too: all interactions are in train.
     whole = given if isinstance(given, data.Dataset) else given.dataset
     dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
-    found = inspection.inspect(dataset)
+    found = inspection.inspect_dataset(dataset)
     if flags.plot is not None:
         _draw(dataset, flags.plot)
     if flags.json:
@@ -58,7 +58,7 @@ def run_inspect(flags: InspectFlags) -> None:
     width = max(map(len, facts))
     for name, value in facts.items():
         console.print(Text.assemble((f"{name:<{width}}  ", "bold"), escaped(value)), soft_wrap=True)
-    choices = " | ".join(data.SPLITS)
+    choices = " | ".join(data.SPLIT_METHODS)
     undivided = [] if divided else [f"not divided into training, validation and test: choose --split {choices}"]
     for line in undivided + findings.oddities(found):
         console.print(Text.assemble(("! ", "bold red"), escaped(line)), soft_wrap=True)
@@ -99,9 +99,9 @@ def _store(dataset: data.Dataset, folder: Path) -> None:
 
 
 def _draw(dataset: data.Dataset, path: Path) -> None:
-    users, items = inspection.degrees(dataset)
-    features = dataset.features.items()
-    missing = {name: inspection.missing(feature, dataset.num_items) / dataset.num_items for name, feature in features}
+    users, items = dataset.degrees()
+    features, count = dataset.features.items(), dataset.num_items
+    missing = {name: inspection.count_missing(feature, count) / count for name, feature in features}
     norms = {name: inspection.norms(feature) for name, feature in features if isinstance(feature, data.Feature)}
     with writing(path, "give another --plot"):
         figures.draw_inspection({"users": users, "items": items}, norms, missing, path, dataset.name)

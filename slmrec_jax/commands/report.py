@@ -31,10 +31,10 @@ class ReportFlags:
 def run_report(flags: ReportFlags) -> None:
     """Write the page and print its path."""
     from slmrec_jax.reporting.facts import gather_facts
-    from slmrec_jax.reporting.report import check_free, files_folder, write_report
+    from slmrec_jax.reporting.report import check_page_is_new, files_folder, write_report
 
     check_named(flags.runs)
-    check_free(flags.out)
+    check_page_is_new(flags.out)
     facts = gather_facts(
         flags.runs,
         items=named_ids("report", "items", flags.items, flags.items_file, default=""),

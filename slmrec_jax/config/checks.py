@@ -15,7 +15,7 @@ def check_config(config: Config) -> None:
         UserError: Names the first such value and what to give instead.
     """
     check_type("config", config, Config, "a slmrec_jax.Config")
-    _check_fields(config)
+    check_fields(config)
     if config.task == "fd+fm" and config.slmrec.fd_mode == "input" and config.slmrec.fm_granularity == "item":
         raise UserError(
             f"{setting('task', 'fd+fm')} cannot both drop and mask the items' input: take "
@@ -23,13 +23,17 @@ def check_config(config: Config) -> None:
         )
 
 
-def _check_fields(part: Any, section: str = "") -> None:
-    """Check the fields of a record, and of the records in it, against their annotations."""
+def check_fields(part: Any, section: str = "") -> None:
+    """Check the fields of a record, and of the records in it, against their annotations.
+
+    Raises:
+        UserError: Names the first value that does not fit and what to give instead.
+    """
     for field, hint in get_type_hints(type(part), include_extras=True).items():
         value, name = getattr(part, field), f"{section}{field}"
         if field_names(hint):
             check_type(name, value, hint, f"a slmrec_jax.config.{hint.__name__}")
-            _check_fields(value, f"{name}.")
+            check_fields(value, f"{name}.")
         else:
             _check_value(name, value, hint)
 

@@ -1,35 +1,35 @@
-"""Data sets: what training reads, from a community's files or made from a seed."""
+"""Data sets: read from the files of a community, or made from a seed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import get_type_hints
 
+from slmrec_jax.config.checks import check_fields
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import Dataset, Feature, Words, check, make_dataset
-from slmrec_jax.data.formats import find_format, refuse_columns
+from slmrec_jax.data.dataset import Dataset, Feature, Words
+from slmrec_jax.data.formats import read_folder, refuse_columns
+from slmrec_jax.data.making import check_dataset, make_dataset
 from slmrec_jax.data.readers.opening import check_entries, unreadable
-from slmrec_jax.data.selection import check_choice, select
-from slmrec_jax.data.split import SPLITS, Unsplit, split_dataset
+from slmrec_jax.data.selection import select
+from slmrec_jax.data.split import SPLIT_METHODS, Unsplit, split_dataset
 from slmrec_jax.data.store import write_store
 from slmrec_jax.data.synthetic import demo
-from slmrec_jax.errors import UserError, check_type, setting, shown
-from slmrec_jax.forms import fault, words
+from slmrec_jax.errors import UserError, check_type
 
 __all__ = [
-    "SPLITS",
+    "SPLIT_METHODS",
     "Dataset",
     "Feature",
     "Source",
     "Unsplit",
     "Words",
-    "check",
+    "check_dataset",
     "demo",
     "load",
     "load_source",
     "make_dataset",
-    "read",
+    "read_source",
     "write_store",
 ]
 
@@ -50,64 +50,64 @@ def load(
     """Load a data set.
 
     Args:
-        data: `"demo"` for the embedded default (`"./demo"` for a folder of that name), else a folder.
+        data: A folder, or `"demo"` for the embedded data set (`"./demo"` for a folder of that name).
         format: The name of the folder's format; detected by default.
-        split: How to divide the interactions, a key of `SPLITS`. Data that are not divided need it; others are divided
-            again.
-        split_seed: Seed of a random split.
+        split: How to divide the interactions, a key of `SPLIT_METHODS`. Data that are not divided need it; others are
+            divided again.
+        split_seed: The seed of a random split.
         min_rating: Leave out rows with a lower rating before the interactions are divided.
-        k_core: Keep users and items with at least so many interactions, repeated until all have them, before the
-            interactions are divided.
-        user_column: The column of users, where it has none of the known names; or its number (`"1"`), where the table
-            has no header.
+        k_core: Keep only users and items with at least this many interactions, repeatedly until all have them, before
+            the interactions are divided.
+        user_column: The column of users, if it has none of the known names; or its number (`"1"`), if the table has no
+            header.
         item_column: The column of items, likewise.
         time_column: The column of times, likewise.
         rating_column: The column of ratings, likewise.
 
     Raises:
-        UserError: There is no such folder, its format is not known, something in it is malformed, or the data cannot
-            be split so.
+        UserError: There is no such folder, its format is unknown, something in it is malformed, or the data cannot be
+            split this way.
     """
     check_type("data", data, (str, Path), "the path of a folder, or 'demo'")
     columns = (user_column, item_column, time_column, rating_column)
     where = data if isinstance(data, str) else str(data.absolute())  # a path is never the word `demo`
-    source = Source(where, format, split, split_seed, min_rating, k_core, *columns)
-    for name, hint in get_type_hints(Source).items():
-        if fault(getattr(source, name), hint) is not None:
-            raise UserError(f"{setting(name)} is {shown(getattr(source, name))}: give {words(hint)}")
-    return load_source(source)
+    return load_source(Source(where, format, split, split_seed, min_rating, k_core, *columns))
 
 
 def load_source(source: Source) -> Dataset:
-    """Load a data set that is described by one value; see `load`. The data set remembers where it came from."""
-    with _refusing(source.data):
-        dataset = replace(split_dataset(read(source)[0], source.split, source.split_seed))  # a reader may keep its own
+    """Load the data set that a source describes; see `load`. The data set remembers its source."""
+    data, _ = read_source(source)
+    with _naming_what_cannot_be_read(source.data):  # times are read when a split needs them
+        dataset = replace(split_dataset(data, source.split, source.split_seed))  # a reader may keep its own
     whole_path = source.data if source.data == "demo" else str(Path(source.data).resolve())
     object.__setattr__(dataset, "source", replace(source, data=whole_path))  # a frozen field that only loading sets
     return dataset
 
 
-def read(source: Source) -> tuple[Dataset | Unsplit, str]:
-    """Read what is to be divided, or is divided already, and say which format it has; see `load`."""
-    check_choice(source)
+def read_source(source: Source) -> tuple[Dataset | Unsplit, str]:
+    """Return the data that a source describes before they are divided by `source.split`, and the name of their format.
+
+    Raises:
+        UserError: As for `load`.
+    """
+    check_fields(source)
     if source.data == "demo" and source.format is None:
         refuse_columns("the demo data", source)
         return select(demo(), source), "made by this program"
     folder = Path(source.data)
-    with _refusing(source.data):
+    with _naming_what_cannot_be_read(source.data):
         if not folder.exists():
             raise UserError(f"{folder}: there is no such folder; give one that holds a data set, or demo")
         if not folder.is_dir():
             raise UserError(f"{folder}: a file; give the folder that holds the data set")
         check_entries(folder)
-        found = find_format(folder, source)
-        return select(found.read(folder, source), source), found.name
+        found, format = read_folder(folder, source)
+        return select(found, source), format
 
 
 @contextmanager
-def _refusing(source: str) -> Iterator[None]:
+def _naming_what_cannot_be_read(data: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        where = source if error.filename is None else error.filename
-        raise unreadable(Path(where), error) from error
+        raise unreadable(Path(data if error.filename is None else error.filename), error) from error

@@ -1,37 +1,37 @@
-"""The container that every reader fills and every trainer reads: splits, features, raw ids and a fingerprint."""
+"""The container that every reader fills and training reads: splits, features, raw ids and a fingerprint."""
 
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.inspect.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
 from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
 SPLITS = ("train", "valid", "test")
+_BYTES_AT_ONCE = 2**24
+NO_INTERACTIONS = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
 
 
 class Feature(NamedTuple):
-    """A modality given as one vector per item."""
+    """A modality with one vector per item."""
 
     values: Float[np.ndarray, "items columns"]
-    """float32; the row of an item that lacks the modality is 0."""
+    """float32; the rows of items that lack the modality are 0."""
     present: Bool[np.ndarray, " items"]
-    """Which items have this modality."""
+    """True for items that have the modality."""
     stored: str = ""
-    """The type of the numbers where they came from, such as float16; `make_dataset` fills it in where it is
-    empty. No part of the fingerprint."""
+    """The original type of the numbers, such as float16; not part of the fingerprint. `make_dataset` fills it in."""
 
 
 class Words(NamedTuple):
-    """A modality given as word ids: item `items[n]` has word `words[n]`, as often as the pair stands there."""
+    """A modality of word ids: item `items[n]` has word `words[n]`. A pair that occurs twice counts twice."""
 
     items: Int[np.ndarray, " pairs"]
     words: Int[np.ndarray, " pairs"]
@@ -40,11 +40,11 @@ class Words(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Interactions of users with items in three splits, and what is known of the items.
+    """Interactions between users and items in three splits, and the features of the items.
 
-    Internal ids are rows: 0..num_users-1 and 0..num_items-1. Each split is int32, free of duplicates and sorted by
-    user, then item (`make_dataset` brings anything into that form). The same pair may stand in two splits, and
-    validation and test may be empty: what is masked and what is needed is the evaluation protocol's business.
+    Internal ids are row numbers: 0..num_users-1 and 0..num_items-1. Each split is int32, free of duplicates and sorted
+    by user, then item; `make_dataset` brings any arrays into that form. The same pair may be in two splits, and
+    validation and test may be empty: the evaluation protocol decides what it masks and what it needs.
     """
 
     name: str
@@ -56,48 +56,58 @@ class Dataset:
     features: Mapping[str, Feature | Words]
     """By modality, in the order in which models take them."""
     user_ids: Shaped[np.ndarray, " users"]
-    """Raw ids, integers or strings; the row is the internal id."""
+    """Raw ids, integers or strings, indexed by internal id."""
     item_ids: Shaped[np.ndarray, " items"]
     notes: tuple[str, ...] = ()
-    """What its reader found or decided and the user should know, a line each; no part of the fingerprint."""
+    """What the reader found or decided that the user should know, one line each; not part of the fingerprint."""
     source: Source | None = field(default=None, init=False)
-    """Where `load` read it; `None` for a data set made in memory. `dataclasses.replace` leaves it out, because a data
-    set that was changed is not what its source holds."""
+    """Where `load` read the data set; `None` if it was made in memory. `dataclasses.replace` drops it, because a
+    changed data set is no longer what its source holds."""
+
+    @property
+    def splits(self) -> dict[str, Interactions]:
+        """The interactions by split, in the order of `SPLITS`."""
+        return {"train": self.train, "valid": self.valid, "test": self.test}
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) over the splits, the raw ids and the features.
+        """SHA-256 (hex) of the splits, the raw ids and the features, all in the order of `by_degree`.
 
-        The same content has the same fingerprint whatever file, memory order or machine it comes from, under any name,
-        and numbered by degree or not. Exchanging validation and test, or leaving a modality out, changes it. The order
-        of modalities does not.
+        It depends on the content alone: not on the file, memory layout or machine, nor on the name or the order of the
+        modalities, and not on whether rows are numbered by degree. Swapping validation and test, or leaving out a
+        modality, changes it.
         """
-        ordered = self.by_degree()
-        if ordered is not self:
-            return ordered.fingerprint
+        users, items = _by_degree(self)
+        words = {name: feature for name, feature in self.features.items() if isinstance(feature, Words)}
+        ordered = take_rows(replace(self, features=words), users, items)
         digest = hashlib.sha256(json.dumps([self.num_users, self.num_items]).encode())
-        for split in SPLITS:
-            pairs: Interactions = getattr(self, split)
-            _add(digest, f"{split}.users", pairs.users, "<i4")
-            _add(digest, f"{split}.items", pairs.items, "<i4")
-        for ids in (self.user_ids, self.item_ids):
-            # JSON keeps 1 and "1" apart and bounds each id, whatever characters it has.
+        for split, pairs in ordered.splits.items():
+            _hash_array(digest, f"{split}.users", pairs.users, "<i4")
+            _hash_array(digest, f"{split}.items", pairs.items, "<i4")
+        for ids in (ordered.user_ids, ordered.item_ids):
+            # JSON tells 1 from "1" and delimits each id, whatever characters it contains.
             digest.update(json.dumps(ids.tolist()).encode())
-        for name in sorted(self.features):
-            feature = self.features[name]
+        for name, feature in sorted({**self.features, **ordered.features}.items()):
             if isinstance(feature, Words):
-                _add(digest, json.dumps([name, feature.num_words]), feature.items, "<i4")
-                _add(digest, "words", feature.words, "<i4")
+                _hash_array(digest, json.dumps([name, feature.num_words]), feature.items, "<i4")
+                _hash_array(digest, "words", feature.words, "<i4")
             else:
-                _add(digest, json.dumps(name), feature.values, "<f4")
-                _add(digest, "present", feature.present, "|b1")
+                _hash_array(digest, json.dumps(name), feature.values, "<f4", items)
+                _hash_array(digest, "present", feature.present, "|b1", items)
         return digest.hexdigest()
 
+    def degrees(self) -> tuple[Int[np.ndarray, " users"], Int[np.ndarray, " items"]]:
+        """Return the number of training interactions of each user and of each item."""
+        return (
+            np.bincount(self.train.users, minlength=self.num_users),
+            np.bincount(self.train.items, minlength=self.num_items),
+        )
+
     def with_modalities(self, names: Sequence[str]) -> "Dataset":
-        """Keeps the named modalities, in that order; no names keep all.
+        """Return the data set with the named modalities in that order; no names keep all of them.
 
         Raises:
-            UserError: A name that this data set has no feature for; the line lists those it has.
+            UserError: A name is repeated, or the data set has no such modality; the message lists those it has.
         """
         check_type(f"data set {self.name}: modalities", names, (tuple, list), "a tuple of names")
         for name in names:
@@ -111,18 +121,16 @@ class Dataset:
     def by_degree(self) -> "Dataset":
         """Return the data set with users and items numbered by falling number of training interactions.
 
-        Among equals, the smaller id comes first, so that the order is a fixed one: a data set that has it already is
+        Among equals, the smaller id comes first, so that the order is unique: a data set that has it already is
         returned as it is. A product with the graph mostly reads the rows of nodes with many neighbours; next to each
         other, those rows share memory pages and stay in the cache.
 
         Raw ids, features, notes and `source` follow their users and items, and the fingerprint stays. Features are
         copied once.
         """
-        users = _order_by_degree(self.train.users, self.num_users)
-        items = _order_by_degree(self.train.items, self.num_items)
-        if _is_range(users) and _is_range(items):
+        if all((np.diff(each) <= 0).all() for each in self.degrees()):
             return self
-        renumbered = take_rows(self, users, items)
+        renumbered = take_rows(self, *_by_degree(self))
         object.__setattr__(renumbered, "source", self.source)  # the content is still that of the source
         return renumbered
 
@@ -130,17 +138,14 @@ class Dataset:
 def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.ndarray, " items"]) -> Dataset:
     """Return the data set of these users and items, numbered in this order, without the interactions of any others.
 
-    Args:
-        dataset: The data set to take from.
-        users: Internal ids, each at most once.
-        items: Internal ids, each at most once.
+    `users` and `items` are internal ids, each at most once.
     """
     user_rows, item_rows = _new_rows(users, dataset.num_users), _new_rows(items, dataset.num_items)
 
     def taken(pairs: Interactions) -> Interactions:
         new_users, new_items = user_rows[pairs.users], item_rows[pairs.items]
         kept = (new_users >= 0) & (new_items >= 0)
-        return distinct(Interactions(new_users[kept], new_items[kept]), len(items))
+        return unique_pairs(Interactions(new_users[kept], new_items[kept]), len(items))
 
     return replace(
         dataset,
@@ -155,191 +160,28 @@ def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.
     )
 
 
-def make_dataset(
-    name: str,
-    train: Interactions,
-    valid: Interactions,
-    test: Interactions,
-    *,
-    num_users: int,
-    num_items: int,
-    features: Mapping[str, Feature | Words] | None = None,
-    user_ids: Shaped[np.ndarray, " users"] | None = None,
-    item_ids: Shaped[np.ndarray, " items"] | None = None,
-    origins: Mapping[str, str] | None = None,
-    notes: Sequence[str] = (),
-) -> Dataset:
-    """Checks what is given and brings it into a data set's form.
-
-    Interactions may be unsorted and repeated, of any integer type; features of any real type. The rows of items that
-    lack a feature are set to 0, so they may hold anything.
-
-    Args:
-        name: What the data set is called in reports.
-        train: Pairs of internal ids; `valid` and `test` likewise.
-        valid: What selects the best epoch; may be empty.
-        test: What is read once, at the end; may be empty.
-        num_users: How many users there are, with interactions or without.
-        num_items: How many items.
-        features: What is known of items, by modality, in the order in which models take them.
-        user_ids: Raw ids of the users by row; the row numbers where not given.
-        item_ids: Raw ids of the items.
-        origins: The file that a split, a modality, "users" or "items" came from, for error lines.
-        notes: What a reader found or decided and the person should know.
-
-    Raises:
-        UserError: The first fault found, with its place and how to fix it.
-    """
-    _check_types(name, {"train": train, "valid": valid, "test": test}, num_users, num_items, features, notes)
-    _check_counts(name, num_users, num_items)  # before an array of that size is made
-    given = Dataset(
-        name,
-        int(num_users),
-        int(num_items),
-        train=_as_arrays(train),
-        valid=_as_arrays(valid),
-        test=_as_arrays(test),
-        features={name: _as_float32(feature) for name, feature in (features or {}).items()},
-        user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
-        item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
-    )
-    _check_content(given, origins or {})
-    train, valid, test = (distinct(getattr(given, split), given.num_items) for split in SPLITS)
-    return replace(
-        given,
-        train=train,
-        valid=valid,
-        test=test,
-        features={name: _sorted_words(feature) for name, feature in given.features.items()},
-        notes=(*notes, *_repeats(given, (train, valid, test))),
-    )
-
-
-def _check_types(
-    name: object,
-    splits: Mapping[str, object],
-    num_users: object,
-    num_items: object,
-    features: object,
-    notes: object,
-) -> None:
-    """Reject what another type would make a data set of nonsense from, or a traceback."""
-    check_type("name", name, str, "what the data set is called")
-    for split, pairs in splits.items():
-        check_type(f"data set {name}: {split}", pairs, Interactions, "slmrec_jax.types.Interactions(users, items)")
-    for side, count in (("num_users", num_users), ("num_items", num_items)):
-        check_type(f"data set {name}: {side}", count, (int, np.integer), "a whole number")
-    check_type(f"data set {name}: features", features, (Mapping, type(None)), "a dict of Feature or Words by modality")
-    for modality, feature in (features or {}).items():  # type: ignore[attr-defined]
-        check_type(
-            f"data set {name}: {modality}", feature, (Feature, Words), "Feature(values, present) of slmrec_jax.data"
-        )
-    check_type(f"data set {name}: notes", notes, (tuple, list), "a tuple of lines")
-
-
-def distinct(pairs: Interactions, num_items: int) -> Interactions:
-    """Interactions as a data set keeps them: int32, sorted by user, then item, and each once."""
-    keys = np.sort(pairs.users.astype(np.int64) * num_items + pairs.items.astype(np.int64))
+def unique_pairs(pairs: Interactions, num_items: int) -> Interactions:
+    """Return interactions as a data set stores them: int32, sorted by user, then item, without duplicates."""
+    keys = np.sort(pair_keys(pairs, num_items))
     keys = keys[np.diff(keys, prepend=-1) > 0]  # np.unique would hash, which takes several times as long
     users = keys // num_items
     return Interactions(users.astype(np.int32), (keys - users * num_items).astype(np.int32))
 
 
-def check(dataset: Dataset) -> None:
-    """Reject a data set, however it was built, that cannot be trained or evaluated on.
-
-    Raises:
-        UserError: The first fault found, with its place and how to fix it.
-    """
-    _check_content(dataset, {})
-    for split in SPLITS:
-        pairs: Interactions = getattr(dataset, split)
-        keys = pairs.users.astype(np.int64) * dataset.num_items + pairs.items
-        if pairs.users.dtype != np.int32 or pairs.items.dtype != np.int32 or (np.diff(keys) <= 0).any():
-            raise UserError(
-                f"data set {dataset.name}: {split} is not int32, sorted by user and item and free of duplicates; "
-                f"build it with make_dataset"
-            )
-    for name, feature in dataset.features.items():
-        if isinstance(feature, Feature) and (
-            feature.values.dtype != np.float32 or feature.values[~feature.present].any()
-        ):
-            raise UserError(
-                f"data set {dataset.name}: {name} is {feature.values.dtype}, or not 0 where it is not present; "
-                f"expected float32 and 0: build it with make_dataset"
-            )
+def pair_keys(pairs: Interactions, num_items: int) -> Int[np.ndarray, " interactions"]:
+    """Return an int64 key for each pair that sorts by user, then item."""
+    return np.asarray(pairs.users.astype(np.int64) * num_items + pairs.items.astype(np.int64))
 
 
-def _check_content(dataset: Dataset, origins: Mapping[str, str]) -> None:
-    def place(part: str) -> str:
-        return origins.get(part, f"data set {dataset.name}: {part}")
-
-    _check_counts(dataset.name, dataset.num_users, dataset.num_items)
-    sizes = {split: len(getattr(dataset, split).users) for split in SPLITS}
-    if not any(sizes.values()):
-        raise UserError(f"data set {dataset.name}: there is not one interaction; expected some, in train at the least")
-    for split in SPLITS:
-        pairs: Interactions = getattr(dataset, split)
-        check_pairs(place(split), ("users", "items"), pairs.users, pairs.items)
-        if split == "train" and sizes[split] == 0:
-            raise UserError(f"{place(split)}: there are no interactions in it; move some here from another split")
-        check_range(place(split), "users", pairs.users, dataset.num_users, "ids are rows, counted from 0")
-        check_range(place(split), "items", pairs.items, dataset.num_items, "ids are rows, counted from 0")
-    check_raw_ids(place("users"), dataset.user_ids, dataset.num_users)
-    check_raw_ids(place("items"), dataset.item_ids, dataset.num_items)
-    for name, feature in dataset.features.items():
-        if isinstance(feature, Words):
-            check_pairs(place(name), ("items", "words"), feature.items, feature.words)
-            check_count("words", feature.num_words, place(name))
-            check_range(place(name), "items", feature.items, dataset.num_items, "ids are rows, counted from 0")
-            check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or fix the id")
-        else:
-            check_feature(place(name), feature.values, feature.present, dataset.num_items, from_file=name in origins)
-
-
-def _check_counts(name: str, num_users: int, num_items: int) -> None:
-    check_count("users", num_users, f"data set {name}")
-    check_count("items", num_items, f"data set {name}")
-
-
-def _repeats(given: Dataset, splits: Sequence[Interactions]) -> list[str]:
-    rows = sum(len(getattr(given, split).users) for split in SPLITS)
-    repeats = rows - sum(len(pairs.users) for pairs in splits)
-    return [f"rows that repeat an interaction, merged: {repeats} of {rows}"] if repeats else []
-
-
-def _as_arrays(pairs: Interactions) -> Interactions:
-    return Interactions(np.asarray(pairs.users), np.asarray(pairs.items))
-
-
-def _as_float32(feature: Feature | Words) -> Feature | Words:
-    if isinstance(feature, Words):
-        return Words(np.asarray(feature.items), np.asarray(feature.words), int(feature.num_words))
-    values, present = np.asarray(feature.values), np.asarray(feature.present)
-    stored = feature.stored or values.dtype.name
-    if values.dtype.kind not in "fiub":
-        return Feature(values, present, stored)  # the check refuses it with its name
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is refused as such
-        values = np.array(values, np.float32, order="C")  # a copy: readers give views on files, which may change
-    if present.dtype == np.bool_ and present.shape == values.shape[:1] and not present.all():
-        values[~present] = 0
-    return Feature(values, present, stored)
-
-
-def _sorted_words(feature: Feature | Words) -> Feature | Words:
-    if isinstance(feature, Feature):
-        return feature
+def sorted_words(feature: Words) -> Words:
+    """Return word ids as a data set stores them: int32, sorted by item, then word."""
     order = np.lexsort((feature.words, feature.items))
-    items, words = (ids[order].astype(np.int32) for ids in (feature.items, feature.words))
-    return Words(items, words, feature.num_words)
+    return Words(feature.items[order].astype(np.int32), feature.words[order].astype(np.int32), feature.num_words)
 
 
-def _order_by_degree(ends: Int[np.ndarray, " interactions"], count: int) -> Int[np.ndarray, " nodes"]:
-    return np.argsort(-np.bincount(ends, minlength=count), kind="stable")
-
-
-def _is_range(ids: Int[np.ndarray, " nodes"]) -> bool:
-    return bool((ids == np.arange(len(ids))).all())
+def _by_degree(dataset: Dataset) -> list[Int[np.ndarray, " nodes"]]:
+    """Return the users, and the items, by falling degree; among equals, by id."""
+    return [np.argsort(-each, kind="stable") for each in dataset.degrees()]
 
 
 def _new_rows(taken: Int[np.ndarray, " taken"], count: int) -> Int[np.ndarray, " nodes"]:
@@ -355,9 +197,19 @@ def _take_items(
     if isinstance(feature, Feature):
         return Feature(feature.values[items], feature.present[items], feature.stored)
     rows = item_rows[feature.items]
-    return _sorted_words(Words(rows[rows >= 0], feature.words[rows >= 0], feature.num_words))
+    return sorted_words(Words(rows[rows >= 0], feature.words[rows >= 0], feature.num_words))
 
 
-def _add(digest: "hashlib._Hash", label: str, array: Shaped[np.ndarray, "..."], dtype: str) -> None:
+def _hash_array(
+    digest: "hashlib._Hash",
+    label: str,
+    array: Shaped[np.ndarray, "..."],
+    dtype: str,
+    order: Int[np.ndarray, " rows"] | None = None,
+) -> None:
+    """Add an array to a digest, with its rows in that order and never copied as a whole."""
     digest.update(f"\n{label} {array.shape}\n".encode())
-    digest.update(np.ascontiguousarray(array, np.dtype(dtype)).data.cast("B"))
+    step = max(1, _BYTES_AT_ONCE * len(array) // max(1, array.nbytes))
+    for start in range(0, len(array), step):
+        rows: Any = slice(start, start + step) if order is None else order[start : start + step]
+        digest.update(array[rows].astype(dtype).tobytes())

@@ -1,4 +1,4 @@
-"""Finds raw ids that differ by nothing a person would see."""
+"""Finds raw ids that a person cannot tell apart."""
 
 import re
 import unicodedata
@@ -12,21 +12,17 @@ _UNSEEN = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+")
 
 
 def alike(user_ids: Shaped[np.ndarray, " users"], item_ids: Shaped[np.ndarray, " items"]) -> list[str]:
-    """A line on the users, and one on the items, whose ids differ by blanks or by the form of a character alone."""
-    return [line for what, ids in (("user", user_ids), ("item", item_ids)) for line in _alike(what, ids)]
-
-
-def _alike(what: str, ids: Shaped[np.ndarray, " ids"]) -> list[str]:
-    if ids.dtype.kind != "U":
-        return []
-    seen = [_UNSEEN.sub("", unicodedata.normalize("NFKC", each)) for each in ids.tolist()]
-    counts = Counter(seen)
-    if len(counts) == len(seen):
-        return []
-    twice = next(each for each in seen if counts[each] > 1)
-    one, other, *_ = (ids[place].item() for place, each in enumerate(seen) if each == twice)
-    number = sum(count for count in counts.values() if count > 1)
-    return [
-        f"{what} ids that differ from another by blanks or the form of a character alone: {number} of {len(seen)}, as "
-        f"{one!r} and {other!r}; they are kept apart"
-    ]
+    """Return a line about users, and one about items, whose ids differ only by blanks or by the form of a character."""
+    lines = []
+    for what, ids in (("user", user_ids), ("item", item_ids)):
+        texts = ids.tolist() if ids.dtype.kind == "U" else []
+        seen = [_UNSEEN.sub("", unicodedata.normalize("NFKC", text)) for text in texts]
+        repeated = {each: count for each, count in Counter(seen).items() if count > 1}
+        if repeated:
+            first = next(each for each in seen if each in repeated)
+            one, other, *_ = (ids[place].item() for place, each in enumerate(seen) if each == first)
+            lines.append(
+                f"{what} ids that differ from another by blanks or the form of a character alone: "
+                f"{sum(repeated.values())} of {len(seen)}, as {one!r} and {other!r}; they are kept apart"
+            )
+    return lines

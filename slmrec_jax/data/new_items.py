@@ -1,4 +1,4 @@
-"""Reads what is known of items that have no interactions yet: a file of vectors for each modality."""
+"""Reads the features of items that have no interactions yet: a file of vectors for each modality."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,37 +18,33 @@ from slmrec_jax.errors import UserError
 
 
 class NewItems(NamedTuple):
-    """Items that training did not know."""
+    """Items that were not in training."""
 
     ids: Shaped[np.ndarray, " items"]
     """Raw ids."""
     features: Mapping[str, Feature | Words]
-    """By modality, each of the run's; values are float32."""
+    """One entry for each modality of the run; values are float32."""
     notes: tuple[str, ...] = ()
 
 
 def read_new_items(path: Path, dataset: Dataset) -> NewItems:
-    """Reads a file of one modality, or a folder with a file for each.
+    """Read a file of one modality, or a folder with one file for each modality.
 
-    A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv` and called as the modality. Its rows stand under raw
-    ids (a column `item`, or a tensor of whole numbers beside the vectors); where no file has ids, row i is called
-    `new-i`.
+    A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv` and has the name of the modality. Its rows have raw
+    ids (a column `item`, or a tensor of whole numbers beside the vectors). If no file has ids, row i is called `new-i`.
 
     Args:
-        path: of the file or the folder.
-        dataset: what the run was trained on, whose modalities these are.
+        path: The file or the folder.
+        dataset: The data set that the run was trained on.
 
     Raises:
-        UserError: A file that cannot be read, a modality that the data do not have or have in another width, an item
-            that they have already, or one without any feature.
+        UserError: A file cannot be read, a modality is not in the data set or has another width there, or an item is
+            in the data set already or has no feature at all.
     """
-    tables = {modality: read_vectors(file, item_column(file)) for modality, file in _files(path).items()}
+    tables = {modality: read_vectors(file, item_column(file)) for modality, file in _find_files(path).items()}
     for modality, vectors in tables.items():
         _check_modality(path, modality, vectors, dataset)
     ids, given, notes = _by_id(path, tables)
-    features: dict[str, Feature | Words] = {}
-    for name, known in dataset.features.items():
-        features[name] = given.get(name, nothing(known, len(ids)))
     old = np.isin(ids.astype(np.str_), dataset.item_ids.astype(np.str_))
     if old.any():
         raise UserError(
@@ -58,22 +54,21 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
     bare = ~np.any([feature.present for feature in given.values()], axis=0)
     if bare.any():
         raise UserError(f"{path}: the item {ids[bare.argmax()].item()!r} has no feature to place it by; leave it out")
+    features = {name: given.get(name) or missing_feature(known, len(ids)) for name, known in dataset.features.items()}
     return NewItems(ids, features, tuple(notes))
 
 
-def _files(path: Path) -> dict[str, Path]:
+def _find_files(path: Path) -> dict[str, Path]:
     try:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
-        found = (
-            [file for file in sorted(path.iterdir()) if file.suffix in FEATURE_SUFFIXES] if path.is_dir() else [path]
-        )
+        entries = sorted(path.iterdir()) if path.is_dir() else [path]
     except OSError as error:
         raise unreadable(path, error) from error
-    if not found or found[0].suffix not in FEATURE_SUFFIXES:
-        raise UserError(
-            f"{path}: no features there; expected a file called as its modality, {', '.join(FEATURE_SUFFIXES)}"
-        )
+    found = [file for file in entries if file.suffix in FEATURE_SUFFIXES]
+    if not found:
+        suffixes = ", ".join(FEATURE_SUFFIXES)
+        raise UserError(f"{path}: no features there; expected a file called as its modality, {suffixes}")
     files: dict[str, Path] = {}
     for file in found:
         add_feature_file(files, modality_of(file), file)
@@ -83,10 +78,8 @@ def _files(path: Path) -> dict[str, Path]:
 def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Dataset) -> None:
     known = dataset.features.get(modality)
     if not isinstance(known, Feature):
-        vectors_of = [name for name, feature in dataset.features.items() if isinstance(feature, Feature)]
-        raise UserError(
-            f"{path}: the run has no vectors of modality {modality!r}; it has: {', '.join(vectors_of) or 'none'}"
-        )
+        has = ", ".join(name for name, feature in dataset.features.items() if isinstance(feature, Feature)) or "none"
+        raise UserError(f"{path}: the run has no vectors of modality {modality!r}; it has: {has}")
     found, expected = vectors.values.shape[1], known.values.shape[1]
     if found != expected:
         raise UserError(f"{path}: {modality} has {found} columns, but {expected} in training; make it the same way")
@@ -124,8 +117,8 @@ def _by_row(path: Path, tables: Mapping[str, VectorTable]) -> tuple[Shaped[np.nd
     return np.array([f"new-{row}" for row in range(count)]), features
 
 
-def nothing(known: Feature | Words, count: int) -> Feature | Words:
-    """A modality of the same kind and width that none of so many items has."""
+def missing_feature(known: Feature | Words, count: int) -> Feature | Words:
+    """Return a modality of the same kind and width that none of `count` items has."""
     if isinstance(known, Words):
         return Words(np.zeros(0, np.int32), np.zeros(0, np.int32), known.num_words)
     return Feature(np.zeros((count, known.values.shape[1]), np.float32), np.zeros(count, np.bool_))

@@ -1,25 +1,25 @@
-"""Divides interactions into training, validation and test: as other tools do it, by time, or by items.
+"""Divides interactions into training, validation and test: as other tools do, by time, or by items.
 
-Whatever is random follows from the seed by integer arithmetic of this file, so that it is the same on every machine
-and under every version of NumPy, and does not depend on the order in which interactions were read.
+Everything random follows from the seed by the integer arithmetic in this file, so that a split is the same on every
+machine and under every version of NumPy, and does not depend on the order in which interactions were read.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Literal, NamedTuple, TypeAlias
 
 import numpy as np
-from jaxtyping import Int, Shaped, UInt64
+from jaxtyping import Bool, Int, Shaped, UInt64
 
-from slmrec_jax.data.dataset import Dataset, distinct
+from slmrec_jax.data.dataset import Dataset, pair_keys, unique_pairs
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
 Times: TypeAlias = Shaped[np.ndarray, " interactions"]
-Parts: TypeAlias = Int[np.ndarray, " interactions"]
-"""Where each interaction goes: `TRAIN`, `VALID` or `TEST`."""
 Numbers: TypeAlias = Int[np.ndarray, " interactions"]
-"""One for each interaction."""
+Parts: TypeAlias = Numbers
+"""The split that each interaction goes to: `TRAIN`, `VALID` or `TEST`."""
 
 TRAIN, VALID, TEST = range(3)
 
@@ -28,129 +28,124 @@ _WORD = 2**64 - 1
 
 
 class Unsplit(NamedTuple):
-    """A data set as a reader found it undivided: all interactions are in `train`, the other splits are empty."""
+    """A data set that its reader found undivided: all interactions are in `train`, the other splits are empty."""
 
     dataset: Dataset
     times: Callable[[], Times] | None = None
-    """When each interaction of `train` took place, in any unit (`first_times`); called where a split asks for it."""
+    """The times of the interactions of `train`, in any unit (`first_times`); called if the split needs them."""
     of_one_user: bool = False
-    """Whether these times say nothing of the interactions of different users: they are places in a user's list."""
+    """True if times compare only the interactions of one user: they are positions in that user's list."""
 
 
 class Pool(NamedTuple):
-    """What a split divides."""
+    """The interactions that a split method divides."""
 
     pairs: Interactions
     """Sorted by user."""
     times: Times
-    """All 0 where they are not known, or not used."""
+    """All 0 if they are unknown or unused."""
     seed: int
 
 
-class Split(NamedTuple):
+class SplitMethod(NamedTuple):
     """A way to divide interactions."""
 
     summary: str
     divide: Callable[[Pool], Parts]
     times: Literal["unused", "used", "needed"] = "unused"
-    """Whether it looks at when interactions took place: where that is known, or always."""
+    """If it looks at times: never, where they are known, or always."""
     keeps_test: bool = False
-    """Whether only training interactions are divided, and test stays what it is."""
+    """True if it divides only the training interactions and keeps the test split."""
 
 
 def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> Dataset:
-    """Divides a data set by the split of that name; one that is divided already is divided again.
+    """Divide a data set by the named method; a data set that is divided already is divided again.
 
     Args:
-        data: What a reader returned.
-        name: A key of `SPLITS`; `None` leaves a divided data set as it is.
-        seed: What everything random follows from.
+        data: The result of a reader.
+        name: A key of `SPLIT_METHODS`; `None` returns a divided data set as it is.
+        seed: The seed of everything random.
 
     Raises:
-        UserError: An undivided data set without a name, a name that is none, a split by time without times, or one
-            that leaves nothing to train on.
+        UserError: The data set is undivided and there is no name, the name is unknown, the method does not fit the
+            data, or nothing would be left to train on.
     """
-    dataset, times, of_one_user = data if isinstance(data, Unsplit) else (data, None, False)
-    if name is None:
-        if isinstance(data, Unsplit):
-            choices = "; ".join(f"{name} ({split.summary})" for name, split in SPLITS.items())
-            raise UserError(
-                f"data set {dataset.name}: it is not split; say how with {setting('split', 'NAME')}: {choices}"
-            )
+    dataset, times, _ = data if isinstance(data, Unsplit) else (data, None, False)
+    if name is None and isinstance(data, Dataset):
         return dataset
-    if name not in SPLITS:
-        raise UserError(f"there is no split {name!r}; there is: {', '.join(SPLITS)}")
-    split = SPLITS[name]
-    if split.times == "needed" and (times is None or of_one_user):
-        have = "have only the order of each user's" if of_one_user else "do not have"
-        raise UserError(
-            f"data set {dataset.name}: the split {name!r} needs the time of each interaction, and these data {have}; "
-            f"choose another"
-        )
-    if split.keeps_test and len(dataset.valid.users):
-        raise UserError(
-            f"data set {dataset.name}: it has a validation split already; leave out {setting('split', name)}"
-        )
-    pairs, merged = (dataset.train, 0) if split.keeps_test or isinstance(data, Unsplit) else _all_pairs(dataset)
+    method = _choose_method(data, name)
     notes = [f"split by {name!r} with seed {seed}"]
-    if split.times == "used" and times is None:
+    if method.times == "used" and times is None:
         notes.append("no times: the order of each user's interactions is random")
-    if merged:
-        notes.append(f"interactions that were in two splits, merged: {merged}")
-    known = None if times is None or split.times == "unused" else times()
-    parts = split.divide(Pool(pairs, np.zeros(len(pairs.users), np.int64) if known is None else known, seed))
+    pairs = dataset.train
+    if isinstance(data, Dataset) and not method.keeps_test:
+        pairs, merged = _all_pairs(dataset)
+        notes += [f"interactions that were in two splits, merged: {merged}"] if merged else []
+    known = np.zeros(len(pairs.users), np.int64) if times is None or method.times == "unused" else times()
+    parts = method.divide(Pool(pairs, known, seed))
     train, valid, test = (Interactions(pairs.users[parts == part], pairs.items[parts == part]) for part in range(3))
     if len(train.users) == 0:
         raise UserError(f"data set {dataset.name}: the split {name!r} leaves nothing to train on; choose another")
-    test = dataset.test if split.keeps_test else test
+    test = dataset.test if method.keeps_test else test
     new = np.zeros(dataset.num_users, np.bool_)
-    new[valid.users], new[test.users] = True, True
+    new[valid.users] = new[test.users] = True
     new[train.users] = False
     if new.any():
         notes.append(f"users with held-out interactions but none to train on: {np.count_nonzero(new)}")
     return replace(dataset, train=train, valid=valid, test=test, notes=(*dataset.notes, *notes))
 
 
-def first_times(pairs: Interactions, times: Times, num_items: int) -> Shaped[np.ndarray, " distinct"]:
-    """For each interaction of `distinct(pairs)`, the first of the times at which it is there."""
-    keys = pairs.users.astype(np.int64) * num_items + pairs.items
+def _choose_method(data: Dataset | Unsplit, name: str | None) -> SplitMethod:
+    dataset, times, of_one_user = data if isinstance(data, Unsplit) else (data, None, False)
+    where = f"data set {dataset.name}"
+    if name is None:
+        choices = "; ".join(f"{each} ({method.summary})" for each, method in SPLIT_METHODS.items())
+        raise UserError(f"{where}: it is not split; say how with {setting('split', 'NAME')}: {choices}")
+    if name not in SPLIT_METHODS:
+        raise UserError(f"there is no split {name!r}; there is: {', '.join(SPLIT_METHODS)}")
+    method = SPLIT_METHODS[name]
+    if method.times == "needed" and (times is None or of_one_user):
+        have = "have only the order of each user's" if of_one_user else "do not have"
+        raise UserError(
+            f"{where}: the split {name!r} needs the time of each interaction, and these data {have}; choose another"
+        )
+    if method.keeps_test and len(dataset.valid.users):
+        raise UserError(f"{where}: it has a validation split already; leave out {setting('split', name)}")
+    return method
+
+
+def first_times(pairs: Interactions, times: Times, num_items: int) -> Shaped[np.ndarray, " unique"]:
+    """Return the earliest time of each interaction of `unique_pairs(pairs)`."""
+    keys = pair_keys(pairs, num_items)
     order = np.argsort(keys)
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1) > 0)
     return np.asarray(np.minimum.reduceat(times[order], starts) if len(starts) else times)
 
 
 def _all_pairs(dataset: Dataset) -> tuple[Interactions, int]:
-    """All interactions, and how many are in more than one split."""
-    splits = (dataset.train, dataset.valid, dataset.test)
-    users, items = (np.concatenate(columns) for columns in zip(*splits, strict=True))
-    pairs = distinct(Interactions(users, items), dataset.num_items)
+    """Return all interactions, and how many are in more than one split."""
+    users, items = (np.concatenate(columns) for columns in zip(*dataset.splits.values(), strict=True))
+    pairs = unique_pairs(Interactions(users, items), dataset.num_items)
     return pairs, len(users) - len(pairs.users)
 
 
-def _mmrec(pool: Pool) -> Parts:
-    return _hold_out_a_fifth(pool, lambda held: held // 2)
-
-
-def _lattice(pool: Pool) -> Parts:
-    return _hold_out_a_fifth(pool, lambda held: held - held // 2)
-
-
-def _hold_out_a_fifth(pool: Pool, num_valid: Callable[[Numbers], Numbers]) -> Parts:
-    counts, ranks = _within_users(pool, _random_order(pool))
+def _hold_out_a_fifth(pool: Pool, smaller: int) -> Parts:
+    counts, ranks = rank_within_users(pool.pairs.users, _random_order(pool))
     held = np.where(counts < 10, np.where(counts < 3, 0, 2), counts // 5)
-    return _parts(ranks < num_valid(held), ranks < held)
+    num_valid = held // 2 if smaller == VALID else held - held // 2
+    return as_parts(ranks < num_valid, ranks < held)
 
 
 def _leave_one_out(pool: Pool) -> Parts:
     draws = draw(pool.seed, *pool.pairs)
-    counts, ranks = _within_users(pool, np.lexsort((draws, pool.times, pool.pairs.users)))
-    return _parts(ranks == counts - 2, (ranks >= counts - 2) & (counts > 2))
+    counts, ranks = rank_within_users(pool.pairs.users, np.lexsort((draws, pool.times, pool.pairs.users)))
+    return as_parts(ranks == counts - 2, (ranks >= counts - 2) & (counts > 2))
 
 
 def _time(pool: Pool) -> Parts:
     ordered = np.sort(pool.times)
     from_valid, from_test = ordered[len(ordered) * 8 // 10], ordered[len(ordered) * 9 // 10]
-    return _parts(pool.times < from_test, pool.times >= from_valid)
+    return as_parts(pool.times < from_test, pool.times >= from_valid)
 
 
 def _cold_items(pool: Pool) -> Parts:
@@ -158,36 +153,42 @@ def _cold_items(pool: Pool) -> Parts:
     ranks = np.empty(len(items), np.int64)
     ranks[np.argsort(draw(pool.seed, items), kind="stable")] = np.arange(len(items))
     each = len(items) // 10 or int(len(items) > 2)
-    return _parts(ranks < each, ranks < 2 * each)[places]
+    return as_parts(ranks < each, ranks < 2 * each)[places]
 
 
 def _tenth_of_train(pool: Pool) -> Parts:
-    counts, ranks = _within_users(pool, _random_order(pool))
+    counts, ranks = rank_within_users(pool.pairs.users, _random_order(pool))
     held = np.where(counts > 1, np.maximum(1, counts // 10), 0)
-    return _parts(ranks < held, ranks < held)
+    return as_parts(ranks < held, ranks < held)
 
 
-SPLITS: Mapping[str, Split] = {
-    "mmrec": Split("a fifth of each user's at random, the smaller half for validation, as MMRec", _mmrec),
-    "lattice": Split("a fifth of each user's at random, the smaller half for test, as LATTICE and MMSSL", _lattice),
-    "leave-one-out": Split(
+SPLIT_METHODS: Mapping[str, SplitMethod] = {
+    "mmrec": SplitMethod(
+        "a fifth of each user's at random, the smaller half for validation, as MMRec",
+        partial(_hold_out_a_fifth, smaller=VALID),
+    ),
+    "lattice": SplitMethod(
+        "a fifth of each user's at random, the smaller half for test, as LATTICE and MMSSL",
+        partial(_hold_out_a_fifth, smaller=TEST),
+    ),
+    "leave-one-out": SplitMethod(
         "each user's last for test and the one before for validation; without times, random ones",
         _leave_one_out,
         times="used",
     ),
-    "time": Split("the last tenth of all for test and the tenth before for validation", _time, times="needed"),
-    "cold-items": Split(
+    "time": SplitMethod("the last tenth of all for test and the tenth before for validation", _time, times="needed"),
+    "cold-items": SplitMethod(
         "all interactions of a tenth of the items for test, of another tenth for validation", _cold_items
     ),
-    "validation": Split(
+    "validation": SplitMethod(
         "a tenth of each user's training interactions for validation; test stays", _tenth_of_train, keeps_test=True
     ),
 }
-"""Users with fewer than 3 interactions have them all in train, where a split is by user."""
+"""By name. A method that divides by user leaves all interactions of a user with fewer than 3 in train."""
 
 
 def draw(seed: int, *keys: Int[np.ndarray, " rows"]) -> UInt64[np.ndarray, " rows"]:
-    """A number for each row that looks random: the keys one after the other through SplitMix64's output function.
+    """Return a pseudo-random number per row: the keys, one after the other, through SplitMix64's output function.
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014); the constants are Stafford's.
     """
@@ -205,19 +206,22 @@ def _mix(words: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
 
 
 def _random_order(pool: Pool) -> Numbers:
-    """The order of interactions by user, and at random for each user."""
+    """Return an order of the interactions by user, and random within each user."""
     draws = draw(pool.seed, *pool.pairs) >> np.uint64(32)
     return np.argsort(pool.pairs.users.astype(np.uint64) << np.uint64(32) | draws, kind="stable")
 
 
-def _within_users(pool: Pool, order: Numbers) -> tuple[Numbers, Numbers]:
-    """For each interaction, how many its user has, and how many of these come before it in an order by user."""
-    users = pool.pairs.users
+def rank_within_users(users: Numbers, order: Numbers) -> tuple[Numbers, Numbers]:
+    """Return for each interaction how many its user has, and its rank among these.
+
+    `users` is sorted; `order` lists the interactions (indices) by user, then rank.
+    """
     counts = np.bincount(users)
     ranks = np.empty(len(users), np.int64)
     ranks[order] = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]
     return counts[users], ranks
 
 
-def _parts(valid: Shaped[np.ndarray, " interactions"], held_out: Shaped[np.ndarray, " interactions"]) -> Parts:
+def as_parts(valid: Bool[np.ndarray, " interactions"], held_out: Bool[np.ndarray, " interactions"]) -> Parts:
+    """Return `VALID` or `TEST` for interactions that are held out, and `TRAIN` for the others."""
     return np.where(held_out, np.where(valid, VALID, TEST), TRAIN)

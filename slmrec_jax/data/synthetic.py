@@ -1,9 +1,9 @@
-"""A data set made from a seed: users and items with planted tastes, and modalities that agree in part.
+"""Makes a data set from a seed: users and items with planted tastes, and modalities that partly agree.
 
-Every item belongs to a scene and has a description of several aspects; users like a few scenes, and weigh the aspects
-in their own way. A user is exposed to items in proportion to their popularity and takes those that please. Each
-modality shows one aspect and what all share, under noise of its own: none tells everything, and interactions are too
-few to learn the rest from ids alone.
+Every item belongs to a scene and has a latent description of several aspects; every user likes a few scenes and weights
+the aspects individually. A user meets items in proportion to their popularity and takes those they like best. Each
+modality shows one aspect of its own and one that all modalities share, with noise: no modality is sufficient, and the
+interactions are too few to learn the rest from ids alone.
 """
 
 from collections.abc import Mapping
@@ -12,23 +12,30 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.inspect.checks import check_count
+from slmrec_jax.data.making import make_dataset
+from slmrec_jax.data.split import Parts, as_parts, rank_within_users
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
-_COLUMNS: Mapping[str, int] = {"visual": 64, "acoustic": 32, "textual": 48}
+_DEMO_COLUMNS: Mapping[str, int] = {"visual": 64, "acoustic": 32, "textual": 48}
 _ASPECT = 8
-"""Dimensions of each aspect: one that every modality shows, then one per modality."""
+"""Dimensions of an aspect: there is one that every modality shows, and one per modality."""
 _SCENES_LIKED = 2
 _HEAD = 60
-"""Popularity falls as 1 / (rank + _HEAD), ranks from 0."""
-_CHUNK = 1024
-"""Users for whom exposures are held at once."""
+"""Popularity is 1 / (rank + _HEAD), with ranks from 0."""
+_MIN_DEGREE, _MEAN_DEGREE, _MAX_DEGREE = 5, 8.0, 60
+"""Interactions of a user over all splits; the mean is approximate, before the maximum cuts the tail."""
+_MISSING = 0.07
+"""The share of items that lack a modality, independently for each modality."""
+_NOISE = 0.4
+"""The standard deviation of the noise in a modality; that of the latent description is about 1."""
+_USERS_AT_ONCE = 1024
 
 
 class Tastes(NamedTuple):
-    """What was planted: user u likes item i by `users[u] · items[i]`, and meets it in proportion to `weights[i]`."""
+    """The planted truth: user u likes item i by `users[u] · items[i]`, and meets it in proportion to `weights[i]`."""
 
     users: Float[np.ndarray, "users latent"]
     items: Float[np.ndarray, "items latent"]
@@ -41,33 +48,24 @@ def demo(
     num_users: int = 2000,
     num_items: int = 1200,
     num_scenes: int = 60,
-    columns: Mapping[str, int] = _COLUMNS,
-    missing: float = 0.07,
-    noise: float = 0.4,
+    columns: Mapping[str, int] = _DEMO_COLUMNS,
     exposures: int = 300,
-    min_interactions: int = 5,
-    mean_interactions: float = 8.0,
-    max_interactions: int = 60,
 ) -> Dataset:
-    """Makes the embedded data set; the same arguments give the same one, byte for byte, on every machine.
+    """Make the embedded data set; the same arguments give the same bytes on every machine.
 
-    On the default, recall@20 at test is about 0.09 for popularity, 0.23 for LightGCN on ids alone, 0.27 for SLMRec's
-    main loss with the features, 0.28 with its FAC task, and 0.6 for who knows the planted tastes and popularities.
+    With the default arguments, test recall@20 is about 0.09 for popularity, 0.23 for LightGCN on ids alone, 0.27 for
+    SLMRec's main loss with features, 0.28 with its FAC task, and 0.6 for the planted tastes and popularities.
 
-    Each user's interactions are split 8:1:1 at random, with one for validation and one for test at the least.
+    Each user's interactions are split 8:1:1 at random, with at least one for validation and one for test; a user with
+    fewer than 3 has them all in train.
 
     Args:
-        seed: What everything random follows from.
-        num_users: How many users.
-        num_items: How many items.
-        num_scenes: How many clusters items fall into; each user likes two.
+        seed: The seed of everything random.
+        num_users: The number of users.
+        num_items: The number of items.
+        num_scenes: The number of clusters of items; each user likes two.
         columns: The modalities and the widths of their vectors.
-        missing: The share of items that lack a modality, for each modality on its own.
-        noise: The standard deviation of what a modality adds to the latent description, whose own is about 1.
-        exposures: How often a user meets an item; the distinct ones are what there is to choose from.
-        min_interactions: The least a user has in all three splits; one with fewer than 3 has them all in train.
-        mean_interactions: About how many users have on average, before `max_interactions` cuts the tail.
-        max_interactions: The most that a user has.
+        exposures: How often a user meets an item; the user chooses among the distinct ones.
 
     Raises:
         UserError: There are no users, items, scenes or exposures, or too few interactions to fill three splits.
@@ -77,56 +75,56 @@ def demo(
         check_count(what, count, "demo")
     rng = np.random.Generator(np.random.PCG64(seed))
     tastes = plant(rng, num_users, num_items, num_scenes, len(columns))
-    degrees = _degrees(rng, num_users, min_interactions, mean_interactions, max_interactions)
-    users, items = _interactions(rng, tastes, degrees, exposures)
-    parts = _split(rng, users)
+    degrees = _draw_degrees(rng, num_users)
+    users, items = _draw_interactions(rng, tastes, degrees, exposures)
+    parts = _draw_parts(rng, users)
     if not parts.any():
         raise UserError("demo: no one has the three interactions that three splits need; raise items or exposures")
-    features = _features(rng, tastes.items, columns, missing, noise)
     return make_dataset(
         "demo",
         *(Interactions(users[parts == part], items[parts == part]) for part in range(3)),
         num_users=num_users,
         num_items=num_items,
-        features=features,
-        user_ids=_raw_ids("user", num_users),
-        item_ids=_raw_ids("item", num_items),
+        features=_draw_features(rng, tastes.items, columns),
+        user_ids=_numbered("user", num_users),
+        item_ids=_numbered("item", num_items),
     )
 
 
 def plant(rng: np.random.Generator, num_users: int, num_items: int, num_scenes: int, num_aspects: int) -> Tastes:
-    """Draws the latent descriptions of items, the tastes of users, and how popular items are."""
+    """Draw the latent descriptions of items, the tastes of users, and the popularity of items."""
     latent = _ASPECT * (1 + num_aspects)
     scenes = rng.standard_normal((num_scenes, latent))
     items = 0.7 * scenes[rng.integers(num_scenes, size=num_items)]
     items += 0.7 * rng.standard_normal((num_items, latent))
     liked = 0.7 * scenes[rng.integers(num_scenes, size=(num_users, _SCENES_LIKED))].sum(axis=1)
     own = 0.9 * rng.standard_normal((num_users, latent))
-    # How much each aspect matters to each user; the scale makes choices neither certain nor arbitrary (`demo`).
+    # The weight of each aspect for each user; at this scale choices are neither certain nor arbitrary (see `demo`).
     concern = 0.125 + 0.75 * rng.random((num_users, 1 + num_aspects))
     users = np.repeat(concern, _ASPECT, axis=1) * (liked + own)
     weights = 1.0 / (rng.permutation(num_items) + _HEAD)
     return Tastes(_grid(users), _grid(items), weights)
 
 
-def _degrees(rng: np.random.Generator, num_users: int, least: int, mean: float, most: int) -> Int[np.ndarray, " users"]:
-    # A Pareto tail of exponent 2: its excess over the least has the scale as its mean.
+def _draw_degrees(rng: np.random.Generator, num_users: int) -> Int[np.ndarray, " users"]:
+    # A Pareto tail of exponent 2: the mean of its excess over the minimum is the scale.
     tail = 1.0 / np.sqrt(1.0 - rng.random(num_users)) - 1.0
-    return np.minimum(least + np.floor((mean - least) * tail).astype(np.int64), most)
+    excess = (_MEAN_DEGREE - _MIN_DEGREE) * tail
+    return np.minimum(_MIN_DEGREE + np.floor(excess).astype(np.int64), _MAX_DEGREE)
 
 
-def _interactions(
+def _draw_interactions(
     rng: np.random.Generator, tastes: Tastes, degrees: Int[np.ndarray, " users"], exposures: int
 ) -> tuple[Int[np.ndarray, " interactions"], Int[np.ndarray, " interactions"]]:
     cumulative = np.cumsum(tastes.weights)
     users, items = [], []
-    for start in range(0, len(degrees), _CHUNK):
-        rows = np.arange(start, min(start + _CHUNK, len(degrees)))
+    for start in range(0, len(degrees), _USERS_AT_ONCE):
+        rows = np.arange(start, min(start + _USERS_AT_ONCE, len(degrees)))
         met = np.searchsorted(cumulative, rng.random((len(rows), exposures)) * cumulative[-1], side="right")
         met = np.sort(np.minimum(met, len(cumulative) - 1), axis=1)
         liking = np.einsum("ud,ued->ue", tastes.users[rows], tastes.items[met])
         scores = liking + _grid(rng.gumbel(size=met.shape))
-        scores[:, 1:][met[:, 1:] == met[:, :-1]] = -np.inf  # an item met twice is chosen once
+        scores[:, 1:][met[:, 1:] == met[:, :-1]] = -np.inf  # an item that is met twice is chosen once
         ranked = np.argsort(-scores, axis=1, kind="stable")
         order = np.take_along_axis(met, ranked, axis=1)
         chosen = np.arange(exposures) < degrees[rows, None]
@@ -136,39 +134,30 @@ def _interactions(
     return np.concatenate(users), np.concatenate(items)
 
 
-def _split(rng: np.random.Generator, users: Int[np.ndarray, " interactions"]) -> Int[np.ndarray, " interactions"]:
-    """0, 1 or 2 (train, validation, test) for each interaction; `users` is sorted."""
-    counts = np.bincount(users)
-    starts = np.cumsum(counts) - counts
-    shuffled = np.lexsort((rng.random(len(users)), users))
-    ranks = np.empty(len(users), np.int64)
-    ranks[shuffled] = np.arange(len(users)) - starts[users]
-    held = np.where(counts >= 3, np.maximum(1, counts // 10), 0)[users]
-    return np.where(ranks < held, 1, np.where(ranks < 2 * held, 2, 0))
+def _draw_parts(rng: np.random.Generator, users: Int[np.ndarray, " interactions"]) -> Parts:
+    counts, ranks = rank_within_users(users, np.lexsort((rng.random(len(users)), users)))
+    held = np.where(counts >= 3, np.maximum(1, counts // 10), 0)
+    return as_parts(ranks < held, ranks < 2 * held)
 
 
-def _features(
-    rng: np.random.Generator,
-    items: Float[np.ndarray, "items latent"],
-    columns: Mapping[str, int],
-    missing: float,
-    noise: float,
+def _draw_features(
+    rng: np.random.Generator, items: Float[np.ndarray, "items latent"], columns: Mapping[str, int]
 ) -> dict[str, Feature]:
     features = {}
     for number, (name, width) in enumerate(columns.items(), start=1):
         own = items[:, number * _ASPECT : (number + 1) * _ASPECT]
         seen = np.concatenate([items[:, :_ASPECT], own], axis=1)
         mixing = _grid(rng.standard_normal((seen.shape[1], width)) / np.sqrt(seen.shape[1]))
-        values = seen @ mixing + _grid(noise * rng.standard_normal((len(items), width)))
-        features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= missing)
+        values = seen @ mixing + _grid(_NOISE * rng.standard_normal((len(items), width)))
+        features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= _MISSING)
     return features
 
 
 def _grid(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Rounds to multiples of 1/256: sums of products are then exact, whatever order a machine takes them in."""
+    """Round to multiples of 1/256: sums of products are then exact in any order of summation."""
     return np.round(values * 256.0) / 256.0
 
 
-def _raw_ids(kind: str, count: int) -> Shaped[np.ndarray, " rows"]:
+def _numbered(kind: str, count: int) -> Shaped[np.ndarray, " rows"]:
     width = max(4, len(str(count - 1)))
     return np.array([f"{kind}-{row:0{width}d}" for row in range(count)])

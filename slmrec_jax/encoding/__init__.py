@@ -1,1 +1,1 @@
-"""How users and items become rows: the graph, its products and propagation, features and their layers."""
+"""The computation of users' and items' rows: the graph, its products and propagation, features and their layers."""

@@ -13,7 +13,7 @@ from slmrec_jax.types import DenseFeature, Modality
 WORD_DIM = 128
 """The width of a word vector, as in SLMRec's published code."""
 
-Given: TypeAlias = DenseFeature | Operator
+DeviceFeature: TypeAlias = DenseFeature | Operator
 """Vectors; or for word ids, the matrix (items × vocabulary) that maps word vectors to each item's mean."""
 
 
@@ -22,15 +22,10 @@ def width(modality: Modality) -> int:
     return WORD_DIM if modality.words else modality.columns
 
 
-def frozen(feature: Given, modality: Modality, *, normalized: bool) -> DenseFeature:
-    """Return a modality that training does not change, ready to be projected.
+def frozen(feature: DeviceFeature, modality: Modality, *, normalized: bool) -> DenseFeature:
+    """Return a modality that training does not change, ready to be projected; `normalized` divides rows by their norms.
 
     Word ids become the mean of random word vectors, as in SLMRec's published code, and are never normalised.
-
-    Args:
-        feature: The modality as `Inputs` holds it.
-        modality: Its sizes.
-        normalized: Whether to divide each row by its L2 norm.
     """
     if isinstance(feature, Operator):
         # The key is fixed: these vectors belong to the data, and every seed must see the same ones.

@@ -19,7 +19,7 @@ class _Graph(NamedTuple):
     users: Int[Array, " interactions"]
     """The user of each entry of R̂."""
     derived: Mapping[str, PyTree] = {}
-    """What a model computed from this graph in advance, by names of its own (`Model.prepare`)."""
+    """Data that a model computed from this graph in advance, by names of its own (`Model.prepare`)."""
 
 
 class Graph(_Graph):

@@ -71,8 +71,7 @@ def stacked_graph(graph: Graph) -> jraph.GraphsTuple:
 def aggregate_by_halves(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
     """Compute P x as one half product to the users and one to the items; equal to `aggregate`."""
     flat = x.reshape(x.shape[0], -1)
-    users, items = flat[: graph.num_users], flat[graph.num_users :]
-    halves = matmul(graph.adjacency, items), matmul(graph.adjacency.T, users)
+    halves = hop(graph, Halves(flat[: graph.num_users], flat[graph.num_users :]))
     return jnp.concatenate(halves).reshape(x.shape)
 
 
@@ -116,14 +115,7 @@ def propagate(
     *,
     aggregate: Callable[[Graph, Array], Array] = aggregate,
 ) -> Float[Array, "nodes ..."]:
-    """Compute M_L x by the definition, layer by layer.
-
-    Args:
-        graph: The graph.
-        x: Layer 0, users stacked on items.
-        num_layers: L.
-        aggregate: Computes P x.
-    """
+    """Compute M_L x by the definition, layer by layer, for users stacked on items; `aggregate` computes P x."""
     total = x
     for _ in range(num_layers):
         x = aggregate(graph, x)
@@ -162,13 +154,9 @@ class FrozenChain(NamedTuple):
 
 
 def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: FrozenRows = "float32") -> FrozenChain:
-    """Propagate a frozen modality's features, a block of columns at a time to bound memory.
+    """Propagate a frozen modality's features in float32, a block of columns at a time to bound memory.
 
-    Args:
-        graph: The graph.
-        feature: The modality.
-        num_layers: L.
-        held_as: The dtype of `FrozenChain.values`; computed in float32.
+    `held_as` is the dtype of `FrozenChain.values`.
     """
 
     @partial(jax.jit, static_argnames="dtype")
@@ -189,7 +177,7 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
 
 
 class ChainChoice(NamedTuple):
-    """How a frozen modality is propagated, and why."""
+    """The decision whether a frozen modality is propagated once, and the reason."""
 
     cached: bool
     reason: str

@@ -11,7 +11,7 @@ from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.sparse import Operator, rows_of_product
 from slmrec_jax.types import ALL, Distinct, Ids, Rows
 
-BLOCK_ROWS = 8192
+TABLE_BLOCK_ROWS = 8192
 """The most rows of a whole table that are computed at a time."""
 
 
@@ -58,10 +58,10 @@ def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
 def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:
     """Return values W + present bᵀ: a row without the feature has no bias either. Values may have half precision."""
     kernel, bias = projection["kernel"], projection["bias"][None, :]
-    return memoized(lambda ids: _as_float32(values, ids).astype(kernel.dtype) @ kernel + present[ids, None] * bias)
+    return memoized(lambda ids: _gather_float32(values, ids).astype(kernel.dtype) @ kernel + present[ids, None] * bias)
 
 
-def _as_float32(values: Float[Array, "nodes columns"], ids: Ids) -> Float[Array, "_ columns"]:
+def _gather_float32(values: Float[Array, "nodes columns"], ids: Ids) -> Float[Array, "_ columns"]:
     """Gather rows as float32 (wider types stay as they are)."""
     if values.dtype.itemsize >= 4:
         return values[ids]
@@ -95,7 +95,7 @@ def all_rows(rows: Rows, count: int) -> Float[Array, "count dim"]:
         rows: The table. Computing a few of its rows must not compute a whole table.
         count: How many rows it has.
     """
-    num_blocks = -(-count // BLOCK_ROWS)
+    num_blocks = -(-count // TABLE_BLOCK_ROWS)
     if num_blocks <= 1:
         return rows(ALL)
     block_rows = -(-count // num_blocks)  # equal blocks need the least padding
@@ -104,14 +104,8 @@ def all_rows(rows: Rows, count: int) -> Float[Array, "count dim"]:
     return blocks.reshape(-1, blocks.shape[-1])[:count]
 
 
-def distinct(ids: Int[Array, " batch"], real: Bool[Array, " batch"], num_nodes: int) -> Distinct:
-    """Find the distinct ids of real rows.
-
-    Args:
-        ids: Ids below `num_nodes`.
-        real: Which rows are real; the ids of others are ignored.
-        num_nodes: The number of rows of the table that the ids refer to.
-    """
+def distinct_ids(ids: Int[Array, " batch"], real: Bool[Array, " batch"], num_nodes: int) -> Distinct:
+    """Find the distinct ids, all below `num_nodes`, of real rows; the ids of other rows are ignored."""
     rows = jnp.arange(ids.shape[0])
     ids = jnp.where(real, ids, ids[jnp.argmax(real)])
     # Without sorting: each id is represented by the first row that has it.

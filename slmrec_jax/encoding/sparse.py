@@ -90,7 +90,7 @@ def rows_of_product(
     """Return rows of `table`, which is `matmul(operator, x)`, with a derivative that skips the table.
 
     On CPU, for few rows, the derivative Rᵀ g is computed from the wanted rows of g alone: they are adjacent in the
-    cache, and one row of zeros stands for all others. Differentiating that again is slow.
+    cache, and one row of zeros represents all others. Differentiating that again is slow.
     """
     if not on_cpu() or FEW * ids.shape[0] > operator.matrix.num_rows:
         return table[ids]

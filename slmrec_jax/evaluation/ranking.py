@@ -13,11 +13,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jaxtyping import Array, Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.errors import Diverged, UserError
-from slmrec_jax.evaluation.search import SEARCHES, Scored, block_width, default_search, places_in_rows
+from slmrec_jax.evaluation.search import SEARCHES, Scored, block_width, default_search
 from slmrec_jax.types import Embeddings, Interactions
 
 MAX_CHUNK_BYTES = 16 * 2**20
@@ -108,16 +109,16 @@ def plan_ranking(
     chunk_rows = -(-num_users // max(1, num_chunks))  # chunks of nearly equal size need the least padding
     num_rows = num_chunks * chunk_rows
 
-    known_rows, known_items = _known_pairs(users, known)
+    masked = _known_matrix(users, known, num_items)
     if candidates is not None:
-        ranked = np.isin(known_items, candidates)
-        known_rows, known_items = known_rows[ranked], np.searchsorted(candidates, known_items[ranked])
-    bounds = np.searchsorted(known_rows, np.arange(num_chunks + 1) * chunk_rows).astype(np.int32)
+        masked = masked[:, candidates]
+    masked_rows = np.repeat(np.arange(num_users), np.diff(masked.indptr))
+    bounds = masked.indptr[np.minimum(np.arange(num_chunks + 1) * chunk_rows, num_users)].astype(np.int32)
     chunk_pairs = int(np.diff(bounds).max(initial=0))
     queries = Queries(
         jnp.asarray(np.pad(users, (0, num_rows - num_users)), np.int32),
-        jnp.asarray(np.pad(known_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
-        jnp.asarray(np.pad(known_items, (0, chunk_pairs)), np.int32),
+        jnp.asarray(np.pad(masked_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
+        jnp.asarray(np.pad(masked.indices, (0, chunk_pairs)), np.int32),
     )
     chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, block_width(num_ranked, k))
     return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
@@ -213,16 +214,13 @@ def _largest_score(embeddings: Embeddings) -> Scalar:
     return embeddings.items.shape[1] * largest[0] * largest[1]
 
 
-def _known_pairs(
-    users: Int[np.ndarray, " users"], known: Sequence[Interactions]
-) -> tuple[Int[np.ndarray, " pairs"], Int[np.ndarray, " pairs"]]:
-    """Return the known items of each of `users` as (row, item) pairs, sorted by row."""
+def _known_matrix(
+    users: Int[np.ndarray, " users"], known: Sequence[Interactions], num_items: int
+) -> scipy.sparse.csr_array:
+    """Return a sparse matrix with a row for each of `users` and an entry for each known item."""
     nothing = np.empty(0, np.int32)
     owners = np.concatenate([nothing, *(pairs.users for pairs in known)])
     items = np.concatenate([nothing, *(pairs.items for pairs in known)])
-    order = np.argsort(owners, kind="stable")
-    owners, items = owners[order], items[order]
-    first = np.searchsorted(owners, users, "left")
-    counts = np.searchsorted(owners, users, "right") - first
-    rows = np.repeat(np.arange(len(users)), counts)
-    return rows, items[first[rows] + places_in_rows(counts)]
+    num_users = 1 + int(max(owners.max(initial=0), users.max(initial=0)))
+    entries = np.ones(len(owners), np.int8)
+    return scipy.sparse.csr_array((entries, (owners, items)), shape=(num_users, num_items))[users]

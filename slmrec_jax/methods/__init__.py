@@ -1,4 +1,4 @@
-"""How systems train. A system descends the losses of its recipe unless it has a method of its own here."""
+"""Training methods of the systems: gradient descent on the losses of a recipe, or a method of their own (MMSSL)."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -14,16 +14,16 @@ __all__ = ["METHODS", "gradient_method", "make_method", "make_optimizer"]
 
 
 def make_method(config: Config, spec: Spec) -> Method:
-    """The method that a config asks for.
+    """Return the method that a config asks for.
 
     Raises:
-        UserError: the config and the data do not go together.
+        UserError: The config and the data do not go together.
     """
     return METHODS[config.model](with_defaults(config), spec)
 
 
 def descend(make_recipe: Callable[[Config, Spec], Recipe], config: Config, spec: Spec) -> Method:
-    """Descends the losses of a recipe by the optimizer of the config."""
+    """Return the method that minimises the losses of a recipe with the optimizer of the config."""
     recipe = make_recipe(config, spec)
     method = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer), spec)
     return method._replace(notes=recipe.notes)
@@ -33,4 +33,4 @@ METHODS: Mapping[str, Callable[[Config, Spec], Method]] = {
     **{name: partial(descend, recipe) for name, recipe in RECIPES.items()},
     "mmssl": mmssl_method,
 }
-"""The systems by name."""
+"""The methods by name of the model."""

@@ -8,7 +8,7 @@ import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Key, Scalar
 
-from slmrec_jax.encoding.rows import all_rows, distinct
+from slmrec_jax.encoding.rows import all_rows, distinct_ids
 from slmrec_jax.types import (
     NO_AUGMENTATION,
     Batch,
@@ -30,12 +30,6 @@ def gradient_method(
     model: Model, terms: Mapping[str, Term], optimizer: optax.GradientTransformation, spec: Spec
 ) -> Method:
     """Return the method that minimises Σ weight · loss over the terms.
-
-    Args:
-        model: The encoder.
-        terms: Losses by name, with their weights.
-        optimizer: Any optax transformation.
-        spec: Sizes, for the losses' own parameters.
 
     Raises:
         ValueError: No term has a weight other than 0.
@@ -84,8 +78,8 @@ def objective(model: Model, terms: Mapping[str, Term]) -> Objective:
         context = Context(
             view=encode(NO_AUGMENTATION, batch.key),
             batch=batch,
-            users=distinct(batch.users, batch.mask, inputs.graph.num_users),
-            items=distinct(batch.items, batch.mask, inputs.graph.num_items),
+            users=distinct_ids(batch.users, batch.mask, inputs.graph.num_users),
+            items=distinct_ids(batch.items, batch.mask, inputs.graph.num_items),
             encode=encode,
             inputs=inputs,
             model_params=params["model"],

@@ -1,4 +1,4 @@
-"""Optimizers from a config: the field's Adam, or any chain of optax transformations written as text."""
+"""Optimizers from a config: Adam with coupled weight decay, or any chain of optax transformations written as text."""
 
 import ast
 from typing import Any
@@ -12,16 +12,16 @@ from slmrec_jax.errors import UserError, setting
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """The optimizer of a config.
+    """Return the optimizer of a config.
 
-    Without a chain this is what the published code calls Adam with weight decay: L2 that joins the gradient *before*
-    the moments, on every parameter, unlike AdamW's.
+    Without a chain it is PyTorch's Adam with weight decay, as in the published code: unlike in AdamW, L2 of every
+    parameter joins the gradient *before* the moments.
 
     Args:
-        config: the settings; what they leave open is 1e-3 for the learning rate and 0 for the decay.
+        config: The settings. The learning rate is 1e-3 by default, the decay 0.
 
     Raises:
-        UserError: the chain is not readable, not of optax, or needs more than gradients.
+        UserError: The chain cannot be parsed, is not from optax, or needs more than gradients.
     """
     if not config.chain:
         rate = 1e-3 if config.learning_rate is None else config.learning_rate
@@ -39,7 +39,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 def _transformation(text: str) -> optax.GradientTransformation:
     try:
-        made = _value(ast.parse(text, mode="eval").body, text)
+        made = _literal_or_call(ast.parse(text, mode="eval").body, text)
     except SyntaxError:
         raise UserError(f"{setting('optimizer.chain')} {text!r} is not readable: write it like 'adam(1e-3)'") from None
     except (TypeError, ValueError) as error:
@@ -49,8 +49,8 @@ def _transformation(text: str) -> optax.GradientTransformation:
     return made
 
 
-def _value(node: ast.expr, text: str) -> Any:
-    """A literal, or a call of a public optax function on such values; nothing else is ever called."""
+def _literal_or_call(node: ast.expr, text: str) -> Any:
+    """Evaluate a literal, or a call of a public optax function on such values. Nothing else is ever called."""
     if not isinstance(node, ast.Call):
         return ast.literal_eval(node)
     function = getattr(optax, node.func.id, None) if isinstance(node.func, ast.Name) else None
@@ -59,6 +59,6 @@ def _value(node: ast.expr, text: str) -> Any:
     if any(keyword.arg is None for keyword in node.keywords):
         raise UserError(f"{setting('optimizer.chain')} {text!r}: write each argument out")
     return function(
-        *(_value(argument, text) for argument in node.args),
-        **{str(keyword.arg): _value(keyword.value, text) for keyword in node.keywords},
+        *(_literal_or_call(argument, text) for argument in node.args),
+        **{str(keyword.arg): _literal_or_call(keyword.value, text) for keyword in node.keywords},
     )

@@ -1,4 +1,4 @@
-"""Changes to any method: the precision of its matrix products, and what it is judged by."""
+"""Wrappers of any method: the precision of its matrix products, and the embeddings that it is judged by."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,11 +13,9 @@ from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
 
 
 def with_precision(method: Method, precision: str) -> Method:
-    """Return the method with this precision in all its matrix products that do not state another.
+    """Return the method with this `jax.default_matmul_precision` in all its products that do not state another.
 
-    Args:
-        method: The method.
-        precision: A name that `jax.default_matmul_precision` knows. CPUs always compute in float32.
+    CPUs always compute in float32.
     """
 
     def stated(function: Callable[..., Any] | None) -> Any:
@@ -48,12 +46,8 @@ class WithRanked(NamedTuple):
 def with_stale_embeddings(method: Method, inputs: Inputs, steps_per_epoch: int) -> Method:
     """Return the method judged by the embeddings before each epoch's last step, as SLMRec's published code does.
 
-    The embeddings travel with the optimizer state. If that last step was skipped, the current ones are returned.
-
-    Args:
-        method: The method.
-        inputs: Its prepared inputs, or their shapes.
-        steps_per_epoch: The number of steps of an epoch.
+    The embeddings travel with the optimizer state. If that last step was skipped, the current ones are returned. The
+    inputs are the method's prepared ones, or their shapes.
     """
 
     def plain(state: TrainState) -> TrainState:

@@ -65,7 +65,7 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
         ranked = with_biases(users, items, rows_of(params["item_bias"])) if item_bias else (users, items)
         return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
 
-    def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items columns"]:
+    def cold_items(params: Params, given: Mapping[str, features.DeviceFeature]) -> Float[Array, "items columns"]:
         inputs = prepare(Inputs(None, given))
         rows = len(next(iter(inputs.cache.values())).values)
         unknown = {"item": jnp.zeros((rows, spec.dim)), "item_bias": jnp.zeros(rows)}

@@ -19,7 +19,7 @@ NUM_LAYERS = 3
 SLOPE = 0.01
 
 
-class Frozen(NamedTuple):
+class FrozenParts(NamedTuple):
     """The parts that training does not change."""
 
     features: Mapping[str, DenseFeature]
@@ -88,7 +88,7 @@ def mmgcn(
         }
         return params if tables == "frozen" else params | draw_tables(tables_key)
 
-    def frozen_features(given: Mapping[str, features.Given]) -> dict[str, DenseFeature]:
+    def frozen_features(given: Mapping[str, features.DeviceFeature]) -> dict[str, DenseFeature]:
         return {
             name: features.frozen(given[name], modality, normalized=normalize_features)
             for name, modality in spec.modalities.items()
@@ -97,14 +97,14 @@ def mmgcn(
     def prepare(inputs: Inputs) -> Inputs:
         taken = frozen_features(inputs.features)
         frozen = draw_tables(jax.random.fold_in(jax.random.key(seed), 1)) if tables == "frozen" else {}
-        return inputs._replace(features={}, cache=Frozen(taken, frozen))
+        return inputs._replace(features={}, cache=FrozenParts(taken, frozen))
 
     def encode(params: Params, inputs: Inputs) -> Encode:
-        cache: Frozen = inputs.cache
+        cache: FrozenParts = inputs.cache
         drawn = params if tables == "trained" else cache.tables
 
         def propagated(name: str) -> Float[Array, "nodes dim"]:
-            values = _layer0(name, cache.features[name], params)
+            values = _item_rows(name, cache.features[name], params)
             x = layers.normalize(jnp.concatenate([drawn["preference"][name], values]))
             for layer in params["layers"][name]:
                 neighbours = propagation.neighbour_mean(inputs.graph, x @ layer["aggregate"], aggregate)
@@ -123,12 +123,12 @@ def mmgcn(
         )
         return lambda augmentation, key: view
 
-    def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items dim"]:
+    def cold_items(params: Params, given: Mapping[str, features.DeviceFeature]) -> Float[Array, "items dim"]:
         # The mean over no neighbours is 0, and so is the identity row of an item that was not trained.
         taken = frozen_features(given)
 
         def alone(name: str) -> Float[Array, "items dim"]:
-            x = layers.normalize(_layer0(name, taken[name], params))
+            x = layers.normalize(_item_rows(name, taken[name], params))
             for layer in params["layers"][name]:
                 own = _leaky(layers.affine(layer["own"], x))
                 x = _leaky(layers.affine(layer["combine"], jnp.concatenate([jnp.zeros_like(x), own], axis=1)))
@@ -167,7 +167,7 @@ def _layer(key: Key[Array, ""], inputs: int, dim: int) -> Params:
     }
 
 
-def _layer0(name: str, feature: DenseFeature, params: Params) -> Float[Array, "items columns"]:
+def _item_rows(name: str, feature: DenseFeature, params: Params) -> Float[Array, "items columns"]:
     """Return T, the items' rows before propagation."""
     if name not in params["projection"]:
         return feature.values

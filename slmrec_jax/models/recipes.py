@@ -28,10 +28,7 @@ class Recipe(NamedTuple):
 def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
     """Return SLMRec: the main loss and the self-supervised task of the config.
 
-    Args:
-        config: The run.
-        spec: Sizes and modalities.
-        augmented: Whether the caller may add terms that make augmented views; `False` saves memory.
+    `augmented=False` saves memory if the caller adds no terms that make augmented views.
 
     Raises:
         UserError: Nothing has a weight, or the task needs modalities and there are none.

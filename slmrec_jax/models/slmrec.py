@@ -97,7 +97,7 @@ def slmrec(
                 params[side] = layers.linear(next(keys), spec.dim * len(channels), spec.dim)
         return params
 
-    def frozen(given: Mapping[str, features.Given], name: str) -> DenseFeature:
+    def frozen(given: Mapping[str, features.DeviceFeature], name: str) -> DenseFeature:
         return features.frozen(given[name], spec.modalities[name], normalized=normalize_features)
 
     def prepare(inputs: Inputs) -> Inputs:
@@ -119,11 +119,11 @@ def slmrec(
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         graph = inputs.graph
-        users0 = {ID: params["user"]} if user_table == "shared" else _split(params["user"], channels)
-        layer0 = {name: _layer0(name, params, inputs) for name in channels}
+        users0 = {ID: params["user"]} if user_table == "shared" else _by_channel(params["user"], channels)
+        layer0 = {name: _item_layer0(name, params, inputs) for name in channels}
         # All views whose input is not augmented share their first hop.
-        first_items = {name: _hop(propagation.to_items, graph, rows_of(table)) for name, table in users0.items()}
-        first_users = {name: _hop(propagation.to_users, graph, x) for name, x in layer0.items()}
+        first_items = {name: _product(propagation.to_items, graph, rows_of(table)) for name, table in users0.items()}
+        first_users = {name: _product(propagation.to_users, graph, x) for name, x in layer0.items()}
 
         def chained(name: str) -> Channel:
             if name in graph.derived:
@@ -213,7 +213,7 @@ def slmrec(
     return Model(init, encode, prepare, cold_items if spec.modalities else None)
 
 
-def _layer0(name: str, params: Params, inputs: Inputs) -> Rows:
+def _item_layer0(name: str, params: Params, inputs: Inputs) -> Rows:
     """Return X_m, the items' rows before propagation."""
     if name == ID:
         return rows_of(params["item"])
@@ -241,13 +241,13 @@ def _frozen_channel(chain: FrozenChain, projection: layers.Linear) -> Channel:
     return Channel(users, items)
 
 
-def _split(wide: Array, names: tuple[str, ...]) -> dict[str, Array]:
+def _by_channel(wide: Array, names: tuple[str, ...]) -> dict[str, Array]:
     return dict(zip(names, jnp.split(wide, len(names), axis=1), strict=True))
 
 
-def _hop(hop: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:
+def _product(product: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:
     """Return a half product of a table, computed when it is first needed."""
-    return memoized(lambda ids: hop(graph, table(ids)))
+    return memoized(lambda ids: product(graph, table(ids)))
 
 
 def _augmented_layers(

@@ -62,7 +62,7 @@ def vbpr(
             ranked = with_biases(users, items, biases)
         return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
 
-    def cold_items(params: Params, given: Mapping[str, features.Given]) -> Float[Array, "items columns"]:
+    def cold_items(params: Params, given: Mapping[str, features.DeviceFeature]) -> Float[Array, "items columns"]:
         inputs = prepare(Inputs(None, given))
         rows = len(inputs.cache.values)
         unknown = {"item": jnp.zeros((rows, spec.dim)), "item_bias": jnp.zeros(rows)}

@@ -1,1 +1,1 @@
-"""What training optimises: losses, the softmax below them, augmentations, and the sampling of batches."""
+"""The training objective: losses, the in-batch softmax, augmentations, and the sampling of batches."""

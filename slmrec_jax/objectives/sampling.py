@@ -88,7 +88,7 @@ def stable_argsort(words: UInt32[Array, " count"]) -> Int[Array, " count"]:
     return kept
 
 
-def _interactions(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size: int) -> BatchRows:
+def _permuted_rows(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size: int) -> BatchRows:
     (users, items), (rows, real) = graph.interactions, drawn
     return users[rows], items[rows], real
 
@@ -121,7 +121,7 @@ def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size:
 
 
 SAMPLINGS: Mapping[str, Sampling] = {
-    "interactions": Sampling(steps_of_interactions, permuted, _interactions),
+    "interactions": Sampling(steps_of_interactions, permuted, _permuted_rows),
     "users": Sampling(steps_of_users, _no_order, distinct_users),
 }
 """By name; see `Method.sampling`."""

@@ -16,7 +16,7 @@ from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.types import Distinct
 
-BLOCK_ROWS = 256
+SCORE_BLOCK_ROWS = 256
 """The rows of scores that are held at a time. With a batch of 2048 they take 2 MiB and stay in a processor's cache; the
 whole matrix, which autodiff would write and read several times, does not."""
 
@@ -108,9 +108,9 @@ def _normalisers_forward(
     dtype = jnp.dtype(x.dtype if x.dtype.itemsize >= 4 else "float32")  # half precision cannot count
     x, y, row_counts, column_counts = (of.astype(dtype) for of in (x, y, row_counts, column_counts))
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
-    # A column of count 0 repeats one that counts, so that it is never larger than the largest.
+    # A column of count 0 repeats one that counts, so it never exceeds the largest score.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
-    most_blocks = -(-num_rows // BLOCK_ROWS)
+    most_blocks = -(-num_rows // SCORE_BLOCK_ROWS)
     block_rows = -(-num_rows // most_blocks)
     padding = most_blocks * block_rows - num_rows
     x, row_counts = jnp.pad(x, ((0, padding), (0, 0))), jnp.pad(row_counts, (0, padding))

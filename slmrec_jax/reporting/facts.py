@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -11,9 +12,9 @@ from jaxtyping import Float, Int
 from slmrec_jax.config import Config
 from slmrec_jax.data import Dataset
 from slmrec_jax.errors import setting
-from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.analysis import Difference, Interval, bootstrap, paired_bootstrap
-from slmrec_jax.evaluation.groups import Group, Side, evaluate_by_degree
+from slmrec_jax.evaluation.groups import Group, Side
+from slmrec_jax.evaluation.protocol import Evaluation
 from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
 from slmrec_jax.studies.significance import mean_per_user, p_values
@@ -110,29 +111,20 @@ def gather_facts(
     metrics = [key for key in tests[0] if all(key in test for test in tests)]
     main = _main_metric(metrics, read_config(found.systems[0].folders[0]))
     datasets: dict[str, Dataset] = {}
-
-    def load(folder: Path) -> Run:
-        """Load a run; runs on the same data share the data set in memory."""
-        fingerprint = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
-        run = load_run(folder, datasets.get(fingerprint), data=data)
-        datasets.setdefault(run.dataset.fingerprint, run.dataset)
-        return run
-
     systems, runs = [], []
     for system in found.systems:
-        if system.untrained:
-            say(f"{system.label}: measuring")
-            systems.append(_measure_untrained(system, load(system.folders[0])))
-            continue
         seeds: list[_SeedFacts] = []
         for folder in system.folders:
-            say(f"{system.label}: reading and measuring {folder}")
-            run = load(folder)
-            if not seeds:
+            say(f"{system.label}: measuring" if system.untrained else f"{system.label}: reading and measuring {folder}")
+            run = _load_with_data(folder, datasets, data)
+            if system.untrained:
+                run = replace(run, embeddings=UNTRAINED[system.untrained](run.config, run.dataset))
+            elif not seeds:
                 label = f"{system.label}, seed {run.config.seed}" if len(system.folders) > 1 else system.label
                 runs.append(describe_run(run, label, main, items))
-            seeds.append(_measure_seed(run))
-        systems.append(_average_seeds(system.label, seeds))
+            groups = {side: run.evaluate_by(side) for side in SIDES}
+            seeds.append(_SeedFacts(TrainedRun(run.folder, run.config, run.result), run.evaluate("test"), groups))
+        systems.append(_average_seeds(system, seeds))
     comparable, caveats = _comparable(systems, found.results.differences)
     cutoffs = sorted({int(key.split("@")[1]) for key in metrics})[:2]
     shown = list(dict.fromkeys([*(f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")), main]))
@@ -140,35 +132,30 @@ def gather_facts(
     return Facts(systems, runs, main, metrics, shown, contrasts, caveats, found.notes)
 
 
+def _load_with_data(folder: Path, datasets: dict[str, Dataset], data: str | None) -> Run:
+    """Load a run; runs on the same data share one of `datasets` in memory."""
+    fingerprint = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
+    run = load_run(folder, datasets.get(fingerprint), data=data)
+    datasets.setdefault(run.dataset.fingerprint, run.dataset)
+    return run
+
+
 class _SeedFacts(NamedTuple):
-    run: TrainedRun | None
-    test: evaluation.Evaluation
+    run: TrainedRun
+    test: Evaluation
     groups: Mapping[Side, Sequence[Group]]
 
 
-def _measure_seed(run: Run) -> _SeedFacts:
-    groups = {side: run.evaluate_by(side) for side in SIDES}
-    return _SeedFacts(TrainedRun(run.folder, run.config, run.result), run.evaluate("test"), groups)
-
-
-def _measure_untrained(system: System, run: Run) -> SystemFacts:
-    """Measure a ranking without training on the data and by the rules of a run."""
-    embeddings = UNTRAINED[system.untrained](run.config, run.dataset)
-    plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
-    groups = {side: evaluate_by_degree(plan, embeddings, run.dataset.train, side) for side in SIDES}
-    return _average_seeds(system.label, [_SeedFacts(None, evaluation.evaluate(plan, embeddings), groups)])
-
-
-def _average_seeds(label: str, seeds: Sequence[_SeedFacts]) -> SystemFacts:
+def _average_seeds(system: System, seeds: Sequence[_SeedFacts]) -> SystemFacts:
     """Average the seeds of a system; all of them rank for the same users."""
-    test = seeds[0].test
-    per_user = {metric: mean_per_user([seed.test for seed in seeds], metric) for metric in test.per_user}
+    tests = [seed.test for seed in seeds]
+    per_user = {metric: mean_per_user(tests, metric) for metric in tests[0].per_user}
     return SystemFacts(
-        label=label,
-        runs=[seed.run for seed in seeds if seed.run is not None],
-        users=test.users,
+        label=system.label,
+        runs=[] if system.untrained else [seed.run for seed in seeds],
+        users=tests[0].users,
         per_user=per_user,
-        by_seed={metric: [seed.test.means[metric] for seed in seeds] for metric in per_user},
+        by_seed={metric: [test.means[metric] for test in tests] for metric in per_user},
         metrics=bootstrap(per_user),
         groups={
             side: [_average_groups(groups) for groups in zip(*(seed.groups[side] for seed in seeds), strict=True)]

@@ -47,11 +47,11 @@ def modality_vectors(run: Run) -> dict[str, ItemVectors]:
     return found
 
 
-def sample(rows: int, seed: int = 0) -> Int[np.ndarray, " sampled"]:
+def sample(rows: int) -> Int[np.ndarray, " sampled"]:
     """Return the ids of at most `SAMPLE` rows, ascending; always the same ones."""
     if rows <= SAMPLE:
         return np.arange(rows)
-    return np.sort(np.random.default_rng(seed).choice(rows, SAMPLE, replace=False))
+    return np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
 
 
 def agreements(tables: Mapping[str, ItemVectors], k: int = 10) -> dict[tuple[str, str], float]:
@@ -78,7 +78,7 @@ def item_map(rows: Float[np.ndarray, "items dim"]) -> ItemMap:
     return ItemMap(centred @ (axes * signs).T, (float(variances[0]), float(variances[1])))
 
 
-def kmeans(rows: Float[np.ndarray, "rows columns"], num_clusters: int, *, seed: int = 0) -> Int[np.ndarray, " rows"]:
+def kmeans(rows: Float[np.ndarray, "rows columns"], num_clusters: int) -> Int[np.ndarray, " rows"]:
     """Cluster rows by Lloyd's algorithm from k-means++ centres; clusters are numbered by falling size.
 
     Equal rows share a cluster, so that there may be fewer clusters. The centres of a large table are those of a
@@ -88,17 +88,17 @@ def kmeans(rows: Float[np.ndarray, "rows columns"], num_clusters: int, *, seed: 
     num_clusters = min(num_clusters, len(np.unique(drawn, axis=0)))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "One of the clusters is empty")  # its centre stays
-        centres, _ = kmeans2(drawn, num_clusters, iter=25, minit="++", rng=seed)
+        centres, _ = kmeans2(drawn, num_clusters, iter=25, minit="++", rng=0)
     labels, _ = vq(rows, centres)
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
     return np.argsort(np.argsort(-counts, kind="stable"))[labels]
 
 
-def clusters(vectors: ItemVectors, seed: int = 0) -> Int[np.ndarray, " items"]:
+def clusters(vectors: ItemVectors) -> Int[np.ndarray, " items"]:
     """Return the cluster of each item by a modality; -1 for items without it."""
     labels = np.full(len(vectors.present), -1)
     if vectors.present.any():
-        labels[vectors.present] = kmeans(vectors.values[vectors.present], NUM_CLUSTERS, seed=seed)
+        labels[vectors.present] = kmeans(vectors.values[vectors.present], NUM_CLUSTERS)
     return labels
 
 

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jaxtyping import Float
 
-from slmrec_jax.data.new_items import nothing
+from slmrec_jax.data.new_items import missing_feature
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.analysis import Difference, paired_bootstrap
@@ -29,7 +29,7 @@ class Masking(NamedTuple):
     """The reason if `changes` is empty."""
 
 
-def mask_modalities(run: Run, metric: str, seed: int = 0) -> Masking:
+def mask_modalities(run: Run, metric: str) -> Masking:
     """Test a trained system without each modality in turn; its parameters stay.
 
     Items are treated as if the data lacked the modality, which in SLMRec's encoder equals feature masking (FM) in all
@@ -39,17 +39,16 @@ def mask_modalities(run: Run, metric: str, seed: int = 0) -> Masking:
     Args:
         run: A finished run.
         metric: A key such as `recall@20`.
-        seed: Seed of the bootstrap.
     """
     if not run.dataset.features:
         return Masking({}, f"{run.dataset.name} has no modalities")
     try:
-        return _mask(run, metric, seed)
+        return _mask(run, metric)
     except UserError as error:  # a user's own method, or scores that are not finite: the page shows the reason
         return Masking({}, str(error))
 
 
-def _mask(run: Run, metric: str, seed: int) -> Masking:
+def _mask(run: Run, metric: str) -> Masking:
     planned = outline(run.config, run.dataset)
     like = jax.eval_shape(planned.method.init, jax.random.key(0))
     state = restore_state(run.folder / CHECKPOINTS, run.result["best_epoch"], like)
@@ -72,7 +71,7 @@ def _mask(run: Run, metric: str, seed: int) -> Masking:
     for name in run.dataset.features:
         masked = embed(without(run, inputs, name))
         if not all(np.array_equal(*tables) for tables in zip(whole, masked, strict=True)):
-            changes[name] = paired_bootstrap(measure(masked), with_all, seed=seed)
+            changes[name] = paired_bootstrap(measure(masked), with_all)
     reason = "" if changes else f"{setting('model', run.config.model)} does not read modalities when it ranks"
     return Masking(changes, reason)
 
@@ -80,5 +79,5 @@ def _mask(run: Run, metric: str, seed: int) -> Masking:
 def without(run: Run, inputs: Inputs, modality: str) -> Inputs:
     """Return a run's inputs as if no item had the modality, whatever the run's setting for missing features."""
     count = run.dataset.num_items
-    removed = {modality: nothing(run.dataset.features[modality], count)}
+    removed = {modality: missing_feature(run.dataset.features[modality], count)}
     return inputs._replace(features={**inputs.features, **given_features(removed, count, "masked", removed)})

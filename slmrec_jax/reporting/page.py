@@ -95,14 +95,7 @@ def element(tag: str, *children: str, **attributes: str) -> Markup:
 
 
 def render(title: str, sections: Sequence[Section], files: str, made_by: str) -> str:
-    """Return the page.
-
-    Args:
-        title: The title of the page.
-        sections: Its content.
-        files: The name of the folder with its pictures and tables.
-        made_by: The last line.
-    """
+    """Return the page; `files` is the name of the folder with its pictures and tables, `made_by` the last line."""
     entries = [
         element("li", element("a", section.title, href=f"#s{place}")) for place, section in enumerate(sections, 1)
     ]

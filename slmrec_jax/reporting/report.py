@@ -18,7 +18,7 @@ def files_folder(page: Path) -> Path:
     return page.with_name(f"{page.stem}_files")
 
 
-def check_free(page: Path) -> None:
+def check_page_is_new(page: Path) -> None:
     """Check that the page and its folder can be created.
 
     Raises:
@@ -37,13 +37,13 @@ def write_report(facts: Facts, page: Path) -> None:
     Raises:
         UserError: One of them exists or cannot be written.
     """
-    check_free(page)
+    check_page_is_new(page)
     sections, files = report_sections(facts), files_folder(page)
     made_by = f"Made by slmrec_jax {importlib.metadata.version('slmrec-jax')}."
     text = render(report_title(facts), sections, files.name, made_by)
     try:
         with writing(page, f"give another {setting('out')}"), whole_folder(files) as part:
-            _write_files(sections, part)
+            _write_tables_and_figures(sections, part)
             with whole_file(page) as file:
                 # An id may hold an unpaired surrogate, which UTF-8 cannot encode.
                 file.write(text.encode("utf-8", errors="backslashreplace"))
@@ -52,7 +52,7 @@ def write_report(facts: Facts, page: Path) -> None:
         raise
 
 
-def _write_files(sections: Sequence[Section], folder: Path) -> None:
+def _write_tables_and_figures(sections: Sequence[Section], folder: Path) -> None:
     for section in sections:
         for block in section.blocks:
             if isinstance(block, Picture):

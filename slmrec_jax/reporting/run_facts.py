@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int
 
-from slmrec_jax.config import to_json
 from slmrec_jax.evaluation.analysis import alignment, uniformity
 from slmrec_jax.reporting.items import (
     ItemMap,
@@ -49,18 +48,11 @@ class RunFacts(NamedTuple):
     """Raw ids of the items whose neighbours are listed."""
     neighbours: Mapping[str, Sequence[Sequence[str]]]
     """The neighbours of each of `items`, by modality and `TRAINED`."""
-    config: Mapping[str, Any]
     environment: Mapping[str, Any]
 
 
 def describe_run(run: Run, label: str, metric: str, items: Any) -> RunFacts:
-    """Measure a single run.
-
-    Args:
-        run: A finished run.
-        label: Its name in the report.
-        metric: The metric to measure without single modalities.
-        items: Raw ids of the items whose neighbours are listed, or `None` for a default choice.
+    """Measure a finished run: `metric` without single modalities, and the neighbours of `items` (`choose_items`).
 
     Raises:
         UserError: An item is unknown.
@@ -81,6 +73,5 @@ def describe_run(run: Run, label: str, metric: str, items: Any) -> RunFacts:
         clusters={name: clusters(table) for name, table in vectors.items()},
         items=[str(item_ids[item]) for item in chosen],
         neighbours={name: neighbour_ids(table, chosen, item_ids, NUM_NEIGHBOURS) for name, table in tables.items()},
-        config=to_json(run.config),
         environment=read_json(run.folder / ENVIRONMENT, Mapping[str, Any], NO_RUN),
     )

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 
+from slmrec_jax.config import to_json
 from slmrec_jax.reporting import charts
 from slmrec_jax.reporting.items import SAMPLE
 from slmrec_jax.reporting.page import Block, Details, Picture
@@ -92,7 +93,7 @@ def setting_blocks(runs: Sequence[RunFacts]) -> list[Block]:
     for each in runs:
         blocks += [
             f"{each.label}: fingerprint {each.run.dataset.fingerprint}",
-            Details(f"{each.label}: settings", json.dumps(each.config, indent=2)),
+            Details(f"{each.label}: settings", json.dumps(to_json(each.run.config), indent=2)),
             Details(f"{each.label}: environment of training", json.dumps(each.environment, indent=2)),
         ]
     return blocks

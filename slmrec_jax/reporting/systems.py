@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -39,10 +39,19 @@ class ReportedSystems(NamedTuple):
     """Runs that were left out or could not be averaged."""
 
 
-class _Run(NamedTuple):
-    folder: Path
+class _Member(NamedTuple):
+    """A run, or a ranking without training."""
+
     name: str
-    """The system's name in a comparison, or the folder's."""
+    """The name of the system in a comparison, or of the run's folder."""
+    folder: Path
+    """The folder of the run. A ranking without training takes data and rules from this run."""
+    untrained: bool = False
+
+    @property
+    def path(self) -> Path:
+        """A path that tells members of the same name apart."""
+        return self.folder / self.name if self.untrained else self.folder
 
 
 def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], None]) -> ReportedSystems:
@@ -56,66 +65,65 @@ def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
     Raises:
         UserError: A folder is neither, or the runs cannot be compared and `force` is not given.
     """
-    runs: dict[Path, _Run] = {}  # by resolved path, so that a run counts once
-    rankings: list[tuple[str, Path]] = []
-    notes: list[str] = []
-    for path in paths:
-        if (path / COMPARISON_JSON).is_file() and not (path / CONFIG).exists():
-            found, untrained, unfinished = _read_comparison(path)
-            rankings += [(name, found[0].folder) for name in untrained]
-            notes += [f"{folder} is missing or has not finished, and is left out" for folder in unfinished]
-        else:
-            found = [_Run(path, path.resolve().name)]
-        for run in found:
-            runs.setdefault(run.folder.resolve(), run)
+    runs, rankings, notes = _read_paths(paths)
     for note in notes:
         say(note)
     gathered = results.read_finished_runs([run.folder for run in runs.values()], force=force)
     rows = dict(zip(runs, gathered.rows, strict=True))
     groups, repeats = _group_runs(runs, rows)
     # Comparisons of the same data share their rankings without training.
-    floors = {(name, rows[folder.resolve()]["fingerprint"]): folder for name, folder in rankings}
-    labels = _unique_labels(
-        [*([run.name for run in group] for group in groups), *([name] for name, _ in floors)],
-        [*([run.folder for run in group] for group in groups), *([path / name] for (name, _), path in floors.items())],
-    )
-    systems = [System(next(labels), tuple(run.folder for run in group)) for group in groups]
-    systems += [System(next(labels), (folder,), name) for (name, _), folder in floors.items()]
+    groups += {(each.name, rows[each.folder.resolve()]["fingerprint"]): [each] for each in rankings}.values()
+    systems = [
+        System(label, tuple(each.folder for each in group), group[0].name if group[0].untrained else "")
+        for label, group in zip(_unique_labels(groups), groups, strict=True)
+    ]
     return ReportedSystems(systems, gathered, [*notes, *repeats])
 
 
-def _read_comparison(path: Path) -> tuple[list[_Run], list[str], list[Path]]:
+def _read_paths(paths: Sequence[Path]) -> tuple[dict[Path, _Member], list[_Member], list[str]]:
+    """Return each run once by its resolved folder, rankings without training, and a note for each unfinished run."""
+    runs: dict[Path, _Member] = {}
+    rankings: list[_Member] = []
+    notes: list[str] = []
+    for path in paths:
+        found = [_Member(path.resolve().name, path)]
+        if (path / COMPARISON_JSON).is_file() and not (path / CONFIG).exists():
+            found, untrained, unfinished = _read_comparison(path)
+            rankings += untrained
+            notes += [f"{folder} is missing or has not finished, and is left out" for folder in unfinished]
+        for run in found:
+            runs.setdefault(run.folder.resolve(), run)
+    return runs, rankings, notes
+
+
+def _read_comparison(path: Path) -> tuple[list[_Member], list[_Member], list[Path]]:
     """Return a comparison's finished runs, its rankings without training, and the folders of unfinished runs."""
     record = read_json(path / COMPARISON_JSON, Recorded, "give a folder that slmrec-jax compare made")
     systems, seeds = record["systems"], record["seeds"]
-    names = {run_folder(path, name, seed).name: name for name in systems if name not in UNTRAINED for seed in seeds}
-    begun = sorted(each.name for each in path.iterdir() if (each / CONFIG).is_file())
-    finished = [
-        folder
-        for folder in [*names, *(each for each in begun if each not in names)]
-        if (path / folder / CONFIG).is_file() and (path / folder / RESULT).is_file()
-    ]
+    names = {run_folder(path, name, seed): name for name in systems if name not in UNTRAINED for seed in seeds}
+    for folder in sorted(each for each in path.iterdir() if (each / CONFIG).is_file()):
+        names.setdefault(folder, folder.name)
+    finished = [folder for folder in names if (folder / CONFIG).is_file() and (folder / RESULT).is_file()]
     if not finished:
         raise UserError(f"{path} holds no finished run: a report needs at least one trained system")
     return (
-        [_Run(path / folder, names.get(folder, folder)) for folder in finished],
-        [name for name in systems if name in UNTRAINED],
-        [path / folder for folder in sorted({*begun, *names}.difference(finished))],
+        [_Member(names[folder], folder) for folder in finished],
+        [_Member(name, finished[0], untrained=True) for name in systems if name in UNTRAINED],
+        sorted(names.keys() - finished),
     )
 
 
 def _group_runs(
-    runs: Mapping[Path, _Run], rows: Mapping[Path, Mapping[str, Any]]
-) -> tuple[list[list[_Run]], list[str]]:
+    runs: Mapping[Path, _Member], rows: Mapping[Path, Mapping[str, Any]]
+) -> tuple[list[list[_Member]], list[str]]:
     """Return the runs of each system by ascending seed, and a note for each group with repeated seeds."""
-    by_settings: dict[str, list[Path]] = {}
+    by_settings: dict[str, dict[Path, int]] = {}
     for path, run in runs.items():
-        by_settings.setdefault(_settings_key(run.folder, rows[path]), []).append(path)
+        by_settings.setdefault(_settings_key(run.folder, rows[path]), {})[path] = rows[path]["seed"]
     groups, notes = [], []
-    for paths in by_settings.values():
-        seeds = {path: rows[path]["seed"] for path in paths}
-        group = [runs[path] for path in sorted(paths, key=seeds.__getitem__)]
-        if len(set(seeds.values())) == len(paths):
+    for seeds in by_settings.values():
+        group = [runs[path] for path in sorted(seeds, key=seeds.__getitem__)]
+        if len(set(seeds.values())) == len(seeds):
             groups.append(group)
         else:
             folders = ", ".join(str(run.folder) for run in group)
@@ -133,17 +141,16 @@ def _settings_key(folder: Path, row: Mapping[str, Any]) -> str:
     return json.dumps([settings, method, row["fingerprint"], row["protocol"]], sort_keys=True)
 
 
-def _unique_labels(names: Sequence[Sequence[str]], paths: Sequence[Sequence[Path]]) -> Iterator[str]:
-    """Iterate over the labels of systems: from names if those are unique, else from paths, with numbers if needed."""
-    labels = [_system_label(each) for each in names]
+def _unique_labels(groups: Sequence[Sequence[_Member]]) -> list[str]:
+    """Return labels from names if those are unique, else from paths; labels that still repeat are numbered."""
+    labels = [_system_label([each.name for each in group]) for group in groups]
     if len(set(labels)) < len(labels):
-        labels = [_system_label(list(map(str, each))) for each in paths]
-    for number, label in enumerate(labels, 1):
-        yield label if labels.count(label) == 1 else f"{label} ({number})"
+        labels = [_system_label([str(each.path) for each in group]) for group in groups]
+    return [label if labels.count(label) == 1 else f"{label} ({number})" for number, label in enumerate(labels, 1)]
 
 
 def _system_label(names: Sequence[str]) -> str:
-    """Return the name of a single run, or what remains of several names without their seeds."""
+    """Return a single name, or what several names are without their seeds."""
     if len(names) == 1:
         return escaped(names[0])
     first, *others = dict.fromkeys(_SEED.sub("", name) or name for name in map(escaped, names))

@@ -20,12 +20,12 @@ import pyarrow as pa
 from jaxtyping import Float, Shaped
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.data.dataset import SPLITS, Dataset, distinct
+from slmrec_jax.data.dataset import SPLITS, Dataset, unique_pairs
 from slmrec_jax.data.inspect.checks import check_range, check_raw_ids
+from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
 from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
-from slmrec_jax.data.store import id_column, read_ids, read_json, write_table, write_tensors
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import plan_ranking, rank
@@ -56,12 +56,9 @@ class ExportedRun(NamedTuple):
 
 def make_export(dataset: Dataset, embeddings: Embeddings, score: Score, about: Mapping[str, Any]) -> ExportedRun:
     """Collect the parts of a run to export; the interactions of all splits are known."""
-    pairs = [getattr(dataset, split) for split in SPLITS]
-    together = Interactions(
-        np.concatenate([each.users for each in pairs]), np.concatenate([each.items for each in pairs])
-    )
+    users, items = zip(*(getattr(dataset, split) for split in SPLITS), strict=True)
+    known = unique_pairs(Interactions(np.concatenate(users), np.concatenate(items)), dataset.num_items)
     tables = Embeddings(*(jnp.asarray(table, jnp.float32) for table in embeddings))
-    known = distinct(together, dataset.num_items)
     return ExportedRun(dataset.name, tables, dataset.user_ids, dataset.item_ids, known, score, about)
 
 
@@ -91,7 +88,7 @@ def read_export(folder: Path) -> ExportedRun:
         UserError: A file is missing, malformed, or does not fit the others.
     """
     meta = _read_export_meta(folder / _META_FILE)
-    embeddings = _read_vectors(folder / _VECTORS_FILE, meta)
+    embeddings = _read_embeddings(folder / _VECTORS_FILE, meta)
     ids = {}
     for side, file in _TABLES.items():
         ids[side] = read_ids(folder / file)
@@ -158,7 +155,7 @@ def _write_faiss_index(items: Float[np.ndarray, "items dim"], file: Path) -> Non
 
 
 def _read_export_meta(file: Path) -> dict[str, Any]:
-    meta = read_json(file, "a folder that slmrec-jax export made", _EXPORT_AGAIN)
+    meta = read_meta_json(file, "a folder that slmrec-jax export made", _EXPORT_AGAIN)
     if not isinstance(meta, dict) or meta.get("format") != _EXPORT_FORMAT:
         raise UserError(f"{file}: it does not say that this is an export; give a folder that slmrec-jax export made")
     if meta.get("version") != _EXPORT_VERSION:
@@ -175,7 +172,7 @@ def _read_export_meta(file: Path) -> dict[str, Any]:
     return meta
 
 
-def _read_vectors(file: Path, meta: Mapping[str, Any]) -> Embeddings:
+def _read_embeddings(file: Path, meta: Mapping[str, Any]) -> Embeddings:
     tensors = read_tensors(file, f"embeddings of {' and '.join(_TABLES)}", _EXPORT_AGAIN)
     for side in _TABLES:
         shape = (meta[side], meta["dim"])

@@ -119,7 +119,7 @@ def write_recommendations(
     """
     if out is None:
         if format == "jsonl":
-            sys.stdout.writelines(_json_lines(found))
+            sys.stdout.writelines(_lines_by_user(found))
         else:
             Console().print(_rich_table(found))
         return
@@ -127,7 +127,7 @@ def write_recommendations(
         if format == "parquet":
             pyarrow.parquet.write_table(_arrow_table(found), file)
         elif format == "jsonl":
-            file.writelines(line.encode() for line in _json_lines(found))
+            file.writelines(line.encode() for line in _lines_by_user(found))
         else:
             text = io.StringIO()
             Console(file=text).print(_rich_table(found))
@@ -144,7 +144,7 @@ def nothing_left(found: Recommendations) -> str | None:
     return f"{len(without)} of {len(found.users)} users have nothing left to recommend: {named}{more}"
 
 
-def _json_lines(found: Recommendations) -> Iterator[str]:
+def _lines_by_user(found: Recommendations) -> Iterator[str]:
     for user, items, scores in _by_user(found):
         yield json.dumps({"user": user, "items": items, "scores": scores}) + "\n"
 

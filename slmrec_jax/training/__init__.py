@@ -1,1 +1,1 @@
-"""Runs: the loop, checkpoints, the run folder, and what can be asked of a finished run."""
+"""Runs: the loop, checkpoints, the run folder, and the use of a finished run."""

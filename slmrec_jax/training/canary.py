@@ -1,7 +1,7 @@
-"""Tiny computations whose results are known: a JAX or a device that computes wrongly is recognised before it trains.
+"""Tiny computations with known results, which recognise a JAX or a device that computes wrongly before it trains.
 
-Each is of a kind that training lives on. All are compiled, with their inputs as arguments, so that what answers is the
-device and not the compiler's own arithmetic. What they should give NumPy computes in float64, or is stored.
+Training depends on each kind of them. All are compiled with their inputs as arguments, so the device computes the
+results and the compiler cannot fold them. The expected results are computed by NumPy in float64, or stored.
 """
 
 from typing import NamedTuple
@@ -16,7 +16,7 @@ from slmrec_jax.encoding.sparse import Operator, matmul, operator
 from slmrec_jax.errors import UserError
 
 KNOWN_WRONG = {"0.10.2": "jax-ml/jax#39103"}
-"""Versions of JAX that can compile to wrong results, and where that is reported."""
+"""Versions of JAX that can compile to wrong results, and the reports."""
 
 MATRIX = np.array([[0.5, 0.0, -2.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.5, 0.25, 0.0, 3.0]], np.float32)
 ROWS = np.array([[1.0, -2.0], [0.5, 4.0], [3.0, 0.125], [-1.5, 2.5]], np.float32)
@@ -24,15 +24,15 @@ COTANGENT = np.array([[1.0, 2.0], [5.0, -3.0], [-0.5, 0.25]], np.float32)
 REAL = np.array([True, True, False, True])
 SEGMENTS = np.array([2, 0, 2, 0], np.int32)
 MANY = np.arange(32_769)[:, None] * np.array([1.0, 0.0, 0.0])
-"""As many rows as jax 0.10.2 multiplies wrongly: the case that is reported. Squares of their norms are within 2³⁰."""
+"""The reported case: as many rows as jax 0.10.2 multiplies wrongly. Squares of their norms are at most 2³⁰."""
 
 KEY = 7
 RANDOM_BITS = np.array([2895194379, 4185947648, 1300703658, 1906787632], np.uint32)
 """The first bits of threefry under that key, which JAX 0.10.1 and 0.12.0.1 agree on."""
 
 
-class Inputs(NamedTuple):
-    """What the computations are given."""
+class ProbeInputs(NamedTuple):
+    """The inputs of the computations."""
 
     matrix: Operator
     rows: Float[Array, "4 2"]
@@ -44,20 +44,20 @@ class Inputs(NamedTuple):
 
 
 def check_jax() -> None:
-    """Refuses a JAX that computes wrongly. Compiles for some tenths of a second, once in a process.
+    """Refuse a JAX that computes wrongly. The first call in a process compiles for some tenths of a second.
 
     Raises:
-        UserError: the version is known to be wrong, or a result is: integers must be equal, floats within 1e-5.
+        UserError: The version is known to be wrong, or a result is: integers must be equal, floats within 1e-5.
     """
     if jax.__version__ in KNOWN_WRONG:
         raise UserError(
             f"jax {jax.__version__} can return wrong results from jit on CPU ({KNOWN_WRONG[jax.__version__]}): "
             "install another version"
         )
-    # Neither is wrong: some devices round the factors of a product to fewer bits unless told otherwise, and there are
-    # two ways to draw many bits.
+    # Two differences are not wrong: some devices round factors of a product to fewer bits by default, and there are two
+    # ways to draw many bits.
     with jax.default_matmul_precision("highest"), jax.threefry_partitionable(True):
-        computed = jax.jit(compute)(_inputs())
+        computed = jax.jit(compute)(_probe_inputs())
     for name, arrays in expected().items():
         if not all(map(_same, computed[name], arrays)):
             raise UserError(
@@ -66,8 +66,8 @@ def check_jax() -> None:
             )
 
 
-def compute(inputs: Inputs) -> dict[str, tuple[Array, ...]]:
-    """By the name of a computation: the arrays it gives."""
+def compute(inputs: ProbeInputs) -> dict[str, tuple[Array, ...]]:
+    """Return the resulting arrays of each computation, by its name."""
     product, pull = jax.vjp(lambda x: matmul(inputs.matrix, x), inputs.rows)
     scores = jnp.where(inputs.real[None, :], inputs.rows @ inputs.rows.T, -jnp.inf)
     bits = jax.lax.bitcast_convert_type(inputs.rows, jnp.uint32)
@@ -82,7 +82,7 @@ def compute(inputs: Inputs) -> dict[str, tuple[Array, ...]]:
 
 
 def expected() -> dict[str, tuple[np.ndarray, ...]]:
-    """What `compute` should give."""
+    """Return the correct results of `compute`."""
     matrix, rows, cotangent = (x.astype(np.float64) for x in (MATRIX, ROWS, COTANGENT))
     sums = np.zeros(cotangent.shape)
     np.add.at(sums, SEGMENTS, rows)
@@ -99,8 +99,8 @@ def expected() -> dict[str, tuple[np.ndarray, ...]]:
     }
 
 
-def _inputs() -> Inputs:
-    return Inputs(
+def _probe_inputs() -> ProbeInputs:
+    return ProbeInputs(
         matrix=operator(scipy.sparse.csr_array(MATRIX)),
         rows=jnp.asarray(ROWS),
         cotangent=jnp.asarray(COTANGENT),

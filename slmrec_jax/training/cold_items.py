@@ -29,14 +29,8 @@ def cold_item_rows(
 
     Under a protocol that ranks by the embeddings before an epoch's last step, the rows are from the state after it.
 
-    Args:
-        config: The config of the run.
-        dataset: The data it was trained on.
-        folder: The folder of the run.
-        epoch: The epoch whose parameters to use.
-        features: The items' features, one entry for each modality of the data set.
-        count: The number of items.
-        method: Makes the method that was trained.
+    `features` has an entry for each modality of the data set, with `count` items. `method` makes the method that was
+    trained.
 
     Raises:
         UserError: The system ranks by ids alone, or the checkpoint is missing or of another method.

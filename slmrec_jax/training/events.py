@@ -35,11 +35,9 @@ AddScalars = Callable[[int, Mapping[str, float]], None]
 
 @contextmanager
 def open_events(folder: Path, say: Callable[[str], None]) -> Iterator[AddScalars]:
-    """Open a new file of events. If it cannot be written, that is reported once and the file is given up.
+    """Open a new file of events in a folder, which is created if absent.
 
-    Args:
-        folder: Where the file is made; created if absent.
-        say: Receives the report.
+    If it cannot be written, `say` receives one report and the file is given up.
     """
     writer: EventsWriter | None = None
     due = 0.0

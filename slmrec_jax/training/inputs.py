@@ -10,7 +10,7 @@ import scipy.sparse
 
 from slmrec_jax.config import Config, Missing
 from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.encoding.features import Given
+from slmrec_jax.encoding.features import DeviceFeature
 from slmrec_jax.encoding.graph import build_graph, graph_shapes
 from slmrec_jax.encoding.sparse import Operator, operator, operator_shapes
 from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
@@ -51,7 +51,7 @@ def given_features(
     num_items: int,
     missing: Missing,
     known: Mapping[str, Feature | Words],
-) -> dict[str, Given]:
+) -> dict[str, DeviceFeature]:
     """Return the features of items in the form that models read.
 
     Args:
@@ -61,14 +61,14 @@ def given_features(
         known: The features of training, whose means fill gaps.
     """
     return {
-        name: _word_means(feature, num_items)
+        name: _word_mean_operator(feature, num_items)
         if isinstance(feature, Words)
-        else _dense(_filled(feature, missing, cast("Feature", known[name])))
+        else _dense(_fill_missing(feature, missing, cast("Feature", known[name])))
         for name, feature in features.items()
     }
 
 
-def _filled(feature: Feature, missing: Missing, known: Feature) -> Feature:
+def _fill_missing(feature: Feature, missing: Missing, known: Feature) -> Feature:
     if missing == "masked" or feature.present.all():
         return feature
     values = feature.values
@@ -82,7 +82,7 @@ def _dense(feature: Feature) -> DenseFeature:
     return DenseFeature(jnp.asarray(feature.values), jnp.asarray(feature.present, jnp.float32))
 
 
-def _shapes(feature: Feature | Words, num_items: int) -> Given:
+def _shapes(feature: Feature | Words, num_items: int) -> DeviceFeature:
     if isinstance(feature, Words):
         pairs = np.unique(feature.items.astype(np.int64) * feature.num_words + feature.words)
         return operator_shapes(num_items, feature.num_words, len(pairs))
@@ -91,7 +91,7 @@ def _shapes(feature: Feature | Words, num_items: int) -> Given:
     return shapes
 
 
-def _word_means(words: Words, num_items: int) -> Operator:
+def _word_mean_operator(words: Words, num_items: int) -> Operator:
     """Return the matrix (items × vocabulary) that maps word vectors to each item's mean, counting repeated words."""
     counts = np.bincount(words.items, minlength=num_items)
     shares = (1.0 / counts[words.items]).astype(np.float32)

@@ -39,7 +39,7 @@ class Means(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """What one step hands to the next."""
+    """The data that one step hands to the next."""
 
     state: TrainState
     means: Means
@@ -136,10 +136,7 @@ def make_loop(method: Method, inputs: Inputs, batch_size: int, *, negatives: Cal
 def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:
     """Compile the functions of a loop but for `batch`; one program runs any number of steps.
 
-    Args:
-        loop: The loop.
-        inputs: The inputs that it was made for, or their shapes.
-        keys: Any keys.
+    The inputs are those that the loop was made for, or their shapes. Any keys will do.
     """
     step = jnp.int32(0)
     with ThreadPoolExecutor() as pool:  # XLA compiles a program while Python traces the next
@@ -151,7 +148,7 @@ def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:
             return pool.submit(program.lower(*arguments).compile)
 
         drawn = jax.eval_shape(loop.order, inputs, keys, step)
-        # The largest first, so that the others are traced meanwhile.
+        # The largest first: the others are traced while it compiles.
         run = compiled(loop.run, loop.shapes(), drawn, inputs, keys, step, donate=(0,))
         order = compiled(loop.order, inputs, keys, step)
         init = compiled(loop.init, keys)

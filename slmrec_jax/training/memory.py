@@ -24,7 +24,7 @@ metrics, and the writer of checkpoints. On the host; nothing of it is on an acce
 SHOWN_BYTES = 5 * 2**20
 """Smaller parts are not listed."""
 
-GROUP = Path("/sys/fs/cgroup")
+CGROUP = Path("/sys/fs/cgroup")
 """The folder where a container finds its limit."""
 
 
@@ -32,15 +32,15 @@ class Memory(NamedTuple):
     """The bytes at the peak of a run, in the memory that JAX computes in, by part."""
 
     process: int
-    """What the process holds before the run allocates anything: Python, JAX, compiled programs, the data set. 0 on an
-    accelerator, which has its own memory."""
+    """The memory of the process before the run allocates anything: Python, JAX, compiled programs, the data set. 0 on
+    an accelerator, which has its own memory."""
     earlier: int
-    """How much the peak so far, of compiling or of earlier work of the process, exceeds all other parts together. 0 on
-    an accelerator."""
+    """The excess of the peak so far, of compiling or of earlier work of the process, over all other parts together. 0
+    on an accelerator."""
     later: int
     """Programs and libraries that are loaded when they are first used (`LATER_BYTES`)."""
     preparation: int
-    """How much the peak while inputs are prepared exceeds that of training."""
+    """The excess of the peak while inputs are prepared over that of training."""
     graph: int
     features: int
     """Features that models read in their original form. A copy of the data set's on CPU too, since NumPy's memory is
@@ -63,26 +63,24 @@ class Memory(NamedTuple):
 
 
 def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
-    """Estimate the peak of a run from shapes and the compiler's analysis of its programs.
+    """Estimate the peak of a compiled run, whose inputs may be shapes, from the compiler's analysis of its programs.
 
-    Args:
-        planned: The run with compiled programs; its inputs may be shapes.
-        ranking: The ranking of the evaluation that selects.
+    `ranking` is that of the evaluation that selects.
     """
     host = on_cpu()
     given, prepared, programs = input_shapes(planned.dataset), planned.inputs, planned.loop
-    state, embeddings = size(programs.shapes()), size(_compiled(programs.embed).out_info)
+    state, embeddings = tree_bytes(programs.shapes()), tree_bytes(_program(programs.embed).out_info)
     computed = prepared.graph.derived, prepared.cache
-    graph, cache = size(prepared.graph._replace(derived={})), size(computed)
-    features = size(prepared.features)
-    step = size(_compiled(programs.order).out_info) + _temporary(programs.run)
+    graph, cache = tree_bytes(prepared.graph._replace(derived={})), tree_bytes(computed)
+    features = tree_bytes(prepared.features)
+    step = tree_bytes(_program(programs.order).out_info) + _temporary(programs.run)
     evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
-    largest_of_state = max(map(size, jax.tree.leaves(programs.shapes())))
+    largest_of_state = max(map(tree_bytes, jax.tree.leaves(programs.shapes())))
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host else 0
     copies = state + embeddings + read_back
     during = max(step, evaluated)
-    largest = max((size(leaf) for leaf in jax.tree.leaves(computed)), default=0)
-    preparing = size(given.features) + 2 * largest
+    largest = max((tree_bytes(leaf) for leaf in jax.tree.leaves(computed)), default=0)
+    preparing = tree_bytes(given.features) + 2 * largest
     known = Memory(
         process=rss_bytes() if host else 0,
         earlier=0,
@@ -100,11 +98,7 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
 
 
 def check_fits(memory: Memory, available: int | None) -> None:
-    """Refuse a run that would not fit, before it begins.
-
-    Args:
-        memory: The estimate of the run.
-        available: The bytes that are free; `None` if not known.
+    """Refuse a run that would not fit in the available bytes (`None` if not known), before it begins.
 
     Raises:
         UserError: The run needs more; the line names its largest part and what makes it smaller.
@@ -152,7 +146,7 @@ def available_bytes() -> int | None:
     return min((free for free in (_free_of_machine(), _free_of_group()) if free is not None), default=None)
 
 
-def size(tree: Any) -> int:
+def tree_bytes(tree: Any) -> int:
     """Return the bytes of all arrays, or of their shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
@@ -192,8 +186,8 @@ def _free_of_machine() -> int | None:
 def _free_of_group() -> int | None:
     """Return what the container's limit leaves (cgroup 2), if there is one. Cached files count as free."""
     try:
-        limit, used = ((GROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-        cached = dict(line.split() for line in (GROUP / "memory.stat").read_text().splitlines())
+        limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
+        cached = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
     except OSError:
         return None
     return None if limit == "max" else int(limit) - int(used) + int(cached["inactive_file"])
@@ -203,12 +197,12 @@ def _gib(count: int) -> str:
     return f"{count / 2**30:.2f}"
 
 
-def _compiled(program: Callable[..., Any]) -> jax.stages.Compiled:
+def _program(program: Callable[..., Any]) -> jax.stages.Compiled:
     return cast("jax.stages.Compiled", program)
 
 
 def _temporary(program: Callable[..., Any]) -> int:
-    analysis = _compiled(program).memory_analysis()
+    analysis = _program(program).memory_analysis()
     return 0 if analysis is None else int(analysis.temp_size_in_bytes)  # some backends report nothing
 
 

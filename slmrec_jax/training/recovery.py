@@ -22,7 +22,7 @@ MAX_ROLLBACKS = 10
 """Training that diverges more often than this is not saved by other draws."""
 
 SHOWN = 5
-"""How many ids of a batch a message shows."""
+"""The number of ids of a batch that a message shows."""
 
 
 def advice() -> str:
@@ -48,10 +48,6 @@ class NotFinite(NamedTuple):
 
 def recover(session: Session, position: Position) -> Position:
     """Find the step that made training not finite, and do what `on_nan` says.
-
-    Args:
-        session: The session of the run.
-        position: The position that is not finite.
 
     Returns:
         The position to continue from: after that step, skipped; or the last scheduled checkpoint, after which steps are
@@ -100,13 +96,9 @@ def all_finite(arrays: PyTree) -> Bool[Array, ""]:
 
 
 def first_not_finite(session: Session, progress: Progress, stop: int, rollbacks: int) -> NotFinite | None:
-    """Take steps again, one by one, up to the first that is not finite.
+    """Take the steps before `stop` again, one by one, up to the first that is not finite.
 
-    Args:
-        session: The session of the run.
-        progress: The last progress that is known to be finite; its buffers are consumed.
-        stop: The step to stop before.
-        rollbacks: The run's rollbacks so far.
+    `progress` is the last one known to be finite; its buffers are consumed.
     """
     loop = session.setup.loop
     for step in range(int(progress.state.step), stop):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax.config import IN_MEMORY, Config, source_of
 from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Split
-from slmrec_jax.data import Dataset, Feature, Words, check, load_source
+from slmrec_jax.data import Dataset, Feature, Words, check_dataset, load_source
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
@@ -52,7 +52,7 @@ class Run:
 
     @property
     def finished(self) -> bool:
-        """Whether training is complete. If not, the best epoch is that of the epochs saved so far."""
+        """True if training is complete. Otherwise the best epoch is that of the epochs saved so far."""
         return "seconds" in self.result
 
     def recommend(
@@ -86,7 +86,7 @@ class Run:
         if new_items is not None:
             placed = self._place(new_items.features, len(new_items.ids), method)
             tables = [placed] if only_new else [jnp.asarray(embeddings.items), placed]
-            ids = new_items.ids if only_new else _joined(ids, new_items.ids)
+            ids = new_items.ids if only_new else _join_ids(ids, new_items.ids)
             embeddings = Embeddings(embeddings.users, jnp.concatenate(tables))
         plan = plan_ranking(rows, known, len(ids), min(k, len(ids)), score=self.config.eval.score)
         ranking = rank(plan, embeddings)
@@ -202,7 +202,7 @@ def _saved_history(folder: Path) -> list[Record]:
     return history
 
 
-def _joined(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]) -> Shaped[np.ndarray, " items"]:
+def _join_ids(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]) -> Shaped[np.ndarray, " items"]:
     """Return the raw ids of both, as strings unless both are numbers."""
     if (known.dtype.kind == "U") != (new.dtype.kind == "U"):
         known, new = known.astype(np.str_), new.astype(np.str_)
@@ -212,10 +212,7 @@ def _joined(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]
 def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -> Dataset:
     """Return the given data set, or the one that the config names, numbered by degree.
 
-    Args:
-        config: The config of the run.
-        dataset: The data set that the caller gave.
-        folder: The folder of the run, if there is one: it holds a data set that was made in memory.
+    The folder of the run, if there is one, holds a data set that was made in memory.
     """
     check_type("dataset", dataset, (Dataset, type(None)), "a Dataset, such as slmrec_jax.load returns for a folder")
     if dataset is None and config.data == IN_MEMORY:
@@ -224,5 +221,5 @@ def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -
         dataset = read_kept_dataset(folder)
     elif dataset is None:
         dataset = load_source(source_of(config))
-    check(dataset)
+    check_dataset(dataset)
     return dataset.by_degree()

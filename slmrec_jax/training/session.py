@@ -20,7 +20,7 @@ from slmrec_jax.types import Embeddings
 
 
 class Session(NamedTuple):
-    """What does not change while a run trains."""
+    """The parts of a run that do not change while it trains."""
 
     setup: Setup
     """With compiled programs."""

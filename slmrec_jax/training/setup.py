@@ -71,10 +71,7 @@ class Setup(NamedTuple):
 def setup(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> Setup:
     """Make everything that training a config on a data set needs.
 
-    Args:
-        config: The run.
-        dataset: Its data.
-        method: Makes the method from the config and the sizes of the data.
+    `method` makes the method from the config and the sizes of the data.
 
     Raises:
         UserError: The config and the data do not go together.

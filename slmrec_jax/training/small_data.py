@@ -60,7 +60,7 @@ def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
         losses, are = " and ".join(method.in_batch), "are" if len(method.in_batch) > 1 else "is"
         if len(np.unique(items)) == 1:
             lines.append(
-                f"WARNING: training has one item, so that no batch has negatives: {losses} {are} 0 and trains nothing"
+                f"WARNING: training has one item, so no batch has negatives: {losses} {are} 0 and trains nothing"
             )
         elif rows == 1:
             lines.append(

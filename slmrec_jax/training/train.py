@@ -91,7 +91,7 @@ def train(
     doubts = batch_doubts(planned.method, planned.config, planned.dataset)
     for line in (*_introduction(planned), *notes, *doubts, *planned.method.notes):
         report.say(line)
-    run = _compiled(planned, plans, report)
+    run = _compile_run(planned, plans, report)
     with held as folder:
         report.say(f"run folder {folder}")
         try:
@@ -133,7 +133,7 @@ def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple
 
 
 def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:
-    """Plan all evaluations before anything is written, so that a split no one can be tested on is refused now.
+    """Plan all evaluations before anything is written, so a split without testable users is refused now.
 
     A split that the data set does not have is omitted, unless it selects.
     """
@@ -143,7 +143,7 @@ def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:
     return {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
 
 
-def _compiled(planned: Setup, plans: Mapping[str, EvaluationPlan], report: Listener) -> Planned:
+def _compile_run(planned: Setup, plans: Mapping[str, EvaluationPlan], report: Listener) -> Planned:
     """Compile a run, and refuse it if its memory does not fit."""
     start = time.perf_counter()
     setup = compiled(planned)

@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from slmrec_jax.commands.main import main
-from slmrec_jax.serving.recommendations import Recommendations, nothing_left, write
+from slmrec_jax.serving.recommendations import Recommendations, nothing_left, write_recommendations
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202eabc\n"
 
@@ -48,20 +48,20 @@ def one(user, *items, left=True):
 
 
 def test_raw_ids_are_shown_as_they_are(capsys):
-    write(one("[x]u1", "[/i]2", "b"), "table", None)
+    write_recommendations(one("[x]u1", "[/i]2", "b"), "table", None)
     said = capsys.readouterr().out
     assert "[x]u1" in said
     assert "[/i]2" in said
     assert " b " not in said
     long = "item-" * 40
-    write(one("u", long, "b"), "table", None)
+    write_recommendations(one("u", long, "b"), "table", None)
     letters = re.sub(r"[^a-z-]", "", capsys.readouterr().out.split("score")[1])
     assert long in letters  # over several lines, and not cut short
 
 
 def test_a_terminal_obeys_no_raw_id(capsys, tmp_path):
-    write(one(EVIL, EVIL, "b"), "table", None)
-    write(one(EVIL, EVIL, "b"), "table", tmp_path / "table")
+    write_recommendations(one(EVIL, EVIL, "b"), "table", None)
+    write_recommendations(one(EVIL, EVIL, "b"), "table", tmp_path / "table")
     note = nothing_left(one(EVIL, "a", left=False))
     assert "1 of 1 users have nothing left to recommend" in note
     for said in (capsys.readouterr().out, (tmp_path / "table").read_text(), note):
@@ -73,7 +73,7 @@ def test_a_user_with_nothing_left_is_in_every_form(tmp_path, capsys):
     ids = np.array([7, 8])
     found = Recommendations(ids, np.array([[1, 2], [3, 4]]), np.array([[0.5, -np.inf], [-np.inf] * 2], np.float32))
     for form in ("table", "jsonl", "parquet"):
-        write(found, form, tmp_path / form)
+        write_recommendations(found, form, tmp_path / form)
     assert re.search(r"8 +│ +│ nothing left", (tmp_path / "table").read_text())
     lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
     assert lines == [{"user": 7, "items": [1], "scores": [0.5]}, {"user": 8, "items": [], "scores": []}]

@@ -11,7 +11,7 @@ from slmrec_jax import data
 from slmrec_jax.commands import train
 from slmrec_jax.commands.main import main
 from slmrec_jax.commands.parsing import parse
-from slmrec_jax.training.progress import Report
+from slmrec_jax.training.progress import Listener
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -97,7 +97,7 @@ def test_signals_save_and_name_the_command_that_resumes(
 ):
     @contextlib.contextmanager
     def interrupting(epochs):
-        yield Report(lambda line: None, lambda record: os.kill(os.getpid(), number))
+        yield Listener(lambda line: None, lambda record: os.kill(os.getpid(), number))
 
     monkeypatch.setattr(train, "console_report", interrupting)
     out = tmp_path / "run"

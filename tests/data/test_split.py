@@ -3,15 +3,14 @@
 import numpy as np
 import pytest
 
-from slmrec_jax.data import load, make_dataset
-from slmrec_jax.data.dataset import check, distinct
-from slmrec_jax.data.split import SPLITS, Unsplit, draw, first_times, split_dataset
+from slmrec_jax.data import check_dataset, make_dataset
+from slmrec_jax.data.dataset import NO_INTERACTIONS, unique_pairs
+from slmrec_jax.data.split import SPLIT_METHODS, Unsplit, draw, first_times, split_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
 COUNTS = (1, 2, 3, 9, 10, 14, 15, 40)
 """Interactions of each user."""
-NONE = Interactions(np.zeros(0, np.int64), np.zeros(0, np.int64))
 
 
 def undivided(times=None, counts=COUNTS):
@@ -20,8 +19,8 @@ def undivided(times=None, counts=COUNTS):
     dataset = make_dataset(
         "small",
         Interactions(users, items),
-        NONE,
-        NONE,
+        NO_INTERACTIONS,
+        NO_INTERACTIONS,
         num_users=len(counts),
         num_items=int(items.max()) + 1,
         notes=["as given"],
@@ -37,16 +36,16 @@ def per_user(split):
     return np.bincount(split.users, minlength=len(COUNTS)).tolist()
 
 
-@pytest.mark.parametrize("name", SPLITS)
+@pytest.mark.parametrize("name", SPLIT_METHODS)
 def test_every_interaction_is_kept_once(name):
     data = undivided(np.arange(sum(COUNTS)))
     dataset = split_dataset(data, name)
-    assert sorted(pairs(dataset.train, dataset.valid, dataset.test)) == pairs(data.dataset.train)
-    check(dataset)
+    assert sorted(pairs(*dataset.splits.values())) == pairs(data.dataset.train)
+    check_dataset(dataset)
     assert dataset.notes[:2] == ("as given", f"split by '{name}' with seed 0")
 
 
-@pytest.mark.parametrize("name", sorted(set(SPLITS) - {"time"}))
+@pytest.mark.parametrize("name", sorted(set(SPLIT_METHODS) - {"time"}))
 def test_the_seed_decides(name):
     data = undivided()
     fingerprints = [split_dataset(data, name, seed).fingerprint for seed in (0, 0, 1, -1)]
@@ -85,8 +84,8 @@ def test_leave_one_out_takes_the_last_by_time():
 def test_time_cuts_once_for_all_and_never_between_equals():
     times = np.arange(sum(COUNTS)) // 20  # 94 interactions: 0 to 3 twenty times each, 4 fourteen times
     dataset = split_dataset(undivided(times), "time")
-    assert [len(split.users) for split in (dataset.train, dataset.valid, dataset.test)] == [60, 20, 14]
-    ordered = pairs(dataset.train, dataset.valid, dataset.test)
+    assert [len(split.users) for split in dataset.splits.values()] == [60, 20, 14]
+    ordered = pairs(*dataset.splits.values())
     assert ordered == sorted(ordered)
 
 
@@ -96,13 +95,13 @@ def test_time_needs_times():
 
 
 @pytest.mark.parametrize("name", ["mmrec", "lattice", "cold-items", "validation"])
-def test_times_are_not_asked_for_in_vain(name):
+def test_times_are_not_read_if_the_split_does_not_use_them(name):
     split_dataset(Unsplit(undivided().dataset, lambda: pytest.fail("asked")), name)
 
 
 def test_cold_items_are_held_out_whole():
     dataset = split_dataset(undivided(), "cold-items")
-    train, valid, test = (set(split.items.tolist()) for split in (dataset.train, dataset.valid, dataset.test))
+    train, valid, test = (set(split.items.tolist()) for split in dataset.splits.values())
     assert not train & valid
     assert not train & test
     assert not valid & test
@@ -117,7 +116,7 @@ def test_users_without_training_are_counted():
 
 def test_validation_comes_out_of_train_and_test_stays():
     before = split_dataset(undivided(), "lattice")
-    without = make_dataset("small", before.train, NONE, before.test, num_users=8, num_items=47)
+    without = make_dataset("small", before.train, NO_INTERACTIONS, before.test, num_users=8, num_items=47)
     after = split_dataset(without, "validation")
     assert pairs(after.test) == pairs(before.test)
     assert sorted(pairs(after.train, after.valid)) == pairs(before.train)
@@ -125,19 +124,18 @@ def test_validation_comes_out_of_train_and_test_stays():
         split_dataset(before, "validation")
 
 
-def test_divided_data_are_divided_anew_on_demand():
-    demo = load("demo")
-    assert split_dataset(demo, None) is demo
-    anew = load("demo", split="cold-items", split_seed=3)
-    assert sorted(pairs(anew.train, anew.valid, anew.test)) == sorted(set(pairs(demo.train, demo.valid, demo.test)))
-    assert anew.features is not None
-    assert len(np.intersect1d(anew.train.items, anew.test.items)) == 0
+def test_divided_data_are_divided_again_on_demand(tiny):
+    assert split_dataset(tiny, None) is tiny
+    again = split_dataset(tiny, "cold-items", 3)
+    assert sorted(pairs(*again.splits.values())) == sorted(set(pairs(*tiny.splits.values())))
+    assert again.features is tiny.features
+    assert len(np.intersect1d(again.train.items, again.test.items)) == 0
 
 
 def test_undivided_data_ask_how():
     with pytest.raises(UserError, match="not split; say how with split='NAME': mmrec") as caught:
         split_dataset(undivided(), None)
-    assert all(name in str(caught.value) for name in SPLITS)
+    assert all(name in str(caught.value) for name in SPLIT_METHODS)
 
 
 def test_an_unknown_split_lists_those_there_are():
@@ -153,7 +151,7 @@ def test_a_split_must_leave_something_to_train_on():
 def test_a_repeated_pair_counts_at_its_first_time():
     repeated = Interactions(np.array([1, 0, 1, 1]), np.array([2, 3, 2, 0]))
     times = first_times(repeated, np.array([5.0, 1.0, 4.0, 9.0]), 4)
-    assert pairs(distinct(repeated, 4)) == [(0, 3), (1, 0), (1, 2)]
+    assert pairs(unique_pairs(repeated, 4)) == [(0, 3), (1, 0), (1, 2)]
     assert times.tolist() == [1.0, 9.0, 4.0]
 
 
@@ -175,12 +173,12 @@ def mix(word):
 
 def test_the_split_is_the_published_one():
     # Results carry its fingerprint: a change needs a line in the changelog.
-    found = {name: split_dataset(undivided(np.arange(94) * 7 % 94), name, 5).fingerprint[:16] for name in SPLITS}
+    found = {name: split_dataset(undivided(np.arange(94) * 7 % 94), name, 5).fingerprint[:16] for name in SPLIT_METHODS}
     assert found == {
-        "mmrec": "992a89b167136491",
-        "lattice": "9a6a37b8c1fe43d8",
-        "leave-one-out": "ee2e6dd21dbec465",
-        "time": "89b8dbd575b0e08f",
-        "cold-items": "aa7f477b608d7f4a",
-        "validation": "ca9590bff9abddb1",
+        "mmrec": "723dd7846d9d4d6f",
+        "lattice": "dfeaa54cb244bb8d",
+        "leave-one-out": "c3206cffea148770",
+        "time": "eb5e2c1b49406b5f",
+        "cold-items": "2435f44a72673b48",
+        "validation": "56883a292de921d1",
     }

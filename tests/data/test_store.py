@@ -12,7 +12,7 @@ import pytest
 import safetensors.numpy
 
 from slmrec_jax.data import Feature, Words, load, make_dataset, write_store
-from slmrec_jax.data.store import write_tensors
+from slmrec_jax.data.own_files import write_tensors
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -162,7 +162,7 @@ def refused(folder, line):
 @pytest.mark.parametrize(
     ("change", "line"),
     [
-        ({"version": 2}, "version is 2; this program knows 1"),
+        ({"version": 1}, "version is 1; this program knows 2"),
         ({"users": "3"}, "users is '3'"),
         ({"items": 10**24}, "meta.json: 1000000000000000000000000 items"),
         ({"users": 2}, "users is 2|raw ids for|outside"),
@@ -218,7 +218,7 @@ def test_features_that_do_not_fit(kept, tensors, line):
         ("interactions", {"user_row": [0], "split": ["train"]}, "no column 'item_row'"),
         ("users", {"id": ["a", "b", None]}, "id is a column of string"),
         ("users", {"id": [0.5, 1, 2]}, "id is a column of double"),
-        ("users", {"id": ["a", "b", "b"]}, "raw id 'b' stands in 2 rows"),
+        ("users", {"id": ["a", "b", "b"]}, "raw id 'b' occurs in 2 rows"),
     ],
 )
 def test_tables_that_do_not_fit(kept, file, columns, line):

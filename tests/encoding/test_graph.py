@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import GRAPHS
+from graphs import GRAPHS
 
 from slmrec_jax.encoding.graph import build_graph, interactions_among
 from slmrec_jax.encoding.propagation import stacked_graph

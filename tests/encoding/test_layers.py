@@ -7,7 +7,7 @@ import pytest
 
 from slmrec_jax.data import Feature, make_dataset
 from slmrec_jax.data.inspect.findings import oddities
-from slmrec_jax.data.inspect.inspection import inspect
+from slmrec_jax.data.inspect.inspection import inspect_dataset
 from slmrec_jax.encoding.layers import normalize
 from slmrec_jax.evaluation import analysis
 from slmrec_jax.types import Interactions
@@ -58,4 +58,4 @@ def test_inspect_warns_of_squares_that_overflow():
     for size, warned in ((1e17, False), (1e30, True)):
         features = {"visual": Feature(rows(size), np.arange(5) != 3)}
         dataset = make_dataset("small", pairs, pairs, pairs, num_users=1, num_items=5, features=features)
-        assert any("squares overflow in float32" in line for line in oddities(inspect(dataset))) == warned
+        assert any("squares overflow in float32" in line for line in oddities(inspect_dataset(dataset))) == warned

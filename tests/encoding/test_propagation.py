@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import GRAPHS
+from graphs import GRAPHS
 
 from slmrec_jax.encoding import propagation
 from slmrec_jax.encoding.graph import build_graph

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax.encoding import rows
-from slmrec_jax.encoding.rows import all_rows, concatenated, distinct, memoized, projected, rows_of, with_biases
+from slmrec_jax.encoding.rows import all_rows, concatenated, distinct_ids, memoized, projected, rows_of, with_biases
 from slmrec_jax.types import ALL
 
 
@@ -43,7 +43,7 @@ def test_a_row_that_is_not_present_is_projected_to_zero():
 
 @pytest.mark.parametrize("count", [1, 4, 5, 8, 11])
 def test_a_table_by_blocks_is_the_whole_table(count, monkeypatch):
-    monkeypatch.setattr(rows, "BLOCK_ROWS", 4)
+    monkeypatch.setattr(rows, "TABLE_BLOCK_ROWS", 4)
     x, kernel = (jnp.asarray(np.random.default_rng(i).normal(size=s)) for i, s in enumerate([(count, 3), (3, 2)]))
     sizes = []
 
@@ -58,7 +58,7 @@ def test_a_table_by_blocks_is_the_whole_table(count, monkeypatch):
 @pytest.mark.parametrize("num_real", [1, 4, 9])
 def test_distinct_ids_with_their_counts_and_places(num_real):
     ids, real = np.array([5, 2, 5, 5, 0, 2, 7, 0, 5], np.int32), np.arange(9) < num_real
-    found = distinct(jnp.asarray(ids), jnp.asarray(real), 8)
+    found = distinct_ids(jnp.asarray(ids), jnp.asarray(real), 8)
     first_come = list(dict.fromkeys(ids[real].tolist()))
     assert found.ids.tolist() == first_come + [5] * (9 - len(first_come))
     assert found.counts.tolist() == [(ids[real] == i).sum() for i in first_come] + [0] * (9 - len(first_come))
@@ -67,7 +67,7 @@ def test_distinct_ids_with_their_counts_and_places(num_real):
 
 
 def test_distinct_ids_where_the_first_rows_are_not_real():
-    found = distinct(jnp.array([1, 2, 3, 2]), jnp.array([False, True, True, True]), 4)
+    found = distinct_ids(jnp.array([1, 2, 3, 2]), jnp.array([False, True, True, True]), 4)
     assert found.ids.tolist()[:2] == [2, 3]
     assert found.counts.tolist() == [2, 1, 0, 0]
 

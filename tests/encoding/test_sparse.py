@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.sparse
-from conftest import GRAPHS, fast_jit
+from graphs import GRAPHS
+from quick import fast_jit
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding import sparse as products
@@ -23,8 +24,6 @@ from slmrec_jax.encoding.sparse import (
     rows_of_product,
     segment_sum,
 )
-
-pytestmark = pytest.mark.xdist_group("sparse")  # one process, which compiles each case once
 
 
 def matrix(name):

@@ -10,8 +10,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 import pytest
-from conftest import FAST_COMPILE, fast_jit
 from flax.training.train_state import TrainState
+from quick import FAST_COMPILE, fast_jit
 
 from slmrec_jax import setup
 from slmrec_jax.config import Config, LightGCNConfig, MFConfig, MMGCNConfig, MMSSLConfig, with_settings, with_system

@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import fast_jit
 from golden import assert_same_gradients, distance, files, problem, routes
+from quick import fast_jit
 
 from slmrec_jax.methods.gradient import objective
 from slmrec_jax.models.lightgcn import lightgcn

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import reference
 import scipy.sparse
-from conftest import GRAPHS, fast_jit
+from graphs import GRAPHS
+from quick import fast_jit
 
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.sparse import Operator, operator

@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
-from conftest import GRAPHS, fast_jit
+from graphs import GRAPHS
+from quick import fast_jit
 
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import build_graph
-from slmrec_jax.encoding.rows import distinct
+from slmrec_jax.encoding.rows import distinct_ids
 from slmrec_jax.objectives import losses
 from slmrec_jax.types import NO_AUGMENTATION, Batch, Context, Inputs, Interactions, Modality, Spec, View
-
-pytestmark = pytest.mark.xdist_group("losses")  # one process, which compiles each loss once
 
 DIM, TAU = 6, 0.2
 NUM_USERS, NUM_ITEMS, USERS, ITEMS = GRAPHS["random"]
@@ -56,7 +55,9 @@ def batch_of(size, padding=0, negatives=2):
 def value(loss, params, clean, other, batch):
     views = iter((view_of(other), view_of(clean)))
     model = {"user": clean["users"]["id"], "item": clean["items"]["id"]}
-    of_batch = (distinct(ids, batch.mask, count) for ids, count in ((batch.users, NUM_USERS), (batch.items, NUM_ITEMS)))
+    of_batch = (
+        distinct_ids(ids, batch.mask, count) for ids, count in ((batch.users, NUM_USERS), (batch.items, NUM_ITEMS))
+    )
 
     def encode(augmentation, key):
         return next(views)

@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import GRAPHS, fast_jit
+from graphs import GRAPHS
+from quick import fast_jit
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding.graph import build_graph

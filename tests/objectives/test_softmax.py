@@ -6,14 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import FAST_COMPILE, fast_jit
+from quick import FAST_COMPILE, fast_jit
 
 from slmrec_jax.devices import compiling_for
-from slmrec_jax.encoding.rows import distinct
+from slmrec_jax.encoding.rows import distinct_ids
 from slmrec_jax.objectives import softmax
 from slmrec_jax.objectives.softmax import cross_entropy, inbatch_cross_entropy, log_normalisers, self_cross_entropy
-
-pytestmark = pytest.mark.xdist_group("softmax")  # one process, which compiles each shape once
 
 NODES = 11
 
@@ -35,12 +33,12 @@ def definition(x, y, rows, columns, real):
 
 
 def by_distinct(x, y, rows, columns, real):
-    of_rows, of_columns = (distinct(of, real, len(x)) for of in (rows, columns))
+    of_rows, of_columns = (distinct_ids(of, real, len(x)) for of in (rows, columns))
     return inbatch_cross_entropy(x[of_rows.ids], y[of_columns.ids], of_rows, of_columns, real)
 
 
 def with_themselves(x, y, rows, real):
-    of = distinct(rows, real, len(x))
+    of = distinct_ids(rows, real, len(x))
     return self_cross_entropy(x[of.ids], y[of.ids], of.counts)
 
 
@@ -53,7 +51,7 @@ def assert_equal(found, expected, largest=1.0):
 
 @pytest.fixture(params=[7, 512])
 def block_rows(request, monkeypatch):
-    monkeypatch.setattr(softmax, "BLOCK_ROWS", request.param)
+    monkeypatch.setattr(softmax, "SCORE_BLOCK_ROWS", request.param)
     return request.param
 
 
@@ -98,7 +96,7 @@ def test_every_width_equals_the_definition(kinds):
     x, y = tables(nodes=40)
     rows = np.arange(32, dtype=np.int32) % kinds
     columns = (rows * 7 + 3) % kinds
-    (found, expected), *_ = every_way(softmax.BLOCK_ROWS)(x, y, rows, columns, np.ones(32, bool))
+    (found, expected), *_ = every_way(softmax.SCORE_BLOCK_ROWS)(x, y, rows, columns, np.ones(32, bool))
     assert_equal(found, expected)
 
 
@@ -154,4 +152,4 @@ def test_the_scores_are_never_held_whole():
     x = jax.ShapeDtypeStruct((16_384, 8), jnp.float32)
     counts = jax.ShapeDtypeStruct((16_384,), jnp.float32)
     program = jax.jit(jax.value_and_grad(log_normalisers, (0, 1))).lower(x, x, counts, counts).compile()
-    assert program.memory_analysis().temp_size_in_bytes < 12 * softmax.BLOCK_ROWS * 16_384 * 4
+    assert program.memory_analysis().temp_size_in_bytes < 12 * softmax.SCORE_BLOCK_ROWS * 16_384 * 4

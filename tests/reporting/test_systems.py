@@ -13,7 +13,7 @@ from slmrec_jax import UserError, data
 from slmrec_jax.commands.main import main
 from slmrec_jax.reporting.facts import gather_facts
 from slmrec_jax.reporting.report import write_report
-from slmrec_jax.reporting.systems import _unique_labels, find_systems
+from slmrec_jax.reporting.systems import _Member, _unique_labels, find_systems
 from slmrec_jax.training.storage.records import write_json
 
 
@@ -101,9 +101,8 @@ def test_labels_that_repeat_become_paths_and_then_numbers(compared, tmp_path):
     runs = [compared[0] / "mf-seed0", shutil.copytree(compared[0] / "mf-seed0", tmp_path / "mf-seed0")]
     found = find_systems(runs, force=False, say=print)
     assert [each.label for each in found.systems] == list(map(str, runs))
-    assert list(_unique_labels([["a"], ["a"], ["b"]], [[Path("x")], [Path("x")], [Path("y")]])) == [
-        *("x (1)", "x (2)", "y")
-    ]
+    same, ranking = _Member("a", Path("x")), _Member("popularity", Path("x"), untrained=True)
+    assert _unique_labels([[same], [same], [ranking]]) == ["x (1)", "x (2)", "x/popularity"]
 
 
 def test_a_comparison_that_holds_nothing_to_report_is_refused(tmp_path):

@@ -1,4 +1,4 @@
-"""Exported folders: the same recommendations without what trained, and files that other libraries read."""
+"""Exported folders: equal recommendations without the model's code, and files for other libraries."""
 
 import json
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 @pytest.fixture(scope="module")
 def run(tiny, tmp_path_factory):
-    """Of a protocol that ranks sigmoids, so that the score matters."""
+    """A run whose protocol ranks by sigmoids, so that the score matters."""
     from slmrec_jax import with_protocol
 
     config = with_protocol(Config(model="mf", dim=8, batch_size=512, epochs=2, ks=(5,)), "slmrec")
@@ -37,7 +37,7 @@ def run(tiny, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def folder(run, tiny, tmp_path_factory):
-    """As the command writes it."""
+    """The folder that the command writes."""
     out = tmp_path_factory.mktemp("export") / "out"
     arguments = ["--faiss"] if _has_faiss() else []
     with pytest.MonkeyPatch.context() as patch, warnings.catch_warnings():
@@ -61,7 +61,7 @@ def refused(capsys, *arguments):
 
 
 def small(**changes):
-    """An export that took no training."""
+    """An export without training."""
     dataset = data.make_dataset(
         "shop",
         *(data.dataset.Interactions(np.array([0, 1]), np.array([place, 2])) for place in range(3)),
@@ -83,14 +83,14 @@ def test_recommendations_are_those_of_the_run(run, folder):
     assert chosen.items.tolist() == expected.items.tolist()
 
 
-def test_the_command_needs_nothing_that_trains(run, folder):
+def test_the_command_imports_no_training(run, folder):
     arguments = ["recommend", "--from", str(folder), "--users", "user-0003", "-k", "4", "--format", "jsonl"]
-    trains = ["flax", "optax", "orbax", "jraph", "tensorboardX", "slmrec_jax.models", "slmrec_jax.methods"]
+    training = ["flax", "optax", "orbax", "jraph", "tensorboardX", "slmrec_jax.models", "slmrec_jax.methods"]
     code = f"""
 import json, sys
 from slmrec_jax.commands.main import main
 assert main({arguments}) == 0
-print(json.dumps([name for name in {[*trains, "slmrec_jax.training.run"]} if name in sys.modules]))
+print(json.dumps([name for name in {[*training, "slmrec_jax.training.run"]} if name in sys.modules]))
 """
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     recommended, imported = map(json.loads, said.splitlines())
@@ -124,14 +124,14 @@ def test_faiss_finds_what_the_inner_product_ranks_first(run, folder):
     np.testing.assert_array_equal(found, np.argsort(-(users[:9] @ items.T), axis=1, kind="stable")[:, :5])
 
 
-def test_without_faiss_the_command_says_what_to_install(tmp_path, monkeypatch):
+def test_a_missing_faiss_is_reported_with_its_package(tmp_path, monkeypatch):
     monkeypatch.setattr(exports.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(UserError, match=r"pip install 'slmrec-jax\[faiss\]'"):
         write_export(small(), tmp_path / "out", faiss=True)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+def test_a_folder_that_exists_is_refused(tmp_path):
     (tmp_path / "there").mkdir()
     with pytest.raises(UserError, match="there is there already"):
         write_export(small(), tmp_path / "there")
@@ -140,7 +140,7 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("size", "faiss"), [(0, False), (1200, False), (3000, True)])
 def test_a_full_disk_leaves_nothing(run, tmp_path, capsys, size, faiss, refusing_disk):
-    """At the first table, a later one, and the index, each of which refuses in its own library's words."""
+    """The disk is full at the first table, a later one, and the index; each library has its own exceptions."""
     if faiss:
         pytest.importorskip("faiss")
     export = make_export(run.dataset, run.embeddings, "dot", {})
@@ -150,7 +150,7 @@ def test_a_full_disk_leaves_nothing(run, tmp_path, capsys, size, faiss, refusing
     assert list(tmp_path.iterdir()) == []
 
 
-def test_others_may_read_what_the_umask_lets_them(tmp_path):
+def test_files_have_the_permissions_of_the_umask(tmp_path):
     before = os.umask(0o022)
     try:
         write_export(small(), tmp_path / "out")
@@ -161,7 +161,7 @@ def test_others_may_read_what_the_umask_lets_them(tmp_path):
 
 
 def test_id_vector_and_recommendation_belong_together(tmp_path):
-    """Ids in no order, each user near the one item that is theirs."""
+    """Unordered ids; each user is near one item."""
     users, items = np.array(["u9", "u1", "u5", "u3"]), np.array([70, 10, 90, 30])
     own = dict(zip(users.tolist(), items.tolist(), strict=True))
     none = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
@@ -197,9 +197,9 @@ def test_a_single_user_is_named_by_a_string_or_a_number(tmp_path):
     for named in ("12", 12, np.int64(12), np.array(12), np.str_("12"), ["12"], [12], np.array([12])):
         assert recommend(export, named, 1).users.tolist() == [12], repr(named)
     assert recommend(export, (str(each) for each in (1, 12)), 1).users.tolist() == [1, 12]
-    for nobody in ([], np.array([])):
+    for empty in ([], np.array([])):
         with pytest.raises(UserError, match="no users were named"):
-            recommend(export, nobody, 1)
+            recommend(export, empty, 1)
     with pytest.raises(UserError, match="there is no user '1 2'"):
         recommend(export, "1 2", 1)
 
@@ -210,7 +210,7 @@ def test_what_was_written_is_read(tmp_path):
     assert (read.name, read.score, read.about["model"]) == ("shop", "sigmoid", "mf")
     assert read.user_ids.tolist() == ["<a>", "b"]
     assert [pair.tolist() for pair in read.known] == [[0, 0, 0, 1], [0, 1, 2, 2]]
-    assert recommend(read, ["<a>"], 2).items[0, 0] == 3  # the only one left
+    assert recommend(read, ["<a>"], 2).items[0, 0] == 3  # the only unknown item
     with pytest.raises(UserError, match="no user 'x'; ids look like '<a>'"):
         recommend(read, ["x"])
 

@@ -188,9 +188,10 @@ def test_new_items_are_ranked_among_the_others(run, with_bare):
     np.testing.assert_array_equal(loaded.items, alone.items)
 
 
-def test_content_replaces_what_was_not_trained_and_nothing_else(run, with_bare):
+def test_content_replaces_what_was_not_trained_and_nothing_else(run):
+    dataset = run.dataset
     content = run.with_content().embeddings
-    cold = np.bincount(with_bare.train.items, minlength=with_bare.num_items) == 0
+    cold = np.bincount(dataset.train.items, minlength=dataset.num_items) == 0
     assert cold.sum() >= 8
     np.testing.assert_array_equal(content.items[~cold], run.embeddings.items[~cold])
     assert (np.asarray(content.items[cold]) != np.asarray(run.embeddings.items[cold])).any(axis=1).all()

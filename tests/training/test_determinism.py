@@ -8,6 +8,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -42,13 +43,14 @@ def in_process(folder, seeds, cores, flags):
         "from test_determinism import digest, lightgcn\n"
         "for seed in seeds: print(digest(lightgcn(f'{folder}/{seed}', seed)))\n"
     )
-    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", "XLA_FLAGS": flags}
+    environment = os.environ | {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}", "XLA_FLAGS": flags}
     arguments = [sys.executable, "-c", source, str(folder), *(" ".join(map(str, each)) for each in (seeds, cores))]
     done = subprocess.run(arguments, env=environment, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
     return done.stdout.split()
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_bits_in_any_process_with_one_thread_or_two(tmp_path):
     cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
     (one,) = in_process(tmp_path / "one", [3], cores[:1], "--xla_cpu_multi_thread_eigen=false")

@@ -151,7 +151,7 @@ def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch, limit
     for name, text in (("max", limit), ("current", "1000"), ("stat", "anon 7\ninactive_file 100")):
         (tmp_path / f"memory.{name}").write_text(text + "\n")
     without = available_bytes()
-    monkeypatch.setattr(memory, "GROUP", tmp_path)
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
     if free is None:
         assert without is not None
         assert available_bytes() > 2**20

@@ -188,7 +188,7 @@ def test_refusals(finished, tiny, tmp_path):
 def test_a_checkpoint_of_another_model_is_refused(finished, tiny):
     from slmrec_jax.methods import make_method
 
-    other = dataclasses.replace(CONFIG, task="fac")
+    other = dataclasses.replace(CONFIG, dim=4)
     like = make_method(other, make_spec(other, tiny)).init(jax.random.key(0))
     with pytest.raises(UserError, match="checkpoint of another model"):
         checkpoint.restore_state(finished.folder / "checkpoints", 6, like)

@@ -46,7 +46,7 @@ def said(config, dataset):
             [*TWENTY, (0, 5)],
             ["the last of 6 batches has one interaction and no negatives: main is 0"],
         ),
-        ({}, [(0, 1)], ["training has one item, so that no batch has negatives: main is 0"]),
+        ({}, [(0, 1)], ["training has one item, so no batch has negatives: main is 0"]),
         (
             {},
             [(user, 3) for user in range(10)],

@@ -1,93 +1,94 @@
-"""The dataset formats that can be read, and how a folder's is found.
+"""The data set formats that can be read, and the choice of the one that fits a folder.
 
-A new format is one file beside this one with `LOOKS_FOR`, `recognises` and `read`, and a line in `FORMATS`.
+A new format is one file beside this one with `LOOKS_FOR`, `recognises` and `read`, and an entry in `FORMATS`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from pathlib import Path
-from types import ModuleType
-from typing import NamedTuple
+from typing import Protocol
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmrec, mmssl, neurec, plain, recbole
-from slmrec_jax.data.formats.roles import COLUMN_FIELDS, columns_of_tables
+from slmrec_jax.data.formats.roles import COLUMN_FIELDS, describe_tables, named_columns
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
 
 _PACKED = (".7z", ".rar", ".tar", ".tar.bz2", ".tar.gz", ".tgz", ".xz", ".zip")
-_SHOWN = 8
+_ENTRIES_SHOWN = 8
 
 
-class Format(NamedTuple):
-    """A way in which a community keeps a data set in a folder."""
+class Format(Protocol):
+    """A way to store a data set in a folder."""
 
-    name: str
-    looks_for: str
-    """What it is recognised by, in words."""
-    recognises: Callable[[Path, Source], bool]
-    read: Callable[[Path, Source], Dataset | Unsplit]
+    LOOKS_FOR: str
+    """The files that identify the format, in words."""
+
+    def recognises(self, folder: Path, source: Source, /) -> bool:
+        """Return True if the folder has this format."""
+
+    def read(self, folder: Path, source: Source, /) -> Dataset | Unsplit:
+        """Read the folder.
+
+        Raises:
+            UserError: A file is missing, malformed, or does not fit the others.
+        """
 
 
-def _fixed(name: str, module: ModuleType) -> Format:
-    """A format whose columns are always called the same, or have no names."""
+FORMATS: Mapping[str, Format] = {
+    "diffmm": diffmm,
+    "lightgcn": lightgcn,
+    "mmrec": mmrec,
+    "recbole": recbole,
+    "neurec": neurec,
+    "plain": plain,
+    "mmgcn": mmgcn,
+    "mmssl": mmssl,
+    "slmrec": store,
+}
+_WITH_NAMED_COLUMNS = ("recbole", "plain")
 
-    def recognises(folder: Path, source: Source) -> bool:
-        return bool(module.recognises(folder))
 
-    def read(folder: Path, source: Source) -> Dataset | Unsplit:
+def read_folder(folder: Path, source: Source) -> tuple[Dataset | Unsplit, str]:
+    """Read a folder in the format that the source names, or that is detected; also return the name of the format.
+
+    Raises:
+        UserError: The format is unknown or does not have the columns that the source names, or the folder is malformed.
+    """
+    name = find_format(folder, source)
+    if name not in _WITH_NAMED_COLUMNS:
         refuse_columns(f"{folder}: format {name}", source)
-        found: Dataset | Unsplit = module.read(folder)
-        return found
-
-    return Format(name, module.LOOKS_FOR, recognises, read)
-
-
-FORMATS = (
-    _fixed("diffmm", diffmm),
-    _fixed("lightgcn", lightgcn),
-    _fixed("mmrec", mmrec),
-    Format("recbole", recbole.LOOKS_FOR, recbole.recognises, recbole.read),
-    _fixed("neurec", neurec),
-    Format("plain", plain.LOOKS_FOR, plain.recognises, plain.read),
-    _fixed("mmgcn", mmgcn),
-    _fixed("mmssl", mmssl),
-    _fixed("slmrec", store),
-)
+    return FORMATS[name].read(folder, source), name
 
 
 def refuse_columns(what: str, source: Source) -> None:
-    """Reject names of columns for data in which columns cannot be named.
+    """Reject names of columns for data whose columns have fixed names, or none.
 
     Raises:
-        UserError: With the first name that was given.
+        UserError: A column was named.
     """
-    for role, field in COLUMN_FIELDS.items():
-        if getattr(source, field) is not None:
-            raise UserError(f"{what} says itself what is the {role}; leave out {setting(field)}")
+    for role in named_columns(source):
+        raise UserError(f"{what}: its columns are fixed; leave out {setting(COLUMN_FIELDS[role])}")
 
 
-def find_format(folder: Path, source: Source, formats: tuple[Format, ...] = FORMATS) -> Format:
-    """The format that the source names, or the only one that recognises the folder.
+def find_format(folder: Path, source: Source) -> str:
+    """Return the format that the source names, or the only one that recognises the folder.
 
     Raises:
-        UserError: No format has that name; none, or more than one, recognises the folder.
+        UserError: No format has that name, or not exactly one recognises the folder.
     """
     if source.format is not None:
-        named = [each for each in formats if each.name == source.format]
-        if not named:
-            there = ", ".join(each.name for each in formats)
-            raise UserError(f"there is no format {source.format!r}; there is: {there}")
-        return named[0]
-    fitting = [each for each in formats if each.recognises(folder, source)]
+        if source.format not in FORMATS:
+            raise UserError(f"there is no format {source.format!r}; there is: {', '.join(FORMATS)}")
+        return source.format
+    fitting = [name for name, each in FORMATS.items() if each.recognises(folder, source)]
     if len(fitting) == 1:
         return fitting[0]
     if fitting:
-        names = " and ".join(each.name for each in fitting)
-        raise UserError(f"{folder}: looks like {names}; say which it is with {setting('format', fitting[0].name)}")
-    tables = columns_of_tables(folder)
-    if tables:
+        choice = setting("format", fitting[0])
+        raise UserError(f"{folder}: looks like {' and '.join(fitting)}; say which it is with {choice}")
+    if tables := describe_tables(folder):
         raise UserError(
             f"{folder}: no known table of interactions; {'; '.join(tables)}: name the columns of users and items by "
             f"{setting('user_column')} and {setting('item_column')}"
@@ -95,6 +96,7 @@ def find_format(folder: Path, source: Source, formats: tuple[Format, ...] = FORM
     entries = sorted(entry.name for entry in folder.iterdir())
     if packed := next((entry for entry in entries if entry.lower().endswith(_PACKED)), None):
         raise UserError(f"{folder}: no known data set; {packed!a} is packed: unpack it, or pack tables by gzip")
-    found = ", ".join(ascii(entry) for entry in entries[:_SHOWN]) + (", …" if len(entries) > _SHOWN else "")
-    wanted = "; ".join(f"{each.looks_for} ({each.name})" for each in formats)
-    raise UserError(f"{folder}: no known data set; looked for {wanted}; found {found or 'an empty folder'}")
+    more = ", …" if len(entries) > _ENTRIES_SHOWN else ""
+    found = ", ".join(map(ascii, entries[:_ENTRIES_SHOWN])) + more or "an empty folder"
+    wanted = "; ".join(f"{each.LOOKS_FOR} ({name})" for name, each in FORMATS.items())
+    raise UserError(f"{folder}: no known data set; looked for {wanted}; found {found}")

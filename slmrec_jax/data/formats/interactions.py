@@ -1,4 +1,4 @@
-"""Reads tables of interactions whose columns have names, and makes a data set of them."""
+"""Reads tables of interactions with named columns, and makes a data set of them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,8 +10,9 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
-from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, chosen_roles, layout, renamed
+from slmrec_jax.data.dataset import NO_INTERACTIONS, SPLITS, Dataset, Feature, Words
+from slmrec_jax.data.formats.roles import Layout, choose_columns, find_layout, named_columns, note_renamed
+from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.columns import MISSING, as_flags, as_labels, as_numbers, as_times
 from slmrec_jax.data.readers.raw_ids import EncodedIds
 from slmrec_jax.data.readers.refusals import listed
@@ -20,80 +21,72 @@ from slmrec_jax.data.split import TEST, TRAIN, VALID, Unsplit, first_times
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
-LISTS = "_pairs.tsv"
-"""How the name of MicroLens' files ends: a user, a tab, and their items in the order of time with blanks between."""
+LISTS_SUFFIX = "_pairs.tsv"
+"""The end of MicroLens' file names; a row is a user, a tab, and their items in order of time, separated by blanks."""
 SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
-"""What the file of a split, and its rows in a column `split`, may be called."""
+"""The names of a split, in file names and in a column `split`."""
 
-_PARTS = dict(zip(SPLIT_NAMES, (TRAIN, VALID, TEST), strict=True))
-_LABELS = {name: _PARTS[split] for split, names in SPLIT_NAMES.items() for name in names}
-_LABELS |= {str(part): part for part in _PARTS.values()}
+_SPLIT_NUMBERS = dict(zip(SPLIT_NAMES, (TRAIN, VALID, TEST), strict=True))
+_SPLIT_LABELS = {name: _SPLIT_NUMBERS[split] for split, names in SPLIT_NAMES.items() for name in names}
+_SPLIT_LABELS |= {str(number): number for number in _SPLIT_NUMBERS.values()}
 
 
 class InteractionTable(NamedTuple):
-    """A table whose columns are called by what they are for, without the rows that are no interactions."""
+    """A table whose columns are named by their roles, without the rows that are not interactions."""
 
     table: Table
     notes: list[str]
     of_one_user: bool = False
-    """Whether times are places in a user's list."""
+    """True if times are positions in a user's list."""
 
 
 def read_interactions(file: Path, source: Source, separator: str | None = None) -> InteractionTable:
-    """Read users, items and what else is known, without rows of label 0 or of too low a rating.
+    """Read users, items and other known columns, without rows that have label 0 or a rating that is too low.
 
-    Args:
-        file: Text, Parquet, or one of those that are known by their name.
-        source: Names columns, and says from which rating on a row counts.
-        separator: What stands between columns by rule, where the suffix does not say; then quotes mean nothing.
+    If the suffix does not tell the regular separator, give it as `separator`; quotes then have no meaning.
 
     Raises:
-        UserError: The file cannot be read, or lacks a column of users or of items or one that is named.
+        UserError: The file cannot be read, or a column of users or items, or one that was named, is missing.
     """
-    if file.name.endswith(LISTS):
-        return InteractionTable(_read_lists(file, source), [], of_one_user=True)
-    found = layout(file, source, separator=separator)
-    roles = chosen_roles(file, found, source, ("user", "item"))
-    table = _read_roles(file, found, roles)
-    notes = (
-        renamed(file, {role: column for role, column in roles.items() if role in COLUMN_FIELDS}) if found.header else []
-    )
+    if file.name.endswith(LISTS_SUFFIX):
+        return InteractionTable(_read_item_lists(file, source), [], of_one_user=True)
+    named = named_columns(source)
+    found = find_layout(file, named, separator=separator)
+    columns = choose_columns(file, found, named, ("user", "item"))
+    table = _read_roles(file, found, columns)
+    notes = note_renamed(file, columns) if found.header else []
     if not found.header and found.names[0] == "1":
-        notes.append(f"{file.name}: row 1 ({_first_row(table, roles)}) is read as data, not as names")
-    if "label" in roles:
-        table = keep_taken(table, "label", roles["label"], notes)
+        notes.append(f"{file.name}: row 1 ({_first_data_row(table, columns)}) is read as data, not as names")
+    if "label" in columns:
+        table = keep_taken(table, "label", columns["label"], notes)
     if source.min_rating is not None:
-        if "rating" not in roles:
-            raise UserError(_no_rating(file, found.names))
+        if "rating" not in columns:
+            raise _no_ratings(file, found.names)
         enough = as_numbers(table, "rating") >= source.min_rating
-        table = _keep(table, enough, f"a rating below {source.min_rating:g}", notes)
-    elif "rating" in roles:
+        table = _keep_rows(table, enough, f"a rating below {source.min_rating:g}", notes)
+    elif "rating" in columns:
         notes.append("ratings are not used: every row counts as an interaction")
     return InteractionTable(table, notes)
 
 
 def read_items(file: Path, source: Source) -> Table:
-    """Read the column of items of a table, under the name that interactions have it or one that is known.
+    """Read the column of items of a table, which has the same name as in the interactions, or a known one.
 
     Raises:
-        UserError: The file cannot be read, or has no such column or more than one.
+        UserError: The file cannot be read, or does not have exactly one such column.
     """
-    own = Source(source.data)
-    named = own if (source.item_column or "0").isdecimal() else Source(source.data, item_column=source.item_column)
-    found = layout(file, named, ("item",))
+    column = source.item_column
+    named = {"item": column} if column and not column.isdecimal() else {}
+    found = find_layout(file, named, ("item",))
     if "item" not in found.roles:
-        named, found = own, layout(file, own, ("item",))
-    return _read_roles(file, found, {"item": chosen_roles(file, found, named, ("item",))["item"]})
+        named, found = {}, find_layout(file, {}, ("item",))
+    return _read_roles(file, found, {"item": choose_columns(file, found, named, ("item",))["item"]})
 
 
 def keep_taken(table: Table, role: str, column: str, notes: list[str]) -> Table:
-    """The rows that are not labelled 0, which is what was shown and not taken; notes say how many are left out.
+    """Return the rows that do not have label 0 (shown, but not taken), and add a note on the number of the others.
 
-    Args:
-        table: With labels.
-        role: What they are called in the table.
-        column: What they are called in the file.
-        notes: Where to say what was done.
+    The labels are called `role` in the table and `column` in the file.
 
     Raises:
         UserError: All labels are 0.
@@ -102,10 +95,10 @@ def keep_taken(table: Table, role: str, column: str, notes: list[str]) -> Table:
     if taken is None:
         notes.append(f"{table.file.name}: column {column!r} is not used: it has other values than 0 and 1")
         return table
-    return _keep(table, taken, f"{column} 0", notes)
+    return _keep_rows(table, taken, f"{column} 0", notes)
 
 
-def gather(
+def assemble(
     name: str,
     tables: Mapping[str, InteractionTable],
     users: EncodedIds,
@@ -114,56 +107,48 @@ def gather(
     files: Mapping[str, Path],
     notes: Sequence[str],
 ) -> Dataset | Unsplit:
-    """A data set of the tables of each split; or of one table under "", which a column may divide.
+    """Make a data set of one table per split, or of a single table under "", which a column `split` may divide.
 
-    Args:
-        name: What it is called.
-        tables: By split.
-        users: With the rows of each table.
-        items: Likewise.
-        features: By modality.
-        files: That of each split or modality, and of items, for error lines.
-        notes: What there is to say beside that of the tables.
+    Users and items come with the rows of each table. `files` are those of splits, modalities and items, for errors.
     """
     pairs = {part: Interactions(users.rows[n], items.rows[n]) for n, part in enumerate(tables)}
     whole = tables.get("")
-    if whole is not None and "split" in whole.table.columns:
-        pairs, whole = _by_label(whole.table, pairs[""]), None
-    none = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    if whole is not None:
+        pairs = {"train": pairs[""]} if "split" not in whole.table.columns else _by_label(whole.table, pairs[""])
     dataset = make_dataset(
         name,
-        *(pairs.get(split, none) for split in ("train" if whole is None else "", "valid", "test")),
+        *(pairs.get(split, NO_INTERACTIONS) for split in SPLITS),
         num_users=len(users.ids),
         num_items=len(items.ids),
         features=features,
         user_ids=users.ids,
         item_ids=items.ids,
-        origins={part or "train": str(file) for part, file in files.items()},
+        origins={part or "train": file for part, file in files.items()},
         notes=[*dict.fromkeys(note for found in tables.values() for note in found.notes), *notes],
     )
-    if whole is None:
+    if whole is None or "split" in whole.table.columns:
         return dataset
     if "timestamp" not in whole.table.columns:
         return Unsplit(dataset)
-    table, rows, num_items = whole.table, pairs[""], len(items.ids)
-    return Unsplit(dataset, lambda: first_times(rows, as_times(table, "timestamp"), num_items), whole.of_one_user)
+    table, rows = whole.table, pairs["train"]
+    return Unsplit(dataset, lambda: first_times(rows, as_times(table, "timestamp"), len(items.ids)), whole.of_one_user)
 
 
-def _read_roles(file: Path, found: Layout, roles: Mapping[str, str]) -> Table:
-    columns = list(roles.values())
+def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:
+    names = list(columns.values())
     if not found.separator:
-        table = read_parquet(file, columns)
+        table = read_parquet(file, names)
     else:
-        names = None if found.header else found.names
-        table = read_text(file, found.separator, columns, names=names, quotes=found.quotes)
-    return Table(file, {role: table.columns[name] for role, name in roles.items()}, table.header)
+        given = None if found.header else found.names
+        table = read_text(file, found.separator, names, names=given, quotes=found.quotes)
+    return Table(file, {role: table.columns[name] for role, name in columns.items()}, table.header)
 
 
-def _first_row(table: Table, columns: Mapping[str, str]) -> str:
-    """The first cells of a table whose columns are numbered, in words.
+def _first_data_row(table: Table, columns: Mapping[str, str]) -> str:
+    """Describe the first row of a table whose columns are numbered.
 
     Raises:
-        UserError: They are names rather than data.
+        UserError: It holds names rather than data.
     """
     for role, column in table.columns.items():
         whole = pc.match_substring_regex(pc.utf8_trim_whitespace(column), r"^-?[0-9]+(\.0*)?$")
@@ -177,23 +162,23 @@ def _first_row(table: Table, columns: Mapping[str, str]) -> str:
     return ", ".join(table.value(role, 0) for role in columns)
 
 
-def _read_lists(file: Path, source: Source) -> Table:
+def _read_item_lists(file: Path, source: Source) -> Table:
     if source.min_rating is not None:
-        raise UserError(_no_rating(file, ("user", "items")))
+        raise _no_ratings(file, ("user", "items"))
     table = read_text(file, "\t", ("user", "items"), names=("user", "items"))
     items = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(table.columns["items"]))
     rows = np.asarray(pc.list_parent_indices(items).to_numpy(), np.int64)
-    starts = np.r_[0, np.flatnonzero(np.diff(rows)) + 1] if len(rows) else np.zeros(0, np.int64)
-    places = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
+    starts = np.flatnonzero(np.diff(rows, prepend=-1))
+    positions = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
     columns = {
         "user": table.columns["user"].take(pa.array(rows)),
         "item": pc.list_flatten(items),
-        "timestamp": pa.chunked_array([pa.array(places)]),
+        "timestamp": pa.chunked_array([pa.array(positions)]),
     }
     return Table(file, columns, header=False, rows=rows)
 
 
-def _keep(table: Table, chosen: Bool[np.ndarray, " entries"], what: str, notes: list[str]) -> Table:
+def _keep_rows(table: Table, chosen: Bool[np.ndarray, " entries"], what: str, notes: list[str]) -> Table:
     if chosen.all():
         return table
     if not chosen.any():
@@ -202,15 +187,16 @@ def _keep(table: Table, chosen: Bool[np.ndarray, " entries"], what: str, notes: 
     return table.where(chosen)
 
 
-def _no_rating(file: Path, names: Sequence[str]) -> str:
-    return (
+def _no_ratings(file: Path, names: Sequence[str]) -> UserError:
+    return UserError(
         f"{file}: there is no column of ratings; it has {listed(names)}: name it by "
         f"{setting('rating_column')}, or leave out {setting('min_rating')}"
     )
 
 
 def _by_label(table: Table, pairs: Interactions) -> dict[str, Interactions]:
-    parts = as_labels(table, "split", _LABELS)
+    labels = as_labels(table, "split", _SPLIT_LABELS)
     return {
-        split: Interactions(pairs.users[parts == part], pairs.items[parts == part]) for split, part in _PARTS.items()
+        split: Interactions(pairs.users[labels == number], pairs.items[labels == number])
+        for split, number in _SPLIT_NUMBERS.items()
     }

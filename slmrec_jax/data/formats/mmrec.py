@@ -1,56 +1,75 @@
-"""Reads the folders of MMRec: one table of interactions with a label for each split, and a `.npy` table a modality."""
+"""Reads the folders of MMRec: a table of interactions with a label for the split, and a `.npy` table per modality."""
 
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 
-from slmrec_jax.data.dataset import Dataset, Feature, make_dataset
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.dataset import SPLITS, Dataset, Feature
+from slmrec_jax.data.formats.files import inter_files
 from slmrec_jax.data.formats.interactions import keep_taken
+from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.npy_files import read_table
 from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.tables import choose_file, read_text
-from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
 LOOKS_FOR = "an .inter file with a column x_label"
 
 _USER, _ITEM, _LABEL, _TAKEN = "userID", "itemID", "x_label", "label"
-_SPLITS = ("train", "valid", "test")
-"""By label: 0, 1, 2."""
-_RAW_IDS = {"users": ("u_id_mapping.csv", _USER), "items": ("i_id_mapping.csv", _ITEM)}
-_MISSING = {"visual": "missed_img_itemIDs.csv"}
-"""The file that lists items whose row was filled in with the mean, by modality."""
+_MAPPINGS = {"users": ("u_id_mapping.csv", _USER), "items": ("i_id_mapping.csv", _ITEM)}
+_MISSED_IMAGES = "missed_img_itemIDs.csv"
+"""The file that lists items whose visual row was filled in with the mean."""
 
 
-def recognises(folder: Path) -> bool:
-    """Whether there is a table of interactions with labels."""
-    return bool(_tables(folder))
+def recognises(folder: Path, source: Source) -> bool:
+    """Return True if there is a table of interactions with labels."""
+    return bool(_labelled_files(folder))
 
 
-def read(folder: Path) -> Dataset:
-    """Reads the interactions, raw ids where they are given, and every `<modality>_feat.npy`.
+def read(folder: Path, source: Source) -> Dataset:
+    """Read the interactions, the raw ids if they are given, and every `<modality>_feat.npy`.
 
     There are as many users and items as the largest id says. As in MMRec, users without training interactions are
     dropped from validation and test; a note says how many. Images that MMRec's preparation filled in with the mean
-    count as missing.
-
-    Rows whose column `label` is 0 are left out.
-
-    Raises:
-        UserError: A file that is missing, malformed, or at odds with the others.
+    count as missing. Rows whose column `label` is 0 are left out.
     """
-    file = choose_file(folder, _tables(folder), LOOKS_FOR)
+    file = choose_file(folder, _labelled_files(folder), LOOKS_FOR)
+    splits, counts, notes = _read_labelled(file)
+    mappings = {side: folder / name for side, (name, _) in _MAPPINGS.items() if (folder / name).exists()}
+    raw = {side: _read_mapping(path, _MAPPINGS[side][1], counts[side]) for side, path in mappings.items()}
+    tables = find_feature_files(folder)
+    features = {modality: feature_of_rows(path, read_table(path)) for modality, path in tables.items()}
+    taken = [file, *mappings.values(), *tables.values()]
+    if "visual" in features and (missed := folder / _MISSED_IMAGES).exists():
+        _mark_missing(features["visual"], missed, counts["items"])
+        taken.append(missed)
+    return make_dataset(
+        folder.resolve().name,
+        *splits,
+        num_users=counts["users"],
+        num_items=counts["items"],
+        features=features,
+        user_ids=raw.get("users"),
+        item_ids=raw.get("items"),
+        origins={**dict.fromkeys(SPLITS, file), **mappings, **tables},
+        notes=[*notes, *not_read(folder, taken)],
+    )
+
+
+def _read_labelled(file: Path) -> tuple[list[Interactions], dict[str, int], list[str]]:
+    """Return the interactions of each split, the numbers of users and of items, and notes."""
     table = read_text(file, "\t", (_USER, _ITEM, _LABEL), optional=(_TAKEN,))
     notes: list[str] = []
     if _TAKEN in table.columns:
         table = keep_taken(table, _TAKEN, _TAKEN, notes)
     users, items, labels = (as_rows(table, name) for name in (_USER, _ITEM, _LABEL))
-    wrong = np.flatnonzero(labels >= len(_SPLITS))
+    wrong = np.flatnonzero(labels >= len(SPLITS))
     if len(wrong):
         raise UserError(
             f"{table.row(int(wrong[0]))}: {_LABEL} is {labels[wrong[0]]}; expected 0 for training, 1 for validation, "
@@ -60,66 +79,37 @@ def read(folder: Path) -> Dataset:
         raise UserError(f"{file}: no row has the {_LABEL} 0; expected some to train on")
     counts = {"users": count_rows(str(file), "user", [users]), "items": count_rows(str(file), "item", [items])}
     known = np.isin(users, users[labels == 0])
-    mapped = {side: folder / name for side, (name, _) in _RAW_IDS.items() if (folder / name).exists()}
-    raw = {side: _raw_ids(path, _RAW_IDS[side][1], counts[side]) for side, path in mapped.items()}
-    tables = find_feature_files(folder)
-    lists = [folder / name for modality, name in _MISSING.items() if modality in tables]
-    return make_dataset(
-        folder.resolve().name,
-        *(Interactions(users[chosen], items[chosen]) for chosen in ((labels == part) & known for part in range(3))),
-        num_users=counts["users"],
-        num_items=counts["items"],
-        features={modality: _feature(folder, modality, path, counts["items"]) for modality, path in tables.items()},
-        user_ids=raw.get("users"),
-        item_ids=raw.get("items"),
-        origins={part: str(path) for part, path in {**dict.fromkeys(_SPLITS, file), **mapped, **tables}.items()},
-        notes=[
-            *notes,
-            *_dropped(users, labels, known),
-            *not_read(folder, [file, *mapped.values(), *tables.values(), *lists]),
-        ],
-    )
+    for label, split in enumerate(SPLITS):
+        dropped = (labels == label) & ~known
+        if dropped.any():
+            notes.append(
+                f"{split}: interactions of users without training interactions, dropped: {dropped.sum()} of "
+                f"{len(np.unique(users[dropped]))} users"
+            )
+    chosen = [(labels == label) & known for label in range(len(SPLITS))]
+    return [Interactions(users[rows], items[rows]) for rows in chosen], counts, notes
 
 
-def _tables(folder: Path) -> list[Path]:
-    files = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix == ".inter"]
-    return [file for file in files if _LABEL in first_row(file, "\t", lambda names: _LABEL in names)]
+def _labelled_files(folder: Path) -> list[Path]:
+    return inter_files(folder, lambda names: _LABEL in names)
 
 
-def _dropped(
-    users: Int[np.ndarray, " rows"], labels: Int[np.ndarray, " rows"], known: Shaped[np.ndarray, " rows"]
-) -> list[str]:
-    return [
-        f"{split}: interactions of users without training interactions, dropped: {dropped.sum()} of "
-        f"{len(np.unique(users[dropped]))} users"
-        for part, split in enumerate(_SPLITS)
-        if (dropped := (labels == part) & ~known).any()
-    ]
-
-
-def _raw_ids(file: Path, row: str, count: int) -> Shaped[np.ndarray, " rows"]:
-    """From the first column that is not `row`; the file is separated by tabs, or by commas, whatever its name says."""
+def _read_mapping(file: Path, row: str, count: int) -> Shaped[np.ndarray, " rows"]:
+    """Read the first column that is not `row`; columns are separated by tabs or commas, whatever the file is called."""
     others = [name for name in first_row(file, "\t", lambda names: row in names, quotes=True) if name != row]
     if not others:
         raise UserError(f"{file}: one column only; expected the raw ids and {row!r}")
-    table = read_text(file, "\t", (others[0], row), quotes=True)
-    return raw_ids_by_row(table, others[0], row, count)
+    return raw_ids_by_row(read_text(file, "\t", (others[0], row), quotes=True), others[0], row, count)
 
 
-def _feature(folder: Path, modality: str, file: Path, num_items: int) -> Feature:
-    feature = feature_of_rows(file, read_table(file))
-    missing = folder / _MISSING[modality] if modality in _MISSING else file
-    if missing != file and missing.exists() and len(feature.values) == num_items:
-        feature.present[_missing(missing, num_items)] = False
-    return feature
-
-
-def _missing(file: Path, num_items: int) -> Int[np.ndarray, " missing"]:
-    if file.is_file() and not file.read_bytes().strip():  # as it is when none is missing
-        return np.zeros(0, np.int64)
+def _mark_missing(feature: Feature, file: Path, num_items: int) -> None:
+    if len(feature.values) != num_items:  # `make_dataset` rejects the table
+        return
+    if file.is_file() and not file.read_bytes().strip():  # the file is empty if no image is missing
+        return
     table = read_text(file, ",", (_ITEM,), names=(_ITEM,))
     items = as_rows(table, _ITEM)
     if items.max() >= num_items:
         index = int(items.argmax())
         raise UserError(f"{table.row(index)}: item {items[index]}; expected ids of 0..{num_items - 1}")
-    return items
+    feature.present[items] = False

@@ -1,4 +1,4 @@
-"""Reads SLMRec's folder, which is NeuRec's: interactions without a header, and features under the items' own ids.
+"""Reads the folder of SLMRec, in the format of NeuRec: interactions without a header, and features by raw item id.
 
 There is no validation split.
 """
@@ -9,57 +9,60 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from slmrec_jax.data.dataset import Dataset, Feature, Words, make_dataset
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset, Feature, Words
+from slmrec_jax.data.formats.mmgcn import read_vectors_or_words
 from slmrec_jax.data.inspect.checks import check_finite
+from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, feature_of_rows, in_order, modality_name
 from slmrec_jax.data.readers.folders import not_read
-from slmrec_jax.data.readers.npy_files import read_numbers
 from slmrec_jax.data.readers.raw_ids import EncodedIds, encode_ids
 from slmrec_jax.data.readers.tables import choose_file, read_text
-from slmrec_jax.data.untrusted.torch_files import read_tensor
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
 LOOKS_FOR = "a .train and a .test file"
 
 _COLUMNS = ("user", "item", "rating", "time")
-_FEATURE = re.compile(
+_FEATURE_NAME = re.compile(
     r"_((?P<before>\w+)_feat|feat_(?P<after>\w+)|Feature(?P<within>[A-Z][a-z]+)\w*)\.(npy|pt)", re.ASCII
 )
-"""What follows the data set's name: `_visual_feat.pt`, `_feat_v.pt` or `_FeatureVideo_normal.npy`."""
+"""What follows the name of the data set: `_visual_feat.pt`, `_feat_v.pt` or `_FeatureVideo_normal.npy`."""
 
 
-def recognises(folder: Path) -> bool:
-    """Whether there is a training file beside a test file."""
+def recognises(folder: Path, source: Source) -> bool:
+    """Return True if there is a training file beside a test file."""
     return bool(_training_files(folder))
 
 
-def read(folder: Path) -> Dataset:
-    """Reads train and test (user, item, and maybe rating and time, separated by commas) and the features beside them.
+def read(folder: Path, source: Source) -> Dataset:
+    """Read train and test (user, item, perhaps rating and time, separated by commas) and the features beside them.
 
     Users and items are numbered as they first appear in train, then in test, as NeuRec does. Row i of a feature table
     is the item with the raw id i. A table of integers with two rows lists pairs of an item and a word. Ratings and
     times are not used.
-
-    Raises:
-        UserError: A file that is malformed or at odds with the others.
     """
     train = choose_file(folder, _training_files(folder), LOOKS_FOR)
     files = {"train": train, "test": train.with_suffix(".test")}
     tables = [read_text(file, ",", _COLUMNS[:2], names=_COLUMNS) for file in files.values()]
     users, items = (encode_ids(tables, name, by_appearance=True) for name in _COLUMNS[:2])
-    feature_files = _feature_files(folder, train.stem)
+    feature_files: dict[str, Path] = {}
+    for file in sorted(folder.iterdir()):
+        if file.name.startswith(train.stem) and (found := _FEATURE_NAME.fullmatch(file.name, len(train.stem))):
+            modality = found["before"] or found["after"] or found["within"]
+            add_feature_file(feature_files, modality_name(modality.lower()), file)
+    feature_files = in_order(feature_files)
     return make_dataset(
         train.stem,
         Interactions(users.rows[0], items.rows[0]),
-        Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)),
+        NO_INTERACTIONS,
         Interactions(users.rows[1], items.rows[1]),
         num_users=len(users.ids),
         num_items=len(items.ids),
-        features={modality: _feature(file, items) for modality, file in feature_files.items()},
+        features={modality: _read_feature_by_id(file, items) for modality, file in feature_files.items()},
         user_ids=users.ids,
         item_ids=items.ids,
-        origins={part: str(file) for part, file in {**files, **feature_files}.items()},
+        origins={**files, **feature_files},
         notes=not_read(folder, [*files.values(), *feature_files.values()]),
     )
 
@@ -68,30 +71,15 @@ def _training_files(folder: Path) -> list[Path]:
     return [file for file in sorted(folder.glob("*.train")) if file.with_suffix(".test").exists()]
 
 
-def _feature_files(folder: Path, name: str) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        found = _FEATURE.fullmatch(file.name.removeprefix(name)) if file.name.startswith(name) else None
-        if found:
-            modality = found["before"] or found["after"] or found["within"]
-            add_feature_file(files, modality_name(modality.lower()), file)
-    return in_order(files)
-
-
-def _feature(file: Path, items: EncodedIds) -> Feature | Words:
-    values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row an item")
+def _read_feature_by_id(file: Path, items: EncodedIds) -> Feature | Words:
+    values, of_words = read_vectors_or_words(file)
     if items.ids.dtype.kind != "i":
         raise UserError(
             f"{file}: row i is the item with the raw id i, but the ids are not whole numbers, as "
             f"{items.ids[0].item()!r}; number the items, or write a plain table, which takes features under raw ids"
         )
-    if values.ndim == 2 and values.shape[0] == 2 and values.dtype.kind in "iu":
-        return _words(file, values, items)
-    if values.ndim != 2 or values.dtype.kind != "f":
-        raise UserError(
-            f"{file}: an array of {values.dtype} of shape {values.shape}; expected a table of floating point, one row "
-            f"an item, or whole numbers in two rows, items and words"
-        )
+    if of_words:
+        return _words_by_id(file, values, items)
     outside = np.flatnonzero((items.ids < 0) | (items.ids >= len(values)))
     if len(outside):
         raise UserError(
@@ -103,10 +91,9 @@ def _feature(file: Path, items: EncodedIds) -> Feature | Words:
     return feature._replace(stored=values.dtype.name)
 
 
-def _words(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: EncodedIds) -> Words:
+def _words_by_id(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: EncodedIds) -> Words:
     order = np.argsort(items.ids)
-    place = np.minimum(np.searchsorted(items.ids, pairs[0], sorter=order), len(order) - 1)
-    rows = order[place]
+    rows = order[np.minimum(np.searchsorted(items.ids, pairs[0], sorter=order), len(order) - 1)]
     known = items.ids[rows] == pairs[0]
     if not known.any():
         raise UserError(f"{file}: none of its {pairs.shape[1]} pairs of an item and a word is of an item in the data")

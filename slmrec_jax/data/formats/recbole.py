@@ -1,4 +1,4 @@
-"""Reads RecBole's atomic files: tables whose header gives each column a name and a type, separated by tabs by rule."""
+"""Reads RecBole's atomic files: tables whose header gives each column a name and a type, usually separated by tabs."""
 
 import re
 from collections.abc import Sequence
@@ -9,7 +9,8 @@ from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature
-from slmrec_jax.data.formats.interactions import SPLIT_NAMES, gather, read_interactions
+from slmrec_jax.data.formats.files import inter_files
+from slmrec_jax.data.formats.interactions import SPLIT_NAMES, assemble, read_interactions
 from slmrec_jax.data.readers.columns import as_vectors
 from slmrec_jax.data.readers.feature_files import add_feature_file, by_raw_id, in_order, modality_name
 from slmrec_jax.data.readers.folders import not_read
@@ -25,56 +26,49 @@ LOOKS_FOR = "an .inter file with columns user_id:token and item_id:token"
 
 _ITEM_KEYS = ("item_id:token", "iid:token")
 _TOKEN, _VECTOR = ":token", ":float_seq"
-_PARTS = {f"part{number}": split for number, split in enumerate(SPLIT_NAMES, 1)}
-_SPLITS = {name: split for split, names in SPLIT_NAMES.items() for name in names} | _PARTS
-"""What stands before `.inter`: parts are the splits in the order of RecBole's `benchmark_filename`."""
+_BENCHMARK_PARTS = {f"part{number}": split for number, split in enumerate(SPLIT_NAMES, 1)}
+_SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names} | _BENCHMARK_PARTS
+"""The names before `.inter`; parts are the splits in the order of RecBole's `benchmark_filename`."""
 _PART = re.compile("part[0-9]+")
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Whether there is a table of interactions whose header says types."""
-    return bool(_tables(folder))
+    """Return True if there is a table of interactions whose header has types."""
+    return bool(inter_files(folder, _has_types))
 
 
 def read(folder: Path, source: Source) -> Dataset | Unsplit:
-    """Reads `<name>.inter`, or `<name>.train.inter`, `.valid.inter` and `.test.inter`, and the items' vectors.
+    """Read `<name>.inter`, or `<name>.train.inter`, `.valid.inter` and `.test.inter`, and the items' vectors.
 
-    `.val.inter` and `.validation.inter` are valid, too, and `.part1.inter`, `.part2.inter` and `.part3.inter` are
-    train, valid and test; `<name>.` may be left out. A whole table beside them is not read.
-    Every row counts as an interaction but those of label 0 and those with a rating below the source's. Users and items
-    are those of the interactions, in the order of their raw ids. A column of type float_seq beside `item_id` or `iid`,
-    in whatever file, is a modality: that of `item_emb` is called item, of `image_emb` visual.
-
-    Raises:
-        UserError: A file that is missing, malformed, or at odds with the others.
+    `.val.inter` and `.validation.inter` also mean valid; `.part1.inter`, `.part2.inter` and `.part3.inter` mean train,
+    valid and test. `<name>.` may be left out. An undivided table beside them is not read. Every row counts as an
+    interaction, except rows with label 0 or a rating below the source's. Users and items are those of the interactions,
+    in the order of their raw ids. A column of type float_seq beside `item_id` or `iid`, in any file, is a modality:
+    `item_emb` becomes item, `image_emb` becomes visual.
     """
-    files = _interaction_files(folder)
+    files = _find_inter_files(folder)
     tables = {part: read_interactions(file, source, "\t") for part, file in files.items()}
     users, items = (encode_ids([found.table for found in tables.values()], role) for role in ("user", "item"))
-    features, vector_files, notes = _features(folder, items.ids)
+    features, vector_files, notes = _read_vector_columns(folder, items.ids)
     files = {**vector_files, **files}
     notes += not_read(folder, files.values())
-    return gather(folder.resolve().name, tables, users, items, features, files, notes)
+    return assemble(folder.resolve().name, tables, users, items, features, files, notes)
 
 
-def _tables(folder: Path) -> list[Path]:
-    files = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix == ".inter"]
-    return [file for file in files if _has_type(first_row(file, "\t", _has_type))]
-
-
-def _has_type(names: Sequence[str]) -> bool:
+def _has_types(names: Sequence[str]) -> bool:
     return any(name.endswith(_TOKEN) for name in names)
 
 
-def _interaction_files(folder: Path) -> dict[str, Path]:
-    """The file of each split, or the only one under ""."""
-    tables = _tables(folder)
+def _find_inter_files(folder: Path) -> dict[str, Path]:
+    """Return the file of each split, or the only one under ""."""
+    tables = inter_files(folder, _has_types)
     of_data: dict[str, dict[str, list[Path]]] = {}
     for file in tables:
         name, _, part = f".{uncompressed(file).stem}".rpartition(".")
-        if _PART.fullmatch(part.lower()) and part.lower() not in _PARTS:
-            raise UserError(f"{folder}: {file.name!a} is none of {listed(list(_PARTS))}; call it by its split")
-        if split := _SPLITS.get(part.lower()):
+        if _PART.fullmatch(part.lower()) and part.lower() not in _BENCHMARK_PARTS:
+            parts = listed(list(_BENCHMARK_PARTS))
+            raise UserError(f"{folder}: {file.name!a} is none of {parts}; call it by its split")
+        if split := _SPLIT_OF.get(part.lower()):
             of_data.setdefault(name[1:], {}).setdefault(split, []).append(file)
     if not of_data:
         return {"": choose_file(folder, tables, LOOKS_FOR)}
@@ -88,15 +82,16 @@ def _interaction_files(folder: Path) -> dict[str, Path]:
     return {split: choose_file(folder, files[split], f"the {split} split") for split in SPLIT_NAMES if split in files}
 
 
-def _features(
+def _read_vector_columns(
     folder: Path, item_ids: Shaped[np.ndarray, " items"]
 ) -> tuple[dict[str, Feature], dict[str, Path], list[str]]:
     files: dict[str, Path] = {}
     features: dict[str, Feature] = {}
     notes: list[str] = []
     for file in sorted(folder.iterdir()):
-        of_interactions = uncompressed(file).suffix == ".inter"
-        names = [] if of_interactions else first_row(file, "\t", lambda found: not {*_ITEM_KEYS}.isdisjoint(found))
+        if uncompressed(file).suffix == ".inter":
+            continue
+        names = first_row(file, "\t", lambda found: not {*_ITEM_KEYS}.isdisjoint(found))
         key = next((name for name in names if name in _ITEM_KEYS), None)
         vectors = [name for name in names if name.endswith(_VECTOR)]
         if key is None or not vectors:

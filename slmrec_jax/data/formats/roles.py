@@ -1,4 +1,4 @@
-"""Finds out what the columns of a table are for, by what they may be called."""
+"""Finds out what the columns of a table are for, by their names."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -27,27 +27,27 @@ KNOWN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "timestamp": (("timestamp", "time"), ("ts", "datetime", "date", "unixreviewtime", "eventtime", "ratedate")),
     "label": (("label",),),
 }
-"""What columns may be called, but for capitals, blanks and signs. An earlier group goes before a later one."""
+"""Names of columns by role, ignoring capitals, blanks and signs. An earlier group takes precedence over a later one."""
 COLUMN_FIELDS = {"user": "user_column", "item": "item_column", "timestamp": "time_column", "rating": "rating_column"}
-"""The field of `Source` that names the column; a flag of the command is called like it."""
+"""The field of `Source` that names the column of a role; the flag of the command has the same name."""
 WITHOUT_HEADER: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "u.data": ("\t", ("user", "item", "rating", "timestamp")),
     "ratings.dat": (":", ("user", "", "item", "", "rating", "", "timestamp")),
 }
-"""The separator and the columns of files that are known by their name: MovieLens-100K, and 1M and 10M (`::`)."""
+"""The separator and the columns of files known by name: MovieLens-100K, and MovieLens-1M and 10M (`::`)."""
 
 _TYPE = re.compile(":(token|float)(_seq)?$")
-"""What RecBole writes after a name."""
-_NUMBER = re.compile("[0-9]+([.,][0-9]+)?")
-_NO_NAMES = {
+"""The type that RecBole writes after a name."""
+_DATA_CELL = re.compile("[0-9]+([.,][0-9]+)?")
+_NOT_NAMES = {
     "sep=": "which only Excel reads: remove this row",
     "#": "a comment: remove this row, or the # before the names",
     "<": "as in a web page: download the file itself",
     "version https://git-lfs": "which stands for a file: get that by git lfs pull",
 }
-"""What may stand in row 1 instead of names, by how it begins."""
+"""What may be in row 1 instead of names, by its beginning."""
 _ENCLOSED = re.compile('".*"')
-_SHOWN = 3
+_TABLES_SHOWN = 3
 _BEGINNING = 30
 
 
@@ -55,60 +55,66 @@ class Layout(NamedTuple):
     """The columns of a table."""
 
     names: Sequence[str]
-    """From the first row; or numbers counted from 1, where the source gives such instead of names."""
+    """From the first row; or numbers counted from 1, if the user gave numbers instead of names."""
     roles: dict[str, list[str]]
-    """The columns by what they are for."""
+    """The columns by role."""
     separator: str
-    """What stands between columns by rule; the first row may show another."""
+    """The regular separator between columns; the first row may show another."""
     header: bool = True
-    """Whether the first row holds the names."""
+    """True if the first row holds the names."""
     quotes: bool = False
-    """Whether `"` encloses a text."""
+    """True if `"` encloses a text."""
 
 
-def layout(
-    file: Path, source: Source, wanted: Sequence[str] = ("user", "item"), separator: str | None = None
+def named_columns(source: Source) -> dict[str, str]:
+    """Return the columns that the user named, by role."""
+    return {role: name for role, field in COLUMN_FIELDS.items() if (name := getattr(source, field)) is not None}
+
+
+def find_layout(
+    file: Path, named: Mapping[str, str], wanted: Sequence[str] = ("user", "item"), separator: str | None = None
 ) -> Layout:
-    """Look at the first row of a table; there are no names in what cannot be read, as that may be no table.
+    """Look at the first row of a table. A file that cannot be read may be no table: it has no names and no roles.
 
-    Args:
-        file: Text or Parquet.
-        source: What it names goes before names that are known.
-        wanted: What the columns of the right separator are for.
-        separator: What stands between columns by rule, where the file's suffix does not say.
+    Columns that the user named take precedence over known names. The right separator is one with which all wanted roles
+    are found; `separator` is the regular one if the suffix of the file does not tell it.
     """
     suffix = uncompressed(file).suffix
     if suffix == ".parquet":
         names = column_names(file) if is_parquet(file) else []
-        return Layout(names, roles(names, source), "")
-    by_rule, known = WITHOUT_HEADER.get(file.name, (separator or SEPARATORS.get(suffix, "\t"), ()))
+        return Layout(names, find_roles(names, named), "")
+    regular, without_header = WITHOUT_HEADER.get(file.name, (separator or SEPARATORS.get(suffix, "\t"), ()))
+    in_header = {} if _are_numbers(named) else named
     quotes = suffix in SEPARATORS
-    given = _given(source)
-    plain = source if not _are_numbers(given) else Source(source.data)
-    row = first_row(file, by_rule, lambda names: set(wanted) <= set(roles(names, plain)), quotes=quotes)
+
+    def is_header(cells: Sequence[str]) -> bool:
+        return set(wanted) <= set(find_roles(cells, in_header))
+
+    row = first_row(file, regular, is_header, quotes=quotes)
     if separator is None and row and all(_ENCLOSED.fullmatch(cell) for cell in row):
         quotes = True
-        row = first_row(file, by_rule, lambda names: set(wanted) <= set(roles(names, plain)), quotes=True)
-    if not {"user", "item"}.isdisjoint(roles(row, plain)):
-        return Layout(row, roles(row, plain), by_rule, quotes=quotes)
-    if _are_numbers(given):
-        known = tuple(str(number) for number in range(1, len(row) + 1))
-        return Layout(known, {role: [each] for role, each in given.items() if each in known}, by_rule, False, quotes)
-    if known and not given:
-        return Layout(known, {name: [name] for name in known if name}, by_rule, False)
-    return Layout(row, roles(row, plain), by_rule, quotes=quotes)
+        row = first_row(file, regular, is_header, quotes=True)
+    roles = find_roles(row, in_header)
+    if "user" in roles or "item" in roles:
+        return Layout(row, roles, regular, quotes=quotes)
+    if _are_numbers(named):
+        numbers = [str(number) for number in range(1, len(row) + 1)]
+        roles = {role: [number] for role, number in named.items() if number in numbers}
+        return Layout(numbers, roles, regular, header=False, quotes=quotes)
+    if without_header and not named:
+        return Layout(without_header, {name: [name] for name in without_header if name}, regular, header=False)
+    return Layout(row, roles, regular, quotes=quotes)
 
 
-def roles(names: Sequence[str], source: Source) -> dict[str, list[str]]:
-    """The columns by what they are for: the one that the source names, or else those of the first known names."""
+def find_roles(names: Sequence[str], named: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the columns of each role: the one that the user named, or all in the first group of known names."""
     known: dict[str, list[str]] = {}
     for name in names:
-        known.setdefault(_plain(name), []).append(name)
+        known.setdefault(_normalized(name), []).append(name)
     found = {}
     for role, groups in KNOWN_NAMES.items():
-        named = getattr(source, COLUMN_FIELDS[role]) if role in COLUMN_FIELDS else None
-        if named is not None:
-            columns = [name for name in names if named in (name, _TYPE.sub("", name))]
+        if role in named:
+            columns = [name for name in names if named[role] in (name, _TYPE.sub("", name))]
         else:
             by_group = ([name for called in group for name in known.get(called, [])] for group in groups)
             columns = next(filter(None, by_group), [])
@@ -117,74 +123,71 @@ def roles(names: Sequence[str], source: Source) -> dict[str, list[str]]:
     return found
 
 
-def chosen_roles(file: Path, found: Layout, source: Source, wanted: Sequence[str]) -> dict[str, str]:
-    """The one column for each role.
+def choose_columns(file: Path, found: Layout, named: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
+    """Return the one column of each role.
 
     Raises:
-        UserError: There is none for one that is wanted or that the source names, several for one, or one for several.
+        UserError: A role that is wanted or that the user named has no column, a role has several columns, or a column
+            has several roles.
     """
     names = found.names or column_names(file)
     if not names:
         raise UserError(f"{file}: it is empty; expected a table with columns of {' and '.join(wanted)}")
-    if found.header and found.separator and _are_numbers(_given(source)):
+    if found.header and found.separator and _are_numbers(named):
         raise UserError(f"{file}: row 1 holds the names {listed(names)}; give these instead of the columns' numbers")
-    for role in dict.fromkeys((*wanted, *COLUMN_FIELDS)):
-        field = COLUMN_FIELDS[role]
-        named, flags = getattr(source, field), setting(field)
-        if role not in found.roles and named is not None:
-            raise UserError(
-                f"{file}: there is no column {named!r}; it has {listed(names)}: give one of these by {flags}"
-            )
-        if role not in found.roles and role in wanted:
+    for role, field in COLUMN_FIELDS.items():
+        columns = found.roles.get(role, [])
+        if not columns and role in named:
+            choice = f"give one of these by {setting(field)}"
+            raise UserError(f"{file}: there is no column {named[role]!r}; it has {listed(names)}: {choice}")
+        if not columns and role in wanted:
             others = ", ".join(setting(each) for each in COLUMN_FIELDS.values() if each != field)
-            raise UserError(f"{file}: {_no_column(role, names)}, by {flags} (others by {others})")
-        if len(found.roles.get(role, [])) > 1:
-            columns = listed(found.roles[role])
-            raise UserError(f"{file}: {columns} are all columns of {role}s; keep one, or name it by {flags}")
+            raise UserError(f"{file}: {_no_column(role, names)}, by {setting(field)} (others by {others})")
+        if len(columns) > 1:
+            choice = f"keep one, or name it by {setting(field)}"
+            raise UserError(f"{file}: {listed(columns)} are all columns of {role}s; {choice}")
     chosen = {role: columns[0] for role, columns in found.roles.items()}
-    roles_of: dict[str, list[str]] = {}
-    for role, column in chosen.items():
-        roles_of.setdefault(column, []).append(role)
-    for column, several in roles_of.items():
-        if len(several) > 1:
-            flags = " or ".join(setting(COLUMN_FIELDS[role]) for role in several if role in COLUMN_FIELDS)
-            raise UserError(f"{file}: column {column!r} is that of {' and '.join(several)}; name another by {flags}")
+    for column in chosen.values():
+        roles = [role for role in chosen if chosen[role] == column]
+        if len(roles) > 1:
+            flags = " or ".join(setting(COLUMN_FIELDS[role]) for role in roles if role in COLUMN_FIELDS)
+            raise UserError(f"{file}: column {column!r} is that of {' and '.join(roles)}; name another by {flags}")
     return chosen
 
 
-def renamed(file: Path, taken: Mapping[str, str]) -> list[str]:
-    """A note on the columns that are not called as their role is."""
-    others = [f"{role} is column {name!r}" for role, name in taken.items() if _plain(name) not in KNOWN_NAMES[role][0]]
+def note_renamed(file: Path, chosen: Mapping[str, str]) -> list[str]:
+    """Return a note about the columns that have other names than their roles."""
+    others = [
+        f"{role} is column {chosen[role]!r}"
+        for role in chosen
+        if role in COLUMN_FIELDS and _normalized(chosen[role]) not in KNOWN_NAMES[role][0]
+    ]
     return [f"{file.name}: {', '.join(others)}"] if others else []
 
 
-def columns_of_tables(folder: Path) -> list[str]:
-    """The columns of the first tables of a folder, in words."""
+def describe_tables(folder: Path) -> list[str]:
+    """Return a description of the columns of each of the first tables in a folder."""
     tables = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in (*TABLE_SUFFIXES, ".inter")]
-    return [f"{file.name!r} has the columns {listed(column_names(file))}" for file in tables[:_SHOWN] if file.is_file()]
+    shown = [file for file in tables[:_TABLES_SHOWN] if file.is_file()]
+    return [f"{file.name!r} has the columns {listed(column_names(file))}" for file in shown]
 
 
-def _plain(name: str) -> str:
-    """A name without its type, capitals, blanks and signs."""
+def _normalized(name: str) -> str:
+    """Return a name in lower case without its type, blanks and signs."""
     return "".join(filter(str.isalnum, _TYPE.sub("", name))).lower()
 
 
-def _given(source: Source) -> dict[str, str]:
-    """The columns that the source names, by what they are for."""
-    return {role: name for role, field in COLUMN_FIELDS.items() if (name := getattr(source, field)) is not None}
-
-
-def _are_numbers(given: Mapping[str, str]) -> bool:
-    return bool(given) and all(name.isdecimal() for name in given.values())
+def _are_numbers(named: Mapping[str, str]) -> bool:
+    return bool(named) and all(name.isdecimal() for name in named.values())
 
 
 def _no_column(role: str, names: Sequence[str]) -> str:
-    if any(_NUMBER.fullmatch(name) for name in names):
+    if any(_DATA_CELL.fullmatch(name) for name in names):
         return (
             f"there is no column {role!r}; row 1 has {listed(names)}, which is data: put a row of names before it, as "
             f"user and item, or give the number of the column"
         )
-    for start, cause in _NO_NAMES.items():
+    for start, cause in _NOT_NAMES.items():
         if names[0].startswith(start):
             return f"there is no column {role!r}; row 1 begins with {names[0][:_BEGINNING]!r}, {cause}; or name it"
     if len(names) == 1 and len(names[0].split()) > 1:

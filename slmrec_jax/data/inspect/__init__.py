@@ -1,1 +1,1 @@
-"""What is wrong with a data set, and what it is like."""
+"""Checks of data sets, and facts about them."""

@@ -1,20 +1,20 @@
-"""What `inspect` found, in words: facts, and oddities with how to fix them."""
+"""Puts an inspection into words: facts, and oddities with how to fix them."""
 
 from collections.abc import Mapping
 from typing import Any
 
-from slmrec_jax.data.inspect.inspection import Inspection, Vectors, WordLists
+from slmrec_jax.data.inspect.inspection import Inspection, VectorFacts, WordFacts
 
 _MANY_COPIES = 0.005
-"""The share of items from which on one row that they have in common is taken for a placeholder."""
+"""If more than this share of the items have the same row, it is taken for a placeholder."""
 _UNEVEN = 1000.0
-"""Norms that differ by such a factor are odd."""
+"""The ratio of the largest to the median norm that counts as odd."""
 _VAST = 1e18
 """The square of a float32 overflows from 1.8e19 on."""
 
 
 def facts(found: Inspection) -> dict[str, str]:
-    """A line on each thing, by what it is about."""
+    """Return a line for each fact, by its subject."""
     splits = ", ".join(f"{split} {count:,}" for split, count in found.interactions.items())
     overlap = ", ".join(f"{splits} {count:,}" for splits, count in found.overlap.items() if count)
     lines = {
@@ -23,8 +23,8 @@ def facts(found: Inspection) -> dict[str, str]:
         "interactions": splits,
         "density": f"{found.density:.2e} of all pairs",
         "in two splits": overlap or "none",
-        "training interactions of a user": _numbers(found.user_degrees),
-        "training interactions of an item": _numbers(found.item_degrees),
+        "training interactions of a user": _as_line(found.user_degrees),
+        "training interactions of an item": _as_line(found.item_degrees),
     }
     for split in found.new_users:
         lines[f"{split}: not in training"] = f"users {found.new_users[split]:,}, items {found.new_items[split]:,}"
@@ -37,38 +37,39 @@ def facts(found: Inspection) -> dict[str, str]:
 
 
 def as_data(found: Inspection) -> dict[str, Any]:
-    """The same as plain data, with the oddities."""
+    """Return the inspection and its oddities as plain data."""
     modalities = {name: modality._asdict() for name, modality in found.modalities.items()}
     return found._asdict() | {"modalities": modalities, "oddities": oddities(found)}
 
 
-def _of_modality(modality: Vectors | WordLists, items: int) -> dict[str, str]:
+def _of_modality(modality: VectorFacts | WordFacts, items: int) -> dict[str, str]:
     there = f"{items - modality.missing:,} of {items:,} items, missing {modality.missing / items:.1%}"
-    if isinstance(modality, WordLists):
+    if isinstance(modality, WordFacts):
         return {
             "words": f"{modality.words:,}, of which {modality.used:,} occur",
             "present": there,
-            "words of an item": _numbers(modality.per_item),
+            "words of an item": _as_line(modality.per_item),
         }
     return {
         "vectors": f"{modality.columns:,} columns, stored as {modality.stored}",
         "present": there,
-        "norms": _numbers(modality.norms),
+        "norms": _as_line(modality.norms),
         "rows": f"{modality.zeros:,} of zeros, {modality.duplicates:,} that repeat another",
     }
 
 
-def _numbers(values: Mapping[str, float]) -> str:
+def _as_line(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.6g}" for name, value in values.items()) or "none"
 
 
 def oddities(found: Inspection) -> list[str]:
-    """A line on each thing that training or evaluation would suffer from, with how to fix it."""
+    """Return a line for everything that would harm training or evaluation, with how to fix it."""
     lines = [*_odd_splits(found), *_odd_nodes(found), *found.alike_ids]
     for name, modality in found.modalities.items():
-        lines += _odd_words(name, modality) if isinstance(modality, WordLists) else _odd_vectors(name, modality, found)
+        odd = _odd_vectors(modality, found.items) if isinstance(modality, VectorFacts) else _odd_words(modality)
+        lines += [f"{name}: {line}" for line in odd]
     if not found.modalities:
-        lines.append("no modality: add features, or take a system that lives on ids, as --model lightgcn")
+        lines.append("no modality: add features, or choose a system that works on ids alone, as --model lightgcn")
     if found.bare_items:
         lines.append(f"items without any modality: {found.bare_items}; they are trained and ranked by their ids alone")
     return lines
@@ -85,66 +86,48 @@ def _odd_splits(found: Inspection) -> list[str]:
         )
     elif not found.interactions["test"]:
         lines.append("no test split: nothing can be tested; divide the interactions again, as by --split mmrec")
-    for splits, count in found.overlap.items():
-        if count:
-            lines.append(
-                f"interactions in {splits}: {count}; they are masked where they count as known, and then cannot be "
-                f"found: keep each in one split"
-            )
-    return lines
+    masked = "they are masked where they count as known, and then cannot be found: keep each in one split"
+    return lines + [f"interactions in {splits}: {count}; {masked}" for splits, count in found.overlap.items() if count]
 
 
 def _odd_nodes(found: Inspection) -> list[str]:
     lines = []
-    for split in found.new_users:
-        if found.new_users[split]:
+    for split, users in found.new_users.items():
+        if users:
+            advice = "leave them out by --protocol mmrec, or divide again by --split mmrec"
             lines.append(
-                f"users of {split} without training interactions: {found.new_users[split]}; nothing is learned of "
-                f"them: leave them out by --protocol mmrec, or divide again by --split mmrec"
+                f"users of {split} without training interactions: {users}; nothing is learned about them: {advice}"
             )
-        if found.new_items[split]:
-            lines.append(
-                f"items of {split} without training interactions: {found.new_items[split]}; only a system with "
-                f"features can place them, as --model slmrec"
-            )
-    for what, cold, held_out in (
-        ("users", found.cold_users, found.new_users),
-        ("items", found.cold_items, found.new_items),
-    ):
-        if cold and not any(held_out.values()):
-            lines.append(f"{what} without any training interaction: {cold}; remove them, unless they are wanted")
+        if items := found.new_items[split]:
+            advice = "only a system with features can place them, as --model slmrec"
+            lines.append(f"items of {split} without training interactions: {items}; {advice}")
+    cold = {"users": (found.cold_users, found.new_users), "items": (found.cold_items, found.new_items)}
+    for what, (count, held_out) in cold.items():
+        if count and not any(held_out.values()):
+            lines.append(f"{what} without any training interaction: {count}; remove them, unless they are wanted")
     return lines
 
 
-def _odd_vectors(name: str, modality: Vectors, found: Inspection) -> list[str]:
+def _odd_vectors(modality: VectorFacts, items: int) -> list[str]:
+    leave_out = "leave these rows out (a plain table takes NaN for them)"
+    by_norms = "rows by their norms (SLMRec does by default)"
+    largest, median = modality.norms.get("max", 0.0), modality.norms.get("median", 0.0)
     lines = []
     if modality.missing:
-        lines.append(
-            f"{name}: items without it: {modality.missing} of {found.items}; they are masked, or filled by --missing "
-            f"zero or --missing mean"
-        )
+        fill = "--missing zero or --missing mean"
+        lines.append(f"items without it: {modality.missing} of {items}; they are masked, or filled by {fill}")
     if modality.zeros:
-        lines.append(
-            f"{name}: rows of zeros: {modality.zeros}; if they stand for items without it, leave these rows out (a "
-            f"plain table takes NaN for them)"
-        )
-    if modality.most_copies > max(2, _MANY_COPIES * found.items) and modality.most_copies > modality.zeros:
-        lines.append(
-            f"{name}: one row stands there {modality.most_copies} times; if it fills in for items without it, leave "
-            f"these rows out (a plain table takes NaN for them)"
-        )
-    if modality.norms and modality.norms["max"] > _UNEVEN * max(modality.norms["median"], 1e-30):
-        lines.append(
-            f"{name}: the largest norm is {modality.norms['max']:.3g}, the median {modality.norms['median']:.3g}; look "
-            f"for broken rows, or divide rows by their norms (SLMRec does by default)"
-        )
-    if modality.norms and modality.norms["max"] > _VAST:
-        lines.append(
-            f"{name}: norms up to {modality.norms['max']:.3g}, whose squares overflow in float32; divide all values by "
-            f"one number, or rows by their norms (SLMRec does by default)"
-        )
+        lines.append(f"rows of zeros: {modality.zeros}; if they stand for items without it, {leave_out}")
+    if modality.most_copies > max(2, _MANY_COPIES * items, modality.zeros):
+        lines.append(f"one row occurs {modality.most_copies} times; if it fills in for items without it, {leave_out}")
+    if largest > _UNEVEN * max(median, 1e-30):
+        norms = f"the largest norm is {largest:.3g}, the median {median:.3g}"
+        lines.append(f"{norms}; look for broken rows, or divide {by_norms}")
+    if largest > _VAST:
+        norms = f"norms up to {largest:.3g}, whose squares overflow in float32"
+        lines.append(f"{norms}; divide all values by one number, or {by_norms}")
     return lines
 
 
-def _odd_words(name: str, modality: WordLists) -> list[str]:
-    return [f"{name}: items without words: {modality.missing}; they are masked"] if modality.missing else []
+def _odd_words(modality: WordFacts) -> list[str]:
+    return [f"items without words: {modality.missing}; they are masked"] if modality.missing else []

@@ -1,4 +1,4 @@
-"""MMSSL's discriminator: it tells rows of user-item relations that are from rows that the modalities suggest."""
+"""MMSSL's discriminator, which tells rows of observed interactions from rows that the modalities suggest."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -8,17 +8,17 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, Scalar
 
 from slmrec_jax.encoding import layers
-from slmrec_jax.encoding.layers import mean
 from slmrec_jax.objectives.augmentations import dropout
 from slmrec_jax.types import Params
 
-SLOPE = 0.2
+LEAKY_SLOPE = 0.2
 EPSILON = 1e-5
-"""Joins the variance that a batch is divided by."""
+"""Added to the variance in batch normalisation."""
 
 Stage = Callable[[int, Float[Array, "rows width"]], Float[Array, "rows width"]]
 """`(layer, rows) -> rows`."""
-Score = Callable[[Float[Array, "rows items"]], Float[Array, " rows"]]
+Critic = Callable[[Float[Array, "rows items"]], Float[Array, " rows"]]
+"""D with its parameters: `rows -> scores`."""
 
 
 class Discriminator(NamedTuple):
@@ -36,15 +36,15 @@ def discriminator(
     activation: Literal["leaky", "identity"] = "leaky",
     output: Literal["linear", "sigmoid"] = "linear",
 ) -> Discriminator:
-    """D(x) = w · f_2(f_1(x)), each f = drop(batch_norm(leaky(x W + b))).
+    """Return D(x) = w · f_2(f_1(x)), each f = drop(batch_norm(leaky(x W + b))).
 
     Args:
-        num_items: the length of a row.
-        widths: of the two hidden layers.
-        activation: leaky ReLU of slope 0.2; or none, as in the published code, which builds it with slope 1. What is
-            constant over a batch is then gone with the batch's mean, so that there is no b.
-        output: the score itself, as Wasserstein's distance wants it: a constant in it changes nothing, so there is
-            none; or 100 sigmoid(score + c), as in the published code.
+        num_items: The length of a row.
+        widths: The widths of the two hidden layers.
+        activation: Leaky ReLU with slope 0.2; or none, as in the published code, which sets the slope to 1. There is no
+            b then, because batch normalisation would remove it.
+        output: The score itself, as the Wasserstein distance needs it, without a constant, which would change nothing;
+            or 100 sigmoid(score + c), as in the published code.
     """
 
     def init(key: Key[Array, ""]) -> Params:
@@ -67,7 +67,7 @@ def discriminator(
         for layer, hidden in enumerate(params["hidden"]):
             x = x @ hidden["kernel"]
             if activation == "leaky":
-                x = jax.nn.leaky_relu(x + hidden["bias"][None, :], SLOPE)
+                x = jax.nn.leaky_relu(x + hidden["bias"][None, :], LEAKY_SLOPE)
             x = standardize(layer, x) * hidden["scale"][None, :] + hidden["shift"][None, :]
             x = drop(layer, x)
         scores: Array = (x @ params["output"]["kernel"])[:, 0]
@@ -76,8 +76,8 @@ def discriminator(
     return Discriminator(init, apply)
 
 
-def batch_standardized(mask: Bool[Array, " rows"]) -> Stage:
-    """Subtracts the mean over the real rows and divides by their standard deviation, column by column."""
+def batch_norm(mask: Bool[Array, " rows"]) -> Stage:
+    """Return the stage that subtracts each column's mean over the real rows and divides by its standard deviation."""
     real = mask[:, None]
     count = jnp.sum(mask, dtype=jnp.float32)
 
@@ -90,21 +90,21 @@ def batch_standardized(mask: Bool[Array, " rows"]) -> Stage:
     return standardize
 
 
-def dropped(key: Key[Array, ""], rates: tuple[float, float]) -> Stage:
-    """Dropout with a rate for each layer."""
+def layer_dropout(key: Key[Array, ""], rates: tuple[float, float]) -> Stage:
+    """Return dropout with one rate for each layer."""
     return lambda layer, x: dropout(jax.random.fold_in(key, layer), x, rates[layer])
 
 
-def gradient_penalty(score: Score, rows: Float[Array, "rows items"], mask: Bool[Array, " rows"]) -> Scalar:
-    """The mean over real rows of (|∂ Σ_b D(x_b) / ∂x_b| - 1)².
+def gradient_penalty(critic: Critic, rows: Float[Array, "rows items"], mask: Bool[Array, " rows"]) -> Scalar:
+    """Compute the mean over real rows of (|∂ Σ_b D(x_b) / ∂x_b| - 1)².
 
-    The rows of a batch meet in D's batch statistics, so that a row's gradient holds what it does to the others. A
-    gradient that is 0 has no direction, and none flows back through its length.
+    D uses batch statistics, so a row's gradient includes its effect on the scores of the others. A gradient of 0 has no
+    direction, and its length is treated as constant.
     """
-    gradients = jax.grad(lambda x: jnp.sum(jnp.where(mask, score(x), 0.0)))(rows)
+    gradients = jax.grad(lambda x: jnp.sum(jnp.where(mask, critic(x), 0.0)))(rows)
     squares = jnp.sum(jnp.square(gradients), axis=1)
     lengths = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1.0)), 0.0)
-    return mean(jnp.square(lengths - 1.0), mask)
+    return layers.mean(jnp.square(lengths - 1.0), mask)
 
 
 def real_rows(
@@ -116,16 +116,16 @@ def real_rows(
     cooled: Literal["whole_logit", "noise_only"],
     own_weight: float,
 ) -> Float[Array, "batch items"]:
-    """What D takes for real: nrm(softmax of the user's interactions with a little Gumbel noise + weight · q).
+    """Compute D's real rows: nrm(softmax of the user's interactions with a little Gumbel noise + weight · q).
 
     Args:
         interactions: R[u, :].
         own: q, the similarity rows of the recommender's own final vectors.
-        uniform: uniform in [0, 1), which the noise is made of.
+        uniform: Uniform in [0, 1), the source of the noise.
         temperature: τ > 0 of the softmax.
-        cooled: divides R and noise by τ, as the first published version does; or the noise alone, as the newest does,
-            where a parenthesis was lost.
-        own_weight: of q. At the published 100 it is nearly all of the row.
+        cooled: τ divides R and the noise, as in the first published version; or only the noise, as in the newest, where
+            a parenthesis was lost.
+        own_weight: The weight of q. With the published 100, q is nearly all of the row.
     """
     noise = -1e-5 * jnp.log(-jnp.log(uniform + 1e-8) + 1e-8)
     logits = (interactions + noise) / temperature if cooled == "whole_logit" else interactions + noise / temperature

@@ -1,7 +1,7 @@
-"""MMSSL's adversarial half: a discriminator between a user's interactions and what each modality suggests (WGAN-GP)."""
+"""MMSSL's adversarial half: a discriminator between a user's interactions and the modalities' suggestions (WGAN-GP)."""
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,38 +11,37 @@ from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 from slmrec_jax.config import Config
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.methods.mmssl.discriminator import (
-    Discriminator,
-    Score,
-    batch_standardized,
+    Critic,
+    batch_norm,
     discriminator,
-    dropped,
     gradient_penalty,
+    layer_dropout,
     real_rows,
 )
 from slmrec_jax.methods.mmssl.graphs import interaction_rows
-from slmrec_jax.methods.mmssl.recommender import Encoded, compared, similarity_rows
+from slmrec_jax.methods.mmssl.recommender import Encoded, Similarity, comparable_rows, similarity_rows
 from slmrec_jax.types import Batch, Inputs, Params, Spec
 
 MAX_ADVERSARIAL_BYTES = 512 * 2**20
-"""What the discriminator's rows may take in all."""
+"""The largest size of all rows of the discriminator."""
 
 COPIES = 8
-"""How many arrays of (users × modalities) × items the game holds at once: the real, the suggested and the mixed rows,
-what they are made of, and the first and second derivatives of the mixed."""
+"""The number of arrays of (users × modalities) × items held at once: the real, the suggested and the mixed rows,
+their sources, and the first and second derivatives with respect to the mixed rows."""
 
 MAX_WIDTHS = (256, 128)
-"""Of the discriminator's hidden layers, where they are capped."""
+"""The widths of the discriminator's hidden layers where they are capped."""
 
 
 class Game(NamedTuple):
-    """What the discriminator does in a step."""
+    """The discriminator's part of a step."""
 
     init: Callable[[Key[Array, ""]], tuple[Params, Any]]
     """Its parameters and its optimizer's state."""
     step: Callable[[Params, Any, Encoded, Inputs, Batch, Key[Array, ""]], tuple[Params, Any, dict[str, Scalar]]]
-    """`(params, opt_state, encoded, inputs, batch, key)`."""
+    """`(params, opt_state, encoded, inputs, batch, key) -> (params, opt_state, metrics)`."""
     terms: Callable[[Params, Encoded, Inputs, Batch, Key[Array, ""]], dict[str, Scalar]]
-    """What the recommender's loss has of it."""
+    """Its terms in the recommender's loss."""
 
 
 NO_GAME = Game(
@@ -52,69 +51,67 @@ NO_GAME = Game(
 )
 
 
-class Choice(NamedTuple):
-    """How many users of a batch the discriminator sees, and why."""
+class SeatChoice(NamedTuple):
+    """The number of users of a batch that the discriminator sees, and the reason."""
 
-    users: int
+    num_users: int
     reason: str
 
 
-def choose_rows(*, batch_size: int, num_items: int, num_modalities: int, wanted: int) -> Choice:
-    """The rule: as many users as wanted (0: all of the batch), while `COPIES` of their rows fit the budget."""
+def choose_seats(*, batch_size: int, num_items: int, num_modalities: int, wanted: int) -> SeatChoice:
+    """Choose as many users as wanted (0: all of the batch), as long as `COPIES` of their rows fit the budget."""
     bytes_of_user = 4 * COPIES * num_modalities * num_items
     asked = min(wanted or batch_size, batch_size)
-    users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
-    size = f"{users * num_modalities} rows, about {users * bytes_of_user / 2**20:.0f} MiB"
-    if users >= asked:
-        return Choice(users, size)
-    return Choice(users, f"{size}; all {asked} would take {asked * bytes_of_user / 2**20:.0f} MiB")
+    # At least two: of a single row, batch normalisation leaves nothing.
+    num_users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
+    size = f"{num_users * num_modalities} rows, about {num_users * bytes_of_user / 2**20:.0f} MiB"
+    if num_users >= asked:
+        return SeatChoice(num_users, size)
+    return SeatChoice(num_users, f"{size}; all {asked} would take {asked * bytes_of_user / 2**20:.0f} MiB")
 
 
 def discriminator_loss(
-    score: Callable[[int], Score],
+    critic: Callable[[int], Critic],
     real: Float[Array, "rows items"],
     suggested: Float[Array, "rows items"],
     shares: Float[Array, "rows 1"],
     mask: Bool[Array, " rows"],
     penalty_weight: float,
 ) -> tuple[Scalar, dict[str, Scalar]]:
-    """WGAN-GP: mean D(suggested) - mean D(real) + weight · penalty(share · real + (1 - share) · suggested).
+    """Compute mean D(suggested) - mean D(real) + weight · penalty(share · real + (1 - share) · suggested), WGAN-GP.
 
     Args:
-        score: D by the number of the call, each of which drops other entries.
-        real: rows that are.
-        suggested: rows of the modalities.
-        shares: uniform in [0, 1).
-        mask: which rows are real ones of the batch.
-        penalty_weight: of the penalty.
+        critic: D for each of three calls, which drop different entries.
+        real: D's real rows.
+        suggested: The modalities' rows.
+        shares: Uniform in [0, 1).
+        mask: Which rows are of real rows of the batch.
+        penalty_weight: The weight of the penalty.
     """
     mixed = shares * real + (1.0 - shares) * suggested
-    penalty = gradient_penalty(score(2), mixed, mask)
-    distance = mean(score(0)(real), mask) - mean(score(1)(suggested), mask)
+    penalty = gradient_penalty(critic(2), mixed, mask)
+    distance = mean(critic(0)(real), mask) - mean(critic(1)(suggested), mask)
     return penalty_weight * penalty - distance, {"distance": distance, "penalty": penalty}
 
 
 def suggested_rows(
-    encoded: Encoded,
-    users: Int[Array, " batch"],
-    kept: Float[Array, "batch items"] | None,
-    similarity: Literal["cosine", "dot"] = "dot",
+    encoded: Encoded, users: Int[Array, " batch"], unseen: Float[Array, "batch items"] | None, similarity: Similarity
 ) -> Float[Array, "rows items"]:
-    """The q of every modality, one below the other."""
-    rows = [
-        similarity_rows(encoded.user_features[name][users], compared(encoded.item_features[name], similarity), kept)
-        for name in encoded.user_features
-    ]
+    """Return q of every modality (`similarity_rows`), one below the other."""
+    rows = []
+    for name in encoded.user_features:
+        all_users, items = comparable_rows(encoded, name, similarity)
+        rows.append(similarity_rows(all_users[users], items, unseen))
     return jnp.concatenate(rows)
 
 
 def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
-    """The game that a config asks for, and a line on its size; none where its term has weight 0."""
+    """Return the game of a config, and a line on its size; `NO_GAME` if its term has weight 0."""
     options = config.mmssl
     if options.adversarial_weight == 0:
         return NO_GAME, "no discriminator: its term has weight 0"
     num_modalities = len(spec.modalities)
-    choice = choose_rows(
+    choice = choose_seats(
         batch_size=config.batch_size,
         num_items=spec.num_items,
         num_modalities=num_modalities,
@@ -122,22 +119,21 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
     )
     quarter, eighth = max(1, spec.num_items // 4), max(1, spec.num_items // 8)
     capped = options.discriminator_widths == "capped"
-    widths = (min(quarter, MAX_WIDTHS[0]), min(eighth, MAX_WIDTHS[1])) if capped else (quarter, eighth)
-    net: Discriminator = discriminator(
+    net = discriminator(
         spec.num_items,
-        widths,
+        (min(quarter, MAX_WIDTHS[0]), min(eighth, MAX_WIDTHS[1])) if capped else (quarter, eighth),
         activation=options.discriminator_activation,
         output=options.discriminator_output,
     )
     optimizer = optax.adam(options.discriminator_learning_rate, b1=0.5, b2=0.9)
 
-    def scores(params: Params, mask: Bool[Array, " rows"], key: Key[Array, ""]) -> Score:
-        standardize, drop = batch_standardized(mask), dropped(key, options.discriminator_dropout)
+    def critic_of(params: Params, mask: Bool[Array, " rows"], key: Key[Array, ""]) -> Critic:
+        standardize, drop = batch_norm(mask), layer_dropout(key, options.discriminator_dropout)
         return lambda rows: net.apply(params, rows, standardize, drop)
 
     def seats(inputs: Inputs, batch: Batch) -> tuple[Array, Array, Array, Array | None]:
-        """The users who take part, the mask of their rows, their interactions, and what is kept of their scores."""
-        users, mask = batch.users[: choice.users], jnp.tile(batch.mask[: choice.users], num_modalities)
+        """Return the users who take part, the mask of their rows, their interactions, and the factors on scores."""
+        users, mask = batch.users[: choice.num_users], jnp.tile(batch.mask[: choice.num_users], num_modalities)
         known = interaction_rows(inputs.graph, users)
         return users, mask, known, 1.0 - known if options.mask_training else None
 
@@ -149,28 +145,25 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         params: Params, opt_state: Any, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Params, Any, dict[str, Scalar]]:
         draw_key, drop_key = (jax.random.fold_in(key, place) for place in range(2))
-        users, mask, known, kept = seats(inputs, batch)
-        own = similarity_rows(encoded.users[users], encoded.items, kept)
+        users, mask, known, unseen = seats(inputs, batch)
         drawn = jax.random.uniform(draw_key, (users.shape[0], spec.num_items + num_modalities))
         real = real_rows(
             known,
-            own,
+            similarity_rows(encoded.users[users], encoded.items, unseen),
             drawn[:, : spec.num_items],
             temperature=options.real_temperature,
             cooled=options.real_cooled,
             own_weight=options.own_weight,
         )
-        real, suggested = (
-            jnp.tile(real, (num_modalities, 1)),
-            suggested_rows(encoded, users, kept, options.similarity),
-        )
+        real = jnp.tile(real, (num_modalities, 1))
+        suggested = suggested_rows(encoded, users, unseen, options.similarity)
         shares = drawn[:, spec.num_items :].T.reshape(-1, 1)
 
         def loss(params: Params) -> tuple[Scalar, dict[str, Scalar]]:
-            def score(call: int) -> Score:
-                return scores(params, mask, jax.random.fold_in(drop_key, call))
+            def critic(call: int) -> Critic:
+                return critic_of(params, mask, jax.random.fold_in(drop_key, call))
 
-            return discriminator_loss(score, real, suggested, shares, mask, options.penalty_weight)
+            return discriminator_loss(critic, real, suggested, shares, mask, options.penalty_weight)
 
         gradients, metrics = jax.grad(loss, has_aux=True)(params)
         changes, opt_state = optimizer.update(gradients, opt_state, params)
@@ -178,11 +171,8 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         return after, opt_state, metrics
 
     def terms(params: Params, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]) -> dict[str, Scalar]:
-        users, mask, _, kept = seats(inputs, batch)
-        return {
-            "generator": -mean(
-                scores(params, mask, key)(suggested_rows(encoded, users, kept, options.similarity)), mask
-            )
-        }
+        users, mask, _, unseen = seats(inputs, batch)
+        suggested = suggested_rows(encoded, users, unseen, options.similarity)
+        return {"generator": -mean(critic_of(params, mask, key)(suggested), mask)}
 
-    return Game(init, step, terms), f"discriminator: {choice.users} users a step ({choice.reason})"
+    return Game(init, step, terms), f"discriminator: {choice.num_users} users a step ({choice.reason})"

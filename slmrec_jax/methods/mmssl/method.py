@@ -1,4 +1,4 @@
-"""MMSSL's step: a discriminator and a recommender that plays its generator, each with an optimizer (WWW 2023)."""
+"""MMSSL's step: a discriminator and a recommender as its generator, each with an optimizer (Wei et al., WWW 2023)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -12,47 +12,46 @@ from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 
 from slmrec_jax.config import Config, MMSSLConfig, filled_in
 from slmrec_jax.encoding import layers
-from slmrec_jax.encoding.layers import mean
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.methods.mmssl.game import adversarial_game
 from slmrec_jax.methods.mmssl.graph_updates import GraphUpdates, all_users, last_batches
-from slmrec_jax.methods.mmssl.graphs import Bipartite, empty, padded
-from slmrec_jax.methods.mmssl.recommender import Encoded, kept, mmssl, training_graph
+from slmrec_jax.methods.mmssl.graphs import ModalityGraphs, empty_graph, pad_graph
+from slmrec_jax.methods.mmssl.recommender import Encoded, mmssl, no_dropout, training_graph
 from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.objectives.augmentations import dropout
 from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
 
 
-@no_type_check  # JAX also puts shapes and flags in the places of arrays
+@no_type_check  # JAX also puts shapes and flags in place of arrays
 class AdversarialState(TrainState):  # type: ignore[no-untyped-call]
-    """The recommender's state and what else a step changes."""
+    """The recommender's state, the discriminator's, and the modality graphs."""
 
     discriminator: Params
     discriminator_opt_state: optax.OptState
-    graphs: Mapping[str, Bipartite]
-    """Each modality's, as the last step left it; before the first step without edges."""
+    graphs: ModalityGraphs
+    """The graphs after the last step; empty before the first."""
     collected: Any
-    """What the graphs' updates keep from step to step."""
+    """The data that `GraphUpdates` keeps between steps."""
 
 
 def mmssl_method(config: Config, spec: Spec) -> Method:
-    """MMSSL: in each step the discriminator descends its loss, then the recommender its own.
+    """Return MMSSL: in each step the discriminator descends its loss, then the recommender its own.
 
-    The discriminator D is asked to tell real rows (`real_rows`) from the rows q^m that each modality suggests for the
+    The discriminator D learns to tell real rows (`real_rows`) from the rows q^m that each modality suggests for the
     same users, with a gradient penalty (WGAN-GP) at random points between both:
 
         L_D = mean D(q) - mean D(real) + weight · penalty.
 
     The recommender descends BPR + L2 of the batch's rows + L2 of the modality rows + contrast - weight · mean D(q).
-    D always works with the statistics of its batch. Its rows are users × modalities long in items, and several copies
-    are held: `choose_rows` bounds how many users of a batch take part, and the method's notes say how many.
+    D always uses the statistics of its batch. Its input has users × modalities rows of all items, in several copies, so
+    `choose_seats` bounds how many users of a batch take part; the method's notes say how many.
 
-    The preset `published` shares this step and differs in its parts. In both, the discriminator sees the pass that the
-    recommender then descends; the published code makes a pass for each, with dropouts of their own.
+    The preset `published` shares this step and differs in its parts. Here the discriminator sees the pass that the
+    recommender then descends; the published code makes one pass for each, with different dropout.
 
     Raises:
-        UserError: there are no features, or the attention's heads do not divide the columns.
+        UserError: There are no features, or the number of heads does not divide `dim`.
     """
     if not spec.modalities:
         raise UserError(
@@ -64,25 +63,19 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         raise UserError(
             f"{setting('mmssl.heads', options.heads)} does not divide {setting('dim', config.dim)}: give one that does"
         )
-    model = mmssl(
-        spec,
-        attention=options.attention,
-        heads=options.heads,
-        id_propagation=options.id_propagation,
-        id_layers=options.id_layers,
-        last_softmax=options.last_softmax,
-        view_weight=options.view_weight,
-        feature_weight=options.feature_weight,
-        normalize_features=options.normalize_features,
-    )
+    model = mmssl(spec, options)
     temperature = options.contrast_temperature if options.contrast_weight else None
     updates = _graph_updates(config, spec)
     game, note = adversarial_game(config, spec)
-    optimizer = make_optimizer(config.optimizer) if config.optimizer.chain else _adamw(config)
+    chosen = config.optimizer
+    optimizer = (
+        make_optimizer(chosen)
+        if chosen.chain
+        else optax.adamw(filled_in(chosen.learning_rate), weight_decay=filled_in(chosen.weight_decay))
+    )
 
     def init(key: Key[Array, ""]) -> AdversarialState:
         model_key, game_key = jax.random.split(key)
-        without_edges = {name: empty(spec.num_users, spec.num_items, updates.capacity) for name in spec.modalities}
         against, opt_state = game.init(game_key)
         state: AdversarialState = AdversarialState.create(  # type: ignore[no-untyped-call]
             apply_fn=model.encode,
@@ -90,19 +83,19 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
             tx=optimizer,
             discriminator=against,
             discriminator_opt_state=opt_state,
-            graphs=without_edges,
+            graphs={name: empty_graph(spec.num_users, spec.num_items, updates.capacity) for name in spec.modalities},
             collected=updates.init(),
         )
         # TrainState counts from a Python int, which would cost a second trace.
         counted: AdversarialState = state.replace(step=jnp.zeros((), jnp.int32))
         return counted
 
-    def current_graphs(state: AdversarialState, inputs: Inputs) -> Mapping[str, Bipartite]:
-        """Before the first step each graph is that of the training interactions."""
+    def current_graphs(state: AdversarialState, inputs: Inputs) -> ModalityGraphs:
+        """Return the graphs of the state; before the first step, that of the training interactions for each."""
         training = training_graph(inputs.graph)
         return jax.lax.cond(  # type: ignore[no-any-return]
             state.step == 0,
-            lambda: {name: padded(training, updates.capacity) for name in spec.modalities},
+            lambda: {name: pad_graph(training, updates.capacity) for name in spec.modalities},
             lambda: state.graphs,
         )
 
@@ -135,15 +128,15 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
             inputs.graph,
             batch,
             encoded,
-            lambda: model.encode(after.params, inputs, graphs, kept),
+            lambda: model.encode(after.params, inputs, graphs, no_dropout),
         )
         return after.replace(graphs=graphs, collected=collected), {"loss": value, **terms, **of_game}
 
     def embed(state: AdversarialState, inputs: Inputs) -> Embeddings:
-        encoded = model.encode(state.params, inputs, current_graphs(state, inputs), kept)
+        encoded = model.encode(state.params, inputs, current_graphs(state, inputs), no_dropout)
         return Embeddings(encoded.users, encoded.items)
 
-    # A method meets no states but those of its own `init`.
+    # A method receives only states that its own `init` made.
     return Method(
         init,
         step,  # type: ignore[arg-type]
@@ -157,11 +150,11 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
 
 
 def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | None) -> dict[str, Scalar]:
-    """The terms of the recommender's loss that need no discriminator, before they are weighted.
+    """Return the terms of the recommender's loss that need no discriminator, unweighted.
 
     `bpr`: mean softplus(y_uj - y_ui). `l2`: mean ½ (|h_u|² + |h_i|² + |h_j|²), of final rows. `feature_l2`:
     ½ Σ_m (|F_u^m|² + |F_i^m|²) / items, of all nodes. `contrast`: Σ_m `cross_view(V_u^m, h_u)` at this temperature;
-    without one it is left out.
+    omitted if there is none.
     """
     users, positives = encoded.users[batch.users], encoded.items[batch.items]
     negatives = encoded.items[batch.negatives]
@@ -170,8 +163,8 @@ def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | No
     of_features = [*encoded.user_features.values(), *encoded.item_features.values()]
     feature_squares = jnp.stack([jnp.sum(jnp.square(x)) for x in of_features])
     terms = {
-        "bpr": mean(jnp.mean(jax.nn.softplus(-margins), axis=1), batch.mask),
-        "l2": mean(0.5 * (of_users + of_items + jnp.mean(of_negatives, axis=1)), batch.mask),
+        "bpr": layers.mean(jnp.mean(jax.nn.softplus(-margins), axis=1), batch.mask),
+        "l2": layers.mean(0.5 * (of_users + of_items + jnp.mean(of_negatives, axis=1)), batch.mask),
         "feature_l2": 0.5 * jnp.sum(feature_squares) / encoded.items.shape[0],
     }
     if temperature is None:
@@ -190,33 +183,33 @@ def cross_view(
     mask: Bool[Array, " batch"],
     temperature: float,
 ) -> Scalar:
-    """Mean over b of -log(e^{s(z_b, h_b) / τ} / (Σ_{c≠b} e^{s(z_b, z_c) / τ} + Σ_c e^{s(z_b, h_c) / τ})), s the cosine.
+    """Compute the mean over b of -log(e^{s(z_b, h_b) / τ} / (Σ_{c≠b} e^{s(z_b, z_c) / τ} + Σ_c e^{s(z_b, h_c) / τ})).
 
-    Rows z of a graph without edges are 0: the value is then log(2 batch - 1), and nothing is learnt from it. The
-    published code sees distinct users alone; here a user who stands in the batch twice is no negative of themselves.
+    s is the cosine. In a graph without edges the rows z are 0: the value is then log(2 batch - 1) and nothing is
+    learnt. The published code draws distinct users; here a repeated user is not a negative of themselves.
 
     Args:
         anchors: z, rows of one modality's view.
         others: h, final rows.
-        users: whose rows.
-        mask: which rows are real.
-        temperature: τ; from 0.025 on, float32 holds the smallest term there can be.
+        users: The ids of the rows.
+        mask: Which rows are real.
+        temperature: τ; float32 holds the smallest possible term if τ is at least 0.025.
     """
     z, h = layers.normalize(anchors), layers.normalize(others)
     others_only = mask[None, :] & (users[:, None] != users[None, :])
     own = jnp.eye(users.shape[0], dtype=bool)
 
     def total(scores: Float[Array, "batch batch"], allowed: Bool[Array, "batch batch"]) -> Float[Array, " batch"]:
-        # A cosine is at most 1, so that no pass over the scores need look for the largest.
+        # A cosine is at most 1, so the largest score need not be found first.
         return jnp.sum(jnp.where(allowed, jnp.exp((scores - 1.0) / temperature), 0.0), axis=1)
 
     denominator = total(z @ z.T, others_only) + total(z @ h.T, others_only | own)
     positive = (jnp.sum(z * h, axis=1) - 1.0) / temperature
-    return mean(jnp.log(denominator) - positive, mask)
+    return layers.mean(jnp.log(denominator) - positive, mask)
 
 
 def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
-    """The recommender's loss; a term that is not there counts nothing."""
+    """Return the recommender's loss: the weighted sum of these terms."""
     weights = {
         "bpr": 1.0,
         "l2": options.l2,
@@ -230,22 +223,14 @@ def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
 def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
     options = config.mmssl
     every, k = options.refresh_every, int(spec.num_items * options.topk_rate)
-    sampling = options.sampling
-    steps = SAMPLINGS[sampling].num_steps(spec.num_interactions, config.batch_size)
-    rows_by: dict[str, Any] = {
-        "similarity": options.similarity,
-        "mask_training": options.mask_training,
-    }
+    steps = SAMPLINGS[options.sampling].num_steps(spec.num_interactions, config.batch_size)
+    rule: dict[str, Any] = {"similarity": options.similarity, "mask_training": options.mask_training}
     if options.graphs == "all_users":
-        return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rows_by)
-    rows = min(config.batch_size, spec.num_users if sampling == "users" else spec.num_interactions)
+        return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rule)
     if every == 0 or every >= steps > 1:
         raise UserError(
             f"{setting('mmssl.refresh_every')} is {every} of {steps} steps an epoch: graphs of the last batches need "
             f"from 1 to {steps - 1}"
         )
-    return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rows_by)
-
-
-def _adamw(config: Config) -> optax.GradientTransformation:
-    return optax.adamw(filled_in(config.optimizer.learning_rate), weight_decay=filled_in(config.optimizer.weight_decay))
+    rows = min(config.batch_size, spec.num_users if options.sampling == "users" else spec.num_interactions)
+    return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rule)

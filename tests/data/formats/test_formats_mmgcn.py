@@ -1,14 +1,11 @@
 """MMGCN's folders: pairs, lists, features and words are read, and how items are counted is found and said."""
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from foreign_files import EVIL, npy, npy_header, object_npy, tensor_pickle, torch_stream, torch_zip
+from small_folders import SHARED, pairs, refusal, shared_folder, sizes, splits
 
 from slmrec_jax.data import Words, load
-from slmrec_jax.errors import UserError
 
 TRAIN = [[0, 3], [0, 1], [1, 0], [2, 2], [0, 3]]
 VALID = [[0, 2], [1], [2, 4, 0]]
@@ -25,21 +22,6 @@ def write(folder, train=TRAIN, valid=VALID, test=TEST, kind="", **features):
     return folder
 
 
-def read(folder):
-    return load(str(folder), format="mmgcn")
-
-
-def refusal(folder):
-    with pytest.raises(UserError) as caught:
-        read(folder)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def pairs(split):
-    return list(zip(split.users.tolist(), split.items.tolist(), strict=True))
-
-
 def moved(lists, by):
     return [[user, *(item + by for item in items)] for user, *items in lists]
 
@@ -54,10 +36,10 @@ def tensor(values, storage="DoubleStorage"):
 
 @pytest.mark.parametrize("kind", ["", "_full", "_sample"])
 def test_reads_pairs_and_lists(tmp_path, kind):
-    dataset = load(str(write(tmp_path, kind=kind)))
+    dataset = load(write(tmp_path, kind=kind))
     assert dataset.name == tmp_path.name
     assert (dataset.num_users, dataset.num_items) == (3, 5)
-    assert [pairs(split) for split in (dataset.train, dataset.valid, dataset.test)] == [
+    assert splits(dataset) == [
         [(0, 1), (0, 3), (1, 0), (2, 2)],
         [(0, 2), (2, 0), (2, 4)],
         [(1, 2), (2, 1)],
@@ -65,7 +47,7 @@ def test_reads_pairs_and_lists(tmp_path, kind):
 
 
 def test_a_user_of_no_interactions_counts(tmp_path):
-    dataset = read(write(tmp_path, valid=[*VALID, [7]]))
+    dataset = load(write(tmp_path, valid=[*VALID, [7]]))
     assert dataset.num_users == 8
     assert dataset.user_ids.tolist() == list(range(8))
 
@@ -82,7 +64,7 @@ def test_a_user_of_no_interactions_counts(tmp_path):
 def test_features_are_named_as_the_field_names_them(tmp_path, names):
     tables = {name: TABLE + number for number, name in enumerate(names)}
     content = {name: tensor(table) if name.endswith(".pt") else npy(table) for name, table in tables.items()}
-    features = read(write(tmp_path, **dict(reversed(content.items())))).features
+    features = load(write(tmp_path, **dict(reversed(content.items())))).features
     assert list(features) == ["visual", "acoustic", "textual"]
     for number, feature in enumerate(features.values()):
         assert feature.values.dtype == np.float32
@@ -91,7 +73,7 @@ def test_features_are_named_as_the_field_names_them(tmp_path, names):
 
 
 def test_features_set_the_number_of_items(tmp_path):
-    assert read(write(tmp_path, feat_v__npy=npy(np.ones((9, 2), np.float16)))).num_items == 9
+    assert load(write(tmp_path, feat_v__npy=npy(np.ones((9, 2), np.float16)))).num_items == 9
 
 
 @pytest.mark.parametrize("transposed", [False, True])
@@ -99,23 +81,23 @@ def test_words_are_pairs_of_an_item_and_a_word(tmp_path, transposed):
     words = np.array([[0, 0, 4, 2], [7, 3, 3, 5]])
     pickled = tensor_pickle((2, 4), (1, 2) if transposed else (4, 1), storage="LongStorage")
     content = torch_zip(pickled, (words.T if transposed else words).tobytes())
-    feature = read(write(tmp_path, feat_t__pt=content)).features["textual"]
+    feature = load(write(tmp_path, feat_t__pt=content)).features["textual"]
     assert isinstance(feature, Words)
     assert sorted(zip(feature.items.tolist(), feature.words.tolist(), strict=True)) == [(0, 3), (0, 7), (2, 5), (4, 3)]
     assert feature.num_words == 8
 
 
 def test_words_may_be_of_items_without_interactions(tmp_path):
-    assert read(write(tmp_path, feat_t__npy=npy(np.array([[6], [0]])))).num_items == 7
+    assert load(write(tmp_path, feat_t__npy=npy(np.array([[6], [0]])))).num_items == 7
 
 
 def test_two_items_with_vectors_are_no_words(tmp_path):
     folder = write(tmp_path, [[0, 1]], [[0, 0]], [[0, 1]], feat_t__npy=npy(np.ones((2, 3))))
-    assert read(folder).features["textual"].values.shape == (2, 3)
+    assert load(folder).features["textual"].values.shape == (2, 3)
 
 
 def test_missing_features_are_noted(tmp_path):
-    notes = read(write(tmp_path, feat_a__npy=npy(TABLE))).notes
+    notes = load(write(tmp_path, feat_a__npy=npy(TABLE))).notes
     missing = [note for note in notes if note.startswith("no ")]
     assert [note.split(":")[0] for note in missing] == ["no visual features", "no textual features"]
     assert "FeatureVideo_normal, feat_v, v_feat, v_feat_sample" in missing[0]
@@ -125,7 +107,7 @@ def test_missing_features_are_noted(tmp_path):
 
 
 def numbering(folder):
-    dataset = read(folder)
+    dataset = load(folder)
     (note,) = [note for note in dataset.notes if note.startswith("item ids")]
     return dataset, note
 
@@ -140,8 +122,7 @@ def test_items_counted_on_from_the_users_are_moved(tmp_path):
     plain, _ = numbering(write(tmp_path / "from 0", feat_v__npy=npy(TABLE)))
     dataset, note = numbering(offset(tmp_path / "from 3", 3, feat_v__npy=npy(TABLE)))
     assert "counted from 3, the number of users, for 5 feature rows; the largest is 7" in note
-    for split in ("train", "valid", "test"):
-        assert pairs(getattr(dataset, split)) == pairs(getattr(plain, split))
+    assert splits(dataset) == splits(plain)
     assert dataset.item_ids.tolist() == [3, 4, 5, 6, 7]
     assert plain.item_ids.tolist() == [0, 1, 2, 3, 4]
     assert dataset.num_users == 3
@@ -182,51 +163,38 @@ def test_without_features_the_ids_decide(tmp_path):
 # --- what is refused ---------------------------------------------------------------------------------------------
 
 
-def content(name, raw):
-    return {"name": name, "raw": raw}
-
-
 REFUSED = {
-    "a flat train": (content("train.npy", npy(np.arange(4))), "train.npy: an array of int64 of shape (4,)"),
-    "three columns": (content("train.npy", npy(np.ones((2, 3), int))), "train.npy: an array of int64 of shape (2, 3)"),
-    "fractions": (content("train.npy", npy(np.ones((2, 2)))), "train.npy: an array of float64"),
-    "a negative id": (content("train.npy", npy(np.array([[0, 1], [-2, 0]]))), "entry 1 of users is -2"),
-    "a vast id": (content("train.npy", npy(np.array([[0, 2**40]]))), "entry 0 of items is 1099511627776"),
-    "a vast unsigned id": (content("train.npy", npy(np.array([[0, 2**64 - 1]], "u8"))), "is 18446744073709551615"),
-    "a mistyped user": (content("train.npy", npy(np.array([[0, 1], [10**9, 0]]))), "the largest user id is 1000000000"),
-    "a mistyped item": (content("train.npy", npy(np.array([[0, 1], [0, 10**9]]))), "the largest item id is 1000000000"),
-    "no pairs": (content("train.npy", npy(np.zeros((0, 2), int))), "train.npy: there are no interactions"),
-    "code in train": (
-        content("train.npy", npy_header("|O", "(1,)") + EVIL["reduce"]),
-        "train.npy: not a readable .npy",
-    ),
-    "code in val": (content("val.npy", npy_header("|O", "(1,)") + EVIL["reduce"]), "val.npy: byte 130: asks for"),
-    "code in a tensor": (content("feat_v.pt", EVIL["reduce"]), "feat_v.pt: byte 2: asks for"),
-    "an empty list": (content("val.npy", object_npy([[0, 1], []])), "val.npy: list 1 is empty"),
-    "a vast id in a list": (
-        content("val.npy", object_npy([[0, 1], [1, 2**33]])),
-        "val.npy: list 1 has the id 8589934592",
-    ),
-    "a vast user in a list": (content("val.npy", object_npy([[2**33]])), "val.npy: list 0 has the id 8589934592"),
-    "whole numbers for features": (content("feat_v.npy", npy(np.ones((5, 2), int))), "feat_v.npy: an array of int64"),
-    "a cube of features": (content("feat_v.npy", npy(np.ones((5, 2, 2)))), "feat_v.npy: an array of float64 of shape"),
-    "complex features": (content("feat_v.npy", npy(np.ones((5, 2), complex))), "feat_v.npy: an array of complex128"),
-    "features that are no numbers": (
-        content("feat_v.npy", npy(np.full((5, 2), np.nan))),
-        "feat_v.npy: every row is of NaN",
-    ),
-    "features beyond float32": (content("feat_v.npy", npy(np.full((5, 2), 1e300))), "feat_v.npy: 10 values"),
-    "a negative word": (content("feat_t.npy", npy(np.array([[0], [-1]]))), "feat_t.npy: entry 0 of words is -1"),
-    "a mistyped word": (content("feat_t.npy", npy(np.array([[0], [10**9]]))), "feat_t.npy: the largest word id"),
-    "no words": (content("feat_t.npy", npy(np.zeros((2, 0), int))), "feat_t.npy: there are 0 words"),
+    "a flat train": ("train.npy", npy(np.arange(4)), "train.npy: an array of int64 of shape (4,)"),
+    "three columns": ("train.npy", npy(np.ones((2, 3), int)), "train.npy: an array of int64 of shape (2, 3)"),
+    "fractions": ("train.npy", npy(np.ones((2, 2))), "train.npy: an array of float64"),
+    "a negative id": ("train.npy", npy(np.array([[0, 1], [-2, 0]])), "entry 1 of users is -2"),
+    "a vast id": ("train.npy", npy(np.array([[0, 2**40]])), "entry 0 of items is 1099511627776"),
+    "a vast unsigned id": ("train.npy", npy(np.array([[0, 2**64 - 1]], "u8")), "is 18446744073709551615"),
+    "a mistyped user": ("train.npy", npy(np.array([[0, 1], [10**9, 0]])), "the largest user id is 1000000000"),
+    "a mistyped item": ("train.npy", npy(np.array([[0, 1], [0, 10**9]])), "the largest item id is 1000000000"),
+    "no pairs": ("train.npy", npy(np.zeros((0, 2), int)), "train.npy: there are no interactions"),
+    "code in train": ("train.npy", npy_header("|O", "(1,)") + EVIL["reduce"], "train.npy: not a readable .npy"),
+    "code in val": ("val.npy", npy_header("|O", "(1,)") + EVIL["reduce"], "val.npy: byte 130: asks for"),
+    "code in a tensor": ("feat_v.pt", EVIL["reduce"], "feat_v.pt: byte 2: asks for"),
+    "an empty list": ("val.npy", object_npy([[0, 1], []]), "val.npy: list 1 is empty"),
+    "a vast id in a list": ("val.npy", object_npy([[0, 1], [1, 2**33]]), "val.npy: list 1 has the id 8589934592"),
+    "a vast user in a list": ("val.npy", object_npy([[2**33]]), "val.npy: list 0 has the id 8589934592"),
+    "whole numbers for features": ("feat_v.npy", npy(np.ones((5, 2), int)), "feat_v.npy: an array of int64"),
+    "a cube of features": ("feat_v.npy", npy(np.ones((5, 2, 2))), "feat_v.npy: an array of float64 of shape"),
+    "complex features": ("feat_v.npy", npy(np.ones((5, 2), complex)), "feat_v.npy: an array of complex128"),
+    "features that are no numbers": ("feat_v.npy", npy(np.full((5, 2), np.nan)), "feat_v.npy: every row is of NaN"),
+    "features beyond float32": ("feat_v.npy", npy(np.full((5, 2), 1e300)), "feat_v.npy: 10 values"),
+    "a negative word": ("feat_t.npy", npy(np.array([[0], [-1]])), "feat_t.npy: entry 0 of words is -1"),
+    "a mistyped word": ("feat_t.npy", npy(np.array([[0], [10**9]])), "feat_t.npy: the largest word id"),
+    "no words": ("feat_t.npy", npy(np.zeros((2, 0), int)), "feat_t.npy: there are 0 words"),
 }
 
 
 @pytest.mark.parametrize("name", REFUSED)
 def test_bad_files_get_one_line(tmp_path, name):
-    given, found = REFUSED[name]
-    (write(tmp_path) / given["name"]).write_bytes(given["raw"])
-    assert found in refusal(tmp_path)
+    file, content, line = REFUSED[name]
+    write(tmp_path)
+    assert line in refusal(tmp_path, {file: content})
 
 
 def test_tables_must_agree(tmp_path):
@@ -254,15 +222,6 @@ def test_two_files_for_one_thing_are_a_question(tmp_path, name):
 # --- real data ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture
-def samples():
-    shared = Path(os.environ.get("SLMREC_SHARED") or Path(__file__).parents[4] / "shared" / "data")
-    folder = shared / "mmgcn_sample"
-    if not folder.is_dir():
-        pytest.skip(f"no real data at {folder} (SLMREC_SHARED names another place)")
-    return folder
-
-
 REAL = {
     "tiktok": (1651, [1929, 212, 170], {"visual": (1651, 128), "acoustic": (1651, 128), "textual": (12950, 11571)}, 0),
     "kwai": (3691, [3418, 421, 484], {}, 3),
@@ -271,11 +230,11 @@ REAL = {
 
 
 @pytest.mark.parametrize("name", REAL)
-def test_reads_the_samples(samples, name):
-    num_items, sizes, shapes, missing = REAL[name]
-    dataset = load(str(samples / name))
+def test_reads_the_samples(name):
+    num_items, counts, shapes, missing = REAL[name]
+    dataset = load(shared_folder(SHARED / "mmgcn_sample" / name))
     assert (dataset.num_users, dataset.num_items) == (100, num_items)
-    assert [len(split.users) for split in (dataset.train, dataset.valid, dataset.test)] == sizes
+    assert sizes(dataset) == counts
     assert {
         modality: (len(feature.items), feature.num_words) if isinstance(feature, Words) else feature.values.shape
         for modality, feature in dataset.features.items()
@@ -285,8 +244,8 @@ def test_reads_the_samples(samples, name):
     assert dataset.notes[-1] == "not read: 'user_item_dict_sample.npy'"
 
 
-def test_the_sample_of_words_begins_as_in_the_file(samples):
-    words = load(str(samples / "tiktok")).features["textual"]
+def test_the_sample_of_words_begins_as_in_the_file():
+    words = load(shared_folder(SHARED / "mmgcn_sample/tiktok")).features["textual"]
     assert list(zip(words.items[:5].tolist(), words.words[:5].tolist(), strict=True)) == [
         (0, 4100),
         (0, 11493),

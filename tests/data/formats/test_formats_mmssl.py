@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 from foreign_files import EVIL
+from small_folders import pairs, refusal, splits
 
 from slmrec_jax.data import load
-from slmrec_jax.errors import UserError
 
 TRAIN = {"0": [3, 1], "1": [0, 0], "2": []}
 VALID = {"0": [2], "2": [4, 0]}
@@ -34,17 +34,6 @@ def write(folder, train=TRAIN, valid=VALID, test=TEST, train_mat=None, **tables)
     return folder
 
 
-def refusal(folder):
-    with pytest.raises(UserError) as caught:
-        load(str(folder), format="mmssl")
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def pairs(split):
-    return list(zip(split.users.tolist(), split.items.tolist(), strict=True))
-
-
 # --- what is read ------------------------------------------------------------------------------------------------
 
 
@@ -58,9 +47,9 @@ FORMS = {
 
 @pytest.mark.parametrize("form", FORMS)
 def test_reads_lists_and_the_matrix(tmp_path, form):
-    dataset = load(str(write(tmp_path, **FORMS[form])))
+    dataset = load(write(tmp_path, **FORMS[form]))
     assert dataset.name == tmp_path.name
-    assert [pairs(split) for split in (dataset.train, dataset.valid, dataset.test)] == [
+    assert splits(dataset) == [
         [(0, 1), (0, 3), (1, 0)],
         [(0, 2), (2, 0), (2, 4)],
         [(1, 2)],
@@ -72,13 +61,13 @@ def test_lists_and_matrix_are_the_same_data(tmp_path):
     for form in ("lists", "both"):
         (tmp_path / form).mkdir()
     given = {"image": np.ones((6, 2), np.float32)}
-    lists, both = (load(str(write(tmp_path / form, **FORMS[form], **given))) for form in ("lists", "both"))
+    lists, both = (load(write(tmp_path / form, **FORMS[form], **given)) for form in ("lists", "both"))
     assert lists.fingerprint == both.fingerprint
 
 
 def test_features_set_the_number_of_items(tmp_path):
     tables = {"text": np.ones((7, 3)), "audio": np.ones((7, 2), np.float16), "image": np.ones((7, 1), np.float32)}
-    dataset = load(str(write(tmp_path, **tables)))
+    dataset = load(write(tmp_path, **tables))
     assert dataset.num_items == 7
     assert {name: feature.values.shape for name, feature in dataset.features.items()} == {
         "visual": (7, 1),
@@ -90,11 +79,11 @@ def test_features_set_the_number_of_items(tmp_path):
 
 
 def test_a_guessed_number_of_items_is_noted(tmp_path):
-    assert load(str(write(tmp_path))).notes[0] == "items: 5, one more than the largest id"
+    assert load(write(tmp_path)).notes[0] == "items: 5, one more than the largest id"
 
 
 def test_a_mark_of_utf_8_is_no_matter(tmp_path):
-    assert pairs(load(str(write(tmp_path, valid='\ufeff{"0": [1]}'))).valid) == [(0, 1)]
+    assert pairs(load(write(tmp_path, valid='\ufeff{"0": [1]}')).valid) == [(0, 1)]
 
 
 # --- what is refused ---------------------------------------------------------------------------------------------
@@ -197,7 +186,8 @@ def test_no_training_interactions_are_refused(tmp_path):
 @pytest.mark.parametrize("name", ["train.json", "val.json", "test.json"])
 def test_a_missing_split_is_named(tmp_path, name):
     (write(tmp_path) / name).unlink()
-    assert f"the {'valid' if name[0] == 'v' else name[:-5]} split is missing; expected {name}" in refusal(tmp_path)
+    split = "valid" if name == "val.json" else name.removesuffix(".json")
+    assert f"the {split} split is missing; expected {name}" in refusal(tmp_path, format="mmssl")
 
 
 def test_a_pipe_is_no_file(tmp_path):

@@ -1,4 +1,4 @@
-"""What is found in a data set, against counting by hand, and what is said of it."""
+"""Facts about a data set against counting by hand, the oddities reported, and the commands `slmrec-jax data`."""
 
 import json
 import re
@@ -10,12 +10,15 @@ import pytest
 
 from slmrec_jax.commands.main import COMMANDS, main
 from slmrec_jax.commands.parsing import parse
-from slmrec_jax.data import SPLITS, Feature, Words, load, make_dataset
+from slmrec_jax.data import SPLIT_METHODS, Feature, Words, load, make_dataset
 from slmrec_jax.data.formats import FORMATS
 from slmrec_jax.data.inspect import inspection as module
 from slmrec_jax.data.inspect.findings import as_data, facts, oddities
-from slmrec_jax.data.inspect.inspection import inspect
+from slmrec_jax.data.inspect.inspection import inspect_dataset
 from slmrec_jax.types import Interactions
+
+DEMO = "c8f13260c81da26691b68cc187d5c6c96e3936d45ac586a7f312de41f75ccea3"
+"""The fingerprint of the demo data."""
 
 
 def pairs(*rows):
@@ -40,7 +43,7 @@ def small(**changes):
 
 
 def test_counts():
-    found = inspect(small())
+    found = inspect_dataset(small())
     assert (found.users, found.items, found.interactions) == (6, 6, {"train": 4, "valid": 3, "test": 3})
     assert found.density == 10 / 36
     assert (found.cold_users, found.cold_items) == (3, 4)
@@ -53,15 +56,15 @@ def test_counts():
 
 
 def test_degrees_are_of_training():
-    found = inspect(small())
+    found = inspect_dataset(small())
     assert (found.user_degrees["min"], found.user_degrees["max"]) == (0, 2)
     assert (found.item_degrees["min"], found.item_degrees["median"], found.item_degrees["max"]) == (0, 0, 3)
 
 
 @pytest.mark.parametrize("chunk", [2**22, 4])
 def test_vectors(monkeypatch, chunk):
-    monkeypatch.setattr(module, "_CHUNK", chunk)
-    visual = inspect(small()).modalities["visual"]
+    monkeypatch.setattr(module, "_VALUES_PER_CHUNK", chunk)
+    visual = inspect_dataset(small()).modalities["visual"]
     assert (visual.columns, visual.stored, visual.missing) == (2, "float16", 1)
     assert visual.norms == {"min": 0.0, "median": 5.0, "max": 5.0}
     assert (visual.zeros, visual.duplicates, visual.most_copies) == (1, 2, 3)
@@ -70,32 +73,32 @@ def test_vectors(monkeypatch, chunk):
 def test_rows_that_differ_are_not_taken_for_copies():
     rows = np.random.default_rng(0).integers(0, 2, (4096, 12)).astype(np.float32)
     rows[::7] *= -0.0
-    found = inspect(small(num_items=4096, features={"v": Feature(rows, np.ones(4096, bool))})).modalities["v"]
+    found = inspect_dataset(small(num_items=4096, features={"v": Feature(rows, np.ones(4096, bool))})).modalities["v"]
     assert found.duplicates == 4096 - len(np.unique(np.abs(rows), axis=0))
 
 
 def test_words():
-    words = inspect(small()).modalities["textual"]
+    words = inspect_dataset(small()).modalities["textual"]
     assert (words.words, words.used, words.missing) == (7, 2, 4)
     assert words.per_item == {"min": 1, "median": 1, "max": 3}
 
 
-def test_a_modality_that_nobody_has_and_no_modality():
-    nobody = small(features={"visual": Feature(np.ones((6, 2)), np.zeros(6, bool))})
-    assert inspect(nobody).modalities["visual"].norms == {}
-    assert inspect(nobody).bare_items == 6
-    assert inspect(small(features={})).bare_items == 0
+def test_a_modality_that_no_item_has_and_no_modality():
+    found = inspect_dataset(small(features={"visual": Feature(np.ones((6, 2)), np.zeros(6, bool))}))
+    assert found.modalities["visual"].norms == {}
+    assert found.bare_items == 6
+    assert inspect_dataset(small(features={})).bare_items == 0
 
 
 @pytest.mark.parametrize(
-    ("changes", "line", "mend"),
+    ("changes", "line", "fix"),
     [
         ({}, "interactions in train & test: 1", "keep each in one split"),
         ({}, "users of test without training interactions: 2", "--protocol mmrec"),
         ({}, "items of valid without training interactions: 1", "--model slmrec"),
         ({}, "visual: items without it: 1 of 6", "--missing mean"),
         ({}, "visual: rows of zeros: 1", "NaN"),
-        ({}, "visual: one row stands there 3 times", "leave these rows out"),
+        ({}, "visual: one row occurs 3 times", "leave these rows out"),
         ({}, "textual: items without words: 4", "masked"),
         ({}, "items without any modality: 1", "ids alone"),
         ({"features": {}}, "no modality", "--model lightgcn"),
@@ -110,12 +113,12 @@ def test_a_modality_that_nobody_has_and_no_modality():
         ),
     ],
 )
-def test_what_is_odd_is_said_with_how_to_mend_it(changes, line, mend):
-    lines = oddities(inspect(small(**changes)))
-    assert any(line in each and mend in each for each in lines), lines
+def test_oddities_come_with_a_fix(changes, line, fix):
+    lines = oddities(inspect_dataset(small(**changes)))
+    assert any(line in each and fix in each for each in lines), lines
 
 
-def test_nothing_odd_nothing_said():
+def test_a_clean_data_set_has_no_oddities():
     rows = np.random.default_rng(0).random((2, 3))
     clean = make_dataset(
         "clean",
@@ -125,12 +128,13 @@ def test_nothing_odd_nothing_said():
         num_users=2,
         num_items=2,
         features={"visual": Feature(rows, np.ones(2, bool))},
+        user_ids=np.array(["ann", "anna"]),
     )
-    assert oddities(inspect(clean)) == []
+    assert oddities(inspect_dataset(clean)) == []
 
 
 def test_facts_are_one_line_each():
-    found = inspect(small())
+    found = inspect_dataset(small())
     lines = facts(found)
     assert lines["visual: vectors"] == "2 columns, stored as float16"
     assert lines["note 1"] == "two users were dropped"
@@ -155,11 +159,11 @@ def plain(tmp_path):
 def test_inspect_prints_facts_oddities_and_a_picture(plain, tmp_path, capsys):
     picture = tmp_path / "picture.png"
     assert main(["data", "inspect", plain, "--split", "time", "--plot", str(picture)]) == 0
-    said = capsys.readouterr().out
-    assert "plain" in said
-    assert "split by 'time' with seed 0" in said
-    assert load(plain, split="time").fingerprint in said
-    assert "! no modality" in said
+    output = capsys.readouterr().out
+    assert "plain" in output
+    assert "split by 'time' with seed 0" in output
+    assert load(plain, split="time").fingerprint in output
+    assert "! no modality" in output
     assert picture.stat().st_size > 5000
 
 
@@ -170,8 +174,8 @@ def test_inspect_divides_by_the_seed(plain, capsys):
 
 def test_what_is_not_divided_can_be_inspected(plain, capsys):
     assert main(["data", "inspect", plain, "--json"]) == 0
-    said = json.loads(capsys.readouterr().out)
-    assert (said["format"], said["divided"], said["interactions"]["test"]) == ("plain", False, 0)
+    output = json.loads(capsys.readouterr().out)
+    assert (output["format"], output["divided"], output["interactions"]["test"]) == ("plain", False, 0)
     assert main(["data", "inspect", plain]) == 0
     assert "--split mmrec | lattice" in capsys.readouterr().out
 
@@ -181,9 +185,9 @@ def test_convert_and_make(plain, tmp_path, capsys):
     assert load(str(tmp_path / "kept")).fingerprint == load(plain, split="mmrec", split_seed=3).fingerprint
     assert load(plain, split="mmrec", split_seed=3).fingerprint != load(plain, split="mmrec").fingerprint
     assert main(["data", "make", "demo", str(tmp_path / "demo")]) == 0
-    said = capsys.readouterr().out
-    assert load("demo").fingerprint[:12] in said
-    assert load(str(tmp_path / "demo")).fingerprint == load("demo").fingerprint
+    fingerprint = load(tmp_path / "demo").fingerprint
+    assert fingerprint == DEMO
+    assert fingerprint[:12] in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
@@ -205,9 +209,9 @@ def test_refusals_get_one_line(plain, tmp_path, capsys, arguments, line):
     for name, place in places.items():
         arguments = [each.replace(name, place) for each in arguments]
     assert main(["data", *arguments]) == 1
-    said = capsys.readouterr().err
-    assert line in said
-    assert said.count("\n") == 1
+    output = capsys.readouterr().err
+    assert line in output
+    assert output.count("\n") == 1
     assert not (tmp_path / "out").exists()
 
 
@@ -223,8 +227,10 @@ WRITTEN = re.findall(r"^slmrec-jax (.*)$", DOCS, re.MULTILINE)
 
 
 def test_every_format_and_split_is_described():
-    assert all(f"| `{format.name}` |" in DOCS and format.looks_for.split()[0].rstrip(",") in DOCS for format in FORMATS)
-    assert all(f"| `{name}` | {split.summary}" in DOCS for name, split in SPLITS.items() if name != "lattice")
+    assert all(
+        f"| `{name}` |" in DOCS and each.LOOKS_FOR.split()[0].rstrip(",") in DOCS for name, each in FORMATS.items()
+    )
+    assert all(f"| `{name}` | {split.summary}" in DOCS for name, split in SPLIT_METHODS.items() if name != "lattice")
 
 
 @pytest.mark.parametrize("line", WRITTEN)

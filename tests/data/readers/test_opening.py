@@ -160,5 +160,5 @@ def test_a_folder_without_permission(guarded, tiny):
 def test_an_error_of_a_library_has_a_reason(monkeypatch, tmp_path):
     (tmp_path / "t.csv").write_text("user,item\n1,2\n")
     for error, said in ((OSError("no \x1b"), r"no \x1b"), (OSError(), "OSError"), (OSError(5, "I/O"), os.strerror(5))):
-        monkeypatch.setattr("slmrec_jax.data.find_format", lambda *_, error=error: (_ for _ in ()).throw(error))
+        monkeypatch.setattr("slmrec_jax.data.read_folder", lambda *_, error=error: (_ for _ in ()).throw(error))
         assert f"cannot be read ({said})" in refusal(load, str(tmp_path))

@@ -14,7 +14,7 @@ from slmrec_jax.methods.mmssl.discriminator import discriminator, gradient_penal
 from slmrec_jax.methods.mmssl.game import suggested_rows
 from slmrec_jax.methods.mmssl.graphs import Edges, bipartite, interaction_rows
 from slmrec_jax.methods.mmssl.method import recommendation_terms, weighted
-from slmrec_jax.methods.mmssl.recommender import kept, mmssl
+from slmrec_jax.methods.mmssl.recommender import mmssl, no_dropout
 from slmrec_jax.types import Batch, DenseFeature, Inputs, Interactions, Modality, Spec
 
 GOLDEN = Path(os.environ.get("SLMREC_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
@@ -36,6 +36,9 @@ class Golden:
         self.dim = arrays["user_embedding"].shape[1]
         self.heads = int(arrays["head_num"])
         recorded = {
+            "mmssl.heads": self.heads,
+            "mmssl.view_weight": float(arrays["id_cat_rate"]),
+            "mmssl.feature_weight": float(arrays["model_cat_rate"]),
             "mmssl.contrast_weight": float(arrays["cl_rate"]),
             "mmssl.contrast_temperature": float(arrays["tau"]),
             "mmssl.adversarial_weight": float(arrays["G_rate"]),
@@ -68,15 +71,7 @@ class Golden:
         modalities = {name: Modality(feature.values.shape[1]) for name, feature in features.items()}
         spec = Spec(self.num_users, self.num_items, len(arrays["edges_user"]), self.dim, modalities)
         train = Interactions(*(arrays[f"edges_{side}"].astype(np.int32) for side in ("user", "item")))
-        model = mmssl(
-            spec,
-            attention="collapsed",
-            heads=self.heads,
-            id_propagation="sequential",
-            last_softmax=True,
-            view_weight=float(arrays["id_cat_rate"]),
-            feature_weight=float(arrays["model_cat_rate"]),
-        )
+        model = mmssl(spec, self.options)
         inputs = Inputs(build_graph(train, self.num_users, self.num_items), features)
         return model, model.prepare(inputs)
 
@@ -121,7 +116,7 @@ def golden(request):
 
 def test_the_pass(golden):
     model, inputs = golden.problem()
-    encoded = model.encode(golden.tree("param:"), inputs, {name: golden.graph_of(name) for name in NAMES}, kept)
+    encoded = model.encode(golden.tree("param:"), inputs, {name: golden.graph_of(name) for name in NAMES}, no_dropout)
     found = {"user_embedding": encoded.users, "item_embedding": encoded.items}
     for name in NAMES:
         found |= {
@@ -140,8 +135,8 @@ def test_losses_and_gradients(golden):
     unseen = 1.0 - interaction_rows(inputs.graph, batch.users)
 
     def objective(params):
-        encoded = model.encode(params, inputs, graphs, kept)
-        rows = suggested_rows(encoded, batch.users, unseen)
+        encoded = model.encode(params, inputs, graphs, no_dropout)
+        rows = suggested_rows(encoded, batch.users, unseen, "dot")
         scores = score(rows)
         terms = recommendation_terms(encoded, batch, options.contrast_temperature) | {"generator": -jnp.mean(scores)}
         return weighted(terms, options), (terms, rows, scores)
@@ -169,8 +164,8 @@ def test_losses_and_gradients(golden):
 
 def test_the_gradient_penalty(golden):
     (model, inputs), arrays, batch = golden.problem(), golden.arrays, golden.batch()
-    encoded = model.encode(golden.tree("param:"), inputs, {name: golden.graph_of(name) for name in NAMES}, kept)
-    suggested = suggested_rows(encoded, batch.users, 1.0 - interaction_rows(inputs.graph, batch.users))
+    encoded = model.encode(golden.tree("param:"), inputs, {name: golden.graph_of(name) for name in NAMES}, no_dropout)
+    suggested = suggested_rows(encoded, batch.users, 1.0 - interaction_rows(inputs.graph, batch.users), "dot")
     mixed = arrays["penalty_alpha"] * arrays["penalty_real"] + (1.0 - arrays["penalty_alpha"]) * suggested
     penalty = jax.jit(lambda rows: gradient_penalty(golden.score(), rows, jnp.ones(rows.shape[0], bool)))(mixed)
     assert distance(float(arrays["gp_lambda"]) * penalty, arrays["gradient_penalty"]) <= 1e-5

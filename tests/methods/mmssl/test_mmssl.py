@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from conftest import GRAPHS
+from graphs import GRAPHS
 
 from slmrec_jax.config import PRESETS, Config, MMSSLConfig, OptimizerConfig, check_config, with_preset
 from slmrec_jax.encoding.graph import build_graph
@@ -15,25 +15,25 @@ from slmrec_jax.errors import UserError
 from slmrec_jax.methods import make_method
 from slmrec_jax.methods.mmssl import game as adversarial
 from slmrec_jax.methods.mmssl import graphs as modality_graphs
-from slmrec_jax.methods.mmssl.discriminator import batch_standardized, discriminator, gradient_penalty, real_rows
-from slmrec_jax.methods.mmssl.game import COPIES, MAX_ADVERSARIAL_BYTES, choose_rows, discriminator_loss
+from slmrec_jax.methods.mmssl.discriminator import batch_norm, discriminator, gradient_penalty, real_rows
+from slmrec_jax.methods.mmssl.game import COPIES, MAX_ADVERSARIAL_BYTES, choose_seats, discriminator_loss
 from slmrec_jax.methods.mmssl.graph_updates import all_users, last_batches, mispaired
 from slmrec_jax.methods.mmssl.graphs import (
-    empty,
+    aggregate_items,
+    aggregate_users,
+    empty_graph,
+    interaction_graph,
     interaction_rows,
-    interactions,
     nearest_items,
-    padded,
-    to_items,
-    to_users,
+    pad_graph,
 )
 from slmrec_jax.methods.mmssl.method import cross_view
 from slmrec_jax.methods.mmssl.recommender import (
     Encoded,
     collapsed_attention,
     cross_modal_attention,
-    kept,
     mmssl,
+    no_dropout,
     propagate_ids,
     similarity_rows,
 )
@@ -93,17 +93,17 @@ def some_batch(size=6, real=6):
 
 def test_a_graph_divides_by_the_root_of_the_summing_sides_degree(graph):
     ones = dense(graph)
-    ours, x, y = interactions(graph), normal(0, NUM_ITEMS, DIM), normal(1, NUM_USERS, DIM)
+    ours, x, y = interaction_graph(graph), normal(0, NUM_ITEMS, DIM), normal(1, NUM_USERS, DIM)
     of_users, of_items = (
         np.where(d > 0, 1 / np.sqrt(np.maximum(d, 1)), 0)[:, None] for d in (ones.sum(1), ones.sum(0))
     )
-    for made in (ours, padded(ours, 170)):
+    for made in (ours, pad_graph(ours, 170)):
         assert made.entries.matrix.columns.shape[0] == (170 if made is not ours else 150)
-        np.testing.assert_allclose(to_users(made, x), of_users * (ones @ np.asarray(x)), atol=1e-5)
-        np.testing.assert_allclose(to_items(made, y), of_items * (ones.T @ np.asarray(y)), atol=1e-5)
-    none = empty(NUM_USERS, NUM_ITEMS, 10)
-    assert not np.any(to_users(none, x))
-    assert not np.any(to_items(none, y))
+        np.testing.assert_allclose(aggregate_items(made, x), of_users * (ones @ np.asarray(x)), atol=1e-5)
+        np.testing.assert_allclose(aggregate_users(made, y), of_items * (ones.T @ np.asarray(y)), atol=1e-5)
+    none = empty_graph(NUM_USERS, NUM_ITEMS, 10)
+    assert not np.any(aggregate_items(none, x))
+    assert not np.any(aggregate_users(none, y))
 
 
 def test_the_interactions_of_a_user_who_stands_twice(graph):
@@ -124,7 +124,7 @@ def test_nearest_items_do_not_depend_on_chunks(graph, monkeypatch, mask_training
 @pytest.mark.parametrize("similarity", ["dot", "cosine"])
 def test_all_users_get_a_new_graph_when_it_is_due(graph, similarity):
     updates, encoded, old = all_users(SPEC, 2, 3, similarity=similarity, mask_training=False), some_rows(), {}
-    old = {name: padded(interactions(graph), updates.capacity) for name in SPEC.modalities}
+    old = {name: pad_graph(interaction_graph(graph), updates.capacity) for name in SPEC.modalities}
     update = jax.jit(lambda step: updates.update(step, old, (), graph, some_batch(), encoded, lambda: encoded)[0])
     for step in (0, 1, 3):
         jax.tree.map(np.testing.assert_array_equal, update(jnp.int32(step)), old)
@@ -135,7 +135,7 @@ def test_all_users_get_a_new_graph_when_it_is_due(graph, similarity):
         best = np.argsort(-scores, axis=1)[:, :2]
         expected = np.zeros((NUM_USERS, NUM_ITEMS))
         np.put_along_axis(expected, best, 1 / np.sqrt(2), axis=1)
-        np.testing.assert_allclose(to_users(made, jnp.eye(NUM_ITEMS)), expected, atol=1e-6)
+        np.testing.assert_allclose(aggregate_items(made, jnp.eye(NUM_ITEMS)), expected, atol=1e-6)
 
 
 def edges_of(graphs):
@@ -154,7 +154,10 @@ def edges_of(graphs):
 def test_published_graphs_are_empty_most_of_the_time(graph, k, every, edges):
     """After steps 0, 1, .. of epochs of four; with T = 2 an epoch's third step has what was collected since."""
     updates = last_batches(SPEC, k, every, 4, 6, similarity="dot", mask_training=True)
-    graphs, collected = {n: padded(interactions(graph), updates.capacity) for n in SPEC.modalities}, updates.init()
+    graphs, collected = (
+        {n: pad_graph(interaction_graph(graph), updates.capacity) for n in SPEC.modalities},
+        updates.init(),
+    )
     update = jax.jit(lambda *state: updates.update(*state, graph, some_batch(), some_rows(), some_rows))
     for step, expected in enumerate(edges):
         graphs, collected = update(jnp.int32(step), graphs, collected)
@@ -163,7 +166,10 @@ def test_published_graphs_are_empty_most_of_the_time(graph, k, every, edges):
 
 def test_padded_rows_give_no_edges(graph):
     updates = last_batches(SPEC, 1, 1, 4, 6, similarity="dot", mask_training=True)
-    graphs, collected = {n: empty(NUM_USERS, NUM_ITEMS, updates.capacity) for n in SPEC.modalities}, updates.init()
+    graphs, collected = (
+        {n: empty_graph(NUM_USERS, NUM_ITEMS, updates.capacity) for n in SPEC.modalities},
+        updates.init(),
+    )
     for step in range(2):
         arguments = graph, some_batch(real=4), some_rows(), some_rows
         graphs, collected = updates.update(jnp.int32(step), graphs, collected, *arguments)
@@ -203,21 +209,21 @@ def test_the_published_attention_is_one_map():
     views, params = normal(0, 3, 7, DIM), {"heads": normal(1, 4, DIM, DIM)}
     expected = np.asarray(views).mean(0) @ np.asarray(params["heads"]).sum(0)
     np.testing.assert_allclose(collapsed_attention(params, views), expected, rtol=1e-4, atol=1e-4)
-    assert set(mmssl(SPEC, attention="collapsed").init(jax.random.key(0))["attention"]) == {"heads"}
+    assert set(mmssl(SPEC, MMSSLConfig(attention="collapsed")).init(jax.random.key(0))["attention"]) == {"heads"}
 
 
 def test_with_one_modality_nothing_is_weighed():
     alone = SPEC._replace(modalities={"visual": Modality(5)})
-    assert set(mmssl(alone).init(jax.random.key(0))["attention"]) == {"value", "output"}
-    assert set(mmssl(SPEC).init(jax.random.key(0))["attention"]) == {"query", "key", "value", "output"}
+    assert set(mmssl(alone, MMSSLConfig()).init(jax.random.key(0))["attention"]) == {"value", "output"}
+    assert set(mmssl(SPEC, MMSSLConfig()).init(jax.random.key(0))["attention"]) == {"query", "key", "value", "output"}
 
 
 @pytest.mark.parametrize(("id_propagation", "reaches"), [("simultaneous", True), ("sequential", False)])
 def test_user_ids_reach_items_or_not(given, id_propagation, reaches):
-    model = mmssl(SPEC, heads=2, id_propagation=id_propagation)
+    model = mmssl(SPEC, MMSSLConfig(heads=2, id_propagation=id_propagation))
     inputs, params = model.prepare(given), model.init(jax.random.key(0))
-    graphs = {name: empty(NUM_USERS, NUM_ITEMS, 1) for name in SPEC.modalities}
-    gradient = jax.grad(lambda p: jnp.sum(jnp.sin(model.encode(p, inputs, graphs, kept).items)))(params)
+    graphs = {name: empty_graph(NUM_USERS, NUM_ITEMS, 1) for name in SPEC.modalities}
+    gradient = jax.grad(lambda p: jnp.sum(jnp.sin(model.encode(p, inputs, graphs, no_dropout).items)))(params)
     assert np.any(gradient["user"]) == reaches
     assert np.any(gradient["item"])
 
@@ -245,7 +251,7 @@ def test_layers_of_ids(sequential, last_softmax):
 def test_similarity_rows_and_their_zeros(graph):
     users, items, ids = normal(0, 4, DIM), normal(1, NUM_ITEMS, DIM), jnp.arange(4)
     known = interaction_rows(graph, ids)
-    for row in (similarity_rows(users, items), similarity_rows(users, items, 1.0 - known)):
+    for row in (similarity_rows(users, items, None), similarity_rows(users, items, 1.0 - known)):
         np.testing.assert_allclose(np.linalg.norm(row, axis=1), 1, rtol=1e-5)
     assert not np.any(np.asarray(row)[np.asarray(known) == 1])
 
@@ -304,10 +310,10 @@ def test_the_published_score_lies_between_0_and_100():
 
 def test_batch_statistics_are_of_real_rows():
     mask, x = jnp.arange(8) < 5, normal(0, 8, 3)
-    found = np.asarray(batch_standardized(mask)(0, x))[:5]
+    found = np.asarray(batch_norm(mask)(0, x))[:5]
     np.testing.assert_allclose(found.mean(0), 0, atol=1e-6)
     np.testing.assert_allclose(found.std(0), 1, rtol=1e-3)
-    np.testing.assert_array_equal(found, np.asarray(batch_standardized(mask)(0, x.at[5:].set(jnp.nan)))[:5])
+    np.testing.assert_array_equal(found, np.asarray(batch_norm(mask)(0, x.at[5:].set(jnp.nan)))[:5])
 
 
 def test_the_gradient_penalty_of_a_linear_score():
@@ -354,7 +360,7 @@ def test_the_generator_raises_the_score_of_suggested_rows_and_the_discriminator_
     rows = adversarial.suggested_rows(encoded, batch.users, None, "cosine")
     widths = params["hidden"][0]["scale"].shape[0], params["hidden"][1]["scale"].shape[0]
     scores = discriminator(NUM_ITEMS, widths, output="sigmoid").apply(
-        params, rows, batch_standardized(mask), lambda layer, x: x
+        params, rows, batch_norm(mask), lambda layer, x: x
     )
     terms = game.terms(params, encoded, given, batch, jax.random.key(2))
     assert terms["generator"] < -1
@@ -408,15 +414,17 @@ def test_what_the_temperature_divides():
 
 def test_how_many_users_the_discriminator_sees():
     sizes = {"batch_size": 1024, "num_modalities": 2}
-    assert choose_rows(num_items=1000, wanted=0, **sizes).users == 1024
-    assert choose_rows(num_items=1000, wanted=64, **sizes).users == 64
-    assert choose_rows(num_items=1000, wanted=5000, **sizes).users == 1024
-    few = choose_rows(num_items=10**6, wanted=0, **sizes)
-    assert 2 <= few.users < 1024
-    assert 4 * COPIES * few.users * 2 * 10**6 <= MAX_ADVERSARIAL_BYTES < 4 * COPIES * (few.users + 1) * 2 * 10**6
+    assert choose_seats(num_items=1000, wanted=0, **sizes).num_users == 1024
+    assert choose_seats(num_items=1000, wanted=64, **sizes).num_users == 64
+    assert choose_seats(num_items=1000, wanted=5000, **sizes).num_users == 1024
+    few = choose_seats(num_items=10**6, wanted=0, **sizes)
+    assert 2 <= few.num_users < 1024
+    assert (
+        4 * COPIES * few.num_users * 2 * 10**6 <= MAX_ADVERSARIAL_BYTES < 4 * COPIES * (few.num_users + 1) * 2 * 10**6
+    )
     assert "all 1024 would take" in few.reason
     # Of a single row the statistics of a batch leave nothing.
-    assert choose_rows(num_items=2**31 - 1, wanted=0, **sizes).users == 2
+    assert choose_seats(num_items=2**31 - 1, wanted=0, **sizes).num_users == 2
 
 
 # --- the method ---

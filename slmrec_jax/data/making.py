@@ -1,0 +1,155 @@
+"""Makes data sets from arrays, and checks those that were built by hand."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Shaped
+
+from slmrec_jax.data.dataset import Dataset, Feature, Words, pair_keys, sorted_words, unique_pairs
+from slmrec_jax.data.inspect.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
+from slmrec_jax.errors import UserError, check_type
+from slmrec_jax.types import Interactions
+
+
+def make_dataset(
+    name: str,
+    train: Interactions,
+    valid: Interactions,
+    test: Interactions,
+    *,
+    num_users: int,
+    num_items: int,
+    features: Mapping[str, Feature | Words] | None = None,
+    user_ids: Shaped[np.ndarray, " users"] | None = None,
+    item_ids: Shaped[np.ndarray, " items"] | None = None,
+    origins: Mapping[str, str | Path] | None = None,
+    notes: Sequence[str] = (),
+) -> Dataset:
+    """Check arrays and bring them into the form of a data set.
+
+    Interactions may be unsorted and repeated, of any integer type; features may be of any real type. The rows of items
+    that lack a feature are set to 0, so they may hold anything.
+
+    Args:
+        name: The name of the data set in reports.
+        train: Pairs of internal ids; `valid` and `test` likewise.
+        valid: The split that selects the best epoch; may be empty.
+        test: The split that is read once, at the end; may be empty.
+        num_users: The number of users, with or without interactions.
+        num_items: The number of items.
+        features: The features of the items by modality, in the order in which models take them.
+        user_ids: Raw ids by internal id; the internal ids themselves by default.
+        item_ids: Raw ids of the items, likewise.
+        origins: The file that a split, a modality, "users" or "items" came from, for error messages.
+        notes: What the reader found or decided that the user should know.
+
+    Raises:
+        UserError: The first fault found, where it is and how to fix it.
+    """
+    _check_types(name, {"train": train, "valid": valid, "test": test}, num_users, num_items, features, notes)
+    _check_counts(name, num_users, num_items)  # before arrays of that size are made
+    given = Dataset(
+        name,
+        int(num_users),
+        int(num_items),
+        train=_as_arrays(train),
+        valid=_as_arrays(valid),
+        test=_as_arrays(test),
+        features={name: _convert_feature(feature) for name, feature in (features or {}).items()},
+        user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
+        item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
+    )
+    _check_content(given, origins or {})
+    splits = [unique_pairs(pairs, given.num_items) for pairs in given.splits.values()]
+    rows, kept = (sum(len(pairs.users) for pairs in each) for each in (given.splits.values(), splits))
+    repeats = [f"rows that repeat an interaction, merged: {rows - kept} of {rows}"] if kept < rows else []
+    words = {name: sorted_words(feature) for name, feature in given.features.items() if isinstance(feature, Words)}
+    train, valid, test = splits
+    features = {**given.features, **words}
+    return replace(given, train=train, valid=valid, test=test, features=features, notes=(*notes, *repeats))
+
+
+def check_dataset(dataset: Dataset) -> None:
+    """Reject a data set, however it was built, that cannot be trained or evaluated on.
+
+    Raises:
+        UserError: The first fault found, where it is and how to fix it.
+    """
+    _check_counts(dataset.name, dataset.num_users, dataset.num_items)
+    _check_content(dataset, {})
+    for split, pairs in dataset.splits.items():
+        increasing = (np.diff(pair_keys(pairs, dataset.num_items)) > 0).all()
+        if pairs.users.dtype != np.int32 or pairs.items.dtype != np.int32 or not increasing:
+            found = f"{split} is not int32, sorted by user and item and free of duplicates"
+            raise UserError(f"data set {dataset.name}: {found}; build it with make_dataset")
+    for name, feature in dataset.features.items():
+        if not isinstance(feature, Feature):
+            continue
+        if feature.values.dtype != np.float32 or feature.values[~feature.present].any():
+            found = f"{name} is {feature.values.dtype}, or not 0 where it is not present"
+            raise UserError(f"data set {dataset.name}: {found}; expected float32 and 0: build it with make_dataset")
+
+
+def _check_types(
+    name: object, splits: Mapping[str, object], num_users: object, num_items: object, features: object, notes: object
+) -> None:
+    """Reject arguments of other types, which would cause a traceback or give a meaningless data set."""
+    check_type("name", name, str, "what the data set is called")
+    where = f"data set {name}"
+    for split, pairs in splits.items():
+        check_type(f"{where}: {split}", pairs, Interactions, "slmrec_jax.types.Interactions(users, items)")
+    check_type(f"{where}: num_users", num_users, (int, np.integer), "a whole number")
+    check_type(f"{where}: num_items", num_items, (int, np.integer), "a whole number")
+    check_type(f"{where}: features", features, (Mapping, type(None)), "a dict of Feature or Words by modality")
+    for modality, feature in (features or {}).items():  # type: ignore[attr-defined]
+        check_type(f"{where}: {modality}", feature, (Feature, Words), "Feature(values, present) of slmrec_jax.data")
+    check_type(f"{where}: notes", notes, (tuple, list), "a tuple of lines")
+
+
+def _check_counts(name: str, num_users: int, num_items: int) -> None:
+    check_count("users", num_users, f"data set {name}")
+    check_count("items", num_items, f"data set {name}")
+
+
+def _check_content(dataset: Dataset, origins: Mapping[str, str | Path]) -> None:
+    def place(part: str) -> str:
+        return str(origins.get(part, f"data set {dataset.name}: {part}"))
+
+    if not any(len(pairs.users) for pairs in dataset.splits.values()):
+        raise UserError(f"data set {dataset.name}: there is not one interaction; expected some, in train at the least")
+    for split, pairs in dataset.splits.items():
+        check_pairs(place(split), ("users", "items"), pairs.users, pairs.items)
+        if split == "train" and not len(pairs.users):
+            raise UserError(f"{place(split)}: there are no interactions in it; move some here from another split")
+        check_range(place(split), "users", pairs.users, dataset.num_users, "ids are rows, counted from 0")
+        check_range(place(split), "items", pairs.items, dataset.num_items, "ids are rows, counted from 0")
+    check_raw_ids(place("users"), dataset.user_ids, dataset.num_users)
+    check_raw_ids(place("items"), dataset.item_ids, dataset.num_items)
+    for name, feature in dataset.features.items():
+        if isinstance(feature, Words):
+            check_pairs(place(name), ("items", "words"), feature.items, feature.words)
+            check_count("words", feature.num_words, place(name))
+            check_range(place(name), "items", feature.items, dataset.num_items, "ids are rows, counted from 0")
+            check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or fix the id")
+        else:
+            check_feature(place(name), feature.values, feature.present, dataset.num_items, from_file=name in origins)
+
+
+def _as_arrays(pairs: Interactions) -> Interactions:
+    return Interactions(np.asarray(pairs.users), np.asarray(pairs.items))
+
+
+def _convert_feature(feature: Feature | Words) -> Feature | Words:
+    if isinstance(feature, Words):
+        return Words(np.asarray(feature.items), np.asarray(feature.words), int(feature.num_words))
+    values, present = np.asarray(feature.values), np.asarray(feature.present)
+    stored = feature.stored or values.dtype.name
+    if values.dtype.kind not in "fiub":
+        return Feature(values, present, stored)  # `check_feature` rejects it and names its type
+    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is rejected as such
+        values = np.array(values, np.float32, order="C")  # a copy: readers return views of files, which may change
+    if present.dtype == np.bool_ and present.shape == values.shape[:1] and not present.all():
+        values[~present] = 0
+    return Feature(values, present, stored)

@@ -1,0 +1,90 @@
+"""Files that this package writes and reads back: tables in Parquet, raw ids, tensors and `meta.json`."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet
+import safetensors.numpy
+from jaxtyping import Shaped
+
+from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.parquet_files import limit, type_name
+from slmrec_jax.data.readers.refusals import one_line
+from slmrec_jax.data.readers.tables import read_parquet
+from slmrec_jax.errors import UserError
+
+_MAX_META_BYTES = 2**24
+
+
+def write_table(table: pa.Table, file: Path) -> None:
+    """Write a table as Parquet.
+
+    Raises:
+        OSError: The disk refuses it; Arrow passes on what a Python file raises.
+    """
+    with file.open("wb") as opened:
+        pyarrow.parquet.write_table(table, opened, compression="zstd")
+
+
+def write_tensors(tensors: Mapping[str, Shaped[np.ndarray, "..."]], file: Path) -> None:
+    """Write arrays as safetensors; `safetensors.numpy.save_file` would make a file that only its owner can read.
+
+    Raises:
+        OSError: The disk refuses it.
+    """
+    file.write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
+
+
+def id_column(ids: Shaped[np.ndarray, " rows"], name: str) -> Any:
+    """Return raw ids as a column for a file.
+
+    Raises:
+        UserError: An id cannot be stored in a file; the error names the data set.
+    """
+    if ids.dtype.kind != "U":
+        return pa.array(ids.astype(ids.dtype.newbyteorder("=")))
+    try:
+        return pa.array(ids.tolist(), pa.string())
+    except UnicodeEncodeError as error:
+        raise UserError(f"data set {name}: the raw id {error.object!a} is no Unicode text; rename it") from None
+
+
+def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
+    """Read the raw ids by row, as `id_column` makes them, from the column `id`.
+
+    Raises:
+        UserError: The file cannot be read, or has no such column.
+    """
+    table = read_parquet(file, ("id",))
+    column = table.columns["id"]
+    if pa.types.is_integer(column.type) and column.null_count == 0:
+        return np.asarray(column.to_numpy())
+    if pa.types.is_string(column.type) and column.null_count == 0:
+        longest = pc.max(pc.utf8_length(column)).as_py() or 0
+        if len(column) * longest * np.dtype("U1").itemsize > limit(file):  # NumPy gives every id the longest's room
+            raise UserError(f"{file}: an id has {longest} characters, too many for {len(column)} ids; shorten it")
+        return np.array(column.to_pylist(), np.str_)
+    raise UserError(f"{file}: id is a column of {type_name(column.type)}; expected one raw id a row, numbers or text")
+
+
+def read_meta_json(file: Path, expected: str, fix: str) -> Any:
+    """Read a `meta.json` that `data convert` or `export` wrote; `expected` and `fix` are for errors.
+
+    Raises:
+        UserError: It cannot be read, is too long, or is not JSON.
+    """
+    check_file(file, expected)
+    try:
+        if file.stat().st_size > _MAX_META_BYTES:
+            raise UserError(f"{file}: {file.stat().st_size} bytes; expected at most {_MAX_META_BYTES}: {fix}")
+        return json.loads(file.read_bytes().decode("utf-8"))
+    except OSError as error:
+        raise unreadable(file, error) from error
+    except (ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
+        raise UserError(f"{file}: not readable as JSON ({reason}); {fix}") from None
