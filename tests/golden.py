@@ -1,4 +1,4 @@
-"""Where recorded values of the published implementations lie, and what all parity tests do with them."""
+"""The recorded values of the published implementations, and what all parity tests do with them."""
 
 import os
 from pathlib import Path
@@ -14,15 +14,25 @@ from slmrec_jax.types import DenseFeature, Inputs, Interactions, Modality, Spec
 GOLDEN = Path(os.environ.get("SLMREC_GOLDEN", Path(__file__).parents[2] / "shared" / "golden"))
 
 
-def files(pattern):
-    """The recorded problems, or one that is skipped with the reason."""
+def files(pattern, quick=None):
+    """Return the recorded problems as parameters, or one that is skipped with the reason.
+
+    Problems other than `quick`, if given, are slow tests.
+    """
     found = sorted(GOLDEN.glob(pattern))
     missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN} (SLMREC_GOLDEN)"))
-    return [pytest.param(path, id=path.stem) for path in found] or [missing]
+    slow = {path for path in found if quick is not None and path.stem not in quick}
+    marks = {path: [pytest.mark.slow] if path in slow else [] for path in found}
+    return [pytest.param(path, id=path.stem, marks=marks[path]) for path in found] or [missing]
+
+
+def routes(fast):
+    """Return the values of a model's option `definition`. The definition, equal by other tests, is a slow test."""
+    return [pytest.param(False, id=fast), pytest.param(True, id="definition", marks=pytest.mark.slow)]
 
 
 def problem(arrays, names):
-    """Sizes and inputs of a recorded problem, with the features of these names in this order."""
+    """Return the sizes and inputs of a recorded problem, with the features of these names in this order."""
     num_users, num_items = (int(arrays[name]) for name in ("num_users", "num_items"))
     features = {name: DenseFeature(jnp.asarray(arrays[f"feature_{name}"]), jnp.ones(num_items)) for name in names}
     modalities = {name: Modality(feature.values.shape[1]) for name, feature in features.items()}
@@ -33,12 +43,12 @@ def problem(arrays, names):
 
 
 def distance(ours, theirs):
-    """The largest difference over the largest value."""
+    """Return the largest difference, relative to the largest value."""
     return np.max(np.abs(np.asarray(ours) - theirs)) / np.max(np.abs(theirs))
 
 
 def assert_same_gradients(ours, theirs):
-    """Equal to 1e-4 of each array's largest value; one that is 0 but for rounding is compared on the common scale."""
+    """Compare to 1e-4 of each array's largest value; one that is 0 apart from rounding has the scale of the others."""
     largest = max(np.abs(x).max() for x in jax.tree.leaves(theirs))
     pairs = zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree_util.tree_leaves_with_path(theirs), strict=True)
     for (place, mine), (other_place, reference) in pairs:

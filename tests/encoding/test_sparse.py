@@ -25,8 +25,6 @@ from slmrec_jax.encoding.sparse import (
     segment_sum,
 )
 
-pytestmark = pytest.mark.xdist_group("sparse")  # one process, which compiles each case once
-
 
 def matrix(name):
     num_users, num_items, users, items = GRAPHS[name]

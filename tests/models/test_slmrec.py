@@ -1,5 +1,6 @@
-"""Every route through the encoder is the plain definition, in value and gradient."""
+"""Every route through the encoder equals the plain definition, in value and gradient."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -9,6 +10,7 @@ import pytest
 import reference
 import scipy.sparse
 from graphs import GRAPHS
+from quick import fast_jit
 
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.sparse import Operator, operator
@@ -47,8 +49,20 @@ def problem(name, modalities=MODALITIES):
     return Spec(num_users, num_items, len(users), DIM, modalities), Inputs(graph, features)
 
 
+def params_of(model):
+    """Return parameters of the right shapes. No value is 0, so that every bias counts."""
+    rng = np.random.default_rng(1)
+    shapes = jax.eval_shape(model.init, jax.random.key(1))
+    return jax.tree.map(lambda x: jnp.asarray(rng.normal(scale=0.3, size=x.shape), jnp.float32), shapes)
+
+
+def clean_view(model, params, inputs):
+    """Encode without augmentations from inputs that are not prepared."""
+    return model.encode(params, model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))
+
+
 def outputs(model, params, inputs, augmentation, ids):
-    """Every table of a view, at some rows and at all."""
+    """Return every table of a view, at some rows and at all."""
     view = model.encode(params, inputs)(augmentation, jax.random.key(3))
     user_ids, item_ids = ids
     tables = []
@@ -61,26 +75,32 @@ def outputs(model, params, inputs, augmentation, ids):
 
 
 def compare(one, other, spec, inputs, augmentation):
-    params = jax.jit(one.init)(jax.random.key(1))
+    params = params_of(one)
     ids = (jnp.array([0, spec.num_users - 1, 0]), jnp.array([spec.num_items - 1, 0, 0]))
-    weights = [np.random.default_rng(i).normal() for i in range(100)]
+    weights = np.random.default_rng(0).normal(size=100).astype(np.float32)
 
     def value_and_grad(model):
-        def of(params, prepared):
-            tables = outputs(model, params, prepared, augmentation, ids)
+        def of(params, inputs):
+            tables = outputs(model, params, model.prepare(inputs), augmentation, ids)
             return sum(w * jnp.sum(jnp.sin(t)) for w, t in zip(weights, tables, strict=False)), tables
 
-        # What is compared is what was traced; without its optimisations the compiler takes half the time.
-        fast_to_compile = {"xla_backend_optimization_level": 0}
-        compiled = jax.jit(jax.value_and_grad(of, has_aux=True), compiler_options=fast_to_compile)
-        return compiled(params, jax.jit(model.prepare)(inputs))
+        return fast_jit(jax.value_and_grad(of, has_aux=True))(params, inputs)
 
     ours, theirs = value_and_grad(one), value_and_grad(other)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
 
 
-@pytest.mark.parametrize("augmentation", AUGMENTATIONS)
-@pytest.mark.parametrize("graph", ["random", "isolated"])
+QUICK = {("random", name) for name in ("masking", "dropout of inputs", "dropout and masking")}
+QUICK |= {("isolated", "masking swapped")}
+"""Every branch of the encoder, with the tests of options and modalities below; the other pairs are slow tests."""
+
+PAIRS = [
+    pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
+    for pair in itertools.product(("random", "isolated"), AUGMENTATIONS)
+]
+
+
+@pytest.mark.parametrize(("graph", "augmentation"), PAIRS)
 def test_chains_are_the_definition(graph, augmentation):
     spec, inputs = problem(graph)
     one, other = slmrec(spec, cached=("visual", "words")), slmrec(spec, definition=True)
@@ -112,8 +132,15 @@ def test_any_number_of_modalities(modalities):
 def test_the_definition_is_the_equation():
     spec, inputs = problem("random", {"visual": Modality(6)})
     model = slmrec(spec, definition=True)
-    params = jax.tree.map(lambda x: np.asarray(x, np.float64), model.init(jax.random.key(1)))
-    view = model.encode(jax.tree.map(jnp.float32, params), model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))
+    params = params_of(model)
+
+    @fast_jit
+    def tables(params, inputs):
+        view = clean_view(model, params, inputs)
+        return view.users(ALL), view.items(ALL)
+
+    found = tables(params, inputs)
+    params = jax.tree.map(np.float64, params)
     p = reference.adjacency(*GRAPHS["random"])
     feature = inputs.features["visual"]
     norm = np.maximum(np.linalg.norm(feature.values, axis=1, keepdims=True), 1e-12)
@@ -125,8 +152,8 @@ def test_the_definition_is_the_equation():
         half @ params[name]["kernel"] + params[name]["bias"]
         for half, name in ((fused[: spec.num_users], "fusion_user"), (fused[spec.num_users :], "fusion_item"))
     )
-    np.testing.assert_allclose(view.users(ALL), users, rtol=1e-4, atol=1e-5)
-    np.testing.assert_allclose(view.items(ALL), items, rtol=1e-4, atol=1e-5)
+    for ours, expected in zip(found, (users, items), strict=True):
+        np.testing.assert_allclose(ours, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("definition", [False, True])
@@ -134,40 +161,42 @@ def test_a_masked_modality_has_no_gradient(definition):
     spec, inputs = problem("random")
     model = slmrec(spec, cached=("visual",), definition=definition)
     hide = Augmentation(modality=lambda key, names: masked(names, propagated=jnp.int32(names.index("visual"))))
-    prepared, params = model.prepare(inputs), model.init(jax.random.key(1))
 
-    def total(params):
-        view = model.encode(params, prepared)(hide, jax.random.key(0))
+    def total(params, inputs):
+        view = model.encode(params, model.prepare(inputs))(hide, jax.random.key(0))
         return jnp.sum(view.users(ALL) ** 2) + jnp.sum(view.items(ALL) ** 2)
 
-    gradient = jax.grad(total)(params)["projection"]
+    gradient = fast_jit(jax.grad(total))(params_of(model), inputs)["projection"]
     assert not any(np.any(x) for x in jax.tree.leaves(gradient["visual"]))
     assert all(np.any(x) for x in jax.tree.leaves(gradient["acoustic"]))
 
 
-def test_without_augmentations_propagated_features_are_kept_in_that_form_alone():
-    """The same rows with less memory; a view that needs the features says so."""
+def test_without_augmentations_only_propagated_features_are_kept():
+    """The rows are the same, and a view that needs the features themselves says so."""
     spec, inputs = problem("random")
     lean, whole = (slmrec(spec, cached=("visual",), augmented=augmented) for augmented in (False, True))
-    prepared = lean.prepare(inputs)
+    params, ids = params_of(whole), (jnp.array([2, 0]), jnp.array([1]))
+
+    @fast_jit
+    def prepared_and_tables(params, inputs):
+        prepared = [model.prepare(inputs) for model in (lean, whole)]
+        views = zip((lean, whole), prepared, strict=True)
+        return prepared, [outputs(model, params, given, NO_AUGMENTATION, ids) for model, given in views]
+
+    (prepared, with_features), tables = prepared_and_tables(params, inputs)
     assert set(prepared.cache) == {"acoustic", "words"}
-    assert "visual" in whole.prepare(inputs).cache
-    params, ids = whole.init(jax.random.key(1)), (jnp.array([2, 0]), jnp.array([1]))
-    for ours, theirs in zip(
-        outputs(lean, params, prepared, NO_AUGMENTATION, ids),
-        outputs(whole, params, whole.prepare(inputs), NO_AUGMENTATION, ids),
-        strict=True,
-    ):
+    assert "visual" in with_features.cache
+    for ours, theirs in zip(*tables, strict=True):
         np.testing.assert_array_equal(ours, theirs)
     with pytest.raises(UserError, match="the features of visual were not kept"):
         lean.encode(params, prepared)(AUGMENTATIONS["dropout of inputs"], jax.random.key(0))
 
 
-def test_a_changed_graph_reaches_what_was_propagated_beforehand_in_value_and_derivative():
-    """Its values are an argument of the compiled function, as where they are learned."""
+def test_changed_graph_values_reach_cached_chains_in_value_and_derivative():
+    """The graph's values are an argument of the compiled function, as where they are learned."""
     spec, inputs = problem("random")
     cached, plain = slmrec(spec, cached=("visual", "acoustic")), slmrec(spec)
-    params, ids = cached.init(jax.random.key(1)), jnp.array([2, 0, 5])
+    params, ids = params_of(cached), jnp.array([2, 0, 5])
 
     def total(values, model, prepared):
         graph = prepared.graph
@@ -179,21 +208,19 @@ def test_a_changed_graph_reaches_what_was_propagated_beforehand_in_value_and_der
         return jnp.sum(view.users(ids) ** 2) + jnp.sum(view.items(ids) ** 2)
 
     values = inputs.graph.adjacency.matrix.values
-    assert set(cached.prepare(inputs).graph.derived) == {"visual", "acoustic"}
+    prepared = [fast_jit(model.prepare)(inputs) for model in (cached, plain)]
+    assert set(prepared[0].graph.derived) == {"visual", "acoustic"}
+    programs = [fast_jit(jax.value_and_grad(partial(total, model=model))) for model in (cached, plain)]
     for at in (values, 2 * values):
-        found, expected = (
-            jax.jit(jax.value_and_grad(partial(total, model=model)))(at, prepared=model.prepare(inputs))
-            for model in (cached, plain)
-        )
+        found, expected = (program(at, prepared=given) for program, given in zip(programs, prepared, strict=True))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
         assert np.any(found[1])
 
 
-def test_another_graph_is_refused_where_its_features_were_not_kept():
+def test_another_graph_is_refused_if_features_were_not_kept():
     spec, inputs = problem("random")
     lean = slmrec(spec, cached=("visual",), augmented=False)
-    prepared = lean.prepare(inputs)
-    params = lean.init(jax.random.key(1))
+    prepared, params = fast_jit(lean.prepare)(inputs), params_of(lean)
     other = prepared._replace(graph=build_graph(Interactions(*inputs.graph.interactions), *spec[:2]))
     for wrap in (lambda f: f, jax.jit):
         encode = wrap(lambda inputs: lean.encode(params, inputs)(NO_AUGMENTATION, jax.random.key(0)).users(ALL))
@@ -201,19 +228,22 @@ def test_another_graph_is_refused_where_its_features_were_not_kept():
             encode(other)
 
 
-def test_half_precision_rounds_what_is_frozen_and_nothing_else():
+def test_half_precision_rounds_frozen_rows_and_nothing_else():
     spec, inputs = problem("random", {"visual": Modality(6)})
-    views = {}
-    for held_as in ("float32", "bfloat16"):
-        model = slmrec(spec, cached=("visual",), frozen_rows=held_as)
-        params = model.init(jax.random.key(1))
-        views[held_as] = model.encode(params, model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))
-    for side in ("user_modalities", "item_modalities"):
-        full, half = (getattr(views[held_as], side) for held_as in ("float32", "bfloat16"))
-        np.testing.assert_array_equal(half["id"](ALL), full["id"](ALL))
-        assert half["visual"](ALL).dtype == jnp.float32
-        np.testing.assert_allclose(half["visual"](ALL), full["visual"](ALL), atol=0.02)
-        assert np.any(half["visual"](ALL) != full["visual"](ALL))
+    models = [slmrec(spec, cached=("visual",), frozen_rows=held_as) for held_as in ("float32", "bfloat16")]
+
+    @fast_jit
+    def tables(params, inputs):
+        views = [clean_view(model, params, inputs) for model in models]
+        sides = [side for view in views for side in (view.user_modalities, view.item_modalities)]
+        return [{name: side[name](ALL) for name in side} for side in sides]
+
+    full_users, full_items, half_users, half_items = tables(params_of(models[0]), inputs)
+    for full, half in ((full_users, half_users), (full_items, half_items)):
+        np.testing.assert_array_equal(half["id"], full["id"])
+        assert half["visual"].dtype == jnp.float32
+        np.testing.assert_allclose(half["visual"], full["visual"], atol=0.02)
+        assert np.any(half["visual"] != full["visual"])
 
 
 @pytest.mark.parametrize("definition", [False, True])
@@ -223,43 +253,55 @@ def test_every_site_of_every_layer_has_a_key_of_its_own(definition):
     seen = {}
 
     def record(key, site, x):
-        seen[site] = tuple(jax.random.key_data(key).tolist())
+        seen[site] = jax.random.key_data(key)
         assert x.shape == (spec.num_users if site.side == "users" else spec.num_items, DIM)
         return x
 
     def record_inputs(key, x):
-        seen.update(enumerate(tuple(words) for words in jax.random.key_data(jax.random.split(key, len(x))).tolist()))
+        seen.update(enumerate(jax.random.key_data(jax.random.split(key, len(x)))))
         return x
 
     augmentation = Augmentation(inputs=record_inputs, layer=record)
-    model.encode(model.init(jax.random.key(1)), model.prepare(inputs))(augmentation, jax.random.key(0))
-    assert len(seen) == 3 * 4 * 2 + 4
-    assert len(set(seen.values())) == len(seen)
+
+    @fast_jit
+    def keys(params, inputs):
+        model.encode(params, model.prepare(inputs))(augmentation, jax.random.key(0))
+        return jnp.stack(list(seen.values()))
+
+    drawn = keys(params_of(model), inputs)
+    assert len(drawn) == 3 * 4 * 2 + 4
+    assert len(np.unique(drawn, axis=0)) == len(drawn)
 
 
 def test_an_item_without_a_modality_has_no_row_of_its_own_there():
     spec, inputs = problem("isolated", {"visual": Modality(6)})
     feature = inputs.features["visual"]
-    present = feature.present.at[7].set(0.0)
-    inputs = inputs._replace(features={"visual": DenseFeature(feature.values.at[7].set(0.0), present)})
+    values, present = np.array(feature.values), np.array(feature.present)
+    values[7] = present[7] = 0.0
+    inputs = inputs._replace(features={"visual": DenseFeature(jnp.asarray(values), jnp.asarray(present))})
     model = slmrec(spec, cached=("visual",))
-    view = model.encode(model.init(jax.random.key(1)), model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))
-    rows = view.item_modalities["visual"](ALL)
-    np.testing.assert_array_equal(rows[7], np.zeros(DIM))  # no neighbours either
-    assert np.any(view.item_modalities["id"](ALL)[7])
+
+    @fast_jit
+    def rows(params, inputs):
+        return {name: table(ALL) for name, table in clean_view(model, params, inputs).item_modalities.items()}
+
+    found = rows(params_of(model), inputs)
+    np.testing.assert_array_equal(found["visual"][7], np.zeros(DIM))  # no neighbours either
+    assert np.any(found["id"][7])
 
 
 def test_frozen_words_do_not_depend_on_the_seed_and_are_not_trained():
     spec, inputs = problem("random")
     model = slmrec(spec)
-    assert model.init(jax.random.key(0))["words"] == {}
-    one, other = (model.prepare(inputs).cache["words"].values for _ in range(2))
+    assert jax.eval_shape(model.init, jax.random.key(0))["words"] == {}
+    prepare = fast_jit(model.prepare)
+    one, other = (prepare(inputs).cache["words"].values for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 
 def test_initial_tables_are_xavier_uniform():
     spec, _ = problem("random")
-    params = slmrec(spec).init(jax.random.key(1))
+    params = fast_jit(slmrec(spec).init)(jax.random.key(1))
     for table in (params["user"], params["item"]):
         bound = np.sqrt(6 / (table.shape[0] + DIM))
         assert 0.9 * bound < np.abs(table).max() <= bound

@@ -16,8 +16,6 @@ from slmrec_jax.encoding.rows import distinct_ids
 from slmrec_jax.objectives import losses
 from slmrec_jax.types import NO_AUGMENTATION, Batch, Context, Inputs, Interactions, Modality, Spec, View
 
-pytestmark = pytest.mark.xdist_group("losses")  # one process, which compiles each loss once
-
 DIM, TAU = 6, 0.2
 NUM_USERS, NUM_ITEMS, USERS, ITEMS = GRAPHS["random"]
 GRAPH = build_graph(Interactions(USERS, ITEMS), NUM_USERS, NUM_ITEMS)

@@ -1,9 +1,12 @@
 """The in-batch softmax over distinct rows equals its definition over the batch's, in value and gradients."""
 
+from functools import cache
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import FAST_COMPILE, fast_jit
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding.rows import distinct_ids
@@ -19,7 +22,7 @@ def tables(dim=5, scale=1.0, seed=0, nodes=NODES):
 
 
 def ids(size, kinds, seed=1, nodes=NODES):
-    """So many rows, of so many different nodes at most."""
+    """Return row and column ids of a batch, drawn from at most `kinds` different nodes."""
     rng = np.random.default_rng(seed)
     some = rng.permutation(nodes)[:kinds]
     return tuple(jnp.asarray(rng.choice(some, size), jnp.int32) for _ in range(2))
@@ -40,7 +43,7 @@ def with_themselves(x, y, rows, real):
 
 
 def assert_equal(found, expected, largest=1.0):
-    """To five digits of what is added up, which may cancel."""
+    """Compare to five digits of the largest summand; summands may cancel."""
     for ours, defined in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
         scale = max(float(np.abs(defined).max()), largest / 10)
         np.testing.assert_allclose(ours, defined, rtol=1e-5, atol=1e-5 * scale)
@@ -49,6 +52,28 @@ def assert_equal(found, expected, largest=1.0):
 @pytest.fixture(params=[7, 512])
 def block_rows(request, monkeypatch):
     monkeypatch.setattr(softmax, "SCORE_BLOCK_ROWS", request.param)
+    return request.param
+
+
+@cache
+def every_way(block_rows):
+    """Return a program, compiled for blocks of so many rows, of all values and gradients that the tests compare."""
+
+    def values_and_gradients(x, y, rows, columns, real):
+        def ours(x, y):
+            return 3.0 * by_distinct(x, y, rows, columns, real)
+
+        def defined(x, y):
+            return 3.0 * definition(x, y, rows, columns, real)
+
+        return (
+            [jax.value_and_grad(of, (0, 1))(x, y) for of in (ours, defined)],
+            by_distinct(x, y, rows, columns, real),
+            jax.value_and_grad(with_themselves, (0, 1))(x, y, rows, real),
+            jax.value_and_grad(definition, (0, 1))(x, y, rows, rows, real),
+        )
+
+    return fast_jit(values_and_gradients)
 
 
 @pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 1), (14, 11), (37, 4), (37, 11)])
@@ -57,47 +82,43 @@ def block_rows(request, monkeypatch):
 def test_equals_the_definition(block_rows, size, kinds, num_real, scale):
     x, y = tables(scale=scale)
     rows, columns = ids(size, kinds)
-    real = jnp.arange(size) < (num_real or size)
-    found = jax.value_and_grad(lambda x, y: 3.0 * by_distinct(x, y, rows, columns, real), (0, 1))(x, y)
-    expected = jax.value_and_grad(lambda x, y: 3.0 * definition(x, y, rows, columns, real), (0, 1))(x, y)
-    largest = max(float(jnp.abs(of).max()) for of in (x, y, x @ y.T))
+    real = np.arange(size) < (num_real or size)
+    (found, expected), value, of_themselves, defined = every_way(block_rows)(x, y, rows, columns, real)
+    largest = max(float(np.abs(of).max()) for of in (x, y, np.asarray(x) @ np.asarray(y).T))
     assert_equal(found, expected, largest)
-    np.testing.assert_allclose(by_distinct(x, y, rows, columns, real), found[0] / 3.0, rtol=1e-6, atol=1e-7)
-    of_themselves = jax.value_and_grad(with_themselves, (0, 1))(x, y, rows, real)
-    assert_equal(of_themselves, jax.value_and_grad(definition, (0, 1))(x, y, rows, rows, real), largest)
+    np.testing.assert_allclose(value, found[0] / 3.0, rtol=1e-6, atol=1e-7)
+    assert_equal(of_themselves, defined, largest)
 
 
 @pytest.mark.parametrize("kinds", [4, 24, 25, 28, 29, 32])
 def test_every_width_equals_the_definition(kinds):
-    """As many columns as the widths for a batch of 32 hold, and one more."""
+    """Exactly as many columns as each width for a batch of 32 holds, and one more."""
     x, y = tables(nodes=40)
-    rows = jnp.arange(32) % kinds
+    rows = np.arange(32, dtype=np.int32) % kinds
     columns = (rows * 7 + 3) % kinds
-    real = jnp.ones(32, bool)
-    found, expected = (
-        jax.jit(jax.value_and_grad(way, (0, 1)))(x, y, rows, columns, real) for way in (by_distinct, definition)
-    )
+    (found, expected), *_ = every_way(softmax.SCORE_BLOCK_ROWS)(x, y, rows, columns, np.ones(32, bool))
     assert_equal(found, expected)
 
 
 def test_off_cpu_nothing_depends_on_values(block_rows):
     x, y = tables()
     rows, columns = ids(23, 9)
-    real = jnp.arange(23) < 20
-    here = jax.value_and_grad(by_distinct, (0, 1))(x, y, rows, columns, real)
+    real = np.arange(23) < 20
+    both = jax.value_and_grad(by_distinct, (0, 1))
+    here = fast_jit(both)(x, y, rows, columns, real)
     with compiling_for("gpu"):
-        away = jax.make_jaxpr(jax.value_and_grad(by_distinct, (0, 1)))(x, y, rows, columns, real)
-        found = jax.value_and_grad(by_distinct, (0, 1))(x, y, rows, columns, real)
-    assert "cond" not in str(away)
-    assert "while" not in str(away)
-    assert_equal(found, here)
+        traced = jax.jit(lambda *given: both(*given)).trace(x, y, rows, columns, real)
+    assert "cond" not in str(traced.jaxpr)
+    assert "while" not in str(traced.jaxpr)
+    assert_equal(traced.lower().compile(FAST_COMPILE)(x, y, rows, columns, real), here)
 
 
-def test_what_rows_hold_that_do_not_count_does_not_matter(block_rows):
+def test_rows_of_count_0_may_hold_anything(block_rows):
     x, y = tables(nodes=20)
-    counts = jnp.where(jnp.arange(20) < 13, 2.0, 0.0).at[3].set(0.0)
-    noise = jnp.where(counts[:, None] > 0, 0.0, jnp.nan)
-    both = jax.value_and_grad(log_normalisers, (0, 1))
+    counts = np.where(np.arange(20) < 13, 2.0, 0.0).astype(np.float32)
+    counts[3] = 0.0
+    noise = np.where(counts[:, None] > 0, 0.0, np.nan).astype(np.float32)
+    both = fast_jit(jax.value_and_grad(lambda *given: log_normalisers(*given), (0, 1)))
     clean, dirty = both(x, y, counts, counts), both(x + noise, y + noise, counts, counts)
     jax.tree.map(np.testing.assert_array_equal, dirty, clean)
     for gradient in clean[1]:
@@ -106,20 +127,22 @@ def test_what_rows_hold_that_do_not_count_does_not_matter(block_rows):
 
 def test_rows_in_half_precision_are_counted_in_full():
     x, y = (table.astype(jnp.bfloat16) for table in tables())
-    counts = jnp.full(NODES, 1000.0).at[-1].set(0.0)
-    value, gradients = jax.value_and_grad(log_normalisers, (0, 1))(x, y, counts, counts)
-    full = jax.value_and_grad(log_normalisers, (0, 1))(*(of.astype(jnp.float32) for of in (x, y)), counts, counts)
+    counts = np.r_[np.full(NODES - 1, 1000.0), 0.0].astype(np.float32)
+    both = fast_jit(jax.value_and_grad(lambda *given: log_normalisers(*given), (0, 1)))
+    value, gradients = both(x, y, counts, counts)
+    full = both(*(of.astype(jnp.float32) for of in (x, y)), counts, counts)
     np.testing.assert_allclose(value, full[0], rtol=1e-6)
     assert {of.dtype.name for of in gradients} == {"bfloat16"}
     for found, expected in zip(gradients, full[1], strict=True):
         np.testing.assert_allclose(found.astype(jnp.float32), expected, rtol=0.01)
 
 
-def test_batched_and_compiled_alike(block_rows):
+def test_vmap_is_a_loop(block_rows):
     seeds = [(*tables(seed=seed), *ids(19, 3 + 4 * seed, seed=seed)) for seed in range(3)]
-    real = jnp.arange(19) < 17
+    real = jnp.asarray(np.arange(19) < 17)
     one = jax.value_and_grad(lambda x, y, rows, columns: by_distinct(x, y, rows, columns, real), (0, 1))
-    together = jax.jit(jax.vmap(one))(*(jnp.stack(side) for side in zip(*seeds, strict=True)))
+    together = fast_jit(jax.vmap(one))(*(np.stack(side) for side in zip(*seeds, strict=True)))
+    one = fast_jit(one)
     for place, of_seed in enumerate(seeds):
         assert_equal(jax.tree.map(lambda leaf, place=place: leaf[place], together), one(*of_seed))
 
