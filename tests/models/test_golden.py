@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilers import full_jit
 from golden import assert_same_gradients, distance, files, problem, routes
 
 from slmrec_jax.methods.gradient import objective
@@ -98,7 +99,7 @@ def test_slmrec(path, definition):
     model, terms, inputs = golden.problem(definition)
     params, batch = golden.tree("param:"), golden.batch()
 
-    @jax.jit
+    @full_jit
     def everything(params, inputs, batch):
         view = model.encode(params["model"], inputs)(NO_AUGMENTATION, batch.key)
         embeddings = {"user_embedding": view.users(ALL), "item_embedding": view.items(ALL)}

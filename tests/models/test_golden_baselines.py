@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilers import full_jit
 from golden import assert_same_gradients, distance, files, problem, routes
 from quick import fast_jit
 
@@ -54,7 +55,7 @@ def check(arrays, model, terms, inputs, tree):
     batch = Batch(users, items, mask, negatives[:, None], jax.random.key(0))
     every = {"model": params, "losses": {name: {} for name in terms}}
 
-    @jax.jit
+    @full_jit
     def everything(every, inputs, batch):
         view = model.encode(every["model"], inputs)(NO_AUGMENTATION, batch.key)
         gradients = jax.value_and_grad(objective(model, terms), has_aux=True)(every, inputs, batch)
@@ -109,7 +110,7 @@ def test_mmgcn_with_frozen_tables(path):
     inputs = fast_jit(model.prepare)(inputs)
     assert jax.tree.map(jnp.shape, inputs.cache.tables) == jax.tree.map(jnp.shape, tables)
     inputs = inputs._replace(cache=inputs.cache._replace(tables=tables))
-    item_rows = jax.jit(
+    item_rows = full_jit(
         lambda params, inputs: model.encode(params, inputs)(NO_AUGMENTATION, jax.random.key(0)).items(ALL)
     )(params, inputs)
     assert distance(item_rows, arrays["item_embedding"]) <= 1e-5

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilers import full_jit
 from quick import FAST_COMPILE, fast_jit
 
 from slmrec_jax.devices import compiling_for
@@ -151,5 +152,5 @@ def test_the_scores_are_never_held_whole():
     """A batch of 16,384 has scores of 1 GiB; a block of them is all that the program holds."""
     x = jax.ShapeDtypeStruct((16_384, 8), jnp.float32)
     counts = jax.ShapeDtypeStruct((16_384,), jnp.float32)
-    program = jax.jit(jax.value_and_grad(log_normalisers, (0, 1))).lower(x, x, counts, counts).compile()
+    program = full_jit(jax.value_and_grad(log_normalisers, (0, 1))).lower(x, x, counts, counts).compile()
     assert program.memory_analysis().temp_size_in_bytes < 12 * softmax.SCORE_BLOCK_ROWS * 16_384 * 4

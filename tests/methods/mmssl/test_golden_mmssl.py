@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilers import full_jit
 
 from slmrec_jax.config import Config, with_settings, with_system
 from slmrec_jax.encoding.graph import build_graph
@@ -141,7 +142,7 @@ def test_losses_and_gradients(golden):
         terms = recommendation_terms(encoded, batch, options.contrast_temperature) | {"generator": -jnp.mean(scores)}
         return weighted(terms, options), (terms, rows, scores)
 
-    (loss, (terms, rows, scores)), gradients = jax.jit(jax.value_and_grad(objective, has_aux=True))(
+    (loss, (terms, rows, scores)), gradients = full_jit(jax.value_and_grad(objective, has_aux=True))(
         golden.tree("param:")
     )
     for name, ours in (
@@ -167,5 +168,5 @@ def test_the_gradient_penalty(golden):
     encoded = model.encode(golden.tree("param:"), inputs, {name: golden.graph_of(name) for name in NAMES}, no_dropout)
     suggested = suggested_rows(encoded, batch.users, 1.0 - interaction_rows(inputs.graph, batch.users), "dot")
     mixed = arrays["penalty_alpha"] * arrays["penalty_real"] + (1.0 - arrays["penalty_alpha"]) * suggested
-    penalty = jax.jit(lambda rows: gradient_penalty(golden.score(), rows, jnp.ones(rows.shape[0], bool)))(mixed)
+    penalty = full_jit(lambda rows: gradient_penalty(golden.score(), rows, jnp.ones(rows.shape[0], bool)))(mixed)
     assert distance(float(arrays["gp_lambda"]) * penalty, arrays["gradient_penalty"]) <= 1e-5
