@@ -56,6 +56,8 @@ def optax_promotion():
 @pytest.fixture
 def refusing_disk():
     """Return a function that limits the size of files until the test ends, like a full disk."""
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    before, seconds = resource.getrlimit(resource.RLIMIT_FSIZE), "jax_persistent_cache_min_compile_time_secs"
+    jax.config.update(seconds, 1e9)  # a program that is cut short would be read back by later tests
     yield lambda size: resource.setrlimit(resource.RLIMIT_FSIZE, (size, before[1]))
     resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    jax.config.update(seconds, 0)
