@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import scipy.sparse
 from graphs import GRAPHS
-from quick import fast_jit
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding import sparse as products
@@ -78,7 +77,7 @@ def case(request):
             "vmap": jax.vmap(lambda x: matmul(sparse, x, product))(jnp.stack([x, 2 * x, -x])),
         }
 
-    return Case(sparse, host.toarray().astype(np.float64), x, g, fast_jit(everything)(sparse, x, g))
+    return Case(sparse, host.toarray().astype(np.float64), x, g, jax.jit(everything)(sparse, x, g))
 
 
 def test_product_and_derivative_are_those_of_the_dense_matrix(case):
@@ -130,7 +129,7 @@ def test_first_and_second_derivatives_by_values_and_rows_are_those_of_the_defini
         return sum(jnp.sum(gradient**2) for gradient in gradients(values, x))
 
     ours, theirs = (
-        fast_jit(jax.grad(partial(penalty, product_of=product_of), (0, 1)))(sparse.matrix.values, x)
+        jax.jit(jax.grad(partial(penalty, product_of=product_of), (0, 1)))(sparse.matrix.values, x)
         for product_of in (
             lambda operator, x: matmul(operator, x, product),
             lambda operator, x: segment_sum(operator.matrix, 31, x),
@@ -149,8 +148,8 @@ def test_vmap_over_values(product):
         return jnp.vdot(matmul(with_values(sparse, values), x, product) ** 2, g)
 
     many = np.stack([sparse.matrix.values, 2 * sparse.matrix.values])
-    gradient = fast_jit(jax.grad(squares))
-    together, alone = fast_jit(jax.vmap(jax.grad(squares)))(many), [gradient(values) for values in many]
+    gradient = jax.jit(jax.grad(squares))
+    together, alone = jax.jit(jax.vmap(jax.grad(squares)))(many), [gradient(values) for values in many]
     np.testing.assert_allclose(together, alone, rtol=0, atol=1e-5 * np.abs(alone).max())
 
 
@@ -191,10 +190,10 @@ def test_vmap_of_the_derivative_is_a_loop(product):
         """Return a function that is not linear in x, so that its derivative depends on x too."""
         return jnp.vdot(matmul(sparse, x, product) ** 2, g)
 
-    gradient = fast_jit(jax.grad(squares))
+    gradient = jax.jit(jax.grad(squares))
     looped = [gradient(x, g) for x, g in zip(xs, gs, strict=True)]
     expected = [dense.T @ (2 * (dense @ x) * g) for x, g in zip(xs, gs, strict=True)]
-    for found in (fast_jit(jax.vmap(jax.grad(squares)))(xs, gs), looped):
+    for found in (jax.jit(jax.vmap(jax.grad(squares)))(xs, gs), looped):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-5 * np.abs(expected).max())
 
 
@@ -225,7 +224,7 @@ def test_a_hub_of_ten_thousand_entries(product):
     expected = hub.astype(np.float64) @ x
     g = rng.normal(size=expected.shape).astype(np.float32)
 
-    @fast_jit
+    @jax.jit
     def both(sparse, x, g):
         value, pull = jax.vjp(lambda x: matmul(sparse, x, product), x)
         return value, pull(g)[0]
@@ -255,7 +254,7 @@ def test_rows_of_a_product_are_those_of_the_table_in_value_and_derivatives(wante
     def penalty(x, values, by_rows):
         return sum(jnp.sum(each**2) for each in jax.grad(value, (0, 1))(x, values, by_rows))
 
-    @fast_jit
+    @jax.jit
     def everything(x, values):
         return [
             [jax.value_and_grad(of, places)(x, values, by_rows) for of, places in asked] for by_rows in (True, False)
@@ -284,7 +283,7 @@ def test_rows_of_products_of_a_batch():
     def value(x, ids):
         return jnp.sum(jnp.sin(rows_of_product(sparse, x, matmul(sparse, x), ids)))
 
-    together = fast_jit(jax.vmap(jax.grad(value)))(xs, ids)
-    gradient = fast_jit(jax.grad(value))
+    together = jax.jit(jax.vmap(jax.grad(value)))(xs, ids)
+    gradient = jax.jit(jax.grad(value))
     alone = [gradient(*one) for one in zip(xs, ids, strict=True)]
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)

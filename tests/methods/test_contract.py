@@ -11,7 +11,6 @@ import jax
 import numpy as np
 import pytest
 from flax.training.train_state import TrainState
-from quick import FAST_COMPILE, fast_jit
 
 from slmrec_jax import setup
 from slmrec_jax.config import Config, LightGCNConfig, MFConfig, MMGCNConfig, MMSSLConfig, with_settings, with_system
@@ -68,18 +67,26 @@ def named(names):
     ]
 
 
-@pytest.fixture(scope="module", params=named(CONFIGS))
-def case(request, tiny):
-    with jax.numpy_dtype_promotion("standard"):
+@pytest.fixture(scope="module")
+def latest():
+    """The latest case: parametrised tests of one system run one after another."""
+    return {}
+
+
+@pytest.fixture(params=named(CONFIGS))
+def case(request, tiny, latest):
+    if request.param not in latest:
+        latest.clear()
         made = setup(CONFIGS[request.param], tiny)
         lowered = jax.jit(partial(epoch, made.loop)).lower(made.loop.shapes(), made.inputs, made.keys())
-        return Case(made, lowered, fast_jit(made.loop.init)(made.keys()), fast_jit(made.embed))
+        latest[request.param] = Case(made, lowered, jax.jit(made.loop.init)(made.keys()), jax.jit(made.embed))
+    return latest[request.param]
 
 
 def test_an_epoch(case):
     """An epoch moves every parameter and stays finite, the same key gives the same bits, and training can go on."""
     made, keys, start = case.setup, case.setup.keys(), case.start
-    run = case.epoch.compile(FAST_COMPILE)
+    run = case.epoch.compile()
     once, again = run(start, made.inputs, keys), run(start, made.inputs, keys)
     jax.tree.map(np.testing.assert_array_equal, once, again)
     after = run(once, made.inputs, keys)

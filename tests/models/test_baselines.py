@@ -1,4 +1,4 @@
-"""MF and VBPR: their equation in float64, also for items that lack modalities, and how their tables start."""
+"""MF and VBPR: their equations in float64, for items that lack modalities too, and their initial tables."""
 
 import jax
 import jax.numpy as jnp
@@ -28,9 +28,15 @@ def given():
 def test_vbpr_scores_by_its_equation(variant, normalized):
     model, inputs = vbpr(SPEC, variant=variant, normalize_features=normalized), given()
     rng = np.random.default_rng(1)
-    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), model.init(jax.random.key(0)))
-    view = model.encode(params, model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))
-    found = view.users(ALL) @ view.items(ALL).T
+    shapes = jax.eval_shape(model.init, jax.random.key(0))
+    params = jax.tree.map(lambda x: jnp.asarray(rng.normal(size=x.shape), jnp.float32), shapes)
+
+    @jax.jit
+    def scores(params, inputs):
+        view = model.encode(params, model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))
+        return view.users(ALL) @ view.items(ALL).T
+
+    found = scores(params, inputs)
 
     exact = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
     tables = [np.asarray(feature.values, np.float64) for feature in inputs.features.values()]
@@ -50,10 +56,10 @@ def test_vbpr_scores_by_its_equation(variant, normalized):
 
 
 @pytest.mark.parametrize("model", ["mf", "vbpr"])
-def test_tables_start_as_their_authors_have_them(model):
+def test_initial_tables_are_those_of_the_authors(model):
     """Both have the deviation sqrt(2 / (rows + columns)); MF's tables are normal, with tails, VBPR's uniform."""
     large = Spec(400, 500, 1000, 64, SPEC.modalities)
-    params = (mf(large) if model == "mf" else vbpr(large)).init(jax.random.key(0))
+    params = jax.jit((mf(large) if model == "mf" else vbpr(large)).init)(jax.random.key(0))
     for name, (rows, columns) in {"user": (400, 64 if model == "mf" else 128), "item": (500, 64)}.items():
         table = np.asarray(params[name])
         deviation = np.sqrt(2 / (rows + columns))
@@ -64,10 +70,10 @@ def test_tables_start_as_their_authors_have_them(model):
 
 
 def test_mf_of_a_new_item_has_no_bias_of_its_own():
-    """Of an item that no one has met, the id's row and the bias are 0; what is left is its content."""
+    """The id row and the bias of an item without interactions are 0; only its content remains."""
     model, inputs = mf(SPEC, use="concat", item_bias=True), given()
-    params = model.init(jax.random.key(0)) | {"item_bias": jnp.full(7, 5.0)}
-    rows = np.asarray(model.cold_items(params, inputs.features))
+    cold_items = jax.jit(lambda key, bias, features: model.cold_items(model.init(key) | {"item_bias": bias}, features))
+    rows = np.asarray(cold_items(jax.random.key(0), jnp.full(7, 5.0), inputs.features))
     assert rows.shape == (7, 3 * 4 + 1)
     np.testing.assert_array_equal(rows[:, :4], np.zeros((7, 4)))
     np.testing.assert_array_equal(rows[:, -1], np.zeros(7))

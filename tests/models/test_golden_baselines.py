@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from compilers import full_jit
 from golden import assert_same_gradients, distance, files, problem, routes
-from quick import fast_jit
 
 from slmrec_jax.methods.gradient import objective
 from slmrec_jax.models.lightgcn import lightgcn
@@ -107,7 +106,7 @@ def test_mmgcn_with_frozen_tables(path):
     params = mmgcn_tree(arrays, "param:")
     tables = {name: params.pop(name) for name in ("identity", "preference")}
     assert jax.tree.structure(jax.eval_shape(model.init, jax.random.key(0))) == jax.tree.structure(params)
-    inputs = fast_jit(model.prepare)(inputs)
+    inputs = jax.jit(model.prepare)(inputs)
     assert jax.tree.map(jnp.shape, inputs.cache.tables) == jax.tree.map(jnp.shape, tables)
     inputs = inputs._replace(cache=inputs.cache._replace(tables=tables))
     item_rows = full_jit(

@@ -1,7 +1,8 @@
+"""Every recipe makes a method, or says what it needs."""
+
 import dataclasses
 
 import jax
-import numpy as np
 import pytest
 
 from slmrec_jax.config import Config, LightGCNConfig, MFConfig, SLMRecConfig
@@ -24,7 +25,7 @@ WITHOUT = WITH._replace(modalities={})
         {"task": "fac"},
     ],
 )
-def test_what_lives_on_modalities_says_that_there_are_none(change):
+def test_a_recipe_that_needs_modalities_says_so(change):
     config = dataclasses.replace(Config(), **change)
     with pytest.raises(UserError, match="needs a modality"):
         make_method(config, WITHOUT)
@@ -32,18 +33,15 @@ def test_what_lives_on_modalities_says_that_there_are_none(change):
 
 
 @pytest.mark.parametrize("change", [{"task": "none"}, {"slmrec": SLMRecConfig(alpha=0.0)}])
-def test_no_weight_at_all(change):
+def test_an_objective_without_any_weight_is_refused(change):
     with pytest.raises(UserError, match="nothing to train"):
         make_method(dataclasses.replace(Config(), main_weight=0.0, **change), WITH)
 
 
 @pytest.mark.parametrize("model", RECIPES)
-def test_another_seed_starts_elsewhere_and_the_same_one_does_not(model):
-    def start(seed):
-        method = make_method(Config(model=model, seed=seed), WITH)
-        return [np.asarray(x) for x in jax.tree.leaves(method.init(jax.random.key(seed)).params)]
-
-    first, again, other = start(0), start(0), start(1)
+def test_the_key_decides_the_initial_parameters(model):
+    start = jax.jit(lambda key: jax.tree.leaves(make_method(Config(model=model), WITH).init(key).params))
+    first, again, other = (start(jax.random.key(seed)) for seed in (0, 0, 1))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     assert not all((a == b).all() for a, b in zip(first, other, strict=True))
 

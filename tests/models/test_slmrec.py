@@ -10,7 +10,6 @@ import pytest
 import reference
 import scipy.sparse
 from graphs import GRAPHS
-from quick import fast_jit
 
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.sparse import Operator, operator
@@ -84,7 +83,7 @@ def compare(one, other, spec, inputs, augmentation):
             tables = outputs(model, params, model.prepare(inputs), augmentation, ids)
             return sum(w * jnp.sum(jnp.sin(t)) for w, t in zip(weights, tables, strict=False)), tables
 
-        return fast_jit(jax.value_and_grad(of, has_aux=True))(params, inputs)
+        return jax.jit(jax.value_and_grad(of, has_aux=True))(params, inputs)
 
     ours, theirs = value_and_grad(one), value_and_grad(other)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
@@ -134,7 +133,7 @@ def test_the_definition_is_the_equation():
     model = slmrec(spec, definition=True)
     params = params_of(model)
 
-    @fast_jit
+    @jax.jit
     def tables(params, inputs):
         view = clean_view(model, params, inputs)
         return view.users(ALL), view.items(ALL)
@@ -166,7 +165,7 @@ def test_a_masked_modality_has_no_gradient(definition):
         view = model.encode(params, model.prepare(inputs))(hide, jax.random.key(0))
         return jnp.sum(view.users(ALL) ** 2) + jnp.sum(view.items(ALL) ** 2)
 
-    gradient = fast_jit(jax.grad(total))(params_of(model), inputs)["projection"]
+    gradient = jax.jit(jax.grad(total))(params_of(model), inputs)["projection"]
     assert not any(np.any(x) for x in jax.tree.leaves(gradient["visual"]))
     assert all(np.any(x) for x in jax.tree.leaves(gradient["acoustic"]))
 
@@ -177,7 +176,7 @@ def test_without_augmentations_only_propagated_features_are_kept():
     lean, whole = (slmrec(spec, cached=("visual",), augmented=augmented) for augmented in (False, True))
     params, ids = params_of(whole), (jnp.array([2, 0]), jnp.array([1]))
 
-    @fast_jit
+    @jax.jit
     def prepared_and_tables(params, inputs):
         prepared = [model.prepare(inputs) for model in (lean, whole)]
         views = zip((lean, whole), prepared, strict=True)
@@ -208,9 +207,9 @@ def test_changed_graph_values_reach_cached_chains_in_value_and_derivative():
         return jnp.sum(view.users(ids) ** 2) + jnp.sum(view.items(ids) ** 2)
 
     values = inputs.graph.adjacency.matrix.values
-    prepared = [fast_jit(model.prepare)(inputs) for model in (cached, plain)]
+    prepared = [jax.jit(model.prepare)(inputs) for model in (cached, plain)]
     assert set(prepared[0].graph.derived) == {"visual", "acoustic"}
-    programs = [fast_jit(jax.value_and_grad(partial(total, model=model))) for model in (cached, plain)]
+    programs = [jax.jit(jax.value_and_grad(partial(total, model=model))) for model in (cached, plain)]
     for at in (values, 2 * values):
         found, expected = (program(at, prepared=given) for program, given in zip(programs, prepared, strict=True))
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), found, expected)
@@ -220,7 +219,7 @@ def test_changed_graph_values_reach_cached_chains_in_value_and_derivative():
 def test_another_graph_is_refused_if_features_were_not_kept():
     spec, inputs = problem("random")
     lean = slmrec(spec, cached=("visual",), augmented=False)
-    prepared, params = fast_jit(lean.prepare)(inputs), params_of(lean)
+    prepared, params = jax.jit(lean.prepare)(inputs), params_of(lean)
     other = prepared._replace(graph=build_graph(Interactions(*inputs.graph.interactions), *spec[:2]))
     for wrap in (lambda f: f, jax.jit):
         encode = wrap(lambda inputs: lean.encode(params, inputs)(NO_AUGMENTATION, jax.random.key(0)).users(ALL))
@@ -232,7 +231,7 @@ def test_half_precision_rounds_frozen_rows_and_nothing_else():
     spec, inputs = problem("random", {"visual": Modality(6)})
     models = [slmrec(spec, cached=("visual",), frozen_rows=held_as) for held_as in ("float32", "bfloat16")]
 
-    @fast_jit
+    @jax.jit
     def tables(params, inputs):
         views = [clean_view(model, params, inputs) for model in models]
         sides = [side for view in views for side in (view.user_modalities, view.item_modalities)]
@@ -263,7 +262,7 @@ def test_every_site_of_every_layer_has_a_key_of_its_own(definition):
 
     augmentation = Augmentation(inputs=record_inputs, layer=record)
 
-    @fast_jit
+    @jax.jit
     def keys(params, inputs):
         model.encode(params, model.prepare(inputs))(augmentation, jax.random.key(0))
         return jnp.stack(list(seen.values()))
@@ -281,7 +280,7 @@ def test_an_item_without_a_modality_has_no_row_of_its_own_there():
     inputs = inputs._replace(features={"visual": DenseFeature(jnp.asarray(values), jnp.asarray(present))})
     model = slmrec(spec, cached=("visual",))
 
-    @fast_jit
+    @jax.jit
     def rows(params, inputs):
         return {name: table(ALL) for name, table in clean_view(model, params, inputs).item_modalities.items()}
 
@@ -294,14 +293,14 @@ def test_frozen_words_do_not_depend_on_the_seed_and_are_not_trained():
     spec, inputs = problem("random")
     model = slmrec(spec)
     assert jax.eval_shape(model.init, jax.random.key(0))["words"] == {}
-    prepare = fast_jit(model.prepare)
+    prepare = jax.jit(model.prepare)
     one, other = (prepare(inputs).cache["words"].values for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 
 def test_initial_tables_are_xavier_uniform():
     spec, _ = problem("random")
-    params = fast_jit(slmrec(spec).init)(jax.random.key(1))
+    params = jax.jit(slmrec(spec).init)(jax.random.key(1))
     for table in (params["user"], params["item"]):
         bound = np.sqrt(6 / (table.shape[0] + DIM))
         assert 0.9 * bound < np.abs(table).max() <= bound

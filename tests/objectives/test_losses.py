@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import reference
 from graphs import GRAPHS
-from quick import fast_jit
 
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import build_graph
@@ -132,7 +131,7 @@ def expected(name, params, clean, other, batch):
 @cache
 def value_and_gradients(name):
     """Return the compiled value and gradients of a loss, by its parameters and both tables of rows."""
-    return fast_jit(jax.value_and_grad(partial(value, LOSSES[name]), (0, 1, 2)))
+    return jax.jit(jax.value_and_grad(partial(value, LOSSES[name]), (0, 1, 2)))
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -168,4 +167,4 @@ def test_fac_halves_the_third_level_as_the_published_heads_do():
 def test_normalize_keeps_zero_rows_finite():
     x = jnp.asarray([[4.0] * 3, [0.0] * 3])
     np.testing.assert_allclose(layers.normalize(x), [[3**-0.5] * 3, [0] * 3], rtol=1e-6)
-    assert np.isfinite(fast_jit(jax.grad(lambda x: jnp.sum(layers.normalize(x))))(x)).all()
+    assert np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(layers.normalize(x))))(x)).all()

@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from graphs import GRAPHS
-from quick import fast_jit
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding.graph import build_graph
@@ -36,7 +35,7 @@ def chain_of(count):
 
 @pytest.mark.parametrize(("count", "size"), [(100, 10), (101, 10), (7, 100), (1, 1), (64, 64)])
 def test_an_epoch_has_every_interaction_once(count, size):
-    draw, graph = fast_jit(permuted, static_argnums=2), chain_of(count)
+    draw, graph = jax.jit(permuted, static_argnums=2), chain_of(count)
     for seed in range(3):
         rows, mask = (np.asarray(of) for of in draw(jax.random.key(seed), graph, size))
         assert rows.shape == (SAMPLINGS["interactions"].num_steps(count, size), min(size, count))
@@ -45,7 +44,7 @@ def test_an_epoch_has_every_interaction_once(count, size):
 
 
 def test_the_order_is_a_function_of_the_key():
-    draw, graph = fast_jit(permuted, static_argnums=2), chain_of(50)
+    draw, graph = jax.jit(permuted, static_argnums=2), chain_of(50)
     first, again, other = (draw(jax.random.key(seed), graph, 10)[0].tolist() for seed in (0, 0, 1))
     assert first == again != other
 
@@ -54,8 +53,8 @@ def test_the_order_is_a_function_of_the_key():
 def test_a_permutation_is_the_one_that_jax_draws(count):
     # 1626 is the first count that is sorted twice; among 60,000 words two are often equal.
     keys = jax.random.split(jax.random.key(count), 3)
-    ours = fast_jit(jax.vmap(lambda key: permutation(key, count)))(keys)
-    theirs = fast_jit(jax.vmap(lambda key: jax.random.permutation(key, count)))(keys)
+    ours = jax.jit(jax.vmap(lambda key: permutation(key, count)))(keys)
+    theirs = jax.jit(jax.vmap(lambda key: jax.random.permutation(key, count)))(keys)
     np.testing.assert_array_equal(ours, theirs)
 
 
@@ -64,7 +63,7 @@ def test_a_permutation_is_the_one_that_jax_draws(count):
 def test_equal_words_keep_their_order(words, platform):
     words = np.array(words, np.uint32)
     with compiling_for(platform):
-        found = fast_jit(lambda words: stable_argsort(words))(words)
+        found = jax.jit(lambda words: stable_argsort(words))(words)
     assert found.dtype == jnp.int32
     np.testing.assert_array_equal(found, np.argsort(words, kind="stable"))
 
@@ -75,7 +74,7 @@ def test_equal_words_keep_their_order(words, platform):
 def test_a_batch_of_users_has_distinct_users_with_one_of_their_items():
     graph = graph_of("random")
     pairs = set(zip(*(ids.tolist() for ids in graph.interactions), strict=True))
-    draw = fast_jit(jax.vmap(lambda key: distinct_users(0, key, graph, 9)))
+    draw = jax.jit(jax.vmap(lambda key: distinct_users(0, key, graph, 9)))
     users, items, mask = (np.asarray(of) for of in draw(jax.random.split(jax.random.key(0), 400)))
     assert mask.all()
     assert all(len(set(batch)) == 9 for batch in users.tolist())
@@ -83,7 +82,7 @@ def test_a_batch_of_users_has_distinct_users_with_one_of_their_items():
 
 
 def test_rows_without_a_user_are_not_real():
-    draw = fast_jit(distinct_users, static_argnums=3)
+    draw = jax.jit(distinct_users, static_argnums=3)
     users, items, mask = (np.asarray(of) for of in draw(0, jax.random.key(0), graph_of("isolated"), 100))
     assert mask.tolist() == [True, True, *[False] * 7]
     assert sorted(users[mask].tolist()) == [0, 4]
@@ -94,7 +93,7 @@ def test_users_with_items_come_first_in_the_order_of_random_numbers():
     num_users, with_items = 50, np.arange(0, 50, 7, dtype=np.int32)
     graph = build_graph(Interactions(with_items, with_items), num_users, num_users)
 
-    @fast_jit
+    @jax.jit
     def draw(seed):
         key = jax.random.key(seed)
         drawn, _, mask = distinct_users(0, key, graph, 12)
@@ -121,7 +120,7 @@ def test_negatives_follow_their_distribution_over_the_other_items(name):
     num_users, num_items, users, items = GRAPHS["random"]
     weights = np.ones(num_items) if name == "uniform" else np.bincount(items, minlength=num_items)
     draws = 4000
-    draw = fast_jit(drawing(name), static_argnums=4)
+    draw = jax.jit(drawing(name), static_argnums=4)
     graph, nothing = graph_of("random"), jnp.zeros(num_users, jnp.int32)
     drawn = np.asarray(draw(graph, jnp.arange(num_users), nothing, jax.random.key(0), draws))
     for user in range(num_users):
@@ -141,7 +140,7 @@ def test_negatives_follow_their_distribution_over_the_other_items(name):
 def test_a_negative_is_never_an_interaction(name, graph):
     _, num_items, users, items = GRAPHS[graph]
     pairs = set(zip(users.tolist(), items.tolist(), strict=True))
-    draw = fast_jit(drawing(name), static_argnums=4)
+    draw = jax.jit(drawing(name), static_argnums=4)
     drawn = draw(graph_of(graph), jnp.array(users), jnp.array(items), jax.random.key(1), 50)
     for user, item, negatives in zip(users.tolist(), items.tolist(), drawn.tolist(), strict=True):
         own = {i for u, i in pairs if u == user}
@@ -154,6 +153,6 @@ def test_a_negative_is_never_an_interaction(name, graph):
 
 @pytest.mark.parametrize("name", NEGATIVES)
 def test_no_negatives_asked_for(name):
-    draw = fast_jit(drawing(name), static_argnums=4)
+    draw = jax.jit(drawing(name), static_argnums=4)
     drawn = draw(graph_of("random"), jnp.array([1, 2]), jnp.array([0, 0]), jax.random.key(1), 0)
     assert drawn.shape == (2, 0)

@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilers import full_jit
-from quick import FAST_COMPILE, fast_jit
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding.rows import distinct_ids
@@ -74,7 +73,7 @@ def every_way(block_rows):
             jax.value_and_grad(definition, (0, 1))(x, y, rows, rows, real),
         )
 
-    return fast_jit(values_and_gradients)
+    return jax.jit(values_and_gradients)
 
 
 @pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 1), (14, 11), (37, 4), (37, 11)])
@@ -106,12 +105,12 @@ def test_off_cpu_nothing_depends_on_values(block_rows):
     rows, columns = ids(23, 9)
     real = np.arange(23) < 20
     both = jax.value_and_grad(by_distinct, (0, 1))
-    here = fast_jit(both)(x, y, rows, columns, real)
+    here = jax.jit(both)(x, y, rows, columns, real)
     with compiling_for("gpu"):
         traced = jax.jit(lambda *given: both(*given)).trace(x, y, rows, columns, real)
     assert "cond" not in str(traced.jaxpr)
     assert "while" not in str(traced.jaxpr)
-    assert_equal(traced.lower().compile(FAST_COMPILE)(x, y, rows, columns, real), here)
+    assert_equal(traced.lower().compile()(x, y, rows, columns, real), here)
 
 
 def test_rows_of_count_0_may_hold_anything(block_rows):
@@ -119,7 +118,7 @@ def test_rows_of_count_0_may_hold_anything(block_rows):
     counts = np.where(np.arange(20) < 13, 2.0, 0.0).astype(np.float32)
     counts[3] = 0.0
     noise = np.where(counts[:, None] > 0, 0.0, np.nan).astype(np.float32)
-    both = fast_jit(jax.value_and_grad(lambda *given: log_normalisers(*given), (0, 1)))
+    both = jax.jit(jax.value_and_grad(lambda *given: log_normalisers(*given), (0, 1)))
     clean, dirty = both(x, y, counts, counts), both(x + noise, y + noise, counts, counts)
     jax.tree.map(np.testing.assert_array_equal, dirty, clean)
     for gradient in clean[1]:
@@ -129,7 +128,7 @@ def test_rows_of_count_0_may_hold_anything(block_rows):
 def test_rows_in_half_precision_are_counted_in_full():
     x, y = (table.astype(jnp.bfloat16) for table in tables())
     counts = np.r_[np.full(NODES - 1, 1000.0), 0.0].astype(np.float32)
-    both = fast_jit(jax.value_and_grad(lambda *given: log_normalisers(*given), (0, 1)))
+    both = jax.jit(jax.value_and_grad(lambda *given: log_normalisers(*given), (0, 1)))
     value, gradients = both(x, y, counts, counts)
     full = both(*(of.astype(jnp.float32) for of in (x, y)), counts, counts)
     np.testing.assert_allclose(value, full[0], rtol=1e-6)
@@ -142,8 +141,8 @@ def test_vmap_is_a_loop(block_rows):
     seeds = [(*tables(seed=seed), *ids(19, 3 + 4 * seed, seed=seed)) for seed in range(3)]
     real = jnp.asarray(np.arange(19) < 17)
     one = jax.value_and_grad(lambda x, y, rows, columns: by_distinct(x, y, rows, columns, real), (0, 1))
-    together = fast_jit(jax.vmap(one))(*(np.stack(side) for side in zip(*seeds, strict=True)))
-    one = fast_jit(one)
+    together = jax.jit(jax.vmap(one))(*(np.stack(side) for side in zip(*seeds, strict=True)))
+    one = jax.jit(one)
     for place, of_seed in enumerate(seeds):
         assert_equal(jax.tree.map(lambda leaf, place=place: leaf[place], together), one(*of_seed))
 

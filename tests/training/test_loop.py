@@ -16,8 +16,6 @@ from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
-
 
 def recording_method(num_negatives):
     """A method whose metrics show what it was given; its state counts."""
@@ -39,7 +37,7 @@ def recorded(tiny, num_negatives, batch_size):
     """The loop of a recording method, its inputs, and an epoch as one compiled function of progress and keys."""
     inputs = make_inputs(tiny)
     loop = make_loop(recording_method(num_negatives), inputs, batch_size)
-    run = jax.jit(lambda progress, keys: epoch(loop, progress, inputs, keys), compiler_options=FAST_COMPILE)
+    run = jax.jit(lambda progress, keys: epoch(loop, progress, inputs, keys))
     return loop, run
 
 
@@ -76,7 +74,7 @@ def cut(made, stops):
     """An epoch in parts that end at these steps."""
     loop, inputs, keys = made.loop, made.inputs, made.keys()
     progress, drawn, step = loop.init(keys), loop.order(inputs, keys, jnp.int32(0)), 0
-    run = jax.jit(loop.run, compiler_options=FAST_COMPILE)
+    run = jax.jit(loop.run)
     for stop in stops:
         progress = run(progress, drawn, inputs, keys, jnp.int32(stop - step))
         step = stop
@@ -110,8 +108,7 @@ def test_training_lowers_the_loss(tiny):
     config = Config(dim=16, batch_size=128, optimizer=dataclasses.replace(Config().optimizer, learning_rate=1e-2))
     made = setup(config, tiny)
     keys, values = made.keys(), []
-    options = {"donate_argnums": 0, "compiler_options": FAST_COMPILE}
-    run = jax.jit(lambda progress, inputs: epoch(made.loop, progress, inputs, keys), **options)
+    run = jax.jit(lambda progress, inputs: epoch(made.loop, progress, inputs, keys), donate_argnums=0)
     progress = made.loop.init(keys)
     for _ in range(6):
         progress = run(progress, made.inputs)

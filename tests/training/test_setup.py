@@ -17,7 +17,6 @@ from slmrec_jax.types import Batch
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 CONFIG = Config(model="mf", dim=8, batch_size=128)
-FAST_COMPILE = {"xla_backend_optimization_level": 0}
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +27,7 @@ def made(tiny):
 
 def test_steps_by_hand_are_an_epoch_of_the_loop(made, tiny):
     """The batches are those that training draws, and a step is what training takes."""
-    step = jax.jit(made.step, compiler_options=FAST_COMPILE)
+    step = jax.jit(made.step)
     state, seen = made.init(), []
     for number in range(made.loop.steps_per_epoch):
         batch = made.batch(number)
@@ -36,7 +35,7 @@ def test_steps_by_hand_are_an_epoch_of_the_loop(made, tiny):
         state, _ = step(state, made.inputs, batch)
     assert sorted(seen) == sorted(zip(tiny.train.users.tolist(), tiny.train.items.tolist(), strict=True))
     start = made.loop.init(made.keys())
-    run = jax.jit(partial(epoch, made.loop), compiler_options=FAST_COMPILE)
+    run = jax.jit(partial(epoch, made.loop))
     after = run(start, made.inputs, made.keys()).state
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state, after)
 
@@ -108,7 +107,7 @@ def test_stale_embeddings_are_those_before_the_last_step_of_an_epoch(tiny):
     stale = dataclasses.replace(config, eval=config.eval._replace(stale_embeddings=True))
     plain, wrapped = setup(config, tiny), setup(stale, tiny)
     assert plain.loop.steps_per_epoch == 2
-    step, wrapped_step = (jax.jit(each.step, compiler_options=FAST_COMPILE) for each in (plain, wrapped))
+    step, wrapped_step = (jax.jit(each.step) for each in (plain, wrapped))
     state, wrapped_state = plain.init(), wrapped.init()
     for number in range(4):
         before = plain.embed(state, plain.inputs)

@@ -1,35 +1,27 @@
 """Parity with values of the published MMSSL, in its evaluation mode: no dropout, running batch statistics."""
 
-import os
-from pathlib import Path
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilers import full_jit
+from golden import distance, files, problem
 
 from slmrec_jax.config import Config, with_settings, with_system
-from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.methods.mmssl.discriminator import discriminator, gradient_penalty
 from slmrec_jax.methods.mmssl.game import suggested_rows
 from slmrec_jax.methods.mmssl.graphs import Edges, bipartite, interaction_rows
 from slmrec_jax.methods.mmssl.method import recommendation_terms, weighted
-from slmrec_jax.methods.mmssl.recommender import mmssl, no_dropout
-from slmrec_jax.types import Batch, DenseFeature, Inputs, Interactions, Modality, Spec
+from slmrec_jax.methods.mmssl.recommender import Encoded, mmssl, no_dropout
+from slmrec_jax.types import Batch
 
-GOLDEN = Path(os.environ.get("SLMREC_GOLDEN", Path(__file__).parents[4] / "shared" / "golden"))
 NAMES = ("image", "text")
 
 
-def files(pattern):
-    found = sorted(GOLDEN.glob(pattern))
-    missing = pytest.param(None, marks=pytest.mark.skip(reason=f"no {pattern} in {GOLDEN} (SLMREC_GOLDEN)"))
-    return [pytest.param(path, id=path.stem) for path in found] or [missing]
-
-
 class Golden:
-    """One file, with its arrays in our shapes."""
+    """A recorded problem, with its arrays in our shapes."""
 
     def __init__(self, path):
         self.arrays = arrays = dict(np.load(path, allow_pickle=False))
@@ -66,25 +58,15 @@ class Golden:
         edges = Edges(users.astype(jnp.int32), items.astype(jnp.int32), jnp.ones(users.shape))
         return bipartite(edges, self.num_users, self.num_items)
 
-    def problem(self):
-        arrays = self.arrays
-        features = {n: DenseFeature(jnp.asarray(arrays[f"feature_{n}"]), jnp.ones(self.num_items)) for n in NAMES}
-        modalities = {name: Modality(feature.values.shape[1]) for name, feature in features.items()}
-        spec = Spec(self.num_users, self.num_items, len(arrays["edges_user"]), self.dim, modalities)
-        train = Interactions(*(arrays[f"edges_{side}"].astype(np.int32) for side in ("user", "item")))
-        model = mmssl(spec, self.options)
-        inputs = Inputs(build_graph(train, self.num_users, self.num_items), features)
-        return model, model.prepare(inputs)
-
     def batch(self):
         users, items, negatives = (jnp.asarray(self.arrays[f"batch_{n}"], jnp.int32) for n in ("user", "pos", "neg"))
         return Batch(users, items, jnp.ones(users.shape, bool), negatives[:, None], jax.random.key(0))
 
     def score(self):
-        """D with the running statistics and without dropout."""
+        """Return D with the running statistics and without dropout."""
         arrays, hidden, running = self.arrays, [], []
         for linear, norm in ((0, 2), (4, 6)):
-            # Without activation the batch statistics swallow this bias in training, and no gradient ever moves it.
+            # Without an activation, batch norm cancels this bias in training, and its gradient is always 0.
             assert not np.any(arrays[f"disc:net.{linear}.bias"])
             scale, shift, mean, variance = (
                 jnp.asarray(arrays[f"disc:net.{norm}.{name}"])
@@ -106,18 +88,50 @@ class Golden:
         return lambda rows: net.apply(params, rows, standardize, lambda layer, x: x)
 
 
-def distance(ours, theirs):
-    return np.max(np.abs(np.asarray(ours) - theirs)) / np.max(np.abs(theirs))
+class Case(NamedTuple):
+    """A recorded problem, and everything that one compiled program computes of it."""
+
+    golden: Golden
+    encoded: Encoded
+    loss: jax.Array
+    terms: dict
+    rows: jax.Array
+    """The suggested rows, that is similarity rows, of both modalities."""
+    scores: jax.Array
+    gradients: dict
+    penalty: jax.Array
 
 
-@pytest.fixture(params=files("mmssl*.npz"))
-def golden(request):
-    return Golden(request.param)
+@pytest.fixture(scope="module", params=files("mmssl*.npz"))
+def case(request):
+    golden = Golden(request.param)
+    spec, given = problem(golden.arrays, NAMES)
+    model, batch, score = mmssl(spec, golden.options), golden.batch(), golden.score()
+
+    @full_jit
+    def everything(params, given, share, real_rows):
+        inputs, graphs = model.prepare(given), {name: golden.graph_of(name) for name in NAMES}
+        unseen = 1.0 - interaction_rows(inputs.graph, batch.users)
+
+        def objective(params):
+            encoded = model.encode(params, inputs, graphs, no_dropout)
+            rows = suggested_rows(encoded, batch.users, unseen, "dot")
+            scores = score(rows)
+            terms = recommendation_terms(encoded, batch, golden.options.contrast_temperature)
+            terms |= {"generator": -jnp.mean(scores)}
+            return weighted(terms, golden.options), (encoded, terms, rows, scores)
+
+        (loss, (encoded, terms, rows, scores)), gradients = jax.value_and_grad(objective, has_aux=True)(params)
+        mixed = share * real_rows + (1.0 - share) * rows
+        penalty = gradient_penalty(score, mixed, jnp.ones(mixed.shape[0], bool))
+        return encoded, loss, terms, rows, scores, gradients, penalty
+
+    found = everything(golden.tree("param:"), given, golden.arrays["penalty_alpha"], golden.arrays["penalty_real"])
+    return Case(golden, *found)
 
 
-def test_the_pass(golden):
-    model, inputs = golden.problem()
-    encoded = model.encode(golden.tree("param:"), inputs, {name: golden.graph_of(name) for name in NAMES}, no_dropout)
+def test_the_pass(case):
+    encoded, golden = case.encoded, case.golden
     found = {"user_embedding": encoded.users, "item_embedding": encoded.items}
     for name in NAMES:
         found |= {
@@ -130,43 +144,26 @@ def test_the_pass(golden):
         assert distance(ours, golden.arrays[name]) <= 1e-5, name
 
 
-def test_losses_and_gradients(golden):
-    (model, inputs), arrays, options = golden.problem(), golden.arrays, golden.options
-    graphs, batch, score = {name: golden.graph_of(name) for name in NAMES}, golden.batch(), golden.score()
-    unseen = 1.0 - interaction_rows(inputs.graph, batch.users)
-
-    def objective(params):
-        encoded = model.encode(params, inputs, graphs, no_dropout)
-        rows = suggested_rows(encoded, batch.users, unseen, "dot")
-        scores = score(rows)
-        terms = recommendation_terms(encoded, batch, options.contrast_temperature) | {"generator": -jnp.mean(scores)}
-        return weighted(terms, options), (terms, rows, scores)
-
-    (loss, (terms, rows, scores)), gradients = full_jit(jax.value_and_grad(objective, has_aux=True))(
-        golden.tree("param:")
-    )
+def test_losses_and_gradients(case):
+    arrays, options, terms = case.golden.arrays, case.golden.options, case.terms
     for name, ours in (
         ("mf_loss", terms["bpr"]),
         ("emb_loss", options.l2 * terms["l2"]),
         ("feat_reg_loss", options.feature_l2 * terms["feature_l2"]),
         ("contrastive_loss", terms["contrast"]),
         ("generator_loss", terms["generator"]),
-        ("loss", loss),
+        ("loss", case.loss),
     ):
         assert distance(ours, arrays[name]) <= 1e-5, name
-    for name, ours in zip(NAMES, jnp.split(rows, 2), strict=True):
+    for name, ours in zip(NAMES, np.split(np.asarray(case.rows), 2), strict=True):
         assert distance(ours, arrays[f"{name}_user_similarity"]) <= 1e-5, name
-    assert distance(scores, arrays["discriminator_score"]) <= 1e-5
+    assert distance(case.scores, arrays["discriminator_score"]) <= 1e-5
 
-    theirs = jax.tree_util.tree_leaves_with_path(golden.tree("grad:"))
-    for (place, ours), (_, reference) in zip(jax.tree_util.tree_leaves_with_path(gradients), theirs, strict=True):
-        assert distance(ours, reference) <= 1e-4, place
+    ours, theirs = (jax.tree_util.tree_leaves_with_path(of) for of in (case.gradients, case.golden.tree("grad:")))
+    for (place, found), (_, reference) in zip(ours, theirs, strict=True):
+        assert distance(found, reference) <= 1e-4, place
 
 
-def test_the_gradient_penalty(golden):
-    (model, inputs), arrays, batch = golden.problem(), golden.arrays, golden.batch()
-    encoded = model.encode(golden.tree("param:"), inputs, {name: golden.graph_of(name) for name in NAMES}, no_dropout)
-    suggested = suggested_rows(encoded, batch.users, 1.0 - interaction_rows(inputs.graph, batch.users), "dot")
-    mixed = arrays["penalty_alpha"] * arrays["penalty_real"] + (1.0 - arrays["penalty_alpha"]) * suggested
-    penalty = full_jit(lambda rows: gradient_penalty(golden.score(), rows, jnp.ones(rows.shape[0], bool)))(mixed)
-    assert distance(float(arrays["gp_lambda"]) * penalty, arrays["gradient_penalty"]) <= 1e-5
+def test_the_gradient_penalty(case):
+    arrays = case.golden.arrays
+    assert distance(float(arrays["gp_lambda"]) * case.penalty, arrays["gradient_penalty"]) <= 1e-5
