@@ -42,6 +42,7 @@ def batch_of(inputs, size=32, real=32, junk=0):
     return Batch(users, items, jnp.asarray(np.arange(size) < real), negatives, jax.random.key(0))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optax_promotion")
 def test_padded_rows_change_nothing(two):
     _method, inputs, state, step = problem(dataclasses.replace(SMALL, batch_size=16), two)
@@ -51,6 +52,7 @@ def test_padded_rows_change_nothing(two):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optax_promotion")
 def test_published_steps_and_their_resumption(two, tmp_path):
     """With k = 0 the third step has no graph and a constant contrast. A restored state continues to the same bits."""
