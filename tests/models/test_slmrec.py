@@ -109,7 +109,7 @@ def test_chains_are_the_definition(graph, augmentation):
 OPTIONS = [
     {"fusion": "mean", "words": "trainable"},
     {"fusion": "sum", "user_table": "per_modality"},
-    {"user_table": "per_modality", "words": "trainable", "num_layers": 2},
+    pytest.param({"user_table": "per_modality", "words": "trainable", "num_layers": 2}, marks=pytest.mark.slow),
     {"normalize_features": False, "num_layers": 1},
     {"num_layers": 0},
 ]
