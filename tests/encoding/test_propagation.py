@@ -1,5 +1,7 @@
 """Propagation by chains equals the definition, and the definition equals powers of the dense matrix."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,10 +14,9 @@ from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.types import ALL, DenseFeature, Interactions
 
 LAYERS = [0, 1, 2, 3, 4]
+QUICK = {("random", 0), ("random", 2), *((graph, 3) for graph in GRAPHS)}
 PAIRS = [
-    pytest.param(graph, layers, marks=[] if graph == "random" or layers == 3 else pytest.mark.slow)
-    for graph in GRAPHS
-    for layers in LAYERS
+    pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow) for pair in itertools.product(GRAPHS, LAYERS)
 ]
 
 

@@ -109,7 +109,7 @@ def test_chains_are_the_definition(graph, augmentation):
 OPTIONS = [
     {"fusion": "mean", "words": "trainable"},
     {"fusion": "sum", "user_table": "per_modality"},
-    {"user_table": "per_modality", "words": "trainable", "num_layers": 2},
+    pytest.param({"user_table": "per_modality", "words": "trainable", "num_layers": 2}, marks=pytest.mark.slow),
     {"normalize_features": False, "num_layers": 1},
     {"num_layers": 0},
 ]
@@ -117,7 +117,7 @@ OPTIONS = [
 
 @pytest.mark.parametrize("options", OPTIONS, ids=lambda options: "-".join(str(value) for value in options.values()))
 def test_chains_are_the_definition_under_every_option(options):
-    spec, inputs = problem("random")
+    spec, inputs = problem("random", {name: MODALITIES[name] for name in ("visual", "words")})
     one, other = slmrec(spec, cached=("visual",), **options), slmrec(spec, definition=True, **options)
     compare(one, other, spec, inputs, AUGMENTATIONS["masking swapped"])
 
