@@ -14,6 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from slmrec_jax.devices import on_cpu
+
 
 class Scored(NamedTuple):
     """Scores, -inf in columns that must not be returned, and the maximum of each block of at least k blocks.
@@ -42,7 +44,7 @@ def block_width(num_columns: int, k: int) -> int:
 
 def default_search() -> str:
     """Return the name of the search for the device that JAX uses."""
-    return "numpy" if jax.default_backend() == "cpu" else "xla"
+    return "numpy" if on_cpu() else "xla"
 
 
 def by_xla(scored: Scored, k: int) -> TopK:

@@ -55,8 +55,7 @@ def slmrec(
 ) -> Model:
     """Return Z_m = M_L [E_u; F_m W_m + b_m] for each modality m, Z_id = M_L [E_u; E_i], and a fusion of them all.
 
-    SLMRec, Eq. 2-7, as the published code reads them. An item without a modality has a zero row there in layer 0, not
-    even a bias, and receives only from its neighbours.
+    SLMRec, Eq. 2-7, as in the published code. An item without a modality has a zero row (no bias) there in layer 0.
 
     Args:
         spec: Sizes and modalities.
@@ -119,7 +118,9 @@ def slmrec(
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         graph = inputs.graph
-        users0 = {ID: params["user"]} if user_table == "shared" else _by_channel(params["user"], channels)
+        users0 = {ID: params["user"]}
+        if user_table == "per_modality":
+            users0 = dict(zip(channels, jnp.split(params["user"], len(channels), axis=1), strict=True))
         layer0 = {name: _item_layer0(name, params, inputs) for name in channels}
         # All views whose input is not augmented share their first hop.
         first_items = {name: _product(propagation.to_items, graph, rows_of(table)) for name, table in users0.items()}
@@ -127,7 +128,9 @@ def slmrec(
 
         def chained(name: str) -> Channel:
             if name in graph.derived:
-                return _frozen_channel(graph.derived[name], params["projection"][name])
+                chain: FrozenChain = graph.derived[name]
+                halves = zip(chain.values, chain.present, strict=True)
+                return Channel(*(projected(*half, params["projection"][name]) for half in halves))
             return read_out(propagation.item_chain(graph, layer0[name](ALL), num_layers, first_users[name](ALL)))
 
         def read_out(tables: propagation.Layers) -> Channel:
@@ -234,15 +237,6 @@ def _not_kept(name: str) -> Rows:
         )
 
     return refuse
-
-
-def _frozen_channel(chain: FrozenChain, projection: layers.Linear) -> Channel:
-    users, items = (projected(*half, projection) for half in zip(chain.values, chain.present, strict=True))
-    return Channel(users, items)
-
-
-def _by_channel(wide: Array, names: tuple[str, ...]) -> dict[str, Array]:
-    return dict(zip(names, jnp.split(wide, len(names), axis=1), strict=True))
 
 
 def _product(product: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:

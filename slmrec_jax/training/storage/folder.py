@@ -13,6 +13,7 @@ from typing import Any, NotRequired, TypedDict
 
 import jax
 
+from slmrec_jax import devices
 from slmrec_jax.config import IN_MEMORY, Config, from_json, to_json
 from slmrec_jax.data import Source, load_source, write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
@@ -207,7 +208,7 @@ def environment() -> dict[str, Any]:
         "packages": {package: _version(package) for package in packages},
         "device": str(jax.devices()[0].device_kind),
         "devices": jax.device_count(),
-        "backend": jax.default_backend(),
+        "backend": devices.platform(),
         "machine": platform.platform(),
         "processor": platform.machine(),
         "cores": os.cpu_count(),
