@@ -18,7 +18,7 @@ READY := .venv/.ready
 UNDER_WAY := .venv/.installing
 
 UV := build/uv/bin
-PYTEST := $(BIN)/pytest -q -n 2 --dist loadgroup
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 
 .PHONY: train test test-slow test-all soak bench setup lock licences clean
 .DELETE_ON_ERROR:

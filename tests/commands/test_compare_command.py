@@ -7,6 +7,7 @@ from slmrec_jax.commands.main import main
 
 
 @pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.slow
 def test_compare(cheap, tiny_demo, tmp_path, capsys, refused):
     out = tmp_path / "compared"
     arguments = ["compare", *cheap[2:], "--models", "popularity,itemknn,mf:linear", "--seeds", "0,1", "--out", str(out)]

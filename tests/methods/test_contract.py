@@ -60,11 +60,7 @@ class Case(NamedTuple):
 
 
 def named(names):
-    """Parameters whose tests of one system run in one process."""
-    return [
-        pytest.param(name, marks=[pytest.mark.xdist_group(name), *([] if name in QUICK else [pytest.mark.slow])])
-        for name in names
-    ]
+    return [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in names]
 
 
 @pytest.fixture(scope="module")

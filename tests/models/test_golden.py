@@ -91,7 +91,7 @@ class Golden:
         return Batch(users, items, jnp.ones(size, bool), jnp.zeros((size, 0), jnp.int32), jax.random.key(0))
 
 
-@pytest.mark.parametrize("path", files("slmrec_*.npz", quick=("slmrec_fac", "slmrec_fd_fm")))
+@pytest.mark.parametrize("path", files("slmrec_*.npz", quick=("slmrec_fac",)))
 @pytest.mark.parametrize("definition", routes("chains"))
 def test_slmrec(path, definition):
     golden = Golden(path)

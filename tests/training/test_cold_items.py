@@ -67,7 +67,12 @@ SYSTEMS = {
 }
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+QUICK = ("slmrec", "vbpr original", "mf concat", "mf linear", "lightgcn fused")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SYSTEMS]
+)
 def test_a_new_item_is_one_without_edges_and_without_an_id(name):
     config = Config(dim=8, **SYSTEMS[name])
     small, large = with_items(KNOWN), with_items(KNOWN + NEW)

@@ -71,6 +71,7 @@ def test_precision_is_stated_in_every_dense_product_of_the_objective(tiny, preci
     assert all(re.search(rf"\b{stated}\b", each) for each in found), set(found)
 
 
+@pytest.mark.slow
 def test_a_step_and_the_ranking_do_not_depend_on_the_numbering(tiny):
     """One step from the same rows with the same batch, by shuffled ids and by falling degree."""
     from slmrec_jax.data.dataset import take_rows

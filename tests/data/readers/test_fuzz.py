@@ -17,6 +17,7 @@ from fuzz_readers import Sample, examine
 from slmrec_jax.errors import UserError
 
 
+@pytest.mark.slow
 def test_readers_give_data_or_one_line():
     script = Path(fuzz_readers.__file__)
     command = [sys.executable, str(script), "--inputs", "400"]

@@ -48,8 +48,9 @@ def published(two):
         return problem(PUBLISHED, two)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optax_promotion")
-@pytest.mark.parametrize("of", ["published", pytest.param("paper", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("of", ["published", "paper"])
 def test_padded_rows_change_nothing(two, published, of):
     _method, inputs, state, step = published if of == "published" else problem(SMALL, two)
     one, other = (step(state, inputs, batch_of(inputs, real=21, junk=junk)) for junk in (3, 200))
@@ -58,6 +59,7 @@ def test_padded_rows_change_nothing(two, published, of):
             np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("optax_promotion")
 def test_published_steps_and_their_resumption(published, tmp_path):
     """With k = 0 the third step has no graph and a constant contrast. A restored state continues to the same bits."""
