@@ -26,6 +26,12 @@ def files(pattern, quick=None):
     return [pytest.param(path, id=path.stem, marks=marks[path]) for path in found] or [missing]
 
 
+def recorded(path):
+    """Return the arrays of a recorded problem."""
+    with np.load(path, allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
 def routes(fast):
     """Return the values of a model's option `definition`. The definition, equal by other tests, is a slow test."""
     return [pytest.param(False, id=fast), pytest.param(True, id="definition", marks=pytest.mark.slow)]

@@ -2,10 +2,9 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import pytest
 from compilers import full_jit
-from golden import assert_same_gradients, distance, files, problem, routes
+from golden import assert_same_gradients, distance, files, problem, recorded, routes
 
 from slmrec_jax.methods.gradient import objective
 from slmrec_jax.models.slmrec import slmrec
@@ -21,7 +20,7 @@ class Golden:
     """A recorded problem, with its arrays in our shapes."""
 
     def __init__(self, path):
-        self.arrays = arrays = np.load(path, allow_pickle=False)
+        self.arrays = arrays = recorded(path)
         self.names = tuple(name for name in HEADS if f"feature_{name}" in arrays)
         self.channels = ("id", *self.names)
         self.is_fac = "masked_1" not in arrays and "dropout_masks" not in arrays

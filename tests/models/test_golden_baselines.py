@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilers import full_jit
-from golden import assert_same_gradients, distance, files, problem, routes
+from golden import assert_same_gradients, distance, files, problem, recorded, routes
 
 from slmrec_jax.methods.gradient import objective
 from slmrec_jax.models.lightgcn import lightgcn
@@ -70,7 +70,7 @@ def check(arrays, model, terms, inputs, tree):
 @pytest.mark.parametrize("definition", routes("chains"))
 @pytest.mark.parametrize("path", files("lightgcn*.npz"))
 def test_lightgcn(path, definition):
-    arrays = np.load(path, allow_pickle=False)
+    arrays = recorded(path)
     spec, inputs = problem(arrays, ())
     l2 = Term(float(arrays["reg_weight"]), losses.embedding_l2("layer0", "frobenius"))
     check(
@@ -80,7 +80,7 @@ def test_lightgcn(path, definition):
 
 @pytest.mark.parametrize("path", files("vbpr*.npz"))
 def test_vbpr(path):
-    arrays = np.load(path, allow_pickle=False)
+    arrays = recorded(path)
     spec, inputs = problem(arrays, ("t", "v"))
     l2 = Term(float(arrays["reg_weight"]), losses.embedding_l2("view", "frobenius"))
     check(arrays, vbpr(spec), {"bpr": Term(1.0, losses.bpr()), "l2": l2}, inputs, vbpr_tree)
@@ -89,7 +89,7 @@ def test_vbpr(path):
 @pytest.mark.parametrize("definition", routes("halves"))
 @pytest.mark.parametrize("path", files("mmgcn*.npz"))
 def test_mmgcn(path, definition):
-    arrays = np.load(path, allow_pickle=False)
+    arrays = recorded(path)
     spec, inputs = problem(arrays, ("v", "t"))
     latent_dim = arrays["param:v_preference"].shape[1]
     model = mmgcn(spec, projected=("v",), latent_dim=latent_dim, definition=definition)
@@ -100,7 +100,7 @@ def test_mmgcn(path, definition):
 @pytest.mark.parametrize("path", files("mmgcn*.npz"))
 def test_mmgcn_with_frozen_tables(path):
     """The published code's tables are held beside the parameters: the rows are equal, and only weights are trained."""
-    arrays = np.load(path, allow_pickle=False)
+    arrays = recorded(path)
     spec, inputs = problem(arrays, ("v", "t"))
     model = mmgcn(spec, tables="frozen", projected=("v",), latent_dim=arrays["param:v_preference"].shape[1])
     params = mmgcn_tree(arrays, "param:")

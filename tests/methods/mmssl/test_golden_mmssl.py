@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilers import full_jit
-from golden import distance, files, problem
+from golden import distance, files, problem, recorded
 
 from slmrec_jax.config import Config, with_settings, with_system
 from slmrec_jax.methods.mmssl.discriminator import discriminator, gradient_penalty
@@ -24,11 +24,11 @@ class Golden:
     """A recorded problem, with its arrays in our shapes."""
 
     def __init__(self, path):
-        self.arrays = arrays = dict(np.load(path, allow_pickle=False))
+        self.arrays = arrays = recorded(path)
         self.num_users, self.num_items = int(arrays["num_users"]), int(arrays["num_items"])
         self.dim = arrays["user_embedding"].shape[1]
         self.heads = int(arrays["head_num"])
-        recorded = {
+        settings = {
             "mmssl.heads": self.heads,
             "mmssl.view_weight": float(arrays["id_cat_rate"]),
             "mmssl.feature_weight": float(arrays["model_cat_rate"]),
@@ -38,7 +38,7 @@ class Golden:
             "mmssl.l2": float(arrays["decay"]),
             "mmssl.feature_l2": float(arrays["feat_reg_decay"]),
         }
-        self.options = with_settings(with_system(Config(), "mmssl:published"), recorded).mmssl
+        self.options = with_settings(with_system(Config(), "mmssl:published"), settings).mmssl
 
     def tree(self, prefix):
         def of(name):
