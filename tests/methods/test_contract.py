@@ -45,8 +45,8 @@ CONFIGS = {
         for task in ("fac", "fd", "fm", "fd+fm", "none")
     },
 }
-QUICK = ("mf concat", "lightgcn", "vbpr", "mmgcn", "mmssl", "reference fac", "paper fd")
-"""Every model and every preset of SLMRec; the other systems are slow tests."""
+QUICK = ("mf concat", "lightgcn", "vbpr", "mmgcn", "reference fac", "paper fd")
+"""Every model of `models/` and every preset of SLMRec; the other systems, and MMSSL, are slow tests."""
 
 
 class Case(NamedTuple):

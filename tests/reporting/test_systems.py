@@ -31,6 +31,7 @@ def compared(tiny, untrained, tmp_path_factory):
     return out, facts
 
 
+@pytest.mark.slow
 def test_seeds_of_a_system_are_averaged(compared):
     out, facts = compared
     record = json.loads((out / "comparison.json").read_text())

@@ -104,6 +104,7 @@ def test_a_rollback_draws_order_and_steps_differently():
     assert keys.init == once.init
 
 
+@pytest.mark.slow
 def test_training_lowers_the_loss(tiny):
     config = Config(dim=16, batch_size=128, optimizer=dataclasses.replace(Config().optimizer, learning_rate=1e-2))
     made = setup(config, tiny)

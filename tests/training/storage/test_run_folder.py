@@ -406,6 +406,7 @@ def test_a_missing_data_set_is_named_with_the_fix(folder):
     assert "pass the data set as dataset" in line
 
 
+@pytest.mark.slow
 def test_the_command_works_on_a_run_on_data_made_in_memory(folder, tmp_path, capsys):
     commands = [
         ["evaluate", "--run", str(folder)],
