@@ -17,6 +17,8 @@ from slmrec_jax.methods.mmssl.method import recommendation_terms, weighted
 from slmrec_jax.methods.mmssl.recommender import Encoded, mmssl, no_dropout
 from slmrec_jax.types import Batch
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("image", "text")
 
 
