@@ -52,7 +52,7 @@ def _mask(run: Run, metric: str) -> Masking:
     planned = outline(run.config, run.dataset)
     like = jax.eval_shape(planned.method.init, jax.random.key(0))
     state = restore_state(run.folder / CHECKPOINTS, run.result["best_epoch"], like)
-    # By the state itself, which may hold the embeddings of an earlier one.
+    # Rank by the parameters: under a protocol with stale embeddings, the state also holds those of an earlier step.
     current = run.config.eval._replace(stale_embeddings=False)
     method = outline(replace(run.config, eval=current), run.dataset).method
     compiled = jax.jit(method.embed)

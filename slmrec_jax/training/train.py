@@ -95,9 +95,11 @@ def train(
     with held as folder:
         report.say(f"run folder {folder}")
         try:
-            inputs = make_inputs(dataset, config.missing)
-            position = fit(with_inputs(run.setup, inputs), plans[config.eval.split], folder, report, resume=resume)
-            del inputs  # the tests need their memory
+            # No name holds the inputs: what preparing them leaves unused, and all of them before the tests, is freed.
+            selecting = plans[config.eval.split]
+            position = fit(
+                with_inputs(run.setup, make_inputs(dataset, config.missing)), selecting, folder, report, resume=resume
+            )
             return _written(run, position, folder)
         except OSError as error:
             raise UserError(
