@@ -23,7 +23,7 @@ from timing import write_result
 from slmrec_jax import Config, data, train, with_preset, with_protocol
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.evaluation.metrics import means, measure
-from slmrec_jax.training.progress import SILENT
+from slmrec_jax.training.events import Event
 
 GOAL = 4.0
 
@@ -74,14 +74,16 @@ def our_curve(config: Config, goal: float) -> list[tuple[float, float]]:
     """Return seconds and validation recall@20 after each epoch of ours, until the goal is reached."""
     start, curve = time.perf_counter(), []
 
-    def note(record: dict) -> None:  # type: ignore[type-arg]
-        curve.append((time.perf_counter() - start, record["selected"]["recall@20"]))
+    def note(event: Event) -> None:
+        if event.kind != "epoch":
+            return
+        curve.append((time.perf_counter() - start, event.values["valid/recall@20"]))
         if curve[-1][1] >= goal:
             raise Reached
 
     with tempfile.TemporaryDirectory() as folder:
         try:
-            train(config, data.load(config.data), out=Path(folder) / "run", report=SILENT._replace(epoch=note))
+            train(config, data.load(config.data), out=Path(folder) / "run", callbacks=[note])
         except Reached:
             return curve
     raise SystemExit(f"ours did not reach {goal:.4f} in {config.epochs} epochs: {curve}")

@@ -21,7 +21,8 @@ from slmrec_jax.config import with_defaults
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import Diverged
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
-from slmrec_jax.training.progress import Listener, console_report
+from slmrec_jax.training.events import Callback, message
+from slmrec_jax.training.progress import display
 from slmrec_jax.training.signals import Interrupted
 
 
@@ -97,9 +98,9 @@ def run(points: Mapping[str, Config], dataset: Dataset, flags: Flags) -> dict[st
         for runs in of_point:
             check_runs(runs, dataset)
     make_folder(flags.out)
-    with console_report(flags.epochs) as report:
+    with display(flags.epochs) as show:
         found = {
-            name: _finish(_choose(name, of_point, dataset, report), dataset, report)
+            name: _finish(_choose(name, of_point, dataset, show), dataset, show)
             for name, of_point in candidates.items()
         }
     if not any(found.values()):
@@ -118,28 +119,26 @@ def _candidates(name: str, config: Config, flags: Flags) -> list[dict[Path, Conf
     return found
 
 
-def _choose(
-    name: str, of_point: Sequence[dict[Path, Config]], dataset: Dataset, report: Listener
-) -> dict[Path, Config]:
+def _choose(name: str, of_point: Sequence[dict[Path, Config]], dataset: Dataset, tell: Callback) -> dict[Path, Config]:
     """Return the candidate whose first seed is the best on validation; those where it diverges do not count."""
     if len(of_point) == 1:
         return of_point[0]
     values = {}
     for place, runs in enumerate(of_point):
         folder, config = next(iter(runs.items()))
-        for done in _finish({folder: config}, dataset, report):
+        for done in _finish({folder: config}, dataset, tell):
             values[place] = done.result["valid"][config.eval.metric]
     if not values:
         raise UserError(f"{name} diverges with every setting: give lower --learning-rates")
     return of_point[max(values, key=lambda place: values[place])]
 
 
-def _finish(runs: Mapping[Path, Config], dataset: Dataset, report: Listener) -> list[Run]:
+def _finish(runs: Mapping[Path, Config], dataset: Dataset, tell: Callback) -> list[Run]:
     """Finish the runs; report those that diverge and leave them out."""
     found = []
     for folder, config in runs.items():
         try:
-            found.append(finish_run(config, dataset, folder, report))
+            found.append(finish_run(config, dataset, folder, tell))
         except Diverged as error:
-            report.say(f"{folder.name}: {error}")
+            tell(message(f"{folder.name}: {error}"))
     return found

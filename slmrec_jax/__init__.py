@@ -8,26 +8,71 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slmrec_jax.config import Config, with_preset, with_protocol
-    from slmrec_jax.data import load
+    from slmrec_jax.data import Dataset, Feature, Words, dataset, load
+    from slmrec_jax.encoding.layers import mean, normalize, xavier_uniform
+    from slmrec_jax.encoding.rows import rows_of
     from slmrec_jax.errors import UserError
+    from slmrec_jax.methods import gradient_method, make_method, make_optimizer
+    from slmrec_jax.models import slmrec_recipe
+    from slmrec_jax.objectives.losses import bpr, info_nce, view_agreement
+    from slmrec_jax.training.events import Event
     from slmrec_jax.training.run import Run, load_run
     from slmrec_jax.training.setup import Setup, setup
     from slmrec_jax.training.train import train
+    from slmrec_jax.types import Augmentation, Context, Loss, Method, Model, Term, View
 
-__all__ = ["Config", "Run", "Setup", "UserError", "load", "load_run", "setup", "train", "with_preset", "with_protocol"]
-
-_MODULES = {
-    "Config": "config",
-    "with_preset": "config",
-    "with_protocol": "config",
-    "load": "data",
-    "UserError": "errors",
-    "Run": "training.run",
-    "load_run": "training.run",
-    "Setup": "training.setup",
-    "setup": "training.setup",
-    "train": "training.train",
+_PLACES = {
+    "config": ("Config", "with_preset", "with_protocol"),
+    "data": ("Dataset", "Feature", "Words", "dataset", "load"),
+    "encoding.layers": ("mean", "normalize", "xavier_uniform"),
+    "encoding.rows": ("rows_of",),
+    "errors": ("UserError",),
+    "methods": ("gradient_method", "make_method", "make_optimizer"),
+    "models": ("slmrec_recipe",),
+    "objectives.losses": ("bpr", "info_nce", "view_agreement"),
+    "training.events": ("Event",),
+    "training.run": ("Run", "load_run"),
+    "training.setup": ("Setup", "setup"),
+    "training.train": ("train",),
+    "types": ("Augmentation", "Context", "Loss", "Method", "Model", "Term", "View"),
 }
+_MODULES = {name: module for module, names in _PLACES.items() for name in names}
+
+__all__ = [
+    "Augmentation",
+    "Config",
+    "Context",
+    "Dataset",
+    "Event",
+    "Feature",
+    "Loss",
+    "Method",
+    "Model",
+    "Run",
+    "Setup",
+    "Term",
+    "UserError",
+    "View",
+    "Words",
+    "bpr",
+    "dataset",
+    "gradient_method",
+    "info_nce",
+    "load",
+    "load_run",
+    "make_method",
+    "make_optimizer",
+    "mean",
+    "normalize",
+    "rows_of",
+    "setup",
+    "slmrec_recipe",
+    "train",
+    "view_agreement",
+    "with_preset",
+    "with_protocol",
+    "xavier_uniform",
+]
 
 
 def __getattr__(name: str) -> Any:

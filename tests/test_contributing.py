@@ -45,7 +45,7 @@ def test_a_recipe_trains(tmp_path, name, code):
     term = {"Add a loss": "alignment", "Add an augmentation": "noise", "Add a model": "bpr"}[name]
     assert term in records[0]["losses"]
     assert records[1]["losses"]["loss"] < records[0]["losses"]["loss"]
-    assert main(["recommend", "--run", str(out), "--users", "user-0003", "-k", "2"]) == 0
+    assert main(["recommend", str(out), "--users", "user-0003", "-k", "2"]) == 0
 
 
 @pytest.mark.slow

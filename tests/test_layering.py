@@ -10,7 +10,7 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__").replace("__init__", ""): path
     for path in PACKAGE.rglob("*.py")
 }
-LEAVES = {"errors", "types", "forms", "devices", "durable", "figures"}
+LEAVES = {"errors", "types", "forms", "devices", "durable", "figures", "program_cache"}
 """Single modules at the top that every room may import."""
 
 ROOMS = {
@@ -28,6 +28,10 @@ ROOMS = {
     "commands": {"config", "data", "evaluation", "methods", "serving", "training", "studies", "reporting"},
 }
 """Which rooms each folder may import from. Every one stands above those it names, so that there is no circle."""
+
+
+DOORS = {("training", "run.py"): {"reporting"}}
+"""Modules that import from above within one function: `Run.report` writes the page of one run."""
 
 
 def imports(path):
@@ -55,7 +59,9 @@ def test_every_folder_has_its_line_and_there_is_no_circle():
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_folder_imports_from_below(room):
     found = {path.name: rooms_of(path) - LEAVES - ROOMS[room] - {room} for path in (PACKAGE / room).rglob("*.py")}
-    assert not {name: above for name, above in found.items() if above}
+    assert {(room, name): above for name, above in found.items() if above} == {
+        place: above for place, above in DOORS.items() if place[0] == room
+    }
 
 
 @pytest.mark.parametrize("leaf", sorted(LEAVES))

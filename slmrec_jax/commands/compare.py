@@ -3,12 +3,9 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from slmrec_jax.commands.settings import SettingsFlags, parse_seeds
 from slmrec_jax.config import Config
 from slmrec_jax.errors import UserError, escaped
-from slmrec_jax.training.progress import console_report
 
 
 @dataclass(frozen=True)
@@ -27,12 +24,15 @@ class CompareFlags(SettingsFlags):
 
 def run_compare(flags: CompareFlags) -> None:
     """Train what is not yet trained, and print the table."""
+    from rich.console import Console
+
     from slmrec_jax.studies.comparison import compare
+    from slmrec_jax.training.progress import display
 
     seeds = parse_seeds(flags, flags.seeds, "compare")
     if flags.settings.model != Config().model:
         raise UserError("compare takes --models, not --model")
-    with console_report(flags.settings.epochs) as report:
-        comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, report)
+    with display(flags.settings.epochs) as show:
+        comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, show)
     Console().print(comparison.table())
     print(f"table, picture and runs: {escaped(flags.out)}")

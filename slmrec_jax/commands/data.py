@@ -3,18 +3,16 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
-from rich.text import Text
 
-from slmrec_jax import data, figures
 from slmrec_jax.config import Source, source_of
-from slmrec_jax.data.inspect import findings, inspection
-from slmrec_jax.data.split import split_dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, escaped
+
+if TYPE_CHECKING:
+    from slmrec_jax.data import Dataset
 
 _PICTURES = (".png", ".pdf", ".svg")
 
@@ -39,6 +37,13 @@ class InspectFlags(DataFlags):
 
 def run_inspect(flags: InspectFlags) -> None:
     """Print a line for each fact, then a line for each oddity."""
+    from rich.console import Console
+    from rich.text import Text
+
+    from slmrec_jax import data
+    from slmrec_jax.data.inspect import findings, inspection
+    from slmrec_jax.data.split import split_dataset
+
     if flags.plot is not None and flags.plot.suffix not in _PICTURES:
         raise UserError(f"--plot {flags.plot}: give a name that ends in {', '.join(_PICTURES)}")
     source = source_of(flags)
@@ -74,6 +79,8 @@ class ConvertFlags(DataFlags):
 
 def run_convert(flags: ConvertFlags) -> None:
     """Write the folder and print its size."""
+    from slmrec_jax import data
+
     _store(data.load_source(source_of(flags)), flags.out)
 
 
@@ -89,16 +96,23 @@ class MakeFlags:
 
 def run_make(flags: MakeFlags) -> None:
     """Write the folder and print its size."""
+    from slmrec_jax import data
+
     _store(data.load(flags.name), flags.out)
 
 
-def _store(dataset: data.Dataset, folder: Path) -> None:
+def _store(dataset: "Dataset", folder: Path) -> None:
+    from slmrec_jax import data
+
     data.write_store(dataset, folder)
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{escaped(folder)}: {escaped(dataset.name)}, {size / 2**20:.1f} MiB, fingerprint {dataset.fingerprint[:12]}")
 
 
-def _draw(dataset: data.Dataset, path: Path) -> None:
+def _draw(dataset: "Dataset", path: Path) -> None:
+    from slmrec_jax import data, figures
+    from slmrec_jax.data.inspect import inspection
+
     users, items = dataset.degrees()
     features, count = dataset.features.items(), dataset.num_items
     missing = {name: inspection.count_missing(feature, count) / count for name, feature in features}

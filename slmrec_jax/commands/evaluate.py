@@ -2,24 +2,17 @@
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Literal
 
-from rich.console import Console
-
-from slmrec_jax.commands.runs import open_run
-from slmrec_jax.commands.tables import groups_table, metrics_table
+from slmrec_jax.commands.runs import RunArgument, chosen_run, open_run
 from slmrec_jax.config import ProtocolName
-from slmrec_jax.config.protocols import Candidates
-from slmrec_jax.evaluation.groups import Side
+from slmrec_jax.config.protocols import Candidates, Side
 
 
 @dataclass(frozen=True)
-class EvaluateFlags:
+class EvaluateFlags(RunArgument):
     """Measure a finished run."""
 
-    run: Path
-    """The run's folder."""
     data: str | None = None
     """The path of the run's data set, if it was moved."""
     split: Literal["valid", "test"] = "test"
@@ -36,7 +29,11 @@ class EvaluateFlags:
 
 def run_evaluate(flags: EvaluateFlags) -> None:
     """Measure, and print a table or JSON."""
-    run = open_run(flags.run, flags.data)
+    from rich.console import Console
+
+    from slmrec_jax.commands.tables import groups_table, metrics_table
+
+    run = open_run(chosen_run(flags), flags.data)
     if flags.cold == "content":
         run = run.with_content()
     protocol = flags.protocol or run.config.protocol
@@ -48,7 +45,7 @@ def run_evaluate(flags: EvaluateFlags) -> None:
     else:
         groups = run.evaluate_by(flags.by, flags.split, flags.protocol, flags.candidates)
         measured |= {"by": [group._asdict() for group in groups]}
-        title = f"{flags.run}, {flags.split}, protocol {protocol}, {flags.by} by training interactions"
+        title = f"{run.folder}, {flags.split}, protocol {protocol}, {flags.by} by training interactions"
         table = groups_table(groups, flags.by, title)
     if flags.format == "json":
         print(json.dumps(measured))

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "train": (train.TrainFlags, train.run_train),
     "evaluate": (evaluate.EvaluateFlags, evaluate.run_evaluate),
     "recommend": (recommend.RecommendFlags, recommend.run_recommend),
+    "similar": (recommend.SimilarFlags, recommend.run_similar),
     "compare": (compare.CompareFlags, compare.run_compare),
     "tune": (tune.TuneFlags, tune.run_tune),
     "results": (runs.ResultsFlags, runs.run_results),
@@ -71,11 +73,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _dispatch(arguments: list[str]) -> None:
     words = 2 if arguments[:1] == ["data"] else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
+    if name == "--version":
+        print(f"slmrec-jax {version('slmrec-jax')}, jax {version('jax')}")
+        return
     if name in ("", "-h", "--help", "data", "data -h", "data --help"):
         print("usage: slmrec-jax COMMAND [FLAGS]\n")
         for command, (flags, _) in COMMANDS.items():
             print(f"  {command:<13} {flags.__doc__}")
-        print("\n`slmrec-jax COMMAND --help` lists a command's flags; --debug shows the traceback of a refusal.")
+        print(
+            "\n`slmrec-jax COMMAND --help` lists a command's flags; --debug shows the traceback of a refusal.\n"
+            "`slmrec-jax --version` prints the versions of this program and of jax."
+        )
         return
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS)

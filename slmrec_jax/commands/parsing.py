@@ -9,10 +9,15 @@ from typing import Any, TypeVar, cast
 
 import tyro
 
+from slmrec_jax.commands.help import short_help
 from slmrec_jax.commands.settings import SettingsFlags, base_config, recorded
+from slmrec_jax.config import with_defaults
 from slmrec_jax.errors import UserError
 
 Flags = TypeVar("Flags")
+
+ALIASES = {"--lr": "--optimizer.learning-rate", "--wd": "--optimizer.weight-decay"}
+"""Short names of flags of the commands that train."""
 
 
 def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
@@ -24,7 +29,14 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
     """
     options: dict[str, Any] = {}
     if issubclass(flags, SettingsFlags):
-        options["default"] = flags(base_config(arguments))
+        arguments = [_without_alias(argument) for argument in arguments]
+        config = base_config(arguments)
+        if set(arguments) & {"-h", "--help"}:
+            print(short_help(program, flags, with_defaults(config)), flush=True)
+            raise SystemExit(0)
+        whole = "--help-all" in arguments
+        arguments = ["--help"] if whole else arguments
+        options["default"] = flags(with_defaults(config) if whole else config)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -42,6 +54,11 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
     if parsed.settings.eval.name != options["default"].settings.eval.name:
         raise UserError("--eval.name names the protocol that --eval.* flags change: choose one by --protocol")
     return cast("Flags", recorded(parsed))
+
+
+def _without_alias(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return f"{ALIASES.get(name, name)}{equals}{value}"
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,71 +1,130 @@
-"""The command `slmrec-jax recommend`."""
+"""The commands `slmrec-jax recommend` and `slmrec-jax similar`."""
 
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from slmrec_jax.commands.runs import named_ids, open_run
-from slmrec_jax.data.new_items import read_new_items
+from slmrec_jax.commands.runs import RunArgument, chosen_run, named_ids, open_run
 from slmrec_jax.errors import UserError, escaped
-from slmrec_jax.serving import exports, recommendations
-from slmrec_jax.serving.recommendations import Recommendations
+
+if TYPE_CHECKING:
+    from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
+    from slmrec_jax.serving.served import Served
 
 
 @dataclass(frozen=True)
-class RecommendFlags:
-    """List the best items that users have not interacted with, in raw ids."""
+class QueryFlags(RunArgument):
+    """The flags of a command that queries a run or an exported folder."""
 
-    run: Path | None = None
-    """The run's folder."""
     exported: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """A folder made by `export`, instead of a run; it needs neither the data nor the libraries that train."""
+    """Older form of naming a folder made by `export`."""
     data: str | None = None
     """The path of the run's data set, if it was moved."""
-    users: str = "all"
-    """Raw ids, separated by commas, or `all`. Quotes keep a comma in an id, as in CSV: '"Doe, Jane",u2'."""
-    users_file: Path | None = None
-    """A text file with one raw id a line, exactly as written, instead of --users."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
-    """Number of items for each user."""
-    cold_items: Path | None = None
-    """Features of items that have no interactions yet, to rank among the others: a file named after its modality (.npy,
-    .safetensors or .parquet), or a folder with a file for each."""
-    only_cold: bool = False
-    """Rank the --cold-items alone."""
+    """Number of items to list."""
     format: Literal["table", "parquet", "jsonl"] = "table"
     out: Path | None = None
     """The file to write, instead of the terminal; it may be a device or a pipe."""
 
 
+@dataclass(frozen=True)
+class RecommendFlags(QueryFlags):
+    """List the best items that users have not interacted with, in raw ids."""
+
+    users: str = "all"
+    """Raw ids, separated by commas, or `all`. Quotes keep a comma in an id, as in CSV: '"Doe, Jane",u2'."""
+    users_file: Path | None = None
+    """A text file with one raw id a line, exactly as written, instead of --users."""
+    history: Path | None = None
+    """A text file with the raw ids of the items of a new user, one a line, instead of --users."""
+    cold_items: Path | None = None
+    """Features of items that have no interactions yet, to rank among the others: a file named after its modality (.npy,
+    .safetensors or .parquet), or a folder with a file for each."""
+    only_cold: bool = False
+    """Rank the --cold-items alone."""
+
+
+@dataclass(frozen=True)
+class SimilarFlags(QueryFlags):
+    """List the items most similar to items, by the cosine of their trained rows, in raw ids."""
+
+    items: str = ""
+    """Raw ids, separated by commas. Quotes keep a comma in an id, as in CSV."""
+    items_file: Path | None = None
+    """A text file with one raw id a line, exactly as written, instead of --items."""
+
+
 def run_recommend(flags: RecommendFlags) -> None:
     """Rank, and write the recommendations; notes go to standard error."""
+    from slmrec_jax.serving.named_ids import read_id_file
+    from slmrec_jax.serving.recommendations import nothing_left
+
     users = named_ids("recommend", "users", flags.users, flags.users_file, default="all")
-    if flags.format == "parquet" and flags.out is None:
-        raise UserError("--format parquet needs --out: the file to write")
+    history = None if flags.history is None else read_id_file(flags.history, "--history")
+    if history is not None and users is not None:
+        raise UserError("recommend takes one of --users and --history, which is of a user that training did not see")
     if flags.only_cold and flags.cold_items is None:
         raise UserError("--only-cold needs --cold-items: the features of new items")
-    found = _recommendations(flags, users)
-    recommendations.write_recommendations(found, flags.format, flags.out)
-    if found.items.shape[1] < flags.k:
-        print(f"-k is {flags.k}, and there are {found.items.shape[1]} items to rank", file=sys.stderr)
-    note = recommendations.nothing_left(found)
+    found = _recommendations(flags, users, history)
+    _write(found, flags, found.items.shape[1])
+    note = nothing_left(found)
     if note:
         print(note, file=sys.stderr)
 
 
-def _recommendations(flags: RecommendFlags, users: list[str] | None) -> Recommendations:
+def run_similar(flags: SimilarFlags) -> None:
+    """Rank, and write the similar items."""
+    from slmrec_jax.serving.served import similar_items
+
+    items = named_ids("similar", "items", flags.items, flags.items_file, default="")
+    if items is None:
+        raise UserError("similar needs --items or --items-file: raw ids of items")
+    folder = _folder(flags)
+    found = similar_items(_served(folder, flags), items, flags.k)
+    _write(found, flags, found.similar.shape[1])
+
+
+def _write(found: "Recommendations | SimilarItems", flags: QueryFlags, num_ranked: int) -> None:
+    from slmrec_jax.serving.recommendations import write_ranked
+
+    write_ranked(found, flags.format, flags.out)
+    if num_ranked < flags.k:
+        print(f"-k is {flags.k}, and there are {num_ranked} items to rank", file=sys.stderr)
+
+
+def _recommendations(flags: RecommendFlags, users: list[str] | None, history: list[str] | None) -> "Recommendations":
     """Return what the run or the exported folder recommends; `None` is all users."""
-    if flags.run is not None and flags.exported is None:
-        run = open_run(flags.run, flags.data)
-        new = None if flags.cold_items is None else read_new_items(flags.cold_items, run.dataset)
-        for note in new.notes if new else ():
-            print(escaped(note), file=sys.stderr)
-        return run.recommend(users, flags.k, new_items=new, only_new=flags.only_cold)
-    if flags.exported is not None and flags.run is None:
-        if flags.data is not None or flags.cold_items is not None:
-            raise UserError("--from takes neither --data nor --cold-items, which need the run: give --run")
-        return exports.recommend(exports.read_export(flags.exported), users, flags.k)
-    raise UserError("recommend needs one of --run, the folder of a run, and --from, a folder that export made")
+    from slmrec_jax.data.new_items import read_new_items
+    from slmrec_jax.serving.exports import is_export
+    from slmrec_jax.serving.served import recommend
+
+    folder = _folder(flags)
+    if flags.cold_items is None:
+        return recommend(_served(folder, flags), users, flags.k, history=history)
+    if is_export(folder):
+        raise UserError(f"{folder} is an export; --cold-items needs the run itself")
+    run = open_run(folder, flags.data)
+    new = read_new_items(flags.cold_items, run.dataset)
+    for note in new.notes:
+        print(escaped(note), file=sys.stderr)
+    return run.recommend(users, flags.k, history=history, new_items=new, only_new=flags.only_cold)
+
+
+def _folder(flags: QueryFlags) -> Path:
+    if flags.format == "parquet" and flags.out is None:
+        raise UserError("--format parquet needs --out: the file to write")
+    return chosen_run(flags, {"--from": flags.exported})
+
+
+def _served(folder: Path, flags: QueryFlags) -> "Served":
+    """Read what answers queries; an exported folder needs neither the data nor the libraries that train."""
+    from slmrec_jax.serving.exports import is_export, read_export
+
+    if not is_export(folder):
+        return open_run(folder, flags.data).served
+    if flags.data is not None:
+        raise UserError(f"{folder} is an export, which holds all it needs: leave out --data")
+    return read_export(folder)

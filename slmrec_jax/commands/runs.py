@@ -2,20 +2,43 @@
 
 import json
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
-from rich.console import Console
 
 from slmrec_jax.errors import UserError, escaped
-from slmrec_jax.serving import exports
-from slmrec_jax.serving.recommendations import read_id_file, split_ids
-from slmrec_jax.studies import results
 
 if TYPE_CHECKING:
     from slmrec_jax.training.run import Run
+
+
+@dataclass(frozen=True)
+class RunArgument:
+    """The folder that a command reads."""
+
+    folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    """The run's folder, or for `recommend` and `similar` also one made by `export`."""
+    run: Path | None = None
+    """Older form of naming the run's folder."""
+
+
+def chosen_run(flags: RunArgument, older: Mapping[str, Path | None] | None = None) -> Path:
+    """Return the folder that a command was given, and note on standard error if by a flag of an earlier version.
+
+    Raises:
+        UserError: There is none, or more than one.
+    """
+    given = {"RUN": flags.folder, "--run": flags.run, **(older or {})}
+    named = {name: folder for name, folder in given.items() if folder is not None}
+    if len(named) != 1:
+        raise UserError("name one folder of a run" + (f", not {' and '.join(named)}" if named else ""))
+    ((name, folder),) = named.items()
+    if name != "RUN":
+        print(f"note: {name} will go in the next version: name the folder without it", file=sys.stderr)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -31,6 +54,10 @@ class ResultsFlags:
 
 def run_results(flags: ResultsFlags) -> None:
     """Print the test metrics of the runs as a table or JSON."""
+    from rich.console import Console
+
+    from slmrec_jax.studies import results
+
     check_named(flags.runs)
     found = results.read_finished_runs(flags.runs, force=flags.force)
     if flags.format == "json":
@@ -41,7 +68,7 @@ def run_results(flags: ResultsFlags) -> None:
 
 @dataclass(frozen=True)
 class ExportFlags:
-    """Write a run's embeddings for other programs, and for recommend --from."""
+    """Write a run's embeddings for other programs, and for recommend and similar."""
 
     run: tyro.conf.Positional[Path]
     """The run's folder."""
@@ -55,21 +82,11 @@ class ExportFlags:
 
 def run_export(flags: ExportFlags) -> None:
     """Write the folder and print its size."""
-    from slmrec_jax.training.storage.folder import environment
-
     run = open_run(flags.run, flags.data)
-    about = {
-        "model": run.config.model,
-        "protocol": run.config.protocol,
-        **{name: run.result.get(name) for name in ("best_epoch", "seed", "test")},
-        "finished": run.finished,
-        "fingerprint": run.dataset.fingerprint,
-        "versions": environment()["packages"],
-    }
-    made = exports.make_export(run.dataset, run.embeddings, run.config.eval.score, about)
-    exports.write_export(made, flags.out, faiss=flags.faiss)
+    run.export(flags.out, faiss=flags.faiss)
     size = sum(file.stat().st_size for file in flags.out.iterdir())
-    print(f"{escaped(flags.out)}: {len(made.user_ids)} users, {len(made.item_ids)} items, {size / 2**20:.1f} MiB")
+    users, items = run.dataset.num_users, run.dataset.num_items
+    print(f"{escaped(flags.out)}: {users} users, {items} items, {size / 2**20:.1f} MiB")
 
 
 def open_run(folder: Path, data: str | None) -> "Run":
@@ -98,6 +115,8 @@ def named_ids(command: str, flag: str, value: str, file: Path | None, *, default
     Raises:
         UserError: Both are given, or the ids cannot be read.
     """
+    from slmrec_jax.serving.named_ids import read_id_file, split_ids
+
     if file is None:
         return None if value == default else split_ids(value, f"--{flag}")
     if value != default:

@@ -9,13 +9,15 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import tyro
 
 from slmrec_jax.config import BASE, IN_MEMORY, PROTOCOLS, Config, ProtocolName, with_preset, with_protocol
 from slmrec_jax.errors import UserError
-from slmrec_jax.training.storage.folder import read_config
+
+if TYPE_CHECKING:
+    from slmrec_jax.training.setup import MakeMethod
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class SettingsFlags:
     protocol: ProtocolName | None = None
     """How to select and to test, `strict` by default; single --eval.* flags win over it."""
     config: Path | None = None
-    """A Python file with get_config(); train also uses its make_method(config, spec), if there is one."""
+    """Settings in a .toml or .json file, such as a run's config.json; or a Python file with get_config(), whose
+    make_method(config, spec) train also uses, if there is one."""
 
 
 AnySettingsFlags = TypeVar("AnySettingsFlags", bound=SettingsFlags)
@@ -45,11 +48,11 @@ def base_config(arguments: list[str]) -> Config:
     except argparse.ArgumentError:
         return Config()  # the full parser refuses the flag without a value
     if first.resume and first.out:
+        from slmrec_jax.training.storage.folder import read_config
+
         config = read_config(Path(first.out))  # train() refuses settings that differ from it
     else:
-        config = load_config_file(Path(first.config)).get_config() if first.config else Config()
-    if not isinstance(config, Config):
-        raise UserError(f"--config {first.config}: get_config() returns {config!r}, not a slmrec_jax.Config")
+        config = _config_of(Path(first.config)) if first.config else Config()
     if first.model in BASE:
         config = dataclasses.replace(config, model=first.model)
     if first.preset:
@@ -78,7 +81,7 @@ def parse_seeds(flags: SettingsFlags, seeds: str, command: str) -> list[int]:
         raise UserError(f"--seeds is {seeds!r}: give different numbers separated by commas, such as 0,1,2")
     if flags.settings.seed != Config().seed:
         raise UserError(f"{command} takes --seeds, not --seed")
-    if flags.config and hasattr(load_config_file(flags.config), "make_method"):
+    if own_method(flags.config) is not None:
         raise UserError(f"--config {flags.config} has make_method(), which {command} cannot use: use train")
     return [int(number) for number in numbers]
 
@@ -87,12 +90,35 @@ def resume_command(arguments: list[str], folder: Path) -> str:
     """Return the command that continues a stopped run; `compare` and `tune` find their unfinished runs themselves."""
     if arguments[0] != "train":
         return shlex.join(["slmrec-jax", *arguments])
-    file = _first_flags(arguments).config
-    return shlex.join(["slmrec-jax", "train", *(["--config", file] if file else []), "--out", str(folder), "--resume"])
+    file = python_file(_first_flags(arguments).config)
+    return shlex.join(
+        ["slmrec-jax", "train", *(["--config", str(file)] if file else []), "--out", str(folder), "--resume"]
+    )
+
+
+def python_file(path: Path | str | None) -> Path | None:
+    """Return the path of a config file that is Python; a run keeps what any other file says in its config.json."""
+    return None if path is None or Path(path).suffix in (".json", ".toml") else Path(path)
+
+
+def own_method(path: Path | None) -> "MakeMethod | None":
+    """Return `make_method` of a config file, if it is Python and has one."""
+    file = python_file(path)
+    return None if file is None else getattr(_load_module(file), "make_method", None)
+
+
+def _config_of(path: Path) -> Config:
+    file = python_file(path)
+    if file is None:
+        return Config.load(path)
+    config: Any = _load_module(file).get_config()
+    if not isinstance(config, Config):
+        raise UserError(f"--config {path}: get_config() returns {config!r}, not a slmrec_jax.Config")
+    return config
 
 
 @functools.cache
-def load_config_file(path: Path) -> ModuleType:
+def _load_module(path: Path) -> ModuleType:
     """Run the user's Python file named by --config, and return its module.
 
     Raises:

@@ -3,12 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
-from slmrec_jax.commands.settings import SettingsFlags, load_config_file
-from slmrec_jax.commands.tables import metrics_table
+from slmrec_jax.commands.settings import SettingsFlags, own_method, python_file
 from slmrec_jax.errors import escaped
-from slmrec_jax.training.progress import console_report
 
 
 @dataclass(frozen=True)
@@ -23,19 +19,20 @@ class TrainFlags(SettingsFlags):
 
 def run_train(flags: TrainFlags) -> None:
     """Train, and show the metrics of the best epoch."""
+    from rich.console import Console
+
+    from slmrec_jax.commands.tables import metrics_table
     from slmrec_jax.methods import make_method
     from slmrec_jax.training.train import train
 
-    method = getattr(load_config_file(flags.config), "make_method", make_method) if flags.config else make_method
-    with console_report(flags.settings.epochs) as report:
-        run = train(
-            flags.settings,
-            out=flags.out,
-            resume=flags.resume,
-            method=method,
-            config_file=flags.config,
-            report=report,
-        )
+    run = train(
+        flags.settings,
+        out=flags.out,
+        resume=flags.resume,
+        method=own_method(flags.config) or make_method,
+        config_file=python_file(flags.config),
+        progress=True,
+    )
     title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
     Console().print(
         metrics_table({split: run.result[split] for split in ("valid", "test") if split in run.result}, title)

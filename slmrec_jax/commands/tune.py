@@ -4,12 +4,9 @@ import shlex
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
 from slmrec_jax.commands.settings import SettingsFlags, parse_seeds
 from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.studies.tuning.space import Sampler, make_space
-from slmrec_jax.training.progress import console_report
 
 
 @dataclass(frozen=True)
@@ -31,6 +28,10 @@ class TuneFlags(SettingsFlags):
 
 def run_tune(flags: TuneFlags) -> None:
     """Search, and show the best trials and the test metric of the best config."""
+    from rich.console import Console
+
+    from slmrec_jax.training.progress import display
+
     seeds = parse_seeds(flags, flags.seeds, "tune")
     try:
         from slmrec_jax.studies.tuning.search import BEST_CONFIG, tune
@@ -41,8 +42,8 @@ def run_tune(flags: TuneFlags) -> None:
     if flags.trials is not None and flags.trials < 1:
         raise UserError(f"--trials is {flags.trials}: give at least 1")
     space = make_space(flags.settings, flags.sampler, flags.space)
-    with console_report(flags.settings.epochs) as report:
-        tuned = tune(flags.settings, space, flags.sampler, seeds, flags.trials, flags.out, report)
+    with display(flags.settings.epochs) as show:
+        tuned = tune(flags.settings, space, flags.sampler, seeds, flags.trials, flags.out, show)
     metric = str(tuned.runs[0].config.eval.metric)
     console = Console()
     console.print(tuned.table(metric))

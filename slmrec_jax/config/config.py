@@ -1,6 +1,7 @@
 """A run's configuration as frozen data; each field is a flag of the command."""
 
 from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
 from typing import Annotated, Literal
 
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
@@ -16,7 +17,6 @@ from slmrec_jax.config.systems import (
     VBPRConfig,
 )
 from slmrec_jax.forms import at_least, less_than
-from slmrec_jax.types import FrozenRows
 
 Task = Literal["fac", "fd", "fm", "fd+fm", "none"]
 Missing = Literal["masked", "zero", "mean"]
@@ -32,14 +32,17 @@ class Config(Source):
     """Items without a modality: left out of it, or given zeros or the mean of the other items; word ids are always left
     out."""
     model: ModelName = "slmrec"
+    """The system to train (docs/systems.md)."""
     task: Task = "fac"
     """SLMRec's self-supervised task; `none` trains the main loss alone."""
     main_weight: Annotated[float, at_least(0)] = 1.0
     """Weight of SLMRec's main loss; 0 trains the task alone."""
     seed: Annotated[int, at_least(0), less_than(2**32)] = 0
+    """Decides everything random in training."""
     epochs: Annotated[int, at_least(1)] = 1000
-    """At most; early stopping ends most runs sooner."""
+    """The most epochs; early stopping ends most runs sooner."""
     batch_size: Annotated[int, at_least(1)] = 2048
+    """Interactions in a step."""
     negatives: Literal["uniform", "popular"] = "uniform"
     """Sampled negatives: each item that the user has not met is equally likely, or as likely as it is frequent."""
     checkpoint_every_steps: Annotated[int, at_least(0)] = 0
@@ -49,6 +52,7 @@ class Config(Source):
     bpr_negatives: Annotated[int, at_least(1)] = 1
     """Number of negatives for each positive in BPR."""
     dim: Annotated[int, at_least(2)] = 64
+    """Columns of an embedding."""
     num_layers: Annotated[int, at_least(0)] = 3
     """Propagation layers of slmrec and lightgcn."""
     ks: Cutoffs = DEFAULT_CUTOFFS
@@ -58,7 +62,7 @@ class Config(Source):
     full precision, and so do CPUs."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
     """For slmrec, lightgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or never."""
-    frozen_rows: FrozenRows = "float32"
+    frozen_rows: Literal["float32", "bfloat16"] = "float32"
     """How slmrec and lightgcn hold modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
@@ -75,6 +79,30 @@ class Config(Source):
     def protocol(self) -> ProtocolName:
         """The name of the protocol."""
         return self.eval.name
+
+    @staticmethod
+    def load(path: Path | str) -> "Config":
+        """Read a `.json` or `.toml` file, such as the `config.json` of a run, or one with a few settings.
+
+        Settings that the file leaves out have their defaults. It may also name a `preset` of the model and a
+        `protocol`; single settings win over both. Nothing in it is executed.
+
+        Raises:
+            UserError: The file cannot be read, or a setting in it is unknown or has a value of another type.
+        """
+        from slmrec_jax.config.files import read_config_file  # which imports this class
+
+        return read_config_file(path)
+
+    def save(self, path: Path | str) -> None:
+        """Write all settings to a `.json` or `.toml` file, which `load` reads.
+
+        Raises:
+            UserError: The name has another ending, or the file cannot be written.
+        """
+        from slmrec_jax.config.files import write_config_file
+
+        write_config_file(self, path)
 
 
 IN_MEMORY = "<in memory>"

@@ -10,6 +10,7 @@ Split: TypeAlias = Literal["valid", "test"]
 Score: TypeAlias = Literal["dot", "sigmoid"]
 Ndcg: TypeAlias = Literal["standard", "found"]
 Candidates: TypeAlias = Literal["all", "cold"]
+Side: TypeAlias = Literal["users", "items"]
 
 Cutoffs: TypeAlias = Annotated[tuple[Annotated[int, at_least(1)], ...], not_empty("cut-off")]
 

@@ -12,7 +12,7 @@ from scipy.cluster.vq import kmeans2, vq
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.encoding import features
 from slmrec_jax.evaluation import analysis
-from slmrec_jax.serving.recommendations import find_rows
+from slmrec_jax.serving.named_ids import find_rows
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.run import Run
 

@@ -12,15 +12,15 @@ import importlib.util
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
-from jaxtyping import Float, Shaped
+from jaxtyping import Float
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.data.dataset import SPLITS, Dataset, unique_pairs
+from slmrec_jax.data.dataset import unique_pairs
 from slmrec_jax.data.inspect.checks import check_range, check_raw_ids
 from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
 from slmrec_jax.data.readers.raw_ids import as_rows
@@ -28,8 +28,7 @@ from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.evaluation.ranking import plan_ranking, rank
-from slmrec_jax.serving.recommendations import Recommendations, user_rows
+from slmrec_jax.serving.served import Served
 from slmrec_jax.types import Embeddings, Interactions
 
 _EXPORT_FORMAT, _EXPORT_VERSION = "slmrec-jax export", 1
@@ -40,29 +39,7 @@ _SIZES = ("users", "items", "dim", "known")
 _EXPORT_AGAIN = "make the folder again with slmrec-jax export"
 
 
-class ExportedRun(NamedTuple):
-    """The parts of a run that recommend: embeddings, raw ids and known interactions."""
-
-    name: str
-    """The name of the data set."""
-    embeddings: Embeddings
-    user_ids: Shaped[np.ndarray, " users"]
-    item_ids: Shaped[np.ndarray, " items"]
-    known: Interactions
-    score: Score
-    about: Mapping[str, Any]
-    """Further entries of `meta.json`, such as protocol, fingerprint and versions."""
-
-
-def make_export(dataset: Dataset, embeddings: Embeddings, score: Score, about: Mapping[str, Any]) -> ExportedRun:
-    """Collect the parts of a run to export; the interactions of all splits are known."""
-    users, items = zip(*(getattr(dataset, split) for split in SPLITS), strict=True)
-    known = unique_pairs(Interactions(np.concatenate(users), np.concatenate(items)), dataset.num_items)
-    tables = Embeddings(*(jnp.asarray(table, jnp.float32) for table in embeddings))
-    return ExportedRun(dataset.name, tables, dataset.user_ids, dataset.item_ids, known, score, about)
-
-
-def write_export(export: ExportedRun, folder: Path, *, faiss: bool = False) -> None:
+def write_export(export: Served, folder: Path, *, faiss: bool = False) -> None:
     """Write an export; a folder is complete or does not exist.
 
     Args:
@@ -81,7 +58,12 @@ def write_export(export: ExportedRun, folder: Path, *, faiss: bool = False) -> N
             _write_faiss_index(np.asarray(export.embeddings.items), part / _FAISS_FILE)
 
 
-def read_export(folder: Path) -> ExportedRun:
+def is_export(folder: Path) -> bool:
+    """Return True if a folder may be one that `write_export` made: it has its tables of ids, complete or not."""
+    return any((folder / name).exists() for name in (_META_FILE, *_TABLES.values()))
+
+
+def read_export(folder: Path) -> Served:
     """Read a folder of `write_export`.
 
     Raises:
@@ -102,35 +84,18 @@ def read_export(folder: Path) -> ExportedRun:
         )
     for side, rows in zip(_TABLES, known, strict=True):
         check_range(str(known_file), side, rows, meta[side], f"these are rows of {_TABLES[side]}")
-    return ExportedRun(meta["data"], embeddings, ids["users"], ids["items"], known, meta["score"], meta)
+    return Served(meta["data"], embeddings, ids["users"], ids["items"], (known,), meta["score"], meta)
 
 
-def recommend(export: ExportedRun, users: Any = None, k: int = 20) -> Recommendations:
-    """Rank the items that users do not know; results equal `Run.recommend` of the exported run.
-
-    Args:
-        export: An exported run.
-        users: Raw ids, or a single one (a string is one id); all users by default.
-        k: The number of items for each user, limited to the number of items.
-
-    Raises:
-        UserError: A user is unknown, or k is below 1.
-    """
-    rows = user_rows(users, export.user_ids, export.name)
-    num_items = len(export.item_ids)
-    plan = plan_ranking(rows, [export.known], num_items, min(k, num_items), score=export.score)
-    ranking = rank(plan, export.embeddings)
-    return Recommendations(export.user_ids[rows], export.item_ids[ranking.items], ranking.scores)
-
-
-def _write_export_files(export: ExportedRun, folder: Path) -> None:
-    tables = {side: np.ascontiguousarray(table) for side, table in export.embeddings._asdict().items()}
+def _write_export_files(export: Served, folder: Path) -> None:
+    tables = {side: np.ascontiguousarray(table, np.float32) for side, table in export.embeddings._asdict().items()}
     for (side, file), ids in zip(_TABLES.items(), (export.user_ids, export.item_ids), strict=True):
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(tables[side].ravel()), tables[side].shape[1])
         table = pa.table({"id": id_column(ids, export.name), "embedding": vectors})
         write_table(table, folder / file)
-    known = pa.table({"user_row": export.known.users, "item_row": export.known.items})
-    write_table(known, folder / _KNOWN_FILE)
+    users, items = (np.concatenate(columns) for columns in zip(*export.known, strict=True))
+    known = unique_pairs(Interactions(users, items), len(export.item_ids))
+    write_table(pa.table({"user_row": known.users, "item_row": known.items}), folder / _KNOWN_FILE)
     write_tensors(tables, folder / _VECTORS_FILE)
     meta = {
         "format": _EXPORT_FORMAT,
@@ -139,7 +104,7 @@ def _write_export_files(export: ExportedRun, folder: Path) -> None:
         "users": len(export.user_ids),
         "items": len(export.item_ids),
         "dim": tables["items"].shape[1],
-        "known": len(export.known.users),
+        "known": len(known.users),
         "score": export.score,
         **export.about,
     }

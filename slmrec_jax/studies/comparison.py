@@ -17,7 +17,7 @@ from slmrec_jax.methods import METHODS
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.significance import LEVEL, mean_and_deviation, mean_per_user, p_values
 from slmrec_jax.studies.untrained import UNTRAINED
-from slmrec_jax.training.progress import Listener
+from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.training.storage.records import write_json
 
@@ -67,7 +67,7 @@ class Comparison(NamedTuple):
         return f"{text} ≈" if self.p_values[metric][name] >= LEVEL else f"{text}  "
 
 
-def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, report: Listener) -> Comparison:
+def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: Path, tell: Callback) -> Comparison:
     """Train each system with each seed, unless `out` holds its finished run, and test it.
 
     Args:
@@ -75,7 +75,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
         systems: Names of `UNTRAINED` or of models; `slmrec:fd` and the like name a preset, which wins over `config`.
         seeds: At least one.
         out: The folder for the runs, `comparison.json` and `comparison.png`.
-        report: Receives progress.
+        tell: Receives the events of all runs.
 
     Raises:
         UserError: A system is unknown, the data lack what it needs, or `out` holds a run of another config.
@@ -93,10 +93,10 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     untrained = {name: [evaluate(test, UNTRAINED[name](config, dataset))] for name in systems if name in UNTRAINED}
     make_folder(out)
     for line in notes:
-        report.say(line)
+        tell(message(line))
     results = {
         name: untrained.get(name)
-        or [finish_run(run_config, whole, folder, report).evaluate("test") for folder, run_config in of_system.items()]
+        or [finish_run(run_config, whole, folder, tell).evaluate("test") for folder, run_config in of_system.items()]
         for name, of_system in runs.items()
     }
     of_seeds = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"

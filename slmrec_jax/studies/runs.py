@@ -8,7 +8,7 @@ from slmrec_jax.config import Config, check_config, first_change, relevant
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.training.progress import Listener
+from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.run import Run, load_run
 from slmrec_jax.training.setup import build_method
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config
@@ -48,7 +48,7 @@ def make_folder(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
 
 
-def finish_run(config: Config, dataset: Dataset, folder: Path, report: Listener) -> Run:
+def finish_run(config: Config, dataset: Dataset, folder: Path, tell: Callback) -> Run:
     """Load, resume or train the run of a folder, which `check_runs` has accepted.
 
     Raises:
@@ -56,7 +56,7 @@ def finish_run(config: Config, dataset: Dataset, folder: Path, report: Listener)
         Interrupted: A signal asked to stop; calling again resumes the run.
     """
     if (folder / RESULT).exists():
-        report.say(f"{folder.name}: finished before")
+        tell(message(f"{folder.name}: finished before"))
         return load_run(folder, dataset)
-    report.say(f"{folder.name}:")
-    return train(config, dataset, out=folder, resume=(folder / CONFIG).exists(), report=report)
+    tell(message(f"{folder.name}:"))
+    return train(config, dataset, out=folder, resume=(folder / CONFIG).exists(), progress=False, callbacks=[tell])

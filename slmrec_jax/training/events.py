@@ -1,73 +1,56 @@
-"""TensorBoard events of a run, written by the thread that trains, so that a full disk can block no other thread."""
+"""What a run tells its callbacks while it trains."""
 
-import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from typing import Literal, NamedTuple
 
-
-@contextmanager
-def _hidden(module: str) -> Iterator[None]:
-    """Keep a module that is not loaded yet from being imported within the block."""
-    loaded = module in sys.modules
-    if not loaded:
-        sys.modules[module] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        if not loaded:
-            del sys.modules[module]
+from slmrec_jax.training.storage.folder import Record
 
 
-# tensorboardX imports PyTorch if it is installed: seconds and 200 MiB, for nothing that is written here.
-with _hidden("torch"):
-    from tensorboardX.event_file_writer import EventsWriter
-    from tensorboardX.proto import event_pb2
-    from tensorboardX.summary import scalar
+class Event(NamedTuple):
+    """Something that happened in a run."""
 
-FLUSH_SECONDS = 5.0
-"""The least time between two flushes, since each waits for the disk."""
+    kind: Literal["message", "epoch", "evaluation"]
+    """A line for the user; the end of an epoch; or the measures of the best epoch at the end of the run."""
+    text: str
+    """The event as one line."""
+    epoch: int = 0
+    """The epoch, counted from 1; 0 for a message."""
+    values: Mapping[str, float] = {}
+    """By name: `loss/loss` is the total and `loss/main` one of its terms; `valid/recall@20` is a metric on a split, in
+    epochs that are evaluated; `seconds/train` and `seconds/evaluate` are the epoch's times."""
+    metric: str | None = None
+    """The name in `values` of the metric that selects the best epoch, if this epoch has it."""
+    improved: bool = False
+    """True if the epoch is the best so far."""
 
-AddScalars = Callable[[int, Mapping[str, float]], None]
-"""`(step, values by name)`."""
+
+Callback = Callable[[Event], None]
+"""Receives each event in the thread that trains. An exception ends the run, which can be resumed."""
 
 
-@contextmanager
-def open_events(folder: Path, say: Callable[[str], None]) -> Iterator[AddScalars]:
-    """Open a new file of events in a folder, which is created if absent.
+def message(text: str) -> Event:
+    """Return the event of a line for the user."""
+    return Event("message", text)
 
-    If it cannot be written, `say` receives one report and the file is given up.
-    """
-    writer: EventsWriter | None = None
-    due = 0.0
 
-    @contextmanager
-    def given_up_if_refused() -> Iterator[None]:
-        nonlocal writer
-        try:
-            yield
-        except OSError as error:
-            writer = None
-            say(f"WARNING: no more TensorBoard events can be written to {folder} ({error.strerror}); the run goes on")
+def epoch_event(record: Record) -> Event:
+    """Return the event of an epoch's end."""
+    split, losses = record["split"], record["losses"]
+    selected = [f"{split}/{name}" for name in record["selected"]]
+    values = {
+        **{f"loss/{name}": value for name, value in losses.items()},
+        **{f"{split}/{name}": value for name, value in record["metrics"].items()},
+        "seconds/train": record["train_seconds"],
+        "seconds/evaluate": record["evaluate_seconds"],
+    }
+    shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items() if "/" not in name)
+    shown += "".join(f"  {split} {name} {value:.4f}" for name, value in record["selected"].items())
+    best = " *" if record["improved"] else ""
+    line = f"epoch {record['epoch']:>4}  {shown}{best}  {record['train_seconds']:.2f} s"
+    return Event("epoch", line, record["epoch"], values, next(iter(selected), None), record["improved"])
 
-    def add(step: int, values: Mapping[str, float]) -> None:
-        nonlocal due
-        if writer is None:
-            return
-        with given_up_if_refused():
-            for name, value in values.items():
-                writer.write_event(event_pb2.Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-            if time.monotonic() > due:
-                writer.flush()
-                due = time.monotonic() + FLUSH_SECONDS
 
-    with given_up_if_refused():
-        folder.mkdir(parents=True, exist_ok=True)
-        writer = EventsWriter(str(folder / "events"))
-    try:
-        yield add
-    finally:
-        if writer is not None:
-            with given_up_if_refused():
-                writer.close()
+def evaluation_event(epoch: int, splits: Mapping[str, Mapping[str, float]]) -> Event:
+    """Return the event of measuring the best epoch on each split."""
+    values = {f"{split}/{name}": value for split, means in splits.items() for name, value in means.items()}
+    return Event("evaluation", f"best epoch {epoch}, measured on {' and '.join(splits)}", epoch, values)

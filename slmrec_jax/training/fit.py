@@ -10,9 +10,8 @@ from jaxtyping import PyTree
 
 from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
-from slmrec_jax.training.events import open_events
+from slmrec_jax.training.events import Callback, epoch_event, message
 from slmrec_jax.training.loop import Keys
-from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
 from slmrec_jax.training.selection import finished, make_record
 from slmrec_jax.training.session import (
@@ -27,34 +26,39 @@ from slmrec_jax.training.session import (
 )
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.signals import Interrupted, stop_requests
-from slmrec_jax.training.storage.folder import EVENTS, RESULT, Record
+from slmrec_jax.training.storage.folder import EVENTS, RESULT
 from slmrec_jax.training.storage.saver import open_saver
+from slmrec_jax.training.tensorboard import open_tensorboard
 from slmrec_jax.types import Embeddings
 
 SEGMENT_SECONDS = 1.0
 """About how long a signal waits for the current steps."""
 
 
-def fit(setup: Setup, plan: EvaluationPlan, folder: Path, report: Listener, *, resume: bool) -> Position:
+def fit(setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, resume: bool) -> Position:
     """Train until the protocol's early stopping or the config's last epoch, and return the final position.
 
     Args:
         setup: What to train, with compiled programs.
         plan: The evaluation that selects the best epoch.
         folder: The run's folder, held by this process, for records and checkpoints.
-        report: Receives progress.
+        tell: Receives events.
         resume: Whether to continue from the newest checkpoint, to the same bits as without a break.
 
     Raises:
         UserError: Training is not finite (`Diverged`), nothing can be resumed, or the end could not be saved.
         Interrupted: A signal asked to stop; the current steps were finished and saved.
     """
+
+    def say(text: str) -> None:
+        tell(message(text))
+
     with (
-        open_saver(folder, report.say) as saver,
-        open_events(folder / EVENTS, report.say) as add_events,
+        open_saver(folder, say) as saver,
+        open_tensorboard(folder / EVENTS, say) as write_tensorboard,
         stop_requests() as stop_requested,
     ):
-        session = Session(setup, folder, saver, report, _draws(setup))
+        session = Session(setup, folder, saver, tell, _draws(setup))
         position, length = _resumed(session) if resume else start(session), 1
         if _continues(session, position):  # a result of fewer epochs would name checkpoints that will be deleted
             (folder / RESULT).unlink(missing_ok=True)
@@ -68,8 +72,9 @@ def fit(setup: Setup, plan: EvaluationPlan, folder: Path, report: Listener, *, r
             if position.step == (len(position.history) + 1) * setup.loop.steps_per_epoch:
                 position, embeddings = _evaluated(session, position, plan)
                 save(session, position, embeddings)
-                add_events(len(position.history), _scalars(position.history[-1]))
-                report.epoch(position.history[-1])
+                event = epoch_event(position.history[-1])
+                write_tensorboard(event)
+                tell(event)
                 saving = True
             elif saving:
                 save(session, position)
@@ -96,7 +101,7 @@ def _resumed(session: Session) -> Position:
     position = restored(session)
     place = place_of(session, position.step)
     session.saver.rewind(place, position.history)
-    session.report.say(f"resumed after {place.words()}")
+    session.tell(message(f"resumed after {place.words()}"))
     return position
 
 
@@ -140,8 +145,3 @@ def _evaluated(session: Session, position: Position, plan: EvaluationPlan) -> tu
     )
     tally = position.tally._replace(seconds=0.0)
     return position._replace(history=(*position.history, record), tally=tally, base=None), embeddings
-
-
-def _scalars(record: Record) -> dict[str, float]:
-    losses = {f"loss/{name}": value for name, value in record["losses"].items()}
-    return losses | {f"{record['split']}/{name}": value for name, value in record["metrics"].items()}

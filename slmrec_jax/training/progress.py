@@ -1,58 +1,124 @@
-"""The display of a run: a live line on a terminal, plain lines elsewhere."""
+"""The display of a run: a bar on a terminal and in a notebook, plain lines elsewhere."""
 
-from collections.abc import Callable, Iterator
+import html
+import importlib
+import sys
+import time
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from slmrec_jax.errors import escaped
-from slmrec_jax.training.storage.folder import Record
+from slmrec_jax.training.events import Callback, Event
 
-
-class Listener(NamedTuple):
-    """Functions that receive a run's messages and its epochs."""
-
-    say: Callable[[str], None]
-    epoch: Callable[[Record], None]
-
-
-SILENT = Listener(lambda line: None, lambda record: None)
+_BAR_COLUMNS = 12
 
 
 @contextmanager
-def console_report(epochs: int) -> Iterator[Listener]:
-    """Report to standard error; `epochs` is the most that will be trained."""
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        yield Listener(
-            _unless_refused(lambda line: console.print(escaped(line), markup=False)),
-            _unless_refused(lambda record: console.print(epoch_line(record))),
-        )
+def telling(progress: bool | None, epochs: int, callbacks: Sequence[Callback]) -> Iterator[Callback]:
+    """Yield a function that passes each event to a display and to the callbacks.
+
+    Args:
+        progress: Whether to have a display; by default on a terminal and in a notebook.
+        epochs: The most epochs that will be trained.
+        callbacks: Further receivers, in order.
+    """
+    if progress is None:
+        progress = sys.stderr.isatty() or _in_notebook()
+    if not progress:
+        yield lambda event: _pass_on(event, callbacks)
         return
-    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(), TimeElapsedColumn()
-    with Progress(*columns, TextColumn("{task.fields[text]}"), console=console) as progress:
-        task = progress.add_task("", total=epochs, text="compiling")
-        yield Listener(
-            _unless_refused(lambda line: progress.console.print(escaped(line), markup=False)),
-            _unless_refused(lambda record: progress.update(task, completed=record["epoch"], text=epoch_line(record))),
-        )
+    with display(epochs) as show:
+        yield lambda event: _pass_on(event, (show, *callbacks))
 
 
-def epoch_line(record: Record) -> str:
-    """Return an epoch as one line: losses, the metric that selects (starred if it is the best so far), seconds."""
-    losses = "  ".join(f"{name} {value:.4f}" for name, value in record["losses"].items() if "/" not in name)
-    metrics = "".join(f"  {record['split']} {name} {value:.4f}" for name, value in record["selected"].items())
-    best = " *" if record["improved"] else ""
-    return f"epoch {record['epoch']:>4}  {losses}{metrics}{best}  {record['train_seconds']:.2f} s"
+@contextmanager
+def display(epochs: int) -> Iterator[Callback]:
+    """Yield a function that shows events: on standard error, or below the cell of a notebook.
+
+    It may be used for several runs in turn, each of at most so many epochs.
+    """
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    if _in_notebook():
+        yield _notebook_bar(epochs)
+    elif console.is_terminal:
+        with _terminal_bar(console, epochs) as show:
+            yield _unless_refused(show)
+    else:
+        yield _unless_refused(lambda event: console.print(escaped(event.text), markup=False))
 
 
-def _unless_refused(tell: Callable[[Any], None]) -> Callable[[Any], None]:
+def short_line(event: Event) -> str:
+    """Return an epoch's loss and the metric that selects, starred if the epoch is the best so far."""
+    loss = f"loss {event.values['loss/loss']:.4f}"
+    if event.metric is None:
+        return loss
+    name = event.metric.partition("/")[2]
+    return f"{loss}  {name} {event.values[event.metric]:.4f}{'*' if event.improved else ' '}"
+
+
+def _pass_on(event: Event, callbacks: Sequence[Callback]) -> None:
+    for callback in callbacks:
+        try:
+            callback(event)
+        except OSError as error:  # not a fault of the run's own files
+            raise RuntimeError(f"the callback {callback!r} failed: {error}") from error
+
+
+@contextmanager
+def _terminal_bar(console: Console, epochs: int) -> Iterator[Callback]:
+    columns = TextColumn("epoch"), MofNCompleteColumn(), BarColumn(_BAR_COLUMNS), TextColumn("{task.fields[text]}")
+    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(compact=True), console=console) as bar:
+        task, shown = bar.add_task("", total=epochs, text="compiling"), 0
+
+        def show(event: Event) -> None:
+            nonlocal shown
+            if event.kind != "epoch":
+                bar.console.print(escaped(event.text), markup=False)
+                return
+            if event.epoch != shown + 1:  # another run, or one that was resumed: its speed is not known yet
+                bar.reset(task, completed=event.epoch - 1)
+            shown = event.epoch
+            bar.update(task, completed=shown, text=short_line(event))
+
+        yield show
+
+
+def _notebook_bar(epochs: int) -> Callback:
+    """Return a display below the current cell, which needs no widgets."""
+    ipython = importlib.import_module("IPython.display")
+    begun = time.monotonic()
+
+    def page(done: int, text: str) -> Any:
+        seconds = time.monotonic() - begun
+        bar = f'<progress value="{done}" max="{epochs}"></progress>'
+        return ipython.HTML(f"epoch {done}/{epochs} {bar} {html.escape(text)} ({seconds:.0f} s)")
+
+    handle = ipython.display(page(0, "compiling"), display_id=True)
+
+    def show(event: Event) -> None:
+        if event.kind == "epoch":
+            handle.update(page(event.epoch, short_line(event)))
+        else:
+            print(escaped(event.text))
+
+    return show
+
+
+def _in_notebook() -> bool:
+    """Return True in a notebook's kernel; IPython on a terminal has none."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
+
+
+def _unless_refused(show: Callback) -> Callback:
     """Return a function that ignores what standard error refuses: a full disk behind it does not end training."""
 
-    def told(words: Any) -> None:
+    def shown(event: Event) -> None:
         with suppress(OSError):
-            tell(words)
+            show(event)
 
-    return told
+    return shown

@@ -13,6 +13,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
 from slmrec_jax.errors import Diverged, UserError, setting
+from slmrec_jax.training.events import message
 from slmrec_jax.training.loop import Progress, no_steps
 from slmrec_jax.training.session import Position, Session, place_of, restored, take_steps
 from slmrec_jax.training.storage.folder import NOT_FINITE
@@ -73,13 +74,13 @@ def recover(session: Session, position: Position) -> Position:
         after = f", after {rollbacks} rollbacks" if rollbacks else ""
         raise Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {advice()}")
     if on_nan == "skip":
-        session.report.say(f"WARNING: {_line(account)}; the step is skipped")
+        session.tell(message(f"WARNING: {_line(account)}; the step is skipped"))
         return _skipped(session, found, base, position)
     session.saver.finish()
     back = restored(session, only_scheduled=True)
     place = place_of(session, back.step)
     session.saver.rewind(place, back.history)
-    session.report.say(f"WARNING: {_line(account)}; going back to {place.words()} to continue with other draws")
+    session.tell(message(f"WARNING: {_line(account)}; going back to {place.words()} to continue with other draws"))
     return back._replace(tally=back.tally._replace(rollbacks=rollbacks + 1))
 
 

@@ -1,5 +1,6 @@
 """A trained run: load it, rank with it, evaluate it again."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,10 +18,12 @@ from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.groups import Side
-from slmrec_jax.evaluation.ranking import plan_ranking, rank
 from slmrec_jax.methods import make_method
-from slmrec_jax.serving.recommendations import Recommendations, user_rows
+from slmrec_jax.serving.exports import write_export
+from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
+from slmrec_jax.serving.served import Served, recommend, served_of, similar_items
 from slmrec_jax.training.cold_items import cold_item_rows, features_of
+from slmrec_jax.training.events import epoch_event
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.setup import MakeMethod
 from slmrec_jax.training.storage.checkpoint import places, restore_embeddings
@@ -30,6 +33,7 @@ from slmrec_jax.training.storage.folder import (
     RESULT,
     Record,
     Result,
+    environment,
     read_config,
     read_history,
     read_kept_dataset,
@@ -55,11 +59,34 @@ class Run:
         """True if training is complete. Otherwise the best epoch is that of the epochs saved so far."""
         return "seconds" in self.result
 
+    @property
+    def test(self) -> Mapping[str, float]:
+        """The metrics of the best epoch on test, by name, such as `recall@20`; empty if they were not measured."""
+        measured: Mapping[str, float] = self.result.get("test", {})
+        return measured
+
+    @property
+    def curves(self) -> dict[str, list[float]]:
+        """The losses and metrics of all epochs, by name, such as `loss/loss` and `valid/recall@20`.
+
+        `epoch` has the epochs' numbers; an epoch that was not evaluated has NaN for its metrics.
+        """
+        events = [epoch_event(record).values for record in self.history]
+        names = dict.fromkeys(name for values in events for name in values)
+        curves = {name: [values.get(name, math.nan) for values in events] for name in names}
+        return {"epoch": [record["epoch"] for record in self.history], **curves}
+
+    @property
+    def served(self) -> Served:
+        """The parts that answer queries."""
+        return served_of(self.dataset, self.embeddings, self.config.eval.score)
+
     def recommend(
         self,
         users: Any = None,
         k: int = 20,
         *,
+        history: Any = None,
         new_items: NewItems | None = None,
         only_new: bool = False,
         method: MakeMethod = make_method,
@@ -69,28 +96,73 @@ class Run:
         Args:
             users: Raw ids, or a single one (a string is one id); all users by default.
             k: The number of items for each user, or all items if there are fewer.
+            history: In place of `users`, the raw ids of the items of a new user, or a mapping from names of new users
+                to these. A new user's row is the mean of the normalised rows of their items.
             new_items: Items that training did not see, ranked among the others by their features.
             only_new: Whether to rank only the new items.
             method: Makes the method that was trained, if it is your own. Only new items need it.
 
         Raises:
-            UserError: A user is not known, k is below 1, or the system cannot place new items.
+            UserError: A user or an item of a history is not known, k is below 1, or the system cannot place new items.
         """
         check_type("k", k, (int, np.integer), "the number of items that each user gets")
         check_type("new_items", new_items, (NewItems, type(None)), "what read_new_items returns")
         if only_new and new_items is None:
             raise UserError("only_new=True needs new_items: what read_new_items returns")
-        rows = user_rows(users, self.dataset.user_ids, self.dataset.name)
-        known = [] if only_new else [self.dataset.train, self.dataset.valid, self.dataset.test]
-        ids, embeddings = self.dataset.item_ids, self.embeddings
+        known, ids, embeddings = tuple(self.dataset.splits.values()), self.dataset.item_ids, self.embeddings
         if new_items is not None:
             placed = self._place(new_items.features, len(new_items.ids), method)
             tables = [placed] if only_new else [jnp.asarray(embeddings.items), placed]
             ids = new_items.ids if only_new else _join_ids(ids, new_items.ids)
+            known = () if only_new else known
             embeddings = Embeddings(embeddings.users, jnp.concatenate(tables))
-        plan = plan_ranking(rows, known, len(ids), min(k, len(ids)), score=self.config.eval.score)
-        ranking = rank(plan, embeddings)
-        return Recommendations(self.dataset.user_ids[rows], ids[ranking.items], ranking.scores)
+        served = self.served._replace(item_ids=ids, embeddings=embeddings, known=known)
+        return recommend(served, users, k, history=history)
+
+    def similar(self, items: Any, k: int = 20) -> SimilarItems:
+        """Rank the items most similar to each of these by the cosine of their trained rows.
+
+        Args:
+            items: Raw ids, or a single one.
+            k: The number of items, without the item itself.
+
+        Raises:
+            UserError: An item is not known, or k is below 1.
+        """
+        check_type("k", k, (int, np.integer), "the number of similar items")
+        return similar_items(self.served, items, k)
+
+    def export(self, folder: Path | str, *, faiss: bool = False) -> None:
+        """Write the embeddings to a new folder for other programs (`serving.exports`).
+
+        Args:
+            folder: The folder to make.
+            faiss: Whether to add an inner-product index of the items for faiss.
+
+        Raises:
+            UserError: The folder exists or cannot be written, or faiss is not installed.
+        """
+        about = {
+            "model": self.config.model,
+            "protocol": self.config.protocol,
+            **{name: self.result.get(name) for name in ("best_epoch", "seed", "test")},
+            "finished": self.finished,
+            "fingerprint": self.dataset.fingerprint,
+            "versions": environment()["packages"],
+        }
+        write_export(self.served._replace(about=about), Path(folder), faiss=faiss)
+
+    def report(self, page: Path | str) -> None:
+        """Write an HTML page on the run, with its pictures and tables in a folder beside it.
+
+        Raises:
+            UserError: The page is there already or cannot be written.
+        """
+        from slmrec_jax.reporting.facts import gather_facts  # a room above this one
+        from slmrec_jax.reporting.report import check_page_is_new, write_report
+
+        check_page_is_new(Path(page))
+        write_report(gather_facts([self.folder]), Path(page))
 
     def evaluate(
         self,

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from slmrec_jax.errors import UserError
+from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.loop import Keys, Progress
-from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage import checkpoint as checkpoints
@@ -26,7 +26,7 @@ class Session(NamedTuple):
     """With compiled programs."""
     folder: Path
     saver: Saver
-    report: Listener
+    tell: Callback
     draw: Callable[[int, int], tuple[PyTree, Keys]]
     """`(epoch, rollbacks) -> (drawn, keys)`, remembered for the current epoch."""
 
@@ -101,7 +101,11 @@ def restored(session: Session, *, only_scheduled: bool = False) -> Position:
     candidates: Sequence[Place] = [
         place for place in checkpoints.places(folder) if not only_scheduled or place == scheduled(session, place)
     ]
-    found = checkpoints.restore_newest(folder, candidates, loop.shapes(), session.report.say, objection)
+
+    def say(text: str) -> None:
+        session.tell(message(text))
+
+    found = checkpoints.restore_newest(folder, candidates, loop.shapes(), say, objection)
     if found is None:
         return start(session)
     step = found.place.epochs * loop.steps_per_epoch + found.place.steps

@@ -2,7 +2,8 @@
 
 import statistics
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -17,7 +18,9 @@ from slmrec_jax.errors import UserError, check_type, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.protocol import EvaluationPlan
 from slmrec_jax.methods import make_method
+from slmrec_jax.program_cache import keep_programs
 from slmrec_jax.training.canary import check_jax
+from slmrec_jax.training.events import Callback, evaluation_event, message
 from slmrec_jax.training.fit import fit
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.memory import (
@@ -29,7 +32,7 @@ from slmrec_jax.training.memory import (
     peak_rss_bytes,
     trim_memory,
 )
-from slmrec_jax.training.progress import SILENT, Listener
+from slmrec_jax.training.progress import telling
 from slmrec_jax.training.run import Run, load_dataset
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.session import Position
@@ -60,9 +63,12 @@ def train(
     resume: bool = False,
     method: MakeMethod = make_method,
     config_file: Path | str | None = None,
-    report: Listener = SILENT,
+    progress: bool | None = None,
+    callbacks: Sequence[Callback] = (),
 ) -> Run:
     """Train, select and test as the config says.
+
+    Compiled programs are kept in the user's cache folder, as the command keeps them, unless JAX's cache is configured.
 
     Args:
         config: Every choice.
@@ -72,49 +78,67 @@ def train(
         method: Makes the method to train; pass your own here.
         config_file: The Python file that config and method come from, if any. The run records its SHA-256 and resumes
             only with the same file.
-        report: Receives progress.
+        progress: Whether to show progress: a bar on a terminal or in a notebook, lines elsewhere. By default only on a
+            terminal and in a notebook.
+        callbacks: Functions that receive each `Event` of the run, such as the end of an epoch with its losses and
+            metrics.
 
     Raises:
         UserError: Something in config, data or folder cannot be used, or JAX computes wrongly (`canary`), and nothing
             was written; or training diverged, and the run folder holds the epochs before.
         Interrupted: A signal asked to stop, and the run can be resumed.
     """
+    keep_programs()
     check_jax()
-    _check_arguments(config, out, resume, method, config_file, report)
-    folder = Path(out) if out is not None else None
-    config, dataset, notes = _data(config, dataset, folder if resume else None)
-    plans = _plans(config, dataset)
-    planned = outline(config, dataset, method=method)
-    maker = made_by(_name_of(method), config_file)
-    opened = resumed_folder if resume and folder is not None else new_folder
-    held = opened(planned.config, planned.dataset, maker, folder)  # type: ignore[arg-type]
-    doubts = batch_doubts(planned.method, planned.config, planned.dataset)
-    for line in (*_introduction(planned), *notes, *doubts, *planned.method.notes):
-        report.say(line)
-    run = _compile_run(planned, plans, report)
-    with held as folder:
-        report.say(f"run folder {folder}")
-        try:
+    _check_arguments(config, out, resume, method, config_file, progress, callbacks)
+    folder = None if out is None else Path(out)
+    with telling(progress, config.epochs, callbacks) as tell:
+        config, dataset, notes = _data(config, dataset, folder if resume else None)
+        plans = _plans(config, dataset)
+        planned = outline(config, dataset, method=method)
+        maker = made_by(_name_of(method), config_file)
+        if resume and folder is not None:
+            held = resumed_folder(planned.config, planned.dataset, maker, folder)
+        else:
+            held = new_folder(planned.config, planned.dataset, maker, folder)
+        doubts = batch_doubts(planned.method, planned.config, planned.dataset)
+        for line in (*_introduction(planned), *notes, *doubts, *planned.method.notes):
+            tell(message(line))
+        run = _compile_run(planned, plans, tell)
+        with held as folder, _disk_faults(folder):
+            tell(message(f"run folder {folder}"))
             # No name holds the inputs: what preparing them leaves unused, and all of them before the tests, is freed.
             selecting = plans[config.eval.split]
             position = fit(
-                with_inputs(run.setup, make_inputs(dataset, config.missing)), selecting, folder, report, resume=resume
+                with_inputs(run.setup, make_inputs(dataset, config.missing)), selecting, folder, tell, resume=resume
             )
-            return _written(run, position, folder)
-        except OSError as error:
-            raise UserError(
-                f"cannot write to {folder}: {error.strerror or error}; fix that, then continue with "
-                f"{setting('resume', True)}"
-            ) from error
+            return _written(run, position, folder, tell)
 
 
-def _check_arguments(config: Any, out: Any, resume: Any, method: Any, config_file: Any, report: Any) -> None:
+@contextmanager
+def _disk_faults(folder: Path) -> Iterator[None]:
+    """Refuse what the disk refuses within the block, in one line."""
+    try:
+        yield
+    except OSError as error:
+        raise UserError(
+            f"cannot write to {folder}: {error.strerror or error}; fix that, then continue with "
+            f"{setting('resume', True)}"
+        ) from error
+
+
+def _check_arguments(
+    config: Any, out: Any, resume: Any, method: Any, config_file: Any, progress: Any, callbacks: Any
+) -> None:
     check_config(config)
     check_type("out", out, (str, Path, type(None)), "the path of a folder")
     check_type("resume", resume, bool, "true or false")
     check_type("method", method, Callable, "a function of a config and a spec")
     check_type("config_file", config_file, (str, Path, type(None)), "the path of a Python file")
-    check_type("report", report, Listener, "a slmrec_jax.training.progress.Listener")
+    check_type("progress", progress, (bool, type(None)), "true or false")
+    check_type("callbacks", callbacks, (tuple, list), "a list of functions of an event")
+    for callback in callbacks:
+        check_type("callbacks", callback, Callable, "a list of functions of an event")
     if resume and out is None:
         raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to continue")
 
@@ -145,14 +169,14 @@ def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:
     return {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
 
 
-def _compile_run(planned: Setup, plans: Mapping[str, EvaluationPlan], report: Listener) -> Planned:
+def _compile_run(planned: Setup, plans: Mapping[str, EvaluationPlan], tell: Callback) -> Planned:
     """Compile a run, and refuse it if its memory does not fit."""
     start = time.perf_counter()
     setup = compiled(planned)
     seconds = time.perf_counter() - start
     trim_memory()  # the compiler's
     memory = estimate(setup, plans[setup.config.eval.split].ranking)
-    report.say(line_of(memory))
+    tell(message(line_of(memory)))
     check_fits(memory, available_bytes())
     return Planned(setup, plans, memory, seconds)
 
@@ -171,7 +195,7 @@ def _introduction(planned: Setup) -> list[str]:
     ]
 
 
-def _written(planned: Planned, position: Position, folder: Path) -> Run:
+def _written(planned: Planned, position: Position, folder: Path, tell: Callback) -> Run:
     """Test the best epoch and write the result and the curves."""
     config, dataset = planned.setup.config, planned.setup.dataset
     best = best_epoch(position.history)
@@ -180,6 +204,7 @@ def _written(planned: Planned, position: Position, folder: Path) -> Run:
     embeddings = restore_embeddings(folder / CHECKPOINTS, best)
     start = time.perf_counter()
     means = {split: evaluation.evaluate(plan, embeddings).means for split, plan in planned.plans.items()}
+    tell(evaluation_event(best, means))
     history = list(position.history)
     result = _result(planned, position, time.perf_counter() - start) | means
     write_json(folder / RESULT, result)

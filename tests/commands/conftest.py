@@ -12,7 +12,8 @@ import pytest
 
 from slmrec_jax import data
 from slmrec_jax.commands.main import main
-from slmrec_jax.serving.exports import make_export, write_export
+from slmrec_jax.serving.exports import write_export
+from slmrec_jax.serving.served import served_of
 from slmrec_jax.types import Embeddings, Interactions
 
 
@@ -71,5 +72,5 @@ def exported(tmp_path):
     none, known = (Interactions(each, each + 1) for each in (np.zeros(0, np.int32), np.zeros(1, np.int32)))
     ids = {"user_ids": users, "item_ids": np.array(["商", "b"])}
     dataset = data.make_dataset("shop", known, none, none, num_users=5, num_items=2, **ids)
-    write_export(make_export(dataset, Embeddings(np.ones((5, 1)), np.eye(2)[:, :1]), "dot", {}), tmp_path / "shop")
+    write_export(served_of(dataset, Embeddings(np.ones((5, 1)), np.eye(2)[:, :1]), "dot"), tmp_path / "shop")
     return tmp_path / "shop"

@@ -49,11 +49,11 @@ def test_refused_data_and_runs_get_one_line(refused, cheap, finished, tiny_demo,
     assert "there already" in refused("train", *cheap, "--out", run)
     assert "there is no modality 'smell'" in refused("train", *cheap, "--modalities", "visual,smell")
     assert "another dim" in refused("train", "--dim", "8", "--out", run, "--resume")
-    assert "config.json is not there" in refused("evaluate", "--run", str(tmp_path))
-    assert "no user 'x'" in refused("recommend", "--run", run, "--users", "x")
-    assert "no users were named" in refused("recommend", "--run", run, "--users", ",")
-    assert "k is 0, and there are 80 items to rank: give 1 to 80" in refused("recommend", "--run", run, "-k", "0")
-    assert "needs --out" in refused("recommend", "--run", run, "--format", "parquet")
+    assert "config.json is not there" in refused("evaluate", str(tmp_path))
+    assert "no user 'x'" in refused("recommend", run, "--users", "x")
+    assert "no users were named" in refused("recommend", run, "--users", ",")
+    assert "k is 0, and there are 80 items to rank: give 1 to 80" in refused("recommend", run, "-k", "0")
+    assert "needs --out" in refused("recommend", run, "--format", "parquet")
     assert "no system 'magic'" in refused("compare", "--models", "magic", "--out", str(out))
     assert not out.exists()
 
@@ -73,7 +73,7 @@ def test_a_refusal_is_one_line_that_a_terminal_shows(refused):
 
 @pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
 def test_output_that_cannot_hold_a_letter_has_a_mark_in_its_place(exported, tmp_path, monkeypatch, encoding):
-    for arguments in (["recommend", "--from", str(exported), "-k", "1"], ["--help"], ["results", "Ж"]):
+    for arguments in (["recommend", str(exported), "-k", "1"], ["--help"], ["results", "Ж"]):
         streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for _ in range(2)]
         monkeypatch.setattr(sys, "stdout", streams[0])
         monkeypatch.setattr(sys, "stderr", streams[1])
@@ -82,7 +82,7 @@ def test_output_that_cannot_hold_a_letter_has_a_mark_in_its_place(exported, tmp_
         assert (b"???" in said) == ("recommend" in arguments)
         assert (rb"\u0416 is not there" in refusal or rb"\u0416" in refusal) == ("results" in arguments)
     out = tmp_path / "table"
-    assert main(["recommend", "--from", str(exported), "--users", "Жук", "-k", "1", "--out", str(out)]) == 0
+    assert main(["recommend", str(exported), "--users", "Жук", "-k", "1", "--out", str(out)]) == 0
     assert "Жук" in out.read_bytes().decode("utf-8")
 
 
@@ -94,7 +94,7 @@ def test_output_that_is_refused_is_one_line(exported, monkeypatch):
         def write(self, content):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    for arguments in (["recommend", "--from", str(exported), "-k", "1"], ["--help"], ["results", "--help"]):
+    for arguments in (["recommend", str(exported), "-k", "1"], ["--help"], ["results", "--help"]):
         full = io.TextIOWrapper(io.BufferedWriter(Full()), encoding="utf-8")
         said = io.StringIO()
         monkeypatch.setattr(sys, "stdout", full)

@@ -6,7 +6,7 @@ import pyarrow.parquet
 import pytest
 
 from slmrec_jax.commands.main import main
-from slmrec_jax.serving.recommendations import Recommendations, nothing_left, write_recommendations
+from slmrec_jax.serving.recommendations import Recommendations, nothing_left, write_ranked
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202eabc\n"
 
@@ -14,16 +14,16 @@ EVIL = "\x1b[2J\x1b]0;owned\x07\u202eabc\n"
 @pytest.mark.usefixtures("optax_promotion")
 def test_evaluate(finished, tiny_demo, capsys):
     capsys.readouterr()
-    assert main(["evaluate", "--run", str(finished.folder), "--format", "json"]) == 0
+    assert main(["evaluate", str(finished.folder), "--format", "json"]) == 0
     said = json.loads(capsys.readouterr().out)
     assert said["metrics"] == json.loads((finished.folder / "result.json").read_text())["test"]
-    assert main(["evaluate", "--run", str(finished.folder), "--split", "valid", "--protocol", "mmrec"]) == 0
+    assert main(["evaluate", str(finished.folder), "--split", "valid", "--protocol", "mmrec"]) == 0
     assert "valid @20" in capsys.readouterr().out
 
 
 def test_recommend_in_raw_ids(finished, tiny_demo, tmp_path, capsys):
     capsys.readouterr()
-    arguments = ["recommend", "--run", str(finished.folder), "--users", "user-0001,user-0004", "-k", "3"]
+    arguments = ["recommend", str(finished.folder), "--users", "user-0001,user-0004", "-k", "3"]
     assert main([*arguments, "--format", "jsonl"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [line["user"] for line in lines] == ["user-0001", "user-0004"]
@@ -48,20 +48,20 @@ def one(user, *items, left=True):
 
 
 def test_raw_ids_are_shown_as_they_are(capsys):
-    write_recommendations(one("[x]u1", "[/i]2", "b"), "table", None)
+    write_ranked(one("[x]u1", "[/i]2", "b"), "table", None)
     said = capsys.readouterr().out
     assert "[x]u1" in said
     assert "[/i]2" in said
     assert " b " not in said
     long = "item-" * 40
-    write_recommendations(one("u", long, "b"), "table", None)
+    write_ranked(one("u", long, "b"), "table", None)
     letters = re.sub(r"[^a-z-]", "", capsys.readouterr().out.split("score")[1])
     assert long in letters  # over several lines, and not cut short
 
 
 def test_a_terminal_obeys_no_raw_id(capsys, tmp_path):
-    write_recommendations(one(EVIL, EVIL, "b"), "table", None)
-    write_recommendations(one(EVIL, EVIL, "b"), "table", tmp_path / "table")
+    write_ranked(one(EVIL, EVIL, "b"), "table", None)
+    write_ranked(one(EVIL, EVIL, "b"), "table", tmp_path / "table")
     note = nothing_left(one(EVIL, "a", left=False))
     assert "1 of 1 users have nothing left to recommend" in note
     for said in (capsys.readouterr().out, (tmp_path / "table").read_text(), note):
@@ -73,7 +73,7 @@ def test_a_user_with_nothing_left_is_in_every_form(tmp_path, capsys):
     ids = np.array([7, 8])
     found = Recommendations(ids, np.array([[1, 2], [3, 4]]), np.array([[0.5, -np.inf], [-np.inf] * 2], np.float32))
     for form in ("table", "jsonl", "parquet"):
-        write_recommendations(found, form, tmp_path / form)
+        write_ranked(found, form, tmp_path / form)
     assert re.search(r"8 +│ +│ nothing left", (tmp_path / "table").read_text())
     lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
     assert lines == [{"user": 7, "items": [1], "scores": [0.5]}, {"user": 8, "items": [], "scores": []}]
@@ -92,7 +92,7 @@ def recommended(capsys, *arguments):
 
 
 def test_users_with_commas_quotes_and_blanks_can_be_named(exported, tmp_path, capsys, refused):
-    shop = ["--from", str(exported)]
+    shop = [str(exported)]
     assert recommended(capsys, *shop, "--users", 'u2,"Doe, Jane"') == ["u2", "Doe, Jane"]
     assert recommended(capsys, *shop, "--users", '" ""x"" ",u2 ') == [' "x" ', "u2 "]
     names = tmp_path / "names.txt"
@@ -110,7 +110,7 @@ def test_users_with_commas_quotes_and_blanks_can_be_named(exported, tmp_path, ca
 @pytest.mark.parametrize("form", ["table", "jsonl", "parquet"])
 def test_a_full_disk_leaves_no_recommendations(exported, tmp_path, refused, form, refusing_disk):
     (tmp_path / "out").write_text("old")
-    arguments = ["recommend", "--from", str(exported), "-k", "1", "--format", form, "--out"]
+    arguments = ["recommend", str(exported), "-k", "1", "--format", form, "--out"]
     refusing_disk(50)
     for name in ("out", "new/out"):
         said = refused(*arguments, str(tmp_path / name))

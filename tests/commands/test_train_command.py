@@ -6,12 +6,13 @@ import shutil
 import signal
 
 import pytest
+from listeners import on_epoch
 
 from slmrec_jax import data
 from slmrec_jax.commands import train
 from slmrec_jax.commands.main import main
 from slmrec_jax.commands.parsing import parse
-from slmrec_jax.training.progress import Listener
+from slmrec_jax.training import progress
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -64,7 +65,7 @@ def test_the_split_is_apart_from_the_seed(cheap, tmp_path):
     assert main(["train", *cheap, "--data", str(shop), *flags, "--out", out]) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["fingerprint"] == data.load(str(shop), split="mmrec", split_seed=1).fingerprint
-    assert main(["evaluate", "--run", out]) == 0  # on the same division
+    assert main(["evaluate", out]) == 0  # on the same division
 
 
 def test_a_dozen_items_train_rank_and_recommend_by_default(tmp_path, capsys, refused):
@@ -79,9 +80,9 @@ def test_a_dozen_items_train_rank_and_recommend_by_default(tmp_path, capsys, ref
     said = said.out + said.err
     assert "12 items to rank: no metrics at 20, 50, and ndcg@10 selects in place of recall@20" in said
     assert "an epoch has 1 step of at most 80 interactions: --batch-size 16 makes it 5" in said
-    assert main(["evaluate", "--run", run, "--protocol", "mmssl", "--format", "json"]) == 0
+    assert main(["evaluate", run, "--protocol", "mmssl", "--format", "json"]) == 0
     assert {key.split("@")[1] for key in json.loads(capsys.readouterr().out)["metrics"]} == {"10"}
-    assert main(["recommend", "--run", run, "--users", "u1", "--format", "jsonl"]) == 0
+    assert main(["recommend", run, "--users", "u1", "--format", "jsonl"]) == 0
     found = capsys.readouterr()
     assert len(json.loads(found.out)["items"]) == 6
     assert found.err == "-k is 20, and there are 12 items to rank\n"
@@ -97,9 +98,9 @@ def test_signals_save_and_name_the_command_that_resumes(
 ):
     @contextlib.contextmanager
     def interrupting(epochs):
-        yield Listener(lambda line: None, lambda record: os.kill(os.getpid(), number))
+        yield on_epoch(lambda event: os.kill(os.getpid(), number))
 
-    monkeypatch.setattr(train, "console_report", interrupting)
+    monkeypatch.setattr(progress, "display", interrupting)
     out = tmp_path / "run"
     assert main(["train", *cheap, "--epochs", "100000", "--eval.patience", "None", "--out", str(out)]) == status
     assert f"go on with: slmrec-jax train --out {out} --resume" in capsys.readouterr().err

@@ -29,7 +29,6 @@ import slmrec_jax.commands.main  # noqa: F401
 from slmrec_jax import durable, train
 from slmrec_jax.data.synthetic import demo
 from slmrec_jax.training import train as train_module
-from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.storage import checkpoint, saver
 from slmrec_jax.training.storage.checkpoint import Place
 
@@ -60,8 +59,8 @@ def child(folder, cache, dies_at, rest):
     durable.os = durable.shutil = disk
     saver.REST = rest
     with (folder.parent / "told").open("w") as told:
-        say = SILENT._replace(say=lambda line: print(line, file=told, flush=True))
-        run = train(CONFIG, DATA, out=folder, resume=(folder / "config.json").exists(), report=say)
+        lines = [lambda event: print(event.text, file=told, flush=True)]
+        run = train(CONFIG, DATA, out=folder, resume=(folder / "config.json").exists(), callbacks=lines)
     (folder.parent / "digest").write_text(json.dumps([digest(folder, shapes[0], run), disk.asked]))
 
 

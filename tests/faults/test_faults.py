@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cheap_runs import empty_pictures
+from listeners import texts_into
 from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
 from slmrec_jax import UserError, durable, train
@@ -24,7 +25,6 @@ from slmrec_jax.methods import make_method
 from slmrec_jax.training import events, fit, recovery, selection
 from slmrec_jax.training import train as train_module
 from slmrec_jax.training.inputs import make_inputs
-from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.setup import with_inputs
 from slmrec_jax.training.signals import Interrupted, stop_requests
 from slmrec_jax.training.storage import arrays, checkpoint, lock, saver
@@ -74,9 +74,8 @@ def go(tiny, compiled, said, monkeypatch):
                 patch.setattr(durable, "shutil", disk)
             if stops:
                 patch.setattr(fit, "stop_requests", lambda: asked_after(stops))
-            report = SILENT._replace(say=said.append)
             config = dataclasses.replace(config, **changes)
-            return train(config, tiny, out=folder, resume=resume, method=method, report=report)
+            return train(config, tiny, out=folder, resume=resume, method=method, callbacks=[texts_into(said)])
 
     return run
 

@@ -19,7 +19,8 @@ from slmrec_jax import Config, UserError, data, train
 from slmrec_jax.commands.main import main
 from slmrec_jax.data.dataset import SPLITS
 from slmrec_jax.serving import exports
-from slmrec_jax.serving.exports import make_export, read_export, recommend, write_export
+from slmrec_jax.serving.exports import read_export, write_export
+from slmrec_jax.serving.served import recommend, served_of
 from slmrec_jax.types import Embeddings, Interactions
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -70,7 +71,7 @@ def small(**changes):
         user_ids=np.array(["<a>", "b"]),
     )
     rng = np.random.default_rng(0)
-    made = make_export(dataset, Embeddings(rng.normal(size=(2, 3)), rng.normal(size=(4, 3))), "dot", {})
+    made = served_of(dataset, Embeddings(rng.normal(size=(2, 3)), rng.normal(size=(4, 3))), "dot")
     return made._replace(**changes)
 
 
@@ -84,7 +85,7 @@ def test_recommendations_are_those_of_the_run(run, folder):
 
 
 def test_the_command_imports_no_training(run, folder):
-    arguments = ["recommend", "--from", str(folder), "--users", "user-0003", "-k", "4", "--format", "jsonl"]
+    arguments = ["recommend", str(folder), "--users", "user-0003", "-k", "4", "--format", "jsonl"]
     training = ["flax", "optax", "orbax", "jraph", "tensorboardX", "slmrec_jax.models", "slmrec_jax.methods"]
     code = f"""
 import json, sys
@@ -143,7 +144,7 @@ def test_a_full_disk_leaves_nothing(run, tmp_path, capsys, size, faiss, refusing
     """The disk is full at the first table, a later one, and the index; each library has its own exceptions."""
     if faiss:
         pytest.importorskip("faiss")
-    export = make_export(run.dataset, run.embeddings, "dot", {})
+    export = served_of(run.dataset, run.embeddings, "dot")
     refusing_disk(size)
     with pytest.raises(UserError, match=r"cannot write .*out: File too large; free some space, or give another fol"):
         write_export(export, tmp_path / "new" / "out", faiss=faiss)
@@ -167,7 +168,7 @@ def test_id_vector_and_recommendation_belong_together(tmp_path):
     none = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
     known = Interactions(np.array([0], np.int32), np.array([1], np.int32))
     dataset = data.make_dataset("shop", known, none, none, num_users=4, num_items=4, user_ids=users, item_ids=items)
-    made = make_export(dataset, Embeddings(np.eye(4), 2 * np.eye(4)), "dot", {})
+    made = served_of(dataset, Embeddings(np.eye(4), 2 * np.eye(4)), "dot")
     write_export(made, tmp_path / "out", faiss=_has_faiss())
     found = recommend(read_export(tmp_path / "out"), None, 1)
     assert dict(zip(found.users.tolist(), found.items[:, 0].tolist(), strict=True)) == own
@@ -193,7 +194,7 @@ def test_id_vector_and_recommendation_belong_together(tmp_path):
 
 def test_a_single_user_is_named_by_a_string_or_a_number(tmp_path):
     ids = np.array([12, 1, 2])
-    export = small(user_ids=ids[:2], known=Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)))
+    export = small(user_ids=ids[:2], known=())
     for named in ("12", 12, np.int64(12), np.array(12), np.str_("12"), ["12"], [12], np.array([12])):
         assert recommend(export, named, 1).users.tolist() == [12], repr(named)
     assert recommend(export, (str(each) for each in (1, 12)), 1).users.tolist() == [1, 12]
@@ -209,7 +210,7 @@ def test_what_was_written_is_read(tmp_path):
     read = read_export(tmp_path / "out")
     assert (read.name, read.score, read.about["model"]) == ("shop", "sigmoid", "mf")
     assert read.user_ids.tolist() == ["<a>", "b"]
-    assert [pair.tolist() for pair in read.known] == [[0, 0, 0, 1], [0, 1, 2, 2]]
+    assert [pair.tolist() for pair in read.known[0]] == [[0, 0, 0, 1], [0, 1, 2, 2]]
     assert recommend(read, ["<a>"], 2).items[0, 0] == 3  # the only unknown item
     with pytest.raises(UserError, match="no user 'x'; ids look like '<a>'"):
         recommend(read, ["x"])
@@ -250,7 +251,17 @@ def write_known(out, users, items):
 
 
 def test_recommend_takes_a_run_or_an_export(capsys, folder):
-    assert "one of --run" in refused(capsys, "recommend")
-    assert "one of --run" in refused(capsys, "recommend", "--run", "x", "--from", str(folder))
-    assert "need the run" in refused(capsys, "recommend", "--from", str(folder), "--data", "demo")
-    assert "that slmrec-jax export made" in refused(capsys, "recommend", "--from", str(folder.parent))
+    assert "name one folder of a run, not RUN and --from" in refused(capsys, "recommend", "x", "--from", str(folder))
+    assert "name one folder of a run" in refused(capsys, "recommend")
+    assert "leave out --data" in refused(capsys, "recommend", str(folder), "--data", "demo")
+    assert "--cold-items needs the run" in refused(capsys, "recommend", str(folder), "--cold-items", "x.npy")
+    assert "config.json is not there" in refused(capsys, "recommend", str(folder.parent))
+
+
+def test_the_older_flags_still_name_the_folder(folder, capsys):
+    capsys.readouterr()
+    for flag in ("--run", "--from"):
+        assert main(["recommend", flag, str(folder), "--users", "user-0003", "--format", "jsonl"]) == 0
+        said = capsys.readouterr()
+        assert json.loads(said.out)["user"] == "user-0003"
+        assert said.err == f"note: {flag} will go in the next version: name the folder without it\n"

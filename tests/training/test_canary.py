@@ -46,10 +46,9 @@ def test_no_search_begins_there_either(tmp_path, monkeypatch):
     pytest.importorskip("optuna", reason="the extra `tune` is not installed")
     from slmrec_jax.studies.tuning.search import tune
     from slmrec_jax.studies.tuning.space import make_space
-    from slmrec_jax.training.progress import SILENT
 
     monkeypatch.setattr(canary, "compute", with_wrong("random bits", known))
     config = Config(model="mf")
     with pytest.raises(UserError, match="computes random bits wrongly"):
-        tune(config, make_space(config, "grid", ()), "grid", [0], None, tmp_path / "search", SILENT)
+        tune(config, make_space(config, "grid", ()), "grid", [0], None, tmp_path / "search", lambda event: None)
     assert not (tmp_path / "search").exists()

@@ -317,7 +317,7 @@ def test_new_items_under_ids_that_cannot_be_taken(with_bare, tmp_path):
 def test_the_commands(run, with_bare, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data_module, "demo", lambda: with_bare)
     folder = str(write_features(tmp_path / "new", with_bare, [11, 12], ["b", "a"]))
-    arguments = ["recommend", "--run", str(run.folder), "--users", "user-0001", "--format", "jsonl"]
+    arguments = ["recommend", str(run.folder), "--users", "user-0001", "--format", "jsonl"]
     assert main([*arguments, "-k", "2", "--cold-items", folder, "--only-cold"]) == 0
     assert sorted(json.loads(capsys.readouterr().out)["items"]) == ["a", "b"]
     assert main([*arguments, "-k", "82", "--cold-items", folder]) == 0
@@ -325,7 +325,7 @@ def test_the_commands(run, with_bare, tmp_path, monkeypatch, capsys):
     assert main([*arguments, "--only-cold"]) == 1
     assert "needs --cold-items" in capsys.readouterr().err
 
-    measure = ["evaluate", "--run", str(run.folder), "--by", "items"]
+    measure = ["evaluate", str(run.folder), "--by", "items"]
     assert main([*measure, "--format", "json"]) == 0
     groups = json.loads(capsys.readouterr().out)["by"]
     assert groups[0]["label"] == "0"

@@ -5,6 +5,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from listeners import texts_into
 
 from slmrec_jax import Config, UserError, devices, train
 from slmrec_jax.config import with_defaults
@@ -14,7 +15,6 @@ from slmrec_jax.training import memory
 from slmrec_jax.training import train as train_module
 from slmrec_jax.training.inputs import input_shapes, make_inputs
 from slmrec_jax.training.memory import Memory, available_bytes, check_fits, estimate, line_of, smaller_by
-from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.setup import compiled, outline, setup, with_inputs
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -141,7 +141,7 @@ def test_a_run_that_would_not_fit_is_refused_before_it_begins(tiny, tmp_path, mo
     monkeypatch.setattr(train_module, "compiled", lambda planned: programs)
     said = []
     with pytest.raises(UserError, match=r"memory: .* GiB more would be needed"):
-        train(CONFIG, tiny, out=tmp_path / "run", report=SILENT._replace(say=said.append))
+        train(CONFIG, tiny, out=tmp_path / "run", callbacks=[texts_into(said)])
     assert not (tmp_path / "run").exists()
     assert said[-1].startswith("memory: ")
 

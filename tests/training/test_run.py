@@ -7,6 +7,7 @@ import signal
 import jax
 import numpy as np
 import pytest
+from listeners import on_epoch, texts_into
 
 import slmrec_jax
 from slmrec_jax import Config, UserError, load_run, setup, train, with_protocol
@@ -14,7 +15,6 @@ from slmrec_jax.config import IN_MEMORY, OptimizerConfig, with_defaults
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.synthetic import demo
 from slmrec_jax.training.inputs import make_spec
-from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted
 from slmrec_jax.training.storage import checkpoint
 from slmrec_jax.training.storage.folder import Result, read_config
@@ -103,13 +103,13 @@ def test_a_resumed_run_of_slmrec_is_the_uninterrupted_one(tiny, tmp_path):
 def test_a_resumed_run_is_the_uninterrupted_one(finished, tiny, tmp_path, stop_after):
     """Parameters, optimizer state, step (and so the batch order), metrics and embeddings, to the bit."""
 
-    def stop(record):
-        if record["epoch"] == stop_after:
+    def stop(event):
+        if event.epoch == stop_after:
             os.kill(os.getpid(), signal.SIGTERM)
 
     folder = tmp_path / "run"
     with pytest.raises(Interrupted) as raised:
-        train(CONFIG, tiny, out=folder, report=SILENT._replace(epoch=stop))
+        train(CONFIG, tiny, out=folder, callbacks=[on_epoch(stop)])
     assert raised.value.signal_number == signal.SIGTERM
     assert state_of(folder, tiny)[0] == stop_after
     resumed = train(CONFIG, tiny, out=folder, resume=True)
@@ -214,12 +214,12 @@ def test_stale_embeddings_are_those_before_the_last_step(tiny, tmp_path):
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(finished, tiny, tmp_path):
     folder = tmp_path / "run"
 
-    def die(line):
-        if line.startswith("run folder"):
+    def die(event):
+        if event.text.startswith("run folder"):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(CONFIG, tiny, out=folder, report=SILENT._replace(say=die))
+        train(CONFIG, tiny, out=folder, callbacks=[die])
     resumed = train(CONFIG, tiny, out=folder, resume=True)
     assert bare(resumed.history) == bare(finished.history)
 
@@ -230,7 +230,7 @@ def test_a_damaged_checkpoint_is_said_and_the_one_before_is_taken(finished, tiny
     newest = folder / "checkpoints" / "6"
     for path in [path for path in newest.rglob("*") if path.is_file() and path.stat().st_size]:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    resumed = train(CONFIG, tiny, out=folder, resume=True, report=SILENT._replace(say=said.append))
+    resumed = train(CONFIG, tiny, out=folder, resume=True, callbacks=[texts_into(said)])
     assert any("epoch 6 cannot be used" in line for line in said)
     assert bare(resumed.history) == bare(finished.history)
 

@@ -23,8 +23,8 @@ from slmrec_jax.studies.tuning.seeds import best_value, fit_seeds
 from slmrec_jax.studies.tuning.space import Point, Sampler, Space, grid
 from slmrec_jax.studies.tuning.trials import Search, Trial, TrialProgress, best_trial, open_search, run_trial, trials
 from slmrec_jax.training.canary import check_jax
+from slmrec_jax.training.events import Callback, epoch_event, message
 from slmrec_jax.training.inputs import make_inputs
-from slmrec_jax.training.progress import Listener
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, finished
 from slmrec_jax.training.setup import outline, with_inputs
@@ -70,7 +70,7 @@ def tune(
     seeds: Sequence[int],
     num_trials: int | None,
     out: Path,
-    report: Listener,
+    tell: Callback,
 ) -> Tuned:
     """Search, or continue the search in `out`, and train the best config.
 
@@ -84,7 +84,7 @@ def tune(
         num_trials: How many in total, earlier calls included; by default all points of a grid, or `TPE_TRIALS`.
         out: The folder for the journal, `study.json`, `best.py`, `trials.csv`, `tuning.png` and the best runs. These
             are named after their trial, because more trials may find a better one. One process at a time holds it.
-        report: Receives progress.
+        tell: Receives the events of trials and runs.
 
     Raises:
         UserError: Settings, data or folder cannot be used, or JAX computes wrongly.
@@ -96,7 +96,7 @@ def tune(
     dataset = whole.with_modalities(config.modalities)
     config, notes = fit_cutoffs(config, dataset)
     for line in notes:
-        report.say(line)
+        tell(message(line))
     valid = plan(dataset, "valid", config.eval, config.ks)
     plan(dataset, "test", config.eval, config.ks)  # rejects now what would fail at the end
     num_points = len(grid(space)) if sampler == "grid" else None
@@ -109,15 +109,15 @@ def tune(
         search = open_search(out, space, sampler, seeds)
         done = trials(search)
         if done:
-            report.say(f"{len(done)} trial{'s' if len(done) > 1 else ''} finished before")
+            tell(message(f"{len(done)} trial{'s' if len(done) > 1 else ''} finished before"))
         if len(done) < wanted:
-            done = _run_trials(search, wanted, config, dataset, valid, out, report)
+            done = _run_trials(search, wanted, config, dataset, valid, out, tell)
         best = best_trial(done)
         chosen = with_defaults(with_settings(config, best.point))
         _write_findings(out, replace(chosen, seed=seeds[0]), done, best)
         runs = {out / f"best-trial{best.number}-seed{seed}": replace(chosen, seed=seed) for seed in seeds}
         check_runs(runs, dataset)
-        return Tuned(done, best, [finish_run(each, whole, folder, report) for folder, each in runs.items()])
+        return Tuned(done, best, [finish_run(each, whole, folder, tell) for folder, each in runs.items()])
 
 
 def _check_searchable(config: Config, seeds: Sequence[int]) -> None:
@@ -155,7 +155,7 @@ def _record_search(
 
 
 def _run_trials(
-    search: Search, wanted: int, config: Config, dataset: Dataset, valid: EvaluationPlan, out: Path, report: Listener
+    search: Search, wanted: int, config: Config, dataset: Dataset, valid: EvaluationPlan, out: Path, tell: Callback
 ) -> list[Trial]:
     """Run trials until there are as many as wanted, and return all of them.
 
@@ -169,11 +169,11 @@ def _run_trials(
             planned = outline(with_settings(config, point), dataset)
             for line in batch_doubts(planned.method, planned.config, dataset):
                 if line not in said:  # most settings do not change the batches
-                    report.say(line)
+                    tell(message(line))
                     said.add(line)
             for histories in fit_seeds(with_inputs(planned, inputs), valid, search.seeds):
                 latest = max((history[-1] for history in histories), key=lambda record: record["epoch"])
-                report.epoch(latest)
+                tell(epoch_event(latest))
                 values = tuple(best_value(history) for history in histories)
                 yield TrialProgress(latest["epoch"], values, tuple(best_epoch(history) for history in histories))
                 ended = all(finished(history, config.eval) for history in histories)
@@ -187,7 +187,7 @@ def _run_trials(
 
         while len(done) < wanted:
             done.append(run_trial(search, train))
-            report.say(_trial_line(done, wanted, config.eval.metric))
+            tell(message(_trial_line(done, wanted, config.eval.metric)))
             check_stop()
     return done
 

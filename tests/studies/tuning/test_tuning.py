@@ -302,7 +302,7 @@ def pretended(tiny, monkeypatch):
                 history.append(record | {"selected": {"recall@20": value}, "improved": True})
             yield histories
 
-    def finish_run(config, dataset, folder, report):
+    def finish_run(config, dataset, folder, tell):
         folder.mkdir(exist_ok=True)
         write_config(folder, config, {"method": None, "config_file": None})
         calls["runs"].append((folder.name, config))

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 from cheap_runs import cheap_runs
+from listeners import on_epoch, texts_into
 
 from slmrec_jax import Config, UserError, load, load_run, train
 from slmrec_jax.commands.main import main
@@ -21,7 +22,6 @@ from slmrec_jax.config import IN_MEMORY, with_defaults
 from slmrec_jax.data import write_store
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_spec
-from slmrec_jax.training.progress import SILENT
 from slmrec_jax.training.signals import Interrupted
 from slmrec_jax.training.storage import arrays, checkpoint, records
 from slmrec_jax.training.storage.folder import STORE, new_folder, read_config, read_kept_dataset
@@ -58,11 +58,11 @@ def stored(tiny, tmp_path_factory):
 
 
 def stop_after(number):
-    def stop(record):
-        if record["epoch"] == number:
+    def stop(event):
+        if event.epoch == number:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    return SILENT._replace(epoch=stop)
+    return on_epoch(stop)
 
 
 def refusal(call, *arguments, **named):
@@ -103,7 +103,7 @@ def test_what_was_written_is_read_back(tiny, tmp_path, monkeypatch):
 
     said = []
     monkeypatch.setattr(arrays.ocp.Checkpointer, "save", lossy)
-    line = refusal(train, CONFIG, tiny, out=tmp_path / "run", report=SILENT._replace(say=said.append))
+    line = refusal(train, CONFIG, tiny, out=tmp_path / "run", callbacks=[texts_into(said)])
     assert "could not be saved" in line
     assert any("reads back as something else" in each for each in said)
     assert not checkpoint.places(tmp_path / "run" / "checkpoints")
@@ -221,7 +221,7 @@ TAMPERED = {
 
 
 def refused_in_one_line(folder, capsys):
-    assert main(["evaluate", "--run", str(folder)]) == 1
+    assert main(["evaluate", str(folder)]) == 1
     said = capsys.readouterr().err
     assert said.count("\n") == 1
     assert said[:-1].isprintable()
@@ -329,7 +329,7 @@ def test_a_checkpoint_that_contradicts_itself_is_passed_over(folder, tiny):
     write_manifest(newest)
     said = []
     longer = dataclasses.replace(CONFIG, epochs=5)
-    train(longer, tiny, out=folder, resume=True, report=SILENT._replace(say=said.append))
+    train(longer, tiny, out=folder, resume=True, callbacks=[texts_into(said)])
     assert any("epoch 4 cannot be used" in line for line in said)
 
 
@@ -343,7 +343,7 @@ def test_checkpoints_of_another_version_are_refused_in_one_line(folder, tiny, ve
     said = []
     longer = dataclasses.replace(CONFIG, epochs=5)
     for line in (
-        refusal(train, longer, tiny, out=folder, resume=True, report=SILENT._replace(say=said.append)),
+        refusal(train, longer, tiny, out=folder, resume=True, callbacks=[texts_into(said)]),
         refusal(load_run, folder),
     ):
         assert line.endswith("was written by another version of slmrec_jax; train again")
@@ -362,7 +362,7 @@ def test_a_tally_of_other_fields_is_damage(folder, tally):
 
 def test_a_run_that_goes_on_has_no_result_of_fewer_epochs(folder, tiny):
     with pytest.raises(Interrupted):
-        train(dataclasses.replace(CONFIG, epochs=6), tiny, out=folder, resume=True, report=stop_after(5))
+        train(dataclasses.replace(CONFIG, epochs=6), tiny, out=folder, resume=True, callbacks=[stop_after(5)])
     assert not (folder / "result.json").exists()
     assert load_run(folder).result["epochs"] == 5
 
@@ -370,14 +370,14 @@ def test_a_run_that_goes_on_has_no_result_of_fewer_epochs(folder, tiny):
 def test_a_stopped_run_is_evaluated_at_its_best_epoch_so_far(finished, tiny, tmp_path, capsys):
     out = tmp_path / "run"
     with pytest.raises(Interrupted):
-        train(CONFIG, tiny, out=out, report=stop_after(2))
+        train(CONFIG, tiny, out=out, callbacks=[stop_after(2)])
     stopped = load_run(out)
     best = max(finished.history[:2], key=lambda record: record["selected"]["recall@20"])
     assert not stopped.finished
     assert finished.finished
     assert stopped.result["best_epoch"] == best["epoch"]
     assert stopped.evaluate("valid").means == best["metrics"]
-    for command in (["evaluate", "--run", str(out)], ["recommend", "--run", str(out), "--users", "user-0001"]):
+    for command in (["evaluate", str(out)], ["recommend", str(out), "--users", "user-0001"]):
         assert main(command) == 0
         assert "is unfinished: 2 of at most 4 epochs were saved" in capsys.readouterr().err
 
@@ -409,8 +409,8 @@ def test_a_missing_data_set_is_named_with_the_fix(folder):
 @pytest.mark.slow
 def test_the_command_works_on_a_run_on_data_made_in_memory(folder, tmp_path, capsys):
     commands = [
-        ["evaluate", "--run", str(folder)],
-        ["recommend", "--run", str(folder), "--users", "user-0001", "-k", "3"],
+        ["evaluate", str(folder)],
+        ["recommend", str(folder), "--users", "user-0001", "-k", "3"],
         ["export", str(folder), str(tmp_path / "exported")],
         ["report", str(folder), "--out", str(tmp_path / "report.html")],
         ["train", "--out", str(folder), "--resume", "--epochs", "5"],
@@ -449,9 +449,9 @@ def test_names_that_are_no_text_are_read_back(folder, tmp_path, capsys):
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/n\xff"))
     shutil.copytree(folder, odd / "run")
     commands = [
-        ["evaluate", "--run", str(odd / "run")],
+        ["evaluate", str(odd / "run")],
         ["export", str(odd / "run"), str(odd / "exported")],
-        ["recommend", "--from", str(odd / "exported"), "--users", "user-0001", "-k", "2"],
+        ["recommend", str(odd / "exported"), "--users", "user-0001", "-k", "2"],
         ["report", str(odd / "run"), "--out", str(odd / "report.html")],
     ]
     for command in commands:

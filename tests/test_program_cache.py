@@ -1,14 +1,17 @@
-"""The program sets up JAX's cache of compiled programs before JAX is loaded."""
+"""The command and `train` keep compiled programs in a folder that no other user can write to."""
 
 import os
+import shutil
 import stat
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from slmrec_jax import __main__ as program
+from slmrec_jax import program_cache
 
+ROOT = Path(__file__).parents[1]
 SET = ("JAX_COMPILATION_CACHE_DIR", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS")
 
 
@@ -17,12 +20,12 @@ def environment(monkeypatch, tmp_path):
     """A copy of the environment with its own cache folder, which the program may change."""
     copy = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
     copy |= {"XDG_CACHE_HOME": str(tmp_path / "cache")}
-    monkeypatch.setattr(program.os, "environ", copy)
+    monkeypatch.setattr(program_cache.os, "environ", copy)
     return copy
 
 
 def test_programs_are_kept_in_the_users_cache_folder(environment, tmp_path):
-    program._set_program_cache()
+    program_cache.set_environment()
     folder = tmp_path / "cache" / "slmrec_jax"
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(folder)
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
@@ -33,7 +36,7 @@ def test_user_settings_win(environment, tmp_path):
     chosen = str(tmp_path / "elsewhere")
     environment["JAX_COMPILATION_CACHE_DIR"] = chosen
     environment["TF_CPP_MIN_LOG_LEVEL"] = "0"
-    program._set_program_cache()
+    program_cache.set_environment()
     assert environment["JAX_COMPILATION_CACHE_DIR"] == chosen
     assert environment["TF_CPP_MIN_LOG_LEVEL"] == "0"
     assert SET[1] not in environment
@@ -42,9 +45,32 @@ def test_user_settings_win(environment, tmp_path):
 @pytest.mark.parametrize("chosen", ["", "gs://bucket/programs"])
 def test_no_folder_or_a_bucket_is_left_to_jax(environment, capsys, chosen):
     environment["JAX_COMPILATION_CACHE_DIR"] = chosen
-    program._set_program_cache()
+    program_cache.set_environment()
     assert environment["JAX_COMPILATION_CACHE_DIR"] == chosen
     assert not capsys.readouterr().err
+
+
+SCRIPT = """
+import jax
+import slmrec_jax as slm
+
+jax.jit(lambda x: x + 1)(1)  # compiled before JAX's cache is configured
+small = slm.data.demo(num_users=40, num_items=30, num_scenes=4, exposures=20)
+slm.train(slm.Config(model="mf", dim=4, epochs=1, ks=(5,)), small, out="run")
+"""
+
+
+@pytest.mark.slow
+def test_train_keeps_programs_without_the_command(tmp_path):
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_")}
+    environment |= {"XDG_CACHE_HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, check=True)
+    assert len(list((tmp_path / "slmrec_jax").glob("*"))) > 3
+    environment["JAX_COMPILATION_CACHE_DIR"] = ""
+    environment["XDG_CACHE_HOME"] = str(tmp_path / "other")
+    shutil.rmtree(tmp_path / "run")
+    subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, check=True)
+    assert not (tmp_path / "other").exists()
 
 
 def open_folder(folder):
@@ -115,7 +141,7 @@ def test_programs_that_others_could_have_put_there_are_not_run(environment, tmp_
     if by_user:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(folder)
     opens(folder)
-    program._set_program_cache()
+    program_cache.set_environment()
     assert not set(SET) & set(environment)
     said = capsys.readouterr().err
     assert said.count("\n") == 1
@@ -125,7 +151,7 @@ def test_programs_that_others_could_have_put_there_are_not_run(environment, tmp_
 def test_a_chosen_folder_that_is_none_is_named_without_escapes(environment, tmp_path, capsys):
     (tmp_path / "\x1b[31mfile").write_text("")
     environment["JAX_COMPILATION_CACHE_DIR"] = str(tmp_path / "\x1b[31mfile")
-    program._set_program_cache()
+    program_cache.set_environment()
     said = capsys.readouterr().err
     assert "cannot use" in said
     assert said[:-1].isprintable()
@@ -138,22 +164,22 @@ def test_programs_that_only_their_owner_writes_are_kept(environment, tmp_path, c
     (folder / "entry").write_bytes(b"a program")
     (folder / "entry").chmod(of_entry)
     folder.chmod(of_folder)
-    program._set_program_cache()
+    program_cache.set_environment()
     assert environment["JAX_COMPILATION_CACHE_DIR"] == str(folder)
     assert not capsys.readouterr().err
 
 
 def test_without_a_place_to_write_nothing_is_kept(environment, tmp_path):
     (tmp_path / "cache").write_text("a file")
-    program._set_program_cache()
+    program_cache.set_environment()
     assert not set(SET) & set(environment)
 
 
 def test_a_folder_of_another_user_is_not_used(environment, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(program.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
+    monkeypatch.setattr(program_cache.os, "getuid", lambda: os.stat(tmp_path).st_uid + 1)
     found = os.stat_result((0o40700, 0, 0, 0, 12345, 0, 0, 0, 0, 0))
-    monkeypatch.setattr(program.os, "lstat", lambda path: found)
-    program._set_program_cache()
+    monkeypatch.setattr(program_cache.os, "lstat", lambda path: found)
+    program_cache.set_environment()
     assert not set(SET) & set(environment)
     assert capsys.readouterr().err.count("\n") == 1
 

@@ -9,7 +9,7 @@ ROOT = Path(__file__).parents[2]
 
 SCRIPT = """
 import sys
-import slmrec_jax.training.run
+import slmrec_jax.training.fit
 print("torch" in sys.modules)
 import torch
 print(torch.STUB)

@@ -1,0 +1,142 @@
+"""The short help of commands that train: what the chosen model uses, on one screen."""
+
+import ast
+import dataclasses
+import inspect
+import shutil
+import types
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from textwrap import fill
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
+
+from slmrec_jax.commands.settings import SettingsFlags
+from slmrec_jax.config import Config, ModelName
+from slmrec_jax.config.source import Source
+from slmrec_jax.forms import field_names
+
+_MODELS = get_args(ModelName)
+_USED_BY: Mapping[str, tuple[ModelName, ...]] = {
+    "task": ("slmrec",),
+    "main_weight": ("slmrec",),
+    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl"),
+    "num_layers": ("slmrec", "lightgcn"),
+    "propagation": ("slmrec", "lightgcn", "mmgcn"),
+    "frozen_rows": ("slmrec", "lightgcn"),
+}
+"""General settings that some models alone read."""
+_COLUMNS = ("user_column", "item_column", "time_column", "rating_column")
+_WIDTHS, _INDENT = (60, 120), 4
+_NAMES = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
+
+
+class Flag(NamedTuple):
+    """A flag of a command."""
+
+    name: str
+    """With its section, such as `slmrec.fd-mode`."""
+    values: str
+    """What it takes, in capitals or as choices; empty for a switch."""
+    default: str
+    """As one would write it on the command line; empty if there is none."""
+    summary: str
+    """The first sentence of its description."""
+
+
+def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
+    """Return the help of a command for a config's model, with the config's values as defaults."""
+    columns = min(max(shutil.get_terminal_size((100, 24)).columns, _WIDTHS[0]), _WIDTHS[1])
+    unused = [name for name, models in _USED_BY.items() if config.model not in models]
+    own = list(_flags(flags, None, skipped=("settings",)))
+    source = list(_flags(Source, config, skipped=_COLUMNS))
+    general = list(_flags(Config, config, skipped=(*field_names(Source), *_MODELS, "optimizer", "eval", *unused)))
+    sections = [
+        f"usage: {program} [FLAGS]\n\n{inspect.getdoc(flags)}",
+        _lines("Run", own, columns),
+        _lines("Data", source, columns),
+        _lines("Model and training", general, columns),
+        *(
+            f"{title}, --{section}.*: {_values(getattr(config, section))}"
+            for title, section in ((config.model, config.model), ("Optimizer", "optimizer"), ("Evaluation", "eval"))
+        ),
+        f"This is what --model {config.model} uses. --help-all describes every flag, those of "
+        f"{', '.join(model for model in _MODELS if model != config.model)} too, and "
+        f"{', '.join(f'--{_dashed(column)}' for column in _COLUMNS)}. --lr and --wd are --optimizer.learning-rate and "
+        f"--optimizer.weight-decay.",
+    ]
+    return "\n\n".join(
+        section if "\n" in section else fill(section, columns, subsequent_indent=" " * _INDENT, break_on_hyphens=False)
+        for section in sections
+    )
+
+
+def _lines(title: str, flags: list[Flag], columns: int) -> str:
+    heads = [f"  --{flag.name} {flag.values}".rstrip() for flag in flags]
+    width = min(34, max(map(len, heads)))
+    text = [title]
+    for head, flag in zip(heads, flags, strict=True):
+        default = f" [{flag.default}]" if flag.default else ""
+        about = fill(f"{flag.summary}{default}".strip(), columns - width - 2, break_on_hyphens=False).split("\n")
+        if len(head) > width:
+            text.append(head)
+            head = ""
+        text += [f"{head if not row else '':<{width}}  {line}" for row, line in enumerate(about)]
+    return "\n".join(text)
+
+
+def _flags(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Iterator[Flag]:
+    """Yield the flags of a dataclass; the defaults are those of `values`, or of the fields if it is `None`."""
+    summaries, hints = _summaries(kind), get_type_hints(kind, include_extras=True)
+    for field in dataclasses.fields(kind):
+        if field.name in skipped:
+            continue
+        default = field.default if values is None else getattr(values, field.name)
+        switch = hints[field.name] is bool
+        shown = "" if switch else _shown(default)
+        yield Flag(
+            _dashed(field.name), "" if switch else _kind(hints[field.name]), shown, summaries.get(field.name, "")
+        )
+
+
+def _summaries(kind: type) -> dict[str, str]:
+    """Return the first sentence of the text below each field of a class and of the classes that it extends."""
+    found: dict[str, str] = {}
+    for each in reversed(kind.__mro__[:-1]):
+        body = ast.parse(inspect.getsource(each)).body[0].body  # type: ignore[attr-defined]
+        for field, text in pairwise(body):
+            if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
+                words = " ".join(str(ast.literal_eval(text.value)).split())
+                found[field.target.id] = words.split("; ")[0].split(". ")[0].rstrip(".")
+    return found
+
+
+def _kind(hint: Any) -> str:
+    origin, arguments = get_origin(hint), get_args(hint)
+    if origin is Annotated:
+        return _kind(arguments[0])
+    if origin is Literal:
+        return "|".join(map(str, arguments))
+    if origin in (Union, types.UnionType):
+        return "|".join(_kind(each) for each in arguments if each is not type(None))
+    if origin is tuple:
+        return f"{_kind(arguments[0])} …"
+    return _NAMES.get(hint, "VALUE")
+
+
+def _values(section: Any) -> str:
+    """Return the settings of a section with their values, as one line."""
+    pairs: Mapping[str, Any] = section._asdict() if hasattr(section, "_asdict") else vars(section)
+    return ", ".join(f"{_dashed(name)} {_shown(value) or 'none'}" for name, value in pairs.items())
+
+
+def _shown(value: Any) -> str:
+    if value is None or value == () or value is dataclasses.MISSING:
+        return ""
+    if isinstance(value, tuple):
+        return " ".join(map(str, value))
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _dashed(name: str) -> str:
+    return name.replace("_", "-")

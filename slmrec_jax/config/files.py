@@ -1,0 +1,118 @@
+"""Configs as JSON and TOML files, whole or with only the settings that differ from the defaults."""
+
+import json
+import tomllib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from slmrec_jax.config.config import Config
+from slmrec_jax.config.presets import with_preset, with_protocol, with_settings
+from slmrec_jax.config.protocols import PROTOCOLS
+from slmrec_jax.config.serialization import to_json
+from slmrec_jax.durable import write_whole, writing
+from slmrec_jax.errors import UserError
+from slmrec_jax.forms import fault, field_names
+
+_RECORDED = ("made_by", "sha256")
+"""What a run's `config.json` holds beside the settings."""
+_MAX_BYTES = 2**20
+_NOTHING = "none"
+"""How TOML, which has no null, writes that a setting has no value."""
+
+
+def read_config_file(path: Path | str) -> Config:
+    """Read the settings in a `.json` or `.toml` file; see `Config.load`.
+
+    Raises:
+        UserError: The file cannot be read, or a setting in it is unknown or has a value of another type.
+    """
+    path = Path(path)
+    data = {name: value for name, value in _parse(path).items() if name not in _RECORDED}
+    preset, protocol = data.pop("preset", None), data.pop("protocol", None)
+    settings = dict(_settings(data, Config, str(path)))
+    config = with_settings(Config(), {name: value for name, value in settings.items() if name == "model"})
+    if protocol is not None:
+        if protocol not in PROTOCOLS:
+            raise UserError(f"{path}: protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+        config = with_protocol(config, protocol)
+    if preset is not None:
+        config = with_preset(config, str(preset))
+    return with_settings(config, settings)
+
+
+def write_config_file(config: Config, path: Path | str) -> None:
+    """Write all settings to a `.json` or `.toml` file, which is replaced as a whole or not at all.
+
+    Raises:
+        UserError: The name has another ending, or the file cannot be written.
+    """
+    path = Path(path)
+    text = json.dumps(to_json(config), indent=2) + "\n" if _is_json(path) else "".join(_toml_lines(to_json(config)))
+    with writing(path, "give another path"):
+        write_whole(path, text)
+
+
+def _is_json(path: Path) -> bool:
+    if path.suffix not in (".json", ".toml"):
+        raise UserError(f"{path}: a config file's name ends in .json or .toml")
+    return path.suffix == ".json"
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    parse = json.loads if _is_json(path) else tomllib.loads
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise UserError(f"{path}: it is larger than {_MAX_BYTES >> 20} MiB; give a file of settings")
+        data = parse(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None
+    except (ValueError, RecursionError) as error:
+        kind = path.suffix[1:].upper()
+        raise UserError(f"{path}: not {kind} ({str(error).splitlines()[0]}); correct it") from None
+    if not isinstance(data, dict):
+        raise UserError(f"{path}: it does not hold named settings; expected an object")
+    return data
+
+
+def _settings(data: Mapping[str, Any], kind: Any, where: str, section: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield each setting by the name of its flag, such as `slmrec.alpha`, with its value as the field has it."""
+    hints = get_type_hints(kind, include_extras=True)
+    for name, value in data.items():
+        flag = f"{section}{name}"
+        if name not in hints:
+            raise UserError(f"{where}: there is no setting {flag!r}; docs/settings.md lists them")
+        if field_names(hints[name]):
+            if not isinstance(value, Mapping):
+                raise UserError(f"{where}: {flag} is {value!r}; expected named settings")
+            yield from _settings(value, hints[name], where, f"{flag}.")
+            continue
+        value = tuple(value) if isinstance(value, list) else value
+        if value == _NOTHING and fault(value, hints[name]) is not None and type(None) in get_args(hints[name]):
+            value = None
+        wrong = fault(value, hints[name], flag)
+        if wrong is not None:
+            raise UserError(f"{where}: {wrong}")
+        yield flag, value
+
+
+def _toml_lines(data: Mapping[str, Any], section: str = "") -> Iterator[str]:
+    """Yield the lines of a TOML document: values, then a table for each section."""
+    if section:
+        yield f"\n[{section}]\n"
+    yield from (f"{name} = {_toml(value)}\n" for name, value in data.items() if not isinstance(value, Mapping))
+    for name, value in data.items():
+        if isinstance(value, Mapping):
+            yield from _toml_lines(value, name)
+
+
+def _toml(value: Any) -> str:
+    if value is None:
+        return f'"{_NOTHING}"'
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, tuple | list):
+        return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, str):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    return repr(value)

@@ -1,0 +1,71 @@
+"""Raw ids that a caller names: in Python, in the value of a flag, or in a file."""
+
+import csv
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from jaxtyping import Int, Shaped
+
+from slmrec_jax.errors import UserError
+
+
+def find_rows(
+    named: Any, raw_ids: Shaped[np.ndarray, " all"], what: Literal["user", "item"], data: str
+) -> Int[np.ndarray, " named"]:
+    """Return the rows of users or items named by raw ids.
+
+    Args:
+        named: A sequence of raw ids, in their own type or as strings, or a single id: a string is one id.
+        raw_ids: The raw id of each row.
+        what: The kind of rows.
+        data: The name of the data set.
+
+    Raises:
+        UserError: An id is unknown, or there is none.
+    """
+    is_array = isinstance(named, np.ndarray)
+    is_single = named.ndim == 0 if is_array else isinstance(named, str | bytes) or not isinstance(named, Iterable)
+    wanted = [str(each) for each in ([named] if is_single else named)]
+    if not wanted:
+        raise UserError(f"no {what}s were named: give their raw ids")
+    places = {str(raw): row for row, raw in enumerate(raw_ids)}
+    for each in wanted:
+        if each not in places:
+            raise UserError(f"data set {data}: there is no {what} {each!r}; ids look like {str(raw_ids[0])!r}")
+    return np.array([places[each] for each in wanted], np.int32)
+
+
+def split_ids(text: str, flag: str) -> list[str]:
+    """Return the raw ids in the value of a flag: separated by commas, with quotes around ids with commas, as in CSV.
+
+    Raises:
+        UserError: A quote is not closed, or text follows a closing quote.
+    """
+    try:
+        return [each for row in csv.reader([text], strict=True) for each in row if each]
+    except csv.Error:
+        raise UserError(
+            f"{flag} is {text!r}: quotes must enclose an id, as in '\"Doe, Jane\",u2'; double those within an id"
+        ) from None
+
+
+def read_id_file(path: Path, flag: str) -> list[str]:
+    """Return the raw ids in a text file, one per line; commas, quotes and blanks are part of an id.
+
+    Raises:
+        UserError: The file cannot be read, is not UTF-8, or has no ids.
+    """
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(
+            f"{flag} {path} cannot be read ({error.strerror}): check the path and its permissions"
+        ) from None
+    except UnicodeDecodeError as error:
+        raise UserError(f"{flag} {path} is not UTF-8 (byte {error.start + 1}): save it as UTF-8") from None
+    named = [each for each in text.replace("\r\n", "\n").split("\n") if each]
+    if not named:
+        raise UserError(f"{flag} {path} is empty: write one raw id per line")
+    return named

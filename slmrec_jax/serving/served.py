@@ -1,0 +1,102 @@
+"""Queries to a trained system: items for users, for new users by their history, and items like others."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Shaped
+
+from slmrec_jax.config.protocols import Score
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.ranking import plan_ranking, rank
+from slmrec_jax.serving.named_ids import find_rows
+from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
+from slmrec_jax.types import Embeddings, Interactions
+
+NEW_USER = "new user"
+"""The name of a user who is given by a list of items alone."""
+
+
+class Served(NamedTuple):
+    """The parts of a run that answer queries: embeddings, raw ids and known interactions."""
+
+    name: str
+    """The name of the data set."""
+    embeddings: Embeddings
+    user_ids: Shaped[np.ndarray, " users"]
+    item_ids: Shaped[np.ndarray, " items"]
+    known: tuple[Interactions, ...]
+    """Interactions that are not recommended again; a pair may occur twice."""
+    score: Score
+    about: Mapping[str, Any] = {}
+    """Further entries of an export's `meta.json`, such as protocol, fingerprint and versions."""
+
+
+def served_of(dataset: Dataset, embeddings: Embeddings, score: Score) -> Served:
+    """Collect what answers queries about a data set; the interactions of all splits are known."""
+    return Served(dataset.name, embeddings, dataset.user_ids, dataset.item_ids, tuple(dataset.splits.values()), score)
+
+
+def recommend(served: Served, users: Any = None, k: int = 20, *, history: Any = None) -> Recommendations:
+    """Rank the items that users do not know.
+
+    Args:
+        served: What ranks.
+        users: Raw ids, or a single one (a string is one id); all users by default.
+        k: The number of items for each user, or all items if there are fewer.
+        history: In place of `users`, the raw ids of the items of a new user, or a mapping from names of new users to
+            these (`fold_in`).
+
+    Raises:
+        UserError: A user or an item is unknown, a history is empty, or k is below 1.
+    """
+    ids, embeddings, known = served.user_ids, served.embeddings, served.known
+    if history is not None:
+        if users is not None:
+            raise UserError("give users or history, not both: history is of users that training did not see")
+        histories = history if isinstance(history, Mapping) else {NEW_USER: history}
+        pairs = _pairs(histories, served)
+        ids, known = np.array([str(name) for name in histories]), (pairs,)
+        embeddings = Embeddings(fold_in(pairs, len(ids), served.embeddings.items), served.embeddings.items)
+    rows = np.arange(len(ids)) if users is None else find_rows(users, ids, "user", served.name)
+    count = len(served.item_ids)
+    found = rank(plan_ranking(rows, known, count, min(k, count), score=served.score), embeddings)
+    return Recommendations(ids[rows], served.item_ids[found.items], found.scores)
+
+
+def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
+    """Rank the items by the cosine of their trained rows with that of each given item, which is left out.
+
+    Raises:
+        UserError: An item is unknown, or k is below 1.
+    """
+    rows = find_rows(items, served.item_ids, "item", served.name)
+    unit = _normalized(served.embeddings.items)
+    count = len(served.item_ids)
+    places = np.arange(len(rows), dtype=np.int32)
+    plan = plan_ranking(places, [Interactions(places, rows)], count, min(k, max(1, count - 1)))
+    found = rank(plan, Embeddings(unit[rows], unit))
+    return SimilarItems(served.item_ids[rows], served.item_ids[found.items], found.scores)
+
+
+def fold_in(history: Interactions, num_users: int, items: Float[Array, "items dim"]) -> Float[Array, "users dim"]:
+    """Return rows of new users: the mean of the normalised rows of each user's items."""
+    weights = 1.0 / np.bincount(history.users, minlength=num_users)[history.users]
+    chosen = _normalized(items)[history.items] * jnp.asarray(weights, jnp.float32)[:, None]
+    return jnp.zeros((num_users, chosen.shape[1])).at[history.users].add(chosen)
+
+
+def _pairs(histories: Mapping[Any, Any], served: Served) -> Interactions:
+    rows = [find_rows(items, served.item_ids, "item", served.name) for items in histories.values()]
+    if not rows:
+        raise UserError("history is empty: give the raw ids of a new user's items")
+    users = np.repeat(np.arange(len(rows), dtype=np.int32), [len(each) for each in rows])
+    return Interactions(users, np.concatenate(rows))
+
+
+def _normalized(rows: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:
+    rows = jnp.asarray(rows, jnp.float32)
+    norms = jnp.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / jnp.where(norms > 0, norms, 1)

@@ -1,0 +1,79 @@
+"""Help is short, complete for the chosen model, and loads nothing heavy."""
+
+import re
+import subprocess
+import sys
+
+import pytest
+
+from slmrec_jax.commands.main import COMMANDS, main
+from slmrec_jax.commands.parsing import parse
+from slmrec_jax.commands.train import TrainFlags
+from slmrec_jax.config import BASE, Config
+from slmrec_jax.forms import field_names
+
+HEAVY = ("jax", "pyarrow", "matplotlib", "scipy", "optuna", "orbax", "flax")
+
+SCRIPT = f"""
+import sys
+from slmrec_jax.commands.main import main
+try:
+    main(sys.argv[1:])
+except SystemExit:
+    pass
+print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+"""
+
+
+def help_of(capsys, *arguments):
+    with pytest.raises(SystemExit) as stop:
+        main(list(arguments))
+    assert not stop.value.code
+    return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([*name.split(), "--help"] for name in COMMANDS)])
+def test_help_loads_nothing_heavy(arguments):
+    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout
+    assert done.stderr.strip() == "[]"
+
+
+@pytest.mark.parametrize("columns", [80, 120])
+@pytest.mark.parametrize("model", BASE)
+def test_help_has_what_the_model_uses(capsys, monkeypatch, model, columns):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    shown = help_of(capsys, "train", "--model", model, "--help")
+    assert max(map(len, shown.splitlines())) <= columns
+    words = " ".join(shown.split())
+    assert f"{model}, --{model}.*:" in words
+    for name in field_names(type(getattr(Config(), model))):
+        assert re.search(rf"[:,] {name.replace('_', '-')} ", words), name
+    assert f"learning-rate {BASE[model]['optimizer.learning_rate']}" in words
+    for other in set(BASE) - {model}:
+        assert f"--{other}." not in words
+
+
+def test_all_help_describes_every_flag(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    shown = help_of(capsys, "train", "--help-all")
+    for name in field_names(Config):
+        section = getattr(Config(), name)
+        for inner in field_names(type(section)):
+            assert f"--{name}.{inner}".replace("_", "-") in shown
+        if not field_names(type(section)):
+            assert f"--{name}".replace("_", "-") in shown
+    assert "(default: 0.001)" in shown  # the model's own learning rate in place of None
+
+
+def test_short_names_of_the_optimizers_flags():
+    for arguments in (["--lr", "0.5", "--wd", "0.25"], ["--lr=0.5", "--wd=0.25"]):
+        optimizer = parse(TrainFlags, "slmrec-jax train", arguments).settings.optimizer
+        assert (optimizer.learning_rate, optimizer.weight_decay) == (0.5, 0.25)
+
+
+def test_settings_come_from_toml_and_flags_win(tmp_path):
+    (tmp_path / "mine.toml").write_text('model = "mf"\nepochs = 7\nprotocol = "mmrec"\n[mf]\nl2 = 0.5\n')
+    flags = parse(TrainFlags, "slmrec-jax train", ["--config", str(tmp_path / "mine.toml"), "--epochs", "3"])
+    assert (flags.settings.model, flags.settings.epochs, flags.settings.mf.l2) == ("mf", 3, 0.5)
+    assert flags.settings.protocol == "mmrec"
