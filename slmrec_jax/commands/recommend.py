@@ -99,11 +99,12 @@ def _recommendations(flags: RecommendFlags, users: list[str] | None, history: li
     """Return what the run or the exported folder recommends; `None` is all users."""
     from slmrec_jax.data.new_items import read_new_items
     from slmrec_jax.serving.exports import is_export
-    from slmrec_jax.serving.served import recommend
+    from slmrec_jax.serving.served import recommend, with_new_users
 
     folder = _folder(flags)
     if flags.cold_items is None:
-        return recommend(_served(folder, flags), users, flags.k, history=history)
+        served = _served(folder, flags)
+        return recommend(served if history is None else with_new_users(served, history), users, flags.k)
     if is_export(folder):
         raise UserError(f"{folder} is an export; --cold-items needs the run itself")
     run = open_run(folder, flags.data)

@@ -30,7 +30,7 @@ def read_config_file(path: Path | str) -> Config:
     path = Path(path)
     data = {name: value for name, value in _parse(path).items() if name not in _RECORDED}
     preset, protocol = data.pop("preset", None), data.pop("protocol", None)
-    settings = dict(_settings(data, Config, str(path)))
+    settings = dict(_settings(data, Config(), str(path)))
     config = with_settings(Config(), {name: value for name, value in settings.items() if name == "model"})
     if protocol is not None:
         if protocol not in PROTOCOLS:
@@ -48,7 +48,11 @@ def write_config_file(config: Config, path: Path | str) -> None:
         UserError: The name has another ending, or the file cannot be written.
     """
     path = Path(path)
-    text = json.dumps(to_json(config), indent=2) + "\n" if _is_json(path) else "".join(_toml_lines(to_json(config)))
+    text = (
+        json.dumps(to_json(config), indent=2) + "\n"
+        if _is_json(path)
+        else "".join(_toml_lines(to_json(config), to_json(Config())))
+    )
     with writing(path, "give another path"):
         write_whole(path, text)
 
@@ -75,9 +79,9 @@ def _parse(path: Path) -> dict[str, Any]:
     return data
 
 
-def _settings(data: Mapping[str, Any], kind: Any, where: str, section: str = "") -> Iterator[tuple[str, Any]]:
+def _settings(data: Mapping[str, Any], defaults: Any, where: str, section: str = "") -> Iterator[tuple[str, Any]]:
     """Yield each setting by the name of its flag, such as `slmrec.alpha`, with its value as the field has it."""
-    hints = get_type_hints(kind, include_extras=True)
+    hints = get_type_hints(type(defaults))
     for name, value in data.items():
         flag = f"{section}{name}"
         if name not in hints:
@@ -85,10 +89,11 @@ def _settings(data: Mapping[str, Any], kind: Any, where: str, section: str = "")
         if field_names(hints[name]):
             if not isinstance(value, Mapping):
                 raise UserError(f"{where}: {flag} is {value!r}; expected named settings")
-            yield from _settings(value, hints[name], where, f"{flag}.")
+            yield from _settings(value, getattr(defaults, name), where, f"{flag}.")
             continue
         value = tuple(value) if isinstance(value, list) else value
-        if value == _NOTHING and fault(value, hints[name]) is not None and type(None) in get_args(hints[name]):
+        optional = type(None) in get_args(hints[name])
+        if value == _NOTHING and optional and (getattr(defaults, name) is not None or fault(value, hints[name])):
             value = None
         wrong = fault(value, hints[name], flag)
         if wrong is not None:
@@ -96,14 +101,16 @@ def _settings(data: Mapping[str, Any], kind: Any, where: str, section: str = "")
         yield flag, value
 
 
-def _toml_lines(data: Mapping[str, Any], section: str = "") -> Iterator[str]:
+def _toml_lines(data: Mapping[str, Any], defaults: Mapping[str, Any], section: str = "") -> Iterator[str]:
     """Yield the lines of a TOML document: values, then a table for each section."""
     if section:
         yield f"\n[{section}]\n"
-    yield from (f"{name} = {_toml(value)}\n" for name, value in data.items() if not isinstance(value, Mapping))
+    for name, value in data.items():
+        if not isinstance(value, Mapping) and not (value is None and defaults[name] is None):
+            yield f"{name} = {_toml(value)}\n"
     for name, value in data.items():
         if isinstance(value, Mapping):
-            yield from _toml_lines(value, name)
+            yield from _toml_lines(value, defaults[name], name)
 
 
 def _toml(value: Any) -> str:

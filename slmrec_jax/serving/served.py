@@ -39,31 +39,44 @@ def served_of(dataset: Dataset, embeddings: Embeddings, score: Score) -> Served:
     return Served(dataset.name, embeddings, dataset.user_ids, dataset.item_ids, tuple(dataset.splits.values()), score)
 
 
-def recommend(served: Served, users: Any = None, k: int = 20, *, history: Any = None) -> Recommendations:
+def recommend(served: Served, users: Any = None, k: int = 20) -> Recommendations:
     """Rank the items that users do not know.
 
     Args:
         served: What ranks.
         users: Raw ids, or a single one (a string is one id); all users by default.
         k: The number of items for each user, or all items if there are fewer.
-        history: In place of `users`, the raw ids of the items of a new user, or a mapping from names of new users to
-            these (`fold_in`).
 
     Raises:
-        UserError: A user or an item is unknown, a history is empty, or k is below 1.
+        UserError: A user is unknown, or k is below 1.
     """
-    ids, embeddings, known = served.user_ids, served.embeddings, served.known
-    if history is not None:
-        if users is not None:
-            raise UserError("give users or history, not both: history is of users that training did not see")
-        histories = history if isinstance(history, Mapping) else {NEW_USER: history}
-        pairs = _pairs(histories, served)
-        ids, known = np.array([str(name) for name in histories]), (pairs,)
-        embeddings = Embeddings(fold_in(pairs, len(ids), served.embeddings.items), served.embeddings.items)
+    ids, count = served.user_ids, len(served.item_ids)
     rows = np.arange(len(ids)) if users is None else find_rows(users, ids, "user", served.name)
-    count = len(served.item_ids)
-    found = rank(plan_ranking(rows, known, count, min(k, count), score=served.score), embeddings)
+    found = rank(plan_ranking(rows, served.known, count, min(k, count), score=served.score), served.embeddings)
     return Recommendations(ids[rows], served.item_ids[found.items], found.scores)
+
+
+def with_new_users(served: Served, history: Any) -> Served:
+    """Return the same items with users that training did not see in place of the others, by `fold_in`.
+
+    Args:
+        served: What ranks.
+        history: The raw ids of the items of one new user, or a mapping from names of new users to these.
+
+    Raises:
+        UserError: An item is unknown, or a history is empty.
+    """
+    histories = history if isinstance(history, Mapping) else {NEW_USER: history}
+    rows = [find_rows(items, served.item_ids, "item", served.name) for items in histories.values()]
+    if not rows:
+        raise UserError("history is empty: give the raw ids of a new user's items")
+    users = np.repeat(np.arange(len(rows), dtype=np.int32), [len(each) for each in rows])
+    pairs, items = Interactions(users, np.concatenate(rows)), jnp.asarray(served.embeddings.items)
+    return served._replace(
+        embeddings=Embeddings(fold_in(pairs, len(rows), items), items),
+        user_ids=np.array([str(name) for name in histories]),
+        known=(pairs,),
+    )
 
 
 def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
@@ -73,7 +86,7 @@ def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
         UserError: An item is unknown, or k is below 1.
     """
     rows = find_rows(items, served.item_ids, "item", served.name)
-    unit = _normalized(served.embeddings.items)
+    unit = _normalized(jnp.asarray(served.embeddings.items))
     count = len(served.item_ids)
     places = np.arange(len(rows), dtype=np.int32)
     plan = plan_ranking(places, [Interactions(places, rows)], count, min(k, max(1, count - 1)))
@@ -86,14 +99,6 @@ def fold_in(history: Interactions, num_users: int, items: Float[Array, "items di
     weights = 1.0 / np.bincount(history.users, minlength=num_users)[history.users]
     chosen = _normalized(items)[history.items] * jnp.asarray(weights, jnp.float32)[:, None]
     return jnp.zeros((num_users, chosen.shape[1])).at[history.users].add(chosen)
-
-
-def _pairs(histories: Mapping[Any, Any], served: Served) -> Interactions:
-    rows = [find_rows(items, served.item_ids, "item", served.name) for items in histories.values()]
-    if not rows:
-        raise UserError("history is empty: give the raw ids of a new user's items")
-    users = np.repeat(np.arange(len(rows), dtype=np.int32), [len(each) for each in rows])
-    return Interactions(users, np.concatenate(rows))
 
 
 def _normalized(rows: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:

@@ -21,7 +21,7 @@ from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.methods import make_method
 from slmrec_jax.serving.exports import write_export
 from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
-from slmrec_jax.serving.served import Served, recommend, served_of, similar_items
+from slmrec_jax.serving.served import Served, recommend, served_of, similar_items, with_new_users
 from slmrec_jax.training.cold_items import cold_item_rows, features_of
 from slmrec_jax.training.events import epoch_event
 from slmrec_jax.training.selection import best_epoch
@@ -109,15 +109,17 @@ class Run:
         check_type("new_items", new_items, (NewItems, type(None)), "what read_new_items returns")
         if only_new and new_items is None:
             raise UserError("only_new=True needs new_items: what read_new_items returns")
-        known, ids, embeddings = tuple(self.dataset.splits.values()), self.dataset.item_ids, self.embeddings
+        if history is not None and users is not None:
+            raise UserError("give users or history, not both: history is of users that training did not see")
+        served = self.served if history is None else with_new_users(self.served, history)
         if new_items is not None:
-            placed = self._place(new_items.features, len(new_items.ids), method)
-            tables = [placed] if only_new else [jnp.asarray(embeddings.items), placed]
-            ids = new_items.ids if only_new else _join_ids(ids, new_items.ids)
-            known = () if only_new else known
-            embeddings = Embeddings(embeddings.users, jnp.concatenate(tables))
-        served = self.served._replace(item_ids=ids, embeddings=embeddings, known=known)
-        return recommend(served, users, k, history=history)
+            items = jnp.asarray(served.embeddings.items)
+            placed, ids = self._place(new_items.features, len(new_items.ids), method), new_items.ids
+            if not only_new:
+                placed, ids = jnp.concatenate([items, placed]), _join_ids(served.item_ids, ids)
+            embeddings = Embeddings(served.embeddings.users, placed)
+            served = served._replace(embeddings=embeddings, item_ids=ids, known=() if only_new else served.known)
+        return recommend(served, users, k)
 
     def similar(self, items: Any, k: int = 20) -> SimilarItems:
         """Rank the items most similar to each of these by the cosine of their trained rows.

@@ -135,10 +135,11 @@ def _check_arguments(
     check_type("resume", resume, bool, "true or false")
     check_type("method", method, Callable, "a function of a config and a spec")
     check_type("config_file", config_file, (str, Path, type(None)), "the path of a Python file")
-    check_type("progress", progress, (bool, type(None)), "true or false")
-    check_type("callbacks", callbacks, (tuple, list), "a list of functions of an event")
+    if progress is not None:
+        check_type("progress", progress, bool, "true or false")
+    check_type("callbacks", callbacks, (tuple, list), "a list of functions")
     for callback in callbacks:
-        check_type("callbacks", callback, Callable, "a list of functions of an event")
+        check_type("callbacks", callback, Callable, "a list of functions")
     if resume and out is None:
         raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to continue")
 

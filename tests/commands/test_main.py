@@ -12,7 +12,7 @@ def test_help_lists_every_command_and_flag(capsys):
     said = capsys.readouterr().out
     assert all(name in said for name in ("train", "evaluate", "recommend", "compare"))
     with pytest.raises(SystemExit) as stopped:
-        main(["train", "--help"])
+        main(["train", "--help-all"])
     assert not stopped.value.code
     said = capsys.readouterr().out
     assert all(flag in said for flag in ("--slmrec.alpha", "--eval.patience", "--optimizer.chain", "--resume"))

@@ -5,8 +5,11 @@ import numpy as np
 import pyarrow.parquet
 import pytest
 
+from slmrec_jax import UserError, load_run
 from slmrec_jax.commands.main import main
+from slmrec_jax.serving.exports import read_export
 from slmrec_jax.serving.recommendations import Recommendations, nothing_left, write_ranked
+from slmrec_jax.serving.served import recommend
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202eabc\n"
 
@@ -117,3 +120,43 @@ def test_a_full_disk_leaves_no_recommendations(exported, tmp_path, refused, form
         assert f"cannot write {tmp_path / name}: File too large; free some space, or give another --out" in said
     assert (tmp_path / "out").read_text() == "old"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out", "shop"]
+
+
+def test_a_history_and_similar_items(finished, tiny_demo, tmp_path, capsys, refused):
+    run, history = str(finished.folder), tmp_path / "history.txt"
+    history.write_text("item-0003\nitem-0004\n")
+    capsys.readouterr()
+    assert main(["recommend", run, "--history", str(history), "-k", "3", "--format", "jsonl"]) == 0
+    (line,) = map(json.loads, capsys.readouterr().out.splitlines())
+    assert line["user"] == "new user"
+    assert len(set(line["items"]) - {"item-0003", "item-0004"}) == 3
+    assert "one of --users and --history" in refused(
+        "recommend", run, "--history", str(history), "--users", "user-0001"
+    )
+
+    similar = ["similar", run, "--items", "item-0003,item-0004", "-k", "2"]
+    assert main([*similar, "--format", "jsonl"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["item"] for line in lines] == ["item-0003", "item-0004"]
+    assert all(len(line["similar"]) == 2 and line["item"] not in line["similar"] for line in lines)
+    assert main([*similar, "--format", "parquet", "--out", str(tmp_path / "similar.parquet")]) == 0
+    rows = pyarrow.parquet.read_table(tmp_path / "similar.parquet").to_pylist()
+    assert [row["similar"] for row in rows] == [item for line in lines for item in line["similar"]]
+    assert "needs --items" in refused("similar", run)
+    assert "there is no item 'x'" in refused("similar", run, "--items", "x")
+
+
+def test_a_run_in_python(finished, tiny_demo, tmp_path):
+    run = load_run(finished.folder)
+    assert run.test == run.result["test"]
+    assert run.curves["epoch"] == [record["epoch"] for record in run.history]
+    assert run.curves["valid/recall@20"] == [record["metrics"]["recall@20"] for record in run.history]
+    assert run.recommend(history=["item-0003"], k=2).items.shape == (1, 2)
+    assert run.similar(["item-0003"], k=2).similar.shape == (1, 2)
+    with pytest.raises(UserError, match="users or history, not both"):
+        run.recommend(["user-0001"], history=["item-0003"])
+    run.export(tmp_path / "exported")
+    exported = recommend(read_export(tmp_path / "exported"), ["user-0001"], 3)
+    assert exported.items.tolist() == run.recommend(["user-0001"], 3).items.tolist()
+    run.report(tmp_path / "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 10_000

@@ -1,10 +1,11 @@
 """Queries equal their definitions in float64: new users by their history, and similar items."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from slmrec_jax import UserError
-from slmrec_jax.serving.served import NEW_USER, Served, fold_in, recommend, similar_items
+from slmrec_jax.serving.served import NEW_USER, Served, fold_in, recommend, similar_items, with_new_users
 from slmrec_jax.types import Embeddings, Interactions
 
 RNG = np.random.default_rng(0)
@@ -30,12 +31,12 @@ def unit(rows):
 def test_a_new_user_is_the_mean_of_the_unit_rows_of_their_items():
     histories = [[0, 3, 5], [4], [2, 1]]
     users = np.repeat(np.arange(3, dtype=np.int32), [len(each) for each in histories])
-    rows = fold_in(Interactions(users, np.concatenate(histories).astype(np.int32)), 3, ITEMS)
+    rows = fold_in(Interactions(users, np.concatenate(histories).astype(np.int32)), 3, jnp.asarray(ITEMS))
     np.testing.assert_allclose(rows, [unit(ITEMS)[each].mean(axis=0) for each in histories], rtol=1e-5, atol=1e-6)
 
 
 def test_a_new_user_gets_the_best_items_beyond_their_history():
-    found = recommend(SERVED, k=9, history=["i0", "i3"])
+    found = recommend(with_new_users(SERVED, ["i0", "i3"]), k=9)
     scores = ITEMS.astype(np.float64) @ unit(ITEMS)[[0, 3]].mean(axis=0)
     expected = [f"i{item}" for item in np.argsort(-scores) if item not in (0, 3)]
     assert found.users.tolist() == [NEW_USER]
@@ -44,26 +45,25 @@ def test_a_new_user_gets_the_best_items_beyond_their_history():
 
 
 def test_new_users_have_names():
-    both = recommend(SERVED, k=3, history={"anna": ["i0"], 7: np.array(["i3", "i5"])})
+    both = recommend(with_new_users(SERVED, {"anna": ["i0"], 7: np.array(["i3", "i5"])}), k=3)
     assert both.users.tolist() == ["anna", "7"]
     for name, items in (("anna", "i0"), ("7", ["i3", "i5"])):
-        alone = recommend(SERVED, k=3, history=items)
+        alone = recommend(with_new_users(SERVED, items), k=3)
         assert both.items[both.users.tolist().index(name)].tolist() == alone.items[0].tolist()
 
 
 @pytest.mark.parametrize(
-    ("arguments", "expected"),
+    ("history", "expected"),
     [
-        ({"history": ["i0"], "users": ["u1"]}, "users or history, not both"),
-        ({"history": []}, "no items were named"),
-        ({"history": {}}, "history is empty"),
-        ({"history": ["i0", "x"]}, "there is no item 'x'"),
-        ({"history": {"anna": ["i0"], "ben": []}}, "no items were named"),
+        ([], "no items were named"),
+        ({}, "history is empty"),
+        (["i0", "x"], "there is no item 'x'"),
+        ({"anna": ["i0"], "ben": []}, "no items were named"),
     ],
 )
-def test_a_history_that_cannot_be_used_is_refused(arguments, expected):
+def test_a_history_that_cannot_be_used_is_refused(history, expected):
     with pytest.raises(UserError, match=expected):
-        recommend(SERVED, **arguments)
+        with_new_users(SERVED, history)
 
 
 def test_similar_items_are_those_of_the_largest_cosine():

@@ -6,6 +6,7 @@ import io
 import sys
 import types
 
+import jax
 import pytest
 from rich.console import Console
 
@@ -21,7 +22,8 @@ CONFIG = Config(model="mf", dim=4, batch_size=128, epochs=3, ks=(5, 20))
 @pytest.fixture(scope="module")
 def events_and_run(tiny, tmp_path_factory):
     events = []
-    run = train(CONFIG, tiny, out=tmp_path_factory.mktemp("run") / "run", callbacks=[events.append])
+    with jax.numpy_dtype_promotion("standard"):
+        run = train(CONFIG, tiny, out=tmp_path_factory.mktemp("run") / "run", callbacks=[events.append])
     return events, run
 
 

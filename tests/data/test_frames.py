@@ -1,0 +1,165 @@
+"""Data sets of frames and arrays in memory equal those of files with the same content."""
+
+import datetime
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pytest
+
+import slmrec_jax as slm
+from slmrec_jax import UserError
+
+USERS = ["u2", "u1", "u1", "u3", "u2", "u1", "u3", "u2", "u3"]
+ITEMS = ["b", "a", "c", "a", "c", "b", "b", "a", "d"]
+TIMES = [1, 2, 3, 4, 5, 6, 7, 8, 9]
+COLUMNS = {"user": USERS, "item": ITEMS, "timestamp": TIMES}
+VECTORS = np.arange(8, dtype=np.float32).reshape(4, 2)
+SPLIT = "leave-one-out"
+
+
+class OnlyInterchange:
+    """A frame that has the dataframe interchange protocol and no other."""
+
+    def __init__(self, table):
+        self._table = table
+
+    def __dataframe__(self, **options):
+        return self._table.__dataframe__(**options)
+
+
+def pandas_frame():
+    return pytest.importorskip("pandas").DataFrame(COLUMNS)
+
+
+def pandas_categories():
+    return pandas_frame().astype({"user": "category", "item": "category"})
+
+
+def polars_frame():
+    return pytest.importorskip("polars").DataFrame(COLUMNS)
+
+
+KINDS = {
+    "mapping": lambda: COLUMNS,
+    "arrays": lambda: {name: np.array(values) for name, values in COLUMNS.items()},
+    "arrow": lambda: pa.table(COLUMNS),
+    "dictionary": lambda: pa.table({**COLUMNS, "user": pa.array(USERS).dictionary_encode()}),
+    "interchange": lambda: OnlyInterchange(pa.table(COLUMNS)),
+    "pandas": pandas_frame,
+    "pandas categories": pandas_categories,
+    "polars": polars_frame,
+}
+
+
+@pytest.fixture(scope="module")
+def from_files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data") / "shop"
+    (folder / "features").mkdir(parents=True)
+    pa.csv.write_csv(pa.table(COLUMNS), folder / "interactions.csv")
+    pa.csv.write_csv(pa.table({"item": ["d", "c", "b", "a"]}), folder / "items.csv")
+    np.save(folder / "features" / "clip.npy", VECTORS)
+    return slm.load(folder, split=SPLIT)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_frame_of_any_kind_is_the_data_of_files(from_files, kind):
+    found = slm.dataset(KINDS[kind](), features={"clip": VECTORS}, items=["d", "c", "b", "a"], split=SPLIT)
+    assert found.fingerprint == from_files.fingerprint
+    assert found.item_ids.tolist() == ["d", "c", "b", "a"]
+    assert found.source is None
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        (["a", "b", "c", "d"], VECTORS[::-1]),
+        (np.array(["c", "x", "b", "d", "a"]), np.r_[VECTORS[1:2], [[9.0, 9.0]], VECTORS[[2, 0, 3]]]),
+        {"d": VECTORS[0], "c": [2.0, 3.0], "b": VECTORS[2], "a": VECTORS[3]},
+    ],
+)
+def test_features_may_be_keyed_by_id(from_files, vectors):
+    found = slm.dataset(COLUMNS, features={"clip": vectors}, items=["d", "c", "b", "a"], split=SPLIT)
+    assert found.fingerprint == from_files.fingerprint
+
+
+def test_an_item_without_a_vector_lacks_the_modality():
+    found = slm.dataset(COLUMNS, features={"clip": (["a", "c"], VECTORS[:2])}, split=SPLIT)
+    assert found.features["clip"].present.tolist() == [True, False, True, False]
+    holes = VECTORS.copy()
+    holes[1] = np.nan
+    by_row = slm.dataset(COLUMNS, features={"clip": holes}, items=["a", "b", "c", "d"], split=SPLIT)
+    assert by_row.features["clip"].present.tolist() == [True, False, True, True]
+
+
+def test_a_pair_of_arrays_of_numbers():
+    found = slm.dataset((np.array([10, 10, 7]), np.array([2, 0, 1])), features={"x": VECTORS[:3]}, split="mmrec")
+    assert found.user_ids.tolist() == [7, 10]
+    assert found.item_ids.tolist() == [0, 1, 2]
+    np.testing.assert_array_equal(found.features["x"].values, VECTORS[:3])
+
+
+def test_splits_by_mapping_and_by_column():
+    parts = {"train": (USERS[:5], ITEMS[:5]), "validation": (USERS[5:7], ITEMS[5:7]), "test": (USERS[7:], ITEMS[7:])}
+    labels = ["train"] * 5 + ["valid"] * 2 + ["test"] * 2
+    by_mapping, by_column = slm.dataset(parts), slm.dataset({**COLUMNS, "split": labels})
+    assert by_mapping.fingerprint == by_column.fingerprint
+    assert [len(pairs.users) for pairs in by_mapping.splits.values()] == [5, 2, 2]
+
+
+def test_times_ratings_and_cores():
+    dates = [datetime.datetime(2020, 1, 1) + datetime.timedelta(days=day) for day in TIMES]
+    assert slm.dataset({**COLUMNS, "timestamp": dates}, split=SPLIT).fingerprint == (
+        slm.dataset(COLUMNS, split=SPLIT).fingerprint
+    )
+    rated = slm.dataset({**COLUMNS, "stars": [5] * 8 + [1]}, min_rating=2, split="mmrec")
+    assert rated.item_ids.tolist() == ["a", "b", "c"]
+    assert "rows with a rating below 2, left out: 1 of 9" in rated.notes[0]
+    assert slm.dataset(COLUMNS, k_core=2, split="mmrec").item_ids.tolist() == ["a", "b", "c"]
+
+
+def test_other_names_of_columns():
+    renamed = {"who": USERS, "what": ITEMS}
+    found = slm.dataset(renamed, user_column="who", item_column="what", split="mmrec")
+    assert found.fingerprint == slm.dataset((USERS, ITEMS), split="mmrec").fingerprint
+
+
+REFUSED = {
+    "a number": ((3,), {}, "interactions is 3, of type int: give a pandas, Polars or Arrow table"),
+    "empty": (({},), {}, "interactions is {}"),
+    "no items": (({"user": USERS},), {}, "interactions: there is no column 'item'"),
+    "lengths": (((USERS, ITEMS[:3]),), {}, "interactions: not readable as a table"),
+    "missing": ((([*USERS[:4], None, *USERS[5:]], ITEMS),), {}, "interactions: row 4: user is missing"),
+    "floats": ((([1.5] * 9, ITEMS),), {}, "interactions: row 0: user is 1.5"),
+    "a split": (({"train": (USERS, ITEMS), "test": 3},), {}, "interactions['test'] is 3"),
+    "no split": (((USERS, ITEMS),), {"split": None}, "it is not split; say how with split='NAME'"),
+    "a wrong split": (((USERS, ITEMS),), {"split": "half"}, "there is no split 'half'"),
+    "features": (((USERS, ITEMS),), {"features": [1]}, "features is [1], of type list: give a mapping"),
+    "one dimension": (((USERS, ITEMS),), {"features": {"x": [1, 2]}}, "features['x']: an array of int64 of shape (2,)"),
+    "ragged": (((USERS, ITEMS),), {"features": {"x": {"a": [1], "b": [1, 2]}}}, "features['x']: not readable"),
+    "ids": (((USERS, ITEMS),), {"features": {"x": (["a"], VECTORS)}}, "features['x']: 1 ids for 4 vectors"),
+    "twice": (
+        ((USERS, ITEMS),),
+        {"features": {"x": (["a", "b", "a", "d"], VECTORS)}},
+        "features['x']: row 2: item is 'a' for the second time",
+    ),
+    "other ids": (((USERS, ITEMS),), {"features": {"x": (["y"], VECTORS[:1])}}, "features['x']: no row has an id"),
+    "no order": (((USERS, ITEMS),), {"features": {"x": VECTORS}}, "features['x']: 4 rows without ids"),
+    "rows": (((USERS, ITEMS),), {"features": {"x": VECTORS[:3]}, "items": list("abcd")}, "3 rows for 4 items"),
+    "infinite": (
+        ((USERS, ITEMS),),
+        {"features": {"x": (["a"], np.array([[1.0, np.inf]]))}},
+        "features['x']: 1 values in 1 rows are NaN or infinite as float32 (rows 0",
+    ),
+    "catalogue": (((USERS, ITEMS),), {"items": list("abc")}, "interactions: row 8: item is 'd', which items does not"),
+    "catalogue twice": (((USERS, ITEMS),), {"items": list("aabcd")}, "items: row 1: item is 'a' for the second time"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_refusal_names_the_argument(case):
+    arguments, options, expected = REFUSED[case]
+    with pytest.raises(UserError) as raised:
+        slm.dataset(*arguments, **{"split": "mmrec", **options})
+    assert expected in str(raised.value)
+    assert "\n" not in str(raised.value)
