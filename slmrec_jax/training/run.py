@@ -66,7 +66,7 @@ class Run:
         return measured
 
     @property
-    def curves(self) -> dict[str, list[float]]:
+    def curves(self) -> dict[str, list[int | float]]:
         """The losses and metrics of all epochs, by name, such as `loss/loss` and `valid/recall@20`.
 
         `epoch` has the epochs' numbers; an epoch that was not evaluated has NaN for its metrics.
