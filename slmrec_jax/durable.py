@@ -19,15 +19,13 @@ from typing import IO
 from slmrec_jax.errors import UserError
 
 PART = ".part"
-"""The suffix of unfinished files and folders: no one reads them, and the process that holds the folder may delete them.
-"""
+"""The suffix of what is unfinished: no one reads it, and the process that holds the folder may delete it."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The errors of a full disk."""
 
 _MAX_BUFFER = 2**26
-"""The largest output to a device or a pipe, in bytes, that is held in memory; a larger one waits in a temporary file.
-"""
+"""Bytes of output to a device or a pipe that are held in memory; more waits in a temporary file."""
 
 
 @contextmanager
