@@ -1,4 +1,4 @@
-"""Checks of a config: each field by its annotation, and the rules that relate two fields."""
+"""Checks of a config: each field against its annotation, and the rules that relate two fields."""
 
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -9,7 +9,7 @@ from slmrec_jax.forms import fault, field_names, outside, words
 
 
 def check_config(config: Config) -> None:
-    """Reject values of a wrong type or out of range, and values that exclude each other.
+    """Reject values of a wrong type or out of range, and values that conflict with each other.
 
     Raises:
         UserError: Names the first such value and what to give instead.

@@ -28,8 +28,8 @@ _SWITCHES: Mapping[str, tuple[Any, Any]] = {
     "slmrec.normalize_features": (True, True),
     "slmrec.words": ("frozen", "trainable"),
 }
-"""SLMRec in its published code and in its paper, in each setting on which the two differ or may differ. The defaults
-are the code's, but for the temperature, which was chosen on validation."""
+"""SLMRec's published code and its paper, in each setting on which the two differ or may differ. The defaults are the
+code's, except the temperature, which was chosen on validation."""
 
 PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
     "slmrec": {
@@ -70,7 +70,7 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
 
 
 def with_settings(config: Config, settings: Settings) -> Config:
-    """Return the config with some settings changed, by the name of their flag, such as `slmrec.alpha`."""
+    """Return the config with some settings changed, named as flags are, such as `slmrec.alpha`."""
     for flag, value in settings.items():
         section, _, name = flag.rpartition(".")
         change = {name: value}
@@ -115,7 +115,7 @@ def with_defaults(config: Config) -> Config:
 
 
 def with_protocol(config: Config, protocol: ProtocolName) -> Config:
-    """Return the config with selection and test as the protocol has them."""
+    """Return the config with the rules of a protocol for selection and test."""
     return with_settings(config, {"eval": PROTOCOLS[protocol]})
 
 
@@ -123,7 +123,7 @@ def filled_in(value: float | None) -> float:
     """Return an optimizer setting that `with_defaults` has filled in.
 
     Raises:
-        ValueError: It is still open.
+        ValueError: The setting is `None`.
     """
     if value is None:
         raise ValueError("the config leaves this setting open: pass it through with_defaults")
