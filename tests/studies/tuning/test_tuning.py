@@ -123,10 +123,11 @@ def quality(point):
 
 
 def trained(value, epochs=4):
-    """Yield epochs that rise to a value, for two seeds."""
+    """Yield the records of two seeds after each epoch; their metric rises to a value."""
+    history = []
     for epoch in range(1, epochs + 1):
-        now = value * epoch / epochs
-        yield trials.TrialProgress(epoch, (now, now), (epoch, epoch))
+        history.append({"epoch": epoch, "selected": {"recall@20": value * epoch / epochs}, "improved": True})
+        yield [history, history]
 
 
 def by_quality(point):
