@@ -35,9 +35,6 @@ class Team(NamedTuple):
     """`(all, place) -> progress` of one seed."""
 
 
-MakeTeam = Callable[[Setup, Sequence[int]], Team]
-
-
 def one_program(setup: Setup, seeds: Sequence[int]) -> Team:
     """Train all seeds at once by `jax.vmap`, for accelerators, which one seed does not fill."""
     loop, inputs = setup.loop, setup.inputs
@@ -64,13 +61,11 @@ def one_by_one(setup: Setup, seeds: Sequence[int]) -> Team:
     return Team(lambda: [init(each) for each in keys], train, lambda all_seeds, place: all_seeds[place])
 
 
-def default_team() -> MakeTeam:
-    """Return the team for the platform; `benchmarks/bench_seeds.py` measures both."""
-    return one_by_one if on_cpu() else one_program
-
-
 def fit_seeds(
-    setup: Setup, plan: EvaluationPlan, seeds: Sequence[int], make_team: MakeTeam | None = None
+    setup: Setup,
+    plan: EvaluationPlan,
+    seeds: Sequence[int],
+    make_team: Callable[[Setup, Sequence[int]], Team] | None = None,
 ) -> Iterator[list[list[Record]]]:
     """Train all seeds until each has reached its early stopping, or the config's last epoch.
 
@@ -79,7 +74,7 @@ def fit_seeds(
             (MMGCN's frozen tables), which all seeds share.
         plan: The evaluation that selects.
         seeds: At least one seed.
-        make_team: `one_program` or `one_by_one`; by default `default_team()`.
+        make_team: `one_program` or `one_by_one`, which `benchmarks/bench_seeds.py` compares; the platform's by default.
 
     Yields:
         After each epoch the records so far, a list for each seed.
@@ -88,7 +83,7 @@ def fit_seeds(
         Diverged: A loss, or a seed's embeddings, are not finite.
     """
     protocol = setup.config.eval
-    team = (make_team or default_team())(setup, seeds)
+    team = (make_team or (one_by_one if on_cpu() else one_program))(setup, seeds)
     embed = jax.jit(setup.embed)
     all_seeds = team.init()
 
