@@ -270,6 +270,6 @@ def _read_description(path: Path) -> tuple[dict[str, str], Tally]:
     wrong = fault(arrays, Mapping[str, str], "arrays") or fault(tally, Tally, "tally")
     if wrong is None and set(tally) != set(Tally._fields):
         wrong = f"tally does not have the fields {', '.join(Tally._fields)}"
-    if wrong is not None:
+    if wrong:
         raise UserError(f"{path / TALLY}: {wrong}: {DAMAGED}")
     return arrays, Tally(**tally)

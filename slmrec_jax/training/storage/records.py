@@ -1,6 +1,6 @@
-"""The JSON of a run's folder: each object carries a checksum of itself, and its form is checked when it is read.
+"""The JSON of a run's folder: each object has a checksum of its content, and its form is checked when it is read.
 
-Without it, a figure that someone changed or that a disk lost could choose another epoch, and nothing would show it.
+Without the checksum, a value that someone changed or that the disk corrupted could select another epoch unnoticed.
 """
 
 import hashlib
@@ -19,26 +19,26 @@ SEAL = "sha256"
 """The name of the checksum in each object."""
 
 MAX_BYTES = 2**26
-"""The largest file of JSON; the record of an epoch takes about 700 bytes."""
+"""The largest file that is read; the record of an epoch takes about 700 bytes."""
 
 
 def seal(data: Mapping[str, Any]) -> dict[str, Any]:
     """Add the checksum of an object's content, which does not depend on the order or layout of its text."""
-    plain: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read: names are text, tuples are lists
+    plain: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read: keys are text, tuples are lists
     return {**plain, SEAL: _digest(plain)}
 
 
 def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]:
-    """Read a JSON object that `seal` made, check its form, and leave its checksum out.
+    """Read a JSON object that `seal` made, check it, and return it without its checksum.
 
     Args:
         text: The JSON.
-        form: A TypedDict, or `Mapping[str, Any]` where any object will do.
+        form: A TypedDict, or `Mapping[str, Any]` for any object.
         where: The file, and the line in it, for error messages.
         fix: The end of an error message.
 
     Raises:
-        UserError: It is no such object, or was changed after it was written.
+        UserError: It is not such an object, or was changed after it was written.
     """
     try:
         data = json.loads(text)
@@ -48,8 +48,7 @@ def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]
     if not isinstance(data, dict):
         raise UserError(f"{where} does not hold a JSON object: {fix}")
     written = data.pop(SEAL, None)
-    wrong = fault(data, form)
-    if wrong is not None:
+    if wrong := fault(data, form):
         raise UserError(f"{where}: {wrong}: {fix}")
     if written != _digest(data):
         what = "has no checksum, as older versions wrote it" if written is None else "was changed after it was written"
@@ -72,7 +71,7 @@ def read_json(path: Path, form: Any, fix: str) -> dict[str, Any]:
 
 
 def read_small_file(path: Path, fix: str) -> bytes:
-    """Read a regular file of bounded size; a pipe or a device in its place is refused without waiting for it.
+    """Read a regular file of bounded size; a pipe or a device in its place is rejected without waiting for it.
 
     Raises:
         UserError: It is missing, too large, not a regular file, or cannot be read.
