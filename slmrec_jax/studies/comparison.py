@@ -82,7 +82,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     """
     check_config(config)
     for name in systems:
-        _system_config(config, name)  # rejects unknown names before the data are read
+        _runs_of_system(config, name, seeds, out)  # rejects unknown names before the data are read
     whole = data.load_source(source_of(config)).by_degree()  # runs take the whole data set and record its source
     dataset = whole.with_modalities(config.modalities)
     config, notes = fit_cutoffs(config, dataset)
@@ -120,19 +120,14 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
     return out / f"{name.replace(':', '-')}-seed{seed}"
 
 
-def _system_config(config: Config, name: str) -> Config:
-    """Return the config of a system, with the model's defaults filled in."""
+def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
+    """Return a system's configs by run folder, with the model's defaults; none for a ranking that is not trained."""
     if name in UNTRAINED:
-        return config
+        return {}
     if name.partition(":")[0] not in METHODS:
         raise UserError(f"there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
-    return with_defaults(with_system(config, name))
-
-
-def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
-    """Return the system's configs by run folder; none for a ranking that is not trained."""
-    of_system = _system_config(config, name)
-    return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds if name not in UNTRAINED}
+    of_system = with_defaults(with_system(config, name))
+    return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds}
 
 
 def _summarize(results: Mapping[str, Sequence[Evaluation]], config: Config, title: str) -> Comparison:

@@ -103,7 +103,7 @@ class _ConfigJson(TypedDict):
 def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | None) -> AbstractContextManager[Path]:
     """Make the folder of a new run, with its config, its data's description and its environment; held within the block.
 
-    The call, and entering the block, check that the folder does not exist; only entering writes.
+    The call, and entering the block, check that the folder is free; only entering writes.
 
     Args:
         config: The config with the model's defaults filled in.
@@ -112,7 +112,7 @@ def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | No
         out: The folder; by default a free name under `runs/`.
 
     Raises:
-        UserError: The folder is in use, or cannot be written.
+        UserError: The folder is taken, or cannot be written.
     """
     if out is None:
         # A data set may have any name.
