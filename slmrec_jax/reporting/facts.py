@@ -1,4 +1,4 @@
-"""The facts of a report about systems, independent of their presentation."""
+"""The facts of a report about systems, without their presentation."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from slmrec_jax.config import Config
 from slmrec_jax.data import Dataset
-from slmrec_jax.errors import setting
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.analysis import Difference, Interval, bootstrap, paired_bootstrap
 from slmrec_jax.evaluation.groups import Group, Side
 from slmrec_jax.evaluation.protocol import Evaluation
@@ -104,11 +104,16 @@ def gather_facts(
         say: Receives a line for each run.
 
     Raises:
-        UserError: A run cannot be read, the runs cannot be compared and `force` is not given, or an item is unknown.
+        UserError: A run cannot be read, the runs cannot be compared and `force` is not given, they have no metric in
+            common, or an item is unknown.
     """
     found = find_systems(folders, force=force, say=say)
     tests = [row["test"] for row in found.results.rows]
     metrics = [key for key in tests[0] if all(key in test for test in tests)]
+    if not metrics:
+        raise UserError(
+            f"the runs have no test metric in common: report on runs with a common cut-off ({setting('ks')})"
+        )
     main = _main_metric(metrics, read_config(found.systems[0].folders[0]))
     datasets: dict[str, Dataset] = {}
     systems, runs = [], []

@@ -201,6 +201,15 @@ def test_incomparable_runs_are_refused_unless_forced(runs, without_maps, tmp_pat
     assert "Differences" not in seen.text
 
 
+def test_runs_without_a_common_metric_are_refused(runs, tmp_path, capsys):
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    result = json.loads((other / "result.json").read_text())
+    del result["sha256"]
+    write_json(other / "result.json", result | {"test": {"recall@7": 0.1, "ndcg@7": 0.1}})
+    said = refused(capsys, "report", str(runs[0]), str(other), "--out", str(tmp_path / "report.html"))
+    assert "no test metric in common: report on runs with a common cut-off (--ks)" in said
+
+
 def test_runs_under_other_rules_are_not_contrasted(gathered):
     assert gathered.contrasts
     first, other = gathered.systems

@@ -97,15 +97,14 @@ def trials(search: Search) -> list[Trial]:
     Raises:
         UserError: A trial was changed after it was recorded, which could make another one the best.
     """
-    recorded, before = search.journal.get_trials(deepcopy=False), ""
+    recorded, chained = search.journal.get_trials(deepcopy=False), ""
     for frozen in recorded:
-        after = _chained_seal(frozen, before)
-        if frozen.user_attrs.get(SEAL) != after:
+        chained = _chained_seal(frozen, chained)
+        if frozen.user_attrs.get(SEAL) != chained:
             raise UserError(
                 f"{JOURNAL}: trial {frozen.number}, or one before it, was changed or removed after it was written: "
                 f"restore the file, or start again with another {setting('out')}"
             )
-        before = after
     return [_trial(frozen) for frozen in recorded]
 
 
