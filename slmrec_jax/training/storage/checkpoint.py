@@ -7,7 +7,8 @@ A checkpoint is a folder named after its place in the run: `6` after six epochs,
     tally.json               format version, names and shapes of the arrays, counts of the run
     manifest.sha256          the SHA-256 of each file
 
-The folder gets its name when all of its files are on disk. It is not used if its files do not match the manifest.
+The folder gets its name when all of its files are on disk. `restore` and its variants raise a `UserError` for a
+checkpoint that is missing, does not match its manifest, or is of another model or version.
 """
 
 import json
@@ -171,20 +172,12 @@ def restore_newest(
 
 
 def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
-    """Restore the checkpoint of a place; `like` is the progress of the same model, or its shapes.
-
-    Raises:
-        UserError: That checkpoint is missing, damaged, or of another model or version.
-    """
+    """Restore the checkpoint of a place; `like` is the progress of the same model, or its shapes."""
     return _load_checkpoint(_checked(folder, place), place, like)
 
 
 def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
-    """Restore the state after an epoch; `like` is a state of the same model, or its shapes.
-
-    Raises:
-        UserError: That checkpoint is missing, damaged, or of another model or version.
-    """
+    """Restore the state after an epoch; `like` is a state of the same model, or its shapes."""
     path = _checked(folder, Place(epoch))
     names = (re.fullmatch(r"\.means\.values\['(.*)'\]", name) for name in _read_description(path)[0])
     means = jax.eval_shape(lambda: no_steps(found[1] for found in names if found))
@@ -192,11 +185,7 @@ def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
 
 
 def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
-    """Restore the embeddings that an epoch was evaluated with.
-
-    Raises:
-        UserError: That epoch's checkpoint is missing, damaged, or of another version.
-    """
+    """Restore the embeddings that an epoch was evaluated with."""
     path = _checked(folder, Place(epoch)) / EMBEDDINGS
     if not path.is_file():
         raise UserError(f"{path} is not there: {DAMAGED}")

@@ -1,4 +1,7 @@
-"""A run's folder: its files, and how they are written and read."""
+"""A run's folder: its files, and how they are written and read.
+
+The functions that read raise a `UserError` for a file that is missing, cannot be read, or was changed.
+"""
 
 import importlib.metadata
 import json
@@ -142,27 +145,19 @@ def write_config(folder: Path, config: Config, made_by: MadeBy) -> None:
 
 
 def read_config(folder: Path) -> Config:
-    """Read the config of a run.
-
-    Raises:
-        UserError: The folder holds none that can be read.
-    """
+    """Read the config of a run."""
     return read_config_and_maker(folder)[0]
 
 
 def read_config_and_maker(folder: Path) -> tuple[Config, MadeBy]:
-    """Read the config of a run, and what made its method; errors are those of `read_config`."""
+    """Read the config of a run, and what made its method."""
     data = read_json(folder / CONFIG, _ConfigJson, NO_RUN)
     made_by: MadeBy = data.pop("made_by")
     return from_json(data, str(folder / CONFIG)), made_by
 
 
 def read_kept_dataset(folder: Path) -> Dataset:
-    """Read the data set that was made in memory and is stored in the run's folder.
-
-    Raises:
-        UserError: It is missing or cannot be read.
-    """
+    """Read the data set that was made in memory and is stored in the run's folder."""
     store = folder / STORE
     if not store.exists():
         raise UserError(
@@ -173,11 +168,7 @@ def read_kept_dataset(folder: Path) -> Dataset:
 
 
 def read_history(folder: Path, epochs: int) -> list[Record]:
-    """Read the records of the first epochs of a run; later lines, which a killed run may have left, are ignored.
-
-    Raises:
-        UserError: Some of them are missing, or were changed after they were written.
-    """
+    """Read the records of the first epochs of a run; later lines, which a killed run may have left, are ignored."""
     path, fix = folder / RECORDS, "the epochs that it records cannot be used"
     lines = read_small_file(path, fix).splitlines()[:epochs]
     history: list[Any] = [unseal(line, Record, f"{path}: line {n}", fix) for n, line in enumerate(lines, 1)]

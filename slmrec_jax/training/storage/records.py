@@ -62,11 +62,7 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, form: Any, fix: str) -> dict[str, Any]:
-    """Read what `write_json` wrote; the arguments and errors are those of `unseal`.
-
-    Raises:
-        UserError: The file is missing, cannot be read, or was changed.
-    """
+    """Read what `write_json` wrote; the arguments and errors are those of `unseal` and `read_small_file`."""
     return unseal(read_small_file(path, fix), form, str(path), fix)
 
 
