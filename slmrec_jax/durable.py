@@ -30,11 +30,7 @@ _MAX_BUFFER = 2**26
 
 @contextmanager
 def writing(path: Path, fix: str) -> Iterator[None]:
-    """Turn an error of the disk within the block into one line for the user.
-
-    Args:
-        path: What is being written.
-        fix: What to do about it, such as `give another --out`.
+    """Turn an error of the disk within the block into one line for the user, which ends with the fix.
 
     Raises:
         UserError: An `OSError` was raised within the block.

@@ -49,12 +49,8 @@ def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
     """Return a setting as the caller writes it, for messages that Python and the command share.
 
     `setting("slmrec.fd_mode", "layer")` is `slmrec.fd_mode='layer'` for a caller in Python, and `--slmrec.fd-mode
-    layer` for the command. Without a value it is the name alone; for `True` it is the flag alone.
-
-    Args:
-        name: A field of `Config` with its section, or an argument of a public function.
-        value: The value to give it.
-        flag: The name of its flag, if it differs.
+    layer` for the command. Without a value it is the name alone; for `True` it is the flag alone. The name is that of a
+    field of `Config` with its section, or of an argument of a public function; `flag` is its flag, if that differs.
     """
     if not _in_flags:
         return name if value is None else f"{name}={value!r}"

@@ -42,12 +42,9 @@ class FinishedRuns(NamedTuple):
 def read_finished_runs(folders: Sequence[Path], *, force: bool = False) -> FinishedRuns:
     """Return the test metrics of finished runs.
 
-    Args:
-        folders: The run folders.
-        force: Accept runs on different data or under different protocols.
-
     Raises:
-        UserError: A run is not finished or has no test split, or the runs are not comparable and `force` is not given.
+        UserError: A run is not finished or has no test split; or, unless `force` is given, runs differ in their data or
+            protocol.
     """
     rows = [_row(folder) for folder in folders]
     differences = [

@@ -151,12 +151,8 @@ def restore_newest(
 ) -> Checkpoint | None:
     """Restore the newest good checkpoint; return `None` if there are no candidates.
 
-    Args:
-        folder: The folder of the checkpoints.
-        candidates: The checkpoints to consider, the newest last.
-        like: The progress of the same model, or its shapes.
-        say: Receives a line for each checkpoint that is skipped.
-        accept: Returns the reason not to continue from a place, or `None`.
+    The newest candidate is the last. `accept` returns the reason not to continue from a place, or `None`; `say`
+    receives a line for each checkpoint that is skipped; `like` is the progress of the same model, or its shapes.
 
     Raises:
         UserError: None is good, or the newest good one is of another model or version.

@@ -106,13 +106,8 @@ class _ConfigJson(TypedDict):
 def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | None) -> AbstractContextManager[Path]:
     """Make the folder of a new run, with its config, its data's description and its environment; held within the block.
 
-    The call, and entering the block, check that the folder is free; only entering writes.
-
-    Args:
-        config: The config with the model's defaults filled in.
-        dataset: The data set that the run trains on. One that was made in memory is written into the folder.
-        made_by: What made the method.
-        out: The folder; by default a free name under `runs/`.
+    The call, and entering the block, check that the folder is free; only entering writes. By default, the folder gets a
+    free name under `runs/`. A data set that was made in memory is written into it.
 
     Raises:
         UserError: The folder is taken, or cannot be written.

@@ -31,11 +31,8 @@ def seal(data: Mapping[str, Any]) -> dict[str, Any]:
 def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]:
     """Read a JSON object that `seal` made, check it, and return it without its checksum.
 
-    Args:
-        text: The JSON.
-        form: A TypedDict, or `Mapping[str, Any]` for any object.
-        where: The file, and the line in it, for error messages.
-        fix: The end of an error message.
+    Its form is a TypedDict, or `Mapping[str, Any]` for any object. Error messages begin with `where` it was found, a
+    file or a line of it, and end with the fix.
 
     Raises:
         UserError: It is not such an object, or was changed after it was written.

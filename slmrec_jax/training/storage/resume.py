@@ -27,9 +27,7 @@ RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
 def made_by(method: str | None, config_file: Path | str | None) -> MadeBy:
     """Describe what makes a run's method, so that the run resumes with the same.
 
-    Args:
-        method: The name of the user's own function that makes the method; `None` for the package's `make_method`.
-        config_file: The Python file that config and method come from, if any.
+    `method` is the name of the user's own function, or `None` for the package's `make_method`.
 
     Raises:
         UserError: The file cannot be read.
@@ -44,11 +42,7 @@ def made_by(method: str | None, config_file: Path | str | None) -> MadeBy:
 def resumed_folder(config: Config, dataset: Dataset, maker: MadeBy, folder: Path) -> AbstractContextManager[Path]:
     """Check that a run may continue, and hold its folder within the block; only entering the block writes.
 
-    Args:
-        config: The config that the run continues with; of the `relevant` settings, only `RESUMABLE` may have changed.
-        dataset: The data set that it trains on.
-        maker: What makes its method.
-        folder: The folder of the run.
+    Of the `relevant` settings, only `RESUMABLE` may differ from those that the run was begun with.
 
     Raises:
         UserError: Something differs from when the run was begun, or the folder cannot be read or held.
