@@ -130,10 +130,10 @@ def gather_facts(
             groups = {side: run.evaluate_by(side) for side in SIDES}
             seeds.append(_SeedFacts(TrainedRun(run.folder, run.config, run.result), run.evaluate("test"), groups))
         systems.append(_average_seeds(system, seeds))
-    comparable, caveats = _comparable(systems, found.results.differences)
+    caveats = found.results.differences or _caveats(systems)
     cutoffs = sorted({int(key.split("@")[1]) for key in metrics})[:2]
     shown = list(dict.fromkeys([*(f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")), main]))
-    contrasts = _contrasts(systems, shown) if comparable else []
+    contrasts = [] if caveats else _contrasts(systems, shown)
     return Facts(systems, runs, main, metrics, shown, contrasts, caveats, found.notes)
 
 
@@ -188,20 +188,18 @@ def _contrasts(systems: Sequence[SystemFacts], metrics: Sequence[str]) -> list[C
     return found
 
 
-def _comparable(systems: Sequence[SystemFacts], differences: Sequence[str]) -> tuple[bool, list[str]]:
-    """Return whether there are several comparable systems, and the reasons against it."""
-    if differences:
-        return False, list(differences)
+def _caveats(systems: Sequence[SystemFacts]) -> list[str]:
+    """Return why the systems cannot be compared although their data and protocols are the same."""
     first, *others = (run for each in systems for run in each.runs)
     for run in others:
         for rule in _RULES:
             found, expected = (getattr(each.config.eval, rule) for each in (run, first))
             if found != expected:
-                return False, [f"{run.folder} was tested with {setting(f'eval.{rule}', found)}, not {expected}"]
+                return [f"{run.folder} was tested with {setting(f'eval.{rule}', found)}, not {expected}"]
     for each in systems[1:]:
         if not np.array_equal(each.users, systems[0].users):
-            return False, [f"{each.label} was tested on other users than {systems[0].label}"]
-    return len(systems) > 1, []
+            return [f"{each.label} was tested on other users than {systems[0].label}"]
+    return []
 
 
 def _main_metric(metrics: Sequence[str], config: Config) -> str:
