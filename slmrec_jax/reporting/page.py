@@ -10,7 +10,7 @@ from urllib.parse import quote
 from matplotlib.figure import Figure
 
 from slmrec_jax.reporting.charts import to_svg
-from slmrec_jax.reporting.tables import ReportTable, cell_text, is_number
+from slmrec_jax.reporting.tables import ReportTable, cell_text, is_numeric_column
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """A second defence beside escaping: the browser fetches and runs nothing."""
@@ -140,7 +140,7 @@ def _picture_figure(picture: Picture, prefix: str, files: str) -> Markup:
 
 
 def _table_figure(table: ReportTable, files: str) -> Markup:
-    classes = [{"class_": "number"} if is_number(table, place) else {} for place in range(len(table.columns))]
+    classes = [{"class_": "number"} if is_numeric_column(table, place) else {} for place in range(len(table.columns))]
     head = (element("th", name, scope="col", **class_) for name, class_ in zip(table.columns, classes, strict=True))
     rows = []
     for first, *others in table.rows:

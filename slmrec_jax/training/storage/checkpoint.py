@@ -38,7 +38,7 @@ from slmrec_jax.types import Embeddings
 
 TRAINING, EMBEDDINGS, TALLY = "training", "embeddings.safetensors", "tally.json"
 
-VERSION = 1
+FORMAT_VERSION = 1
 """The version of the format: raised when the files, the order of rows or the way that steps draw changes."""
 
 _OVERHEAD = 2**17
@@ -205,7 +205,7 @@ def _write_files(part: Path, checkpoint: Checkpoint) -> None:
         tables = {name: np.ascontiguousarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
         (part / EMBEDDINGS).write_bytes(safetensors.numpy.save(tables))
     tally = checkpoint.tally._asdict()
-    description = {"version": VERSION, "arrays": _array_types(checkpoint.progress), "tally": tally}
+    description = {"version": FORMAT_VERSION, "arrays": _array_types(checkpoint.progress), "tally": tally}
     (part / TALLY).write_text(json.dumps(seal(description), indent=2) + "\n", encoding="utf-8")
     write_manifest(part)
 
@@ -249,7 +249,7 @@ def _checked(folder: Path, place: Place) -> Path:
 def _read_description(path: Path) -> tuple[dict[str, str], Tally]:
     """Return the type and shape of each array of a checkpoint, and its tally."""
     found: Any = read_json(path / TALLY, Mapping[str, Any], DAMAGED)
-    if found.get("version") != VERSION:
+    if found.get("version") != FORMAT_VERSION:
         raise OtherVersion(f"{path} was written by another version of slmrec_jax; train again")
     arrays, tally = found.get("arrays"), found.get("tally")
     wrong = fault(arrays, Mapping[str, str], "arrays") or fault(tally, Tally, "tally")

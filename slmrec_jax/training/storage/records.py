@@ -18,7 +18,7 @@ from slmrec_jax.forms import fault
 SEAL = "sha256"
 """The name of the checksum in each object."""
 
-MAX_BYTES = 2**26
+MAX_FILE_BYTES = 2**26
 """The largest file that is read; the record of an epoch takes about 700 bytes."""
 
 
@@ -76,9 +76,9 @@ def read_small_file(path: Path, fix: str) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {path} ({os.strerror(error.errno or 0)}): check its permissions") from None
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_FILE_BYTES:
         os.close(descriptor)
-        raise UserError(f"{path} is not a regular file of at most {MAX_BYTES // 2**20} MiB: {fix}")
+        raise UserError(f"{path} is not a regular file of at most {MAX_FILE_BYTES // 2**20} MiB: {fix}")
     with open(descriptor, "rb") as file:
         return file.read()
 
