@@ -30,11 +30,7 @@ _MAX_BUFFER = 2**26
 
 @contextmanager
 def writing(path: Path, fix: str) -> Iterator[None]:
-    """Turn an error of the disk within the block into one line for the user, which ends with the fix.
-
-    Raises:
-        UserError: An `OSError` was raised within the block.
-    """
+    """Turn an `OSError` within the block into a `UserError`, whose one line ends with the fix."""
     try:
         yield
     except OSError as error:
@@ -94,11 +90,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file of a folder that this process holds: first beside its place, then moved there.
-
-    Raises:
-        OSError: It could not be written; the old file, if any, is unchanged.
-    """
+    """Write a file of a folder that this process holds; after an `OSError`, the old file, if any, is unchanged."""
     part = path.with_name(path.name + PART)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(f"{path} is not a regular file")
@@ -115,11 +107,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to an existing file.
-
-    Raises:
-        OSError: Some of the text, or none, was added.
-    """
+    """Add text to an existing file; after an `OSError`, some of the text may have been added."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "a", encoding="utf-8") as file:
         file.write(text)
@@ -128,11 +116,7 @@ def append(path: Path, text: str) -> None:
 
 
 def move_folder(part: Path, place: Path) -> None:
-    """Move a folder to its place once all of its content is on disk.
-
-    Raises:
-        OSError: The folder could not be moved.
-    """
+    """Move a folder to its place once all of its content is on disk."""
     for inside in sorted(part.rglob("*")):
         sync(inside)
     sync(part)
@@ -152,11 +136,7 @@ def remove_folder(place: Path) -> None:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Reserve `size` bytes and release them, so that a full disk is found before a library begins to write.
-
-    Raises:
-        OSError: The disk or the quota is full, or a file cannot be so large.
-    """
+    """Reserve bytes and release them, so that a full disk is an `OSError` before a library begins to write."""
     if not hasattr(os, "posix_fallocate"):  # macOS
         return
     with tempfile.TemporaryFile(dir=folder) as file:

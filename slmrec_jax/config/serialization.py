@@ -39,11 +39,7 @@ def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | Non
 
 
 def from_json(data: Mapping[str, Any], source: str) -> Config:
-    """Return the config that `to_json` wrote.
-
-    Raises:
-        UserError: A field is missing, unknown or of another type; `source` says where the data were found.
-    """
+    """Return the config that `to_json` wrote; a `UserError` names the field that does not fit and the `source`."""
     try:
         config: Config = _make_record(Config, data)
     except ValueError as error:
@@ -54,11 +50,7 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
 
 
 def _make_record(kind: Any, data: Any, section: str = "") -> Any:
-    """Return a dataclass or NamedTuple, and the records in it, made from plain data.
-
-    Raises:
-        ValueError: Names the field that does not fit.
-    """
+    """Make a record, and the records in it, from plain data; a `ValueError` names the field that does not fit."""
     if wrong := fault(data, Mapping[str, Any], section.rstrip(".")):
         raise ValueError(wrong)
     names = field_names(kind)

@@ -37,11 +37,7 @@ def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder that holds the runs.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """Make the folder that holds the runs."""
     with writing(out, f"give another {setting('out')}"):
         out.mkdir(parents=True, exist_ok=True)
 

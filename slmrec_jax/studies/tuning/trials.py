@@ -109,11 +109,7 @@ def trials(search: Search) -> list[Trial]:
 
 
 def best_trial(finished: Sequence[Trial]) -> Trial:
-    """Return the best complete trial, the first of equal ones.
-
-    Raises:
-        UserError: No trial is complete.
-    """
+    """Return the best complete trial, the first of equal ones; if none is complete, that is a `UserError`."""
     complete = [trial for trial in finished if trial.state == "complete"]
     if not complete:
         raise UserError(f"training diverged in every trial: give {setting('space')} lower learning rates")

@@ -87,10 +87,7 @@ class OtherVersion(UserError):
 def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and read it back; when this returns, it is on disk and restores to the same bits.
 
-    It replaces one of the same place. The folder of the checkpoints is created if absent.
-
-    Raises:
-        OSError: The disk reports an error, and there is no such checkpoint now.
+    It replaces one of the same place. After an `OSError`, there is no such checkpoint.
     """
     place = folder / str(checkpoint.place)
     part = place.with_name(place.name + PART)
@@ -107,11 +104,7 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
 
 
 def places(folder: Path) -> list[Place]:
-    """Return the places of a folder's checkpoints, the newest last, without checking their files.
-
-    Raises:
-        UserError: The folder cannot be read.
-    """
+    """Return the places of a folder's checkpoints, the newest last, without checking their files."""
     try:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     except OSError as error:

@@ -123,11 +123,7 @@ def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | No
 
 @contextmanager
 def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]:
-    """Hold the folder of a run within the block, and write the config that it continues with.
-
-    Raises:
-        UserError: Another process holds the folder, or it cannot be written.
-    """
+    """Hold the folder of a run within the block (`locked`), and write the config that it continues with."""
     with locked(folder):
         with writing(folder, f"give another {setting('out')}"):
             write_config(folder, config, made_by)

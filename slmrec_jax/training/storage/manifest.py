@@ -17,11 +17,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_manifest(folder: Path) -> None:
-    """Compare the files of a folder with its manifest.
-
-    Raises:
-        UserError: A file is missing, was added or differs, or one cannot be read.
-    """
+    """Reject a folder with a file that is missing, was added, differs from its manifest, or cannot be read."""
     stored = read_small_file(folder / MANIFEST, DAMAGED)
     try:
         found = _manifest(folder)

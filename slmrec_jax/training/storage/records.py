@@ -64,11 +64,7 @@ def read_json(path: Path, form: Any, fix: str) -> dict[str, Any]:
 
 
 def read_small_file(path: Path, fix: str) -> bytes:
-    """Read a regular file of bounded size; a pipe or a device in its place is rejected without waiting for it.
-
-    Raises:
-        UserError: It is missing, too large, not a regular file, or cannot be read.
-    """
+    """Read a regular file of bounded size; anything else is a `UserError`, without waiting for a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):

@@ -25,13 +25,7 @@ RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
 
 
 def made_by(method: str | None, config_file: Path | str | None) -> MadeBy:
-    """Describe what makes a run's method, so that the run resumes with the same.
-
-    `method` is the name of the user's own function, or `None` for the package's `make_method`.
-
-    Raises:
-        UserError: The file cannot be read.
-    """
+    """Describe what makes a run's method: the user's own function, or `None` for the package's, and the config file."""
     if config_file is None:
         return {"method": method, "config_file": None}
     path = Path(config_file).resolve()
@@ -66,11 +60,7 @@ def resumed_folder(config: Config, dataset: Dataset, maker: MadeBy, folder: Path
 
 
 def check_same_data(folder: Path, dataset: Dataset) -> None:
-    """Check that a data set is the one that a run was begun on.
-
-    Raises:
-        UserError: It is another one, or the folder is not that of a run.
-    """
+    """Reject a data set other than the one that a run was begun on."""
     trained_on = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
     if trained_on != dataset.fingerprint:
         raise UserError(

@@ -87,11 +87,7 @@ class Saver:
         self._hurry.clear()
 
     def finish(self) -> None:
-        """Wait until everything that is owed is on disk.
-
-        Raises:
-            UserError: Some of it cannot be written.
-        """
+        """Wait until everything that is owed is on disk; if some of it cannot be written, that is a `UserError`."""
         self.wait()
         if self._owed:
             self._submit()
