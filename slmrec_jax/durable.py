@@ -1,8 +1,8 @@
-"""Write files and folders whole or not at all, on disk when the call returns.
+"""Write files and folders whole or not at all; they are on disk when the call returns.
 
-Everything that the program leaves is written here: what the user names (`whole_file`, `whole_folder`), and files of a
-folder that this process holds (`write_whole`, `append`, `move_folder`). Libraries get a Python file to write to, or
-write to memory first, so that whatever the disk refuses arrives as an `OSError`; `writing` makes one line of it.
+All output is written here: files and folders that the user names (`whole_file`, `whole_folder`), and files of a folder
+that this process holds (`write_whole`, `append`, `move_folder`). Libraries get a Python file to write to, or write to
+memory first, so that every error of the disk arrives as an `OSError`; `writing` turns it into one line.
 """
 
 import errno
@@ -19,26 +19,18 @@ from typing import IO
 from slmrec_jax.errors import UserError
 
 PART = ".part"
-"""The end of the name of what is under way; no one reads it, and the process that holds the folder may delete it."""
+"""The suffix of what is unfinished: no one reads it, and the process that holds the folder may delete it."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The errors of a disk that takes no more."""
+"""The errors of a full disk."""
 
-_IN_MEMORY = 2**26
-"""Bytes for a device or a pipe that wait in memory; more go through a temporary file."""
+_MAX_BUFFER = 2**26
+"""Bytes of output to a device or a pipe that are held in memory; more waits in a temporary file."""
 
 
 @contextmanager
 def writing(path: Path, fix: str) -> Iterator[None]:
-    """Turn what the disk refuses within the block into one line for the user.
-
-    Args:
-        path: What is being written.
-        fix: What to do about it, such as `give another --out`.
-
-    Raises:
-        UserError: An `OSError` was raised within the block.
-    """
+    """Turn an `OSError` within the block into a `UserError`, whose one line ends with the fix."""
     try:
         yield
     except OSError as error:
@@ -47,7 +39,7 @@ def writing(path: Path, fix: str) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Return the system's own words for an error, without what a library put around them."""
+    """Return the system's own words for an error, without those that a library added."""
     return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
 
 
@@ -56,16 +48,16 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
     """Yield a file whose content is at a path when the block ends, or not at all.
 
     A regular file there is replaced, and its permissions stay. A device or a pipe is never replaced: it gets the
-    content when the block ends. A symbolic link to a file is refused, because replacing it would break the link and
+    content when the block ends. A symbolic link to a file is rejected, because replacing it would break the link and
     writing through it could leave half a file.
 
     Raises:
-        OSError: The content could not be written; what was there before still is.
+        OSError: The content could not be written; the old file is unchanged.
         UserError: The path is a symbolic link to a file, or to nothing.
     """
     with suppress(FileNotFoundError):
         if not stat.S_ISREG(path.stat().st_mode):
-            with tempfile.SpooledTemporaryFile(_IN_MEMORY) as waiting:
+            with tempfile.SpooledTemporaryFile(_MAX_BUFFER) as waiting:
                 yield waiting
                 _pour(waiting, path)
             return
@@ -87,7 +79,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: It could not be written, and nothing is left of it.
-        UserError: Something is there already.
+        UserError: The path exists.
     """
     if path.exists() or path.is_symlink():
         raise UserError(f"{path} is there already: give another folder, or remove this one")
@@ -98,16 +90,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file of a folder that this process holds, next to its place first.
-
-    Raises:
-        OSError: The old file, if any, is still there.
-    """
+    """Write a file of a folder that this process holds; after an `OSError`, the old file, if any, is unchanged."""
     part = path.with_name(path.name + PART)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(f"{path} is not a regular file")
     try:
-        part.unlink(missing_ok=True)  # not written through, since it may be a link
+        part.unlink(missing_ok=True)  # it may be a link, which must not be written through
         with part.open("x", encoding="utf-8") as file:
             file.write(text)
         sync(part)
@@ -119,11 +107,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add to a file that is there.
-
-    Raises:
-        OSError: Any part of the text may be there.
-    """
+    """Add text to an existing file; after an `OSError`, some of the text may have been added."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "a", encoding="utf-8") as file:
         file.write(text)
@@ -132,11 +116,7 @@ def append(path: Path, text: str) -> None:
 
 
 def move_folder(part: Path, place: Path) -> None:
-    """Move a folder to its place once all that is in it is on disk.
-
-    Raises:
-        OSError: It is not there.
-    """
+    """Move a folder to its place once all of its content is on disk."""
     for inside in sorted(part.rglob("*")):
         sync(inside)
     sync(part)
@@ -156,11 +136,7 @@ def remove_folder(place: Path) -> None:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Reserve some bytes and give them back, so that a full disk refuses before a library begins to write.
-
-    Raises:
-        OSError: They cannot be reserved: the disk or the quota is full, or files may not be so large.
-    """
+    """Reserve bytes and release them, so that a full disk is an `OSError` before a library begins to write."""
     if not hasattr(os, "posix_fallocate"):  # macOS
         return
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -181,7 +157,7 @@ def sync(path: Path) -> None:
 
 
 def _pour(content: IO[bytes], path: Path) -> None:
-    """Write to what is no regular file, without creating, truncating or replacing anything."""
+    """Write to a device or a pipe, without creating, truncating or replacing anything."""
     content.seek(0)
     with io.FileIO(os.open(path, os.O_WRONLY), "w") as raw, io.BufferedWriter(raw) as target:
         if stat.S_ISREG(os.fstat(target.fileno()).st_mode):
@@ -192,7 +168,7 @@ def _pour(content: IO[bytes], path: Path) -> None:
 
 @contextmanager
 def _part_beside(path: Path) -> Iterator[Path]:
-    """Yield a path of the same name in a temporary folder beside a path; if the block fails, no new folder stays."""
+    """Yield a path of the same name in a temporary folder beside it; if the block fails, no new folder is left."""
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

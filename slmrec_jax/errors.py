@@ -1,4 +1,4 @@
-"""The exception for mistakes of the user, the checks that raise it, and text from files made safe to show."""
+"""The exception for the user's mistakes, the checks that raise it, and text from files made safe to show."""
 
 import reprlib
 import shlex
@@ -11,7 +11,7 @@ _in_flags = False  # whether the caller is the command
 
 
 class UserError(Exception):
-    """A mistake of the user, or in a file that the user gave.
+    """A mistake of the user, or a fault in a file that the user gave.
 
     Its text is one line: what was found, where, and how to fix it. The command prints that line and exits with
     status 1. Any other exception is a bug of this package and keeps its traceback.
@@ -25,8 +25,8 @@ class Diverged(UserError):
 def escaped(text: object) -> str:
     r"""Return text from a file or an argument in a form that is safe to print on a terminal.
 
-    Control and invisible characters are written as Python escapes: `\x1b` for an escape, `\n` for the end of a line,
-    `\u202e` for a change of the writing direction. Letters of all scripts, and spaces, are kept.
+    Control and invisible characters become Python escapes, such as `\n` and `\u202e`; letters of all scripts, and
+    spaces, are kept.
     """
     return "".join(
         sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else sign.encode("unicode_escape").decode()
@@ -36,7 +36,7 @@ def escaped(text: object) -> str:
 
 @contextmanager
 def naming_flags() -> Iterator[None]:
-    """Make `setting` name flags within the block; the command runs everything in such a block."""
+    """Make `setting` return flags within the block; the command runs everything in such a block."""
     global _in_flags
     before, _in_flags = _in_flags, True
     try:
@@ -46,15 +46,11 @@ def naming_flags() -> Iterator[None]:
 
 
 def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
-    """Return a setting in the words of the caller, for messages that Python and the command share.
+    """Return a setting as the caller writes it, for messages that Python and the command share.
 
     `setting("slmrec.fd_mode", "layer")` is `slmrec.fd_mode='layer'` for a caller in Python, and `--slmrec.fd-mode
-    layer` for the command. Without a value it is the name alone; for `True` it is the flag alone.
-
-    Args:
-        name: A field of `Config` with its section, or an argument of a public function.
-        value: The value to give it.
-        flag: The name of its flag, if that differs.
+    layer` for the command. Without a value it is the name alone; for `True` it is the flag alone. The name is that of a
+    field of `Config` with its section, or of an argument of a public function; `flag` is its flag, if that differs.
     """
     if not _in_flags:
         return name if value is None else f"{name}={value!r}"
@@ -64,8 +60,7 @@ def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
 
 def check_type(name: str, value: object, kind: Any, expected: str) -> None:
     """Reject an argument of a wrong type; `expected` says what to give instead. A bool does not count as a number."""
-    truth = isinstance(value, bool) and kind is not bool
-    if truth or not isinstance(value, kind):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{name} is {shown(value)}: give {expected}")
 
 

@@ -73,16 +73,11 @@ def draw_lines(
     log: bool,
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw a line for each name through its means, with deviations as error bars.
+    """Draw a line for each name through its means, with deviations as error bars; `x` and `y` label the axes.
 
-    Args:
-        lines: Mean and deviation by name and by value of `x`.
-        path: The file to write.
-        title: The title of the figure.
-        x: The label of the horizontal axis.
-        y: The label of the vertical axis.
-        log: Use a logarithmic axis with a marker and a tick for each value; otherwise values are integers.
-        levels: Published values by name, drawn as dashed lines of the same colour.
+    `lines` has mean and deviation by name and by value of `x`. With `log`, the axis of `x` is logarithmic and has a
+    marker and a tick for each value; otherwise values are integers. `levels` are published values by name, drawn as
+    dashed lines of the same colour.
     """
     figure = Figure(figsize=(5.2, 3.6), layout="constrained")
     axes = figure.subplots()
@@ -107,20 +102,11 @@ def draw_lines(
 
 
 def draw_search(
-    values: Sequence[float],
-    settings: Mapping[str, Sequence[Any]],
-    complete: Sequence[bool],
-    path: Path,
-    metric: str,
+    values: Sequence[float], settings: Mapping[str, Sequence[Any]], complete: Sequence[bool], path: Path, metric: str
 ) -> None:
     """Draw the trials of a search in order with the best value so far, and by each setting that varied.
 
-    Args:
-        values: The metric of each trial.
-        settings: The settings of each trial by name.
-        complete: Trials that trained to the end; the others are pale and never the best.
-        path: The file to write.
-        metric: The name of the metric.
+    `settings` has each trial's by name. Trials that are not `complete` are pale and never the best.
     """
     varied = {name: each for name, each in settings.items() if len(set(each)) > 1}
     figure = Figure(figsize=(3.0 * (1 + len(varied)), 3.0), layout="constrained")
@@ -174,7 +160,7 @@ def _finish(figure: Figure, path: Path) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK)
-    # Dollar signs in names of data sets and modalities are not formulas, but the tick labels of log axes are.
+    # Names with dollar signs are not formulas, but the tick labels of log axes are.
     scales = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]
     powers = {label for axis in scales for label in axis.get_ticklabels(which="both")}
     for text in figure.findobj(Text):

@@ -1,4 +1,4 @@
-"""Checks values against type annotations and the ranges in them, and names the first that does not fit."""
+"""Check values against type annotations and the ranges in them, and name the first that does not fit."""
 
 import dataclasses
 import types
@@ -13,7 +13,7 @@ class Limit(NamedTuple):
 
     allows: Callable[[Any], bool]
     words: str
-    """The values that it allows, as in "give at least 1"."""
+    """What it allows, as in "give at least 1"."""
 
 
 def at_least(low: int | float) -> Limit:
@@ -75,22 +75,19 @@ def fault(value: object, hint: Any, name: str = "") -> str | None:
         fits = any(value == each and type(value) is type(each) for each in arguments)
     elif origin in (Union, types.UnionType):
         fits = any(fault(value, each) is None for each in arguments)
-    elif is_typeddict(hint):
-        return _fault_of_record(value, hint, name)
-    elif field_names(hint) and isinstance(value, Mapping | hint):
-        names = field_names(hint)
-        given = value if isinstance(value, Mapping) else {field: getattr(value, field) for field in names}
+    elif (is_typeddict(hint) or field_names(hint)) and isinstance(value, Mapping):
+        missing = min(getattr(hint, "__required_keys__", frozenset()) - value.keys(), default=None)
+        if missing is not None:
+            return f"{_joined(name, missing)} is missing"
         hints = get_type_hints(hint)
-        return _first(fault(given[field], hints[field], _joined(name, field)) for field in names if field in given)
-    elif isinstance(origin, type) and issubclass(origin, Mapping):
-        if isinstance(value, Mapping):
-            return _first(fault(each, arguments[1], _joined(name, key)) for key, each in value.items())
-        fits = False
-    elif origin is list or (origin is tuple and arguments[-1] is Ellipsis):
-        if isinstance(value, origin):
-            return _first(fault(each, arguments[0], name) for each in value)
-        fits = False
-    elif origin is tuple:
+        return _first(fault(value[field], hints[field], _joined(name, field)) for field in hints if field in value)
+    elif field_names(hint) and isinstance(value, hint):
+        return fault({field: getattr(value, field) for field in field_names(hint)}, hint, name)
+    elif isinstance(origin, type) and issubclass(origin, Mapping) and isinstance(value, Mapping):
+        return _first(fault(each, arguments[1], _joined(name, key)) for key, each in value.items())
+    elif (origin is list or (origin is tuple and arguments[-1] is Ellipsis)) and isinstance(value, origin):
+        return _first(fault(each, arguments[0], name) for each in value)
+    elif origin is tuple and arguments[-1] is not Ellipsis:
         fits = (
             isinstance(value, tuple)
             and len(value) == len(arguments)
@@ -101,7 +98,7 @@ def fault(value: object, hint: Any, name: str = "") -> str | None:
     elif hint is int:
         fits = isinstance(value, int) and not isinstance(value, bool)
     else:
-        fits = hint is Any or isinstance(value, hint)
+        fits = hint is Any or (origin is None and not is_typeddict(hint) and isinstance(value, hint))
     return None if fits else f"{name} is {_short(value)}; expected {words(hint)}"
 
 
@@ -129,16 +126,6 @@ def field_names(hint: Any) -> tuple[str, ...]:
     return getattr(hint, "_fields", ())
 
 
-def _fault_of_record(value: object, hint: Any, name: str) -> str | None:
-    if not isinstance(value, Mapping):
-        return f"{name} is {_short(value)}; expected named values"
-    for field in sorted(hint.__required_keys__):
-        if field not in value:
-            return f"{_joined(name, field)} is missing"
-    hints = get_type_hints(hint)
-    return _first(fault(value[field], hints[field], _joined(name, field)) for field in hints if field in value)
-
-
 def _first(faults: Iterable[str | None]) -> str | None:
     return next((each for each in faults if each is not None), None)
 
@@ -150,5 +137,5 @@ def _joined(name: str, field: object) -> str:
 
 
 def _short(value: object) -> str:
-    """Return a value for an error line, with nothing in it that a terminal would obey."""
+    """Return a value for an error line, without characters that would control a terminal."""
     return ascii(value)[:60] if isinstance(value, str | int | float | type(None)) else f"a {type(value).__name__}"

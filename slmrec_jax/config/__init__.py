@@ -1,7 +1,7 @@
 """Every choice of a run as frozen data.
 
 `systems` has the options of each model and of the optimizer, `config` the run's own, `protocols` how runs are judged,
-`presets` named settings, `checks` the rules that values keep, `serialization` the config as plain data.
+`presets` named settings, `checks` the rules that values must obey, `serialization` the config as plain data.
 """
 
 from slmrec_jax.config.checks import check_config

@@ -1,4 +1,4 @@
-"""Checks of a config: each field by its annotation, and the rules that relate two fields."""
+"""Checks of a config: each field against its annotation, and the rules that relate two fields."""
 
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -9,11 +9,7 @@ from slmrec_jax.forms import fault, field_names, outside, words
 
 
 def check_config(config: Config) -> None:
-    """Reject values of a wrong type or out of range, and values that exclude each other.
-
-    Raises:
-        UserError: Names the first such value and what to give instead.
-    """
+    """Reject values of a wrong type, out of range or in conflict; a `UserError` names the first and what to give."""
     check_type("config", config, Config, "a slmrec_jax.Config")
     check_fields(config)
     if config.task == "fd+fm" and config.slmrec.fd_mode == "input" and config.slmrec.fm_granularity == "item":
@@ -24,11 +20,7 @@ def check_config(config: Config) -> None:
 
 
 def check_fields(part: Any, section: str = "") -> None:
-    """Check the fields of a record, and of the records in it, against their annotations.
-
-    Raises:
-        UserError: Names the first value that does not fit and what to give instead.
-    """
+    """Check the fields of a record, and of the records in it, against their annotations, as `check_config` does."""
     for field, hint in get_type_hints(type(part), include_extras=True).items():
         value, name = getattr(part, field), f"{section}{field}"
         if field_names(hint):

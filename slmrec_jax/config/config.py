@@ -40,13 +40,13 @@ class Config(Source):
     seed: Annotated[int, at_least(0), less_than(2**32)] = 0
     """Decides everything random in training."""
     epochs: Annotated[int, at_least(1)] = 1000
-    """The most epochs; early stopping ends most runs sooner."""
+    """The maximum number of epochs; early stopping ends most runs sooner."""
     batch_size: Annotated[int, at_least(1)] = 2048
     """Interactions in a step."""
     negatives: Literal["uniform", "popular"] = "uniform"
-    """Sampled negatives: each item that the user has not met is equally likely, or as likely as it is frequent."""
+    """Sampled negatives: items that the user has not met, drawn uniformly or in proportion to their interactions."""
     checkpoint_every_steps: Annotated[int, at_least(0)] = 0
-    """Checkpoints within an epoch; with 0 there is one after each epoch alone."""
+    """Number of steps between two checkpoints within an epoch; 0 saves only after each epoch."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
     """If training is not finite: stop, leave that step out, or go back to the last checkpoint and draw again."""
     bpr_negatives: Annotated[int, at_least(1)] = 1
@@ -73,7 +73,7 @@ class Config(Source):
     mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     eval: Protocol = PROTOCOLS["strict"]
-    """How to select and to test; `with_protocol` sets it whole."""
+    """How to select and to test; `with_protocol` sets all of it."""
 
     @property
     def protocol(self) -> ProtocolName:

@@ -2,6 +2,7 @@
 
 `--preset paper`, `--model mmssl --preset published` and `compare --models slmrec:paper,mmssl:published,mf:concat` all
 name an entry of `PRESETS`. `BASE` is the preset that every model starts from, and a protocol is the preset of `eval`.
+A model or preset that does not exist is a `UserError`.
 """
 
 from collections.abc import Mapping
@@ -28,8 +29,8 @@ _SWITCHES: Mapping[str, tuple[Any, Any]] = {
     "slmrec.normalize_features": (True, True),
     "slmrec.words": ("frozen", "trainable"),
 }
-"""SLMRec in its published code and in its paper, in each setting on which the two differ or may differ. The defaults
-are the code's, but for the temperature, which was chosen on validation."""
+"""SLMRec's published code and its paper, in each setting on which the two differ or may differ. The defaults are the
+code's, except the temperature, which was chosen on validation."""
 
 PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
     "slmrec": {
@@ -70,7 +71,7 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
 
 
 def with_settings(config: Config, settings: Settings) -> Config:
-    """Return the config with some settings changed, by the name of their flag, such as `slmrec.alpha`."""
+    """Return the config with some settings changed, named as flags are, such as `slmrec.alpha`."""
     for flag, value in settings.items():
         section, _, name = flag.rpartition(".")
         change = {name: value}
@@ -86,9 +87,6 @@ def with_preset(config: Config, preset: str) -> Config:
     """Return the config with the settings of a preset of its model.
 
     An optimizer setting that the config gives is kept: presets fill only those that it leaves open.
-
-    Raises:
-        UserError: The model has no such preset.
     """
     presets = PRESETS.get(config.model, {})
     if preset not in presets:
@@ -97,11 +95,7 @@ def with_preset(config: Config, preset: str) -> Config:
 
 
 def with_system(config: Config, system: str) -> Config:
-    """Return the config for a system by name: a model, such as `mf`, or a model with a preset, such as `mf:concat`.
-
-    Raises:
-        UserError: There is no such model or preset.
-    """
+    """Return the config for a system by name: a model, such as `mf`, or a model with a preset, such as `mf:concat`."""
     model, _, preset = system.partition(":")
     if model not in BASE:
         raise UserError(f"there is no model {model!r}; there are: {', '.join(BASE)}")
@@ -115,16 +109,12 @@ def with_defaults(config: Config) -> Config:
 
 
 def with_protocol(config: Config, protocol: ProtocolName) -> Config:
-    """Return the config with selection and test as the protocol has them."""
+    """Return the config with the rules of a protocol for selection and test."""
     return with_settings(config, {"eval": PROTOCOLS[protocol]})
 
 
 def filled_in(value: float | None) -> float:
-    """Return an optimizer setting that `with_defaults` has filled in.
-
-    Raises:
-        ValueError: It is still open.
-    """
+    """Return an optimizer setting that `with_defaults` has filled in; one that is still open is a `ValueError`."""
     if value is None:
         raise ValueError("the config leaves this setting open: pass it through with_defaults")
     return value

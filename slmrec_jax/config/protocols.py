@@ -1,4 +1,4 @@
-"""How a run selects its best epoch and what its evaluation leaves out, by the name of the tool that does so."""
+"""Rules for selecting the best epoch and for evaluation, named after the tools that follow them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple, TypeAlias
@@ -22,15 +22,14 @@ class Protocol(NamedTuple):
     """The decisions that make figures of two tools comparable, or not. Epochs count from 0."""
 
     name: ProtocolName
-    """The protocol of `PROTOCOLS` that these rules are, or that single `--eval.*` flags changed; set by
-    `--protocol`."""
+    """The protocol of `PROTOCOLS` that these rules are, or that single `--eval.*` flags changed."""
     split: Split
     """The split that is measured during training. Selecting on "test" reports figures that are too good."""
     metric: str | None
     """The key by whose mean the best epoch is chosen; `None` keeps the last epoch."""
     patience: Annotated[int, at_least(0)] | None
-    """Training stops at the first evaluated epoch that is more than so many epochs after the best, or after the
-    beginning as long as there is no best one; `None`: never."""
+    """Training stops at the first evaluated epoch that is more than this many epochs after the best one, or after the
+    start if there is none; `None`: never."""
     cutoffs: Cutoffs = (10, 20)
     """The K of every metric."""
     evaluate_every: Annotated[int, at_least(1)] = 1
@@ -40,7 +39,7 @@ class Protocol(NamedTuple):
     round_digits: Annotated[int, at_least(0)] | None = None
     """Number of decimals to which `metric` is rounded before two epochs are compared; a tie is no improvement."""
     stale_embeddings: bool = False
-    """Whether an epoch is judged by the vectors that its last step computed, before that step's update."""
+    """Whether an epoch is judged by the embeddings that its last step computed, before that step's update."""
     mask_valid_at_test: bool = False
     """Whether validation items are left out of the candidates at test. Training items always are."""
     drop_new_users: bool = False
@@ -48,8 +47,8 @@ class Protocol(NamedTuple):
     score: Score = "dot"
     ndcg: Ndcg = "standard"
     candidates: Candidates = "all"
-    """Items that are ranked and count as held out: all, or those without training interactions alone (cold start).
-    Among the others these have no chance, since training has raised the scores of the rest."""
+    """Items that are ranked and count as held out: all, or only those without training interactions (cold start), which
+    rank low among the others, because training has raised the scores of those."""
 
 
 PROTOCOLS: Mapping[str, Protocol] = {

@@ -17,7 +17,7 @@ class Source:
     split: str | None = None
     """How to divide the interactions: required for data that are not divided; data that are get divided again."""
     split_seed: Annotated[int, at_least(0)] = 0
-    """The seed of a random split; it is apart from --seed, so that all seeds train on the same data."""
+    """The seed of a random split; it is separate from --seed, so that all seeds train on the same data."""
     min_rating: float | None = None
     """Leave out rows with a lower rating before the interactions are divided."""
     k_core: Annotated[int, at_least(0)] = 0

@@ -90,7 +90,7 @@ class LightGCNConfig:
     norm: Literal["squared", "frobenius"] = "squared"
     """Norm of the rows in that term: squared (the authors' code) or Frobenius, not squared (MMRec toolbox)."""
     init: Literal["normal", "xavier"] = "normal"
-    """Start of the tables, on ids alone: normal with deviation 0.1 (the authors' code) or Xavier-uniform (paper)."""
+    """Initial values of the tables, on ids alone: normal with deviation 0.1 (code) or Xavier-uniform (paper)."""
     score: Literal["dot", "cosine"] = "dot"
     """Score that BPR compares; SLMRec's published code has a variant by cosine."""
 
@@ -143,7 +143,7 @@ class MMSSLConfig:
     """Share of all items that a user is joined with in a modality's graph; on small data the code rounds it to 0
     items, `all_users` never does."""
     refresh_every: Annotated[int, at_least(0)] = 0
-    """Number of steps between two graphs; 0 is once an epoch."""
+    """Number of steps between two graphs; 0 is once per epoch."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """Similarity of a user and an item by their modality rows: cosine; or inner product, which puts items with many
     interactions first (code)."""
@@ -156,7 +156,7 @@ class MMSSLConfig:
     last_softmax: bool = False
     """Apply a softmax over the features of the last round (code)."""
     sampling: Literal["interactions", "users"] = "interactions"
-    """Each interaction once an epoch; or distinct users with one interaction each (code)."""
+    """Each interaction once per epoch; or distinct users with one interaction each (code)."""
     view_weight: float = 0.36
     """Weight of the modality-aware id views in layer 0 of the ids."""
     feature_weight: float = 0.55
@@ -186,8 +186,7 @@ class MMSSLConfig:
     """Part of the discriminator's real rows that the temperature divides."""
     real_temperature: Annotated[float, more_than(0)] = 0.005
     own_weight: Annotated[float, at_least(0)] = 0.1
-    """Weight of the recommender's own scores in the discriminator's real rows; at the code's 100 nothing else is
-    left."""
+    """Weight of the recommender's own scores in the discriminator's real rows; the code's 100 leaves nothing else."""
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,7 @@ def degree_bars(systems: Mapping[str, Sequence[Group]], metric: str, side: str) 
     """Draw a metric by the number of training interactions of users or items."""
     figure, axes = _new_figure()
     labels = {group.label for groups in systems.values() for group in groups}
-    names = sorted(labels, key=lambda label: int(re.split(r"\D", label)[0]))  # by the least degree
+    names = sorted(labels, key=lambda label: int(re.split(r"\D", label)[0]))  # by the lowest degree
     for place, ((label, groups), colour) in enumerate(zip(systems.items(), cycle(COLOURS))):
         places = [names.index(group.label) + _offset(place, len(systems)) for group in groups]
         values = [group.means[metric] for group in groups]

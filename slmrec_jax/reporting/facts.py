@@ -1,4 +1,4 @@
-"""The facts of a report about systems, independent of their presentation."""
+"""The facts of a report about systems, without their presentation."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from slmrec_jax.config import Config
 from slmrec_jax.data import Dataset
-from slmrec_jax.errors import setting
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.analysis import Difference, Interval, bootstrap, paired_bootstrap
 from slmrec_jax.evaluation.groups import Group, Side
 from slmrec_jax.evaluation.protocol import Evaluation
@@ -104,11 +104,16 @@ def gather_facts(
         say: Receives a line for each run.
 
     Raises:
-        UserError: A run cannot be read, the runs cannot be compared and `force` is not given, or an item is unknown.
+        UserError: A run cannot be read, the runs cannot be compared and `force` is not given, they have no metric in
+            common, or an item is unknown.
     """
     found = find_systems(folders, force=force, say=say)
     tests = [row["test"] for row in found.results.rows]
     metrics = [key for key in tests[0] if all(key in test for test in tests)]
+    if not metrics:
+        raise UserError(
+            f"the runs have no test metric in common: report on runs with a common cut-off ({setting('ks')})"
+        )
     main = _main_metric(metrics, read_config(found.systems[0].folders[0]))
     datasets: dict[str, Dataset] = {}
     systems, runs = [], []
@@ -125,10 +130,10 @@ def gather_facts(
             groups = {side: run.evaluate_by(side) for side in SIDES}
             seeds.append(_SeedFacts(TrainedRun(run.folder, run.config, run.result), run.evaluate("test"), groups))
         systems.append(_average_seeds(system, seeds))
-    comparable, caveats = _comparable(systems, found.results.differences)
+    caveats = found.results.differences or _caveats(systems)
     cutoffs = sorted({int(key.split("@")[1]) for key in metrics})[:2]
     shown = list(dict.fromkeys([*(f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")), main]))
-    contrasts = _contrasts(systems, shown) if comparable else []
+    contrasts = [] if caveats else _contrasts(systems, shown)
     return Facts(systems, runs, main, metrics, shown, contrasts, caveats, found.notes)
 
 
@@ -183,20 +188,18 @@ def _contrasts(systems: Sequence[SystemFacts], metrics: Sequence[str]) -> list[C
     return found
 
 
-def _comparable(systems: Sequence[SystemFacts], differences: Sequence[str]) -> tuple[bool, list[str]]:
-    """Return whether there are several comparable systems, and the reasons against it."""
-    if differences:
-        return False, list(differences)
+def _caveats(systems: Sequence[SystemFacts]) -> list[str]:
+    """Return why the systems cannot be compared although their data and protocols are the same."""
     first, *others = (run for each in systems for run in each.runs)
     for run in others:
         for rule in _RULES:
             found, expected = (getattr(each.config.eval, rule) for each in (run, first))
             if found != expected:
-                return False, [f"{run.folder} was tested with {setting(f'eval.{rule}', found)}, not {expected}"]
+                return [f"{run.folder} was tested with {setting(f'eval.{rule}', found)}, not {expected}"]
     for each in systems[1:]:
         if not np.array_equal(each.users, systems[0].users):
-            return False, [f"{each.label} was tested on other users than {systems[0].label}"]
-    return len(systems) > 1, []
+            return [f"{each.label} was tested on other users than {systems[0].label}"]
+    return []
 
 
 def _main_metric(metrics: Sequence[str], config: Config) -> str:

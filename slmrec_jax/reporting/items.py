@@ -103,11 +103,7 @@ def clusters(vectors: ItemVectors) -> Int[np.ndarray, " items"]:
 
 
 def choose_items(dataset: Dataset, named: Any) -> Int[np.ndarray, " chosen"]:
-    """Return the rows of items named by raw ids; by default five, from the most popular to the median.
-
-    Raises:
-        UserError: An item is unknown.
-    """
+    """Return the rows of items named by raw ids, which must be known; by default five, most popular to median."""
     if named is not None:
         return find_rows(named, dataset.item_ids, "item", dataset.name)
     ordered = np.argsort(-np.bincount(dataset.train.items, minlength=dataset.num_items), kind="stable")

@@ -1,4 +1,4 @@
-"""The contribution of each modality: a trained system evaluated without it."""
+"""The contribution of each modality: a trained system is evaluated without it."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -30,15 +30,11 @@ class Masking(NamedTuple):
 
 
 def mask_modalities(run: Run, metric: str) -> Masking:
-    """Test a trained system without each modality in turn; its parameters stay.
+    """Test a finished run without each modality in turn, by a metric such as `recall@20`; its parameters stay.
 
     Items are treated as if the data lacked the modality, which in SLMRec's encoder equals feature masking (FM) in all
     layers. Under a protocol that ranks with the embeddings before an epoch's last step, both values are of the state
     after it.
-
-    Args:
-        run: A finished run.
-        metric: A key such as `recall@20`.
     """
     if not run.dataset.features:
         return Masking({}, f"{run.dataset.name} has no modalities")
@@ -60,8 +56,7 @@ def _mask(run: Run, metric: str) -> Masking:
     plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
 
     def embed(inputs: Inputs) -> Embeddings:
-        found: Embeddings = compiled(state, method.prepare(inputs))
-        return found
+        return Embeddings(*compiled(state, method.prepare(inputs)))
 
     def measure(embeddings: Embeddings) -> Float[np.ndarray, " users"]:
         return evaluation.evaluate(plan, embeddings).per_user[metric]

@@ -1,18 +1,16 @@
-"""The HTML page of a report: a single file without scripts that needs no network.
-
-`element` escapes every text and attribute.
-"""
+"""The HTML page of a report: a single file without scripts, which needs no network; all text is escaped."""
 
 import html
 import os
 from collections.abc import Sequence
+from itertools import groupby
 from typing import NamedTuple, TypeAlias
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
 from slmrec_jax.reporting.charts import to_svg
-from slmrec_jax.reporting.tables import ReportTable, cell_text, is_number
+from slmrec_jax.reporting.tables import ReportTable, cell_text, is_numeric_column
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 """A second defence beside escaping: the browser fetches and runs nothing."""
@@ -116,20 +114,17 @@ def render(title: str, sections: Sequence[Section], files: str, made_by: str) ->
 
 def _section(section: Section, place: int, files: str) -> Markup:
     parts: list[Markup] = []
-    pictures: list[Markup] = []
-    for number, block in enumerate((*section.blocks, ""), 1):  # "" flushes the last pictures
-        if isinstance(block, Picture):  # successive pictures share a row of a wide window
-            pictures.append(_picture_figure(block, f"p{place}-{number}", files))
-            continue
-        if pictures:
-            parts.append(element("div", *pictures, class_="pictures"))
-            pictures = []
-        if block:
-            parts.append(_block(block, files))
+    for are_pictures, blocks in groupby(enumerate(section.blocks, 1), lambda each: isinstance(each[1], Picture)):
+        made = [_block(block, f"p{place}-{number}", files) for number, block in blocks]
+        # Successive pictures share a row of a wide window.
+        parts += [element("div", *made, class_="pictures")] if are_pictures else made
     return element("section", element("h2", section.title, id=f"s{place}"), *parts)
 
 
-def _block(block: Block, files: str) -> Markup:
+def _block(block: Block, prefix: str, files: str) -> Markup:
+    """Return a block as HTML; `prefix` makes the ids of a picture unique on the page."""
+    if isinstance(block, Picture):
+        return _picture_figure(block, prefix, files)
     if isinstance(block, ReportTable):
         return _table_figure(block, files)
     if isinstance(block, Details):
@@ -145,7 +140,7 @@ def _picture_figure(picture: Picture, prefix: str, files: str) -> Markup:
 
 
 def _table_figure(table: ReportTable, files: str) -> Markup:
-    classes = [{"class_": "number"} if is_number(table, place) else {} for place in range(len(table.columns))]
+    classes = [{"class_": "number"} if is_numeric_column(table, place) else {} for place in range(len(table.columns))]
     head = (element("th", name, scope="col", **class_) for name, class_ in zip(table.columns, classes, strict=True))
     rows = []
     for first, *others in table.rows:

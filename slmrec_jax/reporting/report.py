@@ -19,11 +19,7 @@ def files_folder(page: Path) -> Path:
 
 
 def check_page_is_new(page: Path) -> None:
-    """Check that the page and its folder can be created.
-
-    Raises:
-        UserError: The page or its folder exists, or the page's name does not end in .html.
-    """
+    """Reject a page whose name does not end in .html, and one that exists or whose folder exists."""
     if page.suffix != ".html":
         raise UserError(f"{setting('out', str(page))}: give a name that ends in .html")
     for path in (page, files_folder(page)):
@@ -32,11 +28,7 @@ def check_page_is_new(page: Path) -> None:
 
 
 def write_report(facts: Facts, page: Path) -> None:
-    """Write the page and its folder, or neither.
-
-    Raises:
-        UserError: One of them exists or cannot be written.
-    """
+    """Write the page and its folder; a `UserError` says why they cannot be written, and then neither is."""
     check_page_is_new(page)
     sections, files = report_sections(facts), files_folder(page)
     made_by = f"Made by slmrec_jax {importlib.metadata.version('slmrec-jax')}."

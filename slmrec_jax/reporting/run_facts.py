@@ -52,11 +52,7 @@ class RunFacts(NamedTuple):
 
 
 def describe_run(run: Run, label: str, metric: str, items: Any) -> RunFacts:
-    """Measure a finished run: `metric` without single modalities, and the neighbours of `items` (`choose_items`).
-
-    Raises:
-        UserError: An item is unknown.
-    """
+    """Measure a finished run: `metric` without single modalities, and the neighbours of `items` (`choose_items`)."""
     vectors = modality_vectors(run)
     users, rows = (np.asarray(table, np.float32) for table in run.embeddings)
     tables = {**vectors, TRAINED: ItemVectors(rows, np.ones(len(rows), np.bool_))}

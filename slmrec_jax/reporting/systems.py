@@ -1,4 +1,4 @@
-"""Run folders grouped into systems: runs that differ only in their seeds, and rankings without training."""
+"""Grouping of run folders into systems: runs that differ only in their seeds, and rankings without training."""
 
 import json
 import re
@@ -11,7 +11,7 @@ from slmrec_jax.errors import UserError, escaped
 from slmrec_jax.studies import results
 from slmrec_jax.studies.comparison import COMPARISON_JSON, Recorded, run_folder
 from slmrec_jax.studies.untrained import UNTRAINED
-from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config, read_config_and_maker
+from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config_and_maker
 from slmrec_jax.training.storage.records import read_json
 
 _SEED = re.compile(r"[-_. ]?seed[-_. ]?\d+$", re.IGNORECASE)
@@ -57,13 +57,11 @@ class _Member(NamedTuple):
 def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], None]) -> ReportedSystems:
     """Group runs into systems: runs whose settings differ only in the seed are one system.
 
-    Args:
-        paths: Folders of runs or of comparisons. A comparison adds its finished runs and its rankings without training.
-        force: Accept runs on different data or under different protocols.
-        say: Receives a line for each unfinished run.
+    The folder of a comparison adds its finished runs and its rankings without training. `force` accepts runs on
+    different data or under different protocols; `say` receives a line for each unfinished run.
 
     Raises:
-        UserError: A folder is neither, or the runs cannot be compared and `force` is not given.
+        UserError: A folder is neither a run nor a comparison, or the runs cannot be compared and `force` is not given.
     """
     runs, rankings, notes = _read_paths(paths)
     for note in notes:
@@ -134,15 +132,15 @@ def _group_runs(
 
 def _settings_key(folder: Path, row: Mapping[str, Any]) -> str:
     """Return the settings that the seeds of a system share; the fingerprint represents the data, not their path."""
-    settings = {name: value for name, value in relevant(read_config(folder)).items() if name not in ("seed", "data")}
-    _, made_by = read_config_and_maker(folder)
+    config, made_by = read_config_and_maker(folder)
+    settings = {name: value for name, value in relevant(config).items() if name != "seed"}
     file = made_by["config_file"] if made_by["method"] else None  # without a method, the file only gives settings
     method = made_by["method"], file and file["sha256"]
     return json.dumps([settings, method, row["fingerprint"], row["protocol"]], sort_keys=True)
 
 
 def _unique_labels(groups: Sequence[Sequence[_Member]]) -> list[str]:
-    """Return labels from names if those are unique, else from paths; labels that still repeat are numbered."""
+    """Return labels made from names if those are unique, else from paths; labels that still repeat are numbered."""
     labels = [_system_label([each.name for each in group]) for group in groups]
     if len(set(labels)) < len(labels):
         labels = [_system_label([str(each.path) for each in group]) for group in groups]

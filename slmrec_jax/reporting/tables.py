@@ -58,7 +58,7 @@ def cell_text(cell: Cell) -> str:
     return str(cell)
 
 
-def is_number(table: ReportTable, column: int) -> bool:
+def is_numeric_column(table: ReportTable, column: int) -> bool:
     """Return whether a column holds only numbers and dashes, at least one number among them."""
     texts = [cell_text(row[column]).split(" [")[0] for row in table.rows]
     return any(map(_NUMERAL.fullmatch, texts)) and all(text == NONE or _NUMERAL.fullmatch(text) for text in texts)
@@ -92,7 +92,7 @@ def _without_formula(cell: Cell) -> Cell:
 
 def to_latex(table: ReportTable) -> str:
     """Return the table for the package booktabs, with all special characters escaped."""
-    alignment = "".join("r" if is_number(table, place) else "l" for place in range(len(table.columns)))
+    alignment = "".join("r" if is_numeric_column(table, place) else "l" for place in range(len(table.columns)))
     lines = [
         r"\begin{table}",
         rf"\caption{{{escape_latex(table.caption)}}}",

@@ -1,1 +1,1 @@
-"""Many runs: comparisons, tables of results, the search for settings."""
+"""Studies of many runs: comparisons, tables of results, the search for settings."""

@@ -1,4 +1,4 @@
-"""Systems compared on the same data over seeds: a table with a significance test, a picture, and JSON."""
+"""Comparison of systems on the same data over seeds: a table with a significance test, a picture, and JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -31,10 +31,10 @@ class Recorded(TypedDict):
     protocol: str
     seeds: list[int]
     systems: Mapping[str, list[Mapping[str, float]]]
-    """Test metrics by system, one entry a seed; a single entry for a ranking that is not trained."""
+    """Test metrics by system, one entry per seed; a single entry for a ranking that is not trained."""
     p_values: Mapping[str, Mapping[str, float]]
     settings: Mapping[str, list[Mapping[str, Any]]]
-    """Settings by system, one entry a seed; none for a ranking that is not trained."""
+    """Settings by system, one entry per seed; none for a ranking that is not trained."""
 
 
 class Comparison(NamedTuple):
@@ -45,11 +45,11 @@ class Comparison(NamedTuple):
     metrics: tuple[str, ...]
     """The metrics of the table and the picture."""
     p_values: Mapping[str, Mapping[str, float]]
-    """The p-value of each system's difference from the best one, which has none, by metric and system."""
+    """The p-value of each system's difference from the best one, by metric and system; the best one has none."""
     title: str
 
     def table(self) -> Table:
-        """Return a table with a row a system; each metric's best value is bold, and `≈` marks its equals."""
+        """Return a table with a row per system; each metric's best value is bold, and `≈` marks its equals."""
         caption = f"≈ not shown to differ from the best (paired t-test over users, Holm, p ≥ {LEVEL})"
         title = Text(escaped(self.title), "table.title")  # rich would read brackets in a string as markup
         table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
@@ -71,8 +71,8 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     """Train each system with each seed, unless `out` holds its finished run, and test it.
 
     Args:
-        config: The settings of all systems; what it leaves open is each model's own (`BASE`).
-        systems: Names of `UNTRAINED` or of models; `slmrec:fd` and the like name a preset, which wins over `config`.
+        config: The settings of all systems; each model fills in those that it leaves open (`BASE`).
+        systems: Names of `UNTRAINED` or of models; a name such as `slmrec:fd` has a preset, which wins over `config`.
         seeds: At least one.
         out: The folder for the runs, `comparison.json` and `comparison.png`.
         tell: Receives the events of all runs.
@@ -82,7 +82,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     """
     check_config(config)
     for name in systems:
-        _system_config(config, name)  # rejects unknown names before the data are read
+        _runs_of_system(config, name, seeds, out)  # rejects unknown names before the data are read
     whole = data.load_source(source_of(config)).by_degree()  # runs take the whole data set and record its source
     dataset = whole.with_modalities(config.modalities)
     config, notes = fit_cutoffs(config, dataset)
@@ -120,19 +120,14 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
     return out / f"{name.replace(':', '-')}-seed{seed}"
 
 
-def _system_config(config: Config, name: str) -> Config:
-    """Return the config of a system, with the model's defaults filled in."""
+def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
+    """Return a system's configs by run folder, with the model's defaults; none for a ranking that is not trained."""
     if name in UNTRAINED:
-        return config
+        return {}
     if name.partition(":")[0] not in METHODS:
         raise UserError(f"there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
-    return with_defaults(with_system(config, name))
-
-
-def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
-    """Return the system's configs by run folder; none for a ranking that is not trained."""
-    of_system = _system_config(config, name)
-    return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds if name not in UNTRAINED}
+    of_system = with_defaults(with_system(config, name))
+    return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds}
 
 
 def _summarize(results: Mapping[str, Sequence[Evaluation]], config: Config, title: str) -> Comparison:

@@ -1,4 +1,4 @@
-"""Finished runs side by side, from the records in their folders: nothing is loaded or trained."""
+"""Finished runs side by side, from the records in their folders; no data are loaded."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,19 +12,19 @@ from slmrec_jax.training.storage.folder import CONFIG, DATA, NO_RUN, RESULT, Des
 from slmrec_jax.training.storage.records import read_json
 
 _ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
-"""Properties that comparable runs share, with the words for a difference."""
+"""Properties that comparable runs share, with the words for runs that differ in them."""
 
 
 class FinishedRuns(NamedTuple):
-    """The results of finished runs, in the order asked for."""
+    """The results of finished runs, in the given order."""
 
     rows: Sequence[dict[str, Any]]
     """Folder, model, seed, data set, fingerprint, protocol, best epoch and test metrics of each run."""
     differences: tuple[str, ...]
-    """Why the runs are not comparable; empty where they are."""
+    """The reasons why the runs are not comparable; empty if they are."""
 
     def table(self) -> Table:
-        """Return a table with a row a run: recall and NDCG at the first two cut-offs that all runs have."""
+        """Return a table with a row per run: recall and NDCG at the first two cut-offs that all runs have."""
         shared = [key for key in self.rows[0]["test"] if all(key in row["test"] for row in self.rows)]
         cutoffs = sorted({int(key.split("@")[1]) for key in shared})[:2]
         metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
@@ -42,12 +42,9 @@ class FinishedRuns(NamedTuple):
 def read_finished_runs(folders: Sequence[Path], *, force: bool = False) -> FinishedRuns:
     """Return the test metrics of finished runs.
 
-    Args:
-        folders: The run folders.
-        force: Accepts runs on different data, or under different protocols.
-
     Raises:
-        UserError: A run is not finished or has no test split, or the runs are not comparable and `force` is not given.
+        UserError: A run is not finished or has no test split; or, unless `force` is given, runs differ in their data or
+            protocol.
     """
     rows = [_row(folder) for folder in folders]
     differences = [

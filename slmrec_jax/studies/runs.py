@@ -18,9 +18,7 @@ from slmrec_jax.training.train import train
 def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
     """Reject runs that would fail later, before the first one trains.
 
-    Args:
-        runs: The configs by run folder, with the models' defaults filled in.
-        dataset: The data of all runs, with the modalities of the configs.
+    Configs are by run folder and have the models' defaults filled in; the data set has their modalities.
 
     Raises:
         UserError: A config is invalid, the data set lacks what it needs, or its folder holds a run of another config.
@@ -39,11 +37,7 @@ def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
 
 
 def make_folder(out: Path) -> None:
-    """Make the folder that holds the runs.
-
-    Raises:
-        UserError: It cannot be written.
-    """
+    """Make the folder that holds the runs."""
     with writing(out, f"give another {setting('out')}"):
         out.mkdir(parents=True, exist_ok=True)
 

@@ -1,4 +1,4 @@
-"""Metrics over seeds and users, and which differences between systems they show."""
+"""Metrics averaged over seeds, and tests of the differences between systems."""
 
 import statistics
 from collections.abc import Mapping, Sequence
@@ -21,8 +21,7 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
 
 def mean_per_user(results: Sequence[Evaluation], metric: str) -> Float[np.ndarray, " users"]:
     """Return each user's metric, averaged over the runs of a system."""
-    mean: np.ndarray = np.mean([result.per_user[metric] for result in results], axis=0)
-    return mean
+    return np.asarray(np.mean([result.per_user[metric] for result in results], axis=0))
 
 
 def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Rankings that need no training: the floor of a comparison."""
+"""Rankings without training: the baselines that every trained system should beat."""
 
 from collections.abc import Callable, Mapping
 
@@ -17,7 +17,7 @@ from slmrec_jax.types import Embeddings
 def popularity(config: Config, dataset: Dataset) -> Embeddings:
     """Rank items by their number of training interactions, the same for every user."""
     counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
-    # Shares are at most 1, where a protocol that ranks sigmoids does not turn large counts into ties.
+    # Sigmoids of large counts would be ties under a protocol that ranks by them; shares are at most 1.
     shares = jnp.asarray(counts / counts.max(), jnp.float32)
     return Embeddings(jnp.ones((dataset.num_users, 1)), shares[:, None])
 

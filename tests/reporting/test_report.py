@@ -201,18 +201,25 @@ def test_incomparable_runs_are_refused_unless_forced(runs, without_maps, tmp_pat
     assert "Differences" not in seen.text
 
 
+def test_runs_without_a_common_metric_are_refused(runs, tmp_path, capsys):
+    other = shutil.copytree(runs[0], tmp_path / "other")
+    result = json.loads((other / "result.json").read_text())
+    del result["sha256"]
+    write_json(other / "result.json", result | {"test": {"recall@7": 0.1, "ndcg@7": 0.1}})
+    said = refused(capsys, "report", str(runs[0]), str(other), "--out", str(tmp_path / "report.html"))
+    assert "no test metric in common: report on runs with a common cut-off (--ks)" in said
+
+
 def test_runs_under_other_rules_are_not_contrasted(gathered):
     assert gathered.contrasts
     first, other = gathered.systems
     (run,) = other.runs
     rules = run.config.eval._replace(mask_valid_at_test=False)
     changed = other._replace(runs=[run._replace(config=dataclasses.replace(run.config, eval=rules))])
-    assert facts._comparable([first, other], []) == (True, [])
-    comparable, (caveat,) = facts._comparable([first, changed], [])
-    assert not comparable
+    assert facts._caveats([first, other]) == []
+    (caveat,) = facts._caveats([first, changed])
     assert "eval.mask_valid_at_test=False, not True" in caveat
-    comparable, (caveat,) = facts._comparable([first, other._replace(users=other.users + 1)], [])
-    assert not comparable
+    (caveat,) = facts._caveats([first, other._replace(users=other.users + 1)])
     assert "on other users" in caveat
 
 

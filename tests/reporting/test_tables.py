@@ -8,7 +8,7 @@ import numpy as np
 
 from slmrec_jax.evaluation.analysis import Interval, uniformity
 from slmrec_jax.reporting.page import element
-from slmrec_jax.reporting.tables import ReportTable, cell_text, is_number, to_csv, to_latex
+from slmrec_jax.reporting.tables import ReportTable, cell_text, is_numeric_column, to_csv, to_latex
 
 
 def test_texts_and_attributes_are_escaped():
@@ -52,5 +52,5 @@ def test_an_undefined_value_is_a_dash():
     row = ("a", uniformity(np.ones((1, 2), np.float32)), math.nan)
     table = ReportTable("t", "", ("run", "uniformity", "none"), [row])
     assert [cell_text(cell) for cell in row] == ["a", "—", "—"]
-    assert not is_number(table, 1)
-    assert is_number(table._replace(rows=[row, ("b", -1.5, math.nan)]), 1)
+    assert not is_numeric_column(table, 1)
+    assert is_numeric_column(table._replace(rows=[row, ("b", -1.5, math.nan)]), 1)

@@ -1,1 +1,1 @@
-"""The search for settings: what may vary, several seeds a trial, trials that resume, the best one written down."""
+"""The search for settings: spaces, trials of several seeds, a journal to resume from, and the best config as a file."""

@@ -7,11 +7,9 @@ from slmrec_jax.config import PROTOCOLS, Config, Protocol
 
 
 def config_source(config: Config, lines: list[str]) -> str:
-    """Return the text of the file, which names the settings that differ from the default config.
+    """Return the text of a file whose get_config() returns the config; it names the settings that are not defaults.
 
-    Args:
-        config: What get_config() returns.
-        lines: The head of the file. They become comments and settings become literals, so nothing in them is executed.
+    The lines become comments at its head, and settings become literals, so nothing in them is executed.
     """
     used: set[str] = set()
     body = _literal(config, Config(), used, indent=1)

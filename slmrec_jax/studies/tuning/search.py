@@ -1,4 +1,4 @@
-"""A search for settings: trials, a file that trains the best config, a table, a picture, and its test."""
+"""A search for settings: its trials, their table and picture, and the config file and test of the best one."""
 
 import csv
 import io
@@ -19,24 +19,25 @@ from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.tuning.config_file import config_source
-from slmrec_jax.studies.tuning.seeds import best_value, fit_seeds
+from slmrec_jax.studies.tuning.seeds import fit_seeds
 from slmrec_jax.studies.tuning.space import Point, Sampler, Space, grid
-from slmrec_jax.studies.tuning.trials import Search, Trial, TrialProgress, best_trial, open_search, run_trial, trials
+from slmrec_jax.studies.tuning.trials import Search, Trial, best_trial, open_search, run_trial, trials
 from slmrec_jax.training.canary import check_jax
 from slmrec_jax.training.events import Callback, epoch_event, message
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.run import Run
-from slmrec_jax.training.selection import best_epoch, finished
+from slmrec_jax.training.selection import finished
 from slmrec_jax.training.setup import outline, with_inputs
 from slmrec_jax.training.signals import Interrupted, stop_requests
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
+from slmrec_jax.training.storage.folder import Record
 from slmrec_jax.training.storage.lock import LOCK, locked
 from slmrec_jax.training.storage.records import read_json, write_json
 
 SEARCH_JSON, TRIALS_CSV, TRIALS_PNG, BEST_CONFIG = "study.json", "trials.csv", "tuning.png", "best.py"
 
 TPE_TRIALS = 50
-"""The number of trials of `tpe`, unless another one is asked for."""
+"""The default number of trials of `tpe`."""
 
 NUM_SHOWN = 10
 """The number of trials in the table."""
@@ -48,7 +49,7 @@ class Tuned(NamedTuple):
     trials: Sequence[Trial]
     best: Trial
     runs: Sequence[Run]
-    """The best config's runs, one a seed: the only ones whose test was read."""
+    """The best config's runs, one per seed: the only ones that were tested."""
 
     def table(self, metric: str) -> Table:
         """Return a table of the best trials."""
@@ -74,14 +75,14 @@ def tune(
 ) -> Tuned:
     """Search, or continue the search in `out`, and train the best config.
 
-    Trials are judged by validation only. Test is read at the end, for the best config.
+    Trials are judged only by validation; test is read at the end, for the best config.
 
     Args:
         config: The settings that do not vary.
-        space: Those that do.
-        sampler: `grid` tries every point in turn; `tpe` proposes by what it has seen, and stops bad trials early.
+        space: The settings that vary.
+        sampler: `grid` tries every point in turn; `tpe` learns from finished trials, and stops bad ones early.
         seeds: Each trial trains all of them and is judged by their mean.
-        num_trials: How many in total, earlier calls included; by default all points of a grid, or `TPE_TRIALS`.
+        num_trials: The total, including earlier calls; by default all points of a grid, or `TPE_TRIALS`.
         out: The folder for the journal, `study.json`, `best.py`, `trials.csv`, `tuning.png` and the best runs. These
             are named after their trial, because more trials may find a better one. One process at a time holds it.
         tell: Receives the events of trials and runs.
@@ -98,12 +99,12 @@ def tune(
     for line in notes:
         tell(message(line))
     valid = plan(dataset, "valid", config.eval, config.ks)
-    plan(dataset, "test", config.eval, config.ks)  # rejects now what would fail at the end
+    plan(dataset, "test", config.eval, config.ks)  # so that it does not fail after the search
     num_points = len(grid(space)) if sampler == "grid" else None
     wanted = min(num_trials or num_points, num_points) if num_points else num_trials or TPE_TRIALS
     make_folder(out)
     if not (out / SEARCH_JSON).exists() and {path.name for path in out.iterdir()} - {LOCK}:
-        raise UserError(f"{out} holds something else than a search: give another {setting('out')}")
+        raise UserError(f"{out} holds something else, not a search: give another {setting('out')}")
     with locked(out), writing(out, f"give another {setting('out')}; the same command continues where it stopped"):
         _record_search(out, space, sampler, seeds, config, dataset)
         search = open_search(out, space, sampler, seeds)
@@ -147,8 +148,7 @@ def _record_search(
         write_json(path, now)
         return
     advice = f"start a new search with another {setting('out')}"
-    change = first_change(read_json(path, Mapping[str, Any], advice), now)
-    if change:
+    if change := first_change(read_json(path, Mapping[str, Any], advice), now):
         raise UserError(
             f"{out} is a search with another {change}: go on with it as it was, or give another {setting('out')}"
         )
@@ -157,7 +157,7 @@ def _record_search(
 def _run_trials(
     search: Search, wanted: int, config: Config, dataset: Dataset, valid: EvaluationPlan, out: Path, tell: Callback
 ) -> list[Trial]:
-    """Run trials until there are as many as wanted, and return all of them.
+    """Run trials until there are `wanted` of them, and return all.
 
     A request to stop interrupts a trial before its last epoch, and the search after it.
     """
@@ -165,24 +165,21 @@ def _run_trials(
     inputs = make_inputs(dataset, config.missing)
     with stop_requests() as stop_requested:
 
-        def train(point: Point) -> Iterator[TrialProgress]:
+        def train(point: Point) -> Iterator[list[list[Record]]]:
             planned = outline(with_settings(config, point), dataset)
             for line in batch_doubts(planned.method, planned.config, dataset):
                 if line not in said:  # most settings do not change the batches
                     tell(message(line))
                     said.add(line)
             for histories in fit_seeds(with_inputs(planned, inputs), valid, search.seeds):
-                latest = max((history[-1] for history in histories), key=lambda record: record["epoch"])
-                tell(epoch_event(latest))
-                values = tuple(best_value(history) for history in histories)
-                yield TrialProgress(latest["epoch"], values, tuple(best_epoch(history) for history in histories))
-                ended = all(finished(history, config.eval) for history in histories)
-                if not ended and latest["epoch"] < config.epochs:
+                longest = max(histories, key=len)
+                tell(epoch_event(longest[-1]))
+                yield histories
+                if len(longest) < config.epochs and not all(finished(each, config.eval) for each in histories):
                     check_stop()
 
         def check_stop() -> None:
-            asked = stop_requested()
-            if asked is not None:
+            if (asked := stop_requested()) is not None:
                 raise Interrupted(asked, out)
 
         while len(done) < wanted:
@@ -220,7 +217,7 @@ def _write_findings(out: Path, chosen: Config, done: Sequence[Trial], best: Tria
 
 
 def _trial_line(done: Sequence[Trial], wanted: int, metric: str | None) -> str:
-    """Return the last trial and the best one so far, in a line."""
+    """Describe the last trial and the best one so far in a line."""
     trial = done[-1]
     best = max((each for each in done if each.state == "complete"), key=lambda each: each.value, default=None)
     so_far = f"; best {best.value:.4f}, trial {best.number}" if best else ""

@@ -1,7 +1,7 @@
-"""Several seeds of one config: as one program over batched states, or one after another.
+"""Training of several seeds of one config: as one program over batched states, or one after another.
 
-Each seed computes what a run of it alone computes, up to float32 rounding: the same start, batches, negatives and
-masks. Nothing is written; the records are for a search, which needs only validation.
+Each seed computes what a run of it alone computes, up to float32 rounding: the same initial state, batches, negatives
+and masks. Nothing is written; the records are for a search, which needs only validation.
 """
 
 import time
@@ -18,11 +18,10 @@ from jaxtyping import PyTree, Scalar
 from slmrec_jax.devices import compiler_options, on_cpu
 from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
-from slmrec_jax.training.loop import Keys, Progress, epoch, make_keys
+from slmrec_jax.training.loop import Progress, epoch, make_keys
 from slmrec_jax.training.selection import finished, make_record
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage.folder import Record
-from slmrec_jax.types import Embeddings, Inputs
 
 
 class Team(NamedTuple):
@@ -36,12 +35,10 @@ class Team(NamedTuple):
     """`(all, place) -> progress` of one seed."""
 
 
-MakeTeam = Callable[[Setup, Sequence[int]], Team]
-
-
 def one_program(setup: Setup, seeds: Sequence[int]) -> Team:
     """Train all seeds at once by `jax.vmap`, for accelerators, which one seed does not fill."""
-    loop, inputs, keys = setup.loop, setup.inputs, stack_keys(seeds)
+    loop, inputs = setup.loop, setup.inputs
+    keys = jax.tree.map(lambda *streams: jnp.stack(streams), *map(make_keys, seeds))  # with a leading axis of seeds
     trained = jax.jit(jax.vmap(partial(epoch, loop), in_axes=(0, None, 0)), donate_argnums=0)
 
     @jax.jit
@@ -52,7 +49,7 @@ def one_program(setup: Setup, seeds: Sequence[int]) -> Team:
 
 
 def one_by_one(setup: Setup, seeds: Sequence[int]) -> Team:
-    """Train one seed after another with one program, for CPUs, where one seed keeps all cores and their cache busy."""
+    """Train one seed after another with one program, for CPUs, where one seed keeps all cores and their caches busy."""
     keys = [make_keys(seed) for seed in seeds]
     trained = jax.jit(partial(epoch, setup.loop), donate_argnums=0, compiler_options=compiler_options())
 
@@ -64,33 +61,35 @@ def one_by_one(setup: Setup, seeds: Sequence[int]) -> Team:
     return Team(lambda: [init(each) for each in keys], train, lambda all_seeds, place: all_seeds[place])
 
 
-def default_team() -> MakeTeam:
-    """Return the team for the platform; `benchmarks/bench_seeds.py` measures both."""
-    return one_by_one if on_cpu() else one_program
-
-
 def fit_seeds(
-    setup: Setup, plan: EvaluationPlan, seeds: Sequence[int], make_team: MakeTeam | None = None
+    setup: Setup,
+    plan: EvaluationPlan,
+    seeds: Sequence[int],
+    make_team: Callable[[Setup, Sequence[int]], Team] | None = None,
 ) -> Iterator[list[list[Record]]]:
     """Train all seeds until each has reached its early stopping, or the config's last epoch.
 
     Args:
-        setup: What to train. The seed of its config is not used, except for what a method draws once from it (MMGCN's
-            frozen tables), which all seeds share.
+        setup: The method, inputs and loop. The seed of its config is only used for what a method draws once from it
+            (MMGCN's frozen tables), which all seeds share.
         plan: The evaluation that selects.
         seeds: At least one seed.
-        make_team: `one_program` or `one_by_one`; by default `default_team()`.
+        make_team: `one_program` or `one_by_one`, which `benchmarks/bench_seeds.py` compares; the platform's by default.
 
     Yields:
-        After each epoch the records so far, one list for each seed.
+        After each epoch the records so far, a list for each seed.
 
     Raises:
         Diverged: A loss, or a seed's embeddings, are not finite.
     """
     protocol = setup.config.eval
-    team = (make_team or default_team())(setup, seeds)
+    team = (make_team or (one_by_one if on_cpu() else one_program))(setup, seeds)
     embed = jax.jit(setup.embed)
     all_seeds = team.init()
+
+    def measure(state: TrainState) -> Mapping[str, float]:
+        return evaluate(plan, embed(state, setup.inputs)).means
+
     histories: list[list[Record]] = [[] for _ in seeds]
     for number in range(1, setup.config.epochs + 1):
         start = time.perf_counter()
@@ -103,23 +102,12 @@ def fit_seeds(
             if not np.isfinite(losses[place]["loss"]):
                 raise Diverged(f"the loss of seed {seeds[place]} is not finite in epoch {number}")
             values = {name: float(value) for name, value in losses[place].items()}
-            measure = partial(_measured, plan, embed, progress[place], setup.inputs)
-            record = make_record(histories[place], protocol, values, measure, trained - start, time.perf_counter())
+            measured = partial(measure, progress[place].state)
+            record = make_record(histories[place], protocol, values, measured, trained - start, time.perf_counter())
             histories[place].append(record)
         yield histories
         if all(finished(history, protocol) for history in histories):
             return
-
-
-def _measured(
-    plan: EvaluationPlan, embed: Callable[[TrainState, Inputs], Embeddings], progress: Progress, inputs: Inputs
-) -> Mapping[str, float]:
-    return evaluate(plan, embed(progress.state, inputs)).means
-
-
-def stack_keys(seeds: Sequence[int]) -> Keys:
-    """Return the streams of all seeds, with a leading axis of seeds."""
-    return Keys(*(jnp.stack(streams) for streams in zip(*(make_keys(seed) for seed in seeds), strict=True)))
 
 
 def best_value(history: Sequence[Record]) -> float:

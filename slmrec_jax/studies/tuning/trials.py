@@ -1,12 +1,13 @@
 """The trials of a search: proposed by optuna, recorded in a journal. The only module that imports optuna.
 
-A proposal is made in memory, as a function of the seeds and the finished trials. The journal holds finished trials
-only, so an interrupted trial leaves nothing, and a resumed search proposes what it would have proposed anyway.
+A proposal is made in memory, as a function of the seeds and the finished trials. The journal holds only finished
+trials, so an interrupted one leaves nothing, and a resumed search proposes the same as an uninterrupted one.
 
-The journal is optuna's journal file: one JSON line an operation, read by `json.loads`. Optuna unpickles the snapshots
+The journal is optuna's journal file: one JSON line per operation, read by `json.loads`. Optuna unpickles the snapshots
 of other backends (Redis) and the samplers that a program stores; this module uses neither.
 """
 
+import os
 import statistics
 import time
 import warnings
@@ -23,7 +24,10 @@ from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, TrialState
 
 from slmrec_jax.errors import Diverged, UserError, setting
+from slmrec_jax.studies.tuning.seeds import best_value
 from slmrec_jax.studies.tuning.space import Choices, Point, Range, Sampler, Space, grid
+from slmrec_jax.training.selection import best_epoch
+from slmrec_jax.training.storage.folder import Record
 from slmrec_jax.training.storage.records import SEAL, seal
 
 JOURNAL = "journal.jsonl"
@@ -48,14 +52,6 @@ class Trial(NamedTuple):
     seconds: float
 
 
-class TrialProgress(NamedTuple):
-    """A trial after an epoch: by seed, the best value so far and its epoch."""
-
-    epoch: int
-    values: tuple[float, ...]
-    best_epochs: tuple[int, ...]
-
-
 class Search(NamedTuple):
     """A search in a folder, opened by `open_search`."""
 
@@ -66,7 +62,7 @@ class Search(NamedTuple):
 
 
 def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[int]) -> Search:
-    """Open the search whose journal is in a folder, or begin one.
+    """Open the search whose journal is in a folder, or start one.
 
     Raises:
         OSError: The disk refuses to read or write the journal.
@@ -77,15 +73,17 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
         raise UserError(f"{path} is not a regular file: remove it, or give another {setting('out')}")
     try:
         with _quiet_optuna():
-            _drop_torn_line(path)
+            # A process that was stopped may have left an incomplete last line, which optuna would append to.
+            content = path.read_bytes() if path.exists() else b"\n"
+            if not content.endswith(b"\n"):
+                os.truncate(path, content.rfind(b"\n") + 1)
             storage = JournalStorage(JournalFileBackend(str(path)))
             journal = optuna.create_study(study_name="tune", storage=storage, direction="maximize", load_if_exists=True)
             search = Search(journal, space, sampler, seeds)
             trials(search)
     except (OSError, UserError):
         raise
-    # Optuna does not check what it reads, so damage surfaces as any exception.
-    except Exception as error:
+    except Exception as error:  # optuna does not check what it reads, so damage surfaces as any exception
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): the journal is damaged; start again with another "
             f"{setting('out')}"
@@ -99,51 +97,46 @@ def trials(search: Search) -> list[Trial]:
     Raises:
         UserError: A trial was changed after it was recorded, which could make another one the best.
     """
-    recorded, before = search.journal.get_trials(deepcopy=False), ""
+    recorded, chained = search.journal.get_trials(deepcopy=False), ""
     for frozen in recorded:
-        after = _chained_seal(frozen, before)
-        if frozen.user_attrs.get(SEAL) != after:
+        chained = _chained_seal(frozen, chained)
+        if frozen.user_attrs.get(SEAL) != chained:
             raise UserError(
                 f"{JOURNAL}: trial {frozen.number}, or one before it, was changed or removed after it was written: "
                 f"restore the file, or start again with another {setting('out')}"
             )
-        before = after
     return [_trial(frozen) for frozen in recorded]
 
 
 def best_trial(finished: Sequence[Trial]) -> Trial:
-    """Return the best complete trial, the first of equal ones.
-
-    Raises:
-        UserError: No trial is complete.
-    """
+    """Return the best complete trial, the first of equal ones; if none is complete, that is a `UserError`."""
     complete = [trial for trial in finished if trial.state == "complete"]
     if not complete:
         raise UserError(f"training diverged in every trial: give {setting('space')} lower learning rates")
     return max(complete, key=lambda trial: trial.value)
 
 
-def run_trial(search: Search, train: Callable[[Point], Iterator[TrialProgress]]) -> Trial:
+def run_trial(search: Search, train: Callable[[Point], Iterator[Sequence[Sequence[Record]]]]) -> Trial:
     """Propose a point of a search that is not exhausted, train it, and record it in the journal.
 
-    `train` yields after each epoch. If it raises anything but `Diverged`, nothing is recorded.
+    `train` yields each seed's records after each epoch. If it raises anything but `Diverged`, nothing is recorded.
     """
     with _quiet_optuna():
         study, trial = _propose(search)
-        start, progress, state, value = time.perf_counter(), None, TrialState.COMPLETE, 0.0
+        start, state, value = time.perf_counter(), TrialState.COMPLETE, 0.0
         try:
-            for progress in train(trial.params):
-                value = statistics.fmean(progress.values)
-                trial.report(value, progress.epoch)
+            for histories in train(trial.params):
+                values = [best_value(history) for history in histories]
+                trial.set_user_attr("values", values)
+                trial.set_user_attr("best_epochs", [best_epoch(history) for history in histories])
+                value = statistics.fmean(values)
+                trial.report(value, max(map(len, histories)))
                 if trial.should_prune():
                     state = TrialState.PRUNED
                     break
         except Diverged as error:
             value = 0.0
             trial.set_user_attr("diverged", str(error))
-        if progress is not None:
-            trial.set_user_attr("values", progress.values)
-            trial.set_user_attr("best_epochs", progress.best_epochs)
         trial.set_user_attr("seconds", time.perf_counter() - start)
         told = study.tell(trial, None if state == TrialState.PRUNED else value, state=state)
         seals = [each.user_attrs[SEAL] for each in search.journal.get_trials(deepcopy=False)]
@@ -177,15 +170,6 @@ def _distribution(values: Choices | Range) -> BaseDistribution:
     return FloatDistribution(values.low, values.high, log=values.log)
 
 
-def _drop_torn_line(path: Path) -> None:
-    """Cut off a last line that a stopped process left incomplete, because optuna would append to it."""
-    if path.exists():
-        content = path.read_bytes()
-        if not content.endswith(b"\n"):
-            with path.open("r+b") as file:
-                file.truncate(content.rfind(b"\n") + 1)
-
-
 def _trial(frozen: FrozenTrial) -> Trial:
     attributes: Mapping[str, Any] = frozen.user_attrs
     state = "pruned" if frozen.state == TrialState.PRUNED else "complete"
@@ -202,7 +186,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
 
 
 def _chained_seal(frozen: FrozenTrial, before: str) -> str:
-    """Return the checksum of a trial and of the seal before it, so that no trial can be removed unnoticed."""
+    """Return the checksum of a trial and the seal before it, so that no trial can be removed unnoticed."""
     content = {
         "before": before,
         "state": frozen.state.name,

@@ -1,7 +1,7 @@
 """Arrays on disk, written and read by Orbax; no other module imports it.
 
-Orbax has no checksums, and moves a finished folder into place without waiting for the disk: see `manifest` and
-`durable`.
+Orbax has no checksums, and does not wait for the disk before it moves a finished folder into place; `manifest` and
+`durable` do both.
 """
 
 import errno
@@ -27,20 +27,20 @@ from slmrec_jax.errors import UserError
 from slmrec_jax.training.storage.manifest import DAMAGED
 
 READ_BACK_BYTES = 2**26
-"""The most of a checkpoint that is held a second time while it is checked; a larger array is read alone."""
+"""How much of a checkpoint is read back at a time; a larger array is read alone."""
 
 _UNSAFE = frozenset("[]*?\\")
 """Characters of a path that Orbax, or the storage library below it, does not take literally."""
 
 _LATE_SECONDS = 0.2
-"""The time in which threads of Orbax may still print after it has failed."""
+"""How long threads of Orbax may still print after it has failed."""
 
 
 def save_arrays(path: Path, tree: Any) -> None:
     """Write a pytree of arrays as a new folder, then read it back and compare the bits.
 
     Raises:
-        OSError: The disk refused something, or what was written reads back differently.
+        OSError: The disk reports an error, or the arrays read back differently.
     """
     try:
         with _orbax(path, ocp.StandardCheckpointHandler()) as (checkpointer, safe_path):
@@ -56,11 +56,9 @@ def save_arrays(path: Path, tree: Any) -> None:
 
 
 def load_arrays(path: Path, like: Any) -> Any:
-    """Read arrays onto this machine's first device, whatever device they were saved from.
+    """Read the arrays that `save_arrays` wrote onto this machine's first device, whatever device they were saved from.
 
-    Args:
-        path: The folder that `save_arrays` wrote.
-        like: A pytree of the same arrays, or their shapes.
+    `like` is a pytree of the same arrays, or their shapes.
 
     Raises:
         UserError: The arrays cannot be read, or are others.
@@ -70,12 +68,12 @@ def load_arrays(path: Path, like: Any) -> Any:
     try:
         with _orbax(path, ocp.StandardCheckpointHandler()) as (checkpointer, safe_path):
             return checkpointer.restore(safe_path, args=ocp.args.StandardRestore(shapes))
-    except Exception as error:  # Orbax has no exception of its own for what it cannot read
+    except Exception as error:  # Orbax has no exception of its own for unreadable files
         raise UserError(f"{path} cannot be restored ({one_line(error)}): {DAMAGED}") from error
 
 
 def _check_written(path: Path, tree: Any) -> None:
-    """Read the arrays back, a few at a time, and compare their bits with what was to be written."""
+    """Read the arrays back, a few at a time, and compare their bits with those of the tree."""
     leaves, structure = jax.tree.flatten(tree)
     as_numpy = jax.tree.unflatten(structure, [ocp.RestoreArgs(restore_type=np.ndarray)] * len(leaves))
     blocks = np.cumsum([leaf.nbytes for leaf in leaves]) // READ_BACK_BYTES
@@ -97,7 +95,7 @@ def _bits(array: Any) -> UInt8[np.ndarray, " bytes"]:
 def _orbax(path: Path, handler: Any) -> Iterator[tuple[ocp.Checkpointer, Path]]:
     """Yield a checkpointer and a path to the same folder that Orbax reads correctly; its threads print nothing.
 
-    Orbax matches patterns against whole paths, so that it loses what is under `[`, and its storage library takes a
+    Orbax matches patterns against whole paths, so it does not find files below a `[`, and its storage library takes a
     backslash for a slash. A folder with such a path is reached through a symbolic link.
     """
     path = path.resolve()
@@ -112,9 +110,9 @@ def _orbax(path: Path, handler: Any) -> Iterator[tuple[ocp.Checkpointer, Path]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Orbax's threads from printing tracebacks of an error that it raises as well.
+    """Keep Orbax's threads from printing tracebacks of an error that Orbax also raises.
 
-    They log the first one; those that end later find that the event loop is closed, and Python reports it.
+    They log the first one; those that end later find the event loop closed, which Python reports.
     """
     logger, report = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level

@@ -7,7 +7,8 @@ A checkpoint is a folder named after its place in the run: `6` after six epochs,
     tally.json               format version, names and shapes of the arrays, counts of the run
     manifest.sha256          the SHA-256 of each file
 
-The folder gets its name when all of its files are on disk. Without the manifest that its files make, it does not count.
+The folder gets its name when all of its files are on disk. `restore` and its variants raise a `UserError` for a
+checkpoint that is missing, does not match its manifest, or is of another model or version.
 """
 
 import json
@@ -37,20 +38,20 @@ from slmrec_jax.types import Embeddings
 
 TRAINING, EMBEDDINGS, TALLY = "training", "embeddings.safetensors", "tally.json"
 
-VERSION = 1
+FORMAT_VERSION = 1
 """The version of the format: raised when the files, the order of rows or the way that steps draw changes."""
 
 _OVERHEAD = 2**17
-"""Bytes that a checkpoint takes besides its arrays, at most."""
+"""The most bytes that a checkpoint takes besides its arrays."""
 
 
 class Place(NamedTuple):
     """The place of a checkpoint in a run; later ones compare as larger."""
 
     epochs: int
-    """Epochs that are done."""
+    """Finished epochs."""
     steps: int = 0
-    """Steps of the next epoch that are done."""
+    """Finished steps of the next epoch."""
 
     def __str__(self) -> str:
         return f"{self.epochs}+{self.steps}" if self.steps else str(self.epochs)
@@ -61,12 +62,12 @@ class Place(NamedTuple):
 
 
 class Tally(NamedTuple):
-    """Counts of a run that are no part of its state."""
+    """Counts of a run that are not part of its state."""
 
     skipped_steps: int = 0
     rollbacks: int = 0
     seconds: float = 0.0
-    """Training time in the epoch under way."""
+    """Training time in the current epoch."""
 
 
 class Checkpoint(NamedTuple):
@@ -86,12 +87,7 @@ class OtherVersion(UserError):
 def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and read it back; when this returns, it is on disk and restores to the same bits.
 
-    Args:
-        folder: The folder of the checkpoints; created if absent.
-        checkpoint: The checkpoint; it replaces one of the same place.
-
-    Raises:
-        OSError: The disk refused something, and there is no such checkpoint now.
+    It replaces one of the same place. After an `OSError`, there is no such checkpoint.
     """
     place = folder / str(checkpoint.place)
     part = place.with_name(place.name + PART)
@@ -103,16 +99,12 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         move_folder(part, place)
     except OSError:
         with suppress(OSError):
-            shutil.rmtree(part)  # it takes up the room that is lacking
+            shutil.rmtree(part)  # it takes up space that is lacking
         raise
 
 
 def places(folder: Path) -> list[Place]:
-    """List the checkpoints of a folder, the newest last; they are not checked.
-
-    Raises:
-        UserError: The folder cannot be read.
-    """
+    """Return the places of a folder's checkpoints, the newest last, without checking their files."""
     try:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     except OSError as error:
@@ -122,21 +114,20 @@ def places(folder: Path) -> list[Place]:
 
 
 def remove(folder: Path, unwanted: Collection[Place]) -> None:
-    """Delete checkpoints, and what is left of unfinished ones."""
+    """Delete checkpoints, and unfinished ones."""
     for name in (*map(str, unwanted), *(path.name for path in folder.glob(f"*{PART}"))):
         remove_folder(folder / name)
 
 
 def damage(folder: Path, place: Place) -> str | None:
-    """Say what is wrong with a checkpoint's files, or return `None` if they are as they were written.
+    """Describe how a checkpoint's files differ from what was written, or return `None` if they do not.
 
     Raises:
         OtherVersion: They are whole, but were written by another version.
     """
-    path = folder / str(place)
     try:
-        check_manifest(path)
-        _read_description(path)
+        check_manifest(folder / str(place))
+        _read_description(folder / str(place))
     except OtherVersion:
         raise
     except UserError as error:
@@ -151,14 +142,10 @@ def restore_newest(
     say: Callable[[str], None],
     accept: Callable[[Place], str | None],
 ) -> Checkpoint | None:
-    """Restore the newest good checkpoint; return `None` if there is none because training had not come so far.
+    """Restore the newest good checkpoint; return `None` if there are no candidates.
 
-    Args:
-        folder: The folder of the checkpoints.
-        candidates: Which of them to consider, the newest last.
-        like: The progress of the same model, or its shapes.
-        say: Receives a line for each checkpoint that is passed over.
-        accept: Returns what speaks against continuing from a place, if anything does.
+    The newest candidate is the last. `accept` returns the reason not to continue from a place, or `None`; `say`
+    receives a line for each checkpoint that is skipped; `like` is the progress of the same model, or its shapes.
 
     Raises:
         UserError: None is good, or the newest good one is of another model or version.
@@ -166,7 +153,7 @@ def restore_newest(
     for place in reversed(candidates):
         wrong = damage(folder, place) or accept(place)
         if wrong is None:
-            return _restored(folder, place, like)
+            return _load_checkpoint(folder / str(place), place, like)
         say(f"WARNING: the checkpoint of {place.words()} cannot be used ({wrong}); going back to an older one")
     if candidates:
         raise UserError(f"{folder}: no checkpoint can be used; start a new run with another {setting('out')}")
@@ -174,33 +161,20 @@ def restore_newest(
 
 
 def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
-    """Restore the checkpoint of a place; `like` is the progress of the same model, or its shapes.
-
-    Raises:
-        UserError: That checkpoint is missing, damaged, or of another model or version.
-    """
-    _checked(folder, place)
-    return _restored(folder, place, like)
+    """Restore the checkpoint of a place; `like` is the progress of the same model, or its shapes."""
+    return _load_checkpoint(_checked(folder, place), place, like)
 
 
 def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
-    """Restore the state after an epoch; `like` is a state of the same model, or its shapes.
-
-    Raises:
-        UserError: That checkpoint is missing, damaged, or of another model or version.
-    """
+    """Restore the state after an epoch; `like` is a state of the same model, or its shapes."""
     path = _checked(folder, Place(epoch))
     names = (re.fullmatch(r"\.means\.values\['(.*)'\]", name) for name in _read_description(path)[0])
     means = jax.eval_shape(lambda: no_steps(found[1] for found in names if found))
-    return _restored(folder, Place(epoch), Progress(like, means)).progress.state
+    return _load_checkpoint(path, Place(epoch), Progress(like, means)).progress.state
 
 
 def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
-    """Restore the embeddings that an epoch was evaluated with.
-
-    Raises:
-        UserError: That epoch's checkpoint is missing, damaged, or of another version.
-    """
+    """Restore the embeddings that an epoch was evaluated with."""
     path = _checked(folder, Place(epoch)) / EMBEDDINGS
     if not path.is_file():
         raise UserError(f"{path} is not there: {DAMAGED}")
@@ -224,7 +198,7 @@ def _write_files(part: Path, checkpoint: Checkpoint) -> None:
         tables = {name: np.ascontiguousarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
         (part / EMBEDDINGS).write_bytes(safetensors.numpy.save(tables))
     tally = checkpoint.tally._asdict()
-    description = {"version": VERSION, "arrays": _array_types(checkpoint.progress), "tally": tally}
+    description = {"version": FORMAT_VERSION, "arrays": _array_types(checkpoint.progress), "tally": tally}
     (part / TALLY).write_text(json.dumps(seal(description), indent=2) + "\n", encoding="utf-8")
     write_manifest(part)
 
@@ -234,8 +208,7 @@ def _tree(progress: Progress) -> dict[str, Any]:
     return {"state": progress.state, "values": dict(progress.means.values), "rows": progress.means.rows}
 
 
-def _restored(folder: Path, place: Place, like: Progress) -> Checkpoint:
-    path = folder / str(place)
+def _load_checkpoint(path: Path, place: Place, like: Progress) -> Checkpoint:
     saved, tally = _read_description(path)
     wanted = _array_types(like)
     if saved != wanted:
@@ -249,7 +222,7 @@ def _restored(folder: Path, place: Place, like: Progress) -> Checkpoint:
 
 
 def _array_types(progress: Progress) -> dict[str, str]:
-    """Return the shape and type of each array by name, and how the parameters are nested (empty branches included)."""
+    """Return the type and shape of each array by name, and how the parameters are nested (empty branches included)."""
     arrays, _ = jax.tree_util.tree_flatten_with_path(progress)
     nested = str(jax.tree_util.tree_structure(progress.state.params))
     return {"params": nested} | {
@@ -258,25 +231,23 @@ def _array_types(progress: Progress) -> dict[str, str]:
 
 
 def _checked(folder: Path, place: Place) -> Path:
-    """Return the folder of a checkpoint whose files are as they were written."""
-    path = folder / str(place)
+    """Return the folder of a checkpoint, after checking its files."""
     if place not in places(folder):
         raise UserError(f"{folder} has no checkpoint of {place.words()}: the run folder is not complete")
-    wrong = damage(folder, place)
-    if wrong is not None:
-        raise UserError(f"{path} cannot be used: {wrong}")
-    return path
+    if wrong := damage(folder, place):
+        raise UserError(f"{folder / str(place)} cannot be used: {wrong}")
+    return folder / str(place)
 
 
 def _read_description(path: Path) -> tuple[dict[str, str], Tally]:
-    """Return the shape and type of each array of a checkpoint, and its tally."""
+    """Return the type and shape of each array of a checkpoint, and its tally."""
     found: Any = read_json(path / TALLY, Mapping[str, Any], DAMAGED)
-    if found.get("version") != VERSION:
+    if found.get("version") != FORMAT_VERSION:
         raise OtherVersion(f"{path} was written by another version of slmrec_jax; train again")
     arrays, tally = found.get("arrays"), found.get("tally")
     wrong = fault(arrays, Mapping[str, str], "arrays") or fault(tally, Tally, "tally")
     if wrong is None and set(tally) != set(Tally._fields):
         wrong = f"tally does not have the fields {', '.join(Tally._fields)}"
-    if wrong is not None:
+    if wrong:
         raise UserError(f"{path / TALLY}: {wrong}: {DAMAGED}")
     return arrays, Tally(**tally)

@@ -1,4 +1,7 @@
-"""A run's folder: what is in it, and how that is written and read."""
+"""A run's folder: its files, and how they are written and read.
+
+The functions that read raise a `UserError` for a file that is missing, cannot be read, or was changed.
+"""
 
 import importlib.metadata
 import json
@@ -26,7 +29,7 @@ CONFIG, DATA, ENVIRONMENT = "config.json", "dataset.json", "environment.json"
 RECORDS, RESULT, CURVES = "metrics.jsonl", "result.json", "curves.png"
 CHECKPOINTS, EVENTS, NOT_FINITE = "checkpoints", "events", "not_finite.json"
 STORE = "data"
-"""The data set itself, if the run trains on one that was made in memory and is kept nowhere else."""
+"""The data set itself, if it was made in memory and is stored nowhere else."""
 
 NO_RUN = "give the folder of a run"
 
@@ -41,7 +44,7 @@ class Record(TypedDict):
     split: str
     """The split that was evaluated."""
     selected: Mapping[str, float]
-    """The metric that selects; empty if the epoch was not evaluated, or the protocol does not select."""
+    """The selecting metric; empty if the epoch was not evaluated, or the protocol does not select."""
     metrics: Mapping[str, float]
     improved: bool
     """True for the best epoch so far."""
@@ -50,7 +53,7 @@ class Record(TypedDict):
 
 
 class Description(TypedDict):
-    """The data set of a run: `dataset.json`."""
+    """A description of a run's data set: `dataset.json`."""
 
     name: str
     fingerprint: str
@@ -80,22 +83,22 @@ class Result(TypedDict):
 
 
 class ConfigFile(TypedDict):
-    """The Python file that a run's settings, and maybe its method, came from."""
+    """The Python file that a run's settings, and possibly its method, came from."""
 
     path: str
     sha256: str
 
 
 class MadeBy(TypedDict):
-    """The makers of the method that trains, besides the config."""
+    """What makes a run's method, besides its config."""
 
     method: str | None
-    """The name of a function of the user's; `None` for the package's own `make_method`."""
+    """The name of the user's own function; `None` for the package's `make_method`."""
     config_file: ConfigFile | None
 
 
 class _ConfigJson(TypedDict):
-    """The part of `config.json` that is no part of a config."""
+    """The part of `config.json` that is not part of a config."""
 
     made_by: MadeBy
 
@@ -103,16 +106,11 @@ class _ConfigJson(TypedDict):
 def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | None) -> AbstractContextManager[Path]:
     """Make the folder of a new run, with its config, its data's description and its environment; held within the block.
 
-    The call, and entering the block, check that the place is free; only entering writes.
-
-    Args:
-        config: As resolved.
-        dataset: What the run trains on. A data set that was made in memory is written into the folder.
-        made_by: What made the method.
-        out: The folder; by default a free name under `runs/`.
+    The call, and entering the block, check that the folder is free; only entering writes. By default, the folder gets a
+    free name under `runs/`. A data set that was made in memory is written into it.
 
     Raises:
-        UserError: The place is taken, or cannot be written.
+        UserError: The folder is taken, or cannot be written.
     """
     if out is None:
         # A data set may have any name.
@@ -125,11 +123,7 @@ def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | No
 
 @contextmanager
 def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]:
-    """Hold the folder of a run within the block, and write the config that it continues with.
-
-    Raises:
-        UserError: Another process holds the folder, or it cannot be written.
-    """
+    """Hold the folder of a run within the block (`locked`), and write the config that it continues with."""
     with locked(folder):
         with writing(folder, f"give another {setting('out')}"):
             write_config(folder, config, made_by)
@@ -142,31 +136,19 @@ def write_config(folder: Path, config: Config, made_by: MadeBy) -> None:
 
 
 def read_config(folder: Path) -> Config:
-    """Read the config of a run.
-
-    Raises:
-        UserError: The folder holds none that can be read.
-    """
+    """Read the config of a run."""
     return read_config_and_maker(folder)[0]
 
 
 def read_config_and_maker(folder: Path) -> tuple[Config, MadeBy]:
-    """Read all of `config.json`: the config of a run, and what made its method.
-
-    Raises:
-        UserError: The folder holds none that can be read.
-    """
+    """Read the config of a run, and what made its method."""
     data = read_json(folder / CONFIG, _ConfigJson, NO_RUN)
     made_by: MadeBy = data.pop("made_by")
     return from_json(data, str(folder / CONFIG)), made_by
 
 
 def read_kept_dataset(folder: Path) -> Dataset:
-    """Read the data set that was made in memory and is kept in the run's folder.
-
-    Raises:
-        UserError: It is missing or cannot be read.
-    """
+    """Read the data set that was made in memory and is stored in the run's folder."""
     store = folder / STORE
     if not store.exists():
         raise UserError(
@@ -177,11 +159,7 @@ def read_kept_dataset(folder: Path) -> Dataset:
 
 
 def read_history(folder: Path, epochs: int) -> list[Record]:
-    """Read the records of the first epochs of a run; later lines, which a killed run may have left, are ignored.
-
-    Raises:
-        UserError: Some of them are missing, or were changed after they were written.
-    """
+    """Read the records of the first epochs of a run; later lines, which a killed run may have left, are ignored."""
     path, fix = folder / RECORDS, "the epochs that it records cannot be used"
     lines = read_small_file(path, fix).splitlines()[:epochs]
     history: list[Any] = [unseal(line, Record, f"{path}: line {n}", fix) for n, line in enumerate(lines, 1)]
@@ -196,12 +174,12 @@ def write_history(folder: Path, history: Sequence[Record]) -> None:
 
 
 def append_records(folder: Path, records: Sequence[Record]) -> None:
-    """Add epochs' lines; they are on disk when this returns, so that no checkpoint is without its record."""
+    """Add records; they are on disk when this returns, so that no checkpoint lacks its record."""
     append(folder / RECORDS, _json_lines(records))
 
 
 def environment() -> dict[str, Any]:
-    """Return versions, device and machine, as every result should state them."""
+    """Return the versions, device and machine that every result should state."""
     packages = ("slmrec-jax", "jax", "jaxlib", "flax", "optax", "jraph", "numpy", "orbax-checkpoint", "scipy")
     return {
         "python": platform.python_version(),
@@ -216,12 +194,11 @@ def environment() -> dict[str, Any]:
 
 
 def _check_free(out: Path) -> None:
-    """Refuse a folder with something in it; a run that was killed before its config was written has not begun."""
-    left_by_a_killed_start = {LOCK, ENVIRONMENT, DATA, STORE, CONFIG}
+    """Reject a folder with anything in it but what is left of a run that was killed before its config was written."""
     if not out.exists():
         return
     names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {""}
-    others = {name for name in names - left_by_a_killed_start if not name.startswith(PART)}
+    others = {name for name in names - {LOCK, ENVIRONMENT, DATA, STORE, CONFIG} if not name.startswith(PART)}
     if others or (out / CONFIG).exists():
         resumes = setting("resume", True)
         raise UserError(

@@ -16,7 +16,7 @@ LOCK = "lock"
 def locked(folder: Path) -> Iterator[None]:
     """Hold a folder within the block; the system drops the lock with the process, however that ends.
 
-    The file stays: one that is deleted could be held by one process and created again by another.
+    The file stays: a deleted one could still be held by one process while another creates it again.
 
     Raises:
         UserError: Another process holds it, or the folder cannot be written.

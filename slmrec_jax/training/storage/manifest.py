@@ -1,4 +1,4 @@
-"""The SHA-256 of every file of a folder, in the format of `sha256sum`, so that any change to the folder shows."""
+"""The SHA-256 of every file of a folder, in the format of `sha256sum`, to detect any change to the folder."""
 
 import hashlib
 import os
@@ -17,11 +17,7 @@ def write_manifest(folder: Path) -> None:
 
 
 def check_manifest(folder: Path) -> None:
-    """Compare the files of a folder with its manifest.
-
-    Raises:
-        UserError: A file is missing, was added or differs, or one cannot be read.
-    """
+    """Reject a folder with a file that is missing, was added, differs from its manifest, or cannot be read."""
     stored = read_small_file(folder / MANIFEST, DAMAGED)
     try:
         found = _manifest(folder)
@@ -38,12 +34,9 @@ def check_manifest(folder: Path) -> None:
 
 
 def _manifest(folder: Path) -> bytes:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
-    return b"".join(
-        f"{_sha256(path)}  ".encode() + os.fsencode(path.relative_to(folder).as_posix()) + b"\n" for path in files
-    )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    lines = b""
+    for path in sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        lines += f"{digest}  ".encode() + os.fsencode(path.relative_to(folder).as_posix()) + b"\n"
+    return lines

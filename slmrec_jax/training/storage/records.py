@@ -1,6 +1,6 @@
-"""The JSON of a run's folder: each object carries a checksum of itself, and its form is checked when it is read.
+"""The JSON of a run's folder: each object has a checksum of its content, and its form is checked when it is read.
 
-Without it, a figure that someone changed or that a disk lost could choose another epoch, and nothing would show it.
+Without the checksum, a value that someone changed or that the disk corrupted could select another epoch unnoticed.
 """
 
 import hashlib
@@ -18,27 +18,24 @@ from slmrec_jax.forms import fault
 SEAL = "sha256"
 """The name of the checksum in each object."""
 
-MAX_BYTES = 2**26
-"""The largest file of JSON; the record of an epoch takes about 700 bytes."""
+MAX_FILE_BYTES = 2**26
+"""The largest file that is read; the record of an epoch takes about 700 bytes."""
 
 
 def seal(data: Mapping[str, Any]) -> dict[str, Any]:
     """Add the checksum of an object's content, which does not depend on the order or layout of its text."""
-    plain: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read: names are text, tuples are lists
+    plain: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read: keys are text, tuples are lists
     return {**plain, SEAL: _digest(plain)}
 
 
 def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]:
-    """Read a JSON object that `seal` made, check its form, and leave its checksum out.
+    """Read a JSON object that `seal` made, check it, and return it without its checksum.
 
-    Args:
-        text: The JSON.
-        form: A TypedDict, or `Mapping[str, Any]` where any object will do.
-        where: The file, and the line in it, for error messages.
-        fix: The end of an error message.
+    Its form is a TypedDict, or `Mapping[str, Any]` for any object. Error messages begin with `where` it was found, a
+    file or a line of it, and end with the fix.
 
     Raises:
-        UserError: It is no such object, or was changed after it was written.
+        UserError: It is not such an object, or was changed after it was written.
     """
     try:
         data = json.loads(text)
@@ -48,8 +45,7 @@ def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]
     if not isinstance(data, dict):
         raise UserError(f"{where} does not hold a JSON object: {fix}")
     written = data.pop(SEAL, None)
-    wrong = fault(data, form)
-    if wrong is not None:
+    if wrong := fault(data, form):
         raise UserError(f"{where}: {wrong}: {fix}")
     if written != _digest(data):
         what = "has no checksum, as older versions wrote it" if written is None else "was changed after it was written"
@@ -63,20 +59,12 @@ def write_json(path: Path, data: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path, form: Any, fix: str) -> dict[str, Any]:
-    """Read what `write_json` wrote; the arguments and errors are those of `unseal`.
-
-    Raises:
-        UserError: The file is missing, cannot be read, or was changed.
-    """
+    """Read what `write_json` wrote; the arguments and errors are those of `unseal` and `read_small_file`."""
     return unseal(read_small_file(path, fix), form, str(path), fix)
 
 
 def read_small_file(path: Path, fix: str) -> bytes:
-    """Read a regular file of bounded size; a pipe or a device in its place is refused without waiting for it.
-
-    Raises:
-        UserError: It is missing, too large, not a regular file, or cannot be read.
-    """
+    """Read a regular file of bounded size; anything else is a `UserError`, without waiting for a pipe or a device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
@@ -84,9 +72,9 @@ def read_small_file(path: Path, fix: str) -> bytes:
     except OSError as error:
         raise UserError(f"cannot read {path} ({os.strerror(error.errno or 0)}): check its permissions") from None
     found = os.fstat(descriptor)
-    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_BYTES:
+    if not stat.S_ISREG(found.st_mode) or found.st_size > MAX_FILE_BYTES:
         os.close(descriptor)
-        raise UserError(f"{path} is not a regular file of at most {MAX_BYTES // 2**20} MiB: {fix}")
+        raise UserError(f"{path} is not a regular file of at most {MAX_FILE_BYTES // 2**20} MiB: {fix}")
     with open(descriptor, "rb") as file:
         return file.read()
 

@@ -1,4 +1,4 @@
-"""Checks that a run continues with the settings, the method, the config file and the data that it was begun with."""
+"""Checks that a run resumes with the settings, the method, the config file and the data that it was begun with."""
 
 import hashlib
 from contextlib import AbstractContextManager
@@ -25,15 +25,7 @@ RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
 
 
 def made_by(method: str | None, config_file: Path | str | None) -> MadeBy:
-    """Describe what makes a run's method, so that the run resumes with the same.
-
-    Args:
-        method: The name of the user's own function that makes the method; `None` for the package's `make_method`.
-        config_file: The Python file that config and method come from, if they do.
-
-    Raises:
-        UserError: The file cannot be read.
-    """
+    """Describe what makes a run's method: the user's own function, or `None` for the package's, and the config file."""
     if config_file is None:
         return {"method": method, "config_file": None}
     path = Path(config_file).resolve()
@@ -44,19 +36,14 @@ def made_by(method: str | None, config_file: Path | str | None) -> MadeBy:
 def resumed_folder(config: Config, dataset: Dataset, maker: MadeBy, folder: Path) -> AbstractContextManager[Path]:
     """Check that a run may continue, and hold its folder within the block; only entering the block writes.
 
-    Args:
-        config: The config that the run continues with; of what it depends on, only `RESUMABLE` may have changed.
-        dataset: The data set that it trains on.
-        maker: What makes its method.
-        folder: The folder of the run.
+    Of the `relevant` settings, only `RESUMABLE` may differ from those that the run was begun with.
 
     Raises:
-        UserError: Something is not as it was when the run was begun, or the folder cannot be read or held.
+        UserError: Something differs from when the run was begun, or the folder cannot be read or held.
     """
     before, made_before = read_config_and_maker(folder)
     now = {name: value for name, value in relevant(config).items() if name not in RESUMABLE}
-    change = first_change(relevant(before), now)
-    if change:
+    if change := first_change(relevant(before), now):
         raise UserError(
             f"{folder} was run with another {change}: resume it as it was, or start a new run with another "
             f"{setting('out')}; only {', '.join(map(setting, RESUMABLE))} may change"
@@ -73,11 +60,7 @@ def resumed_folder(config: Config, dataset: Dataset, maker: MadeBy, folder: Path
 
 
 def check_same_data(folder: Path, dataset: Dataset) -> None:
-    """Check that a data set is the one that a run was begun on.
-
-    Raises:
-        UserError: It is another, or the folder is not that of a run.
-    """
+    """Reject a data set other than the one that a run was begun on."""
     trained_on = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
     if trained_on != dataset.fingerprint:
         raise UserError(
@@ -98,10 +81,10 @@ def _check_same_maker(folder: Path, before: MadeBy, now: MadeBy) -> None:
             f"{new['sha256'][:12]}: restore the file as it was, or start a new run with another {setting('out')}"
         )
     if before["method"] != now["method"]:
-        methods = [
-            f"method {name}" if name else "the package's own method" for name in (before["method"], now["method"])
-        ]
-        raise UserError(f"{folder} was begun with {methods[0]}, not {methods[1]}: resume it with the same")
+        was, given = (
+            f"method {each['method']}" if each["method"] else "the package's own method" for each in (before, now)
+        )
+        raise UserError(f"{folder} was begun with {was}, not {given}: resume it with the same")
 
 
 def _argument(file: ConfigFile | None = None) -> str:

@@ -1,10 +1,10 @@
-"""Checkpoints and records written in the background; what the disk refuses does not end training.
+"""Background writing of checkpoints and records; errors of the disk do not end training.
 
-Training never waits for the disk. Of the checkpoints that arrive while one is written, the newest is written next, and
-those that must be kept. What the disk refuses is reported, kept in memory and tried again with the next one.
+Training never waits for the disk. Of the checkpoints that arrive while one is written, only the newest and those that
+must be kept are written. One that cannot be written is reported, kept in memory and tried again with the next one.
 
-Writing takes processor time from the steps beside it: a tenth of an epoch that lasts half a second. So the writer rests
-in proportion after each round: an epoch that lasts longer than twenty checkpoints is on disk before the next one ends.
+Writing takes processor time from training: a tenth of an epoch that lasts half a second. So the writer rests after each
+round, in proportion to its time: an epoch that takes as long as twenty checkpoints is on disk before the next one ends.
 """
 
 import time
@@ -23,25 +23,22 @@ from slmrec_jax.training.storage.checkpoint import Checkpoint, Place
 from slmrec_jax.training.storage.folder import CHECKPOINTS, Record, append_records, write_history
 
 KEPT = 2
-"""The number of newest checkpoints that stay, so that there is one to go back to; needed ones stay besides."""
+"""The number of newest checkpoints that are kept in addition to needed ones, so that there is one to go back to."""
 
 REST = 19.0
-"""The rest of the writer, as a multiple of the time it took, so that it works for a twentieth of the time at most. A
-killed process trains again what it had not written: on TikTok, what it did in about three seconds."""
+"""The writer's rest as a multiple of the time that it wrote, so that it works for a twentieth of the time at most.
+After a kill, training repeats what had not been written: on TikTok, about three seconds."""
 
 MOST_REST = 30.0
-"""The longest rest in seconds: one slow answer of the disk is no reason to wait for minutes."""
+"""The longest rest in seconds, so that one slow write does not delay the next one for minutes."""
 
 
 @contextmanager
 def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator["Saver"]:
-    """Write to a run's folder in the background within the block; when it ends, nothing is under way.
+    """Write to a run's folder, held by this process, in the background within the block.
 
-    What is owed is written first, unless the block ends by Ctrl-C.
-
-    Args:
-        folder: The folder of the run, held by this process.
-        say: Receives a line for each thing that the disk refuses.
+    The block ends when all writing has ended; what is owed is written first, except after Ctrl-C. `say` receives a line
+    for each error of the disk.
     """
     saver, at_once = Saver(folder, say), False
     try:
@@ -64,7 +61,7 @@ class Saver:
         self._jobs: list[Future[None]] = []
         self._hurry = Event()
         self._stopped = False
-        self._recorded: int | None = None  # how many lines are known to be whole on disk
+        self._recorded: int | None = None  # how many records are known to be on disk; `None` if that is not known
         self._executor = ThreadPoolExecutor(1, "saver")
 
     def save(self, checkpoint: Checkpoint, history: Sequence[Record], needed: frozenset[Place]) -> None:
@@ -76,25 +73,21 @@ class Saver:
             self._needed = needed | {checkpoint.place}
             for place in self._owed.keys() - self._needed:
                 del self._owed[place]
-        # The next steps take over the buffers while these are written.
+        # The next steps reuse the buffers while the copy is written.
         copy = checkpoint._replace(progress=jax.tree.map(jnp.copy, checkpoint.progress))
         with self._guard:
             self._owed[checkpoint.place] = copy, tuple(history)
         self._submit()
 
     def wait(self) -> None:
-        """Wait until nothing is under way, without rests."""
+        """Wait until nothing is being written, without rests."""
         self._hurry.set()
         while self._jobs:
             self._jobs.pop(0).result()
         self._hurry.clear()
 
     def finish(self) -> None:
-        """Wait until everything is on disk that must be.
-
-        Raises:
-            UserError: The disk refuses some of it.
-        """
+        """Wait until everything that is owed is on disk; if some of it cannot be written, that is a `UserError`."""
         self.wait()
         if self._owed:
             self._submit()
@@ -109,7 +102,7 @@ class Saver:
             )
 
     def rewind(self, place: Place, history: Sequence[Record]) -> None:
-        """Delete what is later than a place, so that training can continue from there."""
+        """Delete checkpoints and records after a place, so that training can continue from there."""
         self.wait()
         self._owed.clear()
         folder = self._folder / CHECKPOINTS
@@ -118,7 +111,7 @@ class Saver:
         self._record(history)
 
     def close(self, *, at_once: bool) -> None:
-        """End the thread, after writing what is owed or, `at_once`, only what is under way."""
+        """End the thread, after writing what is owed or, if `at_once`, only what is being written."""
         self._stopped = at_once
         self._hurry.set()
         self._executor.shutdown(wait=True, cancel_futures=at_once)
@@ -131,7 +124,7 @@ class Saver:
             self._jobs.append(self._executor.submit(self._write_owed))
 
     def _write_owed(self) -> None:
-        """Write until nothing is owed or the disk refuses something."""
+        """Write until nothing is owed or something cannot be written."""
         accepted = True
         while accepted and self._owed and not self._stopped:
             start = time.perf_counter()
@@ -141,7 +134,7 @@ class Saver:
             self._hurry.wait(min(MOST_REST, REST * (time.perf_counter() - start)))
 
     def _write(self, place: Place) -> bool:
-        """Write a checkpoint that is still owed; return whether nothing was refused."""
+        """Write a checkpoint if it is still owed; return whether that succeeded."""
         with self._guard:
             if place not in self._owed or self._stopped:
                 return True
@@ -165,7 +158,7 @@ class Saver:
         return True
 
     def _record(self, history: Sequence[Record]) -> None:
-        known, self._recorded = self._recorded, None  # what fails halfway is not known
+        known, self._recorded = self._recorded, None  # not known if the next lines fail
         if known is None:
             write_history(self._folder, history)
         elif known < len(history):

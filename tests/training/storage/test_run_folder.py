@@ -333,7 +333,7 @@ def test_a_checkpoint_that_contradicts_itself_is_passed_over(folder, tiny):
     assert any("epoch 4 cannot be used" in line for line in said)
 
 
-@pytest.mark.parametrize("version", [None, checkpoint.VERSION + 1])
+@pytest.mark.parametrize("version", [None, checkpoint.FORMAT_VERSION + 1])
 def test_checkpoints_of_another_version_are_refused_in_one_line(folder, tiny, version):
     for place in (folder / "checkpoints").iterdir():
         data = json.loads((place / "tally.json").read_text()) | {"version": version, "of": "another form"}
