@@ -299,8 +299,16 @@ def pretended(tiny, monkeypatch):
         for epoch in range(1, config.epochs + 1):
             for place, history in enumerate(histories):
                 value = config.mf.l2 * epoch + place
-                record = {"epoch": epoch, "losses": {"loss": 1.0}, "split": "valid", "train_seconds": 0.0}
-                history.append(record | {"selected": {"recall@20": value}, "improved": True})
+                record = {"epoch": epoch, "losses": {"loss": 1.0}, "split": "valid", "metrics": {}}
+                history.append(
+                    record
+                    | {
+                        "selected": {"recall@20": value},
+                        "improved": True,
+                        "train_seconds": 0.0,
+                        "evaluate_seconds": 0.0,
+                    }
+                )
             yield histories
 
     def finish_run(config, dataset, folder, tell):
