@@ -20,11 +20,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from slmrec_jax.data.readers.npy_files import MAX_DIMENSIONS, is_hollow
-from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.opening import reading_untrusted
 from slmrec_jax.data.readers.refusals import Malformed, quoted
 from slmrec_jax.data.untrusted.pickle_machine import LIST_OPCODES, Call, Name, PickleKind, Reference, decode
 from slmrec_jax.data.untrusted.pickled_arrays import as_integer, describe_value, short_number
-from slmrec_jax.errors import UserError
 
 _REBUILD, _PARAMETER = ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")
 _STORAGE_CODES = {
@@ -68,24 +67,14 @@ def read_tensor(path: Path) -> Shaped[np.ndarray, "..."]:
     """Read a file that holds one dense tensor or parameter of real numbers, from any device.
 
     bfloat16 becomes float32; every other type stays. Memory stays within four times the file's size.
-
-    Raises:
-        UserError: It cannot be read, is truncated or inconsistent, or holds anything other than one tensor.
     """
-    check_file(path, "a tensor that torch.save wrote")
-    try:
+    expected = "one dense tensor of real numbers that torch.save wrote"
+    with reading_untrusted(path, expected, "save it again from a source you trust, or as .npy"):
         data = path.read_bytes()
         tensor = _from_archive(data) if data[:2] == b"PK" else _from_stream(data)
         if is_hollow(tensor.shape, len(data)):
             raise Malformed(f"its shape is {tensor.shape}, but it holds no values")
         return tensor
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except Malformed as fault:
-        raise UserError(
-            f"{path}: {fault}; nothing in it was run; expected one dense tensor of real numbers that torch.save wrote: "
-            f"save it again from a source you trust, or as .npy"
-        ) from None
 
 
 def _from_archive(data: bytes) -> Shaped[np.ndarray, "..."]:
