@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt64
 
-from slmrec_jax.data.dataset import Dataset, pair_keys, unique_pairs
+from slmrec_jax.data.dataset import Dataset, by_split, pair_keys, unique_pairs
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
@@ -83,7 +83,7 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
         notes += [f"interactions that were in two splits, merged: {merged}"] if merged else []
     known = np.zeros(len(pairs.users), np.int64) if times is None or method.times == "unused" else times()
     parts = method.divide(Pool(pairs, known, seed))
-    train, valid, test = (Interactions(pairs.users[parts == part], pairs.items[parts == part]) for part in range(3))
+    train, valid, test = by_split(pairs, parts).values()
     if len(train.users) == 0:
         raise UserError(f"data set {dataset.name}: the split {name!r} leaves nothing to train on; choose another")
     test = dataset.test if method.keeps_test else test

@@ -21,12 +21,11 @@ import pyarrow.compute as pc
 from jaxtyping import Int, Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words
+from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, by_split
 from slmrec_jax.data.inspect.checks import check_count
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
 from slmrec_jax.data.readers.folders import not_read
-from slmrec_jax.data.readers.parquet_files import type_name
 from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
@@ -186,15 +185,16 @@ def _refuse_field(file: Path, field: str, found: object) -> NoReturn:
 
 def _read_splits(file: Path) -> dict[str, Interactions]:
     table = read_parquet(file, ("user_row", "item_row", "split"))
-    users, items = as_rows(table, "user_row"), as_rows(table, "item_row")
-    names = table.columns["split"]
-    if not pa.types.is_string(names.type):
-        raise UserError(f"{file}: split is a column of {type_name(names.type)}; expected {', '.join(SPLITS)}")
-    numbers: Int[np.ndarray, " rows"] = pc.fill_null(pc.index_in(names, pa.array(SPLITS)), -1).to_numpy()
-    if (numbers < 0).any():
-        wrong = int(numbers.argmin())
-        raise UserError(f"{table.row(wrong)}: split is {table.value('split', wrong)}; expected {', '.join(SPLITS)}")
-    return {name: Interactions(users[numbers == n], items[numbers == n]) for n, name in enumerate(SPLITS)}
+    pairs = Interactions(as_rows(table, "user_row"), as_rows(table, "item_row"))
+    expected = ", ".join(SPLITS)
+    if not pa.types.is_string(table.columns["split"].type):
+        raise table.wrong_type("split", expected)
+    splits: Int[np.ndarray, " rows"] = pc.fill_null(
+        pc.index_in(table.columns["split"], pa.array(SPLITS)), -1
+    ).to_numpy()
+    if (splits < 0).any():
+        raise table.refusal("split", int(splits.argmin()), expected)
+    return by_split(pairs, splits)
 
 
 def _read_stored_feature(file: Path, entry: Mapping[str, Any]) -> Feature | Words:

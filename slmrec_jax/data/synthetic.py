@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.dataset import Dataset, Feature, by_split
 from slmrec_jax.data.inspect.checks import check_count
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.split import Parts, as_parts, rank_within_users
@@ -82,7 +82,7 @@ def demo(
         raise UserError("demo: no one has the three interactions that three splits need; raise items or exposures")
     return make_dataset(
         "demo",
-        *(Interactions(users[parts == part], items[parts == part]) for part in range(3)),
+        *by_split(Interactions(users, items), parts).values(),
         num_users=num_users,
         num_items=num_items,
         features=_draw_features(rng, tastes.items, columns),

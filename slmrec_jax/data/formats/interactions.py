@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import NO_INTERACTIONS, SPLITS, Dataset, Feature, Words
+from slmrec_jax.data.dataset import NO_INTERACTIONS, SPLITS, Dataset, Feature, Words, by_split
 from slmrec_jax.data.formats.roles import Layout, choose_columns, find_layout, named_columns, note_renamed
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.columns import MISSING, as_flags, as_labels, as_numbers, as_times
 from slmrec_jax.data.readers.raw_ids import EncodedIds
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
-from slmrec_jax.data.split import TEST, TRAIN, VALID, Unsplit, first_times
+from slmrec_jax.data.split import Unsplit, first_times
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
@@ -26,9 +26,8 @@ LISTS_SUFFIX = "_pairs.tsv"
 SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
 """The names of a split, in file names and in a column `split`."""
 
-_SPLIT_NUMBERS = dict(zip(SPLIT_NAMES, (TRAIN, VALID, TEST), strict=True))
-_SPLIT_LABELS = {name: _SPLIT_NUMBERS[split] for split, names in SPLIT_NAMES.items() for name in names}
-_SPLIT_LABELS |= {str(number): number for number in _SPLIT_NUMBERS.values()}
+_SPLIT_LABELS = {name: SPLITS.index(split) for split, names in SPLIT_NAMES.items() for name in names}
+_SPLIT_LABELS |= {str(number): number for number in range(len(SPLITS))}
 
 
 class InteractionTable(NamedTuple):
@@ -113,8 +112,10 @@ def assemble(
     """
     pairs = {part: Interactions(users.rows[n], items.rows[n]) for n, part in enumerate(tables)}
     whole = tables.get("")
+    divided = whole is None or "split" in whole.table.columns
     if whole is not None:
-        pairs = {"train": pairs[""]} if "split" not in whole.table.columns else _by_label(whole.table, pairs[""])
+        rows = pairs[""]
+        pairs = by_split(rows, as_labels(whole.table, "split", _SPLIT_LABELS)) if divided else {"train": rows}
     dataset = make_dataset(
         name,
         *(pairs.get(split, NO_INTERACTIONS) for split in SPLITS),
@@ -126,11 +127,11 @@ def assemble(
         origins={part or "train": file for part, file in files.items()},
         notes=[*dict.fromkeys(note for found in tables.values() for note in found.notes), *notes],
     )
-    if whole is None or "split" in whole.table.columns:
+    if whole is None or divided:
         return dataset
     if "timestamp" not in whole.table.columns:
         return Unsplit(dataset)
-    table, rows = whole.table, pairs["train"]
+    table = whole.table
     return Unsplit(dataset, lambda: first_times(rows, as_times(table, "timestamp"), len(items.ids)), whole.of_one_user)
 
 
@@ -192,11 +193,3 @@ def _no_ratings(file: Path, names: Sequence[str]) -> UserError:
         f"{file}: there is no column of ratings; it has {listed(names)}: name it by "
         f"{setting('rating_column')}, or leave out {setting('min_rating')}"
     )
-
-
-def _by_label(table: Table, pairs: Interactions) -> dict[str, Interactions]:
-    labels = as_labels(table, "split", _SPLIT_LABELS)
-    return {
-        split: Interactions(pairs.users[labels == number], pairs.items[labels == number])
-        for split, number in _SPLIT_NUMBERS.items()
-    }

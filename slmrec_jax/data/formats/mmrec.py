@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import SPLITS, Dataset, Feature
+from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, by_split
 from slmrec_jax.data.formats.files import inter_files
 from slmrec_jax.data.formats.interactions import keep_taken
 from slmrec_jax.data.making import make_dataset
@@ -51,7 +51,7 @@ def read(folder: Path, source: Source) -> Dataset:
         taken.append(missed)
     return make_dataset(
         folder.resolve().name,
-        *splits,
+        **splits,
         num_users=counts["users"],
         num_items=counts["items"],
         features=features,
@@ -62,7 +62,7 @@ def read(folder: Path, source: Source) -> Dataset:
     )
 
 
-def _read_labelled(file: Path) -> tuple[list[Interactions], dict[str, int], list[str]]:
+def _read_labelled(file: Path) -> tuple[dict[str, Interactions], dict[str, int], list[str]]:
     """Return the interactions of each split, the numbers of users and of items, and notes."""
     table = read_text(file, "\t", (_USER, _ITEM, _LABEL), optional=(_TAKEN,))
     notes: list[str] = []
@@ -86,8 +86,7 @@ def _read_labelled(file: Path) -> tuple[list[Interactions], dict[str, int], list
                 f"{split}: interactions of users without training interactions, dropped: {dropped.sum()} of "
                 f"{len(np.unique(users[dropped]))} users"
             )
-    chosen = [(labels == label) & known for label in range(len(SPLITS))]
-    return [Interactions(users[rows], items[rows]) for rows in chosen], counts, notes
+    return by_split(Interactions(users[known], items[known]), labels[known]), counts, notes
 
 
 def _labelled_files(folder: Path) -> list[Path]:
