@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats.plain import item_column
 from slmrec_jax.data.inspect.checks import check_feature
-from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, by_raw_id, in_order, modality_of
+from slmrec_jax.data.readers.feature_files import as_float32, by_modality, by_raw_id, modality_of
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, read_vectors
 from slmrec_jax.data.readers.opening import unreadable
 from slmrec_jax.data.readers.raw_ids import encode_ids
@@ -69,10 +69,7 @@ def _find_files(path: Path) -> dict[str, Path]:
     if not found:
         suffixes = ", ".join(FEATURE_SUFFIXES)
         raise UserError(f"{path}: no features there; expected a file called as its modality, {suffixes}")
-    files: dict[str, Path] = {}
-    for file in found:
-        add_feature_file(files, modality_of(file), file)
-    return in_order(files)
+    return by_modality((modality_of(file), file) for file in found)
 
 
 def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Dataset) -> None:

@@ -16,7 +16,7 @@ from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.inspect.checks import MAX_COUNT, check_range
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import feature_of_rows
+from slmrec_jax.data.readers.feature_files import by_modality, feature_of_rows
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.npy_files import read_numbers
 from slmrec_jax.data.readers.raw_ids import count_rows
@@ -60,7 +60,13 @@ def read(folder: Path, source: Source) -> Dataset:
     names = {split: [f"{stem}{variant}.npy" for variant in _VARIANTS] for split, stem in _STEMS.items()}
     files = {split: file_of_split(folder, split, names[split]) for split in _STEMS}
     splits = [(_read_rows if split == "train" else _read_lists)(file) for split, file in files.items()]
-    feature_files = _find_feature_files(folder)
+    names = {
+        modality: [f"{stem}{suffix}" for stem in stems for suffix in (".npy", ".pt")]
+        for modality, stems in _FEATURE_STEMS.items()
+    }
+    feature_files = by_modality(
+        (modality, folder / name) for modality in names for name in names[modality] if (folder / name).exists()
+    )
     features = {modality: _read_vectors_or_word_ids(file) for modality, file in feature_files.items()}
     users, items = [split.users for split in splits], [split.pairs.items for split in splits]
     rows = next((len(feature.values) for feature in features.values() if isinstance(feature, Feature)), None)
@@ -137,18 +143,6 @@ def _first_item(
         f"{where}: item ids are {lowest} to {highest}, which the {rows} feature rows do not hold, neither counted from "
         f"0 nor from the number of users, {num_users}; expected row i to be item i"
     )
-
-
-def _find_feature_files(folder: Path) -> dict[str, Path]:
-    files = {}
-    for modality, stems in _FEATURE_STEMS.items():
-        names = [f"{stem}{suffix}" for stem in stems for suffix in (".npy", ".pt")]
-        found = [folder / name for name in names if (folder / name).exists()]
-        if len(found) > 1:
-            raise UserError(f"{folder}: {found[0].name} and {found[1].name} are both {modality} features; keep one")
-        if found:
-            files[modality] = found[0]
-    return files
 
 
 def _read_vectors_or_word_ids(file: Path) -> Feature | Words:

@@ -10,10 +10,9 @@ from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, by_split
 from slmrec_jax.data.formats.files import inter_files
 from slmrec_jax.data.formats.interactions import keep_taken
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
+from slmrec_jax.data.readers.feature_files import read_feature_tables
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.headers import first_row
-from slmrec_jax.data.readers.npy_files import read_table
 from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.tables import choose_file, read_text
 from slmrec_jax.errors import UserError
@@ -43,8 +42,7 @@ def read(folder: Path, source: Source) -> Dataset:
     splits, counts, notes = _read_labelled(file)
     mappings = {side: folder / name for side, (name, _) in _MAPPINGS.items() if (folder / name).exists()}
     raw = {side: _read_mapping(path, _MAPPINGS[side][1], counts[side]) for side, path in mappings.items()}
-    tables = find_feature_files(folder)
-    features = {modality: feature_of_rows(path, read_table(path)) for modality, path in tables.items()}
+    features, tables = read_feature_tables(folder)
     taken = [file, *mappings.values(), *tables.values()]
     if "visual" in features and (missed := folder / _MISSED_IMAGES).exists():
         _mark_missing(features["visual"], missed, counts["items"])

@@ -11,10 +11,9 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, pair_keys
 from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
+from slmrec_jax.data.readers.feature_files import read_feature_tables
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.json_lists import ItemLists, read_item_lists
-from slmrec_jax.data.readers.npy_files import read_table
 from slmrec_jax.data.readers.raw_ids import count_rows
 from slmrec_jax.data.untrusted.pickles import SparsePattern, read_sparse
 from slmrec_jax.errors import UserError
@@ -44,8 +43,7 @@ def read(folder: Path, source: Source) -> Dataset:
         if split != "train" or (folder / name).exists() or not matrix_file.exists()
     }
     lists = {split: read_item_lists(file) for split, file in files.items()}
-    tables = find_feature_files(folder)
-    features = {modality: feature_of_rows(file, read_table(file)) for modality, file in tables.items()}
+    features, tables = read_feature_tables(folder)
     notes = not_read(folder, [*files.values(), matrix_file, *tables.values()])
     origins = {**files, **tables}
     if matrix_file.exists():

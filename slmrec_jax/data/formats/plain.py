@@ -16,12 +16,12 @@ from slmrec_jax.data.formats.interactions import LISTS_SUFFIX, SPLIT_NAMES, asse
 from slmrec_jax.data.formats.roles import WITHOUT_HEADER, find_layout, named_columns
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
 from slmrec_jax.data.readers.feature_files import (
-    add_feature_file,
     as_float32,
+    by_modality,
     by_raw_id,
-    in_order,
     is_named_as_feature,
     modality_of,
+    note_missing,
 )
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, may_hold_vectors, read_vectors
 from slmrec_jax.data.readers.folders import not_read
@@ -142,10 +142,7 @@ def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
     found = [file for file in _with_suffix(folder, FEATURE_SUFFIXES) if file not in tables and _may_be_feature(file)]
     if (folder / _FEATURE_FOLDER).is_dir():
         found += _with_suffix(folder / _FEATURE_FOLDER, FEATURE_SUFFIXES)
-    files: dict[str, Path] = {}
-    for file in found:
-        add_feature_file(files, modality_of(file), file)
-    return in_order(files)
+    return by_modality((modality_of(file), file) for file in found)
 
 
 def _may_be_feature(file: Path) -> bool:
@@ -191,5 +188,4 @@ def _read_modality(
         check_finite(str(file), values[present], item_ids[present])
     if not present.any():
         raise UserError(f"{file}: the rows of all items are of NaN alone; fill them, or leave this feature out")
-    missing = [f"{file.name}: items without this feature: {(~present).sum()} of {len(present)}"]
-    return Feature(values, present, vectors.stored), [] if present.all() else missing
+    return Feature(values, present, vectors.stored), note_missing(file, present)

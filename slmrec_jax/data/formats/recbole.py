@@ -12,9 +12,10 @@ from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.formats.files import inter_files
 from slmrec_jax.data.formats.interactions import SPLIT_NAMES, assemble, read_interactions
 from slmrec_jax.data.readers.columns import as_vectors
-from slmrec_jax.data.readers.feature_files import add_feature_file, by_raw_id, in_order, modality_name
+from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id, in_order, modality_name
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.headers import first_row
+from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.raw_ids import encode_ids
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.tables import choose_file, read_text
@@ -85,7 +86,7 @@ def _find_inter_files(folder: Path) -> dict[str, Path]:
 def _read_vector_columns(
     folder: Path, item_ids: Shaped[np.ndarray, " items"]
 ) -> tuple[dict[str, Feature], dict[str, Path], list[str]]:
-    files: dict[str, Path] = {}
+    files: list[tuple[str, Path]] = []
     features: dict[str, Feature] = {}
     notes: list[str] = []
     for file in sorted(folder.iterdir()):
@@ -96,10 +97,11 @@ def _read_vector_columns(
         vectors = [name for name in names if name.endswith(_VECTOR)]
         if key is None or not vectors:
             continue
+        check_name(file)
         table = read_text(file, "\t", (key, *vectors))
         for vector in vectors:
             modality = modality_name(vector.removesuffix(_VECTOR).removesuffix("_emb").removesuffix("_feat"))
-            add_feature_file(files, modality, file)
+            files.append((modality, file))
             features[modality], found = by_raw_id(table, key, *as_vectors(table, vector), item_ids, "text")
             notes += found
-    return in_order(features), files, notes
+    return in_order(features), by_modality(files), notes
