@@ -7,10 +7,9 @@ from pathlib import Path
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import read_feature_tables
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import file_of_split, not_read
 from slmrec_jax.data.untrusted.pickles import read_sparse
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions

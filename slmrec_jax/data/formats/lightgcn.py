@@ -12,9 +12,8 @@ from jaxtyping import Int
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset
-from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import file_of_split, not_read
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.tables import read_text

@@ -13,11 +13,10 @@ from jaxtyping import Int, Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.inspect.checks import MAX_COUNT, check_range
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import by_modality, feature_of_rows
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import file_of_split, not_read
 from slmrec_jax.data.readers.npy_files import read_numbers
 from slmrec_jax.data.readers.raw_ids import count_rows
 from slmrec_jax.data.untrusted.object_arrays import read_lists
@@ -60,12 +59,12 @@ def read(folder: Path, source: Source) -> Dataset:
     names = {split: [f"{stem}{variant}.npy" for variant in _VARIANTS] for split, stem in _STEMS.items()}
     files = {split: file_of_split(folder, split, names[split]) for split in _STEMS}
     splits = [(_read_rows if split == "train" else _read_lists)(file) for split, file in files.items()]
-    names = {
-        modality: [f"{stem}{suffix}" for stem in stems for suffix in (".npy", ".pt")]
-        for modality, stems in _FEATURE_STEMS.items()
-    }
     feature_files = by_modality(
-        (modality, folder / name) for modality in names for name in names[modality] if (folder / name).exists()
+        (modality, file)
+        for modality, stems in _FEATURE_STEMS.items()
+        for stem in stems
+        for suffix in (".npy", ".pt")
+        if (file := folder / f"{stem}{suffix}").exists()
     )
     features = {modality: _read_vectors_or_word_ids(file) for modality, file in feature_files.items()}
     users, items = [split.users for split in splits], [split.pairs.items for split in splits]

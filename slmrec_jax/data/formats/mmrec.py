@@ -7,14 +7,13 @@ from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, by_split
-from slmrec_jax.data.formats.files import inter_files
 from slmrec_jax.data.formats.interactions import keep_taken
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import read_feature_tables
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read
 from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
-from slmrec_jax.data.readers.tables import choose_file, read_text
+from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 

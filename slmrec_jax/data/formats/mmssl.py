@@ -9,10 +9,9 @@ import numpy as np
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, pair_keys
-from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import read_feature_tables
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import file_of_split, not_read
 from slmrec_jax.data.readers.json_lists import ItemLists, read_item_lists
 from slmrec_jax.data.readers.raw_ids import count_rows
 from slmrec_jax.data.untrusted.pickles import SparsePattern, read_sparse

@@ -15,9 +15,9 @@ from slmrec_jax.data.formats.mmgcn import read_vectors_or_words
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import as_float32, by_modality, feature_of_rows, modality_name
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import choose_file, not_read
 from slmrec_jax.data.readers.raw_ids import EncodedIds, encode_ids
-from slmrec_jax.data.readers.tables import choose_file, read_text
+from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 

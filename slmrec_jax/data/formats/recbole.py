@@ -9,16 +9,15 @@ from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature
-from slmrec_jax.data.formats.files import inter_files
 from slmrec_jax.data.formats.interactions import SPLIT_NAMES, assemble, read_interactions
 from slmrec_jax.data.readers.columns import as_vectors
 from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id, in_order, modality_name
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read
 from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.raw_ids import encode_ids
 from slmrec_jax.data.readers.refusals import listed
-from slmrec_jax.data.readers.tables import choose_file, read_text
+from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError

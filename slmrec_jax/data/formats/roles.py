@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slmrec_jax.config.source import Source
+from slmrec_jax.data.readers.folders import with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES, column_names, first_row, is_parquet
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.text_files import uncompressed
@@ -167,8 +168,7 @@ def note_renamed(file: Path, chosen: Mapping[str, str]) -> list[str]:
 
 def describe_tables(folder: Path) -> list[str]:
     """Return a description of the columns of each of the first tables in a folder."""
-    tables = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in (*TABLE_SUFFIXES, ".inter")]
-    shown = [file for file in tables[:_TABLES_SHOWN] if file.is_file()]
+    shown = [file for file in with_suffix(folder, (*TABLE_SUFFIXES, ".inter"))[:_TABLES_SHOWN] if file.is_file()]
     return [f"{file.name!r} has the columns {listed(column_names(file))}" for file in shown]
 
 

@@ -16,10 +16,10 @@ import pyarrow.parquet
 from jaxtyping import Bool, Int
 
 from slmrec_jax.data.readers.headers import find_columns
-from slmrec_jax.data.readers.opening import check_file, check_name
+from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.parquet_files import read_columns, type_name
 from slmrec_jax.data.readers.refusals import MAX_SHOWN, Malformed, listed, one_line, short_name
-from slmrec_jax.data.readers.text_files import first_line, has_line_breaks, open_bytes, uncompressed
+from slmrec_jax.data.readers.text_files import first_line, has_line_breaks, open_bytes
 from slmrec_jax.errors import UserError
 
 _BLOCK = 2**24
@@ -124,22 +124,6 @@ def read_parquet(file: Path, wanted: Sequence[str]) -> Table:
     except (pa.ArrowException, OSError, UnicodeDecodeError, Malformed) as error:  # OSError: damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({one_line(error)}); write it again") from error
     return Table(file, columns, header=False)
-
-
-def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
-    """Return the only file, or of several the one that has the name of the folder.
-
-    Raises:
-        UserError: There is none, none of several has that name, or the name cannot be printed.
-    """
-    if not files:
-        raise UserError(f"{folder}: there is no {what}")
-    named = [file for file in files if uncompressed(file).stem == folder.resolve().name]
-    if len(files) > 1 and len(named) != 1:
-        raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
-    file = files[0] if len(files) == 1 else named[0]
-    check_name(file)
-    return file
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str] = ()) -> list[str]:
