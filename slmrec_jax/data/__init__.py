@@ -85,11 +85,7 @@ def load_source(source: Source) -> Dataset:
 
 
 def read_source(source: Source) -> tuple[Dataset | Unsplit, str]:
-    """Return the data that a source describes before they are divided by `source.split`, and the name of their format.
-
-    Raises:
-        UserError: As for `load`.
-    """
+    """Return the data of a source before `source.split` divides them, and the name of their format."""
     check_fields(source)
     if source.data == "demo" and source.format is None:
         refuse_columns("the demo data", source)

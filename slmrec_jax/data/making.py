@@ -72,11 +72,7 @@ def make_dataset(
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Reject a data set, however it was built, that cannot be trained or evaluated on.
-
-    Raises:
-        UserError: The first fault found, where it is and how to fix it.
-    """
+    """Reject a data set, however it was built, that cannot be trained or evaluated on."""
     _check_counts(dataset.name, dataset.num_users, dataset.num_items)
     _check_content(dataset, {})
     for split, pairs in dataset.splits.items():

@@ -21,21 +21,14 @@ _MAX_META_BYTES = 2**24
 
 
 def write_table(table: pa.Table, file: Path) -> None:
-    """Write a table as Parquet.
-
-    Raises:
-        OSError: The disk refuses it; Arrow passes on what a Python file raises.
-    """
+    """Write a table as Parquet."""
     with file.open("wb") as opened:
+        # Arrow passes on the `OSError` of a Python file, and raises its own for a path.
         pyarrow.parquet.write_table(table, opened, compression="zstd")
 
 
 def write_tensors(tensors: Mapping[str, Shaped[np.ndarray, "..."]], file: Path) -> None:
-    """Write arrays as safetensors; `safetensors.numpy.save_file` would make a file that only its owner can read.
-
-    Raises:
-        OSError: The disk refuses it.
-    """
+    """Write arrays as safetensors; `safetensors.numpy.save_file` would make a file that only its owner can read."""
     file.write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
 
 

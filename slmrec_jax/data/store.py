@@ -79,11 +79,7 @@ def recognises(folder: Path, source: Source) -> bool:
 
 
 def read(folder: Path, source: Source) -> Dataset:
-    """Read a folder that `write_store` wrote.
-
-    Raises:
-        UserError: A file is missing or malformed, or the content is not what was written.
-    """
+    """Read a folder that `write_store` wrote."""
     meta = _read_meta(folder / META)
     modalities = {entry["name"]: entry for entry in meta["modalities"]}
     files = {name: _feature_file(folder, place, name) for place, name in enumerate(modalities)}

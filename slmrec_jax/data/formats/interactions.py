@@ -43,9 +43,6 @@ def read_interactions(file: Path, source: Source, separator: str | None = None) 
     """Read users, items and other known columns, without rows that have label 0 or a rating that is too low.
 
     If the suffix does not tell the regular separator, give it as `separator`; quotes then have no meaning.
-
-    Raises:
-        UserError: The file cannot be read, or a column of users or items, or one that was named, is missing.
     """
     if file.name.endswith(LISTS_SUFFIX):
         return InteractionTable(_read_item_lists(file, source), [], of_one_user=True)
@@ -69,11 +66,7 @@ def read_interactions(file: Path, source: Source, separator: str | None = None) 
 
 
 def read_items(file: Path, source: Source) -> Table:
-    """Read the column of items of a table, which has the same name as in the interactions, or a known one.
-
-    Raises:
-        UserError: The file cannot be read, or does not have exactly one such column.
-    """
+    """Read the column of items of a table, which has the same name as in the interactions, or a known one."""
     column = source.item_column
     named = {"item": column} if column and not column.isdecimal() else {}
     found = find_layout(file, named, ("item",))
@@ -86,9 +79,6 @@ def keep_taken(table: Table, role: str, column: str, notes: list[str]) -> Table:
     """Return the rows that do not have label 0 (shown, but not taken), and add a note on the number of the others.
 
     The labels are called `role` in the table and `column` in the file.
-
-    Raises:
-        UserError: All labels are 0.
     """
     taken = as_flags(table, role)
     if taken is None:
@@ -146,11 +136,7 @@ def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:
 
 
 def _first_data_row(table: Table, columns: Mapping[str, str]) -> str:
-    """Describe the first row of a table whose columns are numbered.
-
-    Raises:
-        UserError: It holds names rather than data.
-    """
+    """Describe the first row of a table whose columns are numbered; a row of names is refused."""
     for role, column in table.columns.items():
         whole = pc.match_substring_regex(pc.utf8_trim_whitespace(column), r"^-?[0-9]+(\.0*)?$")
         of_numbers = role in ("timestamp", "rating") or (len(whole) > 1 and pc.all(whole.slice(1)).as_py())

@@ -153,11 +153,7 @@ def _read_vectors_or_word_ids(file: Path) -> Feature | Words:
 
 
 def read_vectors_or_words(file: Path) -> tuple[Shaped[np.ndarray, "..."], bool]:
-    """Read the array of a `.npy` or `.pt` file, and tell if it lists word ids: integers in two rows, items and words.
-
-    Raises:
-        UserError: It is neither that nor a table of floating point with one row per item.
-    """
+    """Read vectors, one row per item, or word ids, in two rows of items and words; return which as well."""
     values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row an item")
     of_words = values.ndim == 2 and values.shape[0] == 2 and values.dtype.kind in "iu"
     if not of_words and (values.ndim != 2 or values.dtype.kind != "f"):

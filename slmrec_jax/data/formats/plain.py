@@ -153,11 +153,7 @@ def _may_be_feature(file: Path) -> bool:
 
 
 def item_column(file: Path) -> str | None:
-    """Return the column of raw ids beside the vectors of a table, or `None` if there is none.
-
-    Raises:
-        UserError: There is more than one.
-    """
+    """Return the column of raw ids beside the vectors of a table, or `None`; several are refused."""
     keys = find_layout(file, {}).roles.get("item", []) if uncompressed(file).suffix in TABLE_SUFFIXES else []
     if len(keys) > 1:
         raise UserError(f"{file}: {listed(keys)} are all columns of items; keep the one of the vectors' raw ids")

@@ -125,12 +125,7 @@ def find_roles(names: Sequence[str], named: Mapping[str, str]) -> dict[str, list
 
 
 def choose_columns(file: Path, found: Layout, named: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
-    """Return the one column of each role.
-
-    Raises:
-        UserError: A role that is wanted or that the user named has no column, a role has several columns, or a column
-            has several roles.
-    """
+    """Return the one column of each role; those that are wanted or that the user named must be there."""
     names = found.names or column_names(file)
     if not names:
         raise UserError(f"{file}: it is empty; expected a table with columns of {' and '.join(wanted)}")

@@ -24,11 +24,7 @@ _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
 
 
 def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndarray, " entries"]:
-    """Return the number of each label of a column, in upper or lower case.
-
-    Raises:
-        UserError: A value that is not a label.
-    """
+    """Return the number of each label of a column, in upper or lower case."""
     expected = f"one of {', '.join(labels)}"
     column = cast_column(table, name, complete_column(table, name, expected), pa.string(), expected)
     places = _places(column, labels)
@@ -38,11 +34,7 @@ def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndar
 
 
 def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
-    """Return a column of 0 and 1, or false and true; `None` if most of its values are something else.
-
-    Raises:
-        UserError: Some values, but fewer than half, are something else.
-    """
+    """Return a column of 0 and 1, or false and true; `None` if most of its values are others."""
     try:
         places = _places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
     except pa.ArrowException:
@@ -55,11 +47,7 @@ def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
 
 
 def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
-    """Return a column of numbers as float64.
-
-    Raises:
-        UserError: A value that is missing or not a number.
-    """
+    """Return a column of numbers as float64; none may be missing."""
     numbers = as_numbers_or_nan(table, name)
     if np.isnan(numbers).any():
         raise table.refusal(name, int(np.isnan(numbers).argmax()), "a number")
@@ -67,11 +55,7 @@ def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
 
 
 def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
-    """Return a column of numbers as float64, with NaN for a value that is missing or written as missing.
-
-    Raises:
-        UserError: A value that is not a number.
-    """
+    """Return a column of numbers as float64, with NaN for a value that is missing or written as missing."""
     column = table.columns[name]
     if not is_text(column.type):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
@@ -81,11 +65,7 @@ def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
 
 
 def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
-    """Return a column of times as int64 or float64: numbers of any unit, or dates in their own unit since 1970.
-
-    Raises:
-        UserError: A value that is missing or not a time.
-    """
+    """Return a column of times as int64 or float64: numbers of any unit, or dates in their own unit since 1970."""
     column = complete_column(table, name, "a time; fill it in, or leave the column out")
     kind, text = column.type, is_text(column.type)
     if text:
@@ -118,12 +98,9 @@ def has_lists(table: Table, name: str) -> bool:
 
 
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
-    """Return a column of vectors, and a mask of those that are not missing or empty.
+    """Return a column of vectors of one length, and a mask of those that are not missing or empty.
 
     The column holds lists of numbers, or text with spaces between numbers.
-
-    Raises:
-        UserError: Vectors of different lengths, or something in them that is not a number.
     """
     column = table.columns[name]
     is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)

@@ -47,9 +47,6 @@ def read_vectors(file: Path, key: str | None) -> VectorTable:
     In `.safetensors`, the tensor of two dimensions holds the vectors, and one of one dimension raw ids. In Parquet,
     `.csv` and `.tsv`, the vectors are the one column of lists, or all columns of numbers, beside the column of raw ids
     named by `key`. Text needs no header if all columns are numbers; an empty cell is NaN.
-
-    Raises:
-        UserError: The file cannot be read as such.
     """
     if uncompressed(file).suffix in SEPARATORS:
         return _from_text(file, key)

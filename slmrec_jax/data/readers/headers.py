@@ -24,11 +24,7 @@ Fits = Callable[[Sequence[str]], bool]
 
 
 def column_names(file: Path) -> list[str]:
-    """Return the names of a table's columns. The suffix says whether it is Parquet or text.
-
-    Raises:
-        UserError: The file cannot be read as such a table.
-    """
+    """Return the names of a table's columns. The suffix says whether it is Parquet or text."""
     check_file(file, "a table")
     suffix = uncompressed(file).suffix
     try:
@@ -68,11 +64,7 @@ def is_parquet(file: Path) -> bool:
 def find_columns(
     file: Path, line: FirstLine, separator: str, wanted: Sequence[str], names: Sequence[str] | None, quotes: bool
 ) -> tuple[str, list[str]]:
-    """Return the separator of a text table and the names of its columns; see `tables.read_text`.
-
-    Raises:
-        UserError: The first row is empty, too long, or fits no separator or several.
-    """
+    """Return the separator of a text table and the names of its columns; see `tables.read_text`."""
     if not line.text:
         raise UserError(f"{file}: it is empty; expected a table with {listed(wanted)}")
     if names is not None:

@@ -42,11 +42,7 @@ class NpyHeader(NamedTuple):
 
 
 def read_header(data: bytes | mmap.mmap) -> NpyHeader:
-    """Read the header at the start of a file.
-
-    Raises:
-        Malformed: NumPy cannot parse it, or its shape is impossible.
-    """
+    """Read the header at the start of a file; a damaged or impossible one raises `Malformed`."""
     if data[:6] != npy_format.MAGIC_PREFIX:
         raise Malformed("it does not start as a .npy file")
     version = bytes(data[6:8])

@@ -3,7 +3,7 @@
 The footer and the headers are structs in Thrift's compact protocol: for each field a byte with the distance to the
 field's number and the field's type, then the value. A decoder allocates by the headers of the pages, so they bound its
 memory, while the footer may say anything. They are read here because pyarrow does not expose page headers, and aborts
-the process when it is asked for the columns of some damaged footers.
+the process when it is asked for the columns of some damaged footers. Damage raises `Malformed`.
 """
 
 import mmap
@@ -56,11 +56,7 @@ class Page(NamedTuple):
 
 
 def read_footer(data: mmap.mmap) -> list[list[ColumnChunk]]:
-    """Read the chunks of each row group that a file's footer lists, one for each of Parquet's columns, in order.
-
-    Raises:
-        Malformed: It is damaged.
-    """
+    """Return the chunks of each row group that a file's footer lists, one for each of Parquet's columns, in order."""
     start = len(data) - _TAIL - int.from_bytes(data[len(data) - _TAIL : len(data) - _TAIL // 2], "little")
     footer = _Cursor(data, start).struct()
     return [
@@ -70,11 +66,7 @@ def read_footer(data: mmap.mmap) -> list[list[ColumnChunk]]:
 
 
 def read_pages(data: mmap.mmap, chunk: ColumnChunk) -> Iterator[Page]:
-    """Walk the pages of one column chunk as a decoder does: until there are as many values as the footer says.
-
-    Raises:
-        Malformed: A header is damaged, or the file ends first.
-    """
+    """Walk the pages of one column chunk as a decoder does: until there are as many values as the footer says."""
     _, place, num_values = chunk
     while num_values > 0:
         cursor = _Cursor(data, place)

@@ -30,13 +30,9 @@ _FLOAT8 = {
 
 
 def read_tensors(file: Path, expected: str, fix: str = "write it again") -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Read all tensors of a file by name. bfloat16 and float8 keep their type, from ml_dtypes.
+    """Read all tensors of a file by name; `fix` says what to do about a damaged file.
 
-    `fix` says what to do about a damaged file.
-
-    Raises:
-        UserError: It cannot be read, is damaged, or has a tensor of complex numbers, of fewer than eight bits a
-            number, of more than eight dimensions, or of no values but a size beyond the file's.
+    bfloat16 and float8 keep their type, from ml_dtypes. Complex numbers and those of fewer than eight bits are refused.
     """
     check_file(file, expected)
     try:

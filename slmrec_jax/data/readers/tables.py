@@ -86,9 +86,6 @@ def read_text(
         optional: Columns to read if they are there.
         quotes: Whether `"` encloses a cell.
         blank_lines: Whether a blank line is an empty cell in a table of one column.
-
-    Raises:
-        UserError: The file cannot be read as such a table, or a wanted column is missing.
     """
     check_file(file, "a table")
     try:
@@ -109,12 +106,7 @@ def read_text(
 
 
 def read_parquet(file: Path, wanted: Sequence[str]) -> Table:
-    """Read columns of a Parquet file.
-
-    Raises:
-        UserError: The file cannot be read as Parquet, unpacks to far more than its size (`parquet_files`), or a wanted
-            column is missing.
-    """
+    """Read columns of a Parquet file."""
     check_file(file, "a table")
     try:
         # Opened by Python: Arrow takes no path that is not UTF-8.
