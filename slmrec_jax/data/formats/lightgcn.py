@@ -4,6 +4,7 @@ The pairs (`data1.txt`, `test1.txt`: user, item, weight) count ids from 1, the l
 in LightGCN. Neither form has a validation split or features.
 """
 
+import re
 from array import array
 from pathlib import Path
 
@@ -26,8 +27,8 @@ LOOKS_FOR = "train.txt and test.txt, or data1.txt and test1.txt"
 _LINES = ("train.txt", "test.txt")
 _PAIRS = ("data1.txt", "test1.txt")
 _PAIR_COLUMNS = ("user", "item", "weight")
-_MAX_DIGITS = 18
-"""Numbers of so many decimal digits fit into 64 bits."""
+_NUMBERS = re.compile("[0-9]{1,18}( [0-9]{1,18})*")
+"""Numbers that fit into 64 bits."""
 _ID_LISTS = {"users": "user_list.txt", "items": "item_list.txt"}
 
 
@@ -79,8 +80,8 @@ def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
             ids = line.removeprefix("\ufeff").split()
             if not ids:
                 continue
-            if not _is_number("".join(ids)) or max(map(len, ids)) > _MAX_DIGITS:
-                wrong = next(word for word in ids if not _is_number(word) or len(word) > _MAX_DIGITS)
+            if not _NUMBERS.fullmatch(" ".join(ids)):
+                wrong = next(word for word in ids if not _NUMBERS.fullmatch(word))
                 raise UserError(
                     f"{file}: line {number}: found {wrong[:40]!r}; expected a user and their items, whole numbers "
                     f"separated by spaces"
@@ -90,10 +91,6 @@ def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
             items.extend(map(int, ids[1:]))
     seen = np.array(users, np.int64)
     return Interactions(np.repeat(seen, np.array(counts, np.int64)), np.array(items, np.int64)), seen
-
-
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
 
 
 def _read_pairs(file: Path) -> tuple[Interactions, Int[np.ndarray, " rows"]]:
