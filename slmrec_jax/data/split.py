@@ -148,7 +148,7 @@ def _time(pool: Pool) -> Parts:
     return as_parts(pool.times < from_test, pool.times >= from_valid)
 
 
-def _cold_items(pool: Pool) -> Parts:
+def _hold_out_items(pool: Pool) -> Parts:
     items, places = np.unique(pool.pairs.items, return_inverse=True)
     ranks = np.empty(len(items), np.int64)
     ranks[np.argsort(draw(pool.seed, items), kind="stable")] = np.arange(len(items))
@@ -178,7 +178,7 @@ SPLIT_METHODS: Mapping[str, SplitMethod] = {
     ),
     "time": SplitMethod("the last tenth of all for test and the tenth before for validation", _time, times="needed"),
     "cold-items": SplitMethod(
-        "all interactions of a tenth of the items for test, of another tenth for validation", _cold_items
+        "all interactions of a tenth of the items for test, of another tenth for validation", _hold_out_items
     ),
     "validation": SplitMethod(
         "a tenth of each user's training interactions for validation; test stays", _tenth_of_train, keeps_test=True

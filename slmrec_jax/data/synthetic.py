@@ -103,7 +103,7 @@ def plant(rng: np.random.Generator, num_users: int, num_items: int, num_scenes: 
     concern = 0.125 + 0.75 * rng.random((num_users, 1 + num_aspects))
     users = np.repeat(concern, _ASPECT, axis=1) * (liked + own)
     weights = 1.0 / (rng.permutation(num_items) + _HEAD)
-    return Tastes(_grid(users), _grid(items), weights)
+    return Tastes(_round_to_256ths(users), _round_to_256ths(items), weights)
 
 
 def _draw_degrees(rng: np.random.Generator, num_users: int) -> Int[np.ndarray, " users"]:
@@ -123,7 +123,7 @@ def _draw_interactions(
         met = np.searchsorted(cumulative, rng.random((len(rows), exposures)) * cumulative[-1], side="right")
         met = np.sort(np.minimum(met, len(cumulative) - 1), axis=1)
         liking = np.einsum("ud,ued->ue", tastes.users[rows], tastes.items[met])
-        scores = liking + _grid(rng.gumbel(size=met.shape))
+        scores = liking + _round_to_256ths(rng.gumbel(size=met.shape))
         scores[:, 1:][met[:, 1:] == met[:, :-1]] = -np.inf  # an item that is met twice is chosen once
         ranked = np.argsort(-scores, axis=1, kind="stable")
         order = np.take_along_axis(met, ranked, axis=1)
@@ -147,13 +147,13 @@ def _draw_features(
     for number, (name, width) in enumerate(columns.items(), start=1):
         own = items[:, number * _ASPECT : (number + 1) * _ASPECT]
         seen = np.concatenate([items[:, :_ASPECT], own], axis=1)
-        mixing = _grid(rng.standard_normal((seen.shape[1], width)) / np.sqrt(seen.shape[1]))
-        values = seen @ mixing + _grid(_NOISE * rng.standard_normal((len(items), width)))
+        mixing = _round_to_256ths(rng.standard_normal((seen.shape[1], width)) / np.sqrt(seen.shape[1]))
+        values = seen @ mixing + _round_to_256ths(_NOISE * rng.standard_normal((len(items), width)))
         features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= _MISSING)
     return features
 
 
-def _grid(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def _round_to_256ths(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Round to multiples of 1/256: sums of products are then exact in any order of summation."""
     return np.round(values * 256.0) / 256.0
 

@@ -45,7 +45,7 @@ def read_interactions(file: Path, source: Source, separator: str | None = None) 
     If the suffix does not tell the regular separator, give it as `separator`; quotes then have no meaning.
     """
     if file.name.endswith(LISTS_SUFFIX):
-        return InteractionTable(_read_item_lists(file, source), [], of_one_user=True)
+        return InteractionTable(_unroll_item_lists(file, source), [], of_one_user=True)
     named = named_columns(source)
     found = find_layout(file, named, separator=separator)
     columns = choose_columns(file, found, named, ("user", "item"))
@@ -149,7 +149,7 @@ def _first_data_row(table: Table, columns: Mapping[str, str]) -> str:
     return ", ".join(table.value(role, 0) for role in columns)
 
 
-def _read_item_lists(file: Path, source: Source) -> Table:
+def _unroll_item_lists(file: Path, source: Source) -> Table:
     if source.min_rating is not None:
         raise _no_ratings(file, ("user", "items"))
     table = read_text(file, "\t", ("user", "items"), names=("user", "items"))

@@ -9,12 +9,12 @@ from array import array
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.folders import file_of_split, not_read
+from slmrec_jax.data.readers.json_lists import ItemLists
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.tables import read_text
@@ -71,8 +71,7 @@ def read(folder: Path, source: Source) -> Dataset:
     )
 
 
-def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
-    """Return the pairs, and every user who has a line, with or without items."""
+def _read_lines(file: Path) -> ItemLists:
     check_file(file, "lines of a user and their items")
     users, counts, items = array("q"), array("q"), array("q")
     with file.open(encoding=first_line(file).encoding, errors="replace") as lines:  # line ends of any system
@@ -90,10 +89,10 @@ def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
             counts.append(len(ids) - 1)
             items.extend(map(int, ids[1:]))
     seen = np.array(users, np.int64)
-    return Interactions(np.repeat(seen, np.array(counts, np.int64)), np.array(items, np.int64)), seen
+    return ItemLists(Interactions(np.repeat(seen, np.array(counts, np.int64)), np.array(items, np.int64)), seen)
 
 
-def _read_pairs(file: Path) -> tuple[Interactions, Int[np.ndarray, " rows"]]:
+def _read_pairs(file: Path) -> ItemLists:
     table = read_text(file, "\t", _PAIR_COLUMNS[:2], names=_PAIR_COLUMNS)
     pairs = Interactions(*(as_rows(table, name, first=1) for name in _PAIR_COLUMNS[:2]))
-    return pairs, pairs.users
+    return ItemLists(pairs, pairs.users)

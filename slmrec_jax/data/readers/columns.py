@@ -27,7 +27,7 @@ def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndar
     """Return the number of each label of a column, in upper or lower case."""
     expected = f"one of {', '.join(labels)}"
     column = cast_column(table, name, complete_column(table, name, expected), pa.string(), expected)
-    places = _places(column, labels)
+    places = _label_places(column, labels)
     if len(places) and places.min() < 0:
         raise table.refusal(name, int(places.argmin()), expected)
     return np.asarray(np.array(list(labels.values()))[places])
@@ -36,7 +36,7 @@ def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndar
 def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
     """Return a column of 0 and 1, or false and true; `None` if most of its values are others."""
     try:
-        places = _places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
+        places = _label_places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
     except pa.ArrowException:
         return None
     others = places < 0
@@ -190,7 +190,7 @@ def _as_int64(column: Any) -> Int[np.ndarray, " entries"]:
     return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
 
 
-def _places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:
+def _label_places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:
     """Return the place of each text among the labels, ignoring case, blanks and a final `.0`; -1 for others."""
     column = without_fraction(pc.utf8_lower(pc.utf8_trim_whitespace(column)))
     return np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)

@@ -35,7 +35,7 @@ def encode_ids(tables: Sequence[Table], name: str, *, by_appearance: bool = Fals
     Ids are numbered in sorted order, so that the order of rows does not matter, or with `by_appearance` as they first
     appear, table after table.
     """
-    columns = [_id_column(table, name) for table in tables]
+    columns = [_as_ids_of_one_type(table, name) for table in tables]
     if len({column.type for column in columns}) > 1:
         columns = [column.cast(pa.string()) for column in columns]
     together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
@@ -54,7 +54,7 @@ def encode_ids(tables: Sequence[Table], name: str, *, by_appearance: bool = Fals
 
 def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
     """Return the index in `ids` of each value of a column of unique raw ids, or -1; `7` and `"7"` are the same id."""
-    column = _id_column(table, name).cast(pa.string())
+    column = _as_ids_of_one_type(table, name).cast(pa.string())
     known = pa.array(ids.tolist()).cast(pa.string())
     if len(column.unique()) < len(column):
         first = pc.index_in(column, column.unique()).to_numpy()
@@ -67,7 +67,7 @@ def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> I
 
 def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     """Return a column of raw ids: integers if all are written as such (`7`, not `007`), else strings."""
-    return _ids_to_numpy(_id_column(table, name))
+    return _ids_to_numpy(_as_ids_of_one_type(table, name))
 
 
 def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -> Shaped[np.ndarray, " rows"]:
@@ -115,7 +115,7 @@ def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> 
     return count
 
 
-def _id_column(table: Table, name: str) -> Any:
+def _as_ids_of_one_type(table: Table, name: str) -> Any:
     """Return the column as int64 or as strings."""
     column = complete_column(table, name, "an id")
     if pa.types.is_boolean(column.type):
