@@ -53,7 +53,7 @@ class SplitMethod(NamedTuple):
     summary: str
     divide: Callable[[Pool], Parts]
     times: Literal["unused", "used", "needed"] = "unused"
-    """If it looks at times: never, where they are known, or always."""
+    """Whether it looks at times: never, where they are known, or always."""
     keeps_test: bool = False
     """True if it divides only the training interactions and keeps the test split."""
 
@@ -70,17 +70,19 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
         UserError: The data set is undivided and there is no name, the name is unknown, the method does not fit the
             data, or nothing would be left to train on.
     """
-    dataset, times, _ = data if isinstance(data, Unsplit) else (data, None, False)
     if name is None and isinstance(data, Dataset):
-        return dataset
-    method = _choose_method(data, name)
+        return data
+    given = data if isinstance(data, Unsplit) else Unsplit(data)
+    method, (dataset, times, _) = _choose_method(given, name), given
     notes = [f"split by {name!r} with seed {seed}"]
     if method.times == "used" and times is None:
         notes.append("no times: the order of each user's interactions is random")
     pairs = dataset.train
     if isinstance(data, Dataset) and not method.keeps_test:
-        pairs, merged = _all_pairs(dataset)
-        notes += [f"interactions that were in two splits, merged: {merged}"] if merged else []
+        users, items = (np.concatenate(columns) for columns in zip(*dataset.splits.values(), strict=True))
+        pairs = unique_pairs(Interactions(users, items), dataset.num_items)
+        if merged := len(users) - len(pairs.users):
+            notes.append(f"interactions that were in two splits, merged: {merged}")
     known = np.zeros(len(pairs.users), np.int64) if times is None or method.times == "unused" else times()
     parts = method.divide(Pool(pairs, known, seed))
     train, valid, test = by_split(pairs, parts).values()
@@ -95,8 +97,8 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     return replace(dataset, train=train, valid=valid, test=test, notes=(*dataset.notes, *notes))
 
 
-def _choose_method(data: Dataset | Unsplit, name: str | None) -> SplitMethod:
-    dataset, times, of_one_user = data if isinstance(data, Unsplit) else (data, None, False)
+def _choose_method(given: Unsplit, name: str | None) -> SplitMethod:
+    dataset, times, of_one_user = given
     where = f"data set {dataset.name}"
     if name is None:
         choices = "; ".join(f"{each} ({method.summary})" for each, method in SPLIT_METHODS.items())
@@ -120,13 +122,6 @@ def first_times(pairs: Interactions, times: Times, num_items: int) -> Shaped[np.
     order = np.argsort(keys)
     starts = np.flatnonzero(np.diff(keys[order], prepend=-1) > 0)
     return np.asarray(np.minimum.reduceat(times[order], starts) if len(starts) else times)
-
-
-def _all_pairs(dataset: Dataset) -> tuple[Interactions, int]:
-    """Return all interactions, and how many are in more than one split."""
-    users, items = (np.concatenate(columns) for columns in zip(*dataset.splits.values(), strict=True))
-    pairs = unique_pairs(Interactions(users, items), dataset.num_items)
-    return pairs, len(users) - len(pairs.users)
 
 
 def _hold_out_a_fifth(pool: Pool, smaller: int) -> Parts:

@@ -92,11 +92,6 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     return times
 
 
-def has_lists(table: Table, name: str) -> bool:
-    """Return whether a column of text has values with blanks inside."""
-    return bool(pc.any(pc.match_substring_regex(table.columns[name], r"\S\s+\S")).as_py())
-
-
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
     """Return a column of vectors of one length, and a mask of those that are not missing or empty.
 

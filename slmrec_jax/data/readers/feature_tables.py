@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from jaxtyping import Bool, Float, Shaped
 
-from slmrec_jax.data.readers.columns import as_numbers_or_nan, as_vectors, has_lists
+from slmrec_jax.data.readers.columns import as_numbers_or_nan, as_vectors
 from slmrec_jax.data.readers.feature_files import has_numbers
 from slmrec_jax.data.readers.headers import SEPARATORS, column_names, first_row, is_parquet
 from slmrec_jax.data.readers.npy_files import read_numbers
@@ -111,7 +111,7 @@ def _from_text(file: Path, key: str | None) -> VectorTable:
     names = column_names(file) if header else [f"column {place + 1}" for place in range(len(cells))]
     table = read_text(file, separator, names, names=None if header else names, quotes=True, blank_lines=True)
     keys, others = _without_keys(table, names, key)
-    if len(others) == 1 and has_lists(table, others[0]):
+    if len(others) == 1 and pc.any(pc.match_substring_regex(table.columns[others[0]], r"\S\s+\S")).as_py():
         values, present = as_vectors(table, others[0])
         return _vector_table(file, values, keys, "text", present)
     return _vector_table(file, _stacked(table, others, ordered=keys is None, named=header), keys, "text")

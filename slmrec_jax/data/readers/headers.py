@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -116,14 +117,10 @@ def _split_by_count(
 
 def _all_splits(line: str, separator: str, quotes: bool) -> dict[str, list[str]]:
     """Return the cells by each separator, the given one first; one cell more than there may be is enough."""
-    return {each: _cells(line, each, quotes) for each in dict.fromkeys((separator, *_CANDIDATES))}
-
-
-def _cells(line: str, separator: str, quotes: bool) -> list[str]:
-    cells = line.split(separator, _MAX_COLUMNS + 1)[: _MAX_COLUMNS + 1]
-    if not quotes or len(cells) > _MAX_COLUMNS:
-        return cells
-    try:
-        return next(csv.reader([line], delimiter=separator))
-    except csv.Error:  # a cell of more than 128 KB: no name, and Arrow reads the row as it is
-        return cells
+    splits = {}
+    for each in dict.fromkeys((separator, *_CANDIDATES)):
+        splits[each] = line.split(each, _MAX_COLUMNS + 1)[: _MAX_COLUMNS + 1]
+        if quotes and len(splits[each]) <= _MAX_COLUMNS:
+            with suppress(csv.Error):  # a cell of more than 128 KB: no name, and Arrow reads the row as it is
+                splits[each] = next(csv.reader([line], delimiter=each))
+    return splits

@@ -7,7 +7,7 @@ before anything is decoded, on what the headers of the pages say, and then on wh
 import mmap
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -37,14 +37,14 @@ _DELTAS = {6, 7}
 
 
 class _Measure(NamedTuple):
-    """The sum of what the pages of a column say."""
+    """What the pages of a column add up to."""
 
     unpacked: int
     """Bytes, as far as the headers tell: text that is stored once counts once."""
     longest: int
     """No text takes more bytes."""
     encodings: frozenset[int]
-    """Those of data pages."""
+    """The encodings of data pages."""
 
 
 class _Budget:
@@ -130,8 +130,9 @@ def _read_in_steps(opened: Any, name: str, kind: Any, rows: int, budget: _Budget
 def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str, _Measure]:
     """Add up what the headers of each column's pages say."""
     for name, kind in kinds.items():
-        if pa.types.is_nested(kind) and not _is_list_of_numbers(kind):
-            _refuse_kind(file, name, type_name(kind))
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        if pa.types.is_nested(kind) and not (is_list and pa.types.is_primitive(kind.value_type)):
+            raise _wrong_kind(file, name, type_name(kind))
     with file.open("rb") as raw:
         data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
     measures = {name: _Measure(0, 1, frozenset()) for name in kinds}
@@ -153,7 +154,7 @@ def _measure_chunks(
 ) -> _Measure:
     """Add the pages of one of Parquet's columns to those before."""
     if column.physical_type == "BYTE_ARRAY" and not _is_text_or_bytes(kind):
-        _refuse_kind(file, column.path, f"{type_name(kind)} of any length")
+        raise _wrong_kind(file, column.path, f"{type_name(kind)} of any length")
     unpacked, longest, encodings = before.unpacked, before.longest, set(before.encodings)
     width = _WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
     if pa.types.is_nested(kind):
@@ -182,10 +183,5 @@ def _is_text_or_bytes(kind: Any) -> bool:
     )
 
 
-def _is_list_of_numbers(kind: Any) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(is_list and pa.types.is_primitive(kind.value_type))
-
-
-def _refuse_kind(file: Path, name: str, kind: str) -> NoReturn:
-    raise UserError(f"{file}: {name[:MAX_SHOWN]!a} is a column of {kind}; expected numbers, text or lists of numbers")
+def _wrong_kind(file: Path, name: str, kind: str) -> UserError:
+    return UserError(f"{file}: {name[:MAX_SHOWN]!a} is a column of {kind}; expected numbers, text or lists of numbers")
