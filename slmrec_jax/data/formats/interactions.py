@@ -100,7 +100,7 @@ def assemble(
 
     Users and items come with the rows of each table. `files` are those of splits, modalities and items, for errors.
     """
-    pairs = {part: Interactions(users.rows[n], items.rows[n]) for n, part in enumerate(tables)}
+    pairs = dict(zip(tables, map(Interactions, users.rows, items.rows), strict=True))
     whole = tables.get("")
     divided = whole is None or "split" in whole.table.columns
     if whole is not None:
@@ -127,12 +127,12 @@ def assemble(
 
 def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:
     names = list(columns.values())
-    if not found.separator:
-        table = read_parquet(file, names)
-    else:
+    if found.separator:
         given = None if found.header else found.names
         table = read_text(file, found.separator, names, names=given, quotes=found.quotes)
-    return Table(file, {role: table.columns[name] for role, name in columns.items()}, table.header)
+    else:
+        table = read_parquet(file, names)
+    return table._replace(columns={role: table.columns[name] for role, name in columns.items()})
 
 
 def _first_data_row(table: Table, columns: Mapping[str, str]) -> str:

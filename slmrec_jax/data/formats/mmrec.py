@@ -68,21 +68,16 @@ def _read_labelled(file: Path) -> tuple[dict[str, Interactions], dict[str, int],
     users, items, labels = (as_rows(table, name) for name in (_USER, _ITEM, _LABEL))
     wrong = np.flatnonzero(labels >= len(SPLITS))
     if len(wrong):
-        raise UserError(
-            f"{table.row(int(wrong[0]))}: {_LABEL} is {labels[wrong[0]]}; expected 0 for training, 1 for validation, "
-            f"2 for test"
-        )
+        found = f"{table.row(int(wrong[0]))}: {_LABEL} is {labels[wrong[0]]}"
+        raise UserError(f"{found}; expected 0 for training, 1 for validation, 2 for test")
     if not (labels == 0).any():
         raise UserError(f"{file}: no row has the {_LABEL} 0; expected some to train on")
     counts = {"users": count_rows(str(file), "user", [users]), "items": count_rows(str(file), "item", [items])}
     known = np.isin(users, users[labels == 0])
-    for label, split in enumerate(SPLITS):
-        dropped = (labels == label) & ~known
-        if dropped.any():
-            notes.append(
-                f"{split}: interactions of users without training interactions, dropped: {dropped.sum()} of "
-                f"{len(np.unique(users[dropped]))} users"
-            )
+    for split, (dropped, _) in by_split(Interactions(users[~known], items[~known]), labels[~known]).items():
+        if len(dropped):
+            found = f"{len(dropped)} of {len(np.unique(dropped))} users"
+            notes.append(f"{split}: interactions of users without training interactions, dropped: {found}")
     return by_split(Interactions(users[known], items[known]), labels[known]), counts, notes
 
 
