@@ -14,6 +14,7 @@ from slmrec_jax.data.readers.feature_files import as_float32, by_modality, by_ra
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, read_vectors
 from slmrec_jax.data.readers.opening import unreadable
 from slmrec_jax.data.readers.raw_ids import encode_ids
+from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
 
@@ -28,14 +29,10 @@ class NewItems(NamedTuple):
 
 
 def read_new_items(path: Path, dataset: Dataset) -> NewItems:
-    """Read a file of one modality, or a folder with one file for each modality.
+    """Read a file of one modality, or a folder with one file for each modality of the data set that was trained on.
 
     A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv` and has the name of the modality. Its rows have raw
     ids (a column `item`, or a tensor of whole numbers beside the vectors). If no file has ids, row i is called `new-i`.
-
-    Args:
-        path: The file or the folder.
-        dataset: The data set that the run was trained on.
 
     Raises:
         UserError: A file cannot be read, a modality is not in the data set or has another width there, or an item is
@@ -65,10 +62,10 @@ def _find_files(path: Path) -> dict[str, Path]:
         entries = sorted(path.iterdir()) if path.is_dir() else [path]
     except OSError as error:
         raise unreadable(path, error) from error
-    found = [file for file in entries if file.suffix in FEATURE_SUFFIXES]
+    found = [file for file in entries if uncompressed(file).suffix in FEATURE_SUFFIXES]
     if not found:
         suffixes = ", ".join(FEATURE_SUFFIXES)
-        raise UserError(f"{path}: no features there; expected a file called as its modality, {suffixes}")
+        raise UserError(f"{path}: no features there; expected a file named after its modality, {suffixes}")
     return by_modality((modality_of(file), file) for file in found)
 
 
@@ -101,10 +98,10 @@ def _by_id(
 
 def _by_row(path: Path, tables: Mapping[str, VectorTable]) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature]]:
     counts = {modality: len(vectors.values) for modality, vectors in tables.items()}
-    if len(set(counts.values())) > 1:
+    count, *others = set(counts.values())
+    if others:
         found = ", ".join(f"{modality} {count}" for modality, count in counts.items())
         raise UserError(f"{path}: files without ids have different numbers of rows ({found}); give all of them ids")
-    count = next(iter(counts.values()))
     features = {}
     for modality, vectors in tables.items():
         values = np.array(as_float32(vectors.values))

@@ -46,7 +46,7 @@ def read(folder: Path, source: Source) -> Dataset:
     """Read train (rows of a user and an item), val and test (lists of a user and their items) and the features.
 
     There are as many items as feature rows. Without a table of features the number is one more than the largest id, as
-    it always is for users. Notes say how item ids were taken to be counted, and which features are missing. A table of
+    it always is for users. Notes say from where item ids are counted, and which features are missing. A table of
     integers with two rows, instead of vectors, lists pairs of an item and a word.
     """
     names = {split: [f"{stem}{variant}.npy" for variant in _VARIANTS] for split, stem in _STEMS.items()}

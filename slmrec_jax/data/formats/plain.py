@@ -44,7 +44,7 @@ _FEATURE_FOLDER = "features"
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a table that has the name of one of interactions, or columns of users and of items."""
+    """Return True if a table is named as one of interactions, or has columns of users and of items."""
     return not store.recognises(folder, source) and bool(_find_tables(folder, source))
 
 

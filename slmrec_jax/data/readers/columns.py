@@ -20,7 +20,7 @@ _WHOLE_NUMBER = r"^[+-]?[0-9]+$"
 _NO_FRACTION = r"\.0*$"
 """The end of a whole number that was written as a floating-point one."""
 _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
-"""Bytes that vectors may always take, missing ones included, and how many times the file's size larger ones may."""
+"""Vectors, missing ones included, may take this many bytes, or this many times the size of their file."""
 
 
 def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndarray, " entries"]:
@@ -133,7 +133,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
 
 
 def check_vectors_fit(file: Path, rows: int, columns: int) -> None:
-    """Reject vectors so few and so long that a table with a row for everything else would be vast."""
+    """Reject vectors so few and so long that a table with a row for every item would be vast."""
     size = 4 * rows * columns
     if size > max(_SMALL_TABLE, _MAX_EMPTY * file.stat().st_size):
         raise UserError(

@@ -48,12 +48,13 @@ def read_vectors(file: Path, key: str | None) -> VectorTable:
     `.csv` and `.tsv`, the vectors are the one column of lists, or all columns of numbers, beside the column of raw ids
     named by `key`. Text needs no header if all columns are numbers; an empty cell is NaN.
     """
-    if uncompressed(file).suffix in SEPARATORS:
+    suffix = uncompressed(file).suffix
+    if suffix in SEPARATORS:
         return _from_text(file, key)
-    if file.suffix == ".parquet":
+    if suffix == ".parquet":
         return _from_parquet(file, key)
     keys = None
-    if file.suffix == ".safetensors":
+    if suffix == ".safetensors":
         keys, values = _from_safetensors(file)
     else:
         values = read_numbers(file, _ROW_PER_ITEM)

@@ -41,7 +41,7 @@ def column_names(file: Path) -> list[str]:
 
 
 def first_row(file: Path, separator: str, fits: Fits, *, quotes: bool = False) -> list[str]:
-    """Return the cells of the first row, split by the first separator that fits, or else into most columns.
+    """Return the cells of the first row, split by the first separator that fits, or else into the most columns.
 
     The list is empty if this is no file or not text, since it may then belong to another format.
     """
@@ -85,7 +85,7 @@ def _check_width(file: Path, names: Sequence[str]) -> None:
 
 
 def _split_by_names(line: str, separator: str, fits: Fits, quotes: bool) -> tuple[str, list[str]]:
-    """Return the first separator by which the row fits, or else the one that makes most columns, and the cells."""
+    """Return the first separator with which the row fits, or else the one that makes most columns, and the cells."""
     rows = _all_splits(line, separator, quotes)
     fitting = [each for each, names in rows.items() if fits(names)]
     chosen = fitting[0] if fitting else max(rows, key=lambda each: len(rows[each]))

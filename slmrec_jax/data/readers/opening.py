@@ -1,4 +1,4 @@
-"""Checks that a path leads to a file that can be read, before a reader waits for a pipe or guesses at a reason."""
+"""Checks that a path leads to a readable file, so that no reader waits for a pipe, and words what prevents reading."""
 
 import stat
 from collections.abc import Iterator

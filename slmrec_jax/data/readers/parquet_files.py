@@ -29,7 +29,7 @@ _WIDEST = 16
 _OFFSET = 8
 """Bytes of the offset of a list's value or of a text's characters."""
 _SHORT = 2**31
-"""Bytes of a column's text from which on Arrow's type with short offsets may not hold it."""
+"""Bytes of text that may not fit into an Arrow column with 32-bit offsets."""
 _INDEXED, _PREFIXED = {2, 8}, {7}
 """Encodings of text that store once what repeats: whole values, and the prefix that a value shares with the last."""
 _DELTAS = {6, 7}

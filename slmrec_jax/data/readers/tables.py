@@ -60,7 +60,7 @@ class Table(NamedTuple):
         return UserError(f"{self.file}: {short_name(name)} is a column of {found}; expected {expected}")
 
     def where(self, chosen: Bool[np.ndarray, " entries"]) -> "Table":
-        """Return the rows that are chosen."""
+        """Return the chosen rows."""
         rows = np.arange(len(chosen)) if self.rows is None else self.rows
         columns = {name: column.filter(pa.array(chosen)) for name, column in self.columns.items()}
         return Table(self.file, columns, self.header, rows[chosen])
