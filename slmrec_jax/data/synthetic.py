@@ -56,16 +56,11 @@ def demo(
     With the default arguments, test recall@20 is about 0.09 for popularity, 0.23 for LightGCN on ids alone, 0.27 for
     SLMRec's main loss with features, 0.28 with its FAC task, and 0.6 for the planted tastes and popularities.
 
+    Items are in `num_scenes` clusters, of which each user likes two. A user meets items `exposures` times and chooses
+    among the distinct ones. `columns` has the widths of vectors by modality.
+
     Each user's interactions are split 8:1:1 at random, with at least one for validation and one for test; a user with
     fewer than 3 has them all in train.
-
-    Args:
-        seed: The seed of everything random.
-        num_users: The number of users.
-        num_items: The number of items.
-        num_scenes: The number of clusters of items; each user likes two.
-        columns: The modalities and the widths of their vectors.
-        exposures: How often a user meets an item; the user chooses among the distinct ones.
 
     Raises:
         UserError: There are no users, items, scenes or exposures, or too few interactions to fill three splits.

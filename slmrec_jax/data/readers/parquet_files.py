@@ -6,8 +6,9 @@ before anything is decoded, on what the headers of the pages say, and then on wh
 
 import mmap
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -36,14 +37,15 @@ _DELTAS = {6, 7}
 """Encodings of text that Arrow does not read as indices into a dictionary."""
 
 
-class _Measure(NamedTuple):
+@dataclass
+class _Measure:
     """What the pages of a column add up to."""
 
-    unpacked: int
+    unpacked: int = 0
     """Bytes, as far as the headers tell: text that is stored once counts once."""
-    longest: int
+    longest: int = 1
     """No text takes more bytes."""
-    encodings: frozenset[int]
+    encodings: set[int] = field(default_factory=set)
     """The encodings of data pages."""
 
 
@@ -135,7 +137,7 @@ def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str
             raise _wrong_kind(file, name, type_name(kind))
     with file.open("rb") as raw:
         data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-    measures = {name: _Measure(0, 1, frozenset()) for name in kinds}
+    measures = {name: _Measure() for name in kinds}
     groups = read_footer(data)
     if any(len(chunks) != len(opened.schema) for chunks in groups):
         raise Malformed(f"a row group does not have the {len(opened.schema)} columns of the file")
@@ -145,33 +147,31 @@ def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str
         parts = column.path.split(".")
         for end in range(1, len(parts) + 1):  # a list's numbers are a part of it: `v.list.element`
             if (name := ".".join(parts[:end])) in kinds:
-                measures[name] = _measure_chunks(file, data, column, chunks, kinds[name], measures[name])
+                _add_pages(measures[name], file, data, column, chunks, kinds[name])
     return measures
 
 
-def _measure_chunks(
-    file: Path, data: mmap.mmap, column: Any, chunks: Sequence[ColumnChunk], kind: Any, before: _Measure
-) -> _Measure:
-    """Add the pages of one of Parquet's columns to those before."""
+def _add_pages(
+    measure: _Measure, file: Path, data: mmap.mmap, column: Any, chunks: Sequence[ColumnChunk], kind: Any
+) -> None:
+    """Add the pages of one of Parquet's columns to a measure."""
     if column.physical_type == "BYTE_ARRAY" and not _is_text_or_bytes(kind):
         raise _wrong_kind(file, column.path, f"{type_name(kind)} of any length")
-    unpacked, longest, encodings = before.unpacked, before.longest, set(before.encodings)
     width = _WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
     if pa.types.is_nested(kind):
         width += _OFFSET
     for chunk in chunks:
         values = 0
         for page in read_pages(data, chunk):
-            longest = max(longest, page.unpacked)
-            unpacked += page.unpacked if page.is_dictionary else max(page.unpacked, page.values * width)
+            measure.longest = max(measure.longest, page.unpacked)
+            measure.unpacked += page.unpacked if page.is_dictionary else max(page.unpacked, page.values * width)
             if not page.is_dictionary:
                 values += page.values
-                encodings.add(page.encoding)
+                measure.encodings.add(page.encoding)
         if values < chunk.num_rows:
             raise Malformed(f"its footer says {chunk.num_rows} rows, its pages {values} values of {column.path!a}")
         if pa.types.is_fixed_size_list(kind):  # a missing list takes no room in the file, but all of it in memory
-            unpacked += chunk.num_rows * kind.list_size * width
-    return _Measure(unpacked, longest, frozenset(encodings))
+            measure.unpacked += chunk.num_rows * kind.list_size * width
 
 
 def _is_text_or_bytes(kind: Any) -> bool:
