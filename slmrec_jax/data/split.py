@@ -23,9 +23,6 @@ Parts: TypeAlias = Numbers
 
 TRAIN, VALID, TEST = range(3)
 
-_ODD = 0x9E3779B97F4A7C15
-_WORD = 2**64 - 1
-
 
 class Unsplit(NamedTuple):
     """A data set that its reader found undivided: all interactions are in `train`, the other splits are empty."""
@@ -187,14 +184,14 @@ def draw(seed: int, *keys: Int[np.ndarray, " rows"]) -> UInt64[np.ndarray, " row
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014); the constants are Stafford's.
     """
-    state = _mix(np.array([seed & _WORD], np.uint64))
+    state = _mix(np.array([seed % 2**64], np.uint64))
     for key in keys:
         state = _mix(state + key.astype(np.uint64))
     return state
 
 
 def _mix(words: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
-    words = words + np.uint64(_ODD)  # wraps around, as arrays of unsigned integers do
+    words = words + np.uint64(0x9E3779B97F4A7C15)  # wraps around, as arrays of unsigned integers do
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(words ^ (words >> np.uint64(31)))

@@ -49,7 +49,6 @@ _NOT_NAMES = {
 """What may be in row 1 instead of names, by its beginning."""
 _ENCLOSED = re.compile('".*"')
 _TABLES_SHOWN = 3
-_BEGINNING = 30
 
 
 class Layout(NamedTuple):
@@ -184,7 +183,7 @@ def _no_column(role: str, names: Sequence[str]) -> str:
         )
     for start, cause in _NOT_NAMES.items():
         if names[0].startswith(start):
-            return f"there is no column {role!r}; row 1 begins with {names[0][:_BEGINNING]!r}, {cause}; or name it"
+            return f"there is no column {role!r}; row 1 begins with {names[0][:30]!r}, {cause}; or name it"
     if len(names) == 1 and len(names[0].split()) > 1:
         return f"there is no column {role!r}; row 1 is {listed(names)}: separate columns by commas or tabs, or name it"
     return f"there is no column {role!r}; it has {listed(names)}: rename the one of {role}s, or name it"

@@ -16,9 +16,6 @@ from slmrec_jax.errors import UserError
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 """Text for a number that is missing, in upper or lower case."""
 
-_WHOLE_NUMBER = r"^[+-]?[0-9]+$"
-_NO_FRACTION = r"\.0*$"
-"""The end of a whole number that was written as a floating-point one."""
 _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
 """Vectors, missing ones included, may take this many bytes, or this many times the size of their file."""
 
@@ -82,7 +79,7 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
         unit = "ns" if pc.any(pc.match_substring_regex(column, r"\.\d{7}")).as_py() else "us"
         dates = cast_column(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
         return _as_int64(dates)
-    if pa.types.is_integer(kind) or (text and all_match(column, _WHOLE_NUMBER)):
+    if pa.types.is_integer(kind) or (text and all_match(column, r"^[+-]?[0-9]+$")):
         if text:
             column = pc.replace_substring_regex(column, r"^\+", "")  # Arrow takes no sign there
         return _as_int64(cast_column(table, name, column, pa.int64(), "a time below 2⁶³"))
@@ -163,7 +160,7 @@ def cast_column(table: Table, name: str, column: Any, kind: Any, expected: str) 
 
 def without_fraction(column: Any) -> Any:
     """Return text of whole numbers without the `.0` that other programs write after them."""
-    return pc.replace_substring_regex(column, _NO_FRACTION, "") if is_text(column.type) else column
+    return pc.replace_substring_regex(column, r"\.0*$", "") if is_text(column.type) else column
 
 
 def is_text(kind: Any) -> bool:
