@@ -96,7 +96,7 @@ def assemble(
     files: Mapping[str, Path],
     notes: Sequence[str],
 ) -> Dataset | Unsplit:
-    """Make a data set from one table per split, or of a single table under "", which a column `split` may divide.
+    """Make a data set from one table per split, or from a single table under "", which a column `split` may divide.
 
     Users and items come with the rows of each table. `files` are those of splits, modalities and items, for errors.
     """

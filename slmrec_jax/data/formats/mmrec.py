@@ -74,9 +74,9 @@ def _read_labelled(file: Path) -> tuple[dict[str, Interactions], dict[str, int],
         raise UserError(f"{file}: no row has the {_LABEL} 0; expected some to train on")
     counts = {"users": count_rows(str(file), "user", [users]), "items": count_rows(str(file), "item", [items])}
     known = np.isin(users, users[labels == 0])
-    for split, (dropped, _) in by_split(Interactions(users[~known], items[~known]), labels[~known]).items():
-        if len(dropped):
-            found = f"{len(dropped)} of {len(np.unique(dropped))} users"
+    for split, dropped in by_split(Interactions(users[~known], items[~known]), labels[~known]).items():
+        if len(dropped.users):
+            found = f"{len(dropped.users)} of {len(np.unique(dropped.users))} users"
             notes.append(f"{split}: interactions of users without training interactions, dropped: {found}")
     return by_split(Interactions(users[known], items[known]), labels[known]), counts, notes
 

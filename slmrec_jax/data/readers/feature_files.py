@@ -115,8 +115,11 @@ def by_raw_id(
     feature = Feature(empty, np.zeros(len(item_ids), np.bool_), stored or values.dtype.name)
     feature.values[places[known]] = taken
     feature.present[places[known]] = True
-    notes = [f"{table.file.name}: rows of items that are not in the data, or without values: {(~known).sum()}"]
-    return feature, notes * (not known.all()) + note_missing(table.file, feature.present)
+    notes = note_missing(table.file, feature.present)
+    if not known.all():
+        left_out = f"rows of items that are not in the data, or without values: {(~known).sum()}"
+        notes.insert(0, f"{table.file.name}: {left_out}")
+    return feature, notes
 
 
 def note_missing(file: Path, present: Bool[np.ndarray, " items"]) -> list[str]:
