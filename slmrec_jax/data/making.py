@@ -65,9 +65,8 @@ def make_dataset(
     splits = [unique_pairs(pairs, given.num_items) for pairs in given.splits.values()]
     rows, kept = (sum(len(pairs.users) for pairs in each) for each in (given.splits.values(), splits))
     repeats = [f"rows that repeat an interaction, merged: {rows - kept} of {rows}"] if kept < rows else []
-    words = {name: sorted_words(feature) for name, feature in given.features.items() if isinstance(feature, Words)}
+    features = {name: sorted_words(each) if isinstance(each, Words) else each for name, each in given.features.items()}
     train, valid, test = splits
-    features = {**given.features, **words}
     return replace(given, train=train, valid=valid, test=test, features=features, notes=(*notes, *repeats))
 
 
