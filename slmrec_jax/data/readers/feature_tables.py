@@ -53,11 +53,7 @@ def read_vectors(file: Path, key: str | None) -> VectorTable:
         return _from_text(file, key)
     if suffix == ".parquet":
         return _from_parquet(file, key)
-    keys = None
-    if suffix == ".safetensors":
-        keys, values = _from_safetensors(file)
-    else:
-        values = read_numbers(file, _ROW_PER_ITEM)
+    keys, values = _from_safetensors(file) if suffix == ".safetensors" else (None, read_numbers(file, _ROW_PER_ITEM))
     stored = values.dtype.name
     if values.dtype.isbuiltin != 1:  # bfloat16 and float8, which NumPy's own functions do not know
         values = values.astype(np.float32)
@@ -161,14 +157,14 @@ def _from_parquet(file: Path, key: str | None) -> VectorTable:
     numbers = [name for name, kind in kinds.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
     if len(lists) == 1:
         values, present = as_vectors(table, lists[0])
-        return _vector_table(file, values, keys, _numpy_name(kinds[lists[0]].value_type), present)
+        return _vector_table(file, values, keys, np.dtype(kinds[lists[0]].value_type.to_pandas_dtype()).name, present)
     if lists or len(numbers) != len(others) or not numbers:
         raise UserError(
             f"{file}: it has the columns {listed(names)}; expected one of lists of numbers, or numbers only, beside "
             f"the items' raw ids"
         )
     values = _stacked(table, numbers, ordered=keys is None)
-    return _vector_table(file, values, keys, _numpy_name(kinds[numbers[0]]))
+    return _vector_table(file, values, keys, np.dtype(kinds[numbers[0]].to_pandas_dtype()).name)
 
 
 def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any, list[str]]:
@@ -199,8 +195,3 @@ def _stacked(
             f"leave it out if it counts the rows, or name all columns otherwise"
         )
     return values
-
-
-def _numpy_name(kind: Any) -> str:
-    """Return NumPy's name of an Arrow type."""
-    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))
