@@ -56,12 +56,7 @@ class SplitMethod(NamedTuple):
 
 
 def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> Dataset:
-    """Divide a data set by the named method; a data set that is divided already is divided again.
-
-    Args:
-        data: The result of a reader.
-        name: A key of `SPLIT_METHODS`; `None` returns a divided data set as it is.
-        seed: The seed of everything random.
+    """Divide what a reader returned by a method of `SPLIT_METHODS`; divided data are divided again, or stay for `None`.
 
     Raises:
         UserError: The data set is undivided and there is no name, the name is unknown, the method does not fit the

@@ -29,11 +29,7 @@ class Format(Protocol):
         """Return True if the folder has this format."""
 
     def read(self, folder: Path, source: Source, /) -> Dataset | Unsplit:
-        """Read the folder.
-
-        Raises:
-            UserError: A file is missing, malformed, or does not fit the others.
-        """
+        """Read the folder; a file that is missing, malformed or does not fit the others raises `UserError`."""
 
 
 FORMATS: Mapping[str, Format] = {

@@ -1,7 +1,4 @@
-"""Reads the folder of SLMRec, in the format of NeuRec: interactions without a header, and features by raw item id.
-
-There is no validation split.
-"""
+"""Reads SLMRec's folder, in the format of NeuRec: train and test without a header, and features by raw item id."""
 
 import re
 from pathlib import Path

@@ -30,10 +30,9 @@ class IdLists(NamedTuple):
 
 
 def read_lists(path: Path) -> IdLists:
-    """Read an array of lists of integers, pickled with protocol 2 to 5, or a table with one list a row.
+    """Read an array of lists of integers from 0 to 2⁶³ - 1, pickled with protocol 2 to 5, or a table with a list a row.
 
-    Integers are 0 to 2⁶³ - 1. Time is linear in the file's size, and memory at most 160 times that
-    (`pickle_machine.decode`).
+    Time is linear in the file's size, and memory at most 160 times that (`pickle_machine.decode`).
     """
     with reading_untrusted(path, _ARRAY_OF_LISTS):
         data = path.read_bytes()
