@@ -88,8 +88,8 @@ def _in_one_order(
     if keyed and len(keyed) < len(tables):
         raise UserError(f"{path}: some files have raw ids and others have not; give all of them ids")
     if not keyed and len(set(counts.values())) > 1:
-        found = ", ".join(f"{modality} {count}" for modality, count in counts.items())
-        raise UserError(f"{path}: files without ids have different numbers of rows ({found}); give all of them ids")
+        shown = ", ".join(f"{modality} {count}" for modality, count in counts.items())
+        raise UserError(f"{path}: files without ids have different numbers of rows ({shown}); give all of them ids")
     ids = encode_ids(keyed, "item").ids if keyed else np.array([f"new-{row}" for row in range(max(counts.values()))])
     features, notes = {}, []
     for modality, (values, present, keys, _) in tables.items():
