@@ -27,7 +27,7 @@ LOOKS_FOR = "train.txt and test.txt, or data1.txt and test1.txt"
 _LINES = ("train.txt", "test.txt")
 _PAIRS = ("data1.txt", "test1.txt")
 _PAIR_COLUMNS = ("user", "item", "weight")
-_NUMBERS = re.compile("[0-9]{1,18}( [0-9]{1,18})*")
+_NUMBERS = re.compile("[0-9]{1,18}+(?: [0-9]{1,18}+)*+")
 """Numbers that fit into 64 bits."""
 _ID_LISTS = {"users": "user_list.txt", "items": "item_list.txt"}
 

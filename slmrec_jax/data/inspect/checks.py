@@ -98,9 +98,10 @@ def check_finite(
     `rows` are the numbers of the rows, by default their indices; the whole table's rows are counted from `first`.
     """
     chunk = max(1, _VALUES_PER_CHECK // values.shape[1])  # the mask of a large table is never held as a whole
-    finite = (np.isfinite(values[start : start + chunk]).all(axis=1) for start in range(0, len(values), chunk))
-    found = np.flatnonzero(~np.concatenate([np.zeros(0, np.bool_), *finite]))
-    if len(found):
+    chunks = ((start, np.isfinite(values[start : start + chunk])) for start in range(0, len(values), chunk))
+    wrong = [start + np.flatnonzero(~finite.all(axis=1)) for start, finite in chunks if not finite.all()]
+    if wrong:
+        found = np.concatenate(wrong)
         count = np.count_nonzero(~np.isfinite(values[found]))
         named = found if rows is None else rows[found]
         fix = "make a row NaN as a whole" if from_file else "set `present` to False"
