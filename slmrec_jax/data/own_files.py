@@ -11,7 +11,7 @@ import pyarrow.parquet
 import safetensors.numpy
 from jaxtyping import Shaped
 
-from slmrec_jax.data.readers.json_lists import read_json
+from slmrec_jax.data.readers.json_lists import read_json_file
 from slmrec_jax.data.readers.opening import reading
 from slmrec_jax.data.readers.parquet_files import limit, type_name
 from slmrec_jax.data.readers.tables import read_parquet
@@ -62,4 +62,4 @@ def read_meta_json(file: Path, expected: str, fix: str) -> Any:
         size = file.stat().st_size
     if size > _MAX_META_BYTES:
         raise UserError(f"{file}: {size} bytes; expected at most {_MAX_META_BYTES}: {fix}")
-    return read_json(file, expected, fix)
+    return read_json_file(file, expected, fix)

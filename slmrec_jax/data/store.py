@@ -36,7 +36,7 @@ from slmrec_jax.types import Interactions
 META = "meta.json"
 LOOKS_FOR = f"{META} of slmrec-jax"
 
-_FORMAT, _VERSION = "slmrec-jax", 2
+_FORMAT, _STORE_VERSION = "slmrec-jax", 2
 """Version 1 had fingerprints of another definition."""
 _MARK = re.compile(rb'^\s*\{\s*"format":\s*"slmrec-jax"')
 _INTERACTIONS, _USERS, _ITEMS, _FEATURES = "interactions.parquet", "users.parquet", "items.parquet", "features"
@@ -119,7 +119,7 @@ def _write_parts(dataset: Dataset, folder: Path) -> None:
         modalities.append({"name": name, **kept})
     meta = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": _STORE_VERSION,
         "name": dataset.name,
         "users": dataset.num_users,
         "items": dataset.num_items,
@@ -150,10 +150,10 @@ def _read_meta(file: Path) -> dict[str, Any]:
     meta = read_meta_json(file, "what slmrec-jax data convert writes", _CONVERT_AGAIN)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise UserError(f"{file}: it does not say that this is a data set of {_FORMAT}; give another folder")
-    if meta.get("version") != _VERSION:
+    if meta.get("version") != _STORE_VERSION:
         raise UserError(
-            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_VERSION}: update it, or "
-            f"make the folder again"
+            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_STORE_VERSION}: update "
+            f"it, or make the folder again"
         )
     for field, kind in _FIELDS.items():
         if type(meta.get(field)) is not kind:

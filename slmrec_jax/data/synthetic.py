@@ -27,7 +27,7 @@ _HEAD = 60
 """Popularity is 1 / (rank + _HEAD), with ranks from 0."""
 _MIN_DEGREE, _MEAN_DEGREE, _MAX_DEGREE = 5, 8.0, 60
 """Interactions of a user over all splits; the mean is approximate, before the maximum cuts the tail."""
-_MISSING = 0.07
+_MISSING_SHARE = 0.07
 """The share of items that lack a modality, independently for each modality."""
 _NOISE = 0.4
 """The standard deviation of the noise in a modality; that of the latent description is about 1."""
@@ -144,7 +144,7 @@ def _draw_features(
         seen = np.concatenate([items[:, :_ASPECT], own], axis=1)
         mixing = _round_to_256ths(rng.standard_normal((seen.shape[1], width)) / np.sqrt(seen.shape[1]))
         values = seen @ mixing + _round_to_256ths(_NOISE * rng.standard_normal((len(items), width)))
-        features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= _MISSING)
+        features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= _MISSING_SHARE)
     return features
 
 

@@ -51,7 +51,7 @@ def read(folder: Path, source: Source) -> Dataset:
     """
     names = {split: [f"{stem}{variant}.npy" for variant in _VARIANTS] for split, stem in _STEMS.items()}
     files = {split: file_of_split(folder, split, names[split]) for split in _STEMS}
-    splits = [(_read_pairs if split == "train" else _read_user_lists)(file) for split, file in files.items()]
+    splits = [(_read_pair_rows if split == "train" else _read_user_lists)(file) for split, file in files.items()]
     feature_files = by_modality(
         (modality, file)
         for modality, stems in _FEATURE_STEMS.items()
@@ -83,7 +83,7 @@ def read(folder: Path, source: Source) -> Dataset:
     )
 
 
-def _read_pairs(file: Path) -> ItemLists:
+def _read_pair_rows(file: Path) -> ItemLists:
     table = read_numbers(file, "rows of a user and an item")
     if table.ndim != 2 or table.shape[1] != 2 or table.dtype.kind not in "iu":
         raise UserError(

@@ -21,12 +21,12 @@ from slmrec_jax.types import Interactions
 LOOKS_FOR = "train.json or train_mat"
 
 _LISTS = {"train": "train.json", "valid": "val.json", "test": "test.json"}
-_MATRIX = "train_mat"
+_TRAIN_MATRIX = "train_mat"
 
 
 def recognises(folder: Path, source: Source) -> bool:
     """Return True if there are training interactions in one of the two forms."""
-    return any((folder / name).exists() for name in (_LISTS["train"], _MATRIX))
+    return any((folder / name).exists() for name in (_LISTS["train"], _TRAIN_MATRIX))
 
 
 def read(folder: Path, source: Source) -> Dataset:
@@ -35,7 +35,7 @@ def read(folder: Path, source: Source) -> Dataset:
     There are as many users and items as the matrix says. Without it there are as many items as feature rows, and
     otherwise one more than the largest id.
     """
-    matrix_file = folder / _MATRIX
+    matrix_file = folder / _TRAIN_MATRIX
     files = {
         split: file_of_split(folder, split, [name])
         for split, name in _LISTS.items()
@@ -80,8 +80,8 @@ def _check_agreement(file: Path, lists: ItemLists, matrix: SparsePattern) -> Non
     alone = np.setxor1d(listed, stored, assume_unique=True)
     if len(alone):
         user, item = divmod(int(alone[0]), width)
-        there = file.name if np.isin(alone[0], listed) else _MATRIX
+        there = file.name if np.isin(alone[0], listed) else _TRAIN_MATRIX
         raise UserError(
-            f"{file}: {len(listed)} interactions, but {_MATRIX} has {len(stored)}, and {len(alone)} are in one of the "
-            f"two only (user {user}, item {item} in {there}); expected the same in both: keep the right one"
+            f"{file}: {len(listed)} interactions, but {_TRAIN_MATRIX} has {len(stored)}, and {len(alone)} are in one "
+            f"of the two only (user {user}, item {item} in {there}); expected the same in both: keep the right one"
         )

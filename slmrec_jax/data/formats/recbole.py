@@ -29,7 +29,7 @@ _TOKEN, _VECTOR = ":token", ":float_seq"
 _BENCHMARK_PARTS = {f"part{number}": split for number, split in enumerate(SPLIT_NAMES, 1)}
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names} | _BENCHMARK_PARTS
 """The names before `.inter`; parts are the splits in the order of RecBole's `benchmark_filename`."""
-_PART = re.compile("part[0-9]+")
+_PART_NAME = re.compile("part[0-9]+")
 
 
 def recognises(folder: Path, source: Source) -> bool:
@@ -65,7 +65,7 @@ def _find_inter_files(folder: Path) -> dict[str, Path]:
     of_data: dict[str, dict[str, list[Path]]] = {}
     for file in tables:
         name, _, part = f".{uncompressed(file).stem}".rpartition(".")
-        if _PART.fullmatch(part.lower()) and part.lower() not in _BENCHMARK_PARTS:
+        if _PART_NAME.fullmatch(part.lower()) and part.lower() not in _BENCHMARK_PARTS:
             parts = listed(list(_BENCHMARK_PARTS))
             raise UserError(f"{folder}: {file.name!a} is none of {parts}; call it by its split")
         if split := _SPLIT_OF.get(part.lower()):

@@ -15,7 +15,7 @@ from slmrec_jax.data.readers.refusals import MAX_SHOWN, one_line
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
-_KEY = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
+_USER_KEY = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 
 
 class ItemLists(NamedTuple):
@@ -31,7 +31,7 @@ def read_item_lists(path: Path) -> ItemLists:
     """Read `{"0": [5, 3], "1": []}`; memory stays within 64 times the file's size."""
     expected = "a list of items for each user"
     hooks = {"object_pairs_hook": _without_repeats, "parse_constant": _refuse_constant}
-    value = read_json(path, f"JSON, {expected}", f"expected {expected}", **hooks)
+    value = read_json_file(path, f"JSON, {expected}", f"expected {expected}", **hooks)
     if not isinstance(value, dict):
         raise UserError(f"{path}: found {_json_type(value)}; expected an object, {expected}")
     for key, items in value.items():
@@ -42,7 +42,7 @@ def read_item_lists(path: Path) -> ItemLists:
     return ItemLists(Interactions(np.repeat(users, lengths), items), users)
 
 
-def read_json(path: Path, expected: str, fix: str, **hooks: Any) -> Any:
+def read_json_file(path: Path, expected: str, fix: str, **hooks: Any) -> Any:
     """Read JSON in UTF-8; `hooks` are arguments of `json.loads`, and `fix` is for an error in the content."""
     with reading(path, expected):
         try:
@@ -65,7 +65,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def _check_items(path: Path, key: str, items: Any) -> None:
-    if not _KEY.fullmatch(key) or int(key) > MAX_COUNT:
+    if not _USER_KEY.fullmatch(key) or int(key) > MAX_COUNT:
         raise UserError(f'{path}: found the user {key[:MAX_SHOWN]!a}; expected a whole number, as "12"')
     if not isinstance(items, list):
         raise UserError(f"{path}: user {key} has {_json_type(items)}; expected a list of items")

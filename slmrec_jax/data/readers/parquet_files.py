@@ -23,13 +23,13 @@ SMALL = 2**27
 FACTOR = 100
 """How many times its own size a larger file may unpack to. Tables of interactions, sorted by user, reach 50."""
 
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 8}
+_VALUE_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 8}
 """Bytes of a value; for text, what it takes beside its characters."""
 _WIDEST = 16
 """Bytes of a value of any other type that is not longer itself."""
 _OFFSET = 8
 """Bytes of the offset of a list's value or of a text's characters."""
-_SHORT = 2**31
+_SHORT_OFFSETS = 2**31
 """Bytes of text that may not fit into an Arrow column with 32-bit offsets."""
 _INDEXED, _PREFIXED = {2, 8}, {7}
 """Encodings of text that store once what repeats: whole values, and the prefix that a value shares with the last."""
@@ -117,7 +117,7 @@ def _written_out(column: Any, budget: _Budget) -> Any:
         size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
     budget.spend(size)
     kind = column.type.value_type
-    return column.cast(pa.large_string() if size >= _SHORT and pa.types.is_string(kind) else kind)
+    return column.cast(pa.large_string() if size >= _SHORT_OFFSETS and pa.types.is_string(kind) else kind)
 
 
 def _read_in_steps(opened: Any, name: str, kind: Any, rows: int, budget: _Budget) -> Any:
@@ -157,7 +157,7 @@ def _add_pages(
     """Add the pages of one of Parquet's columns to a measure."""
     if column.physical_type == "BYTE_ARRAY" and not _is_text_or_bytes(kind):
         raise _wrong_kind(file, column.path, f"{type_name(kind)} of any length")
-    width = _WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
+    width = _VALUE_WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
     if pa.types.is_nested(kind):
         width += _OFFSET
     for chunk in chunks:

@@ -14,7 +14,7 @@ from slmrec_jax.data.readers.refusals import Malformed
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 _MAX_DEPTH = 8
-_MAX_BYTES = 10
+_MAX_VARINT_BYTES = 10
 """Bytes of a 64-bit integer in groups of seven bits."""
 _TAIL = 8
 """Bytes after the footer: its length, in four, and a mark."""
@@ -145,7 +145,7 @@ class _Cursor:
 
     def varint(self) -> int:
         start, number = self.place, 0
-        for group in range(_MAX_BYTES):
+        for group in range(_MAX_VARINT_BYTES):
             byte = self.byte()
             number |= (byte & 127) << (7 * group)
             if byte < 128:
