@@ -79,19 +79,15 @@ def load_source(source: Source) -> Dataset:
     data, _ = read_source(source)
     with _naming_what_cannot_be_read(source.data):  # times are read when a split needs them
         dataset = replace(split_dataset(data, source.split, source.split_seed))  # a reader may keep its own
-    whole_path = source.data if source.data == "demo" else str(Path(source.data).resolve())
-    object.__setattr__(dataset, "source", replace(source, data=whole_path))  # a frozen field that only loading sets
+    found = source if _is_embedded(source) else replace(source, data=str(Path(source.data).resolve()))
+    object.__setattr__(dataset, "source", found)  # a frozen field that only loading sets
     return dataset
 
 
 def read_source(source: Source) -> tuple[Dataset | Unsplit, str]:
-    """Return the data that a source describes before they are divided by `source.split`, and the name of their format.
-
-    Raises:
-        UserError: As for `load`.
-    """
+    """Return the data of a source before `source.split` divides them, and the name of their format."""
     check_fields(source)
-    if source.data == "demo" and source.format is None:
+    if _is_embedded(source):
         refuse_columns("the demo data", source)
         return select(demo(), source), "made by this program"
     folder = Path(source.data)
@@ -103,6 +99,10 @@ def read_source(source: Source) -> tuple[Dataset | Unsplit, str]:
         check_entries(folder)
         found, format = read_folder(folder, source)
         return select(found, source), format
+
+
+def _is_embedded(source: Source) -> bool:
+    return source.data == "demo" and source.format is None  # a format is that of a folder
 
 
 @contextmanager

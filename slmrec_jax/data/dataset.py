@@ -121,12 +121,9 @@ class Dataset:
     def by_degree(self) -> "Dataset":
         """Return the data set with users and items numbered by falling number of training interactions.
 
-        Among equals, the smaller id comes first, so that the order is unique: a data set that has it already is
-        returned as it is. A product with the graph mostly reads the rows of nodes with many neighbours; next to each
-        other, those rows share memory pages and stay in the cache.
-
-        Raw ids, features, notes and `source` follow their users and items, and the fingerprint stays. Features are
-        copied once.
+        Among equals, the smaller id comes first, so that the order is unique; a data set in this order is returned as
+        it is. A product with the graph mostly reads the rows of nodes with many neighbours: next to each other, those
+        rows share memory pages and stay in the cache. The fingerprint and `source` stay; features are copied once.
         """
         if all((np.diff(each) <= 0).all() for each in self.degrees()):
             return self
@@ -166,6 +163,11 @@ def unique_pairs(pairs: Interactions, num_items: int) -> Interactions:
     keys = keys[np.diff(keys, prepend=-1) > 0]  # np.unique would hash, which takes several times as long
     users = keys // num_items
     return Interactions(users.astype(np.int32), (keys - users * num_items).astype(np.int32))
+
+
+def by_split(pairs: Interactions, splits: Int[np.ndarray, " interactions"]) -> dict[str, Interactions]:
+    """Return the interactions of each split, given the place of each one's split in `SPLITS`."""
+    return {name: Interactions(pairs.users[splits == n], pairs.items[splits == n]) for n, name in enumerate(SPLITS)}
 
 
 def pair_keys(pairs: Interactions, num_items: int) -> Int[np.ndarray, " interactions"]:

@@ -54,9 +54,9 @@ def make_dataset(
         name,
         int(num_users),
         int(num_items),
-        train=_as_arrays(train),
-        valid=_as_arrays(valid),
-        test=_as_arrays(test),
+        train=Interactions(*map(np.asarray, train)),
+        valid=Interactions(*map(np.asarray, valid)),
+        test=Interactions(*map(np.asarray, test)),
         features={name: _convert_feature(feature) for name, feature in (features or {}).items()},
         user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
         item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
@@ -65,18 +65,13 @@ def make_dataset(
     splits = [unique_pairs(pairs, given.num_items) for pairs in given.splits.values()]
     rows, kept = (sum(len(pairs.users) for pairs in each) for each in (given.splits.values(), splits))
     repeats = [f"rows that repeat an interaction, merged: {rows - kept} of {rows}"] if kept < rows else []
-    words = {name: sorted_words(feature) for name, feature in given.features.items() if isinstance(feature, Words)}
+    features = {name: sorted_words(each) if isinstance(each, Words) else each for name, each in given.features.items()}
     train, valid, test = splits
-    features = {**given.features, **words}
     return replace(given, train=train, valid=valid, test=test, features=features, notes=(*notes, *repeats))
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Reject a data set, however it was built, that cannot be trained or evaluated on.
-
-    Raises:
-        UserError: The first fault found, where it is and how to fix it.
-    """
+    """Reject a data set, however it was built, that cannot be trained or evaluated on."""
     _check_counts(dataset.name, dataset.num_users, dataset.num_items)
     _check_content(dataset, {})
     for split, pairs in dataset.splits.items():
@@ -95,7 +90,7 @@ def check_dataset(dataset: Dataset) -> None:
 def _check_types(
     name: object, splits: Mapping[str, object], num_users: object, num_items: object, features: object, notes: object
 ) -> None:
-    """Reject arguments of other types, which would cause a traceback or give a meaningless data set."""
+    """Reject arguments of wrong types, which would cause a traceback or give a meaningless data set."""
     check_type("name", name, str, "what the data set is called")
     where = f"data set {name}"
     for split, pairs in splits.items():
@@ -135,10 +130,6 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str | Path]) -> None:
             check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or fix the id")
         else:
             check_feature(place(name), feature.values, feature.present, dataset.num_items, from_file=name in origins)
-
-
-def _as_arrays(pairs: Interactions) -> Interactions:
-    return Interactions(np.asarray(pairs.users), np.asarray(pairs.items))
 
 
 def _convert_feature(feature: Feature | Words) -> Feature | Words:

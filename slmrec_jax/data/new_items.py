@@ -10,10 +10,11 @@ from jaxtyping import Shaped
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats.plain import item_column
 from slmrec_jax.data.inspect.checks import check_feature
-from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, by_raw_id, in_order, modality_of
+from slmrec_jax.data.readers.feature_files import as_float32, by_modality, by_raw_id, modality_of
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, read_vectors
 from slmrec_jax.data.readers.opening import unreadable
 from slmrec_jax.data.readers.raw_ids import encode_ids
+from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
 
@@ -28,14 +29,10 @@ class NewItems(NamedTuple):
 
 
 def read_new_items(path: Path, dataset: Dataset) -> NewItems:
-    """Read a file of one modality, or a folder with one file for each modality.
+    """Read a file of one modality, or a folder with one file for each modality of the data set that was trained on.
 
     A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv` and has the name of the modality. Its rows have raw
     ids (a column `item`, or a tensor of whole numbers beside the vectors). If no file has ids, row i is called `new-i`.
-
-    Args:
-        path: The file or the folder.
-        dataset: The data set that the run was trained on.
 
     Raises:
         UserError: A file cannot be read, a modality is not in the data set or has another width there, or an item is
@@ -44,7 +41,7 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
     tables = {modality: read_vectors(file, item_column(file)) for modality, file in _find_files(path).items()}
     for modality, vectors in tables.items():
         _check_modality(path, modality, vectors, dataset)
-    ids, given, notes = _by_id(path, tables)
+    ids, given, notes = _in_one_order(path, tables)
     old = np.isin(ids.astype(np.str_), dataset.item_ids.astype(np.str_))
     if old.any():
         raise UserError(
@@ -65,14 +62,11 @@ def _find_files(path: Path) -> dict[str, Path]:
         entries = sorted(path.iterdir()) if path.is_dir() else [path]
     except OSError as error:
         raise unreadable(path, error) from error
-    found = [file for file in entries if file.suffix in FEATURE_SUFFIXES]
+    found = [file for file in entries if uncompressed(file).suffix in FEATURE_SUFFIXES]
     if not found:
         suffixes = ", ".join(FEATURE_SUFFIXES)
-        raise UserError(f"{path}: no features there; expected a file called as its modality, {suffixes}")
-    files: dict[str, Path] = {}
-    for file in found:
-        add_feature_file(files, modality_of(file), file)
-    return in_order(files)
+        raise UserError(f"{path}: no features there; expected a file named after its modality, {suffixes}")
+    return by_modality((modality_of(file), file) for file in found)
 
 
 def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Dataset) -> None:
@@ -85,36 +79,29 @@ def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Da
         raise UserError(f"{path}: {modality} has {found} columns, but {expected} in training; make it the same way")
 
 
-def _by_id(
+def _in_one_order(
     path: Path, tables: Mapping[str, VectorTable]
 ) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature], list[str]]:
-    keyed = [vectors.keys for vectors in tables.values() if vectors.keys is not None]
-    if not keyed:
-        return *_by_row(path, tables), []
-    if len(keyed) < len(tables):
-        raise UserError(f"{path}: some files have raw ids and others have not; give all of them ids")
-    ids = encode_ids(keyed, "item").ids
-    features, notes = {}, []
-    for (modality, vectors), keys in zip(tables.items(), keyed, strict=True):
-        features[modality], found = by_raw_id(keys, "item", vectors.values, vectors.present, ids)
-        notes += found
-        check_feature(str(keys.file), features[modality].values, features[modality].present, len(ids), from_file=True)
-    return ids, features, notes
-
-
-def _by_row(path: Path, tables: Mapping[str, VectorTable]) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature]]:
+    """Return the ids of the items, their features in this order, and notes about what is left out."""
     counts = {modality: len(vectors.values) for modality, vectors in tables.items()}
-    if len(set(counts.values())) > 1:
-        found = ", ".join(f"{modality} {count}" for modality, count in counts.items())
-        raise UserError(f"{path}: files without ids have different numbers of rows ({found}); give all of them ids")
-    count = next(iter(counts.values()))
-    features = {}
-    for modality, vectors in tables.items():
-        values = np.array(as_float32(vectors.values))
-        values[~vectors.present] = 0
-        features[modality] = Feature(values, vectors.present)
-        check_feature(f"{path}: {modality}", values, vectors.present, count, from_file=True)
-    return np.array([f"new-{row}" for row in range(count)]), features
+    keyed = [vectors.keys for vectors in tables.values() if vectors.keys is not None]
+    if keyed and len(keyed) < len(tables):
+        raise UserError(f"{path}: some files have raw ids and others have not; give all of them ids")
+    if not keyed and len(set(counts.values())) > 1:
+        shown = ", ".join(f"{modality} {count}" for modality, count in counts.items())
+        raise UserError(f"{path}: files without ids have different numbers of rows ({shown}); give all of them ids")
+    ids = encode_ids(keyed, "item").ids if keyed else np.array([f"new-{row}" for row in range(max(counts.values()))])
+    features, notes = {}, []
+    for modality, (values, present, keys, _) in tables.items():
+        if keys is None:
+            where, feature = f"{path}: {modality}", Feature(np.array(as_float32(values)), present)
+            feature.values[~present] = 0
+        else:
+            where, (feature, found) = str(keys.file), by_raw_id(keys, "item", values, present, ids)
+            notes += found
+        check_feature(where, feature.values, feature.present, len(ids), from_file=True)
+        features[modality] = feature
+    return ids, features, notes
 
 
 def missing_feature(known: Feature | Words, count: int) -> Feature | Words:

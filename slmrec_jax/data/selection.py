@@ -13,11 +13,7 @@ from slmrec_jax.types import Interactions
 
 
 def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:
-    """Return the k-core; rows with low ratings were left out when they were read.
-
-    Raises:
-        UserError: The data are divided already, or nothing is left.
-    """
+    """Return the k-core of data that are not divided; rows with low ratings were left out when they were read."""
     if isinstance(data, Unsplit):
         return k_core(data, source.k_core) if source.k_core > 1 else data
     if source.min_rating is not None or source.k_core > 1:
@@ -29,13 +25,7 @@ def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:
 
 
 def k_core(data: Unsplit, k: int) -> Unsplit:
-    """Return the largest part of the data in which every user and every item has at least k interactions.
-
-    Users and items outside it are left out, with their features.
-
-    Raises:
-        UserError: There is no such part.
-    """
+    """Return the largest part of the data in which every user and every item has at least k interactions."""
     dataset, times = data.dataset, data.times
     kept = _in_core(dataset.train, k)
     if not kept.any():

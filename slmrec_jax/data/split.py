@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt64
 
-from slmrec_jax.data.dataset import Dataset, pair_keys, unique_pairs
+from slmrec_jax.data.dataset import Dataset, by_split, pair_keys, unique_pairs
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
@@ -22,9 +22,6 @@ Parts: TypeAlias = Numbers
 """The split that each interaction goes to: `TRAIN`, `VALID` or `TEST`."""
 
 TRAIN, VALID, TEST = range(3)
-
-_ODD = 0x9E3779B97F4A7C15
-_WORD = 2**64 - 1
 
 
 class Unsplit(NamedTuple):
@@ -53,37 +50,34 @@ class SplitMethod(NamedTuple):
     summary: str
     divide: Callable[[Pool], Parts]
     times: Literal["unused", "used", "needed"] = "unused"
-    """If it looks at times: never, where they are known, or always."""
+    """Whether it looks at times: never, where they are known, or always."""
     keeps_test: bool = False
     """True if it divides only the training interactions and keeps the test split."""
 
 
 def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> Dataset:
-    """Divide a data set by the named method; a data set that is divided already is divided again.
-
-    Args:
-        data: The result of a reader.
-        name: A key of `SPLIT_METHODS`; `None` returns a divided data set as it is.
-        seed: The seed of everything random.
+    """Divide what a reader returned by a method of `SPLIT_METHODS`; divided data are divided again, or stay for `None`.
 
     Raises:
         UserError: The data set is undivided and there is no name, the name is unknown, the method does not fit the
             data, or nothing would be left to train on.
     """
-    dataset, times, _ = data if isinstance(data, Unsplit) else (data, None, False)
     if name is None and isinstance(data, Dataset):
-        return dataset
-    method = _choose_method(data, name)
+        return data
+    given = data if isinstance(data, Unsplit) else Unsplit(data)
+    method, (dataset, times, _) = _choose_method(given, name), given
     notes = [f"split by {name!r} with seed {seed}"]
     if method.times == "used" and times is None:
         notes.append("no times: the order of each user's interactions is random")
     pairs = dataset.train
     if isinstance(data, Dataset) and not method.keeps_test:
-        pairs, merged = _all_pairs(dataset)
-        notes += [f"interactions that were in two splits, merged: {merged}"] if merged else []
+        users, items = (np.concatenate(columns) for columns in zip(*dataset.splits.values(), strict=True))
+        pairs = unique_pairs(Interactions(users, items), dataset.num_items)
+        if merged := len(users) - len(pairs.users):
+            notes.append(f"interactions that were in two splits, merged: {merged}")
     known = np.zeros(len(pairs.users), np.int64) if times is None or method.times == "unused" else times()
     parts = method.divide(Pool(pairs, known, seed))
-    train, valid, test = (Interactions(pairs.users[parts == part], pairs.items[parts == part]) for part in range(3))
+    train, valid, test = by_split(pairs, parts).values()
     if len(train.users) == 0:
         raise UserError(f"data set {dataset.name}: the split {name!r} leaves nothing to train on; choose another")
     test = dataset.test if method.keeps_test else test
@@ -95,8 +89,8 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     return replace(dataset, train=train, valid=valid, test=test, notes=(*dataset.notes, *notes))
 
 
-def _choose_method(data: Dataset | Unsplit, name: str | None) -> SplitMethod:
-    dataset, times, of_one_user = data if isinstance(data, Unsplit) else (data, None, False)
+def _choose_method(given: Unsplit, name: str | None) -> SplitMethod:
+    dataset, times, of_one_user = given
     where = f"data set {dataset.name}"
     if name is None:
         choices = "; ".join(f"{each} ({method.summary})" for each, method in SPLIT_METHODS.items())
@@ -122,13 +116,6 @@ def first_times(pairs: Interactions, times: Times, num_items: int) -> Shaped[np.
     return np.asarray(np.minimum.reduceat(times[order], starts) if len(starts) else times)
 
 
-def _all_pairs(dataset: Dataset) -> tuple[Interactions, int]:
-    """Return all interactions, and how many are in more than one split."""
-    users, items = (np.concatenate(columns) for columns in zip(*dataset.splits.values(), strict=True))
-    pairs = unique_pairs(Interactions(users, items), dataset.num_items)
-    return pairs, len(users) - len(pairs.users)
-
-
 def _hold_out_a_fifth(pool: Pool, smaller: int) -> Parts:
     counts, ranks = rank_within_users(pool.pairs.users, _random_order(pool))
     held = np.where(counts < 10, np.where(counts < 3, 0, 2), counts // 5)
@@ -148,7 +135,7 @@ def _time(pool: Pool) -> Parts:
     return as_parts(pool.times < from_test, pool.times >= from_valid)
 
 
-def _cold_items(pool: Pool) -> Parts:
+def _hold_out_items(pool: Pool) -> Parts:
     items, places = np.unique(pool.pairs.items, return_inverse=True)
     ranks = np.empty(len(items), np.int64)
     ranks[np.argsort(draw(pool.seed, items), kind="stable")] = np.arange(len(items))
@@ -178,7 +165,7 @@ SPLIT_METHODS: Mapping[str, SplitMethod] = {
     ),
     "time": SplitMethod("the last tenth of all for test and the tenth before for validation", _time, times="needed"),
     "cold-items": SplitMethod(
-        "all interactions of a tenth of the items for test, of another tenth for validation", _cold_items
+        "all interactions of a tenth of the items for test, of another tenth for validation", _hold_out_items
     ),
     "validation": SplitMethod(
         "a tenth of each user's training interactions for validation; test stays", _tenth_of_train, keeps_test=True
@@ -192,14 +179,14 @@ def draw(seed: int, *keys: Int[np.ndarray, " rows"]) -> UInt64[np.ndarray, " row
 
     Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014); the constants are Stafford's.
     """
-    state = _mix(np.array([seed & _WORD], np.uint64))
+    state = _mix(np.array([seed % 2**64], np.uint64))
     for key in keys:
         state = _mix(state + key.astype(np.uint64))
     return state
 
 
 def _mix(words: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
-    words = words + np.uint64(_ODD)  # wraps around, as arrays of unsigned integers do
+    words = words + np.uint64(0x9E3779B97F4A7C15)  # wraps around, as arrays of unsigned integers do
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(words ^ (words >> np.uint64(31)))

@@ -21,12 +21,11 @@ import pyarrow.compute as pc
 from jaxtyping import Int, Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words
+from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, by_split
 from slmrec_jax.data.inspect.checks import check_count
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
 from slmrec_jax.data.readers.folders import not_read
-from slmrec_jax.data.readers.parquet_files import type_name
 from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
@@ -37,7 +36,7 @@ from slmrec_jax.types import Interactions
 META = "meta.json"
 LOOKS_FOR = f"{META} of slmrec-jax"
 
-_FORMAT, _VERSION = "slmrec-jax", 2
+_FORMAT, _STORE_VERSION = "slmrec-jax", 2
 """Version 1 had fingerprints of another definition."""
 _MARK = re.compile(rb'^\s*\{\s*"format":\s*"slmrec-jax"')
 _INTERACTIONS, _USERS, _ITEMS, _FEATURES = "interactions.parquet", "users.parquet", "items.parquet", "features"
@@ -80,11 +79,7 @@ def recognises(folder: Path, source: Source) -> bool:
 
 
 def read(folder: Path, source: Source) -> Dataset:
-    """Read a folder that `write_store` wrote.
-
-    Raises:
-        UserError: A file is missing or malformed, or the content is not what was written.
-    """
+    """Read a folder that `write_store` wrote."""
     meta = _read_meta(folder / META)
     modalities = {entry["name"]: entry for entry in meta["modalities"]}
     files = {name: _feature_file(folder, place, name) for place, name in enumerate(modalities)}
@@ -124,7 +119,7 @@ def _write_parts(dataset: Dataset, folder: Path) -> None:
         modalities.append({"name": name, **kept})
     meta = {
         "format": _FORMAT,
-        "version": _VERSION,
+        "version": _STORE_VERSION,
         "name": dataset.name,
         "users": dataset.num_users,
         "items": dataset.num_items,
@@ -155,10 +150,10 @@ def _read_meta(file: Path) -> dict[str, Any]:
     meta = read_meta_json(file, "what slmrec-jax data convert writes", _CONVERT_AGAIN)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise UserError(f"{file}: it does not say that this is a data set of {_FORMAT}; give another folder")
-    if meta.get("version") != _VERSION:
+    if meta.get("version") != _STORE_VERSION:
         raise UserError(
-            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_VERSION}: update it, or "
-            f"make the folder again"
+            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_STORE_VERSION}: update "
+            f"it, or make the folder again"
         )
     for field, kind in _FIELDS.items():
         if type(meta.get(field)) is not kind:
@@ -186,15 +181,16 @@ def _refuse_field(file: Path, field: str, found: object) -> NoReturn:
 
 def _read_splits(file: Path) -> dict[str, Interactions]:
     table = read_parquet(file, ("user_row", "item_row", "split"))
-    users, items = as_rows(table, "user_row"), as_rows(table, "item_row")
-    names = table.columns["split"]
-    if not pa.types.is_string(names.type):
-        raise UserError(f"{file}: split is a column of {type_name(names.type)}; expected {', '.join(SPLITS)}")
-    numbers: Int[np.ndarray, " rows"] = pc.fill_null(pc.index_in(names, pa.array(SPLITS)), -1).to_numpy()
-    if (numbers < 0).any():
-        wrong = int(numbers.argmin())
-        raise UserError(f"{table.row(wrong)}: split is {table.value('split', wrong)}; expected {', '.join(SPLITS)}")
-    return {name: Interactions(users[numbers == n], items[numbers == n]) for n, name in enumerate(SPLITS)}
+    pairs = Interactions(as_rows(table, "user_row"), as_rows(table, "item_row"))
+    expected = ", ".join(SPLITS)
+    if not pa.types.is_string(table.columns["split"].type):
+        raise table.wrong_type("split", expected)
+    splits: Int[np.ndarray, " rows"] = pc.fill_null(
+        pc.index_in(table.columns["split"], pa.array(SPLITS)), -1
+    ).to_numpy()
+    if (splits < 0).any():
+        raise table.refusal("split", int(splits.argmin()), expected)
+    return by_split(pairs, splits)
 
 
 def _read_stored_feature(file: Path, entry: Mapping[str, Any]) -> Feature | Words:

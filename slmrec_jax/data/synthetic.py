@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Int, Shaped
 
-from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.dataset import Dataset, Feature, by_split
 from slmrec_jax.data.inspect.checks import check_count
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.split import Parts, as_parts, rank_within_users
@@ -27,7 +27,7 @@ _HEAD = 60
 """Popularity is 1 / (rank + _HEAD), with ranks from 0."""
 _MIN_DEGREE, _MEAN_DEGREE, _MAX_DEGREE = 5, 8.0, 60
 """Interactions of a user over all splits; the mean is approximate, before the maximum cuts the tail."""
-_MISSING = 0.07
+_MISSING_SHARE = 0.07
 """The share of items that lack a modality, independently for each modality."""
 _NOISE = 0.4
 """The standard deviation of the noise in a modality; that of the latent description is about 1."""
@@ -56,16 +56,11 @@ def demo(
     With the default arguments, test recall@20 is about 0.09 for popularity, 0.23 for LightGCN on ids alone, 0.27 for
     SLMRec's main loss with features, 0.28 with its FAC task, and 0.6 for the planted tastes and popularities.
 
+    Items are in `num_scenes` clusters, of which each user likes two. A user meets items `exposures` times and chooses
+    among the distinct ones. `columns` has the widths of vectors by modality.
+
     Each user's interactions are split 8:1:1 at random, with at least one for validation and one for test; a user with
     fewer than 3 has them all in train.
-
-    Args:
-        seed: The seed of everything random.
-        num_users: The number of users.
-        num_items: The number of items.
-        num_scenes: The number of clusters of items; each user likes two.
-        columns: The modalities and the widths of their vectors.
-        exposures: How often a user meets an item; the user chooses among the distinct ones.
 
     Raises:
         UserError: There are no users, items, scenes or exposures, or too few interactions to fill three splits.
@@ -82,7 +77,7 @@ def demo(
         raise UserError("demo: no one has the three interactions that three splits need; raise items or exposures")
     return make_dataset(
         "demo",
-        *(Interactions(users[parts == part], items[parts == part]) for part in range(3)),
+        *by_split(Interactions(users, items), parts).values(),
         num_users=num_users,
         num_items=num_items,
         features=_draw_features(rng, tastes.items, columns),
@@ -103,7 +98,7 @@ def plant(rng: np.random.Generator, num_users: int, num_items: int, num_scenes: 
     concern = 0.125 + 0.75 * rng.random((num_users, 1 + num_aspects))
     users = np.repeat(concern, _ASPECT, axis=1) * (liked + own)
     weights = 1.0 / (rng.permutation(num_items) + _HEAD)
-    return Tastes(_grid(users), _grid(items), weights)
+    return Tastes(_round_to_256ths(users), _round_to_256ths(items), weights)
 
 
 def _draw_degrees(rng: np.random.Generator, num_users: int) -> Int[np.ndarray, " users"]:
@@ -123,7 +118,7 @@ def _draw_interactions(
         met = np.searchsorted(cumulative, rng.random((len(rows), exposures)) * cumulative[-1], side="right")
         met = np.sort(np.minimum(met, len(cumulative) - 1), axis=1)
         liking = np.einsum("ud,ued->ue", tastes.users[rows], tastes.items[met])
-        scores = liking + _grid(rng.gumbel(size=met.shape))
+        scores = liking + _round_to_256ths(rng.gumbel(size=met.shape))
         scores[:, 1:][met[:, 1:] == met[:, :-1]] = -np.inf  # an item that is met twice is chosen once
         ranked = np.argsort(-scores, axis=1, kind="stable")
         order = np.take_along_axis(met, ranked, axis=1)
@@ -147,13 +142,13 @@ def _draw_features(
     for number, (name, width) in enumerate(columns.items(), start=1):
         own = items[:, number * _ASPECT : (number + 1) * _ASPECT]
         seen = np.concatenate([items[:, :_ASPECT], own], axis=1)
-        mixing = _grid(rng.standard_normal((seen.shape[1], width)) / np.sqrt(seen.shape[1]))
-        values = seen @ mixing + _grid(_NOISE * rng.standard_normal((len(items), width)))
-        features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= _MISSING)
+        mixing = _round_to_256ths(rng.standard_normal((seen.shape[1], width)) / np.sqrt(seen.shape[1]))
+        values = seen @ mixing + _round_to_256ths(_NOISE * rng.standard_normal((len(items), width)))
+        features[name] = Feature(values.astype(np.float32), rng.random(len(items)) >= _MISSING_SHARE)
     return features
 
 
-def _grid(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
+def _round_to_256ths(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
     """Round to multiples of 1/256: sums of products are then exact in any order of summation."""
     return np.round(values * 256.0) / 256.0
 

@@ -91,6 +91,12 @@ def test_other_programs_can_read_the_tables(tmp_path):
 # --- writing -----------------------------------------------------------------------------------------------------
 
 
+def test_a_folder_named_demo_is_remembered_by_its_whole_path(tmp_path, monkeypatch):
+    write_store(small(), tmp_path / "demo")
+    monkeypatch.chdir(tmp_path)
+    assert load("demo", format="slmrec").source.data == str(tmp_path / "demo")
+
+
 def test_what_is_there_is_not_overwritten(tmp_path):
     (tmp_path / "kept").mkdir()
     with pytest.raises(UserError, match="is there already"):

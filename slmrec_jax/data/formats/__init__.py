@@ -29,11 +29,7 @@ class Format(Protocol):
         """Return True if the folder has this format."""
 
     def read(self, folder: Path, source: Source, /) -> Dataset | Unsplit:
-        """Read the folder.
-
-        Raises:
-            UserError: A file is missing, malformed, or does not fit the others.
-        """
+        """Read the folder; a file that is missing, malformed or does not fit the others raises `UserError`."""
 
 
 FORMATS: Mapping[str, Format] = {
@@ -51,11 +47,7 @@ _WITH_NAMED_COLUMNS = ("recbole", "plain")
 
 
 def read_folder(folder: Path, source: Source) -> tuple[Dataset | Unsplit, str]:
-    """Read a folder in the format that the source names, or that is detected; also return the name of the format.
-
-    Raises:
-        UserError: The format is unknown or does not have the columns that the source names, or the folder is malformed.
-    """
+    """Read a folder in the format that the source names, or that is detected; also return the name of the format."""
     name = find_format(folder, source)
     if name not in _WITH_NAMED_COLUMNS:
         refuse_columns(f"{folder}: format {name}", source)
@@ -63,21 +55,13 @@ def read_folder(folder: Path, source: Source) -> tuple[Dataset | Unsplit, str]:
 
 
 def refuse_columns(what: str, source: Source) -> None:
-    """Reject names of columns for data whose columns have fixed names, or none.
-
-    Raises:
-        UserError: A column was named.
-    """
+    """Reject names of columns for data whose columns have fixed names, or none."""
     for role in named_columns(source):
         raise UserError(f"{what}: its columns are fixed; leave out {setting(COLUMN_FIELDS[role])}")
 
 
 def find_format(folder: Path, source: Source) -> str:
-    """Return the format that the source names, or the only one that recognises the folder.
-
-    Raises:
-        UserError: No format has that name, or not exactly one recognises the folder.
-    """
+    """Return the format that the source names, or the only one that recognises the folder."""
     if source.format is not None:
         if source.format not in FORMATS:
             raise UserError(f"there is no format {source.format!r}; there is: {', '.join(FORMATS)}")

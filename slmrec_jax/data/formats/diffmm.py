@@ -7,11 +7,9 @@ from pathlib import Path
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
-from slmrec_jax.data.readers.folders import not_read
-from slmrec_jax.data.readers.npy_files import read_table
+from slmrec_jax.data.readers.feature_files import read_feature_tables
+from slmrec_jax.data.readers.folders import file_of_split, not_read
 from slmrec_jax.data.untrusted.pickles import read_sparse
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -45,13 +43,13 @@ def read(folder: Path, source: Source) -> Dataset:
                 f"{files[split]}: shape {matrix.shape}, but {files['train'].name} has {shape}; expected the same "
                 f"users and items in every split"
             )
-    tables = find_feature_files(folder)
+    features, tables = read_feature_tables(folder)
     return make_dataset(
         folder.resolve().name,
         *(Interactions(matrix.rows, matrix.columns) for matrix in matrices.values()),
         num_users=shape[0],
         num_items=shape[1],
-        features={name: feature_of_rows(file, read_table(file)) for name, file in tables.items()},
+        features=features,
         origins={**files, **tables},
         notes=not_read(folder, [*files.values(), *tables.values()]),
     )

@@ -1,4 +1,4 @@
-"""Reads tables of interactions with named columns, and makes a data set of them."""
+"""Reads tables of interactions with named columns, and makes data sets from them."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,14 +10,14 @@ import pyarrow.compute as pc
 from jaxtyping import Bool
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import NO_INTERACTIONS, SPLITS, Dataset, Feature, Words
+from slmrec_jax.data.dataset import NO_INTERACTIONS, SPLITS, Dataset, Feature, Words, by_split
 from slmrec_jax.data.formats.roles import Layout, choose_columns, find_layout, named_columns, note_renamed
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.columns import MISSING, as_flags, as_labels, as_numbers, as_times
 from slmrec_jax.data.readers.raw_ids import EncodedIds
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
-from slmrec_jax.data.split import TEST, TRAIN, VALID, Unsplit, first_times
+from slmrec_jax.data.split import Unsplit, first_times
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
@@ -26,9 +26,8 @@ LISTS_SUFFIX = "_pairs.tsv"
 SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
 """The names of a split, in file names and in a column `split`."""
 
-_SPLIT_NUMBERS = dict(zip(SPLIT_NAMES, (TRAIN, VALID, TEST), strict=True))
-_SPLIT_LABELS = {name: _SPLIT_NUMBERS[split] for split, names in SPLIT_NAMES.items() for name in names}
-_SPLIT_LABELS |= {str(number): number for number in _SPLIT_NUMBERS.values()}
+_SPLIT_LABELS = {name: SPLITS.index(split) for split, names in SPLIT_NAMES.items() for name in names}
+_SPLIT_LABELS |= {str(number): number for number in range(len(SPLITS))}
 
 
 class InteractionTable(NamedTuple):
@@ -44,12 +43,9 @@ def read_interactions(file: Path, source: Source, separator: str | None = None) 
     """Read users, items and other known columns, without rows that have label 0 or a rating that is too low.
 
     If the suffix does not tell the regular separator, give it as `separator`; quotes then have no meaning.
-
-    Raises:
-        UserError: The file cannot be read, or a column of users or items, or one that was named, is missing.
     """
     if file.name.endswith(LISTS_SUFFIX):
-        return InteractionTable(_read_item_lists(file, source), [], of_one_user=True)
+        return InteractionTable(_unroll_item_lists(file, source), [], of_one_user=True)
     named = named_columns(source)
     found = find_layout(file, named, separator=separator)
     columns = choose_columns(file, found, named, ("user", "item"))
@@ -70,11 +66,7 @@ def read_interactions(file: Path, source: Source, separator: str | None = None) 
 
 
 def read_items(file: Path, source: Source) -> Table:
-    """Read the column of items of a table, which has the same name as in the interactions, or a known one.
-
-    Raises:
-        UserError: The file cannot be read, or does not have exactly one such column.
-    """
+    """Read the column of items of a table, which has the same name as in the interactions, or a known one."""
     column = source.item_column
     named = {"item": column} if column and not column.isdecimal() else {}
     found = find_layout(file, named, ("item",))
@@ -87,9 +79,6 @@ def keep_taken(table: Table, role: str, column: str, notes: list[str]) -> Table:
     """Return the rows that do not have label 0 (shown, but not taken), and add a note on the number of the others.
 
     The labels are called `role` in the table and `column` in the file.
-
-    Raises:
-        UserError: All labels are 0.
     """
     taken = as_flags(table, role)
     if taken is None:
@@ -107,14 +96,16 @@ def assemble(
     files: Mapping[str, Path],
     notes: Sequence[str],
 ) -> Dataset | Unsplit:
-    """Make a data set of one table per split, or of a single table under "", which a column `split` may divide.
+    """Make a data set from one table per split, or from a single table under "", which a column `split` may divide.
 
     Users and items come with the rows of each table. `files` are those of splits, modalities and items, for errors.
     """
-    pairs = {part: Interactions(users.rows[n], items.rows[n]) for n, part in enumerate(tables)}
+    pairs = dict(zip(tables, map(Interactions, users.rows, items.rows), strict=True))
     whole = tables.get("")
+    divided = whole is None or "split" in whole.table.columns
     if whole is not None:
-        pairs = {"train": pairs[""]} if "split" not in whole.table.columns else _by_label(whole.table, pairs[""])
+        rows = pairs[""]
+        pairs = by_split(rows, as_labels(whole.table, "split", _SPLIT_LABELS)) if divided else {"train": rows}
     dataset = make_dataset(
         name,
         *(pairs.get(split, NO_INTERACTIONS) for split in SPLITS),
@@ -126,30 +117,26 @@ def assemble(
         origins={part or "train": file for part, file in files.items()},
         notes=[*dict.fromkeys(note for found in tables.values() for note in found.notes), *notes],
     )
-    if whole is None or "split" in whole.table.columns:
+    if whole is None or divided:
         return dataset
     if "timestamp" not in whole.table.columns:
         return Unsplit(dataset)
-    table, rows = whole.table, pairs["train"]
+    table = whole.table
     return Unsplit(dataset, lambda: first_times(rows, as_times(table, "timestamp"), len(items.ids)), whole.of_one_user)
 
 
 def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:
     names = list(columns.values())
-    if not found.separator:
-        table = read_parquet(file, names)
-    else:
+    if found.separator:
         given = None if found.header else found.names
         table = read_text(file, found.separator, names, names=given, quotes=found.quotes)
-    return Table(file, {role: table.columns[name] for role, name in columns.items()}, table.header)
+    else:
+        table = read_parquet(file, names)
+    return table._replace(columns={role: table.columns[name] for role, name in columns.items()})
 
 
 def _first_data_row(table: Table, columns: Mapping[str, str]) -> str:
-    """Describe the first row of a table whose columns are numbered.
-
-    Raises:
-        UserError: It holds names rather than data.
-    """
+    """Describe the first row of a table whose columns are numbered; a row of names is refused."""
     for role, column in table.columns.items():
         whole = pc.match_substring_regex(pc.utf8_trim_whitespace(column), r"^-?[0-9]+(\.0*)?$")
         of_numbers = role in ("timestamp", "rating") or (len(whole) > 1 and pc.all(whole.slice(1)).as_py())
@@ -162,7 +149,7 @@ def _first_data_row(table: Table, columns: Mapping[str, str]) -> str:
     return ", ".join(table.value(role, 0) for role in columns)
 
 
-def _read_item_lists(file: Path, source: Source) -> Table:
+def _unroll_item_lists(file: Path, source: Source) -> Table:
     if source.min_rating is not None:
         raise _no_ratings(file, ("user", "items"))
     table = read_text(file, "\t", ("user", "items"), names=("user", "items"))
@@ -192,11 +179,3 @@ def _no_ratings(file: Path, names: Sequence[str]) -> UserError:
         f"{file}: there is no column of ratings; it has {listed(names)}: name it by "
         f"{setting('rating_column')}, or leave out {setting('min_rating')}"
     )
-
-
-def _by_label(table: Table, pairs: Interactions) -> dict[str, Interactions]:
-    labels = as_labels(table, "split", _SPLIT_LABELS)
-    return {
-        split: Interactions(pairs.users[labels == number], pairs.items[labels == number])
-        for split, number in _SPLIT_NUMBERS.items()
-    }

@@ -4,17 +4,17 @@ The pairs (`data1.txt`, `test1.txt`: user, item, weight) count ids from 1, the l
 in LightGCN. Neither form has a validation split or features.
 """
 
+import re
 from array import array
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset
-from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import file_of_split, not_read
+from slmrec_jax.data.readers.json_lists import ItemLists
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
 from slmrec_jax.data.readers.tables import read_text
@@ -27,8 +27,8 @@ LOOKS_FOR = "train.txt and test.txt, or data1.txt and test1.txt"
 _LINES = ("train.txt", "test.txt")
 _PAIRS = ("data1.txt", "test1.txt")
 _PAIR_COLUMNS = ("user", "item", "weight")
-_MAX_DIGITS = 18
-"""Numbers of so many decimal digits fit into 64 bits."""
+_NUMBERS = re.compile("[0-9]{1,18}+(?: [0-9]{1,18}+)*+")
+"""Numbers that fit into 64 bits."""
 _ID_LISTS = {"users": "user_list.txt", "items": "item_list.txt"}
 
 
@@ -71,8 +71,7 @@ def read(folder: Path, source: Source) -> Dataset:
     )
 
 
-def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
-    """Return the pairs, and every user who has a line, with or without items."""
+def _read_lines(file: Path) -> ItemLists:
     check_file(file, "lines of a user and their items")
     users, counts, items = array("q"), array("q"), array("q")
     with file.open(encoding=first_line(file).encoding, errors="replace") as lines:  # line ends of any system
@@ -80,8 +79,8 @@ def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
             ids = line.removeprefix("\ufeff").split()
             if not ids:
                 continue
-            if not _is_number("".join(ids)) or max(map(len, ids)) > _MAX_DIGITS:
-                wrong = next(word for word in ids if not _is_number(word) or len(word) > _MAX_DIGITS)
+            if not _NUMBERS.fullmatch(" ".join(ids)):
+                wrong = next(word for word in ids if not _NUMBERS.fullmatch(word))
                 raise UserError(
                     f"{file}: line {number}: found {wrong[:40]!r}; expected a user and their items, whole numbers "
                     f"separated by spaces"
@@ -90,14 +89,10 @@ def _read_lines(file: Path) -> tuple[Interactions, Int[np.ndarray, " lines"]]:
             counts.append(len(ids) - 1)
             items.extend(map(int, ids[1:]))
     seen = np.array(users, np.int64)
-    return Interactions(np.repeat(seen, np.array(counts, np.int64)), np.array(items, np.int64)), seen
+    return ItemLists(Interactions(np.repeat(seen, np.array(counts, np.int64)), np.array(items, np.int64)), seen)
 
 
-def _is_number(text: str) -> bool:
-    return text.isascii() and text.isdigit()
-
-
-def _read_pairs(file: Path) -> tuple[Interactions, Int[np.ndarray, " rows"]]:
+def _read_pairs(file: Path) -> ItemLists:
     table = read_text(file, "\t", _PAIR_COLUMNS[:2], names=_PAIR_COLUMNS)
     pairs = Interactions(*(as_rows(table, name, first=1) for name in _PAIR_COLUMNS[:2]))
-    return pairs, pairs.users
+    return ItemLists(pairs, pairs.users)

@@ -6,18 +6,17 @@ number of feature rows decides.
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Int, Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.inspect.checks import MAX_COUNT, check_range
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import feature_of_rows
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.feature_files import by_modality, feature_of_rows
+from slmrec_jax.data.readers.folders import file_of_split, not_read
+from slmrec_jax.data.readers.json_lists import ItemLists
 from slmrec_jax.data.readers.npy_files import read_numbers
 from slmrec_jax.data.readers.raw_ids import count_rows
 from slmrec_jax.data.untrusted.object_arrays import read_lists
@@ -38,13 +37,6 @@ _FEATURE_STEMS = {
 _EXPECTED_IDS = "ids are counted from 0 and fit into int32"
 
 
-class _Split(NamedTuple):
-    pairs: Interactions
-    """Ids as in the file, int64."""
-    users: Int[np.ndarray, " users"]
-    """All users in the file, with or without items."""
-
-
 def recognises(folder: Path, source: Source) -> bool:
     """Return True if there is a training file under one of its names."""
     return any((folder / f"train{variant}.npy").exists() for variant in _VARIANTS)
@@ -54,13 +46,19 @@ def read(folder: Path, source: Source) -> Dataset:
     """Read train (rows of a user and an item), val and test (lists of a user and their items) and the features.
 
     There are as many items as feature rows. Without a table of features the number is one more than the largest id, as
-    it always is for users. Notes say how item ids were taken to be counted, and which features are missing. A table of
+    it always is for users. Notes say from where item ids are counted, and which features are missing. A table of
     integers with two rows, instead of vectors, lists pairs of an item and a word.
     """
     names = {split: [f"{stem}{variant}.npy" for variant in _VARIANTS] for split, stem in _STEMS.items()}
     files = {split: file_of_split(folder, split, names[split]) for split in _STEMS}
-    splits = [(_read_rows if split == "train" else _read_lists)(file) for split, file in files.items()]
-    feature_files = _find_feature_files(folder)
+    splits = [(_read_pair_rows if split == "train" else _read_user_lists)(file) for split, file in files.items()]
+    feature_files = by_modality(
+        (modality, file)
+        for modality, stems in _FEATURE_STEMS.items()
+        for stem in stems
+        for suffix in (".npy", ".pt")
+        if (file := folder / f"{stem}{suffix}").exists()
+    )
     features = {modality: _read_vectors_or_word_ids(file) for modality, file in feature_files.items()}
     users, items = [split.users for split in splits], [split.pairs.items for split in splits]
     rows = next((len(feature.values) for feature in features.values() if isinstance(feature, Feature)), None)
@@ -85,17 +83,17 @@ def read(folder: Path, source: Source) -> Dataset:
     )
 
 
-def _read_rows(file: Path) -> _Split:
+def _read_pair_rows(file: Path) -> ItemLists:
     table = read_numbers(file, "rows of a user and an item")
     if table.ndim != 2 or table.shape[1] != 2 or table.dtype.kind not in "iu":
         raise UserError(
             f"{file}: an array of {table.dtype} of shape {table.shape}; expected integers, one row a user and an item"
         )
     pairs = Interactions(*(_checked_ids(file, name, table[:, n]) for n, name in enumerate(("users", "items"))))
-    return _Split(pairs, pairs.users)
+    return ItemLists(pairs, pairs.users)
 
 
-def _read_lists(file: Path) -> _Split:
+def _read_user_lists(file: Path) -> ItemLists:
     ids, offsets = read_lists(file)
     lengths = np.diff(offsets)
     empty = np.flatnonzero(lengths == 0)
@@ -106,7 +104,7 @@ def _read_lists(file: Path) -> _Split:
         number = np.searchsorted(offsets, vast[0], side="right") - 1
         raise UserError(f"{file}: list {number} has the id {ids[vast[0]]}; {_EXPECTED_IDS}")
     users = ids[offsets[:-1]]
-    return _Split(Interactions(np.repeat(users, lengths - 1), np.delete(ids, offsets[:-1])), users)
+    return ItemLists(Interactions(np.repeat(users, lengths - 1), np.delete(ids, offsets[:-1])), users)
 
 
 def _checked_ids(file: Path, name: str, ids: Shaped[np.ndarray, " entries"]) -> Int[np.ndarray, " entries"]:
@@ -118,13 +116,11 @@ def _first_item(
     where: str, num_users: int, items: Sequence[Int[np.ndarray, "..."]], rows: int | None
 ) -> tuple[int, str]:
     """Return the id of the item in row 0, and a note: 0 if item ids fit the feature rows, else the number of users."""
-    found = [each for each in items if len(each)]
-    lowest = min((int(each.min()) for each in found), default=0)
-    highest = max((int(each.max()) for each in found), default=0)
+    together = np.concatenate(items)
+    lowest, highest = (int(together.min()), int(together.max())) if len(together) else (0, 0)
+    if rows is None and lowest == num_users:
+        return lowest, f"item ids: counted from {lowest}, as the lowest is the number of users; no features to ask"
     if rows is None:
-        if lowest == num_users:
-            note = f"item ids: counted from {lowest}, as the lowest is the number of users; no features to ask"
-            return lowest, note
         return 0, f"item ids: counted from 0, the largest is {highest}; no features to ask"
     if highest < rows:
         return 0, f"item ids: counted from 0, and the largest is {highest} of {rows} feature rows"
@@ -139,18 +135,6 @@ def _first_item(
     )
 
 
-def _find_feature_files(folder: Path) -> dict[str, Path]:
-    files = {}
-    for modality, stems in _FEATURE_STEMS.items():
-        names = [f"{stem}{suffix}" for stem in stems for suffix in (".npy", ".pt")]
-        found = [folder / name for name in names if (folder / name).exists()]
-        if len(found) > 1:
-            raise UserError(f"{folder}: {found[0].name} and {found[1].name} are both {modality} features; keep one")
-        if found:
-            files[modality] = found[0]
-    return files
-
-
 def _read_vectors_or_word_ids(file: Path) -> Feature | Words:
     values, of_words = read_vectors_or_words(file)
     if not of_words:
@@ -160,11 +144,7 @@ def _read_vectors_or_word_ids(file: Path) -> Feature | Words:
 
 
 def read_vectors_or_words(file: Path) -> tuple[Shaped[np.ndarray, "..."], bool]:
-    """Read the array of a `.npy` or `.pt` file, and tell if it lists word ids: integers in two rows, items and words.
-
-    Raises:
-        UserError: It is neither that nor a table of floating point with one row per item.
-    """
+    """Read vectors, one row per item, or word ids, in two rows of items and words; return which as well."""
     values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row an item")
     of_words = values.ndim == 2 and values.shape[0] == 2 and values.dtype.kind in "iu"
     if not of_words and (values.ndim != 2 or values.dtype.kind != "f"):

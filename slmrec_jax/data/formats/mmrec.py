@@ -6,16 +6,14 @@ import numpy as np
 from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import SPLITS, Dataset, Feature
-from slmrec_jax.data.formats.files import inter_files
+from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, by_split
 from slmrec_jax.data.formats.interactions import keep_taken
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.feature_files import read_feature_tables
+from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read
 from slmrec_jax.data.readers.headers import first_row
-from slmrec_jax.data.readers.npy_files import read_table
 from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
-from slmrec_jax.data.readers.tables import choose_file, read_text
+from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -43,15 +41,14 @@ def read(folder: Path, source: Source) -> Dataset:
     splits, counts, notes = _read_labelled(file)
     mappings = {side: folder / name for side, (name, _) in _MAPPINGS.items() if (folder / name).exists()}
     raw = {side: _read_mapping(path, _MAPPINGS[side][1], counts[side]) for side, path in mappings.items()}
-    tables = find_feature_files(folder)
-    features = {modality: feature_of_rows(path, read_table(path)) for modality, path in tables.items()}
+    features, tables = read_feature_tables(folder)
     taken = [file, *mappings.values(), *tables.values()]
     if "visual" in features and (missed := folder / _MISSED_IMAGES).exists():
         _mark_missing(features["visual"], missed, counts["items"])
         taken.append(missed)
     return make_dataset(
         folder.resolve().name,
-        *splits,
+        **splits,
         num_users=counts["users"],
         num_items=counts["items"],
         features=features,
@@ -62,7 +59,7 @@ def read(folder: Path, source: Source) -> Dataset:
     )
 
 
-def _read_labelled(file: Path) -> tuple[list[Interactions], dict[str, int], list[str]]:
+def _read_labelled(file: Path) -> tuple[dict[str, Interactions], dict[str, int], list[str]]:
     """Return the interactions of each split, the numbers of users and of items, and notes."""
     table = read_text(file, "\t", (_USER, _ITEM, _LABEL), optional=(_TAKEN,))
     notes: list[str] = []
@@ -71,23 +68,17 @@ def _read_labelled(file: Path) -> tuple[list[Interactions], dict[str, int], list
     users, items, labels = (as_rows(table, name) for name in (_USER, _ITEM, _LABEL))
     wrong = np.flatnonzero(labels >= len(SPLITS))
     if len(wrong):
-        raise UserError(
-            f"{table.row(int(wrong[0]))}: {_LABEL} is {labels[wrong[0]]}; expected 0 for training, 1 for validation, "
-            f"2 for test"
-        )
+        found = f"{table.row(int(wrong[0]))}: {_LABEL} is {labels[wrong[0]]}"
+        raise UserError(f"{found}; expected 0 for training, 1 for validation, 2 for test")
     if not (labels == 0).any():
         raise UserError(f"{file}: no row has the {_LABEL} 0; expected some to train on")
     counts = {"users": count_rows(str(file), "user", [users]), "items": count_rows(str(file), "item", [items])}
     known = np.isin(users, users[labels == 0])
-    for label, split in enumerate(SPLITS):
-        dropped = (labels == label) & ~known
-        if dropped.any():
-            notes.append(
-                f"{split}: interactions of users without training interactions, dropped: {dropped.sum()} of "
-                f"{len(np.unique(users[dropped]))} users"
-            )
-    chosen = [(labels == label) & known for label in range(len(SPLITS))]
-    return [Interactions(users[rows], items[rows]) for rows in chosen], counts, notes
+    for split, dropped in by_split(Interactions(users[~known], items[~known]), labels[~known]).items():
+        if len(dropped.users):
+            found = f"{len(dropped.users)} of {len(np.unique(dropped.users))} users"
+            notes.append(f"{split}: interactions of users without training interactions, dropped: {found}")
+    return by_split(Interactions(users[known], items[known]), labels[known]), counts, notes
 
 
 def _labelled_files(folder: Path) -> list[Path]:

@@ -9,12 +9,10 @@ import numpy as np
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, pair_keys
-from slmrec_jax.data.formats.files import file_of_split
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import feature_of_rows, find_feature_files
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.feature_files import read_feature_tables
+from slmrec_jax.data.readers.folders import file_of_split, not_read
 from slmrec_jax.data.readers.json_lists import ItemLists, read_item_lists
-from slmrec_jax.data.readers.npy_files import read_table
 from slmrec_jax.data.readers.raw_ids import count_rows
 from slmrec_jax.data.untrusted.pickles import SparsePattern, read_sparse
 from slmrec_jax.errors import UserError
@@ -23,12 +21,12 @@ from slmrec_jax.types import Interactions
 LOOKS_FOR = "train.json or train_mat"
 
 _LISTS = {"train": "train.json", "valid": "val.json", "test": "test.json"}
-_MATRIX = "train_mat"
+_TRAIN_MATRIX = "train_mat"
 
 
 def recognises(folder: Path, source: Source) -> bool:
     """Return True if there are training interactions in one of the two forms."""
-    return any((folder / name).exists() for name in (_LISTS["train"], _MATRIX))
+    return any((folder / name).exists() for name in (_LISTS["train"], _TRAIN_MATRIX))
 
 
 def read(folder: Path, source: Source) -> Dataset:
@@ -37,15 +35,14 @@ def read(folder: Path, source: Source) -> Dataset:
     There are as many users and items as the matrix says. Without it there are as many items as feature rows, and
     otherwise one more than the largest id.
     """
-    matrix_file = folder / _MATRIX
+    matrix_file = folder / _TRAIN_MATRIX
     files = {
         split: file_of_split(folder, split, [name])
         for split, name in _LISTS.items()
         if split != "train" or (folder / name).exists() or not matrix_file.exists()
     }
     lists = {split: read_item_lists(file) for split, file in files.items()}
-    tables = find_feature_files(folder)
-    features = {modality: feature_of_rows(file, read_table(file)) for modality, file in tables.items()}
+    features, tables = read_feature_tables(folder)
     notes = not_read(folder, [*files.values(), matrix_file, *tables.values()])
     origins = {**files, **tables}
     if matrix_file.exists():
@@ -83,8 +80,8 @@ def _check_agreement(file: Path, lists: ItemLists, matrix: SparsePattern) -> Non
     alone = np.setxor1d(listed, stored, assume_unique=True)
     if len(alone):
         user, item = divmod(int(alone[0]), width)
-        there = file.name if np.isin(alone[0], listed) else _MATRIX
+        there = file.name if np.isin(alone[0], listed) else _TRAIN_MATRIX
         raise UserError(
-            f"{file}: {len(listed)} interactions, but {_MATRIX} has {len(stored)}, and {len(alone)} are in one of the "
-            f"two only (user {user}, item {item} in {there}); expected the same in both: keep the right one"
+            f"{file}: {len(listed)} interactions, but {_TRAIN_MATRIX} has {len(stored)}, and {len(alone)} are in one "
+            f"of the two only (user {user}, item {item} in {there}); expected the same in both: keep the right one"
         )

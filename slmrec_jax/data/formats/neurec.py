@@ -1,7 +1,4 @@
-"""Reads the folder of SLMRec, in the format of NeuRec: interactions without a header, and features by raw item id.
-
-There is no validation split.
-"""
+"""Reads SLMRec's folder, in the format of NeuRec: train and test without a header, and features by raw item id."""
 
 import re
 from pathlib import Path
@@ -14,10 +11,10 @@ from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset, Feature, Words
 from slmrec_jax.data.formats.mmgcn import read_vectors_or_words
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import add_feature_file, as_float32, feature_of_rows, in_order, modality_name
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.feature_files import as_float32, by_modality, feature_of_rows, modality_name
+from slmrec_jax.data.readers.folders import choose_file, not_read
 from slmrec_jax.data.readers.raw_ids import EncodedIds, encode_ids
-from slmrec_jax.data.readers.tables import choose_file, read_text
+from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -46,12 +43,12 @@ def read(folder: Path, source: Source) -> Dataset:
     files = {"train": train, "test": train.with_suffix(".test")}
     tables = [read_text(file, ",", _COLUMNS[:2], names=_COLUMNS) for file in files.values()]
     users, items = (encode_ids(tables, name, by_appearance=True) for name in _COLUMNS[:2])
-    feature_files: dict[str, Path] = {}
-    for file in sorted(folder.iterdir()):
-        if file.name.startswith(train.stem) and (found := _FEATURE_NAME.fullmatch(file.name, len(train.stem))):
-            modality = found["before"] or found["after"] or found["within"]
-            add_feature_file(feature_files, modality_name(modality.lower()), file)
-    feature_files = in_order(feature_files)
+    beside = [file for file in sorted(folder.iterdir()) if file.name.startswith(train.stem)]
+    feature_files = by_modality(
+        (modality_name((found["before"] or found["after"] or found["within"]).lower()), file)
+        for file in beside
+        if (found := _FEATURE_NAME.fullmatch(file.name, len(train.stem)))
+    )
     return make_dataset(
         train.stem,
         Interactions(users.rows[0], items.rows[0]),

@@ -16,19 +16,19 @@ from slmrec_jax.data.formats.interactions import LISTS_SUFFIX, SPLIT_NAMES, asse
 from slmrec_jax.data.formats.roles import WITHOUT_HEADER, find_layout, named_columns
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
 from slmrec_jax.data.readers.feature_files import (
-    add_feature_file,
     as_float32,
+    by_modality,
     by_raw_id,
-    in_order,
     is_named_as_feature,
     modality_of,
+    note_missing,
 )
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, may_hold_vectors, read_vectors
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.folders import choose_file, not_read, with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
 from slmrec_jax.data.readers.raw_ids import EncodedIds, as_raw_ids, encode_ids, find_ids
 from slmrec_jax.data.readers.refusals import listed
-from slmrec_jax.data.readers.tables import Table, choose_file
+from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError
@@ -44,7 +44,7 @@ _FEATURE_FOLDER = "features"
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a table that has the name of one of interactions, or columns of users and of items."""
+    """Return True if a table is named as one of interactions, or has columns of users and of items."""
     return not store.recognises(folder, source) and bool(_find_tables(folder, source))
 
 
@@ -68,7 +68,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     found = {part: read_interactions(file, source) for part, file in files.items()}
     tables = [each.table for each in found.values()]
     users, items = (encode_ids(tables, role) for role in ("user", "item"))
-    catalogue = [file for file in _with_suffix(folder, TABLE_SUFFIXES) if _stem(file) == _CATALOGUE]
+    catalogue = [file for file in with_suffix(folder, TABLE_SUFFIXES) if _stem(file) == _CATALOGUE]
     others = {"items": choose_file(folder, catalogue, f"tables of {_CATALOGUE}")} if catalogue else {}
     if catalogue:
         items = _in_catalogue(items, tables, read_items(others["items"], source))
@@ -87,11 +87,11 @@ def _find_tables(folder: Path, source: Source) -> list[Path]:
     named = named_columns(source)
     tables = [
         file
-        for file in _with_suffix(folder, (*TABLE_SUFFIXES, *_BY_COLUMNS))
+        for file in with_suffix(folder, (*TABLE_SUFFIXES, *_BY_COLUMNS))
         if not file.name.endswith(LISTS_SUFFIX)
         and (_is_named_as_interactions(file) or {"user", "item"} <= set(find_layout(file, named).roles))
     ]
-    return tables or [file for file in _with_suffix(folder, TABLE_SUFFIXES) if file.name.endswith(LISTS_SUFFIX)]
+    return tables or [file for file in with_suffix(folder, TABLE_SUFFIXES) if file.name.endswith(LISTS_SUFFIX)]
 
 
 def _is_named_as_interactions(file: Path) -> bool:
@@ -112,10 +112,6 @@ def _find_interactions(folder: Path, source: Source) -> dict[str, Path]:
     return {
         split: choose_file(folder, found, f"tables of the {split} split") for split, found in by_split.items() if found
     }
-
-
-def _with_suffix(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    return [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in suffixes]
 
 
 def _stem(file: Path) -> str:
@@ -139,13 +135,10 @@ def _in_catalogue(items: EncodedIds, tables: Sequence[Table], table: Table) -> E
 
 
 def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
-    found = [file for file in _with_suffix(folder, FEATURE_SUFFIXES) if file not in tables and _may_be_feature(file)]
+    found = [file for file in with_suffix(folder, FEATURE_SUFFIXES) if file not in tables and _may_be_feature(file)]
     if (folder / _FEATURE_FOLDER).is_dir():
-        found += _with_suffix(folder / _FEATURE_FOLDER, FEATURE_SUFFIXES)
-    files: dict[str, Path] = {}
-    for file in found:
-        add_feature_file(files, modality_of(file), file)
-    return in_order(files)
+        found += with_suffix(folder / _FEATURE_FOLDER, FEATURE_SUFFIXES)
+    return by_modality((modality_of(file), file) for file in found)
 
 
 def _may_be_feature(file: Path) -> bool:
@@ -160,11 +153,7 @@ def _may_be_feature(file: Path) -> bool:
 
 
 def item_column(file: Path) -> str | None:
-    """Return the column of raw ids beside the vectors of a table, or `None` if there is none.
-
-    Raises:
-        UserError: There is more than one.
-    """
+    """Return the column of raw ids beside the vectors of a table, or `None`; several are refused."""
     keys = find_layout(file, {}).roles.get("item", []) if uncompressed(file).suffix in TABLE_SUFFIXES else []
     if len(keys) > 1:
         raise UserError(f"{file}: {listed(keys)} are all columns of items; keep the one of the vectors' raw ids")
@@ -191,5 +180,4 @@ def _read_modality(
         check_finite(str(file), values[present], item_ids[present])
     if not present.any():
         raise UserError(f"{file}: the rows of all items are of NaN alone; fill them, or leave this feature out")
-    missing = [f"{file.name}: items without this feature: {(~present).sum()} of {len(present)}"]
-    return Feature(values, present, vectors.stored), [] if present.all() else missing
+    return Feature(values, present, vectors.stored), note_missing(file, present)

@@ -9,15 +9,15 @@ from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature
-from slmrec_jax.data.formats.files import inter_files
 from slmrec_jax.data.formats.interactions import SPLIT_NAMES, assemble, read_interactions
 from slmrec_jax.data.readers.columns import as_vectors
-from slmrec_jax.data.readers.feature_files import add_feature_file, by_raw_id, in_order, modality_name
-from slmrec_jax.data.readers.folders import not_read
+from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id, in_order, modality_name
+from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read
 from slmrec_jax.data.readers.headers import first_row
+from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.raw_ids import encode_ids
 from slmrec_jax.data.readers.refusals import listed
-from slmrec_jax.data.readers.tables import choose_file, read_text
+from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError
@@ -29,7 +29,7 @@ _TOKEN, _VECTOR = ":token", ":float_seq"
 _BENCHMARK_PARTS = {f"part{number}": split for number, split in enumerate(SPLIT_NAMES, 1)}
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names} | _BENCHMARK_PARTS
 """The names before `.inter`; parts are the splits in the order of RecBole's `benchmark_filename`."""
-_PART = re.compile("part[0-9]+")
+_PART_NAME = re.compile("part[0-9]+")
 
 
 def recognises(folder: Path, source: Source) -> bool:
@@ -65,7 +65,7 @@ def _find_inter_files(folder: Path) -> dict[str, Path]:
     of_data: dict[str, dict[str, list[Path]]] = {}
     for file in tables:
         name, _, part = f".{uncompressed(file).stem}".rpartition(".")
-        if _PART.fullmatch(part.lower()) and part.lower() not in _BENCHMARK_PARTS:
+        if _PART_NAME.fullmatch(part.lower()) and part.lower() not in _BENCHMARK_PARTS:
             parts = listed(list(_BENCHMARK_PARTS))
             raise UserError(f"{folder}: {file.name!a} is none of {parts}; call it by its split")
         if split := _SPLIT_OF.get(part.lower()):
@@ -85,7 +85,7 @@ def _find_inter_files(folder: Path) -> dict[str, Path]:
 def _read_vector_columns(
     folder: Path, item_ids: Shaped[np.ndarray, " items"]
 ) -> tuple[dict[str, Feature], dict[str, Path], list[str]]:
-    files: dict[str, Path] = {}
+    files: list[tuple[str, Path]] = []
     features: dict[str, Feature] = {}
     notes: list[str] = []
     for file in sorted(folder.iterdir()):
@@ -96,10 +96,11 @@ def _read_vector_columns(
         vectors = [name for name in names if name.endswith(_VECTOR)]
         if key is None or not vectors:
             continue
+        check_name(file)
         table = read_text(file, "\t", (key, *vectors))
         for vector in vectors:
             modality = modality_name(vector.removesuffix(_VECTOR).removesuffix("_emb").removesuffix("_feat"))
-            add_feature_file(files, modality, file)
+            files.append((modality, file))
             features[modality], found = by_raw_id(table, key, *as_vectors(table, vector), item_ids, "text")
             notes += found
-    return in_order(features), files, notes
+    return in_order(features), by_modality(files), notes

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slmrec_jax.config.source import Source
+from slmrec_jax.data.readers.folders import with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES, column_names, first_row, is_parquet
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.text_files import uncompressed
@@ -48,7 +49,6 @@ _NOT_NAMES = {
 """What may be in row 1 instead of names, by its beginning."""
 _ENCLOSED = re.compile('".*"')
 _TABLES_SHOWN = 3
-_BEGINNING = 30
 
 
 class Layout(NamedTuple):
@@ -124,12 +124,7 @@ def find_roles(names: Sequence[str], named: Mapping[str, str]) -> dict[str, list
 
 
 def choose_columns(file: Path, found: Layout, named: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
-    """Return the one column of each role.
-
-    Raises:
-        UserError: A role that is wanted or that the user named has no column, a role has several columns, or a column
-            has several roles.
-    """
+    """Return the one column of each role; those that are wanted or that the user named must be there."""
     names = found.names or column_names(file)
     if not names:
         raise UserError(f"{file}: it is empty; expected a table with columns of {' and '.join(wanted)}")
@@ -167,8 +162,7 @@ def note_renamed(file: Path, chosen: Mapping[str, str]) -> list[str]:
 
 def describe_tables(folder: Path) -> list[str]:
     """Return a description of the columns of each of the first tables in a folder."""
-    tables = [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in (*TABLE_SUFFIXES, ".inter")]
-    shown = [file for file in tables[:_TABLES_SHOWN] if file.is_file()]
+    shown = [file for file in with_suffix(folder, (*TABLE_SUFFIXES, ".inter"))[:_TABLES_SHOWN] if file.is_file()]
     return [f"{file.name!r} has the columns {listed(column_names(file))}" for file in shown]
 
 
@@ -189,7 +183,7 @@ def _no_column(role: str, names: Sequence[str]) -> str:
         )
     for start, cause in _NOT_NAMES.items():
         if names[0].startswith(start):
-            return f"there is no column {role!r}; row 1 begins with {names[0][:_BEGINNING]!r}, {cause}; or name it"
+            return f"there is no column {role!r}; row 1 begins with {names[0][:30]!r}, {cause}; or name it"
     if len(names) == 1 and len(names[0].split()) > 1:
         return f"there is no column {role!r}; row 1 is {listed(names)}: separate columns by commas or tabs, or name it"
     return f"there is no column {role!r}; it has {listed(names)}: rename the one of {role}s, or name it"

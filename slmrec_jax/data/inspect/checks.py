@@ -97,27 +97,18 @@ def check_finite(
 
     `rows` are the numbers of the rows, by default their indices; the whole table's rows are counted from `first`.
     """
-    count, found = _not_finite(values)
-    if count:
+    chunk = max(1, _VALUES_PER_CHECK // values.shape[1])  # the mask of a large table is never held as a whole
+    chunks = ((start, np.isfinite(values[start : start + chunk])) for start in range(0, len(values), chunk))
+    wrong = [start + np.flatnonzero(~finite.all(axis=1)) for start, finite in chunks if not finite.all()]
+    if wrong:
+        found = np.concatenate(wrong)
+        count = np.count_nonzero(~np.isfinite(values[found]))
         named = found if rows is None else rows[found]
         fix = "make a row NaN as a whole" if from_file else "set `present` to False"
         raise UserError(
             f"{where}: {count} values in {len(found)} rows are NaN or infinite as float32 (rows {_shown_rows(named)}, "
             f"from {first} on); fix them, or {fix} where an item lacks the feature"
         )
-
-
-def _not_finite(values: AnyArray) -> tuple[int, Int[np.ndarray, " rows"]]:
-    """Return how many values are NaN or infinite, and the rows that have some."""
-    # In chunks, so that the mask of a large table is never held as a whole.
-    chunk = max(1, _VALUES_PER_CHECK // values.shape[1])
-    count, rows = 0, [np.zeros(0, np.int64)]
-    for start in range(0, len(values), chunk):
-        bad = ~np.isfinite(values[start : start + chunk])
-        if bad.any():
-            count += int(np.count_nonzero(bad))
-            rows.append(start + np.flatnonzero(bad.any(axis=1)))
-    return count, np.concatenate(rows)
 
 
 def check_raw_ids(where: str, ids: AnyArray, count: int) -> None:

@@ -66,8 +66,10 @@ def oddities(found: Inspection) -> list[str]:
     """Return a line for everything that would harm training or evaluation, with how to fix it."""
     lines = [*_odd_splits(found), *_odd_nodes(found), *found.alike_ids]
     for name, modality in found.modalities.items():
-        odd = _odd_vectors(modality, found.items) if isinstance(modality, VectorFacts) else _odd_words(modality)
-        lines += [f"{name}: {line}" for line in odd]
+        if isinstance(modality, VectorFacts):
+            lines += [f"{name}: {line}" for line in _odd_vectors(modality, found.items)]
+        elif modality.missing:
+            lines.append(f"{name}: items without words: {modality.missing}; they are masked")
     if not found.modalities:
         lines.append("no modality: add features, or choose a system that works on ids alone, as --model lightgcn")
     if found.bare_items:
@@ -127,7 +129,3 @@ def _odd_vectors(modality: VectorFacts, items: int) -> list[str]:
         norms = f"norms up to {largest:.3g}, whose squares overflow in float32"
         lines.append(f"{norms}; divide all values by one number, or {by_norms}")
     return lines
-
-
-def _odd_words(modality: WordFacts) -> list[str]:
-    return [f"items without words: {modality.missing}; they are masked"] if modality.missing else []

@@ -78,7 +78,7 @@ class Inspection(NamedTuple):
 
 
 def inspect_dataset(dataset: Dataset) -> Inspection:
-    """Return the facts about a data set, in little memory beside its own."""
+    """Return the facts about a data set, in little memory beyond its own."""
     users, items = dataset.degrees()
     sizes = {split: len(pairs.users) for split, pairs in dataset.splits.items()}
     held_out = {split: pairs for split, pairs in dataset.splits.items() if split != "train"}

@@ -1,1 +1,4 @@
-"""Files into columns and tables, each reader bounded by the size of its file."""
+"""Read files into columns and tables, in memory bounded by the size of the file.
+
+A file or a value that cannot be read as what is expected raises `UserError`, whose line says which, where and the fix.
+"""

@@ -16,35 +16,24 @@ from slmrec_jax.errors import UserError
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 """Text for a number that is missing, in upper or lower case."""
 
-_WHOLE_NUMBER = r"^[+-]?[0-9]+$"
-_NO_FRACTION = r"\.0*$"
-"""The end of a whole number that was written as a floating-point one."""
 _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
-"""Bytes that vectors may always take, missing ones included, and how many times the file's size larger ones may."""
+"""Vectors, missing ones included, may take this many bytes, or this many times the size of their file."""
 
 
 def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndarray, " entries"]:
-    """Return the number of each label of a column, in upper or lower case.
-
-    Raises:
-        UserError: A value that is not a label.
-    """
+    """Return the number of each label of a column, in upper or lower case."""
     expected = f"one of {', '.join(labels)}"
     column = cast_column(table, name, complete_column(table, name, expected), pa.string(), expected)
-    places = _places(column, labels)
+    places = _label_places(column, labels)
     if len(places) and places.min() < 0:
         raise table.refusal(name, int(places.argmin()), expected)
     return np.asarray(np.array(list(labels.values()))[places])
 
 
 def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
-    """Return a column of 0 and 1, or false and true; `None` if most of its values are something else.
-
-    Raises:
-        UserError: Some values, but fewer than half, are something else.
-    """
+    """Return a column of 0 and 1, or false and true; `None` if most of its values are others."""
     try:
-        places = _places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
+        places = _label_places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
     except pa.ArrowException:
         return None
     others = places < 0
@@ -55,11 +44,7 @@ def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
 
 
 def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
-    """Return a column of numbers as float64.
-
-    Raises:
-        UserError: A value that is missing or not a number.
-    """
+    """Return a column of numbers as float64; none may be missing."""
     numbers = as_numbers_or_nan(table, name)
     if np.isnan(numbers).any():
         raise table.refusal(name, int(np.isnan(numbers).argmax()), "a number")
@@ -67,11 +52,7 @@ def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
 
 
 def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
-    """Return a column of numbers as float64, with NaN for a value that is missing or written as missing.
-
-    Raises:
-        UserError: A value that is not a number.
-    """
+    """Return a column of numbers as float64, with NaN for a value that is missing or written as missing."""
     column = table.columns[name]
     if not is_text(column.type):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
@@ -81,11 +62,7 @@ def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
 
 
 def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
-    """Return a column of times as int64 or float64: numbers of any unit, or dates in their own unit since 1970.
-
-    Raises:
-        UserError: A value that is missing or not a time.
-    """
+    """Return a column of times as int64 or float64: numbers of any unit, or dates in their own unit since 1970."""
     column = complete_column(table, name, "a time; fill it in, or leave the column out")
     kind, text = column.type, is_text(column.type)
     if text:
@@ -102,7 +79,7 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
         unit = "ns" if pc.any(pc.match_substring_regex(column, r"\.\d{7}")).as_py() else "us"
         dates = cast_column(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
         return _as_int64(dates)
-    if pa.types.is_integer(kind) or (text and all_match(column, _WHOLE_NUMBER)):
+    if pa.types.is_integer(kind) or (text and all_match(column, r"^[+-]?[0-9]+$")):
         if text:
             column = pc.replace_substring_regex(column, r"^\+", "")  # Arrow takes no sign there
         return _as_int64(cast_column(table, name, column, pa.int64(), "a time below 2⁶³"))
@@ -112,18 +89,10 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     return times
 
 
-def has_lists(table: Table, name: str) -> bool:
-    """Return whether a column of text has values with blanks inside."""
-    return bool(pc.any(pc.match_substring_regex(table.columns[name], r"\S\s+\S")).as_py())
-
-
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
-    """Return a column of vectors, and a mask of those that are not missing or empty.
+    """Return a column of vectors of one length, and a mask of those that are not missing or empty.
 
     The column holds lists of numbers, or text with spaces between numbers.
-
-    Raises:
-        UserError: Vectors of different lengths, or something in them that is not a number.
     """
     column = table.columns[name]
     is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -161,7 +130,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
 
 
 def check_vectors_fit(file: Path, rows: int, columns: int) -> None:
-    """Reject vectors so few and so long that a table with a row for everything else would be vast."""
+    """Reject vectors so few and so long that a table with a row for every item would be vast."""
     size = 4 * rows * columns
     if size > max(_SMALL_TABLE, _MAX_EMPTY * file.stat().st_size):
         raise UserError(
@@ -191,7 +160,7 @@ def cast_column(table: Table, name: str, column: Any, kind: Any, expected: str) 
 
 def without_fraction(column: Any) -> Any:
     """Return text of whole numbers without the `.0` that other programs write after them."""
-    return pc.replace_substring_regex(column, _NO_FRACTION, "") if is_text(column.type) else column
+    return pc.replace_substring_regex(column, r"\.0*$", "") if is_text(column.type) else column
 
 
 def is_text(kind: Any) -> bool:
@@ -213,7 +182,7 @@ def _as_int64(column: Any) -> Int[np.ndarray, " entries"]:
     return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
 
 
-def _places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:
+def _label_places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:
     """Return the place of each text among the labels, ignoring case, blanks and a final `.0`; -1 for others."""
     column = without_fraction(pc.utf8_lower(pc.utf8_trim_whitespace(column)))
     return np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)

@@ -1,7 +1,7 @@
-"""Finds feature files, names their modalities, and puts features in the order of the items."""
+"""Names the modalities of feature files, and puts features in the order of the items."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Shaped
 from slmrec_jax.data.dataset import Feature
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.readers.columns import check_vectors_fit
+from slmrec_jax.data.readers.npy_files import read_table
 from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.raw_ids import find_ids
 from slmrec_jax.data.readers.tables import Table
@@ -49,36 +50,27 @@ def in_order(features: Mapping[str, T]) -> dict[str, T]:
     return {modality: features[modality] for modality in first + sorted(set(features) - set(first))}
 
 
-def find_feature_files(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder named `<modality>_feat.npy`, by modality and in order.
+def by_modality(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
+    """Return feature files by modality and in order; two files of one modality are refused."""
+    found: dict[str, Path] = {}
+    for modality, file in files:
+        check_name(file)
+        if modality in found:
+            names = f"{found[modality].name} and {file.name}"
+            raise UserError(f"{file.parent}: {names} are both {modality} features; keep one")
+        found[modality] = file
+    return in_order(found)
 
-    Raises:
-        UserError: Two files have the same modality, or a name cannot be printed.
-    """
-    files: dict[str, Path] = {}
-    for file in sorted(folder.glob("?*_feat.npy")):
-        add_feature_file(files, modality_name(file.name.removesuffix("_feat.npy")), file)
-    return in_order(files)
 
-
-def add_feature_file(files: dict[str, Path], modality: str, file: Path) -> None:
-    """Add a file under its modality.
-
-    Raises:
-        UserError: There is one already, or the name cannot be printed.
-    """
-    check_name(file)
-    if modality in files:
-        raise UserError(f"{file.parent}: {files[modality].name} and {file.name} are both {modality} features; keep one")
-    files[modality] = file
+def read_feature_tables(folder: Path) -> tuple[dict[str, Feature], dict[str, Path]]:
+    """Read every `<modality>_feat.npy` with a row for each item; return the features and their files, by modality."""
+    named = [(file.name.removesuffix("_feat.npy"), file) for file in sorted(folder.glob("?*_feat.npy"))]
+    files = by_modality((modality_name(name), file) for name, file in named)
+    return {modality: feature_of_rows(file, read_table(file)) for modality, file in files.items()}, files
 
 
 def feature_of_rows(file: Path, values: Float[np.ndarray, "items columns"]) -> Feature:
-    """Return a feature with a row for each item; a row of NaN alone means that the item lacks it.
-
-    Raises:
-        UserError: All rows are NaN.
-    """
+    """Return a feature with a row for each item; a row of NaN alone means that the item lacks it."""
     present = has_numbers(values)
     if len(present) and not present.any():
         raise UserError(f"{file}: every row is of NaN alone; fill it, or leave this feature out")
@@ -107,11 +99,7 @@ def by_raw_id(
     item_ids: Shaped[np.ndarray, " items"],
     stored: str = "",
 ) -> tuple[Feature, list[str]]:
-    """Return vectors keyed by raw ids as a feature in the order of the items, and notes about what is left out.
-
-    Raises:
-        UserError: A raw id is invalid or appears twice, a value is NaN or infinite, or no item has a vector.
-    """
+    """Return vectors keyed by raw ids as a feature in the order of the items, and notes about what is left out."""
     places = find_ids(table, key, item_ids)
     known = (places >= 0) & present
     if not known.any() and len(known) and len(item_ids):
@@ -127,9 +115,15 @@ def by_raw_id(
     feature = Feature(empty, np.zeros(len(item_ids), np.bool_), stored or values.dtype.name)
     feature.values[places[known]] = taken
     feature.present[places[known]] = True
-    notes = []
+    notes = note_missing(table.file, feature.present)
     if not known.all():
-        notes.append(f"{table.file.name}: rows of items that are not in the data, or without values: {(~known).sum()}")
-    if not feature.present.all():
-        notes.append(f"{table.file.name}: items without this feature: {(~feature.present).sum()} of {len(item_ids)}")
+        left_out = f"rows of items that are not in the data, or without values: {(~known).sum()}"
+        notes.insert(0, f"{table.file.name}: {left_out}")
     return feature, notes
+
+
+def note_missing(file: Path, present: Bool[np.ndarray, " items"]) -> list[str]:
+    """Return a note on the items without the feature in a file, if there are any."""
+    if present.all():
+        return []
+    return [f"{file.name}: items without this feature: {(~present).sum()} of {len(present)}"]

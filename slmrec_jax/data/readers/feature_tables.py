@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet
 from jaxtyping import Bool, Float, Shaped
 
-from slmrec_jax.data.readers.columns import as_numbers_or_nan, as_vectors, has_lists
+from slmrec_jax.data.readers.columns import as_numbers_or_nan, as_vectors
 from slmrec_jax.data.readers.feature_files import has_numbers
 from slmrec_jax.data.readers.headers import SEPARATORS, column_names, first_row, is_parquet
 from slmrec_jax.data.readers.npy_files import read_numbers
@@ -47,19 +47,13 @@ def read_vectors(file: Path, key: str | None) -> VectorTable:
     In `.safetensors`, the tensor of two dimensions holds the vectors, and one of one dimension raw ids. In Parquet,
     `.csv` and `.tsv`, the vectors are the one column of lists, or all columns of numbers, beside the column of raw ids
     named by `key`. Text needs no header if all columns are numbers; an empty cell is NaN.
-
-    Raises:
-        UserError: The file cannot be read as such.
     """
-    if uncompressed(file).suffix in SEPARATORS:
+    suffix = uncompressed(file).suffix
+    if suffix in SEPARATORS:
         return _from_text(file, key)
-    if file.suffix == ".parquet":
+    if suffix == ".parquet":
         return _from_parquet(file, key)
-    keys = None
-    if file.suffix == ".safetensors":
-        keys, values = _from_safetensors(file)
-    else:
-        values = read_numbers(file, _ROW_PER_ITEM)
+    keys, values = _from_safetensors(file) if suffix == ".safetensors" else (None, read_numbers(file, _ROW_PER_ITEM))
     stored = values.dtype.name
     if values.dtype.isbuiltin != 1:  # bfloat16 and float8, which NumPy's own functions do not know
         values = values.astype(np.float32)
@@ -114,7 +108,7 @@ def _from_text(file: Path, key: str | None) -> VectorTable:
     names = column_names(file) if header else [f"column {place + 1}" for place in range(len(cells))]
     table = read_text(file, separator, names, names=None if header else names, quotes=True, blank_lines=True)
     keys, others = _without_keys(table, names, key)
-    if len(others) == 1 and has_lists(table, others[0]):
+    if len(others) == 1 and pc.any(pc.match_substring_regex(table.columns[others[0]], r"\S\s+\S")).as_py():
         values, present = as_vectors(table, others[0])
         return _vector_table(file, values, keys, "text", present)
     return _vector_table(file, _stacked(table, others, ordered=keys is None, named=header), keys, "text")
@@ -163,14 +157,14 @@ def _from_parquet(file: Path, key: str | None) -> VectorTable:
     numbers = [name for name, kind in kinds.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
     if len(lists) == 1:
         values, present = as_vectors(table, lists[0])
-        return _vector_table(file, values, keys, _numpy_name(kinds[lists[0]].value_type), present)
+        return _vector_table(file, values, keys, np.dtype(kinds[lists[0]].value_type.to_pandas_dtype()).name, present)
     if lists or len(numbers) != len(others) or not numbers:
         raise UserError(
             f"{file}: it has the columns {listed(names)}; expected one of lists of numbers, or numbers only, beside "
             f"the items' raw ids"
         )
     values = _stacked(table, numbers, ordered=keys is None)
-    return _vector_table(file, values, keys, _numpy_name(kinds[numbers[0]]))
+    return _vector_table(file, values, keys, np.dtype(kinds[numbers[0]].to_pandas_dtype()).name)
 
 
 def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any, list[str]]:
@@ -201,8 +195,3 @@ def _stacked(
             f"leave it out if it counts the rows, or name all columns otherwise"
         )
     return values
-
-
-def _numpy_name(kind: Any) -> str:
-    """Return NumPy's name of an Arrow type."""
-    return {"double": "float64", "float": "float32", "halffloat": "float16"}.get(str(kind), str(kind))

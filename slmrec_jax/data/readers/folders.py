@@ -1,9 +1,48 @@
-"""Says which files of a folder are not read."""
+"""Finds the files of a format in its folder, and says which are not read."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from slmrec_jax.data.readers.headers import first_row
+from slmrec_jax.data.readers.opening import check_name
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.text_files import uncompressed
+from slmrec_jax.errors import UserError
+
 _MAX_NOT_READ = 100
+
+
+def with_suffix(folder: Path, suffixes: Sequence[str]) -> list[Path]:
+    """Return the files of a folder that have one of these suffixes, compressed or not."""
+    return [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in suffixes]
+
+
+def inter_files(folder: Path, is_header: Callable[[Sequence[str]], bool]) -> list[Path]:
+    """Return the `.inter` files whose first row is such a header."""
+    return [file for file in with_suffix(folder, (".inter",)) if is_header(first_row(file, "\t", is_header))]
+
+
+def file_of_split(folder: Path, split: str, names: Sequence[str]) -> Path:
+    """Return the file with one of these names; there must be exactly one."""
+    found = [folder / name for name in names if (folder / name).exists()]
+    if not found:
+        raise UserError(f"{folder}: the {split} split is missing; expected {' or '.join(names)}")
+    if len(found) > 1:
+        names = " and ".join(file.name for file in found)
+        raise UserError(f"{folder}: {names} are both there for the {split} split; keep one")
+    return found[0]
+
+
+def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
+    """Return the only file, or the one of several that is named like the folder; there must be such a file."""
+    if not files:
+        raise UserError(f"{folder}: there is no {what}")
+    named = [file for file in files if uncompressed(file).stem == folder.resolve().name]
+    if len(files) > 1 and len(named) != 1:
+        raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
+    file = files[0] if len(files) == 1 else named[0]
+    check_name(file)
+    return file
 
 
 def not_read(folder: Path, read: Iterable[Path]) -> list[str]:

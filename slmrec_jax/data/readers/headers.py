@@ -2,6 +2,7 @@
 
 import csv
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -24,11 +25,7 @@ Fits = Callable[[Sequence[str]], bool]
 
 
 def column_names(file: Path) -> list[str]:
-    """Return the names of a table's columns. The suffix says whether it is Parquet or text.
-
-    Raises:
-        UserError: The file cannot be read as such a table.
-    """
+    """Return the names of a table's columns. The suffix says whether it is Parquet or text."""
     check_file(file, "a table")
     suffix = uncompressed(file).suffix
     try:
@@ -44,7 +41,7 @@ def column_names(file: Path) -> list[str]:
 
 
 def first_row(file: Path, separator: str, fits: Fits, *, quotes: bool = False) -> list[str]:
-    """Return the cells of the first row, split by the first separator that fits, or else into most columns.
+    """Return the cells of the first row, split by the first separator that fits, or else into the most columns.
 
     The list is empty if this is no file or not text, since it may then belong to another format.
     """
@@ -68,11 +65,7 @@ def is_parquet(file: Path) -> bool:
 def find_columns(
     file: Path, line: FirstLine, separator: str, wanted: Sequence[str], names: Sequence[str] | None, quotes: bool
 ) -> tuple[str, list[str]]:
-    """Return the separator of a text table and the names of its columns; see `tables.read_text`.
-
-    Raises:
-        UserError: The first row is empty, too long, or fits no separator or several.
-    """
+    """Return the separator of a text table and the names of its columns; see `tables.read_text`."""
     if not line.text:
         raise UserError(f"{file}: it is empty; expected a table with {listed(wanted)}")
     if names is not None:
@@ -92,7 +85,7 @@ def _check_width(file: Path, names: Sequence[str]) -> None:
 
 
 def _split_by_names(line: str, separator: str, fits: Fits, quotes: bool) -> tuple[str, list[str]]:
-    """Return the first separator by which the row fits, or else the one that makes most columns, and the cells."""
+    """Return the first separator with which the row fits, or else the one that makes most columns, and the cells."""
     rows = _all_splits(line, separator, quotes)
     fitting = [each for each, names in rows.items() if fits(names)]
     chosen = fitting[0] if fitting else max(rows, key=lambda each: len(rows[each]))
@@ -124,14 +117,10 @@ def _split_by_count(
 
 def _all_splits(line: str, separator: str, quotes: bool) -> dict[str, list[str]]:
     """Return the cells by each separator, the given one first; one cell more than there may be is enough."""
-    return {each: _cells(line, each, quotes) for each in dict.fromkeys((separator, *_CANDIDATES))}
-
-
-def _cells(line: str, separator: str, quotes: bool) -> list[str]:
-    cells = line.split(separator, _MAX_COLUMNS + 1)[: _MAX_COLUMNS + 1]
-    if not quotes or len(cells) > _MAX_COLUMNS:
-        return cells
-    try:
-        return next(csv.reader([line], delimiter=separator))
-    except csv.Error:  # a cell of more than 128 KB: no name, and Arrow reads the row as it is
-        return cells
+    splits = {}
+    for each in dict.fromkeys((separator, *_CANDIDATES)):
+        splits[each] = line.split(each, _MAX_COLUMNS + 1)[: _MAX_COLUMNS + 1]
+        if quotes and len(splits[each]) <= _MAX_COLUMNS:
+            with suppress(csv.Error):  # a cell of more than 128 KB: no name, and Arrow reads the row as it is
+                splits[each] = next(csv.reader([line], delimiter=each))
+    return splits

@@ -1,4 +1,4 @@
-"""Reads JSON that gives each user a list of items; a refusal names the user and the place in the list."""
+"""Reads JSON, and in it a list of items for each user; a refusal names the user and the place in the list."""
 
 import json
 import re
@@ -10,12 +10,12 @@ import numpy as np
 from jaxtyping import Int
 
 from slmrec_jax.data.inspect.checks import MAX_COUNT
-from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.opening import reading
 from slmrec_jax.data.readers.refusals import MAX_SHOWN, one_line
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
-_KEY = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
+_USER_KEY = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
 
 
 class ItemLists(NamedTuple):
@@ -28,31 +28,28 @@ class ItemLists(NamedTuple):
 
 
 def read_item_lists(path: Path) -> ItemLists:
-    """Read `{"0": [5, 3], "1": []}`.
-
-    Memory stays within 64 times the file's size.
-
-    Raises:
-        UserError: It cannot be read, is not JSON in UTF-8, names a user twice, or has another form.
-    """
-    check_file(path, "JSON, a list of items for each user")
-    try:
-        value = json.loads(
-            path.read_bytes().decode("utf-8-sig"), object_pairs_hook=_without_repeats, parse_constant=_refuse_constant
-        )
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except (ValueError, RecursionError) as error:
-        fault = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
-        raise UserError(f"{path}: not readable as JSON ({fault}); expected a list of items for each user") from None
+    """Read `{"0": [5, 3], "1": []}`; memory stays within 64 times the file's size."""
+    expected = "a list of items for each user"
+    hooks = {"object_pairs_hook": _without_repeats, "parse_constant": _refuse_constant}
+    value = read_json_file(path, f"JSON, {expected}", f"expected {expected}", **hooks)
     if not isinstance(value, dict):
-        raise UserError(f"{path}: found {_json_type(value)}; expected an object, a list of items for each user")
+        raise UserError(f"{path}: found {_json_type(value)}; expected an object, {expected}")
     for key, items in value.items():
         _check_items(path, key, items)
     users = np.fromiter((int(key) for key in value), np.int64, len(value))
     lengths = np.fromiter((len(items) for items in value.values()), np.int64, len(value))
     items = np.fromiter((item for items in value.values() for item in items), np.int64, int(lengths.sum()))
     return ItemLists(Interactions(np.repeat(users, lengths), items), users)
+
+
+def read_json_file(path: Path, expected: str, fix: str, **hooks: Any) -> Any:
+    """Read JSON in UTF-8; `hooks` are arguments of `json.loads`, and `fix` is for an error in the content."""
+    with reading(path, expected):
+        try:
+            return json.loads(path.read_bytes().decode("utf-8-sig"), **hooks)
+        except (ValueError, RecursionError) as error:
+            fault = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
+            raise UserError(f"{path}: not readable as JSON ({fault}); {fix}") from None
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -68,7 +65,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def _check_items(path: Path, key: str, items: Any) -> None:
-    if not _KEY.fullmatch(key) or int(key) > MAX_COUNT:
+    if not _USER_KEY.fullmatch(key) or int(key) > MAX_COUNT:
         raise UserError(f'{path}: found the user {key[:MAX_SHOWN]!a}; expected a whole number, as "12"')
     if not isinstance(items, list):
         raise UserError(f"{path}: user {key} has {_json_type(items)}; expected a list of items")

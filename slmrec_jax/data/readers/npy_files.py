@@ -16,7 +16,7 @@ import numpy as np
 from jaxtyping import Float, Shaped
 from numpy.lib import format as npy_format
 
-from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.opening import reading
 from slmrec_jax.data.readers.refusals import Malformed, one_line, quoted
 from slmrec_jax.errors import UserError
 
@@ -42,11 +42,7 @@ class NpyHeader(NamedTuple):
 
 
 def read_header(data: bytes | mmap.mmap) -> NpyHeader:
-    """Read the header at the start of a file.
-
-    Raises:
-        Malformed: NumPy cannot parse it, or its shape is impossible.
-    """
+    """Read the header at the start of a file; a damaged or impossible one raises `Malformed`."""
     if data[:6] != npy_format.MAGIC_PREFIX:
         raise Malformed("it does not start as a .npy file")
     version = bytes(data[6:8])
@@ -67,28 +63,18 @@ def read_header(data: bytes | mmap.mmap) -> NpyHeader:
 
 
 def read_numbers(path: Path, expected: str) -> Shaped[np.ndarray, "..."]:
-    """Read an array of numbers of any type and shape, as a view on the file.
-
-    Raises:
-        UserError: It cannot be read, holds something other than numbers, or its size does not match its header.
-    """
-    check_file(path, expected)
-    try:
-        return _map_numbers(path)
-    except Malformed as fault:
-        raise UserError(
-            f"{path}: not a readable .npy table ({fault}); expected {expected}: write it again with numpy.save"
-        ) from None
-    except OSError as error:
-        raise unreadable(path, error) from error
+    """Read an array of numbers of any type and shape, as a view on the file."""
+    with reading(path, expected):
+        try:
+            return _map_numbers(path)
+        except Malformed as fault:
+            raise UserError(
+                f"{path}: not a readable .npy table ({fault}); expected {expected}: write it again with numpy.save"
+            ) from None
 
 
 def read_table(path: Path) -> Float[np.ndarray, "rows columns"]:
-    """Read a table of float16, float32 or float64, as a view on the file; `make_dataset` makes it float32.
-
-    Raises:
-        UserError: It cannot be read, is not of two dimensions, or is not of floating point.
-    """
+    """Read a table of float16, float32 or float64, as a view on the file; `make_dataset` makes it float32."""
     stored = read_numbers(path, "a table of floating point")
     if stored.ndim != 2 or stored.dtype.kind != "f" or stored.dtype.itemsize > 8:
         raise UserError(
@@ -99,7 +85,7 @@ def read_table(path: Path) -> Float[np.ndarray, "rows columns"]:
 
 
 def is_hollow(shape: Sequence[int], file_size: int) -> bool:
-    """Return whether an array without values claims a size that no file of so many bytes needs.
+    """Return whether an array without values claims a size that no file of `file_size` bytes needs.
 
     One size of 0 makes the others free: `(10**18, 0)` takes no bytes, yet a flag for each row takes an exabyte.
     """

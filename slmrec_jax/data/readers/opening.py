@@ -1,8 +1,11 @@
-"""Checks that a path leads to a file that can be read, before a reader waits for a pipe or guesses at a reason."""
+"""Checks that a path leads to a readable file, so that no reader waits for a pipe, and words what prevents reading."""
 
 import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+from slmrec_jax.data.readers.refusals import Malformed
 from slmrec_jax.durable import reason
 from slmrec_jax.errors import UserError, escaped
 
@@ -15,10 +18,7 @@ _FILE_TYPES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: 
 def check_file(path: Path, expected: str) -> None:
     """Reject what is not a regular file or cannot be opened; links are followed.
 
-    `expected` says what the file should hold, for error lines; so it does in all readers.
-
-    Raises:
-        UserError: It is a folder, pipe, socket or device, does not exist, or may not be read.
+    In all readers, `expected` says what the file should hold, for error lines.
     """
     try:
         mode = path.stat().st_mode
@@ -34,12 +34,9 @@ def check_file(path: Path, expected: str) -> None:
 
 
 def check_entries(folder: Path) -> None:
-    """Reject a folder with an entry that has the name of a data file and is not one.
+    """Reject a folder with a pipe, socket, device or broken link in it, or a folder with a data file's suffix.
 
     Formats look for the files that they know, and would pass over a validation split that is a broken link.
-
-    Raises:
-        UserError: A pipe, socket or device, a link that leads nowhere, or a folder with a data file's suffix.
     """
     for entry in sorted(folder.iterdir()):
         if entry.is_file() or entry.name.startswith(".") or (entry.is_dir() and entry.suffix not in _ENDINGS):
@@ -47,6 +44,26 @@ def check_entries(folder: Path) -> None:
         if not entry.name.isprintable():  # error lines name it
             raise UserError(f"{folder}: {entry.name!a} is not a regular file; remove it")
         check_file(entry, "a data file, or nothing of that name")
+
+
+@contextmanager
+def reading(path: Path, expected: str) -> Iterator[None]:
+    """Check a file before the block reads it; what the system refuses in the block becomes a `UserError`."""
+    check_file(path, expected)
+    try:
+        yield
+    except OSError as error:
+        raise unreadable(path, error) from error
+
+
+@contextmanager
+def reading_untrusted(path: Path, expected: str, fix: str = "save it again from a source you trust") -> Iterator[None]:
+    """Do as `reading` for a file that could run code if it were not read as data; damage becomes a `UserError`."""
+    with reading(path, expected):
+        try:
+            yield
+        except Malformed as fault:
+            raise UserError(f"{path}: {fault}; nothing in it was run; expected {expected}: {fix}") from None
 
 
 def check_name(file: Path) -> None:

@@ -6,8 +6,9 @@ before anything is decoded, on what the headers of the pages say, and then on wh
 
 import mmap
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -22,29 +23,30 @@ SMALL = 2**27
 FACTOR = 100
 """How many times its own size a larger file may unpack to. Tables of interactions, sorted by user, reach 50."""
 
-_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 8}
+_VALUE_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 8}
 """Bytes of a value; for text, what it takes beside its characters."""
 _WIDEST = 16
 """Bytes of a value of any other type that is not longer itself."""
 _OFFSET = 8
 """Bytes of the offset of a list's value or of a text's characters."""
-_SHORT = 2**31
-"""Bytes of a column's text from which on Arrow's type with short offsets may not hold it."""
+_SHORT_OFFSETS = 2**31
+"""Bytes of text that may not fit into an Arrow column with 32-bit offsets."""
 _INDEXED, _PREFIXED = {2, 8}, {7}
 """Encodings of text that store once what repeats: whole values, and the prefix that a value shares with the last."""
 _DELTAS = {6, 7}
 """Encodings of text that Arrow does not read as indices into a dictionary."""
 
 
-class _Measure(NamedTuple):
-    """The sum of what the pages of a column say."""
+@dataclass
+class _Measure:
+    """What the pages of a column add up to."""
 
-    unpacked: int
+    unpacked: int = 0
     """Bytes, as far as the headers tell: text that is stored once counts once."""
-    longest: int
+    longest: int = 1
     """No text takes more bytes."""
-    encodings: frozenset[int]
-    """Those of data pages."""
+    encodings: set[int] = field(default_factory=set)
+    """The encodings of data pages."""
 
 
 class _Budget:
@@ -115,7 +117,7 @@ def _written_out(column: Any, budget: _Budget) -> Any:
         size += pc.sum(lengths.take(chunk.indices)).as_py() or 0
     budget.spend(size)
     kind = column.type.value_type
-    return column.cast(pa.large_string() if size >= _SHORT and pa.types.is_string(kind) else kind)
+    return column.cast(pa.large_string() if size >= _SHORT_OFFSETS and pa.types.is_string(kind) else kind)
 
 
 def _read_in_steps(opened: Any, name: str, kind: Any, rows: int, budget: _Budget) -> Any:
@@ -130,11 +132,12 @@ def _read_in_steps(opened: Any, name: str, kind: Any, rows: int, budget: _Budget
 def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str, _Measure]:
     """Add up what the headers of each column's pages say."""
     for name, kind in kinds.items():
-        if pa.types.is_nested(kind) and not _is_list_of_numbers(kind):
-            _refuse_kind(file, name, type_name(kind))
+        is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+        if pa.types.is_nested(kind) and not (is_list and pa.types.is_primitive(kind.value_type)):
+            raise _wrong_kind(file, name, type_name(kind))
     with file.open("rb") as raw:
         data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-    measures = {name: _Measure(0, 1, frozenset()) for name in kinds}
+    measures = {name: _Measure() for name in kinds}
     groups = read_footer(data)
     if any(len(chunks) != len(opened.schema) for chunks in groups):
         raise Malformed(f"a row group does not have the {len(opened.schema)} columns of the file")
@@ -144,33 +147,31 @@ def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str
         parts = column.path.split(".")
         for end in range(1, len(parts) + 1):  # a list's numbers are a part of it: `v.list.element`
             if (name := ".".join(parts[:end])) in kinds:
-                measures[name] = _measure_chunks(file, data, column, chunks, kinds[name], measures[name])
+                _add_pages(measures[name], file, data, column, chunks, kinds[name])
     return measures
 
 
-def _measure_chunks(
-    file: Path, data: mmap.mmap, column: Any, chunks: Sequence[ColumnChunk], kind: Any, before: _Measure
-) -> _Measure:
-    """Add the pages of one of Parquet's columns to those before."""
+def _add_pages(
+    measure: _Measure, file: Path, data: mmap.mmap, column: Any, chunks: Sequence[ColumnChunk], kind: Any
+) -> None:
+    """Add the pages of one of Parquet's columns to a measure."""
     if column.physical_type == "BYTE_ARRAY" and not _is_text_or_bytes(kind):
-        _refuse_kind(file, column.path, f"{type_name(kind)} of any length")
-    unpacked, longest, encodings = before.unpacked, before.longest, set(before.encodings)
-    width = _WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
+        raise _wrong_kind(file, column.path, f"{type_name(kind)} of any length")
+    width = _VALUE_WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
     if pa.types.is_nested(kind):
         width += _OFFSET
     for chunk in chunks:
         values = 0
         for page in read_pages(data, chunk):
-            longest = max(longest, page.unpacked)
-            unpacked += page.unpacked if page.is_dictionary else max(page.unpacked, page.values * width)
+            measure.longest = max(measure.longest, page.unpacked)
+            measure.unpacked += page.unpacked if page.is_dictionary else max(page.unpacked, page.values * width)
             if not page.is_dictionary:
                 values += page.values
-                encodings.add(page.encoding)
+                measure.encodings.add(page.encoding)
         if values < chunk.num_rows:
             raise Malformed(f"its footer says {chunk.num_rows} rows, its pages {values} values of {column.path!a}")
         if pa.types.is_fixed_size_list(kind):  # a missing list takes no room in the file, but all of it in memory
-            unpacked += chunk.num_rows * kind.list_size * width
-    return _Measure(unpacked, longest, frozenset(encodings))
+            measure.unpacked += chunk.num_rows * kind.list_size * width
 
 
 def _is_text_or_bytes(kind: Any) -> bool:
@@ -182,10 +183,5 @@ def _is_text_or_bytes(kind: Any) -> bool:
     )
 
 
-def _is_list_of_numbers(kind: Any) -> bool:
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return bool(is_list and pa.types.is_primitive(kind.value_type))
-
-
-def _refuse_kind(file: Path, name: str, kind: str) -> NoReturn:
-    raise UserError(f"{file}: {name[:MAX_SHOWN]!a} is a column of {kind}; expected numbers, text or lists of numbers")
+def _wrong_kind(file: Path, name: str, kind: str) -> UserError:
+    return UserError(f"{file}: {name[:MAX_SHOWN]!a} is a column of {kind}; expected numbers, text or lists of numbers")

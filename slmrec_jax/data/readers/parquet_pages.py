@@ -3,7 +3,7 @@
 The footer and the headers are structs in Thrift's compact protocol: for each field a byte with the distance to the
 field's number and the field's type, then the value. A decoder allocates by the headers of the pages, so they bound its
 memory, while the footer may say anything. They are read here because pyarrow does not expose page headers, and aborts
-the process when it is asked for the columns of some damaged footers.
+the process when it is asked for the columns of some damaged footers. Damage raises `Malformed`.
 """
 
 import mmap
@@ -14,7 +14,7 @@ from slmrec_jax.data.readers.refusals import Malformed
 
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 _MAX_DEPTH = 8
-_MAX_BYTES = 10
+_MAX_VARINT_BYTES = 10
 """Bytes of a 64-bit integer in groups of seven bits."""
 _TAIL = 8
 """Bytes after the footer: its length, in four, and a mark."""
@@ -56,11 +56,7 @@ class Page(NamedTuple):
 
 
 def read_footer(data: mmap.mmap) -> list[list[ColumnChunk]]:
-    """Read the chunks of each row group that a file's footer lists, one for each of Parquet's columns, in order.
-
-    Raises:
-        Malformed: It is damaged.
-    """
+    """Return the chunks of each row group that a file's footer lists, one for each of Parquet's columns, in order."""
     start = len(data) - _TAIL - int.from_bytes(data[len(data) - _TAIL : len(data) - _TAIL // 2], "little")
     footer = _Cursor(data, start).struct()
     return [
@@ -70,11 +66,7 @@ def read_footer(data: mmap.mmap) -> list[list[ColumnChunk]]:
 
 
 def read_pages(data: mmap.mmap, chunk: ColumnChunk) -> Iterator[Page]:
-    """Walk the pages of one column chunk as a decoder does: until there are as many values as the footer says.
-
-    Raises:
-        Malformed: A header is damaged, or the file ends first.
-    """
+    """Walk the pages of one column chunk as a decoder does: until there are as many values as the footer says."""
     _, place, num_values = chunk
     while num_values > 0:
         cursor = _Cursor(data, place)
@@ -144,9 +136,7 @@ class _Cursor:
             return self.skip(self.varint())
         if kind in (_TRUE, _FALSE, _BYTE, _DOUBLE):
             return self.skip(8 if kind == _DOUBLE else 1)
-        raise Malformed(
-            f"byte {self.place}: a header with a field of type {kind}"
-        )  # no header has maps, or nested lists
+        raise Malformed(f"byte {self.place}: a header with a field of type {kind}")  # such as a map, which none has
 
     def integer(self) -> int:
         """Read a signed integer, whose lowest bit is its sign."""
@@ -155,7 +145,7 @@ class _Cursor:
 
     def varint(self) -> int:
         start, number = self.place, 0
-        for group in range(_MAX_BYTES):
+        for group in range(_MAX_VARINT_BYTES):
             byte = self.byte()
             number |= (byte & 127) << (7 * group)
             if byte < 128:

@@ -34,11 +34,8 @@ def encode_ids(tables: Sequence[Table], name: str, *, by_appearance: bool = Fals
 
     Ids are numbered in sorted order, so that the order of rows does not matter, or with `by_appearance` as they first
     appear, table after table.
-
-    Raises:
-        UserError: An id is missing, empty or too long, or there are no ids.
     """
-    columns = [_id_column(table, name) for table in tables]
+    columns = [_as_ids_of_one_type(table, name) for table in tables]
     if len({column.type for column in columns}) > 1:
         columns = [column.cast(pa.string()) for column in columns]
     together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
@@ -56,12 +53,8 @@ def encode_ids(tables: Sequence[Table], name: str, *, by_appearance: bool = Fals
 
 
 def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
-    """Return the index in `ids` of each value of a column of raw ids, or -1; `7` and `"7"` are the same id.
-
-    Raises:
-        UserError: An id is missing, empty or too long, or appears in more than one row.
-    """
-    column = _id_column(table, name).cast(pa.string())
+    """Return the index in `ids` of each value of a column of unique raw ids, or -1; `7` and `"7"` are the same id."""
+    column = _as_ids_of_one_type(table, name).cast(pa.string())
     known = pa.array(ids.tolist()).cast(pa.string())
     if len(column.unique()) < len(column):
         first = pc.index_in(column, column.unique()).to_numpy()
@@ -73,21 +66,14 @@ def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> I
 
 
 def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
-    """Return a column of raw ids: integers if all are written as such (`7`, not `007`), else strings.
-
-    Raises:
-        UserError: An id is missing, empty or too long.
-    """
-    return _ids_to_numpy(_id_column(table, name))
+    """Return a column of raw ids: integers if all are written as such (`7`, not `007`), else strings."""
+    return _ids_to_numpy(_as_ids_of_one_type(table, name))
 
 
 def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -> Shaped[np.ndarray, " rows"]:
     """Return the raw ids in column `raw` in the order of the row numbers in column `row`.
 
     There are `count` rows, all of which must be named; later ones are left out. By default the table names them all.
-
-    Raises:
-        UserError: A row number is missing or appears twice.
     """
     ids, rows = as_raw_ids(table, raw), as_rows(table, row)
     order = np.argsort(rows, kind="stable")
@@ -107,11 +93,7 @@ def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -
 
 
 def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " entries"]:
-    """Return a column of ids that number rows from `first`, as rows counted from 0.
-
-    Raises:
-        UserError: A value is not such a number.
-    """
+    """Return a column of ids that number rows from `first`, as rows counted from 0."""
     column = without_fraction(complete_column(table, name, "a whole number"))
     ids = np.asarray(cast_column(table, name, column, pa.int64(), "a whole number").to_numpy(), np.int64)
     if len(ids) and ids.min() < first:
@@ -121,11 +103,7 @@ def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " ent
 
 
 def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> int:
-    """Return how many rows there are if ids are row numbers: one more than the largest id.
-
-    Raises:
-        UserError: Most ids up to the largest do not occur, so that these are not row numbers.
-    """
+    """Return the number of rows, one more than the largest id; ids with far more gaps than ids are refused."""
     count = max((int(each.max()) + 1 for each in ids if len(each)), default=0)
     if count > _SPARE_IDS:
         num_ids = len(np.unique(np.concatenate(ids)))
@@ -137,7 +115,7 @@ def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> 
     return count
 
 
-def _id_column(table: Table, name: str) -> Any:
+def _as_ids_of_one_type(table: Table, name: str) -> Any:
     """Return the column as int64 or as strings."""
     column = complete_column(table, name, "an id")
     if pa.types.is_boolean(column.type):

@@ -13,12 +13,8 @@ from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.refusals import MAX_SHOWN, listed, one_line
 from slmrec_jax.errors import UserError
 
-_TYPES = {
-    "BOOL": np.bool_,
-    **{f"{kind}{8 * size}": np.dtype(f"{kind.lower()}{size}") for kind in "UI" for size in (1, 2, 4, 8)},
-    **{f"F{8 * size}": np.dtype(f"f{size}") for size in (2, 4, 8)},
-    "BF16": ml_dtypes.bfloat16,
-}
+_TYPES = ("BOOL", "U8", "U16", "U32", "U64", "I8", "I16", "I32", "I64", "F16", "F32", "F64", "BF16")
+"""Types that safetensors converts to NumPy."""
 _FLOAT8 = {
     "F8_E4M3": ml_dtypes.float8_e4m3fn,
     "F8_E4M3FNUZ": ml_dtypes.float8_e4m3fnuz,
@@ -30,13 +26,9 @@ _FLOAT8 = {
 
 
 def read_tensors(file: Path, expected: str, fix: str = "write it again") -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Read all tensors of a file by name. bfloat16 and float8 keep their type, from ml_dtypes.
+    """Read all tensors of a file by name; `fix` says what to do about a damaged file.
 
-    `fix` says what to do about a damaged file.
-
-    Raises:
-        UserError: It cannot be read, is damaged, or has a tensor of complex numbers, of fewer than eight bits a
-            number, of more than eight dimensions, or of no values but a size beyond the file's.
+    bfloat16 and float8 keep their type, from ml_dtypes. Complex numbers and those of fewer than eight bits are refused.
     """
     check_file(file, expected)
     try:
@@ -59,7 +51,7 @@ def _check_tensor(file: Path, name: str, tensor: Any) -> str:
     kind, shape = str(tensor.get_dtype()), tensor.get_shape()
     what = f"{file}: the tensor {listed([name])}"
     if kind not in _TYPES and kind not in _FLOAT8:
-        known = ", ".join([*_TYPES, *_FLOAT8])
+        known = ", ".join((*_TYPES, *_FLOAT8))
         raise UserError(f"{what} is of type {kind[:MAX_SHOWN]}; expected one of {known}: convert it, as to F32")
     if len(shape) > MAX_DIMENSIONS:
         raise UserError(f"{what} has {len(shape)} dimensions; expected at most {MAX_DIMENSIONS}: reshape it")

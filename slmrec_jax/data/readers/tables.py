@@ -16,10 +16,10 @@ import pyarrow.parquet
 from jaxtyping import Bool, Int
 
 from slmrec_jax.data.readers.headers import find_columns
-from slmrec_jax.data.readers.opening import check_file, check_name
+from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.parquet_files import read_columns, type_name
 from slmrec_jax.data.readers.refusals import MAX_SHOWN, Malformed, listed, one_line, short_name
-from slmrec_jax.data.readers.text_files import first_line, has_line_breaks, open_bytes, uncompressed
+from slmrec_jax.data.readers.text_files import first_line, has_line_breaks, open_bytes
 from slmrec_jax.errors import UserError
 
 _BLOCK = 2**24
@@ -60,7 +60,7 @@ class Table(NamedTuple):
         return UserError(f"{self.file}: {short_name(name)} is a column of {found}; expected {expected}")
 
     def where(self, chosen: Bool[np.ndarray, " entries"]) -> "Table":
-        """Return the rows that are chosen."""
+        """Return the chosen rows."""
         rows = np.arange(len(chosen)) if self.rows is None else self.rows
         columns = {name: column.filter(pa.array(chosen)) for name, column in self.columns.items()}
         return Table(self.file, columns, self.header, rows[chosen])
@@ -86,9 +86,6 @@ def read_text(
         optional: Columns to read if they are there.
         quotes: Whether `"` encloses a cell.
         blank_lines: Whether a blank line is an empty cell in a table of one column.
-
-    Raises:
-        UserError: The file cannot be read as such a table, or a wanted column is missing.
     """
     check_file(file, "a table")
     try:
@@ -109,12 +106,7 @@ def read_text(
 
 
 def read_parquet(file: Path, wanted: Sequence[str]) -> Table:
-    """Read columns of a Parquet file.
-
-    Raises:
-        UserError: The file cannot be read as Parquet, unpacks to far more than its size (`parquet_files`), or a wanted
-            column is missing.
-    """
+    """Read columns of a Parquet file."""
     check_file(file, "a table")
     try:
         # Opened by Python: Arrow takes no path that is not UTF-8.
@@ -124,22 +116,6 @@ def read_parquet(file: Path, wanted: Sequence[str]) -> Table:
     except (pa.ArrowException, OSError, UnicodeDecodeError, Malformed) as error:  # OSError: damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({one_line(error)}); write it again") from error
     return Table(file, columns, header=False)
-
-
-def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
-    """Return the only file, or of several the one that has the name of the folder.
-
-    Raises:
-        UserError: There is none, none of several has that name, or the name cannot be printed.
-    """
-    if not files:
-        raise UserError(f"{folder}: there is no {what}")
-    named = [file for file in files if uncompressed(file).stem == folder.resolve().name]
-    if len(files) > 1 and len(named) != 1:
-        raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
-    file = files[0] if len(files) == 1 else named[0]
-    check_name(file)
-    return file
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str] = ()) -> list[str]:

@@ -46,11 +46,7 @@ def open_bytes(file: Path) -> io.BufferedReader:
 
 
 def first_line(file: Path) -> FirstLine:
-    """Read the first line that is not empty.
-
-    Raises:
-        UserError: The file is neither UTF-8 nor marked as another encoding.
-    """
+    """Read the first line that is not empty, of a file in UTF-8 or marked as another encoding."""
     with open_bytes(file) as opened:
         start = opened.read(_FIRST)
     encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
@@ -62,11 +58,7 @@ def first_line(file: Path) -> FirstLine:
 
 
 def has_line_breaks(file: Path, separator: str, encoding: str) -> bool:
-    """Return whether a quoted cell contains a line break.
-
-    Raises:
-        UserError: A quote is not closed, so that the rows after it would become part of the cell.
-    """
+    """Return whether a quoted cell contains a line break; refuse a quote that is not closed and swallows rows."""
     with open_bytes(file) as opened:
         if not any(b'"' in block for block in iter(lambda: opened.read(_FIRST), b"")):
             return False

@@ -12,11 +12,10 @@ import numpy as np
 from jaxtyping import Int
 
 from slmrec_jax.data.readers.npy_files import NpyHeader, read_header, read_numbers
-from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.opening import reading_untrusted
 from slmrec_jax.data.readers.refusals import Malformed
 from slmrec_jax.data.untrusted.pickle_machine import LIST_OPCODES, Call, PickleKind, decode
 from slmrec_jax.data.untrusted.pickled_arrays import ARRAY_NAMES, RECONSTRUCT, as_integer, describe_value, short_number
-from slmrec_jax.errors import UserError
 
 _LISTS_PICKLE = PickleKind("an array of lists", ARRAY_NAMES, LIST_OPCODES, max_opcodes=None)
 _ARRAY_OF_LISTS = "a .npy array of lists of ids"
@@ -31,24 +30,14 @@ class IdLists(NamedTuple):
 
 
 def read_lists(path: Path) -> IdLists:
-    """Read an array of lists of integers, pickled with protocol 2 to 5, or a table with one list a row.
+    """Read an array of lists of integers from 0 to 2⁶³ - 1, pickled with protocol 2 to 5, or a table with a list a row.
 
     Time is linear in the file's size, and memory at most 160 times that (`pickle_machine.decode`).
-
-    Raises:
-        UserError: It cannot be read, is truncated, or holds anything other than lists of integers from 0 to 2⁶³ - 1.
     """
-    check_file(path, _ARRAY_OF_LISTS)
-    try:
+    with reading_untrusted(path, _ARRAY_OF_LISTS):
         data = path.read_bytes()
         header = read_header(data)
         return _from_pickle(data, header) if header.dtype == object else _from_table(path)
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except Malformed as fault:
-        raise UserError(
-            f"{path}: {fault}; nothing in it was run; expected {_ARRAY_OF_LISTS}: save it again from a source you trust"
-        ) from None
 
 
 def _from_table(path: Path) -> IdLists:

@@ -22,12 +22,9 @@ _NUMBER_CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4
 
 
 def as_array(value: Any, what: str) -> Shaped[np.ndarray, " entries"]:
-    """Return an array of numbers of one dimension, as a view on the bytes of the pickle.
+    """Return an array of numbers of one dimension, as a view on the bytes of the pickle, or raise `Malformed`.
 
     Here and below, `value` is a part of what `pickle_machine.decode` returned, and `what` its name in error lines.
-
-    Raises:
-        Malformed: It is something else, or not as long as it says.
     """
     if not isinstance(value, Call):
         raise Malformed(f"{what} is {describe_value(value)}; expected an array")

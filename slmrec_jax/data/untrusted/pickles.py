@@ -11,11 +11,10 @@ import numpy as np
 from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.inspect.checks import MAX_COUNT
-from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.opening import reading_untrusted
 from slmrec_jax.data.readers.refusals import Malformed
 from slmrec_jax.data.untrusted.pickle_machine import Call, PickleKind, decode
 from slmrec_jax.data.untrusted.pickled_arrays import ARRAY_NAMES, as_array, as_integer, describe_value, short_number
-from slmrec_jax.errors import UserError
 
 _MAX_DIMENSION, _MAX_EMPTINESS = 1_000_000, 1_000
 """A dimension may exceed the first, or the second times the number of entries: later code allocates by dimension."""
@@ -41,21 +40,10 @@ class SparsePattern(NamedTuple):
 def read_sparse(path: Path) -> SparsePattern:
     """Read a pickled `coo`, `csr` or `csc` matrix or array of two dimensions, from any SciPy and protocol 2 to 5.
 
-    Memory stays within a small multiple of the file's size.
-
-    Raises:
-        UserError: It cannot be read, is truncated or inconsistent, or asks for anything other than a sparse matrix.
+    Memory stays within a small multiple of the file's size. A truncated or inconsistent file is refused.
     """
-    check_file(path, "a pickled SciPy sparse matrix")
-    try:
+    with reading_untrusted(path, "a SciPy coo, csr or csc matrix, pickled with protocol 2 to 5"):
         return _pattern(decode(path.read_bytes(), _MATRIX_PICKLE)[0])
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except Malformed as fault:
-        raise UserError(
-            f"{path}: {fault}; nothing in it was run; expected a SciPy coo, csr or csc matrix, pickled with protocol 2 "
-            f"to 5: save it again from a source you trust"
-        ) from None
 
 
 def _pattern(value: Any) -> SparsePattern:

@@ -20,11 +20,10 @@ import numpy as np
 from jaxtyping import Shaped
 
 from slmrec_jax.data.readers.npy_files import MAX_DIMENSIONS, is_hollow
-from slmrec_jax.data.readers.opening import check_file, unreadable
+from slmrec_jax.data.readers.opening import reading_untrusted
 from slmrec_jax.data.readers.refusals import Malformed, quoted
 from slmrec_jax.data.untrusted.pickle_machine import LIST_OPCODES, Call, Name, PickleKind, Reference, decode
 from slmrec_jax.data.untrusted.pickled_arrays import as_integer, describe_value, short_number
-from slmrec_jax.errors import UserError
 
 _REBUILD, _PARAMETER = ("torch._utils", "_rebuild_tensor_v2"), ("torch._utils", "_rebuild_parameter")
 _STORAGE_CODES = {
@@ -48,16 +47,14 @@ _MAGIC, _STREAM_VERSION = 0x1950A86A20F9469CFC6C, 1001
 _MAX_SIZE = 2**48
 
 
-class _Storage(NamedTuple):
-    """The pickle's description of the numbers that a tensor is a view of."""
+class _Tensor(NamedTuple):
+    """The pickle's description of a tensor: a view of the numbers in a storage."""
 
     key: str
+    """The name of the storage."""
     type: str
     size: int
-
-
-class _Tensor(NamedTuple):
-    storage: _Storage
+    """The number of values in the storage."""
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
@@ -68,30 +65,20 @@ def read_tensor(path: Path) -> Shaped[np.ndarray, "..."]:
     """Read a file that holds one dense tensor or parameter of real numbers, from any device.
 
     bfloat16 becomes float32; every other type stays. Memory stays within four times the file's size.
-
-    Raises:
-        UserError: It cannot be read, is truncated or inconsistent, or holds anything other than one tensor.
     """
-    check_file(path, "a tensor that torch.save wrote")
-    try:
+    expected = "one dense tensor of real numbers that torch.save wrote"
+    with reading_untrusted(path, expected, "save it again from a source you trust, or as .npy"):
         data = path.read_bytes()
         tensor = _from_archive(data) if data[:2] == b"PK" else _from_stream(data)
         if is_hollow(tensor.shape, len(data)):
             raise Malformed(f"its shape is {tensor.shape}, but it holds no values")
         return tensor
-    except OSError as error:
-        raise unreadable(path, error) from error
-    except Malformed as fault:
-        raise UserError(
-            f"{path}: {fault}; nothing in it was run; expected one dense tensor of real numbers that torch.save wrote: "
-            f"save it again from a source you trust, or as .npy"
-        ) from None
 
 
 def _from_archive(data: bytes) -> Shaped[np.ndarray, "..."]:
     with _unzipping():
         archive = zipfile.ZipFile(io.BytesIO(data))
-    entries = _check_entries(archive, len(data))
+    entries = _entries_by_name(archive, len(data))
 
     def read(name: str) -> bytes:
         if name not in entries:
@@ -103,11 +90,11 @@ def _from_archive(data: bytes) -> Shaped[np.ndarray, "..."]:
     order = read("byteorder") if "byteorder" in entries else b"little"
     if order not in (b"little", b"big"):
         raise Malformed("byteorder is neither little nor big")
-    return _view(tensor, read(f"data/{tensor.storage.key}"), ">" if order == b"big" else "<")
+    return _view(tensor, read(f"data/{tensor.key}"), ">" if order == b"big" else "<")
 
 
-def _check_entries(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return the entries of an archive of so many bytes by their names in the one folder that holds them all."""
+def _entries_by_name(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Return the entries of an archive of `size` bytes by their names in the one folder that holds them all."""
     entries: dict[str, zipfile.ZipInfo] = {}
     folders = set()
     for entry in archive.infolist():
@@ -149,11 +136,11 @@ def _from_stream(data: bytes) -> Shaped[np.ndarray, "..."]:
     value, position = decode(data, _TENSOR_PICKLE, position)
     tensor = _tensor(value)
     keys, position = decode(data, _HEAD_PICKLE, position)
-    if keys != [tensor.storage.key]:
+    if keys != [tensor.key]:
         raise Malformed(f"its storages are {describe_value(keys)}; expected the one of the tensor")
     count, start = int.from_bytes(data[position : position + 8], "little"), position + 8
-    if start > len(data) or count != tensor.storage.size:
-        raise Malformed(f"byte {position}: the storage has {count} values; expected {tensor.storage.size}")
+    if start > len(data) or count != tensor.size:
+        raise Malformed(f"byte {position}: the storage has {count} values; expected {tensor.size}")
     return _view(tensor, memoryview(data)[start:], "<")
 
 
@@ -171,10 +158,11 @@ def _tensor(value: Any) -> _Tensor:
     sizes = tuple(numbers[: len(shape)])
     if math.prod(size or 1 for size in sizes) >= _MAX_SIZE:
         raise Malformed(f"its shape is {sizes}")
-    return _Tensor(_storage(storage), offset, sizes, tuple(numbers[len(shape) :]))
+    return _Tensor(*_storage(storage), offset, sizes, tuple(numbers[len(shape) :]))
 
 
-def _storage(value: Any) -> _Storage:
+def _storage(value: Any) -> tuple[str, str, int]:
+    """Return the name, type and size of a storage."""
     key = value.key if isinstance(value, Reference) else None
     if not isinstance(key, tuple) or len(key) not in (5, 6) or key[0] != "storage":
         raise Malformed("its numbers are not in a storage")
@@ -183,7 +171,7 @@ def _storage(value: Any) -> _Storage:
         raise Malformed(f"its storage is {describe_value(kind)} called {describe_value(name)}")
     if view not in ([], [None]):
         raise Malformed("its storage is a part of another one")
-    return _Storage(name, _STORAGES[kind], _size(count))
+    return name, _STORAGES[kind], _size(count)
 
 
 def _size(value: Any) -> int:
@@ -195,24 +183,22 @@ def _size(value: Any) -> int:
 
 def _view(tensor: _Tensor, content: bytes | memoryview, order: str) -> Shaped[np.ndarray, "..."]:
     """Return a copy of the part of the storage that the tensor shows, after checking that it is inside."""
-    storage, offset, shape, strides = tensor
-    dtype = np.dtype(order + _STORAGE_CODES[storage.type])
-    if storage.size * dtype.itemsize != len(content):
-        raise Malformed(f"its storage has {len(content)} bytes for {storage.size} values of {storage.type}")
-    if math.prod(shape) > storage.size:  # a stride of 0 repeats values that take room once
-        raise Malformed(f"its shape {shape} has more values than the {storage.size} of its storage")
+    _, kind, size, offset, shape, strides = tensor
+    dtype = np.dtype(order + _STORAGE_CODES[kind])
+    if size * dtype.itemsize != len(content):
+        raise Malformed(f"its storage has {len(content)} bytes for {size} values of {kind}")
+    if math.prod(shape) > size:  # a stride of 0 repeats values that take room once
+        raise Malformed(f"its shape {shape} has more values than the {size} of its storage")
+    last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
+    if last >= size and 0 not in shape:
+        raise Malformed(f"it shows value {last} of its storage, which has {size}")
     if 0 in shape:
-        return _values(np.zeros(shape, dtype), storage.type)
-    last = offset + sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    if last >= storage.size:
-        raise Malformed(f"it shows value {last} of its storage, which has {storage.size}")
-    steps = tuple(dtype.itemsize * stride for stride in strides)
-    return _values(np.ndarray(shape, dtype, content, offset * dtype.itemsize, steps), storage.type)
-
-
-def _values(stored: Shaped[np.ndarray, "..."], kind: str) -> Shaped[np.ndarray, "..."]:
+        stored = np.zeros(shape, dtype)
+    else:
+        steps = tuple(dtype.itemsize * stride for stride in strides)
+        stored = np.ndarray(shape, dtype, content, offset * dtype.itemsize, steps)
     if kind == "BFloat16Storage":
         return np.array(stored.astype(np.uint16).view(ml_dtypes.bfloat16), np.float32, order="C")
     if kind == "BoolStorage":
         return np.array(stored != 0, order="C")
-    return np.array(stored, stored.dtype.newbyteorder("="), order="C")
+    return np.array(stored, dtype.newbyteorder("="), order="C")

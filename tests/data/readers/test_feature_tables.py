@@ -117,8 +117,11 @@ def test_new_items_may_be_text(tmp_path):
     pairs, none = Interactions(*np.zeros((2, 1), np.int64)), Interactions(*np.zeros((2, 0), np.int64))
     features = {"visual": Feature(VALUES, np.ones(3, bool))}
     known = make_dataset("small", pairs, none, none, num_users=1, num_items=3, features=features)
-    (tmp_path / "visual.csv").write_text("item,x,y\nnew,1,2\nother,3,4\n")
-    for path in (tmp_path, tmp_path / "visual.csv"):
+    table = "item,x,y\nnew,1,2\nother,3,4\n"
+    (tmp_path / "visual.csv").write_text(table)
+    (tmp_path / "packed").mkdir()
+    (tmp_path / "packed" / "visual.csv.gz").write_bytes(gzip.compress(table.encode()))
+    for path in (tmp_path, tmp_path / "visual.csv", tmp_path / "packed", tmp_path / "packed" / "visual.csv.gz"):
         items = read_new_items(path, known)
         assert items.ids.tolist() == ["new", "other"]
         assert items.features["visual"].values.tolist() == [[1, 2], [3, 4]]
