@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from slmrec_jax.config import Config, with_preset, with_protocol
-    from slmrec_jax.data import Dataset, Feature, Words, dataset, load
+    from slmrec_jax.data import Dataset, Feature, Words, load
+    from slmrec_jax.data.frames import dataset
     from slmrec_jax.encoding.layers import mean, normalize, xavier_uniform
     from slmrec_jax.encoding.rows import rows_of
     from slmrec_jax.errors import UserError
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 _PLACES = {
     "config": ("Config", "with_preset", "with_protocol"),
-    "data": ("Dataset", "Feature", "Words", "dataset", "load"),
+    "data": ("Dataset", "Feature", "Words", "load"),
+    "data.frames": ("dataset",),
     "encoding.layers": ("mean", "normalize", "xavier_uniform"),
     "encoding.rows": ("rows_of",),
     "errors": ("UserError",),

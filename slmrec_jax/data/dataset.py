@@ -15,6 +15,8 @@ from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
 SPLITS = ("train", "valid", "test")
+ITEM_TEXTS = ("title", "image")
+"""What may be shown with an item: what it is called, and the path or address of a picture."""
 _BYTES_AT_ONCE = 2**24
 NO_INTERACTIONS = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
 
@@ -58,6 +60,8 @@ class Dataset:
     user_ids: Shaped[np.ndarray, " users"]
     """Raw ids, integers or strings, indexed by internal id."""
     item_ids: Shaped[np.ndarray, " items"]
+    item_texts: Mapping[str, Shaped[np.ndarray, " items"]] = field(default_factory=dict)
+    """By kind of `ITEM_TEXTS`, text that is shown with an item; empty where it has none. Not part of the fingerprint."""
     notes: tuple[str, ...] = ()
     """What the reader found or decided that the user should know, one line each; not part of the fingerprint."""
     source: Source | None = field(default=None, init=False)
@@ -154,6 +158,7 @@ def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.
         features={name: _take_items(feature, items, item_rows) for name, feature in dataset.features.items()},
         user_ids=dataset.user_ids[users],
         item_ids=dataset.item_ids[items],
+        item_texts={kind: texts[items] for kind, texts in dataset.item_texts.items()},
     )
 
 

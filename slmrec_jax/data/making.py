@@ -24,6 +24,7 @@ def make_dataset(
     features: Mapping[str, Feature | Words] | None = None,
     user_ids: Shaped[np.ndarray, " users"] | None = None,
     item_ids: Shaped[np.ndarray, " items"] | None = None,
+    item_texts: Mapping[str, Shaped[np.ndarray, " items"]] | None = None,
     origins: Mapping[str, str | Path] | None = None,
     notes: Sequence[str] = (),
 ) -> Dataset:
@@ -42,6 +43,7 @@ def make_dataset(
         features: The features of the items by modality, in the order in which models take them.
         user_ids: Raw ids by internal id; the internal ids themselves by default.
         item_ids: Raw ids of the items, likewise.
+        item_texts: Text to show with the items, by kind: `title` and `image`.
         origins: The file that a split, a modality, "users" or "items" came from, for error messages.
         notes: What the reader found or decided that the user should know.
 
@@ -60,6 +62,7 @@ def make_dataset(
         features={name: _convert_feature(feature) for name, feature in (features or {}).items()},
         user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
         item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
+        item_texts={kind: np.asarray(texts, np.object_) for kind, texts in (item_texts or {}).items()},
     )
     _check_content(given, origins or {})
     splits = [unique_pairs(pairs, given.num_items) for pairs in given.splits.values()]
@@ -122,6 +125,9 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str | Path]) -> None:
         check_range(place(split), "items", pairs.items, dataset.num_items, "ids are rows, counted from 0")
     check_raw_ids(place("users"), dataset.user_ids, dataset.num_users)
     check_raw_ids(place("items"), dataset.item_ids, dataset.num_items)
+    for kind, texts in dataset.item_texts.items():
+        if texts.shape != (dataset.num_items,) or not all(isinstance(text, str) for text in texts):
+            raise UserError(f"{place('items')}: {kind} is not one text for each item; give {dataset.num_items} texts")
     for name, feature in dataset.features.items():
         if isinstance(feature, Words):
             check_pairs(place(name), ("items", "words"), feature.items, feature.words)

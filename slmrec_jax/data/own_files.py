@@ -11,6 +11,7 @@ import pyarrow.parquet
 import safetensors.numpy
 from jaxtyping import Shaped
 
+from slmrec_jax.data.dataset import ITEM_TEXTS
 from slmrec_jax.data.readers.json_lists import read_json_file
 from slmrec_jax.data.readers.opening import reading
 from slmrec_jax.data.readers.parquet_files import limit, type_name
@@ -36,10 +37,22 @@ def id_column(ids: Shaped[np.ndarray, " rows"], name: str) -> Any:
     """Return the raw ids of the data set `name` as a column for a file; an id that is no Unicode text is refused."""
     if ids.dtype.kind != "U":
         return pa.array(ids.astype(ids.dtype.newbyteorder("=")))
+    return _text_column(ids, f"data set {name}: the raw id")
+
+
+def item_columns(
+    ids: Shaped[np.ndarray, " items"], texts: Mapping[str, Shaped[np.ndarray, " items"]], name: str
+) -> dict[str, Any]:
+    """Return the raw ids and the texts of the items of the data set `name` as columns for a file."""
+    columns = {kind: _text_column(each, f"data set {name}: the {kind}") for kind, each in texts.items()}
+    return {"id": id_column(ids, name), **columns}
+
+
+def _text_column(texts: Shaped[np.ndarray, " rows"], what: str) -> Any:
     try:
-        return pa.array(ids.tolist(), pa.string())
+        return pa.array(texts.tolist(), pa.string())
     except UnicodeEncodeError as error:
-        raise UserError(f"data set {name}: the raw id {error.object!a} is no Unicode text; rename it") from None
+        raise UserError(f"{what} {error.object!a} is no Unicode text; rename it") from None
 
 
 def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
@@ -54,6 +67,15 @@ def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
             raise UserError(f"{file}: an id has {longest} characters, too many for {len(column)} ids; shorten it")
         return np.array(column.to_pylist(), np.str_)
     raise UserError(f"{file}: id is a column of {type_name(column.type)}; expected one raw id a row, numbers or text")
+
+
+def read_item_texts(file: Path) -> dict[str, Shaped[np.ndarray, " items"]]:
+    """Read the texts that `item_columns` added to the raw ids."""
+    table = read_parquet(file, (), optional=ITEM_TEXTS)
+    for kind, column in table.columns.items():
+        if not pa.types.is_string(column.type) or column.null_count:
+            raise UserError(f"{file}: {kind} is a column of {type_name(column.type)}; expected one text an item")
+    return {kind: np.array(column.to_pylist(), np.object_) for kind, column in table.columns.items()}
 
 
 def read_meta_json(file: Path, expected: str, fix: str) -> Any:

@@ -2,7 +2,7 @@
 
     meta.json              format, version, name, counts, modalities in order, fingerprint, notes
     interactions.parquet   user_row, item_row, split; sorted as in the data set
-    users.parquet          id: the raw id of each row; items.parquet likewise
+    users.parquet          id: the raw id of each row; items.parquet likewise, and title and image if known
     features/N-NAME.safetensors   values (items, columns) and present (items), or items and words (pairs)
 
 Vectors are stored as float16 if that loses nothing, otherwise as float32. A folder whose content does not have the
@@ -24,7 +24,15 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, by_split
 from slmrec_jax.data.inspect.checks import check_count
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
+from slmrec_jax.data.own_files import (
+    id_column,
+    item_columns,
+    read_ids,
+    read_item_texts,
+    read_meta_json,
+    write_table,
+    write_tensors,
+)
 from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
@@ -92,6 +100,7 @@ def read(folder: Path, source: Source) -> Dataset:
         features={name: _read_stored_feature(files[name], entry) for name, entry in modalities.items()},
         user_ids=read_ids(users),
         item_ids=read_ids(items),
+        item_texts=read_item_texts(items),
         origins={**dict.fromkeys(SPLITS, interactions), **files, "users": users, "items": items},
         notes=[*meta["notes"], *not_read(folder, [folder / META, folder / _FEATURES, *tables, *files.values()])],
     )
@@ -110,8 +119,8 @@ def _write_parts(dataset: Dataset, folder: Path) -> None:
     users, items = (np.concatenate(columns) for columns in zip(*dataset.splits.values(), strict=True))
     splits = pa.DictionaryArray.from_arrays(pa.array(split_numbers), pa.array(SPLITS))
     write_table(pa.table({"user_row": users, "item_row": items, "split": splits}), folder / _INTERACTIONS)
-    for ids, name in ((dataset.user_ids, _USERS), (dataset.item_ids, _ITEMS)):
-        write_table(pa.table({"id": id_column(ids, dataset.name)}), folder / name)
+    write_table(pa.table({"id": id_column(dataset.user_ids, dataset.name)}), folder / _USERS)
+    write_table(pa.table(item_columns(dataset.item_ids, dataset.item_texts, dataset.name)), folder / _ITEMS)
     modalities = []
     for place, (name, feature) in enumerate(dataset.features.items()):
         write_tensors(_as_tensors(feature), _feature_file(folder, place, name))

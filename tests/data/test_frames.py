@@ -112,7 +112,7 @@ def test_times_ratings_and_cores():
     assert slm.dataset({**COLUMNS, "timestamp": dates}, split=SPLIT).fingerprint == (
         slm.dataset(COLUMNS, split=SPLIT).fingerprint
     )
-    rated = slm.dataset({**COLUMNS, "stars": [5] * 8 + [1]}, min_rating=2, split="mmrec")
+    rated = slm.dataset({**COLUMNS, "stars": [5] * 8 + [1]}, min_rating=2.0, split="mmrec")
     assert rated.item_ids.tolist() == ["a", "b", "c"]
     assert "rows with a rating below 2, left out: 1 of 9" in rated.notes[0]
     assert slm.dataset(COLUMNS, k_core=2, split="mmrec").item_ids.tolist() == ["a", "b", "c"]
@@ -128,13 +128,12 @@ REFUSED = {
     "a number": ((3,), {}, "interactions is 3, of type int: give a pandas, Polars or Arrow table"),
     "empty": (({},), {}, "interactions is {}"),
     "no items": (({"user": USERS},), {}, "interactions: there is no column 'item'"),
-    "lengths": (((USERS, ITEMS[:3]),), {}, "interactions: not readable as a table"),
+    "lengths": (((USERS, ITEMS[:3]),), {}, "interactions: not readable"),
     "missing": ((([*USERS[:4], None, *USERS[5:]], ITEMS),), {}, "interactions: row 4: user is missing"),
     "floats": ((([1.5] * 9, ITEMS),), {}, "interactions: row 0: user is 1.5"),
     "a split": (({"train": (USERS, ITEMS), "test": 3},), {}, "interactions['test'] is 3"),
     "no split": (((USERS, ITEMS),), {"split": None}, "it is not split; say how with split='NAME'"),
     "a wrong split": (((USERS, ITEMS),), {"split": "half"}, "there is no split 'half'"),
-    "features": (((USERS, ITEMS),), {"features": [1]}, "features is [1], of type list: give a mapping"),
     "one dimension": (((USERS, ITEMS),), {"features": {"x": [1, 2]}}, "features['x']: an array of int64 of shape (2,)"),
     "ragged": (((USERS, ITEMS),), {"features": {"x": {"a": [1], "b": [1, 2]}}}, "features['x']: not readable"),
     "ids": (((USERS, ITEMS),), {"features": {"x": (["a"], VECTORS)}}, "features['x']: 1 ids for 4 vectors"),

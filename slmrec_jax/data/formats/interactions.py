@@ -7,13 +7,13 @@ from typing import NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool
+from jaxtyping import Bool, Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import NO_INTERACTIONS, SPLITS, Dataset, Feature, Words, by_split
+from slmrec_jax.data.dataset import ITEM_TEXTS, NO_INTERACTIONS, SPLITS, Dataset, Feature, Words, by_split
 from slmrec_jax.data.formats.roles import Layout, choose_columns, find_layout, named_columns, note_renamed
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.columns import MISSING, as_flags, as_labels, as_numbers, as_times
+from slmrec_jax.data.readers.columns import MISSING, as_flags, as_labels, as_numbers, as_times, cast_column
 from slmrec_jax.data.readers.raw_ids import EncodedIds
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
@@ -53,11 +53,26 @@ def read_interactions(file: Path, source: Source, separator: str | None = None) 
     notes = note_renamed(file, columns) if found.header else []
     if not found.header and found.names[0] == "1":
         notes.append(f"{file.name}: row 1 ({_first_data_row(table, columns)}) is read as data, not as names")
+    return take_interactions(table, columns, found.names, source, notes)
+
+
+def take_interactions(
+    table: Table, columns: Mapping[str, str], names: Sequence[str], source: Source, notes: list[str]
+) -> InteractionTable:
+    """Return the rows of a table that are interactions: not those with label 0 or a rating below the source's.
+
+    Args:
+        table: Columns named by their roles.
+        columns: The name of each role's column.
+        names: All columns that there are, for error lines.
+        source: Has the least rating.
+        notes: Notes on the table so far.
+    """
     if "label" in columns:
         table = keep_taken(table, "label", columns["label"], notes)
     if source.min_rating is not None:
         if "rating" not in columns:
-            raise _no_ratings(file, found.names)
+            raise _no_ratings(table.file, names)
         enough = as_numbers(table, "rating") >= source.min_rating
         table = _keep_rows(table, enough, f"a rating below {source.min_rating:g}", notes)
     elif "rating" in columns:
@@ -66,13 +81,23 @@ def read_interactions(file: Path, source: Source, separator: str | None = None) 
 
 
 def read_items(file: Path, source: Source) -> Table:
-    """Read the column of items of a table, which has the same name as in the interactions, or a known one."""
+    """Read `ITEM_TEXTS` and the column of items, which has the same name as in the interactions or a known one."""
     column = source.item_column
     named = {"item": column} if column and not column.isdecimal() else {}
     found = find_layout(file, named, ("item",))
     if "item" not in found.roles:
         named, found = {}, find_layout(file, {}, ("item",))
-    return _read_roles(file, found, {"item": choose_columns(file, found, named, ("item",))["item"]})
+    texts = {name.lower(): name for name in found.names if name.lower() in ITEM_TEXTS}
+    return _read_roles(file, found, {"item": choose_columns(file, found, named, ("item",))["item"], **texts})
+
+
+def item_texts_of(table: Table) -> dict[str, Shaped[np.ndarray, " items"]]:
+    """Return the columns `ITEM_TEXTS` that a table of items has, as text; empty where a value is missing."""
+    return {
+        name: np.array(pc.fill_null(cast_column(table, name, column, pa.string(), "text"), "").to_pylist(), np.object_)
+        for name, column in table.columns.items()
+        if name in ITEM_TEXTS
+    }
 
 
 def keep_taken(table: Table, role: str, column: str, notes: list[str]) -> Table:
@@ -95,10 +120,12 @@ def assemble(
     features: Mapping[str, Feature | Words],
     files: Mapping[str, Path],
     notes: Sequence[str],
+    item_texts: Mapping[str, Shaped[np.ndarray, " items"]] | None = None,
 ) -> Dataset | Unsplit:
     """Make a data set from one table per split, or from a single table under "", which a column `split` may divide.
 
-    Users and items come with the rows of each table. `files` are those of splits, modalities and items, for errors.
+    Users and items come with the rows of each table. `files` are those of splits, modalities and items, for errors;
+    `item_texts` are shown with items.
     """
     pairs = dict(zip(tables, map(Interactions, users.rows, items.rows), strict=True))
     whole = tables.get("")
@@ -114,6 +141,7 @@ def assemble(
         features=features,
         user_ids=users.ids,
         item_ids=items.ids,
+        item_texts=item_texts,
         origins={part or "train": file for part, file in files.items()},
         notes=[*dict.fromkeys(note for found in tables.values() for note in found.notes), *notes],
     )
@@ -162,7 +190,7 @@ def _unroll_item_lists(file: Path, source: Source) -> Table:
         "item": pc.list_flatten(items),
         "timestamp": pa.chunked_array([pa.array(positions)]),
     }
-    return Table(file, columns, header=False, rows=rows)
+    return Table(file, columns, first=1, rows=rows)
 
 
 def _keep_rows(table: Table, chosen: Bool[np.ndarray, " entries"], what: str, notes: list[str]) -> Table:

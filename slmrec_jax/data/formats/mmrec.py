@@ -48,7 +48,7 @@ def read(folder: Path, source: Source) -> Dataset:
         taken.append(missed)
     return make_dataset(
         folder.resolve().name,
-        **splits,
+        *(splits[split] for split in SPLITS),
         num_users=counts["users"],
         num_items=counts["items"],
         features=features,

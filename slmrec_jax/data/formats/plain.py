@@ -12,7 +12,14 @@ from jaxtyping import Shaped
 from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset, Feature
-from slmrec_jax.data.formats.interactions import LISTS_SUFFIX, SPLIT_NAMES, assemble, read_interactions, read_items
+from slmrec_jax.data.formats.interactions import (
+    LISTS_SUFFIX,
+    SPLIT_NAMES,
+    assemble,
+    item_texts_of,
+    read_interactions,
+    read_items,
+)
 from slmrec_jax.data.formats.roles import WITHOUT_HEADER, find_layout, named_columns
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
 from slmrec_jax.data.readers.feature_files import (
@@ -23,7 +30,7 @@ from slmrec_jax.data.readers.feature_files import (
     modality_of,
     note_missing,
 )
-from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, may_hold_vectors, read_vectors
+from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, may_hold_vectors, read_vectors
 from slmrec_jax.data.readers.folders import choose_file, not_read, with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
 from slmrec_jax.data.readers.raw_ids import EncodedIds, as_raw_ids, encode_ids, find_ids
@@ -55,8 +62,8 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     `split`; or in `train.*`, `valid.*` and `test.*`. Every row counts as one, except rows with label 0 and rows with a
     rating below the source's.
 
-    Items are those of `items.csv` (or .tsv, .parquet) in its order, or else those of the interactions in the order of
-    their raw ids. Users are those of the interactions.
+    Items are those of `items.csv` (or .tsv, .parquet) in its order, with its columns `title` and `image`, or else those
+    of the interactions in the order of their raw ids. Users are those of the interactions.
 
     A modality is a `.npy`, `.safetensors` or `.parquet` file here or in `features/` with the name of the modality, with
     or without the ending `_feat` or `_emb`; image, audio and text become visual, acoustic and textual. A `.csv` or
@@ -70,8 +77,10 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     users, items = (encode_ids(tables, role) for role in ("user", "item"))
     catalogue = [file for file in with_suffix(folder, TABLE_SUFFIXES) if _stem(file) == _CATALOGUE]
     others = {"items": choose_file(folder, catalogue, f"tables of {_CATALOGUE}")} if catalogue else {}
+    texts = {}
     if catalogue:
-        items = _in_catalogue(items, tables, read_items(others["items"], source))
+        listed_items = read_items(others["items"], source)
+        items, texts = in_catalogue(items, tables, listed_items), item_texts_of(listed_items)
     feature_files = _find_features(folder, [*files.values(), *others.values()])
     features, notes = {}, []
     for modality, file in feature_files.items():
@@ -79,7 +88,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
         notes += of_feature
     files = {**files, **feature_files, **others}
     notes += not_read(folder, files.values())
-    return assemble(folder.resolve().name, found, users, items, features, files, notes)
+    return assemble(folder.resolve().name, found, users, items, features, files, notes, texts)
 
 
 def _find_tables(folder: Path, source: Source) -> list[Path]:
@@ -118,7 +127,7 @@ def _stem(file: Path) -> str:
     return uncompressed(file).stem.lower()
 
 
-def _in_catalogue(items: EncodedIds, tables: Sequence[Table], table: Table) -> EncodedIds:
+def in_catalogue(items: EncodedIds, tables: Sequence[Table], table: Table) -> EncodedIds:
     """Return the items in the order of the catalogue."""
     places = find_ids(table, "item", items.ids)
     rows = np.full(len(items.ids), -1)
@@ -164,15 +173,27 @@ def _read_modality(
     file: Path, item_ids: Shaped[np.ndarray, " items"], *, in_order_of_items: bool
 ) -> tuple[Feature, list[str]]:
     vectors = read_vectors(file, item_column(file))
-    values, present = vectors.values, vectors.present
     if vectors.keys is not None:
-        return by_raw_id(vectors.keys, "item", values, present, item_ids, vectors.stored)
-    if not in_order_of_items:
+        return by_raw_id(vectors.keys, "item", vectors.values, vectors.present, item_ids, vectors.stored)
+    fix = f"list the items in the order of the rows in {_CATALOGUE}.csv (a column item)"
+    return in_row_order(file, vectors, item_ids, None if in_order_of_items else fix)
+
+
+def in_row_order(
+    file: Path, vectors: VectorTable, item_ids: Shaped[np.ndarray, " items"], fix: str | None
+) -> tuple[Feature, list[str]]:
+    """Return vectors without ids as a feature, and notes about items without it.
+
+    Rows are in the order of the items, or if this order is not known, row i is the item with the raw id i; `fix` is
+    then the advice where there are other ids.
+    """
+    values, present = vectors.values, vectors.present
+    if fix is not None:
         if item_ids.dtype.kind != "i" or item_ids.min() < 0 or item_ids.max() >= len(values):
             wrong = next(item for item in item_ids.tolist() if not isinstance(item, int) or not 0 <= item < len(values))
             raise UserError(
                 f"{file}: {len(values)} rows without ids, and there is an item {wrong!r}; put the raw ids beside the "
-                f"vectors, or list the items in the order of the rows in {_CATALOGUE}.csv (a column item)"
+                f"vectors, or {fix}"
             )
         if item_ids.min() == 0:
             check_padding(str(file), values, int(item_ids.max()) + 1)

@@ -109,8 +109,9 @@ def by_raw_id(
             f"{item_ids[0].item()!r}: correct the file, or leave this feature out"
         )
     taken = as_float32(values[known])
-    check_finite(str(table.file), taken, np.flatnonzero(known) + 1 + table.header, first=1)
-    check_vectors_fit(table.file, len(item_ids), values.shape[1])
+    check_finite(str(table.file), taken, np.flatnonzero(known) + table.first, first=min(1, table.first))
+    if not table.in_memory:
+        check_vectors_fit(table.file, len(item_ids), values.shape[1])
     empty = np.zeros((len(item_ids), values.shape[1]), np.float32)
     feature = Feature(empty, np.zeros(len(item_ids), np.bool_), stored or values.dtype.name)
     feature.values[places[known]] = taken

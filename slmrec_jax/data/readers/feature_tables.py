@@ -81,7 +81,7 @@ def _vector_table(
 ) -> VectorTable:
     if values.size == 0:
         raise UserError(f"{file}: a table of shape {values.shape}; fill it, or remove it")
-    table = None if keys is None else Table(file, {"item": keys}, header=uncompressed(file).suffix in SEPARATORS)
+    table = None if keys is None else Table(file, {"item": keys}, first=1 + (uncompressed(file).suffix in SEPARATORS))
     return VectorTable(values, has_numbers(values) & present, table, stored)
 
 

@@ -31,15 +31,20 @@ class Table(NamedTuple):
 
     file: Path
     columns: dict[str, Any]
-    header: bool
-    """Whether the first row holds the names."""
+    first: int
+    """The number of the first row in error lines: 2 below a row of names, 1 without, 0 in memory."""
     rows: Int[np.ndarray, " entries"] | None = None
     """The row of the file that each value comes from, header left out; by default each from its own."""
+
+    @property
+    def in_memory(self) -> bool:
+        """True if the columns were given in memory; `file` is then what the caller calls them."""
+        return self.first == 0
 
     def row(self, index: int) -> str:
         """Return the place of the value with that index, for error lines."""
         number = index if self.rows is None else int(self.rows[index])
-        return f"{self.file}: row {number + 1 + self.header}"
+        return f"{self.file}: row {number + self.first}"
 
     def value(self, name: str, index: int) -> str:
         """Return a value as an error line shows it."""
@@ -63,7 +68,7 @@ class Table(NamedTuple):
         """Return the chosen rows."""
         rows = np.arange(len(chosen)) if self.rows is None else self.rows
         columns = {name: column.filter(pa.array(chosen)) for name, column in self.columns.items()}
-        return Table(self.file, columns, self.header, rows[chosen])
+        return self._replace(columns=columns, rows=rows[chosen])
 
 
 def read_text(
@@ -102,20 +107,20 @@ def read_text(
     first = 0 if names is not None else 1
     if first and blank_lines:
         first += pc.index(pc.equal(table.column(0), ""), False).as_py()  # blank lines before the names
-    return Table(file, {name: table.column(place).slice(first) for name, place in places.items()}, names is None)
+    return Table(file, {name: table.column(place).slice(first) for name, place in places.items()}, 1 + (names is None))
 
 
-def read_parquet(file: Path, wanted: Sequence[str]) -> Table:
+def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
     """Read columns of a Parquet file."""
     check_file(file, "a table")
     try:
         # Opened by Python: Arrow takes no path that is not UTF-8.
         with file.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as opened:
-            chosen = _choose(file, opened.schema_arrow.names, wanted)
+            chosen = _choose(file, opened.schema_arrow.names, wanted, optional)
             columns = read_columns(file, opened, chosen)
     except (pa.ArrowException, OSError, UnicodeDecodeError, Malformed) as error:  # OSError: damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({one_line(error)}); write it again") from error
-    return Table(file, columns, header=False)
+    return Table(file, columns, first=1)
 
 
 def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str] = ()) -> list[str]:
