@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.rows import product_rows, rows_of, sum_of
 from slmrec_jax.encoding.sparse import Operator, matmul
-from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows
+from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows, Spec
 
 MAX_CACHE_BYTES = 4 * 2**30
 """The largest size of a frozen modality's propagated features; a larger one is projected first instead."""
@@ -35,11 +35,11 @@ class Halves(NamedTuple):
     items: Float[Array, "items ..."]
 
 
-class Layers(NamedTuple):
-    """The tables whose sum, divided by L + 1, is read out. For a few rows, only these rows are summed."""
+class Channel(NamedTuple):
+    """One modality's rows of the read-out. Only the rows that are asked for are summed over the layers."""
 
-    users: tuple[Rows, ...]
-    items: tuple[Rows, ...]
+    users: Rows
+    items: Rows
 
 
 def aggregate(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
@@ -108,40 +108,20 @@ def hop_by_definition(graph: Graph, x: Halves) -> Halves:
     return Halves(nodes[: graph.num_users], nodes[graph.num_users :])
 
 
-def propagate(
-    graph: Graph,
-    x: Float[Array, "nodes ..."],
-    num_layers: int,
-    *,
-    aggregate: Callable[[Graph, Array], Array] = aggregate,
-) -> Float[Array, "nodes ..."]:
-    """Compute M_L x by the definition, layer by layer, for users stacked on items; `aggregate` computes P x."""
-    total = x
-    for _ in range(num_layers):
-        x = aggregate(graph, x)
-        total = total + x
-    return total / (num_layers + 1)
-
-
 def user_chain(
     graph: Graph, users: Float[Array, "users dim"], num_layers: int, first: Float[Array, "items dim"] | None = None
-) -> Layers:
+) -> Channel:
     """Compute M_L [users; 0] in L half products, or in L - 1 if the first one is given."""
-    own, other = _chain(graph.adjacency.T, users, num_layers, first)
-    return Layers(own, other)
+    own, other = _read_out_of_chain(graph.adjacency.T, users, num_layers, first)
+    return Channel(own, other)
 
 
 def item_chain(
     graph: Graph, items: Float[Array, "items dim"], num_layers: int, first: Float[Array, "users dim"] | None = None
-) -> Layers:
+) -> Channel:
     """Compute M_L [0; items] in L half products, or in L - 1 if the first one is given."""
-    own, other = _chain(graph.adjacency, items, num_layers, first)
-    return Layers(other, own)
-
-
-def read_out(layers: Layers, num_layers: int) -> Halves:
-    """Return all rows of the read-out."""
-    return Halves(*(sum_of(tables, 1.0 / (num_layers + 1))(ALL) for tables in layers))
+    own, other = _read_out_of_chain(graph.adjacency, items, num_layers, first)
+    return Channel(other, own)
 
 
 class FrozenChain(NamedTuple):
@@ -161,13 +141,11 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
 
     @partial(jax.jit, static_argnames="dtype")
     def propagate_block(graph: Graph, items: Array, dtype: str) -> Halves:
-        rows = read_out(item_chain(graph, items, num_layers), num_layers)
-        return Halves(*(half.astype(dtype) for half in rows))
+        return Halves(*(side(ALL).astype(dtype) for side in item_chain(graph, items, num_layers)))
 
-    width = feature.values.shape[1]
     blocks = [
         propagate_block(graph, feature.values[:, start : start + CACHE_COLUMNS], held_as)
-        for start in range(0, width, CACHE_COLUMNS)
+        for start in range(0, feature.values.shape[1], CACHE_COLUMNS)
     ]
     present = propagate_block(graph, feature.present[:, None], "float32")
     return FrozenChain(
@@ -176,42 +154,26 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
     )
 
 
-class ChainChoice(NamedTuple):
-    """The decision whether a frozen modality is propagated once, and the reason."""
-
-    cached: bool
-    reason: str
-
-
 def choose_chain(
-    *,
-    num_nodes: int,
-    num_items: int,
-    num_interactions: int,
-    columns: int,
-    dim: int,
-    num_layers: int,
-    batch_size: int,
-    held_as: FrozenRows = "float32",
-) -> ChainChoice:
+    spec: Spec, columns: int, *, num_layers: int, batch_size: int, held_as: FrozenRows = "float32"
+) -> tuple[bool, str]:
     """Choose whether to propagate a frozen modality's features once, or to project and propagate them in each step.
 
     The rule compares multiply-adds of one step's forward pass. A cached modality projects only the batch's users and
-    items.
+    items. The second result is the reason.
     """
-    size = jnp.dtype(held_as).itemsize * num_nodes * columns
+    size = jnp.dtype(held_as).itemsize * (spec.num_users + spec.num_items) * columns
     if size > MAX_CACHE_BYTES:
         limit = MAX_CACHE_BYTES / 2**30
-        return ChainChoice(False, f"propagated features would take {size / 2**30:.1f} GiB > {limit:.0f}")
-    cached = 2 * batch_size * columns * dim
-    projected = num_items * columns * dim + num_layers * num_interactions * dim
+        return False, f"propagated features would take {size / 2**30:.1f} GiB > {limit:.0f}"
+    cached = 2 * batch_size * columns * spec.dim
+    projected = spec.num_items * columns * spec.dim + num_layers * spec.num_interactions * spec.dim
     better, worse = min(cached, projected), max(cached, projected)
-    reason = f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step"
-    return ChainChoice(cached <= projected, reason)
+    return cached <= projected, f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step"
 
 
-def _chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
-    """Return the layers on the side of x and on the other side, where layer 0 is zero."""
+def _read_out_of_chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tuple[Rows, Rows]:
+    """Return the read-out on the side of x and on the other side, where layer 0 is zero."""
     sides: tuple[list[Rows], list[Rows]] = [rows_of(x)], []
     for layer in range(1, num_layers + 1):
         after = first if layer == 1 and first is not None else matmul(hop, x)
@@ -220,4 +182,4 @@ def _chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tup
         x, hop = after, hop.T
     if not sides[1]:
         sides[1].append(rows_of(jnp.zeros((hop.matrix.num_rows, x.shape[1]), x.dtype)))
-    return tuple(sides[0]), tuple(sides[1])
+    return sum_of(sides[0], 1.0 / (num_layers + 1)), sum_of(sides[1], 1.0 / (num_layers + 1))

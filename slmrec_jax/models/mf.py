@@ -47,11 +47,9 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
         return params
 
     def prepare(inputs: Inputs) -> Inputs:
-        taken = {
-            name: features.frozen(inputs.features[name], modality, normalized=True)
-            for name, modality in modalities.items()
-        }
-        return inputs._replace(features={}, cache=taken)
+        return inputs._replace(
+            features={}, cache=features.frozen_features(inputs.features, modalities, normalized=True)
+        )
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         cache: dict[str, DenseFeature] = inputs.cache

@@ -41,10 +41,7 @@ def vbpr(
         return params
 
     def prepare(inputs: Inputs) -> Inputs:
-        taken = [
-            features.frozen(inputs.features[name], modality, normalized=normalize_features)
-            for name, modality in spec.modalities.items()
-        ]
+        taken = features.frozen_features(inputs.features, spec.modalities, normalized=normalize_features).values()
         side_by_side = jnp.concatenate([feature.values for feature in taken], axis=1)
         # An item with at least one modality has the map's bias.
         any_present = jnp.max(jnp.stack([feature.present for feature in taken]), axis=0)
