@@ -23,8 +23,6 @@ from slmrec_jax.types import (
     Term,
 )
 
-Objective = Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]
-
 
 def gradient_method(
     model: Model, terms: Mapping[str, Term], optimizer: optax.GradientTransformation, spec: Spec
@@ -43,10 +41,9 @@ def gradient_method(
         model_key, *keys = jax.random.split(key, 1 + len(active))
         losses = {name: term.loss.init(key, spec) for key, (name, term) in zip(keys, active.items(), strict=True)}
         params = {"model": model.init(model_key), "losses": losses}
-        state = TrainState.create(apply_fn=None, params=params, tx=optimizer)  # type: ignore[no-untyped-call]
-        # TrainState counts from a Python int, which would cost a second trace.
-        counted: TrainState = state.replace(step=jnp.zeros((), jnp.int32))
-        return counted
+        # `TrainState.create` counts from a Python int, which would cost a second trace.
+        step = jnp.zeros((), jnp.int32)
+        return TrainState(step, None, params, optimizer, optimizer.init(params))
 
     def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
         (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, inputs, batch)
@@ -70,7 +67,7 @@ def gradient_method(
     )
 
 
-def objective(model: Model, terms: Mapping[str, Term]) -> Objective:
+def objective(model: Model, terms: Mapping[str, Term]) -> Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]:
     """Return the weighted sum of the terms, and the value of each, as a function of the parameters."""
 
     def loss(params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:

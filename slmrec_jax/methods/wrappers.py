@@ -25,13 +25,8 @@ def with_precision(method: Method, precision: str) -> Method:
 
         return function and call
 
-    return method._replace(
-        step=stated(method.step),
-        embed=stated(method.embed),
-        prepare=stated(method.prepare),
-        loss=stated(method.loss),
-        cold_items=stated(method.cold_items),
-    )
+    names = ("step", "embed", "prepare", "loss", "cold_items")
+    return method._replace(**{name: stated(getattr(method, name)) for name in names})
 
 
 class WithRanked(NamedTuple):

@@ -8,12 +8,12 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from slmrec_jax.encoding.graph import Graph
-from slmrec_jax.methods.mmssl.graphs import Bipartite, Edges, ModalityGraphs, bipartite, nearest_items, pad_edges
+from slmrec_jax.methods.mmssl.graphs import Bipartite, Edges, ModalityGraphs, bipartite, nearest_items
 from slmrec_jax.methods.mmssl.recommender import Encoded, Similarity, comparable_rows
 from slmrec_jax.types import Batch, Spec
 
 Collected: TypeAlias = Any
-"""The data that graph updates keep between steps besides the graphs: `()`, or `BatchEdges`."""
+"""The data besides the graphs that updates keep between steps: `()` or `BatchEdges`."""
 
 
 class GraphUpdates(NamedTuple):
@@ -65,7 +65,7 @@ def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_tr
             rows = comparable_rows(encoded, name, similarity)
             items = nearest_items(interactions, *rows, ids, k, mask_training=mask_training)
             edges = Edges(jnp.broadcast_to(ids[:, None], items.shape), items, jnp.ones(items.shape))
-            return bipartite(pad_edges(edges, capacity), spec.num_users, spec.num_items)
+            return bipartite(edges, spec.num_users, spec.num_items, capacity)
 
         return {name: graph_of(name) for name in spec.modalities}, collected
 
@@ -111,8 +111,7 @@ def last_batches(
         collected: BatchEdges, interactions: Graph, fresh: Callable[[], Encoded]
     ) -> tuple[ModalityGraphs, BatchEdges]:
         graphs = {
-            name: bipartite(pad_edges(edges, capacity), spec.num_users, spec.num_items)
-            for name, edges in collected.edges.items()
+            name: bipartite(edges, spec.num_users, spec.num_items, capacity) for name, edges in collected.edges.items()
         }
         return graphs, init()
 
@@ -137,7 +136,7 @@ def last_batches(
 def mispaired(
     users: Int[Array, " batch"], items: Int[Array, "batch k"]
 ) -> tuple[Int[Array, " edges"], Int[Array, " edges"]]:
-    """Return the published code's edges: the list of users k times, against the items of the first user, then the next.
+    """Return the published code's edges: all users, k times, beside the items of the first user, then of the next, ….
 
     With k > 1 most of these users and items do not belong together.
     """
