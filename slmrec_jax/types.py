@@ -19,7 +19,7 @@ Ids: TypeAlias = Int[Array, " rows"] | slice
 ALL = slice(None)
 
 Rows: TypeAlias = Callable[[Ids], Float[Array, "rows dim"]]
-"""A table that is computed only for the rows asked of it."""
+"""A table of which only the requested rows are computed."""
 
 FrozenRows: TypeAlias = Literal["float32", "bfloat16"]
 """The number format of rows that training only reads."""
@@ -142,7 +142,7 @@ NO_AUGMENTATION = Augmentation()
 
 
 class View(NamedTuple):
-    """The output of one pass of the encoder. Each entry computes only the rows it is asked for."""
+    """The output of one pass of the encoder. Each entry computes only the requested rows."""
 
     users: Rows
     """Fused user rows. The score of an item is the inner product of its row with the user's."""

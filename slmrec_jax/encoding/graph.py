@@ -76,7 +76,7 @@ def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
 
 
 def graph_shapes(num_users: int, num_items: int, num_interactions: int) -> Graph:
-    """Return the shapes of the graph that `build_graph` makes of so many distinct interactions."""
+    """Return the shapes of the graph that `build_graph` makes of this many distinct interactions."""
     users = jax.eval_shape(lambda: jnp.zeros(num_interactions, jnp.int32))
     return Graph(operator_shapes(num_users, num_items, num_interactions), users)
 

@@ -36,17 +36,16 @@ class Halves(NamedTuple):
 
 
 class Channel(NamedTuple):
-    """One modality's rows of the read-out. Only the rows that are asked for are summed over the layers."""
+    """One modality's read-out. Only the requested rows are summed over the layers."""
 
     users: Rows
     items: Rows
 
 
-def aggregate(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
+def aggregate(graph: Graph, x: Float[Array, "nodes dim"]) -> Float[Array, "nodes dim"]:
     """Compute P x by the definition: each node sums its neighbours' rows, weighted by R̂."""
     edges = stacked_graph(graph)
-    weights = edges.edges.reshape(-1, *[1] * (x.ndim - 1))
-    summed: Array = jraph.segment_sum(weights * x[edges.senders], edges.receivers, x.shape[0])
+    summed: Array = jraph.segment_sum(edges.edges[:, None] * x[edges.senders], edges.receivers, x.shape[0])
     return summed
 
 
@@ -68,25 +67,6 @@ def stacked_graph(graph: Graph) -> jraph.GraphsTuple:
     )
 
 
-def aggregate_by_halves(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
-    """Compute P x as one half product to the users and one to the items; equal to `aggregate`."""
-    flat = x.reshape(x.shape[0], -1)
-    halves = hop(graph, Halves(flat[: graph.num_users], flat[graph.num_users :]))
-    return jnp.concatenate(halves).reshape(x.shape)
-
-
-def neighbour_mean(
-    graph: Graph,
-    x: Float[Array, "nodes dim"],
-    aggregate: Callable[[Graph, Array], Array] = aggregate_by_halves,
-) -> Float[Array, "nodes dim"]:
-    """Compute D^-1 A x = D^-1/2 P D^1/2 x: the plain mean over a node's neighbours, 0 for a node without any."""
-    sides = graph.adjacency.matrix, graph.adjacency.transposed
-    degrees = jnp.concatenate([jnp.diff(side.offsets) for side in sides]).astype(x.dtype)[:, None]
-    root = jnp.sqrt(degrees)
-    return aggregate(graph, root * x) / jnp.maximum(root, 1.0)
-
-
 def to_users(graph: Graph, items: Float[Array, "items dim"]) -> Float[Array, "users dim"]:
     """Compute R̂ x, the half product from items to users."""
     return matmul(graph.adjacency, items)
@@ -104,8 +84,21 @@ def hop(graph: Graph, x: Halves) -> Halves:
 
 def hop_by_definition(graph: Graph, x: Halves) -> Halves:
     """Compute P x by `aggregate`, for comparison."""
-    nodes = aggregate(graph, jnp.concatenate(x))
+    return split(graph, aggregate(graph, jnp.concatenate(x)))
+
+
+def split(graph: Graph, nodes: Float[Array, "nodes dim"]) -> Halves:
+    """Return the rows of users and of items from those of users stacked on items."""
     return Halves(nodes[: graph.num_users], nodes[graph.num_users :])
+
+
+def neighbour_mean(
+    graph: Graph, x: Float[Array, "nodes dim"], hop: Callable[[Graph, Halves], Halves] = hop
+) -> Float[Array, "nodes dim"]:
+    """Compute D^-1 A x = D^-1/2 P D^1/2 x: the plain mean over a node's neighbours, 0 for a node without any."""
+    degrees = jnp.concatenate([jnp.diff(side.offsets) for side in graph.adjacency]).astype(x.dtype)[:, None]
+    root = jnp.sqrt(degrees)
+    return jnp.concatenate(hop(graph, split(graph, root * x))) / jnp.maximum(root, 1.0)
 
 
 def user_chain(

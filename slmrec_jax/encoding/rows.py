@@ -1,4 +1,4 @@
-"""Tables that are computed only for the rows asked of them, once for each array of ids."""
+"""Tables of which only the requested rows are computed, once for each array of ids."""
 
 from collections.abc import Sequence
 

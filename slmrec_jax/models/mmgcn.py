@@ -52,7 +52,7 @@ def mmgcn(
     """
     raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
     columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}
-    aggregate = propagation.aggregate if definition else propagation.aggregate_by_halves
+    hop = propagation.hop_by_definition if definition else propagation.hop
 
     def draw_tables(key: Key[Array, ""]) -> Params:
         identity_key, *keys = jax.random.split(key, 1 + len(columns))
@@ -91,7 +91,7 @@ def mmgcn(
     def encode(params: Params, inputs: Inputs) -> Encode:
         given, frozen_tables = inputs.cache
         drawn = params if tables == "trained" else frozen_tables
-        mean_of_neighbours = partial(propagation.neighbour_mean, inputs.graph, aggregate=aggregate)
+        mean_of_neighbours = partial(propagation.neighbour_mean, inputs.graph, hop=hop)
         nodes = {}
         for name in columns:
             x = jnp.concatenate([drawn["preference"][name], _item_rows(name, given[name], params)])

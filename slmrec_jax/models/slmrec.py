@@ -94,7 +94,7 @@ def slmrec(
 
     def prepare(inputs: Inputs) -> Inputs:
         kept, chains = {}, {}
-        for name in spec.modalities:  # one at a time: what is not kept is freed before the next
+        for name in spec.modalities:  # one at a time: a feature that is not kept is freed before the next
             if name in trained:
                 continue
             feature = frozen(inputs.features, name)
@@ -210,14 +210,8 @@ def slmrec(
 
     def cold_items(params: Params, given: Mapping[str, PyTree]) -> Float[Array, "items dim"]:
         # Without neighbours, the read-out is layer 0 divided by L + 1. Without an id, the row of the channel `id` is 0.
-        taken = {
-            name: features.word_means(given[name], params["words"][name]) if name in trained else frozen(given, name)
-            for name in spec.modalities
-        }
-        content = {
-            name: projected(*taken[name], params["projection"][name])(ALL) / (num_layers + 1)
-            for name in spec.modalities
-        }
+        inputs = Inputs(None, given, {name: frozen(given, name) for name in spec.modalities if name not in trained})
+        content = {name: _item_layer0(name, params, inputs)(ALL) / (num_layers + 1) for name in spec.modalities}
         rows = {ID: jnp.zeros_like(next(iter(content.values())))} | content
         return _fuse({name: rows_of(x) for name, x in rows.items()}, fusion, params.get("fusion_item"))(ALL)
 

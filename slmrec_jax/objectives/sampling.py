@@ -166,7 +166,7 @@ def popular(graph: Graph) -> Draw:
         before, after = cut[offsets[users, None]], cut[offsets[users + 1, None]]
         left = ends[-1] - (after - before)
         drawn = _places_below(left, key, count)
-        # The line, own items cut out, up to the own item at an entry is as long as its start less what was cut before.
+        # Without own items, the line before the own item at an entry is as long as the item's start minus the cut.
         position = first_in_row(
             graph, users[:, None], drawn + 1, lambda entry: starts[own_items[entry]] - (cut[entry] - before)
         )

@@ -1,4 +1,4 @@
-"""The in-batch softmax, which identifies each row's own column among the batch's: the definition, and a faster way.
+"""The in-batch softmax, which identifies each row's own column among the batch's: the definition and a faster form.
 
 Popular items and active users appear in a batch many times: 2048 interactions of TikTok have about 690 users and 1,350
 items. Equal terms are computed once and counted: Σ_b log Σ_c exp S_bc = Σ_r n_r log Σ_k m_k exp S_rk, where r and k run

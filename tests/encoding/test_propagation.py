@@ -32,11 +32,11 @@ def rows(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
-def definition(graph, x, num_layers, aggregate=propagation.aggregate):
+def definition(graph, x, num_layers):
     """Compute M_L x, layer by layer, for users stacked on items."""
     total = x
     for _ in range(num_layers):
-        x = aggregate(graph, x)
+        x = propagation.aggregate(graph, x)
         total = total + x
     return total / (num_layers + 1)
 
@@ -46,27 +46,11 @@ def read_out(channel):
 
 
 @pytest.mark.parametrize("num_layers", LAYERS)
-@pytest.mark.parametrize("aggregate", [propagation.aggregate, propagation.aggregate_by_halves])
-def test_propagation_is_the_read_out_of_matrix_powers(case, num_layers, aggregate):
+def test_propagation_is_the_read_out_of_matrix_powers(case, num_layers):
     graph, p = case
     x = rows(0, len(p), 5)
-    value = definition(graph, x, num_layers, aggregate)
+    value = definition(graph, x, num_layers)
     np.testing.assert_allclose(value, reference.read_out(p, x, num_layers), rtol=1e-5, atol=1e-6)
-
-
-def test_several_channels_go_through_side_by_side(case):
-    graph, _ = case
-    x = rows(1, graph.num_users + graph.num_items, 3, 4)
-
-    @jax.jit
-    def both(graph, x):
-        aggregates = propagation.aggregate, propagation.aggregate_by_halves
-        wide = [definition(graph, x, 3, aggregate) for aggregate in aggregates]
-        return wide, [definition(graph, x[:, channel], 3) for channel in range(3)]
-
-    wide, alone = both(graph, x)
-    for found in wide:
-        np.testing.assert_allclose(found, np.stack(alone, axis=1), rtol=1e-5, atol=1e-6)
 
 
 def test_a_hop_by_halves_is_the_definition(case):
@@ -204,8 +188,8 @@ def test_the_neighbour_mean_is_the_plain_mean(case):
     counts = linked.sum(1, keepdims=True)
     x = np.random.default_rng(0).normal(size=(len(dense), 3)).astype(np.float32)
     expected = np.divide(linked @ x, counts, out=np.zeros_like(x, np.float64), where=counts > 0)
-    for aggregate in (propagation.aggregate, propagation.aggregate_by_halves):
-        found = jax.jit(lambda *given, aggregate=aggregate: propagation.neighbour_mean(*given, aggregate))(graph, x)
+    for hop in (propagation.hop, propagation.hop_by_definition):
+        found = jax.jit(lambda *given, hop=hop: propagation.neighbour_mean(*given, hop))(graph, x)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

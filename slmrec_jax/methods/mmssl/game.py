@@ -1,6 +1,6 @@
 """MMSSL's adversarial half: a discriminator between a user's interactions and the modalities' suggestions (WGAN-GP)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -51,12 +51,13 @@ NO_GAME = Game(
 )
 
 
-def choose_seats(*, batch_size: int, num_items: int, num_modalities: int, wanted: int) -> tuple[int, str]:
+def choose_seats(spec: Spec, batch_size: int, wanted: int) -> tuple[int, str]:
     """Choose how many users of a batch the discriminator sees, and return the number and the reason.
 
     As many as wanted (0: all of the batch), as long as `COPIES` of their rows fit the budget.
     """
-    bytes_of_user = 4 * COPIES * num_modalities * num_items
+    num_modalities = len(spec.modalities)
+    bytes_of_user = 4 * COPIES * num_modalities * spec.num_items
     asked = min(wanted or batch_size, batch_size)
     # At least two: of a single row, batch normalisation leaves nothing.
     num_users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
@@ -67,7 +68,7 @@ def choose_seats(*, batch_size: int, num_items: int, num_modalities: int, wanted
 
 
 def discriminator_loss(
-    critic: Callable[[int], Critic],
+    critics: Sequence[Critic],
     real: Float[Array, "rows items"],
     suggested: Float[Array, "rows items"],
     shares: Float[Array, "rows 1"],
@@ -76,12 +77,12 @@ def discriminator_loss(
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Compute mean D(suggested) - mean D(real) + weight · penalty(share · real + (1 - share) · suggested), WGAN-GP.
 
-    `critic` returns D for each of three calls, which drop different entries. The shares are uniform in [0, 1); `mask`
+    The critics are D for each of three calls, which drop different entries. The shares are uniform in [0, 1); `mask`
     marks the rows that belong to real rows of the batch.
     """
     mixed = shares * real + (1.0 - shares) * suggested
-    penalty = gradient_penalty(critic(2), mixed, mask)
-    distance = mean(critic(0)(real), mask) - mean(critic(1)(suggested), mask)
+    penalty = gradient_penalty(critics[2], mixed, mask)
+    distance = mean(critics[0](real), mask) - mean(critics[1](suggested), mask)
     return penalty_weight * penalty - distance, {"distance": distance, "penalty": penalty}
 
 
@@ -99,12 +100,7 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
     if options.adversarial_weight == 0:
         return NO_GAME, "no discriminator: its term has weight 0"
     num_modalities = len(spec.modalities)
-    num_users, reason = choose_seats(
-        batch_size=config.batch_size,
-        num_items=spec.num_items,
-        num_modalities=num_modalities,
-        wanted=options.adversarial_users,
-    )
+    num_users, reason = choose_seats(spec, config.batch_size, options.adversarial_users)
     quarter, eighth = max(1, spec.num_items // 4), max(1, spec.num_items // 8)
     capped = options.discriminator_widths == "capped"
     net = discriminator(
@@ -148,10 +144,8 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         shares = drawn[:, spec.num_items :].T.reshape(-1, 1)
 
         def loss(params: Params) -> tuple[Scalar, dict[str, Scalar]]:
-            def critic(call: int) -> Critic:
-                return critic_of(params, mask, jax.random.fold_in(drop_key, call))
-
-            return discriminator_loss(critic, real, suggested, shares, mask, options.penalty_weight)
+            critics = [critic_of(params, mask, jax.random.fold_in(drop_key, call)) for call in range(3)]
+            return discriminator_loss(critics, real, suggested, shares, mask, options.penalty_weight)
 
         gradients, metrics = jax.grad(loss, has_aux=True)(params)
         changes, opt_state = optimizer.update(gradients, opt_state, params)

@@ -50,7 +50,7 @@ class GraphUpdates(NamedTuple):
 
 
 def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_training: bool) -> GraphUpdates:
-    """Return the update that joins each user with their k >= 1 nearest items by the modality's rows.
+    """Return the update that connects each user to their k >= 1 nearest items by the modality's rows.
 
     The graphs are rebuilt every `every` steps; for `mask_training` see `nearest_items`.
     """

@@ -71,10 +71,10 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
     Args:
         spec: Sizes and modalities, at least one.
         options: `attention`: each view of a node attends to all its views, as the paper draws it; or one map
-            V -> V Σ_h W_h, to which the published code amounts: it broadcasts values over the keys, so its weights
-            sum to 1. `id_propagation`: LightGCN's layers on D_u^-1/2 R D_i^-1/2; or the published code's rounds on A,
-            in which items receive from users that have just received from items, so no user's own id row ever reaches
-            an item. `id_layers` is L, `view_weight` η, `feature_weight` ω.
+            V -> V Σ_h W_h, which the published code computes in effect: it broadcasts values over the keys, so its
+            weights sum to 1. `id_propagation`: LightGCN's layers on D_u^-1/2 R D_i^-1/2; or the published code's rounds
+            on A, in which items receive from users that have just received from items, so no user's own id row ever
+            reaches an item. `id_layers` is L, `view_weight` η, `feature_weight` ω.
     """
     names = tuple(spec.modalities)
 
