@@ -109,14 +109,8 @@ def first_in_row(
 ) -> Int[Array, "users targets"]:
     """Search each user's interactions for the first whose value is at least the target, by bisection.
 
-    Args:
-        graph: The graph.
-        users: The row to search for each row of targets.
-        target: The values to find.
-        value: `entry -> number`, ascending within a row. Entries count all interactions.
-
-    Returns:
-        An entry of the user's row, or the end of the row if no value is large enough.
+    `value` maps an entry to a number, ascending within a user's row; entries count all interactions. The result is an
+    entry of the row, or the row's end if no value is large enough.
     """
     offsets, users = graph.adjacency.matrix.offsets, jnp.broadcast_to(users, target.shape)
     last = graph.num_interactions - 1

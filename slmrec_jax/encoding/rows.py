@@ -72,15 +72,10 @@ def concatenated(tables: Sequence[Rows]) -> Rows:
 
 def with_biases(users: Rows, items: Rows, item_biases: Rows) -> tuple[Rows, Rows]:
     """Return tables whose inner product is that of the given ones plus the item's bias (a one-dimensional table)."""
-
-    def biased(ids: Ids) -> Array:
-        return jnp.concatenate([items(ids), item_biases(ids)[:, None]], axis=1)
-
-    def constant(ids: Ids) -> Array:
-        rows = users(ids)
-        return jnp.concatenate([rows, jnp.ones((rows.shape[0], 1), rows.dtype)], axis=1)
-
-    return memoized(constant), memoized(biased)
+    return (
+        concatenated([users, lambda ids: jnp.ones_like(users(ids)[:, :1])]),
+        concatenated([items, lambda ids: item_biases(ids)[:, None]]),
+    )
 
 
 def all_rows(rows: Rows, count: int) -> Float[Array, "count dim"]:

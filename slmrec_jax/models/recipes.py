@@ -160,13 +160,9 @@ def check_modalities(spec: Spec, what: str) -> None:
         )
 
 
-def _slmrec_alone(config: Config, spec: Spec) -> Recipe:
-    """Return SLMRec with only its own terms; of its tasks, only FAC makes no augmented views."""
-    return slmrec_recipe(config, spec, augmented=config.task not in ("fac", "none"))
-
-
 RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
-    "slmrec": _slmrec_alone,
+    # With only its own terms. Of the tasks, FAC alone makes no augmented views.
+    "slmrec": lambda config, spec: slmrec_recipe(config, spec, augmented=config.task not in ("fac", "none")),
     "mf": mf_recipe,
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,

@@ -55,9 +55,7 @@ def info_nce(
 def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss:
     """Return Bayesian personalised ranking: the mean of softplus(y_uj - y_ui) over positives i and their negatives j.
 
-    Args:
-        score: y is the inner product, or the cosine (a variant in SLMRec's published code).
-        num_negatives: The number of negatives of each positive.
+    The score y is the inner product, or the cosine (a variant in SLMRec's published code).
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
@@ -134,11 +132,8 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
 
     Level k maps the id rows, as the levels before left them, and the rows of the k-th modality, each by an affine head
     without activation, and identifies each item across the two. Levels one and two have `dim` columns, later ones
-    dim / 2 (the widths of the published code, which has at most three levels).
-
-    Args:
-        temperature: τ_ssl > 0.
-        similarity: Raw inner products (published code), or cosines (the paper's definition of sim()).
+    dim / 2 (the widths of the published code, which has at most three levels). Rows are compared by raw inner products
+    (published code) or by cosines (the paper's definition of sim()), divided by the temperature τ_ssl > 0.
     """
 
     def init(key: Key[Array, ""], spec: Spec) -> Params:

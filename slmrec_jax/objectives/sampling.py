@@ -93,10 +93,6 @@ def _permuted_rows(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size:
     return users[rows], items[rows], real
 
 
-def _no_order(key: Key[Array, ""], graph: Graph, batch_size: int) -> Int[Array, " steps"]:
-    return jnp.arange(steps_of_users(graph.num_interactions, batch_size))
-
-
 def steps_of_users(num_interactions: int, batch_size: int) -> int:
     """Return the number of batches of distinct users in an epoch of the published MMSSL."""
     return num_interactions // batch_size + 1
@@ -122,7 +118,11 @@ def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size:
 
 SAMPLINGS: Mapping[str, Sampling] = {
     "interactions": Sampling(steps_of_interactions, permuted, _permuted_rows),
-    "users": Sampling(steps_of_users, _no_order, distinct_users),
+    "users": Sampling(
+        steps_of_users,
+        lambda key, graph, batch_size: jnp.arange(steps_of_users(graph.num_interactions, batch_size)),
+        distinct_users,
+    ),
 }
 """By name; see `Method.sampling`."""
 

@@ -29,10 +29,8 @@ def cross_entropy(
 ) -> Scalar:
     """Compute the mean over real rows of log Σ_c exp S_bc - S_bb, where c runs over b and the columns allowed for b.
 
-    Args:
-        scores: S; the diagonal holds the positives.
-        rows: The rows that are real.
-        columns: The columns that the denominator may contain, for all rows (one row) or for each.
+    The diagonal of the scores S holds the positives. `rows` marks the real rows, `columns` the allowed columns, for all
+    rows (one row) or for each.
     """
     allowed = columns | jnp.eye(scores.shape[0], dtype=bool)
     positive = jnp.diagonal(scores)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
@@ -17,36 +16,19 @@ Collected: TypeAlias = Any
 
 
 class GraphUpdates(NamedTuple):
-    """The update of the modality graphs at the end of a step."""
+    """The update of the modality graphs after each step: they are rebuilt if it is due, else data are collected."""
 
     capacity: int
     """The number of edges that each graph has room for; those of the training interactions fit."""
     note: str
     due: Callable[[Int[Array, ""]], Bool[Array, ""]]
-    """`(step) -> whether` the graphs are rebuilt."""
+    """`(step) -> whether` the graphs are rebuilt; steps are counted from the start of training."""
     rebuild: Callable[[Collected, Graph, Callable[[], Encoded]], tuple[ModalityGraphs, Collected]]
     """`(collected, interactions, fresh) -> (graphs, collected)`; `fresh` makes a pass with the new parameters and
     without dropout, which costs only where it is called."""
     collect: Callable[[Collected, Graph, Batch, Encoded], Collected] = lambda collected, *_: collected
     """`(collected, interactions, batch, encoded) -> collected` in every other step, from the pass that it descended."""
     init: Callable[[], Collected] = lambda: ()
-
-    def update(
-        self,
-        step: Int[Array, ""],
-        graphs: ModalityGraphs,
-        collected: Collected,
-        interactions: Graph,
-        batch: Batch,
-        encoded: Encoded,
-        fresh: Callable[[], Encoded],
-    ) -> tuple[ModalityGraphs, Collected]:
-        """Return the graphs and the collected data after a step, counted from the start of training."""
-        return jax.lax.cond(  # type: ignore[no-any-return]
-            self.due(step),
-            lambda: self.rebuild(collected, interactions, fresh),
-            lambda: (graphs, self.collect(collected, interactions, batch, encoded)),
-        )
 
 
 def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_training: bool) -> GraphUpdates:

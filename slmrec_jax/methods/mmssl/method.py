@@ -118,14 +118,12 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         after: AdversarialState = state.apply_gradients(  # type: ignore[no-untyped-call]
             grads=gradients, discriminator=against, discriminator_opt_state=opt_state
         )
-        graphs, collected = updates.update(
-            jnp.asarray(state.step),
-            graphs,
-            state.collected,
-            inputs.graph,
-            batch,
-            encoded,
-            lambda: model.encode(after.params, inputs, graphs, no_dropout),
+        graphs, collected = jax.lax.cond(
+            updates.due(jnp.asarray(state.step)),
+            lambda: updates.rebuild(
+                state.collected, inputs.graph, lambda: model.encode(after.params, inputs, graphs, no_dropout)
+            ),
+            lambda: (graphs, updates.collect(state.collected, inputs.graph, batch, encoded)),
         )
         return after.replace(graphs=graphs, collected=collected), {"loss": value, **terms, **of_game}
 
