@@ -53,6 +53,7 @@ def mmgcn(
     raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
     columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}
     hop = propagation.hop_by_definition if definition else propagation.hop
+    frozen = partial(features.frozen_features, modalities=spec.modalities, normalized=normalize_features)
 
     def draw_tables(key: Key[Array, ""]) -> Params:
         identity_key, *keys = jax.random.split(key, 1 + len(columns))
@@ -81,12 +82,9 @@ def mmgcn(
         }
         return params if tables == "frozen" else params | draw_tables(tables_key)
 
-    def frozen_features(given: Mapping[str, features.DeviceFeature]) -> dict[str, DenseFeature]:
-        return features.frozen_features(given, spec.modalities, normalized=normalize_features)
-
     def prepare(inputs: Inputs) -> Inputs:
         frozen_tables = draw_tables(jax.random.fold_in(jax.random.key(seed), 1)) if tables == "frozen" else {}
-        return inputs._replace(features={}, cache=(frozen_features(inputs.features), frozen_tables))
+        return inputs._replace(features={}, cache=(frozen(inputs.features), frozen_tables))
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         given, frozen_tables = inputs.cache
@@ -110,7 +108,7 @@ def mmgcn(
         # The mean over no neighbours is 0, and so is the identity row of an item that was not trained.
         rows = [
             _propagated(params["layers"][name], _item_rows(name, feature, params), jnp.zeros_like, jnp.zeros(()))
-            for name, feature in frozen_features(given).items()
+            for name, feature in frozen(given).items()
         ]
         return jnp.mean(jnp.stack(rows), axis=0)
 
