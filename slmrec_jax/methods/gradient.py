@@ -41,8 +41,10 @@ def gradient_method(
         model_key, *keys = jax.random.split(key, 1 + len(active))
         losses = {name: term.loss.init(key, spec) for key, (name, term) in zip(keys, active.items(), strict=True)}
         params = {"model": model.init(model_key), "losses": losses}
-        step = jnp.zeros((), jnp.int32)  # `TrainState.create` counts from a Python int, which costs a second trace
-        return TrainState(step=step, apply_fn=None, params=params, tx=optimizer, opt_state=optimizer.init(params))
+        state = TrainState.create(apply_fn=None, params=params, tx=optimizer)  # type: ignore[no-untyped-call]
+        # TrainState counts from a Python int, which would cost a second trace.
+        counted: TrainState = state.replace(step=jnp.zeros((), jnp.int32))
+        return counted
 
     def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
         (value, metrics), gradients = jax.value_and_grad(loss, has_aux=True)(state.params, inputs, batch)

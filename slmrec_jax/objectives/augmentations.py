@@ -78,7 +78,11 @@ def both(first: Views, second: Views) -> Views:
     clash = [stage for stage in Augmentation._fields if getattr(first[0], stage) and getattr(second[0], stage)]
     if clash:
         raise ValueError(f"two augmentations of the stage {clash[0]!r} cannot be combined: give one function for both")
-    return _pair(lambda view: Augmentation(*(a or b for a, b in zip(first[view], second[view], strict=True))))
+
+    def merged(a: Augmentation, b: Augmentation) -> Augmentation:
+        return Augmentation(a.modality or b.modality, a.inputs or b.inputs, a.layer or b.layer)
+
+    return merged(first[0], second[0]), merged(first[1], second[1])
 
 
 @partial(jax.jit, static_argnames=("rate", "view"))  # traced once for each shape

@@ -18,7 +18,7 @@ from slmrec_jax.methods.mmssl.graphs import (
     aggregate_users,
     interaction_graph,
 )
-from slmrec_jax.types import ALL, Inputs, Params, Spec
+from slmrec_jax.types import ALL, DenseFeature, Inputs, Params, Spec
 
 TRAINING_GRAPH = "training"
 """The name of the training interactions' graph in `Graph.derived`."""
@@ -104,7 +104,8 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
     def encode(params: Params, inputs: Inputs, graphs: ModalityGraphs, drop: Drop) -> Encoded:
         graph, training = inputs.graph, training_graph(inputs.graph)
         # Side by side, all modalities go through the graph as one product.
-        content = concatenated([projected(*inputs.cache[name], params["projection"][name]) for name in names])
+        cache: Mapping[str, DenseFeature] = inputs.cache
+        content = concatenated([projected(*cache[name], params["projection"][name]) for name in names])
         user_rows = aggregate_items(training, drop(content(ALL)))
         item_rows = aggregate_users(training, user_rows)
         user_features, item_features = (
