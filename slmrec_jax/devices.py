@@ -1,7 +1,7 @@
-"""The platform that programs are compiled for: the only module that asks for it.
+"""The platform that programs are compiled for. No other module asks JAX for it.
 
 Code that differs between CPU, GPU and TPU calls `on_cpu` while it is traced. The answer is JAX's default platform, or
-the one that `compiling_for` names, so a program can be compiled for a device that is not there.
+the one that `compiling_for` names, so a program can be compiled for a device that is not attached.
 """
 
 from collections.abc import Iterator

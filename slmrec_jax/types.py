@@ -19,7 +19,7 @@ Ids: TypeAlias = Int[Array, " rows"] | slice
 ALL = slice(None)
 
 Rows: TypeAlias = Callable[[Ids], Float[Array, "rows dim"]]
-"""A table that is computed only for the rows asked of it."""
+"""A table of which only the requested rows are computed."""
 
 FrozenRows: TypeAlias = Literal["float32", "bfloat16"]
 """The number format of rows that training only reads."""
@@ -36,15 +36,15 @@ class Interactions(NamedTuple):
 
 
 class Inputs(NamedTuple):
-    """What training reads and does not change: one pytree of device arrays, always an argument of compiled code."""
+    """The data that training only reads: one pytree of device arrays, always an argument of compiled code."""
 
     graph: Any
     """The training interactions: `slmrec_jax.encoding.graph.Graph`."""
     features: Mapping[str, PyTree]
-    """The features of items, by modality: `DenseFeature`, or for word ids the word means as a sparse operator."""
+    """The features of items, by modality: a `DenseFeature`, or for word ids the sparse operator of word means."""
     cache: PyTree = ()
-    """What a model computed once from the features alone (`Model.prepare`). What it computed from the graph is in
-    `graph.derived`, so that it is never read with another graph."""
+    """The results that a model computed once from the features alone (`Model.prepare`). Those that depend on the graph
+    are in `graph.derived`, so that they are never read with another graph."""
 
 
 class DenseFeature(NamedTuple):
@@ -97,7 +97,7 @@ class Distinct(NamedTuple):
     ids: Int[Array, " batch"]
     """In order of first appearance; padded by repeating the first."""
     counts: Float[Array, " batch"]
-    """How many real rows of the batch have each id; 0 for padding."""
+    """The number of real rows of the batch with each id; 0 for padding."""
     places: Int[Array, " batch"]
     """The index into `ids` of each row of the batch; for a padded row, that of a real one."""
 
@@ -142,7 +142,7 @@ NO_AUGMENTATION = Augmentation()
 
 
 class View(NamedTuple):
-    """The output of one pass of the encoder. Each entry computes only the rows it is asked for."""
+    """The output of one pass of the encoder. Each entry computes only the requested rows."""
 
     users: Rows
     """Fused user rows. The score of an item is the inner product of its row with the user's."""
@@ -150,11 +150,6 @@ class View(NamedTuple):
     user_modalities: Mapping[str, Rows]
     """Propagated rows of each modality before fusion: `id` first, then in the order of the spec."""
     item_modalities: Mapping[str, Rows]
-
-
-def unchanged(inputs: Inputs) -> Inputs:
-    """Return the inputs unchanged: the `Model.prepare` of a model that precomputes nothing."""
-    return inputs
 
 
 Encode: TypeAlias = Callable[[Augmentation, Key[Array, ""]], View]
@@ -166,7 +161,7 @@ class Model(NamedTuple):
     init: Callable[[Key[Array, ""]], Params]
     encode: Callable[[Params, Inputs], Encode]
     """`(params, inputs) -> encode`. Views made by one `encode` share what their augmentations do not change."""
-    prepare: Callable[[Inputs], Inputs] = unchanged
+    prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
     """Runs once before training and fills `Inputs.cache` and `Graph.derived`. It must be traceable: memory is estimated
     from its shapes before anything is allocated."""
     cold_items: Callable[[Params, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
@@ -181,7 +176,7 @@ class Context(NamedTuple):
     """Users and items without augmentation."""
     batch: Batch
     users: Distinct
-    """The batch's distinct users: compute here what each user needs once."""
+    """The batch's distinct users, for work that each user needs only once."""
     items: Distinct
     encode: Encode
     """Makes further views, such as augmented ones."""
@@ -191,17 +186,12 @@ class Context(NamedTuple):
     """The randomness of this loss in this step."""
 
 
-def no_params(key: Key[Array, ""], spec: Spec) -> Params:
-    """Return no parameters: the `Loss.init` of a loss without any."""
-    return {}
-
-
 class Loss(NamedTuple):
     """A term of the training objective: a mean over the batch's real rows."""
 
     apply: Callable[[Params, Context], tuple[Scalar, Metrics]]
     """`(params, context) -> (value, metrics)`, with the loss's own parameters."""
-    init: Callable[[Key[Array, ""], Spec], Params] = no_params
+    init: Callable[[Key[Array, ""], Spec], Params] = lambda key, spec: {}
     num_negatives: int = 0
     in_batch: bool = False
     """Whether it compares each row with the others of the batch, so that a batch of one row has loss 0."""
@@ -228,7 +218,7 @@ class Method(NamedTuple):
     """Parameters, optimizer state and the int32 step 0."""
     step: Callable[["TrainState", Inputs, Batch], tuple["TrainState", Metrics]]
     embed: Callable[["TrainState", Inputs], Embeddings]
-    prepare: Callable[[Inputs], Inputs] = unchanged
+    prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
     """As `Model.prepare`."""
     loss: Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]] | None = None
     """`(params, inputs, batch) -> (value, metrics)`: the objective that a step descends, if it is one function of

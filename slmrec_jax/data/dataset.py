@@ -61,7 +61,7 @@ class Dataset:
     """Raw ids, integers or strings, indexed by internal id."""
     item_ids: Shaped[np.ndarray, " items"]
     item_texts: Mapping[str, Shaped[np.ndarray, " items"]] = field(default_factory=dict)
-    """By kind of `ITEM_TEXTS`, text that is shown with an item; empty where it has none. Not part of the fingerprint."""
+    """By kind of `ITEM_TEXTS`, text to show with an item; empty where it has none. Not part of the fingerprint."""
     notes: tuple[str, ...] = ()
     """What the reader found or decided that the user should know, one line each; not part of the fingerprint."""
     source: Source | None = field(default=None, init=False)

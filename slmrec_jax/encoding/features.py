@@ -1,5 +1,6 @@
 """Item features in the form that models read."""
 
+from collections.abc import Mapping
 from typing import TypeAlias
 
 import jax
@@ -14,7 +15,7 @@ WORD_DIM = 128
 """The width of a word vector, as in SLMRec's published code."""
 
 DeviceFeature: TypeAlias = DenseFeature | Operator
-"""Vectors; or for word ids, the matrix (items × vocabulary) that maps word vectors to each item's mean."""
+"""Vectors, or for word ids the matrix (items × vocabulary) that maps word vectors to each item's mean."""
 
 
 def width(modality: Modality) -> int:
@@ -31,6 +32,13 @@ def frozen(feature: DeviceFeature, modality: Modality, *, normalized: bool) -> D
         # The key is fixed: these vectors belong to the data, and every seed must see the same ones.
         return word_means(feature, layers.xavier_normal(jax.random.key(0), modality.columns, WORD_DIM))
     return feature._replace(values=layers.normalize(feature.values)) if normalized else feature
+
+
+def frozen_features(
+    features: Mapping[str, DeviceFeature], modalities: Mapping[str, Modality], *, normalized: bool
+) -> dict[str, DenseFeature]:
+    """Return `frozen` of every modality."""
+    return {name: frozen(features[name], modality, normalized=normalized) for name, modality in modalities.items()}
 
 
 def word_means(means: Operator, table: Float[Array, "words columns"]) -> DenseFeature:

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Bool, Float, Int, PyTree
+from jaxtyping import Array, Bool, Int, PyTree
 
 from slmrec_jax.encoding.sparse import Operator, operator, operator_shapes
 from slmrec_jax.types import Interactions
 
 
-class _Graph(NamedTuple):
+class _GraphFields(NamedTuple):
     adjacency: Operator
     """R̂ (users × items) and its transpose."""
     users: Int[Array, " interactions"]
@@ -22,15 +22,15 @@ class _Graph(NamedTuple):
     """Data that a model computed from this graph in advance, by names of its own (`Model.prepare`)."""
 
 
-class Graph(_Graph):
+class Graph(_GraphFields):
     """R̂ = D_u^-1/2 R D_i^-1/2, where R has a 1 for each training interaction.
 
     A node without interactions has an empty row: its inverse square root is 0, as in LightGCN.
 
     `derived` belongs to the graph that it was computed from: `build_graph` makes graphs without it and `_replace` drops
-    it, so it is never read with another graph. This is decided while tracing and costs nothing at run time. Without it,
-    models compute the same in each step, or refuse. To differentiate with respect to the values of a graph, replace
-    them; `derived` would count as constant.
+    it. This is decided while tracing and costs nothing at run time. Without it, models compute the same data in each
+    step, or raise an error. To differentiate with respect to the values of a graph, replace them: `derived` would count
+    as constant.
     """
 
     __slots__ = ()
@@ -65,7 +65,10 @@ def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
     counts = scipy.sparse.csr_array((ones, (train.users, train.items)), shape=(num_users, num_items))
     counts.sum_duplicates()
     counts.data[:] = 1.0
-    user_scale, item_scale = (_inverse_sqrt(counts.sum(axis)) for axis in (1, 0))
+    user_scale, item_scale = (
+        np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)
+        for degrees in (counts.sum(axis) for axis in (1, 0))
+    )
     entries = counts.tocoo()
     weights = (user_scale[entries.row] * item_scale[entries.col]).astype(np.float32)
     adjacency = operator(scipy.sparse.csr_array((weights, counts.indices, counts.indptr), shape=counts.shape))
@@ -73,7 +76,7 @@ def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
 
 
 def graph_shapes(num_users: int, num_items: int, num_interactions: int) -> Graph:
-    """Return the shapes of the graph that `build_graph` makes of so many distinct interactions."""
+    """Return the shapes of the graph that `build_graph` makes of this many distinct interactions."""
     users = jax.eval_shape(lambda: jnp.zeros(num_interactions, jnp.int32))
     return Graph(operator_shapes(num_users, num_items, num_interactions), users)
 
@@ -83,12 +86,12 @@ def interactions_among(
 ) -> Bool[Array, "rows columns"]:
     """Mark the pairs of these users and items that are training interactions; ids may repeat.
 
-    One pass over the interactions looks their ends up among the given ids, which is far less work than searching for
-    each of rows × columns pairs.
+    One pass over the interactions looks up their ends among the given ids. Searching for each of rows × columns pairs
+    is far more work.
     """
 
     def places(ids: Array, count: int) -> Array:
-        """Return an index of each node among the ids, and their number for a node that is not there."""
+        """Return an index of each node among the ids, or the number of ids for a node that is not there."""
         return jnp.full(count, ids.shape[0]).at[ids].set(jnp.arange(ids.shape[0]))
 
     rows, columns = places(users, graph.num_users), places(items, graph.num_items)
@@ -99,34 +102,26 @@ def interactions_among(
 
 
 def first_in_row(
-    graph: Graph, users: Int[Array, "..."], target: Int[Array, "..."], value: Callable[[Array, Array], Array]
-) -> Int[Array, "..."]:
+    graph: Graph,
+    users: Int[Array, "users 1"],
+    target: Int[Array, "users targets"],
+    value: Callable[[Array], Array],
+) -> Int[Array, "users targets"]:
     """Search each user's interactions for the first whose value is at least the target, by bisection.
 
-    Args:
-        graph: The graph.
-        users: The rows to search.
-        target: The value to find in each.
-        value: `(entry, rank in the row) -> number`, ascending within a row. Entries count all interactions.
-
-    Returns:
-        An entry of the user's row, or the end of the row if no value is large enough.
+    `value` maps an entry to a number, ascending within a user's row; entries count all interactions. The result is an
+    entry of the row, or the row's end if no value is large enough.
     """
-    matrix = graph.adjacency.matrix
-    start, last = matrix.offsets[users], matrix.columns.shape[0] - 1
+    offsets, users = graph.adjacency.matrix.offsets, jnp.broadcast_to(users, target.shape)
+    last = graph.num_interactions - 1
 
     def halve(_: Array, bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bounds
         middle = (low + high) // 2
-        below = (low < high) & (value(jnp.minimum(middle, last), middle - start) < target)
+        below = (low < high) & (value(jnp.minimum(middle, last)) < target)
         return jnp.where(below, middle + 1, low), jnp.where(below, high, jnp.minimum(middle, high))
 
     # A loop of the compiled program. Unrolled, XLA fuses each step into the next, which takes exponential time.
     low: Array
-    low, _ = jax.lax.fori_loop(0, graph.num_items.bit_length(), halve, (start, matrix.offsets[users + 1]))
+    low, _ = jax.lax.fori_loop(0, graph.num_items.bit_length(), halve, (offsets[users], offsets[users + 1]))
     return low
-
-
-def _inverse_sqrt(degrees: Float[np.ndarray, " nodes"]) -> Float[np.ndarray, " nodes"]:
-    inverse: np.ndarray = np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)
-    return inverse

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.rows import product_rows, rows_of, sum_of
 from slmrec_jax.encoding.sparse import Operator, matmul
-from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows
+from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows, Spec
 
 MAX_CACHE_BYTES = 4 * 2**30
 """The largest size of a frozen modality's propagated features; a larger one is projected first instead."""
@@ -35,18 +35,17 @@ class Halves(NamedTuple):
     items: Float[Array, "items ..."]
 
 
-class Layers(NamedTuple):
-    """The tables whose sum, divided by L + 1, is read out. For a few rows, only these rows are summed."""
+class Channel(NamedTuple):
+    """One modality's read-out. Only the requested rows are summed over the layers."""
 
-    users: tuple[Rows, ...]
-    items: tuple[Rows, ...]
+    users: Rows
+    items: Rows
 
 
-def aggregate(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
+def aggregate(graph: Graph, x: Float[Array, "nodes dim"]) -> Float[Array, "nodes dim"]:
     """Compute P x by the definition: each node sums its neighbours' rows, weighted by R̂."""
     edges = stacked_graph(graph)
-    weights = edges.edges.reshape(-1, *[1] * (x.ndim - 1))
-    summed: Array = jraph.segment_sum(weights * x[edges.senders], edges.receivers, x.shape[0])
+    summed: Array = jraph.segment_sum(edges.edges[:, None] * x[edges.senders], edges.receivers, x.shape[0])
     return summed
 
 
@@ -68,25 +67,6 @@ def stacked_graph(graph: Graph) -> jraph.GraphsTuple:
     )
 
 
-def aggregate_by_halves(graph: Graph, x: Float[Array, "nodes ..."]) -> Float[Array, "nodes ..."]:
-    """Compute P x as one half product to the users and one to the items; equal to `aggregate`."""
-    flat = x.reshape(x.shape[0], -1)
-    halves = hop(graph, Halves(flat[: graph.num_users], flat[graph.num_users :]))
-    return jnp.concatenate(halves).reshape(x.shape)
-
-
-def neighbour_mean(
-    graph: Graph,
-    x: Float[Array, "nodes dim"],
-    aggregate: Callable[[Graph, Array], Array] = aggregate_by_halves,
-) -> Float[Array, "nodes dim"]:
-    """Compute D^-1 A x = D^-1/2 P D^1/2 x: the plain mean over a node's neighbours, 0 for a node without any."""
-    sides = graph.adjacency.matrix, graph.adjacency.transposed
-    degrees = jnp.concatenate([jnp.diff(side.offsets) for side in sides]).astype(x.dtype)[:, None]
-    root = jnp.sqrt(degrees)
-    return aggregate(graph, root * x) / jnp.maximum(root, 1.0)
-
-
 def to_users(graph: Graph, items: Float[Array, "items dim"]) -> Float[Array, "users dim"]:
     """Compute R̂ x, the half product from items to users."""
     return matmul(graph.adjacency, items)
@@ -104,44 +84,37 @@ def hop(graph: Graph, x: Halves) -> Halves:
 
 def hop_by_definition(graph: Graph, x: Halves) -> Halves:
     """Compute P x by `aggregate`, for comparison."""
-    nodes = aggregate(graph, jnp.concatenate(x))
+    return split(graph, aggregate(graph, jnp.concatenate(x)))
+
+
+def split(graph: Graph, nodes: Float[Array, "nodes dim"]) -> Halves:
+    """Return the rows of users and of items from those of users stacked on items."""
     return Halves(nodes[: graph.num_users], nodes[graph.num_users :])
 
 
-def propagate(
-    graph: Graph,
-    x: Float[Array, "nodes ..."],
-    num_layers: int,
-    *,
-    aggregate: Callable[[Graph, Array], Array] = aggregate,
-) -> Float[Array, "nodes ..."]:
-    """Compute M_L x by the definition, layer by layer, for users stacked on items; `aggregate` computes P x."""
-    total = x
-    for _ in range(num_layers):
-        x = aggregate(graph, x)
-        total = total + x
-    return total / (num_layers + 1)
+def neighbour_mean(
+    graph: Graph, x: Float[Array, "nodes dim"], hop: Callable[[Graph, Halves], Halves] = hop
+) -> Float[Array, "nodes dim"]:
+    """Compute D^-1 A x = D^-1/2 P D^1/2 x: the plain mean over a node's neighbours, 0 for a node without any."""
+    degrees = jnp.concatenate([jnp.diff(side.offsets) for side in graph.adjacency]).astype(x.dtype)[:, None]
+    root = jnp.sqrt(degrees)
+    return jnp.concatenate(hop(graph, split(graph, root * x))) / jnp.maximum(root, 1.0)
 
 
 def user_chain(
     graph: Graph, users: Float[Array, "users dim"], num_layers: int, first: Float[Array, "items dim"] | None = None
-) -> Layers:
+) -> Channel:
     """Compute M_L [users; 0] in L half products, or in L - 1 if the first one is given."""
-    own, other = _chain(graph.adjacency.T, users, num_layers, first)
-    return Layers(own, other)
+    own, other = _read_out_of_chain(graph.adjacency.T, users, num_layers, first)
+    return Channel(own, other)
 
 
 def item_chain(
     graph: Graph, items: Float[Array, "items dim"], num_layers: int, first: Float[Array, "users dim"] | None = None
-) -> Layers:
+) -> Channel:
     """Compute M_L [0; items] in L half products, or in L - 1 if the first one is given."""
-    own, other = _chain(graph.adjacency, items, num_layers, first)
-    return Layers(other, own)
-
-
-def read_out(layers: Layers, num_layers: int) -> Halves:
-    """Return all rows of the read-out."""
-    return Halves(*(sum_of(tables, 1.0 / (num_layers + 1))(ALL) for tables in layers))
+    own, other = _read_out_of_chain(graph.adjacency, items, num_layers, first)
+    return Channel(other, own)
 
 
 class FrozenChain(NamedTuple):
@@ -161,13 +134,11 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
 
     @partial(jax.jit, static_argnames="dtype")
     def propagate_block(graph: Graph, items: Array, dtype: str) -> Halves:
-        rows = read_out(item_chain(graph, items, num_layers), num_layers)
-        return Halves(*(half.astype(dtype) for half in rows))
+        return Halves(*(side(ALL).astype(dtype) for side in item_chain(graph, items, num_layers)))
 
-    width = feature.values.shape[1]
     blocks = [
         propagate_block(graph, feature.values[:, start : start + CACHE_COLUMNS], held_as)
-        for start in range(0, width, CACHE_COLUMNS)
+        for start in range(0, feature.values.shape[1], CACHE_COLUMNS)
     ]
     present = propagate_block(graph, feature.present[:, None], "float32")
     return FrozenChain(
@@ -176,42 +147,26 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
     )
 
 
-class ChainChoice(NamedTuple):
-    """The decision whether a frozen modality is propagated once, and the reason."""
-
-    cached: bool
-    reason: str
-
-
 def choose_chain(
-    *,
-    num_nodes: int,
-    num_items: int,
-    num_interactions: int,
-    columns: int,
-    dim: int,
-    num_layers: int,
-    batch_size: int,
-    held_as: FrozenRows = "float32",
-) -> ChainChoice:
+    spec: Spec, columns: int, *, num_layers: int, batch_size: int, held_as: FrozenRows = "float32"
+) -> tuple[bool, str]:
     """Choose whether to propagate a frozen modality's features once, or to project and propagate them in each step.
 
     The rule compares multiply-adds of one step's forward pass. A cached modality projects only the batch's users and
-    items.
+    items. The second result is the reason.
     """
-    size = jnp.dtype(held_as).itemsize * num_nodes * columns
+    size = jnp.dtype(held_as).itemsize * (spec.num_users + spec.num_items) * columns
     if size > MAX_CACHE_BYTES:
         limit = MAX_CACHE_BYTES / 2**30
-        return ChainChoice(False, f"propagated features would take {size / 2**30:.1f} GiB > {limit:.0f}")
-    cached = 2 * batch_size * columns * dim
-    projected = num_items * columns * dim + num_layers * num_interactions * dim
+        return False, f"propagated features would take {size / 2**30:.1f} GiB > {limit:.0f}"
+    cached = 2 * batch_size * columns * spec.dim
+    projected = spec.num_items * columns * spec.dim + num_layers * spec.num_interactions * spec.dim
     better, worse = min(cached, projected), max(cached, projected)
-    reason = f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step"
-    return ChainChoice(cached <= projected, reason)
+    return cached <= projected, f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step"
 
 
-def _chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tuple[tuple[Rows, ...], tuple[Rows, ...]]:
-    """Return the layers on the side of x and on the other side, where layer 0 is zero."""
+def _read_out_of_chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tuple[Rows, Rows]:
+    """Return the read-out on the side of x and on the other side, where layer 0 is zero."""
     sides: tuple[list[Rows], list[Rows]] = [rows_of(x)], []
     for layer in range(1, num_layers + 1):
         after = first if layer == 1 and first is not None else matmul(hop, x)
@@ -220,4 +175,4 @@ def _chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tup
         x, hop = after, hop.T
     if not sides[1]:
         sides[1].append(rows_of(jnp.zeros((hop.matrix.num_rows, x.shape[1]), x.dtype)))
-    return tuple(sides[0]), tuple(sides[1])
+    return sum_of(sides[0], 1.0 / (num_layers + 1)), sum_of(sides[1], 1.0 / (num_layers + 1))

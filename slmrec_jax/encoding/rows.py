@@ -1,4 +1,4 @@
-"""Tables that are computed only for the rows asked of them, once for each array of ids."""
+"""Tables of which only the requested rows are computed, once for each array of ids."""
 
 from collections.abc import Sequence
 
@@ -12,11 +12,11 @@ from slmrec_jax.encoding.sparse import Operator, rows_of_product
 from slmrec_jax.types import ALL, Distinct, Ids, Rows
 
 TABLE_BLOCK_ROWS = 8192
-"""The most rows of a whole table that are computed at a time."""
+"""The largest number of rows of a whole table that are computed at a time."""
 
 
 def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
-    """Return the rows of a table that is computed already."""
+    """Return the rows of a table that has already been computed."""
     return memoized(lambda ids: table if ids is ALL else table[ids])
 
 
@@ -41,13 +41,8 @@ def memoized(rows: Rows) -> Rows:
 
 def product_rows(operator: Operator, x: Float[Array, "columns dim"], table: Float[Array, "rows dim"]) -> Rows:
     """Return the rows of `table`, which is the operator times x; see `sparse.rows_of_product`."""
-
-    def rows(ids: Ids) -> Array:
-        if isinstance(ids, slice):
-            return table if ids == ALL else table[ids]
-        return rows_of_product(operator, x, table, ids)
-
-    return memoized(rows)
+    whole = rows_of(table)
+    return memoized(lambda ids: whole(ids) if isinstance(ids, slice) else rows_of_product(operator, x, table, ids))
 
 
 def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
@@ -77,23 +72,16 @@ def concatenated(tables: Sequence[Rows]) -> Rows:
 
 def with_biases(users: Rows, items: Rows, item_biases: Rows) -> tuple[Rows, Rows]:
     """Return tables whose inner product is that of the given ones plus the item's bias (a one-dimensional table)."""
-
-    def biased(ids: Ids) -> Array:
-        return jnp.concatenate([items(ids), item_biases(ids)[:, None]], axis=1)
-
-    def constant(ids: Ids) -> Array:
-        rows = users(ids)
-        return jnp.concatenate([rows, jnp.ones((rows.shape[0], 1), rows.dtype)], axis=1)
-
-    return memoized(constant), memoized(biased)
+    return (
+        concatenated([users, lambda ids: jnp.ones_like(users(ids)[:, :1])]),
+        concatenated([items, lambda ids: item_biases(ids)[:, None]]),
+    )
 
 
 def all_rows(rows: Rows, count: int) -> Float[Array, "count dim"]:
-    """Compute all rows, a block at a time: intermediate results are often several times as wide.
+    """Compute all `count` rows, a block at a time: intermediate results are often several times as wide.
 
-    Args:
-        rows: The table. Computing a few of its rows must not compute a whole table.
-        count: How many rows it has.
+    Computing a few rows must not compute a whole table.
     """
     num_blocks = -(-count // TABLE_BLOCK_ROWS)
     if num_blocks <= 1:

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float, Int
 from slmrec_jax.devices import on_cpu
 
 FEW = 8
-"""Rows are few if at most one in so many is wanted."""
+"""Rows are few if at most one row in this many is wanted."""
 
 
 class Csr(NamedTuple):
@@ -54,11 +54,11 @@ class Operator(NamedTuple):
 
 def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray") -> Operator:
     """Put a host matrix and its transpose on the device. Repeated entries are summed."""
-    return Operator(_csr(matrix.tocsr()), _csr(matrix.T.tocsr()))
+    return Operator(_to_device(matrix.tocsr()), _to_device(matrix.T.tocsr()))
 
 
 def operator_shapes(num_rows: int, num_columns: int, num_entries: int) -> Operator:
-    """Return the shapes of the operator that `operator` makes of so many distinct entries."""
+    """Return the shapes of the operator that `operator` makes of this many distinct entries."""
 
     def side(rows: int) -> Csr:
         entries = (num_entries,)
@@ -75,12 +75,9 @@ def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | No
     compressed rows, where autodiff of a CSR product would scatter. With respect to the value of an entry (r, c) it is
     g_r · x_c. The compiler drops the one that is not needed: a training step reads the matrix as a constant.
 
-    Args:
-        operator: R and Rᵀ.
-        x: Dense rows.
-        product: A name of `PRODUCTS`; `None` takes the one for the platform, `csr` on CPU and `scan` elsewhere.
+    `product` is a name of `PRODUCTS`; by default `csr` on CPU and `scan` elsewhere.
     """
-    rows: Array = _traced_once(product or platform_product(), operator.matrix, operator.transposed, x)
+    rows: Array = _traced_once(product or ("csr" if on_cpu() else "scan"), *operator, x)
     return rows
 
 
@@ -96,11 +93,6 @@ def rows_of_product(
         return table[ids]
     rows: Array = _few_rows(*operator, x, jax.lax.stop_gradient(table), ids)
     return rows
-
-
-def platform_product() -> str:
-    """Return the name of the product for the platform."""
-    return "csr" if on_cpu() else "scan"
 
 
 def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
@@ -135,22 +127,22 @@ PRODUCTS: dict[str, Callable[[Csr, int, Array], Array]] = {"segment_sum": segmen
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _matmul(product: str, matrix: Csr, transposed: Csr, x: Array) -> Array:
+def _multiply(product: str, matrix: Csr, transposed: Csr, x: Array) -> Array:
     return PRODUCTS[product](matrix, transposed.num_rows, x)
 
 
-def _matmul_forward(product: str, matrix: Csr, transposed: Csr, x: Array) -> tuple[Array, tuple[Csr, Csr, Array]]:
-    return _matmul(product, matrix, transposed, x), (matrix, transposed, x)
+def _multiply_forward(product: str, matrix: Csr, transposed: Csr, x: Array) -> tuple[Array, tuple[Csr, Csr, Array]]:
+    return _multiply(product, matrix, transposed, x), (matrix, transposed, x)
 
 
-def _matmul_backward(product: str, residuals: tuple[Csr, Csr, Array], cotangent: Array) -> tuple[Csr, None, Array]:
+def _multiply_backward(product: str, residuals: tuple[Csr, Csr, Array], cotangent: Array) -> tuple[Csr, None, Array]:
     matrix, transposed, x = residuals
     by_values = _by_values(matrix, cotangent[_row_ids(matrix)], x)
-    return by_values, None, _matmul(product, transposed, matrix, cotangent)
+    return by_values, None, _multiply(product, transposed, matrix, cotangent)
 
 
-_matmul.defvjp(_matmul_forward, _matmul_backward)
-_traced_once = jax.jit(_matmul, static_argnums=0)
+_multiply.defvjp(_multiply_forward, _multiply_backward)
+_traced_once = jax.jit(_multiply, static_argnums=0)
 
 
 @jax.custom_vjp
@@ -193,7 +185,7 @@ def _row_ids(matrix: Csr) -> Int[Array, " entries"]:
     return jnp.repeat(jnp.arange(matrix.num_rows), counts, total_repeat_length=matrix.columns.shape[0])
 
 
-def _csr(matrix: "scipy.sparse.csr_matrix | scipy.sparse.csr_array") -> Csr:
+def _to_device(matrix: "scipy.sparse.csr_matrix | scipy.sparse.csr_array") -> Csr:
     matrix.sum_duplicates()
     return Csr(
         jnp.asarray(matrix.data, np.float32),

@@ -33,19 +33,12 @@ class Difference(NamedTuple):
 
 
 def alignment(
-    users: Float[np.ndarray, "users dim"],
-    items: Float[np.ndarray, "items dim"],
-    pairs: Interactions,
+    users: Float[np.ndarray, "users dim"], items: Float[np.ndarray, "items dim"], pairs: Interactions
 ) -> float:
-    """Return the mean over pairs (u, i) of |x_u - x_i|², for rows scaled to length 1.
+    """Return the mean over positive pairs (u, i), at least one, of |x_u - x_i|², for rows scaled to length 1.
 
-    From 0, if every user coincides with their items, to 4. Lower is better at the same uniformity.
-    Source: Wang & Isola, ICML 2020, section 4, with exponent 2 as in its experiments.
-
-    Args:
-        users: Embeddings by row.
-        items: Embeddings by row.
-        pairs: Positive pairs, at least one; repeated pairs count each time.
+    From 0, if every user coincides with their items, to 4. Lower is better at the same uniformity. Repeated pairs count
+    each time. Source: Wang & Isola, ICML 2020, section 4, with exponent 2 as in its experiments.
     """
     users, items = _unit(users), _unit(items)
     total = 0.0
@@ -57,8 +50,8 @@ def alignment(
 def uniformity(rows: Float[np.ndarray, "rows dim"]) -> float:
     """Return log mean exp(-2 |x - y|²) over pairs of different rows, scaled to length 1; NaN for fewer than two rows.
 
-    0 if all rows coincide; lower is better. Time is quadratic in the rows, memory is not: pairs are taken in blocks.
-    Source: Wang & Isola, ICML 2020, section 4, with t = 2 as in its experiments.
+    0 if all rows coincide; lower is better. Time is quadratic in the rows; memory is bounded, as pairs are taken in
+    blocks. Source: Wang & Isola, ICML 2020, section 4, with t = 2 as in its experiments.
     """
     if len(rows) < 2:
         return math.nan
@@ -81,44 +74,32 @@ def neighbours(
 ) -> Ranking:
     """Return the k other items of largest cosine for each of `items`, best first; ties in the order of ids.
 
-    Memory is bounded. An item without the feature is not a neighbour and has none.
-
-    Args:
-        table: Feature vectors or embeddings of all items.
-        items: Ids in any order.
-        k: The number of neighbours, at least 1; missing ones are -1 with score -inf.
-        present: Items that have the feature; all by default.
+    `table` has the feature vectors or embeddings of all items, `present` the items that have the feature (by default
+    all). An item without it is not a neighbour and has none. Missing neighbours are -1 with score -inf. Memory is
+    bounded.
     """
     there = np.arange(len(table)) if present is None else np.flatnonzero(present)
-    num_there = len(there)
-    places = np.full(len(table), -1, np.int32)
-    places[there] = np.arange(num_there)
-    queries = places[items]
-    answered = queries >= 0
+    places = np.arange(len(there), dtype=np.int32)
+    answered = np.isin(items, there)
     found = Ranking(np.full((len(items), k), -1, np.int32), np.full((len(items), k), -np.inf, np.float32))
     if answered.any():
-        depth = min(k, num_there)
-        itself = Interactions(np.arange(num_there, dtype=np.int32), np.arange(num_there, dtype=np.int32))
+        depth = min(k, len(there))
+        queries = np.searchsorted(there, items[answered])
         rows = jnp.asarray(_unit(table[there]))
-        ranked = rank(plan_ranking(queries[answered], [itself], num_there, depth), Embeddings(rows, rows))
+        plan = plan_ranking(queries, [Interactions(places, places)], len(there), depth)  # not an item itself
+        ranked = rank(plan, Embeddings(rows, rows))
         found.items[answered, :depth] = np.where(ranked.items >= 0, there[ranked.items], -1)
         found.scores[answered, :depth] = ranked.scores
     return found
 
 
 def modality_agreement(
-    first: Float[np.ndarray, "items first"],
-    second: Float[np.ndarray, "items second"],
-    k: int = 10,
+    first: Float[np.ndarray, "items first"], second: Float[np.ndarray, "items second"], k: int = 10
 ) -> float:
     """Return the mean share of an item's k nearest neighbours that two tables have in common.
 
-    1 for equal neighbourhoods; k / (items - 1) in expectation for unrelated ones.
-
-    Args:
-        first: Vectors of items, at least two, compared by cosine.
-        second: Other vectors of the same items.
-        k: The size of a neighbourhood, at least 1; limited to the number of other items.
+    1 for equal neighbourhoods; k / (items - 1) in expectation for unrelated ones. The tables have vectors of the same
+    items, at least two, which are compared by cosine. k >= 1 is limited to the number of other items.
     """
     count = len(first)
     k = min(k, count - 1)
@@ -136,21 +117,13 @@ def bootstrap(
     """Return the mean of each metric with its percentile bootstrap interval over users.
 
     The interval shows how the mean varies with other users of the same population, not with other training seeds. All
-    metrics share the drawn users.
-
-    Args:
-        per_user: Values by user, such as those of `Evaluation`; the same users for each metric.
-        draws: The number of resamples.
-        level: The coverage of the interval, in (0, 1).
-        seed: Seed of the resamples.
+    metrics have the same users, and share those that are drawn. `draws` is the number of resamples, `level` in (0, 1)
+    the coverage of the interval.
     """
     values = np.stack(list(per_user.values()), axis=1)
     ends = np.quantile(_resampled_means(values, draws, seed), [(1 - level) / 2, (1 + level) / 2], axis=0)
-    means = values.mean(axis=0)
-    return {
-        key: Interval(float(means[place]), float(ends[0, place]), float(ends[1, place]))
-        for place, key in enumerate(per_user)
-    }
+    columns = zip(per_user, values.mean(axis=0).tolist(), *ends.tolist(), strict=True)
+    return {key: Interval(mean, low, high) for key, mean, low, high in columns}
 
 
 def paired_bootstrap(
@@ -163,15 +136,9 @@ def paired_bootstrap(
 ) -> Difference:
     """Return the mean of first - second over users with its bootstrap interval and a two-sided p-value.
 
-    The p-value is the share of draws whose mean is at least as far from the observed mean as that is from 0. The
-    observed mean counts as a draw: the least value is 1 / (draws + 1); equal systems have 1.
-
-    Args:
-        first: A metric by user.
-        second: The same metric of another system for the same users.
-        draws: The number of resamples.
-        level: The coverage of the interval, in (0, 1).
-        seed: Seed of the resamples.
+    Both are one metric of two systems for the same users; for the options see `bootstrap`. The p-value is the share of
+    draws whose mean is at least as far from the observed mean as that is from 0. The observed mean counts as a draw:
+    the least value is 1 / (draws + 1); equal systems have 1.
     """
     differences = first - second
     mean = float(differences.mean())

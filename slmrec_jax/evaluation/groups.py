@@ -17,7 +17,7 @@ STARTS = (0, 1, 2, 5, 10, 20, 50, 100)
 
 
 class Group(NamedTuple):
-    """The evaluated users, or the held-out items, in one range of training interactions."""
+    """The evaluated users, or the held-out items, in one range of degrees (numbers of training interactions)."""
 
     label: str
     """A range such as `2-4`; `0` is the group of cold users or items."""
@@ -30,20 +30,11 @@ class Group(NamedTuple):
 
 
 def evaluate_by_degree(
-    plan: EvaluationPlan,
-    embeddings: Embeddings,
-    train: Interactions,
-    side: Side,
-    starts: Sequence[int] = STARTS,
+    plan: EvaluationPlan, embeddings: Embeddings, train: Interactions, side: Side, starts: Sequence[int] = STARTS
 ) -> list[Group]:
-    """Rank once among all candidates, and measure each group of users or items; groups without any are left out.
+    """Rank once among all candidates, and measure each group of users or items; empty groups are left out.
 
-    Args:
-        plan: The evaluation to divide.
-        embeddings: Rows by id.
-        train: Interactions that degrees are counted in.
-        side: Users or items form the groups.
-        starts: The smallest degree of each group, ascending from 0.
+    Degrees are counted in `train`; `starts` are the smallest degrees of the groups, ascending from 0.
 
     Raises:
         UserError: Embeddings are NaN, infinite or so large that scores overflow.

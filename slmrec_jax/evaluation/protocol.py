@@ -37,11 +37,7 @@ class Evaluation(NamedTuple):
 def plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[int] = ()) -> EvaluationPlan:
     """Plan the evaluation of the users who have held-out items in `split`.
 
-    Args:
-        dataset: The data.
-        split: The held-out split.
-        protocol: Candidates, masks and the definitions of metrics.
-        ks: Cut-offs in addition to the protocol's. `within` reduces both to the number of candidates.
+    `ks` are cut-offs in addition to the protocol's. `within` reduces both to the number of candidates.
 
     Raises:
         UserError: There are no users to evaluate, or a chosen cut-off exceeds the number of candidates.

@@ -17,8 +17,9 @@ import scipy.sparse
 from jaxtyping import Array, Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
+from slmrec_jax.devices import on_cpu
 from slmrec_jax.errors import Diverged, UserError
-from slmrec_jax.evaluation.search import SEARCHES, Scored, block_width, default_search
+from slmrec_jax.evaluation.search import SEARCHES, Scored, block_width
 from slmrec_jax.types import Embeddings, Interactions
 
 MAX_CHUNK_BYTES = 16 * 2**20
@@ -56,7 +57,7 @@ class Queries(NamedTuple):
     users: Int[Array, " rows"]
     """User ids, padded to full chunks."""
     known_rows: Int[Array, " pairs"]
-    """Sorted; padded with a row beyond all others, so that the last chunk can take a slice of full length."""
+    """Sorted; padded with a row beyond all others, so that the last chunk can take a full-length slice."""
     known_items: Int[Array, " pairs"]
     """Positions among the candidates."""
 
@@ -127,10 +128,7 @@ def plan_ranking(
 def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -> Ranking:
     """Rank all items for the users of `plan` by the inner product of embeddings, in float32.
 
-    Args:
-        plan: From `plan_ranking`.
-        embeddings: Rows by id.
-        search: A name of `SEARCHES`; by default the one for the device that JAX uses.
+    `search` is a name of `SEARCHES`; by default `numpy` on CPU and `xla` elsewhere.
 
     Raises:
         Diverged: Embeddings are NaN, infinite or so large that scores overflow, so that they have no order.
@@ -148,7 +146,8 @@ def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
     padding = -embeddings.items.shape[0] % plan.chunk.width
     embeddings = embeddings._replace(items=jnp.pad(embeddings.items, ((0, padding), (0, 0))))
-    find, rows, num_chunks = SEARCHES[search or default_search()], plan.chunk.rows, len(plan.first_pairs)
+    find = SEARCHES[search or ("numpy" if on_cpu() else "xla")]
+    rows, num_chunks = plan.chunk.rows, len(plan.first_pairs)
     items = np.empty((num_chunks * rows, plan.chunk.k), np.int32)
     scores = np.empty(items.shape, np.float32)
     buffers = [jnp.empty((rows, len(embeddings.items)), jnp.float32) for _ in range(min(IN_FLIGHT, num_chunks))]

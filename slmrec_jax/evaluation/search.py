@@ -14,8 +14,6 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from slmrec_jax.devices import on_cpu
-
 
 class Scored(NamedTuple):
     """Scores, -inf in columns that must not be returned, and the maximum of each block of at least k blocks.
@@ -42,11 +40,6 @@ def block_width(num_columns: int, k: int) -> int:
     return 1 << int(math.log2(max(1.0, math.sqrt(num_columns / k))))
 
 
-def default_search() -> str:
-    """Return the name of the search for the device that JAX uses."""
-    return "numpy" if on_cpu() else "xla"
-
-
 def by_xla(scored: Scored, k: int) -> TopK:
     """Search on the device that holds the scores."""
     found: TopK = jax.device_get(_top_k(scored, k))
@@ -57,8 +50,8 @@ def by_numpy(scored: Scored, k: int) -> TopK:
     """Search on the host: NumPy's vectorized sort is several times as fast on a CPU as XLA's top-k.
 
     No score below the k-th largest block maximum is among the k largest. Usually little more than k candidates remain
-    in each row; they are sorted together with their columns. When ties leave many candidates, or a large k makes the
-    blocks narrow, `by_xla` takes over, which then needs less memory.
+    in each row; they are sorted together with their columns. `by_xla`, which then needs less memory, takes over when
+    ties leave many candidates or a large k makes the blocks narrow.
     """
     scores, maxima = (np.asarray(array) for array in scored)
     num_rows, num_blocks = maxima.shape
@@ -78,17 +71,12 @@ def by_numpy(scored: Scored, k: int) -> TopK:
         return by_xla(scored, k)
     keys = np.full((num_rows, most), NO_KEY)
     falling = -_ordered(candidates.reshape(-1)[places]).astype(np.int64)
-    keys[rows, places_in_rows(counts)] = (falling << 32) | columns
+    within_row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    keys[rows, within_row] = (falling << 32) | columns
     keys = np.sort(keys, axis=1)[:, :k]
     found = keys != NO_KEY
     best = _ordered((-(keys >> 32)).astype(np.int32)).view(np.float32)
     return np.where(found, keys & 0xFFFFFFFF, -1).astype(np.int32), np.where(found, best, -np.inf)
-
-
-def places_in_rows(counts: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " entries"]:
-    """Return 0, 1, 2, … for the entries of each row in turn."""
-    places: np.ndarray = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return places
 
 
 SEARCHES: dict[str, Callable[[Scored, int], TopK]] = {"xla": by_xla, "numpy": by_numpy}

@@ -14,10 +14,10 @@ __all__ = ["METHODS", "gradient_method", "make_method", "make_optimizer"]
 
 
 def make_method(config: Config, spec: Spec) -> Method:
-    """Return the method that a config asks for.
+    """Return the method of a config.
 
     Raises:
-        UserError: The config and the data do not go together.
+        UserError: The config does not fit the data.
     """
     return METHODS[config.model](with_defaults(config), spec)
 

@@ -23,8 +23,6 @@ from slmrec_jax.types import (
     Term,
 )
 
-Objective = Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]
-
 
 def gradient_method(
     model: Model, terms: Mapping[str, Term], optimizer: optax.GradientTransformation, spec: Spec
@@ -70,7 +68,7 @@ def gradient_method(
     )
 
 
-def objective(model: Model, terms: Mapping[str, Term]) -> Objective:
+def objective(model: Model, terms: Mapping[str, Term]) -> Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]:
     """Return the weighted sum of the terms, and the value of each, as a function of the parameters."""
 
     def loss(params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:

@@ -15,10 +15,7 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     """Return the optimizer of a config.
 
     Without a chain it is PyTorch's Adam with weight decay, as in the published code: unlike in AdamW, L2 of every
-    parameter joins the gradient *before* the moments.
-
-    Args:
-        config: The settings. The learning rate is 1e-3 by default, the decay 0.
+    parameter is added to the gradient *before* the moments. The learning rate is 1e-3 by default, the decay 0.
 
     Raises:
         UserError: The chain cannot be parsed, is not from optax, or needs more than gradients.
@@ -38,27 +35,32 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
 
 
 def _transformation(text: str) -> optax.GradientTransformation:
+    where = f"{setting('optimizer.chain')} {text!r}"
     try:
-        made = _literal_or_call(ast.parse(text, mode="eval").body, text)
+        made = _literal_or_call(ast.parse(text, mode="eval").body)
     except SyntaxError:
-        raise UserError(f"{setting('optimizer.chain')} {text!r} is not readable: write it like 'adam(1e-3)'") from None
+        raise UserError(f"{where} is not readable: write it like 'adam(1e-3)'") from None
     except (TypeError, ValueError) as error:
-        raise UserError(f"{setting('optimizer.chain')} {text!r}: {error}") from None
+        raise UserError(f"{where}: {error}") from None
     if not isinstance(made, optax.GradientTransformation):
-        raise UserError(f"{setting('optimizer.chain')} {text!r} is not a gradient transformation of optax")
+        raise UserError(f"{where} is not a gradient transformation of optax")
     return made
 
 
-def _literal_or_call(node: ast.expr, text: str) -> Any:
-    """Evaluate a literal, or a call of a public optax function on such values. Nothing else is ever called."""
+def _literal_or_call(node: ast.expr) -> Any:
+    """Evaluate a literal, or a call of a public optax function on such values. Nothing else is ever called.
+
+    Raises:
+        ValueError: The expression is anything else.
+    """
     if not isinstance(node, ast.Call):
         return ast.literal_eval(node)
     function = getattr(optax, node.func.id, None) if isinstance(node.func, ast.Name) else None
     if not callable(function) or node.func.id.startswith("_"):  # type: ignore[attr-defined]
-        raise UserError(f"{setting('optimizer.chain')} {text!r}: optax has no function {ast.unparse(node.func)!r}")
+        raise ValueError(f"optax has no function {ast.unparse(node.func)!r}")
     if any(keyword.arg is None for keyword in node.keywords):
-        raise UserError(f"{setting('optimizer.chain')} {text!r}: write each argument out")
+        raise ValueError("write each argument out")
     return function(
-        *(_literal_or_call(argument, text) for argument in node.args),
-        **{str(keyword.arg): _literal_or_call(keyword.value, text) for keyword in node.keywords},
+        *map(_literal_or_call, node.args),
+        **{str(keyword.arg): _literal_or_call(keyword.value) for keyword in node.keywords},
     )

@@ -1,4 +1,4 @@
-"""Wrappers of any method: the precision of its matrix products, and the embeddings that it is judged by."""
+"""Wrappers of any method: the precision of its matrix products, and the embeddings that it is evaluated by."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -13,7 +13,7 @@ from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
 
 
 def with_precision(method: Method, precision: str) -> Method:
-    """Return the method with this `jax.default_matmul_precision` in all its products that do not state another.
+    """Return the method with this `jax.default_matmul_precision` in all products that do not set their own.
 
     CPUs always compute in float32.
     """
@@ -25,13 +25,8 @@ def with_precision(method: Method, precision: str) -> Method:
 
         return function and call
 
-    return method._replace(
-        step=stated(method.step),
-        embed=stated(method.embed),
-        prepare=stated(method.prepare),
-        loss=stated(method.loss),
-        cold_items=stated(method.cold_items),
-    )
+    names = ("step", "embed", "prepare", "loss", "cold_items")
+    return method._replace(**{name: stated(getattr(method, name)) for name in names})
 
 
 class WithRanked(NamedTuple):
@@ -44,9 +39,9 @@ class WithRanked(NamedTuple):
 
 
 def with_stale_embeddings(method: Method, inputs: Inputs, steps_per_epoch: int) -> Method:
-    """Return the method judged by the embeddings before each epoch's last step, as SLMRec's published code does.
+    """Return the method evaluated by the embeddings before each epoch's last step, as SLMRec's published code does.
 
-    The embeddings travel with the optimizer state. If that last step was skipped, the current ones are returned. The
+    The embeddings are part of the optimizer state. If that last step was skipped, the current ones are returned. The
     inputs are the method's prepared ones, or their shapes.
     """
 

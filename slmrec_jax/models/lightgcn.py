@@ -10,20 +10,12 @@ from slmrec_jax.types import Model, Params, Spec
 
 
 def lightgcn(
-    spec: Spec,
-    *,
-    num_layers: int = 3,
-    init: Literal["normal", "xavier"] = "normal",
-    definition: bool = False,
+    spec: Spec, *, num_layers: int = 3, init: Literal["normal", "xavier"] = "normal", definition: bool = False
 ) -> Model:
-    """Return Z = M_L [E_u; E_i], SLMRec's encoder without modalities.
+    """Return Z = M_L [E_u; E_i], SLMRec's encoder without modalities; those of the spec are not used.
 
-    Args:
-        spec: Sizes; the modalities are not used.
-        num_layers: L.
-        init: Normal tables with standard deviation 0.1, which the authors' PyTorch code finds better than the paper's
-            Xavier-uniform ones.
-        definition: Whether to propagate by segment sum over the whole graph, for comparison.
+    `init` is normal with standard deviation 0.1, which the authors' PyTorch code finds better than the paper's
+    Xavier-uniform tables. `definition` propagates by segment sum over the whole graph, for comparison.
     """
     encoder = slmrec(spec._replace(modalities={}), num_layers=num_layers, fusion="sum", definition=definition)
     if init == "xavier":

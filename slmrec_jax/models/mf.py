@@ -19,11 +19,8 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
     define users. We read it as q_i = [e_i; F_1 W_1 + b_1; …], with as many columns for p_u. An item that lacks a
     modality has zeros there.
 
-    Args:
-        spec: Sizes and modalities.
-        use: `"none"` ignores features, `"concat"` is the reading above, `"linear"` makes q_i an affine map of
-            [e_i; F_1; …] to `spec.dim` columns.
-        item_bias: Whether to add b_i.
+    `use="none"` ignores features, `"concat"` is this reading, and `"linear"` makes q_i an affine map of [e_i; F_1; …]
+    to `spec.dim` columns. `item_bias` adds b_i.
     """
     modalities = {} if use == "none" else spec.modalities
     parts = 1 + (len(modalities) if use == "concat" else 0)
@@ -47,11 +44,9 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
         return params
 
     def prepare(inputs: Inputs) -> Inputs:
-        taken = {
-            name: features.frozen(inputs.features[name], modality, normalized=True)
-            for name, modality in modalities.items()
-        }
-        return inputs._replace(features={}, cache=taken)
+        return inputs._replace(
+            features={}, cache=features.frozen_features(inputs.features, modalities, normalized=True)
+        )
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         cache: dict[str, DenseFeature] = inputs.cache

@@ -1,7 +1,8 @@
 """MMGCN: a graph convolution for each modality, joined by identity rows (Wei et al., ACM MM 2019)."""
 
-from collections.abc import Collection, Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +18,6 @@ NUM_LAYERS = 3
 """Layers with weights of their own; the published code always has three."""
 
 SLOPE = 0.01
-
-
-class FrozenParts(NamedTuple):
-    """The parts that training does not change."""
-
-    features: Mapping[str, DenseFeature]
-    tables: Params
-    """The identity and preference tables if they are frozen; empty if they are trained."""
 
 
 def mmgcn(
@@ -59,7 +52,8 @@ def mmgcn(
     """
     raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
     columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}
-    aggregate = propagation.aggregate if definition else propagation.aggregate_by_halves
+    hop = propagation.hop_by_definition if definition else propagation.hop
+    frozen = partial(features.frozen_features, modalities=spec.modalities, normalized=normalize_features)
 
     def draw_tables(key: Key[Array, ""]) -> Params:
         identity_key, *keys = jax.random.split(key, 1 + len(columns))
@@ -88,31 +82,18 @@ def mmgcn(
         }
         return params if tables == "frozen" else params | draw_tables(tables_key)
 
-    def frozen_features(given: Mapping[str, features.DeviceFeature]) -> dict[str, DenseFeature]:
-        return {
-            name: features.frozen(given[name], modality, normalized=normalize_features)
-            for name, modality in spec.modalities.items()
-        }
-
     def prepare(inputs: Inputs) -> Inputs:
-        taken = frozen_features(inputs.features)
-        frozen = draw_tables(jax.random.fold_in(jax.random.key(seed), 1)) if tables == "frozen" else {}
-        return inputs._replace(features={}, cache=FrozenParts(taken, frozen))
+        frozen_tables = draw_tables(jax.random.fold_in(jax.random.key(seed), 1)) if tables == "frozen" else {}
+        return inputs._replace(features={}, cache=(frozen(inputs.features), frozen_tables))
 
     def encode(params: Params, inputs: Inputs) -> Encode:
-        cache: FrozenParts = inputs.cache
-        drawn = params if tables == "trained" else cache.tables
-
-        def propagated(name: str) -> Float[Array, "nodes dim"]:
-            values = _item_rows(name, cache.features[name], params)
-            x = layers.normalize(jnp.concatenate([drawn["preference"][name], values]))
-            for layer in params["layers"][name]:
-                neighbours = propagation.neighbour_mean(inputs.graph, x @ layer["aggregate"], aggregate)
-                own = _leaky(layers.affine(layer["own"], x)) + drawn["identity"]
-                x = _leaky(layers.affine(layer["combine"], jnp.concatenate([_leaky(neighbours), own], axis=1)))
-            return x
-
-        nodes = {name: propagated(name) for name in columns}
+        given, frozen_tables = inputs.cache
+        drawn = params if tables == "trained" else frozen_tables
+        mean_of_neighbours = partial(propagation.neighbour_mean, inputs.graph, hop=hop)
+        nodes = {}
+        for name in columns:
+            x = jnp.concatenate([drawn["preference"][name], _item_rows(name, given[name], params)])
+            nodes[name] = _propagated(params["layers"][name], x, mean_of_neighbours, drawn["identity"])
         joined = jnp.mean(jnp.stack(list(nodes.values())), axis=0)
         num_users = spec.num_users
         view = View(
@@ -125,16 +106,11 @@ def mmgcn(
 
     def cold_items(params: Params, given: Mapping[str, features.DeviceFeature]) -> Float[Array, "items dim"]:
         # The mean over no neighbours is 0, and so is the identity row of an item that was not trained.
-        taken = frozen_features(given)
-
-        def alone(name: str) -> Float[Array, "items dim"]:
-            x = layers.normalize(_item_rows(name, taken[name], params))
-            for layer in params["layers"][name]:
-                own = _leaky(layers.affine(layer["own"], x))
-                x = _leaky(layers.affine(layer["combine"], jnp.concatenate([jnp.zeros_like(x), own], axis=1)))
-            return x
-
-        return jnp.mean(jnp.stack([alone(name) for name in columns]), axis=0)
+        rows = [
+            _propagated(params["layers"][name], _item_rows(name, feature, params), jnp.zeros_like, jnp.zeros(()))
+            for name, feature in frozen(given).items()
+        ]
+        return jnp.mean(jnp.stack(rows), axis=0)
 
     return Model(init, encode, prepare, cold_items)
 
@@ -172,6 +148,21 @@ def _item_rows(name: str, feature: DenseFeature, params: Params) -> Float[Array,
     if name not in params["projection"]:
         return feature.values
     return projected_rows(*feature, params["projection"][name])(ALL)
+
+
+def _propagated(
+    weights: Params,
+    x: Float[Array, "nodes columns"],
+    mean_of_neighbours: Callable[[Array], Array],
+    identity: Float[Array, "..."],
+) -> Float[Array, "nodes dim"]:
+    """Return x_3 of a modality from its features and preferences."""
+    x = layers.normalize(x)
+    for layer in weights:
+        neighbours = _leaky(mean_of_neighbours(x @ layer["aggregate"]))
+        own = _leaky(layers.affine(layer["own"], x)) + identity
+        x = _leaky(layers.affine(layer["combine"], jnp.concatenate([neighbours, own], axis=1)))
+    return x
 
 
 def _leaky(x: Float[Array, "nodes columns"]) -> Float[Array, "nodes columns"]:

@@ -12,7 +12,7 @@ from slmrec_jax.models.mmgcn import mmgcn, table_l2
 from slmrec_jax.models.slmrec import ID, slmrec
 from slmrec_jax.models.vbpr import vbpr
 from slmrec_jax.objectives import losses
-from slmrec_jax.objectives.augmentations import Views, both, feature_dropout, feature_masking
+from slmrec_jax.objectives.augmentations import both, feature_dropout, feature_masking
 from slmrec_jax.types import Loss, Model, Spec, Term
 
 
@@ -22,7 +22,7 @@ class Recipe(NamedTuple):
     model: Model
     terms: Mapping[str, Term]
     notes: tuple[str, ...] = ()
-    """Decisions made on the way, for the log."""
+    """Decisions made while the recipe was built, for the log."""
 
 
 def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
@@ -40,14 +40,10 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
         )
     if ID in spec.modalities:
         raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename its feature file")
-    terms = {
-        "main": Term(
-            config.main_weight,
-            losses.info_nce(
-                options.temperature, options.main_negatives, options.num_negatives, options.mask_false_negatives
-            ),
-        )
-    }
+    main = losses.info_nce(
+        options.temperature, options.main_negatives, options.num_negatives, options.mask_false_negatives
+    )
+    terms = {"main": Term(config.main_weight, main)}
     if config.task != "none":
         if config.task != "fd" and not spec.modalities:
             raise UserError(
@@ -84,15 +80,10 @@ def mf_recipe(config: Config, spec: Spec) -> Recipe:
     """
     options = config.mf
     if options.features != "none":
-        _check_modalities(spec, setting("mf.features", options.features))
+        check_modalities(spec, setting("mf.features", options.features))
     model = mf(spec, use=options.features, item_bias=options.item_bias)
-    return Recipe(
-        model,
-        {
-            "bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)),
-            "l2": Term(options.l2, losses.embedding_l2("view")),
-        },
-    )
+    l2 = Term(options.l2, losses.embedding_l2("view"))
+    return Recipe(model, {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)), "l2": l2})
 
 
 def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
@@ -105,14 +96,10 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
     notes: tuple[str, ...] = ()
     definition = config.propagation == "definition"
     if options.features == "fused":
-        _check_modalities(spec, setting("lightgcn.features", "fused"))
+        check_modalities(spec, setting("lightgcn.features", "fused"))
         cached, notes = _cached(config, spec, words="frozen")
         model = slmrec(
-            spec,
-            num_layers=config.num_layers,
-            cached=cached,
-            frozen_rows=config.frozen_rows,
-            definition=definition,
+            spec, num_layers=config.num_layers, cached=cached, frozen_rows=config.frozen_rows, definition=definition
         )
     else:
         model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
@@ -130,7 +117,7 @@ def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
         UserError: There are no features.
     """
     options = config.vbpr
-    _check_modalities(spec, setting("model", "vbpr"))
+    check_modalities(spec, setting("model", "vbpr"))
     model = vbpr(spec, variant=options.variant, normalize_features=options.normalize_features)
     l2 = Term(options.l2, losses.embedding_l2("view", options.norm))
     return Recipe(model, {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)), "l2": l2})
@@ -143,7 +130,7 @@ def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
         UserError: There are no features, or a projected one is missing.
     """
     options = config.mmgcn
-    _check_modalities(spec, setting("model", "mmgcn"))
+    check_modalities(spec, setting("model", "mmgcn"))
     unknown = set(options.projected) - set(spec.modalities) - set(MMGCNConfig().projected)
     if unknown:
         raise UserError(
@@ -165,13 +152,17 @@ def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
     return Recipe(model, terms)
 
 
-def _slmrec_alone(config: Config, spec: Spec) -> Recipe:
-    """Return SLMRec with no other terms than its own; of its tasks, FAC makes no augmented views."""
-    return slmrec_recipe(config, spec, augmented=config.task not in ("fac", "none"))
+def check_modalities(spec: Spec, what: str) -> None:
+    """Raise a `UserError` if the data have no modality; `what` is the setting that needs one."""
+    if not spec.modalities:
+        raise UserError(
+            f"{what} needs a modality, and the data have none: give features, or take {setting('model', 'lightgcn')}"
+        )
 
 
 RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
-    "slmrec": _slmrec_alone,
+    # With only its own terms. Of the tasks, FAC alone makes no augmented views.
+    "slmrec": lambda config, spec: slmrec_recipe(config, spec, augmented=config.task not in ("fac", "none")),
     "mf": mf_recipe,
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,
@@ -179,41 +170,31 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
 }
 
 
-def _check_modalities(spec: Spec, what: str) -> None:
-    if not spec.modalities:
-        raise UserError(
-            f"{what} needs a modality, and the data have none: give features, or take {setting('model', 'lightgcn')}"
-        )
-
-
 def _task(task: str, options: SLMRecConfig) -> Loss:
     if task == "fac":
         return losses.fine_and_coarse(options.ssl_temperature, options.fac_similarity)
     dropped = feature_dropout(options.dropout_rate, options.fd_mode)
     masked = feature_masking(options.fm_mode, options.fm_granularity)
-    views: Views = {"fd": lambda: dropped, "fm": lambda: masked, "fd+fm": lambda: both(masked, dropped)}[task]()
+    views = dropped if task == "fd" else masked if task == "fm" else both(masked, dropped)
     return losses.view_agreement(views, options.ssl_temperature, options.ssl_entities, options.contrast_on)
 
 
 def _cached(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[str, ...]]:
-    """Return the modalities whose features are propagated once, and a line about each modality."""
+    """Return the modalities whose features are propagated once, and a line about each frozen modality."""
     cached, reasons = [], []
     for name, modality in spec.modalities.items():
         if config.propagation == "definition" or (modality.words and words == "trainable"):
             continue
-        choice = propagation.choose_chain(
-            num_nodes=spec.num_users + spec.num_items,
-            num_items=spec.num_items,
-            num_interactions=spec.num_interactions,
-            columns=modality.columns,
-            dim=spec.dim,
+        once, reason = propagation.choose_chain(
+            spec,
+            modality.columns,
             num_layers=config.num_layers,
             batch_size=config.batch_size,
             held_as=config.frozen_rows,
         )
-        if choice.cached or config.propagation == "chains":
+        if config.propagation == "chains":
+            once, reason = True, "as told"
+        if once:
             cached.append(name)
-        way = "propagated once" if name in cached else "projected in each step"
-        why = "as told" if config.propagation == "chains" else choice.reason
-        reasons.append(f"{name}: {way} ({why})")
+        reasons.append(f"{name}: {'propagated once' if once else 'projected in each step'} ({reason})")
     return cached, tuple(reasons)

@@ -1,7 +1,7 @@
 """SLMRec's encoder: a LightGCN for each modality on one user table, then fusion (Tao et al., IEEE TMM 2022)."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Collection, Mapping
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key, PyTree
 
 from slmrec_jax.encoding import features, layers, propagation
 from slmrec_jax.encoding.graph import Graph
-from slmrec_jax.encoding.propagation import FrozenChain, Halves
+from slmrec_jax.encoding.propagation import Channel, FrozenChain, Halves
 from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, sum_of
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import (
@@ -31,13 +31,6 @@ from slmrec_jax.types import (
 )
 
 ID = "id"
-
-
-class Channel(NamedTuple):
-    """One modality's propagated rows."""
-
-    users: Rows
-    items: Rows
 
 
 def slmrec(
@@ -101,7 +94,7 @@ def slmrec(
 
     def prepare(inputs: Inputs) -> Inputs:
         kept, chains = {}, {}
-        for name in spec.modalities:  # one at a time: what is not kept is freed before the next
+        for name in spec.modalities:  # one at a time: a feature that is not kept is freed before the next
             if name in trained:
                 continue
             feature = frozen(inputs.features, name)
@@ -131,64 +124,79 @@ def slmrec(
                 chain: FrozenChain = graph.derived[name]
                 halves = zip(chain.values, chain.present, strict=True)
                 return Channel(*(projected(*half, params["projection"][name]) for half in halves))
-            return read_out(propagation.item_chain(graph, layer0[name](ALL), num_layers, first_users[name](ALL)))
-
-        def read_out(tables: propagation.Layers) -> Channel:
-            return Channel(*(sum_of(of_side, 1.0 / (num_layers + 1)) for of_side in tables))
+            return propagation.item_chain(graph, layer0[name](ALL), num_layers, first_users[name](ALL))
 
         if not definition:
             from_users = {
-                name: read_out(propagation.user_chain(graph, table, num_layers, first_items[name](ALL)))
+                name: propagation.user_chain(graph, table, num_layers, first_items[name](ALL))
                 for name, table in users0.items()
             }
             from_items = {name: chained(name) for name in channels}
 
-        def augmented_rows(augmentation: Augmentation, key: Key[Array, ""]) -> Mapping[str, Rows]:
-            if augmentation.inputs is None:
-                return layer0
-            x = augmentation.inputs(key, {name: layer0[name](ALL) for name in channels})
-            return {name: rows_of(x[name]) for name in channels}
+        def by_chains(name: str, rows: Rows, scale: ModalityScale) -> Channel:
+            """Return user chain plus item chain, which has one factor for propagated rows and one for layer 0."""
+            user, item = from_users[owner[name]], from_items[name]
+            if rows is not layer0[name]:
+                item = propagation.item_chain(graph, rows(ALL), num_layers)
+            factor = scale.propagated.get(name, 1.0)
 
-        def by_chains(rows: Mapping[str, Rows], scale: ModalityScale) -> dict[str, Channel]:
-            items = from_items
-            if rows is not layer0:
-                items = {
-                    name: read_out(propagation.item_chain(graph, rows[name](ALL), num_layers)) for name in channels
-                }
-            return {
-                name: _sum(from_users[owner[name]], items[name], rows[name], name, scale, num_layers)
-                for name in channels
-            }
+            def items(ids: Ids) -> Array:
+                total = user.items(ids) + factor * item.items(ids)
+                if scale.layer0 is None:
+                    return total
+                return total + (scale.layer0.get(name, 1.0) - factor) / (num_layers + 1) * rows(ids)
+
+            return Channel(memoized(lambda ids: user.users(ids) + factor * item.users(ids)), memoized(items))
 
         def by_layers(
-            rows: Mapping[str, Rows], scale: ModalityScale, augment: LayerStage | None, layers_key: Key[Array, ""]
-        ) -> dict[str, Channel]:
+            name: str, rows: Rows, scale: ModalityScale, augment: LayerStage | None, keys: Key[Array, "layers sides"]
+        ) -> Channel:
+            """Return the mean of layers that are computed one by one; each is augmented before it feeds the next."""
             hop = propagation.hop_by_definition if definition else propagation.hop
-            result = {}
-            # All keys in one draw: each draw is a hundred operations, and long programs are slow to compile and load.
-            for name, keys in zip(channels, jax.random.split(layers_key, (len(channels), num_layers, 2)), strict=True):
-                factor = scale.propagated.get(name, 1.0)
-                if definition or rows is not layer0:
-                    first = hop(graph, Halves(users0[owner[name]], factor * rows[name](ALL)))
-                else:
-                    first = Halves(factor * first_users[name](ALL), first_items[owner[name]](ALL))
-                halves = _augmented_layers(graph, first, name, augment, keys, hop)
-                user_tables = [users0[owner[name]], *(layer.users for layer in halves)]
-                layer0_factor = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
-                result[name] = Channel(
-                    sum_of([rows_of(x) for x in user_tables], 1.0 / (num_layers + 1)),
-                    _with_layer0(rows[name], layer0_factor, [layer.items for layer in halves]),
-                )
-            return result
+            users = users0[owner[name]]
+            factor = scale.propagated.get(name, 1.0)
+            layer0_factor = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
+            if definition or rows is not layer0[name]:
+                halves = hop(graph, Halves(users, factor * rows(ALL)))
+            else:
+                halves = Halves(factor * first_users[name](ALL), first_items[owner[name]](ALL))
+            user_tables, item_tables = [rows_of(users)], []
+            for layer in range(1, num_layers + 1):
+                if layer > 1:
+                    halves = hop(graph, halves)
+                if augment is not None:
+                    user_key, item_key = keys[layer - 1]
+                    halves = Halves(
+                        augment(user_key, Site(layer, name, "users"), halves.users),
+                        augment(item_key, Site(layer, name, "items"), halves.items),
+                    )
+                user_tables.append(rows_of(halves.users))
+                item_tables.append(rows_of(halves.items))
+            share = 1.0 / (num_layers + 1)
+            others = sum_of(item_tables, share)
+
+            def items(ids: Ids) -> Array:
+                own = share * layer0_factor * rows(ids)
+                return own + others(ids) if num_layers else own
+
+            return Channel(sum_of(user_tables, share), memoized(items))
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             modality_key, inputs_key, layers_key = jax.random.split(key, 3)
             scale = augmentation.modality(modality_key, channels) if augmentation.modality else ModalityScale({})
-            rows = augmented_rows(augmentation, inputs_key)
+            rows: Mapping[str, Rows] = layer0
+            if augmentation.inputs is not None:
+                x = augmentation.inputs(inputs_key, {name: layer0[name](ALL) for name in channels})
+                rows = {name: rows_of(x[name]) for name in channels}
             if definition or augmentation.layer is not None:
-                propagated = by_layers(rows, scale, augmentation.layer, layers_key)
+                # All keys in one draw: each draw is a hundred operations, and long programs are slow to compile.
+                keys = jax.random.split(layers_key, (len(channels), num_layers, 2))
+                propagated = {
+                    name: by_layers(name, rows[name], scale, augmentation.layer, of_channel)
+                    for name, of_channel in zip(channels, keys, strict=True)
+                }
             else:
-                propagated = by_chains(rows, scale)
+                propagated = {name: by_chains(name, rows[name], scale) for name in channels}
             users = {name: propagated[name].users for name in channels}
             items = {name: propagated[name].items for name in channels}
             return View(
@@ -202,14 +210,8 @@ def slmrec(
 
     def cold_items(params: Params, given: Mapping[str, PyTree]) -> Float[Array, "items dim"]:
         # Without neighbours, the read-out is layer 0 divided by L + 1. Without an id, the row of the channel `id` is 0.
-        taken = {
-            name: features.word_means(given[name], params["words"][name]) if name in trained else frozen(given, name)
-            for name in spec.modalities
-        }
-        content = {
-            name: projected(*taken[name], params["projection"][name])(ALL) / (num_layers + 1)
-            for name in spec.modalities
-        }
+        inputs = Inputs(None, given, {name: frozen(given, name) for name in spec.modalities if name not in trained})
+        content = {name: _item_layer0(name, params, inputs)(ALL) / (num_layers + 1) for name in spec.modalities}
         rows = {ID: jnp.zeros_like(next(iter(content.values())))} | content
         return _fuse({name: rows_of(x) for name, x in rows.items()}, fusion, params.get("fusion_item"))(ALL)
 
@@ -222,72 +224,23 @@ def _item_layer0(name: str, params: Params, inputs: Inputs) -> Rows:
         return rows_of(params["item"])
     if name in params["words"]:
         feature = features.word_means(inputs.features[name], params["words"][name])
+    elif name in inputs.cache:
+        feature = inputs.cache[name]
     else:
-        feature = inputs.cache.get(name)
-        if feature is None:
-            return _not_kept(name)
-    return projected(feature.values, feature.present, params["projection"][name])
 
+        def refuse(ids: Ids) -> Array:
+            raise UserError(
+                f"the features of {name} were not kept, but augmented views and other graphs need them: prepare the "
+                f"inputs with that graph, or make the model with augmented=True"
+            )
 
-def _not_kept(name: str) -> Rows:
-    def refuse(ids: Ids) -> Array:
-        raise UserError(
-            f"the features of {name} were not kept, but augmented views and other graphs need them: prepare the inputs "
-            f"with that graph, or make the model with augmented=True"
-        )
-
-    return refuse
+        return refuse
+    return projected(*feature, params["projection"][name])
 
 
 def _product(product: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:
     """Return a half product of a table, computed when it is first needed."""
     return memoized(lambda ids: product(graph, table(ids)))
-
-
-def _augmented_layers(
-    graph: Graph,
-    first: Halves,
-    name: str,
-    augment: LayerStage | None,
-    keys: Key[Array, "layers sides"],
-    hop: Callable[[Graph, Halves], Halves],
-) -> list[Halves]:
-    """Return layers 1..L of a modality, from the first hop on; each is augmented before it feeds the next."""
-    halves, tables = first, []
-    for layer in range(1, keys.shape[0] + 1):
-        if layer > 1:
-            halves = hop(graph, halves)
-        if augment is not None:
-            user_key, item_key = keys[layer - 1]
-            halves = Halves(
-                augment(user_key, Site(layer, name, "users"), halves.users),
-                augment(item_key, Site(layer, name, "items"), halves.items),
-            )
-        tables.append(halves)
-    return tables
-
-
-def _with_layer0(layer0: Rows, factor: Array | float, tables: Sequence[Array]) -> Rows:
-    """Return the mean of layer 0, with its factor, and the other layers."""
-    scale = 1.0 / (len(tables) + 1)
-    others = sum_of([rows_of(x) for x in tables], scale) if tables else None
-    return memoized(lambda ids: scale * factor * layer0(ids) + (0.0 if others is None else others(ids)))
-
-
-def _sum(user: Channel, item: Channel, layer0: Rows, name: str, scale: ModalityScale, num_layers: int) -> Channel:
-    """Return user chain plus item chain; the latter has one factor for what is propagated and one for layer 0."""
-    factor = scale.propagated.get(name, 1.0)
-
-    def users(ids: Ids) -> Array:
-        return user.users(ids) + factor * item.users(ids)
-
-    def items(ids: Ids) -> Array:
-        total = user.items(ids) + factor * item.items(ids)
-        if scale.layer0 is None:
-            return total
-        return total + (scale.layer0.get(name, 1.0) - factor) / (num_layers + 1) * layer0(ids)
-
-    return Channel(memoized(users), memoized(items))
 
 
 def _fuse(rows: Mapping[str, Rows], fusion: str, params: layers.Linear | None) -> Rows:

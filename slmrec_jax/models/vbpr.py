@@ -20,10 +20,8 @@ def vbpr(
     The original is y_ui = b_i + e_u · e_i + t_u · (F_i W) + β · F_i: a bias of the item, one of its content, and none
     in the map. Its global and user biases affect neither a ranking nor BPR. User rows are [e_u; t_u].
 
-    Args:
-        spec: Sizes and modalities, at least one.
-        variant: The form in the SLMRec paper and the MMRec toolbox, or the original.
-        normalize_features: Whether to divide feature rows by their L2 norm. Neither reference does.
+    `variant="multimodal"` is the form in the SLMRec paper and the MMRec toolbox. `normalize_features` divides feature
+    rows by their L2 norm, which neither reference does. There is at least one modality.
     """
     columns = sum(features.width(modality) for modality in spec.modalities.values())
 
@@ -41,10 +39,7 @@ def vbpr(
         return params
 
     def prepare(inputs: Inputs) -> Inputs:
-        taken = [
-            features.frozen(inputs.features[name], modality, normalized=normalize_features)
-            for name, modality in spec.modalities.items()
-        ]
+        taken = features.frozen_features(inputs.features, spec.modalities, normalized=normalize_features).values()
         side_by_side = jnp.concatenate([feature.values for feature in taken], axis=1)
         # An item with at least one modality has the map's bias.
         any_present = jnp.max(jnp.stack([feature.present for feature in taken]), axis=0)

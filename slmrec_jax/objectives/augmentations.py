@@ -1,7 +1,7 @@
 """Augmentations: pairs of views of the same batch, as pure functions of a key.
 
-Both members of a pair are called with the same key. What they share, such as which two modalities are masked, both draw
-alike; what must differ also depends on their place in the pair.
+Both members of a pair are called with the same key, so that they draw the same shared choices, such as the two
+modalities that are masked. Draws that must differ also depend on the member's place in the pair.
 """
 
 import math
@@ -11,7 +11,7 @@ from typing import Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, Scalar, UInt32
+from jaxtyping import Array, Float, Int, Key, Scalar, UInt32
 
 from slmrec_jax.types import Augmentation, ModalityScale
 
@@ -41,7 +41,7 @@ def feature_masking(
 ) -> Views:
     """Return FM: each view masks one modality of the items; the two differ and are drawn in each step.
 
-    SLMRec, section III-C. The modality may be `id`. Users keep their rows.
+    Source: SLMRec, section III-C. The modality may be `id`. Users keep their rows.
 
     Args:
         mode: `"swapped"` takes layer 0 from one view's mask and layers 1..L from the other's (published code);
@@ -53,11 +53,9 @@ def feature_masking(
 
     def draw(view: int, key: Key[Array, ""], names: tuple[str, ...]) -> ModalityScale:
         drawn = two_distinct(key, len(names))
-        return (
-            masked(names, propagated=drawn[1 - view], layer0=drawn[view])
-            if mode == "swapped"
-            else masked(names, propagated=drawn[view])
-        )
+        if mode == "clean":
+            return masked(names, propagated=drawn[view])
+        return masked(names, propagated=drawn[1 - view], layer0=drawn[view])
 
     return _pair(lambda view: Augmentation(modality=lambda key, names: draw(view, key, names)))
 
@@ -77,18 +75,21 @@ def both(first: Views, second: Views) -> Views:
     Raises:
         ValueError: Both use the same stage.
     """
-    return _merge(first[0], second[0]), _merge(first[1], second[1])
+    clash = [stage for stage in Augmentation._fields if getattr(first[0], stage) and getattr(second[0], stage)]
+    if clash:
+        raise ValueError(f"two augmentations of the stage {clash[0]!r} cannot be combined: give one function for both")
+
+    def merged(a: Augmentation, b: Augmentation) -> Augmentation:
+        return Augmentation(a.modality or b.modality, a.inputs or b.inputs, a.layer or b.layer)
+
+    return merged(first[0], second[0]), merged(first[1], second[1])
 
 
 @partial(jax.jit, static_argnames=("rate", "view"))  # traced once for each shape
 def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float, view: int = 0) -> Float[Array, "..."]:
-    """Apply inverted dropout: drop each entry with probability `rate` and divide the others by 1 - rate.
+    """Apply inverted dropout: drop each entry with probability `rate` in [0, 1), and divide the others by 1 - rate.
 
-    Args:
-        key: The randomness, together with the view.
-        x: Any array.
-        rate: The probability, in [0, 1).
-        view: 0 or 1, for two independent draws of one key.
+    `view`, 0 or 1, selects one of two independent draws of the key.
     """
     if rate == 0.0:
         return x
@@ -106,21 +107,17 @@ def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -
 
 def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
     num_items = next(iter(x.values())).shape[0]
-    drawn = two_distinct(key, len(x), (num_items,))[view]
-
-    def kept(place: int) -> Bool[Array, "items 1"]:
-        return (drawn != place)[:, None]
-
-    return {name: jnp.where(kept(place), rows, 0.0) for place, (name, rows) in enumerate(x.items())}
+    drawn = two_distinct(key, len(x), (num_items,))[view][:, None]
+    return {name: jnp.where(drawn != place, rows, 0.0) for place, (name, rows) in enumerate(x.items())}
 
 
 def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UInt32[Array, "..."]:
     """Draw words from a counter-based generator: each is a function of the key, the view and its place.
 
-    JAX's own generator takes twenty rounds a word, more than the propagation whose result is dropped here, and programs
-    with many of its draws are slow to compile and to load. Two rounds of a hash, keyed by the words of the key, are
-    random enough for dropout, fuse with the comparison, and are the same on every device. One word for each decision is
-    ten times as fast on CPUs as four decisions a word.
+    JAX's own generator takes twenty rounds a word, more work than the propagation whose result is dropped here, and
+    programs with many of its draws are slow to compile and to load. Two rounds of a hash, keyed by the words of the
+    key, are random enough for dropout, fuse with the comparison, and are the same on every device. One word for each
+    decision is ten times as fast on CPUs as four decisions a word.
     """
     first, second = jax.random.key_data(key)[:2]
     second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
@@ -137,10 +134,3 @@ def _scramble(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
 
 def _pair(make: Callable[[int], Augmentation]) -> Views:
     return make(0), make(1)
-
-
-def _merge(first: Augmentation, second: Augmentation) -> Augmentation:
-    clash = [name for name, a, b in zip(Augmentation._fields, first, second, strict=True) if a and b]
-    if clash:
-        raise ValueError(f"two augmentations of the stage {clash[0]!r} cannot be combined: give one function for both")
-    return Augmentation(first.modality or second.modality, first.inputs or second.inputs, first.layer or second.layer)

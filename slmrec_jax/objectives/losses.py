@@ -5,14 +5,14 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Key, Scalar
+from jaxtyping import Array, Float, Key, Scalar
 
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import interactions_among
 from slmrec_jax.encoding.rows import rows_of
 from slmrec_jax.objectives.augmentations import Views
 from slmrec_jax.objectives.softmax import cross_entropy, inbatch_cross_entropy, self_cross_entropy
-from slmrec_jax.types import Context, Distinct, Loss, Metrics, Params, Rows, Spec
+from slmrec_jax.types import Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
 
 
 def info_nce(
@@ -44,13 +44,8 @@ def info_nce(
         return cross_entropy(users @ items.T / temperature, batch.mask, batch.mask[None, :] & ~known), {}
 
     def sampled(params: Params, context: Context) -> tuple[Scalar, Metrics]:
-        view, batch = context.view, context.batch
-        users = layers.normalize(view.users(batch.users))
-        positives = layers.normalize(view.items(batch.items))
-        drawn = layers.normalize(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
-        positive = jnp.sum(users * positives, axis=-1, keepdims=True)
-        scores = jnp.concatenate([positive, jnp.einsum("bd,bkd->bk", users, drawn)], axis=1) / temperature
-        return layers.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], batch.mask), {}
+        scores = jnp.concatenate(_positive_and_negatives(context, "cosine"), axis=1) / temperature
+        return layers.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], context.batch.mask), {}
 
     if negatives == "sampled":
         return Loss(sampled, num_negatives=num_negatives)
@@ -60,19 +55,12 @@ def info_nce(
 def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss:
     """Return Bayesian personalised ranking: the mean of softplus(y_uj - y_ui) over positives i and their negatives j.
 
-    Args:
-        score: y is the inner product, or the cosine (a variant in SLMRec's published code).
-        num_negatives: The number of negatives of each positive.
+    The score y is the inner product, or the cosine (a variant in SLMRec's published code).
     """
-    side = (lambda x: x) if score == "dot" else layers.normalize
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
-        view, batch = context.view, context.batch
-        users = side(view.users(batch.users))
-        positive = jnp.sum(users * side(view.items(batch.items)), axis=-1, keepdims=True)
-        drawn = side(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
-        negative = jnp.einsum("bd,bkd->bk", users, drawn)
-        return layers.mean(jnp.mean(jax.nn.softplus(negative - positive), axis=1), batch.mask), {}
+        positive, negatives = _positive_and_negatives(context, score)
+        return layers.mean(jnp.mean(jax.nn.softplus(negatives - positive), axis=1), context.batch.mask), {}
 
     return Loss(apply, num_negatives=num_negatives)
 
@@ -120,25 +108,20 @@ def view_agreement(
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
-        first, second = (context.encode(augmentation, context.key) for augmentation in views)
+        def tables(view: View) -> tuple[Mapping[str, Rows], Mapping[str, Rows]]:
+            if contrast_on == "modality":
+                return view.user_modalities, view.item_modalities
+            return {"fused": view.users}, {"fused": view.items}
 
-        def agreement(a: Rows, b: Rows, of: Distinct) -> Scalar:
-            x, y = layers.normalize(a(of.ids)), layers.normalize(b(of.ids))
-            return self_cross_entropy(x / temperature, y, of.counts)
+        def agreement(a: Mapping[str, Rows], b: Mapping[str, Rows], of: Distinct) -> Scalar:
+            pairs = [(layers.normalize(a[name](of.ids)), layers.normalize(b[name](of.ids))) for name in a]
+            return jnp.sum(jnp.stack([self_cross_entropy(x / temperature, y, of.counts) for x, y in pairs]))
 
-        def total(a: Mapping[str, Rows], b: Mapping[str, Rows], of: Distinct) -> Scalar:
-            return jnp.sum(jnp.stack([agreement(a[name], b[name], of) for name in a]))
-
-        if contrast_on == "modality":
-            items = total(first.item_modalities, second.item_modalities, context.items)
-        else:
-            items = agreement(first.items, second.items, context.items)
+        first, second = (tables(context.encode(augmentation, context.key)) for augmentation in views)
+        items = agreement(first[1], second[1], context.items)
         if entities == "items":
             return items, {}
-        if contrast_on == "modality":
-            users = total(first.user_modalities, second.user_modalities, context.users)
-        else:
-            users = agreement(first.users, second.users, context.users)
+        users = agreement(first[0], second[0], context.users)
         return users + items, {"users": users, "items": items}
 
     return Loss(apply, in_batch=True)
@@ -149,11 +132,8 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
 
     Level k maps the id rows, as the levels before left them, and the rows of the k-th modality, each by an affine head
     without activation, and identifies each item across the two. Levels one and two have `dim` columns, later ones
-    dim / 2 (the widths of the published code, which has at most three levels).
-
-    Args:
-        temperature: τ_ssl > 0.
-        similarity: Raw inner products (published code), or cosines (the paper's definition of sim()).
+    dim / 2 (the widths of the published code, which has at most three levels). Rows are compared by raw inner products
+    (published code) or by cosines (the paper's definition of sim()), divided by the temperature τ_ssl > 0.
     """
 
     def init(key: Key[Array, ""], spec: Spec) -> Params:
@@ -180,3 +160,15 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
         return jnp.sum(jnp.stack(list(levels.values()))), levels
 
     return Loss(apply, init, in_batch=True)
+
+
+def _positive_and_negatives(
+    context: Context, score: Literal["dot", "cosine"]
+) -> tuple[Float[Array, "batch 1"], Float[Array, "batch negatives"]]:
+    """Return each user's scores of the positive item and of the negatives."""
+    view, batch = context.view, context.batch
+    side = (lambda x: x) if score == "dot" else layers.normalize
+    users = side(view.users(batch.users))
+    positive = jnp.sum(users * side(view.items(batch.items)), axis=-1, keepdims=True)
+    drawn = side(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
+    return positive, jnp.einsum("bd,bkd->bk", users, drawn)

@@ -33,14 +33,14 @@ Draw: TypeAlias = Callable[
 
 
 def steps_of_interactions(num_interactions: int, batch_size: int) -> int:
-    """Return how many batches hold every interaction once; the last may be short."""
+    """Return the number of batches that hold every interaction once; the last may be short."""
     return math.ceil(num_interactions / batch_size)
 
 
 def permuted(
     key: Key[Array, ""], graph: Graph, batch_size: int
 ) -> tuple[Int[Array, "steps batch"], Bool[Array, "steps batch"]]:
-    """Cut all interactions, in a random order, into batches; the last one is padded with rows that are not real."""
+    """Divide all interactions, in random order, into batches; the last one is padded with rows that are not real."""
     num_interactions = graph.num_interactions
     size = min(batch_size, num_interactions)
     steps = steps_of_interactions(num_interactions, size)
@@ -67,7 +67,7 @@ def stable_argsort(words: UInt32[Array, " count"]) -> Int[Array, " count"]:
     """Sort words stably and return indices, like `jnp.argsort` but faster on CPUs.
 
     XLA's CPU backend sorts words alone several times as fast as words with a payload. Each word is then looked up among
-    the sorted ones. Equal words find the same place, which the lowest index keeps; the others all move one place on
+    the sorted ones. Equal words find the same place, which the lowest index keeps; the others move on by one place
     until each has its own. This takes a pass for each repetition of a word, so repetitions should be few.
     """
     if not on_cpu():
@@ -93,12 +93,8 @@ def _permuted_rows(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size:
     return users[rows], items[rows], real
 
 
-def _no_order(key: Key[Array, ""], graph: Graph, batch_size: int) -> Int[Array, " steps"]:
-    return jnp.arange(steps_of_users(graph.num_interactions, batch_size))
-
-
 def steps_of_users(num_interactions: int, batch_size: int) -> int:
-    """Return how many batches of distinct users are an epoch in the published MMSSL."""
+    """Return the number of batches of distinct users in an epoch of the published MMSSL."""
     return num_interactions // batch_size + 1
 
 
@@ -122,7 +118,11 @@ def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size:
 
 SAMPLINGS: Mapping[str, Sampling] = {
     "interactions": Sampling(steps_of_interactions, permuted, _permuted_rows),
-    "users": Sampling(steps_of_users, _no_order, distinct_users),
+    "users": Sampling(
+        steps_of_users,
+        lambda key, graph, batch_size: jnp.arange(steps_of_users(graph.num_interactions, batch_size)),
+        distinct_users,
+    ),
 }
 """By name; see `Method.sampling`."""
 
@@ -134,15 +134,14 @@ def uniform(graph: Graph) -> Draw:
     the user's own items before it. A user who has interacted with every item gets the positive item, which contributes
     nothing to a pairwise loss.
     """
+    own_items = graph.interactions[1]
 
     def draw(users: Array, items: Array, key: Key[Array, ""], count: int) -> Array:
         offsets = graph.adjacency.matrix.offsets
         start, end = offsets[users, None], offsets[users + 1, None]
         others = graph.num_items - (end - start)
-        shape = (users.shape[0], count)
-        drawn = jax.random.randint(key, shape, 0, jnp.broadcast_to(jnp.maximum(others, 1), shape), jnp.int32)
-        rows = jnp.broadcast_to(users[:, None], shape)
-        position = first_in_row(graph, rows, drawn + 1, lambda entry, rank: graph.interactions[1][entry] - rank)
+        drawn = _places_below(others, key, count)
+        position = first_in_row(graph, users[:, None], drawn + 1, lambda entry: own_items[entry] - (entry - start))
         return jnp.where(others > 0, drawn + position - start, items[:, None])
 
     return draw
@@ -157,29 +156,30 @@ def popular(graph: Graph) -> Draw:
     own_items = graph.interactions[1]
     degrees = jnp.diff(graph.adjacency.transposed.offsets)
     ends = jnp.cumsum(degrees)
+    starts = ends - degrees
     # The length of own items before each entry of the graph. The sum may wrap around, but differences within a user's
     # row are at most the number of interactions, so they are right.
     cut = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(degrees[own_items])])
 
     def draw(users: Array, items: Array, key: Key[Array, ""], count: int) -> Array:
         offsets = graph.adjacency.matrix.offsets
-        start, end = offsets[users, None], offsets[users + 1, None]
-        left = ends[-1] - (cut[end] - cut[start])
-        shape = (users.shape[0], count)
-        drawn = jax.random.randint(key, shape, 0, jnp.broadcast_to(jnp.maximum(left, 1), shape), jnp.int32)
-        rows = jnp.broadcast_to(users[:, None], shape)
-        first = jnp.broadcast_to(start, shape)
-
-        def length_before(entry: Array, rank: Array) -> Array:
-            """Return the length of the line, own items cut out, before the user's own item at this entry."""
-            item = own_items[entry]
-            return ends[item] - degrees[item] - (cut[entry] - cut[first])
-
-        position = first_in_row(graph, rows, drawn + 1, length_before)
-        found = jnp.searchsorted(ends, drawn + cut[position] - cut[first], side="right").astype(jnp.int32)
+        before, after = cut[offsets[users, None]], cut[offsets[users + 1, None]]
+        left = ends[-1] - (after - before)
+        drawn = _places_below(left, key, count)
+        # Without own items, the line before the own item at an entry is as long as the item's start minus the cut.
+        position = first_in_row(
+            graph, users[:, None], drawn + 1, lambda entry: starts[own_items[entry]] - (cut[entry] - before)
+        )
+        found = jnp.searchsorted(ends, drawn + cut[position] - before, side="right").astype(jnp.int32)
         return jnp.where(left > 0, found, items[:, None])
 
     return draw
+
+
+def _places_below(limits: Int[Array, "batch 1"], key: Key[Array, ""], count: int) -> Int[Array, "batch count"]:
+    """Draw `count` places from 0 to each limit; 0 where the limit is not positive."""
+    shape = (limits.shape[0], count)
+    return jax.random.randint(key, shape, 0, jnp.broadcast_to(jnp.maximum(limits, 1), shape), jnp.int32)
 
 
 NEGATIVES: Mapping[str, Callable[[Graph], Draw]] = {"uniform": uniform, "popular": popular}

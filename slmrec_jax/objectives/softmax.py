@@ -1,11 +1,10 @@
-"""The in-batch softmax, which identifies each row's own column among the batch's: the definition, and a faster way.
+"""The in-batch softmax, which identifies each row's own column among the batch's: the definition and a faster form.
 
 Popular items and active users appear in a batch many times: 2048 interactions of TikTok have about 690 users and 1,350
 items. Equal terms are computed once and counted: Σ_b log Σ_c exp S_bc = Σ_r n_r log Σ_k m_k exp S_rk, where r and k run
 over distinct rows and columns, which appear n_r and m_k times in the batch.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -17,8 +16,8 @@ from slmrec_jax.encoding.layers import mean
 from slmrec_jax.types import Distinct
 
 SCORE_BLOCK_ROWS = 256
-"""The rows of scores that are held at a time. With a batch of 2048 they take 2 MiB and stay in a processor's cache; the
-whole matrix, which autodiff would write and read several times, does not."""
+"""The number of rows of scores that are held at a time. With a batch of 2048 they take 2 MiB and stay in a processor's
+cache; the whole matrix, which autodiff would write and read several times, does not."""
 
 WIDTHS = (0.75, 0.875, 1.0)
 """The widths of a block as shares of the batch: the first that holds all distinct columns is used. Each is compiled
@@ -30,10 +29,8 @@ def cross_entropy(
 ) -> Scalar:
     """Compute the mean over real rows of log Σ_c exp S_bc - S_bb, where c runs over b and the columns allowed for b.
 
-    Args:
-        scores: S; the diagonal holds the positives.
-        rows: Which rows are real.
-        columns: Which columns the denominator may contain, for all rows (one row) or for each.
+    The diagonal of the scores S holds the positives. `rows` marks the real rows, `columns` the allowed columns, for all
+    rows (one row) or for each.
     """
     allowed = columns | jnp.eye(scores.shape[0], dtype=bool)
     positive = jnp.diagonal(scores)
@@ -49,12 +46,8 @@ def inbatch_cross_entropy(
 ) -> Scalar:
     """Compute `cross_entropy(S, real, real)` of the scores S = x[rows.places] y[columns.places]ᵀ.
 
-    Args:
-        x: The distinct rows.
-        y: The distinct columns.
-        rows: How often, and where, each row appears in the batch. The positive of the batch's row b is its column b.
-        columns: The same for columns.
-        real: Which of the batch's rows are real.
+    x and y are the distinct rows and columns; `rows` and `columns` have their counts and places in the batch, and
+    `real` marks its real rows. The positive of the batch's row b is its column b.
     """
     positives = jnp.sum(x[rows.places] * y[columns.places], axis=1)
     return log_normalisers(x, y, rows.counts, columns.counts) / jnp.sum(rows.counts) - mean(positives, real)
@@ -65,15 +58,13 @@ def self_cross_entropy(
 ) -> Scalar:
     """Compute `inbatch_cross_entropy` for two representations of the same users or items: each identifies itself.
 
-    Args:
-        x: One representation, finite even for padding.
-        y: The other.
-        counts: How often each appears in the batch.
+    Both are finite even for padding. Each user or item appears `counts` times in the batch.
     """
     positives = jnp.sum(x * y, axis=1)
     return (log_normalisers(x, y, counts, counts) - jnp.sum(counts * positives)) / jnp.sum(counts)
 
 
+@jax.custom_vjp
 def log_normalisers(
     x: Float[Array, "rows dim"],
     y: Float[Array, "columns dim"],
@@ -84,19 +75,9 @@ def log_normalisers(
 
     The result is linear in its cotangent, so one pass over blocks of rows gives the value and both gradients: with the
     softmax p, they are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r. Both counts are constants. The result cannot be
-    differentiated twice.
-
-    Args:
-        x: Rows.
-        y: Columns.
-        row_counts: n. A row of count 0 may hold anything; on CPU, rows after the last with a count cost little.
-        column_counts: m, likewise.
+    differentiated twice. A row or column of count 0 may hold anything; on CPU, those after the last with a count cost
+    little.
     """
-    return _log_normalisers(x, y, row_counts, column_counts)
-
-
-@jax.custom_vjp
-def _log_normalisers(x: Array, y: Array, row_counts: Array, column_counts: Array) -> Array:
     return _normalisers_forward(x, y, row_counts, column_counts)[0]
 
 
@@ -119,9 +100,7 @@ def _normalisers_forward(
         widths = sorted({max(1, int(share * num_columns)) for share in WIDTHS})
     else:  # a loop or branch that depends on values would wait for the host, and products are cheap
         num_blocks, widths = most_blocks, [num_columns]
-    ways: list[Callable[..., tuple[Array, Array, Array]]] = [
-        partial(_by_blocks, width=width, block_rows=block_rows) for width in widths
-    ]
+    ways = [partial(_by_blocks, width=width, block_rows=block_rows) for width in widths]
     width = jnp.sum(_last(column_counts) > jnp.array(widths))
     value, to_rows, to_columns = jax.lax.switch(width, ways, x, y, row_counts, column_counts, num_blocks)
     return value, (to_rows[:num_rows].astype(given[0]), to_columns.astype(given[1]))
@@ -167,4 +146,4 @@ def _normalisers_backward(gradients: tuple[Array, Array], cotangent: Array) -> t
     return cotangent.astype(to_x.dtype) * to_x, cotangent.astype(to_y.dtype) * to_y, None, None
 
 
-_log_normalisers.defvjp(_normalisers_forward, _normalisers_backward)
+log_normalisers.defvjp(_normalisers_forward, _normalisers_backward)

@@ -1,6 +1,7 @@
 """Propagation by chains equals the definition, and the definition equals powers of the dense matrix."""
 
 import itertools
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ from graphs import GRAPHS
 
 from slmrec_jax.encoding import propagation
 from slmrec_jax.encoding.graph import build_graph
-from slmrec_jax.types import ALL, DenseFeature, Interactions
+from slmrec_jax.types import ALL, DenseFeature, Interactions, Spec
 
 LAYERS = [0, 1, 2, 3, 4]
 QUICK = {("random", 0), ("random", 2), *((graph, 3) for graph in GRAPHS)}
@@ -32,31 +33,24 @@ def rows(seed, *shape):
 
 
 def definition(graph, x, num_layers):
-    return propagation.propagate(graph, x, num_layers)
+    """Compute M_L x, layer by layer, for users stacked on items."""
+    total = x
+    for _ in range(num_layers):
+        x = propagation.aggregate(graph, x)
+        total = total + x
+    return total / (num_layers + 1)
+
+
+def read_out(channel):
+    return propagation.Halves(*(rows(ALL) for rows in channel))
 
 
 @pytest.mark.parametrize("num_layers", LAYERS)
-@pytest.mark.parametrize("aggregate", [propagation.aggregate, propagation.aggregate_by_halves])
-def test_propagation_is_the_read_out_of_matrix_powers(case, num_layers, aggregate):
+def test_propagation_is_the_read_out_of_matrix_powers(case, num_layers):
     graph, p = case
     x = rows(0, len(p), 5)
-    value = propagation.propagate(graph, x, num_layers, aggregate=aggregate)
+    value = definition(graph, x, num_layers)
     np.testing.assert_allclose(value, reference.read_out(p, x, num_layers), rtol=1e-5, atol=1e-6)
-
-
-def test_several_channels_go_through_side_by_side(case):
-    graph, _ = case
-    x = rows(1, graph.num_users + graph.num_items, 3, 4)
-
-    @jax.jit
-    def both(graph, x):
-        aggregates = propagation.aggregate, propagation.aggregate_by_halves
-        wide = [propagation.propagate(graph, x, 3, aggregate=aggregate) for aggregate in aggregates]
-        return wide, [propagation.propagate(graph, x[:, channel], 3) for channel in range(3)]
-
-    wide, alone = both(graph, x)
-    for found in wide:
-        np.testing.assert_allclose(found, np.stack(alone, axis=1), rtol=1e-5, atol=1e-6)
 
 
 def test_a_hop_by_halves_is_the_definition(case):
@@ -74,9 +68,7 @@ def test_chains_are_the_definition_in_value_and_gradient(case, num_layers):
     weights = rows(5, graph.num_users + graph.num_items, 5)
 
     def by_chains(users, items):
-        user, item = (
-            propagation.read_out(chain(graph, x, num_layers), num_layers) for chain, x in both_chains(users, items)
-        )
+        user, item = (read_out(chain(graph, x, num_layers)) for chain, x in both_chains(users, items))
         return jnp.concatenate([user.users + item.users, user.items + item.items])
 
     def by_definition(users, items):
@@ -98,7 +90,7 @@ def test_chains_are_the_definition_with_a_hub_of_sixteen_thousand():
     assert np.diff(graph.adjacency.transposed.offsets).max() == degree
 
     def by_chains(users, items):
-        user, item = (propagation.read_out(chain(graph, x, 3), 3) for chain, x in both_chains(users, items))
+        user, item = (read_out(chain(graph, x, 3)) for chain, x in both_chains(users, items))
         return jnp.concatenate([user.users + item.users, user.items + item.items])
 
     def by_definition(users, items):
@@ -119,12 +111,12 @@ def test_a_first_hop_that_is_known_is_not_computed_again(case):
         (propagation.user_chain, users, propagation.to_items(graph, users)),
         (propagation.item_chain, items, propagation.to_users(graph, items)),
     ):
-        tables = jax.jit(
-            lambda graph, x, known, chain=chain: [table(ALL) for side in chain(graph, x, 3, known) for table in side]
-        )
+        tables = jax.jit(lambda graph, x, known, chain=chain: read_out(chain(graph, x, 3, known)))
         given, computed, nothing = (tables(graph, x, known) for known in (first, None, jnp.zeros_like(first)))
         jax.tree.map(np.testing.assert_array_equal, given, computed)
-        assert sum(np.asarray(table).any() for table in nothing) == 1  # layer 0, which is x
+        own, other = nothing if chain is propagation.user_chain else nothing[::-1]
+        np.testing.assert_array_equal(own, x / 4)  # layer 0 alone
+        assert not np.asarray(other).any()
 
 
 @pytest.mark.parametrize(("case", "num_layers"), PAIRS, indirect=["case"])
@@ -173,22 +165,21 @@ def test_relabelling_nodes_permutes_the_rows():
     moved = np.zeros_like(x)
     moved[user_order] = x
     ours, theirs = (
-        propagation.read_out(propagation.user_chain(graph, jnp.asarray(table), 3), 3)
-        for graph, table in ((one, x), (other, moved))
+        read_out(propagation.user_chain(graph, jnp.asarray(table), 3)) for graph, table in ((one, x), (other, moved))
     )
     np.testing.assert_allclose(theirs.users[user_order], ours.users, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(theirs.items[item_order], ours.items, rtol=1e-5, atol=1e-6)
 
 
 def test_the_cost_rule():
-    sizes = {"num_nodes": 100_000, "num_items": 70_000, "num_interactions": 450_000, "dim": 64, "num_layers": 3}
-    assert propagation.choose_chain(columns=256, batch_size=2048, **sizes).cached
-    assert not propagation.choose_chain(columns=256, batch_size=200_000, **sizes).cached
-    too_wide = propagation.choose_chain(columns=20_000, batch_size=2048, **sizes)
-    assert not too_wide.cached
-    assert "GiB" in too_wide.reason
-    assert not propagation.choose_chain(columns=11_000, batch_size=2048, **sizes).cached
-    assert propagation.choose_chain(columns=11_000, batch_size=2048, held_as="bfloat16", **sizes).cached
+    choose = partial(propagation.choose_chain, Spec(30_000, 70_000, 450_000, 64, {}), num_layers=3)
+    assert choose(256, batch_size=2048)[0]
+    assert not choose(256, batch_size=200_000)[0]
+    cached, reason = choose(20_000, batch_size=2048)
+    assert not cached
+    assert "GiB" in reason
+    assert not choose(11_000, batch_size=2048)[0]
+    assert choose(11_000, batch_size=2048, held_as="bfloat16")[0]
 
 
 def test_the_neighbour_mean_is_the_plain_mean(case):
@@ -197,8 +188,8 @@ def test_the_neighbour_mean_is_the_plain_mean(case):
     counts = linked.sum(1, keepdims=True)
     x = np.random.default_rng(0).normal(size=(len(dense), 3)).astype(np.float32)
     expected = np.divide(linked @ x, counts, out=np.zeros_like(x, np.float64), where=counts > 0)
-    for aggregate in (propagation.aggregate, propagation.aggregate_by_halves):
-        found = jax.jit(lambda *given, aggregate=aggregate: propagation.neighbour_mean(*given, aggregate))(graph, x)
+    for hop in (propagation.hop, propagation.hop_by_definition):
+        found = jax.jit(lambda *given, hop=hop: propagation.neighbour_mean(*given, hop))(graph, x)
         np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 

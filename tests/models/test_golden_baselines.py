@@ -107,8 +107,9 @@ def test_mmgcn_with_frozen_tables(path):
     tables = {name: params.pop(name) for name in ("identity", "preference")}
     assert jax.tree.structure(jax.eval_shape(model.init, jax.random.key(0))) == jax.tree.structure(params)
     inputs = jax.jit(model.prepare)(inputs)
-    assert jax.tree.map(jnp.shape, inputs.cache.tables) == jax.tree.map(jnp.shape, tables)
-    inputs = inputs._replace(cache=inputs.cache._replace(tables=tables))
+    taken, drawn = inputs.cache
+    assert jax.tree.map(jnp.shape, drawn) == jax.tree.map(jnp.shape, tables)
+    inputs = inputs._replace(cache=(taken, tables))
     item_rows = full_jit(
         lambda params, inputs: model.encode(params, inputs)(NO_AUGMENTATION, jax.random.key(0)).items(ALL)
     )(params, inputs)

@@ -80,8 +80,8 @@ def test_a_new_item_is_one_without_edges_and_without_an_id(name):
     params = models[0].init(jax.random.key(3))
     inputs = models[1].prepare(make_inputs(large))
     if name == "mmgcn frozen":
-        tables = models[0].prepare(make_inputs(small)).cache.tables
-        inputs = inputs._replace(cache=inputs.cache._replace(tables=padded(tables, ["identity"])))
+        _, tables = models[0].prepare(make_inputs(small)).cache
+        inputs = inputs._replace(cache=(inputs.cache[0], padded(tables, ["identity"])))
     more = padded(params, [each for each in ("item", "item_bias", "identity") if each in params])
     rows = models[1].encode(more, inputs)(NO_AUGMENTATION, jax.random.key(0)).items(ALL)[KNOWN:]
     given = {

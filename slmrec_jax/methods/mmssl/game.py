@@ -1,6 +1,6 @@
 """MMSSL's adversarial half: a discriminator between a user's interactions and the modalities' suggestions (WGAN-GP)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -23,7 +23,7 @@ from slmrec_jax.methods.mmssl.recommender import Encoded, Similarity, comparable
 from slmrec_jax.types import Batch, Inputs, Params, Spec
 
 MAX_ADVERSARIAL_BYTES = 512 * 2**20
-"""The largest size of all rows of the discriminator."""
+"""The largest total size of the discriminator's rows."""
 
 COPIES = 8
 """The number of arrays of (users × modalities) × items held at once: the real, the suggested and the mixed rows,
@@ -51,27 +51,24 @@ NO_GAME = Game(
 )
 
 
-class SeatChoice(NamedTuple):
-    """The number of users of a batch that the discriminator sees, and the reason."""
+def choose_seats(spec: Spec, batch_size: int, wanted: int) -> tuple[int, str]:
+    """Choose how many users of a batch the discriminator sees, and return the number and the reason.
 
-    num_users: int
-    reason: str
-
-
-def choose_seats(*, batch_size: int, num_items: int, num_modalities: int, wanted: int) -> SeatChoice:
-    """Choose as many users as wanted (0: all of the batch), as long as `COPIES` of their rows fit the budget."""
-    bytes_of_user = 4 * COPIES * num_modalities * num_items
+    As many as wanted (0: all of the batch), as long as `COPIES` of their rows fit the budget.
+    """
+    num_modalities = len(spec.modalities)
+    bytes_of_user = 4 * COPIES * num_modalities * spec.num_items
     asked = min(wanted or batch_size, batch_size)
     # At least two: of a single row, batch normalisation leaves nothing.
     num_users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
     size = f"{num_users * num_modalities} rows, about {num_users * bytes_of_user / 2**20:.0f} MiB"
-    if num_users >= asked:
-        return SeatChoice(num_users, size)
-    return SeatChoice(num_users, f"{size}; all {asked} would take {asked * bytes_of_user / 2**20:.0f} MiB")
+    if num_users < asked:
+        size += f"; all {asked} would take {asked * bytes_of_user / 2**20:.0f} MiB"
+    return num_users, size
 
 
 def discriminator_loss(
-    critic: Callable[[int], Critic],
+    critics: Sequence[Critic],
     real: Float[Array, "rows items"],
     suggested: Float[Array, "rows items"],
     shares: Float[Array, "rows 1"],
@@ -80,29 +77,21 @@ def discriminator_loss(
 ) -> tuple[Scalar, dict[str, Scalar]]:
     """Compute mean D(suggested) - mean D(real) + weight · penalty(share · real + (1 - share) · suggested), WGAN-GP.
 
-    Args:
-        critic: D for each of three calls, which drop different entries.
-        real: D's real rows.
-        suggested: The modalities' rows.
-        shares: Uniform in [0, 1).
-        mask: Which rows are of real rows of the batch.
-        penalty_weight: The weight of the penalty.
+    The critics are D for each of three calls, which drop different entries. The shares are uniform in [0, 1); `mask`
+    marks the rows that belong to real rows of the batch.
     """
     mixed = shares * real + (1.0 - shares) * suggested
-    penalty = gradient_penalty(critic(2), mixed, mask)
-    distance = mean(critic(0)(real), mask) - mean(critic(1)(suggested), mask)
+    penalty = gradient_penalty(critics[2], mixed, mask)
+    distance = mean(critics[0](real), mask) - mean(critics[1](suggested), mask)
     return penalty_weight * penalty - distance, {"distance": distance, "penalty": penalty}
 
 
 def suggested_rows(
     encoded: Encoded, users: Int[Array, " batch"], unseen: Float[Array, "batch items"] | None, similarity: Similarity
 ) -> Float[Array, "rows items"]:
-    """Return q of every modality (`similarity_rows`), one below the other."""
-    rows = []
-    for name in encoded.user_features:
-        all_users, items = comparable_rows(encoded, name, similarity)
-        rows.append(similarity_rows(all_users[users], items, unseen))
-    return jnp.concatenate(rows)
+    """Return q of every modality (`similarity_rows`), stacked in the order of modalities."""
+    of_modalities = [comparable_rows(encoded, name, similarity) for name in encoded.user_features]
+    return jnp.concatenate([similarity_rows(rows[users], items, unseen) for rows, items in of_modalities])
 
 
 def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
@@ -111,12 +100,7 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
     if options.adversarial_weight == 0:
         return NO_GAME, "no discriminator: its term has weight 0"
     num_modalities = len(spec.modalities)
-    choice = choose_seats(
-        batch_size=config.batch_size,
-        num_items=spec.num_items,
-        num_modalities=num_modalities,
-        wanted=options.adversarial_users,
-    )
+    num_users, reason = choose_seats(spec, config.batch_size, options.adversarial_users)
     quarter, eighth = max(1, spec.num_items // 4), max(1, spec.num_items // 8)
     capped = options.discriminator_widths == "capped"
     net = discriminator(
@@ -133,7 +117,7 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
 
     def seats(inputs: Inputs, batch: Batch) -> tuple[Array, Array, Array, Array | None]:
         """Return the users who take part, the mask of their rows, their interactions, and the factors on scores."""
-        users, mask = batch.users[: choice.num_users], jnp.tile(batch.mask[: choice.num_users], num_modalities)
+        users, mask = batch.users[:num_users], jnp.tile(batch.mask[:num_users], num_modalities)
         known = interaction_rows(inputs.graph, users)
         return users, mask, known, 1.0 - known if options.mask_training else None
 
@@ -160,10 +144,8 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         shares = drawn[:, spec.num_items :].T.reshape(-1, 1)
 
         def loss(params: Params) -> tuple[Scalar, dict[str, Scalar]]:
-            def critic(call: int) -> Critic:
-                return critic_of(params, mask, jax.random.fold_in(drop_key, call))
-
-            return discriminator_loss(critic, real, suggested, shares, mask, options.penalty_weight)
+            critics = [critic_of(params, mask, jax.random.fold_in(drop_key, call)) for call in range(3)]
+            return discriminator_loss(critics, real, suggested, shares, mask, options.penalty_weight)
 
         gradients, metrics = jax.grad(loss, has_aux=True)(params)
         changes, opt_state = optimizer.update(gradients, opt_state, params)
@@ -175,4 +157,4 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         suggested = suggested_rows(encoded, users, unseen, options.similarity)
         return {"generator": -mean(critic_of(params, mask, key)(suggested), mask)}
 
-    return Game(init, step, terms), f"discriminator: {choice.num_users} users a step ({choice.reason})"
+    return Game(init, step, terms), f"discriminator: {num_users} users a step ({reason})"

@@ -3,27 +3,26 @@
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from slmrec_jax.encoding.graph import Graph
-from slmrec_jax.methods.mmssl.graphs import Bipartite, Edges, ModalityGraphs, bipartite, nearest_items, pad_edges
+from slmrec_jax.methods.mmssl.graphs import Bipartite, Edges, ModalityGraphs, bipartite, nearest_items
 from slmrec_jax.methods.mmssl.recommender import Encoded, Similarity, comparable_rows
 from slmrec_jax.types import Batch, Spec
 
 Collected: TypeAlias = Any
-"""The data that graph updates keep between steps besides the graphs: `()`, or `BatchEdges`."""
+"""The data besides the graphs that updates keep between steps: `()` or `BatchEdges`."""
 
 
 class GraphUpdates(NamedTuple):
-    """The update of the modality graphs at the end of a step."""
+    """The update of the modality graphs after each step: they are rebuilt if it is due, else data are collected."""
 
     capacity: int
     """The number of edges that each graph has room for; those of the training interactions fit."""
     note: str
     due: Callable[[Int[Array, ""]], Bool[Array, ""]]
-    """`(step) -> whether` the graphs are rebuilt."""
+    """`(step) -> whether` the graphs are rebuilt; steps are counted from the start of training."""
     rebuild: Callable[[Collected, Graph, Callable[[], Encoded]], tuple[ModalityGraphs, Collected]]
     """`(collected, interactions, fresh) -> (graphs, collected)`; `fresh` makes a pass with the new parameters and
     without dropout, which costs only where it is called."""
@@ -31,26 +30,9 @@ class GraphUpdates(NamedTuple):
     """`(collected, interactions, batch, encoded) -> collected` in every other step, from the pass that it descended."""
     init: Callable[[], Collected] = lambda: ()
 
-    def update(
-        self,
-        step: Int[Array, ""],
-        graphs: ModalityGraphs,
-        collected: Collected,
-        interactions: Graph,
-        batch: Batch,
-        encoded: Encoded,
-        fresh: Callable[[], Encoded],
-    ) -> tuple[ModalityGraphs, Collected]:
-        """Return the graphs and the collected data after a step, counted from the start of training."""
-        return jax.lax.cond(  # type: ignore[no-any-return]
-            self.due(step),
-            lambda: self.rebuild(collected, interactions, fresh),
-            lambda: (graphs, self.collect(collected, interactions, batch, encoded)),
-        )
-
 
 def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_training: bool) -> GraphUpdates:
-    """Return the update that joins each user with their k >= 1 nearest items by the modality's rows.
+    """Return the update that connects each user to their k >= 1 nearest items by the modality's rows.
 
     The graphs are rebuilt every `every` steps; for `mask_training` see `nearest_items`.
     """
@@ -65,7 +47,7 @@ def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_tr
             rows = comparable_rows(encoded, name, similarity)
             items = nearest_items(interactions, *rows, ids, k, mask_training=mask_training)
             edges = Edges(jnp.broadcast_to(ids[:, None], items.shape), items, jnp.ones(items.shape))
-            return bipartite(pad_edges(edges, capacity), spec.num_users, spec.num_items)
+            return bipartite(edges, spec.num_users, spec.num_items, capacity)
 
         return {name: graph_of(name) for name in spec.modalities}, collected
 
@@ -111,8 +93,7 @@ def last_batches(
         collected: BatchEdges, interactions: Graph, fresh: Callable[[], Encoded]
     ) -> tuple[ModalityGraphs, BatchEdges]:
         graphs = {
-            name: bipartite(pad_edges(edges, capacity), spec.num_users, spec.num_items)
-            for name, edges in collected.edges.items()
+            name: bipartite(edges, spec.num_users, spec.num_items, capacity) for name, edges in collected.edges.items()
         }
         return graphs, init()
 
@@ -137,7 +118,7 @@ def last_batches(
 def mispaired(
     users: Int[Array, " batch"], items: Int[Array, "batch k"]
 ) -> tuple[Int[Array, " edges"], Int[Array, " edges"]]:
-    """Return the published code's edges: the list of users k times, against the items of the first user, then the next.
+    """Return the published code's edges: all users, k times, beside the items of the first user, then of the next, ….
 
     With k > 1 most of these users and items do not belong together.
     """

@@ -48,9 +48,12 @@ def aggregate_users(graph: Bipartite, users: Float[Array, "users dim"]) -> Float
     return graph.item_scale[:, None] * matmul(graph.entries.T, users)
 
 
-def bipartite(edges: Edges, num_users: int, num_items: int) -> Bipartite:
-    """Build the graph of these edges, in any order; a repeated edge counts as often as it occurs."""
-    users, items, weights = (x.reshape(-1) for x in edges)
+def bipartite(edges: Edges, num_users: int, num_items: int, capacity: int = 0) -> Bipartite:
+    """Build the graph of these edges, in any order; a repeated edge counts as often as it occurs.
+
+    The graph has room for `capacity` edges, if there are fewer: unused ones have weight 0.
+    """
+    users, items, weights = (_pad(x.reshape(-1), max(capacity, x.size)) for x in edges)
     entries = Operator(_sorted_csr(users, items, weights, num_users), _sorted_csr(items, users, weights, num_items))
     degrees = (jax.ops.segment_sum(weights, ids, count) for ids, count in ((users, num_users), (items, num_items)))
     return Bipartite(entries, *(jnp.where(of > 0, jax.lax.rsqrt(jnp.maximum(of, 1.0)), 0.0) for of in degrees))
@@ -64,13 +67,8 @@ def interaction_graph(graph: Graph) -> Bipartite:
 
 def empty_graph(num_users: int, num_items: int, capacity: int) -> Bipartite:
     """Build a graph without edges, with room for `capacity`."""
-    none = jnp.zeros(capacity, jnp.int32)
-    return bipartite(Edges(none, none, jnp.zeros(capacity)), num_users, num_items)
-
-
-def pad_edges(edges: Edges, capacity: int) -> Edges:
-    """Flatten the edges and append edges of weight 0 up to the capacity."""
-    return Edges(*(_pad(x.reshape(-1), capacity) for x in edges))
+    none = jnp.zeros(0, jnp.int32)
+    return bipartite(Edges(none, none, jnp.zeros(0)), num_users, num_items, capacity)
 
 
 def pad_graph(graph: Bipartite, capacity: int) -> Bipartite:
@@ -102,16 +100,9 @@ def nearest_items(
 ) -> Int[Array, "batch k"]:
     """Return the k items with the largest inner products for each of the users `ids`, best first.
 
-    Users are processed in chunks, so memory does not grow with users × items.
-
-    Args:
-        graph: The training interactions.
-        users: Rows of all users.
-        items: Rows of all items.
-        ids: The users to search for.
-        k: At most the number of items.
-        mask_training: Whether to set the scores of training items to 0, as the published code does; they are then found
-            where fewer than k items have a positive score.
+    `mask_training` sets the scores of the graph's training items to 0, as the published code does; they are then found
+    where fewer than k items have a positive score. Users are processed in chunks, so memory does not grow with
+    users × items.
     """
     count = ids.shape[0]
     chunk = max(1, min(count, MAX_SCORE_BYTES // (4 * graph.num_items)))

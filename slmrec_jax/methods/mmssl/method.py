@@ -18,6 +18,7 @@ from slmrec_jax.methods.mmssl.graph_updates import GraphUpdates, all_users, last
 from slmrec_jax.methods.mmssl.graphs import ModalityGraphs, empty_graph, pad_graph
 from slmrec_jax.methods.mmssl.recommender import Encoded, mmssl, no_dropout, training_graph
 from slmrec_jax.methods.optimizers import make_optimizer
+from slmrec_jax.models.recipes import check_modalities
 from slmrec_jax.objectives.augmentations import dropout
 from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
@@ -53,11 +54,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
     Raises:
         UserError: There are no features, or the number of heads does not divide `dim`.
     """
-    if not spec.modalities:
-        raise UserError(
-            f"{setting('model', 'mmssl')} needs a modality, and the data have none: give features, or take "
-            f"{setting('model', 'lightgcn')}"
-        )
+    check_modalities(spec, setting("model", "mmssl"))
     options = config.mmssl
     if options.attention != "collapsed" and config.dim % options.heads:
         raise UserError(
@@ -65,7 +62,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         )
     model = mmssl(spec, options)
     temperature = options.contrast_temperature if options.contrast_weight else None
-    updates = _graph_updates(config, spec)
+    updates = _choose_updates(config, spec)
     game, note = adversarial_game(config, spec)
     chosen = config.optimizer
     optimizer = (
@@ -77,18 +74,18 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
     def init(key: Key[Array, ""]) -> AdversarialState:
         model_key, game_key = jax.random.split(key)
         against, opt_state = game.init(game_key)
-        state: AdversarialState = AdversarialState.create(  # type: ignore[no-untyped-call]
+        params = model.init(model_key)
+        return AdversarialState(
+            step=jnp.zeros((), jnp.int32),  # `TrainState.create` counts from a Python int: a second trace
             apply_fn=model.encode,
-            params=model.init(model_key),
+            params=params,
             tx=optimizer,
+            opt_state=optimizer.init(params),
             discriminator=against,
             discriminator_opt_state=opt_state,
             graphs={name: empty_graph(spec.num_users, spec.num_items, updates.capacity) for name in spec.modalities},
             collected=updates.init(),
         )
-        # TrainState counts from a Python int, which would cost a second trace.
-        counted: AdversarialState = state.replace(step=jnp.zeros((), jnp.int32))
-        return counted
 
     def current_graphs(state: AdversarialState, inputs: Inputs) -> ModalityGraphs:
         """Return the graphs of the state; before the first step, that of the training interactions for each."""
@@ -121,14 +118,12 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         after: AdversarialState = state.apply_gradients(  # type: ignore[no-untyped-call]
             grads=gradients, discriminator=against, discriminator_opt_state=opt_state
         )
-        graphs, collected = updates.update(
-            jnp.asarray(state.step),
-            graphs,
-            state.collected,
-            inputs.graph,
-            batch,
-            encoded,
-            lambda: model.encode(after.params, inputs, graphs, no_dropout),
+        graphs, collected = jax.lax.cond(
+            updates.due(jnp.asarray(state.step)),
+            lambda: updates.rebuild(
+                state.collected, inputs.graph, lambda: model.encode(after.params, inputs, graphs, no_dropout)
+            ),
+            lambda: (graphs, updates.collect(state.collected, inputs.graph, batch, encoded)),
         )
         return after.replace(graphs=graphs, collected=collected), {"loss": value, **terms, **of_game}
 
@@ -160,8 +155,8 @@ def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | No
     negatives = encoded.items[batch.negatives]
     margins = jnp.einsum("bd,bkd->bk", users, positives[:, None] - negatives)
     of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=-1) for x in (users, positives, negatives))
-    of_features = [*encoded.user_features.values(), *encoded.item_features.values()]
-    feature_squares = jnp.stack([jnp.sum(jnp.square(x)) for x in of_features])
+    features = [*encoded.user_features.values(), *encoded.item_features.values()]
+    feature_squares = jnp.stack([jnp.sum(jnp.square(x)) for x in features])
     terms = {
         "bpr": layers.mean(jnp.mean(jax.nn.softplus(-margins), axis=1), batch.mask),
         "l2": layers.mean(0.5 * (of_users + of_items + jnp.mean(of_negatives, axis=1)), batch.mask),
@@ -185,15 +180,10 @@ def cross_view(
 ) -> Scalar:
     """Compute the mean over b of -log(e^{s(z_b, h_b) / τ} / (Σ_{c≠b} e^{s(z_b, z_c) / τ} + Σ_c e^{s(z_b, h_c) / τ})).
 
-    s is the cosine. In a graph without edges the rows z are 0: the value is then log(2 batch - 1) and nothing is
-    learnt. The published code draws distinct users; here a repeated user is not a negative of themselves.
-
-    Args:
-        anchors: z, rows of one modality's view.
-        others: h, final rows.
-        users: The ids of the rows.
-        mask: Which rows are real.
-        temperature: τ; float32 holds the smallest possible term if τ is at least 0.025.
+    s is the cosine, z the anchors (rows of one modality's view), and h the others (final rows). In a graph without
+    edges the rows z are 0: the value is then log(2 batch - 1) and nothing is learnt. The published code draws distinct
+    users; here a repeated user is not a negative of themselves. float32 holds the smallest possible term if the
+    temperature τ is at least 0.025.
     """
     z, h = layers.normalize(anchors), layers.normalize(others)
     others_only = mask[None, :] & (users[:, None] != users[None, :])
@@ -220,7 +210,7 @@ def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
     return jnp.sum(jnp.stack([weights[name] * value for name, value in terms.items()]))
 
 
-def _graph_updates(config: Config, spec: Spec) -> GraphUpdates:
+def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
     options = config.mmssl
     every, k = options.refresh_every, int(spec.num_items * options.topk_rate)
     steps = SAMPLINGS[options.sampling].num_steps(spec.num_interactions, config.batch_size)

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float, Key
 from slmrec_jax.config import MMSSLConfig
 from slmrec_jax.encoding import features, layers, propagation
 from slmrec_jax.encoding.graph import Graph
+from slmrec_jax.encoding.rows import concatenated, projected
 from slmrec_jax.methods.mmssl.graphs import (
     Bipartite,
     ModalityGraphs,
@@ -17,7 +18,7 @@ from slmrec_jax.methods.mmssl.graphs import (
     aggregate_users,
     interaction_graph,
 )
-from slmrec_jax.types import DenseFeature, Inputs, Params, Spec
+from slmrec_jax.types import ALL, DenseFeature, Inputs, Params, Spec
 
 TRAINING_GRAPH = "training"
 """The name of the training interactions' graph in `Graph.derived`."""
@@ -70,10 +71,10 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
     Args:
         spec: Sizes and modalities, at least one.
         options: `attention`: each view of a node attends to all its views, as the paper draws it; or one map
-            V -> V Σ_h W_h, to which the published code amounts: it broadcasts values over the keys, so its weights
-            sum to 1. `id_propagation`: LightGCN's layers on D_u^-1/2 R D_i^-1/2; or the published code's rounds on A,
-            in which items receive from users that have just received from items, so no user's own id row ever reaches
-            an item. `id_layers` is L, `view_weight` η, `feature_weight` ω.
+            V -> V Σ_h W_h, which the published code computes in effect: it broadcasts values over the keys, so its
+            weights sum to 1. `id_propagation`: LightGCN's layers on D_u^-1/2 R D_i^-1/2; or the published code's rounds
+            on A, in which items receive from users that have just received from items, so no user's own id row ever
+            reaches an item. `id_layers` is L, `view_weight` η, `feature_weight` ω.
     """
     names = tuple(spec.modalities)
 
@@ -90,10 +91,7 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
         }
 
     def prepare(inputs: Inputs) -> Inputs:
-        taken = {
-            name: features.frozen(inputs.features[name], modality, normalized=options.normalize_features)
-            for name, modality in spec.modalities.items()
-        }
+        taken = features.frozen_features(inputs.features, spec.modalities, normalized=options.normalize_features)
         derived = {TRAINING_GRAPH: interaction_graph(inputs.graph)}
         return inputs._replace(graph=inputs.graph._replace(derived=derived), features={}, cache=taken)
 
@@ -106,7 +104,9 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
     def encode(params: Params, inputs: Inputs, graphs: ModalityGraphs, drop: Drop) -> Encoded:
         graph, training = inputs.graph, training_graph(inputs.graph)
         # Side by side, all modalities go through the graph as one product.
-        user_rows = aggregate_items(training, drop(_project_all(params["projection"], inputs.cache)))
+        cache: Mapping[str, DenseFeature] = inputs.cache
+        content = concatenated([projected(*cache[name], params["projection"][name]) for name in names])
+        user_rows = aggregate_items(training, drop(content(ALL)))
         item_rows = aggregate_users(training, user_rows)
         user_features, item_features = (
             dict(zip(names, jnp.split(rows, len(names), axis=1), strict=True)) for rows in (user_rows, item_rows)
@@ -146,16 +146,10 @@ def propagate_ids(
     sequential: bool,
     last_softmax: bool,
 ) -> tuple[Float[Array, "users dim"], Float[Array, "items dim"]]:
-    """Return the mean of layers 0..L.
+    """Return the mean of layers 0..L, where layer 0 is given and `to_users` and `to_items` sum the other side's rows.
 
-    Args:
-        users: Layer 0.
-        items: Layer 0.
-        to_users: Sums items' rows for users.
-        to_items: Sums users' rows for items.
-        num_layers: L.
-        sequential: Whether items receive from the users of the same layer instead of the layer before.
-        last_softmax: Whether the last layer goes through a softmax over its columns.
+    If `sequential`, items receive from the users of the same layer instead of the layer before. If `last_softmax`, the
+    last layer goes through a softmax over its columns.
     """
     total_users, total_items = users, items
     for layer in range(1, num_layers + 1):
@@ -211,24 +205,12 @@ def comparable_rows(
 def similarity_rows(
     users: Float[Array, "batch dim"], items: Float[Array, "items dim"], unseen: Float[Array, "batch items"] | None
 ) -> Float[Array, "batch items"]:
-    """Compute q: each user's inner products with all items, divided by the row's L2 norm.
+    """Compute q: each user's inner products with all items, times `unseen`, divided by the row's L2 norm.
 
-    Args:
-        users: Rows of the batch's users.
-        items: Rows of all items.
-        unseen: Factors on the scores; in the published code 0 at the user's training items, else 1.
+    In the published code `unseen` is 0 at the user's training items, else 1.
     """
     scores = users @ items.T
     return layers.normalize(scores if unseen is None else scores * unseen)
-
-
-def _project_all(projection: Params, given: Mapping[str, DenseFeature]) -> Float[Array, "items columns"]:
-    """Return the projected features of all modalities side by side."""
-    rows = [
-        values @ projection[name]["kernel"] + present[:, None] * projection[name]["bias"][None, :]
-        for name, (values, present) in given.items()
-    ]
-    return jnp.concatenate(rows, axis=1)
 
 
 def _init_attention(key: Key[Array, ""], options: MMSSLConfig, modalities: int, dim: int) -> Params:

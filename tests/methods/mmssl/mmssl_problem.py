@@ -36,6 +36,15 @@ def some_batch(size=6, real=6):
     return Batch(users, users, jnp.asarray(np.arange(size) < real), users[:, None], jax.random.key(0))
 
 
+def updated(updates, step, graphs, collected, interactions, batch, encoded):
+    """Return the graphs and the collected data after a step; the pass with new parameters is the one before."""
+    return jax.lax.cond(
+        updates.due(step),
+        lambda: updates.rebuild(collected, interactions, lambda: encoded),
+        lambda: (graphs, updates.collect(collected, interactions, batch, encoded)),
+    )
+
+
 def edges_of(graphs):
     """Return the number of edges of each modality's graph."""
     return [int(np.sum(made.entries.matrix.values)) for made in graphs.values()]

@@ -73,8 +73,8 @@ def test_the_gradient_penalty_of_a_linear_score():
 
 def test_the_discriminator_descends_from_suggested_to_real():
     real, suggested, mask = normal(0, 6, 3), normal(1, 6, 3), np.arange(6) < 4
-    score = lambda call: lambda rows: rows @ jnp.ones(3)  # noqa: E731
-    loss, metrics = jax.jit(partial(discriminator_loss, score), static_argnums=4)(
+    scores = [lambda rows: rows @ jnp.ones(3)] * 3
+    loss, metrics = jax.jit(partial(discriminator_loss, scores), static_argnums=4)(
         real, suggested, jnp.full((6, 1), 0.5), mask, 2.0
     )
     distance = np.asarray(real)[:4].sum(1).mean() - np.asarray(suggested)[:4].sum(1).mean()
@@ -86,8 +86,10 @@ def test_the_penalty_is_taken_between_real_and_suggested_rows():
     """With D(x) = |x|² / 2 the gradient is the row itself, so the penalty shows which rows were mixed, and how."""
     real, suggested, mask = normal(0, 6, 3), normal(1, 6, 3), np.arange(6) < 4
     shares = np.linspace(0.0, 1.0, 6, dtype=np.float32)[:, None]
-    half_square = lambda call: lambda rows: jnp.sum(jnp.square(rows), axis=1) / 2  # noqa: E731
-    _, metrics = jax.jit(partial(discriminator_loss, half_square), static_argnums=4)(real, suggested, shares, mask, 1.0)
+    half_squares = [lambda rows: jnp.sum(jnp.square(rows), axis=1) / 2] * 3
+    _, metrics = jax.jit(partial(discriminator_loss, half_squares), static_argnums=4)(
+        real, suggested, shares, mask, 1.0
+    )
     lengths = np.linalg.norm(shares * real + (1 - shares) * suggested, axis=1)[:4]
     np.testing.assert_allclose(metrics["penalty"], np.mean((lengths - 1) ** 2), rtol=1e-5)
 
@@ -153,15 +155,12 @@ def test_what_the_temperature_divides():
 
 
 def test_how_many_users_the_discriminator_sees():
-    sizes = {"batch_size": 1024, "num_modalities": 2}
-    assert choose_seats(num_items=1000, wanted=0, **sizes).num_users == 1024
-    assert choose_seats(num_items=1000, wanted=64, **sizes).num_users == 64
-    assert choose_seats(num_items=1000, wanted=5000, **sizes).num_users == 1024
-    few = choose_seats(num_items=10**6, wanted=0, **sizes)
-    assert 2 <= few.num_users < 1024
-    assert (
-        4 * COPIES * few.num_users * 2 * 10**6 <= MAX_ADVERSARIAL_BYTES < 4 * COPIES * (few.num_users + 1) * 2 * 10**6
-    )
-    assert "all 1024 would take" in few.reason
+    small, large = SPEC._replace(num_items=1000), SPEC._replace(num_items=10**6)
+    for wanted, users in ((0, 1024), (64, 64), (5000, 1024)):
+        assert choose_seats(small, 1024, wanted)[0] == users
+    few, reason = choose_seats(large, 1024, 0)
+    assert 2 <= few < 1024
+    assert 4 * COPIES * few * 2 * 10**6 <= MAX_ADVERSARIAL_BYTES < 4 * COPIES * (few + 1) * 2 * 10**6
+    assert "all 1024 would take" in reason
     # Batch norm of a single row leaves nothing.
-    assert choose_seats(num_items=2**31 - 1, wanted=0, **sizes).num_users == 2
+    assert choose_seats(SPEC._replace(num_items=2**31 - 1), 1024, 0)[0] == 2

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from mmssl_problem import DIM, NUM_ITEMS, NUM_USERS, SPEC, dense, edges_of, normal, some_batch, some_rows
+from mmssl_problem import DIM, NUM_ITEMS, NUM_USERS, SPEC, dense, edges_of, normal, some_batch, some_rows, updated
 
 from slmrec_jax.methods.mmssl import graphs as modality_graphs
 from slmrec_jax.methods.mmssl.graph_updates import all_users, last_batches, mispaired
@@ -59,7 +59,7 @@ def test_nearest_items_do_not_depend_on_chunks(graph, monkeypatch, mask_training
 def test_the_graph_of_all_users_is_rebuilt_when_due(graph, similarity):
     updates, encoded, old = all_users(SPEC, 2, 3, similarity=similarity, mask_training=False), some_rows(), {}
     old = {name: pad_graph(interaction_graph(graph), updates.capacity) for name in SPEC.modalities}
-    update = jax.jit(lambda step: updates.update(step, old, (), graph, some_batch(), encoded, lambda: encoded)[0])
+    update = jax.jit(lambda step: updated(updates, step, old, (), graph, some_batch(), encoded)[0])
     for step in (0, 1, 3):
         jax.tree.map(np.testing.assert_array_equal, update(jnp.int32(step)), old)
     for name, made in update(jnp.int32(2)).items():
@@ -87,7 +87,7 @@ def test_published_graphs_are_empty_most_of_the_time(graph, k, every, edges):
         {n: pad_graph(interaction_graph(graph), updates.capacity) for n in SPEC.modalities},
         updates.init(),
     )
-    update = jax.jit(lambda *state: updates.update(*state, graph, some_batch(), some_rows(), some_rows))
+    update = jax.jit(lambda *state: updated(updates, *state, graph, some_batch(), some_rows()))
     for step, expected in enumerate(edges):
         graphs, collected = update(jnp.int32(step), graphs, collected)
         assert edges_of(graphs) == [expected] * 2, step
@@ -99,7 +99,7 @@ def test_padded_rows_give_no_edges(graph):
         {n: empty_graph(NUM_USERS, NUM_ITEMS, updates.capacity) for n in SPEC.modalities},
         updates.init(),
     )
-    update = jax.jit(lambda *state: updates.update(*state, graph, some_batch(real=4), some_rows(), some_rows))
+    update = jax.jit(lambda *state: updated(updates, *state, graph, some_batch(real=4), some_rows()))
     for step in range(2):
         graphs, collected = update(jnp.int32(step), graphs, collected)
     assert edges_of(graphs) == [4, 4]

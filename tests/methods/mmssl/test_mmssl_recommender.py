@@ -128,3 +128,19 @@ def test_without_edges_the_contrast_teaches_nothing():
     np.testing.assert_allclose(value, math.log(11), rtol=1e-6)
     np.testing.assert_allclose(gradients, 0, atol=1e-7)
     assert np.any(value_and_gradients(normal(1, 6, DIM), h, users, mask, 0.5)[1])
+
+
+def test_modalities_keep_their_names_when_compiled(given):
+    """Compiled functions receive dictionaries in the order of their keys, which is not that of the spec."""
+    assert list(SPEC.modalities) != sorted(SPEC.modalities)
+    model = mmssl(SPEC, MMSSLConfig(heads=2))
+    graphs = {name: empty_graph(NUM_USERS, NUM_ITEMS, 1) for name in SPEC.modalities}
+
+    def features(params, inputs):
+        return model.encode(params, inputs, graphs, no_dropout).item_features
+
+    params = model.init(jax.random.key(0))
+    inputs = model.prepare(given)
+    eager, compiled = features(params, inputs), jax.jit(features)(params, inputs)
+    for name in SPEC.modalities:
+        np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-4, atol=1e-5)
