@@ -1,7 +1,6 @@
 """The display of a run: a bar on a terminal and in a notebook, plain lines elsewhere."""
 
 import html
-import importlib
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -89,15 +88,16 @@ def _terminal_bar(console: Console, epochs: int) -> Iterator[Callback]:
 
 def _notebook_bar(epochs: int) -> Callback:
     """Return a display below the current cell, which needs no widgets."""
-    ipython = importlib.import_module("IPython.display")
+    from IPython.display import HTML, display
+
     begun = time.monotonic()
 
     def page(done: int, text: str) -> Any:
         seconds = time.monotonic() - begun
         bar = f'<progress value="{done}" max="{epochs}"></progress>'
-        return ipython.HTML(f"epoch {done}/{epochs} {bar} {html.escape(text)} ({seconds:.0f} s)")
+        return HTML(f"epoch {done}/{epochs} {bar} {html.escape(text)} ({seconds:.0f} s)")
 
-    handle = ipython.display(page(0, "compiling"), display_id=True)
+    handle = display(page(0, "compiling"), display_id=True)
 
     def show(event: Event) -> None:
         if event.kind == "epoch":

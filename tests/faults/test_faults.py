@@ -22,7 +22,7 @@ from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
 from slmrec_jax import UserError, durable, train
 from slmrec_jax.methods import make_method
-from slmrec_jax.training import events, fit, recovery, selection
+from slmrec_jax.training import fit, recovery, selection, tensorboard
 from slmrec_jax.training import train as train_module
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.setup import with_inputs
@@ -261,7 +261,7 @@ def test_events_that_cannot_be_written_do_not_end_training(expected, go, said, c
     def full(writer):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(events.EventsWriter, "flush", full)
+    monkeypatch.setattr(tensorboard.EventsWriter, "flush", full)
     run = go(tmp_path / "run")
     assert sum("no more TensorBoard events" in line for line in said) == 1
     assert digest(tmp_path / "run", shapes(compiled), run) == expected["digest"]

@@ -170,7 +170,7 @@ def test_times_in_an_unknown_zone(tmp_path):
 
 def test_times_that_python_cannot_hold_have_a_form_for_error_lines():
     for kind in (pa.duration("s"), pa.timestamp("s"), pa.timestamp("s", "Nowhere/Land")):
-        table = Table(Path("t.parquet"), {"v": pa.chunked_array([pa.array([2**62], kind)])}, header=False)
+        table = Table(Path("t.parquet"), {"v": pa.chunked_array([pa.array([2**62], kind)])}, first=1)
         assert table.value("v", 0) == f"a {kind} that this machine cannot show"
 
 

@@ -22,6 +22,7 @@ from slmrec_jax.data.untrusted.object_arrays import read_lists
 from slmrec_jax.data.untrusted.pickles import read_sparse
 from slmrec_jax.data.untrusted.torch_files import read_tensor
 from slmrec_jax.serving import exports
+from slmrec_jax.serving.served import Served
 from slmrec_jax.types import Interactions
 
 READERS = {
@@ -113,7 +114,7 @@ def test_exports_and_stores_wait_for_nothing(tmp_path, name, kind):
 def export(folder):
     tables = exports.Embeddings(np.ones((2, 3), np.float32), np.ones((2, 3), np.float32))
     ids = np.array(["a", "b"])
-    made = exports.ExportedRun("toy", tables, ids, ids, Interactions(np.array([0]), np.array([1])), "dot", {})
+    made = Served("toy", tables, ids, ids, (Interactions(np.array([0]), np.array([1])),), "dot")
     exports.write_export(made, folder)
     return folder
 
