@@ -1,12 +1,12 @@
 """The item space of a run: a map, clusters, and neighbours under each table of vectors."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float, Int
 from scipy.cluster.vq import kmeans2, vq
 
 from slmrec_jax.data.dataset import Dataset
@@ -111,9 +111,15 @@ def choose_items(dataset: Dataset, named: Any) -> Int[np.ndarray, " chosen"]:
     return some
 
 
-def neighbour_ids(
-    vectors: ItemVectors, items: Int[np.ndarray, " chosen"], item_ids: Shaped[np.ndarray, " items"], k: int
+def item_names(dataset: Dataset) -> list[str]:
+    """Return the raw id of each item, followed by its title if it has one."""
+    titles = dataset.item_texts.get("title", [""] * dataset.num_items)
+    return [f"{raw}: {title}" if title else str(raw) for raw, title in zip(dataset.item_ids, titles, strict=True)]
+
+
+def neighbour_names(
+    vectors: ItemVectors, items: Int[np.ndarray, " chosen"], names: Sequence[str], k: int
 ) -> list[list[str]]:
-    """Return the raw ids of the at most k nearest neighbours of each item, best first."""
+    """Return the names of the at most k nearest neighbours of each item, best first."""
     found = analysis.neighbours(vectors.values, items, k, present=vectors.present).items
-    return [[str(item_ids[other]) for other in row if other >= 0] for row in found]
+    return [[names[other] for other in row if other >= 0] for row in found]

@@ -14,8 +14,9 @@ from slmrec_jax.reporting.items import (
     choose_items,
     clusters,
     item_map,
+    item_names,
     modality_vectors,
-    neighbour_ids,
+    neighbour_names,
     sample,
 )
 from slmrec_jax.reporting.masking import Masking, mask_modalities
@@ -45,7 +46,7 @@ class RunFacts(NamedTuple):
     clusters: Mapping[str, Int[np.ndarray, " items"]]
     """Clusters of items by modality."""
     items: Sequence[str]
-    """Raw ids of the items whose neighbours are listed."""
+    """The items whose neighbours are listed, by `item_names`."""
     neighbours: Mapping[str, Sequence[Sequence[str]]]
     """The neighbours of each of `items`, by modality and `TRAINED`."""
     environment: Mapping[str, Any]
@@ -56,7 +57,7 @@ def describe_run(run: Run, label: str, metric: str, items: Any) -> RunFacts:
     vectors = modality_vectors(run)
     users, rows = (np.asarray(table, np.float32) for table in run.embeddings)
     tables = {**vectors, TRAINED: ItemVectors(rows, np.ones(len(rows), np.bool_))}
-    item_ids, chosen = run.dataset.item_ids, choose_items(run.dataset, items)
+    names, chosen = item_names(run.dataset), choose_items(run.dataset, items)
     return RunFacts(
         label=label,
         run=run,
@@ -67,7 +68,7 @@ def describe_run(run: Run, label: str, metric: str, items: Any) -> RunFacts:
         agreement=agreements(tables),
         map=item_map(rows),
         clusters={name: clusters(table) for name, table in vectors.items()},
-        items=[str(item_ids[item]) for item in chosen],
-        neighbours={name: neighbour_ids(table, chosen, item_ids, NUM_NEIGHBOURS) for name, table in tables.items()},
+        items=[names[item] for item in chosen],
+        neighbours={name: neighbour_names(table, chosen, names, NUM_NEIGHBOURS) for name, table in tables.items()},
         environment=read_json(run.folder / ENVIRONMENT, Mapping[str, Any], NO_RUN),
     )

@@ -2,7 +2,7 @@
 
 meta.json                sizes, score, protocol, fingerprint, test metrics, versions
 users.parquet            id: the raw id of each row; embedding: its float32 vector
-items.parquet            the same for items
+items.parquet            the same for items, with title and image if the data set has them
 embeddings.safetensors   users, items: the same vectors as matrices
 known.parquet            user_row, item_row: all interactions, which are not recommended again
 items.faiss              optional: an exact inner-product index whose ids are rows of items.parquet
@@ -22,7 +22,15 @@ from jaxtyping import Float
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.data.dataset import unique_pairs
 from slmrec_jax.data.inspect.checks import check_range, check_raw_ids
-from slmrec_jax.data.own_files import id_column, read_ids, read_meta_json, write_table, write_tensors
+from slmrec_jax.data.own_files import (
+    id_column,
+    item_columns,
+    read_ids,
+    read_item_texts,
+    read_meta_json,
+    write_table,
+    write_tensors,
+)
 from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
@@ -84,15 +92,19 @@ def read_export(folder: Path) -> Served:
         )
     for side, rows in zip(_TABLES, known, strict=True):
         check_range(str(known_file), side, rows, meta[side], f"these are rows of {_TABLES[side]}")
-    return Served(meta["data"], embeddings, ids["users"], ids["items"], (known,), meta["score"], meta)
+    texts = read_item_texts(folder / _TABLES["items"])
+    return Served(meta["data"], embeddings, ids["users"], ids["items"], (known,), meta["score"], texts, meta)
 
 
 def _write_export_files(export: Served, folder: Path) -> None:
     tables = {side: np.ascontiguousarray(table, np.float32) for side, table in export.embeddings._asdict().items()}
-    for (side, file), ids in zip(_TABLES.items(), (export.user_ids, export.item_ids), strict=True):
+    columns = {
+        "users": {"id": id_column(export.user_ids, export.name)},
+        "items": item_columns(export.item_ids, export.item_texts, export.name),
+    }
+    for side, file in _TABLES.items():
         vectors = pa.FixedSizeListArray.from_arrays(pa.array(tables[side].ravel()), tables[side].shape[1])
-        table = pa.table({"id": id_column(ids, export.name), "embedding": vectors})
-        write_table(table, folder / file)
+        write_table(pa.table({**columns[side], "embedding": vectors}), folder / file)
     users, items = (np.concatenate(columns) for columns in zip(*export.known, strict=True))
     known = unique_pairs(Interactions(users, items), len(export.item_ids))
     write_table(pa.table({"user_row": known.users, "item_row": known.items}), folder / _KNOWN_FILE)

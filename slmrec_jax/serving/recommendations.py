@@ -3,7 +3,7 @@
 import io
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -34,6 +34,8 @@ class Recommendations(NamedTuple):
     items: Shaped[np.ndarray, "users k"]
     scores: Float[np.ndarray, "users k"]
     """-inf if a user has no further item; the item in that place is meaningless."""
+    texts: Mapping[str, Shaped[np.ndarray, "users k"]] = {}
+    """The texts of the items, such as `title`, by kind."""
 
 
 class SimilarItems(NamedTuple):
@@ -43,15 +45,17 @@ class SimilarItems(NamedTuple):
     similar: Shaped[np.ndarray, "items k"]
     scores: Float[np.ndarray, "items k"]
     """Cosines of the trained rows."""
+    texts: Mapping[str, Shaped[np.ndarray, "items k"]] = {}
+    """The texts of the similar items, such as `title`, by kind."""
 
 
 def write_ranked(found: Recommendations | SimilarItems, format: Format, out: Path | None) -> None:
     """Write ranked items to a file, or to standard output.
 
-    `jsonl` has a line for each user, `parquet` and `table` a row for each recommendation: user, rank from 1, item,
-    score. A user with nothing left to recommend has an empty list in `jsonl`, a row of nulls in `parquet`, and a row
-    with `NOTHING_LEFT` in `table`. Similar items have `item` and `similar` in place of user and item. Text is UTF-8 in
-    every locale.
+    `jsonl` has a line for each user, `parquet` and `table` a row for each recommendation: user, rank from 1, item, its
+    texts if the data set has some, and score. A user with nothing left to recommend has an empty list in `jsonl`, a row
+    of nulls in `parquet`, and a row with `NOTHING_LEFT` in `table`. Similar items have `item` and `similar` in place of
+    user and item. Text is UTF-8 in every locale.
 
     Args:
         found: The ranked items.
@@ -95,38 +99,47 @@ def _headings(found: Recommendations | SimilarItems) -> tuple[str, str]:
 def _lines(found: Recommendations | SimilarItems) -> Iterator[str]:
     query, result = _headings(found)
     results = "items" if result == "item" else result
-    for each, items, scores in _by_query(found):
-        yield json.dumps({query: each, results: items, "scores": scores}) + "\n"
+    for each, items, scores, texts in _by_query(found):
+        listed = {f"{kind}s": values for kind, values in texts.items()}
+        yield json.dumps({query: each, results: items, **listed, "scores": scores}) + "\n"
 
 
 def _rich_table(found: Recommendations | SimilarItems) -> Table:
     query, result = _headings(found)
-    table = Table(query, "rank", result, "score")
+    titled = "title" in found.texts
+    table = Table(query, "rank", result, *(["title"] if titled else []), "score")
     for column in table.columns:
         column.overflow = "fold"  # ids are never truncated
-    for each, items, scores in _by_query(found):
+    for each, items, scores, texts in _by_query(found):
         if not items:
-            table.add_row(Text(escaped(each)), "", Text(NOTHING_LEFT, "italic"), "", end_section=True)
-        for rank, (item, score) in enumerate(zip(items, scores, strict=True), 1):
-            name = escaped(each) if rank == 1 else ""
-            table.add_row(Text(name), str(rank), Text(escaped(item)), f"{score:.4f}", end_section=rank == len(items))
+            table.add_row(Text(escaped(each)), "", Text(NOTHING_LEFT, "italic"), end_section=True)
+        for place, (item, score) in enumerate(zip(items, scores, strict=True)):
+            name = escaped(each) if place == 0 else ""
+            shown = [Text(escaped(item)), *([Text(escaped(texts["title"][place]))] if titled else [])]
+            last = place == len(items) - 1
+            table.add_row(Text(name), str(place + 1), *shown, f"{score:.4f}", end_section=last)
     return table
 
 
-def _by_query(found: Recommendations | SimilarItems) -> Iterator[tuple[Any, list[Any], list[float]]]:
-    for each, items, scores in zip(*found, strict=True):
-        real = scores > -np.inf
-        yield each.item(), items[real].tolist(), scores[real].tolist()
+def _by_query(
+    found: Recommendations | SimilarItems,
+) -> Iterator[tuple[Any, list[Any], list[float], dict[str, list[str]]]]:
+    """Yield each query with its items, their scores and their texts by kind."""
+    queries, items, scores, texts = found
+    for row, each in enumerate(queries):
+        real = scores[row] > -np.inf
+        listed = {kind: values[row][real].tolist() for kind, values in texts.items()}
+        yield each.item(), items[row][real].tolist(), scores[row][real].tolist(), listed
 
 
 def _arrow_table(found: Recommendations | SimilarItems) -> pa.Table:
     query, result = _headings(found)
-    queries, items, scores = found
+    queries, items, scores, texts = found
     real = scores > -np.inf
     ranks = np.broadcast_to(np.arange(1, real.shape[1] + 1, dtype=np.int32), real.shape)
     shown = real | (~real.any(axis=1, keepdims=True) & (ranks == 1))  # a user with nothing left has one row
     empty = ~real[shown]
-    columns = {"rank": ranks, result: items, "score": scores}
+    columns = {"rank": ranks, result: items, **texts, "score": scores}
     return pa.table(
         {
             query: np.broadcast_to(queries[:, None], real.shape)[shown],

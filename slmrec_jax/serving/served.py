@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Shaped
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.ranking import plan_ranking, rank
+from slmrec_jax.evaluation.ranking import Ranking, plan_ranking, rank
 from slmrec_jax.serving.named_ids import find_rows
 from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
 from slmrec_jax.types import Embeddings, Interactions
@@ -30,13 +30,23 @@ class Served(NamedTuple):
     known: tuple[Interactions, ...]
     """Interactions that are not recommended again; a pair may occur twice."""
     score: Score
+    item_texts: Mapping[str, Shaped[np.ndarray, " items"]] = {}
+    """What is shown with items, as in a `Dataset`."""
     about: Mapping[str, Any] = {}
     """Further entries of an export's `meta.json`, such as protocol, fingerprint and versions."""
 
 
 def served_of(dataset: Dataset, embeddings: Embeddings, score: Score) -> Served:
     """Collect what answers queries about a data set; the interactions of all splits are known."""
-    return Served(dataset.name, embeddings, dataset.user_ids, dataset.item_ids, tuple(dataset.splits.values()), score)
+    return Served(
+        dataset.name,
+        embeddings,
+        dataset.user_ids,
+        dataset.item_ids,
+        tuple(dataset.splits.values()),
+        score,
+        dataset.item_texts,
+    )
 
 
 def recommend(served: Served, users: Any = None, k: int = 20) -> Recommendations:
@@ -53,7 +63,7 @@ def recommend(served: Served, users: Any = None, k: int = 20) -> Recommendations
     ids, count = served.user_ids, len(served.item_ids)
     rows = np.arange(len(ids)) if users is None else find_rows(users, ids, "user", served.name)
     found = rank(plan_ranking(rows, served.known, count, min(k, count), score=served.score), served.embeddings)
-    return Recommendations(ids[rows], served.item_ids[found.items], found.scores)
+    return Recommendations(ids[rows], served.item_ids[found.items], found.scores, _texts(served, found))
 
 
 def with_new_users(served: Served, history: Any) -> Served:
@@ -91,7 +101,7 @@ def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
     places = np.arange(len(rows), dtype=np.int32)
     plan = plan_ranking(places, [Interactions(places, rows)], count, min(k, max(1, count - 1)))
     found = rank(plan, Embeddings(unit[rows], unit))
-    return SimilarItems(served.item_ids[rows], served.item_ids[found.items], found.scores)
+    return SimilarItems(served.item_ids[rows], served.item_ids[found.items], found.scores, _texts(served, found))
 
 
 def fold_in(history: Interactions, num_users: int, items: Float[Array, "items dim"]) -> Float[Array, "users dim"]:
@@ -99,6 +109,10 @@ def fold_in(history: Interactions, num_users: int, items: Float[Array, "items di
     weights = 1.0 / np.bincount(history.users, minlength=num_users)[history.users]
     chosen = _normalized(items)[history.items] * jnp.asarray(weights, jnp.float32)[:, None]
     return jnp.zeros((num_users, chosen.shape[1])).at[history.users].add(chosen)
+
+
+def _texts(served: Served, found: Ranking) -> dict[str, Shaped[np.ndarray, "queries k"]]:
+    return {kind: texts[found.items] for kind, texts in served.item_texts.items()}
 
 
 def _normalized(rows: Float[Array, "rows dim"]) -> Float[Array, "rows dim"]:

@@ -118,7 +118,9 @@ class Run:
             if not only_new:
                 placed, ids = jnp.concatenate([items, placed]), _join_ids(served.item_ids, ids)
             embeddings = Embeddings(served.embeddings.users, placed)
-            served = served._replace(embeddings=embeddings, item_ids=ids, known=() if only_new else served.known)
+            known = () if only_new else served.known
+            texts = {kind: _padded(each, len(ids), only_new) for kind, each in served.item_texts.items()}
+            served = served._replace(embeddings=embeddings, item_ids=ids, known=known, item_texts=texts)
         return recommend(served, users, k)
 
     def similar(self, items: Any, k: int = 20) -> SimilarItems:
@@ -274,6 +276,12 @@ def _saved_history(folder: Path) -> list[Record]:
             f"{folder}: the run was stopped before an epoch was saved; continue with {setting('resume', True)}"
         )
     return history
+
+
+def _padded(texts: Shaped[np.ndarray, " known"], count: int, only_new: bool) -> Shaped[np.ndarray, " items"]:
+    """Return the texts of the known items, unless new ones rank alone, and an empty text for each new item."""
+    known = texts[:0] if only_new else texts
+    return np.concatenate([known, np.full(count - len(known), "", np.object_)])
 
 
 def _join_ids(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]) -> Shaped[np.ndarray, " items"]:
