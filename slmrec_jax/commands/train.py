@@ -15,6 +15,8 @@ class TrainFlags(SettingsFlags):
     """The run's folder; by default a new one under runs/."""
     resume: bool = False
     """Continue the run in --out."""
+    overwrite: bool = False
+    """Delete the run in --out first, once the new one is ready to start."""
 
 
 def run_train(flags: TrainFlags) -> None:
@@ -29,6 +31,7 @@ def run_train(flags: TrainFlags) -> None:
         flags.settings,
         out=flags.out,
         resume=flags.resume,
+        overwrite=flags.overwrite,
         method=own_method(flags.config) or make_method,
         config_file=python_file(flags.config),
         progress=True,

@@ -1,6 +1,7 @@
 """The usual method: a weighted sum of losses on one encoder, minimised by one optimizer."""
 
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,12 +10,14 @@ from flax.training.train_state import TrainState
 from jaxtyping import Array, Key, Scalar
 
 from slmrec_jax.encoding.rows import all_rows, distinct_ids
+from slmrec_jax.errors import UserError, shown
 from slmrec_jax.types import (
     NO_AUGMENTATION,
     Batch,
     Context,
     Embeddings,
     Inputs,
+    Loss,
     Method,
     Metrics,
     Model,
@@ -87,9 +90,28 @@ def objective(model: Model, terms: Mapping[str, Term]) -> Callable[[Params, Inpu
         metrics: dict[str, Scalar] = {}
         for index, (name, term) in enumerate(terms.items()):
             own = context._replace(key=jax.random.fold_in(batch.key, index))
-            value, parts = term.loss.apply(params["losses"][name], own)
+            value, parts = _applied(name, term.loss, params["losses"][name], own)
             total += term.weight * value
             metrics |= {name: value} | {f"{name}/{part}": part_value for part, part_value in parts.items()}
         return total, metrics
 
     return loss
+
+
+def _applied(name: str, loss: Loss, params: Params, context: Context) -> tuple[Scalar, Metrics]:
+    """Apply a loss; errors in what it does or returns name it."""
+    try:
+        returned: Any = loss.apply(params, context)
+    except Exception as error:
+        error.add_note(f"in the loss {name!r}")
+        raise
+    if not isinstance(returned, tuple) or len(returned) != 2 or not isinstance(returned[1], Mapping):
+        raise UserError(f"the loss {name!r} returns {shown(returned)}: return the loss and a mapping of metrics")
+    value, parts = returned
+    for what, each in {"": value, **{f", metric {part!r}": part_value for part, part_value in parts.items()}}.items():
+        if jnp.shape(each) != () or not jnp.issubdtype(jnp.result_type(each), jnp.floating):
+            raise UserError(
+                f"the loss {name!r}{what}: an array of {jnp.result_type(each)} of shape {jnp.shape(each)}; return one "
+                "float, such as slm.mean(values, batch.mask), the mean over the batch's real rows"
+            )
+    return value, parts

@@ -1,17 +1,11 @@
 """Training up to the best epoch: validation, early stopping, checkpoints, resuming and recovery."""
 
 import time
-from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
-
-import jax.numpy as jnp
-from jaxtyping import PyTree
 
 from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.events import Callback, epoch_event, message
-from slmrec_jax.training.loop import Keys
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
 from slmrec_jax.training.selection import finished, make_record
 from slmrec_jax.training.session import (
@@ -58,7 +52,7 @@ def fit(setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, res
         open_tensorboard(folder / EVENTS, say) as write_tensorboard,
         stop_requests() as stop_requested,
     ):
-        session = Session(setup, folder, saver, tell, _draws(setup))
+        session = Session(setup, folder, saver, tell)
         position, length = _resumed(session) if resume else start(session), 1
         if _continues(session, position):  # a result of fewer epochs would name checkpoints that will be deleted
             (folder / RESULT).unlink(missing_ok=True)
@@ -84,17 +78,6 @@ def fit(setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, res
                 raise Interrupted(asked, folder)
         saver.finish()
     return position
-
-
-def _draws(setup: Setup) -> Callable[[int, int], tuple[PyTree, Keys]]:
-    """Return what draws an epoch, remembering the last one."""
-
-    @lru_cache(maxsize=1)
-    def draw(epoch: int, rollbacks: int) -> tuple[PyTree, Keys]:
-        keys = setup.keys(rollbacks)
-        return setup.loop.order(setup.inputs, keys, jnp.int32(epoch * setup.loop.steps_per_epoch)), keys
-
-    return draw
 
 
 def _resumed(session: Session) -> Position:

@@ -7,7 +7,7 @@ next, so the bits do not depend on where an epoch is cut.
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -86,6 +86,7 @@ def make_loop(method: Method, inputs: Inputs, batch_size: int, *, negatives: Cal
     steps_per_epoch = sampling.num_steps(inputs.graph.num_interactions, batch_size)
     step_once = jax.jit(method.step, inline=True)  # traced once, for the shapes and for `run`
 
+    @partial(jax.jit, inline=True)
     def order(inputs: Inputs, keys: Keys, step: Scalar) -> PyTree:
         return sampling.order(jax.random.fold_in(keys.order, step // steps_per_epoch), inputs.graph, batch_size)
 
@@ -130,7 +131,8 @@ def make_loop(method: Method, inputs: Inputs, batch_size: int, *, negatives: Cal
         after: Progress = jax.lax.fori_loop(0, num_steps, one_step, Progress(progress.state, means))
         return after
 
-    return Loop(steps_per_epoch, shapes, init, order, batch, run, method.embed)
+    batch_of_step = jax.jit(lambda drawn, inputs, keys, step: batch(drawn, inputs, keys, step), inline=True)
+    return Loop(steps_per_epoch, shapes, init, order, batch_of_step, run, method.embed)
 
 
 def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:

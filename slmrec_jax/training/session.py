@@ -1,15 +1,14 @@
 """A run's position in training, and how it is saved and restored."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import jax.numpy as jnp
-from jaxtyping import PyTree
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.events import Callback, message
-from slmrec_jax.training.loop import Keys, Progress
+from slmrec_jax.training.loop import Progress
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage import checkpoint as checkpoints
@@ -27,8 +26,6 @@ class Session(NamedTuple):
     folder: Path
     saver: Saver
     tell: Callback
-    draw: Callable[[int, int], tuple[PyTree, Keys]]
-    """`(epoch, rollbacks) -> (drawn, keys)`, remembered for the current epoch."""
 
 
 class Position(NamedTuple):
@@ -50,7 +47,7 @@ def take_steps(session: Session, progress: Progress, step: int, stop: int, rollb
     The buffers of `progress` are consumed.
     """
     loop, inputs = session.setup.loop, session.setup.inputs
-    drawn, keys = session.draw(step // loop.steps_per_epoch, rollbacks)
+    drawn, keys = session.setup.draw(step // loop.steps_per_epoch, rollbacks)
     return loop.run(progress, drawn, inputs, keys, jnp.int32(stop - step))
 
 

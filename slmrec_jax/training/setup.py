@@ -4,12 +4,13 @@ Training, tuning, reports, benchmarks and notebooks all start here.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax.training.train_state import TrainState
-from jaxtyping import Array, Int, Scalar
+from jaxtyping import Array, Int, PyTree, Scalar
 
 from slmrec_jax.config import Config, with_defaults
 from slmrec_jax.data.dataset import Dataset
@@ -35,15 +36,27 @@ class Setup(NamedTuple):
     method: Method
     inputs: Inputs
     loop: Loop
+    draw: Callable[[int, int], tuple[PyTree, Keys]]
+    """`(epoch, rollbacks) -> (drawn, keys)`: what an epoch draws at its start, remembered for the last one."""
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of steps that take each batch once."""
+        return self.loop.steps_per_epoch
 
     def init(self) -> TrainState:
         """Return the state before the first step."""
         return self.loop.init(self.keys()).state
 
     def batch(self, step: int | Int[Array, ""]) -> Batch:
-        """Return the batch of a step, counted from the start of training."""
-        keys, index = self.keys(), jnp.asarray(step, jnp.int32)
-        return self.loop.batch(self.loop.order(self.inputs, keys, index), self.inputs, keys, index)
+        """Return the batch of a step, counted from the start of training; within `jax.jit` each draws its epoch."""
+        index = jnp.asarray(step, jnp.int32)
+        if isinstance(step, jax.core.Tracer):
+            keys = self.keys()
+            drawn = self.loop.order(self.inputs, keys, index)
+        else:
+            drawn, keys = self.draw(int(step) // self.steps_per_epoch, 0)
+        return self.loop.batch(drawn, self.inputs, keys, index)
 
     def step(self, state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
         """Take a training step and return the next state and the step's metrics."""
@@ -89,12 +102,23 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
         steps = SAMPLINGS[made.sampling].num_steps(inputs.graph.num_interactions, config.batch_size)
         made = with_stale_embeddings(made, inputs, steps)
     loop = make_loop(made, inputs, config.batch_size, negatives=NEGATIVES[config.negatives])
-    return Setup(config, dataset, made, inputs, loop)
+    return Setup(config, dataset, made, inputs, loop, _nothing_to_draw)
 
 
 def with_inputs(planned: Setup, inputs: Inputs) -> Setup:
     """Return the setup with these inputs of its data set, prepared by its method."""
-    return planned._replace(inputs=planned.method.prepare(inputs))
+    inputs, loop = planned.method.prepare(inputs), planned.loop
+
+    @lru_cache(maxsize=1)
+    def draw(epoch: int, rollbacks: int) -> tuple[PyTree, Keys]:
+        keys = planned.keys(rollbacks)
+        return loop.order(inputs, keys, jnp.int32(epoch * loop.steps_per_epoch)), keys
+
+    return planned._replace(inputs=inputs, draw=draw)
+
+
+def _nothing_to_draw(epoch: int, rollbacks: int) -> tuple[PyTree, Keys]:
+    raise ValueError("an outline has shapes in place of inputs, and no batches: pass it through with_inputs")
 
 
 def compiled(planned: Setup) -> Setup:

@@ -61,6 +61,7 @@ def train(
     *,
     out: Path | str | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     method: MakeMethod = make_method,
     config_file: Path | str | None = None,
     progress: bool | None = None,
@@ -75,6 +76,7 @@ def train(
         dataset: The data; by default what `config.data` names. A data set made in memory is kept in the run's folder.
         out: The run's folder; by default a new one under `runs/`.
         resume: Whether to continue the run in `out`, to the same bits as if it had not stopped.
+        overwrite: Whether to delete a run in `out` first, once the new one is ready to start.
         method: Makes the method to train; pass your own here.
         config_file: The Python file that config and method come from, if any. The run records its SHA-256 and resumes
             only with the same file.
@@ -90,7 +92,7 @@ def train(
     """
     keep_programs()
     check_jax()
-    _check_arguments(config, out, resume, method, config_file, progress, callbacks)
+    _check_arguments(config, out, resume, overwrite, method, config_file, progress, callbacks)
     folder = None if out is None else Path(out)
     with telling(progress, config.epochs, callbacks) as tell:
         config, dataset, notes = _data(config, dataset, folder if resume else None)
@@ -100,7 +102,7 @@ def train(
         if resume and folder is not None:
             held = resumed_folder(planned.config, planned.dataset, maker, folder)
         else:
-            held = new_folder(planned.config, planned.dataset, maker, folder)
+            held = new_folder(planned.config, planned.dataset, maker, folder, overwrite=overwrite)
         doubts = batch_doubts(planned.method, planned.config, planned.dataset)
         for line in (*_introduction(planned), *notes, *doubts, *planned.method.notes):
             tell(message(line))
@@ -128,11 +130,12 @@ def _disk_faults(folder: Path) -> Iterator[None]:
 
 
 def _check_arguments(
-    config: Any, out: Any, resume: Any, method: Any, config_file: Any, progress: Any, callbacks: Any
+    config: Any, out: Any, resume: Any, overwrite: Any, method: Any, config_file: Any, progress: Any, callbacks: Any
 ) -> None:
     check_config(config)
     check_type("out", out, (str, Path, type(None)), "the path of a folder")
     check_type("resume", resume, bool, "true or false")
+    check_type("overwrite", overwrite, bool, "true or false")
     check_type("method", method, Callable, "a function of a config and a spec")
     check_type("config_file", config_file, (str, Path, type(None)), "the path of a Python file")
     if progress is not None:
@@ -140,6 +143,10 @@ def _check_arguments(
     check_type("callbacks", callbacks, (tuple, list), "a list of functions")
     for callback in callbacks:
         check_type("callbacks", callback, Callable, "a list of functions")
+    if resume and overwrite:
+        raise UserError(
+            f"{setting('resume', True)} continues a run and {setting('overwrite', True)} deletes it: give one"
+        )
     if resume and out is None:
         raise UserError(f"{setting('resume', True)} needs {setting('out')}: the folder of the run to continue")
 

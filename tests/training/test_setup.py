@@ -12,6 +12,7 @@ import pytest
 from slmrec_jax import Config, setup, train
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.loop import epoch
+from slmrec_jax.training.setup import outline
 from slmrec_jax.types import Batch
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -38,6 +39,16 @@ def test_steps_by_hand_are_an_epoch_of_the_loop(made, tiny):
     run = jax.jit(partial(epoch, made.loop))
     after = run(start, made.inputs, made.keys()).state
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), state, after)
+
+
+def test_a_batch_is_the_same_under_jit(made):
+    for number in (0, made.steps_per_epoch, 1):
+        jax.tree.map(np.testing.assert_array_equal, jax.jit(made.batch)(number)[:3], made.batch(number)[:3])
+
+
+def test_an_outline_has_no_batches(tiny):
+    with pytest.raises(ValueError, match="pass it through with_inputs"):
+        outline(CONFIG, tiny).batch(0)
 
 
 def test_the_loss_is_what_a_step_reports(made):

@@ -103,11 +103,14 @@ class _ConfigJson(TypedDict):
     made_by: MadeBy
 
 
-def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | None) -> AbstractContextManager[Path]:
+def new_folder(
+    config: Config, dataset: Dataset, made_by: MadeBy, out: Path | None, *, overwrite: bool = False
+) -> AbstractContextManager[Path]:
     """Make the folder of a new run, with its config, its data's description and its environment; held within the block.
 
     The call, and entering the block, check that the folder is free; only entering writes. By default, the folder gets a
-    free name under `runs/`. A data set that was made in memory is written into it.
+    free name under `runs/`. A data set that was made in memory is written into it. With `overwrite`, entering deletes a
+    run that is there; other files stay.
 
     Raises:
         UserError: The folder is taken, or cannot be written.
@@ -117,8 +120,12 @@ def new_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path | No
         stem = re.sub(r"[^\w.+]+", "-", f"{dataset.name}-{config.model}-seed{config.seed}").lstrip(".-")
         places = (Path("runs") / (stem if number == 1 else f"{stem}-{number}") for number in range(1, 10_000))
         out = next(place for place in places if not place.exists())
-    _check_free(out)
-    return _made_folder(config, dataset, made_by, out)
+    overwrite = overwrite and (out / CONFIG).exists()
+    if not overwrite:
+        _check_free(out)
+    elif Path(config.data).resolve().is_relative_to(out.resolve()):
+        raise UserError(f"{config.data} is part of the run in {out}, which {setting('overwrite', True)} would delete")
+    return _made_folder(config, dataset, made_by, out, overwrite)
 
 
 @contextmanager
@@ -200,20 +207,24 @@ def _check_free(out: Path) -> None:
     names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {""}
     others = {name for name in names - {LOCK, ENVIRONMENT, DATA, STORE, CONFIG} if not name.startswith(PART)}
     if others or (out / CONFIG).exists():
-        resumes = setting("resume", True)
+        resumes, replaces = setting("resume", True), setting("overwrite", True)
         raise UserError(
-            f"{out} is there already: {resumes} continues a run; for a new one give another {setting('out')}"
+            f"{out} is there already: {resumes} continues a run, {replaces} deletes it; or give another "
+            f"{setting('out')}"
         )
 
 
 @contextmanager
-def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path) -> Iterator[Path]:
+def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path, overwrite: bool) -> Iterator[Path]:
     fix = f"give another {setting('out')}"
     with writing(out, fix):
         out.mkdir(parents=True, exist_ok=True)
     with locked(out):
-        _check_free(out)  # again: another run may have come and gone before the lock
+        if not overwrite:
+            _check_free(out)  # again: another run may have come and gone before the lock
         with writing(out, fix):
+            if overwrite:
+                _delete_run(out)
             write_json(out / ENVIRONMENT, environment())
             write_json(out / DATA, _description(dataset))
             if config.data == IN_MEMORY:
@@ -222,6 +233,16 @@ def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path) -
                 write_store(dataset, out / STORE)
             write_config(out, config, made_by)  # last: with it, the run can be resumed
         yield out
+
+
+def _delete_run(out: Path) -> None:
+    """Delete what a run has written, its config last: if this is interrupted, the folder still holds a run."""
+    for name in (CHECKPOINTS, EVENTS, STORE, RECORDS, RESULT, CURVES, NOT_FINITE, ENVIRONMENT, DATA, CONFIG):
+        path = out / name
+        if path.is_dir() and not path.is_symlink():
+            remove_folder(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _description(dataset: Dataset) -> Description:

@@ -123,6 +123,31 @@ def test_a_large_checkpoint_is_read_back_a_part_at_a_time(tiny, tmp_path, monkey
     assert len(asked) > 5
 
 
+# A run in place of another.
+
+
+def test_a_run_is_deleted_only_when_the_new_one_is_ready(finished, stored, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(finished.folder, folder)
+    (folder / "notes.txt").write_text("mine")
+    before = sorted(path.name for path in folder.rglob("*"))
+    other = dataclasses.replace(CONFIG, epochs=1, data=stored)
+    assert "overwrite=True deletes it" in refusal(train, other, out=folder)
+    assert "no modality 'smell'" in refusal(
+        train, dataclasses.replace(other, modalities=("smell",)), out=folder, overwrite=True
+    )
+    assert "give one" in refusal(train, other, out=folder, overwrite=True, resume=True)
+    inside = dataclasses.replace(other, data=str(folder / "data"))
+    assert "is part of the run" in refusal(train, inside, out=folder, overwrite=True)
+    assert sorted(path.name for path in folder.rglob("*")) == before
+    run = train(other, out=folder, overwrite=True)
+    assert len(run.history) == 1
+    assert sorted(path.name for path in (folder / "checkpoints").iterdir()) == ["1"]
+    assert not (folder / "data").exists()  # which the other run had, since its data set was made in memory
+    assert (folder / "notes.txt").read_text() == "mine"
+    train(other, out=tmp_path / "new", overwrite=True)
+
+
 # The file that config and method come from.
 
 

@@ -1,0 +1,76 @@
+"""Errors in one's own loss name the loss."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import slmrec_jax as slm
+from slmrec_jax.errors import Diverged
+
+pytestmark = pytest.mark.usefixtures("optax_promotion")
+
+CONFIG = slm.Config(model="mf", dim=4, batch_size=512, epochs=1, ks=(5,))
+
+
+def with_loss(apply):
+    """Return what makes matrix factorisation with a loss of one's own."""
+
+    def make_method(config, spec):
+        def init(key):
+            user_key, item_key = jax.random.split(key)
+            return {
+                "user": slm.xavier_uniform(user_key, spec.num_users, spec.dim),
+                "item": slm.xavier_uniform(item_key, spec.num_items, spec.dim),
+            }
+
+        def encode(params, inputs):
+            users, items = slm.rows_of(params["user"]), slm.rows_of(params["item"])
+            return lambda augmentation, key: slm.View(users, items, {}, {})
+
+        terms = {"own": slm.Term(1.0, slm.Loss(apply))}
+        return slm.gradient_method(slm.Model(init, encode), terms, slm.make_optimizer(config.optimizer), spec)
+
+    return make_method
+
+
+def scores(context):
+    users, items = context.view.users(context.batch.users), context.view.items(context.batch.items)
+    return jnp.sum(users * items, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("apply", "expected"),
+    [
+        (lambda params, context: (scores(context), {}), r"the loss 'own': an array of float32 of shape \(\d+,\)"),
+        (lambda params, context: (jnp.int32(1), {}), r"the loss 'own': an array of int32 of shape \(\)"),
+        (lambda params, context: jnp.mean(scores(context)), "the loss 'own' returns .*: return the loss and a mapping"),
+        (
+            lambda params, context: (jnp.mean(scores(context)), {"each": scores(context)}),
+            r"the loss 'own', metric 'each': an array of float32 of shape \(\d+,\)",
+        ),
+    ],
+)
+def test_what_a_loss_returns_is_checked(tiny, tmp_path, apply, expected):
+    with pytest.raises(slm.UserError, match=expected):
+        slm.train(CONFIG, tiny, out=tmp_path / "run", method=with_loss(apply))
+    assert not (tmp_path / "run").exists()
+    made = slm.setup(CONFIG, tiny, method=with_loss(apply))
+    with pytest.raises(slm.UserError, match=expected):
+        made.loss(made.init().params, made.inputs, made.batch(0))
+
+
+def test_an_exception_in_a_loss_names_it(tiny):
+    def wrong_shapes(params, context):
+        return jnp.mean(context.view.users(context.batch.users) @ jnp.ones((7, 7))), {}
+
+    with pytest.raises(TypeError) as raised:
+        slm.setup(CONFIG, tiny, method=with_loss(wrong_shapes)).init()
+    assert "in the loss 'own'" in raised.value.__notes__
+
+
+def test_a_loss_that_is_not_finite_is_named(tiny, tmp_path):
+    def logarithm(params, context):
+        return jnp.mean(jnp.log(scores(context))), {}
+
+    with pytest.raises(Diverged, match=r"own not finite in epoch 1, at its step 1 of users .* with items"):
+        slm.train(CONFIG, tiny, out=tmp_path / "run", method=with_loss(logarithm))
