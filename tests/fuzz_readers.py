@@ -49,6 +49,7 @@ from slmrec_jax.data.untrusted.pickles import read_sparse
 from slmrec_jax.data.untrusted.torch_files import read_tensor
 from slmrec_jax.errors import UserError
 from slmrec_jax.serving import exports
+from slmrec_jax.serving.served import Served
 from slmrec_jax.types import Interactions
 
 MEMORY_PER_BYTE = 200
@@ -156,7 +157,7 @@ def exported() -> Files:
     """The files that `export` writes."""
     ids, pairs = np.array(["ann", "bob", "cy"]), Interactions(*np.array(PAIRS[:3]).T)
     embeddings = exports.Embeddings(TABLE[:3], TABLE)
-    export = exports.ExportedRun("toy", embeddings, ids, np.arange(5), pairs, "dot", {})
+    export = Served("toy", embeddings, ids, np.arange(5), (pairs,), "dot")
     return written(lambda folder: exports.write_export(export, folder))
 
 

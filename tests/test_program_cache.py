@@ -53,9 +53,10 @@ def test_no_folder_or_a_bucket_is_left_to_jax(environment, capsys, chosen):
 SCRIPT = """
 import jax
 import slmrec_jax as slm
+from slmrec_jax.data import demo
 
 jax.jit(lambda x: x + 1)(1)  # compiled before JAX's cache is configured
-small = slm.data.demo(num_users=40, num_items=30, num_scenes=4, exposures=20)
+small = demo(num_users=40, num_items=30, num_scenes=4, exposures=20)
 slm.train(slm.Config(model="mf", dim=4, epochs=1, ks=(5,)), small, out="run")
 """
 
@@ -70,7 +71,7 @@ def test_train_keeps_programs_without_the_command(tmp_path):
     environment["XDG_CACHE_HOME"] = str(tmp_path / "other")
     shutil.rmtree(tmp_path / "run")
     subprocess.run([sys.executable, "-c", SCRIPT], cwd=tmp_path, env=environment, check=True)
-    assert not (tmp_path / "other").exists()
+    assert not (tmp_path / "other" / "slmrec_jax").exists()
 
 
 def open_folder(folder):
