@@ -97,7 +97,7 @@ class Run:
             users: Raw ids, or a single one (a string is one id); all users by default.
             k: The number of items for each user, or all items if there are fewer.
             history: In place of `users`, the raw ids of the items of a new user, or a mapping from names of new users
-                to these. A new user's row is the mean of the normalised rows of their items.
+                to these. A new user's row is the mean of the rows of their items (`fold_in`).
             new_items: Items that training did not see, ranked among the others by their features.
             only_new: Whether to rank only the new items.
             method: Makes the method that was trained, if it is your own. Only new items need it.
