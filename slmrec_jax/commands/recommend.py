@@ -22,7 +22,7 @@ class QueryFlags(RunArgument):
     exported: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Older form of naming a folder made by `export`."""
     data: str | None = None
-    """The path of the run's data set, if it was moved."""
+    """The path of the run's data set, if it was moved; it is divided as in the run."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
     """Number of items to list."""
     format: Literal["table", "parquet", "jsonl"] = "table"
