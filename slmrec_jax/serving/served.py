@@ -89,6 +89,31 @@ def with_new_users(served: Served, history: Any) -> Served:
     )
 
 
+def with_new_items(
+    served: Served, ids: Shaped[np.ndarray, " new"], rows: Float[Array, "new dim"], *, alone: bool = False
+) -> Served:
+    """Return the same users with items that training did not see, after the known items or alone.
+
+    Args:
+        served: What ranks.
+        ids: The raw ids of the new items, which have no texts.
+        rows: Their rows.
+        alone: Whether to leave out the known items.
+    """
+    users, items = served.embeddings
+    no_texts = np.full(len(ids), "", np.object_)
+    texts = {
+        kind: no_texts if alone else np.concatenate([known, no_texts]) for kind, known in served.item_texts.items()
+    }
+    if alone:
+        return served._replace(embeddings=Embeddings(users, rows), item_ids=ids, item_texts=texts, known=())
+    known = served.item_ids
+    if (known.dtype.kind == "U") != (ids.dtype.kind == "U"):  # strings, unless all ids are numbers
+        known, ids = known.astype(np.str_), ids.astype(np.str_)
+    embeddings = Embeddings(users, jnp.concatenate([jnp.asarray(items), rows]))
+    return served._replace(embeddings=embeddings, item_ids=np.concatenate([known, ids]), item_texts=texts)
+
+
 def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
     """Rank the items by the cosine of their trained rows with that of each given item, which is left out.
 
