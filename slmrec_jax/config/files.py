@@ -66,8 +66,8 @@ def _is_json(path: Path) -> bool:
 def _read_mapping(path: Path) -> dict[str, Any]:
     parse = json.loads if _is_json(path) else tomllib.loads
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path}: it is larger than {_MAX_BYTES >> 20} MiB; give a file of settings")
+        if path.exists() and (not path.is_file() or path.stat().st_size > _MAX_BYTES):
+            raise UserError(f"{path} is not a regular file of at most {_MAX_BYTES >> 20} MiB; give a file of settings")
         data = parse(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None
