@@ -61,7 +61,7 @@ def keep_programs() -> list[str]:
     if CACHE in os.environ or settings.jax_compilation_cache_dir is not None:
         return []
     if on_cpu() and not _quieted:
-        return ["compiled programs are not kept, since XLA would log errors: import slmrec_jax before jax"]
+        return ["compiled programs are not kept, because XLA would then log errors: import slmrec_jax before jax"]
     folder = _safe_folder(None)
     if folder is None:
         return []

@@ -23,6 +23,15 @@ CALLS = {
     "train(Config(), tiny, config_file=3)": "config_file is 3, of type int: give the path of a Python file",
     "train(Config(), tiny, resume='yes')": "resume is 'yes', of type str: give true or false",
     "run.recommend(k=True)": "k is True, of type bool: give the number of items that each user gets",
+    "setup({}, tiny)": "config is {}, of type dict: give a slmrec_jax.Config",
+    "setup(Config(dim=-1), tiny)": "dim is -1: give at least 2",
+    "setup(Config(), None)": "dataset is None, of type NoneType: give a Dataset",
+    "setup(Config(), tiny, method=3)": "method is 3, of type int: give a function of a config and a spec",
+    "with_protocol(Config(), 'zz')": "there is no protocol 'zz'; there are: strict, slmrec",
+    "Config.load(None)": "path is None, of type NoneType: give the path of a config file",
+    "run.export(3)": "folder is 3, of type int: give the path of a new folder",
+    "run.report(None)": "page is None, of type NoneType: give the path of an HTML file",
+    "dataset(([1], [2]), features=[1])": "features is [1], of type list: give a mapping",
     "load(5)": "data is 5, of type int: give the path of a folder, or 'demo'",
     "load('demo', split=3)": "split is 3, of type int: give text or nothing",
     "load('demo', split_seed='1')": "split_seed is '1', of type str: give a whole number",
@@ -47,7 +56,7 @@ SCRIPT = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from slmrec_jax import Config, Run, load, load_run, train
+from slmrec_jax import Config, Run, dataset, load, load_run, setup, train, with_protocol
 from slmrec_jax.data import make_dataset
 from slmrec_jax.types import Embeddings, Interactions
 

@@ -26,6 +26,7 @@ _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "frozen_rows": ("slmrec", "lightgcn"),
 }
 """General settings that some models alone read."""
+_MAIN = ("data", "split", "modalities", "model", "task", "seed", "epochs", "batch-size", "dim", "num-layers", "ks")
 _COLUMNS = ("user_column", "item_column", "time_column", "rating_column")
 _WIDTHS, _INDENT = (60, 120), 4
 _NAMES = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
@@ -51,11 +52,13 @@ def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
     own = list(_flags(flags, None, skipped=("settings",)))
     source = list(_flags(Source, config, skipped=_COLUMNS))
     general = list(_flags(Config, config, skipped=(*field_names(Source), *_MODELS, "optimizer", "eval", *unused)))
+    main = [flag for flag in (*source, *general) if flag.name in _MAIN]
+    further = ", ".join(f"--{flag.name} {flag.default or 'None'}" for flag in (*source, *general) if flag not in main)
     sections = [
         f"usage: {program} [FLAGS]\n\n{inspect.getdoc(flags)}",
         _lines("Run", own, columns),
-        _lines("Data", source, columns),
-        _lines("Model and training", general, columns),
+        _lines("Data, model and training", main, columns),
+        f"Further, with defaults: {further}",
         *(
             f"{title}, --{section}.*: {_values(getattr(config, section))}"
             for title, section in ((config.model, config.model), ("Optimizer", "optimizer"), ("Evaluation", "eval"))
@@ -107,7 +110,7 @@ def _summaries(kind: type) -> dict[str, str]:
         for field, text in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
                 words = " ".join(str(ast.literal_eval(text.value)).split())
-                found[field.target.id] = words.split("; ")[0].split(". ")[0].rstrip(".")
+                found[field.target.id] = words.split(". ")[0].rstrip(".")
     return found
 
 
@@ -127,7 +130,8 @@ def _kind(hint: Any) -> str:
 def _values(section: Any) -> str:
     """Return the settings of a section with their values, as one line."""
     pairs: Mapping[str, Any] = section._asdict() if hasattr(section, "_asdict") else vars(section)
-    return ", ".join(f"{_dashed(name)} {_as_typed(value) or 'none'}" for name, value in pairs.items())
+    shown = {name: value for name, value in pairs.items() if name != "name" and value != ()}
+    return ", ".join(f"{_dashed(name)} {_as_typed(value) or 'None'}" for name, value in shown.items())
 
 
 def _as_typed(value: Any) -> str:
@@ -135,7 +139,7 @@ def _as_typed(value: Any) -> str:
         return ""
     if isinstance(value, tuple):
         return " ".join(map(str, value))
-    return str(value).lower() if isinstance(value, bool) else str(value)
+    return str(value)
 
 
 def _dashed(name: str) -> str:

@@ -4,7 +4,7 @@ import contextlib
 import difflib
 import io
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
 import tyro
@@ -18,6 +18,17 @@ Flags = TypeVar("Flags")
 
 ALIASES = {"--lr": "--optimizer.learning-rate", "--wd": "--optimizer.weight-decay"}
 """Short names of flags of the commands that train."""
+
+_NUMBERS = (("FLOAT", "float", "a number"), ("INT", "int", "a whole number"))
+_WRONG_VALUES = [
+    (rf"Error parsing (?P<flag>--\S+): {cause}", expected)
+    for shown, kind, expected in _NUMBERS
+    for cause in (
+        rf"no type matching \S*{shown} could be instantiated from \['(?P<value>.*?)'\]",
+        rf"(?:could not convert string to|invalid literal for) {kind}\b.*?: '(?P<value>.*?)'",
+    )
+]
+"""What tyro says of a value that is no number, and what was expected."""
 
 
 def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
@@ -37,6 +48,7 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
         whole = "--help-all" in arguments
         arguments = ["--help"] if whole else arguments
         options["default"] = flags(with_defaults(config) if whole else config)
+    arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -45,10 +57,9 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
         if not stop.code:  # help was asked for
             print(end="", flush=True)
             raise
+        _check_flags(flags, options, program, [each for each in arguments if re.match("--?[a-z]", each)])
         raise UserError(f"{_refusal_text(said.getvalue())}; see {program} --help") from None
-    if unknown:
-        hint = did_you_mean(unknown[0], _known_flags(flags, options))
-        raise UserError(f"there is no flag {unknown[0]!r}{hint}; see {program} --help")
+    _check_flags(flags, options, program, unknown[:1])
     if not isinstance(parsed, SettingsFlags):
         return cast("Flags", parsed)
     if parsed.settings.eval.name != options["default"].settings.eval.name:
@@ -63,8 +74,17 @@ def _without_alias(argument: str) -> str:
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return a hint at the known word that is nearest, or an empty string."""
-    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
+
+
+def _check_flags(flags: type, options: Mapping[str, Any], program: str, given: Sequence[str]) -> None:
+    """Refuse the first of these that is no flag of the command."""
+    known = _known_flags(flags, options) if given else set()
+    for each in given:
+        name = each.partition("=")[0]
+        if name.replace("_", "-") not in known:
+            raise UserError(f"there is no flag {name!r}{did_you_mean(name, known)}; see {program} --help")
 
 
 def _known_flags(flags: type, options: Mapping[str, Any]) -> set[str]:
@@ -72,7 +92,7 @@ def _known_flags(flags: type, options: Mapping[str, Any]) -> set[str]:
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         tyro.cli(flags, args=["--help"], **options)
-    return set(re.findall(r"--[a-z][a-z0-9.-]*", said.getvalue()))
+    return set(re.findall(r"(?<![\w-])--?[a-z][a-z0-9.-]*", said.getvalue()))
 
 
 def _refusal_text(said: str) -> str:
@@ -84,4 +104,8 @@ def _refusal_text(said: str) -> str:
         else:
             paragraphs[-1].append(line.strip("│ "))
     message = " ".join(paragraphs[1]) if len(paragraphs) > 1 else ""
+    for pattern, expected in _WRONG_VALUES:
+        found = re.search(pattern, message)
+        if found:
+            return f"{found['flag']} is {found['value']!r}; expected {expected}"
     return message.rstrip(".") or "the flags cannot be read"

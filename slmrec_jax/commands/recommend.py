@@ -65,7 +65,7 @@ def run_recommend(flags: RecommendFlags) -> None:
     users = named_ids("recommend", "users", flags.users, flags.users_file, default="all")
     history = None if flags.history is None else read_id_file(flags.history, "--history")
     if history is not None and users is not None:
-        raise UserError("recommend takes one of --users and --history, which is of a user that training did not see")
+        raise UserError("recommend takes one of --users and --history (for a new user)")
     if flags.only_cold and flags.cold_items is None:
         raise UserError("--only-cold needs --cold-items: the features of new items")
     found = _recommendations(flags, users, history)

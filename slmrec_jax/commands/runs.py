@@ -34,10 +34,11 @@ def chosen_run(flags: RunArgument, older: Mapping[str, Path | None] | None = Non
     given = {"RUN": flags.folder, "--run": flags.run, **(older or {})}
     named = {name: folder for name, folder in given.items() if folder is not None}
     if len(named) != 1:
-        raise UserError("name one folder of a run" + (f", not {' and '.join(named)}" if named else ""))
+        twice = f", not by {' and '.join(named)}" if named else ""
+        raise UserError(f"give the folder of one run{twice}")
     ((name, folder),) = named.items()
     if name != "RUN":
-        print(f"note: {name} will go in the next version: name the folder without it", file=sys.stderr)
+        print(f"note: {name} is deprecated: give the folder without it", file=sys.stderr)
     return folder
 
 
@@ -70,9 +71,9 @@ def run_results(flags: ResultsFlags) -> None:
 class ExportFlags:
     """Write a run's embeddings for other programs, and for recommend and similar."""
 
-    run: tyro.conf.Positional[Path]
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run's folder."""
-    out: tyro.conf.Positional[Path]
+    out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """The folder to make."""
     data: str | None = None
     """The path of the run's data set, if it was moved; it is divided as in the run."""

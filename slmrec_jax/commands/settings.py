@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import tyro
 
 from slmrec_jax.config import BASE, IN_MEMORY, PROTOCOLS, Config, ProtocolName, with_preset, with_protocol
+from slmrec_jax.config.files import with_config_file
 from slmrec_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ def base_config(arguments: list[str]) -> Config:
     if first.resume and first.out:
         from slmrec_jax.training.storage.folder import read_config
 
-        config = read_config(Path(first.out))  # train() refuses settings that differ from it
+        config = read_config(Path(first.out))  # train() refuses settings, and a Python file, that differ from it
+        if first.config and python_file(first.config) is None:
+            config = with_config_file(config, first.config)
     else:
         config = _config_of(Path(first.config)) if first.config else Config()
     if first.model in BASE:
@@ -126,7 +129,7 @@ def _load_module(path: Path) -> ModuleType:
     """
     spec = importlib.util.spec_from_file_location(f"slmrec_jax_config_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(f"--config {path}: there is no Python file of that name")
+        raise UserError(f"--config {path}: there is no such file that ends in .py, .toml or .json")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for the annotations of their module
     try:

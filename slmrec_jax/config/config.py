@@ -90,9 +90,9 @@ class Config(Source):
         Raises:
             UserError: The file cannot be read, or a setting in it is unknown or has a value of another type.
         """
-        from slmrec_jax.config.files import read_config_file  # which imports this class
+        from slmrec_jax.config.files import with_config_file  # which imports this class
 
-        return read_config_file(path)
+        return with_config_file(Config(), path)
 
     def save(self, path: Path | str) -> None:
         """Write all settings to a `.json` or `.toml` file, which `load` reads.

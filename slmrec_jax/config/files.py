@@ -3,15 +3,16 @@
 import json
 import tomllib
 from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
 from slmrec_jax.config.config import Config
 from slmrec_jax.config.presets import with_preset, with_protocol, with_settings
-from slmrec_jax.config.protocols import PROTOCOLS
+from slmrec_jax.config.protocols import ProtocolName
 from slmrec_jax.config.serialization import to_json
 from slmrec_jax.durable import write_whole, writing
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.forms import fault, field_names
 
 _RECORDED = ("made_by", "sha256")
@@ -21,23 +22,27 @@ _NOTHING = "none"
 """How TOML, which has no null, writes that a setting has no value."""
 
 
-def read_config_file(path: Path | str) -> Config:
-    """Read the settings in a `.json` or `.toml` file; see `Config.load`.
+def with_config_file(config: Config, path: Path | str) -> Config:
+    """Return the config with the settings in a `.json` or `.toml` file changed; see `Config.load`.
 
     Raises:
         UserError: The file cannot be read, or a setting in it is unknown or has a value of another type.
     """
+    check_type("path", path, (str, Path), "the path of a config file")
     path = Path(path)
     data = {name: value for name, value in _read_mapping(path).items() if name not in _RECORDED}
     preset, protocol = data.pop("preset", None), data.pop("protocol", None)
     settings = dict(_settings(data, Config(), str(path)))
-    config = with_settings(Config(), {name: value for name, value in settings.items() if name == "model"})
+    config = with_settings(config, {name: value for name, value in settings.items() if name == "model"})
     if protocol is not None:
-        if protocol not in PROTOCOLS:
-            raise UserError(f"{path}: protocol is {protocol!r}; expected one of {', '.join(PROTOCOLS)}")
+        if protocol not in get_args(ProtocolName):
+            raise UserError(f"{path}: protocol is {protocol!r}; expected one of {', '.join(get_args(ProtocolName))}")
         config = with_protocol(config, protocol)
     if preset is not None:
-        config = with_preset(config, str(preset))
+        try:
+            config = with_preset(config, str(preset))
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from None
     return with_settings(config, settings)
 
 
@@ -64,11 +69,11 @@ def _is_json(path: Path) -> bool:
 
 
 def _read_mapping(path: Path) -> dict[str, Any]:
-    parse = json.loads if _is_json(path) else tomllib.loads
+    parse = partial(json.loads, object_pairs_hook=_without_repeats) if _is_json(path) else tomllib.loads
     try:
         if path.exists() and (not path.is_file() or path.stat().st_size > _MAX_BYTES):
             raise UserError(f"{path} is not a regular file of at most {_MAX_BYTES >> 20} MiB; give a file of settings")
-        data = parse(path.read_text("utf-8"))
+        data = parse(path.read_text("utf-8-sig"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None
     except (ValueError, RecursionError) as error:
@@ -77,6 +82,13 @@ def _read_mapping(path: Path) -> dict[str, Any]:
     if not isinstance(data, dict):
         raise UserError(f"{path}: it does not hold named settings; expected an object")
     return data
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    names = [name for name, _ in pairs]
+    if len(set(names)) < len(names):
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return dict(pairs)
 
 
 def _settings(data: Mapping[str, Any], defaults: Any, where: str, section: str = "") -> Iterator[tuple[str, Any]]:

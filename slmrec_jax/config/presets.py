@@ -110,6 +110,8 @@ def with_defaults(config: Config) -> Config:
 
 def with_protocol(config: Config, protocol: ProtocolName) -> Config:
     """Return the config with the rules of a protocol for selection and test."""
+    if protocol not in PROTOCOLS:
+        raise UserError(f"there is no protocol {protocol!r}; there are: {', '.join(PROTOCOLS)}")
     return with_settings(config, {"eval": PROTOCOLS[protocol]})
 
 

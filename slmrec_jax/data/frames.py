@@ -1,6 +1,6 @@
 """Data sets made of frames and arrays in memory, with raw ids of any type."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,20 +13,21 @@ from jaxtyping import Shaped
 from slmrec_jax.config.checks import check_fields
 from slmrec_jax.config.config import IN_MEMORY
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import ITEM_TEXTS, Dataset, Feature
+from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats.interactions import (
     SPLIT_NAMES,
     InteractionTable,
     assemble,
     item_texts_of,
     take_interactions,
+    text_columns,
 )
 from slmrec_jax.data.formats.plain import in_catalogue, in_row_order
-from slmrec_jax.data.formats.roles import Layout, choose_columns, find_roles, named_columns
+from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, choose_columns, find_roles, named_columns
 from slmrec_jax.data.readers.feature_files import by_raw_id, has_numbers
 from slmrec_jax.data.readers.feature_tables import VectorTable
 from slmrec_jax.data.readers.raw_ids import encode_ids
-from slmrec_jax.data.readers.refusals import one_line
+from slmrec_jax.data.readers.refusals import listed, one_line
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.selection import select
 from slmrec_jax.data.split import split_dataset
@@ -79,6 +80,9 @@ def dataset(
     """
     check_type("name", name, str, "what the data set is called")
     check_type("features", features, (Mapping, type(None)), "a mapping from modality to vectors")
+    for each in (name, *(features or ())):
+        if not isinstance(each, str) or not each.isprintable() or not each:
+            raise UserError(f"{each!r} is no name of a data set or a modality: give text without control characters")
     columns = (user_column, item_column, time_column, rating_column)
     source = Source(IN_MEMORY, None, split, split_seed, min_rating, k_core, *columns)
     check_fields(source)
@@ -100,65 +104,110 @@ def dataset(
 def _parts(interactions: Any) -> list[tuple[str, str, Any]]:
     """Return the split, the argument's name and the table of each part; the split is "" for an undivided table."""
     splits = {each: split for split, names in SPLIT_NAMES.items() for each in names}
-    if isinstance(interactions, Mapping) and "train" in interactions and set(interactions) <= set(splits):
-        return [(splits[each], f"interactions[{each!r}]", given) for each, given in interactions.items()]
-    return [("", "interactions", interactions)]
+    if not isinstance(interactions, Mapping) or "train" not in interactions or not set(interactions) <= set(splits):
+        return [("", "interactions", interactions)]
+    if len({splits[each] for each in interactions}) < len(interactions):
+        raise UserError(f"interactions has {listed(list(interactions))}, two of them for the same split; keep one")
+    return [(splits[each], f"interactions[{each!r}]", given) for each, given in interactions.items()]
 
 
 def _interactions(argument: str, given: Any, source: Source) -> InteractionTable:
-    if isinstance(given, tuple | list) and len(given) == 2:
+    if isinstance(given, tuple) and len(given) == 2:
         given = {"user": given[0], "item": given[1]}
-    columns, named = _columns(argument, given, _TABLE), named_columns(source)
-    chosen = _chosen(argument, columns, named, ("user", "item"))
+    names, named = _names(argument, given, _TABLE), named_columns(source)
+    chosen = _chosen(argument, names, named, ("user", "item"))
+    columns = _columns(argument, given, list(chosen.values()), _TABLE)
     table = Table(Path(argument), {role: columns[column] for role, column in chosen.items()}, first=0)
-    return take_interactions(table, chosen, list(columns), source, [])
+    return take_interactions(table, chosen, names, source, [])
 
 
 def _catalogue(given: Any, source: Source) -> Table:
     """Return the columns of `items`, with that of raw ids named `item`."""
-    if not isinstance(given, Mapping | pa.Table) and not hasattr(given, "columns"):  # raw ids alone
+    if not _is_table(given):  # raw ids alone
         given = {"item": given}
-    columns = _columns("items", given, _ITEMS)
-    named = {"item": source.item_column} if source.item_column in columns else {}
-    item = _chosen("items", columns, named, ("item",))["item"]
-    texts = {name.lower(): values for name, values in columns.items() if name.lower() in ITEM_TEXTS}
-    return Table(Path("items"), {"item": columns[item], **texts}, first=0)
+    names = _names("items", given, _ITEMS)
+    named = {"item": source.item_column} if source.item_column in names else {}
+    chosen = {"item": _chosen("items", names, named, ("item",))["item"], **text_columns("items", names)}
+    columns = _columns("items", given, list(chosen.values()), _ITEMS)
+    return Table(Path("items"), {role: columns[column] for role, column in chosen.items()}, first=0)
 
 
-def _chosen(
-    argument: str, columns: Mapping[str, Any], named: Mapping[str, str], wanted: tuple[str, ...]
-) -> dict[str, str]:
-    layout = Layout(list(columns), find_roles(list(columns), named), "")
-    return choose_columns(Path(argument), layout, named, wanted)
+def _chosen(argument: str, names: Sequence[str], named: Mapping[str, str], wanted: tuple[str, ...]) -> dict[str, str]:
+    """Return the column of each role."""
+    roles = find_roles(names, named)
+    for role in wanted:
+        if role not in roles and role not in named:
+            raise UserError(
+                f"{argument}: there is no column {role!r}; it has {listed(names)}: name the one of {role}s by "
+                f"{COLUMN_FIELDS[role]}"
+            )
+    return choose_columns(Path(argument), Layout(names, roles, ""), named, wanted)
 
 
-def _columns(argument: str, given: Any, expected: str) -> dict[str, Any]:
-    """Return the columns of anything that is a table, as Arrow arrays without dictionaries."""
+def _is_table(given: Any) -> bool:
+    return isinstance(given, Mapping | pa.Table | pa.RecordBatch) or hasattr(given, "columns")
+
+
+def _names(argument: str, given: Any, expected: str) -> list[str]:
+    """Return the names of the columns of anything that is a table."""
+    if isinstance(given, pa.Table | pa.RecordBatch):
+        names = given.schema.names
+    elif isinstance(given, Mapping) and given:
+        names = list(given)
+    elif hasattr(given, "columns") and (hasattr(given, "__arrow_c_stream__") or hasattr(given, "__dataframe__")):
+        names = list(given.columns)
+    else:
+        with _refused(argument, expected):
+            names = _other_table(argument, given, expected).column_names
+    if len(set(map(str, names))) < len(names):
+        raise UserError(f"{argument}: two columns have the same name; rename one")
+    return list(map(str, names))
+
+
+def _columns(argument: str, given: Any, names: Sequence[str], expected: str) -> dict[str, Any]:
+    """Return some columns of anything that is a table, as Arrow arrays of values; the others may hold anything."""
     with _refused(argument, expected):
-        if hasattr(given, "__arrow_c_stream__"):
-            table = pa.table(given)
-        elif hasattr(given, "__dataframe__"):
-            table = pa.interchange.from_dataframe(given)
-        elif isinstance(given, Mapping) and given:
-            table = pa.table({str(name): _arrow(values) for name, values in given.items()})
+        if isinstance(given, Mapping):
+            found = {str(name): values for name, values in given.items() if str(name) in names}
+            columns = {name: _arrow(f"{argument}: column {name!r}", found[name]) for name in names}
+            if len(set(map(len, columns.values()))) > 1:
+                raise UserError(f"{argument}: columns of {listed(names)} have different lengths; make them equal")
         else:
-            raise UserError(f"{argument} is {shown(given)}: give {expected}")
-        if len(set(table.column_names)) < table.num_columns:
-            raise UserError(f"{argument}: two columns have the same name; rename one")
-        return dict(zip(table.column_names, map(_decoded, table.columns), strict=True))
+            if hasattr(given, "columns") and not isinstance(given, pa.Table | pa.RecordBatch):
+                given = given[[name for name in given.columns if str(name) in names]]
+            table = _other_table(argument, given, expected)
+            by_name = dict(zip(map(str, table.column_names), table.columns, strict=True))
+            columns = {name: by_name[name] for name in names}
+        return {name: _decoded(column) for name, column in columns.items()}
 
 
-def _arrow(values: Any) -> Any:
+def _other_table(argument: str, given: Any, expected: str) -> pa.Table:
+    if hasattr(given, "__arrow_c_stream__"):
+        return pa.table(given)
+    if isinstance(given, pa.RecordBatch):
+        return pa.Table.from_batches([given])
+    if hasattr(given, "__dataframe__"):
+        return pa.interchange.from_dataframe(given)
+    raise UserError(f"{argument} is {shown(given)}: give {expected}")
+
+
+def _arrow(what: str, values: Any) -> Any:
     """Return a column of any array or sequence."""
-    if hasattr(values, "__arrow_c_stream__"):
-        return pa.chunked_array(values)
-    is_arrow = hasattr(values, "__arrow_c_array__") or isinstance(values, list | tuple)
-    return pa.array(values if is_arrow else np.asarray(values))
+    try:
+        if hasattr(values, "__arrow_c_stream__"):
+            return pa.chunked_array(values)
+        is_arrow = hasattr(values, "__arrow_c_array__") or isinstance(values, list | tuple | np.ma.MaskedArray)
+        return pa.chunked_array([pa.array(values if is_arrow else np.asarray(values))])
+    except pa.ArrowException as error:
+        raise UserError(f"{what} cannot be read ({one_line(error)}); make it one type, such as text") from error
 
 
 def _decoded(column: Any) -> Any:
-    """Return a column of values where it was one of places in a dictionary, as pandas' categories are."""
-    return column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    """Return a column of values where it was one of places in a dictionary, as categories of frames are."""
+    if pa.types.is_dictionary(column.type):
+        kind = pa.string() if pa.types.is_string_view(column.type.value_type) else column.type.value_type
+        return pa.chunked_array([chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks], kind)
+    return column.cast(pa.string()) if pa.types.is_string_view(column.type) else column
 
 
 def _feature(
@@ -166,22 +215,40 @@ def _feature(
 ) -> tuple[Feature, list[str]]:
     """Return one modality; `ordered` says whether rows without ids are in the order of the items."""
     argument, ids = Path(f"features[{modality!r}]"), None
+    if hasattr(given, "columns") or isinstance(given, Words):
+        kind = type(given).__name__
+        raise UserError(f"{argument} is of type {kind}: give {_VECTORS}; of a frame, its ids and values")
     if isinstance(given, Mapping):
+        given = {each: vector for each, vector in given.items() if vector is not None}
         ids, given = list(given), list(given.values())
+    elif isinstance(given, Feature):
+        given = np.where(np.asarray(given.present)[:, None], given.values, np.nan)
     elif isinstance(given, tuple) and len(given) == 2:
         ids, given = given
     with _refused(str(argument), _VECTORS):
-        values = np.asarray(given)
+        values = _numbers(given)
     if values.ndim != 2 or values.dtype.kind not in "fiub" or values.size == 0:
         raise UserError(f"{argument}: an array of {values.dtype} of shape {values.shape}: give {_VECTORS}")
     present = has_numbers(values)
-    if ids is None:
-        fix = None if ordered else "give the raw ids in the order of the rows as items"
-        return in_row_order(argument, VectorTable(values, present, None, values.dtype.name), item_ids, fix)
-    keys = _columns(str(argument), {"item": ids}, _VECTORS)
-    if len(keys["item"]) != len(values):
-        raise UserError(f"{argument}: {len(keys['item'])} ids for {len(values)} vectors; give one for each")
-    return by_raw_id(Table(argument, keys, first=0), "item", values, present, item_ids)
+    if ids is not None:
+        keys = _columns(str(argument), {"item": ids}, ["item"], _VECTORS)
+        if len(keys["item"]) != len(values):
+            raise UserError(f"{argument}: {len(keys['item'])} ids for {len(values)} vectors; give one for each")
+        return by_raw_id(Table(argument, keys, first=0), "item", values, present, item_ids)
+    if ordered and len(values) != len(item_ids):
+        raise UserError(f"{argument}: {len(values)} rows for {len(item_ids)} items; give one for each of items")
+    fix = None if ordered else "give the raw ids in the order of the rows as items"
+    return in_row_order(argument, VectorTable(values, present, None, values.dtype.name), item_ids, fix)
+
+
+def _numbers(given: Any) -> Shaped[np.ndarray, "..."]:
+    """Return vectors as one array of a type that NumPy knows; masked values are NaN."""
+    if isinstance(given, np.ma.MaskedArray):
+        return np.asarray(np.ma.filled(given.astype(np.float32), np.nan))
+    values = np.asarray(given)
+    if values.dtype == np.object_ and values.ndim == 1:  # a column of vectors
+        return np.stack([np.asarray(vector) for vector in values])
+    return values.astype(np.float32) if values.dtype.isbuiltin != 1 and values.dtype.kind == "V" else values
 
 
 @contextmanager

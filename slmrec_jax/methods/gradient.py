@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Key, Scalar
@@ -33,11 +34,14 @@ def gradient_method(
     """Return the method that minimises Σ weight · loss over the terms.
 
     Raises:
-        ValueError: No term has a weight other than 0.
+        ValueError: No term has a weight other than 0, or a name cannot be logged.
     """
     active = {name: term for name, term in terms.items() if term.weight != 0}
     if not active:
         raise ValueError("nothing to train: every term of the objective has weight 0")
+    for name in active:
+        if name == "loss" or "/" in name:
+            raise ValueError(f"a term is called {name!r}: `loss` is the total, and a slash precedes a term's metrics")
     loss = objective(model, active)
 
     def init(key: Key[Array, ""]) -> TrainState:
@@ -109,9 +113,11 @@ def _applied(name: str, loss: Loss, params: Params, context: Context) -> tuple[S
         raise UserError(f"the loss {name!r} returns {shown(returned)}: return the loss and a mapping of metrics")
     value, parts = returned
     for what, each in {"": value, **{f", metric {part!r}": part_value for part, part_value in parts.items()}}.items():
-        if jnp.shape(each) != () or not jnp.issubdtype(jnp.result_type(each), jnp.floating):
+        is_array = isinstance(each, float | np.ndarray | np.generic | jax.Array)
+        if not is_array or jnp.shape(each) != () or not jnp.issubdtype(jnp.result_type(each), jnp.floating):
+            found = f"an array of {each.dtype} of shape {each.shape}" if hasattr(each, "dtype") else shown(each)
             raise UserError(
-                f"the loss {name!r}{what}: an array of {jnp.result_type(each)} of shape {jnp.shape(each)}; return one "
-                "float, such as slm.mean(values, batch.mask), the mean over the batch's real rows"
+                f"the loss {name!r}{what}: {found}; return one float, such as slm.mean(values, batch.mask), the mean "
+                "over the batch's real rows"
             )
     return value, parts

@@ -93,6 +93,7 @@ def gather_facts(
     items: Any = None,
     data: str | None = None,
     force: bool = False,
+    loaded: Mapping[str, Dataset] | None = None,
     say: Callable[[str], None] = lambda line: None,
 ) -> Facts:
     """Load finished runs and measure them.
@@ -102,6 +103,7 @@ def gather_facts(
         items: Raw ids of the items whose neighbours are listed, or a single one; some by default.
         data: The present path of the runs' data set, if it was moved.
         force: Accept runs on different data or under different protocols.
+        loaded: Data sets that are in memory, by fingerprint.
         say: Receives a line for each run.
 
     Raises:
@@ -116,7 +118,7 @@ def gather_facts(
             f"the runs have no test metric in common: report on runs with a common cut-off ({setting('ks')})"
         )
     main = _main_metric(metrics, read_config(found.systems[0].folders[0]))
-    datasets: dict[str, Dataset] = {}
+    datasets = dict(loaded or {})
     systems, runs = [], []
     for system in found.systems:
         seeds: list[_SeedFacts] = []

@@ -18,13 +18,13 @@ def files_folder(page: Path) -> Path:
     return page.with_name(f"{page.stem}_files")
 
 
-def check_page_is_new(page: Path) -> None:
+def check_page_is_new(page: Path, argument: str = "out") -> None:
     """Reject a page whose name does not end in .html, and one that exists or whose folder exists."""
     if page.suffix != ".html":
-        raise UserError(f"{setting('out', str(page))}: give a name that ends in .html")
+        raise UserError(f"{setting(argument, str(page))}: give a name that ends in .html")
     for path in (page, files_folder(page)):
         if path.exists() or path.is_symlink():
-            raise UserError(f"{path} is there already: give another {setting('out')}, or remove it")
+            raise UserError(f"{path} is there already: give another {setting(argument)}, or remove it")
 
 
 def write_report(facts: Facts, page: Path) -> None:

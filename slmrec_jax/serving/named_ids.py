@@ -25,9 +25,9 @@ def find_rows(
     Raises:
         UserError: An id is unknown, or there is none.
     """
-    is_array = isinstance(named, np.ndarray)
-    is_single = named.ndim == 0 if is_array else isinstance(named, str | bytes) or not isinstance(named, Iterable)
-    wanted = [str(each) for each in ([named] if is_single else named)]
+    no_sequence = isinstance(named, str | bytes) or not isinstance(named, Iterable)
+    is_single = named.ndim == 0 if hasattr(named, "ndim") else no_sequence
+    wanted = [_as_text(each) for each in ([named] if is_single else named)]
     if not wanted:
         raise UserError(f"no {what}s were named: give their raw ids")
     places = {str(raw): row for row, raw in enumerate(raw_ids)}
@@ -35,6 +35,12 @@ def find_rows(
         if each not in places:
             raise UserError(f"data set {data}: there is no {what} {each!r}; ids look like {str(raw_ids[0])!r}")
     return np.array([places[each] for each in wanted], np.int32)
+
+
+def _as_text(raw_id: Any) -> str:
+    """Return a raw id as text; whole floats are whole numbers, as where data sets are made."""
+    is_whole = isinstance(raw_id, float | np.floating) and float(raw_id).is_integer()
+    return str(int(raw_id)) if is_whole else str(raw_id)
 
 
 def split_ids(text: str, flag: str) -> list[str]:

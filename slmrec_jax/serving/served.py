@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import Ranking, plan_ranking, rank
 from slmrec_jax.serving.named_ids import find_rows
 from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
@@ -71,20 +71,24 @@ def with_new_users(served: Served, history: Any) -> Served:
 
     Args:
         served: What ranks.
-        history: The raw ids of the items of one new user, or a mapping from names of new users to these.
+        history: The raw ids of the items of one new user, or a mapping from names of new users to these; repeated
+            ones count once.
 
     Raises:
         UserError: An item is unknown, or a history is empty.
     """
     histories = history if isinstance(history, Mapping) else {NEW_USER: history}
-    rows = [find_rows(items, served.item_ids, "item", served.name) for items in histories.values()]
+    rows = [np.unique(find_rows(items, served.item_ids, "item", served.name)) for items in histories.values()]
+    names = [str(name) for name in histories]
     if not rows:
         raise UserError("history is empty: give the raw ids of a new user's items")
+    if len(set(names)) < len(names):
+        raise UserError("history has two users of the same name as text; rename one")
     users = np.repeat(np.arange(len(rows), dtype=np.int32), [len(each) for each in rows])
     pairs, items = Interactions(users, np.concatenate(rows)), jnp.asarray(served.embeddings.items)
     return served._replace(
         embeddings=Embeddings(fold_in(pairs, len(rows), items), items),
-        user_ids=np.array([str(name) for name in histories]),
+        user_ids=np.array(names),
         known=(pairs,),
     )
 
@@ -120,6 +124,8 @@ def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
     Raises:
         UserError: An item is unknown, or k is below 1.
     """
+    if k < 1:
+        raise UserError(f"{setting('k')} is {k}: give at least 1")
     rows = find_rows(items, served.item_ids, "item", served.name)
     unit = _normalized(jnp.asarray(served.embeddings.items))
     count = len(served.item_ids)

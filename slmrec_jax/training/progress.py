@@ -90,12 +90,16 @@ def _notebook_bar(epochs: int) -> Callback:
     """Return a display below the current cell, which needs no widgets."""
     from IPython.display import HTML, display
 
-    begun = time.monotonic()
+    begun, first = time.monotonic(), 0
 
     def page(done: int, text: str) -> Any:
+        nonlocal begun, first
+        if not first and done:  # the first epoch was compiled before
+            begun, first = time.monotonic(), done
         seconds = time.monotonic() - begun
+        left = f", {seconds / (done - first) * (epochs - done):.0f} s left" if done > first else ""
         bar = f'<progress value="{done}" max="{epochs}"></progress>'
-        return HTML(f"epoch {done}/{epochs} {bar} {html.escape(text)} ({seconds:.0f} s)")
+        return HTML(f"epoch {done}/{epochs} {bar} {html.escape(text)} ({seconds:.0f} s{left})")
 
     handle = display(page(0, "compiling"), display_id=True)
 

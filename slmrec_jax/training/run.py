@@ -109,7 +109,7 @@ class Run:
         if only_new and new_items is None:
             raise UserError("only_new=True needs new_items: what read_new_items returns")
         if history is not None and users is not None:
-            raise UserError("give users or history, not both: history is of users that training did not see")
+            raise UserError("give users or history (for new users), not both")
         served = self.served if history is None else with_new_users(self.served, history)
         if new_items is not None:
             rows = self._place(new_items.features, len(new_items.ids), method)
@@ -139,6 +139,7 @@ class Run:
         Raises:
             UserError: The folder exists or cannot be written, or faiss is not installed.
         """
+        check_type("folder", folder, (str, Path), "the path of a new folder")
         about = {
             "model": self.config.model,
             "protocol": self.config.protocol,
@@ -158,8 +159,10 @@ class Run:
         from slmrec_jax.reporting.facts import gather_facts  # a room above this one
         from slmrec_jax.reporting.report import check_page_is_new, write_report
 
-        check_page_is_new(Path(page))
-        write_report(gather_facts([self.folder]), Path(page))
+        check_type("page", page, (str, Path), "the path of an HTML file")
+        check_page_is_new(Path(page), "page")
+        loaded = {self.dataset.fingerprint: self.dataset}
+        write_report(gather_facts([self.folder], loaded=loaded), Path(page))
 
     def evaluate(
         self,

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Int, PyTree, Scalar
 
-from slmrec_jax.config import Config, with_defaults
+from slmrec_jax.config import Config, check_config, with_defaults
 from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.errors import check_type
 from slmrec_jax.methods import make_method
 from slmrec_jax.methods.wrappers import with_precision, with_stale_embeddings
 from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS
@@ -89,6 +90,9 @@ def setup(config: Config, dataset: Dataset, *, method: MakeMethod = make_method)
     Raises:
         UserError: The config and the data do not go together.
     """
+    check_config(config)
+    check_type("dataset", dataset, Dataset, "a Dataset, such as slmrec_jax.load returns for a folder")
+    check_type("method", method, Callable, "a function of a config and a spec")
     planned = outline(config, dataset, method=method)
     return with_inputs(planned, make_inputs(planned.dataset, config.missing))
 

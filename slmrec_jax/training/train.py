@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 import jax
 
 from slmrec_jax import figures
-from slmrec_jax.config import Config, check_config, with_defaults, with_source
+from slmrec_jax.config import Config, Source, check_config, source_of, with_defaults, with_source
 from slmrec_jax.config.protocols import Split
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.ids import alike
@@ -42,6 +42,8 @@ from slmrec_jax.training.storage.checkpoint import restore_embeddings
 from slmrec_jax.training.storage.folder import CHECKPOINTS, CURVES, RESULT, Result, new_folder
 from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.training.storage.resume import made_by, resumed_folder
+
+_UNUSED_SOURCE = "the config's settings on how data are read are not used, since the data set was given"
 
 
 class Planned(NamedTuple):
@@ -90,21 +92,21 @@ def train(
             was written; or training diverged, and the run folder holds the epochs before.
         Interrupted: A signal asked to stop, and the run can be resumed.
     """
-    on_cache = keep_programs()
+    notes = keep_programs()
     check_jax()
     _check_arguments(config, out, resume, overwrite, method, config_file, progress, callbacks)
     folder = None if out is None else Path(out)
+    config, dataset, changes = _data(config, dataset, folder if resume else None)
+    plans = _plans(config, dataset)
+    planned = outline(config, dataset, method=method)
+    maker = made_by(_name_of(method), config_file)
+    if resume and folder is not None:
+        held = resumed_folder(planned.config, planned.dataset, maker, folder)
+    else:
+        held = new_folder(planned.config, planned.dataset, maker, folder, overwrite=overwrite)
+    doubts = batch_doubts(planned.method, planned.config, planned.dataset)
     with telling(progress, config.epochs, callbacks) as tell:
-        config, dataset, notes = _data(config, dataset, folder if resume else None)
-        plans = _plans(config, dataset)
-        planned = outline(config, dataset, method=method)
-        maker = made_by(_name_of(method), config_file)
-        if resume and folder is not None:
-            held = resumed_folder(planned.config, planned.dataset, maker, folder)
-        else:
-            held = new_folder(planned.config, planned.dataset, maker, folder, overwrite=overwrite)
-        doubts = batch_doubts(planned.method, planned.config, planned.dataset)
-        for line in (*_introduction(planned), *notes, *doubts, *planned.method.notes, *on_cache):
+        for line in (*_introduction(planned), *changes, *doubts, *planned.method.notes, *notes):
             tell(message(line))
         run = _compile_run(planned, plans, tell)
         with held as folder, _disk_faults(folder):
@@ -157,13 +159,15 @@ def _name_of(method: MakeMethod) -> str | None:
 
 
 def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple[Config, Dataset, list[str]]:
-    """Return the config as resolved for its data set, the data set, and lines on cut-offs that it cannot have."""
-    config = with_defaults(config)
-    dataset = load_dataset(config, dataset, folder)
-    config, dataset = with_source(config, dataset.source), dataset.with_modalities(config.modalities)
+    """Return the config as resolved for its data set, the data set, and lines on settings that it cannot have."""
+    config, given = with_defaults(config), dataset
+    dataset = load_dataset(config, given, folder)
+    asked, config = source_of(config), with_source(config, dataset.source)
+    unused = [] if given is None or asked in (Source(), source_of(config)) else [_UNUSED_SOURCE]
+    dataset = dataset.with_modalities(config.modalities)
     config, notes = fit_cutoffs(config, dataset)
     trim_memory()  # the readers' copies
-    return config, dataset, notes
+    return config, dataset, [*unused, *notes]
 
 
 def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:

@@ -1,6 +1,7 @@
 """Help is short, complete for the chosen model, and loads nothing heavy."""
 
 import re
+import shutil
 import subprocess
 import sys
 
@@ -47,8 +48,9 @@ def test_help_has_what_the_model_uses(capsys, monkeypatch, model, columns):
     assert max(map(len, shown.splitlines())) <= columns
     words = " ".join(shown.split())
     assert f"{model}, --{model}.*:" in words
-    for name in field_names(type(getattr(Config(), model))):
-        assert re.search(rf"[:,] {name.replace('_', '-')} ", words), name
+    for name, value in vars(getattr(Config(), model)).items():
+        assert value == () or re.search(rf"[:,] {name.replace('_', '-')} ", words), name
+    assert len(shown.splitlines()) <= (68 if columns == 80 else 55)
     assert f"learning-rate {BASE[model]['optimizer.learning_rate']}" in words
     for other in set(BASE) - {model}:
         assert f"--{other}." not in words
@@ -77,3 +79,22 @@ def test_settings_come_from_toml_and_flags_win(tmp_path):
     flags = parse(TrainFlags, "slmrec-jax train", ["--config", str(tmp_path / "mine.toml"), "--epochs", "3"])
     assert (flags.settings.model, flags.settings.epochs, flags.settings.mf.l2) == ("mf", 3, 0.5)
     assert flags.settings.protocol == "mmrec"
+
+
+@pytest.mark.usefixtures("optax_promotion")
+def test_a_settings_file_counts_when_a_run_is_resumed(finished, tiny_demo, tmp_path, refused):
+    shutil.copytree(finished.folder, tmp_path / "run")
+    file = tmp_path / "mine.toml"
+    resume = ["train", "--config", str(file), "--out", str(tmp_path / "run"), "--resume"]
+    file.write_text("dim = 13\n")
+    assert "was run with another dim (4, not 13)" in refused(*resume)
+    file.write_text("epochs = 2\n")
+    assert main(resume) == 0
+    assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
+
+
+def test_a_flag_is_named_wherever_it_stands(refused):
+    assert "there is no flag '--splt'; did you mean '--split'?" in refused("evaluate", "--splt", "test", "run")
+    assert "there is no flag '--item'; did you mean '--items'?" in refused("similar", "--item", "3", "run")
+    assert "--optimizer.learning-rate is '0.1x'; expected a number" in refused("train", "--lr=0.1x")
+    assert "--epochs is 'x'; expected a whole number" in refused("train", "--epochs", "x")

@@ -153,7 +153,7 @@ def test_a_run_in_python(finished, tiny_demo, tmp_path):
     assert run.curves["valid/recall@20"] == [record["metrics"]["recall@20"] for record in run.history]
     assert run.recommend(history=["item-0003"], k=2).items.shape == (1, 2)
     assert run.similar(["item-0003"], k=2).similar.shape == (1, 2)
-    with pytest.raises(UserError, match="users or history, not both"):
+    with pytest.raises(UserError, match=r"users or history \(for new users\), not both"):
         run.recommend(["user-0001"], history=["item-0003"])
     run.export(tmp_path / "exported")
     exported = recommend(read_export(tmp_path / "exported"), ["user-0001"], 3)

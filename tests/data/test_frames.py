@@ -2,6 +2,7 @@
 
 import datetime
 
+import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
 import pyarrow.csv
@@ -26,6 +27,12 @@ class OnlyInterchange:
 
     def __dataframe__(self, **options):
         return self._table.__dataframe__(**options)
+
+
+class Frame:
+    """A frame, by its columns."""
+
+    columns = ("x", "y")
 
 
 def pandas_frame():
@@ -128,7 +135,7 @@ REFUSED = {
     "a number": ((3,), {}, "interactions is 3, of type int: give a pandas, Polars or Arrow table"),
     "empty": (({},), {}, "interactions is {}"),
     "no items": (({"user": USERS},), {}, "interactions: there is no column 'item'"),
-    "lengths": (((USERS, ITEMS[:3]),), {}, "interactions: not readable"),
+    "lengths": (((USERS, ITEMS[:3]),), {}, "interactions: columns of 'user', 'item' have different lengths"),
     "missing": ((([*USERS[:4], None, *USERS[5:]], ITEMS),), {}, "interactions: row 4: user is missing"),
     "floats": ((([1.5] * 9, ITEMS),), {}, "interactions: row 0: user is 1.5"),
     "a split": (({"train": (USERS, ITEMS), "test": 3},), {}, "interactions['test'] is 3"),
@@ -150,6 +157,21 @@ REFUSED = {
         {"features": {"x": (["a"], np.array([[1.0, np.inf]]))}},
         "features['x']: 1 values in 1 rows are NaN or infinite as float32 (rows 0",
     ),
+    "one split twice": (
+        ({"train": (USERS, ITEMS), "val": (USERS, ITEMS), "validation": (USERS, ITEMS)},),
+        {},
+        "two of them for the same split",
+    ),
+    "tuples": (([("u1", "a"), ("u2", "b")],), {}, "interactions is [('u1', 'a'), ('u2', 'b')], of type list"),
+    "mixed": ((([1, "a", 2, 3, 4, 5, 6, 7, 8], ITEMS),), {}, "interactions: column 'user' cannot be read"),
+    "numbers for names": (({"0": USERS, "1": ITEMS},), {}, "name the one of users by user_column"),
+    "a name": (((USERS, ITEMS),), {"name": "a\x1b[31m"}, "is no name of a data set or a modality"),
+    "a frame": (((USERS, ITEMS),), {"features": {"x": Frame()}}, "features['x'] is of type Frame: give an array"),
+    "two titles": (
+        ((USERS, ITEMS),),
+        {"items": {"item": list("abcd"), "title": list("abcd"), "Title": list("abcd")}},
+        "items: 'title' and 'Title' are both columns of titles",
+    ),
     "catalogue": (((USERS, ITEMS),), {"items": list("abc")}, "interactions: row 8: item is 'd', which items does not"),
     "catalogue twice": (((USERS, ITEMS),), {"items": list("aabcd")}, "items: row 1: item is 'a' for the second time"),
 }
@@ -162,3 +184,29 @@ def test_a_refusal_names_the_argument(case):
         slm.dataset(*arguments, **{"split": "mmrec", **options})
     assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_what_else_is_a_column_of_ids_or_of_vectors():
+    expected = slm.dataset((USERS, ITEMS), features={"x": (list("abcd"), VECTORS)}, split="mmrec")
+    series = np.empty(4, np.object_)
+    series[:] = list(VECTORS)
+    holes = np.ma.masked_array(VECTORS, mask=[[False] * 2, [True] * 2, [False] * 2, [False] * 2])
+    for same in (series, list(VECTORS), VECTORS.astype(np.float16), jnp.asarray(VECTORS, jnp.bfloat16)):
+        found = slm.dataset((USERS, ITEMS), features={"x": (list("abcd"), same)}, split="mmrec")
+        assert found.fingerprint == expected.fingerprint
+    for lacking in (holes, slm.Feature(VECTORS, np.array([True, False, True, True]))):
+        found = slm.dataset((USERS, ITEMS), features={"x": lacking}, items=list("abcd"), split="mmrec")
+        assert found.features["x"].present.tolist() == [True, False, True, True]
+    some = slm.dataset((USERS, ITEMS), features={"x": {"a": VECTORS[0], "b": None}}, split="mmrec")
+    assert some.features["x"].present.tolist() == [True, False, False, False]
+    masked = np.ma.masked_array(np.arange(9), mask=[False] * 8 + [True])
+    with pytest.raises(UserError, match="row 8: user is missing"):
+        slm.dataset((masked, ITEMS), split="mmrec")
+
+
+def test_columns_that_are_not_used_may_hold_anything():
+    odd = {**COLUMNS, "note": [{"a": 1}, "text", 3, None, [1], 2.5, "x", "y", "z"]}
+    assert slm.dataset(odd, split=SPLIT).fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint
+    frame = pytest.importorskip("polars").DataFrame(COLUMNS)
+    frame = frame.with_columns(frame["user"].cast(pytest.importorskip("polars").Categorical))
+    assert slm.dataset(frame, split=SPLIT).fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint

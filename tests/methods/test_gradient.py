@@ -12,7 +12,7 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 CONFIG = slm.Config(model="mf", dim=4, batch_size=512, epochs=1, ks=(5,))
 
 
-def with_loss(apply):
+def with_loss(apply, name="own"):
     """Return what makes matrix factorisation with a loss of one's own."""
 
     def make_method(config, spec):
@@ -27,7 +27,7 @@ def with_loss(apply):
             users, items = slm.rows_of(params["user"]), slm.rows_of(params["item"])
             return lambda augmentation, key: slm.View(users, items, {}, {})
 
-        terms = {"own": slm.Term(1.0, slm.Loss(apply))}
+        terms = {name: slm.Term(1.0, slm.Loss(apply))}
         return slm.gradient_method(slm.Model(init, encode), terms, slm.make_optimizer(config.optimizer), spec)
 
     return make_method
@@ -43,6 +43,8 @@ def scores(context):
     [
         (lambda params, context: (scores(context), {}), r"the loss 'own': an array of float32 of shape \(\d+,\)"),
         (lambda params, context: (jnp.int32(1), {}), r"the loss 'own': an array of int32 of shape \(\)"),
+        (lambda params, context: ("low", {}), "the loss 'own': 'low', of type str; return one float"),
+        (lambda params, context: (jnp.float32(0), {"m": None}), "the loss 'own', metric 'm': None, of type NoneType"),
         (lambda params, context: jnp.mean(scores(context)), "the loss 'own' returns .*: return the loss and a mapping"),
         (
             lambda params, context: (jnp.mean(scores(context)), {"each": scores(context)}),
@@ -74,3 +76,23 @@ def test_a_loss_that_is_not_finite_is_named(tiny, tmp_path):
 
     with pytest.raises(Diverged, match=r"own not finite in epoch 1, at its step 1 of users .* with items"):
         slm.train(CONFIG, tiny, out=tmp_path / "run", method=with_loss(logarithm))
+
+
+@pytest.mark.parametrize("name", ["loss", "own/part"])
+def test_a_term_whose_name_cannot_be_logged_is_refused(tiny, name):
+    with pytest.raises(ValueError, match=f"a term is called '{name}'"):
+        slm.setup(CONFIG, tiny, method=with_loss(lambda params, context: (jnp.mean(scores(context)), {}), name))
+
+
+def test_a_method_without_a_total_is_refused(tiny, tmp_path):
+    def without_total(config, spec):
+        method = slm.make_method(config, spec)
+
+        def step(state, inputs, batch):
+            after, metrics = method.step(state, inputs, batch)
+            return after, {"mine": metrics["loss"]}
+
+        return method._replace(step=step)
+
+    with pytest.raises(slm.UserError, match="has the metrics mine: return the total as `loss` too"):
+        slm.train(CONFIG, tiny, out=tmp_path / "run", method=without_total)

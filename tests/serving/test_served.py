@@ -44,6 +44,18 @@ def test_a_new_user_gets_the_best_items_beyond_their_history():
     assert np.isneginf(found.scores[0, 7:]).all()
 
 
+def test_a_repeated_item_counts_once():
+    once, often = (recommend(with_new_users(SERVED, items), k=3) for items in (["i0", "i3"], ["i0", "i3", "i3", "i0"]))
+    np.testing.assert_array_equal(once.scores, often.scores)
+
+
+def test_whole_floats_name_whole_numbers():
+    numbered = SERVED._replace(item_ids=np.arange(9), user_ids=np.array([10, 11]))
+    assert recommend(numbered, [10.0, np.float64(11)], 1).users.tolist() == [10, 11]
+    assert recommend(numbered, jnp.array(11), 1).users.tolist() == [11]
+    assert similar_items(numbered, 3.0, 2).items.tolist() == [3]
+
+
 def test_new_users_have_names():
     both = recommend(with_new_users(SERVED, {"anna": ["i0"], 7: np.array(["i3", "i5"])}), k=3)
     assert both.users.tolist() == ["anna", "7"]
@@ -57,6 +69,7 @@ def test_new_users_have_names():
     [
         ([], "no items were named"),
         ({}, "history is empty"),
+        ({1: ["i0"], "1": ["i1"]}, "two users of the same name"),
         (["i0", "x"], "there is no item 'x'"),
         ({"anna": ["i0"], "ben": []}, "no items were named"),
     ],

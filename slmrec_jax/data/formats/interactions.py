@@ -87,8 +87,20 @@ def read_items(file: Path, source: Source) -> Table:
     found = find_layout(file, named, ("item",))
     if "item" not in found.roles:
         named, found = {}, find_layout(file, {}, ("item",))
-    texts = {name.lower(): name for name in found.names if name.lower() in ITEM_TEXTS}
+    texts = text_columns(str(file), found.names)
     return _read_roles(file, found, {"item": choose_columns(file, found, named, ("item",))["item"], **texts})
+
+
+def text_columns(where: str, names: Sequence[str]) -> dict[str, str]:
+    """Return the column of each kind of `ITEM_TEXTS` that there is, in upper or lower case."""
+    found: dict[str, str] = {}
+    for name in names:
+        kind = name.lower()
+        if kind in ITEM_TEXTS:
+            if kind in found:
+                raise UserError(f"{where}: {found[kind]!r} and {name!r} are both columns of {kind}s; keep one")
+            found[kind] = name
+    return found
 
 
 def item_texts_of(table: Table) -> dict[str, Shaped[np.ndarray, " items"]]:

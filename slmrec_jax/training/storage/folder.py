@@ -20,7 +20,7 @@ from slmrec_jax import devices
 from slmrec_jax.config import IN_MEMORY, Config, from_json, to_json
 from slmrec_jax.data import Source, load_source, write_store
 from slmrec_jax.data.dataset import SPLITS, Dataset
-from slmrec_jax.durable import PART, append, remove_folder, write_whole, writing
+from slmrec_jax.durable import PART, append, move_folder, remove_folder, write_whole, writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.storage.lock import LOCK, locked
 from slmrec_jax.training.storage.records import read_json, read_small_file, seal, unseal, write_json
@@ -123,8 +123,10 @@ def new_folder(
     overwrite = overwrite and (out / CONFIG).exists()
     if not overwrite:
         _check_free(out)
-    elif Path(config.data).resolve().is_relative_to(out.resolve()):
-        raise UserError(f"{config.data} is part of the run in {out}, which {setting('overwrite', True)} would delete")
+    else:
+        read_config_and_maker(out)  # only a run is deleted
+        if config.data not in ("demo", IN_MEMORY) and Path(config.data).resolve().is_relative_to(out.resolve()):
+            raise UserError(f"{config.data} is part of the run in {out}, which {setting('overwrite', True)} deletes")
     return _made_folder(config, dataset, made_by, out, overwrite)
 
 
@@ -204,14 +206,16 @@ def _check_free(out: Path) -> None:
     """Reject a folder with anything in it but what is left of a run that was killed before its config was written."""
     if not out.exists():
         return
-    names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {""}
-    others = {name for name in names - {LOCK, ENVIRONMENT, DATA, STORE, CONFIG} if not name.startswith(PART)}
-    if others or (out / CONFIG).exists():
+    if (out / CONFIG).exists():
         resumes, replaces = setting("resume", True), setting("overwrite", True)
         raise UserError(
             f"{out} is there already: {resumes} continues a run, {replaces} deletes it; or give another "
             f"{setting('out')}"
         )
+    names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {""}
+    left = {LOCK, ENVIRONMENT, DATA} | ({STORE} if ENVIRONMENT in names else set())  # the store is written last
+    if any(not name.startswith(PART) for name in names - left):
+        raise UserError(f"{out} is there already, and holds no run: give another {setting('out')}")
 
 
 @contextmanager
@@ -223,14 +227,19 @@ def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path, o
         if not overwrite:
             _check_free(out)  # again: another run may have come and gone before the lock
         with writing(out, fix):
+            new_store = out / f"{PART}-{STORE}"
+            if new_store.exists():
+                remove_folder(new_store)
+            if config.data == IN_MEMORY:  # before anything is deleted, since this may fail
+                write_store(dataset, new_store)
             if overwrite:
                 _delete_run(out)
             write_json(out / ENVIRONMENT, environment())
             write_json(out / DATA, _description(dataset))
-            if config.data == IN_MEMORY:
-                if (out / STORE).exists():
-                    remove_folder(out / STORE)
-                write_store(dataset, out / STORE)
+            if (out / STORE).exists():
+                remove_folder(out / STORE)
+            if new_store.exists():
+                move_folder(new_store, out / STORE)
             write_config(out, config, made_by)  # last: with it, the run can be resumed
         yield out
 
