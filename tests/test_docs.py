@@ -1,12 +1,13 @@
 """Every block of code and every command of the pages in docs/, in their order and as they are written.
 
 Quick tests read all of them: commands must be understood and code must compile. Slow tests run them, page by page in an
-empty folder, with small demo data and with stand-ins for packages that are no dependency. Three kinds of commands are
-too long, or change the machine, and are read alone: `make`, `pip`, and those on data of `PATH`, whose programs
-`test_experiments.py` and the tests of commands run on small data.
+empty folder, with small demo data and with stand-ins for packages that are no dependency. Commands on data of `PATH`
+run for an epoch or two on small data, and those of experiments with made-up results of training. Only `make` and `pip`,
+which change the machine, are never run.
 """
 
 import configparser
+import dataclasses
 import importlib
 import os
 import re
@@ -30,6 +31,7 @@ from slmrec_jax.commands.main import COMMANDS, main
 from slmrec_jax.commands.parsing import parse
 from slmrec_jax.data.synthetic import demo
 from slmrec_jax.errors import UserError
+from slmrec_jax.forms import field_names
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -220,7 +222,7 @@ INLINE = sorted(
     {
         (page, " ".join(code.split()))
         for page in PAGES
-        for code in re.findall(r"(?<!`)`(slmrec-jax [^`]+)`", BLOCK.sub("", (DOCS / page).read_text()))
+        for code in re.findall(r"(?<!`)`(slmrec-jax\s[^`]+)`", BLOCK.sub("", (DOCS / page).read_text()))
     }
 )
 
@@ -359,6 +361,66 @@ def test_parts_of_ones_own(page, folder):
     (folder / "mine.py").write_text(RECIPES[0][1])
     extend = page("extend.md")
     assert any("item-" in said for said in extend.said.values())
+
+
+LONG = sorted({line for page in PAGES for line in commands(page) if "PATH" in line and not line.startswith("make")})
+FLAGS = {"epochs": 2, "seeds": 0, "trials": 2, "dim": 8, "batch-size": 128}
+"""What makes a command on large data short."""
+
+
+def shortened(line):
+    """The line with its data in this folder and with `FLAGS`, as far as its command has them."""
+    program, *words = shlex.split(line.replace("PATH", "PATH_OF_DATA"))
+    name, _ = ours(line)
+    taken = {field.name for field in dataclasses.fields(COMMANDS[name][0])} | set(field_names(slmrec_jax.Config))
+    for flag, value in FLAGS.items():
+        if f"--{flag}" in words:
+            words[words.index(f"--{flag}") + 1] = str(value)
+        elif flag.replace("-", "_") in taken:
+            words += [f"--{flag}", str(value)]
+    return shlex.join([program, *words])
+
+
+@pytest.fixture
+def large_data(folder):
+    """Small data where the pages have `PATH`, `PATH/tiktok` and `PATH/lastfm`."""
+    small = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8, "acoustic": 6})
+    data.write_store(small, folder / "PATH_OF_DATA")
+    for name in ("tiktok", "lastfm"):
+        data.write_store(small, folder / "PATH_OF_DATA" / name)
+    (folder / "experiments").symlink_to(ROOT / "experiments")
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("large_data", "as_users_have_it")
+@pytest.mark.parametrize("line", [line for line in LONG if line.startswith("slmrec-jax")])
+def test_a_command_on_large_data_runs_on_small_data(line):
+    assert main(shlex.split(shortened(line))[1:]) == 0
+    if "--out runs/tune " in line + " ":
+        (best,) = (line for line in commands("experiments.md") if "best.py" in line)
+        assert main([*shlex.split(best)[1:], "--data", "PATH_OF_DATA", "--epochs", "1"]) == 0
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("large_data", "experiments")
+@pytest.mark.parametrize("line", [line for line in LONG if line.startswith("python")])
+def test_an_experiment_of_the_pages_writes_its_table(line, folder, monkeypatch):
+    def finish_run(config, dataset, place, report):
+        figures = {f"{metric}@{k}": 0.1 for metric in ("recall", "ndcg", "precision") for k in (10, 20)}
+        history = [{"epoch": epoch, "losses": {"loss": 3.0, "main": 2.0, "ssl": 1.0}} for epoch in (1, 2)]
+        return SimpleNamespace(
+            config=config, result={"valid": figures, "test": figures, "best_epoch": 1}, history=history
+        )
+
+    _, script, *words = shlex.split(line.replace("PATH", "PATH_OF_DATA"))
+    module = importlib.import_module(Path(script).stem)
+    if script.endswith("missing_modalities.py"):
+        monkeypatch.setattr(module, "train", lambda config, *_, **__: finish_run(config, None, None, None))
+    else:
+        monkeypatch.setattr(importlib.import_module("sweep"), "finish_run", finish_run)
+    flags = module.Flags if hasattr(module, "Flags") else module.table2.Flags
+    module.main(tyro.cli(flags, args=words))
+    assert list((folder / "runs").rglob("*.md")) or list((folder / "runs").rglob("*.json"))
 
 
 @pytest.mark.parametrize(
