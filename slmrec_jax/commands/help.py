@@ -118,7 +118,7 @@ def flags_of(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Itera
         yield Flag(
             shown_name.upper() if is_positional else shown_name,
             "" if is_switch else _kind(hints[name]),
-            _shown(defaults[name]),
+            _as_typed(defaults[name]),
             texts.get(name, ""),
             is_switch,
             is_positional,
@@ -157,10 +157,10 @@ def _kind(hint: Any) -> str:
 def _values(section: Any) -> str:
     """Return the settings of a section with their values, as one line."""
     pairs: Mapping[str, Any] = section._asdict() if hasattr(section, "_asdict") else vars(section)
-    return ", ".join(f"{_dashed(name)} {_shown(value) or 'none'}" for name, value in pairs.items())
+    return ", ".join(f"{_dashed(name)} {_as_typed(value) or 'none'}" for name, value in pairs.items())
 
 
-def _shown(value: Any) -> str:
+def _as_typed(value: Any) -> str:
     if value is None or value == () or value is dataclasses.MISSING:
         return ""
     if isinstance(value, tuple):

@@ -5,8 +5,9 @@ from collections.abc import Mapping, Sequence
 from rich.table import Table
 from rich.text import Text
 
+from slmrec_jax.config.protocols import Side
 from slmrec_jax.errors import escaped
-from slmrec_jax.evaluation.groups import Group, Side
+from slmrec_jax.evaluation.groups import Group
 
 
 def metrics_table(splits: Mapping[str, Mapping[str, float]], title: str) -> Table:
