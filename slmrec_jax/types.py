@@ -1,7 +1,7 @@
 """The vocabulary of this package: arrays, batches, and the NamedTuples of pure functions that are its pluggable parts.
 
 Nothing here computes. A model, an augmentation, a loss and a method are values of the types below. The trainer sees
-only these types, so a new one needs no edit in the package (CONTRIBUTING.md has the recipes).
+only these types, so a new one needs no edit in the package (docs/extend.md has recipes).
 """
 
 from collections.abc import Callable, Mapping

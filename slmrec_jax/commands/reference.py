@@ -62,9 +62,9 @@ def _table(flags: Iterable[Flag]) -> str:
 def _row(flag: Flag) -> str:
     name = flag.name if flag.is_positional else ", ".join((*flag.aliases, f"--{flag.name}"))
     default = {"true": "on", "false": "off"}.get(flag.default, flag.default) if flag.is_switch else flag.default
-    cells = (_code(name), _code(flag.values), _code(default), flag.text.replace("|", "\\|"))
-    return f"| {' | '.join(cells)} |"
+    values = " or ".join(map(_code, flag.values.split("|")))  # a code span of a table cannot hold the bar
+    return f"| {_code(name)} | {values} | {_code(default)} | {flag.text.replace('|', '&#124;')} |"
 
 
 def _code(text: str) -> str:
-    return f"`{text}`".replace("|", "\\|") if text else ""
+    return f"`{text}`" if text else ""
