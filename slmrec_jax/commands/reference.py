@@ -11,7 +11,8 @@ from slmrec_jax.forms import field_names
 _TITLE = """# Command reference
 
 The build of this documentation makes this page from the flags of the program. `slmrec-jax COMMAND --help` shows the
-same in a terminal."""
+same in a terminal; where a command trains, `--help` shows what the chosen `--model` uses and `--help-all` every flag.
+`slmrec-jax --version` prints the versions of this program and of jax."""
 _SETTINGS = """## Settings
 
 Flags of `train`, `compare` and `tune`, and fields of [`slmrec_jax.Config`](api.md): `--slmrec.fd-mode layer` is
