@@ -4,6 +4,7 @@
 # make soak     set up .venv, then kill and resume training 200 times (about five minutes)
 # make bench    set up .venv, then the benchmarks, on DATA=PATH beside generated data (about a quarter of an hour;
 #               needs torch==2.13.0 in .venv, to compare with)
+# make docs     set up .venv, then build the documentation in build/site; a broken link or a missing docstring fails
 # make lock     make requirements/lock-*.txt again from requirements.txt, for each Python, with the hash of every file
 # make licences make docs/licences.md again from what is installed
 # make clean    remove .venv and what tools leave behind; runs/ stays
@@ -17,10 +18,11 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/.ready
 UNDER_WAY := .venv/.installing
 
+DOCS_READY := .venv/.docs-ready
 UV := build/uv/bin
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 
-.PHONY: train test test-slow test-all soak bench setup lock licences clean
+.PHONY: train test test-slow test-all soak bench setup docs lock licences clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -63,6 +65,16 @@ $(READY): requirements.txt setup.cfg pyproject.toml
 	@$(PIP) install -qq -r requirements.txt
 	@$(PIP) install -qq --no-deps --editable .
 	@mv $(UNDER_WAY) $@
+
+# Into the same .venv, because the package makes the page of commands. --quiet would hide warnings from --strict.
+docs: $(DOCS_READY)
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+	@echo "build/site/index.html"
+
+$(DOCS_READY): $(READY) requirements/docs.txt
+	@echo "== installing what builds the documentation into .venv (once)"
+	@$(PIP) install -qq -r requirements/docs.txt
+	@touch $@
 
 # Only from the public index, whatever pip is configured to use.
 lock:

@@ -1,7 +1,7 @@
 """The vocabulary of this package: arrays, batches, and the NamedTuples of pure functions that are its pluggable parts.
 
 Nothing here computes. A model, an augmentation, a loss and a method are values of the types below. The trainer sees
-only these types, so a new one needs no edit in the package (CONTRIBUTING.md has the recipes).
+only these types, so a new one needs no edit in the package (docs/extend.md has recipes).
 """
 
 from collections.abc import Callable, Mapping
@@ -147,9 +147,11 @@ class View(NamedTuple):
     users: Rows
     """Fused user rows. The score of an item is the inner product of its row with the user's."""
     items: Rows
+    """Fused item rows."""
     user_modalities: Mapping[str, Rows]
     """Propagated rows of each modality before fusion: `id` first, then in the order of the spec."""
     item_modalities: Mapping[str, Rows]
+    """The same of the items."""
 
 
 Encode: TypeAlias = Callable[[Augmentation, Key[Array, ""]], View]
@@ -159,6 +161,7 @@ class Model(NamedTuple):
     """An encoder of users and items."""
 
     init: Callable[[Key[Array, ""]], Params]
+    """`key -> params`."""
     encode: Callable[[Params, Inputs], Encode]
     """`(params, inputs) -> encode`. Views made by one `encode` share what their augmentations do not change."""
     prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
@@ -175,13 +178,17 @@ class Context(NamedTuple):
     view: View
     """Users and items without augmentation."""
     batch: Batch
+    """The step's interactions; `batch.mask` is false for padded rows."""
     users: Distinct
     """The batch's distinct users, for work that each user needs only once."""
     items: Distinct
+    """The batch's distinct items."""
     encode: Encode
     """Makes further views, such as augmented ones."""
     inputs: Inputs
+    """The graph and the features."""
     model_params: Params
+    """The parameters of the model."""
     key: Key[Array, ""]
     """The randomness of this loss in this step."""
 
@@ -192,7 +199,9 @@ class Loss(NamedTuple):
     apply: Callable[[Params, Context], tuple[Scalar, Metrics]]
     """`(params, context) -> (value, metrics)`, with the loss's own parameters."""
     init: Callable[[Key[Array, ""], Spec], Params] = lambda key, spec: {}
+    """`(key, spec) -> params`: the loss's own parameters; none by default."""
     num_negatives: int = 0
+    """The number of sampled negatives that it needs for each interaction."""
     in_batch: bool = False
     """Whether it compares each row with the others of the batch, so that a batch of one row has loss 0."""
 
@@ -201,7 +210,9 @@ class Term(NamedTuple):
     """A loss and its weight in the objective. A term of weight 0 is not compiled."""
 
     weight: float
+    """The factor of the loss in the objective."""
     loss: Loss
+    """The loss."""
 
 
 class Embeddings(NamedTuple):
@@ -217,7 +228,9 @@ class Method(NamedTuple):
     init: Callable[[Key[Array, ""]], "TrainState"]
     """Parameters, optimizer state and the int32 step 0."""
     step: Callable[["TrainState", Inputs, Batch], tuple["TrainState", Metrics]]
+    """`(state, inputs, batch) -> (state, metrics)`: one training step; `metrics["loss"]` is the objective."""
     embed: Callable[["TrainState", Inputs], Embeddings]
+    """`(state, inputs) -> embeddings`: the tables that rank."""
     prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
     """As `Model.prepare`."""
     loss: Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]] | None = None

@@ -1,4 +1,4 @@
-"""The recipes of CONTRIBUTING.md and the example of README.md, as they are written."""
+"""The recipes of docs/extend.md and the example of README.md, as they are written."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from slmrec_jax.commands.main import main
 from slmrec_jax.data.synthetic import demo
 
 ROOT = Path(__file__).parents[1]
-RECIPES = re.findall(r"## (Add an? \w+)\n.*?```python\n(.*?)```", (ROOT / "CONTRIBUTING.md").read_text(), re.DOTALL)
+RECIPES = re.findall(r"## (Add an? \w+)\n.*?```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
 EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 pytestmark = pytest.mark.usefixtures("optax_promotion", "small_demo")

@@ -11,6 +11,8 @@ from pathlib import Path
 from textwrap import fill
 from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin, get_type_hints
 
+import tyro
+
 from slmrec_jax.commands.settings import SettingsFlags
 from slmrec_jax.config import Config, ModelName
 from slmrec_jax.config.source import Source
@@ -29,6 +31,7 @@ _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
 _MAIN = ("data", "split", "modalities", "model", "task", "seed", "epochs", "batch-size", "dim", "num-layers", "ks")
 _COLUMNS = ("user_column", "item_column", "time_column", "rating_column")
 _WIDTHS, _INDENT = (60, 120), 4
+(_POSITIONAL,) = get_args(tyro.conf.Positional[int])[1:]
 _NAMES = {int: "N", float: "X", str: "TEXT", Path: "PATH"}
 
 
@@ -41,17 +44,26 @@ class Flag(NamedTuple):
     """What it takes, in capitals or as choices; empty for a switch."""
     default: str
     """As one would write it on the command line; empty if there is none."""
-    summary: str
-    """The first sentence of its description."""
+    text: str
+    """Its description."""
+    is_switch: bool = False
+    is_positional: bool = False
+    """Whether it is given by its place; `name` is then what stands for it in the usage."""
+    aliases: tuple[str, ...] = ()
+
+    @property
+    def summary(self) -> str:
+        """The first sentence of the description."""
+        return self.text.split(". ")[0].rstrip(".")
 
 
 def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
     """Return the help of a command for a config's model, with the config's values as defaults."""
     columns = min(max(shutil.get_terminal_size((100, 24)).columns, _WIDTHS[0]), _WIDTHS[1])
     unused = [name for name, models in _USED_BY.items() if config.model not in models]
-    own = list(_flags(flags, None, skipped=("settings",)))
-    source = list(_flags(Source, config, skipped=_COLUMNS))
-    general = list(_flags(Config, config, skipped=(*field_names(Source), *_MODELS, "optimizer", "eval", *unused)))
+    own = list(flags_of(flags, None, skipped=("settings",)))
+    source = list(flags_of(Source, config, skipped=_COLUMNS))
+    general = list(flags_of(Config, config, skipped=(*field_names(Source), *_MODELS, "optimizer", "eval", *unused)))
     main = [flag for flag in (*source, *general) if flag.name in _MAIN]
     further = ", ".join(f"--{flag.name} {flag.default or 'None'}" for flag in (*source, *general) if flag not in main)
     sections = [
@@ -79,7 +91,7 @@ def _lines(title: str, flags: list[Flag], columns: int) -> str:
     width = min(34, max(map(len, heads)))
     text = [title]
     for head, flag in zip(heads, flags, strict=True):
-        default = f" [{flag.default}]" if flag.default else ""
+        default = f" [{flag.default}]" if flag.default and not flag.is_switch else ""
         about = fill(f"{flag.summary}{default}".strip(), columns - width - 2, break_on_hyphens=False).split("\n")
         if len(head) > width:
             text.append(head)
@@ -88,30 +100,48 @@ def _lines(title: str, flags: list[Flag], columns: int) -> str:
     return "\n".join(text)
 
 
-def _flags(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Iterator[Flag]:
-    """Yield the flags of a dataclass; the defaults are those of `values`, or of the fields if it is `None`."""
-    summaries, hints = _summaries(kind), get_type_hints(kind, include_extras=True)
-    for field in dataclasses.fields(kind):
-        if field.name in skipped:
+def flags_of(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Iterator[Flag]:
+    """Yield the flags of a dataclass or named tuple.
+
+    The defaults are those of `values`, or of the fields if it is `None`.
+    """
+    texts, hints = descriptions(kind), get_type_hints(kind, include_extras=True)
+    defaults: Mapping[str, Any] = (
+        getattr(kind, "_field_defaults", None) or {field.name: field.default for field in dataclasses.fields(kind)}
+        if values is None
+        else {name: getattr(values, name) for name in field_names(kind)}
+    )
+    for name in field_names(kind):
+        if name in skipped:
             continue
-        default = field.default if values is None else getattr(values, field.name)
-        switch = hints[field.name] is bool
-        shown = "" if switch else _as_typed(default)
+        marks = getattr(hints[name], "__metadata__", ())
+        given = next((mark for mark in marks if hasattr(mark, "aliases")), None)  # what tyro.conf.arg returns
+        is_positional, is_switch = _POSITIONAL in marks, _is_switch(hints[name])
+        shown_name = (given and ((is_positional and given.metavar) or given.name)) or _dashed(name)
         yield Flag(
-            _dashed(field.name), "" if switch else _kind(hints[field.name]), shown, summaries.get(field.name, "")
+            shown_name.upper() if is_positional else shown_name,
+            "" if is_switch else _kind(hints[name]),
+            _as_typed(defaults[name]),
+            texts.get(name, ""),
+            is_switch,
+            is_positional,
+            tuple((given and given.aliases) or ()),
         )
 
 
-def _summaries(kind: type) -> dict[str, str]:
-    """Return the first sentence of the text below each field of a class and of the classes that it extends."""
+def descriptions(kind: type) -> dict[str, str]:
+    """Return the text below each field of a class and of the classes that it extends."""
     found: dict[str, str] = {}
-    for each in reversed(kind.__mro__[:-1]):
+    for each in reversed([each for each in kind.__mro__ if each.__module__.startswith("slmrec_jax")]):
         body = ast.parse(inspect.getsource(each)).body[0].body  # type: ignore[attr-defined]
         for field, text in pairwise(body):
             if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(text, ast.Expr):
-                words = " ".join(str(ast.literal_eval(text.value)).split())
-                found[field.target.id] = words.split(". ")[0].rstrip(".")
+                found[field.target.id] = " ".join(str(ast.literal_eval(text.value)).split())
     return found
+
+
+def _is_switch(hint: Any) -> bool:
+    return hint is bool or (get_origin(hint) is Annotated and get_args(hint)[0] is bool)
 
 
 def _kind(hint: Any) -> str:

@@ -66,12 +66,19 @@ class Config(Source):
     """How slmrec and lightgcn hold modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
+    """Options of SLMRec."""
     mf: MFConfig = field(default_factory=MFConfig)
+    """Options of MF-BPR."""
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)
+    """Options of LightGCN."""
     vbpr: VBPRConfig = field(default_factory=VBPRConfig)
+    """Options of VBPR."""
     mmgcn: MMGCNConfig = field(default_factory=MMGCNConfig)
+    """Options of MMGCN."""
     mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)
+    """Options of MMSSL."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    """The optimizer and its settings."""
     eval: Protocol = PROTOCOLS["strict"]
     """How to select and to test; `with_protocol` sets all of it."""
 
@@ -87,6 +94,12 @@ class Config(Source):
         Settings that the file leaves out have their defaults. It may also name a `preset` of the model and a
         `protocol`; single settings win over both. Nothing in it is executed.
 
+        Args:
+            path: The file.
+
+        Returns:
+            The config.
+
         Raises:
             UserError: The file cannot be read, or a setting in it is unknown or has a value of another type.
         """
@@ -96,6 +109,9 @@ class Config(Source):
 
     def save(self, path: Path | str) -> None:
         """Write all settings to a `.json` or `.toml` file, which `load` reads.
+
+        Args:
+            path: The file, which is replaced if it exists.
 
         Raises:
             UserError: The name has another ending, or the file cannot be written.

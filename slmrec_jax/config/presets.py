@@ -87,6 +87,13 @@ def with_preset(config: Config, preset: str) -> Config:
     """Return the config with the settings of a preset of its model.
 
     An optimizer setting that the config gives is kept: presets fill only those that it leaves open.
+
+    Args:
+        config: The config, whose `model` has the preset.
+        preset: The preset's name, such as `paper`.
+
+    Raises:
+        UserError: The model has no such preset; the message lists those it has.
     """
     presets = PRESETS.get(config.model, {})
     if preset not in presets:
@@ -109,7 +116,12 @@ def with_defaults(config: Config) -> Config:
 
 
 def with_protocol(config: Config, protocol: ProtocolName) -> Config:
-    """Return the config with the rules of a protocol for selection and test."""
+    """Return the config with the rules of a protocol for selection and test.
+
+    Args:
+        config: The config to change.
+        protocol: The protocol's name, such as `mmrec`.
+    """
     if protocol not in PROTOCOLS:
         raise UserError(f"there is no protocol {protocol!r}; there are: {', '.join(PROTOCOLS)}")
     return with_settings(config, {"eval": PROTOCOLS[protocol]})

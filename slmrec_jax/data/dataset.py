@@ -36,8 +36,11 @@ class Words(NamedTuple):
     """A modality of word ids: item `items[n]` has word `words[n]`. A pair that occurs twice counts twice."""
 
     items: Int[np.ndarray, " pairs"]
+    """Internal item ids."""
     words: Int[np.ndarray, " pairs"]
+    """Word ids, below `num_words`."""
     num_words: int
+    """The size of the vocabulary."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +53,23 @@ class Dataset:
     """
 
     name: str
+    """What it is called in logs and reports."""
     num_users: int
+    """The number of users, those without interactions included."""
     num_items: int
+    """The number of items, those without interactions included."""
     train: Interactions
+    """What models learn from."""
     valid: Interactions
+    """What the best epoch is selected on."""
     test: Interactions
+    """What results are measured on."""
     features: Mapping[str, Feature | Words]
     """By modality, in the order in which models take them."""
     user_ids: Shaped[np.ndarray, " users"]
     """Raw ids, integers or strings, indexed by internal id."""
     item_ids: Shaped[np.ndarray, " items"]
+    """Raw ids of items, likewise."""
     item_texts: Mapping[str, Shaped[np.ndarray, " items"]] = field(default_factory=dict)
     """By kind of `ITEM_TEXTS`, text to show with an item; empty where it has none. Not part of the fingerprint."""
     notes: tuple[str, ...] = ()
@@ -109,6 +119,9 @@ class Dataset:
 
     def with_modalities(self, names: Sequence[str]) -> "Dataset":
         """Return the data set with the named modalities in that order; no names keep all of them.
+
+        Args:
+            names: Modalities, each once.
 
         Raises:
             UserError: A name is repeated, or the data set has no such modality; the message lists those it has.

@@ -11,7 +11,13 @@ Linear = dict[str, Float[Array, "..."]]
 
 
 def xavier_uniform(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, "rows columns"]:
-    """Draw uniformly from ± sqrt(6 / (rows + columns)); the rows of an embedding table are its entries."""
+    """Draw uniformly from ± sqrt(6 / (rows + columns)); the rows of an embedding table are its entries.
+
+    Args:
+        key: The randomness.
+        rows: The number of rows.
+        columns: The number of columns.
+    """
     bound = math.sqrt(6.0 / (rows + columns))
     return jax.random.uniform(key, (rows, columns), jnp.float32, -bound, bound)
 
@@ -38,6 +44,9 @@ def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
 
     Squares of float32 overflow above 1.8e19, and the cubes of norms in the gradient above 7e12. Rows with large values
     are therefore scaled first, which changes neither the result nor its gradient; others are multiplied by 1.
+
+    Args:
+        x: Rows in the last axis.
     """
     largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
     scale = jnp.where(largest > 2.0**80, 2.0**-104, jnp.where(largest > 2.0**32, 2.0**-56, 1.0))
@@ -47,5 +56,10 @@ def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
 
 
 def mean(values: Float[Array, " batch"], mask: Bool[Array, " batch"]) -> Scalar:
-    """Return the mean over real rows; padded rows may hold anything, even NaN."""
+    """Return the mean over real rows; padded rows may hold anything, even NaN.
+
+    Args:
+        values: A value for each row of a batch.
+        mask: True for real rows, as `Batch.mask`.
+    """
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask, dtype=values.dtype)

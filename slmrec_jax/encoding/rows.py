@@ -16,7 +16,11 @@ TABLE_BLOCK_ROWS = 8192
 
 
 def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
-    """Return the rows of a table that has already been computed."""
+    """Return the rows of a table that has already been computed.
+
+    Args:
+        table: An array, of which the rows of any ids are requested.
+    """
     return memoized(lambda ids: table if ids is ALL else table[ids])
 
 

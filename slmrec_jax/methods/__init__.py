@@ -16,6 +16,10 @@ __all__ = ["METHODS", "gradient_method", "make_method", "make_optimizer"]
 def make_method(config: Config, spec: Spec) -> Method:
     """Return the method of a config.
 
+    Args:
+        config: Every choice; `config.model` names the system.
+        spec: The sizes of the data.
+
     Raises:
         UserError: The config does not fit the data.
     """

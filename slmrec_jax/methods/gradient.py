@@ -33,6 +33,12 @@ def gradient_method(
 ) -> Method:
     """Return the method that minimises Σ weight · loss over the terms.
 
+    Args:
+        model: The encoder.
+        terms: The objective's terms by name, under which their values are logged.
+        optimizer: Any optax transformation, such as `make_optimizer` returns.
+        spec: The sizes of the data.
+
     Raises:
         ValueError: No term has a weight other than 0, or a name cannot be logged.
     """

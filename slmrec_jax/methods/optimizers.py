@@ -17,6 +17,9 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     Without a chain it is PyTorch's Adam with weight decay, as in the published code: unlike in AdamW, L2 of every
     parameter is added to the gradient *before* the moments. The learning rate is 1e-3 by default, the decay 0.
 
+    Args:
+        config: The section `optimizer` of a config.
+
     Raises:
         UserError: The chain cannot be parsed, is not from optax, or needs more than gradients.
     """

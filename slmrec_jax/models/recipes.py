@@ -28,7 +28,13 @@ class Recipe(NamedTuple):
 def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
     """Return SLMRec: the main loss and the self-supervised task of the config.
 
-    `augmented=False` saves memory if the caller adds no terms that make augmented views.
+    Args:
+        config: Every choice.
+        spec: The sizes of the data.
+        augmented: False saves memory if the caller adds no terms that make augmented views.
+
+    Returns:
+        The model, the terms by name and notes for the log, for `gradient_method`.
 
     Raises:
         UserError: Nothing has a weight, or the task needs modalities and there are none.

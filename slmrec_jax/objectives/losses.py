@@ -55,7 +55,9 @@ def info_nce(
 def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss:
     """Return Bayesian personalised ranking: the mean of softplus(y_uj - y_ui) over positives i and their negatives j.
 
-    The score y is the inner product, or the cosine (a variant in SLMRec's published code).
+    Args:
+        score: y, the inner product, or the cosine (a variant in SLMRec's published code).
+        num_negatives: The number of negatives for each positive.
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:

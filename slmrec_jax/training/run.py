@@ -47,11 +47,17 @@ class Run:
     """A run: its best epoch and its results."""
 
     config: Config
+    """Every choice, with the model's defaults filled in."""
     dataset: Dataset
+    """The data it was trained on, numbered by degree."""
     embeddings: Embeddings
+    """The rows of users and items that rank, of the best epoch."""
     result: dict[str, Any]
+    """What `result.json` holds: metrics by split, times, memory, the best epoch."""
     history: list[Record]
+    """A record of each epoch, as in `metrics.jsonl`."""
     folder: Path
+    """The run's folder."""
 
     @property
     def finished(self) -> bool:
@@ -153,6 +159,9 @@ class Run:
     def report(self, page: Path | str) -> None:
         """Write an HTML page on the run, with its pictures and tables in a folder beside it.
 
+        Args:
+            page: The file to write; the folder beside it has the same name with `_files`.
+
         Raises:
             UserError: The page is there already or cannot be written.
         """
@@ -173,6 +182,18 @@ class Run:
         """Measure the best epoch on a split, by the run's own protocol and candidates or others.
 
         Cut-offs are those of the run and the protocol, as far as there are so many items to rank.
+
+        Args:
+            split: `"valid"` or `"test"`.
+            protocol: The name of a protocol; by default the run's own.
+            candidates: The items to rank: `"all"`, or `"cold"` for those without training interactions; by default as
+                in the run.
+
+        Returns:
+            The means, such as `means["recall@20"]`, and every user's metrics.
+
+        Raises:
+            UserError: An argument is not one of these, or there are no users to evaluate.
         """
         return evaluation.evaluate(self._plan(split, protocol, candidates), self.embeddings)
 
@@ -183,7 +204,20 @@ class Run:
         protocol: str | None = None,
         candidates: Candidates | None = None,
     ) -> list[groups.Group]:
-        """Evaluate groups of users or items by their degree separately (`groups.evaluate_by_degree`)."""
+        """Evaluate groups of users or items by their number of training interactions separately.
+
+        Args:
+            side: What to group: `"users"` or `"items"`.
+            split: `"valid"` or `"test"`.
+            protocol: The name of a protocol; by default the run's own.
+            candidates: The items to rank, as for `evaluate`.
+
+        Returns:
+            A record of each group that is not empty, with its label, its size and its means.
+
+        Raises:
+            UserError: An argument is not one of these, or there are no users to evaluate.
+        """
         check_choice("side", side, get_args(Side))
         plan = self._plan(split, protocol, candidates)
         return groups.evaluate_by_degree(plan, self.embeddings, self.dataset.train, side)
@@ -192,6 +226,9 @@ class Run:
         """Return the run with items without training interactions placed by their features alone.
 
         After training, the rows of their ids are still random.
+
+        Args:
+            method: Makes the method that was trained, if it is your own.
 
         Raises:
             UserError: The system cannot place such items.

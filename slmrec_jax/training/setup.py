@@ -33,10 +33,15 @@ class Setup(NamedTuple):
     """
 
     config: Config
+    """Every choice, with the model's defaults filled in."""
     dataset: Dataset
+    """The data, with the config's modalities."""
     method: Method
+    """The functions that train: `init`, `step`, `embed` and `loss`."""
     inputs: Inputs
+    """The graph and the features on the device, as the method prepared them."""
     loop: Loop
+    """What `train` runs: the order of an epoch, its batches, and many steps as one program."""
     draw: Callable[[int, int], tuple[PyTree, Keys]]
     """`(epoch, rollbacks) -> (drawn, keys)`: what an epoch draws at its start, remembered for the last one."""
 
@@ -50,7 +55,11 @@ class Setup(NamedTuple):
         return self.loop.init(self.keys()).state
 
     def batch(self, step: int | Int[Array, ""]) -> Batch:
-        """Return the batch of a step, counted from the start of training; within `jax.jit` each draws its epoch."""
+        """Return the batch of a step; within `jax.jit` each call draws the order of its epoch.
+
+        Args:
+            step: The step, counted from 0 at the start of training.
+        """
         index = jnp.asarray(step, jnp.int32)
         if isinstance(step, jax.core.Tracer):
             keys = self.keys()
@@ -60,11 +69,28 @@ class Setup(NamedTuple):
         return self.loop.batch(drawn, self.inputs, keys, index)
 
     def step(self, state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
-        """Take a training step and return the next state and the step's metrics."""
+        """Take a training step.
+
+        Args:
+            state: Parameters, optimizer state and the number of steps taken.
+            inputs: The setup's `inputs`, an argument so that they are no constants of a compiled program.
+            batch: What `batch` returns.
+
+        Returns:
+            The next state, and metrics: `loss` is the objective, and each term has its own name.
+        """
         return self.method.step(state, inputs, batch)
 
     def loss(self, params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
         """Return the objective that a step descends, as a function of `state.params`, and its parts.
+
+        Args:
+            params: The state's `params`.
+            inputs: The setup's `inputs`.
+            batch: What `batch` returns.
+
+        Returns:
+            The weighted sum of the terms, and the value of each by name.
 
         Raises:
             ValueError: The method's step is not the descent of one function (MMSSL).
@@ -74,18 +100,30 @@ class Setup(NamedTuple):
         return self.method.loss(params, inputs, batch)
 
     def embed(self, state: TrainState, inputs: Inputs) -> Embeddings:
-        """Return the tables that rank."""
+        """Return the tables that rank.
+
+        Args:
+            state: Parameters, optimizer state and the number of steps taken.
+            inputs: The setup's `inputs`.
+        """
         return self.loop.embed(state, inputs)
 
     def keys(self, rollbacks: int = 0) -> Keys:
-        """Return the random streams of the config's seed."""
+        """Return the random streams of the config's seed.
+
+        Args:
+            rollbacks: How often training went back to a checkpoint; each time, everything is drawn differently.
+        """
         return make_keys(self.config.seed, rollbacks)
 
 
 def setup(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> Setup:
     """Make everything that training a config on a data set needs.
 
-    `method` makes the method from the config and the sizes of the data.
+    Args:
+        config: Every choice.
+        dataset: The data.
+        method: Makes the method from the config and the sizes of the data; pass your own here.
 
     Raises:
         UserError: The config and the data do not go together.
