@@ -55,7 +55,13 @@ class Tuned(NamedTuple):
         """Return a table of the best trials."""
         ranked = sorted(self.trials, key=lambda trial: (trial.state == "complete", trial.value), reverse=True)
         names = [escaped(name) for name in self.best.point]
-        table = Table("trial", *names, f"valid {metric}", "best epochs", "", title="best trials")
+        table = Table(title=Text("best trials", "table.title"))
+        table.add_column("trial", justify="right")
+        for name in names:
+            table.add_column(name)
+        for name in (f"valid {metric}", "best epochs"):
+            table.add_column(name, justify="right")
+        table.add_column("")
         for trial in ranked[:NUM_SHOWN]:
             epochs = " ".join(map(str, trial.best_epochs))
             note = "" if trial.state == "complete" else trial.state
