@@ -45,21 +45,37 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) ->
 def draw_comparison(
     rows: Mapping[str, Mapping[str, tuple[float, float]]], metrics: Sequence[str], path: Path, title: str
 ) -> None:
-    """Draw a panel for each metric, with a bar for each system and its deviation over seeds; the best bar is red."""
-    figure = Figure(figsize=(1.6 + 2.3 * len(metrics), 1.1 + 0.3 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
+    """Draw a panel for each metric, two in a row, with a bar for each system and its deviation over seeds.
+
+    The best bar of each panel is red; the name of a system that is best by every metric is bold.
+    """
+    num_columns = min(2, len(metrics))
+    num_rows = -(-len(metrics) // num_columns)
+    size = 1.3 + 2.6 * num_columns, 0.5 + num_rows * (0.55 + 0.27 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).ravel()
+    bests = {metric: max(values[metric][0] for values in rows.values()) for metric in metrics}
+    for axes, metric in zip(panels, metrics, strict=False):
         means, deviations = zip(*(values[metric] for values in rows.values()), strict=True)
-        colours = [HIGHLIGHT if mean == max(means) else COLOURS[0] for mean in means]
+        colours = [HIGHLIGHT if mean == bests[metric] else COLOURS[0] for mean in means]
         bars = axes.barh(
             list(rows), means, 0.7, xerr=deviations if any(deviations) else None, color=colours, ecolor=INK
         )
-        axes.bar_label(bars, fmt="%.4f", padding=3, fontsize=7, color=INK)
-        axes.set_title(metric, fontsize=9)
+        axes.bar_label(bars, fmt="%.4f", padding=3, fontsize=8, color=INK)
+        axes.set_title(metric, fontsize=10)
         axes.margins(x=0.28)
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    for axes in panels[len(metrics) :]:
+        axes.set_visible(False)
     panels[0].invert_yaxis()
-    figure.suptitle(title, fontsize=10)
+    winners = [name for name, values in rows.items() if all(values[key][0] == best for key, best in bests.items())]
+    for axes in panels:
+        axes.tick_params("y", labelsize=10)
+        for label in axes.get_yticklabels():
+            if label.get_text() in winners:
+                label.set_fontweight("bold")
+    figure.suptitle(title, fontsize=11)
     _finish(figure, path)
 
 
@@ -77,18 +93,26 @@ def draw_lines(
 
     `lines` has mean and deviation by name and by value of `x`. With `log`, the axis of `x` is logarithmic and has a
     marker and a tick for each value; otherwise values are integers. `levels` are published values by name, drawn as
-    dashed lines of the same colour.
+    dashed lines of the same colour. A level so far from all lines that they would get less than two thirds of the
+    height is only named below the figure.
     """
-    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    levels = levels or {}
+    figure = Figure(figsize=(5.2, 4.0), layout="constrained")
     axes = figure.subplots()
+    ends = [mean + sign * sd for points in lines.values() for mean, sd in points.values() for sign in (-1, 1)]
+    low, high = min(ends), max(ends)
     for (name, points), colour in zip(lines.items(), cycle(COLOURS)):
         means, deviations = zip(*points.values(), strict=True)
         yerr = deviations if any(deviations) else None
         axes.errorbar(
             list(points), means, yerr, label=name, color=colour, ecolor=INK, marker="o" if log else None, capsize=2
         )
-        if levels and name in levels:
-            axes.axhline(levels[name], label=f"{name}, published", color=colour, linestyle="--", linewidth=1)
+        if name in levels:
+            fits = high - low >= 2 / 3 * (max(high, levels[name]) - min(low, levels[name]))
+            label = f"{name}, published: {levels[name]:.4f}{'' if fits else ', off the axis'}"
+            axes.plot([], [], label=label, color=colour, linestyle="--", linewidth=1)
+            if fits:
+                axes.axhline(levels[name], color=colour, linestyle="--", linewidth=1)
     axes.set(xlabel=x, ylabel=y, title=title)
     if log:
         places = sorted({place for points in lines.values() for place in points})
@@ -97,7 +121,7 @@ def draw_lines(
         axes.minorticks_off()
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(edgecolor="none", framealpha=0.9)
+    figure.legend(loc="outside lower center", ncols=2 if levels else min(3, len(lines)), frameon=False, fontsize=9)
     _finish(figure, path)
 
 
