@@ -3,9 +3,9 @@
 import csv
 import dataclasses
 import json
-import re
 import os
 import pickle
+import re
 import resource
 import runpy
 import signal
