@@ -13,10 +13,11 @@ import numpy as np
 from jaxtyping import Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from slmrec_jax.evaluation.analysis import Difference, Interval
-from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.figures import COLOURS, INK
+from slmrec_jax.reporting.facts import GroupFacts
 from slmrec_jax.reporting.items import ItemMap
 
 _ABSENT = "#94a3b8"
@@ -43,17 +44,24 @@ def metric_intervals(systems: Mapping[str, Mapping[str, Interval]], metrics: Seq
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw the loss of each run by epoch; for a single run, also the terms of the loss."""
-    figure, axes = _new_figure()
-    lines = {label: (history, "loss") for label, history in histories.items()}
+    """Draw the loss of each run by epoch, in a panel for each objective, whose losses have a scale of their own.
+
+    Runs whose losses have the same terms share a panel. For a single run, each term has a panel.
+    """
+    lines = [(label, history, "loss", _objective(history)) for label, history in histories.items()]
     if len(histories) == 1:
-        ((_, history),) = histories.items()
-        lines = {name: (history, name) for name in history[0]["losses"] if "/" not in name}
-    for (label, (history, name)), colour in zip(lines.items(), cycle(COLOURS)):
+        lines = [(label, history, name, name) for label, history, *_ in lines for name in _terms(history)]
+    titles = list(dict.fromkeys(title for *_, title in lines))
+    figure, panels = _new_panels(len(titles))
+    for (label, history, name, title), colour in zip(lines, cycle(COLOURS)):
         values = [record["losses"].get(name, np.nan) for record in history]
+        axes = panels[titles.index(title)]
         axes.plot([record["epoch"] for record in history], values, color=colour, label=_display_name(label))
-    axes.set(xlabel="epoch", ylabel="training loss")
-    return _with_legend(figure, min(2, len(lines)))
+    for axes, title in zip(panels, titles, strict=True):
+        axes.set_title(_display_name(title), loc="left", fontsize=8)
+    figure.supylabel("training loss", fontsize=9, color=INK)
+    panels[-1].set_xlabel("epoch")
+    return _with_legend(figure, min(2, len(histories)))
 
 
 def selection_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -68,21 +76,32 @@ def selection_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fi
         axes.plot(*points.T, color=colour, label=_display_name(label))
         axes.plot(*points[best].T, "o", color=colour)
     axes.set(xlabel="epoch", ylabel=" / ".join(sorted(names)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _with_legend(figure, min(2, len(histories)))
 
 
-def degree_bars(systems: Mapping[str, Sequence[Group]], metric: str, side: str) -> Figure:
-    """Draw a metric by the number of training interactions of users or items."""
+def degree_bars(systems: Mapping[str, Sequence[GroupFacts]], metric: str, side: str) -> Figure:
+    """Draw a metric with its intervals by the number of training interactions of users or items.
+
+    Below each range stands how many users or items it has; a range in which systems differ in that has no number.
+    """
     figure, axes = _new_figure()
     labels = {group.label for groups in systems.values() for group in groups}
     names = sorted(labels, key=lambda label: int(re.split(r"\D", label)[0]))  # by the lowest degree
     for place, ((label, groups), colour) in enumerate(zip(systems.items(), cycle(COLOURS))):
         places = [names.index(group.label) + _offset(place, len(systems)) for group in groups]
-        values = [group.means[metric] for group in groups]
-        axes.bar(places, values, 0.8 / len(systems), color=colour, label=_display_name(label))
-    axes.set(xticks=range(len(names)), xticklabels=names)
-    axes.set(xlabel=f"training interactions of {side}", ylabel=metric)
-    axes.tick_params("x", labelrotation=30)
+        means, lows, highs = np.array([group.interval for group in groups]).T
+        axes.bar(places, means, 0.8 / len(systems), color=colour, label=_display_name(label))
+        axes.vlines(places, lows, highs, color=INK, linewidth=0.9)
+    counts = [
+        {each.num_nodes for groups in systems.values() for each in groups if each.label == name} for name in names
+    ]
+    sizes = [f"{next(iter(found)):,}" if len(found) == 1 else "" for found in counts]
+    ranges = [name.replace(" or more", "+").replace("-", "–") for name in names]
+    axes.set_xticks(
+        range(len(names)), [f"{name}\n{size}" for name, size in zip(ranges, sizes, strict=True)], fontsize=7.5
+    )
+    axes.set(xlabel=f"training interactions of {side}, and number of {side}", ylabel=metric, ylim=(0, None))
     return _with_legend(figure, min(2, len(systems)))
 
 
@@ -135,6 +154,25 @@ def _write_figure(figure: Figure, target: Any, **options: Any) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         figure.savefig(target, dpi=160, **options)
+
+
+@_styled
+def _new_panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with panels below each other, which share the axis of epochs."""
+    figure = Figure(figsize=(4.2, max(3.0, 0.7 + 1.3 * count)), layout="constrained")
+    panels = figure.subplots(count, sharex=True, squeeze=False)[:, 0]
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, list(panels)
+
+
+def _terms(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of a run's losses: the whole and its terms."""
+    return [name for name in history[0]["losses"] if "/" not in name]
+
+
+def _objective(history: Sequence[Mapping[str, Any]]) -> str:
+    """Return the terms of a run's loss as a name of its objective."""
+    return " + ".join(name for name in _terms(history) if name != "loss") or "loss"
 
 
 @_styled

@@ -8,7 +8,9 @@ from matplotlib.image import imread
 from matplotlib.text import Text
 
 from slmrec_jax import figures
+from slmrec_jax.evaluation.analysis import Interval
 from slmrec_jax.reporting import charts
+from slmrec_jax.reporting.facts import GroupFacts
 
 FORMULA = "$x^{$ and $y$"
 """Text that matplotlib cannot parse as a formula."""
@@ -89,6 +91,39 @@ def test_the_legend_is_beside_the_lines(tmp_path, saved):
     (figure,) = saved
     (legend,) = figure.legends
     assert not legend.get_window_extent().overlaps(figure.axes[0].get_window_extent())
+
+
+def history_of(**losses):
+    record = {"epoch": 1, "losses": losses, "split": "valid", "selected": {}, "improved": False}
+    return [record, {**record, "epoch": 2}]
+
+
+def test_each_objective_has_its_own_axis_of_losses():
+    bpr, contrast = {"loss": 0.7, "bpr": 0.6, "l2": 1.0}, {"loss": 9.0, "main": 7.0, "ssl": 20.0, "ssl/visual": 10.0}
+    runs = {"a": history_of(**bpr), "b": history_of(**contrast), "c": history_of(**contrast)}
+    first, second = charts.loss_curves(runs).axes
+    assert [line.get_label() for line in first.lines] == ["a"]
+    assert [line.get_label() for line in second.lines] == ["b", "c"]
+    assert [axes.get_title(loc="left") for axes in (first, second)] == ["bpr + l2", "main + ssl"]
+    assert first.get_ylim()[1] < 1 < 8 < second.get_ylim()[0]
+    assert len({line.get_color() for axes in (first, second) for line in axes.lines}) == 3
+    panels = charts.loss_curves({"b": history_of(**contrast)}).axes
+    assert [axes.get_title(loc="left") for axes in panels] == ["loss", "main", "ssl"]
+    assert [axes.lines[0].get_ydata()[0] for axes in panels] == [9.0, 7.0, 20.0]
+
+
+def test_bars_by_degree_have_intervals_and_counts():
+    def groups(*sizes):
+        names = ("0", "2-4", "100 or more")
+        return [GroupFacts(name, size, 9, Interval(0.2, 0.1, 0.4)) for name, size in zip(names, sizes, strict=False)]
+
+    figure = charts.degree_bars({"a": groups(3, 1234, 50), "b": groups(3, 1234)}, "recall@20", "items")
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["0\n3", "2–4\n1,234", "100+\n50"]
+    ends = [segment[:, 1].tolist() for lines in axes.collections for segment in lines.get_segments()]
+    assert ends == [[0.1, 0.4]] * 5
+    other = charts.degree_bars({"a": groups(3, 1234), "b": groups(3, 1235)}, "recall@20", "items")
+    assert [text.get_text() for text in other.axes[0].get_xticklabels()] == ["0\n3", "2–4\n"]
 
 
 def test_every_run_has_its_line_in_a_legend():
