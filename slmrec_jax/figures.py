@@ -21,19 +21,28 @@ COLOURS = ("#3b82f6", "#d97706", "#0d9488", "#db2777", "#8b5cf6", "#65a30d", "#d
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw losses by epoch, and the selecting metric with its best epoch."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = [record["epoch"] for record in history]
+    """Draw each loss by epoch on an axis of its own, and the selecting metric with its best epoch."""
     names = [name for name in history[-1]["losses"] if "/" not in name]
-    for name, colour in zip(names, COLOURS, strict=False):
-        left.plot(epochs, [record["losses"][name] for record in history], label=name, color=colour)
-    left.set(xlabel="epoch", ylabel="loss", title=title)
-    left.legend(frameon=False)
+    figure = Figure(figsize=(9, max(3.4, 0.6 + 0.95 * len(names))), layout="constrained")
+    grid = figure.add_gridspec(max(1, len(names)), 2)
+    right = figure.add_subplot(grid[:, 1])
+    epochs = [record["epoch"] for record in history]
+    lowest = None
+    for place, colour in zip(range(len(names)), cycle(COLOURS)):  # losses have scales of their own
+        lowest = figure.add_subplot(grid[place, 0], sharex=lowest)
+        lowest.plot(epochs, [record["losses"][names[place]] for record in history], color=colour)
+        lowest.set_ylabel(names[place])
+        lowest.tick_params("x", labelbottom=place + 1 == len(names))
+        if place == 0:
+            lowest.set_title(title)
+    if lowest:
+        lowest.set_xlabel("epoch")
+        lowest.xaxis.set_major_locator(MaxNLocator(integer=True))
     evaluated = [record for record in history if record["selected"]]
     for name in evaluated[-1]["selected"] if evaluated else ():
         right.plot([r["epoch"] for r in evaluated], [r["selected"][name] for r in evaluated], color=COLOURS[0])
         right.set(xlabel="epoch", ylabel=f"{evaluated[-1]['split']} {name}")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
     best = [record for record in evaluated if record["improved"]]
     if best:
         (value,) = best[-1]["selected"].values()

@@ -6,11 +6,11 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
@@ -46,21 +46,25 @@ def metric_intervals(systems: Mapping[str, Mapping[str, Interval]], metrics: Seq
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
     """Draw the loss of each run by epoch, in a panel for each objective, whose losses have a scale of their own.
 
-    Runs whose losses have the same terms share a panel. For a single run, each term has a panel.
+    Runs whose losses have the same terms share a panel, unless one of them would be flat there. For a single run, each
+    term has a panel.
     """
-    lines = [(label, history, "loss", _objective(history)) for label, history in histories.items()]
-    if len(histories) == 1:
-        lines = [(label, history, name, name) for label, history, *_ in lines for name in _terms(history)]
-    titles = list(dict.fromkeys(title for *_, title in lines))
-    figure, panels = _new_panels(len(titles))
-    for (label, history, name, title), colour in zip(lines, cycle(COLOURS)):
-        values = [record["losses"].get(name, np.nan) for record in history]
-        axes = panels[titles.index(title)]
-        axes.plot([record["epoch"] for record in history], values, color=colour, label=_display_name(label))
-    for axes, title in zip(panels, titles, strict=True):
-        axes.set_title(_display_name(title), loc="left", fontsize=8)
+    lines = [
+        _LossLine(label, " + ".join(_terms(history)[1:]) or "loss", history, "loss")
+        for label, history in histories.items()
+    ]
+    if len(lines) == 1:
+        lines = [lines[0]._replace(objective=name, name=name) for name in _terms(lines[0].history)]
+    lines = [line._replace(colour=colour) for line, colour in zip(lines, cycle(COLOURS))]
+    panels = _loss_panels(lines)
+    figure, axes_of_panels = _new_panels(len(panels))
+    for panel, axes in zip(panels, axes_of_panels, strict=True):
+        for line in panel:
+            epochs = [record["epoch"] for record in line.history]
+            axes.plot(epochs, line.values, color=line.colour, label=_display_name(line.label))
+        axes.set_title(_display_name(panel[0].objective), loc="left", fontsize=8)
     figure.supylabel("training loss", fontsize=9, color=INK)
-    panels[-1].set_xlabel("epoch")
+    axes_of_panels[-1].set_xlabel("epoch")
     return _with_legend(figure, min(2, len(histories)))
 
 
@@ -165,14 +169,44 @@ def _new_panels(count: int) -> tuple[Figure, Sequence[Axes]]:
     return figure, list(panels)
 
 
+class _LossLine(NamedTuple):
+    """A loss of a run by epoch."""
+
+    label: str
+    objective: str
+    """The title of the panel; only lines of the same objective share one."""
+    history: Sequence[Mapping[str, Any]]
+    name: str
+    """The name of the loss in the history."""
+    colour: str = INK
+
+    @property
+    def values(self) -> Float[np.ndarray, " epochs"]:
+        return np.array([record["losses"].get(self.name, np.nan) for record in self.history])
+
+
 def _terms(history: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Return the names of a run's losses: the whole and its terms."""
-    return [name for name in history[0]["losses"] if "/" not in name]
+    """Return the names of a run's losses: the whole first, and its terms."""
+    return ["loss", *(name for name in history[0]["losses"] if "/" not in name and name != "loss")]
 
 
-def _objective(history: Sequence[Mapping[str, Any]]) -> str:
-    """Return the terms of a run's loss as a name of its objective."""
-    return " + ".join(name for name in _terms(history) if name != "loss") or "loss"
+def _loss_panels(lines: Sequence[_LossLine]) -> list[list[_LossLine]]:
+    panels: list[list[_LossLine]] = []
+    for line in lines:
+        alike = (panel for panel in panels if panel[0].objective == line.objective and _share_scale([*panel, line]))
+        panel = next(alike, None)
+        if panel is None:
+            panels.append([line])
+        else:
+            panel.append(line)
+    return panels
+
+
+def _share_scale(lines: Sequence[_LossLine]) -> bool:
+    """Return whether each line covers at least a quarter of the height of all together."""
+    values = [line.values for line in lines]
+    height = np.ptp(np.concatenate(values))
+    return all(np.ptp(each) >= height / 4 for each in values)
 
 
 @_styled

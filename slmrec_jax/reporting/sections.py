@@ -166,7 +166,7 @@ def _difference_blocks(facts: Facts) -> list[Block]:
 
 def _training_blocks(runs: Sequence[RunFacts]) -> list[Block]:
     histories = {each.label: each.run.history for each in runs}
-    caption = "Training loss by epoch; losses of different objectives have axes of their own and cannot be compared."
+    caption = "Training loss by epoch; losses of different objectives or scales have axes of their own."
     if len(runs) == 1:
         caption = "Training loss by epoch: the whole and its terms, each on an axis of its own."
     blocks: list[Block] = [Picture("loss", caption, charts.loss_curves(histories))]

@@ -94,8 +94,9 @@ def test_the_legend_is_beside_the_lines(tmp_path, saved):
 
 
 def history_of(**losses):
+    """Two epochs, with half of the losses in the second."""
     record = {"epoch": 1, "losses": losses, "split": "valid", "selected": {}, "improved": False}
-    return [record, {**record, "epoch": 2}]
+    return [record, {**record, "epoch": 2, "losses": {name: value / 2 for name, value in losses.items()}}]
 
 
 def test_each_objective_has_its_own_axis_of_losses():
@@ -105,8 +106,10 @@ def test_each_objective_has_its_own_axis_of_losses():
     assert [line.get_label() for line in first.lines] == ["a"]
     assert [line.get_label() for line in second.lines] == ["b", "c"]
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["bpr + l2", "main + ssl"]
-    assert first.get_ylim()[1] < 1 < 8 < second.get_ylim()[0]
+    assert first.get_ylim()[1] < 1 < 4 < second.get_ylim()[0]
     assert len({line.get_color() for axes in (first, second) for line in axes.lines}) == 3
+    flat = charts.loss_curves({"a": history_of(**bpr), "b": history_of(loss=15.0, bpr=0.6, l2=9.0)}).axes
+    assert [[line.get_label() for line in axes.lines] for axes in flat] == [["a"], ["b"]]
     panels = charts.loss_curves({"b": history_of(**contrast)}).axes
     assert [axes.get_title(loc="left") for axes in panels] == ["loss", "main", "ssl"]
     assert [axes.lines[0].get_ydata()[0] for axes in panels] == [9.0, 7.0, 20.0]
@@ -124,6 +127,14 @@ def test_bars_by_degree_have_intervals_and_counts():
     assert ends == [[0.1, 0.4]] * 5
     other = charts.degree_bars({"a": groups(3, 1234), "b": groups(3, 1235)}, "recall@20", "items")
     assert [text.get_text() for text in other.axes[0].get_xticklabels()] == ["0\n3", "2–4\n"]
+
+
+def test_the_curves_of_a_run_have_an_axis_for_each_loss(tmp_path, saved):
+    history = history_of(loss=9.0, main=7.0, ssl=20.0, **{"ssl/visual": 10.0})
+    figures.draw_curves(history, tmp_path / "curves.png", "")
+    _, *losses = saved[0].axes
+    assert [axes.get_ylabel() for axes in losses] == ["loss", "main", "ssl"]
+    assert [list(axes.lines[0].get_ydata()) for axes in losses] == [[9.0, 4.5], [7.0, 3.5], [20.0, 10.0]]
 
 
 def test_every_run_has_its_line_in_a_legend():
