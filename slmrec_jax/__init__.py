@@ -6,6 +6,8 @@ Names are imported when they are first used: what only reads an exported folder 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from slmrec_jax.program_cache import quiet_xla
+
 if TYPE_CHECKING:
     from slmrec_jax.config import Config, with_preset, with_protocol
     from slmrec_jax.data import Dataset, Feature, Words, load
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from slmrec_jax.training.setup import Setup, setup
     from slmrec_jax.training.train import train
     from slmrec_jax.types import Augmentation, Context, Loss, Method, Model, Term, View
+
+quiet_xla()  # before anything imports jax
 
 _PLACES = {
     "config": ("Config", "with_preset", "with_protocol"),

@@ -14,6 +14,19 @@ from slmrec_jax.errors import escaped
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 _EVERY_PROGRAM = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
 """Settings of JAX that keep small programs too."""
+_LOG_LEVEL, _ABOVE_ERRORS = "TF_CPP_MIN_LOG_LEVEL", "3"
+_quieted: list[bool] = []
+"""Not empty once `quiet_xla` has had its effect."""
+
+
+def quiet_xla() -> None:
+    """Silence what XLA logs for each program it reads back on a CPU: errors about tuning hints that are no features.
+
+    XLA reads the level when JAX is imported, so this has no effect after it.
+    """
+    if "jaxlib" not in sys.modules:
+        os.environ.setdefault(_LOG_LEVEL, _ABOVE_ERRORS)
+        _quieted.append(True)
 
 
 def set_environment() -> None:
@@ -21,8 +34,6 @@ def set_environment() -> None:
 
     Without a safe folder, no programs are kept, and a line on standard error says why.
     """
-    # XLA logs an error for each program it reads back, about tuning hints that are not processor features.
-    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     chosen = os.environ.get(CACHE)
     if chosen == "" or (chosen and "://" in chosen):  # switched off, or not a folder of this machine
         return
@@ -35,22 +46,31 @@ def set_environment() -> None:
             os.environ.setdefault(name.upper(), str(value))
 
 
-def keep_programs() -> None:
-    """Keep what this process compiles from now on, as the command does, unless the user has configured JAX's cache."""
+def keep_programs() -> list[str]:
+    """Keep what this process compiles from now on, as the command does, unless the user has configured JAX's cache.
+
+    Returns:
+        A line on why programs are not kept, if the user can change that.
+    """
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
+    from slmrec_jax.devices import on_cpu
+
     settings: Any = jax.config
     if CACHE in os.environ or settings.jax_compilation_cache_dir is not None:
-        return
+        return []
+    if on_cpu() and not _quieted:
+        return ["compiled programs are not kept, since XLA would log errors: import slmrec_jax before jax"]
     folder = _safe_folder(None)
     if folder is None:
-        return
+        return []
     settings.update("jax_compilation_cache_dir", folder)
     for name, value in _EVERY_PROGRAM.items():
         if name.upper() not in os.environ:
             settings.update(name, value)
     compilation_cache.reset_cache()  # JAX decides at its first compilation whether to keep programs
+    return []
 
 
 def _safe_folder(chosen: str | None) -> str | None:

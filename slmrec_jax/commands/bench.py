@@ -13,7 +13,8 @@ class BenchFlags:
     """Run the benchmarks of a clone of the project, in its root folder."""
 
     data: str = "demo"
-    """A real data set to measure on, in addition to generated ones."""
+    """A real data set to measure on, in addition to generated ones; one that is not divided must be divided first, by
+    `data convert --split`."""
 
 
 def run_bench(flags: BenchFlags) -> None:

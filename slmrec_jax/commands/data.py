@@ -56,7 +56,7 @@ def run_inspect(flags: InspectFlags) -> None:
     dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
     found = inspection.inspect_dataset(dataset)
     if flags.plot is not None:
-        _draw(dataset, flags.plot)
+        _plot(dataset, flags.plot)
     if flags.json:
         print(json.dumps({"format": format, "divided": divided, **findings.as_data(found)}))
         return
@@ -127,7 +127,7 @@ def _store(dataset: "Dataset", folder: Path) -> None:
     print(f"{escaped(folder)}: {escaped(dataset.name)}, {size / 2**20:.1f} MiB, fingerprint {dataset.fingerprint[:12]}")
 
 
-def _draw(dataset: "Dataset", path: Path) -> None:
+def _plot(dataset: "Dataset", path: Path) -> None:
     from slmrec_jax import data, figures
     from slmrec_jax.data.inspect import inspection
 

@@ -14,7 +14,7 @@ class EvaluateFlags(RunArgument):
     """Measure a finished run."""
 
     data: str | None = None
-    """The path of the run's data set, if it was moved."""
+    """The path of the run's data set, if it was moved; it is divided as in the run."""
     split: Literal["valid", "test"] = "test"
     protocol: ProtocolName | None = None
     """A protocol other than the run's own."""

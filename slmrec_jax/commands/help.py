@@ -93,7 +93,7 @@ def _flags(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Iterato
             continue
         default = field.default if values is None else getattr(values, field.name)
         switch = hints[field.name] is bool
-        shown = "" if switch else _shown(default)
+        shown = "" if switch else _as_typed(default)
         yield Flag(
             _dashed(field.name), "" if switch else _kind(hints[field.name]), shown, summaries.get(field.name, "")
         )
@@ -127,10 +127,10 @@ def _kind(hint: Any) -> str:
 def _values(section: Any) -> str:
     """Return the settings of a section with their values, as one line."""
     pairs: Mapping[str, Any] = section._asdict() if hasattr(section, "_asdict") else vars(section)
-    return ", ".join(f"{_dashed(name)} {_shown(value) or 'none'}" for name, value in pairs.items())
+    return ", ".join(f"{_dashed(name)} {_as_typed(value) or 'none'}" for name, value in pairs.items())
 
 
-def _shown(value: Any) -> str:
+def _as_typed(value: Any) -> str:
     if value is None or value == () or value is dataclasses.MISSING:
         return ""
     if isinstance(value, tuple):

@@ -45,7 +45,7 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
         if not stop.code:  # help was asked for
             print(end="", flush=True)
             raise
-        raise UserError(f"{_message(said.getvalue())}; see {program} --help") from None
+        raise UserError(f"{_refusal_text(said.getvalue())}; see {program} --help") from None
     if unknown:
         hint = did_you_mean(unknown[0], _known_flags(flags, options))
         raise UserError(f"there is no flag {unknown[0]!r}{hint}; see {program} --help")
@@ -75,7 +75,7 @@ def _known_flags(flags: type, options: Mapping[str, Any]) -> set[str]:
     return set(re.findall(r"--[a-z][a-z0-9.-]*", said.getvalue()))
 
 
-def _message(said: str) -> str:
+def _refusal_text(said: str) -> str:
     """Return the message in tyro's error text: what is between its title and the next rule, boxed or not."""
     paragraphs: list[list[str]] = [[]]
     for line in said.splitlines():

@@ -22,7 +22,7 @@ class QueryFlags(RunArgument):
     exported: Annotated[Path | None, tyro.conf.arg(name="from")] = None
     """Older form of naming a folder made by `export`."""
     data: str | None = None
-    """The path of the run's data set, if it was moved."""
+    """The path of the run's data set, if it was moved; it is divided as in the run."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
     """Number of items to list."""
     format: Literal["table", "parquet", "jsonl"] = "table"
@@ -69,7 +69,7 @@ def run_recommend(flags: RecommendFlags) -> None:
     if flags.only_cold and flags.cold_items is None:
         raise UserError("--only-cold needs --cold-items: the features of new items")
     found = _recommendations(flags, users, history)
-    _write(found, flags, found.items.shape[1])
+    _write_found(found, flags, found.items.shape[1])
     note = nothing_left(found)
     if note:
         print(note, file=sys.stderr)
@@ -84,10 +84,10 @@ def run_similar(flags: SimilarFlags) -> None:
         raise UserError("similar needs --items or --items-file: raw ids of items")
     folder = _folder(flags)
     found = similar_items(_served(folder, flags), items, flags.k)
-    _write(found, flags, found.similar.shape[1])
+    _write_found(found, flags, found.similar.shape[1])
 
 
-def _write(found: "Recommendations | SimilarItems", flags: QueryFlags, num_ranked: int) -> None:
+def _write_found(found: "Recommendations | SimilarItems", flags: QueryFlags, num_ranked: int) -> None:
     from slmrec_jax.serving.recommendations import write_ranked
 
     write_ranked(found, flags.format, flags.out)

@@ -23,7 +23,7 @@ class ReportFlags:
     items_file: Path | None = None
     """A text file with one raw id a line, exactly as written, instead of --items."""
     data: str | None = None
-    """The path of the runs' data set, if it was moved."""
+    """The path of the runs' data set, if it was moved; it is divided as in the run."""
     force: bool = False
     """Include runs on different data or under different protocols, whose metrics cannot be compared."""
 

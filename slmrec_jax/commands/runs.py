@@ -77,7 +77,7 @@ class ExportFlags:
     out: tyro.conf.Positional[Path]
     """The folder to make."""
     data: str | None = None
-    """The path of the run's data set, if it was moved."""
+    """The path of the run's data set, if it was moved; it is divided as in the run."""
     faiss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Add an inner-product index of the items for faiss."""
 

@@ -10,8 +10,9 @@ from rich.console import JustifyMethod
 from rich.table import Column, Table
 from rich.text import Text
 
+from slmrec_jax.config.protocols import Side
 from slmrec_jax.errors import escaped
-from slmrec_jax.evaluation.groups import Group, Side
+from slmrec_jax.evaluation.groups import Group
 
 _HEADING_BREAK = re.compile(r"(?<=[._\s])|(?=@)")
 _CELL_BREAK = re.compile(r"(?<=\s)(?=±)")

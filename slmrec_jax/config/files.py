@@ -28,7 +28,7 @@ def read_config_file(path: Path | str) -> Config:
         UserError: The file cannot be read, or a setting in it is unknown or has a value of another type.
     """
     path = Path(path)
-    data = {name: value for name, value in _parse(path).items() if name not in _RECORDED}
+    data = {name: value for name, value in _read_mapping(path).items() if name not in _RECORDED}
     preset, protocol = data.pop("preset", None), data.pop("protocol", None)
     settings = dict(_settings(data, Config(), str(path)))
     config = with_settings(Config(), {name: value for name, value in settings.items() if name == "model"})
@@ -63,11 +63,11 @@ def _is_json(path: Path) -> bool:
     return path.suffix == ".json"
 
 
-def _parse(path: Path) -> dict[str, Any]:
+def _read_mapping(path: Path) -> dict[str, Any]:
     parse = json.loads if _is_json(path) else tomllib.loads
     try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise UserError(f"{path}: it is larger than {_MAX_BYTES >> 20} MiB; give a file of settings")
+        if path.exists() and (not path.is_file() or path.stat().st_size > _MAX_BYTES):
+            raise UserError(f"{path} is not a regular file of at most {_MAX_BYTES >> 20} MiB; give a file of settings")
         data = parse(path.read_text("utf-8"))
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None

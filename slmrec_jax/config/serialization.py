@@ -41,7 +41,7 @@ def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | Non
 def from_json(data: Mapping[str, Any], source: str) -> Config:
     """Return the config that `to_json` wrote; a `UserError` names the field that does not fit and the `source`."""
     try:
-        config: Config = _make_record(Config, data)
+        config: Config = _built(Config, data)
     except ValueError as error:
         raise UserError(
             f"{source} is not a config of this version: {error}; start a new run in another folder"
@@ -49,7 +49,7 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
     return config
 
 
-def _make_record(kind: Any, data: Any, section: str = "") -> Any:
+def _built(kind: Any, data: Any, section: str = "") -> Any:
     """Make a record, and the records in it, from plain data; a `ValueError` names the field that does not fit."""
     if wrong := fault(data, Mapping[str, Any], section.rstrip(".")):
         raise ValueError(wrong)
@@ -61,7 +61,7 @@ def _make_record(kind: Any, data: Any, section: str = "") -> Any:
     for field, hint in get_type_hints(kind).items():
         value = tuple(data[field]) if isinstance(data[field], list) else data[field]
         if field_names(hint):
-            value = _make_record(hint, value, f"{section}{field}.")
+            value = _built(hint, value, f"{section}{field}.")
         elif wrong := fault(value, hint, f"{section}{field}"):
             raise ValueError(wrong)
         made[field] = value

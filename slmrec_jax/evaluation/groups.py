@@ -1,17 +1,16 @@
 """Metrics by the number of training interactions of users or items, including cold ones."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, NamedTuple, TypeAlias
+from typing import NamedTuple
 
 import numpy as np
 from jaxtyping import Float
 
+from slmrec_jax.config.protocols import Side
 from slmrec_jax.evaluation.metrics import means, measure
 from slmrec_jax.evaluation.protocol import EvaluationPlan
 from slmrec_jax.evaluation.ranking import rank
 from slmrec_jax.types import Embeddings, Interactions
-
-Side: TypeAlias = Literal["users", "items"]
 
 STARTS = (0, 1, 2, 5, 10, 20, 50, 100)
 """The smallest number of training interactions in each group."""

@@ -9,10 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from slmrec_jax.config import Config
+from slmrec_jax.config.protocols import Side
 from slmrec_jax.data import Dataset
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.analysis import Difference, Interval, bootstrap, paired_bootstrap
-from slmrec_jax.evaluation.groups import MeasuredGroup, Side
+from slmrec_jax.evaluation.groups import MeasuredGroup
 from slmrec_jax.evaluation.protocol import Evaluation
 from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems

@@ -18,7 +18,7 @@ from rich.text import Text
 from slmrec_jax.durable import whole_file, writing
 from slmrec_jax.errors import escaped, setting
 
-Format: TypeAlias = Literal["table", "parquet", "jsonl"]
+OutputFormat: TypeAlias = Literal["table", "parquet", "jsonl"]
 
 NOTHING_LEFT = "nothing left"
 """The text in the table for a user who knows every item."""
@@ -49,7 +49,7 @@ class SimilarItems(NamedTuple):
     """The texts of the similar items, such as `title`, by kind."""
 
 
-def write_ranked(found: Recommendations | SimilarItems, format: Format, out: Path | None) -> None:
+def write_ranked(found: Recommendations | SimilarItems, format: OutputFormat, out: Path | None) -> None:
     """Write ranked items to a file, or to standard output.
 
     `jsonl` has a line for each user, `parquet` and `table` a row for each recommendation: user, rank from 1, item, its

@@ -76,7 +76,7 @@ def _terminal_bar(console: Console, epochs: int) -> Iterator[Callback]:
         def show(event: Event) -> None:
             nonlocal shown
             if event.kind != "epoch":
-                bar.console.print(escaped(event.text), markup=False)
+                bar.console.print(escaped(event.text), markup=False, soft_wrap=False)
                 return
             if event.epoch != shown + 1:  # another run, or one that was resumed: its speed is not known yet
                 bar.reset(task, completed=event.epoch - 1)

@@ -8,20 +8,19 @@ from typing import Any, get_args
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float
 
 from slmrec_jax.config import IN_MEMORY, Config, source_of
-from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Split
+from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Side, Split
 from slmrec_jax.data import Dataset, Feature, Words, check_dataset, load_source
 from slmrec_jax.data.new_items import NewItems
 from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.evaluation.groups import Side
 from slmrec_jax.methods import make_method
 from slmrec_jax.serving.exports import write_export
 from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
-from slmrec_jax.serving.served import Served, recommend, served_of, similar_items, with_new_users
+from slmrec_jax.serving.served import Served, recommend, served_of, similar_items, with_new_items, with_new_users
 from slmrec_jax.training.cold_items import cold_item_rows, features_of
 from slmrec_jax.training.events import epoch_event
 from slmrec_jax.training.selection import best_epoch
@@ -97,7 +96,7 @@ class Run:
             users: Raw ids, or a single one (a string is one id); all users by default.
             k: The number of items for each user, or all items if there are fewer.
             history: In place of `users`, the raw ids of the items of a new user, or a mapping from names of new users
-                to these. A new user's row is the mean of the normalised rows of their items.
+                to these. A new user's row is the mean of the rows of their items (`fold_in`).
             new_items: Items that training did not see, ranked among the others by their features.
             only_new: Whether to rank only the new items.
             method: Makes the method that was trained, if it is your own. Only new items need it.
@@ -113,14 +112,8 @@ class Run:
             raise UserError("give users or history, not both: history is of users that training did not see")
         served = self.served if history is None else with_new_users(self.served, history)
         if new_items is not None:
-            items = jnp.asarray(served.embeddings.items)
-            placed, ids = self._place(new_items.features, len(new_items.ids), method), new_items.ids
-            if not only_new:
-                placed, ids = jnp.concatenate([items, placed]), _join_ids(served.item_ids, ids)
-            embeddings = Embeddings(served.embeddings.users, placed)
-            known = () if only_new else served.known
-            texts = {kind: _padded(each, len(ids), only_new) for kind, each in served.item_texts.items()}
-            served = served._replace(embeddings=embeddings, item_ids=ids, known=known, item_texts=texts)
+            rows = self._place(new_items.features, len(new_items.ids), method)
+            served = with_new_items(served, new_items.ids, rows, alone=only_new)
         return recommend(served, users, k)
 
     def similar(self, items: Any, k: int = 20) -> SimilarItems:
@@ -286,19 +279,6 @@ def _saved_history(folder: Path) -> list[Record]:
             f"{folder}: the run was stopped before an epoch was saved; continue with {setting('resume', True)}"
         )
     return history
-
-
-def _padded(texts: Shaped[np.ndarray, " known"], count: int, only_new: bool) -> Shaped[np.ndarray, " items"]:
-    """Return the texts of the known items, unless new ones rank alone, and an empty text for each new item."""
-    known = texts[:0] if only_new else texts
-    return np.concatenate([known, np.full(count - len(known), "", np.object_)])
-
-
-def _join_ids(known: Shaped[np.ndarray, " known"], new: Shaped[np.ndarray, " new"]) -> Shaped[np.ndarray, " items"]:
-    """Return the raw ids of both, as strings unless both are numbers."""
-    if (known.dtype.kind == "U") != (new.dtype.kind == "U"):
-        known, new = known.astype(np.str_), new.astype(np.str_)
-    return np.concatenate([known, new])
 
 
 def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -> Dataset:

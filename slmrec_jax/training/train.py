@@ -90,7 +90,7 @@ def train(
             was written; or training diverged, and the run folder holds the epochs before.
         Interrupted: A signal asked to stop, and the run can be resumed.
     """
-    keep_programs()
+    on_cache = keep_programs()
     check_jax()
     _check_arguments(config, out, resume, overwrite, method, config_file, progress, callbacks)
     folder = None if out is None else Path(out)
@@ -104,7 +104,7 @@ def train(
         else:
             held = new_folder(planned.config, planned.dataset, maker, folder, overwrite=overwrite)
         doubts = batch_doubts(planned.method, planned.config, planned.dataset)
-        for line in (*_introduction(planned), *notes, *doubts, *planned.method.notes):
+        for line in (*_introduction(planned), *notes, *doubts, *planned.method.notes, *on_cache):
             tell(message(line))
         run = _compile_run(planned, plans, tell)
         with held as folder, _disk_faults(folder):

@@ -1,6 +1,7 @@
 """Configs as files: what was saved is loaded, and a file may hold a few settings only."""
 
 import json
+import os
 
 import pytest
 from hypothesis import given
@@ -77,6 +78,12 @@ def test_a_bad_file_is_refused_in_one_line(tmp_path, name, text, expected):
         Config.load(tmp_path / name)
     assert expected in str(raised.value)
     assert "\n" not in str(raised.value)
+
+
+def test_a_pipe_is_refused_without_waiting(tmp_path):
+    os.mkfifo(tmp_path / "mine.toml")
+    with pytest.raises(UserError, match="is not a regular file"):
+        Config.load(tmp_path / "mine.toml")
 
 
 def test_a_missing_file_is_refused(tmp_path):
