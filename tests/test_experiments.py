@@ -2,6 +2,7 @@
 
 import csv
 import importlib
+import json
 import re
 import sys
 from dataclasses import replace
@@ -29,7 +30,7 @@ def experiment(monkeypatch):
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name in (*NUM_ROWS, "output", "paper", "sweep", "tiktok_picture"):
+        if name in (*NUM_ROWS, "output", "paper", "sweep", "overview", "tiktok_picture"):
             del sys.modules[name]
 
 
@@ -125,6 +126,23 @@ def test_the_picture_of_tiktok_has_the_tuned_systems_as_the_best(experiment, mon
         assert sorted(rows, key=lambda name: rows[name][metric])[-2:] == ["SLMRec, no task, tuned", "SLMRec-FAC, tuned"]
     picture = EXPERIMENTS.parent / "docs" / "images" / "tiktok.png"
     assert imread(tmp_path / "tiktok.png").shape == imread(picture).shape
+
+
+def test_the_table_of_tiktok_is_made_of_two_comparisons(experiment, tmp_path):
+    module = experiment("tiktok_picture")
+    seeds = [dict.fromkeys(module.METRICS, value) for value in (0.1, 0.2)]
+    for folder, systems in (("all", {"popularity": seeds[:1], "slmrec:fac": seeds}), ("tuned", {"slmrec:fac": seeds})):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "comparison.json").write_text(json.dumps({"systems": systems}))
+    table = tmp_path / "table.csv"
+    flags = module.Flags(tmp_path / "all", tmp_path / "tuned", table, tmp_path / "tiktok.png")
+    module.main(flags)
+    found = module.read_table(table)
+    assert list(found) == ["popularity", "SLMRec-FAC", "SLMRec-FAC, tuned"]
+    assert found["popularity"]["ndcg@20"] == (0.1, 0.0)
+    assert found["SLMRec-FAC, tuned"]["recall@20"] == pytest.approx((0.15, 0.0707107))
+    with pytest.raises(UserError, match="give both"):
+        module.main(replace(flags, tuned=None))
 
 
 def test_the_setting_is_chosen_on_validation_by_the_first_seed(pretended, command, tmp_path, capsys):
