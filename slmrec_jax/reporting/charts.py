@@ -62,7 +62,10 @@ def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
         for line in panel:
             epochs = [record["epoch"] for record in line.history]
             axes.plot(epochs, line.values, color=line.colour, label=_display_name(line.label))
-        axes.set_title(_display_name(panel[0].objective), loc="left", fontsize=8)
+        title = _display_name(panel[0].objective)
+        if sum(other[0].objective == panel[0].objective for other in panels) > 1:
+            title = f"{title}: {', '.join(_display_name(line.label) for line in panel)}"
+        axes.set_title(title, loc="left", fontsize=8)
     figure.supylabel("training loss", fontsize=9, color=INK)
     axes_of_panels[-1].set_xlabel("epoch")
     return _with_legend(figure, min(2, len(histories)))

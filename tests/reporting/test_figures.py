@@ -110,6 +110,7 @@ def test_each_objective_has_its_own_axis_of_losses():
     assert len({line.get_color() for axes in (first, second) for line in axes.lines}) == 3
     flat = charts.loss_curves({"a": history_of(**bpr), "b": history_of(loss=15.0, bpr=0.6, l2=9.0)}).axes
     assert [[line.get_label() for line in axes.lines] for axes in flat] == [["a"], ["b"]]
+    assert [axes.get_title(loc="left") for axes in flat] == ["bpr + l2: a", "bpr + l2: b"]
     panels = charts.loss_curves({"b": history_of(**contrast)}).axes
     assert [axes.get_title(loc="left") for axes in panels] == ["loss", "main", "ssl"]
     assert [axes.lines[0].get_ydata()[0] for axes in panels] == [9.0, 7.0, 20.0]
