@@ -113,7 +113,7 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], dataset: Dataset, flags:
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({column: _digits(value) for column, value in row.items()} for row in rows)
     title = (
         f"{dataset.name}, fingerprint {dataset.fingerprint[:12]}, preset {flags.preset}, "
         f"at most {flags.epochs} epochs, seeds {' '.join(map(str, flags.seeds))}"
@@ -131,4 +131,8 @@ def write(name: str, rows: Sequence[Mapping[str, Any]], dataset: Dataset, flags:
 def _cell(value: Any) -> str:
     if value is None:
         return "–"
-    return f"{value:.6g}" if isinstance(value, float) else str(value)
+    return str(_digits(value))
+
+
+def _digits(value: Any) -> Any:
+    return f"{value:.6g}" if isinstance(value, float) else value

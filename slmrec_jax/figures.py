@@ -21,19 +21,28 @@ COLOURS = ("#3b82f6", "#d97706", "#0d9488", "#db2777", "#8b5cf6", "#65a30d", "#d
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw losses by epoch, and the selecting metric with its best epoch."""
-    figure = Figure(figsize=(9, 3.4), layout="constrained")
-    left, right = figure.subplots(1, 2)
-    epochs = [record["epoch"] for record in history]
+    """Draw each loss by epoch on an axis of its own, and the selecting metric with its best epoch."""
     names = [name for name in history[-1]["losses"] if "/" not in name]
-    for name, colour in zip(names, COLOURS, strict=False):
-        left.plot(epochs, [record["losses"][name] for record in history], label=name, color=colour)
-    left.set(xlabel="epoch", ylabel="loss", title=title)
-    left.legend(frameon=False)
+    figure = Figure(figsize=(9, max(3.4, 0.6 + 0.95 * len(names))), layout="constrained")
+    grid = figure.add_gridspec(max(1, len(names)), 2)
+    right = figure.add_subplot(grid[:, 1])
+    epochs = [record["epoch"] for record in history]
+    lowest = None
+    for place, colour in zip(range(len(names)), cycle(COLOURS)):  # losses have scales of their own
+        lowest = figure.add_subplot(grid[place, 0], sharex=lowest)
+        lowest.plot(epochs, [record["losses"][names[place]] for record in history], color=colour)
+        lowest.set_ylabel(names[place])
+        lowest.tick_params("x", labelbottom=place + 1 == len(names))
+        if place == 0:
+            lowest.set_title(title)
+    if lowest:
+        lowest.set_xlabel("epoch")
+        lowest.xaxis.set_major_locator(MaxNLocator(integer=True))
     evaluated = [record for record in history if record["selected"]]
     for name in evaluated[-1]["selected"] if evaluated else ():
         right.plot([r["epoch"] for r in evaluated], [r["selected"][name] for r in evaluated], color=COLOURS[0])
         right.set(xlabel="epoch", ylabel=f"{evaluated[-1]['split']} {name}")
+        right.xaxis.set_major_locator(MaxNLocator(integer=True))
     best = [record for record in evaluated if record["improved"]]
     if best:
         (value,) = best[-1]["selected"].values()
@@ -45,21 +54,37 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) ->
 def draw_comparison(
     rows: Mapping[str, Mapping[str, tuple[float, float]]], metrics: Sequence[str], path: Path, title: str
 ) -> None:
-    """Draw a panel for each metric, with a bar for each system and its deviation over seeds; the best bar is red."""
-    figure = Figure(figsize=(1.6 + 2.3 * len(metrics), 1.1 + 0.3 * len(rows)), layout="constrained")
-    panels = figure.subplots(1, len(metrics), sharey=True, squeeze=False)[0]
-    for axes, metric in zip(panels, metrics, strict=True):
+    """Draw a panel for each metric, two in a row, with a bar for each system and its deviation over seeds.
+
+    The best bar of each panel is red; the name of a system that is best by every metric is bold.
+    """
+    num_columns = min(2, len(metrics))
+    num_rows = -(-len(metrics) // num_columns)
+    size = 1.3 + 2.6 * num_columns, 0.5 + num_rows * (0.55 + 0.27 * len(rows))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(num_rows, num_columns, sharey=True, squeeze=False).ravel()
+    bests = {metric: max(values[metric][0] for values in rows.values()) for metric in metrics}
+    for axes, metric in zip(panels, metrics, strict=False):
         means, deviations = zip(*(values[metric] for values in rows.values()), strict=True)
-        colours = [HIGHLIGHT if mean == max(means) else COLOURS[0] for mean in means]
+        colours = [HIGHLIGHT if mean == bests[metric] else COLOURS[0] for mean in means]
         bars = axes.barh(
             list(rows), means, 0.7, xerr=deviations if any(deviations) else None, color=colours, ecolor=INK
         )
-        axes.bar_label(bars, fmt="%.4f", padding=3, fontsize=7, color=INK)
-        axes.set_title(metric, fontsize=9)
+        axes.bar_label(bars, fmt="%.4f", padding=3, fontsize=8, color=INK)
+        axes.set_title(metric, fontsize=10)
         axes.margins(x=0.28)
         axes.set_xlim(left=0)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+    for axes in panels[len(metrics) :]:
+        axes.set_visible(False)
     panels[0].invert_yaxis()
-    figure.suptitle(title, fontsize=10)
+    winners = [name for name, values in rows.items() if all(values[key][0] == best for key, best in bests.items())]
+    for axes in panels:
+        axes.tick_params("y", labelsize=10)
+        for label in axes.get_yticklabels():
+            if label.get_text() in winners:
+                label.set_fontweight("bold")
+    figure.suptitle(title, fontsize=11)
     _finish(figure, path)
 
 
@@ -77,18 +102,26 @@ def draw_lines(
 
     `lines` has mean and deviation by name and by value of `x`. With `log`, the axis of `x` is logarithmic and has a
     marker and a tick for each value; otherwise values are integers. `levels` are published values by name, drawn as
-    dashed lines of the same colour.
+    dashed lines of the same colour. A level so far from all lines that they would get less than two thirds of the
+    height is only named below the figure.
     """
-    figure = Figure(figsize=(5.2, 3.6), layout="constrained")
+    levels = levels or {}
+    figure = Figure(figsize=(5.2, 4.0), layout="constrained")
     axes = figure.subplots()
+    ends = [mean + sign * sd for points in lines.values() for mean, sd in points.values() for sign in (-1, 1)]
+    low, high = min(ends), max(ends)
     for (name, points), colour in zip(lines.items(), cycle(COLOURS)):
         means, deviations = zip(*points.values(), strict=True)
         yerr = deviations if any(deviations) else None
         axes.errorbar(
             list(points), means, yerr, label=name, color=colour, ecolor=INK, marker="o" if log else None, capsize=2
         )
-        if levels and name in levels:
-            axes.axhline(levels[name], label=f"{name}, published", color=colour, linestyle="--", linewidth=1)
+        if name in levels:
+            fits = high - low >= 2 / 3 * (max(high, levels[name]) - min(low, levels[name]))
+            label = f"{name}, published: {levels[name]:.4f}{'' if fits else ', off the axis'}"
+            axes.plot([], [], label=label, color=colour, linestyle="--", linewidth=1)
+            if fits:
+                axes.axhline(levels[name], color=colour, linestyle="--", linewidth=1)
     axes.set(xlabel=x, ylabel=y, title=title)
     if log:
         places = sorted({place for points in lines.values() for place in points})
@@ -97,7 +130,7 @@ def draw_lines(
         axes.minorticks_off()
     else:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(edgecolor="none", framealpha=0.9)
+    figure.legend(loc="outside lower center", ncols=2 if levels else min(3, len(lines)), frameon=False, fontsize=9)
     _finish(figure, path)
 
 

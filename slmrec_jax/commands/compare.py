@@ -26,6 +26,7 @@ def run_compare(flags: CompareFlags) -> None:
     """Train what is not yet trained, and print the table."""
     from rich.console import Console
 
+    from slmrec_jax.commands.tables import fit
     from slmrec_jax.studies.comparison import compare
     from slmrec_jax.training.progress import display
 
@@ -34,5 +35,6 @@ def run_compare(flags: CompareFlags) -> None:
         raise UserError("compare takes --models, not --model")
     with display(flags.settings.epochs) as show:
         comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, show)
-    Console().print(comparison.table())
+    console = Console()
+    console.print(fit(comparison.table(), console.width))
     print(f"table, picture and runs: {escaped(flags.out)}")

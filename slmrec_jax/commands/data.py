@@ -1,6 +1,7 @@
 """The commands `slmrec-jax data inspect`, `data convert` and `data make`."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -12,6 +13,8 @@ from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, escaped
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from slmrec_jax.data import Dataset
 
 _PICTURES = (".png", ".pdf", ".svg")
@@ -38,7 +41,6 @@ class InspectFlags(DataFlags):
 def run_inspect(flags: InspectFlags) -> None:
     """Print a line for each fact, then a line for each oddity."""
     from rich.console import Console
-    from rich.text import Text
 
     from slmrec_jax import data
     from slmrec_jax.data.inspect import findings, inspection
@@ -60,13 +62,29 @@ def run_inspect(flags: InspectFlags) -> None:
         return
     console = Console(highlight=False)
     facts = {"data set": found.name, "format": format, **findings.facts(found)}
-    width = max(map(len, facts))
-    for name, value in facts.items():
-        console.print(Text.assemble((f"{name:<{width}}  ", "bold"), escaped(value)), soft_wrap=True)
+    _print_indented(console, "bold", facts.items())
     choices = " | ".join(data.SPLIT_METHODS)
     undivided = [] if divided else [f"not divided into training, validation and test: choose --split {choices}"]
-    for line in undivided + findings.oddities(found):
-        console.print(Text.assemble(("! ", "bold red"), escaped(line)), soft_wrap=True)
+    _print_indented(console, "bold red", [("!", line) for line in undivided + findings.oddities(found)], gap=1)
+
+
+def _print_indented(console: "Console", style: str, lines: Iterable[tuple[str, str]], gap: int = 2) -> None:
+    """Print names and texts in two columns; a terminal wraps a text beside its name, and a file has it on one line."""
+    from rich.table import Table
+    from rich.text import Text
+
+    rows = [(name, escaped(text)) for name, text in lines]
+    if console.is_terminal:
+        grid = Table.grid(padding=(0, gap, 0, 0))
+        grid.add_column(style=style, overflow="fold")
+        grid.add_column(overflow="fold")
+        for name, text in rows:
+            grid.add_row(Text(name), Text(text))
+        console.print(grid)
+        return
+    width = max((len(name) for name, _ in rows), default=0) + gap
+    for name, text in rows:
+        console.print(Text.assemble((f"{name:<{width}}", style), text), soft_wrap=True)
 
 
 @dataclass(frozen=True)

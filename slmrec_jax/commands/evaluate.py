@@ -31,7 +31,7 @@ def run_evaluate(flags: EvaluateFlags) -> None:
     """Measure, and print a table or JSON."""
     from rich.console import Console
 
-    from slmrec_jax.commands.tables import groups_table, metrics_table
+    from slmrec_jax.commands.tables import fit, groups_table, metrics_table
 
     run = open_run(chosen_run(flags), flags.data)
     if flags.cold == "content":
@@ -50,4 +50,5 @@ def run_evaluate(flags: EvaluateFlags) -> None:
     if flags.format == "json":
         print(json.dumps(measured))
     else:
-        Console().print(table)
+        console = Console()
+        console.print(fit(table, console.width))

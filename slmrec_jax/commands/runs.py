@@ -57,6 +57,7 @@ def run_results(flags: ResultsFlags) -> None:
     """Print the test metrics of the runs as a table or JSON."""
     from rich.console import Console
 
+    from slmrec_jax.commands.tables import fit
     from slmrec_jax.studies import results
 
     check_named(flags.runs)
@@ -64,7 +65,8 @@ def run_results(flags: ResultsFlags) -> None:
     if flags.format == "json":
         print(json.dumps([row | {"folder": str(row["folder"])} for row in found.rows]))
     else:
-        Console().print(found.table())
+        console = Console()
+        console.print(fit(found.table(), console.width))
 
 
 @dataclass(frozen=True)

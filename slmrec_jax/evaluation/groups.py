@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import Float
 
 from slmrec_jax.config.protocols import Side
 from slmrec_jax.evaluation.metrics import means, measure
@@ -28,9 +29,24 @@ class Group(NamedTuple):
     """Metrics averaged over users with such interactions. A group of items is the only held-out set of its metrics."""
 
 
+class MeasuredGroup(NamedTuple):
+    """A group with the metrics of its users."""
+
+    group: Group
+    per_user: Mapping[str, Float[np.ndarray, " users"]]
+    """By metric, for the users with held-out interactions of the group, in ascending order."""
+
+
 def evaluate_by_degree(
     plan: EvaluationPlan, embeddings: Embeddings, train: Interactions, side: Side, starts: Sequence[int] = STARTS
 ) -> list[Group]:
+    """Return the groups of `measure_by_degree` without the metrics of single users."""
+    return [measured.group for measured in measure_by_degree(plan, embeddings, train, side, starts)]
+
+
+def measure_by_degree(
+    plan: EvaluationPlan, embeddings: Embeddings, train: Interactions, side: Side, starts: Sequence[int] = STARTS
+) -> list[MeasuredGroup]:
     """Rank once among all candidates, and measure each group of users or items; empty groups are left out.
 
     Degrees are counted in `train`; `starts` are the smallest degrees of the groups, ascending from 0.
@@ -51,7 +67,8 @@ def evaluate_by_degree(
         rows = np.isin(plan.users, pairs.users)
         per_user = measure(ranked[rows], plan.users[rows], pairs, plan.cutoffs, ndcg=plan.ndcg)
         num_nodes = len(np.unique(ids[chosen]))
-        groups.append(Group(_range_label(starts, number), num_nodes, len(pairs.users), means(per_user)))
+        group = Group(_range_label(starts, number), num_nodes, len(pairs.users), means(per_user))
+        groups.append(MeasuredGroup(group, per_user))
     return groups
 
 

@@ -6,17 +6,18 @@ import warnings
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from slmrec_jax.evaluation.analysis import Difference, Interval
-from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.figures import COLOURS, INK
+from slmrec_jax.reporting.facts import GroupFacts
 from slmrec_jax.reporting.items import ItemMap
 
 _ABSENT = "#94a3b8"
@@ -43,17 +44,31 @@ def metric_intervals(systems: Mapping[str, Mapping[str, Interval]], metrics: Seq
 
 
 def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw the loss of each run by epoch; for a single run, also the terms of the loss."""
-    figure, axes = _new_figure()
-    lines = {label: (history, "loss") for label, history in histories.items()}
-    if len(histories) == 1:
-        ((_, history),) = histories.items()
-        lines = {name: (history, name) for name in history[0]["losses"] if "/" not in name}
-    for (label, (history, name)), colour in zip(lines.items(), cycle(COLOURS)):
-        values = [record["losses"].get(name, np.nan) for record in history]
-        axes.plot([record["epoch"] for record in history], values, color=colour, label=_display_name(label))
-    axes.set(xlabel="epoch", ylabel="training loss")
-    return _with_legend(figure, min(2, len(lines)))
+    """Draw the loss of each run by epoch, in a panel for each objective, whose losses have a scale of their own.
+
+    Runs whose losses have the same terms share a panel, unless one of them would be flat there. For a single run, each
+    term has a panel.
+    """
+    lines = [
+        _LossLine(label, " + ".join(_terms(history)[1:]) or "loss", history, "loss")
+        for label, history in histories.items()
+    ]
+    if len(lines) == 1:
+        lines = [lines[0]._replace(objective=name, name=name) for name in _terms(lines[0].history)]
+    lines = [line._replace(colour=colour) for line, colour in zip(lines, cycle(COLOURS))]
+    panels = _loss_panels(lines)
+    figure, axes_of_panels = _new_panels(len(panels))
+    for panel, axes in zip(panels, axes_of_panels, strict=True):
+        for line in panel:
+            epochs = [record["epoch"] for record in line.history]
+            axes.plot(epochs, line.values, color=line.colour, label=_display_name(line.label))
+        title = _display_name(panel[0].objective)
+        if sum(other[0].objective == panel[0].objective for other in panels) > 1:
+            title = f"{title}: {', '.join(_display_name(line.label) for line in panel)}"
+        axes.set_title(title, loc="left", fontsize=8)
+    figure.supylabel("training loss", fontsize=9, color=INK)
+    axes_of_panels[-1].set_xlabel("epoch")
+    return _with_legend(figure, min(2, len(histories)))
 
 
 def selection_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
@@ -68,21 +83,32 @@ def selection_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Fi
         axes.plot(*points.T, color=colour, label=_display_name(label))
         axes.plot(*points[best].T, "o", color=colour)
     axes.set(xlabel="epoch", ylabel=" / ".join(sorted(names)))
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     return _with_legend(figure, min(2, len(histories)))
 
 
-def degree_bars(systems: Mapping[str, Sequence[Group]], metric: str, side: str) -> Figure:
-    """Draw a metric by the number of training interactions of users or items."""
+def degree_bars(systems: Mapping[str, Sequence[GroupFacts]], metric: str, side: str) -> Figure:
+    """Draw a metric with its intervals by the number of training interactions of users or items.
+
+    Below each range stands how many users or items it has; a range in which systems differ in that has no number.
+    """
     figure, axes = _new_figure()
     labels = {group.label for groups in systems.values() for group in groups}
     names = sorted(labels, key=lambda label: int(re.split(r"\D", label)[0]))  # by the lowest degree
     for place, ((label, groups), colour) in enumerate(zip(systems.items(), cycle(COLOURS))):
         places = [names.index(group.label) + _offset(place, len(systems)) for group in groups]
-        values = [group.means[metric] for group in groups]
-        axes.bar(places, values, 0.8 / len(systems), color=colour, label=_display_name(label))
-    axes.set(xticks=range(len(names)), xticklabels=names)
-    axes.set(xlabel=f"training interactions of {side}", ylabel=metric)
-    axes.tick_params("x", labelrotation=30)
+        means, lows, highs = np.array([group.interval for group in groups]).T
+        axes.bar(places, means, 0.8 / len(systems), color=colour, label=_display_name(label))
+        axes.vlines(places, lows, highs, color=INK, linewidth=0.9)
+    counts = [
+        {each.num_nodes for groups in systems.values() for each in groups if each.label == name} for name in names
+    ]
+    sizes = [f"{next(iter(found)):,}" if len(found) == 1 else "" for found in counts]
+    ranges = [name.replace(" or more", "+").replace("-", "–") for name in names]
+    axes.set_xticks(
+        range(len(names)), [f"{name}\n{size}" for name, size in zip(ranges, sizes, strict=True)], fontsize=7.5
+    )
+    axes.set(xlabel=f"training interactions of {side}, and number of {side}", ylabel=metric, ylim=(0, None))
     return _with_legend(figure, min(2, len(systems)))
 
 
@@ -135,6 +161,55 @@ def _write_figure(figure: Figure, target: Any, **options: Any) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
         figure.savefig(target, dpi=160, **options)
+
+
+@_styled
+def _new_panels(count: int) -> tuple[Figure, Sequence[Axes]]:
+    """Return a figure with panels below each other, which share the axis of epochs."""
+    figure = Figure(figsize=(4.2, max(3.0, 0.7 + 1.3 * count)), layout="constrained")
+    panels = figure.subplots(count, sharex=True, squeeze=False)[:, 0]
+    panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
+    return figure, list(panels)
+
+
+class _LossLine(NamedTuple):
+    """A loss of a run by epoch."""
+
+    label: str
+    objective: str
+    """The title of the panel; only lines of the same objective share one."""
+    history: Sequence[Mapping[str, Any]]
+    name: str
+    """The name of the loss in the history."""
+    colour: str = INK
+
+    @property
+    def values(self) -> Float[np.ndarray, " epochs"]:
+        return np.array([record["losses"].get(self.name, np.nan) for record in self.history])
+
+
+def _terms(history: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return the names of a run's losses: the whole first, and its terms."""
+    return ["loss", *(name for name in history[0]["losses"] if "/" not in name and name != "loss")]
+
+
+def _loss_panels(lines: Sequence[_LossLine]) -> list[list[_LossLine]]:
+    panels: list[list[_LossLine]] = []
+    for line in lines:
+        alike = (panel for panel in panels if panel[0].objective == line.objective and _share_scale([*panel, line]))
+        panel = next(alike, None)
+        if panel is None:
+            panels.append([line])
+        else:
+            panel.append(line)
+    return panels
+
+
+def _share_scale(lines: Sequence[_LossLine]) -> bool:
+    """Return whether each line covers at least a quarter of the height of all together."""
+    values = [line.values for line in lines]
+    height = np.ptp(np.concatenate(values))
+    return all(np.ptp(each) >= height / 4 for each in values)
 
 
 @_styled

@@ -1,6 +1,5 @@
 """The facts of a report about systems, without their presentation."""
 
-import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -14,7 +13,7 @@ from slmrec_jax.config.protocols import Side
 from slmrec_jax.data import Dataset
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.analysis import Difference, Interval, bootstrap, paired_bootstrap
-from slmrec_jax.evaluation.groups import Group
+from slmrec_jax.evaluation.groups import MeasuredGroup
 from slmrec_jax.evaluation.protocol import Evaluation
 from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
@@ -38,6 +37,18 @@ class TrainedRun(NamedTuple):
     result: Mapping[str, Any]
 
 
+class GroupFacts(NamedTuple):
+    """A metric of a system for users or items of similar degree, averaged over seeds."""
+
+    label: str
+    """The range of degrees (`Group.label`)."""
+    num_nodes: int
+    """Evaluated users, or held-out items."""
+    num_interactions: int
+    interval: Interval
+    """The mean over the users who have such held-out interactions."""
+
+
 class SystemFacts(NamedTuple):
     """Measurements of a system, averaged over its seeds."""
 
@@ -52,8 +63,8 @@ class SystemFacts(NamedTuple):
     """Test metrics by seed, averaged over users."""
     metrics: Mapping[str, Interval]
     """Means and intervals of `per_user`."""
-    groups: Mapping[Side, Sequence[Group]]
-    """Metrics by degree, averaged over seeds."""
+    groups: Mapping[Side, Sequence[GroupFacts]]
+    """The report's main metric by degree."""
 
 
 class Contrast(NamedTuple):
@@ -130,9 +141,9 @@ def gather_facts(
             elif not seeds:
                 label = f"{system.label}, seed {run.config.seed}" if len(system.folders) > 1 else system.label
                 runs.append(describe_run(run, label, main, items))
-            groups = {side: run.evaluate_by(side) for side in SIDES}
+            groups = {side: run.measure_by(side) for side in SIDES}
             seeds.append(_SeedFacts(TrainedRun(run.folder, run.config, run.result), run.evaluate("test"), groups))
-        systems.append(_average_seeds(system, seeds))
+        systems.append(_average_seeds(system, seeds, main))
     caveats = found.results.differences or _caveats(systems)
     cutoffs = sorted({int(key.split("@")[1]) for key in metrics})[:2]
     shown = list(dict.fromkeys([*(f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")), main]))
@@ -151,10 +162,10 @@ def _load_with_data(folder: Path, datasets: dict[str, Dataset], data: str | None
 class _SeedFacts(NamedTuple):
     run: TrainedRun
     test: Evaluation
-    groups: Mapping[Side, Sequence[Group]]
+    groups: Mapping[Side, Sequence[MeasuredGroup]]
 
 
-def _average_seeds(system: System, seeds: Sequence[_SeedFacts]) -> SystemFacts:
+def _average_seeds(system: System, seeds: Sequence[_SeedFacts], main: str) -> SystemFacts:
     """Average the seeds of a system; all of them rank for the same users."""
     tests = [seed.test for seed in seeds]
     per_user = {metric: mean_per_user(tests, metric) for metric in tests[0].per_user}
@@ -166,15 +177,17 @@ def _average_seeds(system: System, seeds: Sequence[_SeedFacts]) -> SystemFacts:
         by_seed={metric: [test.means[metric] for test in tests] for metric in per_user},
         metrics=bootstrap(per_user),
         groups={
-            side: [_average_groups(groups) for groups in zip(*(seed.groups[side] for seed in seeds), strict=True)]
+            side: [_average_groups(groups, main) for groups in zip(*(seed.groups[side] for seed in seeds), strict=True)]
             for side in SIDES
         },
     )
 
 
-def _average_groups(groups: Sequence[Group]) -> Group:
-    means = {metric: statistics.fmean(group.means[metric] for group in groups) for metric in groups[0].means}
-    return groups[0]._replace(means=means)
+def _average_groups(seeds: Sequence[MeasuredGroup], metric: str) -> GroupFacts:
+    """Average the seeds of a group, in which all of them have the same users."""
+    group, per_user = seeds[0].group, np.mean([seed.per_user[metric] for seed in seeds], axis=0)
+    interval = bootstrap({metric: per_user})[metric]
+    return GroupFacts(group.label, group.num_nodes, group.num_interactions, interval)
 
 
 def _contrasts(systems: Sequence[SystemFacts], metrics: Sequence[str]) -> list[Contrast]:

@@ -27,6 +27,7 @@ h1 { font-size: 1.6rem; line-height: 1.25; margin: 1rem 0 .25rem; }
 h2 { font-size: 1.2rem; margin: 2.5rem 0 .5rem; padding-top: .6rem; border-top: 1px solid var(--line); }
 p { max-width: 46rem; margin: .5rem 0; }
 a { color: var(--link); }
+.summary { font-size: 1.1rem; max-width: 60rem; }
 nav ul { display: flex; flex-wrap: wrap; gap: .25rem 1rem; padding: 0; list-style: none; font-size: .9rem; }
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(min(100%, 24rem), 1fr)); gap: 1.5rem;
   align-items: start; margin: 1rem 0; }
@@ -45,6 +46,14 @@ details { margin: .5rem 0; }
 summary { cursor: pointer; }
 pre { overflow-x: auto; background: var(--band); padding: .75rem; font-size: .8rem; }
 footer { margin-top: 3rem; color: var(--soft); font-size: .875rem; }
+@media screen and (min-width: 1400px) { body { max-width: 120rem; }
+  section { display: flex; flex-wrap: wrap; gap: 0 3rem; align-items: flex-start; }
+  section > :is(h2, p, details, .pictures) { flex: 0 0 100%; }
+  section > p { max-width: none; padding-right: calc(100% - 60rem); }
+  section > figure { flex: 0 1 auto; max-width: 100%; } section > .picture { flex: 0 0 34rem; }
+  section > figure figcaption { width: 0; min-width: max(100%, 20rem); }
+  .pictures { grid-template-columns: repeat(auto-fit, minmax(24rem, 1fr)); }
+  figure svg { max-width: 40rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 10pt; } nav, .files { display: none; }
   .scroll, pre { overflow: visible; } pre { white-space: pre-wrap; }
   h2 { break-after: avoid; } tr { break-inside: avoid; } }
@@ -92,14 +101,14 @@ def element(tag: str, *children: str, **attributes: str) -> Markup:
     return Markup(f"<{tag}{head}>{inner}</{tag}>")
 
 
-def render(title: str, sections: Sequence[Section], files: str, made_by: str) -> str:
+def render(title: str, summary: str, sections: Sequence[Section], files: str, made_by: str) -> str:
     """Return the page; `files` is the name of the folder with its pictures and tables, `made_by` the last line."""
     entries = [
         element("li", element("a", section.title, href=f"#s{place}")) for place, section in enumerate(sections, 1)
     ]
     body = element(
         "body",
-        element("header", element("h1", title), element("p", "A report by slmrec_jax on finished runs.")),
+        element("header", element("h1", title), element("p", summary, class_="summary")),
         element("nav", element("ul", *entries), aria_label="Sections"),
         element("main", *(_section(section, place, files) for place, section in enumerate(sections, 1))),
         element("footer", made_by),
@@ -116,8 +125,8 @@ def _section(section: Section, place: int, files: str) -> Markup:
     parts: list[Markup] = []
     for are_pictures, blocks in groupby(enumerate(section.blocks, 1), lambda each: isinstance(each[1], Picture)):
         made = [_block(block, f"p{place}-{number}", files) for number, block in blocks]
-        # Successive pictures share a row of a wide window.
-        parts += [element("div", *made, class_="pictures")] if are_pictures else made
+        # Successive pictures share a row of a wide window, and a single one has the table after it beside it.
+        parts += [element("div", *made, class_="pictures")] if are_pictures and len(made) > 1 else made
     return element("section", element("h2", section.title, id=f"s{place}"), *parts)
 
 
@@ -136,7 +145,7 @@ def _picture_figure(picture: Picture, prefix: str, files: str) -> Markup:
     image = to_svg(picture.figure, prefix)
     labelled = image.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
     caption = element("figcaption", picture.caption, _links(picture.name, ("png", "pdf"), files))
-    return element("figure", Markup(labelled), caption)
+    return element("figure", Markup(labelled), caption, class_="picture")
 
 
 def _table_figure(table: ReportTable, files: str) -> Markup:

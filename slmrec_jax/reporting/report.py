@@ -9,7 +9,7 @@ from slmrec_jax.errors import UserError, setting
 from slmrec_jax.reporting.charts import save_figure
 from slmrec_jax.reporting.facts import Facts
 from slmrec_jax.reporting.page import Picture, Section, render
-from slmrec_jax.reporting.sections import report_sections, report_title
+from slmrec_jax.reporting.sections import report_sections, report_summary, report_title
 from slmrec_jax.reporting.tables import ReportTable, to_csv, to_latex
 
 
@@ -32,7 +32,7 @@ def write_report(facts: Facts, page: Path) -> None:
     check_page_is_new(page)
     sections, files = report_sections(facts), files_folder(page)
     made_by = f"Made by slmrec_jax {importlib.metadata.version('slmrec-jax')}."
-    text = render(report_title(facts), sections, files.name, made_by)
+    text = render(report_title(facts), report_summary(facts), sections, files.name, made_by)
     try:
         with writing(page, f"give another {setting('out')}"), whole_folder(files) as part:
             _write_tables_and_figures(sections, part)

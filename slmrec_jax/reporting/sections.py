@@ -10,13 +10,39 @@ from slmrec_jax.reporting.facts import SIDES, Facts, SystemFacts, TrainedRun
 from slmrec_jax.reporting.page import Block, Picture, Section
 from slmrec_jax.reporting.run_facts import RunFacts
 from slmrec_jax.reporting.run_sections import item_space_blocks, modality_blocks, neighbour_blocks, setting_blocks
-from slmrec_jax.reporting.tables import NONE, Cell, ReportTable, without_single_name
+from slmrec_jax.reporting.tables import NONE, Cell, ReportTable, cell_text, without_single_name
 from slmrec_jax.studies.significance import LEVEL
 
 
 def report_title(facts: Facts) -> str:
     """Return the title of the page."""
     return ", ".join(each.label for each in facts.systems)
+
+
+def report_summary(facts: Facts) -> str:
+    """Return what is best and by how much, in a sentence."""
+    if facts.caveats:
+        return f"No system is called best, because they cannot be compared: {facts.caveats[0]}."
+    metric = facts.metric
+    best = max(facts.systems, key=lambda each: each.metrics[metric].mean)
+    of_seeds = f", mean of {len(best.runs)} seeds" if len(best.runs) > 1 else ""
+    value = f"test {metric} {cell_text(best.metrics[metric])}{of_seeds}"
+    contrasts = [each for each in facts.contrasts if each.metric == metric]
+    if not contrasts:
+        return f"{best.label} has {value}; there is no other system here to compare it with, and so no p-value."
+    second = min(contrasts, key=lambda each: each.difference.interval.mean)
+    difference = second.difference.interval.mean
+    p_value = "p < 0.001" if second.holm < 0.001 else f"p = {second.holm:.2g}"
+    test = f"{p_value}, paired t-test over users with Holm's correction"
+    if difference == 0:
+        return f"{best.label} and {second.label} are level: {value} ({test})."
+    base = best.metrics[metric].mean - difference
+    more = (
+        f"{cell_text(difference)}{f' ({difference / base:.1%})' if base > 0 else ''} more than {second.label}, the next"
+    )
+    if second.holm < LEVEL:
+        return f"{best.label} is best: {value}, which is {more} ({test})."
+    return f"{best.label} is best, but not shown to be: {value}, which is {more}, and may be chance ({test})."
 
 
 def report_sections(facts: Facts) -> list[Section]:
@@ -140,7 +166,10 @@ def _difference_blocks(facts: Facts) -> list[Block]:
 
 def _training_blocks(runs: Sequence[RunFacts]) -> list[Block]:
     histories = {each.label: each.run.history for each in runs}
-    blocks: list[Block] = [Picture("loss", "Training loss by epoch.", charts.loss_curves(histories))]
+    caption = "Training loss by epoch; losses of different objectives or scales have axes of their own."
+    if len(runs) == 1:
+        caption = "Training loss by epoch: the whole and its terms, each on an axis of its own."
+    blocks: list[Block] = [Picture("loss", caption, charts.loss_curves(histories))]
     if any(record["selected"] for history in histories.values() for record in history):
         caption = "The selecting metric by epoch; the point marks the selected epoch."
         blocks.append(Picture("selection", caption, charts.selection_curves(histories)))
@@ -151,11 +180,14 @@ def _degree_blocks(facts: Facts) -> list[Block]:
     pictures: list[Block] = []
     tables: list[Block] = []
     for side in SIDES:
-        caption = f"Test {facts.metric} by the training interactions of {side}."
+        caption = (
+            f"Test {facts.metric} by the training interactions of {side}, with 95 % bootstrap intervals over the users "
+            "who have such test interactions."
+        )
         groups = {each.label: each.groups[side] for each in facts.systems}
         pictures.append(Picture(f"degree-{side}", caption, charts.degree_bars(groups, facts.metric, side)))
         rows = [
-            (label, group.label, group.num_nodes, group.num_interactions, group.means[facts.metric])
+            (label, group.label, group.num_nodes, group.num_interactions, group.interval)
             for label, of_system in groups.items()
             for group in of_system
         ]

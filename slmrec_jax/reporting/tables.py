@@ -65,7 +65,7 @@ def is_numeric_column(table: ReportTable, column: int) -> bool:
 
 
 def to_csv(table: ReportTable) -> str:
-    """Return the table as comma-separated values with all digits; an interval takes three columns.
+    """Return the table as comma-separated values, floats with six digits; an interval takes three columns.
 
     A text that a spreadsheet would read as a formula gets a leading apostrophe, since names are untrusted.
     """
@@ -80,8 +80,12 @@ def to_csv(table: ReportTable) -> str:
         cells: list[Cell] = []
         for cell, is_wide in zip(row, wide, strict=True):
             cells += cell if isinstance(cell, Interval) else [cell, "", ""] if is_wide else [cell]
-        writer.writerow(map(_without_formula, cells))
+        writer.writerow(map(_csv_cell, cells))
     return text.getvalue()
+
+
+def _csv_cell(cell: Cell) -> Cell:
+    return f"{cell:.6g}" if isinstance(cell, float) else _without_formula(cell)
 
 
 def _without_formula(cell: Cell) -> Cell:

@@ -30,7 +30,9 @@ class FinishedRuns(NamedTuple):
         metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
         # rich would read brackets in strings as markup, hence `Text`.
         caption = Text(escaped("; ".join(self.differences)), "table.caption") if self.differences else None
-        table = Table("run", "model", "seed", "data", *metrics, caption=caption, caption_justify="left")
+        table = Table("run", "model", "seed", "data", caption=caption, caption_justify="left")
+        for metric in metrics:
+            table.add_column(metric, justify="right")
         for row in self.rows:
             data = f"{row['data']} {row['fingerprint'][:8]}" if self.differences else row["data"]
             values = (f"{row['test'][metric]:.4f}" for metric in metrics)

@@ -218,9 +218,19 @@ class Run:
         Raises:
             UserError: An argument is not one of these, or there are no users to evaluate.
         """
+        return [measured.group for measured in self.measure_by(side, split, protocol, candidates)]
+
+    def measure_by(
+        self,
+        side: Side,
+        split: Split = "test",
+        protocol: str | None = None,
+        candidates: Candidates | None = None,
+    ) -> list[groups.MeasuredGroup]:
+        """Evaluate as `evaluate_by`, and return the metrics of single users too (`groups.measure_by_degree`)."""
         check_choice("side", side, get_args(Side))
         plan = self._plan(split, protocol, candidates)
-        return groups.evaluate_by_degree(plan, self.embeddings, self.dataset.train, side)
+        return groups.measure_by_degree(plan, self.embeddings, self.dataset.train, side)
 
     def with_content(self, method: MakeMethod = make_method) -> "Run":
         """Return the run with items without training interactions placed by their features alone.

@@ -17,8 +17,9 @@ import reference
 from slmrec_jax import Config, UserError, durable, train
 from slmrec_jax.commands.main import main
 from slmrec_jax.data import write_store
+from slmrec_jax.evaluation.analysis import bootstrap
 from slmrec_jax.models import slmrec_recipe
-from slmrec_jax.reporting import facts
+from slmrec_jax.reporting import facts, sections
 from slmrec_jax.reporting import report as writer
 from slmrec_jax.reporting.masking import mask_modalities, without
 from slmrec_jax.training.inputs import make_inputs, make_spec
@@ -135,17 +136,19 @@ def test_values_are_those_of_the_runs(page, runs):
     assert set(table) == set(results[0])
     for metric, row in table.items():
         for run, result in zip(runs, results, strict=True):
-            assert float(row[run.name]) == pytest.approx(result[metric])
-            assert float(row[f"{run.name} low"]) <= result[metric] <= float(row[f"{run.name} high"])
+            assert float(row[run.name]) == pytest.approx(result[metric], rel=1e-5)
+            assert float(row[f"{run.name} low"]) <= float(row[run.name]) <= float(row[f"{run.name} high"])
     difference = next(row for row in rows_of(page, "differences") if row["metric"] == "recall@20")
     of = {run.name: result["recall@20"] for run, result in zip(runs, results, strict=True)}
-    assert float(difference["difference"]) == pytest.approx(of[difference["best"]] - of[difference["other"]])
+    assert float(difference["difference"]) == pytest.approx(of[difference["best"]] - of[difference["other"]], rel=1e-5)
     assert 0 < float(difference["p (t-test, Holm)"]) <= 1
     groups = [row for row in rows_of(page, "degree-items") if row["system"] == "full"]
     run = load_run(runs[0])
     assert [float(row["recall@20"]) for row in groups] == pytest.approx(
-        [group.means["recall@20"] for group in run.evaluate_by("items")]
+        [group.means["recall@20"] for group in run.evaluate_by("items")], rel=1e-5
     )
+    for row in groups:
+        assert float(row["recall@20 low"]) <= float(row["recall@20"]) <= float(row["recall@20 high"])
 
 
 def test_neighbours_are_of_the_modality(page, runs):
@@ -223,6 +226,72 @@ def test_runs_under_other_rules_are_not_contrasted(gathered):
     assert "on other users" in caveat
 
 
+def in_words(facts_of_systems, **changes):
+    return sections.report_summary(facts_of_systems._replace(**changes))
+
+
+def test_the_page_opens_with_what_is_best(page, gathered):
+    said = in_words(gathered)
+    assert said.count(". ") == 0  # one sentence
+    (header,) = re.findall(r"<header>.*?</header>", page.read_text(), re.DOTALL)
+    assert Seen(header).text.endswith(said)
+    best = max(gathered.systems, key=lambda each: each.metrics[gathered.metric].mean)
+    other = next(each for each in gathered.systems if each is not best)
+    found, less = (each.metrics[gathered.metric].mean for each in (best, other))
+    assert said.startswith(f"{best.label} is best")
+    for part in (
+        f"test {gathered.metric} {found:.4f} [",
+        f"{found - less:.4f} ({found / less - 1:.1%}) more",
+        other.label,
+    ):
+        assert part in said
+
+
+@pytest.mark.parametrize(
+    ("p_value", "expected"),
+    [(1e-7, "is best: .*p < 0.001"), (0.04, "is best: .*p = 0.04,"), (0.31, "not shown .* may be chance .p = 0.31,")],
+)
+def test_the_first_sentence_has_the_p_value_of_the_next_best(gathered, p_value, expected):
+    (contrast,) = (each for each in gathered.contrasts if each.metric == gathered.metric)
+    worse = contrast.difference._replace(interval=contrast.difference.interval._replace(mean=9.0))
+    contrasts = [
+        contrast._replace(label="far", difference=worse, holm=0.5),
+        contrast._replace(holm=p_value),
+        contrast._replace(metric="ndcg@5", holm=0.6),
+    ]
+    said = in_words(gathered, contrasts=contrasts)
+    assert re.search(expected, said)
+    assert f"more than {contrast.label}, the next" in said
+
+
+def test_the_first_sentence_calls_nothing_best_without_a_comparison(gathered):
+    first = gathered.systems[0]
+    said = in_words(gathered, systems=[first], contrasts=[])
+    assert said.startswith(f"{first.label} has test {gathered.metric} ")
+    assert "no p-value" in said
+    assert "best" not in said
+    said = in_words(gathered, caveats=["a was tested on other users than b"], contrasts=[])
+    assert said == "No system is called best, because they cannot be compared: a was tested on other users than b."
+    (contrast,) = (each for each in gathered.contrasts if each.metric == gathered.metric)
+    level = contrast.difference._replace(interval=contrast.difference.interval._replace(mean=0.0))
+    said = in_words(gathered, contrasts=[contrast._replace(difference=level, holm=1.0)])
+    assert f" and {contrast.label} are level: " in said
+    assert "p = 1," in said
+
+
+def test_groups_have_intervals_and_counts(gathered, runs):
+    run = load_run(runs[0])
+    (system,) = (each for each in gathered.systems if each.label == "full")
+    for side in facts.SIDES:
+        measured = run.measure_by(side)
+        assert [each.group for each in measured] == run.evaluate_by(side)
+        for found, (group, per_user) in zip(system.groups[side], measured, strict=True):
+            values = per_user[gathered.metric]
+            assert (found.label, found.num_nodes) == (group.label, group.num_nodes)
+            assert found.interval == bootstrap({"": values})[""]
+            assert found.interval.mean == pytest.approx(group.means[gathered.metric])
+
+
 def test_intervals_are_of_95_percent(gathered):
     """Within the error of resampling; at 80 % they would be a third shorter."""
     per_user = {each.label: each.per_user["recall@20"] for each in gathered.systems}
@@ -266,7 +335,7 @@ def test_a_folder_that_cannot_be_moved_removes_the_page(without_maps, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-HARNESS = """<iframe id="frame" src="our%20report.html" style="width: 390px; height: 800px"></iframe><script>
+HARNESS = """<iframe id="frame" src="our%20report.html" style="width: WIDTHpx; height: 800px"></iframe><script>
 const frame = document.getElementById("frame"), copies = [];
 const address = image => image.getAttribute("href") || image.getAttribute("xlink:href") || image.src;
 frame.onload = () => {  // before this page's own load event, which then waits for the copies
@@ -285,7 +354,9 @@ function painted(image) {
 }
 window.onload = () => {
   const page = frame.contentDocument, pictures = [...page.querySelectorAll("figure svg")];
+  const [picture, table] = [...page.querySelectorAll("#s2 ~ figure")].map(each => each.getBoundingClientRect());
   document.body.innerHTML = JSON.stringify({
+    beside: table.left > picture.right && Math.abs(table.top - picture.top) < 50,
     images: copies.length, painted: copies.filter(painted).length, width: page.documentElement.scrollWidth,
     pictures: pictures.length, flat: pictures.filter(svg => svg.getBoundingClientRect().height < 50).length,
     requests: frame.contentWindow.performance.getEntriesByType("resource").map(entry => entry.name),
@@ -295,10 +366,11 @@ window.onload = () => {
 
 
 @pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome on PATH")
-def test_a_browser_shows_all_of_it_and_fetches_nothing(page, tmp_path):
+@pytest.mark.parametrize("width", [390, 1400])
+def test_a_browser_shows_all_of_it_and_fetches_nothing(page, tmp_path, width):
     folder = tmp_path / "served"
     shutil.copytree(page.parent, folder)
-    (folder / "harness.html").write_text(HARNESS)
+    (folder / "harness.html").write_text(HARNESS.replace("WIDTH", str(width)))
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
     flags += ["--disable-component-update", f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr"]
     flags += ["--allow-file-access-from-files", "--dump-dom"]
@@ -309,6 +381,7 @@ def test_a_browser_shows_all_of_it_and_fetches_nothing(page, tmp_path):
     found = json.loads(re.search(r"<body>(\{.*\})</body>", said.stdout, re.DOTALL)[1])
     assert found["requests"] == []
     assert found["flat"] == 0
-    assert found["width"] <= 390
+    assert found["width"] <= width
+    assert found["beside"] == (width == 1400)  # a wide window has the table of metrics beside their picture
     assert found["images"] == found["painted"] == 4  # the rasterized points of each map
     assert found["pictures"] == len(list((page.parent / "our report_files").glob("*.png")))

@@ -55,7 +55,13 @@ class Tuned(NamedTuple):
         """Return a table of the best trials."""
         ranked = sorted(self.trials, key=lambda trial: (trial.state == "complete", trial.value), reverse=True)
         names = [escaped(name) for name in self.best.point]
-        table = Table("trial", *names, f"valid {metric}", "best epochs", "", title="best trials")
+        table = Table(title=Text("best trials", "table.title"))
+        table.add_column("trial", justify="right")
+        for name in names:
+            table.add_column(name)
+        for name in (f"valid {metric}", "best epochs"):
+            table.add_column(name, justify="right")
+        table.add_column("")
         for trial in ranked[:NUM_SHOWN]:
             epochs = " ".join(map(str, trial.best_epochs))
             note = "" if trial.state == "complete" else trial.state
@@ -203,9 +209,9 @@ def _write_findings(out: Path, chosen: Config, done: Sequence[Trial], best: Tria
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["trial", "state", *best.point, metric, "by seed", "best epochs", "seconds"])
     for trial in done:
-        values, epochs = (" ".join(map(str, by_seed)) for by_seed in (trial.values, trial.best_epochs))
-        seconds = round(trial.seconds, 2)
-        writer.writerow([trial.number, trial.state, *trial.point.values(), trial.value, values, epochs, seconds])
+        values, epochs = (" ".join(map(str, map(_csv_value, each))) for each in (trial.values, trial.best_epochs))
+        cells = (*trial.point.values(), trial.value, values, epochs, round(trial.seconds, 2))
+        writer.writerow([trial.number, trial.state, *map(_csv_value, cells)])
     write_whole(out / TRIALS_CSV, text.getvalue())
     figures.draw_search(
         [trial.value for trial in done],
@@ -224,6 +230,11 @@ def _trial_line(done: Sequence[Trial], wanted: int, metric: str | None) -> str:
     point = ", ".join(f"{name} {_format_value(value)}" for name, value in trial.point.items())
     state = "" if trial.state == "complete" else f" ({trial.state})"
     return f"trial {trial.number}, {len(done)} of {wanted}: {point}: valid {metric} {trial.value:.4f}{state}{so_far}"
+
+
+def _csv_value(value: Any) -> Any:
+    """Return a value for `trials.csv`; the journal and `best.py` have all digits."""
+    return f"{value:.6g}" if isinstance(value, float) else value
 
 
 def _format_value(value: Any) -> str:
