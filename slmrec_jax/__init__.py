@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from slmrec_jax.models import slmrec_recipe
     from slmrec_jax.objectives.losses import bpr, info_nce, view_agreement
     from slmrec_jax.training.events import Event
-    from slmrec_jax.training.run import Run, load_run
+    from slmrec_jax.training.loading import load_run
+    from slmrec_jax.training.run import Run
     from slmrec_jax.training.setup import Setup, setup
     from slmrec_jax.training.train import train
     from slmrec_jax.types import Augmentation, Context, Loss, Method, Model, Term, View
@@ -37,7 +38,8 @@ _PLACES = {
     "models": ("slmrec_recipe",),
     "objectives.losses": ("bpr", "info_nce", "view_agreement"),
     "training.events": ("Event",),
-    "training.run": ("Run", "load_run"),
+    "training.loading": ("load_run",),
+    "training.run": ("Run",),
     "training.setup": ("Setup", "setup"),
     "training.train": ("train",),
     "types": ("Augmentation", "Context", "Loss", "Method", "Model", "Term", "View"),

@@ -94,7 +94,7 @@ def run_export(flags: ExportFlags) -> None:
 
 def open_run(folder: Path, data: str | None) -> "Run":
     """Load a run, and note on standard error if it was stopped before its end."""
-    from slmrec_jax.training.run import load_run
+    from slmrec_jax.training.loading import load_run
 
     run = load_run(folder, data=data)
     if not run.finished:

@@ -19,7 +19,8 @@ from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
 from slmrec_jax.studies.significance import mean_per_user, p_values
 from slmrec_jax.studies.untrained import UNTRAINED
-from slmrec_jax.training.run import Run, load_run
+from slmrec_jax.training.loading import load_run
+from slmrec_jax.training.run import Run
 from slmrec_jax.training.storage.folder import DATA, NO_RUN, Description, read_config
 from slmrec_jax.training.storage.records import read_json
 

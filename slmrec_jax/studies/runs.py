@@ -9,7 +9,8 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.events import Callback, message
-from slmrec_jax.training.run import Run, load_run
+from slmrec_jax.training.loading import load_run
+from slmrec_jax.training.run import Run
 from slmrec_jax.training.setup import build_method
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config
 from slmrec_jax.training.train import train

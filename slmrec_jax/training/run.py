@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from slmrec_jax.config import IN_MEMORY, Config, source_of
+from slmrec_jax.config import Config
 from slmrec_jax.config.protocols import PROTOCOLS, Candidates, Side, Split
-from slmrec_jax.data import Dataset, Feature, Words, check_dataset, load_source
+from slmrec_jax.data import Dataset, Feature, Words
 from slmrec_jax.data.new_items import NewItems
-from slmrec_jax.errors import UserError, check_choice, check_type, setting
+from slmrec_jax.errors import UserError, check_choice, check_type
 from slmrec_jax.evaluation import groups
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import make_method
@@ -23,22 +23,11 @@ from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
 from slmrec_jax.serving.served import Served, recommend, served_of, similar_items, with_new_items, with_new_users
 from slmrec_jax.training.cold_items import cold_item_rows, features_of
 from slmrec_jax.training.events import epoch_event
-from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.setup import MakeMethod
-from slmrec_jax.training.storage.checkpoint import places, restore_embeddings
 from slmrec_jax.training.storage.folder import (
-    CHECKPOINTS,
-    NO_RUN,
-    RESULT,
     Record,
-    Result,
     environment,
-    read_config,
-    read_history,
-    read_kept_dataset,
 )
-from slmrec_jax.training.storage.records import read_json
-from slmrec_jax.training.storage.resume import check_same_data
 from slmrec_jax.types import Embeddings
 
 
@@ -267,71 +256,3 @@ class Run:
     ) -> Float[Array, "items dim"]:
         epoch = self.result["best_epoch"]
         return cold_item_rows(self.config, self.dataset, self.folder, epoch, features, count, method)
-
-
-def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path | str | None = None) -> Run:
-    """Load a run to evaluate it or to recommend; the model's code is not needed.
-
-    A run that was stopped has the best epoch of those that were saved (`Run.finished`).
-
-    Args:
-        folder: Folder of the run.
-        dataset: The data it was trained on; by default what its config names.
-        data: Where to load them from instead.
-
-    Raises:
-        UserError: The run is not complete or has no epoch yet, or the data are not those it was trained on.
-    """
-    check_type("folder", folder, (str, Path), "the path of a run's folder")
-    check_type("data", data, (str, Path, type(None)), "the path of a data set's folder")
-    folder = Path(folder)
-    config = read_config(folder)
-    wanted = config if data is None else replace(config, data=data if isinstance(data, str) else str(data.absolute()))
-    dataset = load_dataset(wanted, dataset, folder).with_modalities(config.modalities)
-    check_same_data(folder, dataset)
-    result: dict[str, Any]
-    if (folder / RESULT).exists():
-        result = read_json(folder / RESULT, Result, f"finish the run again with {setting('resume', True)}")
-        history = read_history(folder, result["epochs"])
-    else:
-        history = _saved_history(folder)
-        result = {
-            "best_epoch": best_epoch(history),
-            "epochs": len(history),
-            "seed": config.seed,
-            "fingerprint": dataset.fingerprint,
-            "protocol": config.protocol,
-        }
-    if not any(record["epoch"] == result["best_epoch"] and record["improved"] for record in history):
-        raise UserError(f"{folder}: {RESULT} and the records of its epochs disagree on the best epoch: {NO_RUN}")
-    embeddings = restore_embeddings(folder / CHECKPOINTS, result["best_epoch"])
-    if (len(embeddings.users), len(embeddings.items)) != (dataset.num_users, dataset.num_items):
-        raise UserError(f"{folder}: its embeddings are not of the users and items of {dataset.name}: {NO_RUN}")
-    return Run(config, dataset, embeddings, result, history, folder)
-
-
-def _saved_history(folder: Path) -> list[Record]:
-    """Read the records up to the newest checkpoint of a run that has no result yet."""
-    saved = places(folder / CHECKPOINTS)
-    history = read_history(folder, saved[-1].epochs) if saved else []
-    if not best_epoch(history):
-        raise UserError(
-            f"{folder}: the run was stopped before an epoch was saved; continue with {setting('resume', True)}"
-        )
-    return history
-
-
-def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -> Dataset:
-    """Return the given data set, or the one that the config names, numbered by degree.
-
-    The folder of the run, if there is one, holds a data set that was made in memory.
-    """
-    check_type("dataset", dataset, (Dataset, type(None)), "a Dataset, such as slmrec_jax.load returns for a folder")
-    if dataset is None and config.data == IN_MEMORY:
-        if folder is None:
-            raise UserError("the run's data set was made in memory: pass it as dataset")
-        dataset = read_kept_dataset(folder)
-    elif dataset is None:
-        dataset = load_source(source_of(config))
-    check_dataset(dataset)
-    return dataset.by_degree()

@@ -23,6 +23,7 @@ from slmrec_jax.training.canary import check_jax
 from slmrec_jax.training.events import Callback, evaluation_event, message
 from slmrec_jax.training.fit import fit
 from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.loading import load_dataset
 from slmrec_jax.training.memory import (
     Memory,
     available_bytes,
@@ -33,7 +34,7 @@ from slmrec_jax.training.memory import (
     trim_memory,
 )
 from slmrec_jax.training.progress import telling
-from slmrec_jax.training.run import Run, load_dataset
+from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.session import Position
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_inputs

@@ -23,7 +23,7 @@ from slmrec_jax.reporting import facts, sections
 from slmrec_jax.reporting import report as writer
 from slmrec_jax.reporting.masking import mask_modalities, without
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.run import load_run
+from slmrec_jax.training.loading import load_run
 from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.types import ALL, Augmentation, ModalityScale
 
