@@ -2,10 +2,10 @@
 
 Command:  python experiments/tiktok_picture.py
           python experiments/tiktok_picture.py --systems runs/tiktok --tuned runs/tiktok-tuned
-Time:     seconds. The second command first makes the table from the comparisons of tiktok_systems.py and
+Time:     seconds. The second command first updates the table from the comparisons of tiktok_systems.py and
           tiktok_slmrec.py, whose heads have their commands: test metrics, mean and standard deviation over seeds, 0
-          where nothing is trained.
-Result:   the tuned SLMRec-FAC is best by every metric. The rows that are not tuned were measured with earlier code.
+          where nothing is trained. Systems that a comparison leaves out keep their rows.
+Result:   the tuned SLMRec-FAC is best by every metric. MMGCN and MMSSL were measured with code of 21 November 2026.
 """
 
 import csv
@@ -15,13 +15,23 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
-from overview import NAMES
 
 from slmrec_jax import UserError
 from slmrec_jax.figures import draw_comparison
 from slmrec_jax.studies.significance import mean_and_deviation
 
 HERE = Path(__file__).parent
+NAMES = {
+    "popularity": "popularity",
+    "itemknn": "item-kNN on content",
+    "mf": "MF-BPR",
+    "lightgcn": "LightGCN",
+    "vbpr": "VBPR",
+    "mmgcn": "MMGCN",
+    "mmssl": "MMSSL",
+    "slmrec:none": "SLMRec, no task",
+    "slmrec:fac": "SLMRec-FAC",
+}
 METRICS = ("recall@10", "recall@20", "ndcg@20")
 SHOWN = METRICS[1:]
 
@@ -34,9 +44,9 @@ class Flags:
     """Draw the picture."""
 
     systems: Path | None = None
-    """The folder of the comparison of all systems with their defaults, to make the table of."""
+    """The folder of the comparison of all systems with their defaults, to update the table from."""
     tuned: Path | None = None
-    """The folder of the comparison of tuned systems, to make the table of."""
+    """The folder of the comparison of tuned systems, to update the table from."""
     table: Path = HERE / "results" / "tiktok_systems.csv"
     out: Path = HERE.parent / "docs" / "images" / "tiktok.png"
 
@@ -72,7 +82,8 @@ def main(flags: Flags) -> None:
     if (flags.systems is None) != (flags.tuned is None):
         raise UserError("--systems and --tuned make the table together: give both, or none")
     if flags.systems is not None and flags.tuned is not None:
-        write_table({**read_comparison(flags.systems, ""), **read_comparison(flags.tuned, ", tuned")}, flags.table)
+        measured = {**read_comparison(flags.systems, ""), **read_comparison(flags.tuned, ", tuned")}
+        write_table({**read_table(flags.table), **measured}, flags.table)
     title = "TikTok, test: mean and deviation over three seeds"
     draw_comparison(read_table(flags.table), SHOWN, flags.out, title)
 
