@@ -5,8 +5,9 @@ Command:  slmrec-jax compare --config experiments/tiktok_slmrec.py --data PATH/t
               --seeds 0,1,2 --out runs/tiktok-tuned
 Time:     about a minute for each of the six runs on two CPU cores.
 Result:   test at best validation recall@20, mean ± deviation over three seeds, recall@10 / recall@20 / ndcg@20:
-          with FAC .0748 ± .0015 / .1128 ± .0023 / .0492 ± .0009, without a task .0675 ± .0016 / .1074 ± .0022 /
-          .0465 ± .0005. FAC leads on validation too: recall@20 .1195 against .1176, ndcg@20 .0513 against .0507.
+          with FAC .0742 ± .0006 / .1127 ± .0023 / .0495 ± .0010, without a task .0675 ± .0016 / .1074 ± .0022 /
+          .0465 ± .0005. On validation they are level: recall@20 .1170 against .1176, ndcg@20 .0514 against .0507.
+          Code of 28 November 2026.
 
 The settings are rounded results of two searches by `slmrec-jax tune` (TPE, 32 trials of one seed, then 12 of two) on
 validation recall@20, protocol mmrec, over learning rate, weight decay, main temperature, batch size, layers and fusion.

@@ -1,8 +1,7 @@
-"""The recipes of docs/extend.md and the example of README.md, as they are written."""
+"""The recipes of docs/extend.md, as they are written."""
 
 import json
 import re
-import runpy
 from pathlib import Path
 
 import pytest
@@ -13,7 +12,6 @@ from slmrec_jax.data.synthetic import demo
 
 ROOT = Path(__file__).parents[1]
 RECIPES = re.findall(r"## (Add an? \w+)\n.*?```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
-EXAMPLE = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 pytestmark = pytest.mark.usefixtures("optax_promotion", "small_demo")
 
@@ -46,12 +44,3 @@ def test_a_recipe_trains(tmp_path, name, code):
     assert term in records[0]["losses"]
     assert records[1]["losses"]["loss"] < records[0]["losses"]["loss"]
     assert main(["recommend", str(out), "--users", "user-0003", "-k", "2"]) == 0
-
-
-@pytest.mark.slow
-def test_the_readmes_example_runs(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    (code,) = EXAMPLE
-    (tmp_path / "example.py").write_text(code)
-    runpy.run_path(str(tmp_path / "example.py"))
-    assert "item-" in capsys.readouterr().out

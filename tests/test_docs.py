@@ -1,4 +1,4 @@
-"""Every block of code and every command of the pages in docs/, in their order and as they are written.
+"""Every block of code and every command of README.md and of the pages in docs/, in their order and as they are written.
 
 Quick tests read all of them: commands must be understood and code must compile. Slow tests run them, page by page in an
 empty folder, with small demo data and with stand-ins for packages that are no dependency. Commands on data of `PATH`
@@ -35,7 +35,8 @@ from slmrec_jax.forms import field_names
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
-PAGES = sorted(path.name for path in DOCS.glob("*.md"))
+README = "../README.md"
+PAGES = [README, *sorted(path.name for path in DOCS.glob("*.md"))]
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHOWN = "text"
 """The language of blocks that are not run: output and equations."""
@@ -267,11 +268,19 @@ def test_what_is_not_described_is_named(hooks, tmp_path, monkeypatch):
 
 def test_every_page_is_in_the_navigation_and_every_file_linked_outside_exists(hooks):
     listed = re.findall(r"(\w+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
-    assert sorted(listed) == sorted([*PAGES, "commands.md"])
-    for name in PAGES:
+    pages = [name for name in PAGES if name != README]
+    assert sorted(listed) == sorted([*pages, "commands.md"])
+    for name in pages:
         for target in re.findall(r"\]\(\.\./([\w/.-]+)\)", (DOCS / name).read_text()):
             assert (ROOT / target).is_file()
             assert target.startswith(hooks.COPIED)
+
+
+def test_the_files_that_the_readme_links_exist():
+    text = (DOCS / README).read_text()
+    for target in re.findall(r"\]\(([\w/.-]+)\)", text):
+        assert (ROOT / target).exists(), target
+    assert len(text.splitlines()) <= 150
 
 
 def test_all_packages_of_the_documentation_are_pinned_once():
@@ -321,7 +330,7 @@ def test_the_guide_works_as_it_is_written(page, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["index.md", "data.md", "concepts.md", "loop.md", "devices.md"])
+@pytest.mark.parametrize("name", [README, "index.md", "data.md", "concepts.md", "loop.md", "devices.md"])
 def test_a_page_works_as_it_is_written(page, name):
     page(name)
 
