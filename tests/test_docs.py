@@ -337,7 +337,17 @@ def test_a_page_works_as_it_is_written(page, name):
 
 def test_no_page_is_left_out():
     """Pages with something to run are named in a test of their own or above."""
-    run = {"guide.md", "index.md", "data.md", "concepts.md", "loop.md", "devices.md", "extend.md", "callbacks.md"}
+    run = {
+        README,
+        "guide.md",
+        "index.md",
+        "data.md",
+        "concepts.md",
+        "loop.md",
+        "devices.md",
+        "extend.md",
+        "callbacks.md",
+    }
     for name in PAGES:
         codes = [block for block in blocks(name) if block.language == "python"]
         lines = [line for line in commands(name) if not is_too_long(line) and "runs/tune/best.py" not in line]

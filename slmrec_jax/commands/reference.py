@@ -62,7 +62,7 @@ def _table(flags: Iterable[Flag]) -> str:
 
 def _row(flag: Flag) -> str:
     name = flag.name if flag.is_positional else ", ".join((*flag.aliases, f"--{flag.name}"))
-    default = {"true": "on", "false": "off"}.get(flag.default, flag.default) if flag.is_switch else flag.default
+    default = {"True": "on", "False": "off"}.get(flag.default, flag.default) if flag.is_switch else flag.default
     values = " or ".join(map(_code, flag.values.split("|")))  # a code span of a table cannot hold the bar
     return f"| {_code(name)} | {values} | {_code(default)} | {flag.text.replace('|', '&#124;')} |"
 

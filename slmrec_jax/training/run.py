@@ -216,7 +216,20 @@ class Run:
         protocol: str | None = None,
         candidates: Candidates | None = None,
     ) -> list[groups.MeasuredGroup]:
-        """Evaluate as `evaluate_by`, and return the metrics of single users too (`groups.measure_by_degree`)."""
+        """Evaluate as `evaluate_by`, and return the metrics of single users too (`groups.measure_by_degree`).
+
+        Args:
+            side: What to group: `"users"` or `"items"`.
+            split: `"valid"` or `"test"`.
+            protocol: The name of a protocol; by default the run's own.
+            candidates: The items to rank, as for `evaluate`.
+
+        Returns:
+            A record of each group that is not empty, with the metrics of its users.
+
+        Raises:
+            UserError: An argument is not one of these, or there are no users to evaluate.
+        """
         check_choice("side", side, get_args(Side))
         plan = self._plan(split, protocol, candidates)
         return groups.measure_by_degree(plan, self.embeddings, self.dataset.train, side)

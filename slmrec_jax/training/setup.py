@@ -14,7 +14,7 @@ from jaxtyping import Array, Int, PyTree, Scalar
 
 from slmrec_jax.config import Config, check_config, with_defaults
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import check_type
+from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.methods import make_method
 from slmrec_jax.methods.wrappers import with_precision, with_stale_embeddings
 from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS
@@ -165,6 +165,9 @@ def _nothing_to_draw(epoch: int, rollbacks: int) -> tuple[PyTree, Keys]:
 
 def compiled(planned: Setup) -> Setup:
     """Return the setup with compiled programs in its loop. Its inputs may be shapes."""
+    metrics = planned.loop.shapes().means.values
+    if "loss" not in metrics:
+        raise UserError(f"the method's step has the metrics {', '.join(metrics)}: return the total as `loss` too")
     return planned._replace(loop=compile_loop(planned.loop, planned.inputs, planned.keys()))
 
 

@@ -227,12 +227,12 @@ def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path, o
         if not overwrite:
             _check_free(out)  # again: another run may have come and gone before the lock
         with writing(out, fix):
-            new_store = out / f"{PART}-{STORE}"
+            in_memory, new_store = config.data == IN_MEMORY, out / f"{PART}-{STORE}"
             if new_store.exists():
                 remove_folder(new_store)
-            if config.data == IN_MEMORY:  # before anything is deleted, since this may fail
-                write_store(dataset, new_store)
             if overwrite:
+                if in_memory:  # before anything is deleted, since this may fail
+                    write_store(dataset, new_store)
                 _delete_run(out)
             write_json(out / ENVIRONMENT, environment())
             write_json(out / DATA, _description(dataset))
@@ -240,6 +240,8 @@ def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path, o
                 remove_folder(out / STORE)
             if new_store.exists():
                 move_folder(new_store, out / STORE)
+            elif in_memory:
+                write_store(dataset, out / STORE)
             write_config(out, config, made_by)  # last: with it, the run can be resumed
         yield out
 
