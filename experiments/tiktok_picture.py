@@ -83,7 +83,8 @@ def main(flags: Flags) -> None:
         raise UserError("--systems and --tuned make the table together: give both, or none")
     if flags.systems is not None and flags.tuned is not None:
         measured = {**read_comparison(flags.systems, ""), **read_comparison(flags.tuned, ", tuned")}
-        write_table({**read_table(flags.table), **measured}, flags.table)
+        earlier = read_table(flags.table) if flags.table.exists() else {}
+        write_table({**earlier, **measured}, flags.table)
     title = "TikTok, test: mean and deviation over three seeds"
     draw_comparison(read_table(flags.table), SHOWN, flags.out, title)
 

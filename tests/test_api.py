@@ -29,6 +29,7 @@ def test_every_public_name_is_imported_lazily_and_known_to_type_checkers():
         _ = slm.nothing
 
 
+@pytest.mark.slow
 def test_from_arrays_to_recommendations(tmp_path):
     rng = np.random.default_rng(0)
     users, items = rng.integers(40, size=900), rng.integers(30, size=900)
@@ -53,6 +54,7 @@ def test_from_arrays_to_recommendations(tmp_path):
     assert again.test == run.test
 
 
+@pytest.mark.slow
 def test_a_training_loop_of_ones_own(monkeypatch):
     small = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8})
     monkeypatch.setattr(slm_data, "demo", lambda: small)

@@ -449,6 +449,7 @@ def test_an_experiment_of_the_pages_writes_its_table(line, folder, monkeypatch):
         (["recommend", "--users-f"], ["--users-file"]),
     ],
 )
+@pytest.mark.slow
 def test_the_shell_completes(folder, words, expected):
     (function,) = (block.text for block in blocks("completion.md") if block.language == SHELL_SCRIPT)
     (folder / "slmrec-jax").write_text(f'#!/bin/sh\nexec {sys.executable} -m slmrec_jax "$@"\n')

@@ -146,6 +146,7 @@ def test_a_history_and_similar_items(finished, tiny_demo, tmp_path, capsys, refu
     assert "there is no item 'x'" in refused("similar", run, "--items", "x")
 
 
+@pytest.mark.slow
 def test_a_run_in_python(finished, tiny_demo, tmp_path):
     run = load_run(finished.folder)
     assert run.test == run.result["test"]

@@ -4,7 +4,7 @@ import json
 import os
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from slmrec_jax import Config, UserError, with_preset, with_protocol
@@ -28,15 +28,16 @@ def test_a_saved_config_is_loaded(tmp_path, config, suffix):
     assert Config.load(tmp_path / f"mine.{suffix}") == config
 
 
+@settings(deadline=None, max_examples=50)
 @given(st.text(), st.floats(allow_nan=False, allow_infinity=False), st.booleans())
 def test_any_text_and_number_is_loaded(tmp_path_factory, text, number, truth):
     path = tmp_path_factory.mktemp("config") / "mine.toml"
-    settings = {"modalities": (text,), "main_weight": number, "slmrec.normalize_features": truth}
+    changes = {"modalities": (text,), "main_weight": number, "slmrec.normalize_features": truth}
     try:
         text.encode()
     except UnicodeEncodeError:  # a surrogate alone is no text of a file
         return
-    config = with_settings(Config(), settings)
+    config = with_settings(Config(), changes)
     config.save(path)
     assert Config.load(path) == config
 

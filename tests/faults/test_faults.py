@@ -148,6 +148,7 @@ def killed(go, folder, moment):
 
 
 @pytest.mark.parametrize("kills", [5, pytest.param(17, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path, kills):
     """A run may die at any of its writes, renames, deletions and waits for the disk."""
     moments = np.random.default_rng(0).choice(np.arange(1, expected["asked"] + 1), kills, replace=False)
@@ -455,6 +456,7 @@ def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, 
     jax.tree.map(np.testing.assert_array_equal, saved.progress, progress)
 
 
+@pytest.mark.slow
 def test_a_rollback_draws_differently_and_resumes_to_the_same_bits(expected, go, compiled, said, tmp_path, monkeypatch):
     FIRST_DRAW["value"] = jax.random.key_data(first_of(compiled).batch(4).key)[0]
     method, runs = BROKEN.setdefault("draw", broken("draw", 4)), []

@@ -52,13 +52,16 @@ def scores(context):
         ),
     ],
 )
-def test_what_a_loss_returns_is_checked(tiny, tmp_path, apply, expected):
-    with pytest.raises(slm.UserError, match=expected):
-        slm.train(CONFIG, tiny, out=tmp_path / "run", method=with_loss(apply))
-    assert not (tmp_path / "run").exists()
+def test_what_a_loss_returns_is_checked(tiny, apply, expected):
     made = slm.setup(CONFIG, tiny, method=with_loss(apply))
     with pytest.raises(slm.UserError, match=expected):
         made.loss(made.init().params, made.inputs, made.batch(0))
+
+
+def test_a_run_with_a_wrong_loss_writes_nothing(tiny, tmp_path):
+    with pytest.raises(slm.UserError, match="the loss 'own'"):
+        slm.train(CONFIG, tiny, out=tmp_path / "run", method=with_loss(lambda params, context: (scores(context), {})))
+    assert not (tmp_path / "run").exists()
 
 
 def test_an_exception_in_a_loss_names_it(tiny):

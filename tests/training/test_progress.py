@@ -49,6 +49,7 @@ def test_a_callback_receives_messages_epochs_and_the_final_evaluation(events_and
     }
 
 
+@pytest.mark.slow
 def test_an_exception_of_a_callback_ends_the_run_which_resumes(tiny, tmp_path, events_and_run):
     def fail(event):
         if event.epoch == 2:

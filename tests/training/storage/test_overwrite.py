@@ -42,6 +42,7 @@ def refusal(call, *arguments, **named):
     return str(raised.value)
 
 
+@pytest.mark.slow
 def test_a_run_is_deleted_only_when_the_new_one_is_ready(finished, stored, tmp_path):
     folder = tmp_path / "run"
     shutil.copytree(finished.folder, folder)
@@ -87,6 +88,7 @@ def test_a_run_stays_until_the_data_of_the_new_one_are_written(finished, tiny, t
     assert sorted(path.name for path in folder.rglob("*")) == before
 
 
+@pytest.mark.slow
 def test_a_run_may_overwrite_itself_from_within(finished, tiny, tmp_path, monkeypatch):
     folder = shutil.copytree(finished.folder, tmp_path / "run")
     monkeypatch.chdir(folder)

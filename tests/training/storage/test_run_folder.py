@@ -445,6 +445,7 @@ def test_a_choice_of_modalities_is_no_data_set_of_its_own(stored, tmp_path):
         assert load_run(each).dataset.features.keys() == {"visual"}
 
 
+@pytest.mark.slow
 def test_names_that_are_no_text_are_read_back(folder, tmp_path, capsys):
     odd = Path(os.fsdecode(os.fsencode(tmp_path) + b"/n\xff"))
     shutil.copytree(folder, odd / "run")
