@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, get_args
 import jax
 
 from slmrec_jax import figures
-from slmrec_jax.config import Config, Source, check_config, source_of, with_defaults, with_source
+from slmrec_jax.config import IN_MEMORY, Config, Source, check_config, source_of, with_defaults, with_source
 from slmrec_jax.config.protocols import Split
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.ids import alike
@@ -40,7 +40,7 @@ from slmrec_jax.training.session import Position
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_inputs
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.storage.checkpoint import restore_embeddings
-from slmrec_jax.training.storage.folder import CHECKPOINTS, CURVES, RESULT, Result, new_folder
+from slmrec_jax.training.storage.folder import CHECKPOINTS, CURVES, RESULT, STORE, Result, new_folder
 from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.training.storage.resume import made_by, resumed_folder
 
@@ -162,6 +162,8 @@ def _name_of(method: MakeMethod) -> str | None:
 def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple[Config, Dataset, list[str]]:
     """Return the config as resolved for its data set, the data set, and lines on settings that it cannot have."""
     config, given = with_defaults(config), dataset
+    if given is None and config.data != IN_MEMORY and folder is not None and (folder / STORE).exists():
+        raise UserError(f"{folder} was run on a data set made in memory: pass it as dataset")
     dataset = load_dataset(config, given, folder)
     asked, config = source_of(config), with_source(config, dataset.source)
     unused = [] if given is None or asked in (Source(), source_of(config)) else [_UNUSED_SOURCE]

@@ -123,6 +123,10 @@ def test_a_large_checkpoint_is_read_back_a_part_at_a_time(tiny, tmp_path, monkey
     assert len(asked) > 5
 
 
+def test_a_run_on_data_in_memory_is_resumed_with_them(finished, folder):
+    assert "pass it as dataset" in refusal(train, CONFIG, out=folder, resume=True)
+
+
 # The file that config and method come from.
 
 
