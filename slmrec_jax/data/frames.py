@@ -33,6 +33,7 @@ from slmrec_jax.data.selection import select
 from slmrec_jax.data.split import split_dataset
 from slmrec_jax.errors import UserError, check_type, shown
 
+_METHODS = ("builtin_function_or_method", "method", "method-wrapper", "method_descriptor")
 _TABLE = "a pandas, Polars or Arrow table, a mapping of arrays, or a pair of arrays of users and items"
 _ITEMS = "raw ids, or a table with a column of them"
 _VECTORS = "an array with a row for each item, a pair of arrays (ids, vectors), or a mapping from ids to vectors"
@@ -217,7 +218,9 @@ def _feature(
     argument, ids = Path(f"features[{modality!r}]"), None
     if hasattr(given, "columns") or isinstance(given, Words):
         kind = type(given).__name__
-        raise UserError(f"{argument} is of type {kind}: give {_VECTORS}; of a frame, its ids and values")
+        raise UserError(
+            f"{argument} is of type {kind}: give {_VECTORS}: of a frame, (frame['id'], list(frame['vector']))"
+        )
     if isinstance(given, Mapping):
         given = {each: vector for each, vector in given.items() if vector is not None}
         ids, given = list(given), list(given.values())
@@ -225,6 +228,8 @@ def _feature(
         given = np.where(np.asarray(given.present)[:, None], given.values, np.nan)
     elif isinstance(given, tuple) and len(given) == 2:
         ids, given = given
+    elif type(getattr(given, "index", None)).__name__ not in ("NoneType", "RangeIndex", *_METHODS):  # a pandas Series
+        ids = given.index
     with _refused(str(argument), _VECTORS):
         values = _numbers(given)
     if values.ndim != 2 or values.dtype.kind not in "fiub" or values.size == 0:

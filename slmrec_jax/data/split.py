@@ -159,7 +159,7 @@ SPLIT_METHODS: Mapping[str, SplitMethod] = {
         partial(_hold_out_a_fifth, smaller=TEST),
     ),
     "leave-one-out": SplitMethod(
-        "each user's last for test and the one before for validation; without times, random ones",
+        "each user's last for test and the one before for validation; without times, or among equal ones, at random",
         _leave_one_out,
         times="used",
     ),

@@ -204,6 +204,20 @@ def test_what_else_is_a_column_of_ids_or_of_vectors():
         slm.dataset((masked, ITEMS), split="mmrec")
 
 
+def test_a_series_of_vectors_is_keyed_by_its_index():
+    pandas = pytest.importorskip("pandas")
+    expected = slm.dataset((USERS, ITEMS), features={"x": (list("abcd"), VECTORS)}, split="mmrec")
+    series = pandas.Series(list(VECTORS[::-1]), index=list("dcba"))
+    assert slm.dataset((USERS, ITEMS), features={"x": series}, split="mmrec").fingerprint == expected.fingerprint
+
+
+def test_a_column_of_times_of_an_unknown_name_is_named():
+    found = slm.dataset({"user": USERS, "item": ITEMS, "bought": TIMES}, split=SPLIT)
+    assert "interactions: no known column of times; columns that are not read: 'bought'" in found.notes
+    shop = slm.dataset({"customer": USERS, "sku": ITEMS, "ordered_at": TIMES}, split=SPLIT)
+    assert shop.fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint
+
+
 def test_columns_that_are_not_used_may_hold_anything():
     odd = {**COLUMNS, "note": [{"a": 1}, "text", 3, None, [1], 2.5, "x", "y", "z"]}
     assert slm.dataset(odd, split=SPLIT).fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint

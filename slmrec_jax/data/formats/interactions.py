@@ -68,6 +68,9 @@ def take_interactions(
         source: Has the least rating.
         notes: Notes on the table so far.
     """
+    unread = [name for name in names if name not in columns.values()]
+    if "timestamp" not in columns and unread and table.file.suffix != ".inter":
+        notes.append(f"{table.file.name}: no known column of times; columns that are not read: {listed(unread)}")
     if "label" in columns:
         table = keep_taken(table, "label", columns["label"], notes)
     if source.min_rating is not None:

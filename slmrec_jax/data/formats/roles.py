@@ -16,7 +16,7 @@ KNOWN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "user": (
         ("user", "userid", "uid"),
         ("reviewerid", "visitorid", "customerid", "buyerid", "memberid", "accountid", "profileid", "personid"),
-        ("username", "sessionid", "session"),
+        ("username", "sessionid", "session", "customer"),
     ),
     "item": (
         ("item", "itemid", "iid"),
@@ -25,7 +25,11 @@ KNOWN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "split": (("split", "xlabel"),),
     "rating": (("rating",), ("ratings", "score", "stars", "overall", "bookrating")),
-    "timestamp": (("timestamp", "time"), ("ts", "datetime", "date", "unixreviewtime", "eventtime", "ratedate")),
+    "timestamp": (
+        ("timestamp", "time"),
+        ("ts", "datetime", "date", "unixreviewtime", "eventtime", "ratedate"),
+        ("orderedat", "orderdate", "purchasedat", "purchasedate", "createdat"),
+    ),
     "label": (("label",),),
 }
 """Names of columns by role, ignoring capitals, blanks and signs. An earlier group takes precedence over a later one."""

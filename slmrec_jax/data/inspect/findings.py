@@ -80,14 +80,14 @@ def oddities(found: Inspection) -> list[str]:
 def _odd_splits(found: Inspection) -> list[str]:
     lines = []
     if not found.interactions["valid"] and not found.interactions["test"]:
-        lines.append("nothing is held out: divide the interactions, as by --split mmrec")
+        lines.append("nothing is held out: divide the interactions, say by --split mmrec")
     elif not found.interactions["valid"]:
         lines.append(
             "no validation split: --split validation takes a tenth of training for it; or choose a protocol that "
             "needs none, as --protocol lightgcn"
         )
     elif not found.interactions["test"]:
-        lines.append("no test split: nothing can be tested; divide the interactions again, as by --split mmrec")
+        lines.append("no test split: nothing can be tested; divide the interactions again, say by --split mmrec")
     masked = "they are masked where they count as known, and then cannot be found: keep each in one split"
     return lines + [f"interactions in {splits}: {count}; {masked}" for splits, count in found.overlap.items() if count]
 

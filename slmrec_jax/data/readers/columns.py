@@ -16,6 +16,8 @@ from slmrec_jax.errors import UserError
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 """Text for a number that is missing, in upper or lower case."""
 
+_TIME = "a number, or a date such as 2025-05-31"
+
 _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
 """Vectors, missing ones included, may take this many bytes, or this many times the size of their file."""
 
@@ -83,9 +85,9 @@ def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
         if text:
             column = pc.replace_substring_regex(column, r"^\+", "")  # Arrow takes no sign there
         return _as_int64(cast_column(table, name, column, pa.int64(), "a time below 2⁶³"))
-    times = np.asarray(cast_column(table, name, column, pa.float64(), "a number or a date").to_numpy(), np.float64)
+    times = np.asarray(cast_column(table, name, column, pa.float64(), _TIME).to_numpy(), np.float64)
     if np.isnan(times).any():
-        raise table.refusal(name, int(np.isnan(times).argmax()), "a number or a date")
+        raise table.refusal(name, int(np.isnan(times).argmax()), _TIME)
     return times
 
 
