@@ -33,7 +33,6 @@ from slmrec_jax.data.selection import select
 from slmrec_jax.data.split import split_dataset
 from slmrec_jax.errors import UserError, check_type, shown
 
-_METHODS = ("builtin_function_or_method", "method", "method-wrapper", "method_descriptor")
 _TABLE = "a pandas, Polars or Arrow table, a mapping of arrays, or a pair of arrays of users and items"
 _ITEMS = "raw ids, or a table with a column of them"
 _VECTORS = "an array with a row for each item, a pair of arrays (ids, vectors), or a mapping from ids to vectors"
@@ -228,7 +227,7 @@ def _feature(
         given = np.where(np.asarray(given.present)[:, None], given.values, np.nan)
     elif isinstance(given, tuple) and len(given) == 2:
         ids, given = given
-    elif type(getattr(given, "index", None)).__name__ not in ("NoneType", "RangeIndex", *_METHODS):  # a pandas Series
+    elif _has_labels(given):
         ids = given.index
     with _refused(str(argument), _VECTORS):
         values = _numbers(given)
@@ -244,6 +243,13 @@ def _feature(
         raise UserError(f"{argument}: {len(values)} rows for {len(item_ids)} items; give one for each of items")
     fix = None if ordered else "give the raw ids in the order of the rows as items"
     return in_row_order(argument, VectorTable(values, present, None, values.dtype.name), item_ids, fix)
+
+
+def _has_labels(given: Any) -> bool:
+    """Return True for a pandas Series whose index is not just the numbers of its rows."""
+    index = getattr(given, "index", None)
+    is_series = hasattr(given, "to_numpy") and index is not None and not callable(index)
+    return is_series and type(index).__name__ != "RangeIndex"
 
 
 def _numbers(given: Any) -> Shaped[np.ndarray, "..."]:

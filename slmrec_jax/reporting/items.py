@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.cluster.vq import kmeans2, vq
 
-from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.data.dataset import ITEM_TEXTS, Dataset
 from slmrec_jax.encoding import features
 from slmrec_jax.evaluation import analysis
 from slmrec_jax.serving.named_ids import find_rows
@@ -112,9 +112,13 @@ def choose_items(dataset: Dataset, named: Any) -> Int[np.ndarray, " chosen"]:
 
 
 def item_names(dataset: Dataset) -> list[str]:
-    """Return the raw id of each item, followed by its title if it has one."""
-    titles = dataset.item_texts.get("title", [""] * dataset.num_items)
-    return [f"{raw}: {title}" if title else str(raw) for raw, title in zip(dataset.item_ids, titles, strict=True)]
+    """Return the raw id of each item, followed by its title and, in brackets, its picture's path if it has these."""
+    nothing = [""] * dataset.num_items
+    titles, images = (dataset.item_texts.get(kind, nothing) for kind in ITEM_TEXTS)
+    return [
+        f"{raw}{f': {title}' if title else ''}{f' [{image}]' if image else ''}"
+        for raw, title, image in zip(dataset.item_ids, titles, images, strict=True)
+    ]
 
 
 def neighbour_names(

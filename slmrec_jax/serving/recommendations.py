@@ -106,8 +106,7 @@ def _lines(found: Recommendations | SimilarItems) -> Iterator[str]:
 
 def _rich_table(found: Recommendations | SimilarItems) -> Table:
     query, result = _headings(found)
-    titled = "title" in found.texts
-    table = Table(query, "rank", result, *(["title"] if titled else []), "score")
+    table = Table(query, "rank", result, *found.texts, "score")
     for column in table.columns:
         column.overflow = "fold"  # ids are never truncated
     for each, items, scores, texts in _by_query(found):
@@ -115,7 +114,7 @@ def _rich_table(found: Recommendations | SimilarItems) -> Table:
             table.add_row(Text(escaped(each)), "", Text(NOTHING_LEFT, "italic"), end_section=True)
         for place, (item, score) in enumerate(zip(items, scores, strict=True)):
             name = escaped(each) if place == 0 else ""
-            shown = [Text(escaped(item)), *([Text(escaped(texts["title"][place]))] if titled else [])]
+            shown = [Text(escaped(item)), *(Text(escaped(listed[place])) for listed in texts.values())]
             last = place == len(items) - 1
             table.add_row(Text(name), str(place + 1), *shown, f"{score:.4f}", end_section=last)
     return table

@@ -67,6 +67,7 @@ def test_every_output_has_them(served, tmp_path, capsys):
         write_ranked(found, form, tmp_path / form)
     table = (tmp_path / "table").read_text()
     assert "A cat, asleep" in table
+    assert "c.png" in table
     assert "\x1b" not in table
     line = json.loads((tmp_path / "jsonl").read_text())
     assert line["titles"] == [TITLES[item] for item in line["items"]]
@@ -83,7 +84,7 @@ def test_the_command_shows_them(served, tmp_path, capsys):
 
 
 def test_a_report_names_items_by_id_and_title(dataset):
-    assert item_names(dataset) == ["c: A cat, asleep", "b", "a: Ärger\x1b[2J"]
+    assert item_names(dataset) == ["c: A cat, asleep [c.png]", "b [b.png]", "a: Ärger\x1b[2J"]
 
 
 def test_texts_of_another_form_are_refused():
