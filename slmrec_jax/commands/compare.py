@@ -26,7 +26,7 @@ def run_compare(flags: CompareFlags) -> None:
     """Train what is not yet trained, and print the table."""
     from rich.console import Console
 
-    from slmrec_jax.commands.tables import fit
+    from slmrec_jax.commands.tables import fit_width
     from slmrec_jax.studies.comparison import compare
     from slmrec_jax.training.progress import display
 
@@ -36,5 +36,5 @@ def run_compare(flags: CompareFlags) -> None:
     with display(flags.settings.epochs) as show:
         comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, show)
     console = Console()
-    console.print(fit(comparison.table(), console.width))
+    console.print(fit_width(comparison.table(), console.width))
     print(f"table, picture and runs: {escaped(flags.out)}")

@@ -31,7 +31,7 @@ def run_evaluate(flags: EvaluateFlags) -> None:
     """Measure, and print a table or JSON."""
     from rich.console import Console
 
-    from slmrec_jax.commands.tables import fit, groups_table, metrics_table
+    from slmrec_jax.commands.tables import fit_width, groups_table, metrics_table
 
     run = open_run(chosen_run(flags), flags.data)
     if flags.cold == "content":
@@ -51,4 +51,4 @@ def run_evaluate(flags: EvaluateFlags) -> None:
         print(json.dumps(measured))
     else:
         console = Console()
-        console.print(fit(table, console.width))
+        console.print(fit_width(table, console.width))

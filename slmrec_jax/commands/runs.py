@@ -57,7 +57,7 @@ def run_results(flags: ResultsFlags) -> None:
     """Print the test metrics of the runs as a table or JSON."""
     from rich.console import Console
 
-    from slmrec_jax.commands.tables import fit
+    from slmrec_jax.commands.tables import fit_width
     from slmrec_jax.studies import results
 
     check_named(flags.runs)
@@ -66,7 +66,7 @@ def run_results(flags: ResultsFlags) -> None:
         print(json.dumps([row | {"folder": str(row["folder"])} for row in found.rows]))
     else:
         console = Console()
-        console.print(fit(found.table(), console.width))
+        console.print(fit_width(found.table(), console.width))
 
 
 @dataclass(frozen=True)

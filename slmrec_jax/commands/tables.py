@@ -20,7 +20,7 @@ _LEAST_TEXT = 12
 """Letters to which a path may be shortened before anything else gives way."""
 
 
-def fit(table: Table, width: int) -> Stack:
+def fit_width(table: Table, width: int) -> Stack:
     """Return a table that is at most `width` wide, for a terminal.
 
     If it is too wide, headings are broken before `@` and after points and underscores, and deviations move below their

@@ -30,7 +30,7 @@ def run_tune(flags: TuneFlags) -> None:
     """Search, and show the best trials and the test metric of the best config."""
     from rich.console import Console
 
-    from slmrec_jax.commands.tables import fit
+    from slmrec_jax.commands.tables import fit_width
     from slmrec_jax.training.progress import display
 
     seeds = parse_seeds(flags, flags.seeds, "tune")
@@ -47,7 +47,7 @@ def run_tune(flags: TuneFlags) -> None:
         tuned = tune(flags.settings, space, flags.sampler, seeds, flags.trials, flags.out, show)
     metric = str(tuned.runs[0].config.eval.metric)
     console = Console()
-    console.print(fit(tuned.table(metric), console.width))
+    console.print(fit_width(tuned.table(metric), console.width))
     tests = ", ".join(f"seed {run.config.seed} {run.result['test'][metric]:.4f}" for run in tuned.runs)
     console.print(f"test {metric} of trial {tuned.best.number}: {tests}", highlight=False, soft_wrap=True)
     print(f"train it with: slmrec-jax train --config {escaped(shlex.quote(str(flags.out / BEST_CONFIG)))}")

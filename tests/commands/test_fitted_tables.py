@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from slmrec_jax.commands.main import main
-from slmrec_jax.commands.tables import fit, groups_table, metrics_table, shorten_middle
+from slmrec_jax.commands.tables import fit_width, groups_table, metrics_table, shorten_middle
 from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.studies.comparison import Comparison
 from slmrec_jax.studies.results import FinishedRuns
@@ -24,7 +24,7 @@ FOLDER = "/home/someone/experiments/with/a/long/path/lightgcn-seed0"
 def shown(table, width):
     """Return the lines of a table in a terminal of this width; none of them is longer."""
     console = Console(file=io.StringIO(), width=width, force_terminal=True, color_system=None)
-    console.print(fit(table, width))
+    console.print(fit_width(table, width))
     lines = console.file.getvalue().splitlines()
     assert max(map(cell_len, lines)) <= width
     return lines
@@ -120,7 +120,7 @@ def test_a_table_that_fits_stays_as_it_is():
     table.add_row("a/b", "[bold]0.1[/bold]")
     consoles = [Console(file=io.StringIO(), width=60, force_terminal=True) for _ in range(2)]
     consoles[0].print(table)
-    consoles[1].print(fit(table, 60))
+    consoles[1].print(fit_width(table, 60))
     assert consoles[0].file.getvalue() == consoles[1].file.getvalue()
 
 
