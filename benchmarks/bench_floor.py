@@ -24,7 +24,8 @@ from timing import measure, median_ms, write_result
 
 from slmrec_jax import Config
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.encoding.sparse import Operator, matmul
+from slmrec_jax.encoding.matrices import Operator
+from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.training.inputs import make_inputs
 
 TIMES = 6

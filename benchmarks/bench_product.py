@@ -24,7 +24,8 @@ from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
 
-from slmrec_jax.encoding.sparse import Operator, matmul, segment_sum
+from slmrec_jax.encoding.matrices import Operator
+from slmrec_jax.encoding.sparse import matmul, segment_sum
 from slmrec_jax.training.inputs import make_inputs
 
 GOALS = {"segment_sum": 12.0, "scipy": 1.8}

@@ -13,8 +13,20 @@ from jaxtyping import Array, Bool, Float, Int, Key, PyTree, Scalar
 if TYPE_CHECKING:  # ranking exported embeddings needs no Flax
     from flax.training.train_state import TrainState
 
-Ids: TypeAlias = Int[Array, " rows"] | slice
-"""The rows to compute: an array of ids, or `ALL`."""
+
+class Distinct(NamedTuple):
+    """The distinct users, or the distinct items, of a batch; padded to the length of the batch."""
+
+    ids: Int[Array, " batch"]
+    """In order of first appearance; padded by repeating the first."""
+    counts: Float[Array, " batch"]
+    """The number of real rows of the batch with each id; 0 for padding."""
+    places: Int[Array, " batch"]
+    """The index into `ids` of each row of the batch; for a padded row, that of a real one."""
+
+
+Ids: TypeAlias = Int[Array, " rows"] | Distinct | slice
+"""The rows to compute: an array of ids, the distinct ids of a batch, or `ALL`."""
 
 ALL = slice(None)
 
@@ -89,17 +101,6 @@ class Batch(NamedTuple):
     """Items that the user has not interacted with; their number is the largest `Loss.num_negatives`."""
     key: Key[Array, ""]
     """The randomness of this step, a function of the seed and the step alone."""
-
-
-class Distinct(NamedTuple):
-    """The distinct users, or the distinct items, of a batch; padded to the length of the batch."""
-
-    ids: Int[Array, " batch"]
-    """In order of first appearance; padded by repeating the first."""
-    counts: Float[Array, " batch"]
-    """The number of real rows of the batch with each id; 0 for padding."""
-    places: Int[Array, " batch"]
-    """The index into `ids` of each row of the batch; for a padded row, that of a real one."""
 
 
 class ModalityScale(NamedTuple):

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from slmrec_jax.encoding import layers
-from slmrec_jax.encoding.sparse import Operator, matmul
+from slmrec_jax.encoding.matrices import Operator
+from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.types import DenseFeature, Modality
 
 WORD_DIM = 128

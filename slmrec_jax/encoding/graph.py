@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Bool, Int, PyTree
 
-from slmrec_jax.encoding.sparse import Operator, operator, operator_shapes
+from slmrec_jax.encoding.matrices import Operator, Scales, operator, operator_shapes
 from slmrec_jax.types import Interactions
 
 
@@ -65,20 +65,19 @@ def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
     counts = scipy.sparse.csr_array((ones, (train.users, train.items)), shape=(num_users, num_items))
     counts.sum_duplicates()
     counts.data[:] = 1.0
-    user_scale, item_scale = (
-        np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)
-        for degrees in (counts.sum(axis) for axis in (1, 0))
+    scales = Scales(
+        *(
+            np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)
+            for degrees in (counts.sum(axis) for axis in (1, 0))
+        )
     )
-    entries = counts.tocoo()
-    weights = (user_scale[entries.row] * item_scale[entries.col]).astype(np.float32)
-    adjacency = operator(scipy.sparse.csr_array((weights, counts.indices, counts.indptr), shape=counts.shape))
-    return Graph(adjacency, jnp.asarray(entries.row, np.int32))
+    return Graph(operator(counts, scales), jnp.asarray(counts.tocoo().row, np.int32))
 
 
-def graph_shapes(num_users: int, num_items: int, num_interactions: int) -> Graph:
-    """Return the shapes of the graph that `build_graph` makes of this many distinct interactions."""
-    users = jax.eval_shape(lambda: jnp.zeros(num_interactions, jnp.int32))
-    return Graph(operator_shapes(num_users, num_items, num_interactions), users)
+def graph_shapes(user_degrees: Int[np.ndarray, " users"], item_degrees: Int[np.ndarray, " items"]) -> Graph:
+    """Return the shapes of the graph that `build_graph` makes of distinct interactions, this many for each node."""
+    users = jax.eval_shape(lambda: jnp.zeros(int(user_degrees.sum()), jnp.int32))
+    return Graph(operator_shapes(user_degrees, item_degrees, scaled=True), users)
 
 
 def interactions_among(

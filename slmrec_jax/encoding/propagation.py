@@ -17,8 +17,9 @@ import jraph
 from jaxtyping import Array, Float
 
 from slmrec_jax.encoding.graph import Graph
+from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.rows import product_rows, rows_of, sum_of
-from slmrec_jax.encoding.sparse import Operator, matmul
+from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows, Spec
 
 MAX_CACHE_BYTES = 4 * 2**30
@@ -58,7 +59,7 @@ def stacked_graph(graph: Graph) -> jraph.GraphsTuple:
     items = items + graph.num_users
     return jraph.GraphsTuple(
         nodes=None,
-        edges=jnp.tile(graph.adjacency.matrix.values, 2),
+        edges=jnp.tile(graph.adjacency.matrix.weights, 2),
         senders=jnp.concatenate([items, users]),
         receivers=jnp.concatenate([users, items]),
         globals=None,

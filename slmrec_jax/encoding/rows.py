@@ -7,8 +7,11 @@ import jax.numpy as jnp
 from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Bool, Float, Int
 
+from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding import layers
-from slmrec_jax.encoding.sparse import Operator, rows_of_product
+from slmrec_jax.encoding.gathers import take
+from slmrec_jax.encoding.matrices import Operator
+from slmrec_jax.encoding.sparse import rows_of_product
 from slmrec_jax.types import ALL, Distinct, Ids, Rows
 
 TABLE_BLOCK_ROWS = 8192
@@ -21,7 +24,7 @@ def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
     Args:
         table: An array, of which the rows of any ids are requested.
     """
-    return memoized(lambda ids: table if ids is ALL else table[ids])
+    return memoized(lambda ids: table if ids is ALL else take(table, ids))
 
 
 def memoized(rows: Rows) -> Rows:
@@ -57,15 +60,17 @@ def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
 def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:
     """Return values W + present bᵀ: a row without the feature has no bias either. Values may have half precision."""
     kernel, bias = projection["kernel"], projection["bias"][None, :]
-    return memoized(lambda ids: _gather_float32(values, ids).astype(kernel.dtype) @ kernel + present[ids, None] * bias)
+    return memoized(
+        lambda ids: _gather_float32(values, ids).astype(kernel.dtype) @ kernel + take(present, ids)[:, None] * bias
+    )
 
 
 def _gather_float32(values: Float[Array, "nodes columns"], ids: Ids) -> Float[Array, "_ columns"]:
     """Gather rows as float32 (wider types stay as they are)."""
     if values.dtype.itemsize >= 4:
-        return values[ids]
+        return take(values, ids)
     # As integers: CPUs cannot gather half precision, and XLA would convert the whole table in each step instead.
-    bits = jax.lax.bitcast_convert_type(values, jnp.uint16)[ids]
+    bits = take(jax.lax.bitcast_convert_type(values, jnp.uint16), ids)
     return jax.lax.bitcast_convert_type(bits, values.dtype).astype(jnp.float32)
 
 
@@ -100,12 +105,19 @@ def distinct_ids(ids: Int[Array, " batch"], real: Bool[Array, " batch"], num_nod
     """Find the distinct ids, all below `num_nodes`, of real rows; the ids of other rows are ignored."""
     rows = jnp.arange(ids.shape[0])
     ids = jnp.where(real, ids, ids[jnp.argmax(real)])
-    # Without sorting: each id is represented by the first row that has it.
-    first = jnp.full(num_nodes, ids.shape[0]).at[ids].min(rows)[ids]
+    # Each id is represented by the first row that has it.
+    if on_cpu():
+        first = jnp.full(num_nodes, ids.shape[0]).at[ids].min(rows)[ids]
+    else:  # comparisons of all pairs are one kernel without memory, and no scatter, whose order is not fixed
+        first = jnp.min(jnp.where(ids[:, None] == ids[None, :], rows[None, :], ids.shape[0]), axis=1)
     place = jnp.cumsum(first == rows) - 1
     places = place[first]
-    return Distinct(
-        ids=jnp.full_like(ids, ids[0]).at[places].set(ids),
-        counts=jnp.zeros(ids.shape).at[places].add(jnp.where(real, 1.0, 0.0)),
-        places=places,
-    )
+    if on_cpu():
+        at_places = jnp.full_like(ids, ids[0]).at[places].set(ids)
+        counts = jnp.zeros(ids.shape).at[places].add(jnp.where(real, 1.0, 0.0))
+    else:
+        own = rows[:, None] == places[None, :]
+        found = jnp.max(jnp.where(own, ids[None, :], -1), axis=1)
+        at_places = jnp.where(found < 0, ids[0], found)
+        counts = jnp.sum(jnp.where(own & real[None, :], 1.0, 0.0), axis=1)
+    return Distinct(at_places, counts, places)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from slmrec_jax.encoding import features, layers
+from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, with_biases
 from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
 
@@ -53,7 +54,7 @@ def vbpr(
         ranked = users, items
         if variant == "original":
             item_bias, content_bias = params["item_bias"], params["content_bias"]
-            biases = memoized(lambda ids: item_bias[ids] + content.values[ids] @ content_bias)
+            biases = memoized(lambda ids: take(item_bias, ids) + take(content.values, ids) @ content_bias)
             ranked = with_biases(users, items, biases)
         return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
 

@@ -36,8 +36,8 @@ def info_nce(
     def inbatch(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, batch = context.view, context.batch
         if not mask_false_negatives:
-            users = layers.normalize(view.users(context.users.ids))
-            items = layers.normalize(view.items(context.items.ids))
+            users = layers.normalize(view.users(context.users))
+            items = layers.normalize(view.items(context.items))
             return inbatch_cross_entropy(users / temperature, items, context.users, context.items, batch.mask), {}
         users, items = layers.normalize(view.users(batch.users)), layers.normalize(view.items(batch.items))
         known = interactions_among(context.inputs.graph, batch.users, batch.items)
@@ -116,7 +116,7 @@ def view_agreement(
             return {"fused": view.users}, {"fused": view.items}
 
         def agreement(a: Mapping[str, Rows], b: Mapping[str, Rows], of: Distinct) -> Scalar:
-            pairs = [(layers.normalize(a[name](of.ids)), layers.normalize(b[name](of.ids))) for name in a]
+            pairs = [(layers.normalize(a[name](of)), layers.normalize(b[name](of))) for name in a]
             return jnp.sum(jnp.stack([self_cross_entropy(x / temperature, y, of.counts) for x, y in pairs]))
 
         first, second = (tables(context.encode(augmentation, context.key)) for augmentation in views)
@@ -153,11 +153,11 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, items = context.view, context.items
         side = (lambda x: x) if similarity == "dot" else layers.normalize
-        chained = view.item_modalities["id"](items.ids)
+        chained = view.item_modalities["id"](items)
         levels = {}
         for name in (name for name in view.item_modalities if name in params):
             chained = layers.affine(params[name]["id"], chained)
-            entering = layers.affine(params[name]["modality"], view.item_modalities[name](items.ids))
+            entering = layers.affine(params[name]["modality"], view.item_modalities[name](items))
             levels[name] = self_cross_entropy(side(chained) / temperature, side(entering), items.counts)
         return jnp.sum(jnp.stack(list(levels.values()))), levels
 

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Scalar
 
 from slmrec_jax.devices import on_cpu
+from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.types import Distinct
 
@@ -49,7 +50,7 @@ def inbatch_cross_entropy(
     x and y are the distinct rows and columns; `rows` and `columns` have their counts and places in the batch, and
     `real` marks its real rows. The positive of the batch's row b is its column b.
     """
-    positives = jnp.sum(x[rows.places] * y[columns.places], axis=1)
+    positives = jnp.sum(take(x, rows.places) * take(y, columns.places), axis=1)
     return log_normalisers(x, y, rows.counts, columns.counts) / jnp.sum(rows.counts) - mean(positives, real)
 
 

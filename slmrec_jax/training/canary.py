@@ -12,7 +12,8 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Bool, Float, Int, Key, Shaped
 
-from slmrec_jax.encoding.sparse import Operator, matmul, operator
+from slmrec_jax.encoding.matrices import Operator, operator
+from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import UserError
 
 KNOWN_WRONG = {"0.10.2": "jax-ml/jax#39103"}

@@ -12,7 +12,7 @@ from slmrec_jax.config import Config, Missing
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.encoding.features import DeviceFeature
 from slmrec_jax.encoding.graph import build_graph, graph_shapes
-from slmrec_jax.encoding.sparse import Operator, operator, operator_shapes
+from slmrec_jax.encoding.matrices import Operator, operator, operator_shapes
 from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
 
 
@@ -41,7 +41,10 @@ def make_inputs(dataset: Dataset, missing: Missing = "masked") -> Inputs:
 
 def input_shapes(dataset: Dataset) -> Inputs:
     """Return the shapes of what `make_inputs` makes."""
-    graph = graph_shapes(dataset.num_users, dataset.num_items, len(dataset.train.users))
+    users, items = dataset.train
+    graph = graph_shapes(
+        np.bincount(users, minlength=dataset.num_users), np.bincount(items, minlength=dataset.num_items)
+    )
     features = {name: _shapes(feature, dataset.num_items) for name, feature in dataset.features.items()}
     return Inputs(graph, features)
 
@@ -85,7 +88,8 @@ def _dense(feature: Feature) -> DenseFeature:
 def _shapes(feature: Feature | Words, num_items: int) -> DeviceFeature:
     if isinstance(feature, Words):
         pairs = np.unique(feature.items.astype(np.int64) * feature.num_words + feature.words)
-        return operator_shapes(num_items, feature.num_words, len(pairs))
+        items, words = np.divmod(pairs, feature.num_words)
+        return operator_shapes(np.bincount(items, minlength=num_items), np.bincount(words, minlength=feature.num_words))
     values = feature.values.shape
     shapes: DenseFeature = jax.eval_shape(lambda: DenseFeature(jnp.zeros(values), jnp.zeros(num_items)))
     return shapes

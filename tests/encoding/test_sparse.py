@@ -14,15 +14,9 @@ from graphs import GRAPHS
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding import sparse as products
+from slmrec_jax.encoding.matrices import Operator, operator
 from slmrec_jax.encoding.rows import product_rows
-from slmrec_jax.encoding.sparse import (
-    PRODUCTS,
-    Operator,
-    matmul,
-    operator,
-    rows_of_product,
-    segment_sum,
-)
+from slmrec_jax.encoding.sparse import PRODUCTS, matmul, rows_of_product, segment_sum
 
 
 def matrix(name):

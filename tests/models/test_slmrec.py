@@ -12,7 +12,7 @@ import scipy.sparse
 from graphs import GRAPHS
 
 from slmrec_jax.encoding.graph import build_graph
-from slmrec_jax.encoding.sparse import Operator, operator
+from slmrec_jax.encoding.matrices import Operator, operator
 from slmrec_jax.errors import UserError
 from slmrec_jax.models.slmrec import slmrec
 from slmrec_jax.objectives.augmentations import both, feature_dropout, feature_masking, masked

@@ -11,7 +11,7 @@ from graphs import GRAPHS
 
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import build_graph
-from slmrec_jax.encoding.rows import distinct_ids
+from slmrec_jax.encoding.rows import distinct_ids, rows_of
 from slmrec_jax.objectives import losses
 from slmrec_jax.types import NO_AUGMENTATION, Batch, Context, Inputs, Interactions, Modality, Spec, View
 
@@ -37,7 +37,7 @@ def tables(seed):
 def view_of(tables):
     def rows(side):
         # In the order of the spec; jit sorts the keys of a dictionary.
-        return {name: lambda ids, x=tables[side][name]: x[ids] for name in ("fused", "id", *SPEC.modalities)}
+        return {name: rows_of(tables[side][name]) for name in ("fused", "id", *SPEC.modalities)}
 
     users, items = rows("users"), rows("items")
     return View(users.pop("fused"), items.pop("fused"), users, items)

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from slmrec_jax.encoding.graph import Graph
-from slmrec_jax.encoding.sparse import Csr, Operator, matmul
+from slmrec_jax.encoding.matrices import Csr, Operator, compressed, with_chunks
+from slmrec_jax.encoding.sparse import matmul
 
 MAX_SCORE_BYTES = 16 * 2**20
 """The largest size of the scores that `nearest_items` holds at a time."""
@@ -54,7 +55,7 @@ def bipartite(edges: Edges, num_users: int, num_items: int, capacity: int = 0) -
     The graph has room for `capacity` edges, if there are fewer: unused ones have weight 0.
     """
     users, items, weights = (_pad(x.reshape(-1), max(capacity, x.size)) for x in edges)
-    entries = Operator(_sorted_csr(users, items, weights, num_users), _sorted_csr(items, users, weights, num_items))
+    entries = Operator(compressed(users, items, weights, num_users), compressed(items, users, weights, num_items))
     degrees = (jax.ops.segment_sum(weights, ids, count) for ids, count in ((users, num_users), (items, num_items)))
     return Bipartite(entries, *(jnp.where(of > 0, jax.lax.rsqrt(jnp.maximum(of, 1.0)), 0.0) for of in degrees))
 
@@ -75,9 +76,11 @@ def pad_graph(graph: Bipartite, capacity: int) -> Bipartite:
     """Return the same graph with room for `capacity` edges: the new entries, of weight 0, extend the last row."""
 
     def side(matrix: Csr) -> Csr:
-        return Csr(_pad(matrix.values, capacity), _pad(matrix.columns, capacity), matrix.offsets.at[-1].set(capacity))
+        values, columns = (_pad(x, capacity) for x in (matrix.weights, matrix.columns))
+        return with_chunks(Csr(values, columns, matrix.offsets.at[-1].set(capacity)))
 
-    return graph._replace(entries=Operator(*map(side, graph.entries)))
+    entries = graph.entries
+    return graph._replace(entries=Operator(side(entries.matrix), side(entries.transposed)))
 
 
 def interaction_rows(graph: Graph, users: Int[Array, " batch"]) -> Float[Array, "batch items"]:
@@ -117,14 +120,6 @@ def nearest_items(
 
     found: Array = jax.lax.map(search_chunk, _pad(ids, chunks * chunk).reshape(chunks, chunk))
     return found.reshape(chunks * chunk, k)[:count]
-
-
-def _sorted_csr(
-    rows: Int[Array, " edges"], columns: Int[Array, " edges"], weights: Float[Array, " edges"], num_rows: int
-) -> Csr:
-    order = jnp.argsort(rows, stable=True)
-    offsets = jnp.searchsorted(rows[order], jnp.arange(num_rows + 1, dtype=rows.dtype)).astype(jnp.int32)
-    return Csr(weights[order], columns[order], offsets)
 
 
 def _pad(x: Array, length: int) -> Array:

@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 
 from slmrec_jax.config import Config, MMSSLConfig, filled_in
 from slmrec_jax.encoding import layers
+from slmrec_jax.encoding.gathers import take
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.methods.mmssl.game import adversarial_game
 from slmrec_jax.methods.mmssl.graph_updates import GraphUpdates, all_users, last_batches
@@ -151,8 +152,8 @@ def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | No
     ½ Σ_m (|F_u^m|² + |F_i^m|²) / items, of all nodes. `contrast`: Σ_m `cross_view(V_u^m, h_u)` at this temperature;
     omitted if there is none.
     """
-    users, positives = encoded.users[batch.users], encoded.items[batch.items]
-    negatives = encoded.items[batch.negatives]
+    users, positives = take(encoded.users, batch.users), take(encoded.items, batch.items)
+    negatives = take(encoded.items, batch.negatives)
     margins = jnp.einsum("bd,bkd->bk", users, positives[:, None] - negatives)
     of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=-1) for x in (users, positives, negatives))
     features = [*encoded.user_features.values(), *encoded.item_features.values()]
@@ -165,7 +166,7 @@ def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | No
     if temperature is None:
         return terms
     contrasts = [
-        cross_view(view[batch.users], users, batch.users, batch.mask, temperature)
+        cross_view(take(view, batch.users), users, batch.users, batch.mask, temperature)
         for view in encoded.user_views.values()
     ]
     return terms | {"contrast": jnp.sum(jnp.stack(contrasts))}

@@ -1,0 +1,142 @@
+"""Sums of many segments in a fixed order, by gathers of fixed width: the product of rows on accelerators.
+
+A segment is a run of consecutive entries, such as those of a row of a sparse matrix. Its first `DIRECT` entries are
+summed at once, and the others in chunks of `CHUNK`, whose sums are entries again: the chunks of one segment are a
+segment of theirs. A gather of fixed width and its sum are one kernel on a GPU, without atomic additions. Slots beyond a
+segment's end read its last entry again, which is in the cache.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, Optional
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from slmrec_jax.devices import platform
+
+DIRECT = 8
+"""The entries of each segment that are summed at once. In the graphs of recommendation half of the rows have fewer."""
+
+CHUNK = 32
+"""The entries of a chunk: a row of ten thousand takes two rounds of chunks."""
+
+TPU_SLOTS = 2**15
+"""The rows that a TPU gathers at a time. It writes them to memory, where a GPU adds them in registers."""
+
+FEW_PAIRS = 2**22
+"""Pairs that are compared at once."""
+
+Sizes = Sequence[tuple[int, int]]
+"""The number of long segments, and of their chunks, in each round."""
+
+
+class Chunks(NamedTuple):
+    """The entries of long segments beyond their first `DIRECT`. The arrays may have room that is not used."""
+
+    place: Int[Array, " segments"]
+    """The index of a long segment among the long ones; for others that of the last place, which has no chunks."""
+    starts: Int[Array, " chunks"]
+    """The first entry of each chunk."""
+    ends: Int[Array, " chunks"]
+    offsets: Int[Array, " places_plus_one"]
+    """The chunks of each long segment: `offsets[place]` up to `offsets[place + 1]`."""
+    rest: Optional["Chunks"]
+    """The same of the segments that the chunks make; `None` if no segment is long."""
+
+
+def sizes_of(lengths: Int[np.ndarray, " segments"]) -> Sizes:
+    """Return the sizes that segments of these lengths need."""
+    sizes = []
+    while (long := lengths[lengths > DIRECT]).size:
+        lengths = -(-(long - DIRECT) // CHUNK)
+        sizes.append((len(long), int(lengths.sum())))
+    return sizes
+
+
+def largest_sizes(num_entries: int) -> Sizes:
+    """Return sizes that are enough for any segments of this many entries."""
+    sizes = []
+    while (num_entries := num_entries // (DIRECT + 1)) > 0:
+        sizes.append((num_entries, num_entries))
+    return sizes
+
+
+def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chunks | None:
+    """Divide segments into chunks. It may be traced, and the shapes depend on the sizes alone.
+
+    Args:
+        offsets: Segment s has the entries `offsets[s]` up to `offsets[s + 1]`.
+        sizes: Those of `sizes_of` or `largest_sizes`.
+    """
+    if not sizes:
+        return None
+    (num_long, num_chunks), *others = sizes
+    starts, ends = offsets[:-1], offsets[1:]
+    long = ends - starts > DIRECT
+    places = jnp.cumsum(long)
+    # The last place is that of all short segments; places that are not used have no chunks either.
+    place = jnp.arange(num_long + 1)
+    used = (place < num_long) & (place < places[-1])
+    which = jnp.where(used, _first_at_least(places, place + 1), 0)
+    begins = jnp.where(used, starts[which] + DIRECT, 0)
+    lengths = jnp.where(used, ends[which] - begins, 0)
+    of_chunks = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(-(-lengths // CHUNK))])
+    chunk = jnp.arange(num_chunks)
+    owner = jnp.clip(_first_at_least(of_chunks, chunk + 1) - 1, 0, num_long)
+    chunk_starts = begins[owner] + CHUNK * (chunk - of_chunks[owner])
+    filled = chunk < of_chunks[-1]
+    chunk_ends = jnp.minimum(chunk_starts + CHUNK, begins[owner] + lengths[owner])
+    return Chunks(
+        place=jnp.where(long, places - 1, num_long).astype(jnp.int32),
+        starts=jnp.where(filled, chunk_starts, 0).astype(jnp.int32),
+        ends=jnp.where(filled, chunk_ends, 0).astype(jnp.int32),
+        offsets=of_chunks.astype(jnp.int32),
+        rest=make_chunks(of_chunks, others),
+    )
+
+
+def _first_at_least(ascending: Int[Array, " places"], values: Int[Array, " values"]) -> Int[Array, " values"]:
+    """Return the first place of each value or a larger one. Comparing a few with all is a kernel, a search a loop."""
+    few = len(ascending) * len(values) <= FEW_PAIRS
+    return jnp.searchsorted(ascending, values, method="compare_all" if few else "scan").astype(jnp.int32)
+
+
+def segment_sums(
+    offsets: Int[Array, " segments_plus_one"], chunks: Chunks | None, read: Callable[[Array], Array]
+) -> Float[Array, "segments dim"]:
+    """Return the sum of each segment's entries.
+
+    Args:
+        offsets: As for `make_chunks`.
+        chunks: What it made of them.
+        read: Returns the rows of entries of any shape.
+    """
+    direct = _sums(offsets[:-1], offsets[1:], DIRECT, read)
+    if chunks is None:
+        return direct
+    of_chunks = _sums(chunks.starts, chunks.ends, CHUNK, read)
+    return direct + segment_sums(chunks.offsets, chunks.rest, lambda entries: of_chunks[entries])[chunks.place]
+
+
+def _sums(
+    starts: Int[Array, " segments"], ends: Int[Array, " segments"], width: int, read: Callable[[Array], Array]
+) -> Float[Array, "segments dim"]:
+    """Return the sums of at most `width` entries from each start."""
+
+    def block(bounds: tuple[Array, Array]) -> Array:
+        starts, ends = bounds
+        entries = starts[:, None] + jnp.arange(width)[None, :]
+        rows = read(jnp.clip(entries, 0, jnp.maximum(ends[:, None] - 1, 0)))
+        # Rows may hold anything, even NaN, where nothing is to be added.
+        return jnp.sum(jnp.where((entries < ends[:, None])[..., None], rows, 0), axis=1)
+
+    count, block_rows = starts.shape[0], TPU_SLOTS // width
+    if platform() != "tpu" or count <= block_rows:
+        return block((starts, ends))
+    num_blocks = -(-count // block_rows)
+    padding = (0, num_blocks * block_rows - count)
+    bounds = tuple(jnp.pad(of, padding).reshape(num_blocks, block_rows) for of in (starts, ends))
+    sums: Array = jax.lax.map(block, bounds)
+    return sums.reshape(-1, sums.shape[-1])[:count]

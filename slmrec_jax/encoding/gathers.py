@@ -1,0 +1,85 @@
+"""Rows of a table by their ids, with a derivative that adds in a fixed order on every platform.
+
+The derivative of `table[ids]` adds the cotangents of equal ids. On accelerators the additions of a scatter are atomic,
+in no fixed order, and slow to compile. There, equal ids are sorted next to each other and summed as segments; each sum
+is then written to a row of its own.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Shaped
+
+from slmrec_jax.devices import on_cpu
+from slmrec_jax.encoding.chunks import largest_sizes, make_chunks, segment_sums
+from slmrec_jax.types import Distinct
+
+
+def take(table: Shaped[Array, "nodes ..."], ids: Int[Array, "..."] | Distinct | slice) -> Shaped[Array, "..."]:
+    """Return `table[ids]`; the ids of a batch that are known to be distinct need no sorting.
+
+    Args:
+        table: A row for each node.
+        ids: The nodes, in an array of any shape, or a slice. If they are the distinct ids of a batch, the derivative by
+            padding is dropped.
+    """
+    if isinstance(ids, slice):
+        return table[ids]
+    if isinstance(ids, Distinct):
+        return table[ids.ids] if on_cpu() else _take_distinct(table, *ids)
+    rows: Array = table[ids] if on_cpu() else _take(table, ids.reshape(-1)).reshape(*ids.shape, *table.shape[1:])
+    return rows
+
+
+@jax.custom_vjp
+def _take(table: Array, ids: Array) -> Array:
+    return table[ids]
+
+
+def _take_forward(table: Array, ids: Array) -> tuple[Array, tuple[Array, int]]:
+    return table[ids], (ids, table.shape[0])
+
+
+def _take_backward(residuals: tuple[Array, int], cotangent: Array) -> tuple[Array, None]:
+    ids, num_nodes = residuals
+    count = ids.shape[0]
+    order = jnp.argsort(ids)
+    ordered = ids[order]
+    begins = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
+    # Runs of equal ids, then runs without any.
+    offsets = jnp.sort(jnp.append(jnp.where(begins, jnp.arange(count), count), count)).astype(jnp.int32)
+    chunks = make_chunks(offsets, largest_sizes(count))
+    flat = cotangent.reshape(count, -1)
+    sums = segment_sums(offsets, chunks, lambda entries: flat[order[entries]])
+    first = offsets[:-1]
+    targets = jnp.where(first < count, ordered[jnp.minimum(first, count - 1)], num_nodes + jnp.arange(count))
+    return _scattered(sums.reshape(cotangent.shape), targets, num_nodes), None
+
+
+_take.defvjp(_take_forward, _take_backward)
+
+
+@jax.custom_vjp
+def _take_distinct(table: Array, ids: Array, counts: Array, places: Array) -> Array:
+    return table[ids]
+
+
+def _take_distinct_forward(
+    table: Array, ids: Array, counts: Array, places: Array
+) -> tuple[Array, tuple[Array, Array, int]]:
+    return table[ids], (ids, counts, table.shape[0])
+
+
+def _take_distinct_backward(residuals: tuple[Array, Array, int], cotangent: Array) -> tuple[Array, None, Array, None]:
+    ids, counts, num_nodes = residuals
+    # Padding repeats an id.
+    targets = jnp.where(counts > 0, ids, num_nodes + jnp.arange(ids.shape[0]))
+    return _scattered(cotangent, targets, num_nodes), None, jnp.zeros_like(counts), None
+
+
+_take_distinct.defvjp(_take_distinct_forward, _take_distinct_backward)
+
+
+def _scattered(rows: Float[Array, "rows ..."], ids: Int[Array, " rows"], num_nodes: int) -> Float[Array, "nodes ..."]:
+    """Return a table of zeros with these rows; ids are distinct, and those beyond the table are left out."""
+    table = jnp.zeros((num_nodes, *rows.shape[1:]), rows.dtype)
+    return table.at[ids].add(rows, mode="drop", unique_indices=True)

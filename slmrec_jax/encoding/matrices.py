@@ -1,0 +1,152 @@
+"""Sparse matrices on the device: the compressed rows of a matrix and of its transpose."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import scipy.sparse
+from jaxtyping import Array, Float, Int
+
+from slmrec_jax.devices import on_cpu
+from slmrec_jax.encoding.chunks import Chunks, largest_sizes, make_chunks, sizes_of
+
+
+class Csr(NamedTuple):
+    """A matrix in compressed rows: row r has `columns[offsets[r]:offsets[r + 1]]`, ascending.
+
+    An entry is its value times the scales of its row and column. A normalised adjacency is two scales around entries
+    that are 1, which need no memory. `None` is 1.
+    """
+
+    values: Float[Array, " entries"] | None
+    columns: Int[Array, " entries"]
+    offsets: Int[Array, " rows_plus_one"]
+    row_scale: Float[Array, " rows"] | None = None
+    """Scales are constants, like the places of entries: a product has no derivative by them."""
+    column_scale: Float[Array, " columns"] | None = None
+    chunks: Chunks | None = None
+    """The division of long rows that the product on accelerators reads; without it, it is made in each product."""
+
+    @property
+    def num_rows(self) -> int:
+        """The number of rows, static."""
+        return self.offsets.shape[0] - 1
+
+    @property
+    def num_entries(self) -> int:
+        """The number of entries, static."""
+        return self.columns.shape[0]
+
+    @property
+    def row_ids(self) -> Int[Array, " entries"]:
+        """The row of each entry."""
+        counts = jnp.diff(self.offsets)
+        return jnp.repeat(jnp.arange(self.num_rows), counts, total_repeat_length=self.num_entries)
+
+    @property
+    def scales(self) -> Float[Array, " entries"] | None:
+        """The product of the scales of each entry; `None` if all are 1."""
+        of_rows = None if self.row_scale is None else self.row_scale[self.row_ids]
+        if self.column_scale is None:
+            return of_rows
+        of_columns = self.column_scale[self.columns]
+        return of_columns if of_rows is None else of_rows * of_columns
+
+    @property
+    def weights(self) -> Float[Array, " entries"]:
+        """The entries: values times scales."""
+        values = jnp.ones(self.num_entries) if self.values is None else self.values
+        return values if self.scales is None else values * self.scales
+
+
+class Operator(NamedTuple):
+    """A matrix and its transpose, so that a product and its derivative are both products of compressed rows.
+
+    Each copy has its own `values`, and a derivative goes to the copy that the product reads: R x to `matrix`, Rᵀ g to
+    `transposed`. A function that makes both copies from one array of values therefore has the right derivative with
+    respect to that array, of first and higher order. Never change one copy without the other.
+    """
+
+    matrix: Csr
+    transposed: Csr
+
+    @property
+    def T(self) -> "Operator":
+        """The transpose; nothing is copied."""
+        return Operator(self.transposed, self.matrix)
+
+
+class Scales(NamedTuple):
+    """Factors of whole rows and columns, on the host."""
+
+    rows: Float[np.ndarray, " rows"]
+    columns: Float[np.ndarray, " columns"]
+
+
+def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray", scales: Scales | None = None) -> Operator:
+    """Put a host matrix and its transpose on the device.
+
+    Args:
+        matrix: Repeated entries are summed.
+        scales: With them, each entry counts as 1. The CPU's product reads a value for each entry: there, the values
+            are the products of the scales.
+    """
+    matrix = scipy.sparse.csr_array(matrix, dtype=np.float32, copy=True)
+    matrix.sum_duplicates()
+    if scales is None or not on_cpu():
+        return Operator(_to_device(matrix, scales), _to_device(matrix.T.tocsr(), scales and Scales(*reversed(scales))))
+    entries = matrix.tocoo()
+    matrix.data = (scales.rows[entries.row] * scales.columns[entries.col]).astype(np.float32)
+    return operator(matrix)
+
+
+def operator_shapes(
+    row_lengths: Int[np.ndarray, " rows"], column_lengths: Int[np.ndarray, " columns"], *, scaled: bool = False
+) -> Operator:
+    """Return the shapes of what `operator` makes of a matrix with this many entries in each row and column.
+
+    `scaled` if it is given scales.
+    """
+
+    def side(rows: np.ndarray, columns: np.ndarray) -> Csr:
+        entries, offsets = int(rows.sum()), jnp.zeros(len(rows) + 1, jnp.int32)
+        ids, chunks = jnp.zeros(entries, jnp.int32), _chunks(offsets, rows)
+        if scaled and not on_cpu():
+            return Csr(None, ids, offsets, jnp.zeros(len(rows)), jnp.zeros(len(columns)), chunks)
+        return Csr(jnp.zeros(entries), ids, offsets, chunks=chunks)
+
+    shapes: Operator = jax.eval_shape(
+        lambda: Operator(side(row_lengths, column_lengths), side(column_lengths, row_lengths))
+    )
+    return shapes
+
+
+def compressed(
+    rows: Int[Array, " entries"], columns: Int[Array, " entries"], values: Float[Array, " entries"], num_rows: int
+) -> Csr:
+    """Compress rows on the device. It may be traced: the shapes depend on the number of entries alone."""
+    order = jnp.argsort(rows, stable=True)
+    offsets = jnp.searchsorted(rows[order], jnp.arange(num_rows + 1, dtype=rows.dtype)).astype(jnp.int32)
+    return with_chunks(Csr(values[order], columns[order], offsets))
+
+
+def with_chunks(matrix: Csr) -> Csr:
+    """Return the matrix with chunks for rows of any lengths, if the platform reads them."""
+    if on_cpu():
+        return matrix._replace(chunks=None)
+    return matrix._replace(chunks=make_chunks(matrix.offsets, largest_sizes(matrix.num_entries)))
+
+
+def _to_device(matrix: "scipy.sparse.csr_array", scales: Scales | None) -> Csr:
+    columns, offsets = (jnp.asarray(of, jnp.int32) for of in (matrix.indices, matrix.indptr))
+    chunks = _chunks(offsets, np.diff(matrix.indptr))
+    if scales is None:
+        return Csr(jnp.asarray(matrix.data, jnp.float32), columns, offsets, chunks=chunks)
+    of_rows, of_columns = (jnp.asarray(scale, jnp.float32) for scale in scales)
+    return Csr(None, columns, offsets, of_rows, of_columns, chunks)
+
+
+def _chunks(offsets: Int[Array, " rows_plus_one"], lengths: Int[np.ndarray, " rows"]) -> Chunks | None:
+    # Without long rows an empty chunk says so.
+    return None if on_cpu() else make_chunks(offsets, sizes_of(lengths) or [(1, 1)])
