@@ -30,6 +30,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "report": (report.ReportFlags, report.run_report),
     "export": (runs.ExportFlags, runs.run_export),
     "bench": (bench.BenchFlags, bench.run_bench),
+    "bench step": (bench.StepFlags, bench.run_step),
     "data inspect": (data.InspectFlags, data.run_inspect),
     "data convert": (data.ConvertFlags, data.run_convert),
     "data make": (data.MakeFlags, data.run_make),
@@ -71,7 +72,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    words = 2 if arguments[:1] == ["data"] else 1
+    # `bench` is a command too, with flags of its own.
+    is_part = arguments[:1] == ["bench"] and arguments[1:] and not arguments[1].startswith("-")
+    words = 2 if is_part or arguments[:1] == ["data"] else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
     if name == "--version":
         print(f"slmrec-jax {version('slmrec-jax')}, jax {version('jax')}")

@@ -115,8 +115,3 @@ def test_a_full_disk_leaves_no_picture(tiny_demo, tmp_path, refused, suffix, ref
     said = refused("data", "inspect", "demo", "--plot", str(picture))
     assert f"cannot write {picture}: File too large; free some space, or give another --plot" in said
     assert list(tmp_path.iterdir()) == []
-
-
-def test_bench_needs_the_sources(tmp_path, monkeypatch, refused):
-    monkeypatch.chdir(tmp_path)
-    assert "run this in a clone" in refused("bench")

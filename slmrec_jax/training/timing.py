@@ -1,0 +1,140 @@
+"""Training steps timed as training runs them: many steps of one epoch in each call of a compiled program."""
+
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from slmrec_jax.config import Config, check_config
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.methods import make_method
+from slmrec_jax.training.fit import SEGMENT_SECONDS
+from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.loop import Means
+from slmrec_jax.training.memory import peak_rss_bytes
+from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_inputs
+
+
+class StepTiming(NamedTuple):
+    """The time and the memory of training steps on one device."""
+
+    device: str
+    """The name of the device, such as `NVIDIA H100 80GB HBM3`."""
+    platform: str
+    """`cpu`, `gpu` or `tpu`."""
+    step_ms: float
+    """The median over the rounds, in milliseconds."""
+    step_ms_quartiles: tuple[float, float]
+    """The lower and the upper quartile over the rounds."""
+    steps_per_second: float
+    interactions_per_second: float
+    compile_seconds: float
+    """From tracing to the compiled programs. Programs in JAX's compilation cache are read back instead."""
+    peak_bytes: int
+    """The most memory that was in use, from preparing the inputs to the last step."""
+    peak_of: str
+    """Whose memory: `device`, or `process` on devices that share the host's memory or do not report theirs."""
+    steps_per_call: int
+    rounds: int
+
+
+class Steps:
+    """Steps of a compiled setup, one after another from the start of training.
+
+    A call takes a number of steps and returns without waiting for them. As in training, one call of the program takes
+    steps of one epoch.
+    """
+
+    def __init__(self, setup: Setup) -> None:
+        self.loop, self.inputs, self.keys = setup.loop, setup.inputs, setup.keys()
+        self.step = 0
+        self.progress = self.loop.init(self.keys)
+        self.drawn = self.loop.order(self.inputs, self.keys, jnp.int32(0))
+
+    def __call__(self, count: int) -> Means:
+        """Take `count` steps and return the means of their epoch so far."""
+        per_epoch, end = self.loop.steps_per_epoch, self.step + count
+        while self.step < end:
+            if self.step % per_epoch == 0:
+                self.drawn = self.loop.order(self.inputs, self.keys, jnp.int32(self.step))
+            stop = min(end, (self.step // per_epoch + 1) * per_epoch)
+            taken = jnp.int32(stop - self.step)
+            self.progress = self.loop.run(self.progress, self.drawn, self.inputs, self.keys, taken)
+            self.step = stop
+        return self.progress.means
+
+    def interactions_per_step(self) -> float:
+        """Return the mean number of interactions of the epoch's steps so far. Waits for them."""
+        within = (self.step - 1) % self.loop.steps_per_epoch + 1
+        return int(self.progress.means.rows) / within
+
+
+def compiled_setup(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> tuple[Setup, float]:
+    """Return a compiled setup, made as `train` makes it, and the seconds that compiling took."""
+    planned = outline(config, dataset.by_degree(), method=method)
+    start = time.perf_counter()
+    planned = compiled(planned)
+    seconds = time.perf_counter() - start
+    return with_inputs(planned, make_inputs(planned.dataset, config.missing)), seconds
+
+
+def steps_a_call(run: Callable[[int], object]) -> int:
+    """Return the number of steps that training takes at a time, about a second of them."""
+    _wait(run(1))  # the first call loads the program
+    start = time.perf_counter()
+    _wait(run(1))
+    return max(1, int(SEGMENT_SECONDS / (time.perf_counter() - start)))
+
+
+def time_steps(config: Config, dataset: Dataset, rounds: int, *, method: MakeMethod = make_method) -> StepTiming:
+    """Time training steps on JAX's default device.
+
+    Args:
+        config: Every choice.
+        dataset: The data.
+        rounds: The number of timed calls, of about a second each.
+        method: Makes the method.
+
+    Raises:
+        UserError: The config and the data do not go together.
+    """
+    check_config(config)
+    setup, compile_seconds = compiled_setup(config, dataset, method=method)
+    run = Steps(setup)
+    steps = steps_a_call(run)
+    seconds = []
+    for _ in range(rounds):
+        start = time.perf_counter()
+        _wait(run(steps))
+        seconds.append((time.perf_counter() - start) / steps)
+    lower, median, upper = statistics.quantiles(seconds, n=4) if rounds > 1 else 3 * seconds
+    device = jax.devices()[0]
+    peak_bytes, peak_of = peak_memory()
+    return StepTiming(
+        device=device.device_kind,
+        platform=device.platform,
+        step_ms=1e3 * median,
+        step_ms_quartiles=(1e3 * lower, 1e3 * upper),
+        steps_per_second=1 / median,
+        interactions_per_second=run.interactions_per_step() / median,
+        compile_seconds=compile_seconds,
+        peak_bytes=peak_bytes,
+        peak_of=peak_of,
+        steps_per_call=steps,
+        rounds=rounds,
+    )
+
+
+def peak_memory() -> tuple[int, str]:
+    """Return the most bytes in use so far, and of what: `device` if JAX's device reports it, else `process`."""
+    stats = jax.devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in stats:
+        return int(stats["peak_bytes_in_use"]), "device"
+    return peak_rss_bytes(), "process"
+
+
+def _wait(result: object) -> None:
+    jax.block_until_ready(result)  # type: ignore[no-untyped-call]
