@@ -22,15 +22,16 @@ import jax
 import jax.numpy as jnp
 import shapes
 import tyro
-from ours import our_setup
 from timing import median_ms, write_result
 
 from slmrec_jax import Config
 from slmrec_jax.training.fit import SEGMENT_SECONDS
 from slmrec_jax.training.recovery import all_finite
+from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage.checkpoint import Checkpoint, Place, Tally
 from slmrec_jax.training.storage.folder import Record
 from slmrec_jax.training.storage.saver import open_saver
+from slmrec_jax.training.timing import compiled_setup
 
 GOAL = 0.02
 SAVING_GOAL = 0.05
@@ -49,47 +50,58 @@ class Flags:
     out: Path = Path("benchmarks/results/epoch.json")
 
 
+class Epochs:
+    """Epochs of one training, one after another; each method trains one and returns its seconds."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.loop, self.inputs, self.keys = setup.loop, setup.inputs, setup.keys()
+        self.progress, self.step = self.loop.init(self.keys), 0
+        self.steps_alone()
+        self.stretch = max(1, int(SEGMENT_SECONDS * self.loop.steps_per_epoch / self.steps_alone()))
+        """The steps that training takes at a time."""
+
+    def steps_alone(self) -> float:
+        """Take the steps as one stretch, whose order was drawn before the clock starts."""
+        drawn = self._drawn()
+        jax.block_until_ready((drawn, self.progress))
+        start = time.perf_counter()
+        self._take(drawn, self.loop.steps_per_epoch)
+        jax.block_until_ready(self.progress)
+        return time.perf_counter() - start
+
+    def epoch(self) -> float:
+        """Train as training does: draw the order, take stretches, fetch the means."""
+        start, end, drawn = time.perf_counter(), self.step + self.loop.steps_per_epoch, self._drawn()
+        while self.step < end:
+            self._take(drawn, min(self.stretch, end - self.step))
+            int(self.progress.means.rows)  # waits for the steps
+        {name: float(value) for name, value in self.progress.means.values.items()}
+        return time.perf_counter() - start
+
+    def _drawn(self) -> object:
+        return self.loop.order(self.inputs, self.keys, jnp.int32(self.step))
+
+    def _take(self, drawn: object, count: int) -> None:
+        self.progress = self.loop.run(self.progress, drawn, self.inputs, self.keys, jnp.int32(count))
+        self.step += count
+
+
 def main(flags: Flags) -> None:
     dataset = shapes.dataset(flags.data)
-    config = replace(Config(), task=flags.task)
-    setup, _ = our_setup(config, dataset)
-    loop, inputs, keys = setup.loop, setup.inputs, setup.keys()
-    at = [loop.init(keys), 0]
-
-    def drawn_for(step: int) -> object:
-        return loop.order(inputs, keys, jnp.int32(step))
-
-    def steps_alone() -> float:
-        drawn, stop = drawn_for(at[1]), at[1] + loop.steps_per_epoch
-        jax.block_until_ready((drawn, at[0]))
-        start = time.perf_counter()
-        at[:] = jax.block_until_ready(loop.run(at[0], drawn, inputs, keys, jnp.int32(loop.steps_per_epoch))), stop
-        return time.perf_counter() - start
-
-    def epoch(length: int) -> float:
-        start, end, drawn = time.perf_counter(), at[1] + loop.steps_per_epoch, drawn_for(at[1])
-        while at[1] < end:
-            stop = min(at[1] + length, end)
-            at[:] = loop.run(at[0], drawn, inputs, keys, jnp.int32(stop - at[1])), stop
-            int(at[0].means.rows)  # waits for the steps
-        {name: float(value) for name, value in at[0].means.values.items()}
-        return time.perf_counter() - start
-
-    steps_alone()
-    length = max(1, int(SEGMENT_SECONDS * loop.steps_per_epoch / steps_alone()))
-    embeddings = loop.embed(at[0].state, inputs)
+    setup, _ = compiled_setup(replace(Config(), task=flags.task), dataset)
+    epochs, loop = Epochs(setup), setup.loop
+    embeddings = loop.embed(epochs.progress.state, setup.inputs)
     with tempfile.TemporaryDirectory() as folder, open_saver(Path(folder), refused) as saver:
         records: list[Record] = []
 
         def saved_epoch() -> float:
             start = time.perf_counter()
-            if not all_finite(at[0].state):
+            if not all_finite(epochs.progress.state):
                 raise SystemExit("training is not finite")
             records.append({"epoch": len(records) + 1})
-            saver.save(
-                Checkpoint(Place(at[1] // loop.steps_per_epoch), at[0], Tally(), embeddings), records, frozenset()
-            )
-            epoch(length)
+            place = Place(epochs.step // loop.steps_per_epoch)
+            saver.save(Checkpoint(place, epochs.progress, Tally(), embeddings), records, frozenset())
+            epochs.epoch()
             return time.perf_counter() - start
 
         def turn(case: Callable[[], float]) -> float:
@@ -97,20 +109,27 @@ def main(flags: Flags) -> None:
             saver.wait()  # nothing may be written beside the steps of the other case
             return total / flags.saved_epochs
 
-        whole = partial(epoch, length)
         turn(saved_epoch)  # warm up
-        alone = interleaved({"steps": steps_alone, "epoch": whole}, flags.rounds)
-        beside = interleaved({"epoch": partial(turn, whole), "saved": partial(turn, saved_epoch)}, flags.saved_rounds)
+        alone = interleaved({"steps": epochs.steps_alone, "epoch": epochs.epoch}, flags.rounds)
+        beside = interleaved(
+            {"epoch": partial(turn, epochs.epoch), "saved": partial(turn, saved_epoch)}, flags.saved_rounds
+        )
     overhead, saving = shares(alone["steps"], alone["epoch"]), shares(beside["epoch"], beside["saved"])
     ms = {name: median_ms(found) for name, found in alone.items()}
     ms |= {"epoch_beside_saved": median_ms(beside["epoch"]), "saved": median_ms(beside["saved"])}
     print(
         f"{dataset.name}, {flags.task}: {loop.steps_per_epoch} steps alone in {ms['steps']:.0f} ms, an epoch in "
-        f"stretches of {length} in {ms['epoch']:.0f} ms: beyond the steps {in_words(overhead)} (goal {GOAL:.0%}); an "
-        f"epoch in {ms['epoch_beside_saved']:.0f} ms, with checkpoints in {ms['saved']:.0f} ms: for saving "
-        f"{in_words(saving)} (goal {SAVING_GOAL:.0%})"
+        f"stretches of {epochs.stretch} in {ms['epoch']:.0f} ms: beyond the steps {in_words(overhead)} "
+        f"(goal {GOAL:.0%}); an epoch in {ms['epoch_beside_saved']:.0f} ms, with checkpoints in "
+        f"{ms['saved']:.0f} ms: for saving {in_words(saving)} (goal {SAVING_GOAL:.0%})"
     )
-    about = {"data": dataset.name, "task": flags.task, "steps": loop.steps_per_epoch, "stretch": length, "ms": ms}
+    about = {
+        "data": dataset.name,
+        "task": flags.task,
+        "steps": loop.steps_per_epoch,
+        "stretch": epochs.stretch,
+        "ms": ms,
+    }
     about |= {name: getattr(flags, name) for name in ("rounds", "saved_rounds", "saved_epochs")}
     found = {"overhead": overhead[1], "overhead_quartiles": overhead, "saving": saving[1], "saving_quartiles": saving}
     write_result(flags.out, {**about, **found, "goal": GOAL, "saving_goal": SAVING_GOAL})

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import shapes
 import tyro
-from ours import our_steps, steps_a_call
+from ours import our_steps
 from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
@@ -27,6 +27,7 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.training.inputs import make_inputs
+from slmrec_jax.training.timing import steps_a_call
 
 TIMES = 6
 """Repetitions of a probe's work in one call."""
@@ -75,6 +76,12 @@ def in_a_batch(ends: np.ndarray, batch_size: int) -> tuple[float, float]:
     return float(np.mean([len(ids) for ids in batches])), float(np.mean([degrees[ids].sum() for ids in batches]))
 
 
+@jax.jit
+def gather(operator: Operator, x: jax.Array) -> jax.Array:
+    """Multiply rows of items by R and its transpose, `TIMES` times."""
+    return jax.lax.fori_loop(0, TIMES, lambda _, x: matmul(operator.T, matmul(operator, x)), x)
+
+
 def main(flags: Flags) -> None:
     dataset, config = shapes.dataset(flags.data), Config(task="fac")
     step, _ = our_steps(dataset, "fac")
@@ -83,10 +90,6 @@ def main(flags: Flags) -> None:
     rng = np.random.default_rng(0)
     items = jnp.asarray(rng.standard_normal((dataset.num_items, config.dim), np.float32))
     square = jnp.asarray(rng.standard_normal((SIDE, SIDE), np.float32) / np.sqrt(SIDE))
-
-    @jax.jit
-    def gather(operator: Operator, x: jax.Array) -> jax.Array:
-        return jax.lax.fori_loop(0, TIMES, lambda _, x: matmul(operator.T, matmul(operator, x)), x)
 
     @jax.jit
     def multiply(x: jax.Array) -> jax.Array:

@@ -6,6 +6,7 @@ steps as training does, about a second of them. `paper` is generated data of the
     python benchmarks/bench_step.py --data paper PATH/tiktok
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,10 +15,12 @@ import peer_torch
 import shapes
 import torch
 import tyro
-from ours import our_steps, steps_a_call
+from ours import our_steps
 from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
+
+from slmrec_jax.training.timing import Steps, steps_a_call
 
 TASKS = ("none", "fac", "fm", "fd", "fd+fm")
 GOALS = {"paper": {"fac": 20, "fm": 40, "fd": 8, "fd+fm": 8}, "tiktok": {"fac": 4}}
@@ -43,26 +46,25 @@ def main(flags: Flags) -> None:
         rows = results[dataset.name] = {}
         for task in flags.tasks:
             ours, compile_seconds = our_steps(dataset, task)
-            steps = steps_a_call(ours)
-            cases = {"ours": partial(ours, steps), "torch": peer_torch.Trainer(dataset, task)}
-            seconds = measure(cases, flags.rounds)
-            step_ms, torch_ms = median_ms(seconds["ours"]) / steps, median_ms(seconds["torch"])
-            goal = GOALS.get(dataset.name, {}).get(task)
-            rows[task] = {
-                "steps_a_call": steps,
-                "step_ms": step_ms,
-                "torch_step_ms": torch_ms,
-                "ratio": torch_ms / step_ms,
-                "goal": goal,
-                "compile_seconds": compile_seconds,
-            }
-            cells = (f"{step_ms:.1f}", f"{torch_ms:.0f}", f"{torch_ms / step_ms:.1f}", str(goal or ""))
+            row = compare(ours, {"torch": peer_torch.Trainer(dataset, task)}, flags.rounds)
+            goal, ratio = GOALS.get(dataset.name, {}).get(task), row["torch_step_ms"] / row["step_ms"]
+            rows[task] = {**row, "ratio": ratio, "goal": goal, "compile_seconds": compile_seconds}
+            cells = (f"{row['step_ms']:.1f}", f"{row['torch_step_ms']:.0f}", f"{ratio:.1f}", str(goal or ""))
             table.add_row(dataset.name, task, *cells, f"{compile_seconds:.1f}")
             print(dataset.name, task, *cells, flush=True)
     Console().print(table)
     about = {"rounds": flags.rounds, "torch_version": torch.__version__}
     place = {"torch_threads": torch.get_num_threads(), "torch_device": str(peer_torch.device())}
     write_result(flags.out, {**about, **place, "shapes": results})
+
+
+def compare(ours: Steps, peers: Mapping[str, peer_torch.Trainer], rounds: int) -> dict[str, float]:
+    """Return the milliseconds of a step of ours and of each peer, which take turns, and the steps in a call of ours."""
+    steps = steps_a_call(ours)
+    seconds = measure({"": partial(ours, steps), **peers}, rounds)
+    return {"steps_a_call": steps, "step_ms": median_ms(seconds.pop("")) / steps} | {
+        f"{name}_step_ms": median_ms(of_peer) for name, of_peer in seconds.items()
+    }
 
 
 if __name__ == "__main__":

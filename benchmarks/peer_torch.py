@@ -2,14 +2,15 @@
 
 Each modality is propagated over the whole graph, users stacked on items, with `torch.sparse.mm` on a coalesced COO
 matrix. Features of all items are projected in each step, all rows are fused, losses read the batch's rows, and Adam
-with coupled weight decay updates every table. Only the normalised features and the matrix are precomputed.
+with coupled weight decay updates every table. Only the normalised features and the matrix are precomputed. As a
+stronger peer than the published code, the matrix can be in compressed rows (CSR).
 
 The peer runs on CUDA if PyTorch has it, otherwise on the CPU. It does not load JAX, whose memory would count as its
 own.
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 import scipy.sparse
@@ -21,6 +22,8 @@ if TYPE_CHECKING:  # importing the package loads JAX
     from slmrec_jax.data.dataset import Dataset
 
 ID = "id"
+Layout: TypeAlias = Literal["coo", "csr"]
+"""How the matrix is stored. On CUDA, cuSPARSE multiplies both."""
 
 
 def device() -> torch.device:
@@ -34,14 +37,28 @@ def synchronize() -> None:
         torch.cuda.synchronize()
 
 
-def adjacency(dataset: "Dataset") -> Tensor:
-    """Return D^-1/2 A D^-1/2 on users stacked on items, in COO form."""
+def adjacency(dataset: "Dataset", layout: Layout = "coo") -> Tensor:
+    """Return D^-1/2 A D^-1/2 on users stacked on items."""
     users, items = (ids.astype(np.int64) for ids in dataset.train)
     size = dataset.num_users + dataset.num_items
     rows, columns = np.r_[users, items + dataset.num_users], np.r_[items + dataset.num_users, users]
     scale = 1 / np.sqrt(np.maximum(np.bincount(rows, minlength=size), 1))
     values = torch.tensor(scale[rows] * scale[columns], dtype=torch.float32)
-    return torch.sparse_coo_tensor(np.stack([rows, columns]), values, (size, size)).coalesce()
+    matrix = torch.sparse_coo_tensor(np.stack([rows, columns]), values, (size, size)).coalesce()
+    return matrix if layout == "coo" else matrix.to_sparse_csr()
+
+
+class SymmetricProduct(torch.autograd.Function):
+    """The product with a matrix that is its own transpose: its derivative is the same product."""
+
+    @staticmethod
+    def forward(context: Any, matrix: Tensor, x: Tensor) -> Tensor:
+        context.matrix = matrix
+        return matrix @ x
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[None, Tensor]:
+        return None, context.matrix @ gradients[0]
 
 
 class SLMRec(nn.Module):
@@ -49,13 +66,15 @@ class SLMRec(nn.Module):
 
     def __init__(
         self, dataset: "Dataset", task: str, dim: int = 64, num_layers: int = 3, dropout: float = 0.3,
-        temperature: float = 0.2, ssl_temperature: float = 0.2, alpha: float = 0.1,
+        temperature: float = 0.2, ssl_temperature: float = 0.2, alpha: float = 0.1, layout: Layout = "coo",
     ) -> None:  # fmt: skip
         super().__init__()
         self.num_users, self.num_items, self.num_layers = dataset.num_users, dataset.num_items, num_layers
         self.task, self.dropout, self.alpha = task, dropout, alpha
         self.temperature, self.ssl_temperature = temperature, ssl_temperature
-        self.matrix = adjacency(dataset).to(device())
+        self.matrix = adjacency(dataset, layout).to(device())
+        # PyTorch's own derivative of a product of compressed rows would transpose the matrix in each step.
+        self.multiply = torch.sparse.mm if layout == "coo" else SymmetricProduct.apply
         self.features = {
             name: functional.normalize(torch.tensor(feature.values)).to(device())
             for name, feature in dataset.features.items()
@@ -82,7 +101,7 @@ class SLMRec(nn.Module):
         x = torch.cat([self.user, items])
         layers = [x if read_out is None else torch.cat([self.user, read_out])]
         for _ in range(self.num_layers):
-            x = functional.dropout(torch.sparse.mm(self.matrix, x), dropout)
+            x = functional.dropout(self.multiply(self.matrix, x), dropout)
             layers.append(x)
         users, items = torch.stack(layers, dim=1).mean(dim=1).split([self.num_users, self.num_items])
         return users, items
@@ -135,8 +154,10 @@ class SLMRec(nn.Module):
 class Trainer:
     """Adam with coupled weight decay; a call takes a step on a random batch."""
 
-    def __init__(self, dataset: "Dataset", task: str, batch_size: int = 2048, lr: float = 1e-3) -> None:
-        self.model = SLMRec(dataset, task).to(device())
+    def __init__(
+        self, dataset: "Dataset", task: str, batch_size: int = 2048, lr: float = 1e-3, layout: Layout = "coo"
+    ) -> None:
+        self.model = SLMRec(dataset, task, layout=layout).to(device())
         self.optimizer = torch.optim.Adam(self.model.parameters(), lr=lr, weight_decay=1e-4)
         self.users, self.items = (torch.tensor(ids.astype(np.int64), device=device()) for ids in dataset.train)
         self.batch_size = batch_size

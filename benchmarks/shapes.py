@@ -8,18 +8,25 @@ from slmrec_jax.data.making import make_dataset
 from slmrec_jax.types import Interactions
 
 PAPER = "paper"
+PAPER_TIMES_TEN = "paper times ten"
+NUM_USERS, NUM_ITEMS, NUM_INTERACTIONS = 36_638, 71_494, 451_000
 
 
 def dataset(name: str) -> Dataset:
-    """Return generated data of the paper's size for `paper`, else the data set that `slmrec_jax.load` finds."""
+    """Return generated data of the paper's size or ten times that, or else what `slmrec_jax.load` finds."""
+    if name == PAPER_TIMES_TEN:
+        return power_law(
+            name, num_users=10 * NUM_USERS, num_items=10 * NUM_ITEMS, num_interactions=10 * NUM_INTERACTIONS
+        )
     return power_law() if name == PAPER else data.load(name)
 
 
 def power_law(
+    name: str = PAPER,
     *,
-    num_users: int = 36_638,
-    num_items: int = 71_494,
-    num_interactions: int = 451_000,
+    num_users: int = NUM_USERS,
+    num_items: int = NUM_ITEMS,
+    num_interactions: int = NUM_INTERACTIONS,
     columns: dict[str, int] | None = None,
     exponent: float = 0.8,
     seed: int = 0,
@@ -27,6 +34,7 @@ def power_law(
     """Generate distinct pairs whose degrees fall as rank^-exponent on both sides; ids are shuffled, features normal.
 
     Args:
+        name: The name of the data set.
         num_users: U.
         num_items: I.
         num_interactions: Training interactions. Each held-out split has a hundredth of them in addition.
@@ -49,7 +57,7 @@ def power_law(
     parts = np.split(np.arange(wanted), [num_interactions, num_interactions + held_out])
     widths = {"visual": 256, "acoustic": 128, "textual": 128} if columns is None else columns
     return make_dataset(
-        PAPER,
+        name,
         *(Interactions(users[part], items[part]) for part in parts),
         num_users=num_users,
         num_items=num_items,

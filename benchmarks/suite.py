@@ -14,11 +14,11 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import tyro
+from findings import Finding
 from rich.console import Console
 from rich.table import Table
 from timing import write_result
@@ -52,33 +52,6 @@ def commands(data: str) -> dict[str, list[str]]:
         "growth": [],
         "quality": ["--data", data],
     }
-
-
-class Finding(NamedTuple):
-    """A measured value with its goal."""
-
-    measured: str
-    value: float
-    goal: float | None
-    way: Literal["≥", "≤"]
-    quartiles: list[float] | None = None
-    """The quartiles over the rounds, with the median, of a value that may be smaller than the noise."""
-
-    @property
-    def met(self) -> str:
-        """`yes` or `no`; `within noise` if the quartiles are further apart than the goal is from zero."""
-        if self.goal is None:
-            return ""
-        if self.quartiles and self.quartiles[-1] - self.quartiles[0] > self.goal >= self.quartiles[0]:
-            return "within noise"
-        return "yes" if (self.value >= self.goal if self.way == "≥" else self.value <= self.goal) else "no"
-
-    @property
-    def cells(self) -> tuple[str, str, str, str]:
-        """A row of the table."""
-        spread = f" ({self.quartiles[0]:.3g} to {self.quartiles[-1]:.3g})" if self.quartiles else ""
-        goal = "" if self.goal is None else f"{self.way} {self.goal:g}"
-        return self.measured, f"{self.value:.3g}{spread}", goal, self.met
 
 
 def findings(found: dict[str, dict]) -> Iterator[Finding]:  # type: ignore[type-arg]
