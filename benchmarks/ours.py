@@ -1,20 +1,35 @@
 """Training steps of SLMRec with its defaults. PyTorch is not imported here, because its memory would count as ours."""
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from unittest import mock
+
+from timing import measure, median_ms
 
 from slmrec_jax import Config
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.training import loop
-from slmrec_jax.training.timing import Steps, compiled_setup
+from slmrec_jax.training.timing import Steps, compiled_setup, steps_a_call
 
 
 def our_steps(dataset: Dataset, task: str) -> tuple[Steps, float]:
     """Return a function that takes a number of steps, and the seconds that its programs took to compile."""
     setup, seconds = compiled_setup(replace(Config(), task=task), dataset)
     return Steps(setup), seconds
+
+
+def compare_steps(
+    ours: Steps, peers: Mapping[str, Callable[[], object]], rounds: int, until: float = math.inf
+) -> dict[str, float]:
+    """Return the milliseconds of a step of ours and of each peer, which take turns, and the steps in a call of ours."""
+    steps = steps_a_call(ours)
+    seconds = measure({"": partial(ours, steps), **peers}, rounds, until)
+    return {"steps_a_call": steps, "step_ms": median_ms(seconds.pop("")) / steps} | {
+        f"{name}_step_ms": median_ms(of_peer) for name, of_peer in seconds.items()
+    }
 
 
 @contextmanager

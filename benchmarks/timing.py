@@ -1,6 +1,7 @@
 """Timing for the benchmarks: cases take turns, so that disturbances of the machine affect all; medians are reported."""
 
 import json
+import math
 import os
 import platform
 import statistics
@@ -15,17 +16,20 @@ import jax
 from slmrec_jax.training.storage.folder import environment
 
 
-def measure(cases: Mapping[str, Callable[[], Any]], rounds: int) -> dict[str, list[float]]:
+def measure(cases: Mapping[str, Callable[[], Any]], rounds: int, until: float = math.inf) -> dict[str, list[float]]:
     """Return the seconds of each round of each case.
 
     Args:
         cases: Calls whose results JAX can wait for; each is called once before it is timed.
         rounds: How often each is timed.
+        until: When `time.monotonic` has reached this, no further round starts after the first.
     """
     for case in cases.values():
         jax.block_until_ready(case())
     seconds: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(rounds):
+    for done in range(rounds):
+        if done and time.monotonic() >= until:
+            break
         for name, case in cases.items():
             start = time.perf_counter()
             jax.block_until_ready(case())
