@@ -22,10 +22,14 @@ def our_steps(dataset: Dataset, task: str) -> tuple[Steps, float]:
 
 
 def compare_steps(
-    ours: Steps, peers: Mapping[str, Callable[[], object]], rounds: int, until: float = math.inf
+    ours: Steps,
+    peers: Mapping[str, Callable[[], object]],
+    rounds: int,
+    until: float = math.inf,
+    call_seconds: float | None = None,
 ) -> dict[str, float]:
     """Return the milliseconds of a step of ours and of each peer, which take turns, and the steps in a call of ours."""
-    steps = steps_a_call(ours)
+    steps = steps_a_call(ours, call_seconds)
     seconds = measure({"": partial(ours, steps), **peers}, rounds, until)
     return {"steps_a_call": steps, "step_ms": median_ms(seconds.pop("")) / steps} | {
         f"{name}_step_ms": median_ms(of_peer) for name, of_peer in seconds.items()

@@ -10,15 +10,16 @@ from slmrec_jax.types import Interactions
 PAPER = "paper"
 PAPER_TIMES_TEN = "paper times ten"
 NUM_USERS, NUM_ITEMS, NUM_INTERACTIONS = 36_638, 71_494, 451_000
+SIZES = {
+    name: {"num_users": times * NUM_USERS, "num_items": times * NUM_ITEMS, "num_interactions": times * NUM_INTERACTIONS}
+    for name, times in ((PAPER, 1), (PAPER_TIMES_TEN, 10))
+}
+"""The sizes of generated data sets."""
 
 
 def dataset(name: str) -> Dataset:
     """Return generated data of the paper's size or ten times that, or else what `slmrec_jax.load` finds."""
-    if name == PAPER_TIMES_TEN:
-        return power_law(
-            name, num_users=10 * NUM_USERS, num_items=10 * NUM_ITEMS, num_interactions=10 * NUM_INTERACTIONS
-        )
-    return power_law() if name == PAPER else data.load(name)
+    return power_law(name, **SIZES[name]) if name in SIZES else data.load(name)
 
 
 def power_law(

@@ -44,10 +44,18 @@ def median_ms(seconds: list[float]) -> float:
 
 def write_result(path: Path, result: Mapping[str, Any]) -> None:
     """Write results with the machine, the versions and the commit that they belong to."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False).stdout.strip()
-    about = {"environment": environment() | {"cpu": _cpu(), "cores": os.cpu_count()}, "commit": commit}
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({**result, **about}, indent=2) + "\n")
+    path.write_text(json.dumps({**result, **about()}, indent=2) + "\n")
+
+
+def about() -> dict[str, Any]:
+    """Return the machine, the versions and the commit."""
+    try:
+        done = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+        commit = done.stdout.strip()
+    except OSError:  # git is not installed
+        commit = ""
+    return {"environment": environment() | {"cpu": _cpu(), "cores": os.cpu_count()}, "commit": commit}
 
 
 def _cpu() -> str:

@@ -81,12 +81,12 @@ def compiled_setup(config: Config, dataset: Dataset, *, method: MakeMethod = mak
     return with_inputs(planned, make_inputs(planned.dataset, config.missing)), seconds
 
 
-def steps_a_call(run: Callable[[int], object]) -> int:
-    """Return the number of steps that training takes at a time, about a second of them."""
+def steps_a_call(run: Callable[[int], object], seconds: float | None = None) -> int:
+    """Return the number of steps that take about these seconds; by default as many as training takes at a time."""
     _wait(run(1))  # the first call loads the program
     start = time.perf_counter()
     _wait(run(1))
-    return max(1, int(SEGMENT_SECONDS / (time.perf_counter() - start)))
+    return max(1, int((SEGMENT_SECONDS if seconds is None else seconds) / (time.perf_counter() - start)))
 
 
 def time_steps(config: Config, dataset: Dataset, rounds: int, *, method: MakeMethod = make_method) -> StepTiming:
