@@ -4,6 +4,9 @@
 # make soak     set up .venv, then kill and resume training 200 times (about five minutes)
 # make bench    set up .venv, then the benchmarks, on DATA=PATH beside generated data (about a quarter of an hour;
 #               needs torch==2.13.0 in .venv, to compare with)
+# make device-pack  download into build/device what `make device` needs beyond JAX and PyTorch, and copy DATA there
+# make device   check and measure one accelerator in under eight minutes, without a network, by DEVICE_PYTHON, which has
+#               JAX for the accelerator and PyTorch (docs/devices.md); the results are in OUT
 # make docs     set up .venv, then build the documentation in build/site; a broken link or a missing docstring fails
 # make lock     make requirements/lock-*.txt again from requirements.txt, for each Python, with the hash of every file
 # make licences make docs/licences.md again from what is installed
@@ -18,11 +21,20 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check
 READY := .venv/.ready
 UNDER_WAY := .venv/.installing
 
+DEVICE_PYTHON ?= python3
+DEVICE_PYTHON_VERSION ?= 3.12
+DEVICE_FLAGS ?=
+OUT ?= build/device/results
+GOLDEN ?= $(or $(SLMREC_GOLDEN),../shared/golden)
+PACK := build/device
+# Of the requirements, what a machine with JAX, Flax, Orbax, PyTorch and Matplotlib may lack, and what these need.
+PACKED := jraph|tyro|docstring_parser|typeguard|tensorboardX
+
 DOCS_READY := .venv/.docs-ready
 UV := build/uv/bin
 PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
 
-.PHONY: train test test-slow test-all soak bench setup docs lock licences clean
+.PHONY: train test test-slow test-all soak bench device device-pack setup docs lock licences clean
 .DELETE_ON_ERROR:
 
 train: setup
@@ -49,6 +61,26 @@ soak: setup
 
 bench: setup
 	@$(BIN)/slmrec-jax bench --data $(DATA)
+
+device-pack:
+	@rm -rf $(PACK)/wheels $(PACK)/data $(PACK)/golden
+	@mkdir -p $(PACK)/wheels
+	@grep -E '^($(PACKED))==' requirements.txt > $(PACK)/requirements.txt
+	@$(PYTHON) -m pip --disable-pip-version-check download -q --no-deps --only-binary=:all: \
+		--python-version $(DEVICE_PYTHON_VERSION) --platform manylinux2014_x86_64 --dest $(PACK)/wheels \
+		-r $(PACK)/requirements.txt
+	@[ ! -d "$(DATA)" ] || { mkdir $(PACK)/data; cp -RL "$(DATA)" $(PACK)/data; chmod -R u+w $(PACK)/data; }
+	@[ ! -d "$(GOLDEN)" ] || { mkdir $(PACK)/golden; cp -L "$(GOLDEN)"/slmrec_f*.npz $(PACK)/golden; }
+	@du -sh $(PACK)
+
+# Uses what the pack holds: its packages, its data unless DATA is given, its recorded values.
+device:
+	@rm -rf $(PACK)/site
+	@$(DEVICE_PYTHON) -m pip --disable-pip-version-check install -q --no-index --no-deps --target $(PACK)/site \
+		$(PACK)/wheels/*.whl
+	@SLMREC_GOLDEN=$(abspath $(or $(wildcard $(PACK)/golden),$(GOLDEN))) PYTHONPATH=.:$(PACK)/site \
+		$(DEVICE_PYTHON) benchmarks/device.py --out $(OUT) $(DEVICE_FLAGS) \
+		--data $(if $(filter demo,$(DATA)),$(or $(wildcard $(PACK)/data/*),demo),$(DATA))
 
 setup: $(READY)
 

@@ -135,12 +135,8 @@ def environment(out: Path, reduced: bool) -> dict[str, str]:
         "XLA_PYTHON_CLIENT_PREALLOCATE": "false",  # PyTorch computes in the same memory
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
-    return {
-        **ours,
-        **threads,
-        **os.environ,
-        "PYTHONPATH": os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")]),
-    }
+    paths = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
+    return {**ours, **threads, **os.environ, "PYTHONPATH": paths}
 
 
 def run_here(name: str, data: str, out: str, reduced: str, until: str) -> None:

@@ -80,7 +80,8 @@ def recipes_of(page):
 def ours(line):
     """A line's command and its arguments; the command is `None` for `slmrec-jax` alone."""
     words = shlex.split(line)[1:]
-    name = next((name for name in COMMANDS if words[: len(name.split())] == name.split()), None)
+    longest_first = sorted(COMMANDS, key=len, reverse=True)  # `bench` is a command, and so is `bench step`
+    name = next((name for name in longest_first if words[: len(name.split())] == name.split()), None)
     return name, words[len(name.split()) :] if name else words
 
 
@@ -446,6 +447,9 @@ def test_an_experiment_of_the_pages_writes_its_table(line, folder, monkeypatch):
         (["train", "--ba"], ["--batch-size"]),
         (["train", "--model", ""], ["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]),
         (["data", "inspect", "--js"], ["--json"]),
+        (["bench", "st"], ["step"]),
+        (["bench", "--da"], ["--data"]),
+        (["bench", "step", "--ro"], ["--rounds"]),
         (["recommend", "--users-f"], ["--users-file"]),
     ],
 )
