@@ -57,8 +57,10 @@ def time_run(data: str, task: str, folder: Path, name: str) -> dict[str, float]:
     environment = {**os.environ, "XDG_CACHE_HOME": str(folder)}
     environment.pop("JAX_COMPILATION_CACHE_DIR", None)
     start = time.perf_counter()
-    subprocess.run(command, check=True, capture_output=True, env=environment)
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     seconds = time.perf_counter() - start
+    if done.returncode:
+        sys.exit(f"{' '.join(command)} failed: {done.stderr.strip()[-500:]}")
     compile_seconds = json.loads((out / "result.json").read_text())["seconds"]["compile"]
     return {"compile_seconds": compile_seconds, "run_seconds": seconds}
 

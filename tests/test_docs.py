@@ -448,7 +448,6 @@ def test_an_experiment_of_the_pages_writes_its_table(line, folder, monkeypatch):
         (["train", "--model", ""], ["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]),
         (["data", "inspect", "--js"], ["--json"]),
         (["bench", "st"], ["step"]),
-        (["bench", "--da"], ["--data"]),
         (["bench", "step", "--ro"], ["--rounds"]),
         (["recommend", "--users-f"], ["--users-file"]),
     ],
