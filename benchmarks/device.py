@@ -17,6 +17,7 @@ import subprocess
 import sys
 import time
 from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,6 +147,8 @@ def run_here(name: str, data: str, out: str, reduced: str, until: str) -> None:
 
     part = Part(data, reduced == "1", float(until), Path(out) / f"{name}.json")
     part.report |= about()
+    with contextlib.suppress(PackageNotFoundError):
+        part.report["torch"] = version("torch")
     try:
         getattr(importlib.import_module(PARTS[name].module), name)(part)
         errors = sum("error" in row for row in part.report["rows"])

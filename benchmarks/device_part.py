@@ -97,8 +97,8 @@ class Part:
         if not name:
             return shapes.dataset(self.data).by_degree()
         columns = None if features else FEATURELESS
-        sizes = REDUCED[name] if self.reduced else shapes.SIZES[name]
-        return shapes.power_law(name, **sizes, columns=columns).by_degree()
+        label, sizes = (f"{name} reduced", REDUCED[name]) if self.reduced else (name, shapes.SIZES[name])
+        return shapes.power_law(label, **sizes, columns=columns).by_degree()
 
 
 def has_torch() -> bool:

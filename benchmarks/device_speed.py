@@ -34,6 +34,8 @@ CALL_SECONDS = 0.25
 """About how long a call of ours takes: training takes steps for a second, which is more than a comparison needs."""
 
 REDUCED_BATCH = 256
+EPOCH_SECONDS = 12.0
+"""About how long epochs are timed."""
 
 STEP_GOAL, PRODUCT_GOAL, COPY_GOAL = 10.0, 0.9, 0.6
 
@@ -46,19 +48,22 @@ def steps(part: Part) -> None:
     for name in (shapes.PAPER, "", shapes.PAPER_TIMES_TEN):
         if name == shapes.PAPER_TIMES_TEN:
             _fac_by_default_options(part, compile_seconds / 2)
-        if not part.has_time(2 * _comparison_seconds(part) + compile_seconds, name or part.data):
-            return
-        compile_seconds = _steps_of(part, name)
+        label, tasks = name or part.data, TASKS
+        if not part.has_time(2 * _comparison_seconds(part) + compile_seconds, f"{label}, with all tasks,"):
+            tasks = TASKS[:1]
+            if not part.has_time(_comparison_seconds(part) + compile_seconds / 2, f"{label}, with FAC alone,"):
+                return
+        compile_seconds = _steps_of(part, name, tasks)
 
 
-def _steps_of(part: Part, name: str) -> float:
+def _steps_of(part: Part, name: str, tasks: tuple[str, ...]) -> float:
     """Time the steps on one data set and return the seconds that it took to compile their programs."""
     dataset = part.dataset(name)
     inputs, start = make_inputs(dataset), time.monotonic()
-    pool = ThreadPoolExecutor(len(TASKS))  # compiling is work of the host, which has more cores than a program uses
-    programs = {task: pool.submit(compiled, outline(_config(part, task), dataset)) for task in TASKS}
+    pool = ThreadPoolExecutor(len(tasks))  # compiling is work of the host, which has more cores than a program uses
+    programs = {task: pool.submit(compiled, outline(_config(part, task), dataset)) for task in tasks}
     # Nothing is timed beside a compiler, unless time runs out.
-    wait(programs.values(), max(part.left - len(TASKS) * _comparison_seconds(part), 0))
+    wait(programs.values(), max(part.left - len(tasks) * _comparison_seconds(part), 0))
     compile_seconds = time.monotonic() - start
     for task, program in programs.items():
         about = {"data": dataset.name, "task": task, "options": "platform"}
@@ -79,7 +84,7 @@ def _steps_of(part: Part, name: str) -> float:
 def _fac_by_default_options(part: Part, seconds: float) -> None:
     """Time FAC as XLA compiles it by default: the options of the platform may forbid to choose kernels by timing."""
     about = {"data": shapes.PAPER, "task": "fac", "options": "XLA's defaults"}
-    if devices.compiler_options() is None:
+    if not devices.compiler_options():
         part.note("the platform has no compiler options of ours: XLA's defaults are those of every row")
     elif part.has_time(_comparison_seconds(part) + seconds, "FAC by XLA's default options"):
         with part.guarded(**about), default_compiler_options():
@@ -147,11 +152,11 @@ def bandwidth(part: Part) -> None:
         entries, written = len(dataset.train.users), dataset.num_users + dataset.num_items
         moved = {"ours": TIMES * 4 * dim * (2 * entries + written), "copy": 2 * copied.nbytes}
         rates = {case: bytes_ / ms[case] / 1e6 for case, bytes_ in moved.items()}
-        part.row(data=name, ms=ms, products_in_a_call=2 * TIMES, gigabytes_per_second=rates)
+        part.row(data=dataset.name, ms=ms, products_in_a_call=2 * TIMES, gigabytes_per_second=rates)
         goals = (COPY_GOAL, PRODUCT_GOAL) if name == shapes.PAPER else (None, None)
-        part.finding(f"product, {name}: its bandwidth / a copy's", rates["ours"] / rates["copy"], goals[0])
+        part.finding(f"product, {dataset.name}: its bandwidth / a copy's", rates["ours"] / rates["copy"], goals[0])
         if "csr" in ms:
-            part.finding(f"product, {name}: torch CSR / ours", ms["csr"] / ms["ours"], goals[1])
+            part.finding(f"product, {dataset.name}: torch CSR / ours", ms["csr"] / ms["ours"], goals[1])
 
 
 def _torch_products(dataset: Dataset, rows: np.ndarray) -> Callable[[], None]:
@@ -199,7 +204,7 @@ def epoch(part: Part) -> None:
     setup, _ = compiled_setup(replace(Config(), task="fac"), part.dataset())
     epochs = bench_epoch.Epochs(setup)
     seconds = epochs.steps_alone() + epochs.epoch()
-    rounds = max(2, min(50, int(max(part.left, 0) / 2 / seconds)))
+    rounds = max(2, min(50, int(min(part.left, EPOCH_SECONDS) / seconds)))
     found = bench_epoch.interleaved({"steps": epochs.steps_alone, "epoch": epochs.epoch}, rounds)
     quartiles = bench_epoch.shares(found["steps"], found["epoch"])
     ms = {case: median_ms(of_case) for case, of_case in found.items()}

@@ -9,9 +9,8 @@ from unittest import mock
 
 from timing import measure, median_ms
 
-from slmrec_jax import Config
+from slmrec_jax import Config, devices
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.training import loop
 from slmrec_jax.training.timing import Steps, compiled_setup, steps_a_call
 
 
@@ -39,5 +38,5 @@ def compare_steps(
 @contextmanager
 def default_compiler_options() -> Iterator[None]:
     """Compile loops with XLA's defaults within the block, in place of the platform's options."""
-    with mock.patch.object(loop, "compiler_options", return_value=None):
+    with mock.patch.object(devices, "OPTIONS", dict.fromkeys(devices.OPTIONS, {})):
         yield
