@@ -160,8 +160,6 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
         )
     if plan.candidates is not None:
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
-    padding = -embeddings.items.shape[0] % plan.chunk.width
-    embeddings = embeddings._replace(items=jnp.pad(embeddings.items, ((0, padding), (0, 0))))
     items, scores = WAYS[way or ("host" if on_cpu() else "device")](plan, embeddings)
     if plan.candidates is not None:
         items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
@@ -170,6 +168,7 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
 
 def _rank_on_host(plan: RankingPlan, embeddings: Embeddings) -> TopK:
     """Search one chunk's scores with NumPy while the next one's are computed."""
+    embeddings = _in_blocks(embeddings, plan.chunk)
     rows, num_chunks = plan.chunk.rows, len(plan.first_pairs)
     items = np.empty((num_chunks * rows, plan.chunk.k), np.int32)
     scores = np.empty(items.shape, np.float32)
@@ -205,7 +204,8 @@ WAYS: dict[str, Callable[[RankingPlan, Embeddings], TopK]] = {"host": _rank_on_h
 def rank_chunks(
     embeddings: Embeddings, queries: Queries, first_pairs: Int[Array, " chunks"], chunk: ChunkShape
 ) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
-    """Rank all chunks, one after the other, on the device; items are padded as in `rank`."""
+    """Rank all chunks, one after the other, on the device."""
+    embeddings = _in_blocks(embeddings, chunk)
 
     def rank_chunk(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
         return top_k(_scored(embeddings, queries, *bounds, chunk), chunk.k)
@@ -247,8 +247,14 @@ def _scored(
     # One scatter masks known items and padding: a second one would copy the scores.
     padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
     rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
-    scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
+    scores = scores.at[rows, items].set(-jnp.inf, mode="drop", unique_indices=True)
     return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
+
+
+def _in_blocks(embeddings: Embeddings, chunk: ChunkShape) -> Embeddings:
+    """Pad the items to full blocks of columns."""
+    padding = -embeddings.items.shape[0] % chunk.width
+    return embeddings._replace(items=jnp.pad(embeddings.items, ((0, padding), (0, 0))))
 
 
 def _inner_products(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:
