@@ -1,25 +1,49 @@
 """The platform that programs are compiled for. No other module asks JAX for it.
 
-Code that differs between CPU, GPU and TPU calls `on_cpu` while it is traced. The answer is JAX's default platform, or
-the one that `compiling_for` names, so a program can be compiled for a device that is not attached.
+Code that differs between CPU, GPU and TPU calls `on_cpu` or `platform` while it is traced. The answer is JAX's default
+platform, or that of the target that `compiling_for` names, so a program can be compiled for a device that is not
+attached.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any, NamedTuple
 
 import jax
 
-_TARGET: ContextVar[str | None] = ContextVar("_TARGET", default=None)
+Options = Mapping[str, str | bool]
 
-CPU_OPTIONS: dict[str, str | bool] = {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"}
-"""By default XLA schedules a program for concurrency, which takes memory. The largest operations of a training step use
-all cores anyway: scheduled for memory, a step finds more in the cache and touches half as many pages."""
+OPTIONS: Mapping[str, Options] = {
+    # By default XLA schedules a program for concurrency, which takes memory. The largest operations of a training step
+    # use all cores anyway: scheduled for memory, a step finds more in the cache and touches half as many pages.
+    "cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"},
+    # The same bits in every run: no atomic additions, and no choice of kernels by timing them.
+    "gpu": {"xla_gpu_deterministic_ops": True},
+    "tpu": {},
+}
+"""Compiler options by platform."""
+
+
+class Target(NamedTuple):
+    """What programs are compiled for, in place of JAX's default device."""
+
+    platform: str
+    """`cpu`, `gpu` or `tpu`."""
+    device: jax.Device | None = None
+    """The device, which need not be attached; without one, programs are only traced as for the platform."""
+    memory_bytes: int | None = None
+    options: Options | None = None
+    """Compiler options besides the platform's."""
+
+
+_TARGET: ContextVar[Target | None] = ContextVar("_TARGET", default=None)
 
 
 def platform() -> str:
     """Return the platform that programs are compiled for: `cpu`, `gpu` or `tpu`."""
-    return _TARGET.get() or jax.default_backend()
+    target = _TARGET.get()
+    return jax.default_backend() if target is None else target.platform
 
 
 def on_cpu() -> bool:
@@ -27,19 +51,55 @@ def on_cpu() -> bool:
     return platform() == "cpu"
 
 
+def compiler_options() -> dict[str, str | bool]:
+    """Return the compiler options for the platform and the target."""
+    target = _TARGET.get()
+    return {**OPTIONS[platform()], **((target and target.options) or {})}
+
+
+def memory_bytes() -> int | None:
+    """Return the memory of the accelerator that programs are compiled for; `None` if it is not known."""
+    target = _TARGET.get()
+    if target is not None:
+        return target.memory_bytes
+    stats = jax.local_devices()[0].memory_stats() or {}
+    return stats.get("bytes_limit")
+
+
 @contextmanager
-def compiling_for(platform: str) -> Iterator[None]:
-    """Trace for another platform within the block.
+def compiling_for(target: str | Target) -> Iterator[None]:
+    """Trace and compile for a platform or a target within the block.
 
     A function that was traced before for another platform must not be reused: `jax.jit` does not know of this choice.
     """
-    token = _TARGET.set(platform)
+    token = _TARGET.set(Target(target) if isinstance(target, str) else target)
     try:
         yield
     finally:
         _TARGET.reset(token)
 
 
-def compiler_options() -> dict[str, str | bool] | None:
-    """Return the compiler options for the platform, `None` for XLA's defaults."""
-    return CPU_OPTIONS if on_cpu() else None
+def lowered(
+    function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = (), static: tuple[int, ...] = ()
+) -> Callable[[], jax.stages.Compiled]:
+    """Trace and lower a function, and return what compiles it, which may run in another thread.
+
+    Args:
+        function: A pure function.
+        arguments: Its arguments, or their shapes.
+        donate: The places of arguments whose buffers the program reuses.
+        static: The places of arguments that the program is compiled for.
+    """
+    target = _TARGET.get()
+    if target is not None and target.device is not None:
+        place = jax.sharding.SingleDeviceSharding(target.device)
+        arguments = tuple(
+            argument if index in static else jax.tree.map(lambda leaf: _placed(leaf, place), argument)
+            for index, argument in enumerate(arguments)
+        )
+    program = jax.jit(function, donate_argnums=donate, static_argnums=static, compiler_options=compiler_options())
+    return program.lower(*arguments).compile
+
+
+def _placed(leaf: Any, place: jax.sharding.Sharding) -> Any:
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)  # type: ignore[no-untyped-call]

@@ -23,7 +23,7 @@ CHUNK = 32
 """The entries of a chunk: a row of ten thousand takes two rounds of chunks."""
 
 TPU_SLOTS = 2**15
-"""The rows that a TPU gathers at a time. It writes them to memory, where a GPU adds them in registers."""
+"""The rows that are read at a time on TPUs, whose compiler writes them to memory; a GPU adds them in registers."""
 
 FEW_PAIRS = 2**22
 """Pairs that are compared at once."""
@@ -103,8 +103,16 @@ def _first_at_least(ascending: Int[Array, " places"], values: Int[Array, " value
     return jnp.searchsorted(ascending, values, method="compare_all" if few else "scan").astype(jnp.int32)
 
 
+def slots_at_a_time() -> int | None:
+    """Return the number of rows that the platform reads at a time in `segment_sums`; `None` is all."""
+    return TPU_SLOTS if platform() == "tpu" else None
+
+
 def segment_sums(
-    offsets: Int[Array, " segments_plus_one"], chunks: Chunks | None, read: Callable[[Array], Array]
+    offsets: Int[Array, " segments_plus_one"],
+    chunks: Chunks | None,
+    read: Callable[[Array], Array],
+    slots: int | None = None,
 ) -> Float[Array, "segments dim"]:
     """Return the sum of each segment's entries.
 
@@ -112,16 +120,21 @@ def segment_sums(
         offsets: As for `make_chunks`.
         chunks: What it made of them.
         read: Returns the rows of entries of any shape.
+        slots: The number of rows to read at a time (`slots_at_a_time`).
     """
-    direct = _sums(offsets[:-1], offsets[1:], DIRECT, read)
+    direct = _sums(offsets[:-1], offsets[1:], DIRECT, read, slots)
     if chunks is None:
         return direct
-    of_chunks = _sums(chunks.starts, chunks.ends, CHUNK, read)
-    return direct + segment_sums(chunks.offsets, chunks.rest, lambda entries: of_chunks[entries])[chunks.place]
+    of_chunks = _sums(chunks.starts, chunks.ends, CHUNK, read, slots)
+    return direct + segment_sums(chunks.offsets, chunks.rest, lambda entries: of_chunks[entries], slots)[chunks.place]
 
 
 def _sums(
-    starts: Int[Array, " segments"], ends: Int[Array, " segments"], width: int, read: Callable[[Array], Array]
+    starts: Int[Array, " segments"],
+    ends: Int[Array, " segments"],
+    width: int,
+    read: Callable[[Array], Array],
+    slots: int | None,
 ) -> Float[Array, "segments dim"]:
     """Return the sums of at most `width` entries from each start."""
 
@@ -132,8 +145,8 @@ def _sums(
         # Rows may hold anything, even NaN, where nothing is to be added.
         return jnp.sum(jnp.where((entries < ends[:, None])[..., None], rows, 0), axis=1)
 
-    count, block_rows = starts.shape[0], TPU_SLOTS // width
-    if platform() != "tpu" or count <= block_rows:
+    count, block_rows = starts.shape[0], max(1, (slots or 0) // width)
+    if slots is None or count <= block_rows:
         return block((starts, ends))
     num_blocks = -(-count // block_rows)
     padding = (0, num_blocks * block_rows - count)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Shaped
 
 from slmrec_jax.devices import on_cpu
-from slmrec_jax.encoding.chunks import largest_sizes, make_chunks, segment_sums
+from slmrec_jax.encoding.chunks import largest_sizes, make_chunks, segment_sums, slots_at_a_time
 from slmrec_jax.types import Distinct
 
 
@@ -49,7 +49,7 @@ def _take_backward(residuals: tuple[Array, int], cotangent: Array) -> tuple[Arra
     offsets = jnp.sort(jnp.append(jnp.where(begins, jnp.arange(count), count), count)).astype(jnp.int32)
     chunks = make_chunks(offsets, largest_sizes(count))
     flat = cotangent.reshape(count, -1)
-    sums = segment_sums(offsets, chunks, lambda entries: flat[order[entries]])
+    sums = segment_sums(offsets, chunks, lambda entries: flat[order[entries]], slots_at_a_time())
     first = offsets[:-1]
     targets = jnp.where(first < count, ordered[jnp.minimum(first, count - 1)], num_nodes + jnp.arange(count))
     return _scattered(sums.reshape(cotangent.shape), targets, num_nodes), None

@@ -90,13 +90,14 @@ def interactions_among(
     """
 
     def places(ids: Array, count: int) -> Array:
-        """Return an index of each node among the ids, or the number of ids for a node that is not there."""
-        return jnp.full(count, ids.shape[0]).at[ids].set(jnp.arange(ids.shape[0]))
+        """Return the first index of each node among the ids, or the number of ids for a node that is not there."""
+        return jnp.full(count, ids.shape[0]).at[ids].min(jnp.arange(ids.shape[0]))
 
     rows, columns = places(users, graph.num_users), places(items, graph.num_items)
     interacting_users, interacting_items = graph.interactions
     found = jnp.zeros((users.shape[0], items.shape[0]), bool)
-    found = found.at[rows[interacting_users], columns[interacting_items]].set(True, mode="drop")
+    places_found = rows[interacting_users], columns[interacting_items]
+    found = found.at[places_found].set(True, mode="drop", unique_indices=True)  # interactions are distinct
     return found[rows[users]][:, columns[items]]
 
 

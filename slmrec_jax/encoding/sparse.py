@@ -1,8 +1,9 @@
 """Sparse × dense products behind one signature, with their derivative.
 
 `matmul(operator, x)` is the only sparse product of the package. `PRODUCTS` holds its implementations: `segment_sum` is
-the definition, `csr` the compiled CSR product of jaxlib (threaded on CPU), `chunked` sums of fixed width for
-accelerators (`chunks.py`), which always add in the same order, unlike the atomic additions of a scatter.
+the definition, `csr` the compiled CSR product of jaxlib (threaded on CPU), `chunked` sums of fixed width for GPUs
+(`chunks.py`), which always add in the same order, unlike the atomic additions of a scatter, and `blocked` the same by
+blocks of rows for TPUs.
 """
 
 from collections.abc import Callable
@@ -13,8 +14,8 @@ import jax.numpy as jnp
 from jax.experimental.sparse import BCSR
 from jaxtyping import Array, Float, Int
 
-from slmrec_jax.devices import on_cpu
-from slmrec_jax.encoding.chunks import largest_sizes, make_chunks, segment_sums
+from slmrec_jax.devices import on_cpu, platform
+from slmrec_jax.encoding.chunks import TPU_SLOTS, largest_sizes, make_chunks, segment_sums
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.matrices import Csr, Operator
 from slmrec_jax.types import Distinct
@@ -30,9 +31,9 @@ def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | No
     compressed rows, where autodiff of a CSR product would scatter. With respect to the value of an entry (r, c) it is
     g_r · x_c. The compiler drops the one that is not needed: a training step reads the matrix as a constant.
 
-    `product` is a name of `PRODUCTS`; by default `csr` on CPU and `chunked` elsewhere.
+    `product` is a name of `PRODUCTS`; by default that of the platform.
     """
-    rows: Array = _traced_once(product or ("csr" if on_cpu() else "chunked"), *operator, x)
+    rows: Array = _traced_once(product or PRODUCT_OF[platform()], *operator, x)
     return rows
 
 
@@ -67,7 +68,9 @@ def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[
     return product
 
 
-def chunked(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
+def chunked(
+    matrix: Csr, num_columns: int, x: Float[Array, "columns dim"], *, slots: int | None = None
+) -> Float[Array, "rows dim"]:
     """Sum the entries of each row in chunks of fixed width, in a fixed order (`segment_sums`)."""
     if matrix.num_entries == 0:
         return jnp.zeros((matrix.num_rows, x.shape[1]), x.dtype)
@@ -81,7 +84,7 @@ def chunked(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Fl
             rows = matrix.column_scale[columns][..., None] * rows
         return rows if matrix.values is None else matrix.values[entries][..., None] * rows
 
-    sums = segment_sums(matrix.offsets, chunks, read)
+    sums = segment_sums(matrix.offsets, chunks, read, slots)
     return sums if matrix.row_scale is None else matrix.row_scale[:, None] * sums
 
 
@@ -89,7 +92,11 @@ PRODUCTS: dict[str, Callable[[Csr, int, Array], Array]] = {
     "segment_sum": segment_sum,
     "csr": csr,
     "chunked": chunked,
+    "blocked": partial(chunked, slots=TPU_SLOTS),
 }
+
+PRODUCT_OF = {"cpu": "csr", "gpu": "chunked", "tpu": "blocked"}
+"""The product of each platform."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

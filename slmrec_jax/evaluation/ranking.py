@@ -1,11 +1,11 @@
 """Exact ranking of all items for each user, without known items, in bounded memory.
 
-`plan_ranking` does the work that does not depend on the embeddings. `rank` runs one compiled program for each chunk of
-users and searches its scores (`search.py`).
+`plan_ranking` does the work that does not depend on the embeddings. `rank` scores a chunk of users at a time and
+searches the scores (`search.py`): on accelerators all chunks in one compiled program, on CPUs one program for each.
 """
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import NamedTuple
@@ -17,13 +17,19 @@ import scipy.sparse
 from jaxtyping import Array, Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.devices import on_cpu
+from slmrec_jax.devices import memory_bytes, on_cpu
 from slmrec_jax.errors import Diverged, UserError
-from slmrec_jax.evaluation.search import SEARCHES, Scored, block_width
+from slmrec_jax.evaluation.search import Scored, TopK, block_width, by_numpy, top_k
 from slmrec_jax.types import Embeddings, Interactions
 
 MAX_CHUNK_BYTES = 16 * 2**20
-"""The memory limit for the scores of one chunk. Twice as much is 10 % faster on CPUs for large catalogues."""
+"""The memory limit for the scores of one chunk on CPUs. Twice as much is 10 % faster for large catalogues."""
+
+CHUNK_SHARE = 64
+"""On accelerators, a chunk's scores take at most one part in so many of the device's memory."""
+
+UNKNOWN_CHUNK_BYTES = 2**28
+"""Their limit if that memory is not known."""
 
 IN_FLIGHT = 2
 """Chunks at a time. On a CPU, one core searches a chunk while the others compute the scores of the next."""
@@ -84,7 +90,7 @@ def plan_ranking(
     *,
     candidates: Int[np.ndarray, " candidates"] | None = None,
     score: Score = "dot",
-    max_bytes: int = MAX_CHUNK_BYTES,
+    max_bytes: int | None = None,
 ) -> RankingPlan:
     """Plan the ranking of all items for `users`, without the items that `known` pairs them with.
 
@@ -96,8 +102,9 @@ def plan_ranking(
         candidates: The items to rank, ascending; by default all.
         score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
             scores above about 16.6 saturate at 1 and tie. Use it to reproduce references that rank this way.
-        max_bytes: The limit for a block of scores (float32, users of a chunk × items). `IN_FLIGHT` blocks exist at a
-            time, twice as many under "sigmoid" or if k exceeds a quarter of the items. A row is never split.
+        max_bytes: The limit for a chunk's scores (float32, users of a chunk × items), by default the platform's. On
+            CPUs, `IN_FLIGHT` chunks exist at a time, twice as many under "sigmoid" or if k exceeds a quarter of the
+            items. A row is never split.
 
     Raises:
         UserError: `k` is below 1 or above the number of candidates.
@@ -106,6 +113,7 @@ def plan_ranking(
     if not 1 <= k <= num_ranked:
         raise UserError(f"k is {k}, and there are {num_ranked} items to rank: give 1 to {num_ranked}")
     num_users = len(users)
+    max_bytes = default_chunk_bytes() if max_bytes is None else max_bytes
     num_chunks = -(-num_users // max(1, max_bytes // (4 * num_ranked)))
     chunk_rows = -(-num_users // max(1, num_chunks))  # chunks of nearly equal size need the least padding
     num_rows = num_chunks * chunk_rows
@@ -125,10 +133,18 @@ def plan_ranking(
     return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
 
 
-def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -> Ranking:
+def default_chunk_bytes() -> int:
+    """Return the limit for the scores of a chunk: small enough for a CPU's cache, or a share of the device's memory."""
+    if on_cpu():
+        return MAX_CHUNK_BYTES
+    memory = memory_bytes()
+    return UNKNOWN_CHUNK_BYTES if memory is None else memory // CHUNK_SHARE
+
+
+def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> Ranking:
     """Rank all items for the users of `plan` by the inner product of embeddings, in float32.
 
-    `search` is a name of `SEARCHES`; by default `numpy` on CPU and `xla` elsewhere.
+    `way` is a name of `WAYS`; by default `host` on CPU and `device` elsewhere.
 
     Raises:
         Diverged: Embeddings are NaN, infinite or so large that scores overflow, so that they have no order.
@@ -144,9 +160,15 @@ def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -
         )
     if plan.candidates is not None:
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
-    padding = -embeddings.items.shape[0] % plan.chunk.width
-    embeddings = embeddings._replace(items=jnp.pad(embeddings.items, ((0, padding), (0, 0))))
-    find = SEARCHES[search or ("numpy" if on_cpu() else "xla")]
+    items, scores = WAYS[way or ("host" if on_cpu() else "device")](plan, embeddings)
+    if plan.candidates is not None:
+        items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
+    return Ranking(items[: plan.num_users], scores[: plan.num_users])
+
+
+def _rank_on_host(plan: RankingPlan, embeddings: Embeddings) -> TopK:
+    """Search one chunk's scores with NumPy while the next one's are computed."""
+    embeddings = _in_blocks(embeddings, plan.chunk)
     rows, num_chunks = plan.chunk.rows, len(plan.first_pairs)
     items = np.empty((num_chunks * rows, plan.chunk.k), np.int32)
     scores = np.empty(items.shape, np.float32)
@@ -154,9 +176,9 @@ def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -
 
     def rank_chunk(index: int) -> None:
         first_row = np.int32(index * rows)
-        scored = _score_chunk(buffers.pop(), embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
+        scored = _score_into(buffers.pop(), embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
         here = slice(first_row, first_row + rows)
-        items[here], scores[here] = find(scored, plan.chunk.k)
+        items[here], scores[here] = by_numpy(scored, plan.chunk.k)
         buffers.append(scored.scores)
 
     chunks = iter(range(num_chunks))
@@ -164,13 +186,38 @@ def rank(plan: RankingPlan, embeddings: Embeddings, search: str | None = None) -
         rank_chunk(first)
     with ThreadPoolExecutor(IN_FLIGHT) as pool:
         list(pool.map(rank_chunk, chunks))  # `list` raises the exceptions of the threads
-    if plan.candidates is not None:
-        items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
-    return Ranking(items[: plan.num_users], scores[: plan.num_users])
+    return items, scores
+
+
+def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
+    """Rank in one program, and fetch its result once."""
+    if not plan.num_users:
+        return np.empty((0, plan.chunk.k), np.int32), np.empty((0, plan.chunk.k), np.float32)
+    found: TopK = jax.device_get(rank_chunks(embeddings, plan.queries, plan.first_pairs, plan.chunk))
+    return found
+
+
+WAYS: dict[str, Callable[[RankingPlan, Embeddings], TopK]] = {"host": _rank_on_host, "device": _rank_on_device}
+
+
+@partial(jax.jit, static_argnames="chunk")
+def rank_chunks(
+    embeddings: Embeddings, queries: Queries, first_pairs: Int[Array, " chunks"], chunk: ChunkShape
+) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
+    """Rank all chunks, one after the other, on the device."""
+    embeddings = _in_blocks(embeddings, chunk)
+
+    def rank_chunk(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        return top_k(_scored(embeddings, queries, *bounds, chunk), chunk.k)
+
+    first_rows = jnp.arange(len(first_pairs), dtype=jnp.int32) * chunk.rows
+    items, scores = jax.lax.map(rank_chunk, (first_rows, first_pairs))
+    shape = (len(first_pairs) * chunk.rows, chunk.k)
+    return items.reshape(shape), scores.reshape(shape)
 
 
 @partial(jax.jit, static_argnames="chunk", donate_argnames="buffer", keep_unused=True)
-def _score_chunk(
+def _score_into(
     buffer: Float[Array, "rows columns"],
     embeddings: Embeddings,
     queries: Queries,
@@ -178,10 +225,18 @@ def _score_chunk(
     first_pair: Int[Array, ""],
     chunk: ChunkShape,
 ) -> Scored:
-    """Score all items for a chunk of users; -inf for known items and columns of padding.
+    """Compute `_scored`. The scores overwrite `buffer`: on CPUs, fresh memory costs as much time as the product."""
+    return _scored(embeddings, queries, first_row, first_pair, chunk)
 
-    The scores overwrite `buffer`: fresh memory from the system costs as much time as the product.
-    """
+
+def _scored(
+    embeddings: Embeddings,
+    queries: Queries,
+    first_row: Int[Array, ""],
+    first_pair: Int[Array, ""],
+    chunk: ChunkShape,
+) -> Scored:
+    """Score all items for a chunk of users; -inf for known items and columns of padding."""
     users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
     rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
     items = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs)
@@ -192,8 +247,14 @@ def _score_chunk(
     # One scatter masks known items and padding: a second one would copy the scores.
     padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
     rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
-    scores = scores.at[rows, items].set(-jnp.inf, mode="drop")
+    scores = scores.at[rows, items].set(-jnp.inf, mode="drop", unique_indices=True)
     return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
+
+
+def _in_blocks(embeddings: Embeddings, chunk: ChunkShape) -> Embeddings:
+    """Pad the items to full blocks of columns."""
+    padding = -embeddings.items.shape[0] % chunk.width
+    return embeddings._replace(items=jnp.pad(embeddings.items, ((0, padding), (0, 0))))
 
 
 def _inner_products(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:

@@ -5,8 +5,6 @@ with the largest maxima: otherwise each of these k blocks would hold a score tha
 """
 
 import math
-from collections.abc import Callable
-from functools import partial
 from typing import NamedTuple, TypeAlias
 
 import jax
@@ -41,8 +39,8 @@ def block_width(num_columns: int, k: int) -> int:
 
 
 def by_xla(scored: Scored, k: int) -> TopK:
-    """Search on the device that holds the scores."""
-    found: TopK = jax.device_get(_top_k(scored, k))
+    """Search by a compiled program."""
+    found: TopK = jax.device_get(_compiled_top_k(scored, k))
     return found
 
 
@@ -79,11 +77,8 @@ def by_numpy(scored: Scored, k: int) -> TopK:
     return np.where(found, keys & 0xFFFFFFFF, -1).astype(np.int32), np.where(found, best, -np.inf)
 
 
-SEARCHES: dict[str, Callable[[Scored, int], TopK]] = {"xla": by_xla, "numpy": by_numpy}
-
-
-@partial(jax.jit, static_argnames="k")
-def _top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
+def top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
+    """Return the columns of the k largest scores of each row, and the scores; -1 and -inf as in `TopK`."""
     scores, maxima = scored
     num_rows, num_blocks = maxima.shape
     width = scores.shape[1] // num_blocks
@@ -96,6 +91,9 @@ def _top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "
         best, places = _leftmost_top_k(candidates.reshape(num_rows, k * width), k)
         columns = jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
     return jnp.where(best == -jnp.inf, -1, columns), best
+
+
+_compiled_top_k = jax.jit(top_k, static_argnames="k")
 
 
 def _leftmost_top_k(x: Float[Array, "rows columns"], k: int) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:

@@ -17,8 +17,11 @@ from slmrec_jax.encoding.layers import mean
 from slmrec_jax.types import Distinct
 
 SCORE_BLOCK_ROWS = 256
-"""The number of rows of scores that are held at a time. With a batch of 2048 they take 2 MiB and stay in a processor's
-cache; the whole matrix, which autodiff would write and read several times, does not."""
+"""The number of rows of scores that a CPU holds at a time. With a batch of 2048 they take 2 MiB and stay in its cache;
+the whole matrix, which autodiff would write and read several times, does not."""
+
+SCORE_BLOCK_BYTES = 2**23
+"""The scores that an accelerator holds at a time: half of a batch of 2048, in few large products."""
 
 WIDTHS = (0.75, 0.875, 1.0)
 """The widths of a block as shares of the batch: the first that holds all distinct columns is used. Each is compiled
@@ -92,7 +95,8 @@ def _normalisers_forward(
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
     # A column of count 0 repeats one that counts, so it never exceeds the largest score.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
-    most_blocks = -(-num_rows // SCORE_BLOCK_ROWS)
+    most_rows = SCORE_BLOCK_ROWS if on_cpu() else max(1, SCORE_BLOCK_BYTES // (dtype.itemsize * num_columns))
+    most_blocks = -(-num_rows // most_rows)
     block_rows = -(-num_rows // most_blocks)
     padding = most_blocks * block_rows - num_rows
     x, row_counts = jnp.pad(x, ((0, padding), (0, 0))), jnp.pad(row_counts, (0, padding))

@@ -212,5 +212,6 @@ def _temporary(program: Callable[..., Any]) -> int:
 def _scores(ranking: RankingPlan) -> int:
     chunk = ranking.chunk
     blocks = 2 if chunk.score == "sigmoid" else 1
-    in_flight = min(IN_FLIGHT, len(ranking.first_pairs))
-    return in_flight * blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k
+    # An accelerator ranks one chunk at a time; masking its scores takes a copy.
+    at_a_time = min(IN_FLIGHT, len(ranking.first_pairs)) if on_cpu() else 2
+    return at_a_time * blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k

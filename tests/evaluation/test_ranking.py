@@ -10,22 +10,23 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from slmrec_jax.devices import Target, compiling_for
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import ranking, search
-from slmrec_jax.evaluation.ranking import plan_ranking
-from slmrec_jax.evaluation.search import SEARCHES, Scored
+from slmrec_jax.evaluation.ranking import WAYS, plan_ranking
+from slmrec_jax.evaluation.search import Scored, by_numpy, by_xla
 from slmrec_jax.types import Embeddings, Interactions
 
 NOTHING = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
 
 
 def rank(plan, embeddings):
-    """Rank with every search, and check that all agree."""
-    found = {name: ranking.rank(plan, embeddings, name) for name in SEARCHES}
+    """Rank in every way, and check that all agree."""
+    found = {name: ranking.rank(plan, embeddings, name) for name in WAYS}
     for other in found.values():
-        np.testing.assert_array_equal(other.items, found["xla"].items)
-        np.testing.assert_array_equal(other.scores, found["xla"].scores)
-    return found["numpy"]
+        np.testing.assert_array_equal(other.items, found["device"].items)
+        np.testing.assert_array_equal(other.scores, found["device"].scores)
+    return found["host"]
 
 
 def small_integers(num_users, num_items, dim=3, seed=0):
@@ -98,7 +99,7 @@ def test_negative_scores_and_both_zeros_are_in_order():
     scores = np.array([[-0.0, -3.0, 0.0, 2.0, -1.0, 0.0, -0.0, 5.0]], np.float32).repeat(2, axis=0)
     for width in (1, 2):
         scored = Scored(jnp.asarray(scores), jnp.asarray(scores.reshape(2, -1, width).max(axis=2)))
-        for find in SEARCHES.values():
+        for find in (by_numpy, by_xla):
             columns, _ = find(scored, 4)
             assert columns.tolist() == [[7, 3, 0, 2]] * 2
 
@@ -147,7 +148,7 @@ def test_chunks_change_nothing(chunk_users):
     np.testing.assert_array_equal(chunked.scores, whole.scores)
 
 
-def test_one_program_serves_all_chunks_and_epochs(monkeypatch):
+def test_one_program_of_each_way_serves_all_chunks_and_epochs(monkeypatch):
     traces = []
     scores = ranking._inner_products
     monkeypatch.setattr(ranking, "_inner_products", lambda *args: traces.append(1) or scores(*args))
@@ -155,7 +156,7 @@ def test_one_program_serves_all_chunks_and_epochs(monkeypatch):
     assert len(plan.first_pairs) == 6  # the last one padded
     for epoch in range(3):
         rank(plan, small_integers(23, 37, dim=5, seed=epoch))
-        assert len(traces) == 1
+        assert len(traces) == len(WAYS)
 
 
 @pytest.mark.parametrize(("score", "blocks"), [("dot", 1), ("sigmoid", 2)])
@@ -165,10 +166,10 @@ def test_memory_stays_under_the_bound(score, blocks):
     rows, width = plan.chunk.rows, plan.chunk.width
     table = jax.tree.map(jnp.asarray, small_integers(500, 2000, dim=8))
     buffer = jnp.empty((rows, 2000))
-    scored = ranking._score_chunk.lower(
+    scored = ranking._score_into.lower(
         buffer, table, plan.queries, np.int32(0), plan.first_pairs[0], plan.chunk
     ).compile()
-    searched = search._top_k.lower(Scored(buffer, jnp.empty((rows, 2000 // width))), 10).compile()
+    searched = search._compiled_top_k.lower(Scored(buffer, jnp.empty((rows, 2000 // width))), 10).compile()
     assert rows > 1
     assert buffer.nbytes <= bound
     assert scored.memory_analysis().alias_size_in_bytes == buffer.nbytes  # the scores overwrite the buffer
@@ -189,16 +190,29 @@ def test_the_search_on_the_host_takes_little_beside_the_scores(k, spread):
     assert most <= 0.5 * scores.nbytes + sum(array.nbytes for array in found)
 
 
-def test_the_device_selects_the_search(monkeypatch):
-    searched = []
-    for name in SEARCHES:
+def test_the_platform_selects_the_way(monkeypatch):
+    ways = []
+    for name in WAYS:
         monkeypatch.setitem(
-            SEARCHES, name, lambda scored, k, name=name, find=SEARCHES[name]: searched.append(name) or find(scored, k)
+            WAYS, name, lambda *arguments, name=name, way=WAYS[name]: ways.append(name) or way(*arguments)
         )
     for backend in ("cpu", "gpu"):
-        monkeypatch.setattr(jax, "default_backend", lambda backend=backend: backend)
-        ranking.rank(plan_ranking(ids(2), [], 5, 2), small_integers(2, 5))
-    assert searched == ["numpy", "xla"]
+        with compiling_for(backend):
+            ranking.rank(plan_ranking(ids(2), [], 5, 2), small_integers(2, 5))
+    assert ways == ["host", "device"]
+
+
+def test_chunks_are_sized_by_the_memory_of_the_device():
+    known = [some_pairs(64, 500, 0.02)]
+    with compiling_for(Target("gpu", memory_bytes=ranking.CHUNK_SHARE * 500 * 4 * 20)):
+        plan = plan_ranking(ids(64), known, 500, 5)
+    assert plan.chunk.rows == 16  # four chunks of at most 20 users
+    with compiling_for("gpu"):
+        assert plan_ranking(ids(64), known, 500, 5).chunk.rows == 64
+    table = small_integers(64, 500)
+    np.testing.assert_array_equal(
+        ranking.rank(plan, table, "device").items, reference.ranking(*table, range(64), as_set(*known), 5)
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e30])
@@ -236,7 +250,7 @@ def test_the_best_of_blocks_are_the_best_of_all_ties_included(num_columns, k, sp
         if num_columns // width < k:
             continue
         scored = Scored(jnp.asarray(scores), jnp.max(jnp.asarray(scores).reshape(37, -1, width), axis=2))
-        for find in SEARCHES.values():
+        for find in (by_numpy, by_xla):
             columns, found = find(scored, k)
             np.testing.assert_array_equal(columns, np.where(best == -np.inf, -1, order))
             np.testing.assert_array_equal(found, best)
@@ -291,7 +305,7 @@ def test_an_exception_in_a_chunk_is_raised(monkeypatch):
             raise MemoryError("of a chunk")
         return original(*arguments)
 
-    original = ranking._score_chunk
-    monkeypatch.setattr(ranking, "_score_chunk", third_fails)
+    original = ranking._score_into
+    monkeypatch.setattr(ranking, "_score_into", third_fails)
     with pytest.raises(MemoryError, match="of a chunk"):
         rank(plan, small_integers(12, 9))

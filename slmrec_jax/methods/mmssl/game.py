@@ -9,6 +9,7 @@ import optax
 from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 
 from slmrec_jax.config import Config
+from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.methods.mmssl.discriminator import (
     Critic,
@@ -91,7 +92,7 @@ def suggested_rows(
 ) -> Float[Array, "rows items"]:
     """Return q of every modality (`similarity_rows`), stacked in the order of modalities."""
     of_modalities = [comparable_rows(encoded, name, similarity) for name in encoded.user_features]
-    return jnp.concatenate([similarity_rows(rows[users], items, unseen) for rows, items in of_modalities])
+    return jnp.concatenate([similarity_rows(take(rows, users), items, unseen) for rows, items in of_modalities])
 
 
 def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
@@ -133,7 +134,7 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         drawn = jax.random.uniform(draw_key, (users.shape[0], spec.num_items + num_modalities))
         real = real_rows(
             known,
-            similarity_rows(encoded.users[users], encoded.items, unseen),
+            similarity_rows(take(encoded.users, users), encoded.items, unseen),
             drawn[:, : spec.num_items],
             temperature=options.real_temperature,
             cooled=options.real_cooled,

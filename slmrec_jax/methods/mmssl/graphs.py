@@ -56,7 +56,7 @@ def bipartite(edges: Edges, num_users: int, num_items: int, capacity: int = 0) -
     """
     users, items, weights = (_pad(x.reshape(-1), max(capacity, x.size)) for x in edges)
     entries = Operator(compressed(users, items, weights, num_users), compressed(items, users, weights, num_items))
-    degrees = (jax.ops.segment_sum(weights, ids, count) for ids, count in ((users, num_users), (items, num_items)))
+    degrees = (matmul(side, jnp.ones((side.transposed.num_rows, 1)))[:, 0] for side in (entries, entries.T))
     return Bipartite(entries, *(jnp.where(of > 0, jax.lax.rsqrt(jnp.maximum(of, 1.0)), 0.0) for of in degrees))
 
 
@@ -86,9 +86,10 @@ def pad_graph(graph: Bipartite, capacity: int) -> Bipartite:
 def interaction_rows(graph: Graph, users: Int[Array, " batch"]) -> Float[Array, "batch items"]:
     """Return R[u, :] of each user: 1 at the user's training items, else 0. Users may repeat."""
     size = users.shape[0]
-    row_of = jnp.full(graph.num_users, size).at[users].set(jnp.arange(size))
+    row_of = jnp.full(graph.num_users, size).at[users].min(jnp.arange(size))
     known_users, known_items = graph.interactions
-    rows = jnp.zeros((size, graph.num_items)).at[row_of[known_users], known_items].set(1.0, mode="drop")
+    places = row_of[known_users], known_items  # distinct, since interactions are
+    rows = jnp.zeros((size, graph.num_items)).at[places].set(1.0, mode="drop", unique_indices=True)
     return rows[row_of[users]]
 
 

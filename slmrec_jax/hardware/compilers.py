@@ -1,0 +1,82 @@
+"""Compilers for devices that are not attached. They are extras; without one, an error says which line installs it."""
+
+import importlib.util
+import os
+import shutil
+import sys
+from pathlib import Path
+
+import jax
+
+from slmrec_jax.devices import Target
+from slmrec_jax.errors import UserError
+from slmrec_jax.hardware.targets import HARDWARE, Card, Hardware, Slice, describe
+
+TOOLKITS = ("/usr/local/cuda",)
+"""Where else a CUDA toolkit may be."""
+
+
+def target_of(name: str) -> Target:
+    """Return what compiles for a device by the names of `HARDWARE`, or for this machine's CPU.
+
+    Raises:
+        UserError: Its compiler is not installed, or not of the version that JAX needs.
+    """
+    if name == "cpu":
+        return Target("cpu", device=jax.devices("cpu")[0])
+    hardware = HARDWARE[name]
+    if isinstance(hardware.part, Card):
+        return _gpu(hardware, hardware.part)
+    return _tpu(hardware, hardware.part)
+
+
+def _gpu(hardware: Hardware, card: Card) -> Target:
+    if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
+        raise UserError(_missing("GPUs", "plan-cuda"))
+    toolkit = _toolkit()
+    if toolkit is None:
+        raise UserError(f"there is no CUDA toolkit, whose assembler compiling needs: {_install('plan-cuda')}")
+    device = _first_device("cuda", "planned", topology="1x1x1", target_config=describe(hardware, card))
+    options = {"xla_gpu_cuda_data_dir": str(toolkit), "xla_gpu_autotune_level": "0"}
+    return Target("gpu", device, hardware.memory_bytes, options)
+
+
+def _tpu(hardware: Hardware, part: Slice) -> Target:
+    if importlib.util.find_spec("libtpu") is None:
+        raise UserError(_missing("TPUs", "plan-tpu"))
+    # Without these, libtpu asks the cloud what it runs on.
+    os.environ |= {
+        "TPU_SKIP_MDS_QUERY": "1",
+        "TPU_WORKER_HOSTNAMES": "localhost",
+        "TPU_ACCELERATOR_TYPE": part.accelerator,
+    }
+    return Target("tpu", _first_device("tpu", part.topology), hardware.memory_bytes)
+
+
+def _first_device(platform: str, topology_name: str, **options: str) -> jax.Device:
+    from jax.experimental import topologies
+
+    try:
+        described = topologies.get_topology_desc(platform=platform, topology_name=topology_name, **options)
+    except (RuntimeError, NotImplementedError, ValueError) as error:
+        raise UserError(f"the compiler for {platform} does not start: {error}") from error
+    device: jax.Device = described.devices[0]
+    return device
+
+
+def _toolkit() -> Path | None:
+    """Return the folder of a CUDA toolkit with its assembler and device library."""
+    wheels = [Path(folder) / "nvidia" / "cu13" for folder in sys.path]
+    assembler = shutil.which("ptxas")
+    on_path = [Path(assembler).resolve().parents[1]] if assembler else []
+    candidates = [*wheels, *on_path, *map(Path, TOOLKITS)]
+    wanted = "bin/ptxas", "nvvm/libdevice/libdevice.10.bc"
+    return next((folder for folder in candidates if all((folder / part).exists() for part in wanted)), None)
+
+
+def _missing(devices: str, extra: str) -> str:
+    return f"the compiler for {devices} is not installed: {_install(extra)}"
+
+
+def _install(extra: str) -> str:
+    return f"pip install 'slmrec-jax[{extra}]', or '.[{extra}]' in a clone"

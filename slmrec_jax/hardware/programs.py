@@ -1,0 +1,271 @@
+"""Counts of compiled programs, from their text: kernels, bytes of memory, operations of products, and collectives.
+
+Each kernel reads its operands and writes its results once. Three things are counted as they are: a gather reads only
+its rows, each as often as it is named, but no more than a whole table that the cache holds; a scatter writes only its
+rows; what a TPU keeps in its core's own memory is not read from the device's.
+
+The time of a kernel is the longest of three: its bytes over the bandwidth, its operations over their rate, and the time
+of a launch. The sum over kernels is an estimate: no kernel is faster, and few reach it.
+"""
+
+import math
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s64": 8, "u64": 8, "f64": 8, "c64": 8}
+"""Bytes of an element; other types have four."""
+
+FREE = {
+    "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "copy-done", "slice-done",
+    "async-done", "all-reduce-done", "all-gather-done", "collective-permute-done", "opt-barrier", "partition-id",
+}  # fmt: skip
+"""Operations that run no kernel of their own."""
+
+FREE_CALLS = {"AssumeGatherIndicesInBound", "AllocateBuffer", "ConcatBitcast"}
+"""Custom calls that run none either."""
+
+COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+ROW_READERS = ("gather", "dynamic-slice", "slice")
+ROW_WRITERS = ("scatter", "dynamic-update-slice")
+
+_HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .*\{$")
+_LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.+?) ([a-z][a-z0-9\-]*)\((.*)$")
+_ARRAY = re.compile(r"\b([a-z]+[0-9]*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
+_NAME = re.compile(r"%([\w.\-]+)")
+_CALLED = re.compile(r"(calls|to_apply|body|condition|true_computation|false_computation)=%?([\w.\-]+)")
+
+
+class Instruction(NamedTuple):
+    """A line of a program's text."""
+
+    name: str
+    shape: str
+    operation: str
+    operands: tuple[str, ...]
+    attributes: str
+    root: bool
+
+
+class Collective(NamedTuple):
+    """A transfer between devices."""
+
+    operation: str
+    num_bytes: int
+
+
+class Speed(NamedTuple):
+    """What the counts are divided by."""
+
+    bandwidth: float
+    """Bytes a second."""
+    operations: float
+    """Operations of matrix products a second, at the precision of the program."""
+    launch_seconds: float
+    """The least time of a kernel."""
+    cache_bytes: int
+    """The size of the cache."""
+
+
+class Cost(NamedTuple):
+    """The counts of a program or of a part of it."""
+
+    kernels: int = 0
+    num_bytes: int = 0
+    operations: int = 0
+    seconds: float = 0.0
+    collectives: tuple[Collective, ...] = ()
+
+    def plus(self, other: "Cost", times: int = 1) -> "Cost":
+        """Return the sum with the other, which runs so many times."""
+        return Cost(
+            self.kernels + times * other.kernels,
+            self.num_bytes + times * other.num_bytes,
+            self.operations + times * other.operations,
+            self.seconds + times * other.seconds,
+            self.collectives + times * other.collectives,
+        )
+
+
+Computations = Mapping[str, Mapping[str, Instruction]]
+
+
+def program_cost(text: str, speed: Speed) -> tuple[Cost, Cost]:
+    """Return the cost of a program's text, and that of one turn of its loop whose length is not known in advance.
+
+    The first counts one turn of that loop too. A training segment is such a loop over steps.
+    """
+    computations, entry = _parse(text)
+    body = next((_called(line)["body"] for line in computations[entry].values() if _trips(line, computations) == 0), "")
+    whole = _cost_of(computations, entry, speed)
+    return whole, _cost_of(computations, body, speed) if body else Cost()
+
+
+def _parse(text: str) -> tuple[Computations, str]:
+    computations: dict[str, dict[str, Instruction]] = {}
+    current, entry = "", ""
+    for line in text.splitlines():
+        head = _HEAD.match(line)
+        if head:
+            current = head[2]
+            computations[current] = {}
+            entry = current if head[1] else entry
+        elif found := _LINE.match(line):
+            root, name, shape, operation, rest = found.groups()
+            operands, attributes = _split(rest)
+            names = tuple(_NAME.findall(operands))
+            computations[current][name] = Instruction(name, shape, operation, names, operands + attributes, bool(root))
+    return computations, entry
+
+
+def _split(rest: str) -> tuple[str, str]:
+    """Split what follows an opening parenthesis at the one that closes it."""
+    depth = 1
+    for place, letter in enumerate(rest):
+        depth += (letter == "(") - (letter == ")")
+        if depth == 0:
+            return rest[:place], rest[place:]
+    return rest, ""
+
+
+def _cost_of(computations: Computations, name: str, speed: Speed) -> Cost:
+    total = Cost()
+    lines = computations[name]
+    for line in lines.values():
+        called = _called(line)
+        if line.operation == "while":
+            total = total.plus(_cost_of(computations, called["body"], speed), _trips(line, computations) or 1)
+        elif line.operation in ("call", "conditional") or (line.operation == "async-start" and "calls" in called):
+            branches = [_cost_of(computations, branch, speed) for branch in called.values() if branch in computations]
+            total = total.plus(max(branches, key=lambda cost: cost.seconds, default=Cost()))
+        elif line.operation not in FREE and not any(f'"{free}"' in line.attributes for free in FREE_CALLS):
+            total = total.plus(_kernel_cost(line, lines, computations, speed))
+    return total
+
+
+def _kernel_cost(line: Instruction, lines: Mapping[str, Instruction], computations: Computations, speed: Speed) -> Cost:
+    inner = computations.get(_called(line).get("calls", ""), {})
+    collective = next((each for each in COLLECTIVES if line.operation.startswith(each)), None)
+    operations = sum(_operations(each, inner) for each in inner.values()) + _operations(line, lines)
+    if line.operation in ("copy-start", "slice-start"):  # into or out of a core's memory: the smaller array moves
+        arrays = [_size(f"{kind}[{dims}]") for kind, dims, _ in _ARRAY.findall(line.shape) if dims]
+        num_bytes = min(arrays, default=0)
+    else:
+        num_bytes = _bytes_read(line, lines, inner, speed.cache_bytes) + _bytes_written(line, lines, inner)
+    seconds = max(num_bytes / speed.bandwidth, operations / speed.operations, speed.launch_seconds)
+    moved = (Collective(collective, _size(line.shape)),) if collective else ()
+    return Cost(1, num_bytes, operations, seconds, moved)
+
+
+def _bytes_read(
+    line: Instruction, lines: Mapping[str, Instruction], inner: Mapping[str, Instruction], cache_bytes: int
+) -> int:
+    if "csr_sparse_dense" in line.attributes:  # a row of the table for each entry
+        columns, table = (lines[name].shape for name in (line.operands[1], line.operands[3]))
+        entries, (_, dim) = math.prod(_dims(columns)), _dims(table)
+        return entries * (4 + 4 + 4 * dim)
+    total = 0
+    parameters = {each.attributes.split(")")[0]: each.name for each in inner.values() if each.operation == "parameter"}
+    for place, operand in enumerate(line.operands):
+        if operand not in lines:
+            continue
+        size = _size(lines[operand].shape)
+        if line.operation in ROW_READERS and place == 0:
+            size = _size(line.shape)
+        elif line.operation in ROW_WRITERS and place == 0:
+            size = 0
+        elif str(place) in parameters:
+            uses = list(_uses(parameters[str(place)], inner))
+            rows = [_row_bytes(use, name) for use, name in uses]
+            if uses and None not in rows:
+                read = sum(row for row in rows if row is not None)
+                size = min(size, read) if size <= cache_bytes else read
+        total += size
+    return total
+
+
+def _row_bytes(use: Instruction, name: str) -> int | None:
+    """Return the bytes that a use reads of a table; `None` if it reads all."""
+    first = bool(use.operands) and use.operands[0] == name
+    if use.operation in ROW_READERS and first:
+        return _size(use.shape)
+    return 0 if use.operation in ROW_WRITERS and first else None
+
+
+def _bytes_written(line: Instruction, lines: Mapping[str, Instruction], inner: Mapping[str, Instruction]) -> int:
+    writers = [each for each in inner.values() if each.operation in ROW_WRITERS and each.root] if inner else [line]
+    for writer in writers:
+        if writer.operation in ROW_WRITERS:
+            update = writer.operands[2 if writer.operation == "scatter" else 1]
+            return _size((inner or lines)[update].shape) if update in (inner or lines) else 0
+    return _size(line.shape)
+
+
+def _uses(name: str, lines: Mapping[str, Instruction]) -> Iterator[tuple[Instruction, str]]:
+    """Yield the uses of a value, through bitcasts, each with the name that it is used by."""
+    for line in lines.values():
+        if name in line.operands:
+            if line.operation == "bitcast":
+                yield from _uses(line.name, lines)
+            else:
+                yield line, name
+
+
+def _operations(line: Instruction, lines: Mapping[str, Instruction]) -> int:
+    """Return the multiplications and additions of a matrix product; 0 for anything else."""
+    product = line.operation in ("dot", "convolution") or "gemm" in line.attributes.split("backend_config")[0]
+    if not product or line.operation in ("fusion", "call") or len(line.operands) < 2:
+        return 0
+    if any(operand not in lines for operand in line.operands[:2]):
+        return 0
+    left, right = (_dims(lines[operand].shape) for operand in line.operands[:2])
+    out = math.prod(_dims(line.shape))
+    axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)
+    if axes:
+        return 2 * out * math.prod(left[int(axis)] for axis in axes[1].split(",") if axis)
+    # (M × K) (K × N): the product of both factors' sizes is that of the result times K².
+    return 2 * out * round(math.sqrt(math.prod(left) * math.prod(right) / out)) if out else 0
+
+
+def _trips(line: Instruction, computations: Computations) -> int | None:
+    """Return the number of turns of a loop; 0 if it depends on values, `None` if the line is no loop."""
+    if line.operation != "while":
+        return None
+    known = re.search(r'known_trip_count[^}]*?"n":"(\d+)"', line.attributes)
+    if known:
+        return int(known[1])
+    condition = computations.get(_called(line).get("condition", ""), {})
+    limits = [each.attributes.split(")")[0] for each in condition.values() if each.operation == "constant"]
+    compares = any(each.operation in ("compare", "fusion") for each in condition.values())
+    return int(limits[0]) if compares and len(limits) == 1 and limits[0].isdigit() else 0
+
+
+def _called(line: Instruction) -> dict[str, str]:
+    """Return the computations that a line names, by the attribute or, for branches, by their place."""
+    called = {found[1]: found[2] for found in _CALLED.finditer(line.attributes)}
+    branches = re.search(r"branch_computations=\{([^}]*)\}", line.attributes)
+    for place, name in enumerate(_NAME.findall(branches[1]) if branches else ()):
+        called[f"branch {place}"] = name
+    return called
+
+
+def _dims(shape: str) -> tuple[int, ...]:
+    found = _ARRAY.search(shape)
+    return tuple(int(size) for size in found[2].split(",") if size) if found else ()
+
+
+def _size(shape: str) -> int:
+    """Return the bytes of a shape, or of all arrays of a tuple; a TPU's tiles count in full."""
+    total = 0
+    for kind, dims, layout in _ARRAY.findall(shape):
+        if "S(1)" in layout:
+            continue
+        sizes = [int(size) for size in dims.split(",") if size]
+        tile = re.search(r"T\((\d+),(\d+)\)", layout)
+        order = [int(axis) for axis in layout.split(":")[0].split(",") if axis.isdigit()]
+        if tile and len(order) >= 2:
+            for axis, multiple in zip(order[:2], (int(tile[2]), int(tile[1])), strict=True):
+                sizes[axis] = -(-sizes[axis] // multiple) * multiple
+        total += BYTES.get(kind, 4) * math.prod(sizes)
+    return total

@@ -1,0 +1,167 @@
+"""Devices that programs can be compiled for without having them, and the rates that their makers state.
+
+A GPU's compiler needs a description of the card; the figures are those of data sheets and of OpenXLA's own descriptions
+(`xla/backends/gpu/target_config/specs`). Rates are those without sparsity.
+"""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from slmrec_jax.errors import UserError, setting
+
+GIB = 2**30
+
+
+class Rates(NamedTuple):
+    """What an estimate of time divides by."""
+
+    bandwidth: float
+    """Bytes a second of the device's memory."""
+    float32: float
+    """Operations a second of matrix products in float32 at full precision."""
+    tensorfloat32: float
+    """The same with factors rounded to 10 bits; where there is no such format, as float32."""
+    bfloat16: float
+    launch_seconds: float
+    """The time that a kernel takes at least, an assumption."""
+
+    def of(self, precision: str) -> float:
+        """Return the operations a second at a precision of `Config.precision`."""
+        rate: float = getattr(self, precision)
+        return rate
+
+
+class Card(NamedTuple):
+    """The part of a GPU's description that differs between cards."""
+
+    name: str
+    capability: tuple[int, int]
+    cores: int
+    lanes: int
+    """Floating-point units of a core."""
+    clock_ghz: float
+    l2_bytes: int
+    shared_bytes: int
+    """Shared memory of a core."""
+    block_bytes: int
+    """The most that a block may take of it."""
+    threads: int = 2048
+
+
+class Slice(NamedTuple):
+    """The names of a TPU topology with at least one chip."""
+
+    topology: str
+    accelerator: str
+
+
+class Hardware(NamedTuple):
+    """A device that can be planned for."""
+
+    memory_bytes: int
+    rates: Rates
+    part: Card | Slice
+
+    @property
+    def cache_bytes(self) -> int:
+        """The cache that may hold a whole table; a TPU has none for rows that are gathered."""
+        return self.part.l2_bytes if isinstance(self.part, Card) else 0
+
+
+def _gpu_rates(bandwidth: float, float32: float, tensorfloat32: float, bfloat16: float) -> Rates:
+    return Rates(bandwidth, float32, tensorfloat32, bfloat16, launch_seconds=2.5e-6)
+
+
+def _tpu_rates(bandwidth: float, bfloat16: float) -> Rates:
+    # A product in float32 takes six products of bfloat16; three of them keep about as many bits as TF32 does.
+    return Rates(bandwidth, bfloat16 / 6, bfloat16 / 3, bfloat16, launch_seconds=1e-6)
+
+
+_H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 1.98, 52_428_800, 233_472, 232_448)
+
+HARDWARE: Mapping[str, Hardware] = {
+    "a100": Hardware(
+        85_100_068_864,
+        _gpu_rates(2.039e12, 19.5e12, 156e12, 312e12),
+        Card("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 1.41, 41_943_040, 167_936, 166_912),
+    ),
+    "h100": Hardware(84_942_979_072, _gpu_rates(3.352e12, 67e12, 494e12, 989e12), _H100),
+    "h200": Hardware(
+        151_397_597_184,
+        _gpu_rates(4.8e12, 67e12, 494e12, 989e12),
+        _H100._replace(name="NVIDIA H200 141GB HBM3e"),
+    ),
+    "b200": Hardware(
+        191_514_411_008,
+        _gpu_rates(7.672e12, 75e12, 1.1e15, 2.25e15),
+        Card("NVIDIA B200", (10, 0), 148, 128, 1.965, 132_644_864, 233_472, 232_448),
+    ),
+    "l4": Hardware(
+        23_609_475_072,
+        _gpu_rates(3.0e11, 30.3e12, 60e12, 121e12),
+        Card("NVIDIA L4", (8, 9), 58, 128, 2.04, 50_331_648, 102_400, 101_376, threads=1536),
+    ),
+    "v5e": Hardware(16 * GIB, _tpu_rates(8.19e11, 197e12), Slice("v5e:2x2", "v5litepod-4")),
+    "v5p": Hardware(95 * GIB, _tpu_rates(2.765e12, 459e12), Slice("v5p:2x2x1", "v5p-8")),
+    "v6e": Hardware(32 * GIB, _tpu_rates(1.638e12, 918e12), Slice("v6e:2x2", "v6e-4")),
+}
+"""By the name that `plan` takes."""
+
+
+KINDS: Mapping[str, tuple[str, ...]] = {
+    "a100": ("A100",),
+    "h100": ("H100",),
+    "h200": ("H200",),
+    "b200": ("B200",),
+    "l4": ("L4",),
+    "v5e": ("TPU", "v5", "lite"),
+    "v5p": ("TPU", "v5"),
+    "v6e": ("TPU", "v6"),
+}
+"""The words in what JAX calls a device (`device_kind`), the narrower ones first."""
+
+
+def describe(hardware: Hardware, card: Card) -> str:
+    """Return the description of a card that XLA's GPU compiler reads (a `GpuTargetConfigProto` as text)."""
+    major, minor = card.capability
+    fields = {
+        "threads_per_block_limit": 1024,
+        "threads_per_warp": 32,
+        "shared_memory_per_block": 49_152,
+        "shared_memory_per_core": card.shared_bytes,
+        "threads_per_core_limit": card.threads,
+        "core_count": card.cores,
+        "fpus_per_core": card.lanes,
+        "block_dim_limit_x": 2_147_483_647,
+        "block_dim_limit_y": 65_535,
+        "block_dim_limit_z": 65_535,
+        "memory_bandwidth": int(hardware.rates.bandwidth),
+        "l2_cache_size": card.l2_bytes,
+        "clock_rate_ghz": card.clock_ghz,
+        "device_memory_size": hardware.memory_bytes,
+        "shared_memory_per_block_optin": card.block_bytes,
+        "registers_per_core_limit": 65_536,
+        "registers_per_block_limit": 65_536,
+    }
+    info = " ".join(f"{name}: {value}" for name, value in fields.items())
+    return (
+        f"gpu_device_info {{ {info} cuda_compute_capability {{ major: {major} minor: {minor} }} }} "
+        f'platform_name: "CUDA" runtime_version {{ major: 12 minor: 8 }} dnn_version_info {{ major: 9 minor: 7 }} '
+        f'device_description_str: "{card.name}"'
+    )
+
+
+def hardware_of(name: str) -> Hardware:
+    """Return a device by its name.
+
+    Raises:
+        UserError: There is none of that name.
+    """
+    if name not in HARDWARE:
+        raise UserError(f"{setting('on', name)}: there is no such device; there are: {', '.join(HARDWARE)}")
+    return HARDWARE[name]
+
+
+def hardware_of_kind(kind: str) -> Hardware | None:
+    """Return the device that JAX calls by this kind, such as `NVIDIA H100 80GB HBM3` or `TPU v5 lite`, if known."""
+    return next((HARDWARE[name] for name, words in KINDS.items() if all(word in kind for word in words)), None)

@@ -1,0 +1,82 @@
+"""Rows by ids on every platform: value and derivatives are those of indexing, and additions have a fixed order."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax.devices import compiling_for
+from slmrec_jax.encoding.gathers import take
+from slmrec_jax.encoding.rows import distinct_ids
+
+PLATFORMS = ("cpu", "gpu", "tpu")
+IDS = {
+    "repeated": [3, 1, 3, 3, 0, 1, 6, 3],
+    "distinct": [5, 2, 0],
+    "one": [4],
+    "one many times": [2] * 400,
+    "two axes": [[1, 2, 1], [6, 1, 0]],
+}
+
+
+def random(shape, seed=0):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)
+
+
+@pytest.mark.parametrize("columns", [(), (3,)])
+@pytest.mark.parametrize("ids", IDS)
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_value_and_derivatives_are_those_of_indexing(platform, ids, columns):
+    ids = jnp.asarray(IDS[ids], jnp.int32)
+    table, weights = random((7, *columns)), random((*ids.shape, *columns), 1)
+
+    def both(rows_of):
+        def value(table):
+            return jnp.sum(weights * rows_of(table, ids) ** 3)
+
+        def penalty(table):
+            return jnp.sum(jax.grad(value)(table) ** 2)
+
+        return jax.jit(lambda table: (jax.value_and_grad(value)(table), jax.grad(penalty)(table)))
+
+    with compiling_for(platform):
+        found = both(take)(table)
+    jax.tree.map(
+        lambda ours, defined: np.testing.assert_allclose(ours, defined, rtol=1e-5, atol=1e-4),
+        found,
+        both(lambda table, ids: table[ids])(table),
+    )
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_the_distinct_ids_of_a_batch(platform):
+    ids, real = jnp.asarray([5, 2, 5, 5, 0, 2, 7, 0, 5], jnp.int32), jnp.arange(9) < 6
+    table, weights = random((8, 3)), random((9, 3), 1)
+
+    def value(table, rows_of):
+        of = distinct_ids(ids, real, 8)
+        return jnp.sum(of.counts[:, None] * weights * rows_of(table, of) ** 2)
+
+    with compiling_for(platform):
+        found = jax.jit(jax.value_and_grad(lambda table: value(table, take)))(table)
+    expected = jax.value_and_grad(lambda table: value(table, lambda table, of: table[of.ids]))(table)
+    jax.tree.map(lambda ours, defined: np.testing.assert_allclose(ours, defined, rtol=1e-5), found, expected)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+@pytest.mark.parametrize("real", [(0, 1, 2, 3, 4, 5, 6, 7, 8), (3,), (2, 5, 8)])
+def test_distinct_ids_are_the_same_on_every_platform(platform, real):
+    ids = jnp.asarray([5, 2, 5, 5, 0, 2, 7, 0, 5], jnp.int32)
+    mask = jnp.zeros(9, bool).at[jnp.asarray(real)].set(True)
+    with compiling_for(platform):
+        found = jax.jit(lambda ids, mask: distinct_ids(ids, mask, 8))(ids, mask)
+    expected = distinct_ids(ids, mask, 8)
+    jax.tree.map(np.testing.assert_array_equal, found, expected)
+
+
+def test_batches_of_ids():
+    ids, tables = jnp.asarray([[0, 2, 2], [1, 1, 0]], jnp.int32), random((2, 3, 4))
+    with compiling_for("gpu"):
+        together = jax.jit(jax.vmap(jax.grad(lambda table, ids: jnp.sum(take(table, ids) ** 3))))(tables, ids)
+    alone = [jax.grad(lambda table, ids: jnp.sum(table[ids] ** 3))(*each) for each in zip(tables, ids, strict=True)]
+    np.testing.assert_allclose(together, jnp.stack(alone), rtol=1e-5)
