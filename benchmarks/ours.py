@@ -38,5 +38,5 @@ def compare_steps(
 @contextmanager
 def default_compiler_options() -> Iterator[None]:
     """Compile loops with XLA's defaults within the block, in place of the platform's options."""
-    with mock.patch.object(devices, "OPTIONS", dict.fromkeys(devices.OPTIONS, {})):
+    with mock.patch.object(devices, "OPTIONS", {platform: {} for platform in devices.OPTIONS}):
         yield
