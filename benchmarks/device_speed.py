@@ -51,14 +51,21 @@ def steps(part: Part) -> None:
     for name in (shapes.PAPER, "", shapes.PAPER_TIMES_TEN):
         if name == shapes.PAPER_TIMES_TEN:
             _fac_by_default_options(part, compile_seconds / 2)
-        label, tasks, seconds = name or part.data, TASKS, _comparison_seconds(part)
-        if name == shapes.PAPER_TIMES_TEN and not part.reduced:
-            seconds += GENERATING_SECONDS
-        if not part.has_time(seconds + 2 * _comparison_seconds(part) + compile_seconds, f"{label}, with all tasks,"):
-            tasks = TASKS[:1]
-            if not part.has_time(seconds + compile_seconds / 2, f"{label}, with FAC alone,"):
-                return
+        tasks = _tasks_in_time(part, name, compile_seconds)
+        if not tasks:
+            return
         compile_seconds = _steps_of(part, name, tasks)
+
+
+def _tasks_in_time(part: Part, name: str, compile_seconds: float) -> tuple[str, ...]:
+    """Return all tasks, the first alone, or none, as time allows if compiling takes as long as before."""
+    seconds = _comparison_seconds(part)
+    if name == shapes.PAPER_TIMES_TEN and not part.reduced:
+        seconds += GENERATING_SECONDS
+    label = name or part.data
+    if part.has_time(seconds + 2 * _comparison_seconds(part) + compile_seconds, f"{label} with all tasks"):
+        return TASKS
+    return TASKS[:1] if part.has_time(seconds + compile_seconds / 2, f"{label} with FAC alone") else ()
 
 
 def _steps_of(part: Part, name: str, tasks: tuple[str, ...]) -> float:
@@ -105,7 +112,9 @@ def _compare(part: Part, made: Setup, inputs: Inputs, task: str) -> dict[str, fl
     errors = {}
     for layout in LAYOUTS if has_torch() else ():
         import peer_torch
+        import torch
 
+        torch.cuda.empty_cache()  # what earlier peers left, which JAX may need
         try:
             peer = peer_torch.Trainer(made.dataset, task, made.config.batch_size, layout=layout)
             peer()
