@@ -8,6 +8,9 @@ from slmrec_jax.data.making import make_dataset
 from slmrec_jax.types import Interactions
 
 PAPER = "paper"
+PAPER_SIZES = 36_638, 71_494, 451_000
+"""Users, items and training interactions of the SLMRec paper's TikTok."""
+PAPER_COLUMNS = {"visual": 256, "acoustic": 128, "textual": 128}
 
 
 def dataset(name: str) -> Dataset:
@@ -17,9 +20,9 @@ def dataset(name: str) -> Dataset:
 
 def power_law(
     *,
-    num_users: int = 36_638,
-    num_items: int = 71_494,
-    num_interactions: int = 451_000,
+    num_users: int = PAPER_SIZES[0],
+    num_items: int = PAPER_SIZES[1],
+    num_interactions: int = PAPER_SIZES[2],
     columns: dict[str, int] | None = None,
     exponent: float = 0.8,
     seed: int = 0,
@@ -47,7 +50,7 @@ def power_law(
     pairs = rng.permutation(pairs)[:wanted]
     users, items = (pairs // num_items).astype(np.int32), (pairs % num_items).astype(np.int32)
     parts = np.split(np.arange(wanted), [num_interactions, num_interactions + held_out])
-    widths = {"visual": 256, "acoustic": 128, "textual": 128} if columns is None else columns
+    widths = PAPER_COLUMNS if columns is None else columns
     return make_dataset(
         PAPER,
         *(Interactions(users[part], items[part]) for part in parts),
