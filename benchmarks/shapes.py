@@ -9,9 +9,11 @@ from slmrec_jax.types import Interactions
 
 PAPER = "paper"
 PAPER_TIMES_TEN = "paper times ten"
-NUM_USERS, NUM_ITEMS, NUM_INTERACTIONS = 36_638, 71_494, 451_000
+PAPER_SIZES = 36_638, 71_494, 451_000
+"""Users, items and training interactions of the SLMRec paper's TikTok."""
+PAPER_COLUMNS = {"visual": 256, "acoustic": 128, "textual": 128}
 SIZES = {
-    name: {"num_users": times * NUM_USERS, "num_items": times * NUM_ITEMS, "num_interactions": times * NUM_INTERACTIONS}
+    name: dict(zip(("num_users", "num_items", "num_interactions"), (times * size for size in PAPER_SIZES), strict=True))
     for name, times in ((PAPER, 1), (PAPER_TIMES_TEN, 10))
 }
 """The sizes of generated data sets."""
@@ -25,9 +27,9 @@ def dataset(name: str) -> Dataset:
 def power_law(
     name: str = PAPER,
     *,
-    num_users: int = NUM_USERS,
-    num_items: int = NUM_ITEMS,
-    num_interactions: int = NUM_INTERACTIONS,
+    num_users: int = PAPER_SIZES[0],
+    num_items: int = PAPER_SIZES[1],
+    num_interactions: int = PAPER_SIZES[2],
     columns: dict[str, int] | None = None,
     exponent: float = 0.8,
     seed: int = 0,
@@ -56,7 +58,7 @@ def power_law(
     pairs = rng.permutation(pairs)[:wanted]
     users, items = (pairs // num_items).astype(np.int32), (pairs % num_items).astype(np.int32)
     parts = np.split(np.arange(wanted), [num_interactions, num_interactions + held_out])
-    widths = {"visual": 256, "acoustic": 128, "textual": 128} if columns is None else columns
+    widths = PAPER_COLUMNS if columns is None else columns
     return make_dataset(
         name,
         *(Interactions(users[part], items[part]) for part in parts),

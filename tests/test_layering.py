@@ -15,6 +15,7 @@ LEAVES = {"errors", "types", "forms", "devices", "durable", "figures", "program_
 
 ROOMS = {
     "config": set(),
+    "hardware": set(),
     "data": {"config"},
     "evaluation": {"config", "data"},
     "encoding": set(),
@@ -22,7 +23,7 @@ ROOMS = {
     "models": {"config", "encoding", "objectives"},
     "methods": {"config", "encoding", "objectives", "models"},
     "serving": {"config", "data", "evaluation"},
-    "training": {"config", "data", "evaluation", "encoding", "objectives", "methods", "serving"},
+    "training": {"config", "hardware", "data", "evaluation", "encoding", "objectives", "methods", "serving"},
     "studies": {"config", "data", "evaluation", "encoding", "objectives", "methods", "training"},
     "reporting": {"config", "data", "evaluation", "encoding", "methods", "serving", "training", "studies"},
     "commands": {"config", "data", "evaluation", "methods", "serving", "training", "studies", "reporting"},

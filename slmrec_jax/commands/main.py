@@ -12,7 +12,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slmrec_jax.commands import bench, compare, data, evaluate, recommend, report, runs, train, tune
+from slmrec_jax.commands import bench, compare, data, evaluate, plan, recommend, report, runs, train, tune
 from slmrec_jax.commands.parsing import did_you_mean, parse
 from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.durable import FULL, reason
@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "results": (runs.ResultsFlags, runs.run_results),
     "report": (report.ReportFlags, report.run_report),
     "export": (runs.ExportFlags, runs.run_export),
+    "plan": (plan.PlanFlags, plan.run_plan),
     "bench": (bench.BenchFlags, bench.run_bench),
     "bench step": (bench.StepFlags, bench.run_step),
     "data inspect": (data.InspectFlags, data.run_inspect),

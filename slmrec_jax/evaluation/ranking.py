@@ -17,7 +17,7 @@ import scipy.sparse
 from jaxtyping import Array, Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.devices import memory_bytes, on_cpu
+from slmrec_jax.devices import memory_bytes, on_cpu, platform
 from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.evaluation.search import Scored, TopK, block_width, by_numpy, top_k
 from slmrec_jax.types import Embeddings, Interactions
@@ -33,6 +33,11 @@ UNKNOWN_CHUNK_BYTES = 2**28
 
 IN_FLIGHT = 2
 """Chunks at a time. On a CPU, one core searches a chunk while the others compute the scores of the next."""
+
+
+TPU_LANES = 128
+"""A TPU pads the last axis of an array to a multiple of this, so narrower blocks of columns take several times the
+memory."""
 
 
 class Ranking(NamedTuple):
@@ -129,7 +134,10 @@ def plan_ranking(
         jnp.asarray(np.pad(masked_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(masked.indices, (0, chunk_pairs)), np.int32),
     )
-    chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, block_width(num_ranked, k))
+    width = block_width(num_ranked, k)
+    if platform() == "tpu" and k * TPU_LANES <= num_ranked:
+        width = max(width, TPU_LANES)
+    chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, width)
     return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
 
 

@@ -9,34 +9,37 @@ from pathlib import Path
 import jax
 
 from slmrec_jax.devices import Target
-from slmrec_jax.errors import UserError
-from slmrec_jax.hardware.targets import HARDWARE, Card, Hardware, Slice, describe
+from slmrec_jax.errors import UserError, check_choice
+from slmrec_jax.hardware.targets import HARDWARE, Hardware, Slice, describe
 
 TOOLKITS = ("/usr/local/cuda",)
 """Where else a CUDA toolkit may be."""
 
 
+DEVICES = ("cpu", *HARDWARE)
+"""What can be planned for."""
+
+
 def target_of(name: str) -> Target:
-    """Return what compiles for a device by the names of `HARDWARE`, or for this machine's CPU.
+    """Return what compiles for a device of `DEVICES`; `cpu` is this machine's.
 
     Raises:
-        UserError: Its compiler is not installed, or not of the version that JAX needs.
+        UserError: There is no device of that name, or its compiler is not installed or does not start.
     """
+    check_choice("on", name, DEVICES)
     if name == "cpu":
-        return Target("cpu", device=jax.devices("cpu")[0])
+        return Target("cpu", jax.devices("cpu")[0], os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
     hardware = HARDWARE[name]
-    if isinstance(hardware.part, Card):
-        return _gpu(hardware, hardware.part)
-    return _tpu(hardware, hardware.part)
+    return _tpu(hardware, hardware.part) if isinstance(hardware.part, Slice) else _gpu(hardware)
 
 
-def _gpu(hardware: Hardware, card: Card) -> Target:
+def _gpu(hardware: Hardware) -> Target:
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
         raise UserError(_missing("GPUs", "plan-cuda"))
     toolkit = _toolkit()
     if toolkit is None:
         raise UserError(f"there is no CUDA toolkit, whose assembler compiling needs: {_install('plan-cuda')}")
-    device = _first_device("cuda", "planned", topology="1x1x1", target_config=describe(hardware, card))
+    device = _first_device("cuda", "planned", topology="1x1x1", target_config=describe(hardware))
     options = {"xla_gpu_cuda_data_dir": str(toolkit), "xla_gpu_autotune_level": "0"}
     return Target("gpu", device, hardware.memory_bytes, options)
 

@@ -68,6 +68,10 @@ class Speed(NamedTuple):
     """The size of the cache."""
 
 
+NO_SPEED = Speed(math.inf, math.inf, 0.0, 0)
+"""For counts alone: everything takes no time."""
+
+
 class Cost(NamedTuple):
     """The counts of a program or of a part of it."""
 

@@ -5,9 +5,7 @@ A GPU's compiler needs a description of the card; the figures are those of data 
 """
 
 from collections.abc import Mapping
-from typing import NamedTuple
-
-from slmrec_jax.errors import UserError, setting
+from typing import NamedTuple, cast
 
 GIB = 2**30
 
@@ -121,8 +119,9 @@ KINDS: Mapping[str, tuple[str, ...]] = {
 """The words in what JAX calls a device (`device_kind`), the narrower ones first."""
 
 
-def describe(hardware: Hardware, card: Card) -> str:
+def describe(hardware: Hardware) -> str:
     """Return the description of a card that XLA's GPU compiler reads (a `GpuTargetConfigProto` as text)."""
+    card = cast("Card", hardware.part)
     major, minor = card.capability
     fields = {
         "threads_per_block_limit": 1024,
@@ -149,17 +148,6 @@ def describe(hardware: Hardware, card: Card) -> str:
         f'platform_name: "CUDA" runtime_version {{ major: 12 minor: 8 }} dnn_version_info {{ major: 9 minor: 7 }} '
         f'device_description_str: "{card.name}"'
     )
-
-
-def hardware_of(name: str) -> Hardware:
-    """Return a device by its name.
-
-    Raises:
-        UserError: There is none of that name.
-    """
-    if name not in HARDWARE:
-        raise UserError(f"{setting('on', name)}: there is no such device; there are: {', '.join(HARDWARE)}")
-    return HARDWARE[name]
 
 
 def hardware_of_kind(kind: str) -> Hardware | None:

@@ -33,6 +33,7 @@ from slmrec_jax.training.memory import (
     peak_rss_bytes,
     trim_memory,
 )
+from slmrec_jax.training.planning import time_line
 from slmrec_jax.training.progress import telling
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch
@@ -193,6 +194,9 @@ def _compile_run(planned: Setup, plans: Mapping[str, EvaluationPlan], tell: Call
     memory = estimate(setup, plans[setup.config.eval.split].ranking)
     tell(message(line_of(memory)))
     check_fits(memory, available_bytes())
+    line = time_line(setup)
+    if line:
+        tell(message(line))
     return Planned(setup, plans, memory, seconds)
 
 
