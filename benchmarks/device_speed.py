@@ -47,17 +47,18 @@ def steps(part: Part) -> None:
     """Time a step of each task against the PyTorch peer, on data of three sizes."""
     if not has_torch():
         part.note("PyTorch is not installed: steps are timed without the peer")
-    compile_seconds = 0.0
+    compile_seconds, of_fac = 0.0, 0.0
     for name in (shapes.PAPER, "", shapes.PAPER_TIMES_TEN):
         if name == shapes.PAPER_TIMES_TEN:
-            _fac_by_default_options(part, compile_seconds / 2)
-        tasks = _tasks_in_time(part, name, compile_seconds)
+            _fac_by_default_options(part, of_fac)
+        tasks = _tasks_in_time(part, name, compile_seconds, of_fac)
         if not tasks:
             return
         compile_seconds = _steps_of(part, name, tasks)
+        of_fac = compile_seconds / 2 if len(tasks) > 1 else compile_seconds
 
 
-def _tasks_in_time(part: Part, name: str, compile_seconds: float) -> tuple[str, ...]:
+def _tasks_in_time(part: Part, name: str, compile_seconds: float, of_fac: float) -> tuple[str, ...]:
     """Return all tasks, the first alone, or none, as time allows if compiling takes as long as before."""
     seconds = _comparison_seconds(part)
     if name == shapes.PAPER_TIMES_TEN and not part.reduced:
@@ -65,7 +66,7 @@ def _tasks_in_time(part: Part, name: str, compile_seconds: float) -> tuple[str, 
     label = name or part.data
     if part.has_time(seconds + 2 * _comparison_seconds(part) + compile_seconds, f"{label} with all tasks"):
         return TASKS
-    return TASKS[:1] if part.has_time(seconds + compile_seconds / 2, f"{label} with FAC alone") else ()
+    return TASKS[:1] if part.has_time(seconds + of_fac, f"{label} with FAC alone") else ()
 
 
 def _steps_of(part: Part, name: str, tasks: tuple[str, ...]) -> float:
@@ -93,12 +94,12 @@ def _steps_of(part: Part, name: str, tasks: tuple[str, ...]) -> float:
     return compile_seconds
 
 
-def _fac_by_default_options(part: Part, seconds: float) -> None:
+def _fac_by_default_options(part: Part, compile_seconds: float) -> None:
     """Time FAC as XLA compiles it by default: the options of the platform may forbid to choose kernels by timing."""
     about = {"data": shapes.PAPER, "task": "fac", "options": "XLA's defaults"}
     if not devices.compiler_options():
         part.note("the platform has no compiler options of ours: XLA's defaults are those of every row")
-    elif part.has_time(_comparison_seconds(part) + seconds, "FAC by XLA's default options"):
+    elif part.has_time(_comparison_seconds(part) + compile_seconds, "FAC by XLA's default options"):
         with part.guarded(**about), default_compiler_options():
             dataset = part.dataset(shapes.PAPER)
             made = compiled(outline(_config(part, "fac"), dataset))
