@@ -6,7 +6,7 @@
 #               needs torch==2.13.0 in .venv, to compare with)
 # make device-pack  download into build/device what `make device` needs beyond JAX and PyTorch, and copy DATA there
 # make device   check and measure one accelerator in under eight minutes, without a network, by DEVICE_PYTHON, which has
-#               JAX for the accelerator and PyTorch (docs/devices.md); the results are in OUT
+#               JAX for the accelerator and PyTorch (docs/accelerators.md); the results are in OUT
 # make docs     set up .venv, then build the documentation in build/site; a broken link or a missing docstring fails
 # make lock     make requirements/lock-*.txt again from requirements.txt, for each Python, with the hash of every file
 # make licences make docs/licences.md again from what is installed

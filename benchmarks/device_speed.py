@@ -60,11 +60,11 @@ def steps(part: Part) -> None:
 
 def _tasks_in_time(part: Part, name: str, compile_seconds: float, of_fac: float) -> tuple[str, ...]:
     """Return all tasks, the first alone, or none, as time allows if compiling takes as long as before."""
-    seconds = _comparison_seconds(part)
+    seconds = 3 * _comparison_seconds(part)  # peers begin before they are timed
     if name == shapes.PAPER_TIMES_TEN and not part.reduced:
         seconds += GENERATING_SECONDS
     label = name or part.data
-    if part.has_time(seconds + 2 * _comparison_seconds(part) + compile_seconds, f"{label} with all tasks"):
+    if part.has_time(seconds + compile_seconds, f"{label} with all tasks"):
         return TASKS
     return TASKS[:1] if part.has_time(seconds + of_fac, f"{label} with FAC alone") else ()
 

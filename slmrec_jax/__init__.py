@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from slmrec_jax.config import Config, with_preset, with_protocol
     from slmrec_jax.data import Dataset, Feature, Words, load
     from slmrec_jax.data.frames import dataset
+    from slmrec_jax.encoding.gathers import take
     from slmrec_jax.encoding.layers import mean, normalize, xavier_uniform
     from slmrec_jax.encoding.rows import rows_of
     from slmrec_jax.errors import UserError
@@ -31,6 +32,7 @@ _PLACES = {
     "config": ("Config", "with_preset", "with_protocol"),
     "data": ("Dataset", "Feature", "Words", "load"),
     "data.frames": ("dataset",),
+    "encoding.gathers": ("take",),
     "encoding.layers": ("mean", "normalize", "xavier_uniform"),
     "encoding.rows": ("rows_of",),
     "errors": ("UserError",),
@@ -75,6 +77,7 @@ __all__ = [
     "rows_of",
     "setup",
     "slmrec_recipe",
+    "take",
     "train",
     "view_agreement",
     "with_preset",

@@ -117,7 +117,7 @@ def required(section, name):
 
 def check_can_be_installed(what):
     assert what.startswith(".")  # the clone, with extras
-    assert set(re.findall(r"\w+", what)) <= SETUP["options.extras_require"].keys()
+    assert set(re.findall(r"[\w-]+", what)) <= SETUP["options.extras_require"].keys()
 
 
 @pytest.fixture
@@ -331,7 +331,7 @@ def test_the_guide_works_as_it_is_written(page, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [README, "index.md", "data.md", "concepts.md", "loop.md", "devices.md"])
+@pytest.mark.parametrize("name", [README, "index.md", "data.md", "concepts.md", "loop.md", "accelerators.md"])
 def test_a_page_works_as_it_is_written(page, name):
     page(name)
 
@@ -345,7 +345,7 @@ def test_no_page_is_left_out():
         "data.md",
         "concepts.md",
         "loop.md",
-        "devices.md",
+        "accelerators.md",
         "extend.md",
         "callbacks.md",
     }

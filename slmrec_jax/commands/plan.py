@@ -139,6 +139,6 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
         return
     print(
         f"Estimate, not a measurement: a step {1e3 * planned.programs['step'].cost.seconds:.2f} ms, an epoch of "
-        f"{planned.steps_per_epoch} steps with its evaluation {planned.epoch_seconds:.2f} s."
+        f"{planned.steps_per_epoch} steps with its evaluation {planned.epoch_seconds:.3g} s."
     )
     print(f"It assumes that {assumptions(planned.speed)}.")

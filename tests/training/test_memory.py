@@ -47,8 +47,10 @@ def expected(tiny, programs):
     return estimate(programs, ranking)
 
 
-def test_shapes_without_values_are_those_of_the_inputs(worded):
-    assert shapes_of(input_shapes(worded)) == shapes_of(make_inputs(worded))
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+def test_shapes_without_values_are_those_of_the_inputs(worded, platform):
+    with devices.compiling_for(platform):
+        assert shapes_of(input_shapes(worded)) == shapes_of(make_inputs(worded))
 
 
 @pytest.mark.parametrize(
@@ -161,6 +163,6 @@ def test_a_container_may_have_less_than_its_machine(tmp_path, monkeypatch, limit
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="the options are for CPU")
 def test_programs_are_compiled_with_the_options_for_the_cpu(tiny, monkeypatch):
-    monkeypatch.setattr(devices, "CPU_OPTIONS", {"xla_cpu_unheard_of": True})
+    monkeypatch.setitem(devices.OPTIONS, "cpu", {"xla_cpu_unheard_of": True})
     with pytest.raises(RuntimeError, match="xla_cpu_unheard_of"):
         compiled(outline(CONFIG, tiny))
