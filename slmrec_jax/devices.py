@@ -6,11 +6,13 @@ attached.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import jax
+
+from slmrec_jax.program_cache import without_cache
 
 Options = Mapping[str, str | bool]
 
@@ -72,9 +74,11 @@ def compiling_for(target: str | Target) -> Iterator[None]:
 
     A function that was traced before for another platform must not be reused: `jax.jit` does not know of this choice.
     """
-    token = _TARGET.set(Target(target) if isinstance(target, str) else target)
+    chosen = Target(target) if isinstance(target, str) else target
+    token = _TARGET.set(chosen)
     try:
-        yield
+        with nullcontext() if chosen.device is None else without_cache():
+            yield
     finally:
         _TARGET.reset(token)
 

@@ -6,6 +6,8 @@ JAX runs the programs in it unchecked, so a folder that others may write to is n
 import os
 import stat
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +73,23 @@ def keep_programs() -> list[str]:
             settings.update(name, value)
     compilation_cache.reset_cache()  # JAX decides at its first compilation whether to keep programs
     return []
+
+
+@contextmanager
+def without_cache() -> Iterator[None]:
+    """Neither keep nor read programs within the block: JAX cannot read those of devices that are not attached."""
+    import jax
+    from jax.experimental.compilation_cache import compilation_cache
+
+    settings: Any = jax.config
+    before = settings.jax_enable_compilation_cache
+    try:
+        settings.update("jax_enable_compilation_cache", False)
+        compilation_cache.reset_cache()  # JAX decides once whether it has a cache
+        yield
+    finally:
+        settings.update("jax_enable_compilation_cache", before)
+        compilation_cache.reset_cache()
 
 
 def _safe_folder(chosen: str | None) -> str | None:

@@ -203,3 +203,27 @@ def test_the_module_is_the_command(tmp_path):
     assert done.returncode == 1
     assert "config.json is not there" in done.stderr
     assert (tmp_path / "slmrec_jax").is_dir()
+
+
+def test_programs_for_another_target_are_not_kept(environment, tmp_path):
+    script = """
+from pathlib import Path
+from slmrec_jax import program_cache
+program_cache.set_environment()
+import jax
+from slmrec_jax.devices import Target, compiling_for, lowered
+
+def kept():
+    return len(list(Path(jax.config.jax_compilation_cache_dir).glob("*-cache")))
+
+jax.jit(lambda x: x + 1)(1).block_until_ready()
+before = kept()
+with compiling_for(Target("cpu", jax.devices()[0])):
+    lowered(lambda x: x * 3 + 2, jax.ShapeDtypeStruct((5,), "float32"))()
+assert kept() == before > 0, (before, kept())
+jax.jit(lambda x: x - 1)(1).block_until_ready()
+assert kept() > before
+"""
+    subprocess.run(
+        [sys.executable, "-c", script], env=environment | {"PYTHONPATH": str(ROOT)}, cwd=tmp_path, check=True
+    )

@@ -47,8 +47,9 @@ def _gpu(hardware: Hardware) -> Target:
 def _tpu(hardware: Hardware, part: Slice) -> Target:
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(_missing("TPUs", "plan-tpu"))
-    # Without these, libtpu asks the cloud what it runs on.
+    # Without these, libtpu asks the cloud what it runs on, and takes a lock that keeps other processes from compiling.
     os.environ |= {
+        "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_SKIP_MDS_QUERY": "1",
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": part.accelerator,

@@ -1,16 +1,19 @@
 """Plans: what training would take on a device, and the stand-ins for data of which only the sizes are known."""
 
 import dataclasses
+import re
 
 import numpy as np
 import pytest
 
 from slmrec_jax import Config
 from slmrec_jax.data.sizes import sized_dataset
+from slmrec_jax.devices import compiling_for
 from slmrec_jax.errors import UserError
 from slmrec_jax.hardware.compilers import target_of
 from slmrec_jax.hardware.targets import HARDWARE
 from slmrec_jax.training import planning
+from slmrec_jax.training.memory import tree_bytes
 from slmrec_jax.training.planning import plan, time_line
 from slmrec_jax.training.setup import compiled, outline
 
@@ -62,11 +65,27 @@ def test_a_plan_for_a_device_that_is_not_attached(device, task):
     except UserError as error:
         pytest.skip(str(error))
     dataset = sized_dataset(60, 50, 400, {"visual": 6, "textual": 4})
-    planned = plan(dataclasses.replace(CONFIG, model="slmrec", task=task), dataset, device)
+    config = dataclasses.replace(CONFIG, model="slmrec", task=task)
+    planned = plan(config, dataset, device)
     assert planned.fits
     assert set(planned.programs) == {"step", "order", "embed", "ranking"}
     assert 0 < planned.programs["step"].cost.seconds < planned.epoch_seconds < 1
     assert planned.programs["step"].cost.collectives == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("device", ["cpu", "h100", "v5e"])
+def test_a_segment_reuses_the_buffers_of_its_progress_and_asks_the_host_for_nothing(device):
+    try:
+        target = target_of(device)
+    except UserError as error:
+        pytest.skip(str(error))
+    dataset = sized_dataset(60, 50, 400, {"visual": 6})
+    with compiling_for(target):
+        loop = compiled(outline(dataclasses.replace(CONFIG, model="slmrec", task="fac"), dataset)).loop
+        progress = tree_bytes(loop.shapes())
+    assert loop.run.memory_analysis().alias_size_in_bytes >= progress
+    assert not re.search("infeed|outfeed|callback|SendToHost", loop.run.as_text())
 
 
 def test_what_does_not_fit(monkeypatch):
