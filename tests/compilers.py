@@ -1,9 +1,12 @@
 """The full compiler, for tests whose subject is the compiled program; conftest.py tells it to hurry in all others."""
 
+import os
 from functools import partial
 
 import jax
 
-FULL = {"xla_backend_optimization_level": 3, "xla_cpu_use_fusion_emitters": True}
+FULL = {"xla_backend_optimization_level": 3}
+if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
+    FULL["xla_cpu_use_fusion_emitters"] = True
 
 full_jit = partial(jax.jit, compiler_options=FULL)
