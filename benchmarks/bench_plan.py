@@ -25,7 +25,7 @@ from timing import write_result
 from slmrec_jax import Config
 from slmrec_jax.commands.plan import as_json
 from slmrec_jax.data.sizes import sized_dataset
-from slmrec_jax.devices import compiling_for, lowered
+from slmrec_jax.devices import compiler_of, compiling_for
 from slmrec_jax.hardware.compilers import target_of
 from slmrec_jax.training.planning import plan
 from slmrec_jax.training.setup import outline
@@ -76,7 +76,7 @@ def segment(config, dataset, device):  # type: ignore[no-untyped-def]
         planned = outline(config, dataset)
         loop, inputs, keys, step = planned.loop, planned.inputs, planned.keys(), jnp.int32(0)
         drawn = jax.eval_shape(loop.order, inputs, keys, step)
-        compile_program = lowered(loop.run, loop.shapes(), drawn, inputs, keys, step, donate=(0,))
+        compile_program = compiler_of(loop.run, loop.shapes(), drawn, inputs, keys, step, donate=(0,))
         start = time.perf_counter()
         program = compile_program()
     return time.perf_counter() - start, program.memory_analysis().temp_size_in_bytes / 2**20

@@ -5,7 +5,7 @@ platform, or that of the target that `compiling_for` names, so a program can be 
 attached.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -14,9 +14,7 @@ import jax
 
 from slmrec_jax.program_cache import without_cache
 
-Options = Mapping[str, str | bool]
-
-OPTIONS: Mapping[str, Options] = {
+OPTIONS: dict[str, dict[str, str | bool]] = {
     # By default XLA schedules a program for concurrency, which takes memory. The largest operations of a training step
     # use all cores anyway: scheduled for memory, a step finds more in the cache and touches half as many pages.
     "cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"},
@@ -28,18 +26,24 @@ OPTIONS: Mapping[str, Options] = {
 
 
 class Target(NamedTuple):
-    """What programs are compiled for, in place of JAX's default device."""
+    """A platform or a device to compile for, in place of JAX's default device."""
 
     platform: str
     """`cpu`, `gpu` or `tpu`."""
     device: jax.Device | None = None
     """The device, which need not be attached; without one, programs are only traced as for the platform."""
     memory_bytes: int | None = None
-    options: Options | None = None
+    """The memory that JAX would use."""
+    options: tuple[tuple[str, str | bool], ...] = ()
     """Compiler options besides the platform's."""
 
 
 _TARGET: ContextVar[Target | None] = ContextVar("_TARGET", default=None)
+
+
+def current_target() -> Target | None:
+    """Return the target of the block of `compiling_for`; `None` outside of one."""
+    return _TARGET.get()
 
 
 def platform() -> str:
@@ -56,7 +60,7 @@ def on_cpu() -> bool:
 def compiler_options() -> dict[str, str | bool]:
     """Return the compiler options for the platform and the target."""
     target = _TARGET.get()
-    return {**OPTIONS[platform()], **((target and target.options) or {})}
+    return OPTIONS[platform()] | dict(target.options if target else ())
 
 
 def memory_bytes() -> int | None:
@@ -83,10 +87,10 @@ def compiling_for(target: str | Target) -> Iterator[None]:
         _TARGET.reset(token)
 
 
-def lowered(
+def compiler_of(
     function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = (), static: tuple[int, ...] = ()
 ) -> Callable[[], jax.stages.Compiled]:
-    """Trace and lower a function, and return what compiles it, which may run in another thread.
+    """Trace and lower a function; the result compiles it, and may do so in another thread.
 
     Args:
         function: A pure function.

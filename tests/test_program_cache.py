@@ -211,7 +211,7 @@ from pathlib import Path
 from slmrec_jax import program_cache
 program_cache.set_environment()
 import jax
-from slmrec_jax.devices import Target, compiling_for, lowered
+from slmrec_jax.devices import Target, compiler_of, compiling_for
 
 def kept():
     return len(list(Path(jax.config.jax_compilation_cache_dir).glob("*-cache")))
@@ -219,7 +219,7 @@ def kept():
 jax.jit(lambda x: x + 1)(1).block_until_ready()
 before = kept()
 with compiling_for(Target("cpu", jax.devices()[0])):
-    lowered(lambda x: x * 3 + 2, jax.ShapeDtypeStruct((5,), "float32"))()
+    compiler_of(lambda x: x * 3 + 2, jax.ShapeDtypeStruct((5,), "float32"))()
 assert kept() == before > 0, (before, kept())
 jax.jit(lambda x: x - 1)(1).block_until_ready()
 assert kept() > before

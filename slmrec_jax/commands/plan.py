@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import tyro
 
 from slmrec_jax.commands.settings import SettingsFlags, own_method
-from slmrec_jax.config import Config
+from slmrec_jax.config import Config, Source, source_of
 from slmrec_jax.errors import UserError
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class PlanFlags(SettingsFlags):
 def run_plan(flags: PlanFlags) -> None:
     """Plan, and print a table or JSON."""
     # Only compilers run. Without this, JAX would look for the devices of every plugin that is installed.
-    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    os.environ["JAX_PLATFORMS"] = "cpu"
     from slmrec_jax.methods import make_method
     from slmrec_jax.training.planning import plan
 
@@ -60,11 +60,17 @@ def _config_and_data(flags: PlanFlags) -> tuple[Config, "Dataset"]:
         return flags.settings, load_dataset(flags.settings, None, None)
     if users is None or items is None or interactions is None:
         raise UserError("--users, --items and --interactions go together: give all three, or --data")
-    columns = {}
+    if source_of(flags.settings) != Source():
+        raise UserError("--users, --items and --interactions take the place of data: leave out --data and its flags")
+    columns: dict[str, int] = {}
     for each in (name for names in flags.settings.modalities for name in names.split(",") if name):
         name, _, width = each.partition("=")
-        if not width.isdigit():
-            raise UserError(f"--modalities {each}: with --users, give each modality's width, such as {name}=512")
+        if not (name and width.isascii() and width.isdigit()):
+            raise UserError(
+                f"--modalities {each}: with --users, give each modality's width, such as {name or 'visual'}=512"
+            )
+        if name in columns:
+            raise UserError(f"--modalities names {name} twice: give it once")
         columns[name] = int(width)
     return replace(flags.settings, modalities=()), sized_dataset(users, items, interactions, columns)
 
@@ -88,7 +94,7 @@ def as_json(planned: "Plan") -> dict[str, Any]:
                 "kernels": program.cost.kernels,
                 "bytes": program.cost.num_bytes,
                 "operations": program.cost.operations,
-                "estimated_seconds": program.cost.seconds,
+                "estimated_seconds": program.cost.seconds if planned.speed else None,
                 "collectives": [each._asdict() for each in program.cost.collectives],
             }
             for name, program in planned.programs.items()

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 from jaxtyping import Int
 
-from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset, Feature
+from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
@@ -19,21 +19,20 @@ def sized_dataset(num_users: int, num_items: int, num_interactions: int, columns
     Args:
         num_users: The number of users.
         num_items: The number of items.
-        num_interactions: The number of training interactions. Each user has one in validation too.
+        num_interactions: The number of training interactions. Each user has one in validation and in test too.
         columns: The width of each modality.
 
     Raises:
-        UserError: A number is not positive, or there are more interactions than pairs.
+        UserError: A number is not positive or beyond 2³¹ - 1, or there are more interactions than pairs.
     """
     sizes = {"users": num_users, "items": num_items, "interactions": num_interactions}
     for name, size in {**sizes, **{setting("modalities", each): width for each, width in columns.items()}}.items():
-        if size < 1:
-            raise UserError(f"{setting(name) if name in sizes else name} is {size}: give at least 1")
+        if not 1 <= size < 2**31:
+            raise UserError(f"{setting(name) if name in sizes else name} is {size}: give 1 to {2**31 - 1}")
     if num_interactions > num_users * num_items:
         raise UserError(f"{setting('interactions', num_interactions)}: there are {num_users * num_items} pairs")
-    users, items = (
-        _ids(count, other, num_interactions) for count, other in ((num_users, num_items), (num_items, num_users))
-    )
+    users = _ids(num_users, num_items, num_interactions)
+    items = np.random.default_rng(0).permutation(_ids(num_items, num_users, num_interactions))
     features = {
         name: Feature(np.broadcast_to(np.float32(0), (num_items, width)), np.broadcast_to(np.bool_(True), num_items))
         for name, width in columns.items()
@@ -45,7 +44,7 @@ def sized_dataset(num_users: int, num_items: int, num_interactions: int, columns
         num_items,
         train=Interactions(users, items),
         valid=everyone,
-        test=NO_INTERACTIONS,
+        test=everyone,
         features=features,
         user_ids=np.arange(num_users),
         item_ids=np.arange(num_items),

@@ -26,7 +26,7 @@ TPU_SLOTS = 2**15
 """The rows that are read at a time on TPUs, whose compiler writes them to memory; a GPU adds them in registers."""
 
 FEW_PAIRS = 2**22
-"""Pairs that are compared at once."""
+"""Up to so many pairs are compared all at once; more values are sorted."""
 
 Sizes = Sequence[tuple[int, int]]
 """The number of long segments, and of their chunks, in each round."""
@@ -68,7 +68,7 @@ def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chun
 
     Args:
         offsets: Segment s has the entries `offsets[s]` up to `offsets[s + 1]`.
-        sizes: Those of `sizes_of` or `largest_sizes`.
+        sizes: The result of `sizes_of` or `largest_sizes`.
     """
     if not sizes:
         return None
@@ -98,9 +98,9 @@ def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chun
 
 
 def _first_at_least(ascending: Int[Array, " places"], values: Int[Array, " values"]) -> Int[Array, " values"]:
-    """Return the first place of each value or a larger one. Comparing a few with all is a kernel, a search a loop."""
+    """Return the first place of each value or a larger one. A search by halves would be a loop of small kernels."""
     few = len(ascending) * len(values) <= FEW_PAIRS
-    return jnp.searchsorted(ascending, values, method="compare_all" if few else "scan").astype(jnp.int32)
+    return jnp.searchsorted(ascending, values, method="compare_all" if few else "sort").astype(jnp.int32)
 
 
 def slots_at_a_time() -> int | None:

@@ -1,4 +1,4 @@
-"""Rows of a table by their ids, with a derivative that adds in a fixed order on every platform.
+"""Rows of a table by their ids, with a first derivative that adds in a fixed order on every platform.
 
 The derivative of `table[ids]` adds the cotangents of equal ids. On accelerators the additions of a scatter are atomic,
 in no fixed order, and slow to compile. There, equal ids are sorted next to each other and summed as segments; each sum
@@ -15,19 +15,35 @@ from slmrec_jax.types import Distinct
 
 
 def take(table: Shaped[Array, "nodes ..."], ids: Int[Array, "..."] | Distinct | slice) -> Shaped[Array, "..."]:
-    """Return `table[ids]`; the ids of a batch that are known to be distinct need no sorting.
+    """Return `table[ids]`. Off CPU it has a derivative in reverse mode alone.
 
     Args:
         table: A row for each node.
-        ids: The nodes, in an array of any shape, or a slice. If they are the distinct ids of a batch, the derivative by
-            padding is dropped.
+        ids: Integers in an array of any shape, from 0 to the number of nodes, or a slice. If they are the distinct ids
+            of a batch, nothing flows back from padding.
+
+    Raises:
+        TypeError: The ids are not integers.
     """
     if isinstance(ids, slice):
         return table[ids]
     if isinstance(ids, Distinct):
-        return table[ids.ids] if on_cpu() else _take_distinct(table, *ids)
-    rows: Array = table[ids] if on_cpu() else _take(table, ids.reshape(-1)).reshape(*ids.shape, *table.shape[1:])
-    return rows
+        if not on_cpu():
+            return _take_distinct(table, *ids)
+        return without_padding(table[ids.ids], ids)
+    ids = jnp.asarray(ids)
+    if not jnp.issubdtype(ids.dtype, jnp.integer):
+        raise TypeError(f"ids are {ids.dtype}: give integers")
+    if on_cpu() or not ids.size:
+        return table[ids]
+    rows: Array = _take(table, ids.reshape(-1))
+    return rows.reshape(*ids.shape, *table.shape[1:])
+
+
+def without_padding(rows: Shaped[Array, "batch ..."], of: Distinct) -> Shaped[Array, "batch ..."]:
+    """Return the rows unchanged, with a derivative of 0 for those that only pad."""
+    real = (of.counts > 0).reshape(-1, *(1,) * (rows.ndim - 1))
+    return jnp.where(real, rows, jax.lax.stop_gradient(rows))
 
 
 @jax.custom_vjp

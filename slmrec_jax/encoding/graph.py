@@ -97,7 +97,8 @@ def interactions_among(
     interacting_users, interacting_items = graph.interactions
     found = jnp.zeros((users.shape[0], items.shape[0]), bool)
     places_found = rows[interacting_users], columns[interacting_items]
-    found = found.at[places_found].set(True, mode="drop", unique_indices=True)  # interactions are distinct
+    # Interactions are distinct, and so are their places; those beyond the array are left out.
+    found = found.at[places_found].set(True, mode="drop", unique_indices=True)
     return found[rows[users]][:, columns[items]]
 
 

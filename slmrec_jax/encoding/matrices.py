@@ -56,8 +56,8 @@ class Csr(NamedTuple):
     @property
     def weights(self) -> Float[Array, " entries"]:
         """The entries: values times scales."""
-        values = jnp.ones(self.num_entries) if self.values is None else self.values
-        return values if self.scales is None else values * self.scales
+        values, scales = jnp.ones(self.num_entries) if self.values is None else self.values, self.scales
+        return values if scales is None else values * scales
 
 
 class Operator(NamedTuple):
@@ -148,5 +148,6 @@ def _to_device(matrix: "scipy.sparse.csr_array", scales: Scales | None) -> Csr:
 
 
 def _chunks(offsets: Int[Array, " rows_plus_one"], lengths: Int[np.ndarray, " rows"]) -> Chunks | None:
-    # Without long rows an empty chunk says so.
-    return None if on_cpu() else make_chunks(offsets, sizes_of(lengths) or [(1, 1)])
+    if on_cpu() or not len(lengths):
+        return None
+    return make_chunks(offsets, sizes_of(lengths) or [(1, 1)])  # without long rows an empty chunk says so

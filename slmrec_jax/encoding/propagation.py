@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import jraph
 from jaxtyping import Array, Float
 
+from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.rows import product_rows, rows_of, sum_of
@@ -84,7 +85,9 @@ def hop(graph: Graph, x: Halves) -> Halves:
 
 
 def hop_by_definition(graph: Graph, x: Halves) -> Halves:
-    """Compute P x by `aggregate`, for comparison."""
+    """Compute P x by `aggregate`, for comparison; off CPU by `hop`: sums by segments are slow there."""
+    if not on_cpu():
+        return hop(graph, x)
     return split(graph, aggregate(graph, jnp.concatenate(x)))
 
 

@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from slmrec_jax.devices import on_cpu, platform
 from slmrec_jax.encoding.chunks import TPU_SLOTS, largest_sizes, make_chunks, segment_sums
-from slmrec_jax.encoding.gathers import take
+from slmrec_jax.encoding.gathers import take, without_padding
 from slmrec_jax.encoding.matrices import Csr, Operator
 from slmrec_jax.types import Distinct
 
@@ -52,7 +52,7 @@ def rows_of_product(
     if not on_cpu() or FEW * wanted.shape[0] > operator.matrix.num_rows:
         return take(table, ids)
     rows: Array = _few_rows(*operator, x, jax.lax.stop_gradient(table), wanted)
-    return rows
+    return without_padding(rows, ids) if isinstance(ids, Distinct) else rows
 
 
 def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:

@@ -7,8 +7,8 @@ searches the scores (`search.py`): on accelerators all chunks in one compiled pr
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import partial
-from typing import NamedTuple
+from functools import lru_cache, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +17,7 @@ import scipy.sparse
 from jaxtyping import Array, Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.devices import memory_bytes, on_cpu, platform
+from slmrec_jax.devices import Target, compiler_of, current_target, memory_bytes, on_cpu, platform
 from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.evaluation.search import Scored, TopK, block_width, by_numpy, top_k
 from slmrec_jax.types import Embeddings, Interactions
@@ -135,8 +135,8 @@ def plan_ranking(
         jnp.asarray(np.pad(masked.indices, (0, chunk_pairs)), np.int32),
     )
     width = block_width(num_ranked, k)
-    if platform() == "tpu" and k * TPU_LANES <= num_ranked:
-        width = max(width, TPU_LANES)
+    if platform() == "tpu":
+        width = max(width, TPU_LANES) if k * TPU_LANES <= num_ranked else 1
     chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, width)
     return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
 
@@ -201,14 +201,28 @@ def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
     """Rank in one program, and fetch its result once."""
     if not plan.num_users:
         return np.empty((0, plan.chunk.k), np.int32), np.empty((0, plan.chunk.k), np.float32)
-    found: TopK = jax.device_get(rank_chunks(embeddings, plan.queries, plan.first_pairs, plan.chunk))
+    program = ranking_program(plan, embeddings)
+    found: TopK = jax.device_get(program(embeddings, plan.queries, plan.first_pairs))
     return found
+
+
+def ranking_program(plan: RankingPlan, embeddings: Embeddings) -> jax.stages.Compiled:
+    """Compile `rank_chunks` for a plan and for embeddings, or their shapes; the last programs are remembered."""
+    leaves, form = jax.tree.flatten((embeddings, plan.queries, plan.first_pairs))
+    return _compiled_ranking(tuple((leaf.shape, leaf.dtype) for leaf in leaves), form, plan.chunk, current_target())
+
+
+@lru_cache(maxsize=8)
+def _compiled_ranking(
+    shapes: tuple[tuple[tuple[int, ...], np.dtype], ...], form: Any, chunk: ChunkShape, target: Target | None
+) -> jax.stages.Compiled:
+    leaves = [jax.ShapeDtypeStruct(*shape) for shape in shapes]  # type: ignore[no-untyped-call]
+    return compiler_of(rank_chunks, *jax.tree.unflatten(form, leaves), chunk, static=(3,))()
 
 
 WAYS: dict[str, Callable[[RankingPlan, Embeddings], TopK]] = {"host": _rank_on_host, "device": _rank_on_device}
 
 
-@partial(jax.jit, static_argnames="chunk")
 def rank_chunks(
     embeddings: Embeddings, queries: Queries, first_pairs: Int[Array, " chunks"], chunk: ChunkShape
 ) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
@@ -256,6 +270,8 @@ def _scored(
     padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
     rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop", unique_indices=True)
+    if chunk.width == 1:
+        return Scored(scores, scores)
     return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
 
 

@@ -12,6 +12,12 @@ from slmrec_jax.devices import Target
 from slmrec_jax.errors import UserError, check_choice
 from slmrec_jax.hardware.targets import HARDWARE, Hardware, Slice, describe
 
+GPU_SHARE = 0.75
+"""The share of a GPU's memory that JAX uses, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+
+TPU_SHARE = 0.97
+"""That of a TPU: the runtime keeps about half a GiB."""
+
 TOOLKITS = ("/usr/local/cuda",)
 """Where else a CUDA toolkit may be."""
 
@@ -28,7 +34,7 @@ def target_of(name: str) -> Target:
     """
     check_choice("on", name, DEVICES)
     if name == "cpu":
-        return Target("cpu", jax.devices("cpu")[0], os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+        return Target("cpu", jax.devices("cpu")[0])
     hardware = HARDWARE[name]
     return _tpu(hardware, hardware.part) if isinstance(hardware.part, Slice) else _gpu(hardware)
 
@@ -40,8 +46,8 @@ def _gpu(hardware: Hardware) -> Target:
     if toolkit is None:
         raise UserError(f"there is no CUDA toolkit, whose assembler compiling needs: {_install('plan-cuda')}")
     device = _first_device("cuda", "planned", topology="1x1x1", target_config=describe(hardware))
-    options = {"xla_gpu_cuda_data_dir": str(toolkit), "xla_gpu_autotune_level": "0"}
-    return Target("gpu", device, hardware.memory_bytes, options)
+    options = (("xla_gpu_cuda_data_dir", str(toolkit)), ("xla_gpu_autotune_level", "0"))
+    return Target("gpu", device, int(GPU_SHARE * hardware.memory_bytes), options)
 
 
 def _tpu(hardware: Hardware, part: Slice) -> Target:
@@ -54,7 +60,7 @@ def _tpu(hardware: Hardware, part: Slice) -> Target:
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": part.accelerator,
     }
-    return Target("tpu", _first_device("tpu", part.topology), hardware.memory_bytes)
+    return Target("tpu", _first_device("tpu", part.topology), int(TPU_SHARE * hardware.memory_bytes))
 
 
 def _first_device(platform: str, topology_name: str, **options: str) -> jax.Device:

@@ -4,8 +4,9 @@ Each kernel reads its operands and writes its results once. Three things are cou
 its rows, each as often as it is named, but no more than a whole table that the cache holds; a scatter writes only its
 rows; what a TPU keeps in its core's own memory is not read from the device's.
 
-The time of a kernel is the longest of three: its bytes over the bandwidth, its operations over their rate, and the time
-of a launch. The sum over kernels is an estimate: no kernel is faster, and few reach it.
+The time of a kernel is the longest of three: its bytes over the bandwidth, the operations of its matrix products over
+their rate, and the time of a launch. The sum over kernels is an estimate: few kernels reach these rates, and other
+arithmetic counts as nothing.
 """
 
 import math
@@ -18,7 +19,8 @@ BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "
 
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "copy-done", "slice-done",
-    "async-done", "all-reduce-done", "all-gather-done", "collective-permute-done", "opt-barrier", "partition-id",
+    "async-done", "all-reduce-done", "all-gather-done", "collective-permute-done", "reduce-scatter-done",
+    "all-to-all-done", "opt-barrier", "partition-id",
 }  # fmt: skip
 """Operations that run no kernel of their own."""
 
@@ -56,7 +58,7 @@ class Collective(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """What the counts are divided by."""
+    """The rates of an estimate."""
 
     bandwidth: float
     """Bytes a second."""
@@ -101,9 +103,9 @@ def program_cost(text: str, speed: Speed) -> tuple[Cost, Cost]:
     The first counts one turn of that loop too. A training segment is such a loop over steps.
     """
     computations, entry = _parse(text)
-    body = next((_called(line)["body"] for line in computations[entry].values() if _trips(line, computations) == 0), "")
-    whole = _cost_of(computations, entry, speed)
-    return whole, _cost_of(computations, body, speed) if body else Cost()
+    loops = (line for line in computations.get(entry, {}).values() if _trips(line, computations) == 0)
+    body = next((_called(line).get("body", "") for line in loops), "")
+    return _cost_of(computations, entry, speed), _cost_of(computations, body, speed)
 
 
 def _parse(text: str) -> tuple[Computations, str]:
@@ -135,14 +137,14 @@ def _split(rest: str) -> tuple[str, str]:
 
 def _cost_of(computations: Computations, name: str, speed: Speed) -> Cost:
     total = Cost()
-    lines = computations[name]
+    lines = computations.get(name, {})
     for line in lines.values():
         called = _called(line)
         if line.operation == "while":
-            total = total.plus(_cost_of(computations, called["body"], speed), _trips(line, computations) or 1)
+            total = total.plus(_cost_of(computations, called.get("body", ""), speed), _trips(line, computations) or 1)
         elif line.operation in ("call", "conditional") or (line.operation == "async-start" and "calls" in called):
             branches = [_cost_of(computations, branch, speed) for branch in called.values() if branch in computations]
-            total = total.plus(max(branches, key=lambda cost: cost.seconds, default=Cost()))
+            total = total.plus(max(branches, key=lambda cost: (cost.seconds, cost.num_bytes), default=Cost()))
         elif line.operation not in FREE and not any(f'"{free}"' in line.attributes for free in FREE_CALLS):
             total = total.plus(_kernel_cost(line, lines, computations, speed))
     return total
@@ -153,12 +155,16 @@ def _kernel_cost(line: Instruction, lines: Mapping[str, Instruction], computatio
     collective = next((each for each in COLLECTIVES if line.operation.startswith(each)), None)
     operations = sum(_operations(each, inner) for each in inner.values()) + _operations(line, lines)
     if line.operation in ("copy-start", "slice-start"):  # into or out of a core's memory: the smaller array moves
-        arrays = [_size(f"{kind}[{dims}]") for kind, dims, _ in _ARRAY.findall(line.shape) if dims]
-        num_bytes = min(arrays, default=0)
+        arrays = [found[0] for found in _ARRAY.finditer(line.shape.replace("S(1)", "")) if found[2]]
+        num_bytes = min(map(_size, arrays), default=0)
     else:
         num_bytes = _bytes_read(line, lines, inner, speed.cache_bytes) + _bytes_written(line, lines, inner)
-    seconds = max(num_bytes / speed.bandwidth, operations / speed.operations, speed.launch_seconds)
-    moved = (Collective(collective, _size(line.shape)),) if collective else ()
+    launch = 0.0 if line.operation.endswith("-start") else speed.launch_seconds  # beside other kernels
+    seconds = max(num_bytes / speed.bandwidth, operations / speed.operations, launch)
+    # What has started returns its input beside its output, the last array.
+    shapes = [found[0] for found in _ARRAY.finditer(line.shape) if found[2]]
+    output = shapes[-1] if line.operation.endswith("-start") and shapes else line.shape
+    moved = (Collective(collective, _size(output)),) if collective else ()
     return Cost(1, num_bytes, operations, seconds, moved)
 
 
@@ -228,8 +234,9 @@ def _operations(line: Instruction, lines: Mapping[str, Instruction]) -> int:
     axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)
     if axes:
         return 2 * out * math.prod(left[int(axis)] for axis in axes[1].split(",") if axis)
-    # (M × K) (K × N): the product of both factors' sizes is that of the result times K².
-    return 2 * out * round(math.sqrt(math.prod(left) * math.prod(right) / out)) if out else 0
+    # B products (M × K) (K × N): the product of both factors' sizes is that of the result times B K².
+    batch = math.prod(_dims(line.shape)[:-2])
+    return 2 * out * round(math.sqrt(math.prod(left) * math.prod(right) / out / batch)) if out else 0
 
 
 def _trips(line: Instruction, computations: Computations) -> int | None:

@@ -106,17 +106,17 @@ HARDWARE: Mapping[str, Hardware] = {
 """By the name that `plan` takes."""
 
 
-KINDS: Mapping[str, tuple[str, ...]] = {
-    "a100": ("A100",),
-    "h100": ("H100",),
-    "h200": ("H200",),
-    "b200": ("B200",),
-    "l4": ("L4",),
-    "v5e": ("TPU", "v5", "lite"),
-    "v5p": ("TPU", "v5"),
-    "v6e": ("TPU", "v6"),
+KINDS: Mapping[str, str] = {
+    "a100": "NVIDIA A100-SXM4-80GB",
+    "h100": "NVIDIA H100 80GB HBM3",
+    "h200": "NVIDIA H200",
+    "b200": "NVIDIA B200",
+    "l4": "NVIDIA L4",
+    "v5e": "TPU v5 lite",
+    "v5p": "TPU v5",
+    "v6e": "TPU v6 lite",
 }
-"""The words in what JAX calls a device (`device_kind`), the narrower ones first."""
+"""The names that JAX has for these devices (`device_kind`), in full: other variants of a card have other rates."""
 
 
 def describe(hardware: Hardware) -> str:
@@ -152,4 +152,4 @@ def describe(hardware: Hardware) -> str:
 
 def hardware_of_kind(kind: str) -> Hardware | None:
     """Return the device that JAX calls by this kind, such as `NVIDIA H100 80GB HBM3` or `TPU v5 lite`, if known."""
-    return next((HARDWARE[name] for name, words in KINDS.items() if all(word in kind for word in words)), None)
+    return next((HARDWARE[name] for name, own in KINDS.items() if own == kind), None)

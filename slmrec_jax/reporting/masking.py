@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from slmrec_jax.data.new_items import missing_feature
+from slmrec_jax.devices import compiler_options
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.analysis import Difference, paired_bootstrap
@@ -51,7 +52,7 @@ def _mask(run: Run, metric: str) -> Masking:
     # Rank by the parameters: under a protocol with stale embeddings, the state also holds those of an earlier step.
     current = run.config.eval._replace(stale_embeddings=False)
     method = outline(replace(run.config, eval=current), run.dataset).method
-    compiled = jax.jit(method.embed)
+    compiled = jax.jit(method.embed, compiler_options=compiler_options())
     inputs = make_inputs(run.dataset, run.config.missing)
     plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
 

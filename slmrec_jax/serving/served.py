@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+import scipy.sparse
 from jaxtyping import Array, Float, Shaped
 
 from slmrec_jax.config.protocols import Score
@@ -145,8 +146,8 @@ def fold_in(history: Interactions, num_users: int, items: Float[Array, "items di
     SLMRec on TikTok and worse by .012 on MovieLens.
     """
     weights = 1.0 / np.bincount(history.users, minlength=num_users)[history.users]
-    chosen = items[history.items] * jnp.asarray(weights, jnp.float32)[:, None]
-    return jnp.zeros((num_users, items.shape[1])).at[history.users].add(chosen)
+    means = scipy.sparse.csr_array((weights, (history.users, history.items)), shape=(num_users, len(items)))
+    return jnp.asarray(means @ np.asarray(items, np.float64), jnp.float32)
 
 
 def _texts(served: Served, found: Ranking) -> dict[str, Shaped[np.ndarray, "queries k"]]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Int, Key, PyTree, Scalar
 
-from slmrec_jax.devices import lowered
+from slmrec_jax.devices import compiler_of
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.objectives.sampling import SAMPLINGS, Draw, uniform
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
@@ -146,7 +146,7 @@ def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:
         def compiled(
             function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
         ) -> "Future[jax.stages.Compiled]":
-            return pool.submit(lowered(function, *arguments, donate=donate))
+            return pool.submit(compiler_of(function, *arguments, donate=donate))
 
         drawn = jax.eval_shape(loop.order, inputs, keys, step)
         # The largest first: the others are traced while it compiles.

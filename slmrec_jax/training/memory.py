@@ -10,20 +10,17 @@ from typing import Any, NamedTuple, cast
 
 import jax
 
-from slmrec_jax.devices import on_cpu, platform
+from slmrec_jax.devices import on_cpu
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan
+from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan, ranking_program
 from slmrec_jax.training.inputs import input_shapes
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage.arrays import READ_BACK_BYTES
+from slmrec_jax.types import Embeddings
 
 LATER_BYTES = 112 * 2**20
 """The growth of a run's process on the demo data, whose arrays are negligible: programs for ranking, checks and
 metrics, and the writer of checkpoints. On the host; nothing of it is on an accelerator."""
-
-SCORE_COPIES = {"gpu": 1.1, "tpu": 2.3}
-"""The temporary memory of ranking on accelerators as a multiple of a chunk's scores: 1.03 times as compiled for an
-H100, 2.2 for a TPU v5e."""
 
 SHOWN_BYTES = 5 * 2**20
 """Smaller parts are not listed."""
@@ -73,12 +70,15 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
     """
     host = on_cpu()
     given, prepared, programs = input_shapes(planned.dataset), planned.inputs, planned.loop
-    state, embeddings = tree_bytes(programs.shapes()), tree_bytes(_program(programs.embed).out_info)
+    tables: Embeddings = _program(programs.embed).out_info
+    state, embeddings = tree_bytes(programs.shapes()), tree_bytes(tables)
     computed = prepared.graph.derived, prepared.cache
     graph, cache = tree_bytes(prepared.graph._replace(derived={})), tree_bytes(computed)
     features = tree_bytes(prepared.features)
     step = tree_bytes(_program(programs.order).out_info) + _temporary(programs.run)
-    evaluated = embeddings + max(_temporary(programs.embed), embeddings + _scores(ranking))
+    evaluated = embeddings + max(
+        _temporary(programs.embed), embeddings + _scores(ranking, _program(programs.embed).out_info)
+    )
     largest_of_state = max(map(tree_bytes, jax.tree.leaves(programs.shapes())))
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host else 0
     copies = state + embeddings + read_back
@@ -213,8 +213,11 @@ def _temporary(program: Callable[..., Any]) -> int:
     return 0 if analysis is None else int(analysis.temp_size_in_bytes)  # some backends report nothing
 
 
-def _scores(ranking: RankingPlan) -> int:
+def _scores(ranking: RankingPlan, embeddings: Embeddings) -> int:
     chunk = ranking.chunk
+    if not on_cpu():
+        program = ranking_program(ranking, embeddings)
+        return _temporary(program) + 8 * len(ranking.first_pairs) * chunk.rows * chunk.k
     blocks = 2 if chunk.score == "sigmoid" else 1
-    at_a_time = min(IN_FLIGHT, len(ranking.first_pairs)) if on_cpu() else SCORE_COPIES[platform()]
-    return int(at_a_time * blocks * 4 * chunk.rows * chunk.num_ranked) + 8 * ranking.num_users * chunk.k
+    in_flight = min(IN_FLIGHT, len(ranking.first_pairs))
+    return in_flight * blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k

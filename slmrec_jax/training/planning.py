@@ -1,26 +1,23 @@
-"""What training would take on a device, attached or not: memory, compilation, and an estimate of its time."""
+"""Plans of training on a device, attached or not: memory, compilation, and an estimate of the time."""
 
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
 
 import jax
-import jax.numpy as jnp
 
-from slmrec_jax.config import Config
+from slmrec_jax.config import Config, check_config, with_defaults
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.devices import Target, compiling_for, lowered
+from slmrec_jax.devices import Target, compiling_for
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.evaluation.ranking import rank_chunks
+from slmrec_jax.evaluation.ranking import RankingPlan, ranking_program
 from slmrec_jax.hardware.compilers import target_of
 from slmrec_jax.hardware.programs import NO_SPEED, Cost, Speed, program_cost
 from slmrec_jax.hardware.targets import HARDWARE, Hardware, hardware_of_kind
 from slmrec_jax.methods import make_method
-from slmrec_jax.training.memory import Memory, estimate
+from slmrec_jax.training.memory import Memory, available_bytes, estimate
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline
-
-USABLE = {"gpu": 0.75, "tpu": 0.97, "cpu": 1.0}
-"""The share of a device's memory that JAX uses by default (`XLA_PYTHON_CLIENT_MEM_FRACTION` on GPUs)."""
+from slmrec_jax.training.small_data import fit_cutoffs
 
 
 class Program(NamedTuple):
@@ -32,18 +29,18 @@ class Program(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What training would take."""
+    """The memory, the programs and the estimated time of training on a device."""
 
     on: str
     """The device, by its name."""
     memory: Memory
     usable_bytes: int
-    """What JAX would use of the device's memory."""
+    """The part of the device's memory that JAX uses."""
     steps_per_epoch: int
     compile_seconds: float
-    """For all programs, on this machine."""
+    """The time to compile all programs on this machine."""
     speed: Speed | None
-    """What the estimates divide by; `None` for a CPU, which is better measured."""
+    """The rates of the estimates; `None` for a CPU, which is better measured."""
     programs: Mapping[str, Program]
     """`step`, a turn of the training segment; `order`, once an epoch; `embed` and, off the CPU, `ranking`, of an
     evaluation."""
@@ -72,31 +69,33 @@ def plan(config: Config, dataset: Dataset, on: str, *, method: MakeMethod = make
     Raises:
         UserError: The config and the data do not go together, or the device's compiler is not installed.
     """
+    check_config(config)
     target = target_of(on)
     with compiling_for(target):
-        return _planned(outline(config, dataset, method=method), on, target)
+        config, _ = fit_cutoffs(with_defaults(config), dataset)
+        ranking = evaluation.plan(dataset, config.eval.split, config.eval, config.ks).ranking
+        return _planned(outline(config, dataset, method=method), ranking, on, target)
 
 
-def _planned(planned: Setup, on: str, target: Target) -> Plan:
-    config = planned.config
+def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> Plan:
     start = time.perf_counter()
     setup = compiled(planned)
-    loop, rates = setup.loop, HARDWARE.get(on)
-    speed = rates and speed_of(rates, config.precision)
+    loop, rates, ranks = setup.loop, HARDWARE.get(on), None
+    if target.platform != "cpu":
+        embeddings = jax.eval_shape(planned.loop.embed, loop.shapes().state, setup.inputs)
+        ranks = ranking_program(ranking, embeddings)
+    seconds = time.perf_counter() - start
+    speed = rates and speed_of(rates, planned.config.precision)
     programs = {
         "step": _program(loop.run, speed, of_step=True),
         "order": _program(loop.order, speed),
         "embed": _program(loop.embed, speed),
     }
-    ranking = evaluation.plan(setup.dataset, config.eval.split, config.eval, config.ks).ranking
-    if target.platform != "cpu":
-        embeddings = jax.eval_shape(planned.loop.embed, loop.shapes().state, setup.inputs)
-        arguments = embeddings, ranking.queries, jnp.asarray(ranking.first_pairs), ranking.chunk
-        in_float32 = rates and speed_of(rates, "float32")
-        programs["ranking"] = _program(lowered(rank_chunks, *arguments, static=(3,))(), in_float32)
-    seconds = time.perf_counter() - start
-    memory = estimate(setup, ranking)._replace(process=0, earlier=0, later=0)
-    usable = int(USABLE[target.platform] * (target.memory_bytes or 0))
+    if ranks is not None:
+        programs["ranking"] = _program(ranks, rates and speed_of(rates, "float32"))
+    memory = estimate(setup, ranking)
+    here = (available_bytes() or 0) + memory.process + memory.earlier  # what is free, and what the process has
+    usable = here if target.memory_bytes is None else target.memory_bytes
     return Plan(on, memory, usable, loop.steps_per_epoch, seconds, speed, programs)
 
 
@@ -107,6 +106,8 @@ def time_line(setup: Setup) -> str | None:
         return None
     speed, steps = speed_of(hardware, setup.config.precision), setup.loop.steps_per_epoch
     seconds = program_cost(cast("jax.stages.Compiled", setup.loop.run).as_text() or "", speed)[1].seconds
+    if not seconds:  # the text has another form than this version of JAX gives it
+        return None
     return (
         f"time: a step takes about {1e3 * seconds:.3g} ms and an epoch's {steps} steps {steps * seconds:.3g} s by an "
         f"estimate: {assumptions(speed)}"

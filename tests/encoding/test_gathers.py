@@ -74,6 +74,28 @@ def test_distinct_ids_are_the_same_on_every_platform(platform, real):
     jax.tree.map(np.testing.assert_array_equal, found, expected)
 
 
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_no_ids_and_ids_that_are_no_integers(platform):
+    table = random((7, 3))
+    with compiling_for(platform):
+        value, gradient = jax.value_and_grad(lambda table: jnp.sum(take(table, jnp.zeros((4, 0), jnp.int32))))(table)
+        assert value == 0
+        np.testing.assert_array_equal(gradient, np.zeros((7, 3)))
+        assert take(table, jnp.int32(2)).shape == (3,)
+        with pytest.raises(TypeError):
+            take(table, jnp.ones(7, bool))
+
+
+@pytest.mark.parametrize("platform", PLATFORMS)
+def test_nothing_flows_back_from_padding(platform):
+    """Even from a mean that counts it."""
+    ids = jnp.asarray([1, 1, 1, 3], jnp.int32)
+    with compiling_for(platform):
+        of = distinct_ids(ids, jnp.ones(4, bool), 5)
+        gradient = jax.grad(lambda table: jnp.mean(take(table, of)))(random((5, 2)))
+    np.testing.assert_allclose(gradient, [[0, 0], [1 / 8] * 2, [0, 0], [1 / 8] * 2, [0, 0]])
+
+
 def test_batches_of_ids():
     ids, tables = jnp.asarray([[0, 2, 2], [1, 1, 0]], jnp.int32), random((2, 3, 4))
     with compiling_for("gpu"):

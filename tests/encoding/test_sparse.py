@@ -199,6 +199,14 @@ def test_a_matrix_without_entries_is_zero_and_so_is_its_derivative(product):
     np.testing.assert_array_equal(pull(jnp.ones((3, 2)))[0], np.zeros((4, 2)))
 
 
+@pytest.mark.parametrize("platform", ["cpu", "gpu", "tpu"])
+@pytest.mark.parametrize("shape", [(0, 3), (3, 0), (0, 0)])
+def test_a_matrix_without_rows_or_columns(shape, platform):
+    with compiling_for(platform):
+        nothing = operator(scipy.sparse.csr_array(shape, dtype=np.float32))
+        assert matmul(nothing, jnp.ones((shape[1], 2))).shape == (shape[0], 2)
+
+
 def test_repeated_entries_are_summed():
     twice = scipy.sparse.coo_array((np.array([1.0, 2.0], np.float32), ([0, 0], [1, 1])), shape=(2, 3))
     np.testing.assert_array_equal(matmul(operator(twice), jnp.eye(3)), [[0, 3, 0], [0, 0, 0]])

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from slmrec_jax.hardware.programs import NO_SPEED, Collective, Speed, program_cost
+from slmrec_jax.hardware.programs import NO_SPEED, Collective, Cost, Speed, program_cost
 
 SPEED = Speed(bandwidth=1e9, operations=1e12, launch_seconds=1e-6, cache_bytes=0)
 
@@ -97,7 +97,26 @@ ENTRY %main (a: f32[100,64], b: f32[100,64]) -> f32[100,64] {
     assert program_cost(text, SPEED)[0].num_bytes == 2 * 104 * 128 * 4
 
 
-def test_the_dearest_branch_counts():
+def test_a_copy_into_a_cores_own_memory_moves_whole_tiles_beside_other_kernels():
+    text = """
+ENTRY %main (a: f32[100,64]) -> f32[100,64] {
+  %a = f32[100,64]{1,0:T(8,128)} parameter(0)
+  %start = (f32[100,64]{1,0:T(8,128)S(1)}, f32[100,64]{1,0:T(8,128)}, u32[]{:S(2)}) copy-start(%a)
+  ROOT %done = f32[100,64]{1,0:T(8,128)S(1)} copy-done(%start)
+}
+"""
+    cost, _ = program_cost(text, SPEED)
+    assert cost.num_bytes == 104 * 128 * 4
+    assert cost.seconds == pytest.approx(cost.num_bytes / SPEED.bandwidth)
+
+
+@pytest.mark.parametrize("text", ["", "no program"])
+def test_what_cannot_be_read_costs_nothing(text):
+    assert program_cost(text, SPEED) == (Cost(), Cost())
+
+
+@pytest.mark.parametrize("speed", [SPEED, NO_SPEED])
+def test_the_most_expensive_branch_counts(speed):
     text = """
 %cheap (x: f32[8]) -> f32[8] {
   ROOT %x = f32[8]{0} parameter(0)
@@ -114,7 +133,7 @@ ENTRY %main (p: pred[], x: f32[8]) -> f32[8] {
   ROOT %y = f32[8]{0} conditional(%p, %x, %x), branch_computations={%cheap, %dear}
 }
 """
-    assert program_cost(text, SPEED)[0][:2] == (1, 64)
+    assert program_cost(text, speed)[0][:2] == (1, 64)
 
 
 def test_products_of_what_xla_compiles_are_counted():

@@ -6,11 +6,12 @@ import re
 import numpy as np
 import pytest
 
-from slmrec_jax import Config
+from slmrec_jax import Config, with_protocol
 from slmrec_jax.data.sizes import sized_dataset
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.errors import UserError
 from slmrec_jax.hardware.compilers import target_of
+from slmrec_jax.hardware.programs import program_cost
 from slmrec_jax.hardware.targets import HARDWARE
 from slmrec_jax.training import planning
 from slmrec_jax.training.memory import tree_bytes
@@ -37,14 +38,26 @@ def test_a_stand_in_has_the_sizes_and_no_degree_beyond_them(users, items, intera
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ((0, 5, 3, {}), "users is 0: give at least 1"),
+        ((0, 5, 3, {}), "users is 0: give 1 to 2147483647"),
+        ((2, 10**15, 3, {}), "items is 1000000000000000: give 1 to 2147483647"),
         ((2, 5, 11, {}), "interactions=11: there are 10 pairs"),
-        ((2, 5, 3, {"visual": 0}), "visual.* is 0: give at least 1"),
+        ((2, 5, 3, {"visual": 0}), "visual.* is 0: give 1 to"),
     ],
 )
 def test_sizes_that_cannot_be_are_refused(sizes, message):
     with pytest.raises(UserError, match=message):
         sized_dataset(*sizes)
+
+
+def test_a_config_that_cannot_be_is_refused():
+    with pytest.raises(UserError, match="batch_size is 0: give at least 1"):
+        plan(dataclasses.replace(CONFIG, batch_size=0), sized_dataset(5, 4, 9, {}), "cpu")
+
+
+@pytest.mark.parametrize("protocol", ["strict", "slmrec", "lightgcn", "mmrec"])
+def test_every_protocol_can_be_planned_by_sizes(protocol):
+    config = with_protocol(dataclasses.replace(CONFIG, model="mf"), protocol)
+    assert plan(config, sized_dataset(30, 40, 90, {}), "cpu").steps_per_epoch == 2
 
 
 def test_a_plan_for_this_machine():
@@ -89,7 +102,7 @@ def test_a_segment_reuses_the_buffers_of_its_progress_and_asks_the_host_for_noth
 
 
 def test_what_does_not_fit(monkeypatch):
-    small = target_of("cpu")._replace(memory_bytes=1000)
+    small = target_of("cpu")._replace(memory_bytes=1000)  # in place of what is free
     monkeypatch.setattr(planning, "target_of", lambda name: small)
     assert not plan(CONFIG, sized_dataset(50, 40, 300, {}), "cpu").fits
 
@@ -100,3 +113,5 @@ def test_training_on_a_known_device_says_what_a_step_would_take(monkeypatch, tin
     monkeypatch.setattr(planning, "hardware_of_kind", lambda kind: HARDWARE["h100"])
     assert "a step takes about" in time_line(setup)
     assert "3352 GB/s" in time_line(setup)
+    monkeypatch.setattr(planning, "program_cost", lambda text, speed: program_cost("", speed))
+    assert time_line(setup) is None  # a text that cannot be read

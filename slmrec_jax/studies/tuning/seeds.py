@@ -39,7 +39,9 @@ def one_program(setup: Setup, seeds: Sequence[int]) -> Team:
     """Train all seeds at once by `jax.vmap`, for accelerators, which one seed does not fill."""
     loop, inputs = setup.loop, setup.inputs
     keys = jax.tree.map(lambda *streams: jnp.stack(streams), *map(make_keys, seeds))  # with a leading axis of seeds
-    trained = jax.jit(jax.vmap(partial(epoch, loop), in_axes=(0, None, 0)), donate_argnums=0)
+    trained = jax.jit(
+        jax.vmap(partial(epoch, loop), in_axes=(0, None, 0)), donate_argnums=0, compiler_options=compiler_options()
+    )
 
     @jax.jit
     def at(all_seeds: PyTree, place: Scalar) -> PyTree:
@@ -84,7 +86,7 @@ def fit_seeds(
     """
     protocol = setup.config.eval
     team = (make_team or (one_by_one if on_cpu() else one_program))(setup, seeds)
-    embed = jax.jit(setup.embed)
+    embed = jax.jit(setup.embed, compiler_options=compiler_options())
     all_seeds = team.init()
 
     def measure(state: TrainState) -> Mapping[str, float]:
