@@ -98,9 +98,9 @@ Computations = Mapping[str, Mapping[str, Instruction]]
 
 
 def program_cost(text: str, speed: Speed) -> tuple[Cost, Cost]:
-    """Return the cost of a program's text, and that of one turn of its loop whose length is not known in advance.
+    """Return the cost of a program's text, and that of one iteration of its loop whose length is not known in advance.
 
-    The first counts one turn of that loop too. A training segment is such a loop over steps.
+    The first counts one iteration of that loop too. A training segment is such a loop over steps.
     """
     computations, entry = _parse(text)
     loops = (line for line in computations.get(entry, {}).values() if _trips(line, computations) == 0)
@@ -240,7 +240,7 @@ def _operations(line: Instruction, lines: Mapping[str, Instruction]) -> int:
 
 
 def _trips(line: Instruction, computations: Computations) -> int | None:
-    """Return the number of turns of a loop; 0 if it depends on values, `None` if the line is no loop."""
+    """Return the number of iterations of a loop; 0 if it depends on values, `None` if the line is no loop."""
     if line.operation != "while":
         return None
     known = re.search(r'known_trip_count[^}]*?"n":"(\d+)"', line.attributes)

@@ -42,7 +42,7 @@ class Plan(NamedTuple):
     speed: Speed | None
     """The rates of the estimates; `None` for a CPU, which is better measured."""
     programs: Mapping[str, Program]
-    """`step`, a turn of the training segment; `order`, once an epoch; `embed` and, off the CPU, `ranking`, of an
+    """`step`, an iteration of the training segment; `order`, once an epoch; `embed` and, off the CPU, `ranking`, of an
     evaluation."""
 
     @property
