@@ -11,6 +11,7 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding.chunks import largest_sizes, make_chunks, segment_sums, slots_at_a_time
+from slmrec_jax.meshes import num_shares, on_own_columns
 from slmrec_jax.types import Distinct
 
 
@@ -27,14 +28,13 @@ def take(table: Shaped[Array, "nodes ..."], ids: Int[Array, "..."] | Distinct | 
     """
     if isinstance(ids, slice):
         return table[ids]
+    simple = on_cpu() and num_shares() == 1
     if isinstance(ids, Distinct):
-        if not on_cpu():
-            return _take_distinct(table, *ids)
-        return without_padding(table[ids.ids], ids)
+        return without_padding(table[ids.ids], ids) if simple else _take_distinct(table, *ids)
     ids = jnp.asarray(ids)
     if not jnp.issubdtype(ids.dtype, jnp.integer):
         raise TypeError(f"ids are {ids.dtype}: give integers")
-    if on_cpu() or not ids.size:
+    if simple or not ids.size:
         return table[ids]
     rows: Array = _take(table, ids.reshape(-1))
     return rows.reshape(*ids.shape, *table.shape[1:])
@@ -46,17 +46,29 @@ def without_padding(rows: Shaped[Array, "batch ..."], of: Distinct) -> Shaped[Ar
     return jnp.where(real, rows, jax.lax.stop_gradient(rows))
 
 
+def _rows(table: Array, ids: Array) -> Array:
+    return on_own_columns(lambda ids, table: table[ids], table)(ids, table)
+
+
 @jax.custom_vjp
 def _take(table: Array, ids: Array) -> Array:
-    return table[ids]
+    return _rows(table, ids)
 
 
 def _take_forward(table: Array, ids: Array) -> tuple[Array, tuple[Array, int]]:
-    return table[ids], (ids, table.shape[0])
+    return _rows(table, ids), (ids, table.shape[0])
 
 
 def _take_backward(residuals: tuple[Array, int], cotangent: Array) -> tuple[Array, None]:
     ids, num_nodes = residuals
+    return on_own_columns(lambda ids, rows: _summed_by_id(ids, rows, num_nodes), cotangent)(ids, cotangent), None
+
+
+_take.defvjp(_take_forward, _take_backward)
+
+
+def _summed_by_id(ids: Array, cotangent: Array, num_nodes: int) -> Array:
+    """Return a table of the sums of the rows with each id."""
     count = ids.shape[0]
     order = jnp.argsort(ids)
     ordered = ids[order]
@@ -68,28 +80,26 @@ def _take_backward(residuals: tuple[Array, int], cotangent: Array) -> tuple[Arra
     sums = segment_sums(offsets, chunks, lambda entries: flat[order[entries]], slots_at_a_time())
     first = offsets[:-1]
     targets = jnp.where(first < count, ordered[jnp.minimum(first, count - 1)], num_nodes + jnp.arange(count))
-    return _scattered(sums.reshape(cotangent.shape), targets, num_nodes), None
-
-
-_take.defvjp(_take_forward, _take_backward)
+    return _scattered(sums.reshape(cotangent.shape), targets, num_nodes)
 
 
 @jax.custom_vjp
 def _take_distinct(table: Array, ids: Array, counts: Array, places: Array) -> Array:
-    return table[ids]
+    return _rows(table, ids)
 
 
 def _take_distinct_forward(
     table: Array, ids: Array, counts: Array, places: Array
 ) -> tuple[Array, tuple[Array, Array, int]]:
-    return table[ids], (ids, counts, table.shape[0])
+    return _rows(table, ids), (ids, counts, table.shape[0])
 
 
 def _take_distinct_backward(residuals: tuple[Array, Array, int], cotangent: Array) -> tuple[Array, None, Array, None]:
     ids, counts, num_nodes = residuals
     # Padding repeats an id.
     targets = jnp.where(counts > 0, ids, num_nodes + jnp.arange(ids.shape[0]))
-    return _scattered(cotangent, targets, num_nodes), None, jnp.zeros_like(counts), None
+    scatter = on_own_columns(lambda targets, rows: _scattered(rows, targets, num_nodes), cotangent)
+    return scatter(targets, cotangent), None, jnp.zeros_like(counts), None
 
 
 _take_distinct.defvjp(_take_distinct_forward, _take_distinct_backward)

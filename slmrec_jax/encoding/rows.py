@@ -12,6 +12,7 @@ from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import rows_of_product
+from slmrec_jax.meshes import divide_rows
 from slmrec_jax.types import ALL, Distinct, Ids, Rows
 
 TABLE_BLOCK_ROWS = 8192
@@ -54,7 +55,12 @@ def product_rows(operator: Operator, x: Float[Array, "columns dim"], table: Floa
 
 def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
     """Return scale · Σ tables. The gathers share one scatter as their derivative."""
-    return memoized(lambda ids: scale * sum((table(ids) for table in tables[1:]), tables[0](ids)))
+
+    def rows(ids: Ids) -> Array:
+        total = scale * sum((table(ids) for table in tables[1:]), tables[0](ids))
+        return total if isinstance(ids, slice) else divide_rows(total)
+
+    return memoized(rows)
 
 
 def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:

@@ -18,6 +18,7 @@ from slmrec_jax.devices import on_cpu, platform
 from slmrec_jax.encoding.chunks import TPU_SLOTS, largest_sizes, make_chunks, segment_sums
 from slmrec_jax.encoding.gathers import take, without_padding
 from slmrec_jax.encoding.matrices import Csr, Operator
+from slmrec_jax.meshes import num_shares, on_own_columns
 from slmrec_jax.types import Distinct
 
 FEW = 8
@@ -49,7 +50,7 @@ def rows_of_product(
     cache, and one row of zeros represents all others. Differentiating that again is slow.
     """
     wanted = ids.ids if isinstance(ids, Distinct) else ids
-    if not on_cpu() or FEW * wanted.shape[0] > operator.matrix.num_rows:
+    if not on_cpu() or num_shares() > 1 or FEW * wanted.shape[0] > operator.matrix.num_rows:
         return take(table, ids)
     rows: Array = _few_rows(*operator, x, jax.lax.stop_gradient(table), wanted)
     return without_padding(rows, ids) if isinstance(ids, Distinct) else rows
@@ -101,7 +102,10 @@ PRODUCT_OF = {"cpu": "csr", "gpu": "chunked", "tpu": "blocked"}
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _multiply(product: str, matrix: Csr, transposed: Csr, x: Array) -> Array:
-    return PRODUCTS[product](matrix, transposed.num_rows, x)
+    def whole(matrix: Csr, x: Array) -> Array:
+        return PRODUCTS[product](matrix, transposed.num_rows, x)
+
+    return on_own_columns(whole, x)(matrix, x)
 
 
 def _multiply_forward(product: str, matrix: Csr, transposed: Csr, x: Array) -> tuple[Array, tuple[Csr, Csr, Array]]:

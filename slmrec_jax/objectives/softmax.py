@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int, Scalar
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.layers import mean
+from slmrec_jax.meshes import num_shares, on_own_rows, sum_over_shares
 from slmrec_jax.types import Distinct
 
 SCORE_BLOCK_ROWS = 256
@@ -88,14 +89,33 @@ def log_normalisers(
 def _normalisers_forward(
     x: Array, y: Array, row_counts: Array, column_counts: Array
 ) -> tuple[Array, tuple[Array, Array]]:
-    num_rows, num_columns = x.shape[0], y.shape[0]
+    num_rows = x.shape[0]
     given = x.dtype, y.dtype
     dtype = jnp.dtype(x.dtype if x.dtype.itemsize >= 4 else "float32")  # half precision cannot count
     x, y, row_counts, column_counts = (of.astype(dtype) for of in (x, y, row_counts, column_counts))
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
     # A column of count 0 repeats one that counts, so it never exceeds the largest score.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
-    most_rows = SCORE_BLOCK_ROWS if on_cpu() else max(1, SCORE_BLOCK_BYTES // (dtype.itemsize * num_columns))
+    shares = num_shares()
+    if shares == 1:
+        value, to_rows, to_columns = _normalisers(x, row_counts, y, column_counts)
+    else:
+        padding = -num_rows % shares
+        x, row_counts = jnp.pad(x, ((0, padding), (0, 0))), jnp.pad(row_counts, (0, padding))
+
+        def own_rows(x: Array, row_counts: Array, y: Array, column_counts: Array) -> tuple[Array, Array, Array]:
+            value, to_rows, to_columns = _normalisers(x, row_counts, y, column_counts)
+            return sum_over_shares(value), to_rows, sum_over_shares(to_columns)
+
+        divided = on_own_rows(own_rows, 2, 2, outputs=(False, True, False))
+        value, to_rows, to_columns = divided(x, row_counts, y, column_counts)
+    return value, (to_rows[:num_rows].astype(given[0]), to_columns.astype(given[1]))
+
+
+def _normalisers(x: Array, row_counts: Array, y: Array, column_counts: Array) -> tuple[Array, Array, Array]:
+    """Return the value and both gradients, by blocks of rows."""
+    num_rows, num_columns = x.shape[0], y.shape[0]
+    most_rows = SCORE_BLOCK_ROWS if on_cpu() else max(1, SCORE_BLOCK_BYTES // (x.dtype.itemsize * num_columns))
     most_blocks = -(-num_rows // most_rows)
     block_rows = -(-num_rows // most_blocks)
     padding = most_blocks * block_rows - num_rows
@@ -108,7 +128,7 @@ def _normalisers_forward(
     ways = [partial(_by_blocks, width=width, block_rows=block_rows) for width in widths]
     width = jnp.sum(_last(column_counts) > jnp.array(widths))
     value, to_rows, to_columns = jax.lax.switch(width, ways, x, y, row_counts, column_counts, num_blocks)
-    return value, (to_rows[:num_rows].astype(given[0]), to_columns.astype(given[1]))
+    return value, to_rows[:num_rows], to_columns
 
 
 def _by_blocks(
