@@ -18,7 +18,6 @@ from slmrec_jax.encoding.matrices import Operator, operator
 from slmrec_jax.encoding.rows import product_rows
 from slmrec_jax.encoding.sparse import PRODUCTS, matmul, rows_of_product, segment_sum
 
-
 WHOLE = [name for name in PRODUCTS if name != "blocked"]
 """Without the product that takes large matrices by blocks; on small ones it is `chunked`."""
 
