@@ -7,7 +7,7 @@ searches the scores (`search.py`): on accelerators all chunks in one compiled pr
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -34,10 +34,8 @@ UNKNOWN_CHUNK_BYTES = 2**28
 IN_FLIGHT = 2
 """Chunks at a time. On a CPU, one core searches a chunk while the others compute the scores of the next."""
 
-
 TPU_LANES = 128
-"""A TPU pads the last axis of an array to a multiple of this, so narrower blocks of columns take several times the
-memory."""
+"""A TPU pads the last axis of an array to a multiple of this: narrower blocks of columns take more memory."""
 
 
 class Ranking(NamedTuple):
@@ -201,9 +199,9 @@ def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
     """Rank in one program, and fetch its result once."""
     if not plan.num_users:
         return np.empty((0, plan.chunk.k), np.int32), np.empty((0, plan.chunk.k), np.float32)
-    program = ranking_program(plan, embeddings)
-    found: TopK = jax.device_get(program(embeddings, plan.queries, plan.first_pairs))
-    return found
+    found = ranking_program(plan, embeddings)(embeddings, plan.queries, plan.first_pairs)
+    items, scores = jax.device_get(found)
+    return items, scores
 
 
 def ranking_program(plan: RankingPlan, embeddings: Embeddings) -> jax.stages.Compiled:
@@ -234,21 +232,7 @@ def rank_chunks(
 
     first_rows = jnp.arange(len(first_pairs), dtype=jnp.int32) * chunk.rows
     items, scores = jax.lax.map(rank_chunk, (first_rows, first_pairs))
-    shape = (len(first_pairs) * chunk.rows, chunk.k)
-    return items.reshape(shape), scores.reshape(shape)
-
-
-@partial(jax.jit, static_argnames="chunk", donate_argnames="buffer", keep_unused=True)
-def _score_into(
-    buffer: Float[Array, "rows columns"],
-    embeddings: Embeddings,
-    queries: Queries,
-    first_row: Int[Array, ""],
-    first_pair: Int[Array, ""],
-    chunk: ChunkShape,
-) -> Scored:
-    """Compute `_scored`. The scores overwrite `buffer`: on CPUs, fresh memory costs as much time as the product."""
-    return _scored(embeddings, queries, first_row, first_pair, chunk)
+    return items.reshape(-1, chunk.k), scores.reshape(-1, chunk.k)
 
 
 def _scored(
@@ -273,6 +257,12 @@ def _scored(
     if chunk.width == 1:
         return Scored(scores, scores)
     return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
+
+
+# The scores overwrite the first argument, a buffer: on CPUs, fresh memory costs as much time as the product.
+_score_into = jax.jit(
+    lambda buffer, *arguments: _scored(*arguments), static_argnums=5, donate_argnums=0, keep_unused=True
+)
 
 
 def _in_blocks(embeddings: Embeddings, chunk: ChunkShape) -> Embeddings:
