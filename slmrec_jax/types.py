@@ -67,6 +67,12 @@ class DenseFeature(NamedTuple):
     """1 for items that have this modality; 0 for the others, whose row of `values` is 0 too."""
 
 
+class Whole(NamedTuple):
+    """Arrays that every device of a mesh holds whole, because each step reads all of their columns."""
+
+    arrays: PyTree
+
+
 class Modality(NamedTuple):
     """The part of a modality that the shapes of parameters depend on."""
 
@@ -85,6 +91,8 @@ class Spec(NamedTuple):
     dim: int
     modalities: Mapping[str, Modality]
     """In the order of the config, which fine-and-coarse spaces follow."""
+    column_shares: int = 1
+    """The number of devices among which a mesh divides the columns of tables."""
 
 
 class Batch(NamedTuple):
@@ -171,6 +179,9 @@ class Model(NamedTuple):
     cold_items: Callable[[Params, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
     """`(params, features) -> rows` of items without interactions, from their features (as in `Inputs.features`); they
     are ranked like the rows of `View.items`. `None` if items have only ids."""
+    by_columns: bool = True
+    """Whether each column of a table is computed from the same column of others, up to the rows of a batch. A mesh then
+    divides tables by columns; otherwise every device holds them whole."""
 
 
 class Context(NamedTuple):
@@ -248,3 +259,5 @@ class Method(NamedTuple):
     """Decisions made while the method was built, for the log."""
     cold_items: Callable[["TrainState", Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
     """As `Model.cold_items`, for `Embeddings.items`."""
+    by_columns: bool = True
+    """As `Model.by_columns`."""

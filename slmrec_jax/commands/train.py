@@ -17,6 +17,8 @@ class TrainFlags(SettingsFlags):
     """Continue the run in --out."""
     overwrite: bool = False
     """Delete the run in --out first, once the new one is ready to start."""
+    mesh: str | None = None
+    """The devices to train on, such as data=2,model=4, or auto for all of them; by default one."""
 
 
 def run_train(flags: TrainFlags) -> None:
@@ -34,6 +36,7 @@ def run_train(flags: TrainFlags) -> None:
         overwrite=flags.overwrite,
         method=own_method(flags.config) or make_method,
         config_file=python_file(flags.config),
+        mesh=flags.mesh,
         progress=True,
     )
     title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"

@@ -21,13 +21,14 @@ from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.rows import product_rows, rows_of, sum_of
 from slmrec_jax.encoding.sparse import matmul
+from slmrec_jax.meshes import num_column_shares
 from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows, Spec
 
 MAX_CACHE_BYTES = 4 * 2**30
-"""The largest size of a frozen modality's propagated features; a larger one is projected first instead."""
+"""The largest size on a device of a frozen modality's propagated features; a larger one is projected first instead."""
 
 CACHE_COLUMNS = 256
-"""The number of feature columns that are propagated at a time in `frozen_chain`."""
+"""The number of feature columns that a device propagates at a time in `frozen_chain`."""
 
 
 class Halves(NamedTuple):
@@ -140,9 +141,10 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
     def propagate_block(graph: Graph, items: Array, dtype: str) -> Halves:
         return Halves(*(side(ALL).astype(dtype) for side in item_chain(graph, items, num_layers)))
 
+    at_a_time = CACHE_COLUMNS * num_column_shares()
     blocks = [
-        propagate_block(graph, feature.values[:, start : start + CACHE_COLUMNS], held_as)
-        for start in range(0, feature.values.shape[1], CACHE_COLUMNS)
+        propagate_block(graph, feature.values[:, start : start + at_a_time], held_as)
+        for start in range(0, feature.values.shape[1], at_a_time)
     ]
     present = propagate_block(graph, feature.present[:, None], "float32")
     return FrozenChain(
@@ -159,7 +161,7 @@ def choose_chain(
     The rule compares multiply-adds of one step's forward pass. A cached modality projects only the batch's users and
     items. The second result is the reason.
     """
-    size = jnp.dtype(held_as).itemsize * (spec.num_users + spec.num_items) * columns
+    size = jnp.dtype(held_as).itemsize * (spec.num_users + spec.num_items) * columns / spec.column_shares
     if size > MAX_CACHE_BYTES:
         limit = MAX_CACHE_BYTES / 2**30
         return False, f"propagated features would take {size / 2**30:.1f} GiB > {limit:.0f}"

@@ -12,7 +12,7 @@ from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import rows_of_product
-from slmrec_jax.meshes import divide_rows
+from slmrec_jax.meshes import divide_rows, on_own_columns
 from slmrec_jax.types import ALL, Distinct, Ids, Rows
 
 TABLE_BLOCK_ROWS = 8192
@@ -66,9 +66,18 @@ def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
 def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:
     """Return values W + present bᵀ: a row without the feature has no bias either. Values may have half precision."""
     kernel, bias = projection["kernel"], projection["bias"][None, :]
-    return memoized(
-        lambda ids: _gather_float32(values, ids).astype(kernel.dtype) @ kernel + take(present, ids)[:, None] * bias
-    )
+
+    def rows(ids: Ids) -> Array:
+        taken = _gather_float32(values, ids)
+
+        def product(taken: Array, kernel: Array) -> Array:
+            return taken.astype(kernel.dtype) @ kernel
+
+        # Of a whole table, each device of a mesh computes its own columns. The rows of a batch are divided later.
+        x: Array = (on_own_columns(product, kernel) if ids is ALL else product)(taken, kernel)
+        return x + take(present, ids)[:, None] * bias
+
+    return memoized(rows)
 
 
 def _gather_float32(values: Float[Array, "nodes columns"], ids: Ids) -> Float[Array, "_ columns"]:

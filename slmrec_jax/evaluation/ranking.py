@@ -1,25 +1,29 @@
 """Exact ranking of all items for each user, without known items, in bounded memory.
 
 `plan_ranking` does the work that does not depend on the embeddings. `rank` scores a chunk of users at a time and
-searches the scores (`search.py`): on accelerators all chunks in one compiled program, on CPUs one program for each.
+searches the scores (`scoring.py`, `search.py`): on accelerators and meshes all chunks in one compiled program, on one
+CPU one program for each.
 """
 
 import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Float, Int, Scalar
+from jax.sharding import Mesh
+from jaxtyping import Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.devices import Target, compiler_of, current_target, memory_bytes, on_cpu, platform
 from slmrec_jax.errors import Diverged, UserError
-from slmrec_jax.evaluation.search import Scored, TopK, block_width, by_numpy, top_k
+from slmrec_jax.evaluation.scoring import ChunkShape, Queries, in_blocks, rank_chunks, rank_on_mesh, score_into
+from slmrec_jax.evaluation.search import TopK, block_width, by_numpy
+from slmrec_jax.meshes import Layout, mesh_of
 from slmrec_jax.types import Embeddings, Interactions
 
 MAX_CHUNK_BYTES = 16 * 2**20
@@ -50,39 +54,14 @@ class Ranking(NamedTuple):
 class RankingPlan(NamedTuple):
     """Users to rank for and items to leave out, from `plan_ranking`; valid for any embeddings of the same data."""
 
-    queries: "Queries"
+    queries: Queries
     first_pairs: Int[np.ndarray, " chunks"]
     """The index of each chunk's first known pair."""
     num_users: int
     num_items: int
     candidates: Int[np.ndarray, " candidates"] | None
     """Ascending; `None` for all items."""
-    chunk: "ChunkShape"
-
-
-class Queries(NamedTuple):
-    """Device arrays of a plan. A row is the position of a user in the requested order."""
-
-    users: Int[Array, " rows"]
-    """User ids, padded to full chunks."""
-    known_rows: Int[Array, " pairs"]
-    """Sorted; padded with a row beyond all others, so that the last chunk can take a full-length slice."""
-    known_items: Int[Array, " pairs"]
-    """Positions among the candidates."""
-
-
-class ChunkShape(NamedTuple):
-    """Static arguments of the compiled program."""
-
-    rows: int
-    pairs: int
-    """The largest number of known pairs in a chunk."""
-    k: int
-    score: Score
-    num_ranked: int
-    """Items to rank; further columns are padding."""
-    width: int
-    """Columns of a block."""
+    chunk: ChunkShape
 
 
 def plan_ranking(
@@ -150,7 +129,7 @@ def default_chunk_bytes() -> int:
 def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> Ranking:
     """Rank all items for the users of `plan` by the inner product of embeddings, in float32.
 
-    `way` is a name of `WAYS`; by default `host` on CPU and `device` elsewhere.
+    `way` is a name of `WAYS`; by default `mesh` for embeddings on several devices, `host` on one CPU, else `device`.
 
     Raises:
         Diverged: Embeddings are NaN, infinite or so large that scores overflow, so that they have no order.
@@ -166,7 +145,9 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
         )
     if plan.candidates is not None:
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
-    items, scores = WAYS[way or ("host" if on_cpu() else "device")](plan, embeddings)
+    mesh = mesh_of(embeddings.items)
+    default = "mesh" if mesh is not None else "host" if on_cpu() else "device"
+    items, scores = WAYS[way or default](plan, embeddings)
     if plan.candidates is not None:
         items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])
@@ -174,7 +155,7 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
 
 def _rank_on_host(plan: RankingPlan, embeddings: Embeddings) -> TopK:
     """Search one chunk's scores with NumPy while the next one's are computed."""
-    embeddings = _in_blocks(embeddings, plan.chunk)
+    embeddings = in_blocks(embeddings, plan.chunk)
     rows, num_chunks = plan.chunk.rows, len(plan.first_pairs)
     items = np.empty((num_chunks * rows, plan.chunk.k), np.int32)
     scores = np.empty(items.shape, np.float32)
@@ -182,7 +163,7 @@ def _rank_on_host(plan: RankingPlan, embeddings: Embeddings) -> TopK:
 
     def rank_chunk(index: int) -> None:
         first_row = np.int32(index * rows)
-        scored = _score_into(buffers.pop(), embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
+        scored = score_into(buffers.pop(), embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
         here = slice(first_row, first_row + rows)
         items[here], scores[here] = by_numpy(scored, plan.chunk.k)
         buffers.append(scored.scores)
@@ -195,6 +176,15 @@ def _rank_on_host(plan: RankingPlan, embeddings: Embeddings) -> TopK:
     return items, scores
 
 
+def _rank_on_mesh(plan: RankingPlan, embeddings: Embeddings) -> TopK:
+    """Rank as on one device; each device has its share of the work, and every process the whole result."""
+    mesh = mesh_of(embeddings.items)
+    if mesh is None:
+        raise ValueError("the embeddings are not on a mesh")
+    queries, first_pairs = _whole_on(mesh).put((plan.queries, plan.first_pairs))
+    return _rank_on_device(plan._replace(queries=queries, first_pairs=first_pairs), embeddings)
+
+
 def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
     """Rank in one program, and fetch its result once."""
     if not plan.num_users:
@@ -205,80 +195,33 @@ def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
 
 
 def ranking_program(plan: RankingPlan, embeddings: Embeddings) -> jax.stages.Compiled:
-    """Compile `rank_chunks` for a plan and for embeddings, or their shapes; the last programs are remembered."""
-    leaves, form = jax.tree.flatten((embeddings, plan.queries, plan.first_pairs))
-    return _compiled_ranking(tuple((leaf.shape, leaf.dtype) for leaf in leaves), form, plan.chunk, current_target())
+    """Compile the ranking of a plan for embeddings, or their shapes, where they are; remember the last programs."""
+    mesh = mesh_of(embeddings.items)
+    asked: Any = plan.queries, plan.first_pairs
+    leaves, form = jax.tree.flatten((embeddings, *(asked if mesh is None else _whole_on(mesh).shapes(asked))))
+    shapes = tuple((leaf.shape, leaf.dtype, None if mesh is None else leaf.sharding) for leaf in leaves)
+    return _compiled_ranking(shapes, form, plan.chunk, mesh, current_target())
 
 
 @lru_cache(maxsize=8)
 def _compiled_ranking(
-    shapes: tuple[tuple[tuple[int, ...], np.dtype], ...], form: Any, chunk: ChunkShape, target: Target | None
+    shapes: tuple[tuple[Any, ...], ...], form: Any, chunk: ChunkShape, mesh: Mesh | None, target: Target | None
 ) -> jax.stages.Compiled:
-    leaves = [jax.ShapeDtypeStruct(*shape) for shape in shapes]  # type: ignore[no-untyped-call]
-    return compiler_of(rank_chunks, *jax.tree.unflatten(form, leaves), chunk, static=(3,))()
+    arguments = jax.tree.unflatten(form, [jax.ShapeDtypeStruct(*shape[:2], sharding=shape[2]) for shape in shapes])  # type: ignore[no-untyped-call]
+    if mesh is None:
+        return compiler_of(rank_chunks, *arguments, chunk, static=(3,))()
+    return compiler_of(partial(rank_on_mesh, mesh=mesh), *arguments, chunk, static=(3,))()
 
 
-WAYS: dict[str, Callable[[RankingPlan, Embeddings], TopK]] = {"host": _rank_on_host, "device": _rank_on_device}
+def _whole_on(mesh: Mesh) -> Layout:
+    return Layout(mesh, num_rows=frozenset())
 
 
-def rank_chunks(
-    embeddings: Embeddings, queries: Queries, first_pairs: Int[Array, " chunks"], chunk: ChunkShape
-) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
-    """Rank all chunks, one after the other, on the device."""
-    embeddings = _in_blocks(embeddings, chunk)
-
-    def rank_chunk(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
-        return top_k(_scored(embeddings, queries, *bounds, chunk), chunk.k)
-
-    first_rows = jnp.arange(len(first_pairs), dtype=jnp.int32) * chunk.rows
-    items, scores = jax.lax.map(rank_chunk, (first_rows, first_pairs))
-    return items.reshape(-1, chunk.k), scores.reshape(-1, chunk.k)
-
-
-def _scored(
-    embeddings: Embeddings,
-    queries: Queries,
-    first_row: Int[Array, ""],
-    first_pair: Int[Array, ""],
-    chunk: ChunkShape,
-) -> Scored:
-    """Score all items for a chunk of users; -inf for known items and columns of padding."""
-    users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
-    rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
-    items = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs)
-    scores = _inner_products(embeddings, users)
-    if chunk.score == "sigmoid":
-        scores = jax.nn.sigmoid(scores)
-    # The slice may include pairs of later chunks: their rows are beyond this block, and `mode="drop"` ignores them.
-    # One scatter masks known items and padding: a second one would copy the scores.
-    padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
-    rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
-    scores = scores.at[rows, items].set(-jnp.inf, mode="drop", unique_indices=True)
-    if chunk.width == 1:
-        return Scored(scores, scores)
-    return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
-
-
-# The scores overwrite the first argument, a buffer: on CPUs, fresh memory costs as much time as the product.
-_score_into = jax.jit(
-    lambda buffer, *arguments: _scored(*arguments), static_argnums=5, donate_argnums=0, keep_unused=True
-)
-
-
-def _in_blocks(embeddings: Embeddings, chunk: ChunkShape) -> Embeddings:
-    """Pad the items to full blocks of columns."""
-    padding = -embeddings.items.shape[0] % chunk.width
-    return embeddings._replace(items=jnp.pad(embeddings.items, ((0, padding), (0, 0))))
-
-
-def _inner_products(embeddings: Embeddings, users: Int[Array, " rows"]) -> Float[Array, "rows items"]:
-    # Full precision: accelerators round the factors by default, which would swap items of nearly equal scores.
-    return jnp.matmul(
-        embeddings.users[users],
-        embeddings.items.T,
-        precision=jax.lax.Precision.HIGHEST,
-        preferred_element_type=jnp.float32,
-    )
+WAYS: dict[str, Callable[[RankingPlan, Embeddings], TopK]] = {
+    "host": _rank_on_host,
+    "device": _rank_on_device,
+    "mesh": _rank_on_mesh,
+}
 
 
 @jax.jit

@@ -83,12 +83,12 @@ def top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "r
     num_rows, num_blocks = maxima.shape
     width = scores.shape[1] // num_blocks
     if width == 1:
-        best, columns = _leftmost_top_k(scores, k)
+        best, columns = leftmost_top_k(scores, k)
     else:
-        _, chosen = _leftmost_top_k(maxima, k)
+        _, chosen = leftmost_top_k(maxima, k)
         chosen = jnp.sort(chosen, axis=1)  # keeps the order of columns, so that ties go to the leftmost
         candidates = scores.reshape(num_rows, num_blocks, width)[jnp.arange(num_rows)[:, None], chosen]
-        best, places = _leftmost_top_k(candidates.reshape(num_rows, k * width), k)
+        best, places = leftmost_top_k(candidates.reshape(num_rows, k * width), k)
         columns = jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
     return jnp.where(best == -jnp.inf, -1, columns), best
 
@@ -96,7 +96,7 @@ def top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "r
 _compiled_top_k = jax.jit(top_k, static_argnames="k")
 
 
-def _leftmost_top_k(x: Float[Array, "rows columns"], k: int) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
+def leftmost_top_k(x: Float[Array, "rows columns"], k: int) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
     """Return `jax.lax.top_k`, which documents that ties go to the lower index, with -0 equal to 0."""
     best, places = jax.lax.top_k(jnp.where(x == 0, 0.0, x), k)
     return best, places

@@ -78,6 +78,7 @@ def gradient_method(
         num_negatives=max(term.loss.num_negatives for term in active.values()),
         in_batch=tuple(name for name, term in active.items() if term.loss.in_batch),
         cold_items=None if place is None else lambda state, features: place(state.params["model"], features),
+        by_columns=model.by_columns,
     )
 
 

@@ -1,14 +1,17 @@
 """Wrappers of any method: the precision of its matrix products, and the embeddings that it is evaluated by."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, Key
 
+from slmrec_jax.meshes import tracing_for
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
 
 
@@ -17,16 +20,26 @@ def with_precision(method: Method, precision: str) -> Method:
 
     CPUs always compute in float32.
     """
+    names = ("step", "embed", "prepare", "loss", "cold_items")
+    return _within(lambda: jax.default_matmul_precision(precision), method, names)
 
-    def stated(function: Callable[..., Any] | None) -> Any:
+
+def with_mesh(method: Method, mesh: Mesh) -> Method:
+    """Return the method traced for a mesh; `cold_items` stays a computation of one device."""
+    return _within(lambda: tracing_for(mesh), method, ("init", "step", "embed", "prepare", "loss"))
+
+
+def _within(context: Callable[[], AbstractContextManager[Any]], method: Method, names: Sequence[str]) -> Method:
+    """Return the method with these functions called in a context."""
+
+    def within(function: Callable[..., Any] | None) -> Any:
         def call(*arguments: Any) -> Any:
-            with jax.default_matmul_precision(precision):
+            with context():
                 return function(*arguments)  # type: ignore[misc]
 
         return function and call
 
-    names = ("step", "embed", "prepare", "loss", "cold_items")
-    return method._replace(**{name: stated(getattr(method, name)) for name in names})
+    return method._replace(**{name: within(getattr(method, name)) for name in names})
 
 
 class WithRanked(NamedTuple):

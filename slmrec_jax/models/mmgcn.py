@@ -50,6 +50,8 @@ def mmgcn(
         normalize_features: Whether to divide feature rows by their L2 norm first.
         seed: The seed of frozen tables.
         definition: Whether to aggregate by segment sum, for comparison.
+
+    The weights W, V and G mix columns, so a mesh holds the tables whole.
     """
     raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
     columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}
@@ -113,7 +115,7 @@ def mmgcn(
         ]
         return jnp.mean(jnp.stack(rows), axis=0)
 
-    return Model(init, encode, prepare, cold_items)
+    return Model(init, encode, prepare, cold_items, by_columns=False)
 
 
 def table_l2(projected: Collection[str] = ("visual",)) -> Loss:

@@ -12,6 +12,7 @@ from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.propagation import Channel, FrozenChain, Halves
 from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, sum_of
 from slmrec_jax.errors import UserError
+from slmrec_jax.meshes import held_whole
 from slmrec_jax.types import (
     ALL,
     Augmentation,
@@ -28,6 +29,7 @@ from slmrec_jax.types import (
     Site,
     Spec,
     View,
+    Whole,
 )
 
 ID = "id"
@@ -101,7 +103,7 @@ def slmrec(
             if name in cached:
                 chains[name] = propagation.frozen_chain(inputs.graph, feature, num_layers, frozen_rows)
             if augmented or name not in cached:
-                kept[name] = feature
+                kept[name] = Whole(feature)
         # `cache` holds the frozen modalities before their projection. Their chains belong to the graph.
         return inputs._replace(
             graph=inputs.graph._replace(derived=chains),
@@ -210,7 +212,8 @@ def slmrec(
 
     def cold_items(params: Params, given: Mapping[str, PyTree]) -> Float[Array, "items dim"]:
         # Without neighbours, the read-out is layer 0 divided by L + 1. Without an id, the row of the channel `id` is 0.
-        inputs = Inputs(None, given, {name: frozen(given, name) for name in spec.modalities if name not in trained})
+        taken = {name: Whole(frozen(given, name)) for name in spec.modalities if name not in trained}
+        inputs = Inputs(None, given, taken)
         content = {name: _item_layer0(name, params, inputs)(ALL) / (num_layers + 1) for name in spec.modalities}
         rows = {ID: jnp.zeros_like(next(iter(content.values())))} | content
         return _fuse({name: rows_of(x) for name, x in rows.items()}, fusion, params.get("fusion_item"))(ALL)
@@ -225,7 +228,7 @@ def _item_layer0(name: str, params: Params, inputs: Inputs) -> Rows:
     if name in params["words"]:
         feature = features.word_means(inputs.features[name], params["words"][name])
     elif name in inputs.cache:
-        feature = inputs.cache[name]
+        feature = held_whole(inputs.cache[name])
     else:
 
         def refuse(ids: Ids) -> Array:

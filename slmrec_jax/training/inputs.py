@@ -16,15 +16,16 @@ from slmrec_jax.encoding.matrices import Operator, operator, operator_shapes
 from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
 
 
-def make_spec(config: Config, dataset: Dataset) -> Spec:
-    """Return the sizes of a run."""
+def make_spec(config: Config, dataset: Dataset, column_shares: int = 1) -> Spec:
+    """Return the sizes of a run, of which a mesh divides columns among so many devices."""
     modalities = {
         name: Modality(feature.num_words, words=True)
         if isinstance(feature, Words)
         else Modality(feature.values.shape[1])
         for name, feature in dataset.features.items()
     }
-    return Spec(dataset.num_users, dataset.num_items, len(dataset.train.users), config.dim, modalities)
+    sizes = dataset.num_users, dataset.num_items, len(dataset.train.users), config.dim
+    return Spec(*sizes, modalities, column_shares)
 
 
 def make_inputs(dataset: Dataset, missing: Missing = "masked") -> Inputs:

@@ -8,15 +8,17 @@ next, so the bits do not depend on where an epoch is cut.
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.training.train_state import TrainState
 from jaxtyping import Array, Int, Key, PyTree, Scalar
 
 from slmrec_jax.devices import compiler_of
 from slmrec_jax.encoding.graph import Graph
+from slmrec_jax.meshes import Layout
 from slmrec_jax.objectives.sampling import SAMPLINGS, Draw, uniform
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
 
@@ -45,6 +47,10 @@ class Progress(NamedTuple):
     means: Means
 
 
+StepCount: TypeAlias = Scalar | np.int32
+"""A number of steps. From the host it is a NumPy scalar, which JAX sends to every device of a mesh."""
+
+
 class Loop(NamedTuple):
     """The functions that training calls. All are pure; `compile_loop` replaces them by compiled programs.
 
@@ -55,11 +61,11 @@ class Loop(NamedTuple):
     shapes: Callable[[], Progress]
     """`() -> progress` without values; traces a step the first time."""
     init: Callable[[Keys], Progress]
-    order: Callable[[Inputs, Keys, Scalar], PyTree]
+    order: Callable[[Inputs, Keys, StepCount], PyTree]
     """`(inputs, keys, step) -> drawn`: what the epoch of this step draws at its start."""
-    batch: Callable[[PyTree, Inputs, Keys, Scalar], Batch]
+    batch: Callable[[PyTree, Inputs, Keys, StepCount], Batch]
     """`(drawn, inputs, keys, step) -> batch`."""
-    run: Callable[[Progress, PyTree, Inputs, Keys, Scalar], Progress]
+    run: Callable[[Progress, PyTree, Inputs, Keys, StepCount], Progress]
     """`(progress, drawn, inputs, keys, num_steps) -> progress` after the next steps, all of one epoch. The means
     restart with each epoch. The compiled program consumes the buffers of `progress`."""
     embed: Callable[[TrainState, Inputs], Embeddings]
@@ -117,7 +123,7 @@ def make_loop(method: Method, inputs: Inputs, batch_size: int, *, negatives: Cal
         made: Progress = jax.eval_shape(init, make_keys(0))
         return made
 
-    def run(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, num_steps: Scalar) -> Progress:
+    def run(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, num_steps: StepCount) -> Progress:
         draw = negatives(inputs.graph)  # sums over the graph once, before the loop
         begins = jnp.asarray(progress.state.step) % steps_per_epoch == 0
 
@@ -135,10 +141,23 @@ def make_loop(method: Method, inputs: Inputs, batch_size: int, *, negatives: Cal
     return Loop(steps_per_epoch, shapes, init, order, batch_of_step, run, method.embed)
 
 
-def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:
+def place_loop(loop: Loop, layout: Layout) -> Loop:
+    """Return the loop with results that have their place on a mesh."""
+    return loop._replace(
+        shapes=lambda: cast("Progress", layout.shapes(loop.shapes())),
+        init=layout.placed(loop.init),
+        order=layout.placed(loop.order),
+        batch=layout.placed(loop.batch),
+        run=layout.placed(loop.run),
+        embed=layout.placed(loop.embed),
+    )
+
+
+def compile_loop(loop: Loop, inputs: Inputs, keys: Keys, layout: Layout | None = None) -> Loop:
     """Compile the functions of a loop but for `batch`; one program runs any number of steps.
 
-    The inputs are those that the loop was made for, or their shapes. Any keys will do.
+    The inputs are those that the loop was made for, or their shapes. Any keys will do. On a mesh, the layout places
+    them.
     """
     step = jnp.int32(0)
     with ThreadPoolExecutor() as pool:  # XLA compiles a program while Python traces the next
@@ -146,7 +165,8 @@ def compile_loop(loop: Loop, inputs: Inputs, keys: Keys) -> Loop:
         def compiled(
             function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
         ) -> "Future[jax.stages.Compiled]":
-            return pool.submit(compiler_of(function, *arguments, donate=donate))
+            places = arguments if layout is None else layout.shapes(arguments)
+            return pool.submit(compiler_of(function, *places, donate=donate))
 
         drawn = jax.eval_shape(loop.order, inputs, keys, step)
         # The largest first: the others are traced while it compiles.

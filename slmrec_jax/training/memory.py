@@ -30,7 +30,10 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 class Memory(NamedTuple):
-    """The bytes at the peak of a run, in the memory that JAX computes in, by part."""
+    """The bytes at the peak of a run, in the memory that JAX computes in, by part.
+
+    On a mesh of accelerators, they are those of each device; on CPUs, those of the process, with all of its devices.
+    """
 
     process: int
     """The memory of the process before the run allocates anything: Python, JAX, compiled programs, the data set. 0 on
@@ -68,23 +71,30 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
 
     `ranking` is that of the evaluation that selects.
     """
-    host = on_cpu()
+    host, layout = on_cpu(), planned.layout
+    devices = len(layout.mesh.local_devices) if layout is not None and host else 1
+
+    def size(tree: Any) -> int:
+        return tree_bytes(tree) if layout is None else devices * layout.bytes_of(tree)
+
+    def temporary(program: Callable[..., Any]) -> int:
+        return devices * _temporary(program)
+
     given, prepared, programs = input_shapes(planned.dataset), planned.inputs, planned.loop
     tables: Embeddings = _program(programs.embed).out_info
-    state, embeddings = tree_bytes(programs.shapes()), tree_bytes(tables)
+    state, embeddings = size(programs.shapes()), size(tables)
     computed = prepared.graph.derived, prepared.cache
-    graph, cache = tree_bytes(prepared.graph._replace(derived={})), tree_bytes(computed)
-    features = tree_bytes(prepared.features)
-    step = tree_bytes(_program(programs.order).out_info) + _temporary(programs.run)
-    evaluated = embeddings + max(
-        _temporary(programs.embed), embeddings + _scores(ranking, _program(programs.embed).out_info)
-    )
-    largest_of_state = max(map(tree_bytes, jax.tree.leaves(programs.shapes())))
+    graph, cache = size(prepared.graph._replace(derived={})), size(computed)
+    features = size(prepared.features)
+    step = size(_program(programs.order).out_info) + temporary(programs.run)
+    scores = _scores(ranking, tables) if layout is None else _scores_on_mesh(ranking, layout.shapes(tables), devices)
+    evaluated = embeddings + max(temporary(programs.embed), embeddings + scores)
+    largest_of_state = max(map(size, jax.tree.leaves(programs.shapes())))
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host else 0
     copies = state + embeddings + read_back
     during = max(step, evaluated)
-    largest = max((tree_bytes(leaf) for leaf in jax.tree.leaves(computed)), default=0)
-    preparing = tree_bytes(given.features) + 2 * largest
+    largest = max(map(size, jax.tree.leaves(computed)), default=0)
+    preparing = size(given.features) + 2 * largest
     known = Memory(
         process=rss_bytes() if host else 0,
         earlier=0,
@@ -221,3 +231,8 @@ def _scores(ranking: RankingPlan, embeddings: Embeddings) -> int:
     blocks = 2 if chunk.score == "sigmoid" else 1
     in_flight = min(IN_FLIGHT, len(ranking.first_pairs))
     return in_flight * blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k
+
+
+def _scores_on_mesh(ranking: RankingPlan, embeddings: Embeddings, devices: int) -> int:
+    found = 8 * len(ranking.first_pairs) * ranking.chunk.rows * ranking.chunk.k
+    return devices * (_temporary(ranking_program(ranking, embeddings)) + found)

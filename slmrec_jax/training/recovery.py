@@ -105,12 +105,12 @@ def first_not_finite(session: Session, progress: Progress, stop: int, rollbacks:
     for step in range(int(progress.state.step), stop):
         before = _copied(progress)
         if step % loop.steps_per_epoch == 0:
-            before = before._replace(means=no_steps(before.means.values))
+            before = before._replace(means=session.setup.put(no_steps(before.means.values)))
         progress = take_steps(session, progress, step, step + 1, rollbacks)
         if finite_terms(progress.means.values) and all_finite(progress.state):
             continue
         drawn, keys = session.setup.draw(step // loop.steps_per_epoch, rollbacks)
-        batch = loop.batch(drawn, session.setup.inputs, keys, jnp.int32(step))
+        batch = loop.batch(drawn, session.setup.inputs, keys, np.int32(step))
         real = np.asarray(batch.mask)
         users, items = np.asarray(batch.users)[real], np.asarray(batch.items)[real]
         return NotFinite(step, before, _named(progress.means.values), users, items)

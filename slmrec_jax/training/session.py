@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import jax.numpy as jnp
+import numpy as np
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.events import Callback, message
@@ -48,7 +48,7 @@ def take_steps(session: Session, progress: Progress, step: int, stop: int, rollb
     """
     loop, inputs = session.setup.loop, session.setup.inputs
     drawn, keys = session.setup.draw(step // loop.steps_per_epoch, rollbacks)
-    return loop.run(progress, drawn, inputs, keys, jnp.int32(stop - step))
+    return loop.run(progress, drawn, inputs, keys, np.int32(stop - step))
 
 
 def place_of(session: Session, step: int) -> Place:

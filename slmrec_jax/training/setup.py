@@ -5,24 +5,28 @@ Training, tuning, reports, benchmarks and notebooks all start here.
 
 from collections.abc import Callable
 from functools import lru_cache
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax.training.train_state import TrainState
+from jax.sharding import Mesh
 from jaxtyping import Array, Int, PyTree, Scalar
 
 from slmrec_jax.config import Config, check_config, with_defaults
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError, check_type
+from slmrec_jax.meshes import MODEL, Layout, choose_mesh, make_mesh
 from slmrec_jax.methods import make_method
-from slmrec_jax.methods.wrappers import with_precision, with_stale_embeddings
+from slmrec_jax.methods.wrappers import with_mesh, with_precision, with_stale_embeddings
 from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
-from slmrec_jax.training.loop import Keys, Loop, compile_loop, make_keys, make_loop
+from slmrec_jax.training.loop import Keys, Loop, compile_loop, make_keys, make_loop, place_loop
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
 
 MakeMethod = Callable[[Config, Spec], Method]
+AnyTree = TypeVar("AnyTree")
 
 
 class Setup(NamedTuple):
@@ -44,6 +48,8 @@ class Setup(NamedTuple):
     """What `train` runs: the order of an epoch, its batches, and many steps as one program."""
     draw: Callable[[int, int], tuple[PyTree, Keys]]
     """`(epoch, rollbacks) -> (drawn, keys)`: what an epoch draws at its start, remembered for the last one."""
+    layout: Layout | None = None
+    """The place of arrays on a mesh; `None` on one device."""
 
     @property
     def steps_per_epoch(self) -> int:
@@ -114,47 +120,61 @@ class Setup(NamedTuple):
         Args:
             rollbacks: How often training went back to a checkpoint; each time, everything is drawn differently.
         """
-        return make_keys(self.config.seed, rollbacks)
+        return self.put(make_keys(self.config.seed, rollbacks))
+
+    def put(self, tree: AnyTree) -> AnyTree:
+        """Return arrays in their place on the mesh, if there is one."""
+        return tree if self.layout is None else cast("AnyTree", self.layout.put(tree))
 
 
-def setup(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> Setup:
+def setup(
+    config: Config, dataset: Dataset, *, method: MakeMethod = make_method, mesh: Mesh | str | None = None
+) -> Setup:
     """Make everything that training a config on a data set needs.
 
     Args:
         config: Every choice.
         dataset: The data.
         method: Makes the method from the config and the sizes of the data; pass your own here.
+        mesh: The devices to train on, by default one: a mesh with axes `data` and `model`, such as
+            `jax.make_mesh((2, 4), ("data", "model"))`; or `"data=2,model=4"`; or `"auto"`, all devices (`choose_mesh`).
 
     Raises:
-        UserError: The config and the data do not go together.
+        UserError: The config and the data do not go together, or there are not as many devices.
     """
     check_config(config)
     check_type("dataset", dataset, Dataset, "a Dataset, such as slmrec_jax.load returns for a folder")
     check_type("method", method, Callable, "a function of a config and a spec")
-    planned = outline(config, dataset, method=method)
+    planned = outline(config, dataset, method=method, mesh=choose_mesh(mesh, with_defaults(config).dim))
     return with_inputs(planned, make_inputs(planned.dataset, config.missing))
 
 
-def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> Setup:
-    """Make a setup whose inputs are shapes, to compile it and to estimate its memory before anything is allocated."""
+def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_method, mesh: Mesh | None = None) -> Setup:
+    """Make a setup whose inputs are shapes, to compile it and to estimate its memory before anything is allocated.
+
+    The mesh is one of `choose_mesh`.
+    """
     dataset, config = dataset.with_modalities(config.modalities), with_defaults(config)
-    made = build_method(config, dataset, method=method)
+    made, layout = _placed_method(config, dataset, method, mesh)
     inputs = jax.eval_shape(made.prepare, input_shapes(dataset))
     if config.eval.stale_embeddings:
         steps = SAMPLINGS[made.sampling].num_steps(inputs.graph.num_interactions, config.batch_size)
         made = with_stale_embeddings(made, inputs, steps)
     loop = make_loop(made, inputs, config.batch_size, negatives=NEGATIVES[config.negatives])
-    return Setup(config, dataset, made, inputs, loop, _nothing_to_draw)
+    if layout is not None:
+        loop = place_loop(loop, layout)
+    return Setup(config, dataset, made, inputs, loop, _nothing_to_draw, layout)
 
 
 def with_inputs(planned: Setup, inputs: Inputs) -> Setup:
     """Return the setup with these inputs of its data set, prepared by its method."""
-    inputs, loop = planned.method.prepare(inputs), planned.loop
+    loop, prepare, layout = planned.loop, planned.method.prepare, planned.layout
+    inputs = prepare(inputs) if layout is None else layout.placed(prepare)(layout.put(inputs))
 
     @lru_cache(maxsize=1)
     def draw(epoch: int, rollbacks: int) -> tuple[PyTree, Keys]:
         keys = planned.keys(rollbacks)
-        return loop.order(inputs, keys, jnp.int32(epoch * loop.steps_per_epoch)), keys
+        return loop.order(inputs, keys, np.int32(epoch * loop.steps_per_epoch)), keys
 
     return planned._replace(inputs=inputs, draw=draw)
 
@@ -168,14 +188,31 @@ def compiled(planned: Setup) -> Setup:
     metrics = planned.loop.shapes().means.values
     if "loss" not in metrics:
         raise UserError(f"the method's step has the metrics {', '.join(metrics)}: return the total as `loss` too")
-    return planned._replace(loop=compile_loop(planned.loop, planned.inputs, planned.keys()))
+    keys = make_keys(planned.config.seed)
+    return planned._replace(loop=compile_loop(planned.loop, planned.inputs, keys, planned.layout))
 
 
-def build_method(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> Method:
-    """Make the method of a config for the sizes of a data set.
+def build_method(
+    config: Config, dataset: Dataset, *, method: MakeMethod = make_method, column_shares: int = 1
+) -> Method:
+    """Make the method of a config for the sizes of a data set (`Spec`).
 
     Raises:
         UserError: The config and the data do not go together.
     """
     config = with_defaults(config)
-    return with_precision(method(config, make_spec(config, dataset)), config.precision)
+    return with_precision(method(config, make_spec(config, dataset, column_shares)), config.precision)
+
+
+def _placed_method(
+    config: Config, dataset: Dataset, method: MakeMethod, mesh: Mesh | None
+) -> tuple[Method, Layout | None]:
+    """Return the method and its layout on the mesh; a method that mixes columns has its tables whole everywhere."""
+    if mesh is None:
+        return build_method(config, dataset, method=method), None
+    made = build_method(config, dataset, method=method, column_shares=mesh.shape[MODEL])
+    if not made.by_columns:
+        mesh = make_mesh(mesh.size, 1, list(mesh.devices.flat))
+        made = build_method(config, dataset, method=method)
+    num_users, num_items = dataset.num_users, dataset.num_items
+    return with_mesh(made, mesh), Layout(mesh, frozenset({num_users, num_items, num_users + num_items}))

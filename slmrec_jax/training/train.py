@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax
+from jax.sharding import Mesh
 
 from slmrec_jax import figures
 from slmrec_jax.config import IN_MEMORY, Config, Source, check_config, source_of, with_defaults, with_source
@@ -17,6 +18,7 @@ from slmrec_jax.data.ids import alike
 from slmrec_jax.errors import UserError, check_type, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.protocol import EvaluationPlan
+from slmrec_jax.meshes import choose_mesh
 from slmrec_jax.methods import make_method
 from slmrec_jax.program_cache import keep_programs
 from slmrec_jax.training.canary import check_jax
@@ -68,6 +70,7 @@ def train(
     overwrite: bool = False,
     method: MakeMethod = make_method,
     config_file: Path | str | None = None,
+    mesh: Mesh | str | None = None,
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
@@ -84,6 +87,7 @@ def train(
         method: Makes the method to train; pass your own here.
         config_file: The Python file that config and method come from, if any. The run records its SHA-256 and resumes
             only with the same file.
+        mesh: The devices to train on, as for `setup`. A run may be resumed on others.
         progress: Whether to show progress: a bar on a terminal or in a notebook, lines elsewhere. By default only on a
             terminal and in a notebook.
         callbacks: Functions that receive each `Event` of the run, such as the end of an epoch with its losses and
@@ -96,11 +100,11 @@ def train(
     """
     notes = keep_programs()
     check_jax()
-    _check_arguments(config, out, resume, overwrite, method, config_file, progress, callbacks)
+    _check_arguments(config, out, resume, overwrite, method, config_file, mesh, progress, callbacks)
     folder = None if out is None else Path(out)
     config, dataset, changes = _data(config, dataset, folder if resume else None)
     plans = _plans(config, dataset)
-    planned = outline(config, dataset, method=method)
+    planned = outline(config, dataset, method=method, mesh=choose_mesh(mesh, config.dim))
     maker = made_by(_name_of(method), config_file)
     if resume and folder is not None:
         held = resumed_folder(planned.config, planned.dataset, maker, folder)
@@ -134,7 +138,15 @@ def _disk_faults(folder: Path) -> Iterator[None]:
 
 
 def _check_arguments(
-    config: Any, out: Any, resume: Any, overwrite: Any, method: Any, config_file: Any, progress: Any, callbacks: Any
+    config: Any,
+    out: Any,
+    resume: Any,
+    overwrite: Any,
+    method: Any,
+    config_file: Any,
+    mesh: Any,
+    progress: Any,
+    callbacks: Any,
 ) -> None:
     check_config(config)
     check_type("out", out, (str, Path, type(None)), "the path of a folder")
@@ -142,6 +154,7 @@ def _check_arguments(
     check_type("overwrite", overwrite, bool, "true or false")
     check_type("method", method, Callable, "a function of a config and a spec")
     check_type("config_file", config_file, (str, Path, type(None)), "the path of a Python file")
+    check_type("mesh", mesh, (Mesh, str, type(None)), "a mesh, sizes such as 'data=2,model=4', or 'auto'")
     if progress is not None:
         check_type("progress", progress, bool, "true or false")
     check_type("callbacks", callbacks, (tuple, list), "a list of functions")
@@ -210,8 +223,16 @@ def _introduction(planned: Setup) -> list[str]:
         *dataset.notes,
         *alike(dataset.user_ids, dataset.item_ids),
         *evaluation.doubts(dataset, config.eval.split, config.eval),
-        f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}",
+        f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}{_mesh_of(planned)}",
     ]
+
+
+def _mesh_of(planned: Setup) -> str:
+    if planned.layout is None:
+        return ""
+    sizes = ", ".join(f"{name} {size}" for name, size in planned.layout.mesh.shape.items())
+    whole = "" if planned.method.by_columns else f"; {planned.config.model} mixes columns: each holds whole tables"
+    return f", as a mesh of {sizes}{whole}"
 
 
 def _written(planned: Planned, position: Position, folder: Path, tell: Callback) -> Run:
@@ -222,7 +243,8 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
         raise UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
     embeddings = restore_embeddings(folder / CHECKPOINTS, best)
     start = time.perf_counter()
-    means = {split: evaluation.evaluate(plan, embeddings).means for split, plan in planned.plans.items()}
+    placed = planned.setup.put(embeddings)
+    means = {split: evaluation.evaluate(plan, placed).means for split, plan in planned.plans.items()}
     tell(evaluation_event(best, means))
     history = list(position.history)
     result = _result(planned, position, time.perf_counter() - start) | means

@@ -142,6 +142,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         in_batch=() if temperature is None else ("contrast",),
         sampling=options.sampling,
         notes=(updates.note, note),
+        by_columns=False,  # attention and the discriminator mix columns
     )
 
 

@@ -56,15 +56,21 @@ def save_arrays(path: Path, tree: Any) -> None:
 
 
 def load_arrays(path: Path, like: Any) -> Any:
-    """Read the arrays that `save_arrays` wrote onto this machine's first device, whatever device they were saved from.
+    """Read the arrays that `save_arrays` wrote, whatever devices they were saved from.
 
-    `like` is a pytree of the same arrays, or their shapes.
+    `like` is a pytree of the same arrays, or of their shapes: with shardings, that is where they are put, otherwise on
+    the first device.
 
     Raises:
         UserError: The arrays cannot be read, or are others.
     """
-    here = SingleDeviceSharding(jax.devices()[0])
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=here), like)  # type: ignore[no-untyped-call]
+    first = SingleDeviceSharding(jax.local_devices()[0])
+
+    def shape(leaf: Any) -> jax.ShapeDtypeStruct:
+        place = getattr(leaf, "sharding", None) or first
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)  # type: ignore[no-untyped-call]
+
+    shapes = jax.tree.map(shape, like)
     try:
         with _orbax(path, ocp.StandardCheckpointHandler()) as (checkpointer, safe_path):
             return checkpointer.restore(safe_path, args=ocp.args.StandardRestore(shapes))

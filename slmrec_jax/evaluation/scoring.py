@@ -1,0 +1,147 @@
+"""Scores of all items for chunks of users, searched for the best: compiled programs for a device or a mesh."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jaxtyping import Array, Float, Int
+
+from slmrec_jax.config.protocols import Score
+from slmrec_jax.evaluation.search import Scored, block_width, leftmost_top_k, top_k
+from slmrec_jax.meshes import DATA, MODEL, part
+from slmrec_jax.types import Embeddings
+
+
+class Queries(NamedTuple):
+    """Device arrays of a plan. A row is the position of a user in the requested order."""
+
+    users: Int[Array, " rows"]
+    """User ids, padded to full chunks."""
+    known_rows: Int[Array, " pairs"]
+    """Sorted; padded with a row beyond all others, so that the last chunk can take a full-length slice."""
+    known_items: Int[Array, " pairs"]
+    """Positions among the candidates."""
+
+
+class ChunkShape(NamedTuple):
+    """Static arguments of the compiled program."""
+
+    rows: int
+    pairs: int
+    """The largest number of known pairs in a chunk."""
+    k: int
+    score: Score
+    num_ranked: int
+    """Items to rank; further columns are padding."""
+    width: int
+    """Columns of a block."""
+
+
+def rank_chunks(
+    embeddings: Embeddings, queries: Queries, first_pairs: Int[Array, " chunks"], chunk: ChunkShape
+) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
+    """Rank all chunks, one after the other, on the device."""
+    embeddings = in_blocks(embeddings, chunk)
+
+    def rank_chunk(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+        return top_k(scored_chunk(embeddings, queries, *bounds, chunk), chunk.k)
+
+    first_rows = jnp.arange(len(first_pairs), dtype=jnp.int32) * chunk.rows
+    items, scores = jax.lax.map(rank_chunk, (first_rows, first_pairs))
+    return items.reshape(-1, chunk.k), scores.reshape(-1, chunk.k)
+
+
+def rank_on_mesh(
+    embeddings: Embeddings, queries: Queries, first_pairs: Int[Array, " chunks"], chunk: ChunkShape, mesh: Mesh
+) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
+    """Rank all chunks on the devices of a mesh: equal to `rank_chunks`, ties included.
+
+    The axis `data` divides the users of a chunk, `model` the items. Each device finds its own k best; these are merged
+    in the order of the items, so that ties go to the leftmost again.
+    """
+    groups, shares = mesh.shape[DATA], mesh.shape[MODEL]
+    rows = -(-chunk.rows // groups)
+    k = min(chunk.k, -(-chunk.num_ranked // shares))
+    width = block_width(-(-chunk.num_ranked // shares), k) if chunk.width > 1 else 1
+    columns = -(-chunk.num_ranked // (shares * width)) * width
+    padding = shares * columns - embeddings.items.shape[0]
+    items = jnp.pad(embeddings.items, ((0, padding), (0, 0)))
+    # The last group's rows may reach beyond the chunk; what is found for them is cut off.
+    users = jnp.pad(queries.users, (0, groups * rows))
+    divided = embeddings.users.shape[1] % shares == 0
+
+    def rank_own(table: Array, items: Array, users: Array, queries: Queries, first_pairs: Array) -> tuple[Array, Array]:
+        first_item = jax.lax.axis_index(MODEL) * columns
+        is_item = jnp.arange(columns) < chunk.num_ranked - first_item
+
+        def rank_chunk(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
+            first_row, first_pair = bounds[0] + jax.lax.axis_index(DATA) * rows, bounds[1]
+            own_users = table[jax.lax.dynamic_slice_in_dim(users, first_row, rows)]
+            if divided:
+                own_users = jax.lax.all_gather(own_users, MODEL, axis=1, tiled=True)
+            scores = jnp.where(is_item[None, :], _scores(own_users, items, chunk), -jnp.inf)
+            row = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
+            item = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs) - first_item
+            own = (row >= 0) & (row < rows) & (item >= 0) & (item < columns)
+            row = jnp.where(own, row, rows + jnp.arange(chunk.pairs))  # each of the others in a row of its own, beyond
+            scores = scores.at[row, jnp.where(own, item, 0)].set(-jnp.inf, mode="drop", unique_indices=True)
+            maxima = scores if width == 1 else jnp.max(scores.reshape(rows, -1, width), axis=2)
+            found, best = top_k(Scored(scores, maxima), k)
+            found = jax.lax.all_gather(jnp.where(found < 0, -1, found + first_item), MODEL, axis=1, tiled=True)
+            best, places = leftmost_top_k(jax.lax.all_gather(best, MODEL, axis=1, tiled=True), chunk.k)
+            return jnp.take_along_axis(found, places, axis=1), best
+
+        first_rows = jnp.arange(len(first_pairs), dtype=jnp.int32) * chunk.rows
+        found: tuple[Array, Array] = jax.lax.map(rank_chunk, (first_rows, first_pairs))
+        return found
+
+    whole, by_groups = part(), part(None, DATA)
+    places = part(None, MODEL) if divided else whole, part(MODEL), whole, whole, whole
+    ranked = jax.shard_map(rank_own, mesh=mesh, in_specs=places, out_specs=(by_groups, by_groups), check_vma=False)
+    found = ranked(embeddings.users, items, users, queries, first_pairs)
+    merged = tuple(each[:, : chunk.rows].reshape(-1, chunk.k) for each in found)
+    best: tuple[Array, Array] = jax.lax.with_sharding_constraint(merged, NamedSharding(mesh, whole))  # type: ignore[no-untyped-call]
+    return best
+
+
+def scored_chunk(
+    embeddings: Embeddings,
+    queries: Queries,
+    first_row: Int[Array, ""],
+    first_pair: Int[Array, ""],
+    chunk: ChunkShape,
+) -> Scored:
+    """Score all items for a chunk of users; -inf for known items and columns of padding."""
+    users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
+    rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
+    items = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs)
+    scores = _scores(embeddings.users[users], embeddings.items, chunk)
+    # The slice may include pairs of later chunks: their rows are beyond this block, and `mode="drop"` ignores them.
+    # One scatter masks known items and padding: a second one would copy the scores.
+    padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
+    rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
+    scores = scores.at[rows, items].set(-jnp.inf, mode="drop", unique_indices=True)
+    if chunk.width == 1:
+        return Scored(scores, scores)
+    return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
+
+
+# The scores overwrite the first argument, a buffer: on CPUs, fresh memory costs as much time as the product.
+score_into = jax.jit(
+    lambda buffer, *arguments: scored_chunk(*arguments), static_argnums=5, donate_argnums=0, keep_unused=True
+)
+
+
+def in_blocks(embeddings: Embeddings, chunk: ChunkShape) -> Embeddings:
+    """Pad the items to full blocks of columns."""
+    padding = -embeddings.items.shape[0] % chunk.width
+    return embeddings._replace(items=jnp.pad(embeddings.items, ((0, padding), (0, 0))))
+
+
+def _scores(
+    users: Float[Array, "rows dim"], items: Float[Array, "items dim"], chunk: ChunkShape
+) -> Float[Array, "rows items"]:
+    # Full precision: accelerators round the factors by default, which would swap items of nearly equal scores.
+    scores = jnp.matmul(users, items.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+    return jax.nn.sigmoid(scores) if chunk.score == "sigmoid" else scores
