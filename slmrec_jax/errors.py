@@ -22,6 +22,10 @@ class Diverged(UserError):
     """Training reached NaN or infinity. A search of settings skips the trial; a single run stops."""
 
 
+class RefusedElsewhere(UserError):
+    """Another process of the same run was refused, and says so itself."""
+
+
 def escaped(text: object) -> str:
     r"""Return text from a file or an argument in a form that is safe to print on a terminal.
 

@@ -9,7 +9,7 @@ in this module has an effect.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import jax
 import jax.numpy as jnp
@@ -74,6 +74,20 @@ class Layout(NamedTuple):
             return math.prod(sharding.shard_shape(leaf.shape)) * int(leaf.dtype.itemsize)
 
         return sum(jax.tree.leaves(jax.tree.map(own_bytes, tree, self.shardings(tree))))
+
+
+def on_host(table: Shaped[Array, "rows ..."], block_bytes: int = 2**26) -> Iterator[np.ndarray]:
+    """Yield the rows of a table on the host, in order: all at once, or by blocks if several processes hold parts.
+
+    All of these processes must call it, in the thread that computes.
+    """
+    if table.is_fully_addressable:
+        yield np.asarray(table)
+        return
+    whole = NamedSharding(cast("Mesh", mesh_of(table)), part())
+    rows = max(1, block_bytes // max(1, table[0].nbytes))
+    for start in range(0, table.shape[0], rows):
+        yield np.asarray(jax.device_put(table[start : start + rows], whole))
 
 
 def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:

@@ -12,15 +12,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slmrec_jax.commands import bench, compare, data, evaluate, plan, recommend, report, runs, train, tune
+from slmrec_jax.commands import bench, compare, data, evaluate, launch, plan, recommend, report, runs, train, tune
+from slmrec_jax.commands.cluster import end_now, end_with, prefix, reports
 from slmrec_jax.commands.parsing import did_you_mean, parse
 from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.durable import FULL, reason
-from slmrec_jax.errors import UserError, escaped, naming_flags
+from slmrec_jax.errors import RefusedElsewhere, UserError, escaped, naming_flags
 from slmrec_jax.training.signals import Interrupted
 
 COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "train": (train.TrainFlags, train.run_train),
+    "launch": (launch.LaunchFlags, launch.run_launch),
     "evaluate": (evaluate.EvaluateFlags, evaluate.run_evaluate),
     "recommend": (recommend.RecommendFlags, recommend.run_recommend),
     "similar": (recommend.SimilarFlags, recommend.run_similar),
@@ -51,25 +53,29 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(end="", flush=True)
         return 0
     except UserError as error:
-        if debug:
+        if debug and not prefix():
             raise
         return _print_refusal(error)
     except Interrupted as stop:
         command = escaped(resume_command(arguments, stop.folder))
-        print(f"stopped by {stop} and saved; go on with: {command}", file=sys.stderr)
+        if reports():
+            print(f"stopped by {stop} and saved; go on with: {command}", file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
-        print("slmrec-jax: stopped", file=sys.stderr)
+        print(f"slmrec-jax: {prefix()}stopped", file=sys.stderr)
+        end_now(128 + signal.SIGINT)
         return 128 + signal.SIGINT
     except BrokenPipeError:  # the reader of `slmrec-jax … | head` has ended
         _discard(sys.stdout)
         return 0
     except OSError as error:  # from standard output: commands name their files in a UserError
         if debug or error.errno not in (*FULL, errno.EIO):
-            raise
+            end_with(error)
         _discard(sys.stdout)
         place = error.filename or "the output of this command"
         return _print_refusal(f"cannot write {place}: {reason(error)}; free some space, or send it to another place")
+    except Exception as error:
+        end_with(error)
 
 
 def _dispatch(arguments: list[str]) -> None:
@@ -107,9 +113,11 @@ def _set_up_output() -> None:
 def _print_refusal(error: object) -> int:
     """Print the one line of a refusal, safe to show on a terminal, and return the exit status."""
     try:
-        print(f"slmrec-jax: {escaped(error)}", file=sys.stderr, flush=True)
+        if not isinstance(error, RefusedElsewhere):
+            print(f"slmrec-jax: {prefix()}{escaped(error)}", file=sys.stderr, flush=True)
     except OSError:  # standard error is closed or full too
         _discard(sys.stderr)
+    end_now(1)
     return 1
 
 

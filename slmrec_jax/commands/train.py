@@ -3,12 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from slmrec_jax.commands.cluster import ClusterFlags, join_processes, reports
 from slmrec_jax.commands.settings import SettingsFlags, own_method, python_file
 from slmrec_jax.errors import escaped
 
 
 @dataclass(frozen=True)
-class TrainFlags(SettingsFlags):
+class TrainFlags(ClusterFlags, SettingsFlags):
     """Train a model, select its best epoch, test it."""
 
     out: Path | None = None
@@ -23,6 +24,7 @@ class TrainFlags(SettingsFlags):
 
 def run_train(flags: TrainFlags) -> None:
     """Train, and show the metrics of the best epoch."""
+    join_processes(flags)
     from rich.console import Console
 
     from slmrec_jax.commands.tables import metrics_table
@@ -39,6 +41,8 @@ def run_train(flags: TrainFlags) -> None:
         mesh=flags.mesh,
         progress=True,
     )
+    if not reports():
+        return
     title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
     Console().print(
         metrics_table({split: run.result[split] for split in ("valid", "test") if split in run.result}, title)

@@ -1,6 +1,8 @@
 """Files that this package writes and reads back: tables in Parquet, raw ids, tensors and `meta.json`."""
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet
-import safetensors.numpy
 from jaxtyping import Shaped
 
 from slmrec_jax.data.dataset import ITEM_TEXTS
@@ -28,9 +29,30 @@ def write_table(table: pa.Table, file: Path) -> None:
         pyarrow.parquet.write_table(table, opened, compression="zstd")
 
 
-def write_tensors(tensors: Mapping[str, Shaped[np.ndarray, "..."]], file: Path) -> None:
-    """Write arrays as safetensors; `safetensors.numpy.save_file` would make a file that only its owner can read."""
-    file.write_bytes(safetensors.numpy.save({name: np.ascontiguousarray(array) for name, array in tensors.items()}))
+def write_tensors(tensors: Mapping[str, Any], file: Path, blocks: Callable[[Any], Iterable[Any]] | None = None) -> None:
+    """Write arrays as safetensors without a copy in memory, which `safetensors.numpy` would make.
+
+    Args:
+        tensors: Arrays by name, or what has their shape and dtype.
+        file: A new file.
+        blocks: Yields the rows of an array on the host, block by block; by default the array is on the host.
+    """
+    kinds = {name: np.dtype(tensor.dtype) for name, tensor in tensors.items()}
+    # The library's order: wide types first, floats before integers.
+    names = sorted(tensors, key=lambda name: (-kinds[name].itemsize, "fuib".index(kinds[name].kind), name))
+    header, end = {}, 0
+    for name in names:
+        kind, shape = kinds[name], tensors[name].shape
+        start, end = end, end + math.prod(shape) * kind.itemsize
+        type_name = "BOOL" if kind.kind == "b" else f"{kind.kind.upper()}{8 * kind.itemsize}"
+        header[name] = {"dtype": type_name, "shape": list(shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with file.open("wb") as opened:
+        opened.write(len(text).to_bytes(8, "little") + text)
+        for name in names:
+            for block in [tensors[name]] if blocks is None else blocks(tensors[name]):
+                opened.write(np.ascontiguousarray(block).reshape(-1).view(np.uint8).data)
 
 
 def id_column(ids: Shaped[np.ndarray, " rows"], name: str) -> Any:

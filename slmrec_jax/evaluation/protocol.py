@@ -3,9 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import Int
 
+from slmrec_jax import processes
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Ndcg, Protocol, Split
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError, setting
@@ -131,9 +133,15 @@ def doubts(dataset: Dataset, split: Split, protocol: Protocol) -> list[str]:
 def evaluate(plan: EvaluationPlan, embeddings: Embeddings) -> Evaluation:
     """Rank all candidates for the users of `plan`, and measure how well their held-out items are found.
 
+    For embeddings on a mesh of several processes, all of them must call this, and they share the measuring.
+
     Raises:
         UserError: Embeddings are NaN, infinite or so large that scores overflow.
     """
-    ranked = rank(plan.ranking, embeddings).items
-    per_user = measure(ranked, plan.users, plan.held_out, plan.cutoffs, ndcg=plan.ndcg)
+    ranked, num_users = rank(plan.ranking, embeddings).items, len(plan.users)
+    shared = isinstance(embeddings.items, jax.Array) and not embeddings.items.is_fully_addressable
+    own = processes.own_rows(num_users) if shared else slice(None)
+    per_user = measure(ranked[own], plan.users[own], plan.held_out, plan.cutoffs, ndcg=plan.ndcg)
+    if shared:
+        per_user = {name: processes.all_rows(values, num_users) for name, values in per_user.items()}
     return Evaluation(means(per_user), per_user, plan.users)

@@ -1,11 +1,13 @@
 """Training up to the best epoch: validation, early stopping, checkpoints, resuming and recovery."""
 
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
+from slmrec_jax import processes
 from slmrec_jax.errors import Diverged
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
-from slmrec_jax.training.events import Callback, epoch_event, message
+from slmrec_jax.training.events import Callback, Event, epoch_event, message
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
 from slmrec_jax.training.selection import finished, make_record
 from slmrec_jax.training.session import (
@@ -47,19 +49,24 @@ def fit(setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, res
     def say(text: str) -> None:
         tell(message(text))
 
+    first = processes.is_first()
     with (
         open_saver(folder, say) as saver,
-        open_tensorboard(folder / EVENTS, say) as write_tensorboard,
-        stop_requests() as stop_requested,
+        open_tensorboard(folder / EVENTS, say) if first else nullcontext(_unwritten) as write_tensorboard,
+        stop_requests() as received,
     ):
+
+        def agreed_stop() -> int | None:
+            return max(processes.gathered(received() or 0)) or None
+
         session = Session(setup, folder, saver, tell)
         position, length = _resumed(session) if resume else start(session), 1
-        if _continues(session, position):  # a result of fewer epochs would name checkpoints that will be deleted
+        if first and _continues(session, position):  # a result of fewer epochs would name deleted checkpoints
             (folder / RESULT).unlink(missing_ok=True)
         while _continues(session, position):
             position, length = _segment(session, position, length)
             place = place_of(session, position.step)
-            saving = place == scheduled(session, place) or stop_requested() is not None
+            saving = place == scheduled(session, place) or agreed_stop() is not None
             means = position.progress.means.values
             if not finite_terms(means) or (saving and not all_finite(position.progress.state)):
                 position, saving = recover(session, position), False
@@ -72,12 +79,16 @@ def fit(setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, res
                 saving = True
             elif saving:
                 save(session, position)
-            asked = stop_requested()  # again, since an evaluation takes time
-            if asked is not None and saving and _continues(session, position):
+            asked = agreed_stop() if saving else None  # again, since an evaluation takes time
+            if asked is not None and _continues(session, position):
                 saver.finish()
                 raise Interrupted(asked, folder)
         saver.finish()
     return position
+
+
+def _unwritten(event: Event) -> None:
+    """Take the place of what the first process alone writes."""
 
 
 def _resumed(session: Session) -> Position:
@@ -106,7 +117,7 @@ def _segment(session: Session, position: Position, length: int) -> tuple[Positio
     seconds = time.perf_counter() - start
     tally = position.tally._replace(seconds=position.tally.seconds + seconds)
     after = position._replace(step=stop, progress=progress, tally=tally)
-    return after, max(1, int(SEGMENT_SECONDS * (stop - position.step) / seconds))
+    return after, processes.agreed(max(1, int(SEGMENT_SECONDS * (stop - position.step) / seconds)))
 
 
 def _evaluated(session: Session, position: Position, plan: EvaluationPlan) -> tuple[Position, Embeddings]:

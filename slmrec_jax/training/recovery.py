@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, PyTree
 
+from slmrec_jax import processes
 from slmrec_jax.errors import Diverged, UserError, setting
 from slmrec_jax.training.events import message
 from slmrec_jax.training.loop import Progress, no_steps
@@ -70,7 +71,7 @@ def recover(session: Session, position: Position) -> Position:
     on_nan, rollbacks = session.setup.config.on_nan, position.tally.rollbacks
     if on_nan == "stop" or (on_nan == "rollback" and rollbacks == MAX_ROLLBACKS):
         path = session.folder / NOT_FINITE
-        write_json(path, account)
+        processes.in_first(lambda: write_json(path, account))
         after = f", after {rollbacks} rollbacks" if rollbacks else ""
         raise Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {advice()}")
     if on_nan == "skip":

@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from slmrec_jax import processes
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.loop import Progress
@@ -102,8 +103,10 @@ def restored(session: Session, *, only_scheduled: bool = False) -> Position:
     def say(text: str) -> None:
         session.tell(message(text))
 
-    found = checkpoints.restore_newest(folder, candidates, loop.shapes(), say, objection)
-    if found is None:
+    chosen = processes.in_first(lambda: checkpoints.newest_good(folder, candidates, say, objection))
+    place = processes.agreed(chosen)
+    if place is None:
         return start(session)
+    found = checkpoints.restore(folder, Place(*place), loop.shapes())
     step = found.place.epochs * loop.steps_per_epoch + found.place.steps
     return Position(step, found.progress, tuple(read_history(session.folder, found.place.epochs)), found.tally)

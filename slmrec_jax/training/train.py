@@ -3,14 +3,14 @@
 import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax
 from jax.sharding import Mesh
 
-from slmrec_jax import figures
+from slmrec_jax import figures, processes
 from slmrec_jax.config import IN_MEMORY, Config, Source, check_config, source_of, with_defaults, with_source
 from slmrec_jax.config.protocols import Split
 from slmrec_jax.data.dataset import Dataset
@@ -21,6 +21,7 @@ from slmrec_jax.evaluation.protocol import EvaluationPlan
 from slmrec_jax.meshes import choose_mesh
 from slmrec_jax.methods import make_method
 from slmrec_jax.program_cache import keep_programs
+from slmrec_jax.training.agreement import check_same_run, held_by_first
 from slmrec_jax.training.canary import check_jax
 from slmrec_jax.training.events import Callback, evaluation_event, message
 from slmrec_jax.training.fit import fit
@@ -87,11 +88,12 @@ def train(
         method: Makes the method to train; pass your own here.
         config_file: The Python file that config and method come from, if any. The run records its SHA-256 and resumes
             only with the same file.
-        mesh: The devices to train on, as for `setup`. A run may be resumed on others.
+        mesh: The devices to train on, as for `setup`; several processes use all of theirs. A run may be resumed on
+            others.
         progress: Whether to show progress: a bar on a terminal or in a notebook, lines elsewhere. By default only on a
             terminal and in a notebook.
         callbacks: Functions that receive each `Event` of the run, such as the end of an epoch with its losses and
-            metrics.
+            metrics. Of several processes, only the first calls them.
 
     Raises:
         UserError: Something in config, data or folder cannot be used, or JAX computes wrongly (`canary`), and nothing
@@ -106,16 +108,21 @@ def train(
     plans = _plans(config, dataset)
     planned = outline(config, dataset, method=method, mesh=choose_mesh(mesh, config.dim))
     maker = made_by(_name_of(method), config_file)
-    if resume and folder is not None:
-        held = resumed_folder(planned.config, planned.dataset, maker, folder)
-    else:
-        held = new_folder(planned.config, planned.dataset, maker, folder, overwrite=overwrite)
+    check_same_run(planned, maker, resume=resume)
+
+    def hold() -> AbstractContextManager[Path]:
+        if resume and folder is not None:
+            return resumed_folder(planned.config, planned.dataset, maker, folder)
+        return new_folder(planned.config, planned.dataset, maker, folder, overwrite=overwrite)
+
+    held = processes.in_first(hold)
     doubts = batch_doubts(planned.method, planned.config, planned.dataset)
-    with telling(progress, config.epochs, callbacks) as tell:
+    alone = processes.is_first()  # in telling the user
+    with telling(progress if alone else False, config.epochs, callbacks if alone else ()) as tell:
         for line in (*_introduction(planned), *changes, *doubts, *planned.method.notes, *notes):
             tell(message(line))
         run = _compile_run(planned, plans, tell)
-        with held as folder, _disk_faults(folder):
+        with held_by_first(held) as folder, _disk_faults(folder):
             tell(message(f"run folder {folder}"))
             # No name holds the inputs: what preparing them leaves unused, and all of them before the tests, is freed.
             selecting = plans[config.eval.split]
@@ -248,15 +255,18 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
     tell(evaluation_event(best, means))
     history = list(position.history)
     result = _result(planned, position, time.perf_counter() - start) | means
-    write_json(folder / RESULT, result)
-    if (folder / CURVES).is_symlink():  # do not write through it
-        (folder / CURVES).unlink()
-    figures.draw_curves(history, folder / CURVES, f"{config.model} on {dataset.name}")
+    if processes.is_first():
+        write_json(folder / RESULT, result)
+        if (folder / CURVES).is_symlink():  # do not write through it
+            (folder / CURVES).unlink()
+        figures.draw_curves(history, folder / CURVES, f"{config.model} on {dataset.name}")
+    processes.wait_for_all()
     return Run(config, dataset, embeddings, result, history, folder)
 
 
 def _result(planned: Planned, position: Position, test_seconds: float) -> dict[str, Any]:
     config, history, steps = planned.setup.config, position.history, planned.setup.loop.steps_per_epoch
+    layout = planned.setup.layout
     result: Result = {
         "best_epoch": best_epoch(history),
         "epochs": len(history),
@@ -273,5 +283,7 @@ def _result(planned: Planned, position: Position, test_seconds: float) -> dict[s
         "step_ms": statistics.median(1e3 * record["train_seconds"] / steps for record in history),
         "estimated_bytes": sum(planned.memory),
         "peak_rss_bytes": peak_rss_bytes(),
+        "mesh": {} if layout is None else dict(layout.mesh.shape),
+        "processes": processes.count(),
     }
     return dict(result)

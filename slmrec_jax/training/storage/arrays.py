@@ -39,6 +39,8 @@ _LATE_SECONDS = 0.2
 def save_arrays(path: Path, tree: Any) -> None:
     """Write a pytree of arrays as a new folder, then read it back and compare the bits.
 
+    Of several processes that hold them, each writes and reads its own parts, and all must call this.
+
     Raises:
         OSError: The disk reports an error, or the arrays read back differently.
     """
@@ -81,16 +83,37 @@ def load_arrays(path: Path, like: Any) -> Any:
 def _check_written(path: Path, tree: Any) -> None:
     """Read the arrays back, a few at a time, and compare their bits with those of the tree."""
     leaves, structure = jax.tree.flatten(tree)
-    as_numpy = jax.tree.unflatten(structure, [ocp.RestoreArgs(restore_type=np.ndarray)] * len(leaves))
+    places = jax.tree.unflatten(structure, [_read_back_to(leaf) for leaf in leaves])
     blocks = np.cumsum([leaf.nbytes for leaf in leaves]) // READ_BACK_BYTES
     with _orbax(path, ocp.PyTreeCheckpointHandler()) as (checkpointer, safe_path):
         for block in np.unique(blocks):
             wanted = [leaf if of == block else ocp.PLACEHOLDER for leaf, of in zip(leaves, blocks, strict=True)]
-            arguments = ocp.args.PyTreeRestore(jax.tree.unflatten(structure, wanted), restore_args=as_numpy)
+            arguments = ocp.args.PyTreeRestore(jax.tree.unflatten(structure, wanted), restore_args=places)
             found = jax.tree.leaves(checkpointer.restore(safe_path, args=arguments))
             pairs = [pair for pair in zip(found, leaves, strict=True) if pair[0] is not ocp.PLACEHOLDER]
-            if not all(np.array_equal(_bits(saved), _bits(leaf)) for saved, leaf in pairs):
+            parts = (part for pair in pairs for part in _own_parts(*pair))
+            if not all(np.array_equal(_bits(saved), _bits(leaf)) for saved, leaf in parts):
                 raise OSError("what was written reads back as something else")
+
+
+def _read_back_to(leaf: Any) -> ocp.RestoreArgs:
+    """Return where a leaf is read back to: the host, or if other processes hold parts of it, its own place."""
+    if _is_whole(leaf):
+        return ocp.RestoreArgs(restore_type=np.ndarray)
+    return ocp.ArrayRestoreArgs(sharding=leaf.sharding)
+
+
+def _own_parts(saved: Any, leaf: Any) -> Iterator[tuple[Any, Any]]:
+    """Yield the parts of both that this process holds."""
+    if _is_whole(leaf):
+        yield saved, leaf
+        return
+    for one, other in zip(saved.addressable_shards, leaf.addressable_shards, strict=True):
+        yield one.data, other.data
+
+
+def _is_whole(leaf: Any) -> bool:
+    return not isinstance(leaf, jax.Array) or leaf.is_fully_addressable
 
 
 def _bits(array: Any) -> UInt8[np.ndarray, " bytes"]:

@@ -12,6 +12,7 @@ checkpoint that is missing, does not match its manifest, or is of another model 
 """
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -26,10 +27,13 @@ import safetensors
 import safetensors.numpy
 from flax.training.train_state import TrainState
 
+from slmrec_jax import processes
+from slmrec_jax.data.own_files import write_tensors
 from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.durable import PART, check_room, move_folder, remove_folder
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.forms import fault
+from slmrec_jax.meshes import on_host
 from slmrec_jax.training.loop import Means, Progress, no_steps
 from slmrec_jax.training.storage.arrays import load_arrays, save_arrays
 from slmrec_jax.training.storage.manifest import DAMAGED, check_manifest, write_manifest
@@ -87,16 +91,19 @@ class OtherVersion(UserError):
 def write(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and read it back; when this returns, it is on disk and restores to the same bits.
 
-    It replaces one of the same place. After an `OSError`, there is no such checkpoint.
+    It replaces one of the same place. After an `OSError`, there is no such checkpoint. Of several processes, each
+    writes its own parts of the arrays, the first everything else, and all must call this.
     """
-    place = folder / str(checkpoint.place)
+    place, first = folder / str(checkpoint.place), processes.is_first()
     part = place.with_name(place.name + PART)
     for earlier in (place, part):
-        if earlier.exists():
+        if first and earlier.exists():
             remove_folder(earlier)
     try:
         _write_files(part, checkpoint)
-        move_folder(part, place)
+        if first:
+            move_folder(part, place)
+        processes.wait_for_all()
     except OSError:
         with suppress(OSError):
             shutil.rmtree(part)  # it takes up space that is lacking
@@ -135,25 +142,21 @@ def damage(folder: Path, place: Place) -> str | None:
     return None
 
 
-def restore_newest(
-    folder: Path,
-    candidates: Sequence[Place],
-    like: Progress,
-    say: Callable[[str], None],
-    accept: Callable[[Place], str | None],
-) -> Checkpoint | None:
-    """Restore the newest good checkpoint; return `None` if there are no candidates.
+def newest_good(
+    folder: Path, candidates: Sequence[Place], say: Callable[[str], None], accept: Callable[[Place], str | None]
+) -> Place | None:
+    """Return the newest good checkpoint, after checking its files; `None` if there are no candidates.
 
     The newest candidate is the last. `accept` returns the reason not to continue from a place, or `None`; `say`
-    receives a line for each checkpoint that is skipped; `like` is the progress of the same model, or its shapes.
+    receives a line for each checkpoint that is skipped.
 
     Raises:
-        UserError: None is good, or the newest good one is of another model or version.
+        UserError: None is good, or the newest good one is of another version.
     """
     for place in reversed(candidates):
         wrong = damage(folder, place) or accept(place)
         if wrong is None:
-            return _load_checkpoint(folder / str(place), place, like)
+            return place
         say(f"WARNING: the checkpoint of {place.words()} cannot be used ({wrong}); going back to an older one")
     if candidates:
         raise UserError(f"{folder}: no checkpoint can be used; start a new run with another {setting('out')}")
@@ -161,8 +164,12 @@ def restore_newest(
 
 
 def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
-    """Restore the checkpoint of a place; `like` is the progress of the same model, or its shapes."""
-    return _load_checkpoint(_checked(folder, place), place, like)
+    """Restore the checkpoint of a place whose files were checked; `like` is the progress of the same model, or shapes.
+
+    Raises:
+        UserError: It is of another model or version.
+    """
+    return _load_checkpoint(folder / str(place), place, like)
 
 
 def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
@@ -189,14 +196,19 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
 
 
 def _write_files(part: Path, checkpoint: Checkpoint) -> None:
-    part.mkdir(parents=True)
-    leaves = jax.tree.leaves((checkpoint.progress, checkpoint.embeddings))
-    check_room(part, sum(leaf.nbytes for leaf in leaves) + _OVERHEAD)
+    first = processes.is_first()
+    if first:
+        part.mkdir(parents=True)
+        leaves = jax.tree.leaves((checkpoint.progress, checkpoint.embeddings))
+        check_room(part, sum(leaf.nbytes for leaf in leaves) + _OVERHEAD)
+    processes.wait_for_all()
     save_arrays(part / TRAINING, _tree(checkpoint.progress))
     if checkpoint.embeddings is not None:
         # Not by Orbax: each of its calls takes a tenth of a second of a core from the next steps.
-        tables = {name: np.ascontiguousarray(rows) for name, rows in checkpoint.embeddings._asdict().items()}
-        (part / EMBEDDINGS).write_bytes(safetensors.numpy.save(tables))
+        tables = checkpoint.embeddings._asdict()
+        write_tensors(tables, part / EMBEDDINGS if first else Path(os.devnull), blocks=on_host)
+    if not first:
+        return
     tally = checkpoint.tally._asdict()
     description = {"version": FORMAT_VERSION, "arrays": _array_types(checkpoint.progress), "tally": tally}
     (part / TALLY).write_text(json.dumps(seal(description), indent=2) + "\n", encoding="utf-8")

@@ -80,6 +80,9 @@ class Result(TypedDict):
     step_ms: float
     estimated_bytes: int
     peak_rss_bytes: int
+    mesh: NotRequired[Mapping[str, int]]
+    """The sizes of the mesh; empty for one device."""
+    processes: NotRequired[int]
 
 
 class ConfigFile(TypedDict):

@@ -5,6 +5,9 @@ must be kept are written. One that cannot be written is reported, kept in memory
 
 Writing takes processor time from training: a tenth of an epoch that lasts half a second. So the writer rests after each
 round, in proportion to its time: an epoch that takes as long as twenty checkpoints is on disk before the next one ends.
+
+Several processes write together: in the thread that trains, where they meet, and when the first one has rested. An
+error of the disk ends their run.
 """
 
 import time
@@ -17,6 +20,7 @@ from threading import Event, Lock
 import jax
 import jax.numpy as jnp
 
+from slmrec_jax import processes
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.training.storage import checkpoint as checkpoints
 from slmrec_jax.training.storage.checkpoint import Checkpoint, Place
@@ -51,7 +55,7 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator["Saver"]:
 
 
 class Saver:
-    """A thread that writes the checkpoints and records of a run."""
+    """The writer of a run's checkpoints and records: a thread, or all processes of the run together."""
 
     def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
         self._folder, self._say = folder, say
@@ -62,6 +66,7 @@ class Saver:
         self._hurry = Event()
         self._stopped = False
         self._recorded: int | None = None  # how many records are known to be on disk; `None` if that is not known
+        self._together, self._rested = processes.count() > 1, 0.0
         self._executor = ThreadPoolExecutor(1, "saver")
 
     def save(self, checkpoint: Checkpoint, history: Sequence[Record], needed: frozenset[Place]) -> None:
@@ -81,6 +86,8 @@ class Saver:
 
     def wait(self) -> None:
         """Wait until nothing is being written, without rests."""
+        if self._together:
+            self._write_round()
         self._hurry.set()
         while self._jobs:
             self._jobs.pop(0).result()
@@ -106,9 +113,13 @@ class Saver:
         self.wait()
         self._owed.clear()
         folder = self._folder / CHECKPOINTS
-        checkpoints.remove(folder, [each for each in checkpoints.places(folder) if each > place])
-        self._recorded = None
-        self._record(history)
+
+        def cut_off() -> None:
+            checkpoints.remove(folder, [each for each in checkpoints.places(folder) if each > place])
+            self._recorded = None
+            self._record(history)
+
+        processes.in_first(cut_off)
 
     def close(self, *, at_once: bool) -> None:
         """End the thread, after writing what is owed or, if `at_once`, only what is being written."""
@@ -117,6 +128,12 @@ class Saver:
         self._executor.shutdown(wait=True, cancel_futures=at_once)
 
     def _submit(self) -> None:
+        if self._together:
+            if processes.agreed(time.monotonic() >= self._rested):
+                start = time.monotonic()
+                self._write_round()
+                self._rested = time.monotonic() + min(MOST_REST, REST * (time.monotonic() - start))
+            return
         for job in [job for job in self._jobs if job.done()]:
             self._jobs.remove(job)
             job.result()
@@ -128,10 +145,14 @@ class Saver:
         accepted = True
         while accepted and self._owed and not self._stopped:
             start = time.perf_counter()
-            with self._guard:
-                places = sorted(self._owed)
-            accepted = all(self._write(place) for place in places)
+            accepted = self._write_round()
             self._hurry.wait(min(MOST_REST, REST * (time.perf_counter() - start)))
+
+    def _write_round(self) -> bool:
+        """Write all that is owed now; return whether that succeeded."""
+        with self._guard:
+            places = sorted(self._owed)
+        return all(self._write(place) for place in places)
 
     def _write(self, place: Place) -> bool:
         """Write a checkpoint if it is still owed; return whether that succeeded."""
@@ -140,10 +161,14 @@ class Saver:
                 return True
             checkpoint, history = self._owed[place]
         folder = self._folder / CHECKPOINTS
+        first = processes.is_first()
         try:
-            self._record(history)
+            if first:
+                self._record(history)
             checkpoints.write(folder, checkpoint)
         except OSError as error:
+            if self._together:  # the others wait in the middle of it
+                raise
             self._say(
                 f"WARNING: the checkpoint of {place.words()} could not be saved ({error.strerror or error}); the "
                 f"run goes on, and tries again with the next one"
@@ -152,7 +177,8 @@ class Saver:
         with self._guard:
             self._owed.pop(place, None)
         try:
-            self._retire(folder)
+            if first:
+                self._retire(folder)
         except OSError as error:
             self._say(f"WARNING: old checkpoints in {folder} could not be deleted ({error.strerror or error})")
         return True

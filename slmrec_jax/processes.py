@@ -1,0 +1,102 @@
+"""The processes that train one run together: what they tell each other and what one does for all.
+
+`jax.distributed` joins them. Each runs the same code on the same data, and they meet in every transfer, so whatever
+decides about one (a clock, a signal, a file) is decided by the first process or by all. With one process, nothing here
+waits.
+"""
+
+import json
+from collections.abc import Callable
+from itertools import pairwise
+from typing import Any, TypeVar
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jaxtyping import Shaped
+
+from slmrec_jax.errors import RefusedElsewhere, UserError
+
+Result = TypeVar("Result")
+
+_LEAST_BYTES = 256
+"""Messages are padded to powers of two from here on, since each length is a program of its own."""
+
+
+def count() -> int:
+    """Return the number of processes."""
+    return int(jax.process_count())
+
+
+def is_first() -> bool:
+    """Return whether this process is the one that writes files and talks to the user."""
+    return bool(jax.process_index() == 0)
+
+
+def gathered(value: Any) -> list[Any]:
+    """Return the values that the processes pass, in their order; a value is what JSON holds. All must call it."""
+    if count() == 1:
+        return [value]
+    text = json.dumps(value).encode()
+    sizes = _from_all(np.int32(len(text)))
+    padded = np.zeros(max(_LEAST_BYTES, 1 << (int(sizes.max()) - 1).bit_length()), np.uint8)
+    padded[: len(text)] = np.frombuffer(text, np.uint8)
+    return [json.loads(bytes(row[:size])) for row, size in zip(_from_all(padded), sizes, strict=True)]
+
+
+def agreed(value: Any) -> Any:
+    """Return the first process's value in all of them. All must call it."""
+    return gathered(value)[0]
+
+
+def wait_for_all() -> None:
+    """Wait until every process has come here."""
+    gathered(None)
+
+
+def in_first(action: Callable[[], Result]) -> Result | None:
+    """Call a function in the first process alone, and return its result there and `None` in the others.
+
+    Raises:
+        UserError: The function raises it, in all processes.
+    """
+    result, refusal = None, None
+    if is_first():
+        try:
+            result = action()
+        except UserError as error:
+            if count() == 1:
+                raise
+            refusal = error
+    said = agreed(None if refusal is None else str(refusal))
+    if refusal is not None:
+        raise refusal
+    if said is not None:
+        raise RefusedElsewhere(said)
+    return result
+
+
+def own_rows(num_rows: int) -> slice:
+    """Return the share of some rows that this process works on."""
+    return _shares(num_rows)[jax.process_index()]
+
+
+def all_rows(own: Shaped[np.ndarray, "own ..."], num_rows: int) -> Shaped[np.ndarray, "rows ..."]:
+    """Return the rows of all processes' shares, each of which passes its own. All must call it."""
+    if count() == 1:
+        return own
+    shares = _shares(num_rows)
+    padded = np.zeros((max(share.stop - share.start for share in shares), *own.shape[1:]), own.dtype)
+    padded[: len(own)] = own
+    bits = _from_all(padded.reshape(-1).view(np.uint8))  # JAX would round numbers of 64 bits
+    found = [row.view(own.dtype).reshape(padded.shape) for row in bits]
+    return np.concatenate([rows[: share.stop - share.start] for rows, share in zip(found, shares, strict=True)])
+
+
+def _shares(num_rows: int) -> list[slice]:
+    bounds = np.linspace(0, num_rows, count() + 1).astype(np.int64)
+    return [slice(int(start), int(stop)) for start, stop in pairwise(bounds)]
+
+
+def _from_all(array: Any) -> np.ndarray:
+    return np.ascontiguousarray(multihost_utils.process_allgather(array))
