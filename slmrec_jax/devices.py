@@ -30,8 +30,9 @@ class Target(NamedTuple):
 
     platform: str
     """`cpu`, `gpu` or `tpu`."""
-    device: jax.Device | None = None
-    """The device, which need not be attached; without one, programs are only traced as for the platform."""
+    devices: tuple[jax.Device, ...] = ()
+    """The devices, which need not be attached; without any, programs are only traced as for the platform. A program is
+    for the first one, unless its arguments are placed on several."""
     memory_bytes: int | None = None
     """The memory that JAX would use."""
     options: tuple[tuple[str, str | bool], ...] = ()
@@ -81,7 +82,7 @@ def compiling_for(target: str | Target) -> Iterator[None]:
     chosen = Target(target) if isinstance(target, str) else target
     token = _TARGET.set(chosen)
     try:
-        with nullcontext() if chosen.device is None else without_cache():
+        with without_cache() if chosen.devices else nullcontext():
             yield
     finally:
         _TARGET.reset(token)
@@ -94,13 +95,13 @@ def compiler_of(
 
     Args:
         function: A pure function.
-        arguments: Its arguments, or their shapes.
+        arguments: Its arguments, or their shapes; those of a mesh with their shardings.
         donate: The places of arguments whose buffers the program reuses.
         static: The places of arguments that the program is compiled for.
     """
     target = _TARGET.get()
-    if target is not None and target.device is not None:
-        place = jax.sharding.SingleDeviceSharding(target.device)
+    if target is not None and target.devices:
+        place = jax.sharding.SingleDeviceSharding(target.devices[0])
         arguments = tuple(
             argument if index in static else jax.tree.map(lambda leaf: _placed(leaf, place), argument)
             for index, argument in enumerate(arguments)
@@ -110,4 +111,6 @@ def compiler_of(
 
 
 def _placed(leaf: Any, place: jax.sharding.Sharding) -> Any:
+    if isinstance(leaf, jax.ShapeDtypeStruct) and leaf.sharding is not None:
+        return leaf
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)  # type: ignore[no-untyped-call]

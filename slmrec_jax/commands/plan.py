@@ -2,6 +2,8 @@
 
 import json
 import os
+from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,6 +14,8 @@ from slmrec_jax.config import Config, Source, source_of
 from slmrec_jax.errors import UserError
 
 if TYPE_CHECKING:
+    from rich.table import Table
+
     from slmrec_jax.data import Dataset
     from slmrec_jax.training.planning import Plan
 
@@ -25,6 +29,8 @@ class PlanFlags(SettingsFlags):
     on: DeviceName = "cpu"
     """The device; `cpu` is this machine's. The others need a compiler: pip install 'slmrec-jax[plan-cuda]' or
     '[plan-tpu]'."""
+    mesh: str | None = None
+    """Sizes of a mesh of such devices, such as data=2,model=4; figures are then of each device."""
     users: int | None = None
     """Sizes in place of --data: the number of users; with --items, --interactions and, such as visual=512,text=768,
     --modalities."""
@@ -44,7 +50,7 @@ def run_plan(flags: PlanFlags) -> None:
     from slmrec_jax.training.planning import plan
 
     config, dataset = _config_and_data(flags)
-    planned = plan(config, dataset, flags.on, method=own_method(flags.config) or make_method)
+    planned = plan(config, dataset, flags.on, mesh=flags.mesh, method=own_method(flags.config) or make_method)
     if flags.json:
         print(json.dumps(as_json(planned), indent=2))
     else:
@@ -79,6 +85,7 @@ def as_json(planned: "Plan") -> dict[str, Any]:
     """Return a plan as JSON holds it: bytes and seconds."""
     return {
         "on": planned.on,
+        "mesh": dict(planned.mesh),
         "memory_bytes": {part: size for part, size in planned.memory._asdict().items() if size},
         "total_bytes": sum(planned.memory),
         "usable_bytes": planned.usable_bytes,
@@ -96,6 +103,7 @@ def as_json(planned: "Plan") -> dict[str, Any]:
                 "operations": program.cost.operations,
                 "estimated_seconds": program.cost.seconds if planned.speed else None,
                 "collectives": [each._asdict() for each in program.cost.collectives],
+                "sent_bytes": sum(each.sent_bytes for each in program.cost.collectives),
             }
             for name, program in planned.programs.items()
         },
@@ -112,7 +120,8 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
 
     console = Console()
     task = f" {config.task}" if config.model == "slmrec" else ""
-    memory = Table("memory", title=f"{config.model}{task} on {planned.on}: {dataset.name}")
+    place = f"{planned.on}, each of a mesh of {_sizes(planned.mesh)}" if planned.mesh else planned.on
+    memory = Table("memory", title=f"{config.model}{task} on {place}: {dataset.name}")
     memory.add_column("MiB", justify="right")
     for part, size in planned.memory._asdict().items():
         if size:
@@ -120,7 +129,7 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
     memory.add_row("all", f"{sum(planned.memory) / 2**20:.1f}")
     memory.add_row("JAX would use", f"{planned.usable_bytes / 2**20:.0f}")
     programs = Table("program")
-    for heading in ("temporary MiB", "kernels", "MB moved", "GFLOP", "estimated ms", "collectives"):
+    for heading in ("temporary MiB", "kernels", "MB moved", "GFLOP", "estimated ms", "transfers", "MB sent"):
         programs.add_column(heading, justify="right")
     for name, program in planned.programs.items():
         cost = program.cost
@@ -131,9 +140,10 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
             f"{cost.num_bytes / 1e6:.1f}",
             f"{cost.operations / 1e9:.2f}",
             f"{1e3 * cost.seconds:.2f}" if planned.speed else "",
-            ", ".join(f"{each.operation} {each.num_bytes}" for each in cost.collectives) or "none",
+            str(len(cost.collectives)),
+            f"{sum(each.sent_bytes for each in cost.collectives) / 1e6:.3f}",
         )
-    for table in (memory, programs):
+    for table in (memory, programs, *([_transfers(planned)] if planned.mesh else [])):
         console.print(fit_width(table, console.width))
     if not planned.fits:
         sizes, smaller = planned.memory._asdict(), smaller_by()
@@ -148,3 +158,20 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
         f"{planned.steps_per_epoch} steps with its evaluation {planned.epoch_seconds:.3g} s."
     )
     print(f"It assumes that {assumptions(planned.speed)}.")
+
+
+def _transfers(planned: "Plan") -> "Table":
+    """Return what each device of a mesh transfers, equal transfers in one row."""
+    from rich.table import Table
+
+    table = Table("program", "transfer", title="Transfers; bytes of the result on each device")
+    for heading in ("among", "bytes", "times"):
+        table.add_column(heading, justify="right")
+    for name, program in planned.programs.items():
+        for each, times in Counter(program.cost.collectives).most_common():
+            table.add_row(name, each.operation, str(each.num_devices), str(each.num_bytes), str(times))
+    return table
+
+
+def _sizes(mesh: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size}" for name, size in mesh.items())

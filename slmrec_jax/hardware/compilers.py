@@ -18,6 +18,9 @@ GPU_SHARE = 0.75
 TPU_SHARE = 0.97
 """That of a TPU: the runtime keeps about half a GiB."""
 
+GPUS_OF_HOST = 8
+"""The GPUs of a host with NVLink between them."""
+
 TOOLKITS = ("/usr/local/cuda",)
 """Where else a CUDA toolkit may be."""
 
@@ -26,31 +29,43 @@ DEVICES = ("cpu", *HARDWARE)
 """What can be planned for."""
 
 
-def target_of(name: str) -> Target:
-    """Return what compiles for a device of `DEVICES`; `cpu` is this machine's.
+def target_of(name: str, count: int = 1) -> Target:
+    """Return what compiles for devices of one kind of `DEVICES`; `cpu` is this machine's.
+
+    Args:
+        name: The kind.
+        count: The number of devices. GPUs are `GPUS_OF_HOST` to a host.
 
     Raises:
-        UserError: There is no device of that name, or its compiler is not installed or does not start.
+        UserError: There is no device of that name, there are not as many, or the compiler is not installed or does not
+            start.
     """
     check_choice("on", name, DEVICES)
     if name == "cpu":
-        return Target("cpu", jax.devices("cpu")[0])
+        return Target("cpu", tuple(jax.devices("cpu")))
     hardware = HARDWARE[name]
-    return _tpu(hardware, hardware.part) if isinstance(hardware.part, Slice) else _gpu(hardware)
+    return _tpu(name, hardware, hardware.part, count) if isinstance(hardware.part, Slice) else _gpu(hardware, count)
 
 
-def _gpu(hardware: Hardware) -> Target:
+def _gpu(hardware: Hardware, count: int) -> Target:
     if not any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13)):
         raise UserError(_missing("GPUs", "plan-cuda"))
     toolkit = _toolkit()
     if toolkit is None:
         raise UserError(f"there is no CUDA toolkit, whose assembler compiling needs: {_install('plan-cuda')}")
-    device = _first_device("cuda", "planned", topology="1x1x1", target_config=describe(hardware))
+    hosts, left = divmod(count, GPUS_OF_HOST)
+    if hosts and left:
+        raise UserError(f"{count} GPUs are not whole hosts of {GPUS_OF_HOST}: give up to {GPUS_OF_HOST} or a multiple")
+    topology = f"1x{hosts}x{GPUS_OF_HOST}" if hosts else f"1x1x{left}"
+    devices = _devices("cuda", "planned", topology=topology, target_config=describe(hardware))
     options = (("xla_gpu_cuda_data_dir", str(toolkit)), ("xla_gpu_autotune_level", "0"))
-    return Target("gpu", device, int(GPU_SHARE * hardware.memory_bytes), options)
+    return Target("gpu", devices, int(GPU_SHARE * hardware.memory_bytes), options)
 
 
-def _tpu(hardware: Hardware, part: Slice) -> Target:
+def _tpu(name: str, hardware: Hardware, part: Slice, count: int) -> Target:
+    topology = next((each for chips, each in part.topologies.items() if chips >= count), None)
+    if topology is None:
+        raise UserError(f"{count} chips of {name}: give at most {max(part.topologies)}")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(_missing("TPUs", "plan-tpu"))
     # Without these, libtpu asks the cloud what it runs on, and takes a lock that keeps other processes from compiling.
@@ -60,18 +75,17 @@ def _tpu(hardware: Hardware, part: Slice) -> Target:
         "TPU_WORKER_HOSTNAMES": "localhost",
         "TPU_ACCELERATOR_TYPE": part.accelerator,
     }
-    return Target("tpu", _first_device("tpu", part.topology), int(TPU_SHARE * hardware.memory_bytes))
+    return Target("tpu", _devices("tpu", topology)[:count], int(TPU_SHARE * hardware.memory_bytes))
 
 
-def _first_device(platform: str, topology_name: str, **options: str) -> jax.Device:
+def _devices(platform: str, topology_name: str, **options: str) -> tuple[jax.Device, ...]:
     from jax.experimental import topologies
 
     try:
         described = topologies.get_topology_desc(platform=platform, topology_name=topology_name, **options)
     except (RuntimeError, NotImplementedError, ValueError) as error:
         raise UserError(f"the compiler for {platform} does not start: {error}") from error
-    device: jax.Device = described.devices[0]
-    return device
+    return tuple(described.devices)
 
 
 def _toolkit() -> Path | None:

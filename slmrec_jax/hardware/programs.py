@@ -5,14 +5,17 @@ its rows, each as often as it is named, but no more than a whole table that the 
 rows; what a TPU keeps in its core's own memory is not read from the device's.
 
 The time of a kernel is the longest of three: its bytes over the bandwidth, the operations of its matrix products over
-their rate, and the time of a launch. The sum over kernels is an estimate: few kernels reach these rates, and other
-arithmetic counts as nothing.
+their rate, and the time of a launch. A transfer takes the time to meet and that of the bytes that a device sends over
+its link, even if kernels run beside it. The sum is an estimate: few kernels reach these rates, and other arithmetic
+counts as nothing.
 """
 
 import math
 import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
+
+from slmrec_jax.hardware.collectives import Collective, group_size, operation_of
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s64": 8, "u64": 8, "f64": 8, "c64": 8}
 """Bytes of an element; other types have four."""
@@ -26,8 +29,6 @@ FREE = {
 
 FREE_CALLS = {"AssumeGatherIndicesInBound", "AllocateBuffer", "ConcatBitcast"}
 """Custom calls that run none either."""
-
-COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
 
 ROW_READERS = ("gather", "dynamic-slice", "slice")
 ROW_WRITERS = ("scatter", "dynamic-update-slice")
@@ -50,13 +51,6 @@ class Instruction(NamedTuple):
     root: bool
 
 
-class Collective(NamedTuple):
-    """A transfer between devices."""
-
-    operation: str
-    num_bytes: int
-
-
 class Speed(NamedTuple):
     """The rates of an estimate."""
 
@@ -68,6 +62,10 @@ class Speed(NamedTuple):
     """The least time of a kernel."""
     cache_bytes: int
     """The size of the cache."""
+    link: float = math.inf
+    """Bytes a second that a device sends to the others of a mesh."""
+    meet_seconds: float = 0.0
+    """The least time of a transfer."""
 
 
 NO_SPEED = Speed(math.inf, math.inf, 0.0, 0)
@@ -152,7 +150,7 @@ def _cost_of(computations: Computations, name: str, speed: Speed) -> Cost:
 
 def _kernel_cost(line: Instruction, lines: Mapping[str, Instruction], computations: Computations, speed: Speed) -> Cost:
     inner = computations.get(_called(line).get("calls", ""), {})
-    collective = next((each for each in COLLECTIVES if line.operation.startswith(each)), None)
+    operation = operation_of(line.operation)
     operations = sum(_operations(each, inner) for each in inner.values()) + _operations(line, lines)
     if line.operation in ("copy-start", "slice-start"):  # into or out of a core's memory: the smaller array moves
         arrays = [found[0] for found in _ARRAY.finditer(line.shape.replace("S(1)", "")) if found[2]]
@@ -161,11 +159,13 @@ def _kernel_cost(line: Instruction, lines: Mapping[str, Instruction], computatio
         num_bytes = _bytes_read(line, lines, inner, speed.cache_bytes) + _bytes_written(line, lines, inner)
     launch = 0.0 if line.operation.endswith("-start") else speed.launch_seconds  # beside other kernels
     seconds = max(num_bytes / speed.bandwidth, operations / speed.operations, launch)
-    # What has started returns its input beside its output, the last array.
-    shapes = [found[0] for found in _ARRAY.finditer(line.shape) if found[2]]
-    output = shapes[-1] if line.operation.endswith("-start") and shapes else line.shape
-    moved = (Collective(collective, _size(output)),) if collective else ()
-    return Cost(1, num_bytes, operations, seconds, moved)
+    if operation is None:
+        return Cost(1, num_bytes, operations, seconds)
+    # What has started returns its inputs beside its outputs, but for a sum.
+    arrays = [found[0] for found in _ARRAY.finditer(line.shape)]
+    outputs = arrays[len(line.operands) :] if len(arrays) > len(line.operands) else arrays
+    moved = Collective(operation, sum(map(_size, outputs)), group_size(line.attributes))
+    return Cost(1, num_bytes, operations, max(seconds, speed.meet_seconds + moved.sent_bytes / speed.link), (moved,))
 
 
 def _bytes_read(

@@ -22,6 +22,10 @@ class Rates(NamedTuple):
     bfloat16: float
     launch_seconds: float
     """The time that a kernel takes at least, an assumption."""
+    link: float
+    """Bytes a second that a device sends to others of its host or slice while it receives as many."""
+    meet_seconds: float
+    """The time that a transfer takes at least, an assumption."""
 
     def of(self, precision: str) -> float:
         """Return the operations a second at a precision of `Config.precision`."""
@@ -47,9 +51,10 @@ class Card(NamedTuple):
 
 
 class Slice(NamedTuple):
-    """The names of a TPU topology with at least one chip."""
+    """The names of a TPU and its topologies."""
 
-    topology: str
+    topologies: Mapping[int, str]
+    """By the number of chips, ascending."""
     accelerator: str
 
 
@@ -66,13 +71,18 @@ class Hardware(NamedTuple):
         return self.part.l2_bytes if isinstance(self.part, Card) else 0
 
 
-def _gpu_rates(bandwidth: float, float32: float, tensorfloat32: float, bfloat16: float) -> Rates:
-    return Rates(bandwidth, float32, tensorfloat32, bfloat16, launch_seconds=2.5e-6)
+def _gpu_rates(bandwidth: float, float32: float, tensorfloat32: float, bfloat16: float, link: float) -> Rates:
+    return Rates(bandwidth, float32, tensorfloat32, bfloat16, launch_seconds=2.5e-6, link=link, meet_seconds=1e-5)
 
 
-def _tpu_rates(bandwidth: float, bfloat16: float) -> Rates:
+def _tpu_rates(bandwidth: float, bfloat16: float, link: float) -> Rates:
     # A product in float32 takes six products of bfloat16; three of them keep about as many bits as TF32 does.
-    return Rates(bandwidth, bfloat16 / 6, bfloat16 / 3, bfloat16, launch_seconds=1e-6)
+    return Rates(bandwidth, bfloat16 / 6, bfloat16 / 3, bfloat16, launch_seconds=1e-6, link=link, meet_seconds=3e-6)
+
+
+def _flat(name: str) -> Mapping[int, str]:
+    """Return the topologies of a TPU whose chips are in a plane."""
+    return {4: f"{name}:2x2", 8: f"{name}:2x4", 16: f"{name}:4x4", 32: f"{name}:4x8", 64: f"{name}:8x8"}
 
 
 _H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 1.98, 52_428_800, 233_472, 232_448)
@@ -80,28 +90,32 @@ _H100 = Card("NVIDIA H100 80GB HBM3", (9, 0), 132, 128, 1.98, 52_428_800, 233_47
 HARDWARE: Mapping[str, Hardware] = {
     "a100": Hardware(
         85_100_068_864,
-        _gpu_rates(2.039e12, 19.5e12, 156e12, 312e12),
+        _gpu_rates(2.039e12, 19.5e12, 156e12, 312e12, 3.0e11),
         Card("NVIDIA A100-SXM4-80GB", (8, 0), 108, 64, 1.41, 41_943_040, 167_936, 166_912),
     ),
-    "h100": Hardware(84_942_979_072, _gpu_rates(3.352e12, 67e12, 494e12, 989e12), _H100),
+    "h100": Hardware(84_942_979_072, _gpu_rates(3.352e12, 67e12, 494e12, 989e12, 4.5e11), _H100),
     "h200": Hardware(
         151_397_597_184,
-        _gpu_rates(4.8e12, 67e12, 494e12, 989e12),
+        _gpu_rates(4.8e12, 67e12, 494e12, 989e12, 4.5e11),
         _H100._replace(name="NVIDIA H200 141GB HBM3e"),
     ),
     "b200": Hardware(
         191_514_411_008,
-        _gpu_rates(7.672e12, 75e12, 1.1e15, 2.25e15),
+        _gpu_rates(7.672e12, 75e12, 1.1e15, 2.25e15, 9.0e11),
         Card("NVIDIA B200", (10, 0), 148, 128, 1.965, 132_644_864, 233_472, 232_448),
     ),
     "l4": Hardware(
         23_609_475_072,
-        _gpu_rates(3.0e11, 30.3e12, 60e12, 121e12),
+        _gpu_rates(3.0e11, 30.3e12, 60e12, 121e12, 3.2e10),
         Card("NVIDIA L4", (8, 9), 58, 128, 2.04, 50_331_648, 102_400, 101_376, threads=1536),
     ),
-    "v5e": Hardware(16 * GIB, _tpu_rates(8.19e11, 197e12), Slice("v5e:2x2", "v5litepod-4")),
-    "v5p": Hardware(95 * GIB, _tpu_rates(2.765e12, 459e12), Slice("v5p:2x2x1", "v5p-8")),
-    "v6e": Hardware(32 * GIB, _tpu_rates(1.638e12, 918e12), Slice("v6e:2x2", "v6e-4")),
+    "v5e": Hardware(16 * GIB, _tpu_rates(8.19e11, 197e12, 1.0e11), Slice(_flat("v5e"), "v5litepod-4")),
+    "v5p": Hardware(
+        95 * GIB,
+        _tpu_rates(2.765e12, 459e12, 3.0e11),
+        Slice({4: "v5p:2x2x1", 8: "v5p:2x2x2", 16: "v5p:2x2x4", 32: "v5p:2x4x4", 64: "v5p:4x4x4"}, "v5p-8"),
+    ),
+    "v6e": Hardware(32 * GIB, _tpu_rates(1.638e12, 918e12, 2.24e11), Slice(_flat("v6e"), "v6e-4")),
 }
 """By the name that `plan` takes."""
 

@@ -1,5 +1,6 @@
 """Plans of training on a device, attached or not: memory, compilation, and an estimate of the time."""
 
+import math
 import time
 from collections.abc import Mapping
 from typing import Any, NamedTuple, cast
@@ -14,6 +15,7 @@ from slmrec_jax.evaluation.ranking import RankingPlan, ranking_program
 from slmrec_jax.hardware.compilers import target_of
 from slmrec_jax.hardware.programs import NO_SPEED, Cost, Speed, program_cost
 from slmrec_jax.hardware.targets import HARDWARE, Hardware, hardware_of_kind
+from slmrec_jax.meshes import choose_mesh, sizes_of
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.memory import Memory, available_bytes, estimate
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline
@@ -29,10 +31,12 @@ class Program(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """The memory, the programs and the estimated time of training on a device."""
+    """The memory, the programs and the estimated time of training on a device, or on each device of a mesh."""
 
     on: str
     """The device, by its name."""
+    mesh: Mapping[str, int]
+    """The sizes of the mesh; empty for one device."""
     memory: Memory
     usable_bytes: int
     """The part of the device's memory that JAX uses."""
@@ -57,32 +61,39 @@ class Plan(NamedTuple):
         return self.steps_per_epoch * costs.pop("step") + sum(costs.values())
 
 
-def plan(config: Config, dataset: Dataset, on: str, *, method: MakeMethod = make_method) -> Plan:
+def plan(
+    config: Config, dataset: Dataset, on: str, *, mesh: str | None = None, method: MakeMethod = make_method
+) -> Plan:
     """Compile what training runs for a device that need not be attached, and count what its programs do.
 
     Args:
         config: Every choice.
         dataset: The data, or a stand-in of the same sizes (`sized_dataset`).
         on: A name of `DEVICES`.
+        mesh: The sizes of a mesh of such devices, such as `data=2,model=4`.
         method: Makes the method, as for `train`.
 
     Raises:
         UserError: The config and the data do not go together, or the device's compiler is not installed.
     """
     check_config(config)
-    target = target_of(on)
+    sizes = {} if mesh is None else sizes_of(mesh)
+    target = target_of(on, math.prod(sizes.values()))
     with compiling_for(target):
         config, _ = fit_cutoffs(with_defaults(config), dataset)
         ranking = evaluation.plan(dataset, config.eval.split, config.eval, config.ks).ranking
-        return _planned(outline(config, dataset, method=method), ranking, on, target)
+        chosen = choose_mesh(mesh, config.dim, target.devices)
+        return _planned(outline(config, dataset, method=method, mesh=chosen), ranking, on, target)
 
 
 def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> Plan:
     start = time.perf_counter()
     setup = compiled(planned)
     loop, rates, ranks = setup.loop, HARDWARE.get(on), None
-    if target.platform != "cpu":
+    layout = setup.layout
+    if target.platform != "cpu" or layout is not None:
         embeddings = jax.eval_shape(planned.loop.embed, loop.shapes().state, setup.inputs)
+        embeddings = embeddings if layout is None else layout.shapes(embeddings)
         ranks = ranking_program(ranking, embeddings)
     seconds = time.perf_counter() - start
     speed = rates and speed_of(rates, planned.config.precision)
@@ -96,7 +107,16 @@ def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> P
     memory = estimate(setup, ranking)
     here = (available_bytes() or 0) + memory.process + memory.earlier  # what is free, and what the process has
     usable = here if target.memory_bytes is None else target.memory_bytes
-    return Plan(on, memory, usable, loop.steps_per_epoch, seconds, speed, programs)
+    return Plan(
+        on,
+        {} if layout is None else dict(layout.mesh.shape),
+        memory,
+        usable,
+        loop.steps_per_epoch,
+        seconds,
+        speed,
+        programs,
+    )
 
 
 def time_line(setup: Setup) -> str | None:
@@ -118,14 +138,16 @@ def assumptions(speed: Speed) -> str:
     """Return what estimates by this speed assume."""
     return (
         f"each kernel takes its bytes at {speed.bandwidth / 1e9:.0f} GB/s, its matrix products at "
-        f"{speed.operations / 1e12:.3g} TFLOP/s, or {1e6 * speed.launch_seconds:.1f} µs, whichever is longest"
+        f"{speed.operations / 1e12:.3g} TFLOP/s, or {1e6 * speed.launch_seconds:.1f} µs, whichever is longest, and a "
+        f"transfer to other devices {1e6 * speed.meet_seconds:.0f} µs and its bytes at {speed.link / 1e9:.0f} GB/s"
     )
 
 
 def speed_of(hardware: Hardware, precision: str) -> Speed:
     """Return what a program's counts are divided by."""
     rates = hardware.rates
-    return Speed(rates.bandwidth, rates.of(precision), rates.launch_seconds, hardware.cache_bytes)
+    own = rates.bandwidth, rates.of(precision), rates.launch_seconds, hardware.cache_bytes
+    return Speed(*own, rates.link, rates.meet_seconds)
 
 
 def _program(program: Any, speed: Speed | None, *, of_step: bool = False) -> Program:

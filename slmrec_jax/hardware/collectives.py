@@ -1,0 +1,49 @@
+"""Transfers between the devices of a mesh, as a compiled program's text names them."""
+
+import math
+import re
+from typing import NamedTuple
+
+OPERATIONS = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
+
+_LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
+_COUNTED = re.compile(r"replica_groups=\[\d+,(\d+)\]")
+_BY_AXES = re.compile(r"replica_groups=mesh\[([^\]]*)\] \{([^}]*)\}")
+_PAIRS = re.compile(r"source_target_pairs=")
+
+
+class Collective(NamedTuple):
+    """A transfer between devices."""
+
+    operation: str
+    num_bytes: int
+    """The size of the result on each device."""
+    num_devices: int
+    """The devices of a group that transfer among themselves; 1 if the text does not say."""
+
+    @property
+    def sent_bytes(self) -> float:
+        """The bytes that each device sends, and receives, in a ring."""
+        others = (self.num_devices - 1) / self.num_devices
+        if self.operation == "all-reduce":
+            return 2 * others * self.num_bytes
+        if self.operation == "reduce-scatter":
+            return (self.num_devices - 1) * self.num_bytes
+        return self.num_bytes if self.operation == "collective-permute" else others * self.num_bytes
+
+
+def operation_of(name: str) -> str | None:
+    """Return the transfer that an operation of a program starts or does; `None` if it is none."""
+    return next((each for each in OPERATIONS if name.startswith(each)), None)
+
+
+def group_size(attributes: str) -> int:
+    """Return the number of devices of a group; 1 if the attributes of a line do not say."""
+    if listed := _LISTED.search(attributes):
+        return len(listed[1].split(","))
+    if counted := _COUNTED.search(attributes):
+        return int(counted[1])
+    if by_axes := _BY_AXES.search(attributes):
+        sizes = dict(re.findall(r"('\w+')=(\d+)", by_axes[1]))
+        return math.prod(int(sizes[axis]) for axis in re.findall(r"'\w+'", by_axes[2]))
+    return 2 if _PAIRS.search(attributes) else 1
