@@ -188,16 +188,17 @@ def on_own_columns(function: Callable[..., Array], table: Shaped[Array, "..."]) 
 
     Args:
         function: `(whole arguments, table) -> table`, which acts on each column alone.
-        table: Its columns are not divided if their number does not allow it, or if it has only rows.
+        table: If its columns do not divide evenly, or it has only rows, each device calls the function for all of it.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or table.ndim != 2 or table.shape[1] % mesh.shape[MODEL]:
+    if mesh.empty:
         return function
-    columns = part(None, MODEL)
-    divided: Callable[..., Array] = jax.shard_map(
+    divided = table.ndim == 2 and table.shape[1] % mesh.shape[MODEL] == 0
+    columns = part(None, MODEL) if divided else part()
+    called: Callable[..., Array] = jax.shard_map(
         function, in_specs=(part(), columns), out_specs=columns, check_vma=False
     )
-    return divided
+    return called
 
 
 def on_own_rows(

@@ -1,31 +1,46 @@
-"""Compares a step on meshes of 8 virtual CPU devices with one device; prints a line of JSON for each mesh.
+"""Compares 8 virtual CPU devices with one device; prints a line of JSON for each comparison.
 
-    python tests/mesh_program.py SYSTEM DIM BATCH
+    python tests/mesh_program.py
 
 Run in a process of its own, since JAX decides once how many devices there are.
 """
 
 import json
 import os
-import re
 import sys
+import tempfile
+from pathlib import Path
 
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import jax
 import numpy as np
 
-from slmrec_jax import Config, meshes, setup
+from slmrec_jax import Config, setup
 from slmrec_jax.config import MMGCNConfig, MMSSLConfig, with_system
 from slmrec_jax.data import demo
+from slmrec_jax.evaluation.ranking import plan_ranking, rank
+from slmrec_jax.hardware.programs import NO_SPEED, program_cost
+from slmrec_jax.meshes import Layout, choose_mesh, make_mesh
+from slmrec_jax.training.setup import compiled, outline
+from slmrec_jax.training.storage.arrays import load_arrays, save_arrays
+from slmrec_jax.types import Embeddings, Interactions
 
-MESHES = ((1, 8), (2, 4), (8, 1))
-COLLECTIVE = re.compile(r"= (.*?) (?:all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute)(?:-start)?\(")
-SIZES = {"num_users": 200, "num_items": 150}
+NUM_USERS, NUM_ITEMS = 200, 150
+CASES = (
+    ("fac", 16, 61, ("data=1,model=8", "data=2,model=4", "data=8,model=1")),  # 61 does not divide by 8
+    ("fd+fm", 16, 64, ("data=2,model=4",)),
+    ("lightgcn", 12, 64, ("data=1,model=8",)),  # nor does 12: every device has whole tables
+    ("vbpr", 16, 64, ("data=1,model=8",)),
+    ("mf", 16, 64, ("data=2,model=4",)),
+    ("mmgcn", 16, 64, ("data=2,model=4",)),
+    ("mmssl", 16, 64, ("data=1,model=8",)),
+)
+"""Systems, or tasks of SLMRec, with columns, batch sizes and meshes."""
 
 
 def config_of(system: str, dim: int, batch_size: int) -> Config:
-    """Return a small system, by its name or, for SLMRec, by its task."""
     base = {"dim": dim, "batch_size": batch_size, "num_layers": 2}
     if system == "mmgcn":
         return Config(model=system, mmgcn=MMGCNConfig(latent_dim=32), **base)
@@ -36,35 +51,99 @@ def config_of(system: str, dim: int, batch_size: int) -> Config:
     return with_system(Config(**base), "mf:concat") if system == "mf" else Config(task=system, **base)
 
 
-def main(system: str, dim: str, batch_size: str) -> None:
-    made = setup(config_of(system, int(dim), int(batch_size)), demo(num_scenes=8, exposures=60, **SIZES))
-    state, batch = made.init(), made.batch(0)
+def farthest(found, expected) -> float:
+    """Return the largest difference of arrays, as a share of values above 1."""
+    return max(
+        float(np.max(np.abs(np.asarray(one) - np.asarray(other)) / np.maximum(1, np.abs(other)), initial=0.0))
+        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+    )
 
-    def computed(params, inputs, batch):
-        if made.method.loss is None:
-            return made.step(state.replace(params=params), inputs, batch)[1]
-        return jax.value_and_grad(made.loss, has_aux=True)(params, inputs, batch)
 
-    arguments = state.params, made.inputs, batch
-    expected = jax.tree.leaves(jax.jit(computed)(*arguments))
-    largest = max(float(np.abs(each).max(initial=0.0)) for each in expected)
-    tables = {*SIZES.values(), sum(SIZES.values())}
-    for axes in MESHES:
-        mesh = meshes.make_mesh(*axes)
-        with jax.set_mesh(mesh):
-            divided = jax.device_put(arguments, meshes.shardings(arguments, mesh, tables))
-            # A function of its own, since jit remembers what it traced without a mesh.
-            program = jax.jit(lambda *given: computed(*given)).lower(*divided).compile()
-            found = jax.tree.leaves(program(*divided))
-        errors = (
-            float(np.abs(np.asarray(one) - np.asarray(other)).max(initial=0.0))
-            for one, other in zip(found, expected, strict=True)
-        )
-        shapes = [match[1] for match in map(COLLECTIVE.search, program.as_text().splitlines()) if match]
-        of_tables = [shape for shape in shapes if any(f"[{rows}," in shape for rows in tables)]
-        report = {"mesh": axes, "error": max(errors) / largest, "collectives": len(shapes), "of_tables": len(of_tables)}
-        print(json.dumps(report), flush=True)
+def compare_steps() -> None:
+    """Take a step on one device and on meshes, and read what the compiled steps transfer."""
+    data = demo(num_users=NUM_USERS, num_items=NUM_ITEMS, num_scenes=8, exposures=60)
+    tables = [f"[{rows}," for rows in (NUM_USERS, NUM_ITEMS, NUM_USERS + NUM_ITEMS)]
+    for system, dim, batch_size, meshes in CASES:
+        config = config_of(system, dim, batch_size)
+        alone = setup(config, data)
+        given = alone.init(), alone.inputs, alone.batch(0)
+        expected, metrics = jax.jit(alone.step)(*given)
+        for sizes in meshes:
+            made = outline(config, data, mesh=choose_mesh(sizes, dim))
+            placed = made.put(given)
+            program = jax.jit(made.step).lower(*placed).compile()
+            after, found = program(*placed)
+            text = program.as_text()
+            lines = [line for line in text.splitlines() if " all-" in line or " reduce-scatter" in line]
+            transfers = program_cost(text, NO_SPEED)[0].collectives
+            report = {
+                "system": system,
+                "mesh": sizes,
+                "loss": abs(float(found["loss"]) / float(metrics["loss"]) - 1),
+                "params": farthest(after.params, expected.params),
+                "of_tables": [line.strip()[:100] for line in lines if any(each in line for each in tables)],
+                "transfers": len(transfers),
+                "sent_bytes": round(sum(each.sent_bytes for each in transfers)),
+                "largest_bytes": max((each.num_bytes for each in transfers), default=0),
+            }
+            print(json.dumps(report), flush=True)
 
+
+def compare_loops() -> None:
+    """Take the steps of an epoch by the compiled loop, with all that it draws."""
+    data = demo(num_users=NUM_USERS, num_items=NUM_ITEMS, num_scenes=8, exposures=60)
+    config, ends = config_of("lightgcn", 16, 61), []
+    for sizes in (None, "data=2,model=4"):
+        made = compiled(setup(config, data, mesh=sizes))
+        keys = made.keys()
+        drawn = made.loop.order(made.inputs, keys, np.int32(0))
+        after = made.loop.run(made.loop.init(keys), drawn, made.inputs, keys, np.int32(made.steps_per_epoch))
+        ends.append((after.means, made.loop.embed(after.state, made.inputs), after.state.step))
+    places = {str(leaf.sharding.spec) for leaf in jax.tree.leaves(ends[1][1])}
+    print(json.dumps({"epoch": float(farthest(ends[1], ends[0])), "places": sorted(places)}), flush=True)
+
+
+def compare_rankings() -> None:
+    """Rank with many ties on meshes, with users, items and dimensions that do not divide."""
+    draw = np.random.default_rng(0)
+    for num_users, num_items, dim, k, max_bytes in (
+        (37, 53, 16, 53, 4000),
+        (37, 5, 12, 5, 400),
+        (13, 700, 16, 3, 7000),
+    ):
+        tables = Embeddings(*(draw.integers(-2, 3, (rows, dim)).astype(np.float32) for rows in (num_users, num_items)))
+        pairs = (draw.integers(0, most, 3 * num_users).astype(np.int32) for most in (num_users, num_items))
+        plan = plan_ranking(draw.permutation(num_users), [Interactions(*pairs)], num_items, k, max_bytes=max_bytes)
+        expected = rank(plan, tables)
+        for sizes in ((1, 8), (2, 4), (8, 1)):
+            placed = Layout(make_mesh(*sizes), frozenset({num_users, num_items})).put(tables)
+            found = rank(plan, placed)
+            equal = bool((found.items == expected.items).all() and (found.scores == expected.scores).all())
+            print(json.dumps({"ranking": [num_users, num_items, k], "mesh": sizes, "equal": equal}), flush=True)
+
+
+def compare_checkpoints() -> None:
+    """Save on 1, 8, 2 and 1 devices in turn, each time what the last one restored."""
+    draw = np.random.default_rng(0)
+    tree = {"table": draw.normal(size=(30, 16)).astype(np.float32), "bias": np.arange(5, dtype=np.float32)}
+    held, found = jax.tree.map(jax.numpy.asarray, tree), []
+    with tempfile.TemporaryDirectory() as folder:
+        for place, sizes in enumerate(((1, 8), (1, 2), (1, 1))):
+            save_arrays(Path(folder) / str(place), held)
+            held = load_arrays(Path(folder) / str(place), Layout(make_mesh(*sizes), frozenset({30})).shapes(tree))
+            found.append(len(held["table"].sharding.device_set))
+    equal = all(bool((held[name] == tree[name]).all()) for name in tree)
+    print(json.dumps({"checkpoints": found, "equal": equal}), flush=True)
+
+
+COMPARISONS = {
+    "steps": compare_steps,
+    "loops": compare_loops,
+    "rankings": compare_rankings,
+    "checkpoints": compare_checkpoints,
+}
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    chosen = sys.argv[1:] or COMPARISONS
+    for name in chosen:
+        COMPARISONS[name]()

@@ -6,6 +6,7 @@ import signal
 import sys
 import time
 import traceback
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -36,6 +37,17 @@ class ClusterFlags:
     """The index of this one, from 0."""
 
 
+def quiet_jaxlib(arguments: Sequence[str]) -> None:
+    """Keep jaxlib from printing its stack when another process has ended, which is said in one line instead.
+
+    It reads the level when it is imported, which for some flags is before they are parsed.
+    """
+    level = "TF_CPP_MIN_LOG_LEVEL"
+    joins = any(argument.startswith("--coordinator") for argument in arguments)
+    if joins and "jaxlib" not in sys.modules and os.environ.get(level, "3") == "3":
+        os.environ[level] = "4"
+
+
 def join_processes(flags: ClusterFlags) -> None:
     """Join the processes of a run, if the flags say that there are several. Nothing may have used JAX's devices before.
 
@@ -55,7 +67,6 @@ def join_processes(flags: ClusterFlags) -> None:
             raise UserError("--coordinator HOST:PORT needs --num-processes and --process-id")
         if not 0 <= process_id < num_processes:
             raise UserError(f"--process-id is {process_id}: give 0 to {num_processes - 1}, below --num-processes")
-    _quiet_jaxlib()
     import jax
 
     try:
@@ -77,6 +88,15 @@ def join_processes(flags: ClusterFlags) -> None:
         ) from None
     _joined.append((jax.process_index(), jax.process_count()))
     _end_in_one_line()
+    from slmrec_jax import processes
+
+    try:
+        processes.wait_for_all()
+    except jax.errors.JaxRuntimeError as error:
+        raise UserError(
+            f"it found the others at {coordinator}, but not their devices ({str(error).splitlines()[0]}): each host's "
+            "name must lead the others to it, and no firewall may be between them"
+        ) from None
 
 
 def prefix() -> str:
@@ -105,13 +125,6 @@ def end_with(error: Exception) -> NoReturn:
         print(f"slmrec-jax: {prefix()}{type(error).__name__}", file=sys.stderr)
         end_now(1)
     raise error
-
-
-def _quiet_jaxlib() -> None:
-    """Keep jaxlib from printing its stack when another process has ended; `_end_in_one_line` says so instead."""
-    level = "TF_CPP_MIN_LOG_LEVEL"
-    if "jaxlib" not in sys.modules and os.environ.get(level, "3") == "3":
-        os.environ[level] = "4"
 
 
 def _end_in_one_line() -> None:

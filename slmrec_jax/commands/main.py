@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from slmrec_jax.commands import bench, compare, data, evaluate, launch, plan, recommend, report, runs, train, tune
-from slmrec_jax.commands.cluster import end_now, end_with, prefix, reports
+from slmrec_jax.commands.cluster import end_now, end_with, prefix, quiet_jaxlib, reports
 from slmrec_jax.commands.parsing import did_you_mean, parse
 from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.durable import FULL, reason
@@ -47,6 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in given if argument != "--debug"]
     debug = len(arguments) < len(given)
     _set_up_output()
+    quiet_jaxlib(arguments)
     try:
         with naming_flags():
             _dispatch(arguments)
