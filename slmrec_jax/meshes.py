@@ -166,9 +166,9 @@ def tracing_for(mesh: Mesh | AbstractMesh) -> Iterator[None]:
 
 
 def mesh_of(array: Shaped[Array, "..."]) -> Mesh | None:
-    """Return the mesh of several devices that an array, or a shape, is placed on; `None` if it is on one."""
+    """Return the mesh that an array, or a shape, is placed on; `None` if it is on no mesh."""
     mesh = getattr(array.sharding, "mesh", None)
-    return mesh if isinstance(mesh, Mesh) and mesh.size > 1 else None
+    return mesh if isinstance(mesh, Mesh) else None
 
 
 def num_shares() -> int:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_ori
 
 import tyro
 
+from slmrec_jax.commands.cluster import ClusterFlags
 from slmrec_jax.commands.settings import SettingsFlags
 from slmrec_jax.config import Config, ModelName
 from slmrec_jax.config.source import Source
@@ -29,6 +30,7 @@ _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
 }
 """General settings that some models alone read."""
 _MAIN = ("data", "split", "modalities", "model", "task", "seed", "epochs", "batch-size", "dim", "num-layers", "ks")
+_OF_PROCESSES = tuple(field.name for field in dataclasses.fields(ClusterFlags))
 _COLUMNS = ("user_column", "item_column", "time_column", "rating_column")
 _WIDTHS, _INDENT = (60, 120), 4
 (_POSITIONAL,) = get_args(tyro.conf.Positional[int])[1:]
@@ -61,7 +63,7 @@ def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
     """Return the help of a command for a config's model, with the config's values as defaults."""
     columns = min(max(shutil.get_terminal_size((100, 24)).columns, _WIDTHS[0]), _WIDTHS[1])
     unused = [name for name, models in _USED_BY.items() if config.model not in models]
-    own = list(flags_of(flags, None, skipped=("settings",)))
+    own = list(flags_of(flags, None, skipped=("settings", *_OF_PROCESSES)))
     source = list(flags_of(Source, config, skipped=_COLUMNS))
     general = list(flags_of(Config, config, skipped=(*field_names(Source), *_MODELS, "optimizer", "eval", *unused)))
     main = [flag for flag in (*source, *general) if flag.name in _MAIN]
@@ -78,7 +80,9 @@ def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
         f"This is what --model {config.model} uses. --help-all describes every flag, those of "
         f"{', '.join(model for model in _MODELS if model != config.model)} too, and "
         f"{', '.join(f'--{_dashed(column)}' for column in _COLUMNS)}. --lr and --wd are --optimizer.learning-rate and "
-        f"--optimizer.weight-decay.",
+        f"--optimizer.weight-decay. "
+        + f"{', '.join(f'--{_dashed(name)}' for name in _OF_PROCESSES)}: several processes (docs/scale.md)."
+        * issubclass(flags, ClusterFlags),
     ]
     return "\n\n".join(
         section if "\n" in section else fill(section, columns, subsequent_indent=" " * _INDENT, break_on_hyphens=False)

@@ -19,7 +19,7 @@ class TrainFlags(ClusterFlags, SettingsFlags):
     overwrite: bool = False
     """Delete the run in --out first, once the new one is ready to start."""
     mesh: str | None = None
-    """The devices to train on, such as data=2,model=4, or auto for all of them; by default one."""
+    """The devices, such as data=2,model=4, or auto. By default one; docs/scale.md."""
 
 
 def run_train(flags: TrainFlags) -> None:

@@ -23,7 +23,7 @@ from slmrec_jax.devices import Target, compiler_of, current_target, memory_bytes
 from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.evaluation.scoring import ChunkShape, Queries, in_blocks, rank_chunks, rank_on_mesh, score_into
 from slmrec_jax.evaluation.search import TopK, block_width, by_numpy
-from slmrec_jax.meshes import Layout, mesh_of
+from slmrec_jax.meshes import Layout, make_mesh, mesh_of
 from slmrec_jax.types import Embeddings, Interactions
 
 MAX_CHUNK_BYTES = 16 * 2**20
@@ -180,7 +180,8 @@ def _rank_on_mesh(plan: RankingPlan, embeddings: Embeddings) -> TopK:
     """Rank as on one device; each device has its share of the work, and every process the whole result."""
     mesh = mesh_of(embeddings.items)
     if mesh is None:
-        raise ValueError("the embeddings are not on a mesh")
+        mesh = make_mesh()
+        embeddings = _whole_on(mesh).put(embeddings)
     queries, first_pairs = _whole_on(mesh).put((plan.queries, plan.first_pairs))
     return _rank_on_device(plan._replace(queries=queries, first_pairs=first_pairs), embeddings)
 

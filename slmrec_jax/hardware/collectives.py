@@ -28,8 +28,8 @@ class Collective(NamedTuple):
         if self.operation == "all-reduce":
             return 2 * others * self.num_bytes
         if self.operation == "reduce-scatter":
-            return (self.num_devices - 1) * self.num_bytes
-        return self.num_bytes if self.operation == "collective-permute" else others * self.num_bytes
+            return float((self.num_devices - 1) * self.num_bytes)
+        return float(self.num_bytes) if self.operation == "collective-permute" else others * self.num_bytes
 
 
 def operation_of(name: str) -> str | None:

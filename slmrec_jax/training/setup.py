@@ -123,7 +123,11 @@ class Setup(NamedTuple):
         return self.put(make_keys(self.config.seed, rollbacks))
 
     def put(self, tree: AnyTree) -> AnyTree:
-        """Return arrays in their place on the mesh, if there is one."""
+        """Return arrays in their place on the mesh, if there is one.
+
+        Args:
+            tree: Arrays on the host or on any device.
+        """
         return tree if self.layout is None else cast("AnyTree", self.layout.put(tree))
 
 

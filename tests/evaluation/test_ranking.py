@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slmrec_jax.devices import Target, compiling_for
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation import ranking, search
+from slmrec_jax.evaluation import ranking, scoring, search
 from slmrec_jax.evaluation.ranking import WAYS, plan_ranking
 from slmrec_jax.evaluation.search import Scored, by_numpy, by_xla
 from slmrec_jax.types import Embeddings, Interactions
@@ -150,8 +150,8 @@ def test_chunks_change_nothing(chunk_users):
 
 def test_one_program_of_each_way_serves_all_chunks_and_epochs(monkeypatch):
     traces = []
-    scores = ranking._inner_products
-    monkeypatch.setattr(ranking, "_inner_products", lambda *args: traces.append(1) or scores(*args))
+    scores = scoring._scores
+    monkeypatch.setattr(scoring, "_scores", lambda *args: traces.append(1) or scores(*args))
     plan = plan_ranking(ids(23), [some_pairs(23, 37, 0.2)], 37, 5, max_bytes=4 * 37 * 4)
     assert len(plan.first_pairs) == 6  # the last one padded
     for epoch in range(3):
@@ -166,7 +166,7 @@ def test_memory_stays_under_the_bound(score, blocks):
     rows, width = plan.chunk.rows, plan.chunk.width
     table = jax.tree.map(jnp.asarray, small_integers(500, 2000, dim=8))
     buffer = jnp.empty((rows, 2000))
-    scored = ranking._score_into.lower(
+    scored = ranking.score_into.lower(
         buffer, table, plan.queries, np.int32(0), plan.first_pairs[0], plan.chunk
     ).compile()
     searched = search._compiled_top_k.lower(Scored(buffer, jnp.empty((rows, 2000 // width))), 10).compile()
@@ -305,7 +305,7 @@ def test_an_exception_in_a_chunk_is_raised(monkeypatch):
             raise MemoryError("of a chunk")
         return original(*arguments)
 
-    original = ranking._score_into
-    monkeypatch.setattr(ranking, "_score_into", third_fails)
+    original = ranking.score_into
+    monkeypatch.setattr(ranking, "score_into", third_fails)
     with pytest.raises(MemoryError, match="of a chunk"):
         rank(plan, small_integers(12, 9))

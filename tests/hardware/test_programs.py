@@ -70,7 +70,7 @@ def test_a_step_is_a_turn_of_the_loop_of_unknown_length(loop):
     gather, sums, scatter, products = 2 * ROWS + IDS, 2 * ROWS, 2 * ROWS + IDS, 3 * (2 * SQUARE + SQUARE)
     assert step.num_bytes == gather + sums + scatter + products
     assert step.operations == 3 * 2 * 64**3
-    assert step.collectives == (Collective("all-reduce", ROWS),)
+    assert step.collectives == (Collective("all-reduce", ROWS, 2),)
     assert step.seconds == pytest.approx(step.num_bytes / 1e9)
 
 

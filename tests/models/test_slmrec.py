@@ -297,7 +297,7 @@ def test_frozen_words_do_not_depend_on_the_seed_and_are_not_trained():
     model = slmrec(spec)
     assert jax.eval_shape(model.init, jax.random.key(0))["words"] == {}
     prepare = jax.jit(model.prepare)
-    one, other = (prepare(inputs).cache["words"].values for _ in range(2))
+    one, other = (prepare(inputs).cache["words"].arrays.values for _ in range(2))
     np.testing.assert_array_equal(one, other)
 
 

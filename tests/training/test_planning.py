@@ -103,7 +103,7 @@ def test_a_segment_reuses_the_buffers_of_its_progress_and_asks_the_host_for_noth
 
 def test_what_does_not_fit(monkeypatch):
     small = target_of("cpu")._replace(memory_bytes=1000)  # in place of what is free
-    monkeypatch.setattr(planning, "target_of", lambda name: small)
+    monkeypatch.setattr(planning, "target_of", lambda name, count: small)
     assert not plan(CONFIG, sized_dataset(50, 40, 300, {}), "cpu").fits
 
 

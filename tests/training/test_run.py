@@ -65,7 +65,7 @@ def test_the_run_folder(finished):
     assert result == finished.result
     assert set(result) == {
         *("valid", "test", "best_epoch", "epochs", "seed", "fingerprint", "protocol", "seconds", "step_ms"),
-        *("peak_rss_bytes", "estimated_bytes", "skipped_steps", "rollbacks"),
+        *("peak_rss_bytes", "estimated_bytes", "skipped_steps", "rollbacks", "mesh", "processes"),
     }
     assert set(result["seconds"]) == {"compile", "train", "evaluate"}
     names = ("recall", "ndcg", "precision", "hit", "map", "mrr")
