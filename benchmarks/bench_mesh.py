@@ -3,9 +3,8 @@
     pip install '.[plan-cuda,plan-tpu]'
     python benchmarks/bench_mesh.py
 
-The first table is of compiled programs. The second is a model fitted to those of one device: the time of a step on 1 to
-64 H100s, with NVLink within a host of eight and 400 Gb/s for each device between hosts. It is checked against the
-programs of the larger meshes.
+The first table is of compiled programs. The others are of a model that is fitted to two of them and compared with all:
+the time of a step on 1 to 64 devices, with the links of a host of eight and 400 Gb/s for each device between hosts.
 """
 
 import os
@@ -67,7 +66,8 @@ def main(flags: Flags) -> None:
     for name, each in plans.items():
         table.add_row(*cells(*map(int, name.split()), each))
     Console(width=160).print(table)
-    write_result(flags.out, {"on": flags.on, "task": flags.task, "plans": plans, "model": modelled(flags, plans)})
+    model = modelled(flags, plans) if sum(1 < count <= HOST for count in flags.devices) > 1 else None
+    write_result(flags.out, {"on": flags.on, "task": flags.task, "plans": plans, "model": model})
 
 
 def mesh_of(count: int) -> str | None:
@@ -90,31 +90,36 @@ def cells(size: int, count: int, planned: dict[str, Any]) -> tuple[str, ...]:
 
 
 def modelled(flags: Flags, plans: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    """Fit the time of a step to the plans of one device, check it on the others, and extend it to larger data."""
-    rates = HARDWARE[flags.on].rates
-    paper = shapes.PAPER_SIZES[2]
-    alone = {size: plans[f"{size} 1"]["estimated_step_seconds"] for size in flags.sizes}
-    # seconds = fixed + each · interactions. Nodes grow with the interactions, as in the plans.
-    each, fixed = np.polyfit([size * paper for size in alone], list(alone.values()), 1)
-    meshes = [plans[f"{flags.sizes[0]} {count}"]["programs"]["step"] for count in flags.devices if count > 1]
-    meets = max(len(step["collectives"]) for step in meshes)
-    sent = max(step["sent_bytes"] for step in meshes)
+    """Fit the bytes of a step to the plans of two meshes, check the times on the others, and extend them to other data.
+
+    A step reads and writes `each_column` bytes for each interaction and each column that a device has, and `each` bytes
+    for each interaction. Users and items grow with the interactions. There is no cache in the model, so it is too slow
+    for tables that one holds.
+    """
+    rates, paper, dim = HARDWARE[flags.on].rates, shapes.PAPER_SIZES[2], Config().dim
+    largest, shares = flags.sizes[-1], [count for count in flags.devices if 1 < count <= HOST][-2:]
+    steps = [plans[f"{largest} {count}"]["programs"]["step"] for count in shares]
+    columns = [dim // count for count in shares]
+    each_column, each = np.polyfit(columns, [step["bytes"] / (largest * paper) for step in steps], 1)
+    launches = steps[-1]["kernels"] * rates.launch_seconds
+    meets, sent = len(steps[-1]["collectives"]), max(step["sent_bytes"] for step in steps)
 
     def seconds(interactions: float, count: int) -> tuple[float, float]:
         """Return the times of computing and of transfers."""
-        share = min(count, Config().dim // COLUMNS_OF_A_SHARE)
-        hosts = count > HOST
-        link, meet = (BETWEEN_HOSTS, MEET_BETWEEN_HOSTS) if hosts else (rates.link, rates.meet_seconds)
-        computing = max(fixed, 0.0) + each * interactions / share
-        return computing, 0.0 if count == 1 else meets * meet + sent / link
+        own_columns = dim / min(count, dim // COLUMNS_OF_A_SHARE)
+        computing = launches + interactions * (each + each_column * own_columns) / rates.bandwidth
+        if count == 1:
+            return computing, 0.0
+        link, meet = (rates.link, rates.meet_seconds) if count <= HOST else (BETWEEN_HOSTS, MEET_BETWEEN_HOSTS)
+        return computing, meets * meet + sent / link
 
-    check = Table(title="The model against compiled programs of a mesh")
-    for heading in ("times the paper's size", "devices", "step ms, compiled", "step ms, model"):
+    check = Table(title="Step ms, of compiled programs and by the model")
+    for heading in ("times the paper's size", "devices", "compiled", "model"):
         check.add_column(heading, justify="right")
     checks = []
     for name, planned in plans.items():
         size, count = map(int, name.split())
-        if 1 < count <= HOST:
+        if count <= HOST:  # the plan of two hosts counts NVLink between them
             model, compiled = sum(seconds(size * paper, count)), planned["estimated_step_seconds"]
             checks.append({"size": size, "devices": count, "compiled": compiled, "model": model})
             check.add_row(str(size), str(count), f"{1e3 * compiled:.2f}", f"{1e3 * model:.2f}")
@@ -124,17 +129,17 @@ def modelled(flags: Flags, plans: dict[str, dict[str, Any]]) -> dict[str, Any]:
     for count in counts:
         table.add_column(str(count), justify="right")
     rows = {}
-    for interactions in (1e6, 1e8, 1e9):
+    for interactions in (1e6, 1e7, 1e8, 1e9):
         found = {count: seconds(interactions, count) for count in counts}
         rows[f"{interactions:.0e}"] = found
-        table.add_row(
-            f"{interactions:.0e}", *(f"{1e3 * sum(each):.2f} ({1e3 * each[1]:.2f})" for each in found.values())
-        )
-    for shown in (check, table):
-        Console(width=160).print(shown)
+        shown = (f"{1e3 * sum(times):.2f} ({1e3 * times[1]:.2f})" for times in found.values())
+        table.add_row(f"{interactions:.0e}", *shown)
+    for each_table in (check, table):
+        Console(width=160).print(each_table)
     return {
-        "fixed_seconds": fixed,
-        "seconds_each_interaction": each,
+        "bytes_each_interaction": each,
+        "bytes_each_interaction_and_column": each_column,
+        "launch_seconds": launches,
         "transfers": meets,
         "sent_bytes": sent,
         "checks": checks,

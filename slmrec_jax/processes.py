@@ -28,9 +28,14 @@ def count() -> int:
     return int(jax.process_count())
 
 
+def index() -> int:
+    """Return the index of this process, from 0."""
+    return int(jax.process_index())
+
+
 def is_first() -> bool:
     """Return whether this process is the one that writes files and talks to the user."""
-    return bool(jax.process_index() == 0)
+    return index() == 0
 
 
 def gathered(value: Any) -> list[Any]:
@@ -78,7 +83,7 @@ def in_first(action: Callable[[], Result]) -> Result | None:
 
 def own_rows(num_rows: int) -> slice:
     """Return the share of some rows that this process works on."""
-    return _shares(num_rows)[jax.process_index()]
+    return _shares(num_rows)[index()]
 
 
 def all_rows(own: Shaped[np.ndarray, "own ..."], num_rows: int) -> Shaped[np.ndarray, "rows ..."]:

@@ -84,6 +84,13 @@ def load_source(source: Source) -> Dataset:
     return dataset
 
 
+def load_copy(folder: Path, source: Source | None) -> Dataset:
+    """Load a copy that `write_store` made of the data set that a source describes; `None` is memory."""
+    dataset = load_source(Source(str(folder)))
+    object.__setattr__(dataset, "source", source)
+    return dataset
+
+
 def read_source(source: Source) -> tuple[Dataset | Unsplit, str]:
     """Return the data of a source before `source.split` divides them, and the name of their format."""
     check_fields(source)

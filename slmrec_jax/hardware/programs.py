@@ -162,7 +162,8 @@ def _kernel_cost(line: Instruction, lines: Mapping[str, Instruction], computatio
     if operation is None:
         return Cost(1, num_bytes, operations, seconds)
     # What has started returns its inputs beside its outputs, but for a sum.
-    arrays = [found[0] for found in _ARRAY.finditer(line.shape)]
+    # What a TPU's core receives into its own memory has crossed the link too.
+    arrays = [found[0] for found in _ARRAY.finditer(line.shape.replace("S(1)", ""))]
     outputs = arrays[len(line.operands) :] if len(arrays) > len(line.operands) else arrays
     moved = Collective(operation, sum(map(_size, outputs)), group_size(line.attributes))
     return Cost(1, num_bytes, operations, max(seconds, speed.meet_seconds + moved.sent_bytes / speed.link), (moved,))

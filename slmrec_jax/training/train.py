@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
@@ -21,7 +22,7 @@ from slmrec_jax.evaluation.protocol import EvaluationPlan
 from slmrec_jax.meshes import choose_mesh
 from slmrec_jax.methods import make_method
 from slmrec_jax.program_cache import keep_programs
-from slmrec_jax.training.agreement import check_same_run, held_by_first
+from slmrec_jax.training.agreement import check_same_run, held_by_first, read_once
 from slmrec_jax.training.canary import check_jax
 from slmrec_jax.training.events import Callback, evaluation_event, message
 from slmrec_jax.training.fit import fit
@@ -185,7 +186,8 @@ def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple
     config, given = with_defaults(config), dataset
     if given is None and config.data != IN_MEMORY and folder is not None and (folder / STORE).exists():
         raise UserError(f"{folder} was run on a data set made in memory: pass it as dataset")
-    dataset = load_dataset(config, given, folder)
+    read = partial(load_dataset, config, given, folder)
+    dataset = read_once(read) if given is None else read()
     asked, config = source_of(config), with_source(config, dataset.source)
     unused = [] if given is None or asked in (Source(), source_of(config)) else [_UNUSED_SOURCE]
     dataset = dataset.with_modalities(config.modalities)

@@ -10,8 +10,8 @@ PROGRAM = """HloModule m
 ENTRY %main (x: f32[8,4]) -> f32[8,4] {
   %x = f32[8,4]{1,0} parameter(0)
   %ids = s32[16]{0} parameter(1)
-  %sum = f32[8,4]{1,0} all-reduce-start(%x), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, to_apply=%add
-  %done = f32[8,4]{1,0} all-reduce-done(%sum)
+  %sum = f32[8,4]{1,0:S(1)} all-reduce-start(%x), replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_1'}, to_apply=%add
+  %done = f32[8,4]{1,0:S(1)} all-reduce-done(%sum)
   %both = ((f32[8,4]{1,0}, s32[16]{0}), (f32[64,4]{1,0}, s32[128]{0})) all-gather-start(%done, %ids), GROUPS
   %two = (f32[64,4]{1,0}, s32[128]{0}) all-gather-done(%both)
   ROOT %moved = f32[8,4]{1,0} collective-permute(%done), source_target_pairs={{0,1},{1,0}}
