@@ -344,7 +344,9 @@ def test_the_guide_works_as_it_is_written(page, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [README, "index.md", "data.md", "concepts.md", "loop.md", "accelerators.md"])
+@pytest.mark.parametrize(
+    "name", [README, "index.md", "data.md", "concepts.md", "loop.md", "accelerators.md", "scale.md"]
+)
 def test_a_page_works_as_it_is_written(page, name):
     page(name)
 
@@ -359,6 +361,7 @@ def test_no_page_is_left_out():
         "concepts.md",
         "loop.md",
         "accelerators.md",
+        "scale.md",
         "extend.md",
         "callbacks.md",
     }
@@ -392,7 +395,16 @@ def test_parts_of_ones_own(page, folder):
     assert any("item-" in said for said in extend.said.values())
 
 
-LONG = sorted({line for page in PAGES for line in commands(page) if "PATH" in line and not line.startswith("make")})
+OF_SEVERAL = "--coordinator", "--mesh data", "launch -n"
+"""Parts of commands that need several devices or processes; `test_mesh` and `test_processes` have those."""
+LONG = sorted(
+    {
+        line
+        for page in PAGES
+        for line in commands(page)
+        if "PATH" in line and not line.startswith("make") and not any(part in line for part in OF_SEVERAL)
+    }
+)
 FLAGS = {"epochs": 2, "seeds": 0, "trials": 2, "dim": 8, "batch-size": 128}
 """What makes a command on large data short."""
 
