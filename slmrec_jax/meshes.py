@@ -84,10 +84,13 @@ def on_host(table: Shaped[Array, "rows ..."], block_bytes: int = 2**26) -> Itera
     if table.is_fully_addressable:
         yield np.asarray(table)
         return
+    num_rows, row_bytes = table.shape[0], table.nbytes // max(1, table.shape[0])
+    rows = min(num_rows, max(1, block_bytes // max(1, row_bytes)))
     whole = NamedSharding(cast("Mesh", mesh_of(table)), part())
-    rows = max(1, block_bytes // max(1, table[0].nbytes))
-    for start in range(0, table.shape[0], rows):
-        yield np.asarray(jax.device_put(table[start : start + rows], whole))
+    block = jax.jit(lambda table, start: jax.lax.dynamic_slice_in_dim(table, start, rows), out_shardings=whole)
+    for start in range(0, num_rows, rows):
+        first = min(start, num_rows - rows)
+        yield np.asarray(block(table, np.int32(first)))[start - first :]
 
 
 def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
@@ -99,7 +102,7 @@ def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | Non
         devices: As many devices.
     """
     chosen = jax.devices()[: data * model] if devices is None else list(devices)
-    return Mesh(np.array(chosen).reshape(data, model), AXES, axis_types=(AxisType.Auto, AxisType.Auto))
+    return jax.make_mesh((data, model), AXES, (AxisType.Auto, AxisType.Auto), devices=chosen)
 
 
 def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
@@ -118,25 +121,32 @@ def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device
     several = devices is None and jax.process_count() > 1
     if asked is None and not several:
         return None
-    devices = jax.devices() if devices is None else devices
     if isinstance(asked, Mesh):
-        if not asked.axis_names or not set(asked.axis_names) <= set(AXES):
-            raise UserError(f"{setting('mesh')} has the axes {asked.axis_names}: give {DATA} and {MODEL}")
-        sizes = dict(asked.shape)
-        given = asked.devices if asked.axis_names != (MODEL, DATA) else asked.devices.T
-        devices = list(given.flat)
-    elif asked is None or asked == "auto":
+        return _as_auto(asked)
+    devices = jax.devices() if devices is None else devices
+    if asked is None or asked == "auto":
         model = max(each for each in range(1, len(devices) + 1) if _divides_well(each, len(devices), dim))
         sizes = {DATA: len(devices) // model, MODEL: model}
     else:
         sizes = sizes_of(asked)
     data, model = sizes.get(DATA, 1), sizes.get(MODEL, 1)
-    if data * model > len(devices) or (several and data * model != jax.device_count()):
+    if data * model > len(devices) or (several and data * model < len(devices)):
         raise UserError(
-            f"{setting('mesh', f'data={data},model={model}')} needs {data * model} devices, and there are "
+            f"{setting('mesh', f'data={data},model={model}')} is of {data * model} devices, and there are "
             f"{len(devices)}: {setting('mesh', 'auto')} uses them all"
         )
     return make_mesh(data, model, devices[: data * model]) if data * model > 1 else None
+
+
+def _as_auto(given: Mesh) -> Mesh | None:
+    """Return a mesh that was given with both axes, whose arrays the compiler places."""
+    if not given.axis_names or not set(given.axis_names) <= set(AXES):
+        raise UserError(f"{setting('mesh')} has the axes {given.axis_names}: give {DATA} and {MODEL}")
+    if jax.process_count() > 1 and given.size < jax.device_count():
+        raise UserError(f"{setting('mesh')} is of {given.size} devices: several processes use all {jax.device_count()}")
+    devices = given.devices.T if given.axis_names == (MODEL, DATA) else given.devices
+    devices = devices.reshape(given.shape.get(DATA, 1), given.shape.get(MODEL, 1))
+    return Mesh(devices, AXES, axis_types=(AxisType.Auto, AxisType.Auto)) if given.size > 1 else None
 
 
 def _divides_well(model: int, num_devices: int, dim: int) -> bool:

@@ -19,10 +19,18 @@ from jax.sharding import Mesh
 from jaxtyping import Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.devices import Target, compiler_of, current_target, memory_bytes, on_cpu, platform
+from slmrec_jax.devices import Target, compiler_of, current_target, memory_bytes, on_cpu
 from slmrec_jax.errors import Diverged, UserError
-from slmrec_jax.evaluation.scoring import ChunkShape, Queries, in_blocks, rank_chunks, rank_on_mesh, score_into
-from slmrec_jax.evaluation.search import TopK, block_width, by_numpy
+from slmrec_jax.evaluation.scoring import (
+    ChunkShape,
+    Queries,
+    in_blocks,
+    rank_chunks,
+    rank_on_mesh,
+    score_into,
+    width_of_blocks,
+)
+from slmrec_jax.evaluation.search import TopK, by_numpy
 from slmrec_jax.meshes import Layout, make_mesh, mesh_of
 from slmrec_jax.types import Embeddings, Interactions
 
@@ -37,9 +45,6 @@ UNKNOWN_CHUNK_BYTES = 2**28
 
 IN_FLIGHT = 2
 """Chunks at a time. On a CPU, one core searches a chunk while the others compute the scores of the next."""
-
-TPU_LANES = 128
-"""A TPU pads the last axis of an array to a multiple of this: narrower blocks of columns take more memory."""
 
 
 class Ranking(NamedTuple):
@@ -111,10 +116,7 @@ def plan_ranking(
         jnp.asarray(np.pad(masked_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(masked.indices, (0, chunk_pairs)), np.int32),
     )
-    width = block_width(num_ranked, k)
-    if platform() == "tpu":
-        width = max(width, TPU_LANES) if k * TPU_LANES <= num_ranked else 1
-    chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, width)
+    chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, width_of_blocks(num_ranked, k))
     return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
 
 

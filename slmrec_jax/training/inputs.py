@@ -1,7 +1,7 @@
 """Conversion of a data set on the host into the arrays that training reads on the device."""
 
 from collections.abc import Mapping
-from typing import cast
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -28,16 +28,18 @@ def make_spec(config: Config, dataset: Dataset, column_shares: int = 1) -> Spec:
     return Spec(*sizes, modalities, column_shares)
 
 
-def make_inputs(dataset: Dataset, missing: Missing = "masked") -> Inputs:
+def make_inputs(dataset: Dataset, missing: Missing = "masked", *, on_host: bool = False) -> Inputs:
     """Return the graph of the training interactions and the features as device arrays.
 
     Args:
         dataset: The data.
+        on_host: Whether vectors stay on the host, for a mesh of whose devices none shall hold all of them.
         missing: What an item gets for a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
             features, or the mean of the others' rows. Word ids are always masked.
     """
     graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
-    return Inputs(graph, given_features(dataset.features, dataset.num_items, missing, dataset.features))
+    features = given_features(dataset.features, dataset.num_items, missing, dataset.features, on_host=on_host)
+    return Inputs(graph, features)
 
 
 def input_shapes(dataset: Dataset) -> Inputs:
@@ -55,6 +57,8 @@ def given_features(
     num_items: int,
     missing: Missing,
     known: Mapping[str, Feature | Words],
+    *,
+    on_host: bool = False,
 ) -> dict[str, DeviceFeature]:
     """Return the features of items in the form that models read.
 
@@ -63,11 +67,13 @@ def given_features(
         num_items: The number of items.
         missing: As for `make_inputs`.
         known: The features of training, whose means fill gaps.
+        on_host: As for `make_inputs`.
     """
+    dense = DenseFeature if on_host else _on_device
     return {
         name: _word_mean_operator(feature, num_items)
         if isinstance(feature, Words)
-        else _dense(_fill_missing(feature, missing, cast("Feature", known[name])))
+        else dense(*_vectors(_fill_missing(feature, missing, cast("Feature", known[name]))))
         for name, feature in features.items()
     }
 
@@ -82,8 +88,12 @@ def _fill_missing(feature: Feature, missing: Missing, known: Feature) -> Feature
     return Feature(values, np.ones_like(feature.present))
 
 
-def _dense(feature: Feature) -> DenseFeature:
-    return DenseFeature(jnp.asarray(feature.values), jnp.asarray(feature.present, jnp.float32))
+def _vectors(feature: Feature) -> tuple[Any, Any]:
+    return feature.values, feature.present.astype(np.float32)
+
+
+def _on_device(values: Any, present: Any) -> DenseFeature:
+    return DenseFeature(jnp.asarray(values), jnp.asarray(present))
 
 
 def _shapes(feature: Feature | Words, num_items: int) -> DeviceFeature:

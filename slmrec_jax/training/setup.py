@@ -150,7 +150,7 @@ def setup(
     check_type("dataset", dataset, Dataset, "a Dataset, such as slmrec_jax.load returns for a folder")
     check_type("method", method, Callable, "a function of a config and a spec")
     planned = outline(config, dataset, method=method, mesh=choose_mesh(mesh, with_defaults(config).dim))
-    return with_inputs(planned, make_inputs(planned.dataset, config.missing))
+    return with_own_inputs(planned)
 
 
 def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_method, mesh: Mesh | None = None) -> Setup:
@@ -168,6 +168,12 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     if layout is not None:
         loop = place_loop(loop, layout)
     return Setup(config, dataset, made, inputs, loop, _nothing_to_draw, layout)
+
+
+def with_own_inputs(planned: Setup) -> Setup:
+    """Return the setup with the inputs that its data set makes."""
+    missing, on_host = planned.config.missing, planned.layout is not None
+    return with_inputs(planned, make_inputs(planned.dataset, missing, on_host=on_host))
 
 
 def with_inputs(planned: Setup, inputs: Inputs) -> Setup:

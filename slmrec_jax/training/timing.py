@@ -12,10 +12,9 @@ from slmrec_jax.config import Config, check_config
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.fit import SEGMENT_SECONDS
-from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import Means
 from slmrec_jax.training.memory import peak_rss_bytes
-from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_inputs
+from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_own_inputs
 
 
 class StepTiming(NamedTuple):
@@ -78,7 +77,7 @@ def compiled_setup(config: Config, dataset: Dataset, *, method: MakeMethod = mak
     start = time.perf_counter()
     planned = compiled(planned)
     seconds = time.perf_counter() - start
-    return with_inputs(planned, make_inputs(planned.dataset, config.missing)), seconds
+    return with_own_inputs(planned), seconds
 
 
 def steps_a_call(run: Callable[[int], object], seconds: float | None = None) -> int:

@@ -26,7 +26,6 @@ from slmrec_jax.training.agreement import check_same_run, held_by_first, read_on
 from slmrec_jax.training.canary import check_jax
 from slmrec_jax.training.events import Callback, evaluation_event, message
 from slmrec_jax.training.fit import fit
-from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loading import load_dataset
 from slmrec_jax.training.memory import (
     Memory,
@@ -42,7 +41,7 @@ from slmrec_jax.training.progress import telling
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.session import Position
-from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_inputs
+from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_own_inputs
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.storage.checkpoint import restore_embeddings
 from slmrec_jax.training.storage.folder import CHECKPOINTS, CURVES, RESULT, STORE, Result, new_folder
@@ -127,9 +126,7 @@ def train(
             tell(message(f"run folder {folder}"))
             # No name holds the inputs: what preparing them leaves unused, and all of them before the tests, is freed.
             selecting = plans[config.eval.split]
-            position = fit(
-                with_inputs(run.setup, make_inputs(dataset, config.missing)), selecting, folder, tell, resume=resume
-            )
+            position = fit(with_own_inputs(run.setup), selecting, folder, tell, resume=resume)
             return _written(run, position, folder, tell)
 
 
