@@ -98,9 +98,15 @@ def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chun
 
 
 def _first_at_least(ascending: Int[Array, " places"], values: Int[Array, " values"]) -> Int[Array, " values"]:
-    """Return the first place of each value or a larger one. A search by halves would be a loop of small kernels."""
-    few = len(ascending) * len(values) <= FEW_PAIRS
-    return jnp.searchsorted(ascending, values, method="compare_all" if few else "sort").astype(jnp.int32)
+    """Return the first place of each value or a larger one; values ascend too.
+
+    A search by halves would be a loop of small kernels, and JAX's search by sorting scatters.
+    """
+    if len(ascending) * len(values) <= FEW_PAIRS:
+        return jnp.searchsorted(ascending, values, method="compare_all").astype(jnp.int32)
+    # Merged, with a value before its equals, each value has its place plus the number of values before it.
+    order = jnp.argsort(jnp.concatenate([values, ascending]), stable=True)
+    return (jnp.argsort(order)[: len(values)] - jnp.arange(len(values))).astype(jnp.int32)
 
 
 def slots_at_a_time() -> int | None:

@@ -73,3 +73,14 @@ def test_few_kernels_whatever_the_lengths():
     traced = jax.make_jaxpr(lambda made, rows: segment_sums(offsets, made, lambda entries: rows[entries]))(made, rows)
     assert str(traced).count("gather[") <= 5
     assert "scatter" not in str(traced)
+
+
+def test_many_segments_are_divided_as_few_are_and_without_a_scatter_or_a_loop(lengths, monkeypatch):
+    offsets = jnp.asarray(np.concatenate([[0], np.cumsum(lengths)]), jnp.int32)
+    sizes = largest_sizes(int(lengths.sum()))
+    few = make_chunks(offsets, sizes)
+    monkeypatch.setattr(chunks, "FEW_PAIRS", 0)
+    program = jax.jit(lambda offsets: make_chunks(offsets, sizes)).lower(offsets)
+    assert not {"scatter", "while"} & set(program.as_text().replace("stablehlo.", " ").replace('"', " ").split())
+    for one, other in zip(jax.tree.leaves(program.compile()(offsets)), jax.tree.leaves(few), strict=True):
+        np.testing.assert_array_equal(one, other)
