@@ -23,6 +23,9 @@ from slmrec_jax.types import Whole
 DATA, MODEL = AXES = ("data", "model")
 """The axes of a mesh: `model` divides the columns of tables, both divide the rows of a batch."""
 
+AUTO = "auto"
+"""All devices, in place of sizes."""
+
 LEAST_COLUMNS = 8
 """The columns that `auto` leaves to each device at least: 32 bytes, the least that a GPU reads of a row."""
 
@@ -124,7 +127,7 @@ def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device
     if isinstance(asked, Mesh):
         return _as_auto(asked)
     devices = jax.devices() if devices is None else devices
-    if asked is None or asked == "auto":
+    if asked is None or asked == AUTO:
         model = max(each for each in range(1, len(devices) + 1) if _divides_well(each, len(devices), dim))
         sizes = {DATA: len(devices) // model, MODEL: model}
     else:
@@ -133,7 +136,7 @@ def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device
     if data * model > len(devices) or (several and data * model < len(devices)):
         raise UserError(
             f"{setting('mesh', f'data={data},model={model}')} is of {data * model} devices, and there are "
-            f"{len(devices)}: {setting('mesh', 'auto')} uses them all"
+            f"{len(devices)}: give sizes of as many"
         )
     return make_mesh(data, model, devices[: data * model]) if data * model > 1 else None
 

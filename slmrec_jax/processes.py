@@ -6,8 +6,10 @@ waits.
 """
 
 import json
+import platform
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, TypeVar
 
 import jax
@@ -39,7 +41,11 @@ def is_first() -> bool:
 
 
 def gathered(value: Any) -> list[Any]:
-    """Return the values that the processes pass, in their order; a value is what JSON holds. All must call it."""
+    """Return the values that the processes pass, in their order. All must call it.
+
+    Args:
+        value: Numbers, texts, `None`, and lists and mappings of these, as in JSON.
+    """
     if count() == 1:
         return [value]
     text = json.dumps(value).encode()
@@ -63,22 +69,54 @@ def in_first(action: Callable[[], Result]) -> Result | None:
     """Call a function in the first process alone, and return its result there and `None` in the others.
 
     Raises:
-        UserError: The function raises it, in all processes.
+        UserError: The function raises it or an `OSError`; it is then raised in all processes.
     """
-    result, refusal = None, None
-    if is_first():
-        try:
-            result = action()
-        except UserError as error:
-            if count() == 1:
-                raise
-            refusal = error
-    said = agreed(None if refusal is None else str(refusal))
+    return in_all(lambda: action() if is_first() else None)
+
+
+def in_all(action: Callable[[], Result]) -> Result:
+    """Call a function in every process; if one is refused what it does, all are. The function must not wait for others.
+
+    Raises:
+        UserError: The function raises it in some process; in the others it is a `RefusedElsewhere`.
+        OSError: Likewise.
+    """
+    if count() == 1:
+        return action()
+    refusal: UserError | OSError | None = None
+    try:
+        result = action()
+    except (UserError, OSError) as error:
+        refusal = error
+    said = gathered(None if refusal is None else str(refusal))
+    if all(text == said[0] for text in said) and not is_first():
+        refusal = None  # the first says it for all
     if refusal is not None:
         raise refusal
-    if said is not None:
-        raise RefusedElsewhere(said)
+    for text in said:
+        if text is not None:
+            raise RefusedElsewhere(text)
     return result
+
+
+def raised_by_all(error: UserError) -> UserError:
+    """Return the error that every process raises: the first one's own, which reports it."""
+    return error if is_first() else RefusedElsewhere(str(error))
+
+
+def on_own_host() -> int:
+    """Return the number of processes on this host, this one included. All must call it."""
+    hosts = gathered(host())
+    return hosts.count(hosts[index()])
+
+
+def host() -> list[str]:
+    """Return what tells this machine from others."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:  # not Linux
+        boot = ""
+    return [platform.node(), boot]
 
 
 def own_rows(num_rows: int) -> slice:

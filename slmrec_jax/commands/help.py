@@ -68,6 +68,9 @@ def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
     general = list(flags_of(Config, config, skipped=(*field_names(Source), *_MODELS, "optimizer", "eval", *unused)))
     main = [flag for flag in (*source, *general) if flag.name in _MAIN]
     further = ", ".join(f"--{flag.name} {flag.default or 'None'}" for flag in (*source, *general) if flag not in main)
+    joining = ""
+    if issubclass(flags, ClusterFlags):
+        joining = f" {', '.join(f'--{_dashed(name)}' for name in _OF_PROCESSES)}: several processes (docs/scale.md)."
     sections = [
         f"usage: {program} [FLAGS]\n\n{inspect.getdoc(flags)}",
         _lines("Run", own, columns),
@@ -80,9 +83,7 @@ def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
         f"This is what --model {config.model} uses. --help-all describes every flag, those of "
         f"{', '.join(model for model in _MODELS if model != config.model)} too, and "
         f"{', '.join(f'--{_dashed(column)}' for column in _COLUMNS)}. --lr and --wd are --optimizer.learning-rate and "
-        f"--optimizer.weight-decay. "
-        + f"{', '.join(f'--{_dashed(name)}' for name in _OF_PROCESSES)}: several processes (docs/scale.md)."
-        * issubclass(flags, ClusterFlags),
+        f"--optimizer.weight-decay.{joining}",
     ]
     return "\n\n".join(
         section if "\n" in section else fill(section, columns, subsequent_indent=" " * _INDENT, break_on_hyphens=False)

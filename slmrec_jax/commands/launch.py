@@ -1,5 +1,6 @@
 """The command `slmrec-jax launch`: several processes on this machine, to try a run of several processes out."""
 
+import ctypes
 import os
 import signal
 import socket
@@ -14,6 +15,9 @@ from typing import Annotated
 import tyro
 
 from slmrec_jax.errors import UserError
+
+_PR_SET_PDEATHSIG = 1
+"""The option of Linux's prctl(2)."""
 
 GRACE_SECONDS = 5.0
 """How long the other processes may take to end by themselves once one has failed."""
@@ -41,15 +45,18 @@ def run_launch(flags: LaunchFlags) -> None:
     with socket.socket() as free:
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
-    started = [_start(flags.command, address, index, flags.num_processes) for index in range(flags.num_processes)]
+    started: list[subprocess.Popen[bytes]] = []
 
     def pass_on(number: int, frame: FrameType | None) -> None:
         for process in started:
             if process.poll() is None:
-                process.send_signal(number)
+                process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
+    for index in range(flags.num_processes):  # one by one, so that a signal meanwhile reaches those that run
+        process = _start(flags.command, address, index, flags.num_processes)
+        started.append(process)
     raise SystemExit(_status(started))
 
 
@@ -58,7 +65,16 @@ def _start(command: Sequence[str], address: str, index: int, count: int) -> "sub
     # One GPU for each process. In a session of its own, it gets Ctrl-C from here alone, once.
     environment = os.environ | {"JAX_LOCAL_DEVICE_IDS": os.environ.get("JAX_LOCAL_DEVICE_IDS", str(index))}
     program = [sys.executable, "-m", "slmrec_jax", *command, *joined]
-    return subprocess.Popen(program, env=environment, start_new_session=True)  # noqa: S603 (the user's own command)
+    return subprocess.Popen(  # noqa: S603 (the user's own command)
+        program, env=environment, start_new_session=True, preexec_fn=_end_with_launcher
+    )
+
+
+def _end_with_launcher() -> None:
+    """Let Linux stop this process in order when the one that started it has ended, however that ended."""
+    prctl = getattr(ctypes.CDLL(None), "prctl", None)
+    if prctl is not None:
+        prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _status(started: Sequence["subprocess.Popen[bytes]"]) -> int:

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from slmrec_jax.commands import bench, compare, data, evaluate, launch, plan, recommend, report, runs, train, tune
-from slmrec_jax.commands.cluster import end_now, end_with, prefix, quiet_jaxlib, reports
 from slmrec_jax.commands.parsing import did_you_mean, parse
 from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.durable import FULL, reason
 from slmrec_jax.errors import RefusedElsewhere, UserError, escaped, naming_flags
+from slmrec_jax.joining import end_now, end_with, prefix, quiet_jaxlib, reports
 from slmrec_jax.training.signals import Interrupted
 
 COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
@@ -47,7 +47,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = [argument for argument in given if argument != "--debug"]
     debug = len(arguments) < len(given)
     _set_up_output()
-    quiet_jaxlib(arguments)
+    if any(argument.startswith("--coordinator") for argument in arguments):
+        quiet_jaxlib()  # now, since some flags import JAX before they are parsed
     try:
         with naming_flags():
             _dispatch(arguments)
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         command = escaped(resume_command(arguments, stop.folder))
         if reports():
-            print(f"stopped by {stop} and saved; go on with: {command}", file=sys.stderr)
+            alike = " in each process, with its flags" if prefix() else ""
+            print(f"stopped by {stop} and saved; go on with{alike}: {command}", file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         print(f"slmrec-jax: {prefix()}stopped", file=sys.stderr)

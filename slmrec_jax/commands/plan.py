@@ -86,6 +86,7 @@ def as_json(planned: "Plan") -> dict[str, Any]:
     return {
         "on": planned.on,
         "mesh": dict(planned.mesh),
+        "tables_by_columns": planned.by_columns,
         "memory_bytes": {part: size for part, size in planned.memory._asdict().items() if size},
         "total_bytes": sum(planned.memory),
         "usable_bytes": planned.usable_bytes,
@@ -145,6 +146,8 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
         )
     for table in (memory, programs, *([_transfers(planned)] if planned.mesh else [])):
         console.print(fit_width(table, console.width))
+    if planned.mesh and not planned.by_columns:
+        print(f"{config.model} mixes columns: each device holds whole tables, and the mesh divides the batch alone.")
     if not planned.fits:
         sizes, smaller = planned.memory._asdict(), smaller_by()
         largest = max(smaller, key=lambda part: sizes[part])

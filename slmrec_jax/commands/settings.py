@@ -93,10 +93,10 @@ def resume_command(arguments: list[str], folder: Path) -> str:
     """Return the command that continues a stopped run; `compare` and `tune` find their unfinished runs themselves."""
     if arguments[0] != "train":
         return shlex.join(["slmrec-jax", *arguments])
-    file = python_file(_first_flags(arguments).config)
-    return shlex.join(
-        ["slmrec-jax", "train", *(["--config", str(file)] if file else []), "--out", str(folder), "--resume"]
-    )
+    given = _first_flags(arguments)
+    file = python_file(given.config)
+    kept = [*(["--config", str(file)] if file else []), *(["--mesh", given.mesh] if given.mesh else [])]
+    return shlex.join(["slmrec-jax", "train", *kept, "--out", str(folder), "--resume"])
 
 
 def python_file(path: Path | str | None) -> Path | None:
@@ -144,7 +144,7 @@ def _load_module(path: Path) -> ModuleType:
 def _first_flags(arguments: list[str]) -> argparse.Namespace:
     """Read the flags that decide the defaults of others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
-    for name in ("--config", "--model", "--preset", "--protocol", "--out"):
+    for name in ("--config", "--model", "--preset", "--protocol", "--out", "--mesh"):
         parser.add_argument(name)
     parser.add_argument("--resume", action="store_true")
     return parser.parse_known_args(arguments)[0]

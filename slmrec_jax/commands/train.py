@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from slmrec_jax.commands.cluster import ClusterFlags, join_processes, reports
+from slmrec_jax.commands.cluster import ClusterFlags, join_processes
 from slmrec_jax.commands.settings import SettingsFlags, own_method, python_file
 from slmrec_jax.errors import escaped
+from slmrec_jax.joining import reports
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,11 @@ def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
 
 def ranking_program(plan: RankingPlan, embeddings: Embeddings) -> jax.stages.Compiled:
     """Compile the ranking of a plan for embeddings, or their shapes, where they are; remember the last programs."""
-    mesh = mesh_of(embeddings.items)
+    mesh, items = mesh_of(embeddings.items), embeddings.items
+    if items.shape[0] != plan.chunk.num_ranked:  # all items, of which the candidates are ranked
+        shape = (plan.chunk.num_ranked, *items.shape[1:])
+        ranked: Any = jax.ShapeDtypeStruct(shape, items.dtype, sharding=items.sharding)  # type: ignore[no-untyped-call]
+        embeddings = embeddings._replace(items=ranked)
     asked: Any = plan.queries, plan.first_pairs
     leaves, form = jax.tree.flatten((embeddings, *(asked if mesh is None else _whole_on(mesh).shapes(asked))))
     shapes = tuple((leaf.shape, leaf.dtype, None if mesh is None else leaf.sharding) for leaf in leaves)

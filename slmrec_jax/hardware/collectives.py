@@ -19,16 +19,16 @@ class Collective(NamedTuple):
     num_bytes: int
     """The size of the result on each device."""
     num_devices: int
-    """The devices of a group that transfer among themselves; 1 if the text does not say."""
+    """The devices of a group that transfer among themselves; 0 is all."""
 
     @property
     def sent_bytes(self) -> float:
         """The bytes that each device sends, and receives, in a ring."""
-        others = (self.num_devices - 1) / self.num_devices
+        others = (self.num_devices - 1) / self.num_devices if self.num_devices else 1.0
         if self.operation == "all-reduce":
             return 2 * others * self.num_bytes
         if self.operation == "reduce-scatter":
-            return float((self.num_devices - 1) * self.num_bytes)
+            return float(max(1, self.num_devices - 1) * self.num_bytes)
         return float(self.num_bytes) if self.operation == "collective-permute" else others * self.num_bytes
 
 
@@ -38,7 +38,7 @@ def operation_of(name: str) -> str | None:
 
 
 def group_size(attributes: str) -> int:
-    """Return the number of devices of a group; 1 if the attributes of a line do not say."""
+    """Return the number of devices of a group; 0 if the attributes of a line do not say, which is all."""
     if listed := _LISTED.search(attributes):
         return len(listed[1].split(","))
     if counted := _COUNTED.search(attributes):
@@ -46,4 +46,4 @@ def group_size(attributes: str) -> int:
     if by_axes := _BY_AXES.search(attributes):
         sizes = dict(re.findall(r"('\w+')=(\d+)", by_axes[1]))
         return math.prod(int(sizes[axis]) for axis in re.findall(r"'\w+'", by_axes[2]))
-    return 2 if _PAIRS.search(attributes) else 1
+    return 2 if _PAIRS.search(attributes) else 0

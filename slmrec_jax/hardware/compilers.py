@@ -42,7 +42,13 @@ def target_of(name: str, count: int = 1) -> Target:
     """
     check_choice("on", name, DEVICES)
     if name == "cpu":
-        return Target("cpu", tuple(jax.devices("cpu")))
+        devices = tuple(jax.devices("cpu"))
+        if count > len(devices):
+            raise UserError(
+                f"{count} CPU devices: this process has {len(devices)}; more are made by "
+                f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
+            )
+        return Target("cpu", devices)
     hardware = HARDWARE[name]
     return _tpu(name, hardware, hardware.part, count) if isinstance(hardware.part, Slice) else _gpu(hardware, count)
 

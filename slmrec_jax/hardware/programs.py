@@ -159,7 +159,7 @@ def _kernel_cost(line: Instruction, lines: Mapping[str, Instruction], computatio
         num_bytes = _bytes_read(line, lines, inner, speed.cache_bytes) + _bytes_written(line, lines, inner)
     launch = 0.0 if line.operation.endswith("-start") else speed.launch_seconds  # beside other kernels
     seconds = max(num_bytes / speed.bandwidth, operations / speed.operations, launch)
-    if operation is None:
+    if operation is None or group_size(line.attributes) == 1:  # with itself
         return Cost(1, num_bytes, operations, seconds)
     # What has started returns its inputs beside its outputs, but for a sum.
     # What a TPU's core receives into its own memory has crossed the link too.

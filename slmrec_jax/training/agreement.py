@@ -2,64 +2,65 @@
 
 import dataclasses
 import importlib.metadata
-import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
+
+import jax
 
 from slmrec_jax import processes
 from slmrec_jax.config import Source, first_change, relevant
 from slmrec_jax.data import Dataset, load_copy, write_store
-from slmrec_jax.errors import RefusedElsewhere, UserError
+from slmrec_jax.devices import memory_bytes
+from slmrec_jax.errors import UserError
 from slmrec_jax.training.setup import Setup
-from slmrec_jax.training.storage.folder import MadeBy
+from slmrec_jax.training.storage.folder import CONFIG, MadeBy
 
 SAME_PACKAGES = ("slmrec-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
 """The packages of which all processes need the same version."""
 
 
-def read_once(read: Callable[[], Dataset]) -> Dataset:
+def read_once(read: Callable[[], Dataset], asked: Source) -> Dataset:
     """Return what a function reads; of the processes on a host, only the first calls it, and leaves a copy for others.
 
+    Args:
+        read: Reads the data set.
+        asked: What it reads, which must be the same in all processes.
+
     Raises:
-        UserError: The data cannot be read, in any process.
+        UserError: The data cannot be read in some process, or processes ask for different data.
     """
     if processes.count() == 1:
         return read()
-    hosts = processes.gathered([platform.node(), _boot_id()])
-    index = processes.index()
-    reader = hosts.index(hosts[index])
-    dataset, refusal, source = None, None, None
+    told = processes.gathered([processes.host(), dataclasses.asdict(asked)])
+    hosts, wanted = zip(*told, strict=True)
+    _refuse_first_change(wanted)
+    own = hosts[processes.index()]
+    reader, is_shared = hosts.index(own), hosts.count(own) > 1
     with TemporaryDirectory(prefix="slmrec_jax-") as folder:
         copy = Path(folder) / "data"
-        if index == reader:
-            try:
-                dataset = read()
-                source = dataset.source and dataclasses.asdict(dataset.source)
-                if hosts.count(hosts[index]) > 1:
-                    write_store(dataset, copy)
-            except UserError as error:
-                refusal = error
-        told = processes.gathered([str(copy), source, refusal and str(refusal)])
-        if refusal is not None:
-            raise refusal
-        said = next((each for _, _, each in told if each), None)
-        if said is not None:
-            raise RefusedElsewhere(said)
-        if dataset is None:
-            place, source, _ = told[reader]
-            dataset = load_copy(Path(place), Source(**source) if source else None)
-        processes.wait_for_all()  # before the copy is deleted
-    return dataset
 
+        def read_and_copy() -> Dataset | None:
+            if processes.index() != reader:
+                return None
+            found = read()
+            if is_shared:
+                write_store(found, copy)
+            return found
 
-def _boot_id() -> str:
-    """Return what tells machines of the same name apart, where Linux says it."""
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return ""
+        dataset = processes.in_all(read_and_copy)
+        source = dataset and dataset.source and dataclasses.asdict(dataset.source)
+        path, source = processes.gathered([str(copy), source])[reader]
+
+        def read_copy() -> Dataset:
+            if dataset is not None:
+                return dataset
+            # Containers of one host may have no folder in common.
+            return load_copy(Path(path), Source(**source) if source else None) if Path(path).exists() else read()
+
+        return processes.in_all(read_copy)  # all have read it before it is deleted
 
 
 def check_same_run(planned: Setup, maker: MadeBy, *, resume: bool) -> None:
@@ -79,14 +80,21 @@ def check_same_run(planned: Setup, maker: MadeBy, *, resume: bool) -> None:
         "config file (SHA-256)": file["sha256"][:12] if file else "none",
         "resume": repr(resume),
         "mesh": str(planned.layout and dict(planned.layout.mesh.shape)),
+        "device": jax.local_devices()[0].device_kind,
+        "bytes of device memory": memory_bytes(),
     }
-    first, *others = processes.gathered(own)
+    _refuse_first_change(processes.gathered(own))
+
+
+def _refuse_first_change(told: Sequence[Mapping[str, Any]]) -> None:
+    first, *others = told
     for index, other in enumerate(others, 1):
         if change := first_change(other, first) or first_change(first, other):
-            raise UserError(
+            error = UserError(
                 f"process {index} differs from process 0 in its {change}: start all processes with the same "
-                "installation, the same flags and the same data"
+                "installation, the same flags and the same data, on the same kind of device"
             )
+            raise processes.raised_by_all(error)
 
 
 @contextmanager
@@ -94,9 +102,16 @@ def held_by_first(held: AbstractContextManager[Path] | None) -> Iterator[Path]:
     """Hold a run's folder in the first process, which alone has what holds it, and tell the others its path.
 
     Raises:
-        UserError: The folder cannot be held.
+        UserError: The folder cannot be held, or a process does not see it.
     """
     with ExitStack() as stack:
         own = processes.in_first(lambda: None if held is None else stack.enter_context(held))
         path = processes.agreed(None if own is None else str(own.absolute()))
-        yield Path(path) if own is None else own
+        folder = Path(path) if own is None else own
+
+        def see() -> None:
+            if not (folder / CONFIG).exists():
+                raise UserError(f"{folder} is the run's folder, and not to be seen here: give one that all hosts share")
+
+        processes.in_all(see)
+        yield folder

@@ -126,9 +126,11 @@ def _evaluated(session: Session, position: Position, plan: EvaluationPlan) -> tu
     setup = session.setup
     embeddings = setup.embed(position.progress.state, setup.inputs)
     if not int(means.rows) or not all_finite(embeddings):
-        raise Diverged(
+        session.saver.wait()
+        error = Diverged(
             f"epoch {number} has no usable embeddings: all its steps were skipped, or they are not finite; {advice()}"
         )
+        raise processes.raised_by_all(error)
     record = make_record(
         position.history,
         setup.config.eval,

@@ -1,6 +1,7 @@
 """Conversion of a data set on the host into the arrays that training reads on the device."""
 
 from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, cast
 
 import jax
@@ -33,13 +34,24 @@ def make_inputs(dataset: Dataset, missing: Missing = "masked", *, on_host: bool 
 
     Args:
         dataset: The data.
-        on_host: Whether vectors stay on the host, for a mesh of whose devices none shall hold all of them.
+        on_host: Whether they stay in the host's memory, so that no device of a mesh has to hold all of them.
         missing: What an item gets for a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
             features, or the mean of the others' rows. Word ids are always masked.
     """
-    graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
-    features = given_features(dataset.features, dataset.num_items, missing, dataset.features, on_host=on_host)
+    with _beside_the_mesh() if on_host else nullcontext():
+        graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
+        features = given_features(dataset.features, dataset.num_items, missing, dataset.features, on_host=on_host)
     return Inputs(graph, features)
+
+
+def _beside_the_mesh() -> AbstractContextManager[Any]:
+    """Make arrays in the host's memory, if JAX may compute there too."""
+    try:
+        host = jax.local_devices(backend="cpu")[0]
+    except RuntimeError:  # JAX_PLATFORMS names others alone
+        return nullcontext()
+    beside: AbstractContextManager[Any] = jax.default_device(host)
+    return beside
 
 
 def input_shapes(dataset: Dataset) -> Inputs:

@@ -4,6 +4,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax.numpy as jnp
+
 from slmrec_jax.config import IN_MEMORY, Config, source_of
 from slmrec_jax.data import Dataset, check_dataset, load_source
 from slmrec_jax.errors import UserError, check_type, setting
@@ -22,6 +24,7 @@ from slmrec_jax.training.storage.folder import (
 )
 from slmrec_jax.training.storage.records import read_json
 from slmrec_jax.training.storage.resume import check_same_data
+from slmrec_jax.types import Embeddings
 
 
 def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path | str | None = None) -> Run:
@@ -59,7 +62,7 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path |
         }
     if not any(record["epoch"] == result["best_epoch"] and record["improved"] for record in history):
         raise UserError(f"{folder}: {RESULT} and the records of its epochs disagree on the best epoch: {NO_RUN}")
-    embeddings = restore_embeddings(folder / CHECKPOINTS, result["best_epoch"])
+    embeddings = Embeddings(*map(jnp.asarray, restore_embeddings(folder / CHECKPOINTS, result["best_epoch"])))
     if (len(embeddings.users), len(embeddings.items)) != (dataset.num_users, dataset.num_items):
         raise UserError(f"{folder}: its embeddings are not of the users and items of {dataset.name}: {NO_RUN}")
     return Run(config, dataset, embeddings, result, history, folder)

@@ -58,7 +58,7 @@ class Memory(NamedTuple):
     evaluation: int
     """Embeddings and scores, if they need more than a step; otherwise 0."""
     checkpoints: int
-    """Copies that are being written to disk and, on the host, what is read back to check them."""
+    """Copies that are being written to disk and, in the memory of arrays, what is read back to check them."""
 
     @property
     def to_come(self) -> int:
@@ -90,7 +90,9 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
     scores = _scores(ranking, tables) if layout is None else _scores_on_mesh(ranking, layout.shapes(tables), devices)
     evaluated = embeddings + max(temporary(programs.embed), embeddings + scores)
     largest_of_state = max(map(size, jax.tree.leaves(programs.shapes())))
-    read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host else 0
+    # Parts of arrays are read back to their devices.
+    in_parts = layout is not None and jax.process_count() > 1
+    read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host or in_parts else 0
     copies = state + embeddings + read_back
     during = max(step, evaluated)
     largest = max(map(size, jax.tree.leaves(computed)), default=0)
@@ -151,13 +153,18 @@ def line_of(memory: Memory) -> str:
     return f"memory: {_gib(sum(memory))} GiB expected at the peak: {named}"
 
 
-def available_bytes() -> int | None:
-    """Return the free memory of the device that JAX computes on: the machine's on CPU, else the accelerator's."""
-    device = jax.devices()[0]
+def available_bytes(neighbours: int = 1) -> int | None:
+    """Return the free memory of the device that JAX computes on: on CPU the machine's, else the accelerator's.
+
+    Args:
+        neighbours: The number of processes that share the machine's, this one included.
+    """
+    device = jax.local_devices()[0]
     if device.platform != "cpu":
         stats = device.memory_stats() or {}
         return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
-    return min((free for free in (_free_of_machine(), _free_of_group()) if free is not None), default=None)
+    found = [free for free in (_free_of_machine(), _free_of_group()) if free is not None]
+    return min(found) // neighbours if found else None
 
 
 def tree_bytes(tree: Any) -> int:

@@ -10,12 +10,13 @@ import jax
 from slmrec_jax.config import Config, check_config, with_defaults
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.devices import Target, compiling_for
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.ranking import RankingPlan, ranking_program
 from slmrec_jax.hardware.compilers import target_of
 from slmrec_jax.hardware.programs import NO_SPEED, Cost, Speed, program_cost
 from slmrec_jax.hardware.targets import HARDWARE, Hardware, hardware_of_kind
-from slmrec_jax.meshes import choose_mesh, sizes_of
+from slmrec_jax.meshes import AUTO, choose_mesh, sizes_of
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.memory import Memory, available_bytes, estimate
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline
@@ -37,6 +38,8 @@ class Plan(NamedTuple):
     """The device, by its name."""
     mesh: Mapping[str, int]
     """The sizes of the mesh; empty for one device."""
+    by_columns: bool
+    """Whether the mesh divides tables by columns; otherwise each device holds them whole (`Method.by_columns`)."""
     memory: Memory
     usable_bytes: int
     """The part of the device's memory that JAX uses."""
@@ -77,13 +80,19 @@ def plan(
         UserError: The config and the data do not go together, or the device's compiler is not installed.
     """
     check_config(config)
-    sizes = {} if mesh is None else sizes_of(mesh)
+    sizes = {} if mesh is None else _planned_sizes(mesh)
     target = target_of(on, math.prod(sizes.values()))
     with compiling_for(target):
         config, _ = fit_cutoffs(with_defaults(config), dataset)
         ranking = evaluation.plan(dataset, config.eval.split, config.eval, config.ks).ranking
         chosen = choose_mesh(mesh, config.dim, target.devices)
         return _planned(outline(config, dataset, method=method, mesh=chosen), ranking, on, target)
+
+
+def _planned_sizes(mesh: str) -> dict[str, int]:
+    if mesh == AUTO:
+        raise UserError(f"{setting('mesh', AUTO)}: nothing says how many devices to plan for; give data=1,model=8")
+    return sizes_of(mesh)
 
 
 def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> Plan:
@@ -110,6 +119,7 @@ def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> P
     return Plan(
         on,
         {} if layout is None else dict(layout.mesh.shape),
+        planned.method.by_columns,
         memory,
         usable,
         loop.steps_per_epoch,

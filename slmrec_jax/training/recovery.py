@@ -63,9 +63,11 @@ def recover(session: Session, position: Position) -> Position:
     base = position.base or restored(session)
     found = first_not_finite(session, base.progress, position.step, position.tally.rollbacks)
     if found is None:
-        raise UserError(
-            "training is not finite, but the same steps are when they are taken again: the device does not always "
-            f"compute the same; {setting('resume', True)} continues from the last checkpoint"
+        raise processes.raised_by_all(
+            UserError(
+                "training is not finite, but the same steps are when they are taken again: the device does not always "
+                f"compute the same; {setting('resume', True)} continues from the last checkpoint"
+            )
         )
     account = _account(session, found)
     on_nan, rollbacks = session.setup.config.on_nan, position.tally.rollbacks
@@ -73,7 +75,8 @@ def recover(session: Session, position: Position) -> Position:
         path = session.folder / NOT_FINITE
         processes.in_first(lambda: write_json(path, account))
         after = f", after {rollbacks} rollbacks" if rollbacks else ""
-        raise Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {advice()}")
+        error = Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {advice()}")
+        raise processes.raised_by_all(error)
     if on_nan == "skip":
         session.tell(message(f"WARNING: {_line(account)}; the step is skipped"))
         return _skipped(session, found, base, position)

@@ -40,7 +40,7 @@ class Run:
     dataset: Dataset
     """The data it was trained on, numbered by degree."""
     embeddings: Embeddings
-    """The rows of users and items that rank, of the best epoch."""
+    """The rows of users and items that rank, of the best epoch; after training on a mesh, on the host."""
     result: dict[str, Any]
     """What `result.json` holds: metrics by split, times, memory, the best epoch."""
     history: list[Record]

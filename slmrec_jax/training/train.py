@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, get_args
 
 import jax
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from slmrec_jax import figures, processes
@@ -47,6 +48,7 @@ from slmrec_jax.training.storage.checkpoint import restore_embeddings
 from slmrec_jax.training.storage.folder import CHECKPOINTS, CURVES, RESULT, STORE, Result, new_folder
 from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.training.storage.resume import made_by, resumed_folder
+from slmrec_jax.types import Embeddings
 
 _UNUSED_SOURCE = "the config's settings on how data are read are not used, since the data set was given"
 
@@ -101,13 +103,17 @@ def train(
         Interrupted: A signal asked to stop, and the run can be resumed.
     """
     notes = keep_programs()
-    check_jax()
     _check_arguments(config, out, resume, overwrite, method, config_file, mesh, progress, callbacks)
+    processes.in_all(check_jax)
     folder = None if out is None else Path(out)
     config, dataset, changes = _data(config, dataset, folder if resume else None)
-    plans = _plans(config, dataset)
-    planned = outline(config, dataset, method=method, mesh=choose_mesh(mesh, config.dim))
-    maker = made_by(_name_of(method), config_file)
+    plans, planned, maker = processes.in_all(
+        lambda: (
+            _plans(config, dataset),
+            outline(config, dataset, method=method, mesh=choose_mesh(mesh, config.dim)),
+            made_by(_name_of(method), config_file),
+        )
+    )
     check_same_run(planned, maker, resume=resume)
 
     def hold() -> AbstractContextManager[Path]:
@@ -121,7 +127,8 @@ def train(
     with telling(progress if alone else False, config.epochs, callbacks if alone else ()) as tell:
         for line in (*_introduction(planned), *changes, *doubts, *planned.method.notes, *notes):
             tell(message(line))
-        run = _compile_run(planned, plans, tell)
+        neighbours = processes.on_own_host()
+        run = processes.in_all(lambda: _compile_run(planned, plans, tell, neighbours))
         with held_by_first(held) as folder, _disk_faults(folder):
             tell(message(f"run folder {folder}"))
             # No name holds the inputs: what preparing them leaves unused, and all of them before the tests, is freed.
@@ -184,7 +191,7 @@ def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple
     if given is None and config.data != IN_MEMORY and folder is not None and (folder / STORE).exists():
         raise UserError(f"{folder} was run on a data set made in memory: pass it as dataset")
     read = partial(load_dataset, config, given, folder)
-    dataset = read_once(read) if given is None else read()
+    dataset = read_once(read, source_of(config)) if given is None else read()
     asked, config = source_of(config), with_source(config, dataset.source)
     unused = [] if given is None or asked in (Source(), source_of(config)) else [_UNUSED_SOURCE]
     dataset = dataset.with_modalities(config.modalities)
@@ -204,15 +211,15 @@ def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:
     return {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
 
 
-def _compile_run(planned: Setup, plans: Mapping[str, EvaluationPlan], tell: Callback) -> Planned:
-    """Compile a run, and refuse it if its memory does not fit."""
+def _compile_run(planned: Setup, plans: Mapping[str, EvaluationPlan], tell: Callback, neighbours: int) -> Planned:
+    """Compile a run, and refuse it if its memory does not fit; `neighbours` is the number of processes on this host."""
     start = time.perf_counter()
     setup = compiled(planned)
     seconds = time.perf_counter() - start
     trim_memory()  # the compiler's
     memory = estimate(setup, plans[setup.config.eval.split].ranking)
     tell(message(line_of(memory)))
-    check_fits(memory, available_bytes())
+    check_fits(memory, available_bytes(neighbours))
     line = time_line(setup)
     if line:
         tell(message(line))
@@ -246,10 +253,12 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
     config, dataset = planned.setup.config, planned.setup.dataset
     best = best_epoch(position.history)
     if not best:
-        raise UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
-    embeddings = restore_embeddings(folder / CHECKPOINTS, best)
+        error = UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
+        raise processes.raised_by_all(error)
+    embeddings, layout = restore_embeddings(folder / CHECKPOINTS, best), planned.setup.layout
+    # The tables of a mesh may be more than one device has room for.
+    placed: Embeddings = jax.tree.map(jnp.asarray, embeddings) if layout is None else layout.put(embeddings)
     start = time.perf_counter()
-    placed = planned.setup.put(embeddings)
     means = {split: evaluation.evaluate(plan, placed).means for split, plan in planned.plans.items()}
     tell(evaluation_event(best, means))
     history = list(position.history)
@@ -260,7 +269,7 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
             (folder / CURVES).unlink()
         figures.draw_curves(history, folder / CURVES, f"{config.model} on {dataset.name}")
     processes.wait_for_all()
-    return Run(config, dataset, embeddings, result, history, folder)
+    return Run(config, dataset, placed if layout is None else embeddings, result, history, folder)
 
 
 def _result(planned: Planned, position: Position, test_seconds: float) -> dict[str, Any]:

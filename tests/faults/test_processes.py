@@ -12,8 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from slmrec_jax import UserError, processes
-from slmrec_jax.commands import cluster, launch
+from slmrec_jax import UserError, joining, processes
+from slmrec_jax.commands import launch
 from slmrec_jax.commands.cluster import ClusterFlags, join_processes
 from slmrec_jax.commands.launch import LaunchFlags, run_launch
 from slmrec_jax.errors import RefusedElsewhere
@@ -71,7 +71,7 @@ def test_processes_equal_one_and_any_number_of_them_continues_a_run_that_was_sto
     wait_for(run, "epoch    2")
     both[1].send_signal(signal.SIGTERM)
     assert statuses(both) == [128 + signal.SIGTERM] * 2
-    assert said_by(run, 0)[-1].startswith("stopped by SIGTERM and saved; go on with: slmrec-jax train --out")
+    assert said_by(run, 0)[-1].startswith("stopped by SIGTERM and saved; go on with in each process, with its flags: ")
     assert said_by(run, 1) == []
     # SIGKILL of one ends the other, in one line.
     both = start(run, "--resume", "--epochs", "1000", count=2)
@@ -81,7 +81,7 @@ def test_processes_equal_one_and_any_number_of_them_continues_a_run_that_was_sto
     assert statuses(both) == [-signal.SIGKILL, 1]
     assert time.monotonic() - begun < 30
     (line,) = said_by(run, 1)
-    assert line.startswith("slmrec-jax: process 1 of 2: stopped, because another process has ended")
+    assert line.startswith("slmrec-jax: process 1 of 2: stopped by JAX, most likely because another process has ended")
     # One process with four devices ends the run, as one device would have.
     assert statuses(start(run, "--resume", "--epochs", str(EPOCHS), "--mesh", "data=2,model=2", devices=4)) == [0]
     assert statuses(start(alone, *RUN, "--epochs", str(EPOCHS))) == [0]
@@ -111,6 +111,7 @@ def test_processes_with_other_settings_are_refused_by_name(tmp_path):
     said = [process.communicate(timeout=60)[1] for process in started]
     assert [process.returncode for process in started] == [1, 1]
     assert "process 1 differs from process 0 in its seed (7, not 0): start all processes with the same" in said[0]
+    assert "differs" not in said[1]  # the first says it for all
     assert not run.exists()
 
 
@@ -142,8 +143,26 @@ def test_a_refusal_of_the_first_process_is_one_of_all(two, monkeypatch):
     with pytest.raises(UserError, match="no room"):
         processes.in_first(refuse)
     monkeypatch.setattr(processes, "is_first", lambda: False)
-    monkeypatch.setattr(processes, "agreed", lambda value: "no room")
+    monkeypatch.setattr(processes, "gathered", lambda own: ["no room", own])
     with pytest.raises(RefusedElsewhere, match="no room"):
+        processes.in_first(refuse)
+    with pytest.raises(RefusedElsewhere, match="no room"):
+        processes.in_all(refuse)  # all say the same, and the first says it for all
+    with pytest.raises(RefusedElsewhere, match="no room"):
+        processes.in_all(lambda: 5)
+    monkeypatch.setattr(processes, "gathered", lambda own: [None, own])
+    with pytest.raises(UserError, match="no room") as own:
+        processes.in_all(refuse)
+    assert own.type is UserError
+    assert processes.in_all(lambda: 5) == 5
+    assert type(processes.raised_by_all(UserError("all"))) is RefusedElsewhere
+
+
+def test_a_fault_of_the_disk_is_told_too(two):
+    def refuse():
+        raise OSError(28, "No space left on device")
+
+    with pytest.raises(OSError, match="No space left"):
         processes.in_first(refuse)
 
 
@@ -169,7 +188,7 @@ def test_alone_nothing_waits(monkeypatch):
 def test_flags_that_contradict_each_other_are_refused(flags, message):
     with pytest.raises(UserError, match=message):
         join_processes(flags)
-    assert cluster.prefix() == ""
+    assert joining.prefix() == ""
 
 
 @pytest.mark.parametrize(

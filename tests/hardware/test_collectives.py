@@ -28,7 +28,8 @@ ENTRY %main (x: f32[8,4]) -> f32[8,4] {
         ("replica_groups=mesh['axis_0'=8,'axis_1'=1] {'axis_0'}", 8),
         ("replica_groups=mesh['axis_0'=2,'axis_1'=4] {'axis_0','axis_1'}", 8),
         ("source_target_pairs={{0,1},{1,0}}", 2),
-        ("replica_groups={}", 1),
+        ("replica_groups={}", 0),
+        ("replica_groups={{0},{1}}", 1),
     ],
 )
 def test_the_size_of_a_group(attributes, size):
@@ -55,6 +56,13 @@ def test_transfers_of_a_program_have_the_bytes_of_their_results():
     assert whole.collectives == (
         Collective("all-reduce", 128, 4),
         Collective("all-gather", 1024 + 512, 8),
+        Collective("collective-permute", 128, 2),
+    )
+
+
+def test_a_group_of_one_transfers_nothing():
+    assert program_cost(PROGRAM.replace("[1,8]<=[8]", "[8,1]<=[8]"), NO_SPEED)[0].collectives == (
+        Collective("all-reduce", 128, 4),
         Collective("collective-permute", 128, 2),
     )
 

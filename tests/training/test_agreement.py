@@ -55,31 +55,47 @@ def test_a_process_that_differs_is_refused_by_name(among, planned, changed, mess
         check_same_run(planned, MAKER, resume=False)
 
 
+ASKED = Source(data="/somewhere", k_core=5)
+
+
+def words(own):
+    """Whether a message is the first one of reading: the host, and what is asked for."""
+    return isinstance(own, list) and isinstance(own[0], list)
+
+
 def test_the_first_process_of_a_host_reads_and_leaves_a_copy(among, tiny):
     copies = []
 
     def says(own):
-        if isinstance(own, list) and len(own) == 3:
+        if isinstance(own, list) and isinstance(own[0], str):
             copies.append(load_copy(Path(own[0]), None))  # it is there while the other reads
         return own
 
     among(0, says)
-    assert read_once(lambda: tiny) is tiny
+    assert read_once(lambda: tiny, ASKED) is tiny
     assert copies[0].fingerprint == tiny.fingerprint
 
 
 def test_the_others_of_a_host_read_the_copy(among, tiny, tmp_path):
     write_store(tiny, tmp_path / "data")
-    source = {"data": "/somewhere", "k_core": 5}
-    among(1, lambda own: own if own is None or len(own) == 2 else [str(tmp_path / "data"), source, None])
-    found = read_once(lambda: pytest.fail("it read for itself"))
+    copy = [str(tmp_path / "data"), {"data": "/somewhere", "k_core": 5}]
+    among(1, lambda own: copy if isinstance(own, list) and not words(own) else own)
+    found = read_once(lambda: pytest.fail("it read for itself"), ASKED)
     assert found.fingerprint == tiny.fingerprint
-    assert found.source == Source(data="/somewhere", k_core=5)
+    assert found.source == ASKED
+    copy[0] = str(tmp_path / "of another container")
+    assert read_once(lambda: tiny, ASKED) is tiny
 
 
 def test_a_process_on_another_host_reads_for_itself(among, tiny):
-    among(1, lambda own: ["elsewhere", "1"] if own and len(own) == 2 else own)
-    assert read_once(lambda: tiny) is tiny
+    among(1, lambda own: [["elsewhere", "1"], own[1]] if words(own) else own)
+    assert read_once(lambda: tiny, ASKED) is tiny
+
+
+def test_other_data_are_refused_by_name_before_any_are_read(among):
+    among(0, lambda own: [own[0], {**own[1], "k_core": 7}])
+    with pytest.raises(UserError, match=r"process 1 differs from process 0 in its k_core \(7, not 5\)"):
+        read_once(lambda: pytest.fail("it read"), ASKED)
 
 
 def test_data_that_one_process_cannot_read_are_refused_in_all(among, tiny):
@@ -88,17 +104,22 @@ def test_data_that_one_process_cannot_read_are_refused_in_all(among, tiny):
 
     among(0, lambda own: own)
     with pytest.raises(UserError, match="no such folder"):
-        read_once(refuse)
-    among(1, lambda own: own if own is None or len(own) == 2 else ["", None, "no such folder"])
+        read_once(refuse, ASKED)
+    among(1, lambda own: "no such folder" if own is None else own)
     with pytest.raises(RefusedElsewhere, match="no such folder"):
-        read_once(lambda: tiny)
+        read_once(lambda: tiny, ASKED)
 
 
-def test_the_first_process_holds_the_folder_for_all(among, tmp_path):
+def test_the_first_process_holds_the_folder_for_all_and_all_must_see_it(among, tmp_path):
+    (tmp_path / "config.json").touch()
     with held_by_first(nullcontext(tmp_path)) as alone:
         assert alone == tmp_path
-    among(1, lambda own: str(tmp_path))
+    among(1, lambda own: str(tmp_path) if own is None else own)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(processes, "in_first", lambda action: None)
+        patch.setattr(processes, "in_all", lambda action: action())
         with held_by_first(None) as other:
             assert other == tmp_path
+        (tmp_path / "config.json").unlink()
+        with pytest.raises(UserError, match="not to be seen here: give one that all hosts share"), held_by_first(None):
+            pass

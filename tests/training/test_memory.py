@@ -139,7 +139,7 @@ def test_the_line_names_the_parts_by_size():
 
 
 def test_a_run_that_would_not_fit_is_refused_before_it_begins(tiny, tmp_path, monkeypatch, programs):
-    monkeypatch.setattr(train_module, "available_bytes", lambda: 1000)
+    monkeypatch.setattr(train_module, "available_bytes", lambda neighbours: 1000)
     monkeypatch.setattr(train_module, "compiled", lambda planned: programs)
     said = []
     with pytest.raises(UserError, match=r"memory: .* GiB more would be needed"):

@@ -36,6 +36,7 @@ def test_steps_of_all_systems_equal_one_device(reports):
     for report in steps:
         assert report["loss"] < 1e-6, report
         assert report["params"] < 1e-5, report
+        assert report["state"] < 1e-5, report
 
 
 @pytest.mark.slow
@@ -132,7 +133,7 @@ def test_a_mesh_of_jax_may_have_one_axis_and_any_axis_types():
 @pytest.mark.parametrize(
     ("asked", "message"),
     [
-        ("data=3", "is of 3 devices, and there are 2: mesh='auto' uses them all"),
+        ("data=3", "is of 3 devices, and there are 2: give sizes of as many"),
         ("rows=2", "mesh is 'rows=2': give auto, or sizes such as data=2,model=4"),
         ("model=2,model=1", "give auto"),
         ("model=0", "give auto"),

@@ -21,7 +21,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -181,7 +180,7 @@ def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
 
 
 def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
-    """Restore the embeddings that an epoch was evaluated with."""
+    """Read the embeddings that an epoch was evaluated with, as arrays on the host."""
     path = _checked(folder, Place(epoch)) / EMBEDDINGS
     if not path.is_file():
         raise UserError(f"{path} is not there: {DAMAGED}")
@@ -189,10 +188,10 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
         saved = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:
         raise UserError(f"{path} cannot be read ({one_line(error)}): {DAMAGED}") from None
-    tables = [saved.get(side) for side in Embeddings._fields]
+    tables: list[Any] = [saved.get(side) for side in Embeddings._fields]
     if not all(table is not None and table.ndim == 2 and table.dtype == np.float32 for table in tables):
         raise UserError(f"{path} does not hold a table of users and one of items: {DAMAGED}")
-    return Embeddings(*map(jnp.asarray, tables))
+    return Embeddings(*tables)
 
 
 def _write_files(part: Path, checkpoint: Checkpoint) -> None:
@@ -244,7 +243,7 @@ def _array_types(progress: Progress) -> dict[str, str]:
 
 def _checked(folder: Path, place: Place) -> Path:
     """Return the folder of a checkpoint, after checking its files."""
-    if place not in places(folder):
+    if not (folder / str(place)).is_dir():  # not `places`: another host may still have an older list of names
         raise UserError(f"{folder} has no checkpoint of {place.words()}: the run folder is not complete")
     if wrong := damage(folder, place):
         raise UserError(f"{folder / str(place)} cannot be used: {wrong}")
