@@ -82,7 +82,7 @@ def cells(size: int, count: int, planned: dict[str, Any]) -> tuple[str, ...]:
         str(count),
         f"{planned['total_bytes'] / GIB:.2f}",
         f"{step['temporary_bytes'] / GIB:.2f}",
-        str(len(step["collectives"])),
+        str(sum(each["times"] for each in step["collectives"])),
         f"{step['sent_bytes'] / 1e6:.2f}",
         f"{1e3 * planned['estimated_step_seconds']:.2f}",
         f"{planned['compile_seconds']:.0f}",
@@ -102,7 +102,7 @@ def modelled(flags: Flags, plans: dict[str, dict[str, Any]]) -> dict[str, Any]:
     columns = [dim // count for count in shares]
     each_column, each = np.polyfit(columns, [step["bytes"] / (largest * paper) for step in steps], 1)
     launches = steps[-1]["kernels"] * rates.launch_seconds
-    meets, sent = len(steps[-1]["collectives"]), max(step["sent_bytes"] for step in steps)
+    meets, sent = sum(each["times"] for each in steps[-1]["collectives"]), max(step["sent_bytes"] for step in steps)
 
     def seconds(interactions: float, count: int) -> tuple[float, float]:
         """Return the times of computing and of transfers."""

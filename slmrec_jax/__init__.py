@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from slmrec_jax.encoding.layers import mean, normalize, xavier_uniform
     from slmrec_jax.encoding.rows import rows_of
     from slmrec_jax.errors import UserError
+    from slmrec_jax.joining import joined
     from slmrec_jax.methods import gradient_method, make_method, make_optimizer
     from slmrec_jax.models import slmrec_recipe
     from slmrec_jax.objectives.losses import bpr, info_nce, view_agreement
@@ -36,6 +37,7 @@ _PLACES = {
     "encoding.layers": ("mean", "normalize", "xavier_uniform"),
     "encoding.rows": ("rows_of",),
     "errors": ("UserError",),
+    "joining": ("joined",),
     "methods": ("gradient_method", "make_method", "make_optimizer"),
     "models": ("slmrec_recipe",),
     "objectives.losses": ("bpr", "info_nce", "view_agreement"),
@@ -68,6 +70,7 @@ __all__ = [
     "dataset",
     "gradient_method",
     "info_nce",
+    "joined",
     "load",
     "load_run",
     "make_method",

@@ -34,8 +34,8 @@ _kept: list[object] = []
 def joined(coordinator: str = AUTO, num_processes: int | None = None, process_id: int | None = None) -> Iterator[None]:
     """Be one of several processes within the block.
 
-    An error in the block ends this process at once, so that the others do not wait for it, and theirs end within
-    `HEARTBEAT_SECONDS` or so. Nothing may have used JAX's devices before.
+    An error in the block ends this process, so that the others do not wait for it: they end within `HEARTBEAT_SECONDS`
+    or so. Nothing may have used JAX's devices before.
 
     Args:
         coordinator: `HOST:PORT` of the first process, where a port is free; or `auto`, what Slurm, Open MPI,

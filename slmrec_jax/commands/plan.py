@@ -103,7 +103,9 @@ def as_json(planned: "Plan") -> dict[str, Any]:
                 "bytes": program.cost.num_bytes,
                 "operations": program.cost.operations,
                 "estimated_seconds": program.cost.seconds if planned.speed else None,
-                "collectives": [each._asdict() for each in program.cost.collectives],
+                "collectives": [
+                    {**each._asdict(), "times": times} for each, times in Counter(program.cost.collectives).items()
+                ],
                 "sent_bytes": sum(each.sent_bytes for each in program.cost.collectives),
             }
             for name, program in planned.programs.items()
