@@ -2,9 +2,11 @@
 
 import reprlib
 import shlex
+import signal
 import unicodedata
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 _in_flags = False  # whether the caller is the command
@@ -24,6 +26,16 @@ class Diverged(UserError):
 
 class RefusedElsewhere(UserError):
     """Another process of the same run was refused, and says so itself."""
+
+
+class Interrupted(Exception):
+    """The run was asked to stop, and has saved."""
+
+    def __init__(self, signal_number: int, folder: Path) -> None:
+        """Keep which signal asked, and the folder of the run."""
+        super().__init__(signal.Signals(signal_number).name)
+        self.signal_number = signal_number
+        self.folder = folder
 
 
 def escaped(text: object) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import Interrupted, UserError, setting
 
 HEARTBEAT_SECONDS = 10
 """A process that is silent for this long is considered dead."""
@@ -50,6 +50,8 @@ def joined(coordinator: str = AUTO, num_processes: int | None = None, process_id
     join(coordinator, num_processes, process_id)
     try:
         yield
+    except Interrupted:  # in all of them
+        raise
     except BaseException as error:
         end_with(error, wait=isinstance(error, Exception) and not isinstance(error, UserError))
 
@@ -83,7 +85,8 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
             initialization_timeout=JOIN_SECONDS,
         )
     except ValueError as error:
-        raise UserError(f"nothing says which processes there are ({error}): give address, number and index") from None
+        names = ", ".join(map(setting, ("coordinator", "num_processes", "process_id")))
+        raise UserError(f"nothing says which processes there are ({error}): give {names}") from None
     except RuntimeError as error:
         raise UserError(
             f"this process cannot join {place} ({str(error).splitlines()[0]}): start all within {JOIN_SECONDS} s, and "

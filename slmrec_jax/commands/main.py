@@ -16,9 +16,8 @@ from slmrec_jax.commands import bench, compare, data, evaluate, launch, plan, re
 from slmrec_jax.commands.parsing import did_you_mean, parse
 from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.durable import FULL, reason
-from slmrec_jax.errors import RefusedElsewhere, UserError, escaped, naming_flags
+from slmrec_jax.errors import Interrupted, RefusedElsewhere, UserError, escaped, naming_flags
 from slmrec_jax.joining import end_now, end_with, prefix, quiet_jaxlib, reports
-from slmrec_jax.training.signals import Interrupted
 
 COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "train": (train.TrainFlags, train.run_train),

@@ -6,6 +6,7 @@ CPU one program for each.
 """
 
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
@@ -125,7 +126,8 @@ def default_chunk_bytes() -> int:
     if on_cpu():
         return MAX_CHUNK_BYTES
     memory = memory_bytes()
-    return UNKNOWN_CHUNK_BYTES if memory is None else memory // CHUNK_SHARE
+    # A power of two, so that devices of nearly equal memory run the same program.
+    return UNKNOWN_CHUNK_BYTES if memory is None else 1 << int(math.log2(memory // CHUNK_SHARE))
 
 
 def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> Ranking:

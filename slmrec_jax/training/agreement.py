@@ -13,8 +13,8 @@ import jax
 from slmrec_jax import processes
 from slmrec_jax.config import Source, first_change, relevant
 from slmrec_jax.data import Dataset, load_copy, write_store
-from slmrec_jax.devices import memory_bytes
 from slmrec_jax.errors import UserError
+from slmrec_jax.evaluation.ranking import RankingPlan
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage.folder import CONFIG, MadeBy
 
@@ -63,8 +63,8 @@ def read_once(read: Callable[[], Dataset], asked: Source) -> Dataset:
         return processes.in_all(read_copy)  # all have read it before it is deleted
 
 
-def check_same_run(planned: Setup, maker: MadeBy, *, resume: bool) -> None:
-    """Refuse processes that were given different packages, settings, methods or data.
+def check_same_run(planned: Setup, ranking: RankingPlan, maker: MadeBy, *, resume: bool) -> None:
+    """Refuse processes that were given different packages, settings, methods, data or devices.
 
     Raises:
         UserError: A process differs from the first; the line names it and what differs.
@@ -81,7 +81,7 @@ def check_same_run(planned: Setup, maker: MadeBy, *, resume: bool) -> None:
         "resume": repr(resume),
         "mesh": str(planned.layout and dict(planned.layout.mesh.shape)),
         "device": jax.local_devices()[0].device_kind,
-        "bytes of device memory": memory_bytes(),
+        "users that are ranked at a time, by the device's memory": ranking.chunk.rows,
     }
     _refuse_first_change(processes.gathered(own))
 

@@ -5,7 +5,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from slmrec_jax import processes
-from slmrec_jax.errors import Diverged
+from slmrec_jax.errors import Diverged, Interrupted
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.events import Callback, Event, epoch_event, message
 from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
@@ -21,7 +21,7 @@ from slmrec_jax.training.session import (
     take_steps,
 )
 from slmrec_jax.training.setup import Setup
-from slmrec_jax.training.signals import Interrupted, stop_requests
+from slmrec_jax.training.signals import stop_requests
 from slmrec_jax.training.storage.folder import EVENTS, RESULT
 from slmrec_jax.training.storage.saver import open_saver
 from slmrec_jax.training.tensorboard import open_tensorboard

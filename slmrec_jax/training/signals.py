@@ -4,18 +4,7 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from types import FrameType
-
-
-class Interrupted(Exception):
-    """The run was asked to stop, and has saved."""
-
-    def __init__(self, signal_number: int, folder: Path) -> None:
-        """Keep which signal asked, and the folder of the run."""
-        super().__init__(signal.Signals(signal_number).name)
-        self.signal_number = signal_number
-        self.folder = folder
 
 
 @contextmanager

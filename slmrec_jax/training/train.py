@@ -114,7 +114,7 @@ def train(
             made_by(_name_of(method), config_file),
         )
     )
-    check_same_run(planned, maker, resume=resume)
+    check_same_run(planned, plans[config.eval.split].ranking, maker, resume=resume)
 
     def hold() -> AbstractContextManager[Path]:
         if resume and folder is not None:

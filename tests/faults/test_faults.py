@@ -21,12 +21,13 @@ from listeners import texts_into
 from tiny_runs import CONFIG, Dead, Disk, Inline, dies_at, digest
 
 from slmrec_jax import UserError, durable, train
+from slmrec_jax.errors import Interrupted
 from slmrec_jax.methods import make_method
 from slmrec_jax.training import fit, recovery, selection, tensorboard
 from slmrec_jax.training import train as train_module
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.setup import with_inputs
-from slmrec_jax.training.signals import Interrupted, stop_requests
+from slmrec_jax.training.signals import stop_requests
 from slmrec_jax.training.storage import arrays, checkpoint, lock, saver
 from slmrec_jax.training.storage.checkpoint import Place
 from slmrec_jax.training.storage.manifest import write_manifest

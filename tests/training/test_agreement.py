@@ -3,15 +3,18 @@
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from slmrec_jax import Config, UserError, processes
 from slmrec_jax.config import Source
 from slmrec_jax.data import load_copy, write_store
 from slmrec_jax.errors import RefusedElsewhere
+from slmrec_jax.evaluation.ranking import plan_ranking
 from slmrec_jax.training.agreement import check_same_run, held_by_first, read_once
 from slmrec_jax.training.setup import outline
 
+RANKING = plan_ranking(np.arange(3), [], 5, 2)
 MAKER = {"method": None, "config_file": None}
 
 
@@ -34,7 +37,7 @@ def planned(tiny):
 
 def test_equal_processes_pass(among, planned):
     among(0, lambda own: own)
-    check_same_run(planned, MAKER, resume=False)
+    check_same_run(planned, RANKING, MAKER, resume=False)
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_equal_processes_pass(among, planned):
 def test_a_process_that_differs_is_refused_by_name(among, planned, changed, message):
     among(0, lambda own: {**own, **{k: {**own[k], **v} if isinstance(v, dict) else v for k, v in changed.items()}})
     with pytest.raises(UserError, match=f"process 1 differs from process 0 in its {message}"):
-        check_same_run(planned, MAKER, resume=False)
+        check_same_run(planned, RANKING, MAKER, resume=False)
 
 
 ASKED = Source(data="/somewhere", k_core=5)

@@ -14,8 +14,8 @@ from slmrec_jax import Config, UserError, load_run, setup, train, with_protocol
 from slmrec_jax.config import IN_MEMORY, OptimizerConfig, with_defaults
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.synthetic import demo
+from slmrec_jax.errors import Interrupted
 from slmrec_jax.training.inputs import make_spec
-from slmrec_jax.training.signals import Interrupted
 from slmrec_jax.training.storage import checkpoint
 from slmrec_jax.training.storage.folder import Result, read_config
 from slmrec_jax.training.storage.records import read_json

@@ -15,7 +15,7 @@ from slmrec_jax import data, figures
 from slmrec_jax.config import Config, check_config, first_change, relevant, source_of, with_defaults, with_settings
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole, writing
-from slmrec_jax.errors import UserError, escaped, setting
+from slmrec_jax.errors import Interrupted, UserError, escaped, setting
 from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.tuning.config_file import config_source
@@ -28,7 +28,7 @@ from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import finished
 from slmrec_jax.training.setup import outline, with_inputs
-from slmrec_jax.training.signals import Interrupted, stop_requests
+from slmrec_jax.training.signals import stop_requests
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.storage.folder import Record
 from slmrec_jax.training.storage.lock import LOCK, locked

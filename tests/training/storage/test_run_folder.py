@@ -20,9 +20,9 @@ from slmrec_jax.commands.main import main
 from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.config import IN_MEMORY, with_defaults
 from slmrec_jax.data import write_store
+from slmrec_jax.errors import Interrupted
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_spec
-from slmrec_jax.training.signals import Interrupted
 from slmrec_jax.training.storage import arrays, checkpoint, records
 from slmrec_jax.training.storage.folder import STORE, new_folder, read_config, read_kept_dataset
 from slmrec_jax.training.storage.manifest import write_manifest
