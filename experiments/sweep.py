@@ -19,11 +19,10 @@ from paper import PaperData, PaperTask, Switches, settings
 from slmrec_jax import Config, Run, UserError, data
 from slmrec_jax.config import with_defaults
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import Diverged
+from slmrec_jax.errors import Diverged, Interrupted
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.progress import display
-from slmrec_jax.training.signals import Interrupted
 
 
 @dataclass(frozen=True)

@@ -75,7 +75,9 @@ def test_few_kernels_whatever_the_lengths():
     assert "scatter" not in str(traced)
 
 
-def test_many_segments_are_divided_as_few_are_and_without_a_scatter_or_a_loop(lengths, monkeypatch):
+@pytest.mark.parametrize("name", ["one more than is summed at once", "two rounds"])
+def test_many_segments_are_divided_as_few_are_and_without_a_scatter_or_a_loop(name, monkeypatch):
+    lengths = np.array(LENGTHS[name])
     offsets = jnp.asarray(np.concatenate([[0], np.cumsum(lengths)]), jnp.int32)
     sizes = largest_sizes(int(lengths.sum()))
     few = make_chunks(offsets, sizes)

@@ -148,7 +148,7 @@ def killed(go, folder, moment):
         killed(go, folder, disk.asked)
 
 
-@pytest.mark.parametrize("kills", [5, pytest.param(17, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("kills", [5])
 @pytest.mark.slow
 def test_a_killed_run_goes_on_from_what_it_had_saved_to_the_same_bits(expected, go, said, compiled, tmp_path, kills):
     """A run may die at any of its writes, renames, deletions and waits for the disk."""
