@@ -125,7 +125,7 @@ def end_with(error: BaseException, *, wait: bool = True) -> NoReturn:
     """End after an error. If another process has caused it by ending, JAX ends this one in the time that it waits."""
     if _joined:
         if wait:
-            time.sleep(2 * HEARTBEAT_SECONDS)
+            time.sleep(1.5 * HEARTBEAT_SECONDS)
         traceback.print_exception(error)
         print(f"slmrec-jax: {prefix()}{type(error).__name__}", file=sys.stderr)
         end_now(1)
