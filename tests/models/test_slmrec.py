@@ -91,7 +91,7 @@ def compare(one, other, spec, inputs, augmentation):
 
 QUICK = {("random", name) for name in ("masking", "dropout of inputs")}
 QUICK |= {("isolated", "masking swapped")}
-"""Every branch of the encoder, with the tests of options and modalities below; the other augmentations are slow tests."""
+"""Every branch of the encoder, with the tests of options and modalities below; other augmentations are slow tests."""
 
 PAIRS = [
     pytest.param(*pair, marks=[] if pair in QUICK else pytest.mark.slow)
