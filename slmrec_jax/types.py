@@ -100,6 +100,9 @@ class Batch(NamedTuple):
 
     The last batch of an epoch is padded to the common length. A padded row repeats a real one, has `mask` false, and
     counts in no mean and in no denominator.
+
+    With micro-batches all but the key have another axis in front, of M batches; at the end of an epoch some of them may
+    have no real rows. Losses always get one micro-batch.
     """
 
     users: Int[Array, " batch"]

@@ -42,7 +42,10 @@ class Config(Source):
     epochs: Annotated[int, at_least(1)] = 1000
     """The maximum number of epochs; early stopping ends most runs sooner."""
     batch_size: Annotated[int, at_least(1)] = 2048
-    """Interactions in a step."""
+    """Interactions in a batch."""
+    micro_batches: Annotated[int, at_least(1)] | Literal["auto"] = 1
+    """Batches in a step, each with losses of its own, for one propagation; `auto` takes as many as make propagation a
+    fifth of the work."""
     negatives: Literal["uniform", "popular"] = "uniform"
     """Sampled negatives: items that the user has not met, drawn uniformly or in proportion to their interactions."""
     checkpoint_every_steps: Annotated[int, at_least(0)] = 0

@@ -93,13 +93,18 @@ def interactions_among(
         """Return the first index of each node among the ids, or the number of ids for a node that is not there."""
         return jnp.full(count, ids.shape[0]).at[ids].min(jnp.arange(ids.shape[0]))
 
-    rows, columns = places(users, graph.num_users), places(items, graph.num_items)
-    interacting_users, interacting_items = graph.interactions
-    found = jnp.zeros((users.shape[0], items.shape[0]), bool)
-    places_found = rows[interacting_users], columns[interacting_items]
-    # Interactions are distinct, and so are their places; those beyond the array are left out.
-    found = found.at[places_found].set(True, mode="drop", unique_indices=True)
-    return found[rows[users]][:, columns[items]]
+    @jax.custom_batching.sequential_vmap  # of several micro-batches one after the other
+    def among(users: Array, items: Array) -> Array:
+        rows, columns = places(users, graph.num_users), places(items, graph.num_items)
+        interacting_users, interacting_items = graph.interactions
+        found = jnp.zeros((users.shape[0], items.shape[0]), bool)
+        places_found = rows[interacting_users], columns[interacting_items]
+        # Interactions are distinct, and so are their places; those beyond the array are left out.
+        found = found.at[places_found].set(True, mode="drop", unique_indices=True)
+        return found[rows[users]][:, columns[items]]
+
+    marked: Array = among(users, items)
+    return marked
 
 
 def first_in_row(

@@ -1,6 +1,7 @@
 """Tables of which only the requested rows are computed, once for each array of ids."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding import layers
-from slmrec_jax.encoding.gathers import take
+from slmrec_jax.encoding.gathers import take, without_padding
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import rows_of_product
 from slmrec_jax.meshes import divide_rows, on_own_columns
@@ -17,6 +18,9 @@ from slmrec_jax.types import ALL, Distinct, Ids, Rows
 
 TABLE_BLOCK_ROWS = 8192
 """The largest number of rows of a whole table that are computed at a time."""
+
+MICRO_BATCHES = "micro_batches"
+"""The name of the axis over which losses are mapped where a step has several batches (`methods.micro_batches`)."""
 
 
 def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
@@ -45,6 +49,54 @@ def memoized(rows: Rows) -> Rows:
         return known[-1][2]
 
     return lookup
+
+
+def rows_for_all(rows: Rows, all_ids: Callable[[Ids], Array] | None = None) -> Rows:
+    """Return the same rows, gathered for all micro-batches of a step together, with one scatter as their derivative.
+
+    Mapped over micro-batches, a gather would still be one, but its derivative by hand would fill a table for each.
+
+    Args:
+        rows: A table that does not depend on the micro-batch. Outside of micro-batches it is returned as it is.
+        all_ids: `ids_of_all`, memoized where several tables are read for the same ids.
+    """
+
+    def own(ids: Ids) -> Array:
+        num_batches = num_micro_batches()
+        if isinstance(ids, slice) or num_batches is None:
+            return rows(ids)
+        gathered = rows((all_ids or ids_of_all)(ids))
+        of_each = gathered.reshape(num_batches, -1, *gathered.shape[1:])
+        taken: Array = _own_part(of_each, jax.lax.axis_index(MICRO_BATCHES))
+        return without_padding(taken, ids) if isinstance(ids, Distinct) else taken
+
+    return memoized(own)
+
+
+def ids_of_all(ids: Ids) -> Int[Array, " rows_of_all"]:
+    """Return the ids of all micro-batches, one after the other."""
+    own: Array = ids.ids if isinstance(ids, Distinct) else ids  # type: ignore[assignment]
+    gathered: Array = jax.lax.all_gather(own, MICRO_BATCHES)
+    return gathered.reshape(-1)
+
+
+def num_micro_batches() -> int | None:
+    """Return the number of micro-batches over which the caller is mapped; `None` if it is not."""
+    try:
+        return int(jax.lax.axis_size(MICRO_BATCHES))
+    except NameError:
+        return None
+
+
+@jax.custom_batching.custom_vmap
+def _own_part(of_each: Array, index: Array) -> Array:
+    return of_each[index]
+
+
+@_own_part.def_vmap
+def _own_parts(axis_size: int, mapped: Sequence[bool], of_each: Array, index: Array) -> tuple[Array, bool]:
+    """Return the parts as they are: mapped over, each is that of its micro-batch. A gather would copy them."""
+    return of_each, True
 
 
 def product_rows(operator: Operator, x: Float[Array, "columns dim"], table: Float[Array, "rows dim"]) -> Rows:
@@ -118,21 +170,32 @@ def all_rows(rows: Rows, count: int) -> Float[Array, "count dim"]:
 
 def distinct_ids(ids: Int[Array, " batch"], real: Bool[Array, " batch"], num_nodes: int) -> Distinct:
     """Find the distinct ids, all below `num_nodes`, of real rows; the ids of other rows are ignored."""
-    rows = jnp.arange(ids.shape[0])
-    ids = jnp.where(real, ids, ids[jnp.argmax(real)])
-    # Each id is represented by the first row that has it.
-    if on_cpu():
+    find = partial(_by_table, num_nodes=num_nodes) if on_cpu() else _by_pairs
+    return Distinct(*find(jnp.where(real, ids, ids[jnp.argmax(real)]), real))
+
+
+def _by_table(ids: Array, real: Array, num_nodes: int) -> tuple[Array, Array, Array]:
+    """Find them in a table of all nodes; of several micro-batches one after the other."""
+
+    @jax.custom_batching.sequential_vmap
+    def found(ids: Array, real: Array) -> tuple[Array, Array, Array]:
+        rows = jnp.arange(ids.shape[0])
+        # Each id is represented by the first row that has it.
         first = jnp.full(num_nodes, ids.shape[0]).at[ids].min(rows)[ids]
-    else:  # comparisons of all pairs are one kernel without memory, and no scatter, whose order is not fixed
-        first = jnp.min(jnp.where(ids[:, None] == ids[None, :], rows[None, :], ids.shape[0]), axis=1)
-    place = jnp.cumsum(first == rows) - 1
-    places = place[first]
-    if on_cpu():
+        places = (jnp.cumsum(first == rows) - 1)[first]
         at_places = jnp.full_like(ids, ids[0]).at[places].set(ids)
-        counts = jnp.zeros(ids.shape).at[places].add(jnp.where(real, 1.0, 0.0))
-    else:
-        own = rows[:, None] == places[None, :]
-        found = jnp.max(jnp.where(own, ids[None, :], -1), axis=1)
-        at_places = jnp.where(found < 0, ids[0], found)
-        counts = jnp.sum(jnp.where(own & real[None, :], 1.0, 0.0), axis=1)
-    return Distinct(at_places, counts, places)
+        return at_places, jnp.zeros(ids.shape).at[places].add(jnp.where(real, 1.0, 0.0)), places
+
+    distinct: tuple[Array, Array, Array] = found(ids, real)
+    return distinct
+
+
+def _by_pairs(ids: Array, real: Array) -> tuple[Array, Array, Array]:
+    """Compare all pairs, which is one kernel without memory, and no scatter, whose order is not fixed."""
+    rows = jnp.arange(ids.shape[0])
+    first = jnp.min(jnp.where(ids[:, None] == ids[None, :], rows[None, :], ids.shape[0]), axis=1)
+    places = (jnp.cumsum(first == rows) - 1)[first]
+    own = rows[:, None] == places[None, :]
+    at_places = jnp.max(jnp.where(own, ids[None, :], -1), axis=1)
+    counts = jnp.sum(jnp.where(own & real[None, :], 1.0, 0.0), axis=1)
+    return jnp.where(at_places < 0, ids[0], at_places), counts, places

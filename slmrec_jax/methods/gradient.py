@@ -12,6 +12,7 @@ from jaxtyping import Array, Key, Scalar
 
 from slmrec_jax.encoding.rows import all_rows, distinct_ids
 from slmrec_jax.errors import UserError, shown
+from slmrec_jax.methods.micro_batches import gathering_for_all, mean_over_micro_batches
 from slmrec_jax.types import (
     NO_AUGMENTATION,
     Batch,
@@ -83,28 +84,35 @@ def gradient_method(
 
 
 def objective(model: Model, terms: Mapping[str, Term]) -> Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]:
-    """Return the weighted sum of the terms, and the value of each, as a function of the parameters."""
+    """Return the weighted sum of the terms, and the value of each, as a function of the parameters.
+
+    With micro-batches they are means over these.
+    """
 
     def loss(params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
-        encode = model.encode(params["model"], inputs)
-        context = Context(
-            view=encode(NO_AUGMENTATION, batch.key),
-            batch=batch,
-            users=distinct_ids(batch.users, batch.mask, inputs.graph.num_users),
-            items=distinct_ids(batch.items, batch.mask, inputs.graph.num_items),
-            encode=encode,
-            inputs=inputs,
-            model_params=params["model"],
-            key=batch.key,
-        )
-        total = jnp.zeros(())
-        metrics: dict[str, Scalar] = {}
-        for index, (name, term) in enumerate(terms.items()):
-            own = context._replace(key=jax.random.fold_in(batch.key, index))
-            value, parts = _applied(name, term.loss, params["losses"][name], own)
-            total += term.weight * value
-            metrics |= {name: value} | {f"{name}/{part}": part_value for part, part_value in parts.items()}
-        return total, metrics
+        encode = gathering_for_all(model.encode(params["model"], inputs))
+
+        def of_one(batch: Batch) -> tuple[Scalar, Metrics]:
+            context = Context(
+                view=encode(NO_AUGMENTATION, batch.key),
+                batch=batch,
+                users=distinct_ids(batch.users, batch.mask, inputs.graph.num_users),
+                items=distinct_ids(batch.items, batch.mask, inputs.graph.num_items),
+                encode=encode,
+                inputs=inputs,
+                model_params=params["model"],
+                key=batch.key,
+            )
+            total = jnp.zeros(())
+            metrics: dict[str, Scalar] = {}
+            for index, (name, term) in enumerate(terms.items()):
+                own = context._replace(key=jax.random.fold_in(batch.key, index))
+                value, parts = _applied(name, term.loss, params["losses"][name], own)
+                total += term.weight * value
+                metrics |= {name: value} | {f"{name}/{part}": part_value for part, part_value in parts.items()}
+            return total, metrics
+
+        return mean_over_micro_batches(of_one, batch)
 
     return loss
 

@@ -9,10 +9,9 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Scalar
 
 from slmrec_jax.encoding import features, layers, propagation
-from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.encoding.rows import projected as projected_rows
-from slmrec_jax.encoding.rows import rows_of
+from slmrec_jax.encoding.rows import rows_for_all, rows_of
 from slmrec_jax.types import ALL, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, View
 
 NUM_LAYERS = 3
@@ -128,9 +127,10 @@ def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         batch, num_users = context.batch, context.inputs.graph.num_users
         identity, preference = context.model_params["identity"], context.model_params["preference"]
-        users = jnp.square(take(identity, batch.users))
-        positives = jnp.square(take(identity, num_users + batch.items))
-        negatives = jnp.mean(jnp.square(take(identity, num_users + batch.negatives)), axis=1)
+        nodes = rows_for_all(rows_of(identity))
+        users, positives = jnp.square(nodes(batch.users)), jnp.square(nodes(num_users + batch.items))
+        drawn = jnp.square(nodes(num_users + batch.negatives.reshape(-1)))
+        negatives = jnp.mean(drawn.reshape(*batch.negatives.shape, -1), axis=1)
         of_pairs = mean(jnp.mean(users + (positives + negatives) / 2, axis=1), batch.mask)
         return of_pairs + sum(jnp.mean(jnp.square(preference[name])) for name in preference if name in projected), {}
 

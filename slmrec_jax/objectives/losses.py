@@ -9,7 +9,7 @@ from jaxtyping import Array, Float, Key, Scalar
 
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import interactions_among
-from slmrec_jax.encoding.rows import rows_of
+from slmrec_jax.encoding.rows import rows_for_all, rows_of
 from slmrec_jax.objectives.augmentations import Views
 from slmrec_jax.objectives.softmax import cross_entropy, inbatch_cross_entropy, self_cross_entropy
 from slmrec_jax.types import Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
@@ -80,7 +80,7 @@ def embedding_l2(rows: Literal["layer0", "view"] = "layer0", norm: Literal["squa
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, batch = context.view, context.batch
         if rows == "layer0":
-            users, items = rows_of(context.model_params["user"]), rows_of(context.model_params["item"])
+            users, items = (rows_for_all(rows_of(context.model_params[side])) for side in ("user", "item"))
         else:
             users, items = view.user_modalities["id"], view.item_modalities["id"]
         touched = users(batch.users), items(batch.items), items(batch.negatives.reshape(-1))

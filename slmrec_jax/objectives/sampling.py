@@ -8,22 +8,46 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree, UInt32
 
+from slmrec_jax.config import Config
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding.graph import Graph, first_in_row
 
-BatchRows: TypeAlias = tuple[Int[Array, " batch"], Int[Array, " batch"], Bool[Array, " batch"]]
+BatchRows: TypeAlias = tuple[Int[Array, "*batches batch"], Int[Array, "*batches batch"], Bool[Array, "*batches batch"]]
 """`(users, items, which rows are real)`."""
+
+
+class Sizes(NamedTuple):
+    """The number of interactions of a step."""
+
+    batch: int
+    """Rows of a batch, or of a micro-batch; there are fewer if there are fewer interactions."""
+    micro_batches: int = 1
+    """Batches in a step; with more than one, arrays of a step start with an axis of them."""
+
+    def shape(self, rows: int) -> tuple[int, ...]:
+        """Return the shape of a step's ids, given the rows of a batch."""
+        return (rows,) if self.micro_batches == 1 else (self.micro_batches, rows)
+
+
+def sizes_of(config: Config) -> Sizes:
+    """Return the sizes of a config; `auto` micro-batches count as one until they are chosen."""
+    chosen = config.micro_batches
+    return Sizes(config.batch_size, 1 if chosen == "auto" else chosen)
 
 
 class Sampling(NamedTuple):
     """A way for an epoch to visit the training interactions."""
 
-    num_steps: Callable[[int, int], int]
-    """`(interactions, batch size) -> steps of an epoch`."""
-    order: Callable[[Key[Array, ""], Graph, int], PyTree]
-    """`(key, graph, batch size) -> drawn`: what an epoch draws at its start, with a leading axis of steps."""
-    rows: Callable[[PyTree, Key[Array, ""], Graph, int], BatchRows]
-    """`(a step's part of drawn, its key, graph, batch size) -> rows`."""
+    num_batches: Callable[[int, int], int]
+    """`(interactions, batch size) -> batches of an epoch`."""
+    order: Callable[[Key[Array, ""], Graph, Sizes], PyTree]
+    """`(key, graph, sizes) -> drawn`: what an epoch draws at its start, with a leading axis of steps."""
+    rows: Callable[[PyTree, Key[Array, ""], Graph, Sizes], BatchRows]
+    """`(a step's part of drawn, its key, graph, sizes) -> rows`."""
+
+    def num_steps(self, num_interactions: int, sizes: Sizes) -> int:
+        """Return the number of steps of an epoch; the last may have fewer micro-batches."""
+        return math.ceil(self.num_batches(num_interactions, sizes.batch) / sizes.micro_batches)
 
 
 Draw: TypeAlias = Callable[
@@ -32,21 +56,21 @@ Draw: TypeAlias = Callable[
 """`(users, items, key, count) -> negatives`."""
 
 
-def steps_of_interactions(num_interactions: int, batch_size: int) -> int:
+def batches_of_interactions(num_interactions: int, batch_size: int) -> int:
     """Return the number of batches that hold every interaction once; the last may be short."""
     return math.ceil(num_interactions / batch_size)
 
 
 def permuted(
-    key: Key[Array, ""], graph: Graph, batch_size: int
-) -> tuple[Int[Array, "steps batch"], Bool[Array, "steps batch"]]:
-    """Divide all interactions, in random order, into batches; the last one is padded with rows that are not real."""
+    key: Key[Array, ""], graph: Graph, sizes: Sizes
+) -> tuple[Int[Array, "steps *batches batch"], Bool[Array, "steps *batches batch"]]:
+    """Divide all interactions, in random order, into steps; the last one is padded with rows that are not real."""
     num_interactions = graph.num_interactions
-    size = min(batch_size, num_interactions)
-    steps = steps_of_interactions(num_interactions, size)
-    place = jnp.arange(steps * size)
+    shape = sizes.shape(min(sizes.batch, num_interactions))
+    steps = math.ceil(num_interactions / math.prod(shape))
+    place = jnp.arange(steps * math.prod(shape))
     rows = permutation(key, num_interactions)[place % num_interactions]
-    return rows.reshape(steps, size), (place < num_interactions).reshape(steps, size)
+    return rows.reshape(steps, *shape), (place < num_interactions).reshape(steps, *shape)
 
 
 def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
@@ -88,41 +112,45 @@ def stable_argsort(words: UInt32[Array, " count"]) -> Int[Array, " count"]:
     return kept
 
 
-def _permuted_rows(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size: int) -> BatchRows:
+def _permuted_rows(drawn: PyTree, key: Key[Array, ""], graph: Graph, sizes: Sizes) -> BatchRows:
     (users, items), (rows, real) = graph.interactions, drawn
     return users[rows], items[rows], real
 
 
-def steps_of_users(num_interactions: int, batch_size: int) -> int:
+def batches_of_users(num_interactions: int, batch_size: int) -> int:
     """Return the number of batches of distinct users in an epoch of the published MMSSL."""
     return num_interactions // batch_size + 1
 
 
-def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, batch_size: int) -> BatchRows:
+def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, sizes: Sizes) -> BatchRows:
     """Draw distinct users with training items, each equally likely, and one item for each, as MMSSL does.
 
-    If there are fewer such users than rows, the remaining rows are not real.
+    If there are fewer such users than rows, the remaining rows are not real. Each micro-batch draws its own.
     """
+    if sizes.micro_batches > 1:
+        keys = jax.random.split(key, sizes.micro_batches)
+        each: BatchRows = jax.lax.map(lambda key: distinct_users(drawn, key, graph, Sizes(sizes.batch)), keys)
+        return each
     user_key, item_key = jax.random.split(key)
     offsets = graph.adjacency.matrix.offsets
     degrees = jnp.diff(offsets)
     # Floats in [0, 1) sort like their bits, and before the words of users without items.
     numbers = jax.random.uniform(user_key, degrees.shape, jnp.float32).view(jnp.uint32)
     last = jnp.arange(len(degrees), dtype=jnp.uint32) + jnp.uint32(2**31)
-    users = stable_argsort(jnp.where(degrees > 0, numbers, last))[: min(batch_size, graph.num_users)]
+    users = stable_argsort(jnp.where(degrees > 0, numbers, last))[: min(sizes.batch, graph.num_users)]
     rank = jax.random.randint(item_key, users.shape, 0, jnp.maximum(degrees[users], 1), jnp.int32)
     place = jnp.minimum(offsets[users] + rank, graph.num_interactions - 1)
     items = graph.adjacency.matrix.columns[place]
     return users, items, degrees[users] > 0
 
 
+def _number_steps(key: Key[Array, ""], graph: Graph, sizes: Sizes) -> Int[Array, " steps"]:
+    return jnp.arange(SAMPLINGS["users"].num_steps(graph.num_interactions, sizes))
+
+
 SAMPLINGS: Mapping[str, Sampling] = {
-    "interactions": Sampling(steps_of_interactions, permuted, _permuted_rows),
-    "users": Sampling(
-        steps_of_users,
-        lambda key, graph, batch_size: jnp.arange(steps_of_users(graph.num_interactions, batch_size)),
-        distinct_users,
-    ),
+    "interactions": Sampling(batches_of_interactions, permuted, _permuted_rows),
+    "users": Sampling(batches_of_users, _number_steps, distinct_users),
 }
 """By name; see `Method.sampling`."""
 

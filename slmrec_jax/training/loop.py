@@ -19,7 +19,7 @@ from jaxtyping import Array, Int, Key, PyTree, Scalar
 from slmrec_jax.devices import compiler_of
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.meshes import Layout
-from slmrec_jax.objectives.sampling import SAMPLINGS, Draw, uniform
+from slmrec_jax.objectives.sampling import SAMPLINGS, Draw, Sizes, uniform
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
 
 
@@ -79,30 +79,31 @@ def make_keys(seed: int, rollbacks: int = 0) -> Keys:
     return keys._replace(order=jax.random.fold_in(keys.order, rollbacks), step=jax.random.fold_in(keys.step, rollbacks))
 
 
-def make_loop(method: Method, inputs: Inputs, batch_size: int, *, negatives: Callable[[Graph], Draw] = uniform) -> Loop:
+def make_loop(method: Method, inputs: Inputs, sizes: Sizes, *, negatives: Callable[[Graph], Draw] = uniform) -> Loop:
     """Return the loop over the training interactions.
 
     Args:
         method: The method, which also says how batches are drawn (`SAMPLINGS`).
         inputs: Its prepared inputs, or their shapes.
-        batch_size: The number of rows of a batch, or fewer if there are fewer interactions.
+        sizes: The rows of a batch, and the number of micro-batches.
         negatives: How negatives are drawn (`NEGATIVES`).
     """
     sampling = SAMPLINGS[method.sampling]
-    steps_per_epoch = sampling.num_steps(inputs.graph.num_interactions, batch_size)
+    steps_per_epoch = sampling.num_steps(inputs.graph.num_interactions, sizes)
     step_once = jax.jit(method.step, inline=True)  # traced once, for the shapes and for `run`
 
     @partial(jax.jit, inline=True)
     def order(inputs: Inputs, keys: Keys, step: Scalar) -> PyTree:
-        return sampling.order(jax.random.fold_in(keys.order, step // steps_per_epoch), inputs.graph, batch_size)
+        return sampling.order(jax.random.fold_in(keys.order, step // steps_per_epoch), inputs.graph, sizes)
 
     def batch(drawn: PyTree, inputs: Inputs, keys: Keys, step: Scalar, draw: Draw | None = None) -> Batch:
         index = step % steps_per_epoch
         share = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), drawn)
         rows_key, negatives_key, step_key = jax.random.split(jax.random.fold_in(keys.step, step), 3)
-        users, items, mask = sampling.rows(share, rows_key, inputs.graph, batch_size)
-        drawn_items = (draw or negatives(inputs.graph))(users, items, negatives_key, method.num_negatives)
-        return Batch(users, items, mask, drawn_items, step_key)
+        users, items, mask = sampling.rows(share, rows_key, inputs.graph, sizes)
+        pairs = users.reshape(-1), items.reshape(-1)
+        drawn_items = (draw or negatives(inputs.graph))(*pairs, negatives_key, method.num_negatives)
+        return Batch(users, items, mask, drawn_items.reshape(*users.shape, method.num_negatives), step_key)
 
     def first_metrics(inputs: Inputs, keys: Keys) -> Metrics:
         state = method.init(keys.init)

@@ -10,7 +10,7 @@ from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import setting
 from slmrec_jax.evaluation.protocol import num_candidates, within
-from slmrec_jax.objectives.sampling import SAMPLINGS
+from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes, sizes_of
 from slmrec_jax.types import Method
 
 FEW_STEPS = 5
@@ -53,8 +53,8 @@ def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
     users, items = dataset.train
     by_interactions = method.sampling == "interactions"
     rows = min(config.batch_size, len(users) if by_interactions else dataset.num_users)
-    num_steps = SAMPLINGS[method.sampling].num_steps
-    steps = num_steps(len(users), config.batch_size)
+    sampling, sizes = SAMPLINGS[method.sampling], sizes_of(config)
+    steps = sampling.num_steps(len(users), sizes)
     lines = []
     if method.in_batch:
         losses, are = " and ".join(method.in_batch), "are" if len(method.in_batch) > 1 else "is"
@@ -68,8 +68,9 @@ def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
                 f"{setting('batch_size')} at least 2"
             )
         elif by_interactions and len(users) % rows == 1:
+            count = sampling.num_batches(len(users), rows)
             lines.append(
-                f"the last of {steps} batches has one interaction and no negatives: {losses} {are} 0 there; another "
+                f"the last of {count} batches has one interaction and no negatives: {losses} {are} 0 there; another "
                 f"{setting('batch_size')} than {config.batch_size} avoids that"
             )
     if method.num_negatives:
@@ -81,9 +82,12 @@ def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
                 f"{dataset.num_users}; their interactions train nothing in a pairwise loss"
             )
     smaller = max(2, 1 << int(math.log2(max(1, len(users) / FEW_STEPS))))
-    if steps < FEW_STEPS and smaller < rows:
+    if steps < FEW_STEPS and smaller < rows * sizes.micro_batches:
+        better = f"{setting('batch_size', smaller)} makes it {sampling.num_steps(len(users), Sizes(smaller))}"
+        if sizes.micro_batches > 1:
+            better = f"fewer {setting('micro_batches')} than {sizes.micro_batches} make it more"
         lines.append(
-            f"an epoch has {steps} step{'s' if steps > 1 else ''} of at most {rows} interactions: "
-            f"{setting('batch_size', smaller)} makes it {num_steps(len(users), smaller)}, which usually trains better"
+            f"an epoch has {steps} step{'s' if steps > 1 else ''} of at most {rows * sizes.micro_batches} "
+            f"interactions: {better}, which usually trains better"
         )
     return lines

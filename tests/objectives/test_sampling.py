@@ -11,6 +11,7 @@ from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.objectives.sampling import (
     NEGATIVES,
     SAMPLINGS,
+    Sizes,
     distinct_users,
     permutation,
     permuted,
@@ -37,15 +38,15 @@ def chain_of(count):
 def test_an_epoch_has_every_interaction_once(count, size):
     draw, graph = jax.jit(permuted, static_argnums=2), chain_of(count)
     for seed in range(3):
-        rows, mask = (np.asarray(of) for of in draw(jax.random.key(seed), graph, size))
-        assert rows.shape == (SAMPLINGS["interactions"].num_steps(count, size), min(size, count))
+        rows, mask = (np.asarray(of) for of in draw(jax.random.key(seed), graph, Sizes(size)))
+        assert rows.shape == (SAMPLINGS["interactions"].num_steps(count, Sizes(size)), min(size, count))
         assert sorted(rows[mask].tolist()) == list(range(count))
         assert mask[:-1].all()
 
 
 def test_the_order_is_a_function_of_the_key():
     draw, graph = jax.jit(permuted, static_argnums=2), chain_of(50)
-    first, again, other = (draw(jax.random.key(seed), graph, 10)[0].tolist() for seed in (0, 0, 1))
+    first, again, other = (draw(jax.random.key(seed), graph, Sizes(10))[0].tolist() for seed in (0, 0, 1))
     assert first == again != other
 
 
@@ -74,7 +75,7 @@ def test_equal_words_keep_their_order(words, platform):
 def test_a_batch_of_users_has_distinct_users_with_one_of_their_items():
     graph = graph_of("random")
     pairs = set(zip(*(ids.tolist() for ids in graph.interactions), strict=True))
-    draw = jax.jit(jax.vmap(lambda key: distinct_users(0, key, graph, 9)))
+    draw = jax.jit(jax.vmap(lambda key: distinct_users(0, key, graph, Sizes(9))))
     users, items, mask = (np.asarray(of) for of in draw(jax.random.split(jax.random.key(0), 400)))
     assert mask.all()
     assert all(len(set(batch)) == 9 for batch in users.tolist())
@@ -83,7 +84,7 @@ def test_a_batch_of_users_has_distinct_users_with_one_of_their_items():
 
 def test_rows_without_a_user_are_not_real():
     draw = jax.jit(distinct_users, static_argnums=3)
-    users, items, mask = (np.asarray(of) for of in draw(0, jax.random.key(0), graph_of("isolated"), 100))
+    users, items, mask = (np.asarray(of) for of in draw(0, jax.random.key(0), graph_of("isolated"), Sizes(100)))
     assert mask.tolist() == [True, True, *[False] * 7]
     assert sorted(users[mask].tolist()) == [0, 4]
     assert items[users == 4].tolist() == [2]
@@ -96,7 +97,7 @@ def test_users_with_items_come_first_in_the_order_of_random_numbers():
     @jax.jit
     def draw(seed):
         key = jax.random.key(seed)
-        drawn, _, mask = distinct_users(0, key, graph, 12)
+        drawn, _, mask = distinct_users(0, key, graph, Sizes(12))
         return drawn, mask, jax.random.uniform(jax.random.split(key)[0], (num_users,))
 
     for seed in range(20):

@@ -9,6 +9,7 @@ from flax.training.train_state import TrainState
 
 from slmrec_jax import setup
 from slmrec_jax.config import Config, with_protocol
+from slmrec_jax.objectives.sampling import Sizes
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import epoch, make_keys, make_loop
 from slmrec_jax.training.selection import best_epoch, finished, improves
@@ -36,7 +37,7 @@ def recording_method(num_negatives):
 def recorded(tiny, num_negatives, batch_size):
     """The loop of a recording method, its inputs, and an epoch as one compiled function of progress and keys."""
     inputs = make_inputs(tiny)
-    loop = make_loop(recording_method(num_negatives), inputs, batch_size)
+    loop = make_loop(recording_method(num_negatives), inputs, Sizes(batch_size))
     run = jax.jit(lambda progress, keys: epoch(loop, progress, inputs, keys))
     return loop, run
 

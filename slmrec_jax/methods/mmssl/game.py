@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, Key, Scalar
 from slmrec_jax.config import Config
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.layers import mean
+from slmrec_jax.methods.micro_batches import mean_in_turn
 from slmrec_jax.methods.mmssl.discriminator import (
     Critic,
     batch_norm,
@@ -129,6 +130,14 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
     def step(
         params: Params, opt_state: Any, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]
     ) -> tuple[Params, Any, dict[str, Scalar]]:
+        gradients, metrics = mean_in_turn(lambda batch: gradients_of(params, encoded, inputs, batch, key), batch)
+        changes, opt_state = optimizer.update(gradients, opt_state, params)
+        after: Params = optax.apply_updates(params, changes)
+        return after, opt_state, metrics
+
+    def gradients_of(
+        params: Params, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]
+    ) -> tuple[Params, dict[str, Scalar]]:
         draw_key, drop_key = (jax.random.fold_in(key, place) for place in range(2))
         users, mask, known, unseen = seats(inputs, batch)
         drawn = jax.random.uniform(draw_key, (users.shape[0], spec.num_items + num_modalities))
@@ -148,10 +157,8 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
             critics = [critic_of(params, mask, jax.random.fold_in(drop_key, call)) for call in range(3)]
             return discriminator_loss(critics, real, suggested, shares, mask, options.penalty_weight)
 
-        gradients, metrics = jax.grad(loss, has_aux=True)(params)
-        changes, opt_state = optimizer.update(gradients, opt_state, params)
-        after: Params = optax.apply_updates(params, changes)
-        return after, opt_state, metrics
+        gradients: tuple[Params, dict[str, Scalar]] = jax.grad(loss, has_aux=True)(params)
+        return gradients
 
     def terms(params: Params, encoded: Encoded, inputs: Inputs, batch: Batch, key: Key[Array, ""]) -> dict[str, Scalar]:
         users, mask, _, unseen = seats(inputs, batch)

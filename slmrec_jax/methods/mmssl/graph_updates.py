@@ -103,10 +103,11 @@ def last_batches(
 
         def edges_of(name: str) -> Edges:
             rows = comparable_rows(encoded, name, similarity)
-            items = nearest_items(interactions, *rows, batch.users, k, mask_training=mask_training)
+            users, mask = batch.users.reshape(-1), batch.mask.reshape(-1)
+            items = nearest_items(interactions, *rows, users, k, mask_training=mask_training)
             # A padded row has no edges.
-            real = jnp.tile(batch.mask, k) & jnp.repeat(batch.mask, k)
-            new = Edges(*mispaired(batch.users, items), real.astype(jnp.float32))
+            real = jnp.tile(mask, k) & jnp.repeat(mask, k)
+            new = Edges(*mispaired(users, items), real.astype(jnp.float32))
             return Edges(*(x.at[collected.num_batches].set(y) for x, y in zip(collected.edges[name], new, strict=True)))
 
         return BatchEdges({name: edges_of(name) for name in collected.edges}, collected.num_batches + 1)

@@ -14,6 +14,7 @@ from slmrec_jax.config import Config, MMSSLConfig, filled_in
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.errors import UserError, setting
+from slmrec_jax.methods.micro_batches import mean_in_turn
 from slmrec_jax.methods.mmssl.game import adversarial_game
 from slmrec_jax.methods.mmssl.graph_updates import GraphUpdates, all_users, last_batches
 from slmrec_jax.methods.mmssl.graphs import ModalityGraphs, empty_graph, pad_graph
@@ -21,7 +22,7 @@ from slmrec_jax.methods.mmssl.recommender import Encoded, mmssl, no_dropout, tra
 from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models.recipes import check_modalities
 from slmrec_jax.objectives.augmentations import dropout
-from slmrec_jax.objectives.sampling import SAMPLINGS
+from slmrec_jax.objectives.sampling import SAMPLINGS, sizes_of
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
 
 
@@ -105,7 +106,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
             drop = partial(dropout, drop_key, rate=options.feature_dropout)
             return model.encode(params, inputs, graphs, drop)
 
-        def loss(encoded: Encoded, against: Params) -> tuple[Scalar, Metrics]:
+        def loss(encoded: Encoded, against: Params, batch: Batch) -> tuple[Scalar, Metrics]:
             terms = recommendation_terms(encoded, batch, temperature)
             terms |= game.terms(against, encoded, inputs, batch, game_key)
             return weighted(terms, options), terms
@@ -114,7 +115,8 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         against, opt_state, of_game = game.step(
             state.discriminator, state.discriminator_opt_state, encoded, inputs, batch, against_key
         )
-        (value, terms), of_encoded = jax.value_and_grad(loss, has_aux=True)(encoded, against)
+        gradient = jax.value_and_grad(loss, has_aux=True)
+        (value, terms), of_encoded = mean_in_turn(lambda batch: gradient(encoded, against, batch), batch)
         (gradients,) = pull_back(of_encoded)
         after: AdversarialState = state.apply_gradients(  # type: ignore[no-untyped-call]
             grads=gradients, discriminator=against, discriminator_opt_state=opt_state
@@ -215,7 +217,8 @@ def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
 def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
     options = config.mmssl
     every, k = options.refresh_every, int(spec.num_items * options.topk_rate)
-    steps = SAMPLINGS[options.sampling].num_steps(spec.num_interactions, config.batch_size)
+    sizes = sizes_of(config)
+    steps = SAMPLINGS[options.sampling].num_steps(spec.num_interactions, sizes)
     rule: dict[str, Any] = {"similarity": options.similarity, "mask_training": options.mask_training}
     if options.graphs == "all_users":
         return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rule)
@@ -225,4 +228,4 @@ def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
             f"from 1 to {steps - 1}"
         )
     rows = min(config.batch_size, spec.num_users if options.sampling == "users" else spec.num_interactions)
-    return last_batches(spec, min(k, spec.num_items), every, steps, rows, **rule)
+    return last_batches(spec, min(k, spec.num_items), every, steps, rows * sizes.micro_batches, **rule)

@@ -1,0 +1,83 @@
+"""Several batches for one propagation: the mean of their losses, with one gather and one scatter for all of them.
+
+A step propagates the whole graph, whatever the size of its batch. With M micro-batches it propagates once for M batches
+of B interactions. Each micro-batch has losses of its own, and in-batch negatives of its own, so that a softmax stays
+B × B; the gradient is exactly that of the mean of the M objectives.
+
+The losses are mapped over the micro-batches by `jax.vmap`. What does not depend on the batch, such as the propagated
+tables and the augmented views, is computed once. Rows of tables are gathered for all micro-batches together.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from slmrec_jax.encoding.rows import MICRO_BATCHES, ids_of_all, memoized, rows_for_all
+from slmrec_jax.types import Batch, Encode, Rows, View
+
+Result = TypeVar("Result", bound=PyTree)
+
+
+def mean_over_micro_batches(objective: Callable[[Batch], Result], batch: Batch) -> Result:
+    """Return the mean of a function over the micro-batches of a step; of a batch without them, its value.
+
+    Args:
+        objective: Takes one micro-batch, whose arrays start with the axis of rows.
+        batch: With micro-batches, `users`, `items`, `mask` and `negatives` start with an axis of M of them. Those
+            without real rows, at the end of an epoch, do not count.
+    """
+    if batch.users.ndim == 1:
+        return objective(batch)
+    arrays, shares = _divided(batch)
+    values = jax.vmap(lambda arrays: objective(Batch(*arrays, key=batch.key)), axis_name=MICRO_BATCHES)(arrays)
+    mean: Result = jax.tree.map(lambda x: jnp.sum(jnp.where(shares > 0, shares * x, 0)), values)
+    return mean
+
+
+def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
+    """Return the same, one micro-batch after the other: for functions that need much memory, such as gradients."""
+    if batch.users.ndim == 1:
+        return function(batch)
+    arrays, shares = _divided(batch)
+
+    def add(total: Result, of_one: tuple[Any, Array]) -> tuple[Result, None]:
+        one, share = of_one
+        value = function(Batch(*one, key=batch.key))
+        return jax.tree.map(lambda total, x: total + jnp.where(share > 0, share * x, 0), total, value), None
+
+    shapes = jax.eval_shape(lambda: function(Batch(*(x[0] for x in arrays), key=batch.key)))
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total: Result
+    total, _ = jax.lax.scan(add, nothing, (arrays, shares))
+    return total
+
+
+def _divided(batch: Batch) -> tuple[tuple[Array, ...], Float[Array, " micro_batches"]]:
+    """Return all of a batch but its key, and each micro-batch's share of the mean.
+
+    Those without real rows have share 0, and the rows of the first, since a mean over no rows is NaN.
+    """
+    real = jnp.any(batch.mask, axis=1)
+
+    def filled(x: Array) -> Array:
+        return jnp.where(real.reshape(-1, *(1,) * (x.ndim - 1)), x, x[:1])
+
+    arrays = batch.users, batch.items, batch.mask, batch.negatives
+    return tuple(map(filled, arrays)), jnp.where(real, 1.0 / jnp.sum(real, dtype=jnp.float32), 0.0)
+
+
+def gathering_for_all(encode: Encode) -> Encode:
+    """Return an encoder whose views gather the rows of all micro-batches together; without these it is the same."""
+    all_ids = memoized(ids_of_all)  # the same array for all tables, so that they share gathers
+
+    def by_name(tables: Mapping[str, Rows]) -> dict[str, Rows]:
+        return {name: rows_for_all(rows, all_ids) for name, rows in tables.items()}
+
+    def gathering(view: View) -> View:
+        users, items = rows_for_all(view.users, all_ids), rows_for_all(view.items, all_ids)
+        return View(users, items, by_name(view.user_modalities), by_name(view.item_modalities))
+
+    return lambda augmentation, key: gathering(encode(augmentation, key))
