@@ -237,6 +237,15 @@ class Embeddings(NamedTuple):
     items: Float[Array, "items dim"]
 
 
+class Work(NamedTuple):
+    """The work of a training step, in multiply-adds of dense products."""
+
+    step: float
+    """Once for all micro-batches: propagation and updates of whole tables."""
+    batch: float
+    """For each micro-batch: its rows and losses."""
+
+
 class Method(NamedTuple):
     """A way to train a system: its state, one step, and the embeddings that rank."""
 
@@ -264,3 +273,7 @@ class Method(NamedTuple):
     """As `Model.cold_items`, for `Embeddings.items`."""
     by_columns: bool = True
     """As `Model.by_columns`."""
+    micro_batches: bool = False
+    """Whether `step` takes batches with an axis of micro-batches in front (`Batch`)."""
+    work: Work | None = None
+    """By which `auto` micro-batches are chosen; by default, propagation is taken to be nearly all of a step."""

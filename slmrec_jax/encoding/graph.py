@@ -16,8 +16,6 @@ from slmrec_jax.types import Interactions
 class _GraphFields(NamedTuple):
     adjacency: Operator
     """R̂ (users × items) and its transpose."""
-    users: Int[Array, " interactions"]
-    """The user of each entry of R̂."""
     derived: Mapping[str, PyTree] = {}
     """Data that a model computed from this graph in advance, by names of its own (`Model.prepare`)."""
 
@@ -51,33 +49,37 @@ class Graph(_GraphFields):
     @property
     def num_interactions(self) -> int:
         """The number of training interactions, static."""
-        return self.users.shape[0]
+        return self.adjacency.matrix.num_entries
 
     @property
     def interactions(self) -> tuple[Int[Array, " interactions"], Int[Array, " interactions"]]:
-        """Users and items of the training interactions, sorted by user, then item."""
-        return self.users, self.adjacency.matrix.columns
+        """Users and items of the training interactions, sorted by user, then item; the users are computed."""
+        return self.adjacency.matrix.row_ids, self.adjacency.matrix.columns
+
+    def users_of(self, entries: Int[Array, "..."]) -> Int[Array, "..."]:
+        """Return the users of single interactions, given their places among all."""
+        offsets = self.adjacency.matrix.offsets
+        found: Array = jnp.searchsorted(offsets, entries, side="right", method="scan_unrolled")
+        return found.astype(jnp.int32) - 1
+
+    def items_of(self, entries: Int[Array, "..."]) -> Int[Array, "..."]:
+        """Return the items of single interactions, given their places among all."""
+        return self.adjacency.matrix.columns[entries]
 
 
 def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
     """Build the graph of the training interactions; repeated ones count once."""
-    ones = np.ones(len(train.users), np.float32)
-    counts = scipy.sparse.csr_array((ones, (train.users, train.items)), shape=(num_users, num_items))
-    counts.sum_duplicates()
-    counts.data[:] = 1.0
-    scales = Scales(
-        *(
-            np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0)
-            for degrees in (counts.sum(axis) for axis in (1, 0))
-        )
-    )
-    return Graph(operator(counts, scales), jnp.asarray(counts.tocoo().row, np.int32))
+    ones = np.ones(len(train.users), np.int8)
+    entries = scipy.sparse.csr_array((ones, (train.users, train.items)), shape=(num_users, num_items))
+    entries.sum_duplicates()
+    both = np.diff(entries.indptr), np.bincount(entries.indices, minlength=num_items)
+    scales = (np.divide(1.0, np.sqrt(degrees), out=np.zeros(len(degrees)), where=degrees > 0) for degrees in both)
+    return Graph(operator(entries, Scales(*scales)))
 
 
 def graph_shapes(user_degrees: Int[np.ndarray, " users"], item_degrees: Int[np.ndarray, " items"]) -> Graph:
     """Return the shapes of the graph that `build_graph` makes of distinct interactions, this many for each node."""
-    users = jax.eval_shape(lambda: jnp.zeros(int(user_degrees.sum()), jnp.int32))
-    return Graph(operator_shapes(user_degrees, item_degrees, scaled=True), users)
+    return Graph(operator_shapes(user_degrees, item_degrees, scaled=True))
 
 
 def interactions_among(
@@ -93,7 +95,8 @@ def interactions_among(
         """Return the first index of each node among the ids, or the number of ids for a node that is not there."""
         return jnp.full(count, ids.shape[0]).at[ids].min(jnp.arange(ids.shape[0]))
 
-    @jax.custom_batching.sequential_vmap  # of several micro-batches one after the other
+    # Of several micro-batches one after the other.
+    @jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
     def among(users: Array, items: Array) -> Array:
         rows, columns = places(users, graph.num_users), places(items, graph.num_items)
         interacting_users, interacting_items = graph.interactions

@@ -11,6 +11,9 @@ from jaxtyping import Array, Float, Int
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding.chunks import Chunks, largest_sizes, make_chunks, sizes_of
 
+MOST_VALUES = 2**24
+"""Values that a CPU keeps in memory beside the places of entries, which take 8 bytes of each in both directions."""
+
 
 class Csr(NamedTuple):
     """A matrix in compressed rows: row r has `columns[offsets[r]:offsets[r + 1]]`, ascending.
@@ -89,16 +92,24 @@ def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray", scales: Sca
 
     Args:
         matrix: Repeated entries are summed.
-        scales: With them, each entry counts as 1. The CPU's product reads a value for each entry: there, the values
-            are the products of the scales.
+        scales: With them, each entry counts as 1. The values of few entries (`holds_values`) are then the products of
+            the scales.
     """
-    matrix = scipy.sparse.csr_array(matrix, dtype=np.float32, copy=True)
+    matrix = scipy.sparse.csr_array(matrix, copy=True)
     matrix.sum_duplicates()
-    if scales is None or not on_cpu():
-        return Operator(_to_device(matrix, scales), _to_device(matrix.T.tocsr(), scales and Scales(*reversed(scales))))
-    entries = matrix.tocoo()
-    matrix.data = (scales.rows[entries.row] * scales.columns[entries.col]).astype(np.float32)
-    return operator(matrix)
+    if scales is not None and holds_values(matrix.nnz):
+        entries = matrix.tocoo()
+        values = (scales.rows[entries.row] * scales.columns[entries.col]).astype(np.float32)
+        return operator(scipy.sparse.csr_array((values, matrix.indices, matrix.indptr), shape=matrix.shape))
+    return Operator(_to_device(matrix, scales), _to_device(matrix.T.tocsr(), scales and Scales(*reversed(scales))))
+
+
+def holds_values(num_entries: int) -> bool:
+    """Return whether a matrix of ones with scales is held as values.
+
+    The CPU's product reads a value for each entry. Of more entries than `MOST_VALUES`, it makes them each time.
+    """
+    return on_cpu() and num_entries <= MOST_VALUES
 
 
 def operator_shapes(
@@ -112,7 +123,7 @@ def operator_shapes(
     def side(rows: np.ndarray, columns: np.ndarray) -> Csr:
         entries, offsets = int(rows.sum()), jnp.zeros(len(rows) + 1, jnp.int32)
         ids, chunks = jnp.zeros(entries, jnp.int32), _chunks(offsets, rows)
-        if scaled and not on_cpu():
+        if scaled and not holds_values(entries):
             return Csr(None, ids, offsets, jnp.zeros(len(rows)), jnp.zeros(len(columns)), chunks)
         return Csr(jnp.zeros(entries), ids, offsets, chunks=chunks)
 

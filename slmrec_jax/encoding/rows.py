@@ -177,7 +177,7 @@ def distinct_ids(ids: Int[Array, " batch"], real: Bool[Array, " batch"], num_nod
 def _by_table(ids: Array, real: Array, num_nodes: int) -> tuple[Array, Array, Array]:
     """Find them in a table of all nodes; of several micro-batches one after the other."""
 
-    @jax.custom_batching.sequential_vmap
+    @jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
     def found(ids: Array, real: Array) -> tuple[Array, Array, Array]:
         rows = jnp.arange(ids.shape[0])
         # Each id is represented by the first row that has it.

@@ -64,6 +64,11 @@ def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -
 
 def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
     """Call the CSR product of jaxlib."""
+    if matrix.values is None:  # scaling rows is cheaper than scaling entries
+        of_rows, of_columns = matrix.row_scale, matrix.column_scale
+        ones = matrix._replace(values=jnp.ones(matrix.num_entries, x.dtype), row_scale=None, column_scale=None)
+        sums = csr(ones, num_columns, x if of_columns is None else of_columns[:, None] * x)
+        return sums if of_rows is None else of_rows[:, None] * sums
     arrays = matrix.weights, matrix.columns, matrix.offsets
     product: Array = BCSR(arrays, shape=(matrix.num_rows, num_columns)) @ x
     return product
@@ -141,6 +146,9 @@ def _few_rows_backward(
     places = jnp.full(matrix.num_rows, count).at[ids].min(jnp.arange(count))
     few = jnp.zeros((count + 1, cotangent.shape[1]), cotangent.dtype).at[places[ids]].add(cotangent)
     by_values = _by_values(matrix, few[places[matrix.row_ids]], x)
+    if transposed.column_scale is not None:
+        scale = jnp.zeros(count + 1, few.dtype).at[places[ids]].set(transposed.column_scale[ids])
+        transposed = transposed._replace(column_scale=scale)
     return by_values, None, csr(transposed._replace(columns=places[transposed.columns]), count + 1, few), None, None
 
 

@@ -30,7 +30,7 @@ def descend(make_recipe: Callable[[Config, Spec], Recipe], config: Config, spec:
     """Return the method that minimises the losses of a recipe with the optimizer of the config."""
     recipe = make_recipe(config, spec)
     method = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer), spec)
-    return method._replace(notes=recipe.notes)
+    return method._replace(notes=recipe.notes, work=recipe.work)
 
 
 METHODS: Mapping[str, Callable[[Config, Spec], Method]] = {

@@ -80,6 +80,7 @@ def gradient_method(
         in_batch=tuple(name for name, term in active.items() if term.loss.in_batch),
         cold_items=None if place is None else lambda state, features: place(state.params["model"], features),
         by_columns=model.by_columns,
+        micro_batches=True,
     )
 
 

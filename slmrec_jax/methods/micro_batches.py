@@ -8,6 +8,7 @@ The losses are mapped over the micro-batches by `jax.vmap`. What does not depend
 tables and the augmented views, is computed once. Rows of tables are gathered for all micro-batches together.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -16,7 +17,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from slmrec_jax.encoding.rows import MICRO_BATCHES, ids_of_all, memoized, rows_for_all
-from slmrec_jax.types import Batch, Encode, Rows, View
+from slmrec_jax.objectives.sampling import SAMPLINGS
+from slmrec_jax.types import Batch, Encode, Method, Rows, View, Work
+
+LEAST_STEPS = 16
+"""An epoch keeps so many steps under `auto`: fewer updates train slowly, however cheap an epoch is."""
 
 Result = TypeVar("Result", bound=PyTree)
 
@@ -32,7 +37,7 @@ def mean_over_micro_batches(objective: Callable[[Batch], Result], batch: Batch) 
     if batch.users.ndim == 1:
         return objective(batch)
     arrays, shares = _divided(batch)
-    values = jax.vmap(lambda arrays: objective(Batch(*arrays, key=batch.key)), axis_name=MICRO_BATCHES)(arrays)
+    values = jax.vmap(lambda arrays: objective(batch._replace(**arrays)), axis_name=MICRO_BATCHES)(arrays)
     mean: Result = jax.tree.map(lambda x: jnp.sum(jnp.where(shares > 0, shares * x, 0)), values)
     return mean
 
@@ -45,17 +50,17 @@ def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
 
     def add(total: Result, of_one: tuple[Any, Array]) -> tuple[Result, None]:
         one, share = of_one
-        value = function(Batch(*one, key=batch.key))
+        value = function(batch._replace(**one))
         return jax.tree.map(lambda total, x: total + jnp.where(share > 0, share * x, 0), total, value), None
 
-    shapes = jax.eval_shape(lambda: function(Batch(*(x[0] for x in arrays), key=batch.key)))
+    shapes = jax.eval_shape(lambda: function(batch._replace(**{name: x[0] for name, x in arrays.items()})))
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
     total: Result
     total, _ = jax.lax.scan(add, nothing, (arrays, shares))
     return total
 
 
-def _divided(batch: Batch) -> tuple[tuple[Array, ...], Float[Array, " micro_batches"]]:
+def _divided(batch: Batch) -> tuple[dict[str, Array], Float[Array, " micro_batches"]]:
     """Return all of a batch but its key, and each micro-batch's share of the mean.
 
     Those without real rows have share 0, and the rows of the first, since a mean over no rows is NaN.
@@ -65,8 +70,8 @@ def _divided(batch: Batch) -> tuple[tuple[Array, ...], Float[Array, " micro_batc
     def filled(x: Array) -> Array:
         return jnp.where(real.reshape(-1, *(1,) * (x.ndim - 1)), x, x[:1])
 
-    arrays = batch.users, batch.items, batch.mask, batch.negatives
-    return tuple(map(filled, arrays)), jnp.where(real, 1.0 / jnp.sum(real, dtype=jnp.float32), 0.0)
+    arrays = {name: filled(x) for name, x in batch._asdict().items() if name != "key"}
+    return arrays, jnp.where(real, 1.0 / jnp.sum(real, dtype=jnp.float32), 0.0)
 
 
 def gathering_for_all(encode: Encode) -> Encode:
@@ -81,3 +86,23 @@ def gathering_for_all(encode: Encode) -> Encode:
         return View(users, items, by_name(view.user_modalities), by_name(view.item_modalities))
 
     return lambda augmentation, key: gathering(encode(augmentation, key))
+
+
+def choose_micro_batches(method: Method, num_interactions: int, batch_size: int) -> tuple[int, str]:
+    """Choose the number of micro-batches, and return it and the reason.
+
+    As many as make what a step does once for all of them at most a fifth of its work (`Method.work`), as long as an
+    epoch has `LEAST_STEPS` steps. The number grows with the interactions, so that the cost of an epoch grows with them
+    and not with their square.
+    """
+    num_batches = SAMPLINGS[method.sampling].num_batches(num_interactions, batch_size)
+    most = max(1, num_batches // LEAST_STEPS)
+    wanted = most if method.work is None else max(1, math.ceil(4 * method.work.step / method.work.batch))
+    chosen = min(wanted, most)
+    share = "most" if method.work is None else f"{_share(method.work, chosen):.0%}"
+    steps = math.ceil(num_batches / chosen)
+    return chosen, f"{chosen}, {steps} steps an epoch; propagation is about {share} of a step's work"
+
+
+def _share(work: Work, micro_batches: int) -> float:
+    return work.step / (work.step + micro_batches * work.batch)

@@ -12,10 +12,11 @@ from slmrec_jax.models.mf import mf
 from slmrec_jax.models.mmgcn import mmgcn, table_l2
 from slmrec_jax.models.slmrec import ID, slmrec
 from slmrec_jax.models.vbpr import vbpr
+from slmrec_jax.models.work import slmrec_work
 from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.augmentations import both, feature_dropout, feature_masking
 from slmrec_jax.objectives.sampling import sizes_of
-from slmrec_jax.types import Loss, Model, Spec, Term
+from slmrec_jax.types import Loss, Model, Spec, Term, Work
 
 
 class Recipe(NamedTuple):
@@ -25,6 +26,8 @@ class Recipe(NamedTuple):
     terms: Mapping[str, Term]
     notes: tuple[str, ...] = ()
     """Decisions made while the recipe was built, for the log."""
+    work: Work | None = None
+    """As `Method.work`."""
 
 
 def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
@@ -77,7 +80,7 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
         augmented=augmented,
         definition=config.propagation == "definition",
     )
-    return Recipe(model, terms, (*notes, *reasons))
+    return Recipe(model, terms, (*notes, *reasons), slmrec_work(config, spec, cached))
 
 
 def mf_recipe(config: Config, spec: Spec) -> Recipe:

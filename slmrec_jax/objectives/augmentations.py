@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Scalar, UInt32
 
+from slmrec_jax.objectives.orders import scramble
 from slmrec_jax.types import Augmentation, ModalityScale
 
 Views: TypeAlias = tuple[Augmentation, Augmentation]
@@ -122,14 +123,7 @@ def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UIn
     first, second = jax.random.key_data(key)[:2]
     second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
     place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
-    return _scramble(_scramble(place ^ first) + second)
-
-
-def _scramble(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """Apply the finaliser of MurmurHash3 (Appleby, 2011): a bijection of words in which each bit depends on all."""
-    x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
-    x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
-    return x ^ (x >> 16)
+    return scramble(scramble(place ^ first) + second)
 
 
 def _pair(make: Callable[[int], Augmentation]) -> Views:

@@ -112,7 +112,7 @@ def _normalisers_forward(
     return value, (to_rows[:num_rows].astype(given[0]), to_columns.astype(given[1]))
 
 
-@jax.custom_batching.sequential_vmap
+@jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
 def _normalisers(x: Array, row_counts: Array, y: Array, column_counts: Array) -> tuple[Array, Array, Array]:
     """Return the value and both gradients, by blocks of rows; of several micro-batches one after the other."""
     num_rows, num_columns = x.shape[0], y.shape[0]

@@ -4,6 +4,7 @@ Training, tuning, reports, benchmarks and notebooks all start here.
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import lru_cache
 from typing import NamedTuple, TypeVar, cast
 
@@ -16,9 +17,10 @@ from jaxtyping import Array, Int, PyTree, Scalar
 
 from slmrec_jax.config import Config, check_config, with_defaults
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.errors import UserError, check_type
+from slmrec_jax.errors import UserError, check_type, setting
 from slmrec_jax.meshes import MODEL, Layout, choose_mesh, make_mesh
 from slmrec_jax.methods import make_method
+from slmrec_jax.methods.micro_batches import choose_micro_batches
 from slmrec_jax.methods.wrappers import with_mesh, with_precision, with_stale_embeddings
 from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS, sizes_of
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
@@ -159,7 +161,9 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     The mesh is one of `choose_mesh`.
     """
     dataset, config = dataset.with_modalities(config.modalities), with_defaults(config)
+    config, note = with_micro_batches(config, dataset, method)
     made, layout = _placed_method(config, dataset, method, mesh)
+    made = made._replace(notes=(*made.notes, *note))
     inputs = jax.eval_shape(made.prepare, input_shapes(dataset))
     if config.eval.stale_embeddings:
         steps = SAMPLINGS[made.sampling].num_steps(inputs.graph.num_interactions, sizes_of(config))
@@ -168,6 +172,26 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     if layout is not None:
         loop = place_loop(loop, layout)
     return Setup(config, dataset, made, inputs, loop, _nothing_to_draw, layout)
+
+
+def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> tuple[Config, tuple[str, ...]]:
+    """Return the config with a number of micro-batches, and a line about it if it was chosen here.
+
+    Raises:
+        UserError: The method takes one batch a step.
+    """
+    if config.micro_batches == 1:
+        return config, ()
+    made = build_method(replace(config, micro_batches=1), dataset, method=method)
+    if not made.micro_batches:
+        raise UserError(
+            f"{setting('micro_batches', config.micro_batches)}: the method takes one batch a step; leave it out, or "
+            "make the method with slm.gradient_method"
+        )
+    if config.micro_batches != "auto":
+        return config, ()
+    chosen, reason = choose_micro_batches(made, len(dataset.train.users), config.batch_size)
+    return replace(config, micro_batches=chosen), (f"micro-batches: {reason}",)
 
 
 def with_own_inputs(planned: Setup) -> Setup:

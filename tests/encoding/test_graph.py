@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,16 +7,21 @@ import pytest
 import reference
 from graphs import GRAPHS
 
-from slmrec_jax.encoding.graph import build_graph, interactions_among
+from slmrec_jax.encoding import matrices
+from slmrec_jax.encoding.graph import build_graph, graph_shapes, interactions_among
 from slmrec_jax.encoding.propagation import stacked_graph
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.types import Interactions
 
 
-@pytest.fixture(params=GRAPHS)
-def case(request):
-    num_users, num_items, users, items = GRAPHS[request.param]
-    return build_graph(Interactions(users, items), num_users, num_items), GRAPHS[request.param]
+@pytest.fixture(params=itertools.product(GRAPHS, (0, matrices.MOST_VALUES)), ids=lambda param: f"{param[0]}-{param[1]}")
+def case(request, monkeypatch):
+    name, most_values = request.param
+    monkeypatch.setattr(matrices, "MOST_VALUES", most_values)
+    num_users, num_items, users, items = GRAPHS[name]
+    graph = build_graph(Interactions(users, items), num_users, num_items)
+    assert (graph.adjacency.matrix.values is None) == (most_values == 0)
+    return graph, GRAPHS[name]
 
 
 def test_both_forms_hold_the_normalised_adjacency(case):
@@ -40,6 +47,19 @@ def test_interactions_come_in_order_of_user_and_item(case):
     graph, (_, _, users, items) = case
     order = np.lexsort((items, users))
     np.testing.assert_array_equal(graph.interactions, (users[order], items[order]))
+    places = jnp.arange(len(users))[::-1].reshape(-1, 1)
+    np.testing.assert_array_equal(graph.users_of(places)[:, 0], users[order][::-1])
+    np.testing.assert_array_equal(graph.items_of(places)[:, 0], items[order][::-1])
+
+
+def test_a_large_graph_takes_eight_bytes_an_interaction_and_its_offsets(monkeypatch):
+    monkeypatch.setattr(matrices, "MOST_VALUES", 99)
+    users = np.arange(100, dtype=np.int32)
+    graph = build_graph(Interactions(users // 10, users % 10), 10, 10)
+    arrays = [x for x in jax.tree.leaves(graph) if x.size >= 100]
+    assert sum(x.nbytes for x in arrays) == 8 * 100
+    shapes = graph_shapes(np.full(10, 10), np.full(10, 10))
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), graph) == jax.tree.map(lambda x: (x.shape, x.dtype), shapes)
 
 
 @pytest.mark.parametrize("order", ["all", "some, repeated"])

@@ -3,8 +3,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding import rows
-from slmrec_jax.encoding.rows import all_rows, concatenated, distinct_ids, memoized, projected, rows_of, with_biases
+from slmrec_jax.encoding.rows import (
+    MICRO_BATCHES,
+    all_rows,
+    concatenated,
+    distinct_ids,
+    memoized,
+    projected,
+    rows_for_all,
+    rows_of,
+    with_biases,
+)
 from slmrec_jax.types import ALL
 
 
@@ -82,3 +93,38 @@ def test_biases_are_added_to_the_inner_product():
 def test_tables_side_by_side():
     tables = [rows_of(jnp.full((3, width), float(width))) for width in (1, 2)]
     np.testing.assert_array_equal(concatenated(tables)(jnp.array([2, 0])), [[1, 2, 2], [1, 2, 2]])
+
+
+@pytest.mark.parametrize("platform", ["cpu", "gpu"])
+@pytest.mark.parametrize("distinct", [False, True])
+def test_rows_for_all_micro_batches_in_value_and_derivative(platform, distinct):
+    """Mapped over micro-batches, there is one gather and no table for each of them, also in the derivative."""
+    rng = np.random.default_rng(0)
+    table, weights = (jnp.asarray(rng.normal(size=shape), jnp.float32) for shape in ((50, 3), (4, 6, 3)))
+    ids = jnp.asarray(rng.integers(0, 50, (4, 6)), jnp.int32).at[:, 1].set(7)
+    real = jnp.ones((4, 6), bool).at[2, 3:].set(False)
+
+    def own(rows, ids, real, weights):
+        wanted = distinct_ids(ids, real, 50) if distinct else ids
+        return jnp.sum(weights * rows(wanted) ** 2)
+
+    def mapped(table, for_all):
+        def of_one(ids, real, weights):
+            return own(rows_for_all(rows_of(table)) if for_all else rows_of(table), ids, real, weights)
+
+        return jnp.sum(jax.vmap(of_one, axis_name=MICRO_BATCHES)(ids, real, weights))
+
+    def in_turn(table):
+        return sum(own(rows_of(table), *one) for one in zip(ids, real, weights, strict=True))
+
+    with compiling_for(platform):
+        together = jax.jit(jax.value_and_grad(lambda table: mapped(table, True)))
+        text = together.lower(table).as_text()
+        found, expected = together(table), jax.jit(jax.value_and_grad(in_turn))(table)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), found, expected)
+    assert "4x50x3x" not in text
+
+
+def test_rows_outside_of_micro_batches_are_the_same_rows():
+    rows = rows_for_all(rows_of(jnp.arange(6.0).reshape(3, 2)))
+    assert rows(jnp.array([2, 0])).tolist() == [[4, 5], [0, 1]]

@@ -13,8 +13,9 @@ from compilers import FULL
 from graphs import GRAPHS
 
 from slmrec_jax.devices import compiling_for
+from slmrec_jax.encoding import matrices
 from slmrec_jax.encoding import sparse as products
-from slmrec_jax.encoding.matrices import Operator, operator
+from slmrec_jax.encoding.matrices import Operator, Scales, operator
 from slmrec_jax.encoding.rows import product_rows
 from slmrec_jax.encoding.sparse import PRODUCTS, matmul, rows_of_product, segment_sum
 
@@ -291,3 +292,28 @@ def test_rows_of_products_of_a_batch():
     gradient = jax.jit(jax.grad(value))
     alone = [gradient(*one) for one in zip(xs, ids, strict=True)]
     np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-6)
+
+
+def test_a_matrix_of_scales_alone_in_value_and_derivative(monkeypatch):
+    """The CPU's product of a large graph, for whole tables and for few rows, is that of the same graph with values."""
+    host, rng = matrix("random"), np.random.default_rng(7)
+    scales = Scales(*(rng.uniform(0.1, 1, size) for size in host.shape))
+    held = operator(host, scales)
+    monkeypatch.setattr(matrices, "MOST_VALUES", 0)
+    alone = operator(host, scales)
+    assert held.matrix.values is not None
+    assert alone.matrix.values is None
+    x, ids = jnp.asarray(rng.normal(size=(host.shape[1], 4)), jnp.float32), jnp.array([3, 0])
+
+    @jax.jit
+    def both(sparse, x):
+        def few(x):
+            return jnp.sum(jnp.sin(rows_of_product(sparse, x, matmul(sparse, x), ids)))
+
+        def whole(x):
+            return jnp.sum(jnp.sin(matmul(sparse, x)))
+
+        return jax.value_and_grad(few)(x), jax.value_and_grad(whole)(x)
+
+    for found, expected in zip(jax.tree.leaves(both(alone, x)), jax.tree.leaves(both(held, x)), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)

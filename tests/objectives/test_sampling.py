@@ -8,14 +8,14 @@ from graphs import GRAPHS
 
 from slmrec_jax.devices import compiling_for
 from slmrec_jax.encoding.graph import build_graph
+from slmrec_jax.objectives import sampling
+from slmrec_jax.objectives.orders import NUM_WORDS, permutation, permuted_places, stable_argsort
 from slmrec_jax.objectives.sampling import (
     NEGATIVES,
     SAMPLINGS,
     Sizes,
     distinct_users,
-    permutation,
     permuted,
-    stable_argsort,
 )
 from slmrec_jax.types import Interactions
 
@@ -35,11 +35,13 @@ def chain_of(count):
 
 
 @pytest.mark.parametrize(("count", "size"), [(100, 10), (101, 10), (7, 100), (1, 1), (64, 64)])
-def test_an_epoch_has_every_interaction_once(count, size):
-    draw, graph = jax.jit(permuted, static_argnums=2), chain_of(count)
+@pytest.mark.parametrize("micro_batches", [1, 3])
+def test_an_epoch_has_every_interaction_once(count, size, micro_batches):
+    draw, graph, sizes = jax.jit(permuted, static_argnums=2), chain_of(count), Sizes(size, micro_batches)
     for seed in range(3):
-        rows, mask = (np.asarray(of) for of in draw(jax.random.key(seed), graph, Sizes(size)))
-        assert rows.shape == (SAMPLINGS["interactions"].num_steps(count, Sizes(size)), min(size, count))
+        rows, mask = (np.asarray(of) for of in draw(jax.random.key(seed), graph, sizes))
+        steps = SAMPLINGS["interactions"].num_steps(count, sizes)
+        assert rows.shape == (steps, *([3] if micro_batches > 1 else []), min(size, count))
         assert sorted(rows[mask].tolist()) == list(range(count))
         assert mask[:-1].all()
 
@@ -57,6 +59,42 @@ def test_a_permutation_is_the_one_that_jax_draws(count):
     ours = jax.jit(jax.vmap(lambda key: permutation(key, count)))(keys)
     theirs = jax.jit(jax.vmap(lambda key: jax.random.permutation(key, count)))(keys)
     np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5, 64, 1000, 1626, 60_000])
+def test_computed_places_are_a_permutation(count):
+    find = jax.jit(permuted_places, static_argnums=2)
+    words = jax.random.bits(jax.random.key(count), (2, NUM_WORDS), jnp.uint32)
+    first, other = (np.asarray(find(each, jnp.arange(count), count)) for each in words)
+    np.testing.assert_array_equal(np.sort(first), np.arange(count))
+    np.testing.assert_array_equal(find(words[0], jnp.array([count - 1, 0]), count), first[[-1, 0]])
+    if count >= 64:
+        assert np.mean(first == other) < 0.1
+        assert np.mean(np.diff(first) == 1) < 0.1
+
+
+def test_computed_places_look_random():
+    """Over many permutations each place is about as often at each other; χ² with 24 degrees of freedom each."""
+    words = jax.random.bits(jax.random.key(0), (5000, NUM_WORDS), jnp.uint32)
+    found = np.asarray(jax.jit(jax.vmap(lambda each: permuted_places(each, jnp.arange(25), 25)))(words))
+    counts = np.stack([np.bincount(found[:, place], minlength=25) for place in range(25)])
+    assert (((counts - 200) ** 2 / 200).sum(axis=1) < 60).all()
+
+
+@pytest.mark.parametrize(("count", "sizes"), [(100, Sizes(10)), (101, Sizes(10, 3)), (7, Sizes(100, 2)), (1, Sizes(1))])
+def test_an_order_without_an_array_has_every_interaction_once(count, sizes, monkeypatch):
+    monkeypatch.setattr(sampling, "LARGEST_ORDER", 0)
+    graph, way = chain_of(count), SAMPLINGS["interactions"]
+    drawn = way.order(jax.random.key(0), graph, sizes)
+    assert max(x.size for x in jax.tree.leaves(drawn)) <= NUM_WORDS * way.num_steps(count, sizes)
+    steps = [
+        way.rows(jax.tree.map(lambda x, step=step: x[step], drawn), jax.random.key(0), graph, sizes)
+        for step in range(way.num_steps(count, sizes))
+    ]
+    users, items, real = (np.stack(each) for each in zip(*steps, strict=True))
+    assert users.shape[1:] == sizes.shape(min(sizes.batch, count))
+    np.testing.assert_array_equal(np.sort(users[real]), np.arange(count))
+    np.testing.assert_array_equal(users, items)
 
 
 @pytest.mark.parametrize("words", [[0], [3, 3], [5, 5, 5, 1, 2**32 - 1, 0, 5, 2**31, 1, 2**32 - 1], [7] * 9])

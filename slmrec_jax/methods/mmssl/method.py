@@ -145,6 +145,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         sampling=options.sampling,
         notes=(updates.note, note),
         by_columns=False,  # attention and the discriminator mix columns
+        micro_batches=True,
     )
 
 

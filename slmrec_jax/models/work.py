@@ -1,0 +1,48 @@
+"""The work of SLMRec's steps, by which `auto` micro-batches are chosen.
+
+The factors are fits to times on a CPU (`benchmarks/bench_micro_batches.py`). They are counts and constants, so that a
+choice depends on the settings and the data alone.
+"""
+
+from collections.abc import Collection
+
+from slmrec_jax.config import Config
+from slmrec_jax.types import Spec, Work
+
+ENTRY = 4.0
+"""A multiply-add of a sparse product, whose rows are read in no order, against one of a dense product."""
+
+TABLE = 60.0
+"""An entry of a table, its gradient and its moments in the update of a step."""
+
+DROPOUT = 40.0
+"""An entry of a layer that is dropped or kept."""
+
+DISTINCT = 0.3
+"""The pairs of distinct rows and columns of a softmax, as a share of the pairs of all."""
+
+
+def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
+    """Return the work of a step; `cached` are the modalities whose features were propagated in advance."""
+    options, layers, nodes = config.slmrec, config.num_layers, spec.num_users + spec.num_items
+    channels = 1 + len(spec.modalities)
+    projected = [modality.columns for name, modality in spec.modalities.items() if name not in cached]
+    widths = [modality.columns for name, modality in spec.modalities.items() if name in cached]
+    user_tables = channels if options.user_table == "per_modality" else 1
+    hops = layers * (user_tables + 1 + len(projected))
+    dropped = 0
+    if config.task in ("fd", "fd+fm") and options.fd_mode == "layer":
+        hops += channels * (1 + 4 * (layers - 1))
+        dropped = 2 * channels * layers
+    elif config.task != "fac" and (options.fd_mode == "input" or options.fm_granularity == "item"):
+        hops += 2 * channels * layers
+    softmaxes = {"none": 1, "fac": 1 + len(spec.modalities)}.get(config.task, 3)
+    rows = config.batch_size
+    # Each of these is computed forwards and backwards.
+    step = (
+        2 * ENTRY * hops * spec.num_interactions * spec.dim
+        + (TABLE + DROPOUT * dropped) * nodes * spec.dim
+        + 3 * spec.num_items * sum(projected) * spec.dim
+    )
+    batch = 3 * DISTINCT * softmaxes * rows**2 * spec.dim + 4 * rows * sum(widths) * spec.dim
+    return Work(step, batch)
