@@ -33,6 +33,7 @@ NUM_USERS, NUM_ITEMS = 211, 151
 """Primes, so that arrays of a table's size are known by a factor, however they are laid out."""
 CASES = (
     ("fac", 16, 61, ("data=1,model=8", "data=2,model=4")),  # 61 does not divide by 8
+    ("fac, 3 micro-batches", 16, 61, ("data=2,model=4",)),
     ("fd+fm", 16, 64, ("data=2,model=4",)),
     ("lightgcn", 12, 64, ("data=1,model=8", "data=8,model=1")),  # nor does 12: every device has whole tables
     ("vbpr", 16, 64, ("data=1,model=8",)),
@@ -69,7 +70,8 @@ def small() -> Dataset:
 
 def config_of(system: str, dim: int, batch_size: int) -> Config:
     """Return a small system; what a mesh does not change is left out, since compiling takes most of the time."""
-    base = {"dim": dim, "batch_size": batch_size, "num_layers": 2}
+    system, _, several = system.partition(", ")
+    base = {"dim": dim, "batch_size": batch_size, "num_layers": 2, "micro_batches": int(several[:1] or 1)}
     if system == "mmgcn":
         return Config(model=system, modalities=("visual",), mmgcn=MMGCNConfig(latent_dim=32), **base)
     if system == "mmssl":

@@ -16,12 +16,18 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 BASE = Config(dim=8, batch_size=64, num_layers=2)
 CONFIGS = {
     "fac": with_system(dataclasses.replace(BASE, task="fac"), "slmrec"),
+    "fac, 3 micro-batches": dataclasses.replace(BASE, micro_batches=3, batch_size=20),
+    "paper fm, 2 micro-batches": with_system(dataclasses.replace(BASE, task="fm", micro_batches=2), "slmrec:paper"),
     "fd+fm": with_system(dataclasses.replace(BASE, task="fd+fm"), "slmrec"),
     "paper fd": with_system(dataclasses.replace(BASE, task="fd"), "slmrec:paper"),
     "lightgcn": dataclasses.replace(BASE, model="lightgcn"),
     "vbpr": with_system(BASE, "vbpr:original"),
     "mf": with_system(BASE, "mf:concat"),
     "mmgcn": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(latent_dim=12)),
+    "lightgcn, 3 micro-batches": dataclasses.replace(BASE, model="lightgcn", micro_batches=3),
+    "mmgcn, 2 micro-batches": dataclasses.replace(
+        BASE, model="mmgcn", mmgcn=MMGCNConfig(latent_dim=12), micro_batches=2
+    ),
     "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
 }
 CASES = [f"{name} gpu" for name in CONFIGS] + ["fac tpu", "lightgcn tpu", "mmssl tpu"]
