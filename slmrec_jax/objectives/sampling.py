@@ -12,7 +12,7 @@ from slmrec_jax.config import Config
 from slmrec_jax.encoding.graph import Graph, first_in_row
 from slmrec_jax.objectives.orders import NUM_WORDS, permutation, permuted_places, stable_argsort
 
-LARGEST_ORDER = 2**24
+LARGEST_ORDER = 2**22
 """Up to so many interactions, an epoch's order is one array; beyond, each step computes its own part."""
 
 BatchRows: TypeAlias = tuple[Int[Array, "*batches batch"], Int[Array, "*batches batch"], Bool[Array, "*batches batch"]]
