@@ -1,7 +1,8 @@
-"""Growth of a step with the graph: 10^5 to 10^7 edges at a fixed batch size, and a linear fit.
+"""Growth with the interactions: of a step with one batch, which is linear, and of an epoch with `auto` micro-batches.
 
-The number of nodes grows with the edges, so degrees stay the same. The system is SLMRec without a task and without
-modalities, whose step is little else than propagation.
+A step propagates the whole graph, so that with one batch a step an epoch costs the square of its interactions. With
+micro-batches the number of propagations of an epoch stays the same. Degrees stay the same as the graph grows. The
+system is SLMRec without a task and without modalities, whose step with one batch is little else than propagation.
 
     python benchmarks/bench_growth.py
 """
@@ -13,51 +14,70 @@ from pathlib import Path
 import numpy as np
 import shapes
 import tyro
-from ours import our_steps
 from rich.console import Console
 from rich.table import Table
 from timing import measure, median_ms, write_result
 
-GOAL = 0.99
+from slmrec_jax.config import Config
+from slmrec_jax.training.timing import Steps, compiled_setup
 
-STEPS = 2
-"""Steps in each call."""
+GOAL_R_SQUARED, GOAL_EXPONENT = 0.99, 1.1
 
 
 @dataclass(frozen=True)
 class Flags:
-    """Measure how a step grows with the graph."""
+    """Measure how a step and an epoch grow with the graph."""
 
-    edges: tuple[int, ...] = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
-    edges_per_user: int = 12
-    edges_per_item: int = 6
+    interactions: tuple[int, ...] = (100_000, 300_000, 1_000_000, 3_000_000, 10_000_000)
     rounds: int = 3
     out: Path = Path("benchmarks/results/growth.json")
 
 
 def main(flags: Flags) -> None:
-    milliseconds = []
-    for edges in flags.edges:
-        dataset = shapes.power_law(
-            num_users=edges // flags.edges_per_user,
-            num_items=edges // flags.edges_per_item,
-            num_interactions=edges,
-            columns={},
-            exponent=0.5,
+    rows = []
+    for count in flags.interactions:
+        dataset = shapes.many(count)
+        one, _, _ = _measured(Config(task="none"), dataset, flags.rounds)
+        many, micro_batches, steps = _measured(Config(task="none", micro_batches="auto"), dataset, flags.rounds)
+        rows.append(
+            {
+                "interactions": len(dataset.train.users),
+                "step_ms": one,
+                "micro_batches": micro_batches,
+                "steps_per_epoch": steps,
+                "epoch_seconds": many * steps / 1e3,
+            }
         )
-        run, _ = our_steps(replace(dataset, name=f"{edges} edges"), "none")
-        milliseconds.append(median_ms(measure({"ours": partial(run, STEPS)}, flags.rounds)["ours"]) / STEPS)
-        print(edges, f"{milliseconds[-1]:.1f} ms", flush=True)
-    slope, intercept = np.polyfit(flags.edges, milliseconds, 1)
-    left = np.asarray(milliseconds) - (slope * np.asarray(flags.edges) + intercept)
-    r_squared = float(1 - np.sum(left**2) / np.sum((milliseconds - np.mean(milliseconds)) ** 2))
-    table = Table("edges", "step, ms", title="a step by the size of the graph")
-    for edges, value in zip(flags.edges, milliseconds, strict=True):
-        table.add_row(f"{edges:,}", f"{value:.1f}")
+        print(rows[-1], flush=True)
+    sizes, steps, epochs = (
+        np.array([row[name] for row in rows]) for name in ("interactions", "step_ms", "epoch_seconds")
+    )
+    slope, intercept = np.polyfit(sizes, steps, 1)
+    left = steps - (slope * sizes + intercept)
+    r_squared = float(1 - np.sum(left**2) / np.sum((steps - np.mean(steps)) ** 2))
+    exponent = float(np.polyfit(np.log(sizes), np.log(epochs), 1)[0])
+    table = Table("interactions", "step of one batch, ms", "micro-batches", "steps an epoch", "epoch, s")
+    for row in rows:
+        table.add_row(
+            f"{row['interactions']:,}",
+            f"{row['step_ms']:.1f}",
+            str(row["micro_batches"]),
+            str(row["steps_per_epoch"]),
+            f"{row['epoch_seconds']:.2f}",
+        )
     Console().print(table)
-    print(f"{1e6 * slope:.1f} ms a million edges, R² {r_squared:.4f} (goal {GOAL})")
-    growth = {"ms_per_million_edges": 1e6 * slope, "r_squared": r_squared, "goal": GOAL}
-    write_result(flags.out, {"edges": flags.edges, "step_ms": milliseconds, **growth})
+    print(f"{1e6 * slope:.1f} ms a million interactions, R² {r_squared:.4f} (goal {GOAL_R_SQUARED})")
+    print(f"an epoch grows as interactions^{exponent:.3f} (goal at most {GOAL_EXPONENT})")
+    found = {"ms_per_million_edges": 1e6 * slope, "r_squared": r_squared, "goal": GOAL_R_SQUARED}
+    write_result(flags.out, {"rows": rows, **found, "exponent": exponent, "goal_exponent": GOAL_EXPONENT})
+
+
+def _measured(config: Config, dataset: shapes.Dataset, rounds: int) -> tuple[float, int, int]:
+    """Return the milliseconds of a step, its micro-batches, and the steps of an epoch."""
+    setup, _ = compiled_setup(config, replace(dataset))
+    steps = Steps(setup)
+    milliseconds = median_ms(measure({"ours": partial(steps, 1)}, rounds)["ours"])
+    return milliseconds, int(setup.config.micro_batches), setup.steps_per_epoch
 
 
 if __name__ == "__main__":

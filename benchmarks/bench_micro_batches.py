@@ -21,9 +21,6 @@ from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.training.timing import Steps, compiled_setup
 
-EDGES_PER_USER, EDGES_PER_ITEM = 12, 6
-"""Of generated data other than the paper's."""
-
 
 @dataclass(frozen=True)
 class Flags:
@@ -44,7 +41,7 @@ class Flags:
 def main(flags: Flags) -> None:
     results = []
     for size in flags.sizes:
-        dataset = _dataset(size)
+        dataset = shapes.many(int(size), {"visual": 128}) if size.isdecimal() else shapes.dataset(size)
         for system in flags.systems:
             found = _measured(flags, dataset, system)
             results.append({"size": size, "system": system, "interactions": len(dataset.train.users), **found})
@@ -56,14 +53,6 @@ def main(flags: Flags) -> None:
         fitted = (f"{each[name]:.0f}" for name in ("propagation_ms", "batch_ms", "micro_batches_at_a_fifth"))
         table.add_row(each["size"], each["system"], *row, *fitted)
     Console(width=140).print(table)
-
-
-def _dataset(size: str) -> Dataset:
-    if not size.isdecimal():
-        return shapes.dataset(size)
-    count = int(size)
-    sides = {"num_users": count // EDGES_PER_USER, "num_items": count // EDGES_PER_ITEM}
-    return shapes.power_law(size, **sides, num_interactions=count, columns={"visual": 128}, exponent=0.5)
 
 
 def _measured(flags: Flags, dataset: Dataset, system: str) -> dict[str, object]:

@@ -69,3 +69,34 @@ def power_law(
             for name, width in widths.items()
         },
     )
+
+
+EDGES_PER_USER, EDGES_PER_ITEM = 20, 200
+"""Of `many`."""
+
+
+def many(num_interactions: int, columns: dict[str, int] | None = None, seed: int = 0) -> Dataset:
+    """Generate any number of interactions quickly, numbered by degree and without held-out splits.
+
+    Users' degrees fall as rank^-1/2; each item is drawn with the square of a uniform number. A pair that is drawn twice
+    counts once, so that there are a few interactions less. Features are normal, in half precision.
+    """
+    num_users, num_items = num_interactions // EDGES_PER_USER, num_interactions // EDGES_PER_ITEM
+    rng = np.random.default_rng(seed)
+    shares = np.arange(1, num_users + 1) ** -0.5
+    degrees = np.floor(shares / shares.sum() * num_interactions).astype(np.int64)
+    degrees[: num_interactions - degrees.sum()] += 1
+    items = (num_items * rng.random(num_interactions, dtype=np.float32) ** 2).astype(np.int64)
+    keys = np.repeat(np.arange(num_users), degrees) * num_items + np.minimum(items, num_items - 1)
+    keys.sort()
+    keys = keys[np.diff(keys, prepend=-1) > 0]
+    train = Interactions((keys // num_items).astype(np.int32), (keys % num_items).astype(np.int32))
+    features = {}
+    for name, width in (columns or {}).items():
+        values = rng.standard_normal((num_items, width), np.float32).astype(np.float16)
+        features[name] = Feature(values, np.ones(num_items, np.bool_))
+    none = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
+    ids = np.arange(num_users), np.arange(num_items)
+    return Dataset(
+        f"{num_interactions} interactions", num_users, num_items, train, none, none, features, *ids
+    ).by_degree()

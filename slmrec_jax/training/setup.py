@@ -3,6 +3,7 @@
 Training, tuning, reports, benchmarks and notebooks all start here.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -26,6 +27,9 @@ from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS, sizes_of
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.loop import Keys, Loop, compile_loop, make_keys, make_loop, place_loop
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
+
+MANY_STEPS = 500
+"""Epochs of more steps are advised to take micro-batches."""
 
 MakeMethod = Callable[[Config, Spec], Method]
 AnyTree = TypeVar("AnyTree")
@@ -175,13 +179,15 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
 
 
 def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> tuple[Config, tuple[str, ...]]:
-    """Return the config with a number of micro-batches, and a line about it if it was chosen here.
+    """Return the config with a number of micro-batches, and a line for the log if there is something to say.
 
     Raises:
         UserError: The method takes one batch a step.
     """
     if config.micro_batches == 1:
-        return config, ()
+        steps = math.ceil(len(dataset.train.users) / config.batch_size)
+        advice = f"each of an epoch's {steps} steps computes over the whole graph; {setting('micro_batches', 'auto')}"
+        return config, (f"{advice} takes several batches in each",) if steps > MANY_STEPS else ()
     made = build_method(replace(config, micro_batches=1), dataset, method=method)
     if not made.micro_batches:
         raise UserError(
