@@ -31,8 +31,9 @@ def check_fields(part: Any, section: str = "") -> None:
 
 
 def _check_value(name: str, value: Any, hint: Any) -> None:
-    literals = next((kind for kind in (hint, *get_args(hint)) if get_origin(kind) is Literal), None)
-    if literals is not None and isinstance(value, str) and value not in get_args(literals):
+    kinds = {kind for kind in get_args(hint) or (hint,) if kind is not type(None)}
+    literals = hint if get_origin(hint) is Literal else kinds.pop() if len(kinds) == 1 else None
+    if get_origin(literals) is Literal and isinstance(value, str) and value not in get_args(literals):
         raise UserError(f"{setting(name)} is {value!r}: give one of {', '.join(map(str, get_args(literals)))}")
     if fault(value, hint) is not None:
         raise UserError(f"{setting(name)} is {shown(value)}: give {words(hint)}")

@@ -82,6 +82,7 @@ def test_a_choice_that_is_none_is_refused_from_python_too(name, value, said):
         ("slmrec.alpha", None, "None, of type NoneType: give a number"),
         ("slmrec.normalize_features", 1, "1, of type int: give true or false"),
         ("mmssl.discriminator_dropout", (0.1,), "(0.1,), of type tuple: give a tuple, each a number"),
+        ("micro_batches", "many", "'many', of type str: give a whole number or one of 'auto'"),
         ("mmssl.topk_rate", "0.1", "'0.1', of type str: give a number"),
         ("optimizer.chain", "adam(1e-3)", "'adam(1e-3)', of type str: give a tuple, each text"),
     ],
@@ -101,7 +102,7 @@ LOWEST = {
         "optimizer.weight_decay eval.patience eval.round_digits"
     ),
     "at least 1": (
-        "epochs batch_size bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads eval.cutoffs "
+        "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads eval.cutoffs "
         "eval.evaluate_every"
     ),
     "at least 2": "dim",

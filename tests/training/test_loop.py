@@ -9,7 +9,7 @@ from flax.training.train_state import TrainState
 
 from slmrec_jax import setup
 from slmrec_jax.config import Config, with_protocol
-from slmrec_jax.objectives.sampling import Sizes
+from slmrec_jax.objectives.sampling import LARGEST_ORDER, Sizes
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import epoch, make_keys, make_loop
 from slmrec_jax.training.selection import best_epoch, finished, improves
@@ -84,13 +84,17 @@ def cut(made, stops):
 
 
 @pytest.mark.parametrize("sampling", ["interactions", "users"])
-def test_the_bits_do_not_depend_on_where_an_epoch_is_cut(tiny, sampling):
+@pytest.mark.parametrize(("micro_batches", "largest_order"), [(1, LARGEST_ORDER), (2, LARGEST_ORDER), (2, 0)])
+def test_the_bits_do_not_depend_on_where_an_epoch_is_cut(tiny, sampling, micro_batches, largest_order, monkeypatch):
     from slmrec_jax.methods import make_method
+
+    monkeypatch.setattr("slmrec_jax.objectives.sampling.LARGEST_ORDER", largest_order)
 
     def method(config, spec):
         return make_method(config, spec)._replace(sampling=sampling)
 
-    made = setup(Config(dim=8, batch_size=64, model="mf"), tiny, method=method)
+    config = Config(dim=8, batch_size=64 // micro_batches, micro_batches=micro_batches, model="mf")
+    made = setup(config, tiny, method=method)
     steps = made.loop.steps_per_epoch
     assert steps > 4
     whole = cut(made, [steps])

@@ -10,10 +10,12 @@ import numpy as np
 import pytest
 
 from slmrec_jax import Config, setup, train
+from slmrec_jax.errors import UserError
 from slmrec_jax.methods import make_method
+from slmrec_jax.methods.micro_batches import LEAST_STEPS, choose_micro_batches
 from slmrec_jax.training.loop import epoch
 from slmrec_jax.training.setup import outline
-from slmrec_jax.types import Batch
+from slmrec_jax.types import Batch, Method, Work
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -144,3 +146,42 @@ def test_a_method_of_ones_own_gets_the_precision_and_the_numbering(tiny, tmp_pat
 
     train(dataclasses.replace(CONFIG, epochs=1), tiny, out=tmp_path / "run", method=method)
     assert seen == [(1e-3, tiny.num_users)]
+
+
+def test_auto_takes_as_many_micro_batches_as_make_propagation_a_fifth(tiny):
+    made = setup(Config(dim=8, batch_size=4, micro_batches="auto"), tiny)
+    sizes = made.config.micro_batches, made.steps_per_epoch
+    assert isinstance(sizes[0], int)
+    (line,) = [note for note in made.method.notes if note.startswith("micro-batches: ")]
+    assert line.startswith(f"micro-batches: {sizes[0]}, {sizes[1]} steps an epoch; propagation is about ")
+    assert sizes[1] >= LEAST_STEPS
+    again = setup(made.config, tiny)
+    assert (again.config.micro_batches, again.steps_per_epoch) == sizes
+
+
+@pytest.mark.parametrize(
+    ("work", "expected"), [(Work(1.0, 4.0), 1), (Work(1.0, 3.9), 2), (Work(1000.0, 1.0), 100), (None, 100)]
+)
+def test_the_number_of_micro_batches(work, expected):
+    method = Method(None, None, None, work=work)
+    chosen, reason = choose_micro_batches(method, 100 * 10 * LEAST_STEPS, 10)
+    assert chosen == expected
+    assert reason.startswith(f"{expected}, ")
+    assert choose_micro_batches(method, 1, 10)[0] == 1
+
+
+def test_a_method_of_ones_own_that_takes_one_batch_a_step(tiny):
+    def method(config, spec):
+        return make_method(config, spec)._replace(micro_batches=False)
+
+    for given in (2, "auto"):
+        with pytest.raises(UserError, match=f"micro_batches={given!r}: the method takes one batch a step"):
+            setup(Config(micro_batches=given), tiny, method=method)
+    assert setup(Config(), tiny, method=method).config.micro_batches == 1
+
+
+def test_an_epoch_of_many_steps_is_advised_to_take_micro_batches(tiny, monkeypatch):
+    monkeypatch.setattr("slmrec_jax.training.setup.MANY_STEPS", 100)
+    few, many = (setup(Config(model="mf", batch_size=size), tiny) for size in (64, 1))
+    assert not any("micro_batches" in note for note in few.method.notes)
+    assert any("steps computes over the whole graph; micro_batches='auto'" in note for note in many.method.notes)
