@@ -19,12 +19,16 @@ Flags = TypeVar("Flags")
 ALIASES = {"--lr": "--optimizer.learning-rate", "--wd": "--optimizer.weight-decay"}
 """Short names of flags of the commands that train."""
 
-_NUMBERS = (("FLOAT", "float", "a number"), ("INT", "int", "a whole number"))
+_NUMBERS = (
+    (r"\S*FLOAT", "float", "a number"),
+    (r"\S*INT", "int", "a whole number"),
+    (r"INT\|{auto}", "int", "a whole number or auto"),
+)
 _WRONG_VALUES = [
     (rf"Error parsing (?P<flag>--\S+): {cause}", expected)
     for shown, kind, expected in _NUMBERS
     for cause in (
-        rf"no type matching \S*{shown} could be instantiated from \['(?P<value>.*?)'\]",
+        rf"no type matching {shown} could be instantiated from \['(?P<value>.*?)'\]",
         rf"(?:could not convert string to|invalid literal for) {kind}\b.*?: '(?P<value>.*?)'",
     )
 ]

@@ -98,4 +98,5 @@ def test_a_flag_is_named_wherever_it_stands(refused):
     assert "there is no flag '--splt'; did you mean '--split'?" in refused("evaluate", "--splt", "test", "run")
     assert "there is no flag '--item'; did you mean '--items'?" in refused("similar", "--item", "3", "run")
     assert "--optimizer.learning-rate is '0.1x'; expected a number" in refused("train", "--lr=0.1x")
-    assert "--epochs is 'x'; expected a whole number" in refused("train", "--epochs", "x")
+    assert "--epochs is 'x'; expected a whole number;" in refused("train", "--epochs", "x")
+    assert "--micro-batches is 'x'; expected a whole number or auto;" in refused("train", "--micro-batches", "x")
