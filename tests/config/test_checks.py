@@ -102,8 +102,8 @@ LOWEST = {
         "optimizer.weight_decay eval.patience eval.round_digits"
     ),
     "at least 1": (
-        "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads eval.cutoffs "
-        "eval.evaluate_every"
+        "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
+        "eval.cutoffs eval.evaluate_every"
     ),
     "at least 2": "dim",
     "more than 0": (
