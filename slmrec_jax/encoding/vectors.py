@@ -83,7 +83,7 @@ def product_by_blocks(feature: DenseFeature, kernel: Float[Array, "columns dim"]
     @jax.checkpoint
     def product(ids: Array, kernel: Array) -> Array:
         # The barrier keeps the integers, or floats, of the whole table from being computed once before the loop.
-        held, ids = jax.lax.optimization_barrier((feature, ids))
+        held, ids = jax.lax.optimization_barrier((feature, ids))  # type: ignore[no-untyped-call]
         return _rows_in_loop(held, ids).astype(kernel.dtype) @ kernel
 
     ids = jnp.minimum(jnp.arange(num_blocks * block_rows), count - 1).reshape(num_blocks, block_rows)
