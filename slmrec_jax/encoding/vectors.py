@@ -31,14 +31,15 @@ def rows(feature: DenseFeature, ids: Ids) -> Float[Array, "_ columns"]:
     """Return rows of a feature as float32 (wider types stay as they are)."""
     values = feature.values
     if not is_half(values):
-        taken = take(values, ids)
-    else:
-        # As integers: CPUs cannot gather half precision, and XLA would convert the whole table in each step instead.
-        bits = take(jax.lax.bitcast_convert_type(values, jnp.uint16), ids)
-        taken = jax.lax.bitcast_convert_type(bits, values.dtype).astype(jnp.float32)
+        return take(values, ids)
+    # As integers: CPUs cannot gather half precision, and XLA would convert the whole table in each step instead.
+    bits = take(jax.lax.bitcast_convert_type(values, jnp.uint16), ids)
+    taken = jax.lax.bitcast_convert_type(bits, values.dtype).astype(jnp.float32)
     for scale in feature.scales:
         taken = taken * take(scale, ids)[:, None]
-    return taken
+    # Where XLA merged this into sums, their order, and so their bits, would not be those of a table in float32.
+    float32: Array = jax.lax.optimization_barrier(taken)  # type: ignore[no-untyped-call]
+    return float32
 
 
 def columns(feature: DenseFeature, start: int, stop: int) -> Float[Array, "items _"]:
