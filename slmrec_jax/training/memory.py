@@ -220,10 +220,10 @@ def _free_of_group() -> int | None:
 
 
 def _passed_on(method: Method, given: Inputs) -> set[int]:
-    """Return which of the arrays that a method computes once are features it was given."""
-    # Arrays of the graph do not count, since `computed` shares none of them.
-    traced = jax.make_jaxpr(lambda inputs: _computed(method.prepare(inputs)))(given)
-    return {place for place, leaf in enumerate(traced.jaxpr.outvars) if leaf in traced.jaxpr.invars}
+    """Return the places, among the arrays that a method computes once, of those that are features it was given."""
+    traced = jax.make_jaxpr(lambda inputs: _computed(method.prepare(inputs)))(given).jaxpr
+    features = traced.invars[len(jax.tree.leaves(given.graph)) :]
+    return {place for place, leaf in enumerate(traced.outvars) if leaf in features}
 
 
 def _computed(prepared: Inputs) -> tuple[Any, Any]:

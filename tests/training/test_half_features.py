@@ -17,6 +17,7 @@ from slmrec_jax.data import Feature, load, write_store
 from slmrec_jax.data.new_items import missing_feature
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.studies.untrained import item_knn
+from slmrec_jax.training import memory
 from slmrec_jax.training.inputs import given_features, input_shapes, make_inputs
 from slmrec_jax.training.memory import estimate, tree_bytes
 from slmrec_jax.training.setup import compiled, outline
@@ -107,7 +108,7 @@ def test_inputs_have_the_bytes_that_were_forecast(tiny, types, missing):
 
 def test_the_forecast_of_a_run_counts_half_features_once(tiny):
     """SLMRec reads the arrays that were given, with factors of rows beside them; nothing is made from them."""
-    half, _ = pair_of(tiny, TYPES["float16"])
+    half, full = pair_of(tiny, TYPES["float16"])
     config = dataclasses.replace(SYSTEMS["projected in each step"], task="fd", dim=8)
     planned = compiled(outline(config, half))
     ranking = evaluation.plan(half, "valid", evaluation.PROTOCOLS["strict"]).ranking
@@ -116,6 +117,8 @@ def test_the_forecast_of_a_run_counts_half_features_once(tiny):
     assert found.features == tree_bytes(made.inputs.features) == 0
     assert found.precomputed == tree_bytes((made.inputs.cache, made.inputs.graph.derived))
     values = sum(feature.values.nbytes for feature in half.features.values())
+    assert len(memory._passed_on(planned.method, input_shapes(half))) == 2 * len(half.features)
+    assert len(memory._passed_on(planned.method, input_shapes(full))) == len(half.features)  # `present`
     assert found.precomputed == values + (4 + 4) * len(half.features) * half.num_items
     assert all(
         made.inputs.cache[name].arrays.values.dtype == jnp.float16 and len(made.inputs.cache[name].arrays.scales) == 1
