@@ -18,6 +18,7 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionS
 from jaxtyping import Array, Float, PyTree, Shaped
 
 from slmrec_jax.errors import UserError, setting
+from slmrec_jax.transfers import to_devices
 from slmrec_jax.types import Whole
 
 DATA, MODEL = AXES = ("data", "model")
@@ -264,8 +265,7 @@ def _put(leaf: Any, sharding: NamedSharding) -> Array:
             _put(jax.random.key_data(leaf), sharding), impl=jax.random.key_impl(leaf)
         )
         return keys
-    host = np.asarray(leaf)
-    return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    return to_devices(np.asarray(leaf), sharding)
 
 
 def _constrained(tree: PyTree, layout: Layout) -> PyTree:

@@ -60,11 +60,14 @@ class Inputs(NamedTuple):
 
 
 class DenseFeature(NamedTuple):
-    """One modality's vectors."""
+    """One modality's vectors: row i is `values[i]` as float32, times the i-th factor of each of `scales` in turn."""
 
     values: Float[Array, "items columns"]
+    """float16, bfloat16 or float32; read them by `slmrec_jax.encoding.vectors`."""
     present: Float[Array, " items"]
     """1 for items that have this modality; 0 for the others, whose row of `values` is 0 too."""
+    scales: tuple[Float[Array, " items"], ...] = ()
+    """float32 factors that normalise rows of half precision, which therefore need no copy in float32."""
 
 
 class Whole(NamedTuple):

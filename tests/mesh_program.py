@@ -5,6 +5,7 @@
 Run in a process of its own, since JAX decides once how many devices there are.
 """
 
+import dataclasses
 import json
 import math
 import os
@@ -19,9 +20,10 @@ os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 import jax
 import numpy as np
 
-from slmrec_jax import Config, setup
+from slmrec_jax import Config, setup, transfers
 from slmrec_jax.config import MMGCNConfig, MMSSLConfig, with_system
 from slmrec_jax.data import Dataset, demo
+from slmrec_jax.encoding import vectors
 from slmrec_jax.evaluation.ranking import plan_ranking, rank, ranking_program
 from slmrec_jax.hardware.programs import NO_SPEED, program_cost
 from slmrec_jax.meshes import Layout, choose_mesh, make_mesh
@@ -31,6 +33,8 @@ from slmrec_jax.types import Embeddings, Interactions
 
 NUM_USERS, NUM_ITEMS = 211, 151
 """Primes, so that arrays of a table's size are known by a factor, however they are laid out."""
+vectors.WHOLE_BYTES, vectors._BLOCK_VALUES = 0, 24 * 50
+transfers.BLOCK_BYTES = 1000
 CASES = (
     ("fac", 16, 61, ("data=1,model=8", "data=2,model=4")),  # 61 does not divide by 8
     ("fac, 3 micro-batches", 16, 61, ("data=2,model=4",)),
@@ -65,7 +69,11 @@ def is_of_nodes(line: str) -> bool:
 
 def small() -> Dataset:
     columns = {"visual": 24, "textual": 16}
-    return demo(num_users=NUM_USERS, num_items=NUM_ITEMS, num_scenes=8, exposures=60, columns=columns)
+    made = demo(num_users=NUM_USERS, num_items=NUM_ITEMS, num_scenes=8, exposures=60, columns=columns)
+    # One modality of half precision, whose products with the whole table go by blocks of rows.
+    visual = made.features["visual"]
+    half = visual._replace(values=visual.values.astype(np.float16))
+    return dataclasses.replace(made, features={**made.features, "visual": half})
 
 
 def config_of(system: str, dim: int, batch_size: int) -> Config:

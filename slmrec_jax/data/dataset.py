@@ -25,7 +25,7 @@ class Feature(NamedTuple):
     """A modality with one vector per item."""
 
     values: Float[np.ndarray, "items columns"]
-    """float32; the rows of items that lack the modality are 0."""
+    """float16, bfloat16 or float32, read-only if mapped from a file; rows of items that lack the modality are 0."""
     present: Bool[np.ndarray, " items"]
     """True for items that have the modality."""
     stored: str = ""
@@ -215,6 +215,8 @@ def _take_items(
     feature: Feature | Words, items: Int[np.ndarray, " taken"], item_rows: Int[np.ndarray, " items"]
 ) -> Feature | Words:
     if isinstance(feature, Feature):
+        if len(items) == len(feature.values) and (np.diff(items) > 0).all():
+            return feature  # all rows in their order: a mapped file stays one
         return Feature(feature.values[items], feature.present[items], feature.stored)
     rows = item_rows[feature.items]
     return sorted_words(Words(rows[rows >= 0], feature.words[rows >= 0], feature.num_words))
@@ -229,7 +231,7 @@ def _hash_array(
 ) -> None:
     """Add an array to a digest, with its rows in that order and never copied as a whole."""
     digest.update(f"\n{label} {array.shape}\n".encode())
-    step = max(1, _BYTES_AT_ONCE * len(array) // max(1, array.nbytes))
+    step = max(1, _BYTES_AT_ONCE * len(array) // max(1, array.size * np.dtype(dtype).itemsize))
     for start in range(0, len(array), step):
         rows: Any = slice(start, start + step) if order is None else order[start : start + step]
         digest.update(array[rows].astype(dtype).tobytes())

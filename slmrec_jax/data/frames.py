@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.interchange
-from jaxtyping import Shaped
+from jaxtyping import Bool, Shaped
 
 from slmrec_jax.config.checks import check_fields
 from slmrec_jax.config.config import IN_MEMORY
@@ -31,6 +31,7 @@ from slmrec_jax.data.readers.refusals import listed, one_line
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.selection import select
 from slmrec_jax.data.split import split_dataset
+from slmrec_jax.data.vectors import as_held, is_real
 from slmrec_jax.errors import UserError, check_type, shown
 
 _TABLE = "a pandas, Polars or Arrow table, a mapping of arrays, or a pair of arrays of users and items"
@@ -224,14 +225,14 @@ def _feature(
         given = {each: vector for each, vector in given.items() if vector is not None}
         ids, given = list(given), list(given.values())
     elif isinstance(given, Feature):
-        given = np.where(np.asarray(given.present)[:, None], given.values, np.nan)
+        given = _with_nan(np.asarray(given.values), np.asarray(given.present, np.bool_))
     elif isinstance(given, tuple) and len(given) == 2:
         ids, given = given
     elif _has_labels(given):
         ids = given.index
     with _refused(str(argument), _VECTORS):
         values = _numbers(given)
-    if values.ndim != 2 or values.dtype.kind not in "fiub" or values.size == 0:
+    if values.ndim != 2 or not is_real(values.dtype) or values.size == 0:
         raise UserError(f"{argument}: an array of {values.dtype} of shape {values.shape}: give {_VECTORS}")
     present = has_numbers(values)
     if ids is not None:
@@ -259,7 +260,18 @@ def _numbers(given: Any) -> Shaped[np.ndarray, "..."]:
     values = np.asarray(given)
     if values.dtype == np.object_ and values.ndim == 1:  # a column of vectors
         return np.stack([np.asarray(vector) for vector in values])
-    return values.astype(np.float32) if values.dtype.isbuiltin != 1 and values.dtype.kind == "V" else values
+    return as_held(values) if values.dtype.isbuiltin != 1 and values.dtype.kind == "V" else values
+
+
+def _with_nan(
+    values: Shaped[np.ndarray, "items columns"], present: Bool[np.ndarray, " items"]
+) -> Shaped[np.ndarray, "items columns"]:
+    """Return values with NaN in the rows that are not present."""
+    if present.all():
+        return values
+    copied = np.array(values, values.dtype if values.dtype.kind not in "iub" else np.float64)
+    copied[~present] = np.nan
+    return copied
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from jaxtyping import Shaped
 
 from slmrec_jax.data.dataset import Dataset, Feature, Words, pair_keys, sorted_words, unique_pairs
 from slmrec_jax.data.inspect.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
+from slmrec_jax.data.vectors import HELD_TYPES, has_content, is_real, own_or_mapped
 from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
@@ -30,8 +31,10 @@ def make_dataset(
 ) -> Dataset:
     """Check arrays and bring them into the form of a data set.
 
-    Interactions may be unsorted and repeated, of any integer type; features may be of any real type. The rows of items
-    that lack a feature are set to 0, so they may hold anything.
+    Interactions may be unsorted and repeated, of any integer type; features may be of any real type. float16 and
+    bfloat16 stay, and other types become float32. The rows of items that lack a feature are set to 0, so they may hold
+    anything. Arrays are copied, but for features in read-only mapped files (`numpy.load(file, mmap_mode="r")`) that
+    need no change: such a file must not change while the data set is used.
 
     Args:
         name: The name of the data set in reports.
@@ -85,9 +88,10 @@ def check_dataset(dataset: Dataset) -> None:
     for name, feature in dataset.features.items():
         if not isinstance(feature, Feature):
             continue
-        if feature.values.dtype != np.float32 or feature.values[~feature.present].any():
+        if feature.values.dtype not in HELD_TYPES or has_content(feature.values, ~feature.present):
             found = f"{name} is {feature.values.dtype}, or not 0 where it is not present"
-            raise UserError(f"data set {dataset.name}: {found}; expected float32 and 0: build it with make_dataset")
+            expected = "float16, bfloat16 or float32, and 0"
+            raise UserError(f"data set {dataset.name}: {found}; expected {expected}: build it with make_dataset")
 
 
 def _check_types(
@@ -143,10 +147,12 @@ def _convert_feature(feature: Feature | Words) -> Feature | Words:
         return Words(np.asarray(feature.items), np.asarray(feature.words), int(feature.num_words))
     values, present = np.asarray(feature.values), np.asarray(feature.present)
     stored = feature.stored or values.dtype.name
-    if values.dtype.kind not in "fiub":
+    if not is_real(values.dtype):
         return Feature(values, present, stored)  # `check_feature` rejects it and names its type
-    with np.errstate(over="ignore"):  # a float64 beyond float32 becomes infinite, and is rejected as such
-        values = np.array(values, np.float32, order="C")  # a copy: readers return views of files, which may change
-    if present.dtype == np.bool_ and present.shape == values.shape[:1] and not present.all():
+    values = own_or_mapped(values)
+    fits = values.ndim == 2 and present.dtype == np.bool_ and present.shape == values.shape[:1]
+    if fits and not present.all() and has_content(values, ~present):
+        if not values.flags.writeable:
+            values = values.copy()
         values[~present] = 0
     return Feature(values, present, stored)

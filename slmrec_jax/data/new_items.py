@@ -10,11 +10,12 @@ from jaxtyping import Shaped
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats.plain import item_column
 from slmrec_jax.data.inspect.checks import check_feature
-from slmrec_jax.data.readers.feature_files import as_float32, by_modality, by_raw_id, modality_of
+from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id, modality_of
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, read_vectors
 from slmrec_jax.data.readers.opening import unreadable
 from slmrec_jax.data.readers.raw_ids import encode_ids
 from slmrec_jax.data.readers.text_files import uncompressed
+from slmrec_jax.data.vectors import as_held
 from slmrec_jax.errors import UserError
 
 
@@ -24,7 +25,7 @@ class NewItems(NamedTuple):
     ids: Shaped[np.ndarray, " items"]
     """Raw ids."""
     features: Mapping[str, Feature | Words]
-    """One entry for each modality of the run; values are float32."""
+    """One entry for each modality of the run."""
     notes: tuple[str, ...] = ()
 
 
@@ -94,7 +95,7 @@ def _in_one_order(
     features, notes = {}, []
     for modality, (values, present, keys, _) in tables.items():
         if keys is None:
-            where, feature = f"{path}: {modality}", Feature(np.array(as_float32(values)), present)
+            where, feature = f"{path}: {modality}", Feature(np.array(as_held(values)), present)
             feature.values[~present] = 0
         else:
             where, (feature, found) = str(keys.file), by_raw_id(keys, "item", values, present, ids)
@@ -105,7 +106,7 @@ def _in_one_order(
 
 
 def missing_feature(known: Feature | Words, count: int) -> Feature | Words:
-    """Return a modality of the same kind and width that none of `count` items has."""
+    """Return a modality of the same kind, width and type that none of `count` items has."""
     if isinstance(known, Words):
         return Words(np.zeros(0, np.int32), np.zeros(0, np.int32), known.num_words)
-    return Feature(np.zeros((count, known.values.shape[1]), np.float32), np.zeros(count, np.bool_))
+    return Feature(np.zeros((count, known.values.shape[1]), known.values.dtype), np.zeros(count, np.bool_))

@@ -39,12 +39,13 @@ def write_tensors(tensors: Mapping[str, Any], file: Path, blocks: Callable[[Any]
     """
     kinds = {name: np.dtype(tensor.dtype) for name, tensor in tensors.items()}
     # The library's order: wide types first, floats before integers.
-    names = sorted(tensors, key=lambda name: (-kinds[name].itemsize, "fuib".index(kinds[name].kind), name))
+    names = sorted(tensors, key=lambda name: (-kinds[name].itemsize, "Vfuib".index(kinds[name].kind), name))
     header, end = {}, 0
     for name in names:
         kind, shape = kinds[name], tensors[name].shape
         start, end = end, end + math.prod(shape) * kind.itemsize
-        type_name = "BOOL" if kind.kind == "b" else f"{kind.kind.upper()}{8 * kind.itemsize}"
+        letter = {"b": "BOOL", "V": "BF16"}.get(kind.kind)  # bfloat16 is no type of NumPy's own
+        type_name = letter or f"{kind.kind.upper()}{8 * kind.itemsize}"
         header[name] = {"dtype": type_name, "shape": list(shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)

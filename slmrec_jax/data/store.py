@@ -5,8 +5,8 @@
     users.parquet          id: the raw id of each row; items.parquet likewise, and title and image if known
     features/N-NAME.safetensors   values (items, columns) and present (items), or items and words (pairs)
 
-Vectors are stored as float16 if that loses nothing, otherwise as float32. A folder whose content does not have the
-fingerprint that was written is refused.
+Vectors of float16 and bfloat16 are stored as they are, and those of float32 as float16 if that loses nothing. They are
+read as mapped files. A folder whose content does not have the fingerprint that was written is refused.
 """
 
 import json
@@ -37,6 +37,7 @@ from slmrec_jax.data.readers.folders import not_read
 from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet
+from slmrec_jax.data.vectors import as_float16_if_lossless
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -60,7 +61,12 @@ _FIELDS = {
     "notes": list,
 }
 _CONVERT_AGAIN = "make the folder again with slmrec-jax data convert"
-_TENSORS = {"items": ("int32",), "words": ("int32",), "values": ("float16", "float32"), "present": ("bool",)}
+_TENSORS = {
+    "items": ("int32",),
+    "words": ("int32",),
+    "values": ("float16", "bfloat16", "float32"),
+    "present": ("bool",),
+}
 """The types that each tensor of a feature file may have."""
 
 
@@ -143,10 +149,11 @@ def _write_parts(dataset: Dataset, folder: Path) -> None:
 def _as_tensors(feature: Feature | Words) -> dict[str, Shaped[np.ndarray, "..."]]:
     if isinstance(feature, Words):
         return {"items": feature.items, "words": feature.words}
-    with np.errstate(over="ignore"):
-        half = feature.values.astype(np.float16)
-    lossless = np.array_equal(half.astype(np.float32).view(np.int32), feature.values.view(np.int32))
-    return {"values": half if lossless else feature.values, "present": feature.present}
+    values = feature.values
+    return {
+        "values": as_float16_if_lossless(values) if values.dtype == np.float32 else values,
+        "present": feature.present,
+    }
 
 
 def _feature_file(folder: Path, place: int, modality: str) -> Path:
@@ -204,7 +211,7 @@ def _read_splits(file: Path) -> dict[str, Interactions]:
 
 def _read_stored_feature(file: Path, entry: Mapping[str, Any]) -> Feature | Words:
     names = ("items", "words") if "num_words" in entry else ("values", "present")
-    tensors = read_tensors(file, f"the tensors {' and '.join(names)}", _CONVERT_AGAIN)
+    tensors = read_tensors(file, f"the tensors {' and '.join(names)}", _CONVERT_AGAIN, mapped=True)
     if sorted(tensors) != sorted(names):
         raise UserError(f"{file}: it has other tensors than {' and '.join(names)}; {_CONVERT_AGAIN}")
     first, second = (tensors[name] for name in names)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from slmrec_jax.encoding import layers
+from slmrec_jax.encoding import layers, vectors
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.types import DenseFeature, Modality
@@ -27,12 +27,16 @@ def width(modality: Modality) -> int:
 def frozen(feature: DeviceFeature, modality: Modality, *, normalized: bool) -> DenseFeature:
     """Return a modality that training does not change, ready to be projected; `normalized` divides rows by their norms.
 
-    Word ids become the mean of random word vectors, as in SLMRec's published code, and are never normalised.
+    Word ids become the mean of random word vectors, as in SLMRec's published code, and are never normalised. Values of
+    half precision stay as they are: factors beside them normalise the rows.
     """
     if isinstance(feature, Operator):
         # The key is fixed: these vectors belong to the data, and every seed must see the same ones.
         return word_means(feature, layers.xavier_normal(jax.random.key(0), modality.columns, WORD_DIM))
-    return feature._replace(values=layers.normalize(feature.values)) if normalized else feature
+    if not normalized:
+        return feature
+    normal = feature._replace(scales=vectors.row_scales(feature.values))
+    return normal if vectors.is_half(feature.values) else DenseFeature(vectors.scaled(normal), feature.present)
 
 
 def frozen_features(

@@ -48,11 +48,21 @@ def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
     Args:
         x: Rows in the last axis.
     """
+    x = x * moderating_powers(x)
+    return x * inverse_norms(x)
+
+
+def moderating_powers(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows 1"]:
+    """Return the power of two that makes the squares of each row fit float32; 1 for rows without large values."""
     largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
     scale = jnp.where(largest > 2.0**80, 2.0**-104, jnp.where(largest > 2.0**32, 2.0**-56, 1.0))
-    x = x * scale.astype(x.dtype)
+    return scale.astype(x.dtype)
+
+
+def inverse_norms(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows 1"]:
+    """Return 1 / max(norm, 1e-12) of each row, whose squares fit float32."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
-    return x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
+    return jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
 
 
 def mean(values: Float[Array, " batch"], mask: Bool[Array, " batch"]) -> Scalar:

@@ -17,6 +17,7 @@ import jraph
 from jaxtyping import Array, Float
 
 from slmrec_jax.devices import on_cpu
+from slmrec_jax.encoding import vectors
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.rows import product_rows, rows_of, sum_of
@@ -143,7 +144,7 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
 
     at_a_time = CACHE_COLUMNS * num_column_shares()
     blocks = [
-        propagate_block(graph, feature.values[:, start : start + at_a_time], held_as)
+        propagate_block(graph, vectors.columns(feature, start, start + at_a_time), held_as)
         for start in range(0, feature.values.shape[1], at_a_time)
     ]
     present = propagate_block(graph, feature.present[:, None], "float32")

@@ -9,12 +9,12 @@ from jax.extend.core import get_opaque_trace_state
 from jaxtyping import Array, Bool, Float, Int
 
 from slmrec_jax.devices import on_cpu
-from slmrec_jax.encoding import layers
+from slmrec_jax.encoding import layers, vectors
 from slmrec_jax.encoding.gathers import take, without_padding
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import rows_of_product
 from slmrec_jax.meshes import divide_rows, on_own_columns
-from slmrec_jax.types import ALL, Distinct, Ids, Rows
+from slmrec_jax.types import ALL, DenseFeature, Distinct, Ids, Rows
 
 TABLE_BLOCK_ROWS = 8192
 """The largest number of rows of a whole table that are computed at a time."""
@@ -115,30 +115,32 @@ def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
     return memoized(rows)
 
 
-def projected(values: Float[Array, "rows columns"], present: Float[Array, " rows"], projection: layers.Linear) -> Rows:
-    """Return values W + present bᵀ: a row without the feature has no bias either. Values may have half precision."""
+def projected(feature: DenseFeature, projection: layers.Linear) -> Rows:
+    """Return F W + present bᵀ: a row without the feature has no bias either. Values may have half precision.
+
+    Args:
+        feature: F, and which rows are present.
+        projection: W and b.
+    """
     kernel, bias = projection["kernel"], projection["bias"][None, :]
 
+    def product(taken: Array, kernel: Array) -> Array:
+        return taken.astype(kernel.dtype) @ kernel
+
     def rows(ids: Ids) -> Array:
-        taken = _gather_float32(values, ids)
-
-        def product(taken: Array, kernel: Array) -> Array:
-            return taken.astype(kernel.dtype) @ kernel
-
         # Of a whole table, each device of a mesh computes its own columns. The rows of a batch are divided later.
-        x: Array = (on_own_columns(product, kernel) if ids is ALL else product)(taken, kernel)
-        return x + take(present, ids)[:, None] * bias
+        if ids is ALL and vectors.is_converted_by_blocks(feature.values):
+            x: Array = on_own_columns(vectors.product_by_blocks, kernel)(feature, kernel)
+        else:
+            x = (on_own_columns(product, kernel) if ids is ALL else product)(vectors.rows(feature, ids), kernel)
+        return x + take(feature.present, ids)[:, None] * bias
 
     return memoized(rows)
 
 
-def _gather_float32(values: Float[Array, "nodes columns"], ids: Ids) -> Float[Array, "_ columns"]:
-    """Gather rows as float32 (wider types stay as they are)."""
-    if values.dtype.itemsize >= 4:
-        return take(values, ids)
-    # As integers: CPUs cannot gather half precision, and XLA would convert the whole table in each step instead.
-    bits = take(jax.lax.bitcast_convert_type(values, jnp.uint16), ids)
-    return jax.lax.bitcast_convert_type(bits, values.dtype).astype(jnp.float32)
+def feature_rows(feature: DenseFeature) -> Rows:
+    """Return the rows of a feature as float32."""
+    return memoized(lambda ids: vectors.rows(feature, ids))
 
 
 def concatenated(tables: Sequence[Rows]) -> Rows:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
 from slmrec_jax.encoding import features, layers
-from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, with_biases
+from slmrec_jax.encoding.rows import concatenated, feature_rows, memoized, projected, rows_of, with_biases
 from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
 
 
@@ -52,10 +52,10 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
         cache: dict[str, DenseFeature] = inputs.cache
         users, items = rows_of(params["user"]), rows_of(params["item"])
         if use == "concat":
-            content = [projected(*cache[name], params["projection"][name]) for name in modalities]
+            content = [projected(cache[name], params["projection"][name]) for name in modalities]
             items = concatenated([items, *content])
         if use == "linear":
-            raw = concatenated([items, *(rows_of(cache[name].values) for name in modalities)])
+            raw = concatenated([items, *(feature_rows(cache[name]) for name in modalities)])
             items = memoized(lambda ids: layers.affine(params["combine"], raw(ids)))
         ranked = with_biases(users, items, rows_of(params["item_bias"])) if item_bias else (users, items)
         return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})

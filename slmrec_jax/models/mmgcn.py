@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Scalar
 
-from slmrec_jax.encoding import features, layers, propagation
+from slmrec_jax.encoding import features, layers, propagation, vectors
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.encoding.rows import projected as projected_rows
 from slmrec_jax.encoding.rows import rows_for_all, rows_of
@@ -149,8 +149,8 @@ def _layer(key: Key[Array, ""], inputs: int, dim: int) -> Params:
 def _item_rows(name: str, feature: DenseFeature, params: Params) -> Float[Array, "items columns"]:
     """Return T, the items' rows before propagation."""
     if name not in params["projection"]:
-        return feature.values
-    return projected_rows(*feature, params["projection"][name])(ALL)
+        return vectors.rows(feature, ALL)
+    return projected_rows(feature, params["projection"][name])(ALL)
 
 
 def _propagated(

@@ -125,7 +125,7 @@ def slmrec(
             if name in graph.derived:
                 chain: FrozenChain = graph.derived[name]
                 halves = zip(chain.values, chain.present, strict=True)
-                return Channel(*(projected(*half, params["projection"][name]) for half in halves))
+                return Channel(*(projected(DenseFeature(*half), params["projection"][name]) for half in halves))
             return propagation.item_chain(graph, layer0[name](ALL), num_layers, first_users[name](ALL))
 
         if not definition:
@@ -238,7 +238,7 @@ def _item_layer0(name: str, params: Params, inputs: Inputs) -> Rows:
             )
 
         return refuse
-    return projected(*feature, params["projection"][name])
+    return projected(feature, params["projection"][name])
 
 
 def _product(product: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
-from slmrec_jax.encoding import features, layers
+from slmrec_jax.encoding import features, layers, vectors
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, with_biases
 from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
@@ -23,6 +23,9 @@ def vbpr(
 
     `variant="multimodal"` is the form in the SLMRec paper and the MMRec toolbox. `normalize_features` divides feature
     rows by their L2 norm, which neither reference does. There is at least one modality.
+
+    F is one table. It has half precision if all modalities have the same type of half precision and are not normalised;
+    otherwise it is float32.
     """
     columns = sum(features.width(modality) for modality in spec.modalities.values())
 
@@ -41,7 +44,11 @@ def vbpr(
 
     def prepare(inputs: Inputs) -> Inputs:
         taken = features.frozen_features(inputs.features, spec.modalities, normalized=normalize_features).values()
-        side_by_side = jnp.concatenate([feature.values for feature in taken], axis=1)
+        # Columns side by side have one type and no factors of rows.
+        alike = len({feature.values.dtype for feature in taken}) == 1 and not any(feature.scales for feature in taken)
+        side_by_side = jnp.concatenate(
+            [feature.values if alike else vectors.rows(feature, ALL) for feature in taken], axis=1
+        )
         # An item with at least one modality has the map's bias.
         any_present = jnp.max(jnp.stack([feature.present for feature in taken]), axis=0)
         return inputs._replace(features={}, cache=DenseFeature(side_by_side, any_present))
@@ -49,12 +56,12 @@ def vbpr(
     def encode(params: Params, inputs: Inputs) -> Encode:
         content: DenseFeature = inputs.cache
         bias = params["content"].get("bias", jnp.zeros(spec.dim))
-        mapped = projected(content.values, content.present, {"kernel": params["content"]["kernel"], "bias": bias})
+        mapped = projected(content, {"kernel": params["content"]["kernel"], "bias": bias})
         users, items = rows_of(params["user"]), concatenated([rows_of(params["item"]), mapped])
         ranked = users, items
         if variant == "original":
             item_bias, content_bias = params["item_bias"], params["content_bias"]
-            biases = memoized(lambda ids: take(item_bias, ids) + take(content.values, ids) @ content_bias)
+            biases = memoized(lambda ids: take(item_bias, ids) + vectors.rows(content, ids) @ content_bias)
             ranked = with_biases(users, items, biases)
         return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
 

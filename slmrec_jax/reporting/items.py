@@ -11,10 +11,12 @@ from scipy.cluster.vq import kmeans2, vq
 
 from slmrec_jax.data.dataset import ITEM_TEXTS, Dataset
 from slmrec_jax.encoding import features
+from slmrec_jax.encoding.rows import feature_rows
 from slmrec_jax.evaluation import analysis
 from slmrec_jax.serving.named_ids import find_rows
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.run import Run
+from slmrec_jax.types import ALL
 
 NUM_CLUSTERS = 8
 
@@ -42,8 +44,8 @@ def modality_vectors(run: Run) -> dict[str, ItemVectors]:
     spec, inputs = make_spec(run.config, run.dataset), make_inputs(run.dataset)
     found = {}
     for name, modality in spec.modalities.items():
-        values, present = features.frozen(inputs.features[name], modality, normalized=True)
-        found[name] = ItemVectors(np.asarray(values), np.asarray(present) > 0)
+        feature = features.frozen(inputs.features[name], modality, normalized=True)
+        found[name] = ItemVectors(np.asarray(feature_rows(feature)(ALL)), np.asarray(feature.present) > 0)
     return found
 
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from slmrec_jax.config import Config
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.encoding import features, layers
+from slmrec_jax.encoding import features, layers, vectors
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import UserError
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.types import Embeddings
+from slmrec_jax.types import ALL, Embeddings
 
 
 def popularity(config: Config, dataset: Dataset) -> Embeddings:
@@ -35,7 +35,7 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
     spec, inputs = make_spec(config, dataset), make_inputs(dataset, config.missing)
     tables = [
         # `frozen` does not normalize the means of word vectors.
-        layers.normalize(features.frozen(inputs.features[name], modality, normalized=True).values)
+        layers.normalize(vectors.rows(features.frozen(inputs.features[name], modality, normalized=True), ALL))
         for name, modality in spec.modalities.items()
     ]
     items = jnp.concatenate(tables, axis=1)

@@ -11,9 +11,11 @@ import scipy.sparse
 
 from slmrec_jax.config import Config, Missing
 from slmrec_jax.data.dataset import Dataset, Feature, Words
+from slmrec_jax.data.vectors import mean_row
 from slmrec_jax.encoding.features import DeviceFeature
 from slmrec_jax.encoding.graph import build_graph, graph_shapes
 from slmrec_jax.encoding.matrices import Operator, operator, operator_shapes
+from slmrec_jax.transfers import to_device
 from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
 
 
@@ -36,7 +38,7 @@ def make_inputs(dataset: Dataset, missing: Missing = "masked", *, on_host: bool 
         dataset: The data.
         on_host: Whether they stay in the host's memory, so that no device of a mesh has to hold all of them.
         missing: What an item gets for a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
-            features, or the mean of the others' rows. Word ids are always masked.
+            features, or the mean of the others' rows in the type of the values. Word ids are always masked.
     """
     with _beside_the_mesh() if on_host else nullcontext():
         graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
@@ -95,8 +97,9 @@ def _fill_missing(feature: Feature, missing: Missing, known: Feature) -> Feature
         return feature
     values = feature.values
     if missing == "mean" and known.present.any():
-        mean = known.values[known.present].mean(axis=0, dtype=np.float64)
-        values = np.where(feature.present[:, None], values, mean.astype(np.float32))
+        mean = mean_row(known.values, known.present)
+        values = np.array(values, values.dtype if values.dtype == known.values.dtype else np.float32)
+        values[~feature.present] = mean.astype(values.dtype)
     return Feature(values, np.ones_like(feature.present))
 
 
@@ -105,7 +108,7 @@ def _vectors(feature: Feature) -> tuple[Any, Any]:
 
 
 def _on_device(values: Any, present: Any) -> DenseFeature:
-    return DenseFeature(jnp.asarray(values), jnp.asarray(present))
+    return DenseFeature(to_device(values), jnp.asarray(present))
 
 
 def _shapes(feature: Feature | Words, num_items: int) -> DeviceFeature:
@@ -113,8 +116,10 @@ def _shapes(feature: Feature | Words, num_items: int) -> DeviceFeature:
         pairs = np.unique(feature.items.astype(np.int64) * feature.num_words + feature.words)
         items, words = np.divmod(pairs, feature.num_words)
         return operator_shapes(np.bincount(items, minlength=num_items), np.bincount(words, minlength=feature.num_words))
-    values = feature.values.shape
-    shapes: DenseFeature = jax.eval_shape(lambda: DenseFeature(jnp.zeros(values), jnp.zeros(num_items)))
+    values = feature.values
+    shapes: DenseFeature = jax.eval_shape(
+        lambda: DenseFeature(jnp.zeros(values.shape, values.dtype), jnp.zeros(num_items))
+    )
     return shapes
 
 

@@ -16,7 +16,7 @@ from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan, ranking_progra
 from slmrec_jax.training.inputs import input_shapes
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage.arrays import READ_BACK_BYTES
-from slmrec_jax.types import Embeddings
+from slmrec_jax.types import Embeddings, Inputs, Method
 
 LATER_BYTES = 112 * 2**20
 """The growth of a run's process on the demo data, whose arrays are negligible: programs for ranking, checks and
@@ -47,8 +47,7 @@ class Memory(NamedTuple):
     """The excess of the peak while inputs are prepared over that of training."""
     graph: int
     features: int
-    """Features that models read in their original form. A copy of the data set's on CPU too, since NumPy's memory is
-    seldom aligned as JAX needs it."""
+    """Features that models read in their original form and type. A copy of the data set's on CPU too."""
     precomputed: int
     """Results that the model computes once from graph and features (`Graph.derived`, `Inputs.cache`)."""
     state: int
@@ -83,7 +82,7 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
     given, prepared, programs = input_shapes(planned.dataset), planned.inputs, planned.loop
     tables: Embeddings = _program(programs.embed).out_info
     state, embeddings = size(programs.shapes()), size(tables)
-    computed = prepared.graph.derived, prepared.cache
+    computed = _computed(prepared)
     graph, cache = size(prepared.graph._replace(derived={})), size(computed)
     features = size(prepared.features)
     step = size(_program(programs.order).out_info) + temporary(programs.run)
@@ -95,8 +94,11 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host or in_parts else 0
     copies = state + embeddings + read_back
     during = max(step, evaluated)
-    largest = max(map(size, jax.tree.leaves(computed)), default=0)
-    preparing = size(given.features) + 2 * largest
+    # On one device, features that the method holds as they were given are not made again.
+    kept = set() if layout is not None else _passed_on(planned.method, given)
+    leaves = jax.tree.leaves(computed)
+    largest = max((size(leaf) for place, leaf in enumerate(leaves) if place not in kept), default=0)
+    preparing = size(given.features) + 2 * largest - sum(size(leaves[place]) for place in kept)
     known = Memory(
         process=rss_bytes() if host else 0,
         earlier=0,
@@ -215,6 +217,17 @@ def _free_of_group() -> int | None:
     except OSError:
         return None
     return None if limit == "max" else int(limit) - int(used) + int(cached["inactive_file"])
+
+
+def _passed_on(method: Method, given: Inputs) -> set[int]:
+    """Return the places, among the arrays that a method computes once, of those that are features it was given."""
+    traced = jax.make_jaxpr(lambda inputs: _computed(method.prepare(inputs)))(given).jaxpr
+    features = traced.invars[len(jax.tree.leaves(given.graph)) :]
+    return {place for place, leaf in enumerate(traced.outvars) if leaf in features}
+
+
+def _computed(prepared: Inputs) -> tuple[Any, Any]:
+    return prepared.graph.derived, prepared.cache
 
 
 def _gib(count: int) -> str:

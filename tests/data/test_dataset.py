@@ -197,7 +197,7 @@ def test_bad_input_gets_one_line(changes, line):
 
 
 def test_rows_are_counted_through_a_large_table(monkeypatch):
-    monkeypatch.setattr("slmrec_jax.data.inspect.checks._VALUES_PER_CHECK", 4)
+    monkeypatch.setattr("slmrec_jax.data.vectors._VALUES_PER_BLOCK", 4)
     with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 1, 3, from 0 on\)"):
         small(features=with_visual([[1, 2], [np.nan, 0], [1, 2], [0, np.inf]]))
 

@@ -16,7 +16,7 @@ from slmrec_jax.encoding.rows import (
     rows_of,
     with_biases,
 )
-from slmrec_jax.types import ALL
+from slmrec_jax.types import ALL, DenseFeature
 
 
 def test_memoized_computes_each_array_of_ids_once():
@@ -44,9 +44,8 @@ def test_a_row_that_is_not_present_is_projected_to_zero():
     values, present = rng.normal(size=(4, 3)).astype(np.float32), np.array([1, 0, 1, 1], np.float32)
     values[1] = 0
     kernel, bias = rng.normal(size=(3, 2)).astype(np.float32), rng.normal(size=2).astype(np.float32)
-    table = projected(
-        *(jnp.asarray(x) for x in (values, present)), {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)}
-    )
+    feature = DenseFeature(jnp.asarray(values), jnp.asarray(present))
+    table = projected(feature, {"kernel": jnp.asarray(kernel), "bias": jnp.asarray(bias)})
     expected = (values @ kernel + bias) * present[:, None]
     np.testing.assert_allclose(table(ALL), expected, rtol=1e-5)
     np.testing.assert_allclose(table(jnp.array([3, 1])), expected[[3, 1]], rtol=1e-5)

@@ -11,10 +11,11 @@ from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset, Feature, Words
 from slmrec_jax.data.formats.mmgcn import read_vectors_or_words
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.feature_files import as_float32, by_modality, feature_of_rows, modality_name
+from slmrec_jax.data.readers.feature_files import by_modality, feature_of_rows, modality_name
 from slmrec_jax.data.readers.folders import choose_file, not_read
 from slmrec_jax.data.readers.raw_ids import EncodedIds, encode_ids
 from slmrec_jax.data.readers.tables import read_text
+from slmrec_jax.data.vectors import as_held
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -83,8 +84,8 @@ def _read_feature_by_id(file: Path, items: EncodedIds) -> Feature | Words:
             f"{file}: {len(values)} rows, but there is an item with the id {items.ids[outside[0]]}; expected row i to "
             f"be the item with the id i"
         )
-    feature = feature_of_rows(file, as_float32(values[items.ids]))
-    check_finite(str(file), feature.values[feature.present], items.ids[feature.present])
+    feature = feature_of_rows(file, as_held(values[items.ids]))
+    check_finite(str(file), feature.values, items.ids, among=feature.present)
     return feature._replace(stored=values.dtype.name)
 
 

@@ -23,7 +23,6 @@ from slmrec_jax.data.formats.interactions import (
 from slmrec_jax.data.formats.roles import WITHOUT_HEADER, find_layout, named_columns
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
 from slmrec_jax.data.readers.feature_files import (
-    as_float32,
     by_modality,
     by_raw_id,
     is_named_as_feature,
@@ -38,6 +37,7 @@ from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
+from slmrec_jax.data.vectors import as_held
 from slmrec_jax.errors import UserError
 
 LOOKS_FOR = "a .csv, .tsv, .txt, .dat or .parquet file with columns user and item"
@@ -197,8 +197,10 @@ def in_row_order(
             )
         if item_ids.min() == 0:
             check_padding(str(file), values, int(item_ids.max()) + 1)
-        values, present = as_float32(values[item_ids]), present[item_ids]
-        check_finite(str(file), values[present], item_ids[present])
+        if len(item_ids) < len(values) or (np.diff(item_ids) < 0).any():
+            values, present = values[item_ids], present[item_ids]
+        values = as_held(values)
+        check_finite(str(file), values, item_ids, among=present)
     if not present.any():
         raise UserError(f"{file}: the rows of all items are of NaN alone; fill them, or leave this feature out")
     return Feature(values, present, vectors.stored), note_missing(file, present)

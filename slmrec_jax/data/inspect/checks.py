@@ -8,6 +8,7 @@ from typing import TypeAlias
 import numpy as np
 from jaxtyping import Int, Shaped
 
+from slmrec_jax.data.vectors import blocks, is_real
 from slmrec_jax.errors import UserError
 
 MAX_COUNT = 2**31 - 1
@@ -17,7 +18,6 @@ AnyArray: TypeAlias = Shaped[np.ndarray, "..."]
 """An array as a caller passed it: of any type and shape until it is checked."""
 
 _ROWS_SHOWN = 5
-_VALUES_PER_CHECK = 2**24
 
 
 def check_count(what: str, count: int, where: str) -> None:
@@ -58,7 +58,7 @@ def check_feature(where: str, values: AnyArray, present: AnyArray, num_items: in
     With `from_file`, the advice is for a file, where a row of NaN marks an item without the feature; otherwise it is
     for a caller, who passes `present`.
     """
-    if values.ndim != 2 or values.dtype.kind not in "fiub":
+    if values.ndim != 2 or not is_real(values.dtype):
         raise UserError(
             f"{where}: found an array of {values.dtype} of shape {values.shape}; expected a table of numbers, "
             f"one row an item"
@@ -91,19 +91,30 @@ def check_padding(where: str, values: AnyArray, num_items: int) -> None:
 
 
 def check_finite(
-    where: str, values: AnyArray, rows: AnyArray | None = None, *, first: int = 0, from_file: bool = True
+    where: str,
+    values: AnyArray,
+    rows: AnyArray | None = None,
+    *,
+    among: AnyArray | None = None,
+    first: int = 0,
+    from_file: bool = True,
 ) -> None:
     """Reject values that are NaN or infinite.
 
-    `rows` are the numbers of the rows, by default their indices; the whole table's rows are counted from `first`.
+    `rows` are the numbers of the rows, by default their indices; the whole table's rows are counted from `first`. With
+    the mask `among`, other rows may hold anything.
     """
-    chunk = max(1, _VALUES_PER_CHECK // values.shape[1])  # the mask of a large table is never held as a whole
-    chunks = ((start, np.isfinite(values[start : start + chunk])) for start in range(0, len(values), chunk))
-    wrong = [start + np.flatnonzero(~finite.all(axis=1)) for start, finite in chunks if not finite.all()]
+    wrong, count = [], 0
+    for block in blocks(values):  # the mask of a large table is never held as a whole
+        infinite = ~np.isfinite(values[block])
+        if among is not None:
+            infinite &= among[block][:, None]
+        if infinite.any():
+            wrong.append(block.start + np.flatnonzero(infinite.any(axis=1)))
+            count += int(np.count_nonzero(infinite))
     if wrong:
         found = np.concatenate(wrong)
-        count = np.count_nonzero(~np.isfinite(values[found]))
-        named = found if rows is None else rows[found]
+        named = found if rows is None else np.sort(rows[found])
         fix = "make a row NaN as a whole" if from_file else "set `present` to False"
         raise UserError(
             f"{where}: {count} values in {len(found)} rows are NaN or infinite as float32 (rows {_shown_rows(named)}, "

@@ -146,11 +146,11 @@ def _modality_facts(feature: Feature | Words, num_items: int) -> VectorFacts | W
 
 
 def _chunks(feature: Feature) -> Iterator[Float[np.ndarray, "rows columns"]]:
-    """Yield the rows that are present, in order."""
+    """Yield the rows that are present, in order and as float32."""
     step = max(1, _VALUES_PER_CHUNK // feature.values.shape[1])
     for start in range(0, len(feature.values), step):
         rows, there = feature.values[start : start + step], feature.present[start : start + step]
-        yield rows if there.all() else rows[there]
+        yield np.asarray(rows if there.all() else rows[there], np.float32)
 
 
 def _hash(rows: Float[np.ndarray, "rows columns"]) -> UInt64[np.ndarray, " rows"]:

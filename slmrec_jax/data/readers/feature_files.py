@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
-from jaxtyping import Bool, Float, Shaped
+from jaxtyping import Bool, Float, Int, Shaped
 
 from slmrec_jax.data.dataset import Feature
 from slmrec_jax.data.inspect.checks import check_finite
@@ -16,6 +16,7 @@ from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.raw_ids import find_ids
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.readers.text_files import uncompressed
+from slmrec_jax.data.vectors import as_held, blocks, held_type, is_mapped
 from slmrec_jax.errors import UserError
 
 T = TypeVar("T")
@@ -80,15 +81,11 @@ def feature_of_rows(file: Path, values: Float[np.ndarray, "items columns"]) -> F
 def has_numbers(values: Shaped[np.ndarray, "rows columns"]) -> Bool[np.ndarray, " rows"]:
     """Return a mask of the rows that are not NaN alone."""
     present = np.ones(len(values), np.bool_)
-    candidates = np.flatnonzero(np.isnan(values[:, 0])) if values.shape[1] else np.zeros(0, np.int64)
-    present[candidates[np.isnan(values[candidates]).all(axis=1)]] = False
+    for block in blocks(values) if values.shape[1] else ():
+        rows = values[block]
+        candidates = np.flatnonzero(np.isnan(rows[:, 0]))
+        present[block.start + candidates[np.isnan(rows[candidates]).all(axis=1)]] = False
     return present
-
-
-def as_float32(values: Shaped[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Convert numbers to float32; values beyond its range become infinite, and are refused as such later."""
-    with np.errstate(over="ignore"):
-        return np.asarray(values, np.float32)
 
 
 def by_raw_id(
@@ -108,19 +105,38 @@ def by_raw_id(
             f"{table.file}: no row {lacking}; its first id is {table.value(key, 0)}, and the data's "
             f"{item_ids[0].item()!r}: correct the file, or leave this feature out"
         )
-    taken = as_float32(values[known])
-    check_finite(str(table.file), taken, np.flatnonzero(known) + table.first, first=min(1, table.first))
     if not table.in_memory:
         check_vectors_fit(table.file, len(item_ids), values.shape[1])
-    empty = np.zeros((len(item_ids), values.shape[1]), np.float32)
-    feature = Feature(empty, np.zeros(len(item_ids), np.bool_), stored or values.dtype.name)
-    feature.values[places[known]] = taken
-    feature.present[places[known]] = True
+    stored = stored or values.dtype.name
+    if known.all() and len(known) == len(item_ids) and (np.diff(places) > 0).all() and is_mapped(values):
+        feature = Feature(as_held(values), known, stored)
+    else:
+        feature = _by_place(values, places, known, len(item_ids), stored)
+    rows = np.zeros(len(item_ids), np.int64)
+    rows[places[known]] = np.flatnonzero(known) + table.first
+    check_finite(str(table.file), feature.values, rows, among=feature.present, first=min(1, table.first))
     notes = note_missing(table.file, feature.present)
     if not known.all():
         left_out = f"rows of items that are not in the data, or without values: {(~known).sum()}"
         notes.insert(0, f"{table.file.name}: {left_out}")
     return feature, notes
+
+
+def _by_place(
+    values: Shaped[np.ndarray, "entries columns"],
+    places: Int[np.ndarray, " entries"],
+    known: Bool[np.ndarray, " entries"],
+    num_items: int,
+    stored: str,
+) -> Feature:
+    """Return known rows in their places, converted by blocks."""
+    feature = Feature(
+        np.zeros((num_items, values.shape[1]), held_type(values.dtype)), np.zeros(num_items, np.bool_), stored
+    )
+    for block in blocks(values):
+        feature.values[places[block][known[block]]] = as_held(values[block][known[block]])
+    feature.present[places[known]] = True
+    return feature
 
 
 def note_missing(file: Path, present: Bool[np.ndarray, " items"]) -> list[str]:

@@ -19,6 +19,7 @@ from slmrec_jax.data.readers.refusals import listed, short_name
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
 from slmrec_jax.data.readers.text_files import uncompressed
+from slmrec_jax.data.vectors import as_held, is_real
 from slmrec_jax.errors import UserError
 
 FEATURE_SUFFIXES = (".npy", ".safetensors", ".parquet", *SEPARATORS)
@@ -55,9 +56,9 @@ def read_vectors(file: Path, key: str | None) -> VectorTable:
         return _from_parquet(file, key)
     keys, values = _from_safetensors(file) if suffix == ".safetensors" else (None, read_numbers(file, _ROW_PER_ITEM))
     stored = values.dtype.name
-    if values.dtype.isbuiltin != 1:  # bfloat16 and float8, which NumPy's own functions do not know
-        values = values.astype(np.float32)
-    if values.ndim != 2 or values.dtype.kind not in "fiub":
+    if values.dtype.isbuiltin != 1:  # NumPy's own functions do not know float8, for one
+        values = as_held(values)
+    if values.ndim != 2 or not is_real(values.dtype):
         raise UserError(f"{file}: an array of {stored} of shape {values.shape}; expected {_ROW_PER_ITEM}")
     return _vector_table(file, values, keys, stored)
 
@@ -87,7 +88,7 @@ def _vector_table(
 
 def _from_safetensors(file: Path) -> tuple[Any, Shaped[np.ndarray, "entries columns"]]:
     """Return the raw ids as an Arrow array, if there are some, and the vectors."""
-    arrays = read_tensors(file, _ROW_PER_ITEM)
+    arrays = read_tensors(file, _ROW_PER_ITEM, mapped=True)
     values = [array for array in arrays.values() if array.ndim == 2]
     keys = [array for array in arrays.values() if array.ndim == 1 and array.dtype.kind in "iu"]
     if len(values) != 1 or len(values) + len(keys) != len(arrays) or len(keys) > 1:

@@ -74,7 +74,7 @@ def read_numbers(path: Path, expected: str) -> Shaped[np.ndarray, "..."]:
 
 
 def read_table(path: Path) -> Float[np.ndarray, "rows columns"]:
-    """Read a table of float16, float32 or float64, as a view on the file; `make_dataset` makes it float32."""
+    """Read a table of float16, float32 or float64, as a view on the file, which must not change while it is used."""
     stored = read_numbers(path, "a table of floating point")
     if stored.ndim != 2 or stored.dtype.kind != "f" or stored.dtype.itemsize > 8:
         raise UserError(

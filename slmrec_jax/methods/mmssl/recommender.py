@@ -105,7 +105,7 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
         graph, training = inputs.graph, training_graph(inputs.graph)
         # Side by side, all modalities go through the graph as one product.
         cache: Mapping[str, DenseFeature] = inputs.cache
-        content = concatenated([projected(*cache[name], params["projection"][name]) for name in names])
+        content = concatenated([projected(cache[name], params["projection"][name]) for name in names])
         user_rows = aggregate_items(training, drop(content(ALL)))
         item_rows = aggregate_users(training, user_rows)
         user_features, item_features = (

@@ -149,7 +149,7 @@ def test_small_types_of_safetensors_are_read(tmp_path, kind):
     (tmp_path / "v.safetensors").write_bytes(tensors_file(raw + keys, **tensors))
     read = read_vectors(tmp_path / "v.safetensors", None)
     assert read.values.tolist() == [[0.5, 2.0], [4.0, 1.0], [8.0, 0.25]]
-    assert read.values.dtype == np.float32
+    assert read.values.dtype == (ml_dtypes.bfloat16 if kind == "BF16" else np.float32)
     assert read.stored == np.dtype(FLOAT8[kind]).name
     assert read.keys.columns["item"].to_pylist() == [2, 0, 1]
 

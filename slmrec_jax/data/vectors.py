@@ -1,0 +1,85 @@
+"""Tables of vectors on the host: the types they are held in, their rows by blocks, and tables mapped from files."""
+
+import mmap
+from collections.abc import Iterator
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+from jaxtyping import Bool, Float, Shaped
+
+HELD_TYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32))
+"""The types in which vectors stay as they are; all others become float32."""
+
+_VALUES_PER_BLOCK = 2**23
+
+
+def is_real(kind: "np.dtype[Any]") -> bool:
+    """Return whether numbers of a type can be vectors: floats of NumPy, bfloat16, integers and bools."""
+    return kind.kind in "fiub" or kind in HELD_TYPES
+
+
+def held_type(kind: "np.dtype[Any]") -> "np.dtype[Any]":
+    """Return the type in which vectors of a type are held, in the byte order of the machine."""
+    kind = kind.newbyteorder("=")
+    return kind if kind in HELD_TYPES else np.dtype(np.float32)
+
+
+def as_held(values: Shaped[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Convert numbers to the type they are held in, without a copy if they have it.
+
+    Values beyond float32 become infinite, and are refused as such later.
+    """
+    with np.errstate(over="ignore"):
+        return np.asarray(values, held_type(values.dtype))
+
+
+def is_mapped(values: Shaped[np.ndarray, "..."]) -> bool:
+    """Return whether an array is a read-only view on a file that is mapped into memory."""
+    base: Any = values
+    while isinstance(base, (np.ndarray, memoryview)):
+        base = base.base if isinstance(base, np.ndarray) else base.obj
+    return isinstance(base, mmap.mmap) and not values.flags.writeable
+
+
+def own_or_mapped(values: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
+    """Return numbers in rows and in the type they are held in: a copy, unless they are that already in a mapped file.
+
+    What is in memory is copied because its owner may change it.
+    """
+    if is_mapped(values) and values.flags.c_contiguous and values.dtype == held_type(values.dtype):
+        return values
+    with np.errstate(over="ignore"):
+        return np.array(values, held_type(values.dtype), order="C")
+
+
+def blocks(values: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
+    """Yield slices of the rows of a table, in order, each small beside a large table."""
+    at_a_time = max(1, _VALUES_PER_BLOCK // max(1, values.shape[1]))
+    return (slice(start, start + at_a_time) for start in range(0, len(values), at_a_time))
+
+
+def has_content(values: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, " rows"]) -> bool:
+    """Return whether one of the rows among these is not 0 in all of its bits."""
+    return any(_bits(values[rows][among[rows]]).any() for rows in blocks(values) if among[rows].any())
+
+
+def as_float16_if_lossless(values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+    """Return a table of float32 as float16 if each value keeps its bits when it is read back, else the table itself."""
+    halves = np.empty(values.shape, np.float16)
+    for rows in blocks(values):
+        with np.errstate(over="ignore"):
+            halves[rows] = values[rows]
+        if not np.array_equal(_bits(halves[rows].astype(np.float32)), _bits(values[rows])):
+            return values
+    return halves
+
+
+def mean_row(values: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, " _"]:
+    """Return the mean of the rows among these, of which there is at least one, in float64."""
+    total = sum(values[rows][among[rows]].sum(axis=0, dtype=np.float64) for rows in blocks(values))
+    return np.asarray(total / np.count_nonzero(among))
+
+
+def _bits(values: Float[np.ndarray, "rows columns"]) -> Shaped[np.ndarray, "rows columns"]:
+    return np.ascontiguousarray(values).view(f"u{values.dtype.itemsize}")

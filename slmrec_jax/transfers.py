@@ -1,0 +1,51 @@
+"""Copies of large arrays from the host to devices, by blocks of rows, so that the host never holds a second copy."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Sharding
+from jaxtyping import Array, Shaped
+
+BLOCK_BYTES = 2**26
+"""The bytes of the rows that are on their way at a time."""
+
+
+def to_device(host: Shaped[np.ndarray, "..."], device: jax.Device | None = None) -> Array:
+    """Copy an array to a device, by default JAX's own choice.
+
+    The result never shares memory with `host`, which may be a mapped file. On CPU, `jax.device_put` shares it where the
+    numbers are aligned, as those of a `.npy` file are, even if told not to; a change of the file would then change what
+    training reads.
+
+    Args:
+        host: An array, of any strides; only a block of it is copied on the host.
+        device: Where the copy is.
+    """
+    if host.nbytes <= BLOCK_BYTES or len(host) == 1:
+        return jnp.array(host, device=device)
+    count = len(host)
+    rows = max(1, BLOCK_BYTES * count // host.nbytes)
+    table = jnp.zeros(host.shape, host.dtype, device=device)
+    for start in range(0, count, rows):
+        first = min(start, count - rows)  # blocks of one size need one program
+        block = jax.device_put(np.ascontiguousarray(host[first : first + rows]), device)
+        table = _with_rows(table, block, np.int32(first))
+        table.block_until_ready()  # bounds what is on its way
+    return table
+
+
+def to_devices(host: Shaped[np.ndarray, "..."], sharding: Sharding) -> Array:
+    """Put an array's parts on the devices of a sharding; each process puts those of its own devices."""
+    if host.nbytes <= BLOCK_BYTES:
+        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    places: dict[jax.Device, Any] = dict(sharding.addressable_devices_indices_map(host.shape))
+    parts = [to_device(host[index], device) for device, index in places.items()]
+    return jax.make_array_from_single_device_arrays(host.shape, sharding, parts)
+
+
+@partial(jax.jit, donate_argnums=0)
+def _with_rows(table: Array, block: Array, first: Array) -> Array:
+    return jax.lax.dynamic_update_slice_in_dim(table, block, first, 0)
