@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.devices import Target, compiler_of, current_target, memory_bytes, on_cpu
 from slmrec_jax.errors import Diverged, UserError
+from slmrec_jax.evaluation.interactions import known_matrix
 from slmrec_jax.evaluation.scoring import (
     ChunkShape,
     Queries,
@@ -104,10 +104,10 @@ def plan_ranking(
     num_chunks += -num_chunks % grouped
     num_rows = num_chunks * chunk_rows
 
-    masked = _known_matrix(users, known, num_items)
+    masked = known_matrix(users, known, num_items)
     if candidates is not None:
         masked = masked[:, candidates]
-    masked_rows = np.repeat(np.arange(num_users), np.diff(masked.indptr))
+    masked_rows = np.repeat(np.arange(num_users, dtype=np.int32), np.diff(masked.indptr))
     bounds = masked.indptr[np.minimum(np.arange(num_chunks + 1) * chunk_rows, num_users)].astype(np.int32)
     chunk_pairs, most_pairs = (int(np.diff(ends).max(initial=0)) for ends in (bounds, bounds[::grouped]))
     queries = Queries(
@@ -215,15 +215,3 @@ def _largest_score(embeddings: Embeddings) -> Scalar:
     """Return an upper bound of |score|. It is finite only if all embeddings and scores are, and much cheaper."""
     largest = [jnp.abs(table.astype(jnp.float32)).max() for table in embeddings]
     return embeddings.items.shape[1] * largest[0] * largest[1]
-
-
-def _known_matrix(
-    users: Int[np.ndarray, " users"], known: Sequence[Interactions], num_items: int
-) -> scipy.sparse.csr_array:
-    """Return a sparse matrix with a row for each of `users` and an entry for each known item."""
-    nothing = np.empty(0, np.int32)
-    owners = np.concatenate([nothing, *(pairs.users for pairs in known)])
-    items = np.concatenate([nothing, *(pairs.items for pairs in known)])
-    num_users = 1 + int(max(owners.max(initial=0), users.max(initial=0)))
-    entries = np.ones(len(owners), np.int8)
-    return scipy.sparse.csr_array((entries, (owners, items)), shape=(num_users, num_items))[users]

@@ -102,7 +102,7 @@ LOWEST = {
     ),
     "at least 1": (
         "epochs batch_size bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads eval.cutoffs "
-        "eval.evaluate_every"
+        "eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
     "more than 0": (
