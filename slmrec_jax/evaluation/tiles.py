@@ -1,4 +1,4 @@
-"""Ranking on one CPU: a tile of scores at a time, of some users and some items, small enough for the cache."""
+"""Ranking on one CPU: a tile of scores at a time, of some users and some items, within a limit of memory."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
