@@ -32,6 +32,7 @@ def run_evaluate(flags: EvaluateFlags) -> None:
     from rich.console import Console
 
     from slmrec_jax.commands.tables import fit_width, groups_table, metrics_table
+    from slmrec_jax.training.selection import sampled_of
 
     run = open_run(chosen_run(flags), flags.data)
     if flags.cold == "content":
@@ -39,9 +40,12 @@ def run_evaluate(flags: EvaluateFlags) -> None:
     protocol = flags.protocol or run.config.protocol
     measured: dict[str, Any] = {"split": flags.split, "protocol": protocol}
     if flags.by is None:
-        metrics = dict(run.evaluate(flags.split, flags.protocol, flags.candidates).means)
-        measured |= {"fingerprint": run.dataset.fingerprint, "metrics": metrics}
-        table = metrics_table({flags.split: metrics}, f"{run.folder}, protocol {protocol}")
+        found = run.evaluate(flags.split, flags.protocol, flags.candidates)
+        measured |= {"fingerprint": run.dataset.fingerprint, "metrics": dict(found.means)}
+        sampled = sampled_of(found)
+        measured |= {"sampled": sampled} if sampled else {}
+        of_split: dict[str, Any] = {flags.split: sampled} if sampled else {}
+        table = metrics_table({flags.split: found.means}, f"{run.folder}, protocol {protocol}", of_split)
     else:
         groups = run.evaluate_by(flags.by, flags.split, flags.protocol, flags.candidates)
         measured |= {"by": [group._asdict() for group in groups]}

@@ -13,6 +13,7 @@ from rich.text import Text
 from slmrec_jax.config.protocols import Side
 from slmrec_jax.errors import escaped
 from slmrec_jax.evaluation.groups import Group
+from slmrec_jax.training.storage.folder import Sampled
 
 _HEADING_BREAK = re.compile(r"(?<=[._\s])|(?=@)")
 _CELL_BREAK = re.compile(r"(?<=\s)(?=±)")
@@ -62,21 +63,31 @@ def shorten_middle(text: str, width: int) -> str:
     return f"{start}…{end}"
 
 
-def metrics_table(splits: Mapping[str, Mapping[str, float]], title: str) -> Table:
+def metrics_table(
+    splits: Mapping[str, Mapping[str, float]], title: str, sampled: Mapping[str, Sampled] | None = None
+) -> Table:
     """Return a row for each metric and a column for each split and cut-off.
 
     Args:
         splits: The metrics of each split; all splits have the same ones.
         title: The table's title.
+        sampled: The samples of the splits of which not all users were ranked.
     """
+    sampled = sampled or {}
     table = _titled(title, "metric")
+    notes = [f"{split}: {each['users']:,} of {each['of']:,} users, ± 95 %" for split, each in sampled.items()]
+    table.caption, table.caption_justify = "; ".join(notes) or None, "left"
     keys = [key.split("@") for key in next(iter(splits.values()))]
     cutoffs = list(dict.fromkeys(cutoff for _, cutoff in keys))
     for split in splits:
         for cutoff in cutoffs:
             table.add_column(f"{split} @{cutoff}", justify="right")
     for metric in dict.fromkeys(name for name, _ in keys):
-        cells = (f"{values[f'{metric}@{cutoff}']:.4f}" for values in splits.values() for cutoff in cutoffs)
+        cells = (
+            _with_half_width(values, f"{metric}@{cutoff}", sampled[split]["half_widths"] if split in sampled else {})
+            for split, values in splits.items()
+            for cutoff in cutoffs
+        )
         table.add_row(metric, *cells)
     return table
 
@@ -89,9 +100,13 @@ def groups_table(groups: Sequence[Group], side: Side, title: str) -> Table:
     for name in (side, "held out", *metrics):
         table.add_column(name, justify="right")
     for group in groups:
-        values = (f"{group.means[metric]:.4f}" for metric in metrics)
+        values = (_with_half_width(group.means, metric, group.half_widths) for metric in metrics)
         table.add_row(group.label, str(group.num_nodes), str(group.num_interactions), *values)
     return table
+
+
+def _with_half_width(means: Mapping[str, float], key: str, half_widths: Mapping[str, float]) -> str:
+    return f"{means[key]:.4f}" + (f" ± {half_widths[key]:.4f}" if key in half_widths else "")
 
 
 def _titled(title: str, *columns: str) -> Table:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from slmrec_jax.commands.cluster import ClusterFlags, join_processes
 from slmrec_jax.commands.settings import SettingsFlags, own_method, python_file
@@ -28,7 +29,7 @@ def run_train(flags: TrainFlags) -> None:
     join_processes(flags)
     from rich.console import Console
 
-    from slmrec_jax.commands.tables import metrics_table
+    from slmrec_jax.commands.tables import fit_width, metrics_table
     from slmrec_jax.methods import make_method
     from slmrec_jax.training.train import train
 
@@ -45,7 +46,8 @@ def run_train(flags: TrainFlags) -> None:
     if not reports():
         return
     title = f"{run.config.model} on {run.dataset.name}, best epoch {run.result['best_epoch']}"
-    Console().print(
-        metrics_table({split: run.result[split] for split in ("valid", "test") if split in run.result}, title)
-    )
+    console = Console()
+    splits: dict[str, Any] = {split: run.result[split] for split in ("valid", "test") if split in run.result}
+    table = metrics_table(splits, title, run.result.get("sampled"))
+    console.print(fit_width(table, console.width) if "sampled" in run.result else table)
     print(f"run folder: {escaped(run.folder)}")

@@ -49,6 +49,11 @@ class Protocol(NamedTuple):
     candidates: Candidates = "all"
     """Items that are ranked and count as held out: all, or only those without training interactions (cold start), which
     rank low among the others, because training has raised the scores of those."""
+    users: Annotated[int, at_least(1)] | None = None
+    """Users that are ranked in each evaluation during training: a sample that the seed decides, the same in every
+    epoch. All by default, and if there are no more."""
+    test_users: Annotated[int, at_least(1)] | None = None
+    """Users that are ranked in the test of the best epoch: a sample that is the same for every seed; all by default."""
 
 
 PROTOCOLS: Mapping[str, Protocol] = {

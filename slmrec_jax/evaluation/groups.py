@@ -10,6 +10,7 @@ from slmrec_jax.config.protocols import Side
 from slmrec_jax.evaluation.metrics import means, measure
 from slmrec_jax.evaluation.protocol import EvaluationPlan
 from slmrec_jax.evaluation.ranking import rank
+from slmrec_jax.evaluation.samples import half_widths
 from slmrec_jax.types import Embeddings, Interactions
 
 STARTS = (0, 1, 2, 5, 10, 20, 50, 100)
@@ -27,6 +28,9 @@ class Group(NamedTuple):
     """Held-out interactions of the group."""
     means: Mapping[str, float]
     """Metrics averaged over users with such interactions. A group of items is the only held-out set of its metrics."""
+    half_widths: Mapping[str, float] = {}
+    """As those of an `Evaluation`: the group is taken to have the same share of its users in the sample as all users
+    have. Empty if all users of the split were ranked."""
 
 
 class MeasuredGroup(NamedTuple):
@@ -67,7 +71,8 @@ def measure_by_degree(
         rows = np.isin(plan.users, pairs.users)
         per_user = measure(ranked[rows], plan.users[rows], pairs, plan.cutoffs, ndcg=plan.ndcg)
         num_nodes = len(np.unique(ids[chosen]))
-        group = Group(_range_label(starts, number), num_nodes, len(pairs.users), means(per_user))
+        widths = half_widths(per_user, plan.share)
+        group = Group(_range_label(starts, number), num_nodes, len(pairs.users), means(per_user), widths)
         groups.append(MeasuredGroup(group, per_user))
     return groups
 

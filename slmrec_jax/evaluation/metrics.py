@@ -16,6 +16,9 @@ from slmrec_jax.types import Interactions
 
 METRIC_NAMES = ("recall", "ndcg", "precision", "hit", "map", "mrr")
 
+_USERS_AT_ONCE = 2**15
+"""Users whose places are measured at a time, so that memory does not grow with users × ranks."""
+
 PerUser: TypeAlias = Mapping[str, Float[np.ndarray, " users"]]
 """Metrics by key, such as `recall@20`."""
 
@@ -54,7 +57,20 @@ def measure(
     depth = ranked.shape[1]
     if ks[0] < 1 or ks[-1] > depth:
         raise UserError(f"metrics at K = {ks[0]}..{ks[-1]} need as many ranked items, and there are {depth}: lower K")
-    hits, num_held_out = _relevance(ranked[:, : ks[-1]], users, held_out)
+    pairs, stride = _sorted_pairs(held_out, ranked)
+    names = [f"{name}@{k}" for name in METRIC_NAMES for k in ks]
+    per_user = {name: np.empty(len(users)) for name in names}
+    for start in range(0, len(users), _USERS_AT_ONCE):
+        rows = slice(start, start + _USERS_AT_ONCE)
+        relevance = _relevance(ranked[rows, : ks[-1]], users[rows], pairs, stride)
+        for name, values in _measure_relevance(*relevance, ks, ndcg).items():
+            per_user[name][rows] = values
+    return per_user
+
+
+def _measure_relevance(
+    hits: Bool[np.ndarray, "users ranks"], num_held_out: Int[np.ndarray, " users"], ks: Sequence[int], ndcg: Ndcg
+) -> PerUser:
     positions = np.arange(1, ks[-1] + 1)
     gains = 1 / np.log2(positions + 1)
     found = np.cumsum(hits, axis=1)
@@ -78,13 +94,21 @@ def means(per_user: PerUser) -> dict[str, float]:
     return {key: float(values.mean()) for key, values in per_user.items()}
 
 
+def _sorted_pairs(
+    held_out: Interactions, ranked: Int[np.ndarray, "users ranks"]
+) -> tuple[Int[np.ndarray, " pairs"], np.int64]:
+    """Return stride × user + item of each pair, ascending: a pair as one sortable number; and the stride."""
+    stride = np.int64(1 + max(held_out.items.max(initial=0), ranked.max(initial=0)))
+    return np.unique(held_out.users * stride + held_out.items), stride
+
+
 def _relevance(
-    ranked: Int[np.ndarray, "users ranks"], users: Int[np.ndarray, " users"], held_out: Interactions
+    ranked: Int[np.ndarray, "users ranks"],
+    users: Int[np.ndarray, " users"],
+    pairs: Int[np.ndarray, " pairs"],
+    stride: np.int64,
 ) -> tuple[Bool[np.ndarray, "users ranks"], Int[np.ndarray, " users"]]:
     """Return r_p and n of each user."""
-    # stride × user + item: a pair as one sortable number.
-    stride = np.int64(1 + max(held_out.items.max(initial=0), ranked.max(initial=0)))
-    pairs = np.unique(held_out.users * stride + held_out.items)
     start, end = np.searchsorted(pairs, users * stride), np.searchsorted(pairs, (users + 1) * stride)
     if (start == end).any():
         raise ValueError(f"user {users[start == end][0]} has no held-out items")

@@ -1,7 +1,7 @@
 """Evaluation of embeddings under a protocol: users, candidates, masks and cut-offs."""
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -11,8 +11,10 @@ from slmrec_jax import processes
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Ndcg, Protocol, Split
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError, setting
+from slmrec_jax.evaluation.interactions import contains_all, pairs_at, presence, where
 from slmrec_jax.evaluation.metrics import METRIC_NAMES, PerUser, means, measure
 from slmrec_jax.evaluation.ranking import RankingPlan, plan_ranking, rank
+from slmrec_jax.evaluation.samples import TEST_SEED, half_widths, sample_users
 from slmrec_jax.types import Embeddings, Interactions
 
 
@@ -20,10 +22,26 @@ class EvaluationPlan(NamedTuple):
     """A prepared evaluation from `plan`; valid for any embeddings of the same data."""
 
     users: Int[np.ndarray, " users"]
+    """Ascending."""
     ranking: RankingPlan
     held_out: Interactions
     cutoffs: tuple[int, ...]
     ndcg: Ndcg
+    population: int
+    """The number of users that the split has under the protocol: more than `users` if these are a sample."""
+
+    @property
+    def share(self) -> float:
+        """The part of the population that is ranked."""
+        return len(self.users) / self.population
+
+
+class Plans(NamedTuple):
+    """The evaluations of a run."""
+
+    selecting: EvaluationPlan
+    final: Mapping[str, EvaluationPlan]
+    """By split."""
 
 
 class Evaluation(NamedTuple):
@@ -34,12 +52,35 @@ class Evaluation(NamedTuple):
     per_user: PerUser
     users: Int[np.ndarray, " users"]
     """The user ids of the rows of `per_user`, ascending."""
+    half_widths: Mapping[str, float]
+    """Half widths of the 95 % intervals of the means of a sample (`samples.half_widths`); empty if all users of the
+    split were ranked."""
+    population: int
+    """The number of users that the split has under the protocol."""
 
 
-def plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[int] = ()) -> EvaluationPlan:
+def plan(
+    dataset: Dataset,
+    split: Split,
+    protocol: Protocol,
+    ks: Sequence[int] = (),
+    *,
+    users: int | None = None,
+    seed: int = 0,
+) -> EvaluationPlan:
     """Plan the evaluation of the users who have held-out items in `split`.
 
-    `ks` are cut-offs in addition to the protocol's. `within` reduces both to the number of candidates.
+    Beside the interactions, it takes memory in proportion to those of the evaluated users, a byte for each user and
+    item of the data set, and blocks of bounded size. `python benchmarks/bench_evaluate.py --plan 20000000` measures
+    it; docs/scale.md has the figures.
+
+    Args:
+        dataset: The data.
+        split: The split whose held-out items are to be found.
+        protocol: The rules. Its own numbers of users to sample are for `selecting_plan` and `final_plan`.
+        ks: Cut-offs in addition to the protocol's. `within` reduces both to the number of candidates.
+        users: The number of users to sample, or all by default and if there are no more.
+        seed: Decides the sample.
 
     Raises:
         UserError: There are no users to evaluate, or a chosen cut-off exceeds the number of candidates.
@@ -48,12 +89,12 @@ def plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[int] =
     candidates = None
     if protocol.candidates == "cold":
         candidates = cold_items(dataset)
-        chosen = np.isin(held_out.items, candidates)
-        held_out = Interactions(held_out.users[chosen], held_out.items[chosen])
-    users = np.unique(held_out.users)
+        cold = presence(candidates, dataset.num_items)
+        held_out = pairs_at(held_out, where(cold, held_out.items))
+    tested = np.flatnonzero(presence(held_out.users, dataset.num_users)).astype(np.int32)
     if protocol.drop_new_users:
-        users = users[np.isin(users, dataset.train.users)]
-    if len(users) == 0:
+        tested = tested[presence(dataset.train.users, dataset.num_users)[tested]]
+    if len(tested) == 0:
         raise UserError(
             f"there are no users to evaluate under protocol {protocol.name}: no user"
             f"{' with training interactions' if protocol.drop_new_users else ''} has an interaction"
@@ -67,8 +108,46 @@ def plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[int] =
     keys = [f"{metric}@{k}" for metric in METRIC_NAMES for k in cutoffs]
     if protocol.metric is not None and protocol.metric not in keys:
         raise UserError(f"there is no metric {protocol.metric!r} to select by; there are: {', '.join(keys)}")
-    ranking = plan_ranking(users, known, dataset.num_items, cutoffs[-1], candidates=candidates, score=protocol.score)
-    return EvaluationPlan(users, ranking, held_out, cutoffs, protocol.ndcg)
+    sample = sample_users(tested, users, seed)
+    if len(sample) < len(tested):
+        held_out = pairs_at(held_out, where(presence(sample, dataset.num_users), held_out.users))
+    ranking = plan_ranking(sample, known, dataset.num_items, cutoffs[-1], candidates=candidates, score=protocol.score)
+    return EvaluationPlan(sample, ranking, held_out, cutoffs, protocol.ndcg, len(tested))
+
+
+def selecting_plan(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed: int) -> EvaluationPlan:
+    """Plan the evaluation during training, of `protocol.users` users of its split: the same ones in every epoch.
+
+    Raises:
+        UserError: As for `plan`.
+    """
+    return plan(dataset, protocol.split, protocol, ks, users=protocol.users, seed=seed)
+
+
+def final_plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[int], seed: int) -> EvaluationPlan:
+    """Plan the evaluation of a trained run.
+
+    On test, `protocol.test_users` users are ranked, by default all; a sample is the same for every seed, so that runs
+    can be compared user by user. On validation, the sample is that of `selecting_plan`.
+
+    Raises:
+        UserError: As for `plan`.
+    """
+    if split == "test":
+        return plan(dataset, split, protocol, ks, users=protocol.test_users, seed=TEST_SEED)
+    return plan(dataset, split, protocol, ks, users=protocol.users, seed=seed)
+
+
+def plan_run(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed: int) -> Plans:
+    """Plan all evaluations of a run; a split that the data set does not have is left out, unless it selects.
+
+    Raises:
+        UserError: As for `plan`.
+    """
+    splits = [split for split in get_args(Split) if split == protocol.split or len(getattr(dataset, split).users) > 0]
+    final = {split: final_plan(dataset, split, protocol, ks, seed) for split in splits}
+    same = protocol.split == "valid" or (protocol.users is None and protocol.test_users is None)
+    return Plans(final[protocol.split] if same else selecting_plan(dataset, protocol, ks, seed), final)
 
 
 def within(protocol: Protocol, ks: Sequence[int], num_ranked: int) -> tuple[Protocol, tuple[int, ...]]:
@@ -110,19 +189,19 @@ def num_candidates(dataset: Dataset, protocol: Protocol) -> int:
 
 def cold_items(dataset: Dataset) -> Int[np.ndarray, " items"]:
     """Return the items without training interactions, ascending."""
-    return np.flatnonzero(np.bincount(dataset.train.items, minlength=dataset.num_items) == 0)
+    return np.flatnonzero(~presence(dataset.train.items, dataset.num_items))
 
 
 def doubts(dataset: Dataset, split: Split, protocol: Protocol) -> list[str]:
     """Return a warning and its fix for each reason why the metrics of a split mean little."""
     held_out = dataset.valid if split == "valid" else dataset.test
-    pairs, known = (part.users * np.int64(dataset.num_items) + part.items for part in (held_out, dataset.train))
-    if np.isin(pairs, known).all():
+    if contains_all(dataset.train, held_out):
         return [
-            f"{split}: all {len(pairs)} interactions are also in train, where they are masked, so that every metric "
-            f"is 0: keep each in one split, or split again with {setting('split')}"
+            f"{split}: all {len(held_out.users)} interactions are also in train, where they are masked, so that every "
+            f"metric is 0: keep each in one split, or split again with {setting('split')}"
         ]
-    if protocol.candidates == "all" and np.isin(held_out.items, cold_items(dataset)).all():
+    trained = presence(dataset.train.items, dataset.num_items)
+    if protocol.candidates == "all" and len(where(trained, held_out.items)) == 0:
         return [
             f"{split} holds only items without training interactions, which rank low among the others: "
             f"{setting('eval.candidates', 'cold')} ranks them among themselves"
@@ -144,4 +223,4 @@ def evaluate(plan: EvaluationPlan, embeddings: Embeddings) -> Evaluation:
     per_user = measure(ranked[own], plan.users[own], plan.held_out, plan.cutoffs, ndcg=plan.ndcg)
     if shared:
         per_user = {name: processes.all_rows(values, num_users) for name, values in per_user.items()}
-    return Evaluation(means(per_user), per_user, plan.users)
+    return Evaluation(means(per_user), per_user, plan.users, half_widths(per_user, plan.share), plan.population)

@@ -5,33 +5,30 @@ searches the scores (`scoring.py`, `search.py`): on accelerators and meshes all 
 CPU one program for each.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.sparse
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, Scalar
 
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.devices import Target, compiler_of, current_target, memory_bytes, on_cpu
 from slmrec_jax.errors import Diverged, UserError
+from slmrec_jax.evaluation.interactions import known_matrix
 from slmrec_jax.evaluation.scoring import (
     ChunkShape,
     Queries,
-    in_blocks,
     rank_chunks,
     rank_on_mesh,
-    score_into,
     width_of_blocks,
 )
-from slmrec_jax.evaluation.search import TopK, by_numpy
+from slmrec_jax.evaluation.search import TopK
+from slmrec_jax.evaluation.tiles import Tiles, divide_chunks, rank_in_tiles
 from slmrec_jax.meshes import Layout, make_mesh, mesh_of
 from slmrec_jax.types import Embeddings, Interactions
 
@@ -43,9 +40,6 @@ CHUNK_SHARE = 64
 
 UNKNOWN_CHUNK_BYTES = 2**28
 """Their limit if that memory is not known."""
-
-IN_FLIGHT = 2
-"""Chunks at a time. On a CPU, one core searches a chunk while the others compute the scores of the next."""
 
 
 class Ranking(NamedTuple):
@@ -68,6 +62,8 @@ class RankingPlan(NamedTuple):
     candidates: Int[np.ndarray, " candidates"] | None
     """Ascending; `None` for all items."""
     chunk: ChunkShape
+    tiles: Tiles
+    """Of a CPU."""
 
 
 def plan_ranking(
@@ -104,21 +100,25 @@ def plan_ranking(
     max_bytes = default_chunk_bytes() if max_bytes is None else max_bytes
     num_chunks = -(-num_users // max(1, max_bytes // (4 * num_ranked)))
     chunk_rows = -(-num_users // max(1, num_chunks))  # chunks of nearly equal size need the least padding
+    grouped, columns = divide_chunks(num_chunks, chunk_rows, num_ranked, k, max_bytes) if on_cpu() else (1, num_ranked)
+    num_chunks += -num_chunks % grouped
     num_rows = num_chunks * chunk_rows
 
-    masked = _known_matrix(users, known, num_items)
+    masked = known_matrix(users, known, num_items)
     if candidates is not None:
         masked = masked[:, candidates]
-    masked_rows = np.repeat(np.arange(num_users), np.diff(masked.indptr))
+    masked_rows = np.repeat(np.arange(num_users, dtype=np.int32), np.diff(masked.indptr))
     bounds = masked.indptr[np.minimum(np.arange(num_chunks + 1) * chunk_rows, num_users)].astype(np.int32)
-    chunk_pairs = int(np.diff(bounds).max(initial=0))
+    chunk_pairs, most_pairs = (int(np.diff(ends).max(initial=0)) for ends in (bounds, bounds[::grouped]))
     queries = Queries(
         jnp.asarray(np.pad(users, (0, num_rows - num_users)), np.int32),
-        jnp.asarray(np.pad(masked_rows, (0, chunk_pairs), constant_values=num_rows), np.int32),
-        jnp.asarray(np.pad(masked.indices, (0, chunk_pairs)), np.int32),
+        jnp.asarray(np.pad(masked_rows, (0, most_pairs), constant_values=num_rows), np.int32),
+        jnp.asarray(np.pad(masked.indices, (0, most_pairs)), np.int32),
     )
     chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, width_of_blocks(num_ranked, k))
-    return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk)
+    return RankingPlan(
+        queries, bounds[:-1], num_users, num_items, candidates, chunk, Tiles(grouped, most_pairs, columns)
+    )
 
 
 def default_chunk_bytes() -> int:
@@ -155,29 +155,6 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
     if plan.candidates is not None:
         items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])
-
-
-def _rank_on_host(plan: RankingPlan, embeddings: Embeddings) -> TopK:
-    """Search one chunk's scores with NumPy while the next one's are computed."""
-    embeddings = in_blocks(embeddings, plan.chunk)
-    rows, num_chunks = plan.chunk.rows, len(plan.first_pairs)
-    items = np.empty((num_chunks * rows, plan.chunk.k), np.int32)
-    scores = np.empty(items.shape, np.float32)
-    buffers = [jnp.empty((rows, len(embeddings.items)), jnp.float32) for _ in range(min(IN_FLIGHT, num_chunks))]
-
-    def rank_chunk(index: int) -> None:
-        first_row = np.int32(index * rows)
-        scored = score_into(buffers.pop(), embeddings, plan.queries, first_row, plan.first_pairs[index], plan.chunk)
-        here = slice(first_row, first_row + rows)
-        items[here], scores[here] = by_numpy(scored, plan.chunk.k)
-        buffers.append(scored.scores)
-
-    chunks = iter(range(num_chunks))
-    for first in itertools.islice(chunks, 1):  # alone, so that two threads do not compile the same program
-        rank_chunk(first)
-    with ThreadPoolExecutor(IN_FLIGHT) as pool:
-        list(pool.map(rank_chunk, chunks))  # `list` raises the exceptions of the threads
-    return items, scores
 
 
 def _rank_on_mesh(plan: RankingPlan, embeddings: Embeddings) -> TopK:
@@ -227,7 +204,7 @@ def _whole_on(mesh: Mesh) -> Layout:
 
 
 WAYS: dict[str, Callable[[RankingPlan, Embeddings], TopK]] = {
-    "host": _rank_on_host,
+    "host": lambda plan, embeddings: rank_in_tiles(embeddings, plan.queries, plan.first_pairs, plan.chunk, plan.tiles),
     "device": _rank_on_device,
     "mesh": _rank_on_mesh,
 }
@@ -238,15 +215,3 @@ def _largest_score(embeddings: Embeddings) -> Scalar:
     """Return an upper bound of |score|. It is finite only if all embeddings and scores are, and much cheaper."""
     largest = [jnp.abs(table.astype(jnp.float32)).max() for table in embeddings]
     return embeddings.items.shape[1] * largest[0] * largest[1]
-
-
-def _known_matrix(
-    users: Int[np.ndarray, " users"], known: Sequence[Interactions], num_items: int
-) -> scipy.sparse.csr_array:
-    """Return a sparse matrix with a row for each of `users` and an entry for each known item."""
-    nothing = np.empty(0, np.int32)
-    owners = np.concatenate([nothing, *(pairs.users for pairs in known)])
-    items = np.concatenate([nothing, *(pairs.items for pairs in known)])
-    num_users = 1 + int(max(owners.max(initial=0), users.max(initial=0)))
-    entries = np.ones(len(owners), np.int8)
-    return scipy.sparse.csr_array((entries, (owners, items)), shape=(num_users, num_items))[users]

@@ -44,33 +44,64 @@ def by_xla(scored: Scored, k: int) -> TopK:
     return found
 
 
-def by_numpy(scored: Scored, k: int) -> TopK:
+def by_numpy(scored: Scored, k: int, first_column: int = 0, searched: int = 0, before: TopK | None = None) -> TopK:
     """Search on the host: NumPy's vectorized sort is several times as fast on a CPU as XLA's top-k.
 
     No score below the k-th largest block maximum is among the k largest. Usually little more than k candidates remain
     in each row; they are sorted together with their columns. `by_xla`, which then needs less memory, takes over when
     ties leave many candidates or a large k makes the blocks narrow.
+
+    Args:
+        scored: Scores of consecutive columns.
+        k: The number of columns to find in each row.
+        first_column: The number of the first column.
+        searched: How many of the first columns are among those of `before`; they are not found again.
+        before: The result for the columns before these, if there are any. Only scores above its k-th best are
+            candidates, which are few once many columns were searched.
     """
     scores, maxima = (np.asarray(array) for array in scored)
     num_rows, num_blocks = maxima.shape
     width = scores.shape[1] // num_blocks
-    least = np.sort(maxima, axis=1)[:, num_blocks - k, None]
-    least = np.maximum(least, np.finfo(np.float32).min)  # above -inf
+    least = np.full((num_rows, 1), np.finfo(np.float32).min)  # above -inf
+    if before is not None:
+        least = np.maximum(least, np.nextafter(before[1][:, -1:], np.float32(np.inf)))
+    if before is None or np.count_nonzero(maxima >= least) > 2 * k * num_rows:
+        least = np.maximum(least, np.sort(maxima, axis=1)[:, num_blocks - k, None])
     blocks = np.flatnonzero(maxima >= least)
     if width < NARROW or len(blocks) > 2 * k * num_rows:
-        return by_xla(scored, k)
+        return _by_xla_after(scored, k, first_column, searched, before)
     rows = blocks // num_blocks
     candidates = np.take(scores.reshape(-1, width), blocks, axis=0)
     places = np.flatnonzero(candidates >= least[rows])
     rows, columns = rows[places // width], (blocks % num_blocks)[places // width] * width + places % width
     counts = np.bincount(rows, minlength=num_rows)
-    most = counts.max(initial=k)
+    most = counts.max(initial=k if before is None else 0)
     if most > k * width:
-        return by_xla(scored, k)
+        return _by_xla_after(scored, k, first_column, searched, before)
     keys = np.full((num_rows, most), NO_KEY)
-    falling = -_ordered(candidates.reshape(-1)[places]).astype(np.int64)
     within_row = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    keys[rows, within_row] = (falling << 32) | columns
+    found = np.where(columns < searched, -1, columns + first_column)
+    keys[rows, within_row] = _keys_of(found, candidates.reshape(-1)[places])
+    return _least_keys(keys, k, before)
+
+
+def _by_xla_after(scored: Scored, k: int, first_column: int, searched: int, before: TopK | None) -> TopK:
+    columns, best = by_xla(scored, k)
+    if before is None:
+        return columns, best
+    return _least_keys(_keys_of(np.where(columns < searched, -1, columns + first_column), best), k, before)
+
+
+def _keys_of(columns: Int[np.ndarray, "..."], scores: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
+    """Return numbers that sort by falling score and then by column; `NO_KEY` where the column is -1."""
+    keys = (-_ordered(scores).astype(np.int64) << 32) | columns.astype(np.int64)
+    return np.where(columns < 0, NO_KEY, keys)
+
+
+def _least_keys(keys: Int[np.ndarray, "rows candidates"], k: int, before: TopK | None) -> TopK:
+    """Return the columns and scores of the k least of the keys and those of the result before."""
+    if before is not None:
+        keys = np.concatenate([_keys_of(*before), keys], axis=1)
     keys = np.sort(keys, axis=1)[:, :k]
     found = keys != NO_KEY
     best = _ordered((-(keys >> 32)).astype(np.int32)).view(np.float32)

@@ -26,7 +26,7 @@ from slmrec_jax.training.storage.records import read_json
 
 SIDES: tuple[Side, ...] = get_args(Side)
 
-_RULES = ("candidates", "mask_valid_at_test", "drop_new_users", "ndcg", "score")
+_RULES = ("candidates", "mask_valid_at_test", "drop_new_users", "ndcg", "score", "test_users")
 """Settings of a protocol that change test metrics; a run may override one under the same protocol name."""
 
 

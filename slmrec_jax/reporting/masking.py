@@ -54,7 +54,7 @@ def _mask(run: Run, metric: str) -> Masking:
     method = outline(replace(run.config, eval=current), run.dataset).method
     compiled = jax.jit(method.embed, compiler_options=compiler_options())
     inputs = make_inputs(run.dataset, run.config.missing)
-    plan = evaluation.plan(run.dataset, "test", run.config.eval, run.config.ks)
+    plan = evaluation.final_plan(run.dataset, "test", run.config.eval, run.config.ks, run.config.seed)
 
     def embed(inputs: Inputs) -> Embeddings:
         return Embeddings(*compiled(state, method.prepare(inputs)))

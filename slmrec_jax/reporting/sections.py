@@ -69,6 +69,7 @@ def _run_blocks(facts: Facts) -> list[Block]:
             rows.append((each.label, *[NONE] * (len(columns) - 1)))
     blocks: list[Block] = [f"Not comparable: {caveat}." for caveat in facts.caveats]
     blocks += [f"{note}." for note in facts.notes]
+    blocks += [note for each in facts.runs for note in _sample_notes(each)]
     if _has_several_seeds(facts):
         blocks.append(
             "Runs whose settings differ only in the seed are one system. Metrics, differences and groups are averages "
@@ -92,6 +93,23 @@ def _run_cells(run: TrainedRun) -> tuple[Cell, ...]:
     epochs = int(result["best_epoch"]), int(result["epochs"])
     times = (f"{float(value):.1f}" for value in (result["seconds"]["train"], result["step_ms"]))
     return run.folder.resolve().name, config.model, task, config.seed, config.protocol, *epochs, *times
+
+
+def _sample_notes(facts: RunFacts) -> list[str]:
+    """Return sentences on the samples of users by which a run was selected and tested."""
+    run, notes = facts.run, []
+    best = run.history[run.result["best_epoch"] - 1]
+    widths = best.get("half_widths", {})
+    for name, value in best["selected"].items():
+        if name in widths:
+            notes.append(
+                f"{facts.label}: its best epoch was selected by {best['split']} {name} {value:.4f} ± "
+                f"{widths[name]:.4f} of a sample of {run.config.eval.users:,} users (95 % interval of the sampling)."
+            )
+    if "test" in run.result.get("sampled", {}):
+        sampled = run.result["sampled"]["test"]
+        notes.append(f"{facts.label}: {sampled['users']:,} of {sampled['of']:,} test users were sampled and ranked.")
+    return notes
 
 
 def _data_cells(facts: RunFacts) -> tuple[Cell, ...]:

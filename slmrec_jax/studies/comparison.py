@@ -12,7 +12,7 @@ from slmrec_jax import data, figures
 from slmrec_jax.config import Config, check_config, relevant, source_of, with_defaults, with_system
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, escaped, setting
-from slmrec_jax.evaluation.protocol import Evaluation, evaluate, plan
+from slmrec_jax.evaluation.protocol import Evaluation, evaluate, final_plan
 from slmrec_jax.methods import METHODS
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.significance import LEVEL, mean_and_deviation, mean_per_user, p_values
@@ -89,7 +89,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     runs = {name: _runs_of_system(config, name, seeds, out) for name in systems}
     for of_system in runs.values():
         check_runs(of_system, dataset)
-    test = plan(dataset, "test", config.eval, config.ks)
+    test = final_plan(dataset, "test", config.eval, config.ks, config.seed)
     untrained = {name: [evaluate(test, UNTRAINED[name](config, dataset))] for name in systems if name in UNTRAINED}
     make_folder(out)
     for line in notes:

@@ -44,7 +44,9 @@ def epoch_event(record: Record) -> Event:
         "seconds/evaluate": record["evaluate_seconds"],
     }
     shown = "  ".join(f"{name} {value:.4f}" for name, value in losses.items() if "/" not in name)
-    shown += "".join(f"  {split} {name} {value:.4f}" for name, value in record["selected"].items())
+    widths = record.get("half_widths", {})
+    for name, value in record["selected"].items():
+        shown += f"  {split} {name} {value:.4f}" + (f" ± {widths[name]:.4f}" if name in widths else "")
     best = " *" if record["improved"] else ""
     line = f"epoch {record['epoch']:>4}  {shown}{best}  {record['train_seconds']:.2f} s"
     return Event("epoch", line, record["epoch"], values, next(iter(selected), None), record["improved"])

@@ -135,7 +135,7 @@ def _evaluated(session: Session, position: Position, plan: EvaluationPlan) -> tu
         position.history,
         setup.config.eval,
         {name: float(value) for name, value in means.values.items()},
-        lambda: evaluate(plan, embeddings).means,
+        lambda: evaluate(plan, embeddings),
         position.tally.seconds,
         start,
     )

@@ -12,7 +12,8 @@ import jax
 
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.evaluation.ranking import IN_FLIGHT, RankingPlan, ranking_program
+from slmrec_jax.evaluation.ranking import RankingPlan, ranking_program
+from slmrec_jax.evaluation.tiles import IN_FLIGHT
 from slmrec_jax.training.inputs import input_shapes
 from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage.arrays import READ_BACK_BYTES
@@ -249,8 +250,10 @@ def _scores(ranking: RankingPlan, embeddings: Embeddings) -> int:
         program = ranking_program(ranking, embeddings)
         return _temporary(program) + 8 * len(ranking.first_pairs) * chunk.rows * chunk.k
     blocks = 2 if chunk.score == "sigmoid" else 1
-    in_flight = min(IN_FLIGHT, len(ranking.first_pairs))
-    return in_flight * blocks * 4 * chunk.rows * chunk.num_ranked + 8 * ranking.num_users * chunk.k
+    tiles, dim = ranking.tiles, embeddings.items.shape[1]
+    in_flight = min(IN_FLIGHT, len(ranking.first_pairs) // tiles.chunks)
+    rows = tiles.chunks * chunk.rows
+    return (in_flight * blocks * rows + dim) * 4 * tiles.columns + 8 * ranking.num_users * chunk.k
 
 
 def _scores_on_mesh(ranking: RankingPlan, embeddings: Embeddings, devices: int) -> int:

@@ -84,7 +84,7 @@ def plan(
     target = target_of(on, math.prod(sizes.values()))
     with compiling_for(target):
         config, _ = fit_cutoffs(with_defaults(config), dataset)
-        ranking = evaluation.plan(dataset, config.eval.split, config.eval, config.ks).ranking
+        ranking = evaluation.selecting_plan(dataset, config.eval, config.ks, config.seed).ranking
         chosen = choose_mesh(mesh, config.dim, target.devices)
         return _planned(outline(config, dataset, method=method, mesh=chosen), ranking, on, target)
 

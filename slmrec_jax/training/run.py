@@ -179,7 +179,8 @@ class Run:
                 in the run.
 
         Returns:
-            The means, such as `means["recall@20"]`, and every user's metrics.
+            The means, such as `means["recall@20"]`, and every user's metrics. A run with `eval.users` or
+            `eval.test_users` ranks the same sample of users again; `half_widths` has the intervals of the means.
 
         Raises:
             UserError: An argument is not one of these, or there are no users to evaluate.
@@ -258,11 +259,14 @@ class Run:
         check_choice("protocol", protocol, (None, *PROTOCOLS))
         check_choice("candidates", candidates, (None, *get_args(Candidates)))
         rules = PROTOCOLS[protocol] if protocol else self.config.eval
-        rules = rules._replace(candidates=candidates or self.config.eval.candidates, metric=None)
+        own = self.config.eval
+        rules = rules._replace(
+            candidates=candidates or own.candidates, metric=None, users=own.users, test_users=own.test_users
+        )
         # Training was given these; drop the ones that this evaluation cannot have.
         count = evaluation.num_candidates(self.dataset, rules)
         cutoffs = tuple(k for k in (*rules.cutoffs, *self.config.ks) if k <= count) or (count,)
-        return evaluation.plan(self.dataset, split, rules._replace(cutoffs=cutoffs))
+        return evaluation.final_plan(self.dataset, split, rules._replace(cutoffs=cutoffs), (), self.config.seed)
 
     def _place(
         self, features: Mapping[str, Feature | Words], count: int, method: MakeMethod

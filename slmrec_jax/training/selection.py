@@ -4,14 +4,15 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 
 from slmrec_jax.config.protocols import Protocol
-from slmrec_jax.training.storage.folder import Record
+from slmrec_jax.evaluation.protocol import Evaluation
+from slmrec_jax.training.storage.folder import Record, Sampled
 
 
 def make_record(
     history: Sequence[Record],
     protocol: Protocol,
     losses: Mapping[str, float],
-    measure: Callable[[], Mapping[str, float]],
+    measure: Callable[[], Evaluation],
     train_seconds: float,
     evaluation_start: float,
 ) -> Record:
@@ -27,9 +28,10 @@ def make_record(
     """
     number = len(history) + 1
     due = (number - 1) % protocol.evaluate_every == 0
-    values = measure() if due else {}
+    measured = measure() if due else None
+    values = measured.means if measured else {}
     selected = {protocol.metric: values[protocol.metric]} if due and protocol.metric else {}
-    return {
+    record: Record = {
         "epoch": number,
         "losses": losses,
         "split": protocol.split,
@@ -38,6 +40,20 @@ def make_record(
         "improved": improves(history, number, selected, protocol),
         "train_seconds": train_seconds,
         "evaluate_seconds": time.perf_counter() - evaluation_start,
+    }
+    if measured and measured.half_widths:
+        record["half_widths"] = measured.half_widths
+    return record
+
+
+def sampled_of(measured: Evaluation) -> Sampled | None:
+    """Return the sample of users that was measured; `None` if all were."""
+    if not measured.half_widths:
+        return None
+    return {
+        "users": len(measured.users),
+        "of": measured.population,
+        "half_widths": dict(measured.half_widths),
     }
 
 

@@ -2,11 +2,11 @@
 
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple, get_args
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -14,12 +14,11 @@ from jax.sharding import Mesh
 
 from slmrec_jax import figures, processes
 from slmrec_jax.config import IN_MEMORY, Config, Source, check_config, source_of, with_defaults, with_source
-from slmrec_jax.config.protocols import Split
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.ids import alike
 from slmrec_jax.errors import UserError, check_type, setting
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.evaluation.protocol import EvaluationPlan
+from slmrec_jax.evaluation.protocol import Plans
 from slmrec_jax.meshes import choose_mesh
 from slmrec_jax.methods import make_method
 from slmrec_jax.program_cache import keep_programs
@@ -40,7 +39,7 @@ from slmrec_jax.training.memory import (
 from slmrec_jax.training.planning import time_line
 from slmrec_jax.training.progress import telling
 from slmrec_jax.training.run import Run
-from slmrec_jax.training.selection import best_epoch
+from slmrec_jax.training.selection import best_epoch, sampled_of
 from slmrec_jax.training.session import Position
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_own_inputs
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
@@ -58,8 +57,7 @@ class Planned(NamedTuple):
 
     setup: Setup
     """With compiled programs, and shapes in place of inputs."""
-    plans: Mapping[str, EvaluationPlan]
-    """By split."""
+    plans: Plans
     memory: Memory
     compile_seconds: float
 
@@ -109,12 +107,12 @@ def train(
     config, dataset, changes = _data(config, dataset, folder if resume else None)
     plans, planned, maker = processes.in_all(
         lambda: (
-            _plans(config, dataset),
+            evaluation.plan_run(dataset, config.eval, config.ks, config.seed),  # refuses before anything is written
             outline(config, dataset, method=method, mesh=choose_mesh(mesh, config.dim)),
             made_by(_name_of(method), config_file),
         )
     )
-    check_same_run(planned, plans[config.eval.split].ranking, maker, resume=resume)
+    check_same_run(planned, plans.selecting.ranking, maker, resume=resume)
 
     def hold() -> AbstractContextManager[Path]:
         if resume and folder is not None:
@@ -132,8 +130,7 @@ def train(
         with held_by_first(held) as folder, _disk_faults(folder):
             tell(message(f"run folder {folder}"))
             # No name holds the inputs: what preparing them leaves unused, and all of them before the tests, is freed.
-            selecting = plans[config.eval.split]
-            position = fit(with_own_inputs(run.setup), selecting, folder, tell, resume=resume)
+            position = fit(with_own_inputs(run.setup), plans.selecting, folder, tell, resume=resume)
             return _written(run, position, folder, tell)
 
 
@@ -200,24 +197,13 @@ def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple
     return config, dataset, [*unused, *notes]
 
 
-def _plans(config: Config, dataset: Dataset) -> dict[str, EvaluationPlan]:
-    """Plan all evaluations before anything is written, so a split without testable users is refused now.
-
-    A split that the data set does not have is omitted, unless it selects.
-    """
-    splits = [
-        split for split in get_args(Split) if split == config.eval.split or len(getattr(dataset, split).users) > 0
-    ]
-    return {split: evaluation.plan(dataset, split, config.eval, config.ks) for split in splits}
-
-
-def _compile_run(planned: Setup, plans: Mapping[str, EvaluationPlan], tell: Callback, neighbours: int) -> Planned:
+def _compile_run(planned: Setup, plans: Plans, tell: Callback, neighbours: int) -> Planned:
     """Compile a run, and refuse it if its memory does not fit; `neighbours` is the number of processes on this host."""
     start = time.perf_counter()
     setup = compiled(planned)
     seconds = time.perf_counter() - start
     trim_memory()  # the compiler's
-    memory = estimate(setup, plans[setup.config.eval.split].ranking)
+    memory = estimate(setup, plans.selecting.ranking)
     tell(message(line_of(memory)))
     check_fits(memory, available_bytes(neighbours))
     line = time_line(setup)
@@ -259,10 +245,13 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
     # The tables of a mesh may be more than one device has room for.
     placed: Embeddings = jax.tree.map(jnp.asarray, embeddings) if layout is None else layout.put(embeddings)
     start = time.perf_counter()
-    means = {split: evaluation.evaluate(plan, placed).means for split, plan in planned.plans.items()}
+    measured = {split: evaluation.evaluate(plan, placed) for split, plan in planned.plans.final.items()}
+    means = {split: each.means for split, each in measured.items()}
     tell(evaluation_event(best, means))
     history = list(position.history)
     result = _result(planned, position, time.perf_counter() - start) | means
+    sampled = {split: sample for split, each in measured.items() if (sample := sampled_of(each))}
+    result |= {"sampled": sampled} if sampled else {}
     if processes.is_first():
         write_json(folder / RESULT, result)
         if (folder / CURVES).is_symlink():  # do not write through it

@@ -103,7 +103,7 @@ LOWEST = {
     ),
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
-        "eval.cutoffs eval.evaluate_every"
+        "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
     "more than 0": (

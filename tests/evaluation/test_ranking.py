@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from slmrec_jax.devices import Target, compiling_for
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation import ranking, scoring, search
+from slmrec_jax.evaluation import ranking, scoring, search, tiles
 from slmrec_jax.evaluation.ranking import WAYS, plan_ranking
 from slmrec_jax.evaluation.search import Scored, by_numpy, by_xla
 from slmrec_jax.types import Embeddings, Interactions
@@ -21,11 +21,11 @@ NOTHING = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
 
 
 def rank(plan, embeddings):
-    """Rank in every way, and check that all agree."""
+    """Rank in every way, and check that all agree, in scores to the rounding of sums."""
     found = {name: ranking.rank(plan, embeddings, name) for name in WAYS}
     for other in found.values():
         np.testing.assert_array_equal(other.items, found["device"].items)
-        np.testing.assert_array_equal(other.scores, found["device"].scores)
+        np.testing.assert_allclose(other.scores, found["device"].scores, rtol=1e-6)
     return found["host"]
 
 
@@ -163,11 +163,12 @@ def test_one_program_of_each_way_serves_all_chunks_and_epochs(monkeypatch):
 def test_memory_stays_under_the_bound(score, blocks):
     bound = 2**19
     plan = plan_ranking(ids(500), [some_pairs(500, 2000, 0.01)], 2000, 10, score=score, max_bytes=bound)
-    rows, width = plan.chunk.rows, plan.chunk.width
+    rows, width = plan.tiles.chunks * plan.chunk.rows, plan.chunk.width
+    assert plan.tiles.columns == 2000
     table = jax.tree.map(jnp.asarray, small_integers(500, 2000, dim=8))
     buffer = jnp.empty((rows, 2000))
-    scored = ranking.score_into.lower(
-        buffer, table, plan.queries, np.int32(0), plan.first_pairs[0], plan.chunk
+    scored = tiles.score_into.lower(
+        buffer, table.users, table.items.T, plan.queries, np.int32(0), plan.first_pairs[0], np.int32(0), plan.chunk
     ).compile()
     searched = search._compiled_top_k.lower(Scored(buffer, jnp.empty((rows, 2000 // width))), 10).compile()
     assert rows > 1
@@ -295,6 +296,60 @@ def test_large_catalogues_are_ranked_by_blocks():
     np.testing.assert_array_equal(found.items, np.argsort(-scores, axis=1, kind="stable")[:, :10])
 
 
+@pytest.mark.parametrize("k", [1, 5, 40, 203])
+@pytest.mark.parametrize("order", ["mixed", "rising", "equal"])
+@pytest.mark.parametrize("score", ["dot", "sigmoid"])
+def test_tiles_of_items_change_nothing(k, order, score, monkeypatch):
+    """Items that come in the order of their scores leave every candidate of a tile, and equal ones leave none."""
+    monkeypatch.setattr(tiles, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(tiles, "LEAST_COLUMNS_OF_K", 2)
+    table = small_integers(30, 203)
+    if order != "mixed":
+        table.users[:, 1:] = 0
+        table.users[:, 0] = 1
+        table.items[:, 0] = np.arange(203) if order == "rising" else 0
+    known = some_pairs(30, 203, 0.2)
+    plan = plan_ranking(ids(30), [known], 203, k, score=score, max_bytes=4 * 203 * 2)
+    assert plan.tiles.columns < 203 or k == 203
+    expected = reference.ranking(*table, range(30), as_set(known), k, sigmoid=score == "sigmoid")
+    np.testing.assert_array_equal(rank(plan, table).items, expected)
+
+
+@pytest.mark.parametrize("dim", [3, 17, 64])
+def test_equal_items_in_different_tiles_tie(dim, monkeypatch):
+    monkeypatch.setattr(tiles, "LEAST_COLUMNS", 64)
+    monkeypatch.setattr(tiles, "LEAST_COLUMNS_OF_K", 1)
+    draw = np.random.default_rng(dim)
+    items = np.tile(draw.normal(size=(37, dim)), (60, 1)).astype(np.float32)
+    users = draw.normal(size=(100, dim)).astype(np.float32)
+    plan = plan_ranking(ids(100), [], len(items), 60, max_bytes=4 * 4 * len(items))
+    assert plan.tiles.columns < len(items) / 10
+    found = ranking.rank(plan, Embeddings(users, items), "host")
+    best = np.argmax(users @ items[:37].T, axis=1)
+    np.testing.assert_array_equal(found.items, best[:, None] + 37 * np.arange(60))
+    assert (found.scores == found.scores[:, :1]).all()
+
+
+def test_few_columns_and_many_pairs_are_divided_among_tiles(monkeypatch):
+    monkeypatch.setattr(tiles, "LEAST_COLUMNS", 8)
+    monkeypatch.setattr(tiles, "LEAST_COLUMNS_OF_K", 2)
+    known = Interactions(np.repeat(ids(6), 100), np.tile(ids(100), 6))  # all items, so that every tile is empty
+    plan = plan_ranking(ids(6), [known], 100, 3, max_bytes=4 * 100)
+    assert len(plan.first_pairs) > plan.tiles.chunks or plan.tiles.columns < 100
+    assert (rank(plan, small_integers(6, 100)).items == -1).all()
+
+
+@pytest.mark.parametrize(("num_users", "num_items", "k"), [(36_638, 71_494, 50), (1000, 1_000_000, 50), (3, 10**7, 20)])
+def test_tiles_have_the_bound_of_a_chunk(num_users, num_items, k):
+    bound = ranking.MAX_CHUNK_BYTES
+    rows = max(1, min(bound // (4 * num_items), num_users))
+    num_chunks = -(-num_users // rows)
+    chunks, columns = tiles.divide_chunks(num_chunks, rows, num_items, k, bound)
+    assert 4 * rows * chunks * columns <= 1.01 * bound or chunks == 1
+    assert chunks * rows <= max(tiles.TILE_ROWS, rows)
+    assert columns >= min(num_items, tiles.LEAST_COLUMNS)
+
+
 def test_an_exception_in_a_chunk_is_raised(monkeypatch):
     plan = plan_ranking(ids(12), [NOTHING], 9, 3, max_bytes=4 * 9 * 2)
     calls = []
@@ -305,7 +360,7 @@ def test_an_exception_in_a_chunk_is_raised(monkeypatch):
             raise MemoryError("of a chunk")
         return original(*arguments)
 
-    original = ranking.score_into
-    monkeypatch.setattr(ranking, "score_into", third_fails)
+    original = tiles.score_into
+    monkeypatch.setattr(tiles, "score_into", third_fails)
     with pytest.raises(MemoryError, match="of a chunk"):
         rank(plan, small_integers(12, 9))

@@ -16,7 +16,7 @@ from slmrec_jax.config import Config, check_config, first_change, relevant, sour
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole, writing
 from slmrec_jax.errors import Interrupted, UserError, escaped, setting
-from slmrec_jax.evaluation.protocol import EvaluationPlan, plan
+from slmrec_jax.evaluation.protocol import EvaluationPlan, final_plan
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.tuning.config_file import config_source
 from slmrec_jax.studies.tuning.seeds import fit_seeds
@@ -104,8 +104,8 @@ def tune(
     config, notes = fit_cutoffs(config, dataset)
     for line in notes:
         tell(message(line))
-    valid = plan(dataset, "valid", config.eval, config.ks)
-    plan(dataset, "test", config.eval, config.ks)  # so that it does not fail after the search
+    valid = final_plan(dataset, "valid", config.eval, config.ks, config.seed)
+    final_plan(dataset, "test", config.eval, config.ks, config.seed)  # so that it does not fail after the search
     num_points = len(grid(space)) if sampler == "grid" else None
     wanted = min(num_trials or num_points, num_points) if num_points else num_trials or TPE_TRIALS
     make_folder(out)

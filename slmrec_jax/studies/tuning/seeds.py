@@ -5,7 +5,7 @@ and masks. Nothing is written; the records are for a search, which needs only va
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -17,7 +17,7 @@ from jaxtyping import PyTree, Scalar
 
 from slmrec_jax.devices import compiler_options, on_cpu
 from slmrec_jax.errors import Diverged
-from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
+from slmrec_jax.evaluation.protocol import Evaluation, EvaluationPlan, evaluate
 from slmrec_jax.training.loop import Progress, epoch, make_keys
 from slmrec_jax.training.selection import finished, make_record
 from slmrec_jax.training.setup import Setup
@@ -89,8 +89,8 @@ def fit_seeds(
     embed = jax.jit(setup.embed, compiler_options=compiler_options())
     all_seeds = team.init()
 
-    def measure(state: TrainState) -> Mapping[str, float]:
-        return evaluate(plan, embed(state, setup.inputs)).means
+    def measure(state: TrainState) -> Evaluation:
+        return evaluate(plan, embed(state, setup.inputs))
 
     histories: list[list[Record]] = [[] for _ in seeds]
     for number in range(1, setup.config.epochs + 1):

@@ -46,6 +46,8 @@ class Record(TypedDict):
     selected: Mapping[str, float]
     """The selecting metric; empty if the epoch was not evaluated, or the protocol does not select."""
     metrics: Mapping[str, float]
+    half_widths: NotRequired[Mapping[str, float]]
+    """Half widths of the 95 % intervals of `metrics`, if they are means of a sample of users."""
     improved: bool
     """True for the best epoch so far."""
     train_seconds: float
@@ -64,11 +66,22 @@ class Description(TypedDict):
     modalities: list[str]
 
 
+class Sampled(TypedDict):
+    """The sample of a split's users for whom a finished run was measured."""
+
+    users: int
+    of: int
+    half_widths: Mapping[str, float]
+    """Of the 95 % interval of each metric's mean."""
+
+
 class Result(TypedDict):
     """The measurements of a finished run: `result.json`."""
 
     valid: NotRequired[Mapping[str, float]]
     test: NotRequired[Mapping[str, float]]
+    sampled: NotRequired[Mapping[str, Sampled]]
+    """By split; those of which all users were ranked are left out."""
     best_epoch: int
     epochs: int
     skipped_steps: int
