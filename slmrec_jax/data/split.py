@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt64
 
-from slmrec_jax.data.dataset import Dataset, by_split, pair_keys, unique_pairs
+from slmrec_jax.data.dataset import Dataset, by_split, unique_pairs
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
@@ -29,7 +29,7 @@ class Unsplit(NamedTuple):
 
     dataset: Dataset
     times: Callable[[], Times] | None = None
-    """The times of the interactions of `train`, in any unit (`first_times`); called if the split needs them."""
+    """The times of the interactions of `train`, in any unit; called if the split needs them."""
     of_one_user: bool = False
     """True if times compare only the interactions of one user: they are positions in that user's list."""
 
@@ -106,14 +106,6 @@ def _choose_method(given: Unsplit, name: str | None) -> SplitMethod:
     if method.keeps_test and len(dataset.valid.users):
         raise UserError(f"{where}: it has a validation split already; leave out {setting('split', name)}")
     return method
-
-
-def first_times(pairs: Interactions, times: Times, num_items: int) -> Shaped[np.ndarray, " unique"]:
-    """Return the earliest time of each interaction of `unique_pairs(pairs)`."""
-    keys = pair_keys(pairs, num_items)
-    order = np.argsort(keys)
-    starts = np.flatnonzero(np.diff(keys[order], prepend=-1) > 0)
-    return np.asarray(np.minimum.reduceat(times[order], starts) if len(starts) else times)
 
 
 def _hold_out_a_fifth(pool: Pool, smaller: int) -> Parts:
