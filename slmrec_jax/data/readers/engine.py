@@ -9,8 +9,8 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
@@ -117,10 +117,10 @@ class Engine:
         with self._refusing():
             return list(self._connection.execute(query).fetchall())
 
-    def blocks(self, query: str) -> Iterator[Any]:
+    def blocks(self, query: str) -> Generator[Any, None, None]:
         """Yield a long result as Arrow record batches."""
-        with self._refusing():
-            yield from self._connection.sql(query).to_arrow_reader(_ROWS_AT_ONCE)
+        with self._refusing(), closing(self._connection.sql(query).to_arrow_reader(_ROWS_AT_ONCE)) as reader:
+            yield from reader
 
     def add_table(self, name: str, blocks: Iterable[Any]) -> None:
         """Make a table from Arrow tables or record batches, of which there is at least one."""

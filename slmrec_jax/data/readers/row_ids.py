@@ -119,35 +119,39 @@ def fetch_pairs(
     ]
     earliest = "" if times is None else ", min(time) AS time"
     query = f"SELECT pair{earliest} FROM ({' UNION ALL '.join(parts)}) GROUP BY pair ORDER BY pair"
-    columns: list[_Column] = [_Column(), _Column(), _Column()]
+    numbers = Column(np.int32), Column(np.int32)
+    found_times: Column | None = None
     sizes = np.zeros(3, np.int64)
     mask = np.uint64(2**_ID_BITS - 1)
     for block in engine.blocks(query):
         pairs = block.column(0).to_numpy()
         sizes += np.bincount((pairs >> np.uint64(2 * _ID_BITS)).astype(np.int64), minlength=3)
-        columns[0].add((pairs >> np.uint64(_ID_BITS) & mask).astype(np.int32))
-        columns[1].add((pairs & mask).astype(np.int32))
+        numbers[0].add((pairs >> np.uint64(_ID_BITS) & mask).astype(np.int32))
+        numbers[1].add((pairs & mask).astype(np.int32))
         if times is not None:
-            columns[2].add(block.column(1).to_numpy())
-    found_users, found_items, found_times = (column.whole() for column in columns)
+            values = block.column(1).to_numpy()
+            found_times = found_times or Column(values.dtype.type)
+            found_times.add(values)
+    found_users, found_items = (column.whole() for column in numbers)
     ends = np.cumsum(sizes)
     found = [
         Interactions(found_users[end - size : end], found_items[end - size : end])
         for end, size in zip(ends, sizes, strict=True)
     ]
-    return Pairs(found, found_times)
+    return Pairs(found, np.zeros(0) if found_times is None else found_times.whole())
 
 
-class _Column:
+class Column:
     """A column that grows block by block, without a second copy of it in memory."""
 
-    def __init__(self) -> None:
-        self._values: Shaped[np.ndarray, " room"] | None = None
+    def __init__(self, dtype: type) -> None:
+        """Begin with no values."""
+        self._values: Shaped[np.ndarray, " room"] = np.empty(0, dtype)
         self._count = 0
+        self.itemsize = self._values.itemsize
 
     def add(self, block: Shaped[np.ndarray, " block"]) -> None:
-        if self._values is None:
-            self._values = np.empty(len(block), block.dtype)
+        """Add values at the end."""
         if (end := self._count + len(block)) > len(self._values):
             self._values.resize(max(end, len(self._values) * 5 // 4), refcheck=False)
         self._values[self._count : end] = block
@@ -155,8 +159,6 @@ class _Column:
 
     def whole(self) -> Shaped[np.ndarray, " interactions"]:
         """Return the column, which can no longer be written to."""
-        if self._values is None:
-            return np.zeros(0, np.int32)
         self._values.resize(self._count, refcheck=False)
         self._values.flags.writeable = False
         return self._values

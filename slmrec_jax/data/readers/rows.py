@@ -3,7 +3,7 @@
 A check is a query for the first wrong row, so that an error names its file and row as for any other table.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -41,10 +41,13 @@ class Rows(NamedTuple):
         """Return the rows of a query, which keeps `part` and `row`, and has the columns of `kinds`."""
         return _rows(self.engine, query, kinds, self.file, self.parts, self.first)
 
+    def blocks(self, *values: str) -> Generator[Any, None, None]:
+        """Yield values of all rows, in order, as Arrow record batches."""
+        return self.engine.blocks(f"SELECT {', '.join(values)} FROM {self.view}")
+
     def fetch(self) -> Table:
         """Return the rows of a table of one file in memory."""
-        blocks = list(self.engine.blocks(f"SELECT {', '.join(self.kinds)}, row FROM {self.view} ORDER BY row"))
-        table = pa.Table.from_batches(blocks)
+        table = pa.Table.from_batches(list(self.blocks(*self.kinds, "row")))
         columns = {role: table.column(place) for place, role in enumerate(self.kinds)}
         return Table(self.file, columns, self.first, np.asarray(table.column("row").to_numpy(), np.int64))
 
