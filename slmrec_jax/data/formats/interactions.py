@@ -163,8 +163,9 @@ def assemble(
 ) -> Dataset | Unsplit:
     """Make a data set from one table per split, or from a single table under "", which a column `split` may divide.
 
-    Users and items are those of the tables. `files` are those of splits, modalities and items, for errors; `split` is
-    the method that will divide the data, which says whether times are read now; `item_texts` are shown with items.
+    Users and items are those of the tables. `files` are those of splits, modalities and items, for errors; `item_texts`
+    are shown with items. `split` is the method that will divide the data: with it, times are read now or never, and the
+    engine is closed; without it, times are read if they are asked for.
     """
     rows = [found.rows for found in tables.values()]
     whole = tables.get("")
@@ -176,8 +177,11 @@ def assemble(
     timed = whole is not None and not divided and "timestamp" in whole.rows.kinds
     method = SPLIT_METHODS.get(split or "")
     now = timed and method is not None and method.times != "unused"
+    later = timed and method is None
     given = sum(each.num_rows()[0] for each in rows)
     pairs, first_times = fetch_pairs(rows, users, items, splits, times(rows[0], "timestamp") if now else None)
+    if not later:
+        rows[0].engine.close()
     kept = sum(len(each.users) for each in pairs)
     repeats = [f"rows that repeat an interaction, merged: {given - kept} of {given}"] if kept < given else []
     dataset = make_dataset(
@@ -194,12 +198,9 @@ def assemble(
     )
     if whole is None or divided:
         return dataset
-    if not timed:
-        return Unsplit(dataset)
-
     if now:
         return Unsplit(dataset, lambda: first_times, whole.of_one_user)
-    return Unsplit(dataset, partial(_read_times, rows, users, items), whole.of_one_user)
+    return Unsplit(dataset, partial(_read_times, rows, users, items) if later else None, whole.of_one_user)
 
 
 def _read_times(rows: Sequence[Rows], users: NumberedIds, items: NumberedIds) -> Shaped[np.ndarray, " interactions"]:

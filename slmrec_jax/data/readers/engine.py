@@ -5,6 +5,7 @@ queries are this package's own. DuckDB reads a file by a link in the private fol
 pattern.
 """
 
+import ctypes
 import re
 import shutil
 import tempfile
@@ -174,6 +175,9 @@ def _literal(texts: Sequence[str]) -> str:
 def _close(connection: Any, folder: Path) -> None:
     connection.close()
     shutil.rmtree(folder, ignore_errors=True)
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc would keep what DuckDB gave back
+    if trim is not None:
+        trim(0)
 
 
 def partition_folders(file: Path, root: Path) -> list[str]:
