@@ -23,6 +23,8 @@ from slmrec_jax.errors import UserError, check_type, setting, shown
 
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT])(i?)B?\s*", re.IGNORECASE)
 _LEAST_BYTES = 2**24
+_BYTES_PER_THREAD = 2**27
+"""A thread needs about this much for what it cannot put aside."""
 _ROWS_AT_ONCE = 2**20
 _DUCKDB_SHARE = 0.8
 """The share of the memory of the machine, or of the container, that DuckDB takes if it is not told a limit."""
@@ -72,7 +74,8 @@ class Engine:
         self._finalizer = weakref.finalize(self, _close, connection, folder)
         limit = _half_of_free_memory(connection) if _limit.get() is None else _parse_size(_limit.get())
         self._limit = limit
-        self._links = []
+        ((cores,),) = connection.execute("SELECT current_setting('threads')").fetchall()
+        self._links: list[str] = []
         for number, file in enumerate(files):
             keys = [] if root is None else partition_folders(file, root)
             link = folder.joinpath("files", *keys, f"{number}.parquet")
@@ -81,6 +84,7 @@ class Engine:
             self._links.append(str(link))
         for name, value in (
             ("memory_limit", f"'{limit}B'"),
+            ("threads", str(max(1, min(cores, limit // _BYTES_PER_THREAD)))),
             ("allowed_paths", _literal(self._links)),
             ("enable_external_access", "false"),
             ("python_scan_all_frames", "false"),
@@ -144,18 +148,31 @@ class Engine:
         except duckdb.OutOfMemoryException as error:
             limit = f"{setting('memory_limit')} of {self._limit >> 20} MiB"
             raise UserError(
-                f"the tables need more than the {limit} and the room in {tempfile.gettempdir()} ({one_line(error)}); "
-                f"give more memory, or free some space there, or name a larger folder by TMPDIR"
+                f"the tables need more than the {limit} and the room in {tempfile.gettempdir()} "
+                f"({one_line(error).partition(' Possible solutions')[0]}); give more memory, or free some space there, "
+                f"or name a larger folder by TMPDIR"
             ) from error
         except duckdb.Error as error:
             if not self._files:
                 raise
-            named = _LINK.search(str(error))
-            place = int(named[1]) if named else 0
+            place = self._place_of_damage(str(error))
             file = self._files[place]
             found = one_line(error).partition("Error: ")[2] or one_line(error)
             found = found.replace(self._links[place], file.name)
             raise UserError(f"{file}: not a readable Parquet file ({found}); write it again") from error
+
+    def _place_of_damage(self, message: str) -> int:
+        """Return the place of the file that an error is about, even if the message does not name it."""
+        if named := _LINK.search(message):
+            return int(named[1])
+        for place in range(len(self._links) - 1):
+            try:
+                self._connection.execute(
+                    f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({quoted_text(self._links[place])})"
+                )
+            except duckdb.Error:
+                return place
+        return len(self._links) - 1
 
 
 def quoted_name(name: str) -> str:
