@@ -92,7 +92,7 @@ def as_file(rows, kind):
 
 
 @pytest.mark.parametrize("split", SPLIT_METHODS)
-@pytest.mark.parametrize(("kind", "text_ids", "least", "core"), [("parquet", True, None, 0), ("csv", False, RATING, 4)])
+@pytest.mark.parametrize(("kind", "text_ids", "least", "core"), [("parquet", True, None, 0), ("csv", False, RATING, 5)])
 def test_a_table_holds_what_plain_python_finds(tmp_path, monkeypatch, split, kind, text_ids, least, core):
     monkeypatch.setattr("slmrec_jax.data.pairs._BLOCK", 50)  # most users' interactions are in one block
     rows = random_rows(len(split), text_ids)
