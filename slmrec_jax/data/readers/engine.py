@@ -21,6 +21,10 @@ import duckdb
 from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.errors import UserError, check_type, setting, shown
 
+PREFIX = "slmrec-jax-"
+"""The beginning of the name of a private folder."""
+_TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
+"""glibc would keep what DuckDB gives back; other C libraries do not have it."""
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT])(i?)B?\s*", re.IGNORECASE)
 _LEAST_BYTES = 2**24
 _BYTES_PER_THREAD = 2**27
@@ -61,7 +65,7 @@ class Engine:
         """
         self._files = list(files)
         self._num_names = 0
-        folder = Path(tempfile.mkdtemp(prefix="slmrec-jax-"))
+        folder = Path(tempfile.mkdtemp(prefix=PREFIX))
         connection = duckdb.connect(
             config={
                 "allow_community_extensions": False,
@@ -192,9 +196,8 @@ def _literal(texts: Sequence[str]) -> str:
 def _close(connection: Any, folder: Path) -> None:
     connection.close()
     shutil.rmtree(folder, ignore_errors=True)
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # glibc would keep what DuckDB gave back
-    if trim is not None:
-        trim(0)
+    if _TRIM is not None:
+        _TRIM(0)
 
 
 def partition_folders(file: Path, root: Path) -> list[str]:
