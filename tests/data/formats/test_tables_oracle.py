@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from small_folders import parquet, read
 
+from slmrec_jax.data import load, write_store
 from slmrec_jax.data.split import SPLIT_METHODS
 
 SEED, RATING = 5, 2.0
@@ -117,4 +118,8 @@ def test_degrees_and_numbers_do_not_depend_on_the_kind_of_file(tmp_path, kind, s
     first = read(tmp_path / "a", as_file(rows, kind), split="mmrec")
     second = read(tmp_path / "b", as_file(rows.sample(frac=1, random_state=seed), "parquet"), split="mmrec")
     assert first.fingerprint == second.fingerprint
-    assert first.by_degree().fingerprint == first.fingerprint
+    write_store(first, tmp_path / "stored")
+    stored = load(tmp_path / "stored")
+    assert stored.fingerprint == first.fingerprint
+    assert stored.by_degree() is stored
+    assert stored.user_ids.tolist() == first.by_degree().user_ids.tolist()
