@@ -131,13 +131,16 @@ class Engine:
         with self._refusing(), closing(self._connection.sql(query).to_arrow_reader(_ROWS_AT_ONCE)) as reader:
             yield from reader
 
-    def add_table(self, name: str, blocks: Iterable[Any]) -> None:
-        """Make a table from Arrow tables or record batches, of which there is at least one."""
+    def add_table(self, name: str, blocks: Iterable[Any], where: str = "a table") -> None:
+        """Make a table from Arrow tables or record batches, of which there is at least one; `where` names it."""
         made = False
         for block in blocks:
-            self._connection.register("block", block)
             into = f"INSERT INTO {name}" if made else f"CREATE TABLE {name} AS"
-            self.run(f"{into} SELECT * FROM block")
+            try:
+                self._connection.register("block", block)
+                self.run(f"{into} SELECT * FROM block")
+            except duckdb.NotSupportedError as error:  # such as decimals of more than 38 digits
+                raise UserError(f"{where}: {one_line(error)}; make its columns numbers, text or times") from error
             self._connection.unregister("block")
             made = True
 

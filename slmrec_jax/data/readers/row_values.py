@@ -46,7 +46,7 @@ def numbers(rows: Rows, role: str) -> str:
     if is_text(rows.kinds[role]):
         text = f"trim({role}, {_BLANKS})"
         value = f"CASE WHEN lower({text}) NOT IN {_texts(MISSING)} THEN TRY_CAST({text} AS DOUBLE) END"
-    elif not is_numeric(rows.kinds[role]):
+    elif not is_numeric(rows.kinds[role]) and not pa.types.is_boolean(rows.kinds[role]):
         raise rows.wrong_type(role, "a number")
     if rows.num_rows(f"coalesce(isnan({value}), true)")[1]:
         rows.check_complete(role, "a number")

@@ -136,7 +136,7 @@ def memory_rows(engine: Engine, table: Table) -> Rows:
     halves = {role: pa.types.is_float16(column.type) for role, column in table.columns.items()}
     columns = {role: column.cast(pa.float32()) if halves[role] else column for role, column in table.columns.items()}
     name = engine.new_name()
-    engine.add_table(name, [pa.table(columns)])
+    engine.add_table(name, [pa.table(columns)], str(table.file))
     kinds = {role: column.type for role, column in columns.items()}
     query = f"SELECT *, 0 AS part, rowid AS row FROM {name}"
     return _rows(engine, query, kinds, table.file, [table.file], table.first)
