@@ -52,14 +52,15 @@ def number_ids(tables: Sequence[Rows], role: str) -> NumberedIds:
     if whole and kinds[0] == "VARCHAR":
         values = [f"{value}::BIGINT" for value in values]
     raw = "raw::BIGINT" if whole else "raw"
-    key = f"hash({raw})" if distinct == count else raw  # hashes are joined faster than texts
+    by_hash = kinds[0] == "VARCHAR" and not whole and distinct == count  # hashes are joined faster than texts
+    key = f"hash({raw})" if by_hash else raw
     engine.run(
         f"CREATE TABLE {role}_numbers AS SELECT {raw} AS raw, {key} AS key, (row_number() OVER (ORDER BY {raw}) - 1) "
         f"AS id FROM {role}_ids"
     )
     for name in (f"{role}_ids", *(f"{role}_{place}" for place in range(len(tables)))):
         engine.run(f"DROP TABLE {name}")
-    keys = tuple(f"hash({value})" if distinct == count else value for value in values)
+    keys = tuple(f"hash({value})" if by_hash else value for value in values)
     return NumberedIds(_fetch_ids(engine, f"{role}_numbers", count), f"{role}_numbers", keys)
 
 
