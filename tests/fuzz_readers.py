@@ -39,7 +39,7 @@ from foreign_files import npy, object_npy, parquet, tensor_file, tensor_pickle, 
 from hostile_files import FRESH, Files, Special, damage, make_special, packed_tables
 
 from slmrec_jax.data import Feature, Words, load, make_dataset, write_store
-from slmrec_jax.data.readers import parquet_files
+from slmrec_jax.data.readers import engine, parquet_files
 from slmrec_jax.data.readers.feature_tables import read_vectors
 from slmrec_jax.data.readers.json_lists import read_item_lists
 from slmrec_jax.data.readers.npy_files import read_table
@@ -254,12 +254,20 @@ _FORBIDDEN = (
 _watching, _events = [False], []
 
 
+def _in_private_folder(event: str, arguments: tuple[object, ...]) -> bool:
+    """Return whether an event is about an engine's own temporary folder."""
+    path = str(arguments[1] if event == "os.symlink" else arguments[0])
+    if event in ("os.remove", "os.rmdir") and not os.path.isabs(path):  # from the descriptor of a folder
+        path = os.readlink(f"/proc/self/fd/{arguments[1]}")
+    return path.startswith(os.path.join(tempfile.gettempdir(), engine.PREFIX))
+
+
 def _audit(event: str, arguments: tuple[object, ...]) -> None:
     if not _watching[0]:
         return
     if event == "compile" and arguments[1] == "<unknown>":  # the parser of literals, by which NumPy reads headers
         return
-    if event.startswith(_FORBIDDEN):
+    if event.startswith(_FORBIDDEN) and not _in_private_folder(event, arguments):
         _events.append(f"{event} {str(arguments)[:80]}")
     elif event == "open":
         _, mode, flags = arguments

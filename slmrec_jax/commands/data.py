@@ -26,6 +26,9 @@ class DataFlags(Source):
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")] = field()  # no default here
     """`demo`, or the folder of a data set."""
+    memory_limit: str | None = None
+    """How much memory tables of interactions may take while they are read, as `4GB`; by default half of the free
+    memory. What does not fit waits in a temporary folder."""
 
 
 @dataclass(frozen=True)
@@ -44,16 +47,18 @@ def run_inspect(flags: InspectFlags) -> None:
 
     from slmrec_jax import data
     from slmrec_jax.data.inspect import findings, inspection
+    from slmrec_jax.data.readers.engine import limited_memory
     from slmrec_jax.data.split import split_dataset
 
     if flags.plot is not None and flags.plot.suffix not in _PICTURES:
         raise UserError(f"--plot {flags.plot}: give a name that ends in {', '.join(_PICTURES)}")
     source = source_of(flags)
-    given, format = data.read_source(source)
-    divided = isinstance(given, data.Dataset) or flags.split is not None
-    # Data that are not divided can be inspected too: all interactions are in train.
-    whole = given if isinstance(given, data.Dataset) else given.dataset
-    dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
+    with limited_memory(flags.memory_limit):
+        given, format = data.read_source(source)
+        divided = isinstance(given, data.Dataset) or flags.split is not None
+        # Data that are not divided can be inspected too: all interactions are in train.
+        whole = given if isinstance(given, data.Dataset) else given.dataset
+        dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
     found = inspection.inspect_dataset(dataset)
     if flags.plot is not None:
         _plot(dataset, flags.plot)
@@ -98,8 +103,11 @@ class ConvertFlags(DataFlags):
 def run_convert(flags: ConvertFlags) -> None:
     """Write the folder and print its size."""
     from slmrec_jax import data
+    from slmrec_jax.data.readers.engine import limited_memory
 
-    _store(data.load_source(source_of(flags)), flags.out)
+    with limited_memory(flags.memory_limit):
+        dataset = data.load_source(source_of(flags))
+    _store(dataset, flags.out)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats import read_folder, refuse_columns
 from slmrec_jax.data.making import check_dataset, make_dataset
+from slmrec_jax.data.readers.engine import limited_memory
 from slmrec_jax.data.readers.opening import check_entries, unreadable
 from slmrec_jax.data.selection import select
 from slmrec_jax.data.split import SPLIT_METHODS, Unsplit, split_dataset
@@ -46,6 +47,7 @@ def load(
     item_column: str | None = None,
     time_column: str | None = None,
     rating_column: str | None = None,
+    memory_limit: str | None = None,
 ) -> Dataset:
     """Load a data set.
 
@@ -63,6 +65,9 @@ def load(
         item_column: The column of items, likewise.
         time_column: The column of times, likewise.
         rating_column: The column of ratings, likewise.
+        memory_limit: How much memory tables of interactions may take while they are read, such as `"4GB"`; the rest of
+            a larger table waits in a temporary folder. By default half of the free memory. The data set itself, and
+            features, come on top.
 
     Raises:
         UserError: There is no such folder, its format is unknown, something in it is malformed, or the data cannot be
@@ -71,7 +76,8 @@ def load(
     check_type("data", data, (str, Path), "the path of a folder, or 'demo'")
     columns = (user_column, item_column, time_column, rating_column)
     where = data if isinstance(data, str) else str(data.absolute())  # a path is never the word `demo`
-    return load_source(Source(where, format, split, split_seed, min_rating, k_core, *columns))
+    with limited_memory(memory_limit):
+        return load_source(Source(where, format, split, split_seed, min_rating, k_core, *columns))
 
 
 def load_source(source: Source) -> Dataset:

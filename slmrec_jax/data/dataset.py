@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from slmrec_jax.config.source import Source
+from slmrec_jax.data.pairs import blocks, count_ids, renumbered
 from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
@@ -91,16 +92,20 @@ class Dataset:
         modalities, and not on whether rows are numbered by degree. Swapping validation and test, or leaving out a
         modality, changes it.
         """
-        users, items = _by_degree(self)
         words = {name: feature for name, feature in self.features.items() if isinstance(feature, Words)}
-        ordered = take_rows(replace(self, features=words), users, items)
+        known: Dataset = replace(self, features=words)
+        order = None if _are_by_degree(self) else _by_degree(self)
+        if order is None:
+            ordered = replace(known, features={name: sorted_words(each) for name, each in words.items()})
+        else:
+            ordered = take_rows(known, *order)
+        items = None if order is None else order[1]
         digest = hashlib.sha256(json.dumps([self.num_users, self.num_items]).encode())
         for split, pairs in ordered.splits.items():
             _hash_array(digest, f"{split}.users", pairs.users, "<i4")
             _hash_array(digest, f"{split}.items", pairs.items, "<i4")
         for ids in (ordered.user_ids, ordered.item_ids):
-            # JSON tells 1 from "1" and delimits each id, whatever characters it contains.
-            digest.update(json.dumps(ids.tolist()).encode())
+            _hash_ids(digest, ids)
         for name, feature in sorted({**self.features, **ordered.features}.items()):
             if isinstance(feature, Words):
                 _hash_array(digest, json.dumps([name, feature.num_words]), feature.items, "<i4")
@@ -112,10 +117,7 @@ class Dataset:
 
     def degrees(self) -> tuple[Int[np.ndarray, " users"], Int[np.ndarray, " items"]]:
         """Return the number of training interactions of each user and of each item."""
-        return (
-            np.bincount(self.train.users, minlength=self.num_users),
-            np.bincount(self.train.items, minlength=self.num_items),
-        )
+        return count_ids(self.train.users, self.num_users), count_ids(self.train.items, self.num_items)
 
     def with_modalities(self, names: Sequence[str]) -> "Dataset":
         """Return the data set with the named modalities in that order; no names keep all of them.
@@ -142,7 +144,7 @@ class Dataset:
         it is. A product with the graph mostly reads the rows of nodes with many neighbours: next to each other, those
         rows share memory pages and stay in the cache. The fingerprint and `source` stay; features are copied once.
         """
-        if all((np.diff(each) <= 0).all() for each in self.degrees()):
+        if _are_by_degree(self):
             return self
         renumbered = take_rows(self, *_by_degree(self))
         object.__setattr__(renumbered, "source", self.source)  # the content is still that of the source
@@ -154,12 +156,11 @@ def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.
 
     `users` and `items` are internal ids, each at most once.
     """
-    user_rows, item_rows = _new_rows(users, dataset.num_users), _new_rows(items, dataset.num_items)
+    item_rows = np.full(dataset.num_items, -1, np.int32)
+    item_rows[items] = np.arange(len(items), dtype=np.int32)
 
     def taken(pairs: Interactions) -> Interactions:
-        new_users, new_items = user_rows[pairs.users], item_rows[pairs.items]
-        kept = (new_users >= 0) & (new_items >= 0)
-        return unique_pairs(Interactions(new_users[kept], new_items[kept]), len(items))
+        return renumbered(pairs, users, item_rows, dataset.num_users, len(items))
 
     return replace(
         dataset,
@@ -175,22 +176,9 @@ def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.
     )
 
 
-def unique_pairs(pairs: Interactions, num_items: int) -> Interactions:
-    """Return interactions as a data set stores them: int32, sorted by user, then item, without duplicates."""
-    keys = np.sort(pair_keys(pairs, num_items))
-    keys = keys[np.diff(keys, prepend=-1) > 0]  # np.unique would hash, which takes several times as long
-    users = keys // num_items
-    return Interactions(users.astype(np.int32), (keys - users * num_items).astype(np.int32))
-
-
 def by_split(pairs: Interactions, splits: Int[np.ndarray, " interactions"]) -> dict[str, Interactions]:
     """Return the interactions of each split, given the place of each one's split in `SPLITS`."""
     return {name: Interactions(pairs.users[splits == n], pairs.items[splits == n]) for n, name in enumerate(SPLITS)}
-
-
-def pair_keys(pairs: Interactions, num_items: int) -> Int[np.ndarray, " interactions"]:
-    """Return an int64 key for each pair that sorts by user, then item."""
-    return np.asarray(pairs.users.astype(np.int64) * num_items + pairs.items.astype(np.int64))
 
 
 def sorted_words(feature: Words) -> Words:
@@ -204,13 +192,6 @@ def _by_degree(dataset: Dataset) -> list[Int[np.ndarray, " nodes"]]:
     return [np.argsort(-each, kind="stable") for each in dataset.degrees()]
 
 
-def _new_rows(taken: Int[np.ndarray, " taken"], count: int) -> Int[np.ndarray, " nodes"]:
-    """Return the new row of each old one; -1 for those that are not taken."""
-    rows = np.full(count, -1, np.int32)
-    rows[taken] = np.arange(len(taken), dtype=np.int32)
-    return rows
-
-
 def _take_items(
     feature: Feature | Words, items: Int[np.ndarray, " taken"], item_rows: Int[np.ndarray, " items"]
 ) -> Feature | Words:
@@ -220,6 +201,21 @@ def _take_items(
         return Feature(feature.values[items], feature.present[items], feature.stored)
     rows = item_rows[feature.items]
     return sorted_words(Words(rows[rows >= 0], feature.words[rows >= 0], feature.num_words))
+
+
+def _are_by_degree(dataset: Dataset) -> bool:
+    return all((np.diff(each) <= 0).all() for each in dataset.degrees())
+
+
+def _hash_ids(digest: "hashlib._Hash", ids: Shaped[np.ndarray, " rows"]) -> None:
+    """Add raw ids to a digest as one list of JSON, never held as a whole.
+
+    JSON tells 1 from "1" and delimits each id, whatever characters it contains.
+    """
+    digest.update(b"[")
+    for block in blocks(len(ids)):
+        digest.update((", " * (block.start > 0) + json.dumps(ids[block].tolist())[1:-1]).encode())
+    digest.update(b"]")
 
 
 def _hash_array(

@@ -24,10 +24,12 @@ from slmrec_jax.data.formats.interactions import (
 )
 from slmrec_jax.data.formats.plain import in_catalogue, in_row_order
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, choose_columns, find_roles, named_columns
+from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import by_raw_id, has_numbers
 from slmrec_jax.data.readers.feature_tables import VectorTable
-from slmrec_jax.data.readers.raw_ids import encode_ids
 from slmrec_jax.data.readers.refusals import listed, one_line
+from slmrec_jax.data.readers.row_ids import number_ids
+from slmrec_jax.data.readers.rows import memory_rows
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.selection import select
 from slmrec_jax.data.split import split_dataset
@@ -87,9 +89,10 @@ def dataset(
     columns = (user_column, item_column, time_column, rating_column)
     source = Source(IN_MEMORY, None, split, split_seed, min_rating, k_core, *columns)
     check_fields(source)
-    found = {part: _interactions(argument, given, source) for part, argument, given in _parts(interactions)}
-    tables = [each.table for each in found.values()]
-    users, coded = (encode_ids(tables, role) for role in ("user", "item"))
+    engine = Engine()
+    found = {part: _interactions(engine, argument, given, source) for part, argument, given in _parts(interactions)}
+    tables = [each.rows for each in found.values()]
+    users, coded = (number_ids(tables, role) for role in ("user", "item"))
     texts = {}
     if items is not None:
         catalogue = _catalogue(items, source)
@@ -98,7 +101,7 @@ def dataset(
     for modality, given in (features or {}).items():
         made[modality], of_feature = _feature(modality, given, coded.ids, ordered=items is not None)
         notes += of_feature
-    data = assemble(name, found, users, coded, made, {}, notes, texts)
+    data = assemble(name, found, users, coded, made, {}, notes, split, texts)
     return split_dataset(select(data, source), split, split_seed)
 
 
@@ -112,14 +115,14 @@ def _parts(interactions: Any) -> list[tuple[str, str, Any]]:
     return [(splits[each], f"interactions[{each!r}]", given) for each, given in interactions.items()]
 
 
-def _interactions(argument: str, given: Any, source: Source) -> InteractionTable:
+def _interactions(engine: Engine, argument: str, given: Any, source: Source) -> InteractionTable:
     if isinstance(given, tuple) and len(given) == 2:
         given = {"user": given[0], "item": given[1]}
     names, named = _names(argument, given, _TABLE), named_columns(source)
     chosen = _chosen(argument, names, named, ("user", "item"))
     columns = _columns(argument, given, list(chosen.values()), _TABLE)
     table = Table(Path(argument), {role: columns[column] for role, column in chosen.items()}, first=0)
-    return take_interactions(table, chosen, names, source, [])
+    return take_interactions(memory_rows(engine, table), chosen, names, source, [])
 
 
 def _catalogue(given: Any, source: Source) -> Table:

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from slmrec_jax.data.dataset import Dataset, Feature, Words, pair_keys, sorted_words, unique_pairs
+from slmrec_jax.data.dataset import Dataset, Feature, Words, sorted_words
 from slmrec_jax.data.inspect.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
+from slmrec_jax.data.pairs import are_unique, unique_pairs
 from slmrec_jax.data.vectors import HELD_TYPES, has_content, is_real, own_or_mapped
 from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
@@ -33,8 +34,9 @@ def make_dataset(
 
     Interactions may be unsorted and repeated, of any integer type; features may be of any real type. float16 and
     bfloat16 stay, and other types become float32. The rows of items that lack a feature are set to 0, so they may hold
-    anything. Arrays are copied, but for features in read-only mapped files (`numpy.load(file, mmap_mode="r")`) that
-    need no change: such a file must not change while the data set is used.
+    anything. Arrays are copied, but for interactions that cannot be written to and need no change, and for features in
+    read-only mapped files (`numpy.load(file, mmap_mode="r")`) that need none: such a file must not change while the
+    data set is used.
 
     Args:
         name: The name of the data set in reports.
@@ -68,7 +70,7 @@ def make_dataset(
         item_texts={kind: np.asarray(texts, np.object_) for kind, texts in (item_texts or {}).items()},
     )
     _check_content(given, origins or {})
-    splits = [unique_pairs(pairs, given.num_items) for pairs in given.splits.values()]
+    splits = [_own(unique_pairs(pairs, given.num_items)) for pairs in given.splits.values()]
     rows, kept = (sum(len(pairs.users) for pairs in each) for each in (given.splits.values(), splits))
     repeats = [f"rows that repeat an interaction, merged: {rows - kept} of {rows}"] if kept < rows else []
     features = {name: sorted_words(each) if isinstance(each, Words) else each for name, each in given.features.items()}
@@ -81,8 +83,7 @@ def check_dataset(dataset: Dataset) -> None:
     _check_counts(dataset.name, dataset.num_users, dataset.num_items)
     _check_content(dataset, {})
     for split, pairs in dataset.splits.items():
-        increasing = (np.diff(pair_keys(pairs, dataset.num_items)) > 0).all()
-        if pairs.users.dtype != np.int32 or pairs.items.dtype != np.int32 or not increasing:
+        if not are_unique(pairs):
             found = f"{split} is not int32, sorted by user and item and free of duplicates"
             raise UserError(f"data set {dataset.name}: {found}; build it with make_dataset")
     for name, feature in dataset.features.items():
@@ -140,6 +141,11 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str | Path]) -> None:
             check_range(place(name), "words", feature.words, feature.num_words, "raise num_words or fix the id")
         else:
             check_feature(place(name), feature.values, feature.present, dataset.num_items, from_file=name in origins)
+
+
+def _own(pairs: Interactions) -> Interactions:
+    """Return arrays that no one else can change: copies of those that can be written to."""
+    return Interactions(*(each.copy() if each.flags.writeable else each for each in pairs))
 
 
 def _convert_feature(feature: Feature | Words) -> Feature | Words:

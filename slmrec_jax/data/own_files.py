@@ -1,5 +1,6 @@
 """Files that this package writes and reads back: tables in Parquet, raw ids, tensors and `meta.json`."""
 
+import itertools
 import json
 import math
 from collections.abc import Callable, Iterable, Mapping
@@ -27,6 +28,15 @@ def write_table(table: pa.Table, file: Path) -> None:
     with file.open("wb") as opened:
         # Arrow passes on the `OSError` of a Python file, and raises its own for a path.
         pyarrow.parquet.write_table(table, opened, compression="zstd")
+
+
+def write_tables(tables: Iterable[pa.Table], file: Path) -> None:
+    """Write tables with the same columns, of which there is at least one, as the row groups of one Parquet file."""
+    rest = iter(tables)
+    first = next(rest)
+    with file.open("wb") as opened, pyarrow.parquet.ParquetWriter(opened, first.schema, compression="zstd") as writer:
+        for table in itertools.chain([first], rest):
+            writer.write_table(table)
 
 
 def write_tensors(tensors: Mapping[str, Any], file: Path, blocks: Callable[[Any], Iterable[Any]] | None = None) -> None:

@@ -7,6 +7,7 @@ from jaxtyping import Bool
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, take_rows
+from slmrec_jax.data.pairs import blocks, count_ids
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
@@ -27,10 +28,11 @@ def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:
 def k_core(data: Unsplit, k: int) -> Unsplit:
     """Return the largest part of the data in which every user and every item has at least k interactions."""
     dataset, times = data.dataset, data.times
-    kept = _in_core(dataset.train, k)
+    kept = _in_core(dataset.train, k, dataset.num_users, dataset.num_items)
     if not kept.any():
         raise UserError(f"data set {dataset.name}: the {k}-core is empty; give a smaller {setting('k_core')}")
-    users, items = np.unique(dataset.train.users[kept]), np.unique(dataset.train.items[kept])
+    users = np.flatnonzero(count_ids(dataset.train.users[kept], dataset.num_users))
+    items = np.flatnonzero(count_ids(dataset.train.items[kept], dataset.num_items))
     note = (
         f"{k}-core: left out users {dataset.num_users - len(users)} of {dataset.num_users}, items "
         f"{dataset.num_items - len(items)} of {dataset.num_items}, interactions {(~kept).sum()} of {len(kept)}"
@@ -39,14 +41,17 @@ def k_core(data: Unsplit, k: int) -> Unsplit:
     return data._replace(dataset=core, times=None if times is None else lambda: times()[kept])
 
 
-def _in_core(pairs: Interactions, k: int) -> Bool[np.ndarray, " interactions"]:
+def _in_core(pairs: Interactions, k: int, num_users: int, num_items: int) -> Bool[np.ndarray, " interactions"]:
     kept = np.ones(len(pairs.users), np.bool_)
-    left = np.arange(len(pairs.users))
-    while len(left):
-        users, items = pairs.users[left], pairs.items[left]
-        few = (np.bincount(users)[users] < k) | (np.bincount(items)[items] < k)
-        if not few.any():
-            break
-        kept[left[few]] = False
-        left = left[~few]
+    users, items = count_ids(pairs.users, num_users), count_ids(pairs.items, num_items)
+    left = len(kept) + 1
+    while np.count_nonzero(kept) < left:
+        left = int(np.count_nonzero(kept))
+        few_users, few_items = users < k, items < k
+        for block in blocks(len(kept)):
+            of_users, of_items = pairs.users[block], pairs.items[block]
+            few = kept[block] & (few_users[of_users] | few_items[of_items])
+            kept[block] &= ~few
+            users -= np.bincount(of_users[few], minlength=num_users)
+            items -= np.bincount(of_items[few], minlength=num_items)
     return kept

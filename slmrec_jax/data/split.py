@@ -12,7 +12,8 @@ from typing import Literal, NamedTuple, TypeAlias
 import numpy as np
 from jaxtyping import Bool, Int, Shaped, UInt64
 
-from slmrec_jax.data.dataset import Dataset, by_split, pair_keys, unique_pairs
+from slmrec_jax.data.dataset import Dataset, by_split
+from slmrec_jax.data.pairs import blocks_of_users, count_ids, unique_pairs
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
@@ -29,7 +30,7 @@ class Unsplit(NamedTuple):
 
     dataset: Dataset
     times: Callable[[], Times] | None = None
-    """The times of the interactions of `train`, in any unit (`first_times`); called if the split needs them."""
+    """The times of the interactions of `train`, in any unit; called if the split needs them."""
     of_one_user: bool = False
     """True if times compare only the interactions of one user: they are positions in that user's list."""
 
@@ -75,7 +76,8 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
         pairs = unique_pairs(Interactions(users, items), dataset.num_items)
         if merged := len(users) - len(pairs.users):
             notes.append(f"interactions that were in two splits, merged: {merged}")
-    known = np.zeros(len(pairs.users), np.int64) if times is None or method.times == "unused" else times()
+    unknown = np.broadcast_to(np.int64(0), len(pairs.users))  # takes no memory
+    known = unknown if times is None or method.times == "unused" else times()
     parts = method.divide(Pool(pairs, known, seed))
     train, valid, test = by_split(pairs, parts).values()
     if len(train.users) == 0:
@@ -108,14 +110,6 @@ def _choose_method(given: Unsplit, name: str | None) -> SplitMethod:
     return method
 
 
-def first_times(pairs: Interactions, times: Times, num_items: int) -> Shaped[np.ndarray, " unique"]:
-    """Return the earliest time of each interaction of `unique_pairs(pairs)`."""
-    keys = pair_keys(pairs, num_items)
-    order = np.argsort(keys)
-    starts = np.flatnonzero(np.diff(keys[order], prepend=-1) > 0)
-    return np.asarray(np.minimum.reduceat(times[order], starts) if len(starts) else times)
-
-
 def _hold_out_a_fifth(pool: Pool, smaller: int) -> Parts:
     counts, ranks = rank_within_users(pool.pairs.users, _random_order(pool))
     held = np.where(counts < 10, np.where(counts < 3, 0, 2), counts // 5)
@@ -130,17 +124,17 @@ def _leave_one_out(pool: Pool) -> Parts:
 
 
 def _time(pool: Pool) -> Parts:
-    ordered = np.sort(pool.times)
-    from_valid, from_test = ordered[len(ordered) * 8 // 10], ordered[len(ordered) * 9 // 10]
+    places = [len(pool.times) * 8 // 10, len(pool.times) * 9 // 10]
+    from_valid, from_test = np.partition(pool.times, places)[places]
     return as_parts(pool.times < from_test, pool.times >= from_valid)
 
 
 def _hold_out_items(pool: Pool) -> Parts:
-    items, places = np.unique(pool.pairs.items, return_inverse=True)
-    ranks = np.empty(len(items), np.int64)
-    ranks[np.argsort(draw(pool.seed, items), kind="stable")] = np.arange(len(items))
+    items = np.flatnonzero(count_ids(pool.pairs.items, int(pool.pairs.items.max()) + 1))
+    ranks = np.zeros(items[-1] + 1, np.int64)
+    ranks[items[np.argsort(draw(pool.seed, items), kind="stable")]] = np.arange(len(items))
     each = len(items) // 10 or int(len(items) > 2)
-    return as_parts(ranks < each, ranks < 2 * each)[places]
+    return np.asarray(as_parts(ranks < each, ranks < 2 * each)[pool.pairs.items])
 
 
 def _tenth_of_train(pool: Pool) -> Parts:
@@ -149,18 +143,27 @@ def _tenth_of_train(pool: Pool) -> Parts:
     return as_parts(ranks < held, ranks < held)
 
 
+def _by_user(divide: Callable[[Pool], Parts], pool: Pool) -> Parts:
+    """Divide the interactions of some users after the other, since those of others do not matter."""
+    parts = np.empty(len(pool.pairs.users), np.int8)
+    for block in blocks_of_users(pool.pairs.users):
+        pairs = Interactions(pool.pairs.users[block], pool.pairs.items[block])
+        parts[block] = divide(Pool(pairs, pool.times[block], pool.seed))
+    return parts
+
+
 SPLIT_METHODS: Mapping[str, SplitMethod] = {
     "mmrec": SplitMethod(
         "a fifth of each user's at random, the smaller half for validation, as MMRec",
-        partial(_hold_out_a_fifth, smaller=VALID),
+        partial(_by_user, partial(_hold_out_a_fifth, smaller=VALID)),
     ),
     "lattice": SplitMethod(
         "a fifth of each user's at random, the smaller half for test, as LATTICE and MMSSL",
-        partial(_hold_out_a_fifth, smaller=TEST),
+        partial(_by_user, partial(_hold_out_a_fifth, smaller=TEST)),
     ),
     "leave-one-out": SplitMethod(
         "each user's last for test and the one before for validation; without times, or among equal ones, at random",
-        _leave_one_out,
+        partial(_by_user, _leave_one_out),
         times="used",
     ),
     "time": SplitMethod("the last tenth of all for test and the tenth before for validation", _time, times="needed"),
@@ -168,7 +171,9 @@ SPLIT_METHODS: Mapping[str, SplitMethod] = {
         "all interactions of a tenth of the items for test, of another tenth for validation", _hold_out_items
     ),
     "validation": SplitMethod(
-        "a tenth of each user's training interactions for validation; test stays", _tenth_of_train, keeps_test=True
+        "a tenth of each user's training interactions for validation; test stays",
+        partial(_by_user, _tenth_of_train),
+        keeps_test=True,
     ),
 }
 """By name. A method that divides by user leaves all interactions of a user with fewer than 3 in train."""
@@ -203,6 +208,7 @@ def rank_within_users(users: Numbers, order: Numbers) -> tuple[Numbers, Numbers]
 
     `users` is sorted; `order` lists the interactions (indices) by user, then rank.
     """
+    users = users - (users[0] if len(users) else 0)
     counts = np.bincount(users)
     ranks = np.empty(len(users), np.int64)
     ranks[order] = np.arange(len(users)) - (np.cumsum(counts) - counts)[users]
@@ -211,4 +217,4 @@ def rank_within_users(users: Numbers, order: Numbers) -> tuple[Numbers, Numbers]
 
 def as_parts(valid: Bool[np.ndarray, " interactions"], held_out: Bool[np.ndarray, " interactions"]) -> Parts:
     """Return `VALID` or `TEST` for interactions that are held out, and `TRAIN` for the others."""
-    return np.where(held_out, np.where(valid, VALID, TEST), TRAIN)
+    return np.where(held_out, np.where(valid, np.int8(VALID), np.int8(TEST)), np.int8(TRAIN))

@@ -1,7 +1,7 @@
 """The package's own format: a folder with tables in Parquet, features in safetensors, and `meta.json`.
 
     meta.json              format, version, name, counts, modalities in order, fingerprint, notes
-    interactions.parquet   user_row, item_row, split; sorted as in the data set
+    interactions.parquet   user_row, item_row, split; sorted as in the data set, whose rows are numbered by degree
     users.parquet          id: the raw id of each row; items.parquet likewise, and title and image if known
     features/N-NAME.safetensors   values (items, columns) and present (items), or items and words (pairs)
 
@@ -11,14 +11,14 @@ read as mapped files. A folder whose content does not have the fingerprint that 
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NoReturn
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
-from jaxtyping import Int, Shaped
+from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, Words, by_split
@@ -31,12 +31,17 @@ from slmrec_jax.data.own_files import (
     read_item_texts,
     read_meta_json,
     write_table,
+    write_tables,
     write_tensors,
 )
+from slmrec_jax.data.pairs import blocks
+from slmrec_jax.data.readers.columns import is_text
+from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.folders import not_read
-from slmrec_jax.data.readers.raw_ids import as_rows
+from slmrec_jax.data.readers.parquet_files import limit
+from slmrec_jax.data.readers.row_ids import Column
+from slmrec_jax.data.readers.rows import parquet_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
-from slmrec_jax.data.readers.tables import read_parquet
 from slmrec_jax.data.vectors import as_float16_if_lossless
 from slmrec_jax.durable import whole_folder, writing
 from slmrec_jax.errors import UserError
@@ -73,6 +78,8 @@ _TENSORS = {
 def write_store(dataset: Dataset, folder: Path) -> None:
     """Write a data set as a folder in the package's own format, completely or not at all.
 
+    Rows are numbered by degree (`Dataset.by_degree`), so that no one who reads them needs to.
+
     Raises:
         UserError: The folder exists already or cannot be written, or a raw id cannot be stored in a file.
     """
@@ -80,7 +87,7 @@ def write_store(dataset: Dataset, folder: Path) -> None:
         if not name.isprintable():  # errors name it
             raise UserError(f"data set {dataset.name!a}: the name {name!a} has control characters; rename it")
     with writing(folder, "give another folder"), whole_folder(folder) as part:
-        _write_parts(dataset, part)
+        _write_parts(dataset.by_degree(), part)
 
 
 def recognises(folder: Path, source: Source) -> bool:
@@ -121,10 +128,7 @@ def read(folder: Path, source: Source) -> Dataset:
 def _write_parts(dataset: Dataset, folder: Path) -> None:
     (folder / _FEATURES).mkdir(parents=True)
     sizes = {split: len(pairs.users) for split, pairs in dataset.splits.items()}
-    split_numbers = np.repeat(np.arange(len(SPLITS), dtype=np.int8), list(sizes.values()))
-    users, items = (np.concatenate(columns) for columns in zip(*dataset.splits.values(), strict=True))
-    splits = pa.DictionaryArray.from_arrays(pa.array(split_numbers), pa.array(SPLITS))
-    write_table(pa.table({"user_row": users, "item_row": items, "split": splits}), folder / _INTERACTIONS)
+    write_tables(_tables_of_interactions(dataset), folder / _INTERACTIONS)
     write_table(pa.table({"id": id_column(dataset.user_ids, dataset.name)}), folder / _USERS)
     write_table(pa.table(item_columns(dataset.item_ids, dataset.item_texts, dataset.name)), folder / _ITEMS)
     modalities = []
@@ -195,18 +199,50 @@ def _refuse_field(file: Path, field: str, found: object) -> NoReturn:
     raise UserError(f"{file}: {field} is {ascii(found)[:60]}; expected what was written: {_CONVERT_AGAIN}")
 
 
+def _tables_of_interactions(dataset: Dataset) -> Iterator[Any]:
+    for number, pairs in enumerate(dataset.splits.values()):
+        for block in blocks(max(1, len(pairs.users))):
+            users, items = pairs.users[block], pairs.items[block]
+            splits = pa.DictionaryArray.from_arrays(np.full(len(users), number, np.int8), pa.array(SPLITS))
+            yield pa.table({"user_row": users, "item_row": items, "split": splits})
+
+
 def _read_splits(file: Path) -> dict[str, Interactions]:
-    table = read_parquet(file, ("user_row", "item_row", "split"))
-    pairs = Interactions(as_rows(table, "user_row"), as_rows(table, "item_row"))
+    names = ("user_row", "item_row", "split")
+    rows = parquet_rows(Engine([file]), file, [file], file.parent, dict(zip(names, names, strict=True)))
     expected = ", ".join(SPLITS)
-    if not pa.types.is_string(table.columns["split"].type):
-        raise table.wrong_type("split", expected)
-    splits: Int[np.ndarray, " rows"] = pc.fill_null(
-        pc.index_in(table.columns["split"], pa.array(SPLITS)), -1
-    ).to_numpy()
-    if (splits < 0).any():
-        raise table.refusal("split", int(splits.argmin()), expected)
-    return by_split(pairs, splits)
+    for name in names[:2]:
+        if not pa.types.is_integer(rows.kinds[name]):
+            raise rows.wrong_type(name, "whole numbers")
+    if not is_text(rows.kinds["split"]):
+        raise rows.wrong_type("split", expected)
+    users, items, splits = columns = [Column(np.int32), Column(np.int32), Column(np.int8)]
+    unpacked = sum(column.itemsize for column in columns) * rows.num_rows()[0]
+    if unpacked > limit(file):
+        raise UserError(f"{file}: unpacks to {unpacked >> 20} MiB, more than is possible; {_CONVERT_AGAIN}")
+    wanted = [f"TRY_CAST({name} AS INTEGER)" for name in names[:2]]
+    wanted.append(
+        "CASE split " + " ".join(f"WHEN '{split}' THEN {n}" for n, split in enumerate(SPLITS)) + " END::TINYINT"
+    )
+    with closing(rows.blocks(*wanted)) as found:
+        for block in found:
+            if any(values.null_count for values in block.columns):
+                break
+            for column, values in zip(columns, block.columns, strict=True):
+                column.add(values.to_numpy())
+        else:
+            wanted = []
+    for name, value in zip(names, wanted, strict=False):
+        rows.check_complete(name, expected if name == "split" else "a row number")
+        rows.check(name, f"({value}) IS NULL", expected if name == "split" else "a row number")
+    pairs, numbers = Interactions(users.whole(), items.whole()), splits.whole()
+    if (np.diff(numbers) < 0).any():
+        return by_split(pairs, numbers)
+    ends = np.searchsorted(numbers, np.arange(len(SPLITS) + 1, dtype=np.int8))
+    return {
+        split: Interactions(pairs.users[ends[n] : ends[n + 1]], pairs.items[ends[n] : ends[n + 1]])
+        for n, split in enumerate(SPLITS)
+    }
 
 
 def _read_stored_feature(file: Path, entry: Mapping[str, Any]) -> Feature | Words:

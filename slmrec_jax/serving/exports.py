@@ -20,7 +20,6 @@ import pyarrow as pa
 from jaxtyping import Float
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.data.dataset import unique_pairs
 from slmrec_jax.data.inspect.checks import check_range, check_raw_ids
 from slmrec_jax.data.own_files import (
     id_column,
@@ -31,6 +30,7 @@ from slmrec_jax.data.own_files import (
     write_table,
     write_tensors,
 )
+from slmrec_jax.data.pairs import unique_pairs
 from slmrec_jax.data.readers.raw_ids import as_rows
 from slmrec_jax.data.readers.safetensors_files import read_tensors
 from slmrec_jax.data.readers.tables import read_parquet

@@ -218,6 +218,14 @@ def test_a_column_of_times_of_an_unknown_name_is_named():
     assert shop.fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint
 
 
+def test_numbers_beyond_any_column_are_refused_and_halves_are_read():
+    ids = pa.array([1, 2, 2])
+    with pytest.raises(UserError, match=r"interactions: .*60,0.*; make its columns numbers, text or times"):
+        slm.dataset({"user": ids.cast(pa.decimal256(60, 0)), "item": [1, 2, 3]}, split="mmrec")
+    halves = slm.dataset({"user": np.array([1, 2, 2], np.float16), "item": [1, 2, 3]}, split="mmrec")
+    assert halves.user_ids.tolist() == [1, 2]
+
+
 def test_columns_that_are_not_used_may_hold_anything():
     odd = {**COLUMNS, "note": [{"a": 1}, "text", 3, None, [1], 2.5, "x", "y", "z"]}
     assert slm.dataset(odd, split=SPLIT).fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from slmrec_jax.data import check_dataset, make_dataset
-from slmrec_jax.data.dataset import NO_INTERACTIONS, unique_pairs
-from slmrec_jax.data.split import SPLIT_METHODS, Unsplit, draw, first_times, split_dataset
+from slmrec_jax.data.dataset import NO_INTERACTIONS
+from slmrec_jax.data.split import SPLIT_METHODS, Unsplit, draw, split_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -146,13 +146,6 @@ def test_an_unknown_split_lists_those_there_are():
 def test_a_split_must_leave_something_to_train_on():
     with pytest.raises(UserError, match="leaves nothing to train on"):
         split_dataset(undivided(np.zeros(sum(COUNTS))), "time")
-
-
-def test_a_repeated_pair_counts_at_its_first_time():
-    repeated = Interactions(np.array([1, 0, 1, 1]), np.array([2, 3, 2, 0]))
-    times = first_times(repeated, np.array([5.0, 1.0, 4.0, 9.0]), 4)
-    assert pairs(unique_pairs(repeated, 4)) == [(0, 3), (1, 0), (1, 2)]
-    assert times.tolist() == [1.0, 9.0, 4.0]
 
 
 # --- the same on every machine -----------------------------------------------------------------------------------

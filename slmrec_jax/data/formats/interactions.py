@@ -1,25 +1,28 @@
 """Reads tables of interactions with named columns, and makes data sets from them."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Shaped
+from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import ITEM_TEXTS, NO_INTERACTIONS, SPLITS, Dataset, Feature, Words, by_split
-from slmrec_jax.data.formats.roles import Layout, choose_columns, find_layout, named_columns, note_renamed
+from slmrec_jax.data.dataset import ITEM_TEXTS, NO_INTERACTIONS, SPLITS, Dataset, Feature, Words
+from slmrec_jax.data.formats.roles import Layout, choose_columns, find_layout, named_columns, note_renamed, table_parts
 from slmrec_jax.data.making import make_dataset
-from slmrec_jax.data.readers.columns import MISSING, as_flags, as_labels, as_numbers, as_times, cast_column
-from slmrec_jax.data.readers.raw_ids import EncodedIds
-from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.columns import MISSING, cast_column
+from slmrec_jax.data.readers.engine import Engine
+from slmrec_jax.data.readers.refusals import listed, shown_value
+from slmrec_jax.data.readers.row_ids import NumberedIds, fetch_pairs
+from slmrec_jax.data.readers.row_values import flags, labels, matches, numbers, times
+from slmrec_jax.data.readers.rows import Rows, TextPart, parquet_rows, text_rows
 from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
-from slmrec_jax.data.split import Unsplit, first_times
+from slmrec_jax.data.split import SPLIT_METHODS, Unsplit
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.types import Interactions
 
 LISTS_SUFFIX = "_pairs.tsv"
 """The end of MicroLens' file names; a row is a user, a tab, and their items in order of time, separated by blanks."""
@@ -33,54 +36,74 @@ _SPLIT_LABELS |= {str(number): number for number in range(len(SPLITS))}
 class InteractionTable(NamedTuple):
     """A table whose columns are named by their roles, without the rows that are not interactions."""
 
-    table: Table
+    rows: Rows
     notes: list[str]
     of_one_user: bool = False
     """True if times are positions in a user's list."""
 
 
-def read_interactions(file: Path, source: Source, separator: str | None = None) -> InteractionTable:
+def read_interactions(
+    engine: Engine, file: Path, source: Source, separator: str | None = None, root: Path | None = None
+) -> InteractionTable:
     """Read users, items and other known columns, without rows that have label 0 or a rating that is too low.
 
-    If the suffix does not tell the regular separator, give it as `separator`; quotes then have no meaning.
+    Args:
+        engine: Knows the Parquet files of the table.
+        file: The table, or a folder of files with the same columns.
+        source: Names columns, and has the least rating.
+        separator: The regular separator, if the suffix does not tell it; quotes then have no meaning.
+        root: The folder of the data set, by default that of the file.
     """
     if file.name.endswith(LISTS_SUFFIX):
-        return InteractionTable(_unroll_item_lists(file, source), [], of_one_user=True)
-    named = named_columns(source)
-    found = find_layout(file, named, separator=separator)
-    columns = choose_columns(file, found, named, ("user", "item"))
-    table = _read_roles(file, found, columns)
-    notes = note_renamed(file, columns) if found.header else []
-    if not found.header and found.names[0] == "1":
-        notes.append(f"{file.name}: row 1 ({_first_data_row(table, columns)}) is read as data, not as names")
-    return take_interactions(table, columns, found.names, source, notes)
+        return InteractionTable(_unroll_item_lists(engine, file, source), [], of_one_user=True)
+    named, parts = named_columns(source), table_parts(file)
+    found = [find_layout(part, named, separator=separator, root=root) for part in parts]
+    chosen = [choose_columns(part, each, named, ("user", "item")) for part, each in zip(parts, found, strict=True)]
+    layout, columns = found[0], chosen[0]
+    for part, each, other in zip(parts, found, chosen, strict=True):
+        if set(other) != set(columns) or bool(each.separator) != bool(layout.separator):
+            raise UserError(
+                f"{part}: it has columns of {listed(list(other))}, and {parts[0].name} of {listed(list(columns))}; "
+                f"give all files of {file.name} the same columns"
+            )
+    if layout.separator:
+        texts = zip(parts, found, chosen, strict=True)
+        rows = text_rows(engine, file, [_text_part(part, each, columns) for part, each, columns in texts])
+    else:
+        if any(other != columns for other in chosen):
+            raise UserError(f"{file}: its files call the same columns by different names; give them the same names")
+        rows = parquet_rows(engine, file, parts, root or file.parent, columns)
+    notes = note_renamed(file, columns) if layout.header else []
+    if not layout.header and layout.names[0] == "1":
+        notes.append(f"{file.name}: row 1 ({_first_data_row(rows, columns)}) is read as data, not as names")
+    return take_interactions(rows, columns, layout.names, source, notes)
 
 
 def take_interactions(
-    table: Table, columns: Mapping[str, str], names: Sequence[str], source: Source, notes: list[str]
+    rows: Rows, columns: Mapping[str, str], names: Sequence[str], source: Source, notes: list[str]
 ) -> InteractionTable:
     """Return the rows of a table that are interactions: not those with label 0 or a rating below the source's.
 
     Args:
-        table: Columns named by their roles.
+        rows: Columns named by their roles.
         columns: The name of each role's column.
         names: All columns that there are, for error lines.
         source: Has the least rating.
         notes: Notes on the table so far.
     """
     unread = [name for name in names if name not in columns.values()]
-    if "timestamp" not in columns and unread and table.file.suffix != ".inter":
-        notes.append(f"{table.file.name}: no known column of times; columns that are not read: {listed(unread)}")
+    if "timestamp" not in columns and unread and rows.file.suffix != ".inter":
+        notes.append(f"{rows.file.name}: no known column of times; columns that are not read: {listed(unread)}")
     if "label" in columns:
-        table = keep_taken(table, "label", columns["label"], notes)
+        rows = keep_taken(rows, "label", columns["label"], notes)
     if source.min_rating is not None:
         if "rating" not in columns:
-            raise _no_ratings(table.file, names)
-        enough = as_numbers(table, "rating") >= source.min_rating
-        table = _keep_rows(table, enough, f"a rating below {source.min_rating:g}", notes)
+            raise _no_ratings(rows.file, names)
+        enough = f"{numbers(rows, 'rating')} >= {source.min_rating!r}"
+        rows = _keep_rows(rows, enough, f"a rating below {source.min_rating:g}", notes)
     elif "rating" in columns:
         notes.append("ratings are not used: every row counts as an interaction")
-    return InteractionTable(table, notes)
+    return InteractionTable(rows, notes)
 
 
 def read_items(file: Path, source: Source) -> Table:
@@ -115,42 +138,55 @@ def item_texts_of(table: Table) -> dict[str, Shaped[np.ndarray, " items"]]:
     }
 
 
-def keep_taken(table: Table, role: str, column: str, notes: list[str]) -> Table:
+def keep_taken(rows: Rows, role: str, column: str, notes: list[str]) -> Rows:
     """Return the rows that do not have label 0 (shown, but not taken), and add a note on the number of the others.
 
-    The labels are called `role` in the table and `column` in the file.
+    The labels are called `role` in the view and `column` in the file.
     """
-    taken = as_flags(table, role)
+    taken = flags(rows, role)
     if taken is None:
-        notes.append(f"{table.file.name}: column {column!r} is not used: it has other values than 0 and 1")
-        return table
-    return _keep_rows(table, taken, f"{column} 0", notes)
+        notes.append(f"{rows.file.name}: column {column!r} is not used: it has other values than 0 and 1")
+        return rows
+    return _keep_rows(rows, taken, f"{column} 0", notes)
 
 
 def assemble(
     name: str,
     tables: Mapping[str, InteractionTable],
-    users: EncodedIds,
-    items: EncodedIds,
+    users: NumberedIds,
+    items: NumberedIds,
     features: Mapping[str, Feature | Words],
     files: Mapping[str, Path],
     notes: Sequence[str],
+    split: str | None,
     item_texts: Mapping[str, Shaped[np.ndarray, " items"]] | None = None,
 ) -> Dataset | Unsplit:
     """Make a data set from one table per split, or from a single table under "", which a column `split` may divide.
 
-    Users and items come with the rows of each table. `files` are those of splits, modalities and items, for errors;
-    `item_texts` are shown with items.
+    Users and items are those of the tables. `files` are those of splits, modalities and items, for errors; `item_texts`
+    are shown with items. `split` is the method that will divide the data: with it, times are read now or never, and the
+    engine is closed; without it, times are read if they are asked for.
     """
-    pairs = dict(zip(tables, map(Interactions, users.rows, items.rows), strict=True))
+    rows = [found.rows for found in tables.values()]
     whole = tables.get("")
-    divided = whole is None or "split" in whole.table.columns
-    if whole is not None:
-        rows = pairs[""]
-        pairs = by_split(rows, as_labels(whole.table, "split", _SPLIT_LABELS)) if divided else {"train": rows}
+    divided = whole is None or "split" in whole.rows.kinds
+    if whole is None:
+        splits = [str(SPLITS.index(part)) for part in tables]
+    else:
+        splits = [labels(whole.rows, "split", _SPLIT_LABELS) if divided else "0"]
+    timed = whole is not None and not divided and "timestamp" in whole.rows.kinds
+    method = SPLIT_METHODS.get(split or "")
+    now = timed and method is not None and method.times != "unused"
+    later = timed and method is None
+    given = sum(each.num_rows()[0] for each in rows)
+    pairs, first_times = fetch_pairs(rows, users, items, splits, times(rows[0], "timestamp") if now else None)
+    if not later:
+        rows[0].engine.close()
+    kept = sum(len(each.users) for each in pairs)
+    repeats = [f"rows that repeat an interaction, merged: {given - kept} of {given}"] if kept < given else []
     dataset = make_dataset(
         name,
-        *(pairs.get(split, NO_INTERACTIONS) for split in SPLITS),
+        *(each if len(each.users) else NO_INTERACTIONS for each in pairs),
         num_users=len(users.ids),
         num_items=len(items.ids),
         features=features,
@@ -158,14 +194,21 @@ def assemble(
         item_ids=items.ids,
         item_texts=item_texts,
         origins={part or "train": file for part, file in files.items()},
-        notes=[*dict.fromkeys(note for found in tables.values() for note in found.notes), *notes],
+        notes=[*dict.fromkeys(note for found in tables.values() for note in found.notes), *notes, *repeats],
     )
     if whole is None or divided:
         return dataset
-    if "timestamp" not in whole.table.columns:
-        return Unsplit(dataset)
-    table = whole.table
-    return Unsplit(dataset, lambda: first_times(rows, as_times(table, "timestamp"), len(items.ids)), whole.of_one_user)
+    if now:
+        return Unsplit(dataset, lambda: first_times, whole.of_one_user)
+    return Unsplit(dataset, partial(_read_times, rows, users, items) if later else None, whole.of_one_user)
+
+
+def _read_times(rows: Sequence[Rows], users: NumberedIds, items: NumberedIds) -> Shaped[np.ndarray, " interactions"]:
+    return fetch_pairs(rows, users, items, ["0"], times(rows[0], "timestamp")).times
+
+
+def _text_part(file: Path, found: Layout, columns: Mapping[str, str]) -> TextPart:
+    return TextPart(file, found.separator, columns, None if found.header else found.names, found.quotes)
 
 
 def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:
@@ -178,43 +221,42 @@ def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:
     return table._replace(columns={role: table.columns[name] for role, name in columns.items()})
 
 
-def _first_data_row(table: Table, columns: Mapping[str, str]) -> str:
+def _first_data_row(rows: Rows, columns: Mapping[str, str]) -> str:
     """Describe the first row of a table whose columns are numbered; a row of names is refused."""
-    for role, column in table.columns.items():
-        whole = pc.match_substring_regex(pc.utf8_trim_whitespace(column), r"^-?[0-9]+(\.0*)?$")
-        of_numbers = role in ("timestamp", "rating") or (len(whole) > 1 and pc.all(whole.slice(1)).as_py())
-        first = str(column[0]).strip().lower() if len(column) else ""
-        if of_numbers and first not in MISSING and not any(map(str.isdigit, first)):
+    found = rows.find("true", ", ".join(columns))
+    first = [] if found is None else list(map(shown_value, found[2:]))
+    for role, value in zip(columns, first, strict=False):  # there may be no row
+        whole = matches(f"trim({role})", r"^-?[0-9]+(\.0*)?$")
+        _, others, not_whole = rows.num_rows("row > 0 OR part > 0", f"(row > 0 OR part > 0) AND NOT {whole}")
+        of_numbers = role in ("timestamp", "rating") or (others and not not_whole)
+        text = value.strip("'\" ").lower()
+        if of_numbers and text not in MISSING and not any(map(str.isdigit, text)):
             raise UserError(
-                f"{table.row(0)}: column {columns[role]} is {table.value(role, 0)}, which is a name; name columns by "
-                f"it instead of by numbers"
+                f"{rows.place(0, 0)}: column {columns[role]} is {value}, which is a name; name columns by it instead "
+                f"of by numbers"
             )
-    return ", ".join(table.value(role, 0) for role in columns)
+    return ", ".join(first)
 
 
-def _unroll_item_lists(file: Path, source: Source) -> Table:
+def _unroll_item_lists(engine: Engine, file: Path, source: Source) -> Rows:
     if source.min_rating is not None:
         raise _no_ratings(file, ("user", "items"))
-    table = read_text(file, "\t", ("user", "items"), names=("user", "items"))
-    items = pc.ascii_split_whitespace(pc.ascii_trim_whitespace(table.columns["items"]))
-    rows = np.asarray(pc.list_parent_indices(items).to_numpy(), np.int64)
-    starts = np.flatnonzero(np.diff(rows, prepend=-1))
-    positions = np.arange(len(rows)) - np.repeat(starts, np.diff(np.r_[starts, len(rows)]))
-    columns = {
-        "user": table.columns["user"].take(pa.array(rows)),
-        "item": pc.list_flatten(items),
-        "timestamp": pa.chunked_array([pa.array(positions)]),
-    }
-    return Table(file, columns, first=1, rows=rows)
+    names = {"user": "user", "items": "items"}
+    rows = text_rows(engine, file, [TextPart(file, "\t", names, tuple(names), quotes=False)])
+    listed_items = f"SELECT *, string_split_regex(trim(items, ' \t\r'), '[ \t]+') AS given FROM {rows.view}"
+    columns = '"user", unnest(given) AS item, generate_subscripts(given, 1) AS "timestamp", part, row'
+    kinds = {"user": pa.string(), "item": pa.string(), "timestamp": pa.int64()}
+    return rows.select(f"SELECT {columns} FROM ({listed_items})", kinds)
 
 
-def _keep_rows(table: Table, chosen: Bool[np.ndarray, " entries"], what: str, notes: list[str]) -> Table:
-    if chosen.all():
-        return table
-    if not chosen.any():
-        raise UserError(f"{table.file}: every row has {what}; expected some interactions")
-    notes.append(f"{table.file.name}: rows with {what}, left out: {(~chosen).sum()} of {len(chosen)}")
-    return table.where(chosen)
+def _keep_rows(rows: Rows, chosen: str, what: str, notes: list[str]) -> Rows:
+    total, kept = rows.num_rows(chosen)
+    if kept == total:
+        return rows
+    if not kept:
+        raise UserError(f"{rows.file}: every row has {what}; expected some interactions")
+    notes.append(f"{rows.file.name}: rows with {what}, left out: {total - kept} of {total}")
+    return rows.where(chosen)
 
 
 def _no_ratings(file: Path, names: Sequence[str]) -> UserError:

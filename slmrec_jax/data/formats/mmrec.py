@@ -9,10 +9,12 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, by_split
 from slmrec_jax.data.formats.interactions import keep_taken
 from slmrec_jax.data.making import make_dataset
+from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import read_feature_tables
 from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read
 from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.raw_ids import as_rows, count_rows, raw_ids_by_row
+from slmrec_jax.data.readers.rows import memory_rows
 from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -64,7 +66,7 @@ def _read_labelled(file: Path) -> tuple[dict[str, Interactions], dict[str, int],
     table = read_text(file, "\t", (_USER, _ITEM, _LABEL), optional=(_TAKEN,))
     notes: list[str] = []
     if _TAKEN in table.columns:
-        table = keep_taken(table, _TAKEN, _TAKEN, notes)
+        table = keep_taken(memory_rows(Engine(), table), _TAKEN, _TAKEN, notes).fetch()
     users, items, labels = (as_rows(table, name) for name in (_USER, _ITEM, _LABEL))
     wrong = np.flatnonzero(labels >= len(SPLITS))
     if len(wrong):

@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import Dataset, pair_keys
+from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.making import make_dataset
+from slmrec_jax.data.pairs import pair_keys
 from slmrec_jax.data.readers.feature_files import read_feature_tables
 from slmrec_jax.data.readers.folders import file_of_split, not_read
 from slmrec_jax.data.readers.json_lists import ItemLists, read_item_lists

@@ -20,8 +20,9 @@ from slmrec_jax.data.formats.interactions import (
     read_interactions,
     read_items,
 )
-from slmrec_jax.data.formats.roles import WITHOUT_HEADER, find_layout, named_columns
+from slmrec_jax.data.formats.roles import WITHOUT_HEADER, find_layout, named_columns, table_parts
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
+from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import (
     by_modality,
     by_raw_id,
@@ -32,8 +33,10 @@ from slmrec_jax.data.readers.feature_files import (
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, may_hold_vectors, read_vectors
 from slmrec_jax.data.readers.folders import choose_file, not_read, with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
-from slmrec_jax.data.readers.raw_ids import EncodedIds, as_raw_ids, encode_ids, find_ids
+from slmrec_jax.data.readers.raw_ids import as_raw_ids, find_ids
 from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.row_ids import NumberedIds, number_ids, place_of_id, renumber
+from slmrec_jax.data.readers.rows import Rows
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
@@ -72,9 +75,12 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     item with the raw id i. An item without a row, or with a row of NaN, lacks the modality.
     """
     files = _find_interactions(folder, source)
-    found = {part: read_interactions(file, source) for part, file in files.items()}
-    tables = [each.table for each in found.values()]
-    users, items = (encode_ids(tables, role) for role in ("user", "item"))
+    engine = Engine(
+        [part for file in files.values() for part in table_parts(file) if part.suffix == ".parquet"], folder
+    )
+    found = {split: read_interactions(engine, file, source, root=folder) for split, file in files.items()}
+    tables = [each.rows for each in found.values()]
+    users, items = (number_ids(tables, role) for role in ("user", "item"))
     catalogue = [file for file in with_suffix(folder, TABLE_SUFFIXES) if _stem(file) == _CATALOGUE]
     others = {"items": choose_file(folder, catalogue, f"tables of {_CATALOGUE}")} if catalogue else {}
     texts = {}
@@ -88,7 +94,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
         notes += of_feature
     files = {**files, **feature_files, **others}
     notes += not_read(folder, files.values())
-    return assemble(folder.resolve().name, found, users, items, features, files, notes, texts)
+    return assemble(folder.resolve().name, found, users, items, features, files, notes, source.split, texts)
 
 
 def _find_tables(folder: Path, source: Source) -> list[Path]:
@@ -100,12 +106,18 @@ def _find_tables(folder: Path, source: Source) -> list[Path]:
         if not file.name.endswith(LISTS_SUFFIX)
         and (_is_named_as_interactions(file) or {"user", "item"} <= set(find_layout(file, named).roles))
     ]
+    tables += [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and _is_folder_of_interactions(entry)]
     return tables or [file for file in with_suffix(folder, TABLE_SUFFIXES) if file.name.endswith(LISTS_SUFFIX)]
 
 
 def _is_named_as_interactions(file: Path) -> bool:
     stem_counts = uncompressed(file).suffix not in _BY_COLUMNS
     return file.name in WITHOUT_HEADER or (stem_counts and _stem(file) in (_UNDIVIDED[0], "train"))
+
+
+def _is_folder_of_interactions(folder: Path) -> bool:
+    names = (*_UNDIVIDED, *(name for names in SPLIT_NAMES.values() for name in names))
+    return folder.name.lower() in names and bool(table_parts(folder))
 
 
 def _find_interactions(folder: Path, source: Source) -> dict[str, Path]:
@@ -127,20 +139,15 @@ def _stem(file: Path) -> str:
     return uncompressed(file).stem.lower()
 
 
-def in_catalogue(items: EncodedIds, tables: Sequence[Table], table: Table) -> EncodedIds:
+def in_catalogue(items: NumberedIds, tables: Sequence[Rows], table: Table) -> NumberedIds:
     """Return the items in the order of the catalogue."""
     places = find_ids(table, "item", items.ids)
     rows = np.full(len(items.ids), -1)
     rows[places[places >= 0]] = np.flatnonzero(places >= 0)
-    for interactions, codes in zip(tables, items.rows, strict=True):
-        unknown = np.flatnonzero(rows[codes] < 0)
-        if len(unknown):
-            index = int(unknown[0])
-            raise UserError(
-                f"{interactions.row(index)}: item is {interactions.value('item', index)}, which {table.file.name} does "
-                f"not have; add it there"
-            )
-    return EncodedIds(as_raw_ids(table, "item"), tuple(rows[codes] for codes in items.rows))
+    if len(unknown := np.flatnonzero(rows < 0)):
+        place, value = place_of_id(tables, items, "item", unknown)
+        raise UserError(f"{place}: item is {value}, which {table.file.name} does not have; add it there")
+    return renumber(tables[0].engine, items, as_raw_ids(table, "item"), rows)
 
 
 def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:

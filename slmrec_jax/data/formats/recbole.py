@@ -11,12 +11,13 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.formats.interactions import SPLIT_NAMES, assemble, read_interactions
 from slmrec_jax.data.readers.columns import as_vectors
+from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id, in_order, modality_name
 from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read
 from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.opening import check_name
-from slmrec_jax.data.readers.raw_ids import encode_ids
 from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.row_ids import number_ids
 from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
@@ -47,12 +48,13 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     `item_emb` becomes item, `image_emb` becomes visual.
     """
     files = _find_inter_files(folder)
-    tables = {part: read_interactions(file, source, "\t") for part, file in files.items()}
-    users, items = (encode_ids([found.table for found in tables.values()], role) for role in ("user", "item"))
+    engine = Engine()
+    tables = {part: read_interactions(engine, file, source, "\t") for part, file in files.items()}
+    users, items = (number_ids([found.rows for found in tables.values()], role) for role in ("user", "item"))
     features, vector_files, notes = _read_vector_columns(folder, items.ids)
     files = {**vector_files, **files}
     notes += not_read(folder, files.values())
-    return assemble(folder.resolve().name, tables, users, items, features, files, notes)
+    return assemble(folder.resolve().name, tables, users, items, features, files, notes, source.split)
 
 
 def _has_types(names: Sequence[str]) -> bool:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slmrec_jax.config.source import Source
+from slmrec_jax.data.readers.engine import partition_folders
 from slmrec_jax.data.readers.folders import with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES, column_names, first_row, is_parquet
 from slmrec_jax.data.readers.refusals import listed
@@ -75,17 +76,33 @@ def named_columns(source: Source) -> dict[str, str]:
     return {role: name for role, field in COLUMN_FIELDS.items() if (name := getattr(source, field)) is not None}
 
 
+def table_parts(table: Path) -> list[Path]:
+    """Return the files of a table: itself, or those of its folder and of the folders in it."""
+    if not table.is_dir():
+        return [table]
+    suffixes = (*TABLE_SUFFIXES, ".txt", ".dat")
+    files = (file for file in sorted(table.rglob("*")) if uncompressed(file).suffix in suffixes)
+    return [file for file in files if not any(part[0] in "._" for part in file.relative_to(table).parts)]
+
+
 def find_layout(
-    file: Path, named: Mapping[str, str], wanted: Sequence[str] = ("user", "item"), separator: str | None = None
+    file: Path,
+    named: Mapping[str, str],
+    wanted: Sequence[str] = ("user", "item"),
+    separator: str | None = None,
+    root: Path | None = None,
 ) -> Layout:
     """Look at the first row of a table. A file that cannot be read may be no table: it has no names and no roles.
 
     Columns that the user named take precedence over known names. The right separator is one with which all wanted roles
-    are found; `separator` is the regular one if the suffix of the file does not tell it.
+    are found; `separator` is the regular one if the suffix of the file does not tell it. With a `root`, folders
+    `key=value` between that and a Parquet file are columns.
     """
     suffix = uncompressed(file).suffix
     if suffix == ".parquet":
         names = column_names(file) if is_parquet(file) else []
+        keys = [] if root is None else [folder.split("=", 1)[0] for folder in partition_folders(file, root)]
+        names += [key for key in keys if key not in names]
         return Layout(names, find_roles(names, named), "")
     regular, without_header = WITHOUT_HEADER.get(file.name, (separator or SEPARATORS.get(suffix, "\t"), ()))
     in_header = {} if _are_numbers(named) else named

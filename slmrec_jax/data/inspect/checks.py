@@ -6,6 +6,8 @@
 from typing import TypeAlias
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Int, Shaped
 
 from slmrec_jax.data.vectors import blocks, is_real
@@ -44,6 +46,8 @@ def check_pairs(where: str, names: tuple[str, str], first: AnyArray, second: Any
 
 def check_range(where: str, name: str, ids: AnyArray, count: int, fix: str) -> None:
     """Reject ids outside 0..count-1; the error names the first one and its place."""
+    if len(ids) == 0 or (ids.min() >= 0 and ids.max() < count):
+        return
     outside = np.flatnonzero((ids < 0) | (ids >= count))
     if len(outside):
         raise UserError(
@@ -130,6 +134,8 @@ def check_raw_ids(where: str, ids: AnyArray, count: int) -> None:
         )
     if len(ids) != count:
         raise UserError(f"{where}: {len(ids)} raw ids for {count} rows; expected one for each")
+    if _are_distinct(ids):
+        return
     ordered = np.sort(ids)
     twice = np.flatnonzero(ordered[1:] == ordered[:-1])
     if len(twice):
@@ -138,6 +144,14 @@ def check_raw_ids(where: str, ids: AnyArray, count: int) -> None:
         raise UserError(
             f"{where}: the raw id {repeated!r} occurs in {len(rows)} rows ({_shown_rows(rows)}); give every row its own"
         )
+
+
+def _are_distinct(ids: AnyArray) -> bool:
+    """Return whether raw ids are found to be distinct by hashing them, which is faster than sorting text."""
+    try:
+        return bool(pc.count_distinct(pa.array(ids)).as_py() == len(ids))
+    except (pa.ArrowException, UnicodeError):  # text that is not Unicode
+        return False
 
 
 def _shown_rows(rows: Int[np.ndarray, " rows"]) -> str:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Bool, Float, Shaped, UInt64
 
-from slmrec_jax.data.dataset import Dataset, Feature, Words, pair_keys
+from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.ids import alike
+from slmrec_jax.data.pairs import pair_keys
 
 QUANTILES = {"min": 0.0, "25%": 0.25, "median": 0.5, "75%": 0.75, "90%": 0.9, "99%": 0.99, "max": 1.0}
 _EXTREMES = ("min", "median", "max")

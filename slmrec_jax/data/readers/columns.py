@@ -1,13 +1,12 @@
-"""Converts columns of tables to arrays of numbers, times, labels and vectors; each refusal names its row."""
+"""Converts columns of tables to arrays of numbers and vectors; each refusal names its row."""
 
-from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from jaxtyping import Bool, Float, Int, Shaped
+from jaxtyping import Bool, Float
 
 from slmrec_jax.data.readers.refusals import MAX_SHOWN, short_name
 from slmrec_jax.data.readers.tables import Table
@@ -16,41 +15,8 @@ from slmrec_jax.errors import UserError
 MISSING = ("", "nan", "na", "n/a", "null", "none")
 """Text for a number that is missing, in upper or lower case."""
 
-_TIME = "a number, or a date such as 2025-05-31"
-
 _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
 """Vectors, missing ones included, may take this many bytes, or this many times the size of their file."""
-
-
-def as_labels(table: Table, name: str, labels: Mapping[str, int]) -> Int[np.ndarray, " entries"]:
-    """Return the number of each label of a column, in upper or lower case."""
-    expected = f"one of {', '.join(labels)}"
-    column = cast_column(table, name, complete_column(table, name, expected), pa.string(), expected)
-    places = _label_places(column, labels)
-    if len(places) and places.min() < 0:
-        raise table.refusal(name, int(places.argmin()), expected)
-    return np.asarray(np.array(list(labels.values()))[places])
-
-
-def as_flags(table: Table, name: str) -> Bool[np.ndarray, " entries"] | None:
-    """Return a column of 0 and 1, or false and true; `None` if most of its values are others."""
-    try:
-        places = _label_places(table.columns[name].cast(pa.string()), ("0", "1", "false", "true"))
-    except pa.ArrowException:
-        return None
-    others = places < 0
-    if others.any() and others.mean() < 0.5:
-        fix = "correct it, or rename the column if it holds something else"
-        raise table.refusal(name, int(others.argmax()), f"0 or 1, as in most rows: {fix}")
-    return None if others.any() else np.asarray(places % 2 == 1)
-
-
-def as_numbers(table: Table, name: str) -> Float[np.ndarray, " entries"]:
-    """Return a column of numbers as float64; none may be missing."""
-    numbers = as_numbers_or_nan(table, name)
-    if np.isnan(numbers).any():
-        raise table.refusal(name, int(np.isnan(numbers).argmax()), "a number")
-    return numbers
 
 
 def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
@@ -61,34 +27,6 @@ def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
     text = pc.utf8_trim_whitespace(column)
     text = pc.if_else(pc.is_in(pc.utf8_lower(text), pa.array(MISSING)), None, text)
     return np.asarray(cast_column(table, name, text, pa.float64(), "a number").to_numpy(), np.float64)
-
-
-def as_times(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
-    """Return a column of times as int64 or float64: numbers of any unit, or dates in their own unit since 1970."""
-    column = complete_column(table, name, "a time; fill it in, or leave the column out")
-    kind, text = column.type, is_text(column.type)
-    if text:
-        column = without_fraction(pc.utf8_trim_whitespace(column))
-        column = pc.replace_substring_regex(column, r"(:[0-9.]+) UTC$", r"\1Z")  # as BigQuery writes it
-    if pa.types.is_decimal(kind):  # float64 would merge times of 19 digits
-        return _as_int64(cast_column(table, name, column, pa.int64(), "a whole number below 2⁶³"))
-    if pa.types.is_timestamp(kind):
-        return _as_int64(column)
-    if pa.types.is_date(kind):
-        return _as_int64(column.cast(pa.timestamp("ms")))
-    if text and starts_with(column, r"^\d{4}-\d\d"):
-        zone = "UTC" if starts_with(column, r":.*(Z|[+-]\d\d(:?\d\d)?)$") else None
-        unit = "ns" if pc.any(pc.match_substring_regex(column, r"\.\d{7}")).as_py() else "us"
-        dates = cast_column(table, name, column, pa.timestamp(unit, zone), "a date in the form of the first one")
-        return _as_int64(dates)
-    if pa.types.is_integer(kind) or (text and all_match(column, r"^[+-]?[0-9]+$")):
-        if text:
-            column = pc.replace_substring_regex(column, r"^\+", "")  # Arrow takes no sign there
-        return _as_int64(cast_column(table, name, column, pa.int64(), "a time below 2⁶³"))
-    times = np.asarray(cast_column(table, name, column, pa.float64(), _TIME).to_numpy(), np.float64)
-    if np.isnan(times).any():
-        raise table.refusal(name, int(np.isnan(times).argmax()), _TIME)
-    return times
 
 
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
@@ -178,16 +116,6 @@ def all_match(column: Any, pattern: str) -> bool:
 def starts_with(column: Any, pattern: str) -> bool:
     """Return whether the pattern is found in the first value."""
     return len(column) > 0 and bool(pc.match_substring_regex(column[0], pattern).as_py())
-
-
-def _as_int64(column: Any) -> Int[np.ndarray, " entries"]:
-    return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
-
-
-def _label_places(column: Any, labels: Collection[str]) -> Int[np.ndarray, " entries"]:
-    """Return the place of each text among the labels, ignoring case, blanks and a final `.0`; -1 for others."""
-    column = without_fraction(pc.utf8_lower(pc.utf8_trim_whitespace(column)))
-    return np.asarray(pc.fill_null(pc.index_in(column, pa.array(list(labels))), -1).to_numpy(), np.int64)
 
 
 def _first_that_fails(column: Any, kind: Any) -> int:

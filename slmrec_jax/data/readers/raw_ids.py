@@ -13,10 +13,10 @@ from slmrec_jax.data.readers.refusals import short_name
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.errors import UserError
 
-_MAX_LENGTH = 256
+MAX_LENGTH = 256
 """Characters of a raw id: NumPy gives all of them the room of the longest."""
-_INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
-_WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0+$"
+INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
+WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0+$"
 _SPARE_IDS, _MAX_GAP = 1_000_000, 100
 
 
@@ -124,17 +124,17 @@ def _as_ids_of_one_type(table: Table, name: str) -> Any:
         return cast_column(table, name, column, pa.int64(), "a whole number below 2⁶³, or text")
     column = cast_column(table, name, column, pa.string(), "an id of text or a whole number")
     length = pc.utf8_length(column)
-    good = pc.and_(pc.greater(length, 0), pc.less_equal(length, _MAX_LENGTH))
+    good = pc.and_(pc.greater(length, 0), pc.less_equal(length, MAX_LENGTH))
     good = pc.and_not(good, pc.match_substring_regex(column, r"[\x00\r\n]"))  # NumPy cuts off NUL at the end of an id
     wrong = pc.index(good, False).as_py()
     if wrong >= 0:
-        raise table.refusal(name, wrong, f"an id of 1 to {_MAX_LENGTH} characters, none of them NUL or a line break")
-    if starts_with(column, _WHOLE_FLOAT) and all_match(column, _WHOLE_FLOAT):
+        raise table.refusal(name, wrong, f"an id of 1 to {MAX_LENGTH} characters, none of them NUL or a line break")
+    if starts_with(column, WHOLE_FLOAT) and all_match(column, WHOLE_FLOAT):
         return without_fraction(column)
     return column
 
 
 def _ids_to_numpy(column: Any) -> Shaped[np.ndarray, " entries"]:
-    if pa.types.is_integer(column.type) or all_match(column, _INTEGER):
+    if pa.types.is_integer(column.type) or all_match(column, INTEGER):
         return np.asarray(column.cast(pa.int64()).to_numpy(), np.int64)
     return np.array(column.to_pylist(), np.str_)

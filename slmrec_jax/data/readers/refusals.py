@@ -33,3 +33,8 @@ def listed(names: Sequence[str]) -> str:
 def quoted(text: str) -> str:
     """Return text in quotes, in ASCII and without control characters."""
     return ascii(text[: 2 * MAX_SHOWN])
+
+
+def shown_value(found: object) -> str:
+    """Return a value of a table as an error line shows it."""
+    return "missing" if found is None else repr(found[:MAX_SHOWN] if isinstance(found, str) else found)[:80]

@@ -4,7 +4,8 @@ Rows are counted from 1 in error lines, the header among them and blank lines le
 """
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -13,12 +14,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from slmrec_jax.data.readers.headers import find_columns
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.parquet_files import read_columns, type_name
-from slmrec_jax.data.readers.refusals import MAX_SHOWN, Malformed, listed, one_line, short_name
+from slmrec_jax.data.readers.refusals import Malformed, listed, one_line, short_name, shown_value
 from slmrec_jax.data.readers.text_files import first_line, has_line_breaks, open_bytes
 from slmrec_jax.errors import UserError
 
@@ -53,7 +54,7 @@ class Table(NamedTuple):
             found = stored.as_py()
         except (pa.ArrowException, ValueError, OverflowError, KeyError):  # a time that Python has no form for
             return f"a {type_name(stored.type)} that this machine cannot show"
-        return "missing" if found is None else repr(found[:MAX_SHOWN] if isinstance(found, str) else found)[:80]
+        return shown_value(found)
 
     def refusal(self, name: str, index: int, expected: str) -> UserError:
         """Return the error for a value that is not what was expected."""
@@ -63,12 +64,6 @@ class Table(NamedTuple):
         """Return the error for a column of another type than expected."""
         found = type_name(self.columns[name].type)
         return UserError(f"{self.file}: {short_name(name)} is a column of {found}; expected {expected}")
-
-    def where(self, chosen: Bool[np.ndarray, " entries"]) -> "Table":
-        """Return the chosen rows."""
-        rows = np.arange(len(chosen)) if self.rows is None else self.rows
-        columns = {name: column.filter(pa.array(chosen)) for name, column in self.columns.items()}
-        return self._replace(columns=columns, rows=rows[chosen])
 
 
 def read_text(
@@ -92,22 +87,59 @@ def read_text(
         quotes: Whether `"` encloses a cell.
         blank_lines: Whether a blank line is an empty cell in a table of one column.
     """
-    check_file(file, "a table")
-    try:
+    blocks, first = text_blocks(
+        file, separator, wanted, names=names, optional=optional, quotes=quotes, blank_lines=blank_lines
+    )
+    table = pa.Table.from_batches(blocks)
+    return Table(file, dict(zip(table.column_names, table.columns, strict=True)), first)
+
+
+def text_blocks(
+    file: Path,
+    separator: str,
+    wanted: Sequence[str],
+    *,
+    names: Sequence[str] | None = None,
+    optional: Sequence[str] = (),
+    quotes: bool = False,
+    blank_lines: bool = False,
+) -> tuple[Iterator[Any], int]:
+    """Return columns of a text table as Arrow record batches, at least one, and the number of the first row.
+
+    The arguments are those of `read_text`.
+    """
+    with _damage_refused(file):
+        check_file(file, "a table")
         line = first_line(file)
         separator, given = find_columns(file, line, separator, wanted, names, quotes)
-        chosen = _choose(file, given, wanted, optional)
-        blank_lines = blank_lines and len(given) == 1
-        places = {name: str(given.index(name)) for name in chosen}
-        table = _parse_text(file, separator, line.encoding, len(given), list(places.values()), quotes, blank_lines)
+        chosen = choose_names(file, given, wanted, optional)
+    blank_lines = blank_lines and len(given) == 1
+    places = {str(given.index(name)): name for name in chosen}
+    blocks = _parse_text(file, separator, line.encoding, len(given), list(places), quotes, blank_lines)
+    named = (block.rename_columns(list(places.values())) for block in blocks)
+    return (named if names is not None else _below_names(named, blank_lines)), 1 + (names is None)
+
+
+def _below_names(blocks: Iterator[Any], blank_lines: bool) -> Iterator[Any]:
+    """Leave out the row of names, and the blank lines before it."""
+    seen = False
+    for block in blocks:
+        if seen:
+            yield block
+            continue
+        first = pc.index(pc.equal(block.column(0), ""), False).as_py() if blank_lines else 0
+        seen = first >= 0 and len(block) > 0
+        yield block.slice(first + 1 if seen else len(block))
+
+
+@contextmanager
+def _damage_refused(file: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         if error.errno is not None:
             raise
         raise UserError(f"{file}: damaged ({one_line(error)}); write it again") from error
-    first = 0 if names is not None else 1
-    if first and blank_lines:
-        first += pc.index(pc.equal(table.column(0), ""), False).as_py()  # blank lines before the names
-    return Table(file, {name: table.column(place).slice(first) for name, place in places.items()}, 1 + (names is None))
 
 
 def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] = ()) -> Table:
@@ -116,14 +148,15 @@ def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] =
     try:
         # Opened by Python: Arrow takes no path that is not UTF-8.
         with file.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as opened:
-            chosen = _choose(file, opened.schema_arrow.names, wanted, optional)
+            chosen = choose_names(file, opened.schema_arrow.names, wanted, optional)
             columns = read_columns(file, opened, chosen)
     except (pa.ArrowException, OSError, UnicodeDecodeError, Malformed) as error:  # OSError: damaged pages
         raise UserError(f"{file}: not a readable Parquet file ({one_line(error)}); write it again") from error
     return Table(file, columns, first=1)
 
 
-def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str] = ()) -> list[str]:
+def choose_names(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str] = ()) -> list[str]:
+    """Return the columns to read: those that are wanted, which must be there, and the optional ones that are."""
     counts = Counter(given)
     for name in wanted:
         if name not in counts:
@@ -137,8 +170,8 @@ def _choose(file: Path, given: Sequence[str], wanted: Sequence[str], optional: S
 
 def _parse_text(
     file: Path, separator: str, encoding: str, width: int, places: list[str], quotes: bool, blank_lines: bool
-) -> Any:
-    """Return an Arrow table of some columns as strings, the row of names among the others."""
+) -> Iterator[Any]:
+    """Yield some columns as strings, the row of names among the others."""
     reading = pyarrow.csv.ReadOptions(
         use_threads=False,  # one thread names the row of an error
         block_size=_BLOCK,
@@ -155,8 +188,8 @@ def _parse_text(
         include_columns=places, column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=False
     )
     try:
-        with open_bytes(file) as opened:
-            return pyarrow.csv.read_csv(opened, reading, parsing, converting)
+        with _damage_refused(file), open_bytes(file) as opened:
+            yield from pyarrow.csv.open_csv(opened, reading, parsing, converting)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):
             fix = "save the table as UTF-8"

@@ -217,7 +217,7 @@ def test_inspect_and_convert_take_the_same_flags(tmp_path, capsys):
     folder = write(tmp_path / "shop", {"x.csv": RATED.replace("user,item,rating", "who,what,how")})
     names = {"user_column": "who", "item_column": "what", "rating_column": "how"}
     how = [word for name, column in names.items() for word in (f"--{name.replace('_', '-')}", column)]
-    how += ["--min-rating", "4", "--k-core", "2"]
+    how += ["--min-rating", "4", "--k-core", "2", "--memory-limit", "200MB"]
     assert main(["data", "inspect", str(folder), *how]) == 0
     output = capsys.readouterr().out
     assert "x.csv: rows with a rating below 4, left out: 3 of 8" in output
@@ -225,6 +225,8 @@ def test_inspect_and_convert_take_the_same_flags(tmp_path, capsys):
     assert main(["data", "convert", str(folder), str(tmp_path / "kept"), "--split", "mmrec", *how]) == 0
     dataset = load(folder, split="mmrec", min_rating=4.0, k_core=2, **names)
     assert load(tmp_path / "kept").fingerprint == dataset.fingerprint
+    assert main(["data", "convert", str(folder), str(tmp_path / "other"), "--memory-limit", "much"]) == 1
+    assert "--memory-limit is 'much', of type str: give a size such as 4GB or 500MB" in capsys.readouterr().err
 
 
 def test_ids_that_look_the_same_are_marked(tmp_path, capsys):

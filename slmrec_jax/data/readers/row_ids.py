@@ -1,0 +1,210 @@
+"""Numbers the raw ids of rows, and returns the interactions as pairs of these numbers, sorted and without repeats."""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+from jaxtyping import Int, Shaped
+
+from slmrec_jax.data.readers.engine import Engine
+from slmrec_jax.data.readers.raw_ids import INTEGER, MAX_LENGTH, WHOLE_FLOAT
+from slmrec_jax.data.readers.refusals import shown_value
+from slmrec_jax.data.readers.row_values import as_text, can_be_text, matches, without_fraction
+from slmrec_jax.data.readers.rows import Rows
+from slmrec_jax.errors import UserError
+from slmrec_jax.types import Interactions
+
+_ID_BITS = 31
+_CONTROL = r"[\x00\r\n]"
+"""NumPy cuts off NUL at the end of an id."""
+
+
+class NumberedIds(NamedTuple):
+    """The raw ids in a column that tables share, and their numbers."""
+
+    ids: Shaped[np.ndarray, " distinct"]
+    """In sorted order. Integers if all are written as such (`7`, not `007`), else strings."""
+    table: str
+    """A table of the engine with the columns `raw`, `id` and `key`; all are unique."""
+    keys: tuple[str, ...]
+    """For each table of rows, the key of a row, as SQL."""
+
+
+def number_ids(tables: Sequence[Rows], role: str) -> NumberedIds:
+    """Number the raw ids of a column, of any type that can be text, in sorted order."""
+    engine = tables[0].engine
+    values, kinds = [], []
+    for place, rows in enumerate(tables):
+        value, kind = _distinct_ids(rows, role, f"{role}_{place}")
+        values.append(value)
+        kinds.append(kind)
+    if len(set(kinds)) > 1:
+        values = [f"{value}::VARCHAR" for value in values]
+        kinds = ["VARCHAR"]
+    found = " UNION ".join(f"SELECT raw::{kinds[0]} AS raw FROM {role}_{place}" for place in range(len(tables)))
+    engine.run(f"CREATE TABLE {role}_ids AS {found}")
+    (count, whole, distinct), *_ = engine.rows(
+        f"SELECT count(*), bool_and({matches('raw::VARCHAR', INTEGER)}), count(DISTINCT hash(raw)) FROM {role}_ids"
+    )
+    if count == 0:
+        raise UserError(f"{tables[0].parts[0]}: there are no rows in it; expected some")
+    if whole and kinds[0] == "VARCHAR":
+        values = [f"{value}::BIGINT" for value in values]
+    raw = "raw::BIGINT" if whole else "raw"
+    by_hash = kinds[0] == "VARCHAR" and not whole and distinct == count  # hashes are joined faster than texts
+    key = f"hash({raw})" if by_hash else raw
+    engine.run(
+        f"CREATE TABLE {role}_numbers AS SELECT {raw} AS raw, {key} AS key, (row_number() OVER (ORDER BY {raw}) - 1) "
+        f"AS id FROM {role}_ids"
+    )
+    for name in (f"{role}_ids", *(f"{role}_{place}" for place in range(len(tables)))):
+        engine.run(f"DROP TABLE {name}")
+    keys = tuple(f"hash({value})" if by_hash else value for value in values)
+    return NumberedIds(_fetch_ids(engine, f"{role}_numbers", count), f"{role}_numbers", keys)
+
+
+def renumber(
+    engine: Engine, numbered: NumberedIds, ids: Shaped[np.ndarray, " places"], places: Int[np.ndarray, " distinct"]
+) -> NumberedIds:
+    """Return the ids numbered in another order: id n becomes `places[n]`; `ids` are the raw ids of all places."""
+    table, moved = engine.new_name(), engine.new_name()
+    engine.add_table(table, [pa.table({"old": np.arange(len(places)), "new": places})])
+    engine.run(f"CREATE TABLE {moved} AS SELECT raw, key, new AS id FROM {numbered.table} JOIN {table} ON id = old")
+    return NumberedIds(ids, moved, numbered.keys)
+
+
+def place_of_id(
+    tables: Sequence[Rows], numbered: NumberedIds, role: str, ids: Int[np.ndarray, " ids"]
+) -> tuple[str, str]:
+    """Return the place of the first row with one of the ids, and its raw id, as error lines show them."""
+    engine, wanted = tables[0].engine, tables[0].engine.new_name()
+    engine.add_table(wanted, [pa.table({"wanted": ids})])
+    known = f"SELECT key FROM {numbered.table} JOIN {wanted} ON id = wanted"
+    for rows, key in zip(tables, numbered.keys, strict=True):
+        if found := rows.find(f"{key} IN ({known})", role):
+            return rows.place(*found[:2]), shown_value(found[2])
+    raise AssertionError("ids are those of rows")
+
+
+class Pairs(NamedTuple):
+    """Interactions of numbered ids, without repeats, sorted by split, user and item."""
+
+    splits: list[Interactions]
+    times: Shaped[np.ndarray, " interactions"]
+    """The earliest time of each; none if not asked for."""
+
+
+def fetch_pairs(
+    tables: Sequence[Rows],
+    users: NumberedIds,
+    items: NumberedIds,
+    splits: Sequence[str],
+    times: str | None = None,
+) -> Pairs:
+    """Return the interactions of all tables, and the earliest time of each if there is a value for it.
+
+    Args:
+        tables: Rows with users and items.
+        users: The numbered ids of users.
+        items: Those of items.
+        splits: For each table, the number of a row's split, 0 to 2, as SQL.
+        times: The time of a row, as SQL, where there is one table.
+    """
+    engine = tables[0].engine
+    parts = [
+        f"SELECT (({split})::UBIGINT << {2 * _ID_BITS}) | (u.id::UBIGINT << {_ID_BITS}) | i.id::UBIGINT AS pair"
+        f"{'' if times is None else f', {times} AS time'} FROM {rows.view} "
+        f"JOIN {users.table} u ON {user} = u.key JOIN {items.table} i ON {item} = i.key"
+        for rows, split, user, item in zip(tables, splits, users.keys, items.keys, strict=True)
+    ]
+    earliest = "" if times is None else ", min(time) AS time"
+    query = f"SELECT pair{earliest} FROM ({' UNION ALL '.join(parts)}) GROUP BY pair ORDER BY pair"
+    numbers = Column(np.int32), Column(np.int32)
+    found_times: Column | None = None
+    sizes = np.zeros(3, np.int64)
+    mask = np.uint64(2**_ID_BITS - 1)
+    for block in engine.blocks(query):
+        pairs = block.column(0).to_numpy()
+        sizes += np.bincount((pairs >> np.uint64(2 * _ID_BITS)).astype(np.int64), minlength=3)
+        numbers[0].add((pairs >> np.uint64(_ID_BITS) & mask).astype(np.int32))
+        numbers[1].add((pairs & mask).astype(np.int32))
+        if times is not None:
+            values = block.column(1).to_numpy()
+            found_times = found_times or Column(values.dtype.type)
+            found_times.add(values)
+    found_users, found_items = (column.whole() for column in numbers)
+    ends = np.cumsum(sizes)
+    found = [
+        Interactions(found_users[end - size : end], found_items[end - size : end])
+        for end, size in zip(ends, sizes, strict=True)
+    ]
+    return Pairs(found, np.zeros(0) if found_times is None else found_times.whole())
+
+
+class Column:
+    """A column that grows block by block, without a second copy of it in memory."""
+
+    def __init__(self, dtype: type) -> None:
+        """Begin with no values."""
+        self._values: Shaped[np.ndarray, " room"] = np.empty(0, dtype)
+        self._count = 0
+        self.itemsize = self._values.itemsize
+
+    def add(self, block: Shaped[np.ndarray, " block"]) -> None:
+        """Add values at the end."""
+        if (end := self._count + len(block)) > len(self._values):
+            self._values.resize(max(end, len(self._values) * 5 // 4), refcheck=False)
+        self._values[self._count : end] = block
+        self._count = end
+
+    def whole(self) -> Shaped[np.ndarray, " interactions"]:
+        """Return the column, which can no longer be written to."""
+        self._values.resize(self._count, refcheck=False)
+        self._values.flags.writeable = False
+        return self._values
+
+
+def _distinct_ids(rows: Rows, role: str, table: str) -> tuple[str, str]:
+    """Make a table of the distinct raw ids of a column, and return a row's raw id and its type, as SQL."""
+    kind = rows.kinds[role]
+    expected, longest = (
+        "an id of text or a whole number",
+        f"an id of 1 to {MAX_LENGTH} characters, none of them NUL or a line break",
+    )
+    if pa.types.is_integer(kind) or pa.types.is_floating(kind):
+        whole = role if pa.types.is_integer(kind) else f"CASE WHEN {role} = trunc({role}) THEN {role} END"
+        value, sql_kind, wrong = f"TRY_CAST({whole} AS BIGINT)", "BIGINT", "false"
+        expected = "a whole number below 2⁶³, or text"
+    elif not can_be_text(kind):
+        rows.check_complete(role, "an id")
+        raise rows.wrong_type(role, expected)
+    else:
+        value, sql_kind = as_text(rows, role), "VARCHAR"
+        wrong = f"length({{0}}) = 0 OR length({{0}}) > {MAX_LENGTH} OR {matches('{0}', _CONTROL)}"
+    rows.engine.run(f"CREATE TABLE {table} AS SELECT {value} AS raw FROM {rows.view} GROUP BY 1")
+    ((bad, fractions),) = rows.engine.rows(
+        f"SELECT coalesce(bool_or(raw IS NULL OR {wrong.format('raw')}), false), "
+        f"coalesce(bool_and({matches('raw::VARCHAR', WHOLE_FLOAT)}), false) FROM {table}"
+    )
+    if bad:
+        rows.check_complete(role, "an id")
+        rows.check(role, f"({value}) IS NULL", expected)
+        rows.check(role, wrong.format(f"({value})"), longest)
+    if fractions:  # other programs write whole numbers so
+        value = without_fraction(value)
+        rows.engine.run(
+            f"CREATE OR REPLACE TABLE {table} AS SELECT DISTINCT {without_fraction('raw')} AS raw FROM {table}"
+        )
+    return value, sql_kind
+
+
+def _fetch_ids(engine: Engine, table: str, count: int) -> Shaped[np.ndarray, " distinct"]:
+    blocks = (block.column(0) for block in engine.blocks(f"SELECT raw FROM {table} ORDER BY id"))
+    ((kind, longest),) = engine.rows(f"SELECT any_value(typeof(raw)), max(length(raw::VARCHAR)) FROM {table}")
+    ids = np.empty(count, np.int64 if kind == "BIGINT" else f"U{longest}")
+    start = 0
+    for block in blocks:
+        ids[start : start + len(block)] = block.to_numpy() if kind == "BIGINT" else block.to_pylist()
+        start += len(block)
+    return ids

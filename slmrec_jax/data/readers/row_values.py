@@ -1,0 +1,141 @@
+"""SQL for the values of rows: flags, labels, numbers and times; each refusal names its file and row."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import pyarrow as pa
+
+from slmrec_jax.data.readers.columns import MISSING, is_text
+from slmrec_jax.data.readers.engine import quoted_text
+from slmrec_jax.data.readers.rows import Rows
+
+_BLANKS = quoted_text("".join(sign for sign in map(chr, range(1, 0x3001)) if sign.isspace()))
+_TIME = "a number, or a date such as 2025-05-31"
+_DATE, _ZONE = r"^\d{4}-\d\d", r":.*(Z|[+-]\d\d(:?\d\d)?)$"
+
+
+def flags(rows: Rows, role: str) -> str | None:
+    """Return a condition for the rows whose value is 1 or true; `None` if most values are not 0, 1, true or false."""
+    kind = rows.kinds[role]
+    if pa.types.is_nested(kind):
+        return None
+    value = _label(rows, role)
+    other = f"coalesce({value} NOT IN ('0', '1', 'false', 'true'), true)"
+    total, others = rows.num_rows(other)
+    if others and others < total / 2:
+        fix = "correct it, or rename the column if it holds something else"
+        rows.check(role, other, f"0 or 1, as in most rows: {fix}")
+    return None if others else f"{value} IN ('1', 'true')"
+
+
+def labels(rows: Rows, role: str, numbers: Mapping[str, int]) -> str:
+    """Return the number of each row's label, in upper or lower case."""
+    expected = f"one of {', '.join(numbers)}"
+    rows.check_complete(role, expected)
+    if pa.types.is_nested(rows.kinds[role]):
+        raise rows.wrong_type(role, expected)
+    value = _label(rows, role)
+    rows.check(role, f"coalesce({value} NOT IN {_texts(numbers)}, true)", expected)
+    cases = " ".join(f"WHEN {quoted_text(label)} THEN {number}" for label, number in numbers.items())
+    return f"CASE {value} {cases} END"
+
+
+def numbers(rows: Rows, role: str) -> str:
+    """Return a column of numbers as float64; none may be missing."""
+    value = f"TRY_CAST({role} AS DOUBLE)"
+    if is_text(rows.kinds[role]):
+        text = f"trim({role}, {_BLANKS})"
+        value = f"CASE WHEN lower({text}) NOT IN {_texts(MISSING)} THEN TRY_CAST({text} AS DOUBLE) END"
+    elif not is_numeric(rows.kinds[role]) and not pa.types.is_boolean(rows.kinds[role]):
+        raise rows.wrong_type(role, "a number")
+    if rows.num_rows(f"coalesce(isnan({value}), true)")[1]:
+        rows.check_complete(role, "a number")
+        rows.check(role, f"coalesce(isnan({value}), true)", "a number")
+    return value
+
+
+def times(rows: Rows, role: str) -> str:
+    """Return a column of times as int64 or float64: numbers of any unit, or dates in a unit of their own since 1970."""
+    rows.check_complete(role, "a time; fill it in, or leave the column out")
+    kind = rows.kinds[role]
+    if pa.types.is_timestamp(kind):
+        return f"epoch_ns({role})" if kind.unit == "ns" else f"epoch_us({role})"
+    if pa.types.is_date(kind):
+        return f"epoch_us({role}::TIMESTAMP)"
+    if pa.types.is_decimal(kind):  # float64 would merge times of 19 digits
+        return _cast(rows, role, f"CASE WHEN {role} = trunc({role}) THEN {role} END", "a whole number below 2⁶³")
+    if is_text(kind):
+        return _times_of_text(rows, role)
+    if pa.types.is_integer(kind):
+        return _cast(rows, role, role, "a time below 2⁶³")
+    if not is_numeric(kind):
+        raise rows.wrong_type(role, _TIME)
+    return f"{role}::DOUBLE"
+
+
+def is_numeric(kind: Any) -> bool:
+    """Return whether an Arrow type is one of numbers."""
+    return any(check(kind) for check in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
+
+
+def matches(value: str, pattern: str) -> str:
+    """Return a condition: the pattern is found in a text."""
+    return f"regexp_matches({value}, {quoted_text(pattern)})"
+
+
+def without_fraction(text: str) -> str:
+    """Return text of whole numbers without the `.0` that other programs write after them."""
+    return f"regexp_replace({text}, '\\.0*$', '')"
+
+
+def _times_of_text(rows: Rows, role: str) -> str:
+    # BigQuery writes UTC after a blank.
+    text = f"regexp_replace({without_fraction(f'trim({role}, {_BLANKS})')}, '(:[0-9.]+) UTC$', '\\1Z')"
+    first = rows.find("true", f"{matches(text, _DATE)}, {matches(text, _ZONE)}")
+    if first is not None and first[2]:
+        fine = rows.num_rows(matches(text, r"\.\d{7}"))[1]
+        kind = ("TIMESTAMPTZ" if first[3] else "TIMESTAMP") + ("_NS" if fine else "")
+        date = f"CASE WHEN {matches(text, _ZONE)} = {first[3]} THEN TRY_CAST({text} AS {kind}) END"
+        rows.check(role, f"({date}) IS NULL", "a date in the form of the first one")
+        return f"epoch_{'ns' if fine else 'us'}({date})"
+    total, whole = rows.num_rows(matches(text, r"^[+-]?[0-9]+$"))
+    if whole == total:
+        return _cast(rows, role, text, "a time below 2⁶³")
+    value = f"TRY_CAST({text} AS DOUBLE)"
+    rows.check(role, f"coalesce(isnan({value}), true)", _TIME)
+    return value
+
+
+def _cast(rows: Rows, role: str, value: str, expected: str) -> str:
+    """Return whole numbers as int64."""
+    number = f"TRY_CAST({value} AS BIGINT)"
+    rows.check(role, f"{number} IS NULL", expected)
+    return number
+
+
+def _label(rows: Rows, role: str) -> str:
+    """Return a value as text in lower case, without blanks around and without a final `.0`."""
+    return without_fraction(f"lower(trim({as_text(rows, role)}, {_BLANKS}))")
+
+
+def can_be_text(kind: Any) -> bool:
+    """Return whether values of an Arrow type have one form as text: a time in a zone has several."""
+    if pa.types.is_timestamp(kind):
+        return kind.tz in (None, "UTC")
+    others = (pa.types.is_boolean, pa.types.is_duration, pa.types.is_nested, pa.types.is_time)
+    return not any(check(kind) for check in others)
+
+
+def as_text(rows: Rows, role: str) -> str:
+    """Return a value of any type that can be text; null where bytes are no UTF-8."""
+    kind = rows.kinds[role]
+    if kind in (pa.binary(), pa.large_binary(), pa.binary_view()):
+        return f"TRY(decode({role}))"
+    if pa.types.is_timestamp(kind):  # as Arrow writes it
+        digits = {"s": "", "ms": ".%g", "us": ".%f", "ns": ".%n"}[kind.unit]
+        return f"strftime({role}, '%Y-%m-%d %H:%M:%S{digits}{'Z' if kind.tz else ''}')"
+    return role if is_text(kind) else f"{role}::VARCHAR"
+
+
+def _texts(texts: Collection[str]) -> str:
+    return f"({', '.join(map(quoted_text, texts))})"
