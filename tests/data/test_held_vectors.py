@@ -10,6 +10,7 @@ import pytest
 import safetensors.numpy
 
 from slmrec_jax.data import Feature, check_dataset, load, make_dataset, vectors, write_store
+from slmrec_jax.data.dataset import take_rows
 from slmrec_jax.data.formats.plain import in_row_order
 from slmrec_jax.data.frames import dataset as from_frames
 from slmrec_jax.data.inspect.inspection import inspect_dataset
@@ -145,6 +146,15 @@ def test_the_store_keeps_and_maps(tmp_path, dtype):
     assert "\n" not in str(caught.value)
 
 
+def test_fewer_users_leave_all_items_in_the_file(tmp_path):
+    made = dataset(mapped(tmp_path, table(np.float16)))
+    users, items = np.array([5, 2]), np.arange(ITEMS)
+    assert vectors.is_mapped(take_rows(made, users, items).features["visual"].values)
+    fewer = take_rows(made, users, items[::-2]).features["visual"].values
+    assert not vectors.is_mapped(fewer)
+    same_bits(fewer, table(np.float16)[::-2])
+
+
 @pytest.mark.parametrize("dtype", TYPES)
 def test_tensors_are_read_the_same_way_mapped_or_not(tmp_path, dtype):
     tensors = {
@@ -192,13 +202,13 @@ def test_rows_in_another_order_are_copied_in_their_type(tmp_path, dtype):
 @pytest.mark.parametrize("dtype", TYPES)
 def test_a_row_of_nan_is_an_item_without_the_feature(tmp_path, dtype):
     values = table(dtype)
-    values[4] = np.nan
+    values[14] = np.nan
     safetensors.numpy.save_file({"v": values}, tmp_path / "visual.safetensors")
     read = read_vectors(tmp_path / "visual.safetensors", None)
-    assert read.present.tolist() == [row != 4 for row in range(ITEMS)]
+    assert read.present.tolist() == [row != 14 for row in range(ITEMS)]
     made = dataset(read.values, read.present)
     assert made.features["visual"].values.dtype == dtype
-    assert not made.features["visual"].values[4].any()
+    assert not made.features["visual"].values[14].any()
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -69,7 +69,8 @@ def after_two_steps(made):
 
 @pytest.mark.parametrize("system", [pytest.param(s, marks=[] if s in QUICK else pytest.mark.slow) for s in SYSTEMS])
 def test_steps_are_those_of_float32(tiny, system):
-    half, full = (after_two_steps(setup(SYSTEMS[system], each)) for each in pair_of(tiny, TYPES["both"]))
+    types = TYPES["float16" if system.startswith("vbpr") else "both"]  # VBPR makes float32 of different types
+    half, full = (after_two_steps(setup(SYSTEMS[system], each)) for each in pair_of(tiny, types))
     if system == "chains":
         same(half, full)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), half, full)
