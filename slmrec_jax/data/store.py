@@ -65,6 +65,8 @@ _FIELDS = {
     "fingerprint": str,
     "notes": list,
 }
+_ROW_BYTES = 9
+"""Bytes of an interaction in memory, with the number of its split."""
 _CONVERT_AGAIN = "make the folder again with slmrec-jax data convert"
 _TENSORS = {
     "items": ("int32",),
@@ -216,10 +218,10 @@ def _read_splits(file: Path) -> dict[str, Interactions]:
             raise rows.wrong_type(name, "whole numbers")
     if not is_text(rows.kinds["split"]):
         raise rows.wrong_type("split", expected)
-    users, items, splits = columns = [Column(np.int32), Column(np.int32), Column(np.int8)]
-    unpacked = sum(column.itemsize for column in columns) * rows.num_rows()[0]
-    if unpacked > limit(file):
-        raise UserError(f"{file}: unpacks to {unpacked >> 20} MiB, more than is possible; {_CONVERT_AGAIN}")
+    (count,) = rows.num_rows()
+    if _ROW_BYTES * count > limit(file):
+        raise UserError(f"{file}: unpacks to {_ROW_BYTES * count >> 20} MiB, more than is possible; {_CONVERT_AGAIN}")
+    users, items, splits = columns = [Column(dtype, count) for dtype in (np.int32, np.int32, np.int8)]
     wanted = [f"TRY_CAST({name} AS INTEGER)" for name in names[:2]]
     wanted.append(
         "CASE split " + " ".join(f"WHEN '{split}' THEN {n}" for n, split in enumerate(SPLITS)) + " END::TINYINT"

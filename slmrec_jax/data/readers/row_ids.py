@@ -145,16 +145,15 @@ def fetch_pairs(
 class Column:
     """A column that grows block by block, without a second copy of it in memory."""
 
-    def __init__(self, dtype: type) -> None:
-        """Begin with no values."""
-        self._values: Shaped[np.ndarray, " room"] = np.empty(0, dtype)
+    def __init__(self, dtype: type, room: int = 0) -> None:
+        """Begin with no values, and with room for some."""
+        self._values: Shaped[np.ndarray, " room"] = np.empty(room, dtype)
         self._count = 0
-        self.itemsize = self._values.itemsize
 
     def add(self, block: Shaped[np.ndarray, " block"]) -> None:
         """Add values at the end."""
         if (end := self._count + len(block)) > len(self._values):
-            self._values.resize(max(end, len(self._values) * 5 // 4), refcheck=False)
+            self._values.resize(max(end, len(self._values) * 9 // 8), refcheck=False)
         self._values[self._count : end] = block
         self._count = end
 
