@@ -86,6 +86,11 @@ class Config(Source):
     """How to select and to test; `with_protocol` sets all of it."""
 
     @property
+    def num_micro_batches(self) -> int:
+        """The number of micro-batches; `auto` counts as one until the data decide it."""
+        return 1 if self.micro_batches == "auto" else self.micro_batches
+
+    @property
     def protocol(self) -> ProtocolName:
         """The name of the protocol."""
         return self.eval.name

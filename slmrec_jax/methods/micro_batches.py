@@ -23,6 +23,10 @@ from slmrec_jax.types import Batch, Encode, Method, Rows, View, Work
 LEAST_STEPS = 16
 """An epoch keeps so many steps under `auto`: fewer updates train slowly, however cheap an epoch is."""
 
+MOST_ROWS = 2**20
+"""A step has at most so many interactions under `auto`, since its memory grows with them: with 64 columns LightGCN
+takes about 3 GiB for these, and SLMRec with FAC 9 GiB."""
+
 Result = TypeVar("Result", bound=PyTree)
 
 
@@ -92,11 +96,11 @@ def choose_micro_batches(method: Method, num_interactions: int, batch_size: int)
     """Choose the number of micro-batches, and return it and the reason.
 
     As many as make what a step does once for all of them at most a fifth of its work (`Method.work`), as long as an
-    epoch has `LEAST_STEPS` steps. The number grows with the interactions, so that the cost of an epoch grows with them
-    and not with their square.
+    epoch has `LEAST_STEPS` steps and a step `MOST_ROWS` interactions. The number grows with the interactions, so that
+    the cost of an epoch grows with them and not with their square.
     """
     num_batches = SAMPLINGS[method.sampling].num_batches(num_interactions, batch_size)
-    most = max(1, num_batches // LEAST_STEPS)
+    most = max(1, min(num_batches // LEAST_STEPS, MOST_ROWS // batch_size))
     wanted = most if method.work is None else max(1, math.ceil(4 * method.work.step / method.work.batch))
     chosen = min(wanted, most)
     share = "most" if method.work is None else f"{_share(method.work, chosen):.0%}"

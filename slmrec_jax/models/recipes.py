@@ -1,6 +1,5 @@
 """The systems by name: each is an encoder and the losses it trains with, made from a config."""
 
-import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
@@ -15,7 +14,6 @@ from slmrec_jax.models.vbpr import vbpr
 from slmrec_jax.models.work import slmrec_work
 from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.augmentations import both, feature_dropout, feature_masking
-from slmrec_jax.objectives.sampling import sizes_of
 from slmrec_jax.types import Loss, Model, Spec, Term, Work
 
 
@@ -200,7 +198,7 @@ def _cached(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[st
             spec,
             modality.columns,
             num_layers=config.num_layers,
-            batch_size=math.prod(sizes_of(config)),
+            batch_size=config.batch_size * config.num_micro_batches,
             held_as=config.frozen_rows,
         )
         if config.propagation == "chains":

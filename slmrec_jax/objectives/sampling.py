@@ -8,7 +8,6 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int, Key, PyTree, UInt32
 
-from slmrec_jax.config import Config
 from slmrec_jax.encoding.graph import Graph, first_in_row
 from slmrec_jax.objectives.orders import NUM_WORDS, permutation, permuted_places, stable_argsort
 
@@ -30,12 +29,6 @@ class Sizes(NamedTuple):
     def shape(self, rows: int) -> tuple[int, ...]:
         """Return the shape of a step's ids, given the rows of a batch."""
         return (rows,) if self.micro_batches == 1 else (self.micro_batches, rows)
-
-
-def sizes_of(config: Config) -> Sizes:
-    """Return the sizes of a config; `auto` micro-batches count as one until they are chosen."""
-    chosen = config.micro_batches
-    return Sizes(config.batch_size, 1 if chosen == "auto" else chosen)
 
 
 class Sampling(NamedTuple):

@@ -143,7 +143,7 @@ def smaller_by() -> dict[str, str]:
         "precomputed": f"{setting('frozen_rows', 'bfloat16')} (slmrec), {setting('propagation', 'definition')}, which "
         f"is slower, or {modalities}",
         "state": dim,
-        "activations": f"a smaller {setting('batch_size')} or {setting('dim')}",
+        "activations": f"fewer {setting('micro_batches')}, a smaller {setting('batch_size')} or {setting('dim')}",
         "evaluation": dim,
         "checkpoints": dim,
     }

@@ -23,7 +23,7 @@ from slmrec_jax.meshes import MODEL, Layout, choose_mesh, make_mesh
 from slmrec_jax.methods import make_method
 from slmrec_jax.methods.micro_batches import choose_micro_batches
 from slmrec_jax.methods.wrappers import with_mesh, with_precision, with_stale_embeddings
-from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS, sizes_of
+from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS, Sizes
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.loop import Keys, Loop, compile_loop, make_keys, make_loop, place_loop
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
@@ -170,9 +170,13 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     made = made._replace(notes=(*made.notes, *note))
     inputs = jax.eval_shape(made.prepare, input_shapes(dataset))
     if config.eval.stale_embeddings:
-        steps = SAMPLINGS[made.sampling].num_steps(inputs.graph.num_interactions, sizes_of(config))
+        steps = SAMPLINGS[made.sampling].num_steps(
+            inputs.graph.num_interactions, Sizes(config.batch_size, config.num_micro_batches)
+        )
         made = with_stale_embeddings(made, inputs, steps)
-    loop = make_loop(made, inputs, sizes_of(config), negatives=NEGATIVES[config.negatives])
+    loop = make_loop(
+        made, inputs, Sizes(config.batch_size, config.num_micro_batches), negatives=NEGATIVES[config.negatives]
+    )
     if layout is not None:
         loop = place_loop(loop, layout)
     return Setup(config, dataset, made, inputs, loop, _nothing_to_draw, layout)

@@ -10,7 +10,7 @@ from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import setting
 from slmrec_jax.evaluation.protocol import num_candidates, within
-from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes, sizes_of
+from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
 from slmrec_jax.types import Method
 
 FEW_STEPS = 5
@@ -53,7 +53,7 @@ def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
     users, items = dataset.train
     by_interactions = method.sampling == "interactions"
     rows = min(config.batch_size, len(users) if by_interactions else dataset.num_users)
-    sampling, sizes = SAMPLINGS[method.sampling], sizes_of(config)
+    sampling, sizes = SAMPLINGS[method.sampling], Sizes(config.batch_size, config.num_micro_batches)
     steps = sampling.num_steps(len(users), sizes)
     lines = []
     if method.in_batch:

@@ -22,7 +22,7 @@ from slmrec_jax.methods.mmssl.recommender import Encoded, mmssl, no_dropout, tra
 from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models.recipes import check_modalities
 from slmrec_jax.objectives.augmentations import dropout
-from slmrec_jax.objectives.sampling import SAMPLINGS, sizes_of
+from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
 
 
@@ -218,7 +218,7 @@ def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
 def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
     options = config.mmssl
     every, k = options.refresh_every, int(spec.num_items * options.topk_rate)
-    sizes = sizes_of(config)
+    sizes = Sizes(config.batch_size, config.num_micro_batches)
     steps = SAMPLINGS[options.sampling].num_steps(spec.num_interactions, sizes)
     rule: dict[str, Any] = {"similarity": options.similarity, "mask_training": options.mask_training}
     if options.graphs == "all_users":
