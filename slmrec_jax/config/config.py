@@ -45,7 +45,7 @@ class Config(Source):
     """Interactions in a batch."""
     micro_batches: Annotated[int, at_least(1)] | Literal["auto"] = 1
     """Batches in a step, each with losses of its own, for one propagation; `auto` takes as many as make propagation a
-    fifth of the work."""
+    fifth of the work, in at least 16 steps an epoch and at most 2^20 interactions a step."""
     negatives: Literal["uniform", "popular"] = "uniform"
     """Sampled negatives: items that the user has not met, drawn uniformly or in proportion to their interactions."""
     checkpoint_every_steps: Annotated[int, at_least(0)] = 0

@@ -95,11 +95,12 @@ def interactions_among(
         """Return the first index of each node among the ids, or the number of ids for a node that is not there."""
         return jnp.full(count, ids.shape[0]).at[ids].min(jnp.arange(ids.shape[0]))
 
+    interacting_users, interacting_items = graph.interactions
+
     # Of several micro-batches one after the other.
     @jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
     def among(users: Array, items: Array) -> Array:
         rows, columns = places(users, graph.num_users), places(items, graph.num_items)
-        interacting_users, interacting_items = graph.interactions
         found = jnp.zeros((users.shape[0], items.shape[0]), bool)
         places_found = rows[interacting_users], columns[interacting_items]
         # Interactions are distinct, and so are their places; those beyond the array are left out.

@@ -107,7 +107,7 @@ def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray", scales: Sca
 def holds_values(num_entries: int) -> bool:
     """Return whether a matrix of ones with scales is held as values.
 
-    The CPU's product reads a value for each entry. Of more entries than `MOST_VALUES`, it makes them each time.
+    The CPU's product reads a value for each entry. Above `MOST_VALUES` entries, each product makes them.
     """
     return on_cpu() and num_entries <= MOST_VALUES
 

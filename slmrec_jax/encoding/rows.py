@@ -66,7 +66,8 @@ def rows_for_all(rows: Rows, all_ids: Callable[[Ids], Array] | None = None) -> R
         if isinstance(ids, slice) or num_batches is None:
             return rows(ids)
         gathered = rows((all_ids or ids_of_all)(ids))
-        of_each = gathered.reshape(num_batches, -1, *gathered.shape[1:])
+        shape = (ids.ids if isinstance(ids, Distinct) else ids).shape
+        of_each = gathered.reshape(num_batches, *shape, *gathered.shape[1:])
         taken: Array = _own_part(of_each, jax.lax.axis_index(MICRO_BATCHES))
         return without_padding(taken, ids) if isinstance(ids, Distinct) else taken
 
@@ -95,8 +96,14 @@ def _own_part(of_each: Array, index: Array) -> Array:
 
 @_own_part.def_vmap
 def _own_parts(axis_size: int, mapped: Sequence[bool], of_each: Array, index: Array) -> tuple[Array, bool]:
-    """Return the parts as they are: mapped over, each is that of its micro-batch. A gather would copy them."""
-    return of_each, True
+    """Return the parts as they are: mapped over, each is that of its micro-batch. A gather would copy them.
+
+    Where a loss maps over something else, or its table depends on the micro-batch, each takes its own.
+    """
+    if list(mapped) == [False, True]:
+        return of_each, True
+    axes = [0 if each else None for each in mapped]
+    return jax.vmap(lambda parts, index: parts[index], axes, axis_size=axis_size)(of_each, index), True
 
 
 def product_rows(operator: Operator, x: Float[Array, "columns dim"], table: Float[Array, "rows dim"]) -> Rows:

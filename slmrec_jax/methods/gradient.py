@@ -93,7 +93,7 @@ def objective(model: Model, terms: Mapping[str, Term]) -> Callable[[Params, Inpu
     def loss(params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
         encode = gathering_for_all(model.encode(params["model"], inputs))
 
-        def of_one(batch: Batch) -> tuple[Scalar, Metrics]:
+        def objective_of(batch: Batch) -> tuple[Scalar, Metrics]:
             context = Context(
                 view=encode(NO_AUGMENTATION, batch.key),
                 batch=batch,
@@ -113,7 +113,7 @@ def objective(model: Model, terms: Mapping[str, Term]) -> Callable[[Params, Inpu
                 metrics |= {name: value} | {f"{name}/{part}": part_value for part, part_value in parts.items()}
             return total, metrics
 
-        return mean_over_micro_batches(of_one, batch)
+        return mean_over_micro_batches(objective_of, batch)
 
     return loss
 

@@ -21,10 +21,10 @@ from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Batch, Encode, Method, Rows, View, Work
 
 LEAST_STEPS = 16
-"""An epoch keeps so many steps under `auto`: fewer updates train slowly, however cheap an epoch is."""
+"""The fewest steps of an epoch under `auto`: fewer updates train slowly, however cheap an epoch is."""
 
 MOST_ROWS = 2**20
-"""A step has at most so many interactions under `auto`, since its memory grows with them: with 64 columns LightGCN
+"""The most interactions of a step under `auto`, since its memory grows with them: with 64 columns LightGCN
 takes about 3 GiB for these, and SLMRec with FAC 9 GiB."""
 
 Result = TypeVar("Result", bound=PyTree)
@@ -42,12 +42,15 @@ def mean_over_micro_batches(objective: Callable[[Batch], Result], batch: Batch) 
         return objective(batch)
     arrays, shares = _divided(batch)
     values = jax.vmap(lambda arrays: objective(batch._replace(**arrays)), axis_name=MICRO_BATCHES)(arrays)
-    mean: Result = jax.tree.map(lambda x: jnp.sum(jnp.where(shares > 0, shares * x, 0)), values)
+    mean: Result = jax.tree.map(lambda x: jnp.sum(jnp.where(shares > 0, shares.astype(x.dtype) * x, 0)), values)
     return mean
 
 
 def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
-    """Return the same, one micro-batch after the other: for functions that need much memory, such as gradients."""
+    """Return the mean of a function over the micro-batches, one at a time: for functions that need much memory.
+
+    All of them draw from the batch's key.
+    """
     if batch.users.ndim == 1:
         return function(batch)
     arrays, shares = _divided(batch)
@@ -55,7 +58,9 @@ def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
     def add(total: Result, of_one: tuple[Any, Array]) -> tuple[Result, None]:
         one, share = of_one
         value = function(batch._replace(**one))
-        return jax.tree.map(lambda total, x: total + jnp.where(share > 0, share * x, 0), total, value), None
+        return jax.tree.map(
+            lambda total, x: total + jnp.where(share > 0, share.astype(x.dtype) * x, 0), total, value
+        ), None
 
     shapes = jax.eval_shape(lambda: function(batch._replace(**{name: x[0] for name, x in arrays.items()})))
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
@@ -100,12 +105,13 @@ def choose_micro_batches(method: Method, num_interactions: int, batch_size: int)
     the cost of an epoch grows with them and not with their square.
     """
     num_batches = SAMPLINGS[method.sampling].num_batches(num_interactions, batch_size)
-    most = max(1, min(num_batches // LEAST_STEPS, MOST_ROWS // batch_size))
-    wanted = most if method.work is None else max(1, math.ceil(4 * method.work.step / method.work.batch))
-    chosen = min(wanted, most)
-    share = "most" if method.work is None else f"{_share(method.work, chosen):.0%}"
-    steps = math.ceil(num_batches / chosen)
-    return chosen, f"{chosen}, {steps} steps an epoch; propagation is about {share} of a step's work"
+    chosen = max(1, min(num_batches // LEAST_STEPS, MOST_ROWS // batch_size))
+    if method.work is not None and method.work.batch > 0:
+        chosen = min(chosen, max(1, math.ceil(4 * method.work.step / method.work.batch)))
+    reason = f"{chosen}, {math.ceil(num_batches / chosen)} steps an epoch"
+    if method.work is not None:
+        reason += f"; what they share, such as propagation, is about {_share(method.work, chosen):.0%} of a step's work"
+    return chosen, reason
 
 
 def _share(work: Work, micro_batches: int) -> float:

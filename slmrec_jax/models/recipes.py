@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from slmrec_jax.config import Config, MMGCNConfig, SLMRecConfig
-from slmrec_jax.encoding import propagation
+from slmrec_jax.encoding import features, propagation
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.mf import mf
@@ -196,7 +196,7 @@ def _cached(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[st
             continue
         once, reason = propagation.choose_chain(
             spec,
-            modality.columns,
+            features.width(modality),
             num_layers=config.num_layers,
             batch_size=config.batch_size * config.num_micro_batches,
             held_as=config.frozen_rows,

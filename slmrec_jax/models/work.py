@@ -7,6 +7,7 @@ choice depends on the settings and the data alone.
 from collections.abc import Collection
 
 from slmrec_jax.config import Config
+from slmrec_jax.encoding import features
 from slmrec_jax.types import Spec, Work
 
 ENTRY = 4.0
@@ -26,8 +27,9 @@ def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
     """Return the work of a step; `cached` are the modalities whose features were propagated in advance."""
     options, layers, nodes = config.slmrec, config.num_layers, spec.num_users + spec.num_items
     channels = 1 + len(spec.modalities)
-    projected = [modality.columns for name, modality in spec.modalities.items() if name not in cached]
-    widths = [modality.columns for name, modality in spec.modalities.items() if name in cached]
+    width_of = {name: features.width(modality) for name, modality in spec.modalities.items()}
+    projected = [width for name, width in width_of.items() if name not in cached]
+    widths = [width for name, width in width_of.items() if name in cached]
     user_tables = channels if options.user_table == "per_modality" else 1
     hops = layers * (user_tables + 1 + len(projected))
     dropped = 0
@@ -45,4 +47,6 @@ def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
         + 3 * spec.num_items * sum(projected) * spec.dim
     )
     batch = 3 * DISTINCT * softmaxes * rows**2 * spec.dim + 4 * rows * sum(widths) * spec.dim
+    if options.mask_false_negatives:
+        batch += ENTRY * spec.num_interactions  # which each micro-batch looks through
     return Work(step, batch)

@@ -9,7 +9,7 @@ from jaxtyping import Array, Int, Key, UInt32
 from slmrec_jax.devices import on_cpu
 
 ROUNDS = 6
-"""Rounds of `permuted_places`; four are the least whose order an observer cannot tell from a random one."""
+"""Rounds of `permuted_places`. Each is two rounds of Feistel; Luby and Rackoff (1988) need four of these."""
 
 NUM_WORDS = 2 * ROUNDS
 """The words that one permutation takes."""

@@ -42,7 +42,9 @@ class Sampling(NamedTuple):
     """`(a step's part of drawn, its key, graph, sizes) -> rows`."""
 
     def num_steps(self, num_interactions: int, sizes: Sizes) -> int:
-        """Return the number of steps of an epoch; the last may have fewer micro-batches."""
+        """Return the number of steps of an epoch. The last may have fewer micro-batches that hold interactions; users
+        are drawn for all.
+        """
         return math.ceil(self.num_batches(num_interactions, sizes.batch) / sizes.micro_batches)
 
 

@@ -8,10 +8,11 @@ from slmrec_jax.config import Config, check_config, first_change, relevant
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, setting
+from slmrec_jax.methods import make_method
 from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.loading import load_run
 from slmrec_jax.training.run import Run
-from slmrec_jax.training.setup import build_method
+from slmrec_jax.training.setup import build_method, with_micro_batches
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config
 from slmrec_jax.training.train import train
 
@@ -30,7 +31,8 @@ def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
         build_method(config, dataset)
     for folder, config in runs.items():
         if (folder / CONFIG).exists():
-            change = first_change(relevant(read_config(folder)), relevant(config))
+            chosen, _ = with_micro_batches(config, dataset, make_method)
+            change = first_change(relevant(read_config(folder)), relevant(chosen))
             if change:
                 raise UserError(
                     f"{folder} is a run of another config, {change}: give another {setting('out')}, or delete it"

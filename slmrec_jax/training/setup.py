@@ -3,7 +3,6 @@
 Training, tuning, reports, benchmarks and notebooks all start here.
 """
 
-import math
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
@@ -165,9 +164,9 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     The mesh is one of `choose_mesh`.
     """
     dataset, config = dataset.with_modalities(config.modalities), with_defaults(config)
-    config, note = with_micro_batches(config, dataset, method)
+    config, notes = with_micro_batches(config, dataset, method)
     made, layout = _placed_method(config, dataset, method, mesh)
-    made = made._replace(notes=(*made.notes, *note))
+    made = made._replace(notes=(*made.notes, *notes, *_advice(config, made, dataset)))
     inputs = jax.eval_shape(made.prepare, input_shapes(dataset))
     if config.eval.stale_embeddings:
         steps = SAMPLINGS[made.sampling].num_steps(
@@ -183,25 +182,45 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
 
 
 def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> tuple[Config, tuple[str, ...]]:
-    """Return the config with a number of micro-batches, and a line for the log if there is something to say.
+    """Return the config with a number of micro-batches, and lines about it for the log.
 
     Raises:
         UserError: The method takes one batch a step.
     """
-    if config.micro_batches == 1:
-        steps = math.ceil(len(dataset.train.users) / config.batch_size)
-        advice = f"each of an epoch's {steps} steps computes over the whole graph; {setting('micro_batches', 'auto')}"
-        return config, (f"{advice} takes several batches in each",) if steps > MANY_STEPS else ()
-    made = build_method(replace(config, micro_batches=1), dataset, method=method)
+
+    def with_count(count: int) -> tuple[Config, Method]:
+        chosen = replace(config, micro_batches=count)
+        return chosen, build_method(chosen, dataset, method=method)
+
+    asked = config.micro_batches
+    if asked == 1:
+        return config, ()
+    _, made = with_count(1)
+    num_interactions = len(dataset.train.users)
+    num_batches = SAMPLINGS[made.sampling].num_batches(num_interactions, config.batch_size)
     if not made.micro_batches:
         raise UserError(
-            f"{setting('micro_batches', config.micro_batches)}: the method takes one batch a step; leave it out, or "
-            "make the method with slm.gradient_method"
+            f"{setting('micro_batches', asked)}: the method takes one batch a step; leave it out, or make the method "
+            "with slm.gradient_method"
         )
-    if config.micro_batches != "auto":
-        return config, ()
-    chosen, reason = choose_micro_batches(made, len(dataset.train.users), config.batch_size)
-    return replace(config, micro_batches=chosen), (f"micro-batches: {reason}",)
+    if asked != "auto":
+        if asked <= num_batches:
+            return config, ()
+        return with_count(num_batches)[0], (f"micro-batches: {num_batches}, since an epoch has no more batches",)
+    chosen, reason = choose_micro_batches(made, num_interactions, config.batch_size)
+    # With more rows a step, other modalities may be cheaper to propagate in each step.
+    chosen, reason = choose_micro_batches(with_count(chosen)[1], num_interactions, config.batch_size)
+    return with_count(chosen)[0], (f"micro-batches: {reason}",)
+
+
+def _advice(config: Config, made: Method, dataset: Dataset) -> tuple[str, ...]:
+    steps = SAMPLINGS[made.sampling].num_batches(len(dataset.train.users), config.batch_size)
+    if config.num_micro_batches > 1 or not made.micro_batches or steps <= MANY_STEPS:
+        return ()
+    auto = setting("micro_batches", "auto")
+    return (
+        f"each of an epoch's {steps} steps computes over all users and items; {auto} takes several batches in each",
+    )
 
 
 def with_own_inputs(planned: Setup) -> Setup:

@@ -7,8 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import slmrec_jax as slm
 from slmrec_jax import setup
 from slmrec_jax.config import Config, MMSSLConfig, with_settings, with_system
+from slmrec_jax.objectives.augmentations import feature_dropout
 from slmrec_jax.types import Batch
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -88,3 +90,39 @@ def test_a_step_of_mmssl_has_the_mean_gradients_of_its_micro_batches(name, tiny)
 def discriminator_moments(state):
     """The first moments of the discriminator's Adam after one step: its gradient times a constant."""
     return state.discriminator_opt_state[0].mu
+
+
+def by_hand(params, context):
+    """Rows under a map of one's own."""
+    users, items = context.view.users, context.view.items
+    own, drawn = users(context.batch.users), items(context.batch.negatives.reshape(-1))[:, None]
+    each = jax.vmap(lambda ids: items(ids))(context.batch.items[:, None])[:, 0]
+    scores = jnp.sum(own[:, None] * (each[:, None] - drawn), axis=-1)
+    return slm.mean(jax.nn.softplus(-scores[:, 0]), context.batch.mask), {}
+
+
+def of_the_batch(params, context):
+    """A view that depends on the micro-batch, and rows within a branch that does."""
+    key = jax.random.fold_in(context.key, context.batch.items[0])
+    rows = context.encode(feature_dropout(0.5)[0], key).items(context.batch.items)
+    first = jax.lax.cond(context.batch.users[0] % 2 == 0, lambda: rows, lambda: context.view.items(context.batch.items))
+    return slm.mean(jnp.sum(rows * first, axis=1), context.batch.mask), {}
+
+
+@pytest.mark.parametrize("loss", [by_hand, of_the_batch])
+def test_losses_of_ones_own_see_one_micro_batch(loss, tiny):
+    def method(config, spec):
+        recipe = slm.slmrec_recipe(config, spec)
+        terms = {"own": slm.Term(1.0, slm.Loss(loss, num_negatives=1))}
+        return slm.gradient_method(recipe.model, terms, slm.make_optimizer(config.optimizer), spec)
+
+    config = replace(BASE, num_layers=1, task="none", micro_batches=2)
+    made = setup(config, tiny.with_modalities(("visual",)), method=method)
+    batch, state = made.batch(0), made.init()
+    gradient = jax.jit(jax.value_and_grad(lambda params, batch: made.loss(params, made.inputs, batch)[0]))
+    value, gradients = gradient(state.params, batch)
+    alone = [gradient(state.params, one) for one in separate(batch)]
+    assert len(alone) == 2
+    np.testing.assert_allclose(value, (alone[0][0] + alone[1][0]) / 2, rtol=1e-5)
+    for ours, *theirs in zip(*(jax.tree.leaves(of) for of in (gradients, alone[0][1], alone[1][1])), strict=True):
+        np.testing.assert_allclose(ours, sum(theirs) / 2, atol=1e-6)

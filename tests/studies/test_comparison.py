@@ -1,18 +1,22 @@
 """Comparisons: p-values, rankings without training, and the table."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
 from rich.console import Console
 
 from slmrec_jax.commands.tables import metrics_table
-from slmrec_jax.config import PROTOCOLS, Config
+from slmrec_jax.config import IN_MEMORY, PROTOCOLS, Config, with_defaults
 from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation.protocol import evaluate, plan
 from slmrec_jax.studies.comparison import Comparison
+from slmrec_jax.studies.runs import check_runs
 from slmrec_jax.studies.significance import p_values
 from slmrec_jax.studies.untrained import UNTRAINED
+from slmrec_jax.training.train import train
 
 
 def test_a_real_difference_is_shown_and_equality_is_not():
@@ -114,3 +118,12 @@ def test_brackets_in_the_name_of_a_data_set_are_shown(capsys):
     said = capsys.readouterr().out
     assert "test, [red]shop[/red]" in said
     assert "[red]runs[/red]" in said
+
+
+def test_a_run_with_auto_micro_batches_is_continued(tiny, tmp_path):
+    config = with_defaults(Config(model="mf", dim=4, batch_size=16, micro_batches="auto", epochs=1, ks=(5,)))
+    folder = tmp_path / "run"
+    train(config, tiny, out=folder)
+    check_runs({folder: replace(config, data=IN_MEMORY)}, tiny)
+    with pytest.raises(UserError, match="another config, dim"):
+        check_runs({folder: replace(config, data=IN_MEMORY, dim=8)}, tiny)

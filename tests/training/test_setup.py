@@ -1,6 +1,7 @@
 """The public setup: what a notebook or a benchmark trains with, step by step."""
 
 import dataclasses
+import math
 import re
 from functools import partial
 
@@ -12,10 +13,11 @@ import pytest
 from slmrec_jax import Config, setup, train
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import make_method
-from slmrec_jax.methods.micro_batches import LEAST_STEPS, choose_micro_batches
+from slmrec_jax.methods.micro_batches import LEAST_STEPS, MOST_ROWS, choose_micro_batches
+from slmrec_jax.models.work import slmrec_work
 from slmrec_jax.training.loop import epoch
 from slmrec_jax.training.setup import outline
-from slmrec_jax.types import Batch, Method, Work
+from slmrec_jax.types import Batch, Method, Modality, Spec, Work
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
 
@@ -153,14 +155,17 @@ def test_auto_takes_as_many_micro_batches_as_make_propagation_a_fifth(tiny):
     sizes = made.config.micro_batches, made.steps_per_epoch
     assert isinstance(sizes[0], int)
     (line,) = [note for note in made.method.notes if note.startswith("micro-batches: ")]
-    assert line.startswith(f"micro-batches: {sizes[0]}, {sizes[1]} steps an epoch; propagation is about ")
+    assert line.startswith(
+        f"micro-batches: {sizes[0]}, {sizes[1]} steps an epoch; what they share, such as propagation, is about "
+    )
     assert sizes[1] >= LEAST_STEPS
     again = setup(made.config, tiny)
     assert (again.config.micro_batches, again.steps_per_epoch) == sizes
 
 
 @pytest.mark.parametrize(
-    ("work", "expected"), [(Work(1.0, 4.0), 1), (Work(1.0, 3.9), 2), (Work(1000.0, 1.0), 100), (None, 100)]
+    ("work", "expected"),
+    [(Work(1.0, 4.0), 1), (Work(1.0, 3.9), 2), (Work(1000.0, 1.0), 100), (Work(1.0, 0.0), 100), (None, 100)],
 )
 def test_the_number_of_micro_batches(work, expected):
     method = Method(None, None, None, work=work)
@@ -184,4 +189,25 @@ def test_an_epoch_of_many_steps_is_advised_to_take_micro_batches(tiny, monkeypat
     monkeypatch.setattr("slmrec_jax.training.setup.MANY_STEPS", 100)
     few, many = (setup(Config(model="mf", batch_size=size), tiny) for size in (64, 1))
     assert not any("micro_batches" in note for note in few.method.notes)
-    assert any("steps computes over the whole graph; micro_batches='auto'" in note for note in many.method.notes)
+    assert any("steps computes over all users and items; micro_batches='auto'" in note for note in many.method.notes)
+
+
+def test_a_step_has_a_bound_on_its_interactions_under_auto():
+    chosen, _ = choose_micro_batches(Method(None, None, None), 10**9, 2048)
+    assert chosen * 2048 == MOST_ROWS
+
+
+def test_more_micro_batches_than_batches_are_as_many_as_there_are(tiny):
+    made = setup(Config(model="mf", batch_size=200, micro_batches=50), tiny)
+    assert made.config.micro_batches == math.ceil(len(tiny.train.users) / 200) > 1
+    assert made.steps_per_epoch == 1
+    assert any("since an epoch has no more batches" in note for note in made.method.notes)
+
+
+def test_words_count_by_their_vectors_and_not_by_the_vocabulary():
+    sizes = {"num_users": 100, "num_items": 1000, "num_interactions": 5000, "dim": 8}
+    of = {
+        name: slmrec_work(Config(), Spec(**sizes, modalities={"textual": modality}), cached=())
+        for name, modality in {"words": Modality(50_000, words=True), "vectors": Modality(128)}.items()
+    }
+    assert of["words"] == of["vectors"]

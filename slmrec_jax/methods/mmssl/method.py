@@ -23,7 +23,7 @@ from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models.recipes import check_modalities
 from slmrec_jax.objectives.augmentations import dropout
 from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
-from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec, Work
 
 
 @no_type_check  # JAX also puts shapes and flags in place of arrays
@@ -146,6 +146,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         notes=(updates.note, note),
         by_columns=False,  # attention and the discriminator mix columns
         micro_batches=True,
+        work=Work(2.0, 3.0),  # measured with 2,000 users, 1,500 items and batches of 256: 11 ms and 16 ms each
     )
 
 
@@ -226,7 +227,7 @@ def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
     if every == 0 or every >= steps > 1:
         raise UserError(
             f"{setting('mmssl.refresh_every')} is {every} of {steps} steps an epoch: graphs of the last batches need "
-            f"from 1 to {steps - 1}"
+            f"from 1 to {steps - 1}; fewer {setting('micro_batches')} make more steps"
         )
     rows = min(config.batch_size, spec.num_users if options.sampling == "users" else spec.num_interactions)
     return last_batches(spec, min(k, spec.num_items), every, steps, rows * sizes.micro_batches, **rule)
