@@ -120,6 +120,7 @@ def test_brackets_in_the_name_of_a_data_set_are_shown(capsys):
     assert "[red]runs[/red]" in said
 
 
+@pytest.mark.usefixtures("optax_promotion")
 def test_a_run_with_auto_micro_batches_is_continued(tiny, tmp_path):
     config = with_defaults(Config(model="mf", dim=4, batch_size=16, micro_batches="auto", epochs=1, ks=(5,)))
     folder = tmp_path / "run"
