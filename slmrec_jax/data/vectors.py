@@ -87,13 +87,18 @@ def mean_row(values: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, 
 
 def _owner(values: Shaped[np.ndarray, "..."]) -> tuple[Any, bool]:
     """Return what holds the memory of an array, `None` for NumPy, and whether all views down to it are read-only."""
-    base: Any = values
+    owner: Any = values
     fixed = True
-    while isinstance(base, (np.ndarray, memoryview)):
-        is_array = isinstance(base, np.ndarray)
-        fixed &= not base.flags.writeable if is_array else base.readonly
-        base = base.base if is_array else base.obj
-    return base, fixed and not (isinstance(base, mmap.mmap) and not memoryview(base).readonly)
+    while True:
+        if isinstance(owner, np.ndarray):
+            fixed, owner = fixed and not owner.flags.writeable, owner.base
+        elif isinstance(owner, memoryview):
+            fixed, owner = fixed and owner.readonly, owner.obj
+        else:
+            break
+    if isinstance(owner, mmap.mmap):
+        fixed = fixed and memoryview(owner).readonly
+    return owner, fixed
 
 
 def _bits(values: Float[np.ndarray, "rows columns"]) -> Shaped[np.ndarray, "rows columns"]:
