@@ -38,11 +38,9 @@ def to_device(host: Shaped[np.ndarray, "..."], device: jax.Device | None = None)
 
 
 def to_devices(host: Shaped[np.ndarray, "..."], sharding: Sharding) -> Array:
-    """Put an array's parts on the devices of a sharding; each process puts those of its own devices."""
-    if host.nbytes <= BLOCK_BYTES:
-        return jax.make_array_from_callback(host.shape, sharding, lambda index: host[index])
+    """Copy an array's parts to the devices of a sharding, as `to_device`; each process copies to its own devices."""
     places: dict[jax.Device, Any] = dict(sharding.addressable_devices_indices_map(host.shape))
-    parts = [to_device(host[index], device) for device, index in places.items()]
+    parts = [to_device(np.asarray(host[index]), device) for device, index in places.items()]
     return jax.make_array_from_single_device_arrays(host.shape, sharding, parts)
 
 

@@ -35,9 +35,11 @@ def test_a_change_of_the_host_is_not_seen(block_bytes, monkeypatch):
     buffer = np.zeros(2**13, np.uint8)
     start = -buffer.ctypes.data % 64
     host = buffer[start : start + 4096].view(np.float32).reshape(64, 16)
-    sent = transfers.to_device(host)
+    sharding = NamedSharding(make_mesh(1, 1), part())
+    number = host[0, :1].reshape(())
+    sent = transfers.to_device(host), *(transfers.to_devices(each, sharding) for each in (host, number))
     host[:] = 7
-    assert not np.asarray(sent).any()
+    assert not any(np.asarray(each).any() for each in sent)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

@@ -10,7 +10,7 @@ from jaxtyping import Shaped
 from slmrec_jax.data.dataset import Dataset, Feature, Words, sorted_words
 from slmrec_jax.data.inspect.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
 from slmrec_jax.data.pairs import are_unique, unique_pairs
-from slmrec_jax.data.vectors import HELD_TYPES, has_content, is_real, own_or_mapped
+from slmrec_jax.data.vectors import HELD_TYPES, has_content, is_fixed, is_real, own_or_mapped
 from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
@@ -34,9 +34,9 @@ def make_dataset(
 
     Interactions may be unsorted and repeated, of any integer type; features may be of any real type. float16 and
     bfloat16 stay, and other types become float32. The rows of items that lack a feature are set to 0, so they may hold
-    anything. Arrays are copied, but for interactions that cannot be written to and need no change, and for features in
-    read-only mapped files (`numpy.load(file, mmap_mode="r")`) that need none: such a file must not change while the
-    data set is used.
+    anything. Arrays are copied, but for interactions that need no change and cannot be written to, nor can the arrays that
+    they are views of, and for features in read-only mapped files (`numpy.load(file, mmap_mode="r")`) that need none:
+    such a file must not change while the data set is used.
 
     Args:
         name: The name of the data set in reports.
@@ -144,8 +144,8 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str | Path]) -> None:
 
 
 def _own(pairs: Interactions) -> Interactions:
-    """Return arrays that no one else can change: copies of those that can be written to."""
-    return Interactions(*(each.copy() if each.flags.writeable else each for each in pairs))
+    """Return arrays that no one else can change: copies of those that can be written to, also through another array."""
+    return Interactions(*(each if is_fixed(each) else each.copy() for each in pairs))
 
 
 def _convert_feature(feature: Feature | Words) -> Feature | Words:

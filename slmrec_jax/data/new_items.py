@@ -91,7 +91,10 @@ def _in_one_order(
     if not keyed and len(set(counts.values())) > 1:
         shown = ", ".join(f"{modality} {count}" for modality, count in counts.items())
         raise UserError(f"{path}: files without ids have different numbers of rows ({shown}); give all of them ids")
-    ids = encode_ids(keyed, "item").ids if keyed else np.array([f"new-{row}" for row in range(max(counts.values()))])
+    if keyed:
+        ids = np.sort(encode_ids(keyed, "item").ids)
+    else:
+        ids = np.array([f"new-{row}" for row in range(max(counts.values()))])
     features, notes = {}, []
     for modality, (values, present, keys, _) in tables.items():
         if keys is None:

@@ -34,12 +34,16 @@ def as_held(values: Shaped[np.ndarray, "rows columns"]) -> Float[np.ndarray, "ro
         return np.asarray(values, held_type(values.dtype))
 
 
+def is_fixed(values: Shaped[np.ndarray, "..."]) -> bool:
+    """Return whether no one can write to an array: neither the array nor what it is a view of can be written to."""
+    owner, fixed = _owner(values)
+    return fixed and isinstance(owner, (mmap.mmap, bytes, type(None)))
+
+
 def is_mapped(values: Shaped[np.ndarray, "..."]) -> bool:
-    """Return whether an array is a read-only view on a file that is mapped into memory."""
-    base: Any = values
-    while isinstance(base, (np.ndarray, memoryview)):
-        base = base.base if isinstance(base, np.ndarray) else base.obj
-    return isinstance(base, mmap.mmap) and not values.flags.writeable
+    """Return whether an array is a view on a file that is mapped into memory and that no one writes to through it."""
+    owner, fixed = _owner(values)
+    return fixed and isinstance(owner, mmap.mmap)
 
 
 def own_or_mapped(values: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
@@ -79,6 +83,22 @@ def mean_row(values: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, 
     """Return the mean of the rows among these, of which there is at least one, in float64."""
     total = sum(values[rows][among[rows]].sum(axis=0, dtype=np.float64) for rows in blocks(values))
     return np.asarray(total / np.count_nonzero(among))
+
+
+def _owner(values: Shaped[np.ndarray, "..."]) -> tuple[Any, bool]:
+    """Return what holds the memory of an array, `None` for NumPy, and whether all views down to it are read-only."""
+    owner: Any = values
+    fixed = True
+    while True:
+        if isinstance(owner, np.ndarray):
+            fixed, owner = fixed and not owner.flags.writeable, owner.base
+        elif isinstance(owner, memoryview):
+            fixed, owner = fixed and owner.readonly, owner.obj
+        else:
+            break
+    if isinstance(owner, mmap.mmap):
+        fixed = fixed and memoryview(owner).readonly
+    return owner, fixed
 
 
 def _bits(values: Float[np.ndarray, "rows columns"]) -> Shaped[np.ndarray, "rows columns"]:

@@ -88,6 +88,31 @@ def test_a_pair_may_be_in_two_splits():
     check_dataset(small(valid=pairs((0, 0))))
 
 
+def read_only(ids):
+    ids.flags.writeable = False
+    return ids
+
+
+@pytest.mark.parametrize("view", [lambda ids: ids[:], lambda ids: ids[:][:], lambda ids: np.frombuffer(ids, np.int32)])
+def test_a_read_only_view_of_what_can_be_written_to_is_copied(view):
+    users, items = np.array([0, 0, 1], np.int32), np.array([0, 3, 2], np.int32)
+    dataset = small(train=Interactions(read_only(view(users)), read_only(view(items))))
+    users[:], items[:] = 2, 1
+    assert dataset.train.users.tolist() == [0, 0, 1]
+    assert dataset.train.items.tolist() == [0, 3, 2]
+
+
+def test_what_no_one_can_write_to_is_kept(tmp_path):
+    given = Interactions(*(np.array(ids, np.int32) for ids in ([0, 0, 1], [0, 3, 2])))
+    np.save(tmp_path / "users.npy", given.users)
+    mapped = np.load(tmp_path / "users.npy", mmap_mode="r")
+    in_bytes = np.frombuffer(given.items.tobytes(), np.int32)
+    assert np.shares_memory(small(train=Interactions(mapped, in_bytes)).train.users, mapped)
+    assert np.shares_memory(small(train=Interactions(mapped, in_bytes)).train.items, in_bytes)
+    whole = Interactions(*map(read_only, given))
+    assert np.shares_memory(small(train=Interactions(whole.users[:2], whole.items[:2])).train.users, whole.users)
+
+
 # --- fingerprint -------------------------------------------------------------------------------------------------
 
 

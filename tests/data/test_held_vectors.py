@@ -123,6 +123,9 @@ def test_other_mapped_tables_are_copied(tmp_path):
     np.save(tmp_path / "x.npy", table(np.float16))
     writeable = np.load(tmp_path / "x.npy", mmap_mode="r+")
     assert not vectors.is_mapped(dataset(writeable).features["visual"].values)
+    view = writeable[:]
+    view.flags.writeable = False
+    assert not vectors.is_mapped(dataset(view).features["visual"].values)
     assert not vectors.is_mapped(np.zeros(3))
 
 

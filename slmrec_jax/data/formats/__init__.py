@@ -72,7 +72,7 @@ def find_format(folder: Path, source: Source) -> str:
     if fitting:
         choice = setting("format", fitting[0])
         raise UserError(f"{folder}: looks like {' and '.join(fitting)}; say which it is with {choice}")
-    if tables := describe_tables(folder):
+    if tables := describe_tables(folder, plain.folders_of_parts(folder)):
         raise UserError(
             f"{folder}: no known table of interactions; {'; '.join(tables)}: name the columns of users and items by "
             f"{setting('user_column')} and {setting('item_column')}"

@@ -43,7 +43,7 @@ def read(folder: Path, source: Source) -> Dataset:
     train = choose_file(folder, _training_files(folder), LOOKS_FOR)
     files = {"train": train, "test": train.with_suffix(".test")}
     tables = [read_text(file, ",", _COLUMNS[:2], names=_COLUMNS) for file in files.values()]
-    users, items = (encode_ids(tables, name, by_appearance=True) for name in _COLUMNS[:2])
+    users, items = (encode_ids(tables, name) for name in _COLUMNS[:2])
     beside = [file for file in sorted(folder.iterdir()) if file.name.startswith(train.stem)]
     feature_files = by_modality(
         (modality_name((found["before"] or found["after"] or found["within"]).lower()), file)

@@ -3,7 +3,7 @@
 This is the format for data that no tool has prepared. `roles.KNOWN_NAMES` lists the known names of columns.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +20,7 @@ from slmrec_jax.data.formats.interactions import (
     read_interactions,
     read_items,
 )
-from slmrec_jax.data.formats.roles import WITHOUT_HEADER, find_layout, named_columns, table_parts
+from slmrec_jax.data.formats.roles import BY_COLUMNS, WITHOUT_HEADER, find_layout, named_columns, table_parts
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import (
@@ -47,8 +47,6 @@ LOOKS_FOR = "a .csv, .tsv, .txt, .dat or .parquet file with columns user and ite
 
 _UNDIVIDED = ("interactions", "ratings")
 """Names of the table of all interactions; the first one that exists is read."""
-_BY_COLUMNS = (".txt", ".dat", ".data")
-"""Suffixes that other files have as well: only its columns make such a file a table of interactions, not its name."""
 _CATALOGUE = "items"
 _FEATURE_FOLDER = "features"
 
@@ -75,9 +73,8 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     item with the raw id i. An item without a row, or with a row of NaN, lacks the modality.
     """
     files = _find_interactions(folder, source)
-    engine = Engine(
-        [part for file in files.values() for part in table_parts(file) if part.suffix == ".parquet"], folder
-    )
+    parts = [part for file in files.values() for part in table_parts(file)]
+    engine = Engine([part for part in parts if uncompressed(part).suffix == ".parquet"], folder)
     found = {split: read_interactions(engine, file, source, root=folder) for split, file in files.items()}
     tables = [each.rows for each in found.values()]
     users, items = (number_ids(tables, role) for role in ("user", "item"))
@@ -93,8 +90,14 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
         features[modality], of_feature = _read_modality(file, items.ids, in_order_of_items=bool(catalogue))
         notes += of_feature
     files = {**files, **feature_files, **others}
-    notes += not_read(folder, files.values())
+    notes += not_read(folder, [*files.values(), *parts])
     return assemble(folder.resolve().name, found, users, items, features, files, notes, source.split, texts)
+
+
+def folders_of_parts(folder: Path) -> list[Path]:
+    """Return the folders whose name is one of tables of interactions, whether they hold such a table or not."""
+    names = (*_UNDIVIDED, *(name for names in SPLIT_NAMES.values() for name in names))
+    return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and entry.name.lower() in names]
 
 
 def _find_tables(folder: Path, source: Source) -> list[Path]:
@@ -102,22 +105,24 @@ def _find_tables(folder: Path, source: Source) -> list[Path]:
     named = named_columns(source)
     tables = [
         file
-        for file in with_suffix(folder, (*TABLE_SUFFIXES, *_BY_COLUMNS))
-        if not file.name.endswith(LISTS_SUFFIX)
-        and (_is_named_as_interactions(file) or {"user", "item"} <= set(find_layout(file, named).roles))
+        for file in with_suffix(folder, (*TABLE_SUFFIXES, *BY_COLUMNS))
+        if not file.name.endswith(LISTS_SUFFIX) and (_is_named_as_interactions(file) or _has_columns(file, named))
     ]
-    tables += [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and _is_folder_of_interactions(entry)]
+    tables += [
+        entry
+        for entry in folders_of_parts(folder)
+        if any(_has_columns(part, named, root=folder) for part in table_parts(entry))
+    ]
     return tables or [file for file in with_suffix(folder, TABLE_SUFFIXES) if file.name.endswith(LISTS_SUFFIX)]
 
 
 def _is_named_as_interactions(file: Path) -> bool:
-    stem_counts = uncompressed(file).suffix not in _BY_COLUMNS
+    stem_counts = uncompressed(file).suffix not in BY_COLUMNS
     return file.name in WITHOUT_HEADER or (stem_counts and _stem(file) in (_UNDIVIDED[0], "train"))
 
 
-def _is_folder_of_interactions(folder: Path) -> bool:
-    names = (*_UNDIVIDED, *(name for names in SPLIT_NAMES.values() for name in names))
-    return folder.name.lower() in names and bool(table_parts(folder))
+def _has_columns(file: Path, named: Mapping[str, str], root: Path | None = None) -> bool:
+    return {"user", "item"} <= set(find_layout(file, named, root=root).roles)
 
 
 def _find_interactions(folder: Path, source: Source) -> dict[str, Path]:

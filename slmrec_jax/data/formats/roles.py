@@ -1,5 +1,6 @@
 """Finds out what the columns of a table are for, by their names."""
 
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,6 +42,8 @@ WITHOUT_HEADER: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "ratings.dat": (":", ("user", "", "item", "", "rating", "", "timestamp")),
 }
 """The separator and the columns of files known by name: MovieLens-100K, and MovieLens-1M and 10M (`::`)."""
+BY_COLUMNS = (".txt", ".dat", ".data")
+"""Suffixes that other files have as well: only its columns make such a file a table of interactions, not its name."""
 
 _TYPE = re.compile(":(token|float)(_seq)?$")
 """The type that RecBole writes after a name."""
@@ -77,12 +80,14 @@ def named_columns(source: Source) -> dict[str, str]:
 
 
 def table_parts(table: Path) -> list[Path]:
-    """Return the files of a table: itself, or those of its folder and of the folders in it."""
+    """Return the files of a table: itself, or those of its folder and of the folders in it; links are not followed."""
     if not table.is_dir():
         return [table]
-    suffixes = (*TABLE_SUFFIXES, ".txt", ".dat")
-    files = (file for file in sorted(table.rglob("*")) if uncompressed(file).suffix in suffixes)
-    return [file for file in files if not any(part[0] in "._" for part in file.relative_to(table).parts)]
+    parts = []
+    for place, folders, files in os.walk(table):
+        folders[:] = [name for name in folders if name[0] not in "._"]
+        parts += [Path(place, name) for name in files if name[0] not in "._"]
+    return sorted(part for part in parts if uncompressed(part).suffix in (*TABLE_SUFFIXES, *BY_COLUMNS))
 
 
 def find_layout(
@@ -181,10 +186,12 @@ def note_renamed(file: Path, chosen: Mapping[str, str]) -> list[str]:
     return [f"{file.name}: {', '.join(others)}"] if others else []
 
 
-def describe_tables(folder: Path) -> list[str]:
-    """Return a description of the columns of each of the first tables in a folder."""
-    shown = [file for file in with_suffix(folder, (*TABLE_SUFFIXES, ".inter"))[:_TABLES_SHOWN] if file.is_file()]
-    return [f"{file.name!r} has the columns {listed(column_names(file))}" for file in shown]
+def describe_tables(folder: Path, folders_of_parts: Sequence[Path]) -> list[str]:
+    """Return a description of the columns of each of the first tables in a folder, or parts of tables in folders."""
+    tables = [file for file in with_suffix(folder, (*TABLE_SUFFIXES, ".inter")) if file.is_file()]
+    parts = [part for each in folders_of_parts for part in table_parts(each)]
+    shown = [*tables, *parts][:_TABLES_SHOWN]
+    return [f"{str(file.relative_to(folder))!r} has the columns {listed(column_names(file))}" for file in shown]
 
 
 def _normalized(name: str) -> str:

@@ -48,10 +48,11 @@ def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
 def not_read(folder: Path, read: Iterable[Path]) -> list[str]:
     """Return a note that names every file and folder not among those that are read, or no note if there are none.
 
-    Files whose name begins with a dot are not mentioned.
+    It also names what is beside them in folders of the folder. Files whose name begins with a dot are not mentioned.
     """
     known = set(read)
-    places = {file.parent for file in known} - {folder}
+    parents = {file.parent for file in known}
+    places = {place for parent in parents for place in (parent, *parent.parents) if folder in place.parents}
     left = [
         f"{str(entry.relative_to(folder)) + '/' * entry.is_dir()!r}"
         for place in (folder, *sorted(places))

@@ -29,12 +29,8 @@ class EncodedIds(NamedTuple):
     """For each table, the index in `ids` of each of its values."""
 
 
-def encode_ids(tables: Sequence[Table], name: str, *, by_appearance: bool = False) -> EncodedIds:
-    """Number the raw ids of a column, of any type that can be text, that tables share.
-
-    Ids are numbered in sorted order, so that the order of rows does not matter, or with `by_appearance` as they first
-    appear, table after table.
-    """
+def encode_ids(tables: Sequence[Table], name: str) -> EncodedIds:
+    """Number the raw ids of a column, of any type that can be text, as they first appear, table after table."""
     columns = [_as_ids_of_one_type(table, name) for table in tables]
     if len({column.type for column in columns}) > 1:
         columns = [column.cast(pa.string()) for column in columns]
@@ -44,11 +40,6 @@ def encode_ids(tables: Sequence[Table], name: str, *, by_appearance: bool = Fals
     chunks = together.dictionary_encode().chunks  # all with the same dictionary
     ids = _ids_to_numpy(chunks[-1].dictionary)
     rows = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
-    if not by_appearance:
-        order = np.argsort(ids, kind="stable")
-        places = np.empty(len(ids), np.int32)
-        places[order] = np.arange(len(ids), dtype=np.int32)
-        ids, rows = ids[order], places[rows]
     return EncodedIds(ids, tuple(np.split(rows, np.cumsum([len(column) for column in columns])[:-1])))
 
 

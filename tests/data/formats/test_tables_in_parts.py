@@ -42,7 +42,8 @@ def test_a_folder_of_parts_is_one_table(tmp_path, name, called):
     write(tmp_path / "shop" / called, PARTS[name])
     dataset = load(tmp_path / "shop", **HOW)
     assert dataset.fingerprint == expected(tmp_path / "whole")
-    assert not any(note.startswith("not read") for note in dataset.notes)
+    left = [note for note in dataset.notes if note.startswith("not read")]
+    assert left == [f"not read: '{called}/_SUCCESS'"] * ("_SUCCESS" in PARTS[name])
 
 
 @pytest.mark.parametrize("key", ["user", "split", "timestamp"])
@@ -116,6 +117,53 @@ def test_damage_within_a_part_names_it(tmp_path):
     line = refusal(tmp_path, **HOW)
     assert line.startswith("interactions/part-1.parquet: not a readable Parquet file (")
     assert line.endswith("; write it again")
+
+
+def test_what_is_left_out_of_a_folder_of_parts_is_named(tmp_path):
+    folder = tmp_path / "shop" / "interactions"
+    write(folder, {"a.csv": text(ROWS[::2]), "d.data": text(ROWS[1::2], "\t"), "sub/deep/_b.csv": text(ROWS)})
+    write(folder, {"part-00001": text(ROWS), "c.CSV": text(ROWS), "c.json": "{}", "jpg/1.jpg": "", ".hidden": ""})
+    write(tmp_path / "elsewhere", {"e.csv": text(ROWS[:3])})
+    (folder / "link").symlink_to(tmp_path / "elsewhere")
+    (folder / "linked.csv").symlink_to(tmp_path / "elsewhere")
+    dataset = load(tmp_path / "shop", **HOW)
+    assert dataset.fingerprint == expected(tmp_path / "whole")
+    names = ("c.CSV", "c.json", "jpg/", "link/", "linked.csv/", "part-00001", "sub/")
+    assert "not read: " + ", ".join(f"'interactions/{name}'" for name in names) in dataset.notes
+
+
+def test_what_is_left_out_beside_a_part_in_a_folder_of_the_folder_is_named(tmp_path):
+    parts = {"sub/deep/a.csv": text(ROWS), "sub/b.xml": "", "sub/deep/_c.csv": text(ROWS)}
+    write(tmp_path / "interactions", parts)
+    notes = load(tmp_path, **HOW).notes
+    assert "not read: 'interactions/sub/b.xml', 'interactions/sub/deep/_c.csv'" in notes
+
+
+@pytest.mark.parametrize("called", ["train", "valid", "val", "validation", "test", "ratings", "interactions"])
+@pytest.mark.parametrize("part", ["readme.txt", "log.csv", "x.dat", "y.parquet"])
+@pytest.mark.parametrize("beside", ["interactions.parquet", "x.inter", "log.csv"])
+def test_a_folder_without_columns_of_users_and_items_is_no_table(tmp_path, called, part, beside):
+    if beside == "interactions.parquet":
+        table = parquet(columns(ROWS))
+    else:
+        table = text(ROWS, "\t", "user_id:token\titem_id:token\ttimestamp:float") if ".inter" in beside else text(ROWS)
+    other = parquet({"epoch": [1, 2]}) if part.endswith(".parquet") else "epoch,loss\n1,2\n"
+    dataset = read(tmp_path / "shop", {beside: table, f"{called}/{part}": other}, **HOW)
+    assert dataset.fingerprint == expected(tmp_path / "whole")
+    assert f"not read: '{called}/'" in dataset.notes
+
+
+def test_a_folder_of_parts_with_unknown_columns_is_described(tmp_path):
+    files = {"interactions/0.parquet": parquet({"buyer": ["a"], "thing": ["b"]})}
+    line = refusal(tmp_path, files, **HOW)
+    assert "'interactions/0.parquet' has the columns 'buyer', 'thing': name the columns of users and items by" in line
+    named = {"user_column": "buyer", "item_column": "thing"}
+    assert read(tmp_path, files, split="mmrec", **named).num_items == 1
+
+
+def test_a_parquet_file_that_is_named_as_a_packed_one_is_read(tmp_path):
+    dataset = read(tmp_path / "shop", {"interactions.parquet.gz": parquet(columns(ROWS))}, **HOW)
+    assert dataset.fingerprint == expected(tmp_path / "whole")
 
 
 # --- memory ------------------------------------------------------------------------------------------------------
