@@ -75,9 +75,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     item with the raw id i. An item without a row, or with a row of NaN, lacks the modality.
     """
     files = _find_interactions(folder, source)
-    engine = Engine(
-        [part for file in files.values() for part in table_parts(file) if part.suffix == ".parquet"], folder
-    )
+    engine = Engine([part for file in files.values() for part in table_parts(file) if part.suffix == ".parquet"])
     found = {split: read_interactions(engine, file, source, root=folder) for split, file in files.items()}
     tables = [each.rows for each in found.values()]
     users, items = (number_ids(tables, role) for role in ("user", "item"))
