@@ -99,7 +99,7 @@ def take_interactions(
     if source.min_rating is not None:
         if "rating" not in columns:
             raise _no_ratings(rows.file, names)
-        enough = f"{numbers(rows, 'rating')} >= {source.min_rating!r}"
+        enough = f"{numbers(rows, 'rating')} >= {float(source.min_rating)!r}"
         rows = _keep_rows(rows, enough, f"a rating below {source.min_rating:g}", notes)
     elif "rating" in columns:
         notes.append("ratings are not used: every row counts as an interaction")

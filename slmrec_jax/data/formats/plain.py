@@ -74,7 +74,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     """
     files = _find_interactions(folder, source)
     parts = [part for file in files.values() for part in table_parts(file)]
-    engine = Engine([part for part in parts if uncompressed(part).suffix == ".parquet"], folder)
+    engine = Engine([part for part in parts if uncompressed(part).suffix == ".parquet"])
     found = {split: read_interactions(engine, file, source, root=folder) for split, file in files.items()}
     tables = [each.rows for each in found.values()]
     users, items = (number_ids(tables, role) for role in ("user", "item"))

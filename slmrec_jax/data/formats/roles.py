@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.readers.engine import partition_folders
-from slmrec_jax.data.readers.folders import with_suffix
+from slmrec_jax.data.readers.folders import partition_keys, with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES, column_names, first_row, is_parquet
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.text_files import uncompressed
@@ -106,7 +105,7 @@ def find_layout(
     suffix = uncompressed(file).suffix
     if suffix == ".parquet":
         names = column_names(file) if is_parquet(file) else []
-        keys = [] if root is None else [folder.split("=", 1)[0] for folder in partition_folders(file, root)]
+        keys = [] if root is None else [key for key, _ in partition_keys(file, root)]
         names += [key for key in keys if key not in names]
         return Layout(names, find_roles(names, named), "")
     regular, without_header = WITHOUT_HEADER.get(file.name, (separator or SEPARATORS.get(suffix, "\t"), ()))

@@ -1,8 +1,8 @@
-"""Queries tables by an embedded DuckDB within a limit of memory; what does not fit waits in a private folder.
+"""Queries tables by an embedded DuckDB within a limit of memory; what does not fit is spilled to a private folder.
 
 Nothing but the given files can be read: access to others and to the network is off, no extension is loaded, and all
-queries are this package's own. DuckDB reads a file by a link in the private folder, so that no name is taken for a
-pattern.
+queries are this package's own. DuckDB reads a file by a numbered link in the private folder: a file's own name could be
+a pattern, or no UTF-8.
 """
 
 import ctypes
@@ -10,29 +10,32 @@ import re
 import shutil
 import tempfile
 import weakref
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
 import duckdb
+import pyarrow as pa
 
-from slmrec_jax.data.readers.refusals import one_line
-from slmrec_jax.errors import UserError, check_type, setting, shown
+from slmrec_jax.data.readers.refusals import one_line, shown_value
+from slmrec_jax.errors import UserError, check_type, setting
 
 PREFIX = "slmrec-jax-"
 """The beginning of the name of a private folder."""
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
 """glibc would keep what DuckDB gives back; other C libraries do not have it."""
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT])(i?)B?\s*", re.IGNORECASE)
-_LEAST_BYTES = 2**24
+_LEAST_BYTES, _MOST_BYTES = 2**24, 2**50
 _BYTES_PER_THREAD = 2**27
 """A thread needs about this much for what it cannot put aside."""
 _ROWS_AT_ONCE = 2**20
 _DUCKDB_SHARE = 0.8
 """The share of the memory of the machine, or of the container, that DuckDB takes if it is not told a limit."""
-_LINK = re.compile(r"([0-9]+)\.parquet")
+_FAULTS = (duckdb.Error, pa.ArrowException, OSError)
+"""A result that is read block by block raises the errors of DuckDB as those of Arrow or the system."""
+_TOO_LARGE = ("Out of Memory Error", "No space left")
 
 _limit: ContextVar[str | None] = ContextVar("memory_limit", default=None)
 
@@ -54,26 +57,25 @@ def limited_memory(limit: str | None) -> Iterator[None]:
 
 
 class Engine:
-    """A DuckDB of its own, with its tables and its private folder, which go when it is no longer referenced."""
+    """A DuckDB of its own; its tables and its private folder are removed when it is no longer referenced."""
 
-    def __init__(self, files: Sequence[Path] = (), root: Path | None = None) -> None:
-        """Start with the limit of `limited_memory`.
-
-        Args:
-            files: Parquet files to read.
-            root: A folder around them: below it, a folder `key=value` is a column `key`.
-        """
+    def __init__(self, files: Sequence[Path] = ()) -> None:
+        """Start with the limit of `limited_memory`; `files` are the Parquet files to read."""
         self._files = list(files)
         self._num_names = 0
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
-        connection = duckdb.connect(
-            config={
-                "allow_community_extensions": False,
-                "autoinstall_known_extensions": False,
-                "autoload_known_extensions": False,
-                "temp_directory": str(folder / "spilled"),
-            }
-        )
+        try:
+            connection = duckdb.connect(
+                config={
+                    "allow_community_extensions": False,
+                    "autoinstall_known_extensions": False,
+                    "autoload_known_extensions": False,
+                    "temp_directory": str(folder / "spilled"),
+                }
+            )
+        except BaseException:
+            shutil.rmtree(folder, ignore_errors=True)
+            raise
         self._connection, self._folder = connection, folder
         self._finalizer = weakref.finalize(self, _close, connection, folder)
         limit = _half_of_free_memory(connection) if _limit.get() is None else _parse_size(_limit.get())
@@ -81,9 +83,8 @@ class Engine:
         ((cores,),) = connection.execute("SELECT current_setting('threads')").fetchall()
         self._links: list[str] = []
         for number, file in enumerate(files):
-            keys = [] if root is None else partition_folders(file, root)
-            link = folder.joinpath("files", *keys, f"{number}.parquet")
-            link.parent.mkdir(parents=True, exist_ok=True)
+            link = folder / "files" / f"{number}.parquet"
+            link.parent.mkdir(exist_ok=True)
             link.symlink_to(file.absolute())
             self._links.append(str(link))
         for name, value in (
@@ -102,24 +103,43 @@ class Engine:
         self._num_names += 1
         return f"table_{self._num_names}"
 
-    def parquet(self, files: Sequence[Path]) -> str:
-        """Return what a query selects from to read some of the Parquet files.
+    def parquet(
+        self,
+        files: Sequence[Path],
+        columns: Mapping[str, int],
+        values: Mapping[str, Sequence[str | None]] | None = None,
+        parts: Sequence[int] | None = None,
+    ) -> str:
+        """Return a query for columns of Parquet files that have the same columns in the same order.
 
-        Beside their columns there are `row`, from 0 in each file, and `part`, the place of the file.
+        Args:
+            files: Some of the engine's files.
+            columns: For each column of the result, its place in the files. DuckDB ignores case in names.
+            values: Further columns, with one text for each file.
+            parts: The number of each file, by default from 0; it is the column `part`. The column `row` counts the rows
+                of each file from 0.
         """
-        places = [self._files.index(file) for file in files]
-        links = [self._links[place] for place in places]
-        partitioned = any("=" in part for part in links[0].removeprefix(str(self._folder)).split("/"))
-        part = "0" if len(files) == 1 else rf"regexp_extract(filename, '{_LINK.pattern}$', 1)::INTEGER - {places[0]}"
+        links = [self._links[self._files.index(file)] for file in files]
+        # Named after these, a column cannot hide those that DuckDB adds: `file_row_number` and `file_index`.
+        names = ", ".join(f"column_{place}" for place in range(max(columns.values(), default=0) + 1))
+        chosen = [f"column_{place} AS {quoted_name(name)}" for name, place in columns.items()]
+        for name, texts in (values or {}).items():
+            found = ["NULL::VARCHAR" if text is None else quoted_text(text) for text in texts]
+            chosen.append(f"{_of_file(found)} AS {quoted_name(name)}")
+        numbers = list(parts or range(len(files)))
+        if numbers == list(range(numbers[0], numbers[0] + len(files))):
+            part = f"file_index::BIGINT + {numbers[0]}"
+        else:
+            part = _of_file([str(number) for number in numbers])
         return (
-            f"(SELECT *, {part} AS part, file_row_number AS row FROM read_parquet({_literal(links)}, file_row_number = "
-            f"true, filename = true, hive_partitioning = {partitioned}, hive_types_autocast = false))"
+            f"SELECT {', '.join(chosen)}, {part} AS part, file_row_number AS row FROM read_parquet("
+            f"{_literal(links)}, hive_partitioning = false) AS file({names})"
         )
 
     def run(self, query: str) -> None:
         """Run a statement."""
         with self._refusing():
-            self._connection.execute(query)
+            self._connection.execute(query).fetchall()
 
     def rows(self, query: str) -> list[tuple[Any, ...]]:
         """Return the rows of a short result."""
@@ -138,9 +158,12 @@ class Engine:
             into = f"INSERT INTO {name}" if made else f"CREATE TABLE {name} AS"
             try:
                 self._connection.register("block", block)
-                self.run(f"{into} SELECT * FROM block")
-            except duckdb.NotSupportedError as error:  # such as decimals of more than 38 digits
-                raise UserError(f"{where}: {one_line(error)}; make its columns numbers, text or times") from error
+                self._connection.execute(f"{into} SELECT * FROM block").fetchall()
+            except _FAULTS as error:  # such as decimals of more than 38 digits, or text that is not UTF-8
+                self._refuse_size(error)
+                raise UserError(
+                    f"{where}: {one_line(error)}; make its columns numbers, text or times; text must be UTF-8"
+                ) from error
             self._connection.unregister("block")
             made = True
 
@@ -152,14 +175,8 @@ class Engine:
     def _refusing(self) -> Iterator[None]:
         try:
             yield
-        except duckdb.OutOfMemoryException as error:
-            limit = f"{setting('memory_limit')} of {self._limit >> 20} MiB"
-            raise UserError(
-                f"the tables need more than the {limit} and the room in {tempfile.gettempdir()} "
-                f"({one_line(error).partition(' Possible solutions')[0]}); give more memory, or free some space there, "
-                f"or name a larger folder by TMPDIR"
-            ) from error
-        except duckdb.Error as error:
+        except _FAULTS as error:
+            self._refuse_size(error)
             if not self._files:
                 raise
             place = self._place_of_damage(str(error))
@@ -168,15 +185,25 @@ class Engine:
             found = found.replace(self._links[place], file.name)
             raise UserError(f"{file}: not a readable Parquet file ({found}); write it again") from error
 
+    def _refuse_size(self, error: Exception) -> None:
+        """Raise the error for tables that neither memory nor disk can hold, if that is what went wrong."""
+        if any(words in str(error) for words in _TOO_LARGE):
+            limit = f"{setting('memory_limit')} of {self._limit >> 20} MiB"
+            raise UserError(
+                f"the tables need more than the {limit} and the room in {tempfile.gettempdir()} "
+                f"({one_line(error).partition(' Possible solutions')[0]}); give more memory, or free some space there, "
+                f"or name a larger folder by TMPDIR"
+            ) from error
+
     def _place_of_damage(self, message: str) -> int:
         """Return the place of the file that an error is about, even if the message does not name it."""
-        if named := _LINK.search(message):
-            return int(named[1])
-        for place in range(len(self._links) - 1):
+        for place, link in enumerate(self._links):
+            if link in message:
+                return place
+        for place, link in enumerate(self._links[:-1]):
+            query = f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({quoted_text(link)}, hive_partitioning = false)"
             try:
-                self._connection.execute(
-                    f"SELECT max(hash(COLUMNS(*))) FROM read_parquet({quoted_text(self._links[place])})"
-                )
+                self._connection.execute(query).fetchall()
             except duckdb.Error:
                 return place
         return len(self._links) - 1
@@ -203,20 +230,22 @@ def _close(connection: Any, folder: Path) -> None:
         _TRIM(0)
 
 
-def partition_folders(file: Path, root: Path) -> list[str]:
-    """Return the folders `key=value` between a folder and a file below it."""
-    return [part for part in file.relative_to(root).parent.parts if "=" in part[1:]]
+def _of_file(values: Sequence[str]) -> str:
+    """Return the value for the file of a row, as SQL, from one for each file."""
+    return values[0] if len(values) == 1 else f"[{', '.join(values)}][file_index::BIGINT + 1]"
 
 
 def _parse_size(size: object) -> int:
     check_type(setting("memory_limit"), size, str, "a size such as 4GB")
-    found = _SIZE.fullmatch(str(size))
+    given, found = f"{setting('memory_limit')} is {shown_value(size)}", _SIZE.fullmatch(str(size))
     if found is None:
-        raise UserError(f"{setting('memory_limit')} is {shown(size)}: give a size such as 4GB or 500MB")
-    count = int(float(found[1]) * (1024 if found[3] else 1000) ** (" KMGT".index(found[2].upper())))
+        raise UserError(f"{given}: give a size such as 4GB or 500MB")
+    count = float(found[1]) * (1024 if found[3] else 1000) ** (" KMGT".index(found[2].upper()))
     if count < _LEAST_BYTES:
-        raise UserError(f"{setting('memory_limit')} is {shown(size)}: give at least {_LEAST_BYTES >> 20}MiB")
-    return count
+        raise UserError(f"{given}: give at least {_LEAST_BYTES >> 20}MiB")
+    if count > _MOST_BYTES:
+        raise UserError(f"{given}: give at most {_MOST_BYTES >> 40}TiB")
+    return int(count)
 
 
 def _half_of_free_memory(connection: Any) -> int:

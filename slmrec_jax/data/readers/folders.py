@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
+from urllib.parse import unquote
 
 from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.opening import check_name
@@ -10,6 +11,7 @@ from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError
 
 _MAX_NOT_READ = 100
+_MISSING_KEYS = ("__HIVE_DEFAULT_PARTITION__", "NULL")
 
 
 def with_suffix(folder: Path, suffixes: Sequence[str]) -> list[Path]:
@@ -43,6 +45,24 @@ def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
     file = files[0] if len(files) == 1 else named[0]
     check_name(file)
     return file
+
+
+def partition_keys(file: Path, root: Path) -> list[tuple[str, str | None]]:
+    """Return the key and the value of each folder `key=value` between a folder and a file below it.
+
+    A value that stands for a missing one is `None`.
+    """
+    keys: list[tuple[str, str | None]] = []
+    for part in file.relative_to(root).parent.parts:
+        key, sign, value = part.partition("=")
+        if not key or not sign:
+            continue
+        try:
+            text = unquote(value.encode().decode(), errors="strict")
+        except UnicodeError:
+            raise UserError(f"{root}: the folder {part!a} has a name that is not UTF-8; rename it") from None
+        keys.append((key, None if value in _MISSING_KEYS else text))
+    return keys
 
 
 def not_read(folder: Path, read: Iterable[Path]) -> list[str]:

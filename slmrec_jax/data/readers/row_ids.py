@@ -10,7 +10,7 @@ from jaxtyping import Int, Shaped
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.raw_ids import INTEGER, MAX_LENGTH, WHOLE_FLOAT
 from slmrec_jax.data.readers.refusals import shown_value
-from slmrec_jax.data.readers.row_values import as_text, can_be_text, matches, without_fraction
+from slmrec_jax.data.readers.row_values import MAX_DIGITS, as_text, can_be_text, matches, without_fraction
 from slmrec_jax.data.readers.rows import Rows
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -175,6 +175,8 @@ def _distinct_ids(rows: Rows, role: str, table: str) -> tuple[str, str]:
         whole = role if pa.types.is_integer(kind) else f"CASE WHEN {role} = trunc({role}) THEN {role} END"
         value, sql_kind, wrong = f"TRY_CAST({whole} AS BIGINT)", "BIGINT", "false"
         expected = "a whole number below 2⁶³, or text"
+    elif pa.types.is_decimal(kind) and kind.precision > MAX_DIGITS:
+        raise rows.wrong_type(role, f"whole numbers of at most {MAX_DIGITS} digits, or text")
     elif not can_be_text(kind):
         rows.check_complete(role, "an id")
         raise rows.wrong_type(role, expected)

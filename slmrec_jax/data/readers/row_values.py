@@ -11,6 +11,10 @@ from slmrec_jax.data.readers.rows import Rows
 
 _BLANKS = quoted_text("".join(sign for sign in map(chr, range(1, 0x3001)) if sign.isspace()))
 _TIME = "a number, or a date such as 2025-05-31"
+MAX_DIGITS = 38
+"""DuckDB reads a decimal of more digits as float64."""
+_WHOLE_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9:.]+ ?(Z|[+-][0-9:]+)?)?$"
+"""DuckDB would also read `epoch`, `infinity` and years before Christ."""
 _DATE, _ZONE = r"^\d{4}-\d\d", r":.*(Z|[+-]\d\d(:?\d\d)?)$"
 
 
@@ -45,7 +49,7 @@ def numbers(rows: Rows, role: str) -> str:
     value = f"TRY_CAST({role} AS DOUBLE)"
     if is_text(rows.kinds[role]):
         text = f"trim({role}, {_BLANKS})"
-        value = f"CASE WHEN lower({text}) NOT IN {_texts(MISSING)} THEN TRY_CAST({text} AS DOUBLE) END"
+        value = f"CASE WHEN lower({text}) NOT IN {_texts(MISSING)} THEN {_float(text)} END"
     elif not is_numeric(rows.kinds[role]) and not pa.types.is_boolean(rows.kinds[role]):
         raise rows.wrong_type(role, "a number")
     if rows.num_rows(f"coalesce(isnan({value}), true)")[1]:
@@ -59,9 +63,15 @@ def times(rows: Rows, role: str) -> str:
     rows.check_complete(role, "a time; fill it in, or leave the column out")
     kind = rows.kinds[role]
     if pa.types.is_timestamp(kind):
-        return f"epoch_ns({role})" if kind.unit == "ns" else f"epoch_us({role})"
+        found = rows.engine.rows(f"SELECT typeof({role}) FROM {rows.view} LIMIT 1")
+        unit = "ns" if found and found[0][0].endswith("_NS") else "us"  # Arrow calls INT96 nanoseconds, DuckDB does not
+        value = role if unit == "ns" else f"{role}::TIMESTAMP"
+        largest = f"CASE WHEN {role}::TIMESTAMP > TIMESTAMP '1970-01-01' THEN {2**63 - 1} ELSE {1 - 2**63} END"
+        return f"coalesce(epoch_{unit}({value}), {largest})"  # the largest are infinite for DuckDB
     if pa.types.is_date(kind):
-        return f"epoch_us({role}::TIMESTAMP)"
+        return f"({role} - DATE '1970-01-01') * 86400000"
+    if pa.types.is_decimal(kind) and kind.precision > MAX_DIGITS:
+        raise rows.wrong_type(role, f"a time of at most {MAX_DIGITS} digits")
     if pa.types.is_decimal(kind):  # float64 would merge times of 19 digits
         return _cast(rows, role, f"CASE WHEN {role} = trunc({role}) THEN {role} END", "a whole number below 2⁶³")
     if is_text(kind):
@@ -95,13 +105,14 @@ def _times_of_text(rows: Rows, role: str) -> str:
     if first is not None and first[2]:
         fine = rows.num_rows(matches(text, r"\.\d{7}"))[1]
         kind = ("TIMESTAMPTZ" if first[3] else "TIMESTAMP") + ("_NS" if fine else "")
-        date = f"CASE WHEN {matches(text, _ZONE)} = {first[3]} THEN TRY_CAST({text} AS {kind}) END"
+        good = f"{matches(text, _ZONE)} = {first[3]} AND {matches(text, _WHOLE_DATE)}"
+        date = f"CASE WHEN {good} THEN TRY_CAST({text} AS {kind}) END"
         rows.check(role, f"({date}) IS NULL", "a date in the form of the first one")
         return f"epoch_{'ns' if fine else 'us'}({date})"
     total, whole = rows.num_rows(matches(text, r"^[+-]?[0-9]+$"))
     if whole == total:
         return _cast(rows, role, text, "a time below 2⁶³")
-    value = f"TRY_CAST({text} AS DOUBLE)"
+    value = _float(text)
     rows.check(role, f"coalesce(isnan({value}), true)", _TIME)
     return value
 
@@ -111,6 +122,11 @@ def _cast(rows: Rows, role: str, value: str, expected: str) -> str:
     number = f"TRY_CAST({value} AS BIGINT)"
     rows.check(role, f"{number} IS NULL", expected)
     return number
+
+
+def _float(text: str) -> str:
+    """Return text as a number; DuckDB would also read `1_000`."""
+    return f"CASE WHEN NOT contains({text}, '_') THEN TRY_CAST({text} AS DOUBLE) END"
 
 
 def _label(rows: Rows, role: str) -> str:
@@ -129,7 +145,7 @@ def can_be_text(kind: Any) -> bool:
 def as_text(rows: Rows, role: str) -> str:
     """Return a value of any type that can be text; null where bytes are no UTF-8."""
     kind = rows.kinds[role]
-    if kind in (pa.binary(), pa.large_binary(), pa.binary_view()):
+    if kind in (pa.binary(), pa.large_binary(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind):
         return f"TRY(decode({role}))"
     if pa.types.is_timestamp(kind):  # as Arrow writes it
         digits = {"s": "", "ms": ".%g", "us": ".%f", "ns": ".%n"}[kind.unit]

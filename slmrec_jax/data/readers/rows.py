@@ -3,20 +3,28 @@
 A check is a query for the first wrong row, so that an error names its file and row as for any other table.
 """
 
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet
 
-from slmrec_jax.data.readers.engine import Engine, partition_folders, quoted_name
+from slmrec_jax.data.readers.engine import Engine
+from slmrec_jax.data.readers.folders import partition_keys
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.parquet_files import type_name
 from slmrec_jax.data.readers.refusals import one_line, short_name, shown_value
 from slmrec_jax.data.readers.tables import Table, choose_names, text_blocks
 from slmrec_jax.errors import UserError
+
+_COARSE = ("s", "ms")
+_MOST_COARSE = (2**63 - 2) // 1000
+"""Milliseconds that microseconds in 64 bits can hold."""
+_MOST_YEAR = 290_000
 
 
 class Rows(NamedTuple):
@@ -102,37 +110,51 @@ def text_rows(engine: Engine, file: Path, parts: Sequence[TextPart]) -> Rows:
     for number, (part, separator, columns, names, quotes) in enumerate(parts):
         blocks, first = text_blocks(part, separator, list(columns.values()), names=names, quotes=quotes)
         table = engine.new_name()
-        engine.add_table(table, (block.rename_columns(list(columns)) for block in blocks))
+        engine.add_table(table, (block.rename_columns(list(columns)) for block in blocks), str(part))
         selections.append(f"SELECT *, {number} AS part, rowid AS row FROM {table}")
     kinds = dict.fromkeys(parts[0].columns, pa.string())
     return _rows(engine, " UNION ALL BY NAME ".join(selections), kinds, file, [part.file for part in parts], first)
 
 
 def parquet_rows(engine: Engine, file: Path, parts: Sequence[Path], root: Path, columns: Mapping[str, str]) -> Rows:
-    """Read columns of Parquet files that have the same columns.
+    """Read columns of Parquet files, which may differ in other columns and in the width of integers.
 
     Args:
         engine: Knows the files.
         file: What errors about the whole table call it.
         parts: The files.
-        root: The folder of the data set; folders `key=value` below it are columns too.
+        root: The folder of the data set; a folder `key=value` below it is a column `key`.
         columns: The name of the column of each role.
     """
-    kinds = [_column_kinds(part, root, columns) for part in parts]
-    for part, found in zip(parts, kinds, strict=True):
+    layouts = [_part_layout(part, root, columns) for part in parts]
+    kinds = dict(layouts[0].kinds)
+    for part, layout in zip(parts, layouts, strict=True):
         for role, column in columns.items():
-            if found[role] != kinds[0][role]:
-                one, other = type_name(found[role]), type_name(kinds[0][role])
+            one, other = layout.kinds[role], kinds[role]
+            if one == other:
+                continue
+            if not (pa.types.is_integer(one) and pa.types.is_integer(other)):
+                one, other = type_name(one), type_name(other)
                 raise UserError(
                     f"{part}: {column!r} is a column of {one}, and of {other} in {parts[0].name}; write all files alike"
                 )
-    chosen = ", ".join(f"{quoted_name(column)} AS {quoted_name(role)}" for role, column in columns.items())
-    query = f"SELECT {chosen}, part, row FROM {engine.parquet(parts)}"
-    return _rows(engine, query, kinds[0], file, parts, 1)
+            kinds[role] = pa.int64()
+    alike: dict[object, list[int]] = {}
+    for number, layout in enumerate(layouts):
+        _check_times_fit(parts[number], layout)
+        alike.setdefault((layout.names, *layout.kinds.values(), *layout.values), []).append(number)
+    queries = []
+    for numbers in alike.values():
+        first = layouts[numbers[0]]
+        values = {role: [layouts[number].values[role] for number in numbers] for role in first.values}
+        queries.append(engine.parquet([parts[number] for number in numbers], first.columns, values, numbers))
+    return _rows(engine, " UNION ALL BY NAME ".join(queries), kinds, file, parts, 1)
 
 
 def memory_rows(engine: Engine, table: Table) -> Rows:
     """Take the rows of a table in memory."""
+    for role, column in table.columns.items():
+        _check_time_column(table, role, column)
     halves = {role: pa.types.is_float16(column.type) for role, column in table.columns.items()}
     columns = {role: column.cast(pa.float32()) if halves[role] else column for role, column in table.columns.items()}
     name = engine.new_name()
@@ -148,22 +170,77 @@ def _rows(engine: Engine, query: str, kinds: Mapping[str, Any], file: Path, part
     return Rows(engine, view, kinds, file, parts, first)
 
 
-def parquet_names(part: Path, root: Path) -> tuple[Any, list[str]]:
-    """Return the Arrow schema of a Parquet file, and the keys of its folders that are not columns of its own."""
-    check_file(part, "a table")
+@contextmanager
+def _damage_refused(part: Path) -> Iterator[None]:
     try:
-        with part.open("rb") as raw:
-            schema = pyarrow.parquet.read_schema(raw)
-        names = set(schema.names)
+        yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
         raise UserError(f"{part}: not a readable table ({one_line(error)}); write it again") from error
-    keys = [folder.split("=", 1)[0] for folder in partition_folders(part, root)]
-    return schema, [key for key in keys if key not in names]
 
 
-def _column_kinds(part: Path, root: Path, columns: Mapping[str, str]) -> dict[str, Any]:
-    """Return the Arrow type of each role's column."""
-    schema, keys = parquet_names(part, root)
-    choose_names(part, [*schema.names, *keys], list(columns.values()))
-    kinds = {role: pa.string() if name in keys else schema.field(name).type for role, name in columns.items()}
-    return {role: kind.value_type if pa.types.is_dictionary(kind) else kind for role, kind in kinds.items()}
+class _PartLayout(NamedTuple):
+    """The columns of a Parquet file, and of the folders around it."""
+
+    names: tuple[str, ...]
+    columns: dict[str, int]
+    """The place of the column of each role."""
+    values: dict[str, str | None]
+    """The value of each role that the name of a folder gives."""
+    kinds: dict[str, Any]
+    """The Arrow type of each role's column."""
+
+
+def _part_layout(part: Path, root: Path, columns: Mapping[str, str]) -> _PartLayout:
+    check_file(part, "a table")
+    with _damage_refused(part), part.open("rb") as raw:
+        schema = pyarrow.parquet.read_schema(raw)
+        names = tuple(schema.names)
+    keys = partition_keys(part, root)
+    for key, _ in keys:
+        for name in names:
+            if name.casefold() == key.casefold() and {name, key} & set(columns.values()):
+                raise UserError(f"{part}: {name!r} is a column and {key!r} the key of a folder; rename one of them")
+    choose_names(part, [*names, *(key for key, _ in keys)], list(columns.values()))
+    values = {role: dict(keys)[name] for role, name in columns.items() if name not in names}
+    places = {role: names.index(name) for role, name in columns.items() if name in names}
+    kinds = {role: schema.field(places[role]).type if role in places else pa.string() for role in columns}
+    kinds = {role: kind.value_type if pa.types.is_dictionary(kind) else kind for role, kind in kinds.items()}
+    return _PartLayout(names, places, values, kinds)
+
+
+def _check_times_fit(part: Path, layout: _PartLayout) -> None:
+    """Reject times in seconds and milliseconds that DuckDB cannot read, because it converts them to microseconds."""
+    for role, place in layout.columns.items():
+        if not pa.types.is_timestamp(layout.kinds[role]) or layout.kinds[role].unit not in _COARSE:
+            continue
+        with _damage_refused(part), part.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as opened:
+            paths = [opened.schema.column(leaf).path for leaf in range(len(opened.schema))]
+            name = layout.names[place]
+            if paths.count(name) != 1 or not _may_be_large(opened.metadata, paths.index(name)):
+                continue
+            first = 0
+            for batch in opened.iter_batches(columns=[name]):
+                column = batch.column(0)
+                _check_time_column(Table(part, {role: column}, 1 + first), role, column)
+                first += len(column)
+
+
+def _may_be_large(metadata: Any, place: int) -> bool:
+    """Return whether the statistics of a column leave it open that a time is too large."""
+    for group in range(metadata.num_row_groups):
+        found = metadata.row_group(group).column(place).statistics
+        if found is None or not found.has_min_max or max(-found.min_raw, found.max_raw) > _MOST_COARSE:
+            return True
+    return False
+
+
+def _check_time_column(table: Table, role: str, column: Any) -> None:
+    """Raise the error for the first time that is too large, if the column has any."""
+    kind = column.type
+    if not pa.types.is_timestamp(kind) or kind.unit not in _COARSE:
+        return
+    numbers = column.cast(pa.int64())
+    most = _MOST_COARSE // (1 if kind.unit == "ms" else 1000)
+    large = pc.or_(pc.greater(numbers, most), pc.less(numbers, -most))
+    if (place := pc.index(large, True).as_py()) >= 0:
+        raise table.refusal(role, place, f"a time between the years -{_MOST_YEAR} and {_MOST_YEAR}")

@@ -226,7 +226,7 @@ def test_inspect_and_convert_take_the_same_flags(tmp_path, capsys):
     dataset = load(folder, split="mmrec", min_rating=4.0, k_core=2, **names)
     assert load(tmp_path / "kept").fingerprint == dataset.fingerprint
     assert main(["data", "convert", str(folder), str(tmp_path / "other"), "--memory-limit", "much"]) == 1
-    assert "--memory-limit is 'much', of type str: give a size such as 4GB or 500MB" in capsys.readouterr().err
+    assert "--memory-limit is 'much': give a size such as 4GB or 500MB" in capsys.readouterr().err
 
 
 def test_ids_that_look_the_same_are_marked(tmp_path, capsys):

@@ -169,9 +169,13 @@ def test_a_parquet_file_that_is_named_as_a_packed_one_is_read(tmp_path):
 # --- memory ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("limit", ["lots", "4", "-1GB", "1kB", ""])
+@pytest.mark.parametrize(
+    "limit", ["lots", "4", "-1GB", "1kB", "", "99999999999TB", f"{'9' * 400}GB", f"{'9' * 300}TB", "1126TB"]
+)
 def test_a_limit_that_is_no_size_is_refused(tmp_path, limit):
-    assert "memory_limit is " in refusal(tmp_path, {"interactions.csv": text(ROWS)}, memory_limit=limit, **HOW)
+    line = refusal(tmp_path, {"interactions.csv": text(ROWS)}, memory_limit=limit, **HOW)
+    assert line.startswith(f"memory_limit is '{limit[:40]}': give ")
+    assert "type" not in line
 
 
 @pytest.mark.parametrize("limit", ["100MB", "0.5 GiB", "1g"])

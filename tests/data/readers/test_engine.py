@@ -61,12 +61,30 @@ def test_the_private_folder_goes_with_the_engine(tmp_path, temporary):
     engine = Engine([file])
     (private,) = temporary.iterdir()
     assert private.stat().st_mode & 0o77 == 0
-    assert engine.rows(f"SELECT a, part, row FROM {engine.parquet([file])}") == [(1, 0, 0)]
+    assert engine.rows(engine.parquet([file], {"a": 0})) == [(1, 0, 0)]
     del engine
     assert list(temporary.iterdir()) == []
     engine = Engine()
     engine.close()
     assert list(temporary.iterdir()) == []
+
+
+def test_no_private_folder_is_left_if_duckdb_does_not_start(temporary, monkeypatch):
+    def fail(**options):
+        raise duckdb.Error("no")
+
+    monkeypatch.setattr(duckdb, "connect", fail)
+    with pytest.raises(duckdb.Error):
+        Engine()
+    assert list(temporary.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", [OSError, pa.ArrowInvalid, duckdb.OutOfMemoryException, duckdb.IOException])
+@pytest.mark.parametrize("words", ["Out of Memory Error: no room", "IO Error: No space left on device"])
+def test_too_little_room_while_a_result_is_read_is_one_line(tmp_path, kind, words):
+    engine = Engine([write(tmp_path / "t.parquet", {"a": [1]})])
+    with pytest.raises(UserError, match="the tables need more than the memory_limit of"), engine._refusing():
+        raise kind(words)
 
 
 @pytest.mark.parametrize("name", ["a'b.parquet", 'a"b.parquet', "*.parquet", "[ab]?.parquet", "ü; DROP.parquet"])
@@ -75,7 +93,7 @@ def test_names_are_not_read_as_queries_or_patterns(tmp_path, name):
     file = write(tmp_path / name, {odd: ["it's"], "b": [2]})
     write(tmp_path / "b0.parquet", {odd: ["other"], "b": [3]})
     engine = Engine([file])
-    where = f"{engine.parquet([file])} WHERE {quoted_name(odd)} = " + quoted_text("it's")
+    where = f"({engine.parquet([file], {odd: 0, 'b': 1})}) WHERE {quoted_name(odd)} = " + quoted_text("it's")
     assert engine.rows(f"SELECT {quoted_name(odd)}, b FROM {where}") == [("it's", 2)]
 
 
