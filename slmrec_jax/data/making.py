@@ -35,8 +35,8 @@ def make_dataset(
     Interactions may be unsorted and repeated, of any integer type; features may be of any real type. float16 and
     bfloat16 stay, and other types become float32. The rows of items that lack a feature are set to 0, so they may hold
     anything. Arrays are copied, but for interactions that need no change and that no one can write to, not even through
-    the arrays that they are views of, and for features in read-only mapped files (`numpy.load(file, mmap_mode="r")`) that need none:
-    such a file must not change while the data set is used.
+    the arrays that they are views of, and for features in read-only mapped files
+    (`numpy.load(file, mmap_mode="r")`) that need none: such a file must not change while the data set is used.
 
     Args:
         name: The name of the data set in reports.
