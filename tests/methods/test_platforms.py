@@ -24,10 +24,6 @@ CONFIGS = {
     "vbpr": with_system(BASE, "vbpr:original"),
     "mf": with_system(BASE, "mf:concat"),
     "mmgcn": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(latent_dim=12)),
-    "lightgcn, 3 micro-batches": dataclasses.replace(BASE, model="lightgcn", micro_batches=3),
-    "mmgcn, 2 micro-batches": dataclasses.replace(
-        BASE, model="mmgcn", mmgcn=MMGCNConfig(latent_dim=12), micro_batches=2
-    ),
     "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
 }
 CASES = [f"{name} gpu" for name in CONFIGS] + ["fac tpu", "lightgcn tpu", "mmssl tpu"]
