@@ -94,8 +94,7 @@ def test_tables_side_by_side():
     np.testing.assert_array_equal(concatenated(tables)(jnp.array([2, 0])), [[1, 2, 2], [1, 2, 2]])
 
 
-@pytest.mark.parametrize("platform", ["cpu", "gpu"])
-@pytest.mark.parametrize("distinct", [False, True])
+@pytest.mark.parametrize(("platform", "distinct"), [("cpu", True), ("gpu", False), ("gpu", True)])
 def test_rows_for_all_micro_batches_in_value_and_derivative(platform, distinct):
     """Mapped over micro-batches, there is one gather and no table for each of them, also in the derivative."""
     rng = np.random.default_rng(0)

@@ -31,7 +31,7 @@ SYSTEMS = {
     "vbpr:original": with_system(BASE, "vbpr:original"),
     "mmgcn": replace(BASE, model="mmgcn"),
 }
-QUICK = ("fac", "masked", "lightgcn")
+QUICK = ("fac",)
 
 
 def separate(batch: Batch) -> list[Batch]:
@@ -103,7 +103,7 @@ def of_the_batch(params, context):
     return slm.mean(jnp.sum(rows * first, axis=1), context.batch.mask), {}
 
 
-@pytest.mark.parametrize("loss", [by_hand, of_the_batch])
+@pytest.mark.parametrize("loss", [by_hand, pytest.param(of_the_batch, marks=pytest.mark.slow)])
 def test_losses_of_ones_own_see_one_micro_batch(loss, tiny):
     def method(config, spec):
         recipe = slm.slmrec_recipe(config, spec)

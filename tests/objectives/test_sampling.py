@@ -61,7 +61,7 @@ def test_a_permutation_is_the_one_that_jax_draws(count):
     np.testing.assert_array_equal(ours, theirs)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 5, 64, 1000, 1626, 60_000])
+@pytest.mark.parametrize("count", [1, 5, 64, 1626])
 def test_computed_places_are_a_permutation(count):
     find = jax.jit(permuted_places, static_argnums=2)
     words = jax.random.bits(jax.random.key(count), (2, NUM_WORDS), jnp.uint32)

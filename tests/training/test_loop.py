@@ -83,8 +83,15 @@ def cut(made, stops):
     return progress
 
 
-@pytest.mark.parametrize("sampling", ["interactions", "users"])
-@pytest.mark.parametrize(("micro_batches", "largest_order"), [(1, LARGEST_ORDER), (2, LARGEST_ORDER), (2, 0)])
+@pytest.mark.parametrize(
+    ("sampling", "micro_batches", "largest_order"),
+    [
+        ("interactions", 1, LARGEST_ORDER),
+        ("users", 1, LARGEST_ORDER),
+        ("interactions", 2, 0),
+        pytest.param("users", 2, LARGEST_ORDER, marks=pytest.mark.slow),
+    ],
+)
 def test_the_bits_do_not_depend_on_where_an_epoch_is_cut(tiny, sampling, micro_batches, largest_order, monkeypatch):
     from slmrec_jax.methods import make_method
 
