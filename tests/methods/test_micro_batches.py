@@ -9,7 +9,7 @@ import pytest
 
 import slmrec_jax as slm
 from slmrec_jax import setup
-from slmrec_jax.config import Config, MMSSLConfig, with_settings, with_system
+from slmrec_jax.config import Config, MMSSLConfig, with_settings
 from slmrec_jax.objectives.augmentations import feature_dropout
 from slmrec_jax.types import Batch
 
@@ -17,18 +17,12 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 
 BASE = Config(dim=8, batch_size=40, num_layers=2)
 SYSTEMS = {
-    "slmrec": replace(BASE, task="none"),
     "fac": BASE,
     "fd+fm": replace(BASE, task="fd+fm"),
-    "paper fm": with_system(replace(BASE, task="fm"), "slmrec:paper"),
-    "sampled": replace(BASE, slmrec=replace(BASE.slmrec, main_negatives="sampled")),
     "masked": replace(BASE, slmrec=replace(BASE.slmrec, mask_false_negatives=True)),
-    "chains": replace(BASE, propagation="chains", task="none"),
     "mf": replace(BASE, model="mf", bpr_negatives=3),
     "lightgcn": replace(BASE, model="lightgcn"),
-    "lightgcn fused": with_system(BASE, "lightgcn:fused"),
     "vbpr": replace(BASE, model="vbpr"),
-    "vbpr:original": with_system(BASE, "vbpr:original"),
     "mmgcn": replace(BASE, model="mmgcn"),
 }
 QUICK = ("fac",)
