@@ -37,7 +37,8 @@ vectors.WHOLE_BYTES, vectors._BLOCK_VALUES = 0, 24 * 50
 transfers.BLOCK_BYTES = 1000
 CASES = (
     ("fac", 16, 61, ("data=1,model=8", "data=2,model=4")),  # 61 does not divide by 8
-    ("fac, 3 micro-batches", 16, 61, ("data=2,model=4",)),
+    # With 61, a gradient and its decay cancel to rounding, which Adam's first step divides by its own size.
+    ("fac, 3 micro-batches", 16, 59, ("data=2,model=4",)),
     ("fd+fm", 16, 64, ("data=2,model=4",)),
     ("lightgcn", 12, 64, ("data=1,model=8", "data=8,model=1")),  # nor does 12: every device has whole tables
     ("vbpr", 16, 64, ("data=1,model=8",)),
