@@ -62,7 +62,7 @@ def rows_for_all(rows: Rows, all_ids: Callable[[Ids], Array] | None = None) -> R
     """
 
     def own(ids: Ids) -> Array:
-        num_batches = num_micro_batches()
+        num_batches = mapped_micro_batches()
         if isinstance(ids, slice) or num_batches is None:
             return rows(ids)
         gathered = rows((all_ids or ids_of_all)(ids))
@@ -81,7 +81,7 @@ def ids_of_all(ids: Ids) -> Int[Array, " rows_of_all"]:
     return gathered.reshape(-1)
 
 
-def num_micro_batches() -> int | None:
+def mapped_micro_batches() -> int | None:
     """Return the number of micro-batches over which the caller is mapped; `None` if it is not."""
     try:
         return int(jax.lax.axis_size(MICRO_BATCHES))
