@@ -24,6 +24,10 @@ from slmrec_jax.types import Distinct
 FEW = 8
 """Rows are few if at most one row in this many is wanted."""
 
+MOST_FEW = 2**18
+"""More rows than these are never few: they may be one group of several in a step (`methods.micro_batches`), and the
+derivative for few rows would multiply the whole graph for each group."""
+
 
 def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | None = None) -> Float[Array, "rows dim"]:
     """Multiply the matrix with dense rows x.
@@ -50,7 +54,8 @@ def rows_of_product(
     cache, and one row of zeros represents all others. Differentiating that again is slow.
     """
     wanted = ids.ids if isinstance(ids, Distinct) else ids
-    if not on_cpu() or num_shares() > 1 or FEW * wanted.shape[0] > operator.matrix.num_rows:
+    few = wanted.shape[0] <= MOST_FEW and FEW * wanted.shape[0] <= operator.matrix.num_rows
+    if not on_cpu() or num_shares() > 1 or not few:
         return take(table, ids)
     rows: Array = _few_rows(*operator, x, jax.lax.stop_gradient(table), wanted)
     return without_padding(rows, ids) if isinstance(ids, Distinct) else rows

@@ -5,27 +5,30 @@ of B interactions. Each micro-batch has losses of its own, and in-batch negative
 B × B; the gradient is exactly that of the mean of the M objectives.
 
 The losses are mapped over the micro-batches by `jax.vmap`. What does not depend on the batch, such as the propagated
-tables and the augmented views, is computed once. Rows of tables are gathered for all micro-batches together.
+tables and the augmented views, is computed once. Rows of tables are gathered for all micro-batches together, up to
+`GROUP_ROWS` of them; groups follow one another, so that a step of any number of interactions needs the same memory.
 """
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
 from slmrec_jax.encoding.rows import MICRO_BATCHES, ids_of_all, memoized, rows_for_all
+from slmrec_jax.encoding.sparse import MOST_FEW
+from slmrec_jax.methods.in_turn import sum_in_turn
 from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Batch, Encode, Method, Rows, View, Work
 
 LEAST_STEPS = 16
 """The fewest steps of an epoch under `auto`: fewer updates train slowly, however cheap an epoch is."""
 
-MOST_ROWS = 2**20
-"""The most interactions of a step under `auto`, since its memory grows with them: with 64 columns LightGCN
-takes about 3 GiB for these, and SLMRec with FAC 9 GiB."""
+GROUP_ROWS = 2 * MOST_FEW
+"""The most interactions whose rows are in memory at a time; with 64 columns SLMRec with FAC takes about 2.7 GiB for
+so many. Groups have at least half as many, since each adds to the derivatives of whole tables, which takes time."""
 
 Result = TypeVar("Result", bound=PyTree)
 
@@ -40,10 +43,20 @@ def mean_over_micro_batches(objective: Callable[[Batch], Result], batch: Batch) 
     """
     if batch.users.ndim == 1:
         return objective(batch)
-    arrays, shares = _divided(batch)
-    values = jax.vmap(lambda arrays: objective(batch._replace(**arrays)), axis_name=MICRO_BATCHES)(arrays)
-    mean: Result = jax.tree.map(lambda x: jnp.sum(jnp.where(shares > 0, shares.astype(x.dtype) * x, 0)), values)
-    return mean
+
+    def mean_part(part: tuple[dict[str, Array], Array]) -> Result:
+        arrays, shares = part
+        values = jax.vmap(lambda arrays: objective(batch._replace(**arrays)), axis_name=MICRO_BATCHES)(arrays)
+        mean: Result = jax.tree.map(lambda x: jnp.sum(jnp.where(shares > 0, shares.astype(x.dtype) * x, 0)), values)
+        return mean
+
+    num_groups = -(-batch.users.size // GROUP_ROWS)
+    divided = _divided(batch, multiple=num_groups)
+    if num_groups == 1:
+        return mean_part(divided)
+    return sum_in_turn(
+        mean_part, jax.tree.map(lambda x: x.reshape(num_groups, len(x) // num_groups, *x.shape[1:]), divided)
+    )
 
 
 def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
@@ -53,34 +66,31 @@ def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
     """
     if batch.users.ndim == 1:
         return function(batch)
-    arrays, shares = _divided(batch)
 
-    def add(total: Result, of_one: tuple[Any, Array]) -> tuple[Result, None]:
-        one, share = of_one
-        value = function(batch._replace(**one))
-        return jax.tree.map(
-            lambda total, x: total + jnp.where(share > 0, share.astype(x.dtype) * x, 0), total, value
-        ), None
+    def mean_part(part: tuple[dict[str, Array], Array]) -> Result:
+        arrays, share = part
+        value = function(batch._replace(**arrays))
+        weighted: Result = jax.tree.map(lambda x: jnp.where(share > 0, share.astype(x.dtype) * x, 0), value)
+        return weighted
 
-    shapes = jax.eval_shape(lambda: function(batch._replace(**{name: x[0] for name, x in arrays.items()})))
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
-    total: Result
-    total, _ = jax.lax.scan(add, nothing, (arrays, shares))
-    return total
+    return sum_in_turn(mean_part, _divided(batch))
 
 
-def _divided(batch: Batch) -> tuple[dict[str, Array], Float[Array, " micro_batches"]]:
-    """Return all of a batch but its key, and each micro-batch's share of the mean.
+def _divided(batch: Batch, multiple: int = 1) -> tuple[dict[str, Array], Float[Array, " micro_batches"]]:
+    """Return all of a batch but its key, and each micro-batch's share of the mean, of a multiple of micro-batches.
 
     Those without real rows have share 0, and the rows of the first, since a mean over no rows is NaN.
     """
-    real = jnp.any(batch.mask, axis=1)
+    padding = -batch.users.shape[0] % multiple
+    arrays = {name: x for name, x in batch._asdict().items() if name != "key"}
+    arrays = {name: jnp.pad(x, ((0, padding), *((0, 0),) * (x.ndim - 1))) for name, x in arrays.items()}
+    real = jnp.any(arrays["mask"], axis=1)
 
     def filled(x: Array) -> Array:
         return jnp.where(real.reshape(-1, *(1,) * (x.ndim - 1)), x, x[:1])
 
-    arrays = {name: filled(x) for name, x in batch._asdict().items() if name != "key"}
-    return arrays, jnp.where(real, 1.0 / jnp.sum(real, dtype=jnp.float32), 0.0)
+    shares = jnp.where(real, 1.0 / jnp.sum(real, dtype=jnp.float32), 0.0)
+    return {name: filled(x) for name, x in arrays.items()}, shares
 
 
 def gathering_for_all(encode: Encode) -> Encode:
@@ -101,11 +111,11 @@ def choose_micro_batches(method: Method, num_interactions: int, batch_size: int)
     """Choose the number of micro-batches, and return it and the reason.
 
     As many as make what a step does once for all of them at most a fifth of its work (`Method.work`), as long as an
-    epoch has `LEAST_STEPS` steps and a step `MOST_ROWS` interactions. The number grows with the interactions, so that
-    the cost of an epoch grows with them and not with their square.
+    epoch has `LEAST_STEPS` steps. The number grows with the interactions, so that the cost of an epoch grows with them
+    and not with their square.
     """
     num_batches = SAMPLINGS[method.sampling].num_batches(num_interactions, batch_size)
-    chosen = max(1, min(num_batches // LEAST_STEPS, MOST_ROWS // batch_size))
+    chosen = max(1, num_batches // LEAST_STEPS)
     if method.work is not None and method.work.batch > 0:
         chosen = min(chosen, max(1, math.ceil(4 * method.work.step / method.work.batch)))
     reason = f"{chosen}, {math.ceil(num_batches / chosen)} steps an epoch"

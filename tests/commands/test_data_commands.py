@@ -16,7 +16,8 @@ def test_a_signal_leaves_no_temporary_folder(tmp_path, command, number):
     (shop / "interactions.csv").write_text("user,item\n" + "".join(f"u{row % 9},i{row}\n" for row in range(90)))
     out = [str(tmp_path / "out")] * (command == "convert")
     program = f"""
-import os, sys, tempfile
+import os, signal, sys, tempfile
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
 from slmrec_jax.commands.main import main
 from slmrec_jax.data.readers.engine import Engine
 

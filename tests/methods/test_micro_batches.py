@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.extend.core import jaxprs_in_params
 
 import slmrec_jax as slm
 from slmrec_jax import setup
@@ -34,10 +35,13 @@ def separate(batch: Batch) -> list[Batch]:
     return [one for one in each if one.mask.any()]
 
 
+@pytest.mark.parametrize("rows_of_group", [120, 80])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SYSTEMS]
 )
-def test_a_step_has_the_mean_gradient_of_its_micro_batches(name, tiny):
+def test_a_step_has_the_mean_gradient_of_its_micro_batches(name, rows_of_group, tiny, monkeypatch):
+    """All together, or in two groups of two, of which one is empty."""
+    monkeypatch.setattr("slmrec_jax.methods.micro_batches.GROUP_ROWS", rows_of_group)
     made = setup(replace(SYSTEMS[name], micro_batches=3), tiny.with_modalities(("visual", "acoustic")))
     gradient = jax.jit(jax.value_and_grad(made.loss, has_aux=True))
     state = made.init()
@@ -78,6 +82,32 @@ def test_a_step_of_mmssl_has_the_mean_gradients_of_its_micro_batches(tiny):
 def discriminator_moments(state):
     """The first moments of the discriminator's Adam after one step: its gradient times a constant."""
     return state.discriminator_opt_state[0].mu
+
+
+def test_groups_share_what_does_not_depend_on_them(tiny, monkeypatch):
+    """The loops over groups hold no product with the graph, so that there are as many as with one group."""
+
+    def count(program):
+        """The products of a program, and those of them that are in loops."""
+        found = np.zeros(2, int)
+        for equation in program.eqns:
+            found += [equation.primitive.name == "bcsr_dot_general", 0]
+            for inner in jaxprs_in_params(equation.params):
+                products, in_loops = count(inner)
+                found += [products, products if equation.primitive.name == "scan" else in_loops]
+        return found
+
+    def products(rows_of_group):
+        monkeypatch.setattr("slmrec_jax.methods.micro_batches.GROUP_ROWS", rows_of_group)
+        monkeypatch.setattr("slmrec_jax.encoding.sparse.MOST_FEW", rows_of_group // 2)
+        made = setup(replace(BASE, task="fd", micro_batches=3), tiny)
+        state, batch = made.init(), made.batch(0)
+        loss = jax.value_and_grad(lambda params: made.loss(params, made.inputs, batch)[0])
+        return list(count(jax.make_jaxpr(loss)(state.params).jaxpr))
+
+    together, in_groups = products(120), products(40)
+    assert together[0] > 8
+    assert in_groups == [together[0], 0]
 
 
 def by_hand(params, context):

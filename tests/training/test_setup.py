@@ -13,7 +13,7 @@ import pytest
 from slmrec_jax import Config, setup, train
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import make_method
-from slmrec_jax.methods.micro_batches import LEAST_STEPS, MOST_ROWS, choose_micro_batches
+from slmrec_jax.methods.micro_batches import LEAST_STEPS, choose_micro_batches
 from slmrec_jax.models.work import slmrec_work
 from slmrec_jax.training.loop import epoch
 from slmrec_jax.training.setup import outline
@@ -190,11 +190,6 @@ def test_an_epoch_of_many_steps_is_advised_to_take_micro_batches(tiny, monkeypat
     few, many = (setup(Config(model="mf", batch_size=size), tiny) for size in (64, 1))
     assert not any("micro_batches" in note for note in few.method.notes)
     assert any("steps computes over all users and items; micro_batches='auto'" in note for note in many.method.notes)
-
-
-def test_a_step_has_a_bound_on_its_interactions_under_auto():
-    chosen, _ = choose_micro_batches(Method(None, None, None), 10**9, 2048)
-    assert chosen * 2048 == MOST_ROWS
 
 
 def test_more_micro_batches_than_batches_are_as_many_as_there_are(tiny):
