@@ -1,32 +1,116 @@
-"""The sum of a function over parts of its arguments, one part after the other, in the memory of one.
+"""Sums over parts of a function's argument, one part after the other, in the memory of one.
 
 What does not depend on the part is computed once: a `jax.lax.scan` over the whole function would propagate the graph
 again for each. Losses ask for views where they need them, so the division is made in the traced program.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
-from jaxtyping import PyTree
+from jaxtyping import Array, PyTree, Scalar
+
+from slmrec_jax.types import Metrics
 
 Result = TypeVar("Result", bound=PyTree)
 
 
 def sum_in_turn(function: Callable[[Any], Result], parts: PyTree) -> Result:
-    """Return Σ function(part), with derivatives in what the function closes over.
-
-    The derivative computes each part again, so that one part's intermediate results exist at a time.
+    """Return Σ function(part).
 
     Args:
         function: Takes the parts without their first axis, and returns arrays to be added.
         parts: Arrays that start with the axis of parts.
     """
-    first = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), parts)  # type: ignore[no-untyped-call]
-    of_part = without_shared_work(function, first)
-    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, first))
+    of_part, shared = divided_function(function, _first(parts))
+    return _summed(lambda part: of_part(shared, part), parts)
+
+
+def loss_in_turn(loss: Callable[[Any], tuple[Scalar, Metrics]], parts: PyTree) -> tuple[Scalar, Metrics]:
+    """Return Σ loss(part), with first derivatives of the value in what the loss closes over; metrics have none.
+
+    Each part's derivative follows its value, while what it needs is in memory.
+
+    Args:
+        loss: Takes the parts without their first axis.
+        parts: Arrays that start with the axis of parts.
+    """
+    of_part, shared = divided_function(loss, _first(parts))
+    places = [place for place, x in enumerate(shared) if jnp.issubdtype(x.dtype, jnp.floating)]
+
+    def of_floats(floats: Sequence[Array], part: PyTree) -> tuple[Scalar, Metrics]:
+        every = list(shared)
+        for place, x in zip(places, floats, strict=True):
+            every[place] = x
+        return of_part(every, part)
+
+    @jax.custom_vjp
+    def total(floats: Sequence[Array]) -> tuple[Scalar, Metrics]:
+        return _summed(lambda part: of_floats(floats, part), parts)
+
+    def forward(floats: Sequence[Array]) -> tuple[tuple[Scalar, Metrics], Sequence[Array]]:
+        with_gradient = jax.value_and_grad(of_floats, has_aux=True)
+        return _summed(lambda part: with_gradient(floats, part), parts)
+
+    def backward(gradient: Sequence[Array], cotangents: tuple[Scalar, Metrics]) -> tuple[Sequence[Array]]:
+        return ([cotangents[0].astype(x.dtype) * x for x in gradient],)
+
+    total.defvjp(forward, backward)
+    found: tuple[Scalar, Metrics] = total([shared[place] for place in places])
+    return found
+
+
+def divided_function(
+    function: Callable[[Any], Result], example: PyTree
+) -> tuple[Callable[[Sequence[Array], PyTree], Result], Sequence[Array]]:
+    """Return the part of a function that depends on its argument, and what it reads of the rest, computed now.
+
+    Args:
+        function: Any function that JAX traces.
+        example: An argument, or its shapes.
+
+    Returns:
+        of_argument: `(shared, argument) -> function(argument)`.
+        shared: Arrays that do not depend on the argument.
+    """
+    traced, shape = jax.make_jaxpr(function, return_shape=True)(example)
+    own, rest = _divided(traced.jaxpr)
+    known = {*traced.jaxpr.invars, *(variable for equation in own for variable in equation.outvars)}
+    read = [x for equation in own for x in equation.invars] + list(traced.jaxpr.outvars)
+    missing = list(dict.fromkeys(x for x in read if not isinstance(x, Literal) and x not in known))
+    described = traced.jaxpr.debug_info._replace(arg_names=(), result_paths=None)
+    program = traced.jaxpr.replace(invars=[], outvars=missing, eqns=rest, debug_info=described)
+    shared = jaxpr_as_fun(ClosedJaxpr(program, traced.consts))()
+
+    def of_argument(shared: Sequence[Array], argument: PyTree) -> Result:
+        own_program = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr.replace(constvars=missing, eqns=own), shared))
+        result: Result = jax.tree.unflatten(jax.tree.structure(shape), own_program(*jax.tree.leaves(argument)))
+        return result
+
+    return of_argument, shared
+
+
+def _divided(program: Jaxpr) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
+    """Return the operations that depend on the program's arguments, and the others."""
+    depends: set[Var] = set(program.invars)
+    own, rest = [], []
+    for equation in program.eqns:
+        if any(x in depends for x in equation.invars if not isinstance(x, Literal)):
+            own.append(equation)
+            depends.update(equation.outvars)
+        else:
+            rest.append(equation)
+    return own, rest
+
+
+def _first(parts: PyTree) -> PyTree:
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), parts)  # type: ignore[no-untyped-call]
+
+
+def _summed(of_part: Callable[[PyTree], Result], parts: PyTree) -> Result:
+    nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, _first(parts)))
 
     def add(total: Result, part: PyTree) -> tuple[Result, None]:
         return jax.tree.map(jnp.add, total, of_part(part)), None
@@ -34,43 +118,3 @@ def sum_in_turn(function: Callable[[Any], Result], parts: PyTree) -> Result:
     total: Result
     total, _ = jax.lax.scan(add, nothing, parts)
     return total
-
-
-def without_shared_work(function: Callable[[Any], Result], example: PyTree) -> Callable[[Any], Result]:
-    """Compute what does not depend on the argument now, and return a function of the rest.
-
-    Args:
-        function: Any function that JAX traces.
-        example: An argument, or its shapes.
-    """
-    traced, shape = jax.make_jaxpr(function, return_shape=True)(example)
-    form = jax.tree.structure(shape)
-    own, shared = _divided(traced.jaxpr)
-    made = {variable for equation in own for variable in equation.outvars}
-    read = [x for equation in own for x in equation.invars] + list(traced.jaxpr.outvars)
-    missing = list(dict.fromkeys(x for x in read if not isinstance(x, Literal) and x not in made))
-    missing = [variable for variable in missing if variable not in traced.jaxpr.invars]
-    debug_info = traced.jaxpr.debug_info._replace(arg_names=(), result_paths=None)
-    program = traced.jaxpr.replace(invars=[], outvars=missing, eqns=shared, debug_info=debug_info)
-    values = jaxpr_as_fun(ClosedJaxpr(program, traced.consts))()
-    rest = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr.replace(constvars=missing, eqns=own), values))
-
-    @jax.checkpoint
-    def of_argument(argument: PyTree) -> Result:
-        result: Result = jax.tree.unflatten(form, rest(*jax.tree.leaves(argument)))
-        return result
-
-    return of_argument
-
-
-def _divided(program: Jaxpr) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
-    """Return the operations that depend on the program's arguments, and the others."""
-    depends: set[Var] = set(program.invars)
-    own, shared = [], []
-    for equation in program.eqns:
-        if any(x in depends for x in equation.invars if not isinstance(x, Literal)):
-            own.append(equation)
-            depends.update(equation.outvars)
-        else:
-            shared.append(equation)
-    return own, shared

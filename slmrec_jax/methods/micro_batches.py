@@ -15,13 +15,13 @@ from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import Array, Float, PyTree, Scalar
 
 from slmrec_jax.encoding.rows import MICRO_BATCHES, ids_of_all, memoized, rows_for_all
 from slmrec_jax.encoding.sparse import MOST_FEW
-from slmrec_jax.methods.in_turn import sum_in_turn
+from slmrec_jax.methods.in_turn import loss_in_turn, sum_in_turn
 from slmrec_jax.objectives.sampling import SAMPLINGS
-from slmrec_jax.types import Batch, Encode, Method, Rows, View, Work
+from slmrec_jax.types import Batch, Encode, Method, Metrics, Rows, View, Work
 
 LEAST_STEPS = 16
 """The fewest steps of an epoch under `auto`: fewer updates train slowly, however cheap an epoch is."""
@@ -33,8 +33,12 @@ so many. Groups have at least half as many, since each adds to the derivatives o
 Result = TypeVar("Result", bound=PyTree)
 
 
-def mean_over_micro_batches(objective: Callable[[Batch], Result], batch: Batch) -> Result:
-    """Return the mean of a function over the micro-batches of a step; of a batch without them, its value.
+def mean_over_micro_batches(
+    objective: Callable[[Batch], tuple[Scalar, Metrics]], batch: Batch
+) -> tuple[Scalar, Metrics]:
+    """Return the mean of an objective and of its metrics over the micro-batches; of a batch without them, its value.
+
+    In groups of micro-batches, the value has first derivatives by `jax.grad` and metrics have none (`loss_in_turn`).
 
     Args:
         objective: Takes one micro-batch, whose arrays start with the axis of rows.
@@ -44,17 +48,19 @@ def mean_over_micro_batches(objective: Callable[[Batch], Result], batch: Batch) 
     if batch.users.ndim == 1:
         return objective(batch)
 
-    def mean_part(part: tuple[dict[str, Array], Array]) -> Result:
+    def mean_part(part: tuple[dict[str, Array], Array]) -> tuple[Scalar, Metrics]:
         arrays, shares = part
         values = jax.vmap(lambda arrays: objective(batch._replace(**arrays)), axis_name=MICRO_BATCHES)(arrays)
-        mean: Result = jax.tree.map(lambda x: jnp.sum(jnp.where(shares > 0, shares.astype(x.dtype) * x, 0)), values)
+        mean: tuple[Scalar, Metrics] = jax.tree.map(
+            lambda x: jnp.sum(jnp.where(shares > 0, shares.astype(x.dtype) * x, 0)), values
+        )
         return mean
 
     num_groups = -(-batch.users.size // GROUP_ROWS)
     divided = _divided(batch, multiple=num_groups)
     if num_groups == 1:
         return mean_part(divided)
-    return sum_in_turn(
+    return loss_in_turn(
         mean_part, jax.tree.map(lambda x: x.reshape(num_groups, len(x) // num_groups, *x.shape[1:]), divided)
     )
 
