@@ -12,7 +12,7 @@ from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding import layers, vectors
 from slmrec_jax.encoding.gathers import take, without_padding
 from slmrec_jax.encoding.matrices import Operator
-from slmrec_jax.encoding.sparse import rows_of_product
+from slmrec_jax.encoding.sparse import are_many, rows_of_product
 from slmrec_jax.meshes import divide_rows, on_own_columns
 from slmrec_jax.types import ALL, DenseFeature, Distinct, Ids, Rows
 
@@ -113,13 +113,16 @@ def product_rows(operator: Operator, x: Float[Array, "columns dim"], table: Floa
 
 
 def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
-    """Return scale · Σ tables. The gathers share one scatter as their derivative."""
+    """Return scale · Σ tables. The gathers share one scatter as their derivative; many rows are read from the sum."""
 
     def rows(ids: Ids) -> Array:
+        if not isinstance(ids, slice) and are_many(ids):
+            return divide_rows(take(lookup(ALL), ids))
         total = scale * sum((table(ids) for table in tables[1:]), tables[0](ids))
         return total if isinstance(ids, slice) else divide_rows(total)
 
-    return memoized(rows)
+    lookup = memoized(rows)
+    return lookup
 
 
 def projected(feature: DenseFeature, projection: layers.Linear) -> Rows:

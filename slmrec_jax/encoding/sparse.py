@@ -24,9 +24,14 @@ from slmrec_jax.types import Distinct
 FEW = 8
 """Rows are few if at most one row in this many is wanted."""
 
-MOST_FEW = 2**18
-"""More rows than these are never few: they may be one group of several in a step (`methods.micro_batches`), and the
-derivative for few rows would multiply the whole graph for each group."""
+MANY = 2**18
+"""So many rows are read from a whole table. They may be one group of several in a step (`methods.micro_batches`), and
+what follows from the rows of a group alone, such as the derivative for few rows, is computed for each group."""
+
+
+def are_many(ids: Int[Array, " wanted"] | Distinct) -> bool:
+    """Return whether rows are to be read from a table that holds all of them."""
+    return (ids.ids if isinstance(ids, Distinct) else ids).size >= MANY
 
 
 def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | None = None) -> Float[Array, "rows dim"]:
@@ -54,7 +59,7 @@ def rows_of_product(
     cache, and one row of zeros represents all others. Differentiating that again is slow.
     """
     wanted = ids.ids if isinstance(ids, Distinct) else ids
-    few = wanted.shape[0] <= MOST_FEW and FEW * wanted.shape[0] <= operator.matrix.num_rows
+    few = FEW * wanted.shape[0] <= operator.matrix.num_rows and not are_many(ids)
     if not on_cpu() or num_shares() > 1 or not few:
         return take(table, ids)
     rows: Array = _few_rows(*operator, x, jax.lax.stop_gradient(table), wanted)

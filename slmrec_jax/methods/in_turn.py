@@ -64,7 +64,7 @@ def loss_in_turn(loss: Callable[[Any], tuple[Scalar, Metrics]], parts: PyTree) -
 
 def divided_function(
     function: Callable[[Any], Result], example: PyTree
-) -> tuple[Callable[[Sequence[Array], PyTree], Result], Sequence[Array]]:
+) -> tuple[Callable[[Sequence[Any], PyTree], Result], Sequence[Any]]:
     """Return the part of a function that depends on its argument, and what it reads of the rest, computed now.
 
     Args:
@@ -84,7 +84,7 @@ def divided_function(
     program = traced.jaxpr.replace(invars=[], outvars=missing, eqns=rest, debug_info=described)
     shared = jaxpr_as_fun(ClosedJaxpr(program, traced.consts))()
 
-    def of_argument(shared: Sequence[Array], argument: PyTree) -> Result:
+    def of_argument(shared: Sequence[Any], argument: PyTree) -> Result:
         own_program = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr.replace(constvars=missing, eqns=own), shared))
         result: Result = jax.tree.unflatten(jax.tree.structure(shape), own_program(*jax.tree.leaves(argument)))
         return result

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree, Scalar
 
 from slmrec_jax.encoding.rows import MICRO_BATCHES, ids_of_all, memoized, rows_for_all
-from slmrec_jax.encoding.sparse import MOST_FEW
+from slmrec_jax.encoding.sparse import MANY
 from slmrec_jax.methods.in_turn import loss_in_turn, sum_in_turn
 from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Batch, Encode, Method, Metrics, Rows, View, Work
@@ -26,7 +26,7 @@ from slmrec_jax.types import Batch, Encode, Method, Metrics, Rows, View, Work
 LEAST_STEPS = 16
 """The fewest steps of an epoch under `auto`: fewer updates train slowly, however cheap an epoch is."""
 
-GROUP_ROWS = 2 * MOST_FEW
+GROUP_ROWS = 2 * MANY
 """The most interactions whose rows are in memory at a time; with 64 columns SLMRec with FAC takes about 2.7 GiB for
 so many. Groups have at least half as many, since each adds to the derivatives of whole tables, which takes time."""
 

@@ -42,6 +42,7 @@ def separate(batch: Batch) -> list[Batch]:
 def test_a_step_has_the_mean_gradient_of_its_micro_batches(name, rows_of_group, tiny, monkeypatch):
     """All together, or in two groups of two, of which one is empty."""
     monkeypatch.setattr("slmrec_jax.methods.micro_batches.GROUP_ROWS", rows_of_group)
+    monkeypatch.setattr("slmrec_jax.encoding.sparse.MANY", rows_of_group // 2)
     made = setup(replace(SYSTEMS[name], micro_batches=3), tiny.with_modalities(("visual", "acoustic")))
     gradient = jax.jit(jax.value_and_grad(made.loss, has_aux=True))
     state = made.init()
@@ -99,7 +100,7 @@ def test_groups_share_what_does_not_depend_on_them(tiny, monkeypatch):
 
     def products(rows_of_group):
         monkeypatch.setattr("slmrec_jax.methods.micro_batches.GROUP_ROWS", rows_of_group)
-        monkeypatch.setattr("slmrec_jax.encoding.sparse.MOST_FEW", rows_of_group // 2)
+        monkeypatch.setattr("slmrec_jax.encoding.sparse.MANY", rows_of_group // 2)
         made = setup(replace(BASE, task="fd", micro_batches=3), tiny)
         state, batch = made.init(), made.batch(0)
         loss = jax.value_and_grad(lambda params: made.loss(params, made.inputs, batch)[0])
