@@ -31,7 +31,9 @@ SEGMENT_SECONDS = 1.0
 """About how long a signal waits for the current steps."""
 
 
-def fit(setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, resume: bool) -> Position:
+def fit(
+    setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, resume: bool, copies: bool = True
+) -> Position:
     """Train until the protocol's early stopping or the config's last epoch, and return the final position.
 
     Args:
@@ -40,6 +42,7 @@ def fit(setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, res
         folder: The run's folder, held by this process, for records and checkpoints.
         tell: Receives events.
         resume: Whether to continue from the newest checkpoint, to the same bits as without a break.
+        copies: Whether checkpoints are copied and written beside training; otherwise training waits for them.
 
     Raises:
         UserError: Training is not finite (`Diverged`), nothing can be resumed, or the end could not be saved.
@@ -51,7 +54,7 @@ def fit(setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, res
 
     first = processes.is_first()
     with (
-        open_saver(folder, say) as saver,
+        open_saver(folder, say, copies=copies) as saver,
         open_tensorboard(folder / EVENTS, say) if first else nullcontext(_unwritten) as write_tensorboard,
         stop_requests() as received,
     ):

@@ -5,6 +5,7 @@ import os
 import resource
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -12,7 +13,7 @@ import jax
 
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.evaluation.ranking import RankingPlan, ranking_program
+from slmrec_jax.evaluation.ranking import RankingPlan, factors, ranking_program
 from slmrec_jax.evaluation.tiles import IN_FLIGHT
 from slmrec_jax.training.inputs import input_shapes
 from slmrec_jax.training.setup import Setup
@@ -22,6 +23,9 @@ from slmrec_jax.types import Embeddings, Inputs, Method
 LATER_BYTES = 112 * 2**20
 """The growth of a run's process on the demo data, whose arrays are negligible: programs for ranking, checks and
 metrics, and the writer of checkpoints. On the host; nothing of it is on an accelerator."""
+
+SPARE = 0.1
+"""The share of the available memory that is left free by what a run can do without: estimates are good to a tenth."""
 
 SHOWN_BYTES = 5 * 2**20
 """Smaller parts are not listed."""
@@ -58,7 +62,8 @@ class Memory(NamedTuple):
     evaluation: int
     """Embeddings and scores, if they need more than a step; otherwise 0."""
     checkpoints: int
-    """Copies that are being written to disk and, in the memory of arrays, what is read back to check them."""
+    """Copies that are being written to disk and, in the memory of arrays, what is read back to check them. If training
+    waits for them, embeddings and what is read back, if they need more than a step or an evaluation; otherwise 0."""
 
     @property
     def to_come(self) -> int:
@@ -66,10 +71,11 @@ class Memory(NamedTuple):
         return sum(self) - self.process - self.earlier
 
 
-def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
+def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Memory:
     """Estimate the peak of a compiled run, whose inputs may be shapes, from the compiler's analysis of its programs.
 
-    `ranking` is that of the evaluation that selects.
+    `ranking` is that of the evaluation that selects. `copies` says whether checkpoints are copied and written beside
+    training, or written while training waits.
     """
     host, layout = on_cpu(), planned.layout
     devices = len(layout.mesh.local_devices) if layout is not None and host else 1
@@ -87,14 +93,21 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
     graph, cache = size(prepared.graph._replace(derived={})), size(computed)
     features = size(prepared.features)
     step = size(_program(programs.order).out_info) + temporary(programs.run)
-    scores = _scores(ranking, tables) if layout is None else _scores_on_mesh(ranking, layout.shapes(tables), devices)
+    scores = (
+        _scores(ranking, tables)
+        if layout is None
+        else _scores_on_mesh(ranking, layout.shapes(jax.eval_shape(partial(factors, ranking), tables)), devices)
+    )
     evaluated = embeddings + max(temporary(programs.embed), embeddings + scores)
     largest_of_state = max(map(size, jax.tree.leaves(programs.shapes())))
     # Parts of arrays are read back to their devices.
     in_parts = layout is not None and jax.process_count() > 1
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host or in_parts else 0
-    copies = state + embeddings + read_back
-    during = max(step, evaluated)
+    written = embeddings + read_back
+    in_turn = {"activations": step, "evaluation": evaluated, "checkpoints": 0 if copies else written}
+    largest_part = max(in_turn, key=lambda name: in_turn[name])
+    during = {name: size if name == largest_part else 0 for name, size in in_turn.items()}
+    beside = state + written if copies else 0
     # On one device, features that the method holds as they were given are not made again.
     kept = set() if layout is not None else _passed_on(planned.method, given)
     leaves = jax.tree.leaves(computed)
@@ -104,16 +117,21 @@ def estimate(planned: Setup, ranking: RankingPlan) -> Memory:
         process=rss_bytes() if host else 0,
         earlier=0,
         later=LATER_BYTES if host else 0,
-        preparation=max(0, preparing - features - state - during - copies),
+        preparation=max(0, preparing - features - state - sum(during.values()) - beside),
         graph=graph,
         features=features,
         precomputed=cache,
         state=state,
-        activations=step if step >= evaluated else 0,
-        evaluation=evaluated if evaluated > step else 0,
-        checkpoints=copies,
+        activations=during["activations"],
+        evaluation=during["evaluation"],
+        checkpoints=during["checkpoints"] + beside,
     )
     return known._replace(earlier=max(0, peak_rss_bytes() - sum(known)) if host else 0)
+
+
+def has_room(memory: Memory, available: int | None) -> bool:
+    """Return whether a run would fit in the available bytes (`None` if not known) with a tenth to spare."""
+    return available is None or memory.to_come <= (1 - SPARE) * available
 
 
 def check_fits(memory: Memory, available: int | None) -> None:
@@ -246,14 +264,15 @@ def _temporary(program: Callable[..., Any]) -> int:
 
 def _scores(ranking: RankingPlan, embeddings: Embeddings) -> int:
     chunk = ranking.chunk
+    rounded = 0 if ranking.precision == "float32" else tree_bytes(embeddings) // 2
     if not on_cpu():
-        program = ranking_program(ranking, embeddings)
-        return _temporary(program) + 8 * len(ranking.first_pairs) * chunk.rows * chunk.k
+        program = ranking_program(ranking, jax.eval_shape(partial(factors, ranking), embeddings))
+        return rounded + _temporary(program) + 8 * len(ranking.first_pairs) * chunk.rows * chunk.k
     blocks = 2 if chunk.score == "sigmoid" else 1
     tiles, dim = ranking.tiles, embeddings.items.shape[1]
     in_flight = min(IN_FLIGHT, len(ranking.first_pairs) // tiles.chunks)
     rows = tiles.chunks * chunk.rows
-    return (in_flight * blocks * rows + dim) * 4 * tiles.columns + 8 * ranking.num_users * chunk.k
+    return rounded + (in_flight * blocks * rows + dim) * 4 * tiles.columns + 8 * ranking.num_users * chunk.k
 
 
 def _scores_on_mesh(ranking: RankingPlan, embeddings: Embeddings, devices: int) -> int:

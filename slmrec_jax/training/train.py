@@ -32,6 +32,7 @@ from slmrec_jax.training.memory import (
     available_bytes,
     check_fits,
     estimate,
+    has_room,
     line_of,
     peak_rss_bytes,
     trim_memory,
@@ -59,6 +60,8 @@ class Planned(NamedTuple):
     """With compiled programs, and shapes in place of inputs."""
     plans: Plans
     memory: Memory
+    copies: bool
+    """Whether memory has room for copies of checkpoints, which are written beside training."""
     compile_seconds: float
 
 
@@ -130,7 +133,7 @@ def train(
         with held_by_first(held) as folder, _disk_faults(folder):
             tell(message(f"run folder {folder}"))
             # No name holds the inputs: what preparing them leaves unused, and all of them before the tests, is freed.
-            position = fit(with_own_inputs(run.setup), plans.selecting, folder, tell, resume=resume)
+            position = fit(with_own_inputs(run.setup), plans.selecting, folder, tell, resume=resume, copies=run.copies)
             return _written(run, position, folder, tell)
 
 
@@ -203,13 +206,18 @@ def _compile_run(planned: Setup, plans: Plans, tell: Callback, neighbours: int) 
     setup = compiled(planned)
     seconds = time.perf_counter() - start
     trim_memory()  # the compiler's
-    memory = estimate(setup, plans.selecting.ranking)
+    ranking, available = plans.selecting.ranking, available_bytes(neighbours)
+    memory = estimate(setup, ranking)
+    copies = processes.count() > 1 or has_room(memory, available)
+    if not copies:
+        memory = estimate(setup, ranking, copies=False)
+        tell(message("checkpoints: memory lacks room for copies, so training waits while they are written"))
     tell(message(line_of(memory)))
-    check_fits(memory, available_bytes(neighbours))
+    check_fits(memory, available)
     line = time_line(setup)
     if line:
         tell(message(line))
-    return Planned(setup, plans, memory, seconds)
+    return Planned(setup, plans, memory, copies, seconds)
 
 
 def _introduction(planned: Setup) -> list[str]:

@@ -81,6 +81,27 @@ def test_parts_are_the_bytes_of_their_arrays(tiny, programs, expected):
     assert sum(expected) == expected.process + expected.earlier + expected.to_come
 
 
+def test_where_training_waits_for_checkpoints_nothing_is_copied(tiny, programs, expected):
+    ranking = evaluation.plan(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
+    waiting = estimate(programs, ranking, copies=False)
+    assert waiting.checkpoints == 0  # they take less than an evaluation, which is at another time
+    assert waiting.to_come == expected.to_come - expected.checkpoints
+
+
+def test_a_run_without_memory_for_copies_waits_for_its_checkpoints(tiny, tmp_path, monkeypatch, programs):
+    monkeypatch.setattr(train_module, "compiled", lambda planned: planned._replace(loop=programs.loop))
+    monkeypatch.setattr(train_module, "available_bytes", lambda neighbours: 10**9)
+    runs = {}
+    for spare in (0.1, 1.0):
+        monkeypatch.setattr(memory, "SPARE", spare)
+        said, folder = [], tmp_path / str(spare)
+        run = train(dataclasses.replace(CONFIG, epochs=2), tiny, out=folder, callbacks=[texts_into(said)])
+        waited = any("training waits while they are written" in text for text in said)
+        runs[waited] = run.embeddings
+    assert runs.keys() == {False, True}
+    np.testing.assert_array_equal(*(embeddings.items for embeddings in runs.values()))
+
+
 def test_a_higher_peak_before_is_the_peak_of_the_run(tiny, programs, expected, monkeypatch):
     ranking = evaluation.plan(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
     monkeypatch.setattr(memory, "peak_rss_bytes", lambda: 10**12)

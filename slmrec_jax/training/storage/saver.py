@@ -6,8 +6,9 @@ must be kept are written. One that cannot be written is reported, kept in memory
 Writing takes processor time from training: a tenth of an epoch that lasts half a second. So the writer rests after each
 round, in proportion to its time: an epoch that takes as long as twenty checkpoints is on disk before the next one ends.
 
-Several processes write together: in the thread that trains, where they meet, and when the first one has rested. An
-error of the disk ends their run.
+Several processes write together: in the thread that trains, where they meet, and when the first one has rested. Where
+memory lacks room for a copy, training waits while its own arrays are written. In both cases an error of the disk ends
+the run.
 """
 
 import time
@@ -38,13 +39,13 @@ MOST_REST = 30.0
 
 
 @contextmanager
-def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator["Saver"]:
+def open_saver(folder: Path, say: Callable[[str], None], *, copies: bool = True) -> Iterator["Saver"]:
     """Write to a run's folder, held by this process, in the background within the block.
 
     The block ends when all writing has ended; what is owed is written first, except after Ctrl-C. `say` receives a line
-    for each error of the disk.
+    for each error of the disk. Without `copies` each checkpoint is on disk when `save` returns.
     """
-    saver, at_once = Saver(folder, say), False
+    saver, at_once = Saver(folder, say, copies=copies), False
     try:
         yield saver
     except KeyboardInterrupt:
@@ -57,8 +58,8 @@ def open_saver(folder: Path, say: Callable[[str], None]) -> Iterator["Saver"]:
 class Saver:
     """The writer of a run's checkpoints and records: a thread, or all processes of the run together."""
 
-    def __init__(self, folder: Path, say: Callable[[str], None]) -> None:
-        self._folder, self._say = folder, say
+    def __init__(self, folder: Path, say: Callable[[str], None], *, copies: bool) -> None:
+        self._folder, self._say, self._copies = folder, say, copies
         self._guard = Lock()
         self._owed: dict[Place, tuple[Checkpoint, Sequence[Record]]] = {}
         self._needed: frozenset[Place] = frozenset()
@@ -70,7 +71,7 @@ class Saver:
         self._executor = ThreadPoolExecutor(1, "saver")
 
     def save(self, checkpoint: Checkpoint, history: Sequence[Record], needed: frozenset[Place]) -> None:
-        """Take a copy of a checkpoint and its epochs' records, and return before they are written.
+        """Take a copy of a checkpoint and its epochs' records, and return before they are written; or write them now.
 
         The records are on disk before the checkpoint. The checkpoints of `needed` stay beside it.
         """
@@ -79,10 +80,13 @@ class Saver:
             for place in self._owed.keys() - self._needed:
                 del self._owed[place]
         # The next steps reuse the buffers while the copy is written.
-        copy = checkpoint._replace(progress=jax.tree.map(jnp.copy, checkpoint.progress))
+        copied = checkpoint.progress if not self._copies else jax.tree.map(jnp.copy, checkpoint.progress)
         with self._guard:
-            self._owed[checkpoint.place] = copy, tuple(history)
-        self._submit()
+            self._owed[checkpoint.place] = checkpoint._replace(progress=copied), tuple(history)
+        if self._copies:
+            self._submit()
+        else:
+            self._write_round()
 
     def wait(self) -> None:
         """Wait until nothing is being written, without rests."""
@@ -167,7 +171,9 @@ class Saver:
                 self._record(history)
             checkpoints.write(folder, checkpoint)
         except OSError as error:
-            if self._together:  # the others wait in the middle of it
+            if (
+                self._together or not self._copies
+            ):  # the others wait in the middle of it; the next steps need the arrays
                 raise
             self._say(
                 f"WARNING: the checkpoint of {place.words()} could not be saved ({error.strerror or error}); the "

@@ -125,6 +125,18 @@ def test_a_disk_that_refuses_is_not_tried_again_and_again(disk, rests, tmp_path)
     assert disk == [1, 29]
 
 
+def test_without_copies_each_is_written_at_once_and_a_refusal_ends_the_run(disk, tmp_path):
+    with saver.open_saver(tmp_path, print, copies=False) as opened:
+        for epoch in (1, 2):
+            save(opened, epoch)
+            assert disk[-1] == epoch
+        disk.full = True
+        with pytest.raises(OSError, match="No space left"):
+            save(opened, 3)
+        disk.full = False
+    assert disk == [1, 2]
+
+
 def test_the_needed_and_the_newest_two_checkpoints_are_kept(rests, tmp_path, monkeypatch):
     monkeypatch.setattr(saver.checkpoints, "write", lambda folder, each: (folder / str(each.place)).mkdir(parents=True))
     with saver.open_saver(tmp_path, print) as opened:
