@@ -9,6 +9,7 @@ ProtocolName = Literal["strict", "slmrec", "mmrec", "mmssl", "lightgcn"]
 Split: TypeAlias = Literal["valid", "test"]
 Score: TypeAlias = Literal["dot", "sigmoid"]
 Ndcg: TypeAlias = Literal["standard", "found"]
+RankingPrecision: TypeAlias = Literal["float32", "bfloat16"]
 Candidates: TypeAlias = Literal["all", "cold"]
 Side: TypeAlias = Literal["users", "items"]
 
@@ -54,6 +55,8 @@ class Protocol(NamedTuple):
     epoch. All by default, and if there are no more."""
     test_users: Annotated[int, at_least(1)] | None = None
     """Users that are ranked in the test of the best epoch: a sample that is the same for every seed; all by default."""
+    precision: RankingPrecision = "float32"
+    """The type of the factors of scores. "bfloat16" finds the best 4 k by it, and ranks these in float32."""
 
 
 PROTOCOLS: Mapping[str, Protocol] = {

@@ -111,7 +111,15 @@ def plan(
     sample = sample_users(tested, users, seed)
     if len(sample) < len(tested):
         held_out = pairs_at(held_out, where(presence(sample, dataset.num_users), held_out.users))
-    ranking = plan_ranking(sample, known, dataset.num_items, cutoffs[-1], candidates=candidates, score=protocol.score)
+    ranking = plan_ranking(
+        sample,
+        known,
+        dataset.num_items,
+        cutoffs[-1],
+        candidates=candidates,
+        score=protocol.score,
+        precision=protocol.precision,
+    )
     return EvaluationPlan(sample, ranking, held_out, cutoffs, protocol.ndcg, len(tested))
 
 

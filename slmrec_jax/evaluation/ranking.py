@@ -16,13 +16,14 @@ import numpy as np
 from jax.sharding import Mesh
 from jaxtyping import Float, Int, Scalar
 
-from slmrec_jax.config.protocols import Score
+from slmrec_jax.config.protocols import RankingPrecision, Score
 from slmrec_jax.devices import Target, compiler_of, current_target, memory_bytes, on_cpu
-from slmrec_jax.errors import Diverged, UserError
+from slmrec_jax.errors import Diverged, UserError, setting
 from slmrec_jax.evaluation.interactions import known_matrix
 from slmrec_jax.evaluation.scoring import (
     ChunkShape,
     Queries,
+    rank_again,
     rank_chunks,
     rank_on_mesh,
     width_of_blocks,
@@ -37,6 +38,9 @@ MAX_CHUNK_BYTES = 16 * 2**20
 
 CHUNK_SHARE = 64
 """On accelerators, a chunk's scores take at most one part in so many of the device's memory."""
+
+FOUND = 4
+"""How many times as many items are found in bfloat16 as are returned."""
 
 UNKNOWN_CHUNK_BYTES = 2**28
 """Their limit if that memory is not known."""
@@ -64,6 +68,8 @@ class RankingPlan(NamedTuple):
     chunk: ChunkShape
     tiles: Tiles
     """Of a CPU."""
+    k: int
+    precision: RankingPrecision
 
 
 def plan_ranking(
@@ -74,6 +80,7 @@ def plan_ranking(
     *,
     candidates: Int[np.ndarray, " candidates"] | None = None,
     score: Score = "dot",
+    precision: RankingPrecision = "float32",
     max_bytes: int | None = None,
 ) -> RankingPlan:
     """Plan the ranking of all items for `users`, without the items that `known` pairs them with.
@@ -86,21 +93,31 @@ def plan_ranking(
         candidates: The items to rank, ascending; by default all.
         score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
             scores above about 16.6 saturate at 1 and tie. Use it to reproduce references that rank this way.
+        precision: The type of the factors of scores. With "bfloat16" the best `FOUND` · k by it are ranked again in
+            float32. That misses an item only if rounding moves it behind so many others.
         max_bytes: The limit for a chunk's scores (float32, users of a chunk × items), by default the platform's. On
             CPUs, `IN_FLIGHT` chunks exist at a time, twice as many under "sigmoid" or if k exceeds a quarter of the
             items. A row is never split.
 
     Raises:
-        UserError: `k` is below 1 or above the number of candidates.
+        UserError: `k` is below 1 or above the number of candidates; or sigmoids, which tie, are ranked in bfloat16.
     """
+    if precision != "float32" and score == "sigmoid":
+        raise UserError(
+            f"{setting('eval.precision', precision)} ranks inner products: with {setting('eval.score', score)} any "
+            f"number of items tie; give {setting('eval.precision', 'float32')}"
+        )
     num_ranked = num_items if candidates is None else len(candidates)
     if not 1 <= k <= num_ranked:
         raise UserError(f"k is {k}, and there are {num_ranked} items to rank: give 1 to {num_ranked}")
+    found = k if precision == "float32" else min(num_ranked, FOUND * k)
     num_users = len(users)
     max_bytes = default_chunk_bytes() if max_bytes is None else max_bytes
     num_chunks = -(-num_users // max(1, max_bytes // (4 * num_ranked)))
     chunk_rows = -(-num_users // max(1, num_chunks))  # chunks of nearly equal size need the least padding
-    grouped, columns = divide_chunks(num_chunks, chunk_rows, num_ranked, k, max_bytes) if on_cpu() else (1, num_ranked)
+    grouped, columns = (
+        divide_chunks(num_chunks, chunk_rows, num_ranked, found, max_bytes) if on_cpu() else (1, num_ranked)
+    )
     num_chunks += -num_chunks % grouped
     num_rows = num_chunks * chunk_rows
 
@@ -115,10 +132,9 @@ def plan_ranking(
         jnp.asarray(np.pad(masked_rows, (0, most_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(masked.indices, (0, most_pairs)), np.int32),
     )
-    chunk = ChunkShape(chunk_rows, chunk_pairs, k, score, num_ranked, width_of_blocks(num_ranked, k))
-    return RankingPlan(
-        queries, bounds[:-1], num_users, num_items, candidates, chunk, Tiles(grouped, most_pairs, columns)
-    )
+    chunk = ChunkShape(chunk_rows, chunk_pairs, found, score, num_ranked, width_of_blocks(num_ranked, found))
+    tiles = Tiles(grouped, most_pairs, columns)
+    return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk, tiles, k, precision)
 
 
 def default_chunk_bytes() -> int:
@@ -131,7 +147,7 @@ def default_chunk_bytes() -> int:
 
 
 def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> Ranking:
-    """Rank all items for the users of `plan` by the inner product of embeddings, in float32.
+    """Rank all items for the users of `plan` by the inner product of embeddings.
 
     `way` is a name of `WAYS`; by default `mesh` for embeddings on several devices, `host` on one CPU, else `device`.
 
@@ -151,10 +167,27 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
     mesh = mesh_of(embeddings.items)
     default = "mesh" if mesh is not None else "host" if on_cpu() else "device"
-    items, scores = WAYS[way or default](plan, embeddings)
+    items, scores = WAYS[way or default](plan, factors(plan, embeddings))
+    if plan.precision != "float32":
+        items, scores = _ranked_again(plan, embeddings, items)
     if plan.candidates is not None:
         items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])
+
+
+def factors(plan: RankingPlan, embeddings: Embeddings) -> Embeddings:
+    """Return the factors of scores, which are the embeddings unless the plan rounds them."""
+    if plan.precision == "float32":
+        return embeddings
+    rounded: Embeddings = jax.tree.map(lambda x: x.astype(plan.precision), embeddings)
+    return rounded
+
+
+def _ranked_again(plan: RankingPlan, embeddings: Embeddings, found: Int[np.ndarray, "rows found"]) -> TopK:
+    users, mesh = plan.queries.users[: len(found)], mesh_of(embeddings.items)
+    asked = (users, found) if mesh is None else _whole_on(mesh).put((users, found))
+    items, scores = jax.device_get(rank_again(embeddings, *asked, plan.k, mesh))
+    return items, scores
 
 
 def _rank_on_mesh(plan: RankingPlan, embeddings: Embeddings) -> TopK:
@@ -177,7 +210,10 @@ def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
 
 
 def ranking_program(plan: RankingPlan, embeddings: Embeddings) -> jax.stages.Compiled:
-    """Compile the ranking of a plan for embeddings, or their shapes, where they are; remember the last programs."""
+    """Compile the ranking of a plan for embeddings, or their shapes, where they are; remember the last programs.
+
+    The embeddings are those that `factors` returns.
+    """
     mesh, items = mesh_of(embeddings.items), embeddings.items
     if items.shape[0] != plan.chunk.num_ranked:  # all items, of which the candidates are ranked
         shape = (plan.chunk.num_ranked, *items.shape[1:])

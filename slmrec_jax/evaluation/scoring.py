@@ -1,5 +1,6 @@
 """Scores of all items for chunks of users, searched for the best: compiled programs for a device or a mesh."""
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -62,6 +63,30 @@ def rank_chunks(
     first_rows = jnp.arange(len(first_pairs), dtype=jnp.int32) * chunk.rows
     items, scores = jax.lax.map(rank_chunk, (first_rows, first_pairs))
     return items.reshape(-1, chunk.k), scores.reshape(-1, chunk.k)
+
+
+AGAIN_ROWS = 256
+"""The number of users whose found items are ranked again at a time."""
+
+
+@partial(jax.jit, static_argnames=("k", "mesh"))
+def rank_again(
+    embeddings: Embeddings, users: Int[Array, " rows"], found: Int[Array, "rows found"], k: int, mesh: Mesh | None
+) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
+    """Return the k best of the items found for each user by float32 scores, ties in the order of ids; -1 is none."""
+
+    def best_of(asked: tuple[Array, Array]) -> tuple[Array, Array]:
+        user, items = asked
+        factors = embeddings.items[items], embeddings.users[user]
+        scores = jnp.matmul(*factors, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+        behind = jnp.where(items < 0, jnp.inf, jnp.where(scores == 0, 0.0, -scores))
+        behind, items = jax.lax.sort((behind, items), num_keys=2)
+        return jnp.where(behind[:k] == jnp.inf, -1, items[:k]), 0.0 - behind[:k]
+
+    best: tuple[Array, Array] = jax.lax.map(best_of, (users, found), batch_size=AGAIN_ROWS)
+    if mesh is not None:
+        best = jax.lax.with_sharding_constraint(best, NamedSharding(mesh, part()))  # type: ignore[no-untyped-call]
+    return best
 
 
 def rank_on_mesh(

@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, NamedTuple, cast
 
 import jax
@@ -12,7 +13,7 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.devices import Target, compiling_for
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.evaluation.ranking import RankingPlan, ranking_program
+from slmrec_jax.evaluation.ranking import RankingPlan, factors, ranking_program
 from slmrec_jax.hardware.compilers import target_of
 from slmrec_jax.hardware.programs import NO_SPEED, Cost, Speed, program_cost
 from slmrec_jax.hardware.targets import HARDWARE, Hardware, hardware_of_kind
@@ -102,6 +103,7 @@ def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> P
     layout = setup.layout
     if target.platform != "cpu" or layout is not None:
         embeddings = jax.eval_shape(planned.loop.embed, loop.shapes().state, setup.inputs)
+        embeddings = jax.eval_shape(partial(factors, ranking), embeddings)
         embeddings = embeddings if layout is None else layout.shapes(embeddings)
         ranks = ranking_program(ranking, embeddings)
     seconds = time.perf_counter() - start

@@ -85,7 +85,7 @@ def train(
     Args:
         config: Every choice.
         dataset: The data; by default what `config.data` names. A data set made in memory is kept in the run's folder.
-        out: The run's folder; by default a new one under `runs/`.
+        out: The folder, by default a new one in `runs/`.
         resume: Whether to continue the run in `out`, to the same bits as if it had not stopped.
         overwrite: Whether to delete a run in `out` first, once the new one is ready to start.
         method: Makes the method to train; pass your own here.

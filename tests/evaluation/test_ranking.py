@@ -58,24 +58,27 @@ def ids(count):
     k=st.integers(1, 12),
     share=st.sampled_from([0.0, 0.3, 0.9, 1.0]),
     chunk_users=st.integers(1, 9),
+    precision=st.sampled_from(["float32", "bfloat16"]),
     seed=st.integers(0, 99),
 )
-def test_equals_the_definition_ties_included(num_users, num_items, dim, k, share, chunk_users, seed):
+def test_equals_the_definition_ties_included(num_users, num_items, dim, k, share, chunk_users, precision, seed):
     k = min(k, num_items)
     table = small_integers(num_users, num_items, dim, seed)
     known = [some_pairs(num_users, num_items, share, seed), some_pairs(num_users, num_items, 0.1, seed + 1)]
-    plan = plan_ranking(ids(num_users), known, num_items, k, max_bytes=4 * num_items * chunk_users)
+    max_bytes = 4 * num_items * chunk_users
+    plan = plan_ranking(ids(num_users), known, num_items, k, precision=precision, max_bytes=max_bytes)
     expected = reference.ranking(*table, range(num_users), as_set(*known), k)
     ranked = rank(plan, table)
     assert ranked.items.dtype == np.int32
     np.testing.assert_array_equal(ranked.items, expected)
 
 
-def test_equals_the_definition_on_real_values_and_returns_the_scores():
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_equals_the_definition_on_real_values_and_returns_the_scores(precision):
     draw = np.random.default_rng(3)
     table = Embeddings(*(draw.normal(size=(rows, 16)).astype(np.float32) for rows in (40, 300)))
     known = some_pairs(40, 300, 0.05)
-    ranked = rank(plan_ranking(ids(40), [known], 300, 20), table)
+    ranked = rank(plan_ranking(ids(40), [known], 300, 20, precision=precision), table)
     np.testing.assert_array_equal(ranked.items, reference.ranking(*table, range(40), as_set(known), 20))
     expected = np.take_along_axis(table.users @ table.items.T, ranked.items, axis=1)
     np.testing.assert_allclose(ranked.scores, expected, rtol=1e-5, atol=1e-5)
@@ -88,6 +91,22 @@ def test_saturated_sigmoids_tie():
     assert by_sigmoid.items.tolist() == [[1, 2, 3, 4, 5, 0, 7, 6]]
     np.testing.assert_array_equal(by_sigmoid.items, reference.ranking(*table, [0], [], 8, sigmoid=True))
     assert rank(plan_ranking(ids(1), [], 8, 8), table).items.tolist() == [[2, 1, 4, 3, 5, 0, 7, 6]]
+
+
+def test_what_bfloat16_finds_is_ranked_by_float32():
+    """Items that it cannot tell apart, of which it finds the first."""
+    scores = np.array([[1.0, 1.0 + 2**-10, 1.0 + 2**-9, 0.5, 1.5, 1.0 + 2**-11]], np.float32)
+    table = Embeddings(np.ones((1, 1), np.float32), scores.T)
+    plan = plan_ranking(ids(1), [], 6, 2, precision="bfloat16")
+    assert plan.chunk.k == 6
+    assert rank(plan, table).items.tolist() == [[4, 2]]
+    rounded = ranking.factors(plan, Embeddings(*map(jnp.asarray, table)))
+    assert ranking.WAYS["device"](plan, rounded)[0].tolist() == [[4, 0, 1, 2, 5, 3]]
+
+
+def test_sigmoids_are_not_ranked_in_bfloat16():
+    with pytest.raises(UserError, match=r"eval\.precision='bfloat16' ranks inner products: .*eval\.score='sigmoid'"):
+        plan_ranking(ids(1), [], 6, 2, precision="bfloat16", score="sigmoid")
 
 
 def test_negative_zero_ties_with_zero():
