@@ -23,6 +23,7 @@ import jax.numpy as jnp
 
 from slmrec_jax import processes
 from slmrec_jax.errors import UserError, setting
+from slmrec_jax.training.memory import trim_memory
 from slmrec_jax.training.storage import checkpoint as checkpoints
 from slmrec_jax.training.storage.checkpoint import Checkpoint, Place
 from slmrec_jax.training.storage.folder import CHECKPOINTS, Record, append_records, write_history
@@ -87,6 +88,7 @@ class Saver:
             self._submit()
         else:
             self._write_round()
+            trim_memory()  # a tenth of what was written, which the next steps need
 
     def wait(self) -> None:
         """Wait until nothing is being written, without rests."""
