@@ -7,6 +7,7 @@ by √M, `linear` by M, `none` leaves it. The goal of a run is 99 % of the best 
 """
 
 import math
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,18 +36,26 @@ class Flags:
     counts: tuple[int, ...] = (1, 2, 4, 8)
     rules: tuple[str, ...] = ("sqrt", "linear")
     task: str = "fac"
-    epochs: int = 1000
+    epochs: tuple[int, ...] = (1000,)
+    """The most epochs; one for each of `counts`, or one for all."""
+    users: int | None = None
+    """The number of users to rank in each evaluation; all by default."""
     out: Path = Path("benchmarks/results/micro_quality.json")
 
 
 def main(flags: Flags) -> None:
+    most = flags.epochs * (1 if len(flags.epochs) > 1 else len(flags.counts))
+    if len(most) != len(flags.counts):
+        sys.exit(
+            f"--epochs has {len(most)} numbers and --counts {len(flags.counts)}: give one for each, or one for all"
+        )
     results = []
     for name in flags.data:
         dataset = generated(int(name)) if name.isdecimal() else data.load(name, split=flags.split)
         goal = None
-        for count in flags.counts:
+        for count, epochs in zip(flags.counts, most, strict=True):
             for rule in flags.rules if count > 1 else ("none",):
-                found = measured(flags, dataset, count, RATE * RULES[rule](count))
+                found = measured(flags, dataset, count, epochs, RATE * RULES[rule](count))
                 goal = SHARE * max(found["recall"]) if goal is None else goal
                 reached = next((place for place, recall in enumerate(found["recall"]) if recall >= goal), None)
                 row = {
@@ -62,7 +71,7 @@ def main(flags: Flags) -> None:
                     "goal": goal,
                 }
                 results.append(row)
-                print(row, flush=True)
+                print(row, [round(recall, 4) for recall in found["recall"]], flush=True)
                 write_result(flags.out, {"task": flags.task, "results": results})
     columns = ("data", "micro-batches", "learning rate", "best recall@20", "epochs to goal", "seconds to goal", "test")
     table = Table(*columns)
@@ -85,9 +94,10 @@ def generated(num_users: int) -> Dataset:
     return data.demo(num_users=num_users, num_items=num_users // 10, num_scenes=300, columns=columns)
 
 
-def measured(flags: Flags, dataset: Dataset, count: int, rate: float) -> dict[str, Any]:
+def measured(flags: Flags, dataset: Dataset, count: int, epochs: int, rate: float) -> dict[str, Any]:
     """Return the validation recall and the training seconds of each epoch, and the test recall of the best."""
-    config = with_protocol(Config(task=flags.task, micro_batches=count, epochs=flags.epochs), "mmrec")
+    config = with_protocol(Config(task=flags.task, micro_batches=count, epochs=epochs), "mmrec")
+    config = replace(config, eval=config.eval._replace(users=flags.users, test_users=flags.users))
     config = replace(config, optimizer=replace(config.optimizer, learning_rate=rate))
     with tempfile.TemporaryDirectory() as folder:
         run = train(config, dataset, out=Path(folder) / "run", progress=False)

@@ -1,4 +1,4 @@
-"""Check every annotated shape of the package at run time; make the small data that tests share."""
+"""Check annotated shapes of the package at run time; make the small data that tests share."""
 
 import gc
 import os
@@ -25,13 +25,23 @@ import pytest
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadFileScheduling
 
-install_import_hook("slmrec_jax", "beartype.beartype")
+CHECKED = [f"slmrec_jax.{room}" for room in ("data", "encoding", "evaluation", "objectives", "types")]
+"""What is checked in the quick tests."""
 
 # Compiled programs stay, and Python's collector would often scan everything that tracing them left.
 gc.set_threshold(200_000, 20, 100)
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
+
+
+def pytest_configure(config):
+    """Check annotations: in the quick tests those of the folders that compute on arrays, otherwise all.
+
+    The checks of a function within another are made again whenever that one runs, and training is made of such
+    functions: checking all of them takes a third of the time of the quick tests.
+    """
+    install_import_hook(CHECKED if config.option.markexpr == "not slow" else "slmrec_jax", "beartype.beartype")
 
 
 class ByFileOrSystem(LoadFileScheduling):

@@ -88,6 +88,7 @@ def as_json(planned: "Plan") -> dict[str, Any]:
         "mesh": dict(planned.mesh),
         "tables_by_columns": planned.by_columns,
         "memory_bytes": {part: size for part, size in planned.memory._asdict().items() if size},
+        "checkpoints_copied": planned.copies,
         "total_bytes": sum(planned.memory),
         "usable_bytes": planned.usable_bytes,
         "fits": planned.fits,
@@ -150,6 +151,8 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
         console.print(fit_width(table, console.width))
     if planned.mesh and not planned.by_columns:
         print(f"{config.model} mixes columns: each device holds whole tables, and the mesh divides the batch alone.")
+    if not planned.copies:
+        print("Memory lacks room for copies of checkpoints: training waits while they are written.")
     if not planned.fits:
         sizes, smaller = planned.memory._asdict(), smaller_by()
         largest = max(smaller, key=lambda part: sizes[part])

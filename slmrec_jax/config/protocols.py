@@ -56,7 +56,8 @@ class Protocol(NamedTuple):
     test_users: Annotated[int, at_least(1)] | None = None
     """Users that are ranked in the test of the best epoch: a sample that is the same for every seed; all by default."""
     precision: RankingPrecision = "float32"
-    """The type of the factors of scores. "bfloat16" finds the best 4 k by it, and ranks these in float32."""
+    """The type of scores. "bfloat16" finds four times as many items as the largest cut-off in that type, and ranks
+    these in float32."""
 
 
 PROTOCOLS: Mapping[str, Protocol] = {

@@ -39,11 +39,12 @@ MAX_CHUNK_BYTES = 16 * 2**20
 CHUNK_SHARE = 64
 """On accelerators, a chunk's scores take at most one part in so many of the device's memory."""
 
-FOUND = 4
-"""How many times as many items are found in bfloat16 as are returned."""
-
 UNKNOWN_CHUNK_BYTES = 2**28
 """Their limit if that memory is not known."""
+
+
+FOUND = 4
+"""How many times as many items are found in bfloat16 as are returned."""
 
 
 class Ranking(NamedTuple):
@@ -94,10 +95,10 @@ def plan_ranking(
         score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
             scores above about 16.6 saturate at 1 and tie. Use it to reproduce references that rank this way.
         precision: The type of the factors of scores. With "bfloat16" the best `FOUND` · k by it are ranked again in
-            float32. That misses an item only if rounding moves it behind so many others.
+            float32. That misses an item only if rounding moves it behind more than 3 k others.
         max_bytes: The limit for a chunk's scores (float32, users of a chunk × items), by default the platform's. On
-            CPUs, `IN_FLIGHT` chunks exist at a time, twice as many under "sigmoid" or if k exceeds a quarter of the
-            items. A row is never split.
+            CPUs, `IN_FLIGHT` chunks exist at a time, twice as many under "sigmoid" or if more than a quarter of the
+            items are to be found. A row is never split.
 
     Raises:
         UserError: `k` is below 1 or above the number of candidates; or sigmoids, which tie, are ranked in bfloat16.
@@ -167,9 +168,8 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
         embeddings = embeddings._replace(items=embeddings.items[plan.candidates])
     mesh = mesh_of(embeddings.items)
     default = "mesh" if mesh is not None else "host" if on_cpu() else "device"
-    items, scores = WAYS[way or default](plan, factors(plan, embeddings))
-    if plan.precision != "float32":
-        items, scores = _ranked_again(plan, embeddings, items)
+    ranked = WAYS[way or default](plan, factors(plan, embeddings))
+    items, scores = ranked if plan.precision == "float32" else _ranked_again(plan, embeddings, ranked[0])
     if plan.candidates is not None:
         items = np.where(items < 0, -1, plan.candidates[items]).astype(np.int32)
     return Ranking(items[: plan.num_users], scores[: plan.num_users])
@@ -184,8 +184,8 @@ def factors(plan: RankingPlan, embeddings: Embeddings) -> Embeddings:
 
 
 def _ranked_again(plan: RankingPlan, embeddings: Embeddings, found: Int[np.ndarray, "rows found"]) -> TopK:
-    users, mesh = plan.queries.users[: len(found)], mesh_of(embeddings.items)
-    asked = (users, found) if mesh is None else _whole_on(mesh).put((users, found))
+    asked, mesh = (plan.queries.users, found), mesh_of(embeddings.items)
+    asked = asked if mesh is None else _whole_on(mesh).put(asked)
     items, scores = jax.device_get(rank_again(embeddings, *asked, plan.k, mesh))
     return items, scores
 

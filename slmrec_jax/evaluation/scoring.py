@@ -77,8 +77,8 @@ def rank_again(
 
     def best_of(asked: tuple[Array, Array]) -> tuple[Array, Array]:
         user, items = asked
-        factors = embeddings.items[items], embeddings.users[user]
-        scores = jnp.matmul(*factors, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
+        # Unlike those of a matrix product, these sums do not depend on an item's place, so that equal items tie.
+        scores = jnp.sum(embeddings.items[items] * embeddings.users[user][None, :], axis=1, dtype=jnp.float32)
         behind = jnp.where(items < 0, jnp.inf, jnp.where(scores == 0, 0.0, -scores))
         behind, items = jax.lax.sort((behind, items), num_keys=2)
         return jnp.where(behind[:k] == jnp.inf, -1, items[:k]), 0.0 - behind[:k]

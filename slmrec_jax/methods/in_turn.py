@@ -1,7 +1,8 @@
 """Sums over parts of a function's argument, one part after the other, in the memory of one.
 
 What does not depend on the part is computed once: a `jax.lax.scan` over the whole function would propagate the graph
-again for each. Losses ask for views where they need them, so the division is made in the traced program.
+again for each. Losses ask for views where they need them, so the division is made in the traced program. It takes a
+call of a function with `jax.jit` of its own as one operation.
 """
 
 from collections.abc import Callable, Sequence
@@ -9,6 +10,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn, Literal, Var, jaxpr_as_fun
 from jaxtyping import Array, PyTree, Scalar
 
@@ -29,7 +31,7 @@ def sum_in_turn(function: Callable[[Any], Result], parts: PyTree) -> Result:
 
 
 def loss_in_turn(loss: Callable[[Any], tuple[Scalar, Metrics]], parts: PyTree) -> tuple[Scalar, Metrics]:
-    """Return Σ loss(part), with first derivatives of the value in what the loss closes over; metrics have none.
+    """Return Σ loss(part). The value has derivatives in what the loss closes over, in reverse mode; metrics have none.
 
     Each part's derivative follows its value, while what it needs is in memory.
 
@@ -41,23 +43,28 @@ def loss_in_turn(loss: Callable[[Any], tuple[Scalar, Metrics]], parts: PyTree) -
     places = [place for place, x in enumerate(shared) if jnp.issubdtype(x.dtype, jnp.floating)]
 
     def of_floats(floats: Sequence[Array], part: PyTree) -> tuple[Scalar, Metrics]:
-        every = list(shared)
-        for place, x in zip(places, floats, strict=True):
-            every[place] = x
-        return of_part(every, part)
+        return of_part(_replaced(shared, places, floats), part)
 
     @jax.custom_vjp
     def total(floats: Sequence[Array]) -> tuple[Scalar, Metrics]:
         return _summed(lambda part: of_floats(floats, part), parts)
 
-    def forward(floats: Sequence[Array]) -> tuple[tuple[Scalar, Metrics], Sequence[Array]]:
-        with_gradient = jax.value_and_grad(of_floats, has_aux=True)
-        return _summed(lambda part: with_gradient(floats, part), parts)
+    def forward(floats: Sequence[Any]) -> tuple[tuple[Scalar, Metrics], list[Array | None]]:
+        values = [x.value for x in floats]
+        wanted = [place for place, x in enumerate(floats) if x.perturbed]
 
-    def backward(gradient: Sequence[Array], cotangents: tuple[Scalar, Metrics]) -> tuple[Sequence[Array]]:
-        return ([cotangents[0].astype(x.dtype) * x for x in gradient],)
+        def of_wanted(some: Sequence[Array], part: PyTree) -> tuple[Scalar, Metrics]:
+            return of_floats(_replaced(values, wanted, some), part)
 
-    total.defvjp(forward, backward)
+        with_gradient = jax.value_and_grad(of_wanted, has_aux=True)
+        found, gradient = _summed(lambda part: with_gradient([values[place] for place in wanted], part), parts)
+        return found, _replaced([None] * len(values), wanted, gradient)
+
+    def backward(gradient: list[Array | None], cotangents: Any) -> tuple[list[Array | None]]:
+        scale = cotangents[0].instantiate() if isinstance(cotangents[0], SymbolicZero) else cotangents[0]
+        return ([x if x is None else scale.astype(x.dtype) * x for x in gradient],)
+
+    total.defvjp(forward, backward, symbolic_zeros=True)
     found: tuple[Scalar, Metrics] = total([shared[place] for place in places])
     return found
 
@@ -103,6 +110,14 @@ def _divided(program: Jaxpr) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
         else:
             rest.append(equation)
     return own, rest
+
+
+def _replaced(values: Sequence[Any], places: Sequence[int], by: Sequence[Any]) -> list[Any]:
+    """Return the values with others in some places."""
+    after = list(values)
+    for place, value in zip(places, by, strict=True):
+        after[place] = value
+    return after
 
 
 def _first(parts: PyTree) -> PyTree:

@@ -6,7 +6,8 @@ B × B; the gradient is exactly that of the mean of the M objectives.
 
 The losses are mapped over the micro-batches by `jax.vmap`. What does not depend on the batch, such as the propagated
 tables and the augmented views, is computed once. Rows of tables are gathered for all micro-batches together, up to
-`GROUP_ROWS` of them; groups follow one another, so that a step of any number of interactions needs the same memory.
+`GROUP_ROWS` of them; groups follow one another, so that the memory of rows does not grow with the number of
+micro-batches.
 """
 
 import math
@@ -27,8 +28,9 @@ LEAST_STEPS = 16
 """The fewest steps of an epoch under `auto`: fewer updates train slowly, however cheap an epoch is."""
 
 GROUP_ROWS = 2 * MANY
-"""The most interactions whose rows are in memory at a time; with 64 columns SLMRec with FAC takes about 2.7 GiB for
-so many. Groups have at least half as many, since each adds to the derivatives of whole tables, which takes time."""
+"""The most interactions whose rows are in memory at a time, unless one micro-batch has more; SLMRec with FAC and 64
+columns takes about 2.7 GiB for so many. Groups have at least half as many, since each adds to the derivatives of whole
+tables, which takes time."""
 
 Result = TypeVar("Result", bound=PyTree)
 
@@ -38,7 +40,7 @@ def mean_over_micro_batches(
 ) -> tuple[Scalar, Metrics]:
     """Return the mean of an objective and of its metrics over the micro-batches; of a batch without them, its value.
 
-    In groups of micro-batches, the value has first derivatives by `jax.grad` and metrics have none (`loss_in_turn`).
+    In groups of micro-batches, the value has derivatives in reverse mode alone, and metrics have none (`loss_in_turn`).
 
     Args:
         objective: Takes one micro-batch, whose arrays start with the axis of rows.
@@ -56,8 +58,9 @@ def mean_over_micro_batches(
         )
         return mean
 
-    num_groups = -(-batch.users.size // GROUP_ROWS)
-    divided = _divided(batch, multiple=num_groups)
+    count, rows = batch.users.shape
+    num_groups = -(-count // max(1, GROUP_ROWS // rows))
+    divided = _shares_of(batch, multiple=num_groups)
     if num_groups == 1:
         return mean_part(divided)
     return loss_in_turn(
@@ -79,10 +82,10 @@ def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
         weighted: Result = jax.tree.map(lambda x: jnp.where(share > 0, share.astype(x.dtype) * x, 0), value)
         return weighted
 
-    return sum_in_turn(mean_part, _divided(batch))
+    return sum_in_turn(mean_part, _shares_of(batch))
 
 
-def _divided(batch: Batch, multiple: int = 1) -> tuple[dict[str, Array], Float[Array, " micro_batches"]]:
+def _shares_of(batch: Batch, multiple: int = 1) -> tuple[dict[str, Array], Float[Array, " micro_batches"]]:
     """Return all of a batch but its key, and each micro-batch's share of the mean, of a multiple of micro-batches.
 
     Those without real rows have share 0, and the rows of the first, since a mean over no rows is NaN.

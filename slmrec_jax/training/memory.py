@@ -14,6 +14,7 @@ import jax
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.ranking import RankingPlan, factors, ranking_program
+from slmrec_jax.evaluation.scoring import AGAIN_ROWS
 from slmrec_jax.evaluation.tiles import IN_FLIGHT
 from slmrec_jax.training.inputs import input_shapes
 from slmrec_jax.training.setup import Setup
@@ -25,7 +26,7 @@ LATER_BYTES = 112 * 2**20
 metrics, and the writer of checkpoints. On the host; nothing of it is on an accelerator."""
 
 SPARE = 0.1
-"""The share of the available memory that is left free by what a run can do without: estimates are good to a tenth."""
+"""The share of the available memory that must stay free for checkpoints to be copied: estimates are good to a tenth."""
 
 SHOWN_BYTES = 5 * 2**20
 """Smaller parts are not listed."""
@@ -98,6 +99,7 @@ def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Me
         if layout is None
         else _scores_on_mesh(ranking, layout.shapes(jax.eval_shape(partial(factors, ranking), tables)), devices)
     )
+    scores += _of_rounding(ranking, embeddings, tables)
     evaluated = embeddings + max(temporary(programs.embed), embeddings + scores)
     largest_of_state = max(map(size, jax.tree.leaves(programs.shapes())))
     # Parts of arrays are read back to their devices.
@@ -129,9 +131,15 @@ def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Me
     return known._replace(earlier=max(0, peak_rss_bytes() - sum(known)) if host else 0)
 
 
-def has_room(memory: Memory, available: int | None) -> bool:
-    """Return whether a run would fit in the available bytes (`None` if not known) with a tenth to spare."""
-    return available is None or memory.to_come <= (1 - SPARE) * available
+def estimate_within(available: int | None, planned: Setup, ranking: RankingPlan) -> tuple[Memory, bool]:
+    """Estimate a run with copies of checkpoints, or without if that leaves too little of the available bytes (`SPARE`).
+
+    The second result says whether there are copies. `available` is `None` if it is not known.
+    """
+    copied = estimate(planned, ranking)
+    if available is None or copied.to_come <= (1 - SPARE) * available:
+        return copied, True
+    return estimate(planned, ranking, copies=False), False
 
 
 def check_fits(memory: Memory, available: int | None) -> None:
@@ -161,7 +169,7 @@ def smaller_by() -> dict[str, str]:
         "precomputed": f"{setting('frozen_rows', 'bfloat16')} (slmrec), {setting('propagation', 'definition')}, which "
         f"is slower, or {modalities}",
         "state": dim,
-        "activations": f"fewer {setting('micro_batches')}, a smaller {setting('batch_size')} or {setting('dim')}",
+        "activations": f"a smaller {setting('dim')} or {setting('batch_size')}, or fewer {setting('micro_batches')}",
         "evaluation": dim,
         "checkpoints": dim,
     }
@@ -264,15 +272,23 @@ def _temporary(program: Callable[..., Any]) -> int:
 
 def _scores(ranking: RankingPlan, embeddings: Embeddings) -> int:
     chunk = ranking.chunk
-    rounded = 0 if ranking.precision == "float32" else tree_bytes(embeddings) // 2
     if not on_cpu():
         program = ranking_program(ranking, jax.eval_shape(partial(factors, ranking), embeddings))
-        return rounded + _temporary(program) + 8 * len(ranking.first_pairs) * chunk.rows * chunk.k
+        return _temporary(program) + 8 * len(ranking.first_pairs) * chunk.rows * chunk.k
     blocks = 2 if chunk.score == "sigmoid" else 1
     tiles, dim = ranking.tiles, embeddings.items.shape[1]
     in_flight = min(IN_FLIGHT, len(ranking.first_pairs) // tiles.chunks)
     rows = tiles.chunks * chunk.rows
-    return rounded + (in_flight * blocks * rows + dim) * 4 * tiles.columns + 8 * ranking.num_users * chunk.k
+    return (in_flight * blocks * rows + dim) * 4 * tiles.columns + 8 * ranking.num_users * chunk.k
+
+
+def _of_rounding(ranking: RankingPlan, embeddings_bytes: int, embeddings: Embeddings) -> int:
+    """Return the bytes of rounded embeddings, and of what is found by them and ranked again."""
+    if ranking.precision == "float32":
+        return 0
+    found, rows = ranking.chunk.k, len(ranking.queries.users)
+    block = AGAIN_ROWS * found * embeddings.items.shape[1] * embeddings.items.dtype.itemsize
+    return embeddings_bytes // 2 + rows * (4 * found + 8 * ranking.k) + block
 
 
 def _scores_on_mesh(ranking: RankingPlan, embeddings: Embeddings, devices: int) -> int:

@@ -19,7 +19,7 @@ from slmrec_jax.hardware.programs import NO_SPEED, Cost, Speed, program_cost
 from slmrec_jax.hardware.targets import HARDWARE, Hardware, hardware_of_kind
 from slmrec_jax.meshes import AUTO, choose_mesh, sizes_of
 from slmrec_jax.methods import make_method
-from slmrec_jax.training.memory import Memory, available_bytes, estimate
+from slmrec_jax.training.memory import Memory, available_bytes, estimate_within
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline
 from slmrec_jax.training.small_data import fit_cutoffs
 
@@ -42,6 +42,8 @@ class Plan(NamedTuple):
     by_columns: bool
     """Whether the mesh divides tables by columns; otherwise each device holds them whole (`Method.by_columns`)."""
     memory: Memory
+    copies: bool
+    """Whether there is room for copies of checkpoints; otherwise training waits while they are written."""
     usable_bytes: int
     """The part of the device's memory that JAX uses."""
     steps_per_epoch: int
@@ -115,14 +117,15 @@ def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> P
     }
     if ranks is not None:
         programs["ranking"] = _program(ranks, rates and speed_of(rates, "float32"))
-    memory = estimate(setup, ranking)
-    here = (available_bytes() or 0) + memory.process + memory.earlier  # what is free, and what the process has
-    usable = here if target.memory_bytes is None else target.memory_bytes
+    free = (available_bytes() or 0) if target.memory_bytes is None else target.memory_bytes
+    memory, copies = estimate_within(free, setup, ranking)
+    usable = free + memory.process + memory.earlier  # on a CPU, also what the process has
     return Plan(
         on,
         {} if layout is None else dict(layout.mesh.shape),
         planned.method.by_columns,
         memory,
+        copies,
         usable,
         loop.steps_per_epoch,
         seconds,

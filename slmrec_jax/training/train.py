@@ -31,8 +31,7 @@ from slmrec_jax.training.memory import (
     Memory,
     available_bytes,
     check_fits,
-    estimate,
-    has_room,
+    estimate_within,
     line_of,
     peak_rss_bytes,
     trim_memory,
@@ -85,7 +84,7 @@ def train(
     Args:
         config: Every choice.
         dataset: The data; by default what `config.data` names. A data set made in memory is kept in the run's folder.
-        out: The folder, by default a new one in `runs/`.
+        out: The run's folder, by default a new one in `runs/`.
         resume: Whether to continue the run in `out`, to the same bits as if it had not stopped.
         overwrite: Whether to delete a run in `out` first, once the new one is ready to start.
         method: Makes the method to train; pass your own here.
@@ -207,10 +206,9 @@ def _compile_run(planned: Setup, plans: Plans, tell: Callback, neighbours: int) 
     seconds = time.perf_counter() - start
     trim_memory()  # the compiler's
     ranking, available = plans.selecting.ranking, available_bytes(neighbours)
-    memory = estimate(setup, ranking)
-    copies = processes.count() > 1 or has_room(memory, available)
+    # Several processes write together, and each has a copy.
+    memory, copies = estimate_within(available if processes.count() == 1 else None, setup, ranking)
     if not copies:
-        memory = estimate(setup, ranking, copies=False)
         tell(message("checkpoints: memory lacks room for copies, so training waits while they are written"))
     tell(message(line_of(memory)))
     check_fits(memory, available)

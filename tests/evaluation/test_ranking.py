@@ -104,6 +104,16 @@ def test_what_bfloat16_finds_is_ranked_by_float32():
     assert ranking.WAYS["device"](plan, rounded)[0].tolist() == [[4, 0, 1, 2, 5, 3]]
 
 
+@pytest.mark.parametrize(("num_items", "k"), [(300, 3), (300, 5), (20, 10)])
+def test_equal_items_tie_when_they_are_ranked_again(num_items, k):
+    """The sums of some places, such as the last ones of a vector, could be rounded otherwise."""
+    draw = np.random.default_rng(0)
+    users, item = draw.normal(size=(40, 64)).astype(np.float32), draw.normal(size=(1, 64)).astype(np.float32)
+    table = Embeddings(users, np.repeat(item, num_items, axis=0))
+    ranked = rank(plan_ranking(ids(40), [], num_items, k, precision="bfloat16"), table)
+    np.testing.assert_array_equal(ranked.items, np.tile(ids(k), (40, 1)))
+
+
 def test_sigmoids_are_not_ranked_in_bfloat16():
     with pytest.raises(UserError, match=r"eval\.precision='bfloat16' ranks inner products: .*eval\.score='sigmoid'"):
         plan_ranking(ids(1), [], 6, 2, precision="bfloat16", score="sigmoid")

@@ -35,12 +35,12 @@ def separate(batch: Batch) -> list[Batch]:
     return [one for one in each if one.mask.any()]
 
 
-@pytest.mark.parametrize("rows_of_group", [120, 80])
+@pytest.mark.parametrize("rows_of_group", [120, 100, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SYSTEMS]
 )
 def test_a_step_has_the_mean_gradient_of_its_micro_batches(name, rows_of_group, tiny, monkeypatch):
-    """All together, or in two groups of two, of which one is empty."""
+    """All together, in two groups of two, of which one is half empty, or each alone, since it has more rows."""
     monkeypatch.setattr("slmrec_jax.methods.micro_batches.GROUP_ROWS", rows_of_group)
     monkeypatch.setattr("slmrec_jax.encoding.sparse.MANY", rows_of_group // 2)
     made = setup(replace(SYSTEMS[name], micro_batches=3), tiny.with_modalities(("visual", "acoustic")))

@@ -91,13 +91,19 @@ def test_where_training_waits_for_checkpoints_nothing_is_copied(tiny, programs, 
 def test_a_run_without_memory_for_copies_waits_for_its_checkpoints(tiny, tmp_path, monkeypatch, programs):
     monkeypatch.setattr(train_module, "compiled", lambda planned: planned._replace(loop=programs.loop))
     monkeypatch.setattr(train_module, "available_bytes", lambda neighbours: 10**9)
-    runs = {}
+    runs, copied, fit = {}, [], train_module.fit
+
+    def fit_and_keep(*arguments, copies, **options):
+        copied.append(copies)
+        return fit(*arguments, copies=copies, **options)
+
+    monkeypatch.setattr(train_module, "fit", fit_and_keep)
     for spare in (0.1, 1.0):
         monkeypatch.setattr(memory, "SPARE", spare)
         said, folder = [], tmp_path / str(spare)
         run = train(dataclasses.replace(CONFIG, epochs=2), tiny, out=folder, callbacks=[texts_into(said)])
-        waited = any("training waits while they are written" in text for text in said)
-        runs[waited] = run.embeddings
+        assert any("training waits while they are written" in text for text in said) != copied[-1]
+        runs[copied[-1]] = run.embeddings
     assert runs.keys() == {False, True}
     np.testing.assert_array_equal(*(embeddings.items for embeddings in runs.values()))
 

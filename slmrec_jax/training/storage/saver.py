@@ -1,14 +1,14 @@
 """Background writing of checkpoints and records; errors of the disk do not end training.
 
-Training never waits for the disk. Of the checkpoints that arrive while one is written, only the newest and those that
-must be kept are written. One that cannot be written is reported, kept in memory and tried again with the next one.
+Training does not wait for the disk where memory has room for copies. Of the checkpoints that arrive while one is
+written, only the newest and those that must be kept are written. One that cannot be written is reported, kept in memory
+and tried again with the next one.
 
 Writing takes processor time from training: a tenth of an epoch that lasts half a second. So the writer rests after each
 round, in proportion to its time: an epoch that takes as long as twenty checkpoints is on disk before the next one ends.
 
-Several processes write together: in the thread that trains, where they meet, and when the first one has rested. Where
-memory lacks room for a copy, training waits while its own arrays are written. In both cases an error of the disk ends
-the run.
+Several processes write together: in the thread that trains, where they meet, and when the first one has rested. Without
+room for copies, training waits while its own arrays are written. In both cases an error of the disk ends the run.
 """
 
 import time
@@ -173,9 +173,8 @@ class Saver:
                 self._record(history)
             checkpoints.write(folder, checkpoint)
         except OSError as error:
-            if (
-                self._together or not self._copies
-            ):  # the others wait in the middle of it; the next steps need the arrays
+            # The other processes wait in the middle of it; without a copy, the next steps take the arrays.
+            if self._together or not self._copies:
                 raise
             self._say(
                 f"WARNING: the checkpoint of {place.words()} could not be saved ({error.strerror or error}); the "

@@ -50,6 +50,7 @@ def disk(monkeypatch):
         if disk.full:
             raise OSError(errno.ENOSPC, "No space left on device")
         disk.append(checkpoint.place.epochs)
+        disk.last = checkpoint
 
     monkeypatch.setattr(saver.checkpoints, "write", write)
     return disk
@@ -125,7 +126,14 @@ def test_a_disk_that_refuses_is_not_tried_again_and_again(disk, rests, tmp_path)
     assert disk == [1, 29]
 
 
-def test_without_copies_each_is_written_at_once_and_a_refusal_ends_the_run(disk, tmp_path):
+def test_without_copies_arrays_are_written_at_once_and_a_refusal_ends_the_run(disk, tmp_path):
+    given = Checkpoint(Place(9), jnp.zeros(2), Tally())
+    for copies in (True, False):
+        with saver.open_saver(tmp_path, print, copies=copies) as opened:
+            opened.save(given, [], frozenset())
+            opened.wait()
+        assert (disk.last.progress is given.progress) != copies
+    del disk[:]
     with saver.open_saver(tmp_path, print, copies=False) as opened:
         for epoch in (1, 2):
             save(opened, epoch)
