@@ -17,12 +17,14 @@ HEAVY = ("jax", "pyarrow", "matplotlib", "scipy", "optuna", "orbax", "flax")
 
 SCRIPT = f"""
 import sys
-from slmrec_jax.commands.main import main
-try:
-    main(sys.argv[1:])
-except SystemExit:
-    pass
-print([name for name in {HEAVY} if name in sys.modules], file=sys.stderr)
+from slmrec_jax.commands.main import COMMANDS, main
+for arguments in ["--help"], ["--version"], *([*name.split(), "--help"] for name in COMMANDS):
+    try:
+        main(arguments)
+    except SystemExit as stop:
+        assert not stop.code, arguments
+    loaded = [name for name in {HEAVY} if name in sys.modules]
+    assert not loaded, (arguments, loaded)
 """
 
 
@@ -34,11 +36,10 @@ def help_of(capsys, *arguments):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], *([*name.split(), "--help"] for name in COMMANDS)])
-def test_help_loads_nothing_heavy(arguments):
-    done = subprocess.run([sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=True)
-    assert done.stdout
-    assert done.stderr.strip() == "[]"
+def test_help_loads_nothing_heavy():
+    done = subprocess.run([sys.executable, "-c", SCRIPT], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("usage: ") == 1 + len(COMMANDS)
 
 
 @pytest.mark.parametrize("columns", [80, 120])

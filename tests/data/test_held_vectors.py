@@ -224,6 +224,7 @@ def test_frames_keep_the_type(dtype):
         assert feature.present.sum() == ITEMS - isinstance(given, Feature)
 
 
+@pytest.mark.slow
 def test_loading_a_mapped_file_takes_little_memory(tmp_path):
     """Reading, checking, hashing and writing hold blocks of the rows; the pages of the file are not counted."""
     items, columns = 300_000, 128  # 73 MiB, and twice that as float32

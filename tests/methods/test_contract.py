@@ -109,7 +109,7 @@ def test_the_program_holds_no_data(case):
     assert sum(math.prod(int(length) for length in shape.split("x")) for shape in constants if shape != "4") <= 64
 
 
-EAGER = ("lightgcn", "mf concat", "vbpr", "reference fac")
+EAGER = ("vbpr", "reference fac")
 
 
 @pytest.mark.slow

@@ -43,7 +43,7 @@ def test_a_step_has_the_mean_gradient_of_its_micro_batches(name, rows_of_group, 
     """All together, in two groups of two, of which one is half empty, or each alone, since it has more rows."""
     monkeypatch.setattr("slmrec_jax.methods.micro_batches.GROUP_ROWS", rows_of_group)
     monkeypatch.setattr("slmrec_jax.encoding.sparse.MANY", rows_of_group // 2)
-    made = setup(replace(SYSTEMS[name], micro_batches=3), tiny.with_modalities(("visual", "acoustic")))
+    made = setup(replace(SYSTEMS[name], micro_batches=3), tiny.with_modalities(("visual",)))
     gradient = jax.jit(jax.value_and_grad(made.loss, has_aux=True))
     state = made.init()
     for step in (0, made.steps_per_epoch - 1):
@@ -101,13 +101,14 @@ def test_groups_share_what_does_not_depend_on_them(tiny, monkeypatch):
     def products(rows_of_group):
         monkeypatch.setattr("slmrec_jax.methods.micro_batches.GROUP_ROWS", rows_of_group)
         monkeypatch.setattr("slmrec_jax.encoding.sparse.MANY", rows_of_group // 2)
-        made = setup(replace(BASE, task="fd", micro_batches=3), tiny)
+        one = tiny.with_modalities(("visual",))
+        made = setup(replace(BASE, task="fd", num_layers=1, micro_batches=3), one)
         state, batch = made.init(), made.batch(0)
         loss = jax.value_and_grad(lambda params: made.loss(params, made.inputs, batch)[0])
         return list(count(jax.make_jaxpr(loss)(state.params).jaxpr))
 
     together, in_groups = products(120), products(40)
-    assert together[0] > 8
+    assert together[0] > 4
     assert in_groups == [together[0], 0]
 
 

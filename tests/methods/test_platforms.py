@@ -29,7 +29,7 @@ CONFIGS = {
 CASES = [f"{name} gpu" for name in CONFIGS] + ["fac tpu", "lightgcn tpu", "mmssl tpu"]
 """A TPU differs from a GPU only in the blocks of `segment_sums`."""
 
-QUICK = ("fac gpu", "lightgcn tpu")
+QUICK = ("lightgcn gpu",)
 
 
 @pytest.fixture(scope="module")

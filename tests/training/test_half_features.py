@@ -107,6 +107,7 @@ def test_inputs_have_the_bytes_that_were_forecast(tiny, types, missing):
         np.testing.assert_allclose(rows[~there], np.tile(expected, (int((~there).sum()), 1)), rtol=1e-2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_forecast_of_a_run_counts_half_features_once(tiny):
     """SLMRec reads the arrays that were given, with factors of rows beside them; nothing is made from them."""
     half, full = pair_of(tiny, TYPES["float16"])
