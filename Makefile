@@ -52,7 +52,7 @@ test: setup
 
 test-slow: setup
 	@echo "== slow tests"
-	@$(PYTEST) -m slow
+	@$(PYTEST) -m slow --durations 10
 
 test-all: test test-slow
 
