@@ -15,7 +15,7 @@ class TrainFlags(ClusterFlags, SettingsFlags):
     """Train a model, select its best epoch, test it."""
 
     out: Path | None = None
-    """The run's folder, by default a new one in runs/."""
+    """The run's folder, or a new one in runs/."""
     resume: bool = False
     """Continue the run in --out."""
     overwrite: bool = False

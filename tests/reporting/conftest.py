@@ -16,7 +16,7 @@ def untrained():
     """Let `train` write complete run folders without compiling or taking a step."""
     with pytest.MonkeyPatch.context() as patch, jax.numpy_dtype_promotion("standard"):
         patch.setattr(train, "compiled", _without_steps)
-        patch.setattr(train, "estimate", lambda *arguments: Memory(*[0] * len(Memory._fields)))
+        patch.setattr(train, "estimate_within", lambda *arguments: (Memory(*[0] * len(Memory._fields)), True))
         yield
 
 
