@@ -35,12 +35,16 @@ def separate(batch: Batch) -> list[Batch]:
     return [one for one in each if one.mask.any()]
 
 
-@pytest.mark.parametrize("rows_of_group", [120, 100, pytest.param(30, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=[] if name in QUICK else pytest.mark.slow) for name in SYSTEMS]
+    ("name", "rows_of_group"),
+    [
+        *(pytest.param(name, 100, marks=[] if name in QUICK else pytest.mark.slow) for name in SYSTEMS),
+        ("fac", 120),
+        pytest.param("lightgcn", 30, marks=pytest.mark.slow),
+    ],
 )
 def test_a_step_has_the_mean_gradient_of_its_micro_batches(name, rows_of_group, tiny, monkeypatch):
-    """All together, in two groups of two, of which one is half empty, or each alone, since it has more rows."""
+    """In two groups of two, of which one is half empty, all together, or each alone, since it has more rows."""
     monkeypatch.setattr("slmrec_jax.methods.micro_batches.GROUP_ROWS", rows_of_group)
     monkeypatch.setattr("slmrec_jax.encoding.sparse.MANY", rows_of_group // 2)
     made = setup(replace(SYSTEMS[name], micro_batches=3), tiny.with_modalities(("visual",)))
