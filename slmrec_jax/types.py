@@ -4,7 +4,7 @@ Nothing here computes. A model, an augmentation, a loss and a method are values 
 only these types, so a new one needs no edit in the package (docs/extend.md has recipes).
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
@@ -148,6 +148,9 @@ class Augmentation(NamedTuple):
         | None
     ) = None
     """`(key, {name: layer-0 item rows}) -> same`, before propagation."""
+    edges: Callable[[Key[Array, ""], Any, int], Sequence[Any]] | None = None
+    """`(key, graph, num_layers) -> graphs`: the graph of each layer 1..L, which all modalities share. What was
+    propagated in advance does not hold there."""
     layer: LayerStage | None = None
     """`(key, site, x) -> x`: the rows of one side in one modality after each propagation layer 1..L. The result is read
     out and feeds the next layer. Every site has its own key."""
@@ -194,7 +197,7 @@ class Context(NamedTuple):
     """Everything that a loss may read besides its own parameters."""
 
     view: View
-    """Users and items without augmentation."""
+    """Users and items without augmentation, but for that of the system, if it has one (`gradient_method`)."""
     batch: Batch
     """The step's interactions; `batch.mask` is false for padded rows."""
     users: Distinct

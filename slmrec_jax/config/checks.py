@@ -12,9 +12,15 @@ def check_config(config: Config) -> None:
     """Reject values of a wrong type, out of range or in conflict; a `UserError` names the first and what to give."""
     check_type("config", config, Config, "a slmrec_jax.Config")
     check_fields(config)
-    if config.task == "fd+fm" and config.slmrec.fd_mode == "input" and config.slmrec.fm_granularity == "item":
+    graph_tasks = config.tasks & {"ed", "nd", "rw"}
+    if len(graph_tasks) > 1:
         raise UserError(
-            f"{setting('task', 'fd+fm')} cannot both drop and mask the items' input: take "
+            f"{setting('task', config.task)} has {len(graph_tasks)} augmentations of the graph: take one of "
+            f"{', '.join(sorted(graph_tasks))}"
+        )
+    if config.tasks >= {"fd", "fm"} and config.slmrec.fd_mode == "input" and config.slmrec.fm_granularity == "item":
+        raise UserError(
+            f"{setting('task', config.task)} cannot both drop and mask the items' input: take "
             f"{setting('slmrec.fd_mode', 'layer')} or {setting('slmrec.fm_granularity', 'batch')}"
         )
 

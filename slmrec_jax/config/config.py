@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeAlias
 
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
 from slmrec_jax.config.source import Source
@@ -16,9 +16,14 @@ from slmrec_jax.config.systems import (
     SLMRecConfig,
     VBPRConfig,
 )
-from slmrec_jax.forms import at_least, less_than
+from slmrec_jax.forms import Limit, at_least, less_than
 
-Task = Literal["fac", "fd", "fm", "fd+fm", "none"]
+TASKS = ("fac", "fd", "fm", "ed", "nd", "rw")
+"""SLMRec's self-supervised tasks: the paper's three, and its future work, augmentations of the graph as in SGL."""
+
+Task: TypeAlias = Annotated[
+    str, Limit(lambda task: is_task(task), f"none, {', '.join(TASKS)} or several, such as fac+ed")
+]
 Missing = Literal["masked", "zero", "mean"]
 
 
@@ -34,7 +39,8 @@ class Config(Source):
     model: ModelName = "slmrec"
     """The system to train (docs/systems.md)."""
     task: Task = "fac"
-    """SLMRec's self-supervised task; `none` trains the main loss alone."""
+    """SLMRec's self-supervised task: fac, fd, fm, ed, nd or rw, or several, such as fac+ed; `none` trains the main loss
+    alone."""
     main_weight: Annotated[float, at_least(0)] = 1.0
     """Weight of SLMRec's main loss; 0 trains the task alone."""
     seed: Annotated[int, at_least(0), less_than(2**32)] = 0
@@ -91,6 +97,11 @@ class Config(Source):
         return 1 if self.micro_batches == "auto" else self.micro_batches
 
     @property
+    def tasks(self) -> frozenset[str]:
+        """The self-supervised tasks by name, such as `{"fac", "ed"}`; empty for `none`."""
+        return frozenset(self.task.split("+")) - {"none"}
+
+    @property
     def protocol(self) -> ProtocolName:
         """The name of the protocol."""
         return self.eval.name
@@ -127,6 +138,12 @@ class Config(Source):
         from slmrec_jax.config.files import write_config_file
 
         write_config_file(self, path)
+
+
+def is_task(text: str) -> bool:
+    """Return whether this names a task of SLMRec, several with `+` between them, or `none`."""
+    names = text.split("+")
+    return text == "none" or (set(names) <= set(TASKS) and len(set(names)) == len(names))
 
 
 IN_MEMORY = "<in memory>"

@@ -7,9 +7,9 @@ A model or preset that does not exist is a `UserError`.
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
-from slmrec_jax.config.config import Config, Task
+from slmrec_jax.config.config import TASKS, Config, is_task
 from slmrec_jax.config.protocols import PROTOCOLS, Protocol, ProtocolName
 from slmrec_jax.config.systems import BASE, ModelName, Settings
 from slmrec_jax.errors import UserError
@@ -36,7 +36,7 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
     "slmrec": {
         "reference": {flag: code for flag, (code, _) in _SWITCHES.items()},
         "paper": {flag: paper for flag, (_, paper) in _SWITCHES.items()},
-        **{task: {"task": task} for task in get_args(Task)},
+        **{task: {"task": task} for task in ("none", *TASKS, "fd+fm", "fac+ed")},
     },
     "mf": {features: {"mf.features": features} for features in ("concat", "linear")},
     "lightgcn": {"fused": {"lightgcn.features": "fused"}},
@@ -67,7 +67,7 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
         },
     },
 }
-"""The presets of each model by name."""
+"""The presets of each model by name. SLMRec has one for every task, also for those that join others."""
 
 
 def with_settings(config: Config, settings: Settings) -> Config:
@@ -96,6 +96,8 @@ def with_preset(config: Config, preset: str) -> Config:
         UserError: The model has no such preset; the message lists those it has.
     """
     presets = PRESETS.get(config.model, {})
+    if config.model == "slmrec" and is_task(preset):
+        return with_settings(config, {"task": preset})
     if preset not in presets:
         raise UserError(f"{config.model} has no preset {preset!r}; there are: {', '.join(presets) or 'none'}")
     return _applied(config, presets[preset])

@@ -2,8 +2,8 @@
 
 To add a model `bm3` to the package:
 
-1. Write its encoder in `slmrec_jax/models/bm3.py`.
-2. Add a recipe, the encoder with its losses, to `slmrec_jax/models/recipes.py`, and name it in `RECIPES`.
+1. Write its encoder and its recipe, the encoder with its losses, in `slmrec_jax/models/bm3.py`.
+2. Name the recipe in `RECIPES` in `slmrec_jax/models/__init__.py`.
 3. Add its options here: a class `BM3Config`, its name in `ModelName`, its optimizer settings in `BASE`; and the field
    `bm3` to `Config` in `slmrec_jax/config/config.py`.
 4. Add one line to `CONFIGS` in `tests/methods/test_contract.py`, the suite that every system passes.
@@ -41,6 +41,9 @@ class SLMRecConfig:
     """Number of sampled negatives for each interaction; the paper does not give it."""
     mask_false_negatives: bool = False
     """Leave the user's own training items out of the in-batch negatives; neither paper nor code does."""
+    popularity_correction: float = 0.0
+    """β: β log d is subtracted in training from the score of an item with d interactions. In-batch negatives come as
+    often as they are popular: 1 corrects that, and suits dense data; 0 is the published code."""
     fac_similarity: Literal["dot", "cosine"] = "dot"
     """FAC compares by inner product (code) or by cosine (paper)."""
     dropout_rate: Annotated[float, share()] = 0.3
@@ -49,6 +52,8 @@ class SLMRecConfig:
     """FD drops after each propagation layer (code) or in the items' input (paper)."""
     fm_mode: Literal["swapped", "clean"] = "swapped"
     """FM: layer 0 from one mask and the other layers from the other (code), or one mask for each view (paper)."""
+    edge_rate: Annotated[float, share()] = 0.1
+    """Share of interactions (ED, RW) or of users and items (ND) that a view leaves out."""
     fm_granularity: Literal["batch", "item"] = "batch"
     """FM masks one modality for all items of a step, or one for each item; with `item`, masks never swap."""
     ssl_entities: Literal["both", "items"] = "both"

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Bool, Int, PyTree
 
-from slmrec_jax.encoding.matrices import Operator, Scales, operator, operator_shapes
+from slmrec_jax.encoding.matrices import Csr, Operator, Scales, operator, operator_shapes, with_values
 from slmrec_jax.types import Interactions
 
 
@@ -62,6 +62,11 @@ class Graph(_GraphFields):
         found: Array = jnp.searchsorted(offsets, entries, side="right", method="scan_unrolled")
         return found.astype(jnp.int32) - 1
 
+    def item_degrees(self, items: Int[Array, "..."]) -> Int[Array, "..."]:
+        """Return the number of training interactions of each item."""
+        offsets = self.adjacency.transposed.offsets
+        return offsets[items + 1] - offsets[items]
+
     def items_of(self, entries: Int[Array, "..."]) -> Int[Array, "..."]:
         """Return the items of single interactions, given their places among all."""
         return self.adjacency.matrix.columns[entries]
@@ -80,6 +85,38 @@ def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
 def graph_shapes(user_degrees: Int[np.ndarray, " users"], item_degrees: Int[np.ndarray, " items"]) -> Graph:
     """Return the shapes of the graph that `build_graph` makes of distinct interactions, this many for each node."""
     return Graph(operator_shapes(user_degrees, item_degrees, scaled=True))
+
+
+def kept_interactions(
+    graph: Graph,
+    keep: Callable[[Int[Array, " interactions"], Int[Array, " interactions"]], Bool[Array, " interactions"]],
+) -> Graph:
+    """Return the graph of the interactions that are kept, normalised by the degrees that remain.
+
+    It may be traced: all interactions stay in the arrays, and those that are left out have value 0.
+
+    Args:
+        graph: The graph.
+        keep: `(users, items) -> kept`, a function of each pair alone. It is called for interactions in two orders.
+    """
+
+    def kept_entries(matrix: Csr, kept: Array) -> tuple[Array, Array]:
+        """Return the values of entries, and the scale of each row."""
+        before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(kept, dtype=jnp.int32)])
+        degrees = before[matrix.offsets[1:]] - before[matrix.offsets[:-1]]
+        return kept.astype(jnp.float32), jnp.where(
+            degrees > 0, jax.lax.rsqrt(jnp.maximum(degrees, 1).astype(jnp.float32)), 0.0
+        )
+
+    matrix, transposed = graph.adjacency
+    values, of_users = kept_entries(matrix, keep(*graph.interactions))
+    swapped, of_items = kept_entries(transposed, keep(transposed.columns, transposed.row_ids))
+    return Graph(
+        Operator(
+            with_values(matrix._replace(values=values, row_scale=of_users, column_scale=of_items)),
+            with_values(transposed._replace(values=swapped, row_scale=of_items, column_scale=of_users)),
+        )
+    )
 
 
 def interactions_among(

@@ -149,6 +149,13 @@ def with_chunks(matrix: Csr) -> Csr:
     return matrix._replace(chunks=make_chunks(matrix.offsets, largest_sizes(matrix.num_entries)))
 
 
+def with_values(matrix: Csr) -> Csr:
+    """Return the matrix with its scales in its values, if the platform holds values (`holds_values`)."""
+    if not holds_values(matrix.num_entries):
+        return matrix
+    return matrix._replace(values=matrix.weights, row_scale=None, column_scale=None)
+
+
 def _to_device(matrix: "scipy.sparse.csr_array", scales: Scales | None) -> Csr:
     columns, offsets = (jnp.asarray(of, jnp.int32) for of in (matrix.indices, matrix.indptr))
     chunks = _chunks(offsets, np.diff(matrix.indptr))

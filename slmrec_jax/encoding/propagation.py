@@ -7,7 +7,7 @@ chain* of its own. Each layer of a chain is one half product, R̂ x or R̂ᵀ x.
 item chain is (M_L [0; F]) W + (M_L [0; p]) bᵀ, whose left factors are computed once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -108,18 +108,30 @@ def neighbour_mean(
 
 
 def user_chain(
-    graph: Graph, users: Float[Array, "users dim"], num_layers: int, first: Float[Array, "items dim"] | None = None
+    graphs: Sequence[Graph],
+    users: Float[Array, "users dim"],
+    num_layers: int,
+    first: Float[Array, "items dim"] | None = None,
 ) -> Channel:
-    """Compute M_L [users; 0] in L half products, or in L - 1 if the first one is given."""
-    own, other = _read_out_of_chain(graph.adjacency.T, users, num_layers, first)
+    """Compute M_L [users; 0] in L half products, or in L - 1 if the first one is given.
+
+    `graphs` has the graph of each layer, or one for all.
+    """
+    own, other = _read_out_of_chain([graph.adjacency.T for graph in graphs], users, num_layers, first)
     return Channel(own, other)
 
 
 def item_chain(
-    graph: Graph, items: Float[Array, "items dim"], num_layers: int, first: Float[Array, "users dim"] | None = None
+    graphs: Sequence[Graph],
+    items: Float[Array, "items dim"],
+    num_layers: int,
+    first: Float[Array, "users dim"] | None = None,
 ) -> Channel:
-    """Compute M_L [0; items] in L half products, or in L - 1 if the first one is given."""
-    own, other = _read_out_of_chain(graph.adjacency, items, num_layers, first)
+    """Compute M_L [0; items] in L half products, or in L - 1 if the first one is given.
+
+    `graphs` has the graph of each layer, or one for all.
+    """
+    own, other = _read_out_of_chain([graph.adjacency for graph in graphs], items, num_layers, first)
     return Channel(other, own)
 
 
@@ -140,7 +152,7 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
 
     @partial(jax.jit, static_argnames="dtype")
     def propagate_block(graph: Graph, items: Array, dtype: str) -> Halves:
-        return Halves(*(side(ALL).astype(dtype) for side in item_chain(graph, items, num_layers)))
+        return Halves(*(side(ALL).astype(dtype) for side in item_chain([graph], items, num_layers)))
 
     at_a_time = CACHE_COLUMNS * num_column_shares()
     blocks = [
@@ -172,14 +184,19 @@ def choose_chain(
     return cached <= projected, f"{better / 1e6:.0f} against {worse / 1e6:.0f} million multiply-adds a step"
 
 
-def _read_out_of_chain(hop: Operator, x: Array, num_layers: int, first: Array | None) -> tuple[Rows, Rows]:
-    """Return the read-out on the side of x and on the other side, where layer 0 is zero."""
+def _read_out_of_chain(hops: Sequence[Operator], x: Array, num_layers: int, first: Array | None) -> tuple[Rows, Rows]:
+    """Return the read-out on the side of x and on the other side, where layer 0 is zero.
+
+    `hops` lead from the side of x to the other: one for each layer, or one for all.
+    """
     sides: tuple[list[Rows], list[Rows]] = [rows_of(x)], []
     for layer in range(1, num_layers + 1):
+        hop = hops[(layer - 1) % len(hops)]
+        hop = hop if layer % 2 else hop.T
         after = first if layer == 1 and first is not None else matmul(hop, x)
         # No product follows the last layer: its cotangent is zero but for the rows that are read out.
         sides[layer % 2].append(rows_of(after) if layer < num_layers else product_rows(hop, x, after))
-        x, hop = after, hop.T
+        x = after
     if not sides[1]:
-        sides[1].append(rows_of(jnp.zeros((hop.matrix.num_rows, x.shape[1]), x.dtype)))
+        sides[1].append(rows_of(jnp.zeros((hops[0].matrix.num_rows, x.shape[1]), x.dtype)))
     return sum_of(sides[0], 1.0 / (num_layers + 1)), sum_of(sides[1], 1.0 / (num_layers + 1))

@@ -29,7 +29,8 @@ def make_method(config: Config, spec: Spec) -> Method:
 def descend(make_recipe: Callable[[Config, Spec], Recipe], config: Config, spec: Spec) -> Method:
     """Return the method that minimises the losses of a recipe with the optimizer of the config."""
     recipe = make_recipe(config, spec)
-    method = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer), spec)
+    optimizer = make_optimizer(config.optimizer)
+    method = gradient_method(recipe.model, recipe.terms, optimizer, spec, recipe.augmentation)
     return method._replace(notes=recipe.notes, work=recipe.work)
 
 

@@ -15,6 +15,7 @@ from slmrec_jax.errors import UserError, shown
 from slmrec_jax.methods.micro_batches import gathering_for_all, mean_over_micro_batches
 from slmrec_jax.types import (
     NO_AUGMENTATION,
+    Augmentation,
     Batch,
     Context,
     Embeddings,
@@ -30,7 +31,11 @@ from slmrec_jax.types import (
 
 
 def gradient_method(
-    model: Model, terms: Mapping[str, Term], optimizer: optax.GradientTransformation, spec: Spec
+    model: Model,
+    terms: Mapping[str, Term],
+    optimizer: optax.GradientTransformation,
+    spec: Spec,
+    augmentation: Augmentation = NO_AUGMENTATION,
 ) -> Method:
     """Return the method that minimises Σ weight · loss over the terms.
 
@@ -39,6 +44,7 @@ def gradient_method(
         terms: The objective's terms by name, under which their values are logged.
         optimizer: Any optax transformation, such as `make_optimizer` returns.
         spec: The sizes of the data.
+        augmentation: The augmentation of the view that the losses read (`Context.view`).
 
     Raises:
         ValueError: No term has a weight other than 0, or a name cannot be logged.
@@ -49,7 +55,7 @@ def gradient_method(
     for name in active:
         if name == "loss" or "/" in name:
             raise ValueError(f"a term is called {name!r}: `loss` is the total, and a slash precedes a term's metrics")
-    loss = objective(model, active)
+    loss = objective(model, active, augmentation)
 
     def init(key: Key[Array, ""]) -> TrainState:
         model_key, *keys = jax.random.split(key, 1 + len(active))
@@ -84,7 +90,9 @@ def gradient_method(
     )
 
 
-def objective(model: Model, terms: Mapping[str, Term]) -> Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]:
+def objective(
+    model: Model, terms: Mapping[str, Term], augmentation: Augmentation = NO_AUGMENTATION
+) -> Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]:
     """Return the weighted sum of the terms, and the value of each, as a function of the parameters.
 
     With micro-batches they are means over these.
@@ -95,7 +103,7 @@ def objective(model: Model, terms: Mapping[str, Term]) -> Callable[[Params, Inpu
 
         def objective_of(batch: Batch) -> tuple[Scalar, Metrics]:
             context = Context(
-                view=encode(NO_AUGMENTATION, batch.key),
+                view=encode(augmentation, batch.key),
                 batch=batch,
                 users=distinct_ids(batch.users, batch.mask, inputs.graph.num_users),
                 items=distinct_ids(batch.items, batch.mask, inputs.graph.num_items),

@@ -1,21 +1,24 @@
 """The systems by name: each an encoder and the losses it trains with, made from a config."""
 
-from slmrec_jax.models.recipes import (
-    RECIPES,
-    Recipe,
-    lightgcn_recipe,
-    mf_recipe,
-    mmgcn_recipe,
-    slmrec_recipe,
-    vbpr_recipe,
-)
+from collections.abc import Callable, Mapping
 
-__all__ = [
-    "RECIPES",
-    "Recipe",
-    "lightgcn_recipe",
-    "mf_recipe",
-    "mmgcn_recipe",
-    "slmrec_recipe",
-    "vbpr_recipe",
-]
+from slmrec_jax.config import Config
+from slmrec_jax.models.lightgcn import lightgcn_recipe
+from slmrec_jax.models.mf import mf_recipe
+from slmrec_jax.models.mmgcn import mmgcn_recipe
+from slmrec_jax.models.recipe import Recipe
+from slmrec_jax.models.slmrec_recipe import slmrec_recipe
+from slmrec_jax.models.vbpr import vbpr_recipe
+from slmrec_jax.types import Spec
+
+__all__ = ["RECIPES", "Recipe", "slmrec_recipe"]
+
+RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
+    # With only its own terms. Of the tasks, FAC alone makes no augmented views.
+    "slmrec": lambda config, spec: slmrec_recipe(config, spec, augmented=bool(config.tasks - {"fac"})),
+    "mf": mf_recipe,
+    "lightgcn": lightgcn_recipe,
+    "vbpr": vbpr_recipe,
+    "mmgcn": mmgcn_recipe,
+}
+"""The systems that are trained by gradient descent on their losses."""

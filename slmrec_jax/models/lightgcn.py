@@ -5,8 +5,12 @@ from typing import Literal
 import jax
 from jaxtyping import Array, Key
 
+from slmrec_jax.config import Config
+from slmrec_jax.errors import setting
+from slmrec_jax.models.recipe import Recipe, cached_modalities, check_modalities
 from slmrec_jax.models.slmrec import slmrec
-from slmrec_jax.types import Model, Params, Spec
+from slmrec_jax.objectives import losses
+from slmrec_jax.types import Model, Params, Spec, Term
 
 
 def lightgcn(
@@ -30,3 +34,27 @@ def lightgcn(
         return encoder.init(key) | tables
 
     return encoder._replace(init=normal)
+
+
+def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
+    """Return LightGCN: BPR and the L2 of the layer-0 rows that a batch uses.
+
+    Raises:
+        UserError: It needs features and there are none.
+    """
+    options = config.lightgcn
+    notes: tuple[str, ...] = ()
+    definition = config.propagation == "definition"
+    if options.features == "fused":
+        check_modalities(spec, setting("lightgcn.features", "fused"))
+        cached, notes = cached_modalities(config, spec, words="frozen")
+        model = slmrec(
+            spec, num_layers=config.num_layers, cached=cached, frozen_rows=config.frozen_rows, definition=definition
+        )
+    else:
+        model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
+    terms = {
+        "bpr": Term(1.0, losses.bpr(options.score, config.bpr_negatives)),
+        "l2": Term(options.l2, losses.embedding_l2("layer0", options.norm)),
+    }
+    return Recipe(model, terms, notes)

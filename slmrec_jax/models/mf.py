@@ -7,9 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from slmrec_jax.config import Config
 from slmrec_jax.encoding import features, layers
 from slmrec_jax.encoding.rows import concatenated, feature_rows, memoized, projected, rows_of, with_biases
-from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
+from slmrec_jax.errors import setting
+from slmrec_jax.models.recipe import Recipe, check_modalities
+from slmrec_jax.objectives import losses
+from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, Term, View
 
 
 def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bias: bool = False) -> Model:
@@ -67,3 +71,17 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
         return encode({**params, **unknown}, inputs)(NO_AUGMENTATION, jax.random.key(0)).items(ALL)
 
     return Model(init, encode, prepare, cold_items if modalities else None)
+
+
+def mf_recipe(config: Config, spec: Spec) -> Recipe:
+    """Return MF: BPR and the L2 of the rows that a batch uses.
+
+    Raises:
+        UserError: It needs features and there are none.
+    """
+    options = config.mf
+    if options.features != "none":
+        check_modalities(spec, setting("mf.features", options.features))
+    model = mf(spec, use=options.features, item_bias=options.item_bias)
+    l2 = Term(options.l2, losses.embedding_l2("view"))
+    return Recipe(model, {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)), "l2": l2})

@@ -8,11 +8,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key, Scalar
 
+from slmrec_jax.config import Config, MMGCNConfig
 from slmrec_jax.encoding import features, layers, propagation, vectors
 from slmrec_jax.encoding.layers import mean
 from slmrec_jax.encoding.rows import projected as projected_rows
 from slmrec_jax.encoding.rows import rows_for_all, rows_of
-from slmrec_jax.types import ALL, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, View
+from slmrec_jax.errors import UserError, setting
+from slmrec_jax.models.recipe import Recipe, check_modalities
+from slmrec_jax.objectives import losses
+from slmrec_jax.types import ALL, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, Term, View
 
 NUM_LAYERS = 3
 """Layers with weights of their own; the published code always has three."""
@@ -135,6 +139,35 @@ def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
         return of_pairs + sum(jnp.mean(jnp.square(preference[name])) for name in preference if name in projected), {}
 
     return Loss(apply, num_negatives=1)
+
+
+def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
+    """Return MMGCN: BPR and, if its tables are trained, their mean squares.
+
+    Raises:
+        UserError: There are no features, or a projected one is missing.
+    """
+    options = config.mmgcn
+    check_modalities(spec, setting("model", "mmgcn"))
+    unknown = set(options.projected) - set(spec.modalities) - set(MMGCNConfig().projected)
+    if unknown:
+        raise UserError(
+            f"{setting('mmgcn.projected')}: there is no modality {min(unknown)!r}; there are: "
+            f"{', '.join(spec.modalities)}"
+        )
+    model = mmgcn(
+        spec,
+        tables=options.tables,
+        projected=options.projected,
+        latent_dim=options.latent_dim,
+        normalize_features=options.normalize_features,
+        seed=config.seed,
+        definition=config.propagation == "definition",
+    )
+    terms = {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives))}
+    if options.tables == "trained":
+        terms["l2"] = Term(options.l2, table_l2(options.projected))
+    return Recipe(model, terms)
 
 
 def _layer(key: Key[Array, ""], inputs: int, dim: int) -> Params:

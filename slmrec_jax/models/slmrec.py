@@ -1,6 +1,6 @@
 """SLMRec's encoder: a LightGCN for each modality on one user table, then fusion (Tao et al., IEEE TMM 2022)."""
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
 
 import jax
@@ -126,20 +126,22 @@ def slmrec(
                 chain: FrozenChain = graph.derived[name]
                 halves = zip(chain.values, chain.present, strict=True)
                 return Channel(*(projected(DenseFeature(*half), params["projection"][name]) for half in halves))
-            return propagation.item_chain(graph, layer0[name](ALL), num_layers, first_users[name](ALL))
+            return propagation.item_chain([graph], layer0[name](ALL), num_layers, first_users[name](ALL))
 
         if not definition:
             from_users = {
-                name: propagation.user_chain(graph, table, num_layers, first_items[name](ALL))
+                name: propagation.user_chain([graph], table, num_layers, first_items[name](ALL))
                 for name, table in users0.items()
             }
             from_items = {name: chained(name) for name in channels}
 
-        def by_chains(name: str, rows: Rows, scale: ModalityScale) -> Channel:
+        def by_chains(
+            name: str, rows: Rows, scale: ModalityScale, user: Channel, graphs: Sequence[Graph] | None
+        ) -> Channel:
             """Return user chain plus item chain, which has one factor for propagated rows and one for layer 0."""
-            user, item = from_users[owner[name]], from_items[name]
-            if rows is not layer0[name]:
-                item = propagation.item_chain(graph, rows(ALL), num_layers)
+            item = from_items[name]
+            if rows is not layer0[name] or graphs is not None:
+                item = propagation.item_chain(graphs or [graph], rows(ALL), num_layers)
             factor = scale.propagated.get(name, 1.0)
 
             def items(ids: Ids) -> Array:
@@ -151,21 +153,26 @@ def slmrec(
             return Channel(memoized(lambda ids: user.users(ids) + factor * item.users(ids)), memoized(items))
 
         def by_layers(
-            name: str, rows: Rows, scale: ModalityScale, augment: LayerStage | None, keys: Key[Array, "layers sides"]
+            name: str,
+            rows: Rows,
+            scale: ModalityScale,
+            graphs: Sequence[Graph] | None,
+            augment: LayerStage | None,
+            keys: Key[Array, "layers sides"],
         ) -> Channel:
             """Return the mean of layers that are computed one by one; each is augmented before it feeds the next."""
             hop = propagation.hop_by_definition if definition else propagation.hop
             users = users0[owner[name]]
             factor = scale.propagated.get(name, 1.0)
             layer0_factor = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
-            if definition or rows is not layer0[name]:
-                halves = hop(graph, Halves(users, factor * rows(ALL)))
+            if definition or rows is not layer0[name] or graphs is not None:
+                halves = hop(graphs[0] if graphs else graph, Halves(users, factor * rows(ALL)))
             else:
                 halves = Halves(factor * first_users[name](ALL), first_items[owner[name]](ALL))
             user_tables, item_tables = [rows_of(users)], []
             for layer in range(1, num_layers + 1):
                 if layer > 1:
-                    halves = hop(graph, halves)
+                    halves = hop(graphs[layer - 1] if graphs else graph, halves)
                 if augment is not None:
                     user_key, item_key = keys[layer - 1]
                     halves = Halves(
@@ -185,6 +192,9 @@ def slmrec(
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             modality_key, inputs_key, layers_key = jax.random.split(key, 3)
+            graphs = None
+            if augmentation.edges is not None:
+                graphs = augmentation.edges(jax.random.fold_in(key, 3), graph, num_layers)
             scale = augmentation.modality(modality_key, channels) if augmentation.modality else ModalityScale({})
             rows: Mapping[str, Rows] = layer0
             if augmentation.inputs is not None:
@@ -194,11 +204,19 @@ def slmrec(
                 # All keys in one draw: each draw is a hundred operations, and long programs are slow to compile.
                 keys = jax.random.split(layers_key, (len(channels), num_layers, 2))
                 propagated = {
-                    name: by_layers(name, rows[name], scale, augmentation.layer, of_channel)
+                    name: by_layers(name, rows[name], scale, graphs, augmentation.layer, of_channel)
                     for name, of_channel in zip(channels, keys, strict=True)
                 }
             else:
-                propagated = {name: by_chains(name, rows[name], scale) for name in channels}
+                of_users = from_users
+                if graphs is not None:
+                    of_users = {
+                        name: propagation.user_chain(graphs or [graph], table, num_layers)
+                        for name, table in users0.items()
+                    }
+                propagated = {
+                    name: by_chains(name, rows[name], scale, of_users[owner[name]], graphs) for name in channels
+                }
             users = {name: propagated[name].users for name in channels}
             items = {name: propagated[name].items for name in channels}
             return View(

@@ -7,10 +7,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Key
 
+from slmrec_jax.config import Config
 from slmrec_jax.encoding import features, layers, vectors
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, with_biases
-from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, View
+from slmrec_jax.errors import setting
+from slmrec_jax.models.recipe import Recipe, check_modalities
+from slmrec_jax.objectives import losses
+from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, Term, View
 
 
 def vbpr(
@@ -72,3 +76,16 @@ def vbpr(
         return encode({**params, **unknown}, inputs)(NO_AUGMENTATION, jax.random.key(0)).items(ALL)
 
     return Model(init, encode, prepare, cold_items)
+
+
+def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
+    """Return VBPR: BPR and the L2 of the rows that a batch uses.
+
+    Raises:
+        UserError: There are no features.
+    """
+    options = config.vbpr
+    check_modalities(spec, setting("model", "vbpr"))
+    model = vbpr(spec, variant=options.variant, normalize_features=options.normalize_features)
+    l2 = Term(options.l2, losses.embedding_l2("view", options.norm))
+    return Recipe(model, {"bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)), "l2": l2})

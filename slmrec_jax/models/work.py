@@ -33,12 +33,13 @@ def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
     user_tables = channels if options.user_table == "per_modality" else 1
     hops = layers * (user_tables + 1 + len(projected))
     dropped = 0
-    if config.task in ("fd", "fd+fm") and options.fd_mode == "layer":
+    tasks = config.tasks
+    if "fd" in tasks and options.fd_mode == "layer":
         hops += channels * (1 + 4 * (layers - 1))
         dropped = 2 * channels * layers
-    elif config.task != "fac" and (options.fd_mode == "input" or options.fm_granularity == "item"):
+    elif tasks & {"ed", "nd", "rw"} or ("fd" in tasks) or ("fm" in tasks and options.fm_granularity == "item"):
         hops += 2 * channels * layers
-    softmaxes = {"none": 1, "fac": 1 + len(spec.modalities)}.get(config.task, 3)
+    softmaxes = 1 + ("fac" in tasks) * len(spec.modalities) + 2 * bool(tasks - {"fac"})
     rows = config.batch_size
     # Each of these is computed forwards and backwards.
     step = (

@@ -5,7 +5,7 @@ modalities that are masked. Draws that must differ also depend on the member's p
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal, TypeAlias
 
@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Scalar, UInt32
 
+from slmrec_jax.encoding.graph import Graph, kept_interactions
 from slmrec_jax.objectives.orders import scramble
 from slmrec_jax.types import Augmentation, ModalityScale
 
@@ -61,6 +62,48 @@ def feature_masking(
     return _pair(lambda view: Augmentation(modality=lambda key, names: draw(view, key, names)))
 
 
+def edge_dropout(rate: float, granularity: Literal["view", "layer"] = "view") -> Views:
+    """Return ED: each interaction is left out with this probability, and the rest normalised by its own degrees.
+
+    Source: SGL (Wu et al., SIGIR 2021); SLMRec names it as future work.
+
+    Args:
+        rate: The probability, in [0, 1).
+        granularity: One draw for all layers of a view (ED), or one for each layer (SGL's random walk, RW).
+    """
+
+    def draw(view: int, key: Key[Array, ""], graph: Graph) -> Graph:
+        def keep(users: Array, items: Array) -> Array:
+            return jnp.less(_words_of(key, view, users, items), jnp.uint32(_kept_words(rate)))
+
+        return kept_interactions(graph, keep)
+
+    def edges(view: int, key: Key[Array, ""], graph: Graph, num_layers: int) -> Sequence[Graph]:
+        if granularity == "view":
+            return [draw(view, key, graph)] * num_layers
+        return [draw(view, jax.random.fold_in(key, layer), graph) for layer in range(num_layers)]
+
+    return _pair(lambda view: Augmentation(edges=partial(edges, view)))
+
+
+def node_dropout(rate: float) -> Views:
+    """Return ND: each user and item loses all its interactions with this probability, in [0, 1) (SGL).
+
+    The others are normalised by the degrees that remain.
+    """
+
+    def edges(view: int, key: Key[Array, ""], graph: Graph, num_layers: int) -> Sequence[Graph]:
+        user_key, item_key = jax.random.split(key)
+
+        def stays(key: Key[Array, ""], count: int) -> Array:
+            return jnp.less(_random_words(key, (count,), view), jnp.uint32(_kept_words(rate)))
+
+        users_stay, items_stay = stays(user_key, graph.num_users), stays(item_key, graph.num_items)
+        return [kept_interactions(graph, lambda users, items: users_stay[users] & items_stay[items])] * num_layers
+
+    return _pair(lambda view: Augmentation(edges=partial(edges, view)))
+
+
 def masked(names: tuple[str, ...], propagated: Int[Array, ""], layer0: Int[Array, ""] | None = None) -> ModalityScale:
     """Return the factors that mask the modality at an index, in propagation and, if given, another in layer 0."""
 
@@ -71,7 +114,7 @@ def masked(names: tuple[str, ...], propagated: Int[Array, ""], layer0: Int[Array
 
 
 def both(first: Views, second: Views) -> Views:
-    """Combine two augmentations of different stages (FD+FM).
+    """Combine two augmentations of different stages (FD+FM, FD+ED).
 
     Raises:
         ValueError: Both use the same stage.
@@ -81,7 +124,7 @@ def both(first: Views, second: Views) -> Views:
         raise ValueError(f"two augmentations of the stage {clash[0]!r} cannot be combined: give one function for both")
 
     def merged(a: Augmentation, b: Augmentation) -> Augmentation:
-        return Augmentation(a.modality or b.modality, a.inputs or b.inputs, a.layer or b.layer)
+        return Augmentation(a.modality or b.modality, a.inputs or b.inputs, a.edges or b.edges, a.layer or b.layer)
 
     return merged(first[0], second[0]), merged(first[1], second[1])
 
@@ -94,8 +137,7 @@ def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float, view: int 
     """
     if rate == 0.0:
         return x
-    kept = min(round((1.0 - rate) * 2**32), 2**32 - 1)  # a rate below 2^-33 would round beyond the largest word
-    return jnp.where(_random_words(key, x.shape, view) < jnp.uint32(kept), x / (1.0 - rate), 0.0)
+    return jnp.where(_random_words(key, x.shape, view) < jnp.uint32(_kept_words(rate)), x / (1.0 - rate), 0.0)
 
 
 def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -> Int[Array, "two ..."]:
@@ -110,6 +152,19 @@ def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mappi
     num_items = next(iter(x.values())).shape[0]
     drawn = two_distinct(key, len(x), (num_items,))[view][:, None]
     return {name: jnp.where(drawn != place, rows, 0.0) for place, (name, rows) in enumerate(x.items())}
+
+
+def _kept_words(rate: float) -> int:
+    """Return the number of words below which a draw is kept; a rate below 2^-33 would round beyond the largest."""
+    return min(round((1.0 - rate) * 2**32), 2**32 - 1)
+
+
+def _words_of(key: Key[Array, ""], view: int, users: Array, items: Array) -> UInt32[Array, "..."]:
+    """Draw a word for each pair of a user and an item, the same in whatever order the pairs come."""
+    first, second = jax.random.key_data(key)[:2]
+    second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
+    of_users = scramble(users.astype(jnp.uint32) ^ first)
+    return scramble(scramble(of_users + items.astype(jnp.uint32)) + second)
 
 
 def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UInt32[Array, "..."]:

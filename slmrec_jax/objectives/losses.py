@@ -5,7 +5,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, Scalar
+from jaxtyping import Array, Float, Int, Key, Scalar
 
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import interactions_among
@@ -20,8 +20,13 @@ def info_nce(
     negatives: Literal["inbatch", "sampled"] = "inbatch",
     num_negatives: int = 64,
     mask_false_negatives: bool = False,
+    popularity_correction: float = 0.0,
 ) -> Loss:
     """Return SLMRec's main loss, Eq. 12-13: the cross-entropy of a user's item among negatives, of cosine / τ.
+
+    In-batch negatives come as often as they are popular, so that their scores learn log p(i|u) - β log p(i) with β = 1.
+    Subtracting β log d_i from the score of item i, of d_i training interactions, repairs that (Bengio and Senécal,
+    2008; Yi et al., RecSys 2019). It is subtracted in training alone.
 
     Args:
         temperature: τ > 0.
@@ -31,21 +36,32 @@ def info_nce(
         num_negatives: k, for sampled negatives.
         mask_false_negatives: Whether to drop items that the user has interacted with from the in-batch negatives; the
             published code keeps them.
+        popularity_correction: β; 0 is the published code. A negative β unlearns popularity further.
     """
+
+    def offsets(context: Context, items: Int[Array, "..."]) -> Float[Array, "..."]:
+        degrees = jnp.maximum(context.inputs.graph.item_degrees(items), 1)
+        return -popularity_correction * jnp.log(degrees.astype(jnp.float32))
 
     def inbatch(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, batch = context.view, context.batch
         if not mask_false_negatives:
             users = layers.normalize(view.users(context.users))
             items = layers.normalize(view.items(context.items))
-            return inbatch_cross_entropy(users / temperature, items, context.users, context.items, batch.mask), {}
+            shifts = offsets(context, context.items.ids) if popularity_correction else None
+            return inbatch_cross_entropy(
+                users / temperature, items, context.users, context.items, batch.mask, shifts
+            ), {}
         users, items = layers.normalize(view.users(batch.users)), layers.normalize(view.items(batch.items))
         known = interactions_among(context.inputs.graph, batch.users, batch.items)
-        return cross_entropy(users @ items.T / temperature, batch.mask, batch.mask[None, :] & ~known), {}
+        scores = users @ items.T / temperature + offsets(context, batch.items)
+        return cross_entropy(scores, batch.mask, batch.mask[None, :] & ~known), {}
 
     def sampled(params: Params, context: Context) -> tuple[Scalar, Metrics]:
+        batch = context.batch
         scores = jnp.concatenate(_positive_and_negatives(context, "cosine"), axis=1) / temperature
-        return layers.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], context.batch.mask), {}
+        scores += offsets(context, jnp.concatenate([batch.items[:, None], batch.negatives], axis=1))
+        return layers.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], batch.mask), {}
 
     if negatives == "sampled":
         return Loss(sampled, num_negatives=num_negatives)

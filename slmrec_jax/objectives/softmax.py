@@ -48,14 +48,22 @@ def inbatch_cross_entropy(
     rows: Distinct,
     columns: Distinct,
     real: Bool[Array, " batch"],
+    offsets: Float[Array, " batch"] | None = None,
 ) -> Scalar:
-    """Compute `cross_entropy(S, real, real)` of the scores S = x[rows.places] y[columns.places]ᵀ.
+    """Compute `cross_entropy(S, real, real)` of the scores S_bc = x[rows.places]_b · y[columns.places]_c + offset_c.
 
-    x and y are the distinct rows and columns; `rows` and `columns` have their counts and places in the batch, and
-    `real` marks its real rows. The positive of the batch's row b is its column b.
+    x, y and the offsets are those of distinct rows and columns; `rows` and `columns` have their counts and places in
+    the batch, and `real` marks its real rows. The positive of the batch's row b is its column b. Offsets, 0 by default,
+    are constants. They cost nothing, because a column with an offset counts exp(offset) times.
     """
     positives = jnp.sum(take(x, rows.places) * take(y, columns.places), axis=1)
-    return log_normalisers(x, y, rows.counts, columns.counts) / jnp.sum(rows.counts) - mean(positives, real)
+    counts = columns.counts
+    if offsets is not None:
+        # Both terms lose the largest offset, so that no count overflows.
+        offsets = jax.lax.stop_gradient(offsets - jnp.max(jnp.where(counts > 0, offsets, -jnp.inf)))
+        counts = jnp.where(counts > 0, counts * jnp.exp(offsets), 0.0)
+        positives = positives + offsets[columns.places]
+    return log_normalisers(x, y, rows.counts, counts) / jnp.sum(rows.counts) - mean(positives, real)
 
 
 def self_cross_entropy(

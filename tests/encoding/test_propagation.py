@@ -68,7 +68,7 @@ def test_chains_are_the_definition_in_value_and_gradient(case, num_layers):
     weights = rows(5, graph.num_users + graph.num_items, 5)
 
     def by_chains(users, items):
-        user, item = (read_out(chain(graph, x, num_layers)) for chain, x in both_chains(users, items))
+        user, item = (read_out(chain([graph], x, num_layers)) for chain, x in both_chains(users, items))
         return jnp.concatenate([user.users + item.users, user.items + item.items])
 
     def by_definition(users, items):
@@ -90,7 +90,7 @@ def test_chains_are_the_definition_with_a_hub_of_sixteen_thousand():
     assert np.diff(graph.adjacency.transposed.offsets).max() == degree
 
     def by_chains(users, items):
-        user, item = (read_out(chain(graph, x, 3)) for chain, x in both_chains(users, items))
+        user, item = (read_out(chain([graph], x, 3)) for chain, x in both_chains(users, items))
         return jnp.concatenate([user.users + item.users, user.items + item.items])
 
     def by_definition(users, items):
@@ -111,7 +111,7 @@ def test_a_first_hop_that_is_known_is_not_computed_again(case):
         (propagation.user_chain, users, propagation.to_items(graph, users)),
         (propagation.item_chain, items, propagation.to_users(graph, items)),
     ):
-        tables = jax.jit(lambda graph, x, known, chain=chain: read_out(chain(graph, x, 3, known)))
+        tables = jax.jit(lambda graph, x, known, chain=chain: read_out(chain([graph], x, 3, known)))
         given, computed, nothing = (tables(graph, x, known) for known in (first, None, jnp.zeros_like(first)))
         jax.tree.map(np.testing.assert_array_equal, given, computed)
         own, other = nothing if chain is propagation.user_chain else nothing[::-1]
@@ -165,7 +165,7 @@ def test_relabelling_nodes_permutes_the_rows():
     moved = np.zeros_like(x)
     moved[user_order] = x
     ours, theirs = (
-        read_out(propagation.user_chain(graph, jnp.asarray(table), 3)) for graph, table in ((one, x), (other, moved))
+        read_out(propagation.user_chain([graph], jnp.asarray(table), 3)) for graph, table in ((one, x), (other, moved))
     )
     np.testing.assert_allclose(theirs.users[user_order], ours.users, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(theirs.items[item_order], ours.items, rtol=1e-5, atol=1e-6)

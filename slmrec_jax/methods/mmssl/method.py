@@ -20,7 +20,7 @@ from slmrec_jax.methods.mmssl.graph_updates import GraphUpdates, all_users, last
 from slmrec_jax.methods.mmssl.graphs import ModalityGraphs, empty_graph, pad_graph
 from slmrec_jax.methods.mmssl.recommender import Encoded, mmssl, no_dropout, training_graph
 from slmrec_jax.methods.optimizers import make_optimizer
-from slmrec_jax.models.recipes import check_modalities
+from slmrec_jax.models.recipe import check_modalities
 from slmrec_jax.objectives.augmentations import dropout
 from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec, Work

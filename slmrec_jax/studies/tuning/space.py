@@ -145,7 +145,7 @@ def _parse_values(config: Config, name: str, text: str) -> Choices | Range:
 
 
 def _setting_type(config: Config, name: str) -> Any:
-    """Return the type of a setting that a search may vary: `int`, `float`, `bool` or a `Literal`."""
+    """Return the type of a setting that a search may vary: `int`, `float`, `bool`, `str` or a `Literal`."""
     section, _, field = name.rpartition(".")
     owners = {"": Config, "optimizer": OptimizerConfig, config.model: type(getattr(config, config.model))}
     hints = get_type_hints(owners[section]) if section in owners else {}
@@ -161,7 +161,7 @@ def _setting_type(config: Config, name: str) -> Any:
         )
     hint = hints[field]
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if not all(kind in (int, float, bool, types.NoneType) or get_origin(kind) is Literal for kind in kinds):
+    if not all(kind in (int, float, bool, str, types.NoneType) or get_origin(kind) is Literal for kind in kinds):
         raise UserError(f"--space {name}: only numbers and names can be searched")
     return next(kind for kind in kinds if kind is not types.NoneType)
 

@@ -1,0 +1,57 @@
+"""A recipe: the parts of a system that gradient descent needs, and decisions that several systems share."""
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from slmrec_jax.config import Config
+from slmrec_jax.encoding import features, propagation
+from slmrec_jax.errors import UserError, setting
+from slmrec_jax.types import NO_AUGMENTATION, Augmentation, Model, Spec, Term, Work
+
+
+class Recipe(NamedTuple):
+    """The parts of a system that gradient descent needs."""
+
+    model: Model
+    terms: Mapping[str, Term]
+    notes: tuple[str, ...] = ()
+    """Decisions made while the recipe was built, for the log."""
+    work: Work | None = None
+    """As `Method.work`."""
+    augmentation: Augmentation = NO_AUGMENTATION
+    """The augmentation of the view that the losses read; the view that ranks has none."""
+
+
+def check_modalities(spec: Spec, what: str) -> None:
+    """Raise a `UserError` if the data have no modality; `what` is the setting that needs one."""
+    if not spec.modalities:
+        raise UserError(
+            f"{what} needs a modality, and the data have none: give features, or take {setting('model', 'lightgcn')}"
+        )
+
+
+def cached_modalities(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[str, ...]]:
+    """Return the modalities whose features are propagated once, and a line for the log about each frozen modality.
+
+    Args:
+        config: Every choice.
+        spec: The sizes of the data.
+        words: Whether modalities of word ids are "frozen" or "trainable".
+    """
+    cached, reasons = [], []
+    for name, modality in spec.modalities.items():
+        if config.propagation == "definition" or (modality.words and words == "trainable"):
+            continue
+        once, reason = propagation.choose_chain(
+            spec,
+            features.width(modality),
+            num_layers=config.num_layers,
+            batch_size=config.batch_size * config.num_micro_batches,
+            held_as=config.frozen_rows,
+        )
+        if config.propagation == "chains":
+            once, reason = True, "as told"
+        if once:
+            cached.append(name)
+        reasons.append(f"{name}: {'propagated once' if once else 'projected in each step'} ({reason})")
+    return cached, tuple(reasons)

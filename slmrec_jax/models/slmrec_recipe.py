@@ -1,0 +1,89 @@
+"""SLMRec's objective: the main loss and a self-supervised task, by the options of a config."""
+
+from collections.abc import Collection
+from functools import reduce
+
+from slmrec_jax.config import Config, SLMRecConfig
+from slmrec_jax.errors import UserError, setting
+from slmrec_jax.models.recipe import Recipe, cached_modalities
+from slmrec_jax.models.slmrec import ID, slmrec
+from slmrec_jax.models.work import slmrec_work
+from slmrec_jax.objectives import losses
+from slmrec_jax.objectives.augmentations import both, edge_dropout, feature_dropout, feature_masking, node_dropout
+from slmrec_jax.types import Loss, Spec, Term
+
+
+def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
+    """Return SLMRec: the main loss and the self-supervised task of the config.
+
+    Args:
+        config: Every choice.
+        spec: The sizes of the data.
+        augmented: False saves memory if the caller adds no terms that make augmented views.
+
+    Returns:
+        The model, the terms by name and notes for the log, for `gradient_method`.
+
+    Raises:
+        UserError: Nothing has a weight, or the task needs modalities and there are none.
+    """
+    options = config.slmrec
+    if config.main_weight == 0 and (not config.tasks or options.alpha == 0):
+        raise UserError(
+            f"nothing to train: {setting('main_weight')} is 0 and there is no task; give one of them a weight"
+        )
+    if ID in spec.modalities:
+        raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename its feature file")
+    main = losses.info_nce(
+        options.temperature,
+        options.main_negatives,
+        options.num_negatives,
+        options.mask_false_negatives,
+        options.popularity_correction,
+    )
+    terms = {"main": Term(config.main_weight, main)}
+    if config.tasks & {"fac", "fm"} and not spec.modalities:
+        raise UserError(
+            f"{setting('task', config.task)} needs a modality, and there is none: take "
+            f"{setting('task', 'fd')}, ed, nd, rw or none"
+        )
+    terms |= {name: Term(options.alpha, loss) for name, loss in _tasks(config.tasks, options).items()}
+    fusion, notes = options.fusion, []
+    trains_fusion = config.main_weight != 0 or (bool(config.tasks - {"fac"}) and options.contrast_on == "fused")
+    if fusion == "concat" and not trains_fusion:
+        fusion = "mean"
+        notes.append("fusion: mean, since neither a main loss nor the task would train an affine one")
+    cached, reasons = cached_modalities(config, spec, options.words)
+    model = slmrec(
+        spec,
+        num_layers=config.num_layers,
+        fusion=fusion,
+        user_table=options.user_table,
+        normalize_features=options.normalize_features,
+        words=options.words,
+        cached=cached,
+        frozen_rows=config.frozen_rows,
+        augmented=augmented,
+        definition=config.propagation == "definition",
+    )
+    return Recipe(model, terms, (*notes, *reasons), slmrec_work(config, spec, cached))
+
+
+def _tasks(tasks: Collection[str], options: SLMRecConfig) -> dict[str, Loss]:
+    """Return the losses of self-supervision by name: FAC, and one on a pair of views that all other tasks augment."""
+    losses_of: dict[str, Loss] = {}
+    if "fac" in tasks:
+        losses_of["ssl"] = losses.fine_and_coarse(options.ssl_temperature, options.fac_similarity)
+    augmentations = {
+        "fm": feature_masking(options.fm_mode, options.fm_granularity),
+        "fd": feature_dropout(options.dropout_rate, options.fd_mode),
+        "ed": edge_dropout(options.edge_rate),
+        "nd": node_dropout(options.edge_rate),
+        "rw": edge_dropout(options.edge_rate, "layer"),
+    }
+    asked = [views for name, views in augmentations.items() if name in tasks]
+    if asked:
+        losses_of["views" if losses_of else "ssl"] = losses.view_agreement(
+            reduce(both, asked), options.ssl_temperature, options.ssl_entities, options.contrast_on
+        )
+    return losses_of
