@@ -39,7 +39,9 @@ def info_nce(
         popularity_correction: β; 0 is the published code. A negative β unlearns popularity further.
     """
 
-    def offsets(context: Context, items: Int[Array, "..."]) -> Float[Array, "..."]:
+    def offsets(context: Context, items: Int[Array, "..."]) -> Float[Array, "..."] | None:
+        if popularity_correction == 0:
+            return None
         degrees = jnp.maximum(context.inputs.graph.item_degrees(items), 1)
         return -popularity_correction * jnp.log(degrees.astype(jnp.float32))
 
@@ -48,19 +50,21 @@ def info_nce(
         if not mask_false_negatives:
             users = layers.normalize(view.users(context.users))
             items = layers.normalize(view.items(context.items))
-            shifts = offsets(context, context.items.ids) if popularity_correction else None
+            of_items = offsets(context, context.items.ids)
             return inbatch_cross_entropy(
-                users / temperature, items, context.users, context.items, batch.mask, shifts
+                users / temperature, items, context.users, context.items, batch.mask, of_items
             ), {}
         users, items = layers.normalize(view.users(batch.users)), layers.normalize(view.items(batch.items))
         known = interactions_among(context.inputs.graph, batch.users, batch.items)
-        scores = users @ items.T / temperature + offsets(context, batch.items)
+        scores, of_items = users @ items.T / temperature, offsets(context, batch.items)
+        scores = scores if of_items is None else scores + of_items[None, :]
         return cross_entropy(scores, batch.mask, batch.mask[None, :] & ~known), {}
 
     def sampled(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         batch = context.batch
         scores = jnp.concatenate(_positive_and_negatives(context, "cosine"), axis=1) / temperature
-        scores += offsets(context, jnp.concatenate([batch.items[:, None], batch.negatives], axis=1))
+        of_items = offsets(context, jnp.concatenate([batch.items[:, None], batch.negatives], axis=1))
+        scores = scores if of_items is None else scores + of_items
         return layers.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], batch.mask), {}
 
     if negatives == "sampled":
