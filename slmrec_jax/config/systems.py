@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from slmrec_jax.forms import at_least, more_than, share
 
-ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
+ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl", "sgl", "simgcl"]
 
 Settings: TypeAlias = Mapping[str, Any]
 """Values by the name of their flag, such as `{"slmrec.temperature": 0.2}`."""
@@ -195,6 +195,38 @@ class MMSSLConfig:
 
 
 @dataclass(frozen=True)
+class SGLConfig:
+    """SGL (Wu et al., SIGIR 2021): LightGCN, and agreement of two views of the graph."""
+
+    augmentation: Literal["ed", "nd", "rw"] = "ed"
+    """Leave out interactions (ED), users and items (ND), or other interactions in each layer (RW)."""
+    rate: Annotated[float, share()] = 0.1
+    """Share of interactions, or of users and items, that a view leaves out."""
+    weight: Annotated[float, at_least(0)] = 0.1
+    """Weight of the agreement."""
+    temperature: Annotated[float, more_than(0)] = 0.2
+    """Temperature of the agreement."""
+    among: Literal["distinct", "all"] = "distinct"
+    """The agreement tells each of the batch's users and items from the others of the batch, or from all (authors)."""
+    l2: Annotated[float, at_least(0)] = 1e-3
+    """Weight of the batch's layer-0 rows in the loss, as for LightGCN."""
+
+
+@dataclass(frozen=True)
+class SimGCLConfig:
+    """SimGCL (Yu et al., SIGIR 2022): LightGCN, and agreement of two views with noise in each layer."""
+
+    noise: Annotated[float, at_least(0)] = 0.1
+    """Length of the noise that is added to each row after each layer."""
+    weight: Annotated[float, at_least(0)] = 0.5
+    """Weight of the agreement."""
+    temperature: Annotated[float, more_than(0)] = 0.2
+    """Temperature of the agreement."""
+    l2: Annotated[float, at_least(0)] = 1e-3
+    """Weight of the batch's layer-0 rows in the loss, as for LightGCN."""
+
+
+@dataclass(frozen=True)
 class OptimizerConfig:
     """Adam with coupled L2 (the decay joins the gradient before the moments, as in PyTorch), or any optax chain."""
 
@@ -213,5 +245,7 @@ BASE: Mapping[ModelName, Settings] = {
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mmgcn": {"optimizer.learning_rate": 1e-4, "optimizer.weight_decay": 0.0},
     "mmssl": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 1e-2},
+    "sgl": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "simgcl": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
 }
 """Each model's base preset: the optimizer settings that a config leaves open, chosen on validation as all defaults."""

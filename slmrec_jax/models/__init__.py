@@ -7,6 +7,8 @@ from slmrec_jax.models.lightgcn import lightgcn_recipe
 from slmrec_jax.models.mf import mf_recipe
 from slmrec_jax.models.mmgcn import mmgcn_recipe
 from slmrec_jax.models.recipe import Recipe
+from slmrec_jax.models.sgl import sgl_recipe
+from slmrec_jax.models.simgcl import simgcl_recipe
 from slmrec_jax.models.slmrec_recipe import slmrec_recipe
 from slmrec_jax.models.vbpr import vbpr_recipe
 from slmrec_jax.types import Spec
@@ -20,5 +22,7 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,
     "mmgcn": mmgcn_recipe,
+    "sgl": sgl_recipe,
+    "simgcl": simgcl_recipe,
 }
 """The systems that are trained by gradient descent on their losses."""

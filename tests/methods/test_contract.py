@@ -13,7 +13,16 @@ import pytest
 from flax.training.train_state import TrainState
 
 from slmrec_jax import setup
-from slmrec_jax.config import Config, LightGCNConfig, MFConfig, MMGCNConfig, MMSSLConfig, with_settings, with_system
+from slmrec_jax.config import (
+    Config,
+    LightGCNConfig,
+    MFConfig,
+    MMGCNConfig,
+    MMSSLConfig,
+    SGLConfig,
+    with_settings,
+    with_system,
+)
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import Progress, epoch
@@ -36,6 +45,9 @@ CONFIGS = {
     "mmgcn frozen": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(tables="frozen", latent_dim=12)),
     "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
     "mmssl published": with_settings(with_system(BASE, "mmssl:published"), {"mmssl.heads": 2, "mmssl.topk_rate": 0.03}),
+    "sgl": dataclasses.replace(BASE, model="sgl", sgl=SGLConfig("rw", 0.3, among="all")),
+    "simgcl": dataclasses.replace(BASE, model="simgcl"),
+    "node dropout": with_settings(BASE, {"task": "fac+nd", "slmrec.popularity_correction": 0.5}),
     "task alone": dataclasses.replace(BASE, main_weight=0.0),
     "definition": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
     "chains": dataclasses.replace(BASE, propagation="chains", task="fm"),
