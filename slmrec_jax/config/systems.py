@@ -41,9 +41,9 @@ class SLMRecConfig:
     """Number of sampled negatives for each interaction; the paper does not give it."""
     mask_false_negatives: bool = False
     """Leave the user's own training items out of the in-batch negatives; neither paper nor code does."""
-    popularity_correction: float = 0.0
-    """β: β log d is subtracted in training from the score of an item with d interactions. In-batch negatives come as
-    often as they are popular: 1 corrects that, and suits dense data; 0 is the published code."""
+    popularity_correction: float | Literal["auto"] = "auto"
+    """β: β log d is subtracted in training from the score of an item with d interactions, since in-batch negatives come
+    as often as they are popular. 1 suits dense data, 0 (code) sparse data; `auto` decides by the data."""
     fac_similarity: Literal["dot", "cosine"] = "dot"
     """FAC compares by inner product (code) or by cosine (paper)."""
     dropout_rate: Annotated[float, share()] = 0.3
