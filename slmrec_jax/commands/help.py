@@ -23,9 +23,9 @@ _MODELS = get_args(ModelName)
 _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "task": ("slmrec",),
     "main_weight": ("slmrec",),
-    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl"),
-    "num_layers": ("slmrec", "lightgcn"),
-    "propagation": ("slmrec", "lightgcn", "mmgcn"),
+    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl", "freedom"),
+    "num_layers": ("slmrec", "lightgcn", "freedom"),
+    "propagation": ("slmrec", "lightgcn", "mmgcn", "freedom"),
     "frozen_rows": ("slmrec", "lightgcn"),
 }
 """General settings that some models alone read."""
