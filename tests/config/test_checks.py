@@ -97,14 +97,14 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name, value, said):
 LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
-        "freedom.content_weight freedom.weights "
+        "freedom.content_weight freedom.weights slmrec.item_graph "
         "mmgcn.l2 mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
         "mmssl.adversarial_weight mmssl.adversarial_users mmssl.penalty_weight mmssl.own_weight "
         "optimizer.weight_decay eval.patience eval.round_digits"
     ),
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
-        "freedom.item_layers freedom.neighbours "
+        "freedom.item_layers freedom.neighbours slmrec.item_graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
