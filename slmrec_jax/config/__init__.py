@@ -20,6 +20,7 @@ from slmrec_jax.config.serialization import first_change, from_json, relevant, t
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
     BASE,
+    FREEDOMConfig,
     LightGCNConfig,
     MFConfig,
     MMGCNConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "PRESETS",
     "PROTOCOLS",
     "Config",
+    "FREEDOMConfig",
     "LightGCNConfig",
     "MFConfig",
     "MMGCNConfig",

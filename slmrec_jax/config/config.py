@@ -7,6 +7,7 @@ from typing import Annotated, Literal, TypeAlias
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
+    FREEDOMConfig,
     LightGCNConfig,
     MFConfig,
     MMGCNConfig,
@@ -77,6 +78,8 @@ class Config(Source):
     bits."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
     """Options of SLMRec."""
+    freedom: FREEDOMConfig = field(default_factory=FREEDOMConfig)
+    """Options of FREEDOM."""
     mf: MFConfig = field(default_factory=MFConfig)
     """Options of MF-BPR."""
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)

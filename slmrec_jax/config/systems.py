@@ -19,7 +19,17 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from slmrec_jax.forms import at_least, more_than, share
 
-ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl", "sgl", "simgcl"]
+ModelName = Literal[
+    "slmrec",
+    "mf",
+    "lightgcn",
+    "vbpr",
+    "mmgcn",
+    "mmssl",
+    "sgl",
+    "simgcl",
+    "freedom",
+]
 
 Settings: TypeAlias = Mapping[str, Any]
 """Values by the name of their flag, such as `{"slmrec.temperature": 0.2}`."""
@@ -68,6 +78,28 @@ class SLMRecConfig:
     """Divide each feature row by its L2 norm (code)."""
     words: Literal["frozen", "trainable"] = "frozen"
     """Word-id modalities: the mean of fixed random vectors (code) or of trained ones."""
+    item_graph: Annotated[float, at_least(0)] = 0.0
+    """Weight of the mean id row of each item's nearest items by features, added to its fused row (FREEDOM); neither
+    paper nor code has it."""
+    item_graph_neighbours: Annotated[int, at_least(1)] = 10
+    """Nearest items that this graph joins each item with in a modality, itself among them."""
+
+
+@dataclass(frozen=True)
+class FREEDOMConfig:
+    """FREEDOM (Zhou and Shen, MM 2023)."""
+
+    item_layers: Annotated[int, at_least(1)] = 1
+    """Propagation layers on the graph of items."""
+    neighbours: Annotated[int, at_least(1)] = 10
+    """Nearest items that each item is joined with in a modality, itself among them."""
+    weights: tuple[Annotated[float, at_least(0)], ...] = ()
+    """Weight of each modality in the graph of items, in their order; by default 0.1 for `visual`, and the others share
+    0.9, as published."""
+    prune_rate: Annotated[float, share()] = 0.8
+    """Share of interactions that each training step leaves out, those of popular users and items first."""
+    content_weight: Annotated[float, at_least(0)] = 1e-3
+    """Weight of BPR between users and the projected features of each modality."""
 
 
 @dataclass(frozen=True)
@@ -240,6 +272,7 @@ class OptimizerConfig:
 
 BASE: Mapping[ModelName, Settings] = {
     "slmrec": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-3},
+    "freedom": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from slmrec_jax.config import Config
+from slmrec_jax.models.freedom import freedom_recipe
 from slmrec_jax.models.lightgcn import lightgcn_recipe
 from slmrec_jax.models.mf import mf_recipe
 from slmrec_jax.models.mmgcn import mmgcn_recipe
@@ -18,6 +19,7 @@ __all__ = ["RECIPES", "Recipe", "slmrec_recipe"]
 RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     # With only its own terms. Of the tasks, FAC alone makes no augmented views.
     "slmrec": lambda config, spec: slmrec_recipe(config, spec, augmented=bool(config.tasks - {"fac"})),
+    "freedom": freedom_recipe,
     "mf": mf_recipe,
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,

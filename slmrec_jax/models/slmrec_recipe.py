@@ -6,7 +6,8 @@ from functools import reduce
 
 from slmrec_jax.config import Config, SLMRecConfig
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.models.recipe import Recipe, cached_modalities
+from slmrec_jax.models.item_graph import with_item_graph
+from slmrec_jax.models.recipe import Recipe, cached_modalities, check_modalities
 from slmrec_jax.models.slmrec import ID, slmrec
 from slmrec_jax.models.work import slmrec_work
 from slmrec_jax.objectives import losses
@@ -72,6 +73,10 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
         augmented=augmented,
         definition=config.propagation == "definition",
     )
+    if options.item_graph:
+        check_modalities(spec, setting("slmrec.item_graph", options.item_graph))
+        weights = dict.fromkeys(spec.modalities, options.item_graph / len(spec.modalities))
+        model = with_item_graph(model, spec, weights=weights, neighbours=options.item_graph_neighbours)
     return Recipe(model, terms, (*notes, *reasons), slmrec_work(config, spec, cached))
 
 

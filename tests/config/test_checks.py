@@ -101,6 +101,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name, value, said):
 LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
+        "freedom.content_weight freedom.weights slmrec.item_graph "
         "mmgcn.l2 sgl.weight sgl.l2 simgcl.noise simgcl.weight simgcl.l2 "
         "mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
         "mmssl.adversarial_weight mmssl.adversarial_users mmssl.penalty_weight mmssl.own_weight "
@@ -108,6 +109,7 @@ LOWEST = {
     ),
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
+        "freedom.item_layers freedom.neighbours slmrec.item_graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
@@ -117,7 +119,8 @@ LOWEST = {
         "mmssl.real_temperature optimizer.learning_rate"
     ),
     "a share of at least 0 and less than 1": (
-        "slmrec.dropout_rate slmrec.edge_rate sgl.rate mmssl.feature_dropout mmssl.discriminator_dropout"
+        "freedom.prune_rate slmrec.dropout_rate slmrec.edge_rate sgl.rate "
+        "mmssl.feature_dropout mmssl.discriminator_dropout"
     ),
 }
 """What a setting allows, in the words of the refusal."""
@@ -129,7 +132,9 @@ RANGES = [(name, said) for said, names in LOWEST.items() for name in names.split
 def test_a_number_out_of_range_is_refused_and_the_last_one_within_is_not(name, said):
     low = 0 if said.startswith("a share") else int(said.split()[-1])
     below, within = (low, math.ulp(0.0)) if said.startswith("more") else (low - 1, low)
-    place = {"ks": (5,), "eval.cutoffs": (5,), "mmssl.discriminator_dropout": (0.5,)}.get(name)
+    place = {"ks": (5,), "eval.cutoffs": (5,), "mmssl.discriminator_dropout": (0.5,), "freedom.weights": (1.0,)}.get(
+        name
+    )
     beyond = [below, 1.0] if said.startswith("a share") else [below]
     for number in beyond:
         with pytest.raises(UserError) as raised:

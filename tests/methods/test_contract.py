@@ -20,6 +20,7 @@ from slmrec_jax.config import (
     MMGCNConfig,
     MMSSLConfig,
     SGLConfig,
+    SLMRecConfig,
     with_settings,
     with_system,
 )
@@ -34,6 +35,8 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 BASE = Config(dim=8, batch_size=64, num_layers=2)
 CONFIGS = {
     **{name: dataclasses.replace(BASE, model=name) for name in ("mf", "lightgcn", "vbpr", "mmgcn")},
+    "freedom": dataclasses.replace(BASE, model="freedom"),
+    "item graph": dataclasses.replace(BASE, task="ed", slmrec=SLMRecConfig(item_graph=0.3, item_graph_neighbours=4)),
     "mf concat": dataclasses.replace(
         BASE, model="mf", mf=MFConfig(features="concat", item_bias=True), bpr_negatives=3, negatives="popular"
     ),
@@ -142,7 +145,18 @@ def test_a_step_is_the_same_compiled_and_eager(case):
     assert int(compiled.step) == 1
 
 
-OTHER = ("mf concat", "lightgcn", "lightgcn fused", "vbpr original", "mmgcn", "mmssl", "mmssl published", "chains")
+OTHER = (
+    "freedom",
+    "mf concat",
+    "lightgcn",
+    "lightgcn fused",
+    "vbpr original",
+    "mmgcn",
+    "mmssl",
+    "mmssl published",
+    "chains",
+    "item graph",
+)
 
 
 @pytest.mark.parametrize("case", named(OTHER), indirect=True)
