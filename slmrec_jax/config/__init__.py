@@ -20,6 +20,7 @@ from slmrec_jax.config.serialization import first_change, from_json, relevant, t
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
     BASE,
+    BM3Config,
     LightGCNConfig,
     MFConfig,
     MMGCNConfig,
@@ -33,6 +34,7 @@ from slmrec_jax.config.systems import (
 
 __all__ = [
     "BASE",
+    "BM3Config",
     "IN_MEMORY",
     "PRESETS",
     "PROTOCOLS",

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from slmrec_jax.config import Config
+from slmrec_jax.models.bm3 import bm3_recipe
 from slmrec_jax.models.lightgcn import lightgcn_recipe
 from slmrec_jax.models.mf import mf_recipe
 from slmrec_jax.models.mmgcn import mmgcn_recipe
@@ -20,5 +21,6 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,
     "mmgcn": mmgcn_recipe,
+    "bm3": bm3_recipe,
 }
 """The systems that are trained by gradient descent on their losses."""

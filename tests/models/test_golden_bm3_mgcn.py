@@ -1,0 +1,51 @@
+"""Parity of BM3 and MGCN, whose features are trained, with values of the published implementations."""
+
+import jax.numpy as jnp
+import pytest
+from golden import files, problem, recorded, routes
+from test_golden_baselines import check, linear
+
+from slmrec_jax.models.bm3 import bm3, bootstrap, table_norms
+from slmrec_jax.types import Term
+
+RECORDED = {"v": ("visual", "image"), "t": ("text", "text")}
+"""Our names of modalities, and the two names of each in the recorded values."""
+
+
+def changes(arrays, prefix):
+    """Return the trained features as differences from the given ones, or their gradients."""
+    given = {name: arrays[f"feature_{name}"] if prefix == "param:" else 0.0 for name in RECORDED}
+    return {
+        name: jnp.asarray(arrays[f"{prefix}{own}_embedding.weight"] - given[name])
+        for name, (_, own) in RECORDED.items()
+    }
+
+
+def bm3_tree(arrays, prefix):
+    return {
+        "user": jnp.asarray(arrays[f"{prefix}user_embedding.weight"]),
+        "item": jnp.asarray(arrays[f"{prefix}item_id_embedding.weight"]),
+        "predictor": linear(arrays, f"{prefix}predictor"),
+        "projection": {name: linear(arrays, f"{prefix}{own}_trs") for name, (_, own) in RECORDED.items()},
+        "feature_change": changes(arrays, prefix),
+    }
+
+
+@pytest.mark.parametrize("definition", routes("chains"))
+@pytest.mark.parametrize("path", files("bm3*.npz"))
+def test_bm3(path, definition):
+    arrays = recorded(path)
+    spec, inputs = problem(arrays, tuple(RECORDED))
+    masks = {"user": "user", "id": "item", **{name: own for name, (own, _) in RECORDED.items()}}
+
+    def factors(key, name, shape):
+        kept = arrays[f"dropout_{masks[name]}"]
+        assert kept.shape == shape
+        return jnp.where(kept, 1.0 / (1.0 - float(arrays["dropout"])), 0.0)
+
+    terms = {
+        "main": Term(1.0, bootstrap(float(arrays["cl_weight"]), factors=factors)),
+        "norms": Term(float(arrays["reg_weight"]), table_norms()),
+    }
+    model = bm3(spec, num_layers=int(arrays["num_layers"]), definition=definition)
+    check(arrays, model, terms, inputs, bm3_tree)
