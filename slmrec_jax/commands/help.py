@@ -24,8 +24,8 @@ _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "task": ("slmrec",),
     "main_weight": ("slmrec",),
     "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl"),
-    "num_layers": ("slmrec", "lightgcn"),
-    "propagation": ("slmrec", "lightgcn", "mmgcn"),
+    "num_layers": ("slmrec", "bm3", "lightgcn"),
+    "propagation": ("slmrec", "bm3", "lightgcn", "mmgcn"),
     "frozen_rows": ("slmrec", "lightgcn"),
 }
 """General settings that some models alone read."""

@@ -34,10 +34,10 @@ from slmrec_jax.config.systems import (
 
 __all__ = [
     "BASE",
-    "BM3Config",
     "IN_MEMORY",
     "PRESETS",
     "PROTOCOLS",
+    "BM3Config",
     "Config",
     "LightGCNConfig",
     "MFConfig",

@@ -64,19 +64,21 @@ class Config(Source):
     dim: Annotated[int, at_least(2)] = 64
     """Columns of an embedding."""
     num_layers: Annotated[int, at_least(0)] = 3
-    """Propagation layers of slmrec, lightgcn and bm3."""
+    """Propagation layers of slmrec, bm3 and lightgcn."""
     ks: Cutoffs = DEFAULT_CUTOFFS
     """Cut-offs of the metrics."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     """Matrix products in training on GPU and TPU: full precision, or faster with rounded factors. Ranking always has
     full precision, and so do CPUs."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
-    """For slmrec, lightgcn, mmgcn and bm3: the exact algebra if a cost rule finds it cheaper, always, or never."""
+    """For slmrec, bm3, lightgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or never."""
     frozen_rows: Literal["float32", "bfloat16"] = "float32"
     """How slmrec and lightgcn hold modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
     """Options of SLMRec."""
+    bm3: BM3Config = field(default_factory=BM3Config)
+    """Options of BM3."""
     mf: MFConfig = field(default_factory=MFConfig)
     """Options of MF-BPR."""
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)
@@ -87,8 +89,6 @@ class Config(Source):
     """Options of MMGCN."""
     mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)
     """Options of MMSSL."""
-    bm3: BM3Config = field(default_factory=BM3Config)
-    """Options of BM3."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer and its settings."""
     eval: Protocol = PROTOCOLS["strict"]

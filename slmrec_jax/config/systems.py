@@ -4,8 +4,8 @@ To add a model `dragon` to the package:
 
 1. Write its encoder and its recipe, the encoder with its losses, in `slmrec_jax/models/dragon.py`.
 2. Name the recipe in `RECIPES` in `slmrec_jax/models/__init__.py`.
-3. Add its options here: a class `DragonConfig`, its name in `ModelName`, its optimizer settings in `BASE`; and the field
-   `dragon` to `Config` in `slmrec_jax/config/config.py`.
+3. Add its options here: a class `DragonConfig`, its name in `ModelName`, its optimizer settings in `BASE`; and the
+   field `dragon` to `Config` in `slmrec_jax/config/config.py`.
 4. Add one line to `CONFIGS` in `tests/methods/test_contract.py`, the suite that every system passes.
 
 Flags, checks of types and ranges, `config.json` and resuming follow from the annotations. Named settings, if it needs
@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from slmrec_jax.forms import at_least, more_than, share
 
-ModelName = Literal["slmrec", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl", "bm3"]
+ModelName = Literal["slmrec", "bm3", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
 
 Settings: TypeAlias = Mapping[str, Any]
 """Values by the name of their flag, such as `{"slmrec.temperature": 0.2}`."""
@@ -68,6 +68,20 @@ class SLMRecConfig:
     """Divide each feature row by its L2 norm (code)."""
     words: Literal["frozen", "trainable"] = "frozen"
     """Word-id modalities: the mean of fixed random vectors (code) or of trained ones."""
+
+
+@dataclass(frozen=True)
+class BM3Config:
+    """BM3 (Zhou et al., WWW 2023)."""
+
+    contrast_weight: Annotated[float, at_least(0)] = 2.0
+    """Weight of the terms that pair a modality with the item and with itself."""
+    dropout_rate: Annotated[float, share()] = 0.3
+    """Share of a target's entries that are dropped."""
+    norm_weight: Annotated[float, at_least(0)] = 0.1
+    """Weight of the Frobenius norms of all users' and all items' rows: norm_weight · (‖u‖ + ‖i‖) / items."""
+    normalize_features: bool = False
+    """Divide each feature row by its L2 norm; the published code does not."""
 
 
 @dataclass(frozen=True)
@@ -195,20 +209,6 @@ class MMSSLConfig:
 
 
 @dataclass(frozen=True)
-class BM3Config:
-    """BM3 (Zhou et al., WWW 2023)."""
-
-    contrast_weight: Annotated[float, at_least(0)] = 2.0
-    """Weight of the terms that pair a modality with the item and with itself."""
-    dropout_rate: Annotated[float, share()] = 0.3
-    """Share of a target's entries that are dropped."""
-    norm_weight: Annotated[float, at_least(0)] = 0.1
-    """Weight of the Frobenius norms of all users' and all items' rows: norm_weight · (‖u‖ + ‖i‖) / items."""
-    normalize_features: bool = False
-    """Divide each feature row by its L2 norm; the published code does not."""
-
-
-@dataclass(frozen=True)
 class OptimizerConfig:
     """Adam with coupled L2 (the decay joins the gradient before the moments, as in PyTorch), or any optax chain."""
 
@@ -222,11 +222,11 @@ class OptimizerConfig:
 
 BASE: Mapping[ModelName, Settings] = {
     "slmrec": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-3},
+    "bm3": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mmgcn": {"optimizer.learning_rate": 1e-4, "optimizer.weight_decay": 0.0},
     "mmssl": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 1e-2},
-    "bm3": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
 }
 """Each model's base preset: the optimizer settings that a config leaves open, chosen on validation as all defaults."""

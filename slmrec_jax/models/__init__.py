@@ -17,10 +17,10 @@ __all__ = ["RECIPES", "Recipe", "slmrec_recipe"]
 RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     # With only its own terms. Of the tasks, FAC alone makes no augmented views.
     "slmrec": lambda config, spec: slmrec_recipe(config, spec, augmented=bool(config.tasks - {"fac"})),
+    "bm3": bm3_recipe,
     "mf": mf_recipe,
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,
     "mmgcn": mmgcn_recipe,
-    "bm3": bm3_recipe,
 }
 """The systems that are trained by gradient descent on their losses."""

@@ -15,7 +15,21 @@ from slmrec_jax.errors import setting
 from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.recipe import Recipe, check_modalities
 from slmrec_jax.objectives.augmentations import dropout
-from slmrec_jax.types import ALL, Augmentation, Context, Encode, Inputs, Loss, Metrics, Model, Params, Rows, Spec, Term, View
+from slmrec_jax.types import (
+    ALL,
+    Augmentation,
+    Context,
+    Encode,
+    Inputs,
+    Loss,
+    Metrics,
+    Model,
+    Params,
+    Rows,
+    Spec,
+    Term,
+    View,
+)
 
 ID = "id"
 
@@ -24,7 +38,9 @@ Factors: TypeAlias = Callable[[Key[Array, ""], str, tuple[int, int]], Float[Arra
 
 
 def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, definition: bool = False) -> Model:
-    """Return the rows p(u) and p(i), where p is an affine map of `dim` columns, the predictor, and
+    """Return BM3's encoder, which ranks by the rows p(u) and p(i).
+
+    The predictor p is an affine map of `dim` columns, and
 
         u = M_L [E_u; E_i],  i = M_L [E_u; E_i] + E_i,  x_m = (F_m + Δ_m) W_m + b_m.
 
@@ -101,7 +117,8 @@ def bootstrap(contrast_weight: float = 2.0, dropout_rate: float = 0.3, factors: 
     """
 
     def drawn(key: Key[Array, ""], name: str, shape: tuple[int, int]) -> Float[Array, "rows dim"]:
-        return dropout(key, jnp.ones(shape), dropout_rate)
+        kept: Array = dropout(key, jnp.ones(shape), dropout_rate)
+        return kept
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, batch, graph = context.view, context.batch, context.inputs.graph

@@ -97,6 +97,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name, value, said):
 LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
+        "bm3.contrast_weight bm3.norm_weight "
         "mmgcn.l2 mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
         "mmssl.adversarial_weight mmssl.adversarial_users mmssl.penalty_weight mmssl.own_weight "
         "optimizer.weight_decay eval.patience eval.round_digits"
@@ -110,7 +111,7 @@ LOWEST = {
         "slmrec.temperature slmrec.ssl_temperature mmssl.contrast_temperature mmssl.discriminator_learning_rate "
         "mmssl.real_temperature optimizer.learning_rate"
     ),
-    "a share of at least 0 and less than 1": ("slmrec.dropout_rate mmssl.feature_dropout mmssl.discriminator_dropout"),
+    "a share of at least 0 and less than 1": ("slmrec.dropout_rate bm3.dropout_rate mmssl.feature_dropout mmssl.discriminator_dropout"),
 }
 """What a setting allows, in the words of the refusal."""
 

@@ -19,6 +19,7 @@ WITHOUT = WITH._replace(modalities={})
     "change",
     [
         {"model": "vbpr"},
+        {"model": "bm3"},
         {"model": "mmgcn"},
         {"model": "mf", "mf": MFConfig(features="concat")},
         {"model": "lightgcn", "lightgcn": LightGCNConfig(features="fused")},

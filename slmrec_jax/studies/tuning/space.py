@@ -62,6 +62,12 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
             "slmrec.ssl_temperature": "0.1..1.0:log",
             "slmrec.alpha": "0.01..1.0:log",
         },
+        "bm3": {
+            **_WIDE_RATE,
+            "bm3.contrast_weight": "0.1..10:log",
+            "bm3.dropout_rate": "0.1..0.7",
+            "bm3.norm_weight": "1e-2..10:log",
+        },
         "mf": {**_WIDE_RATE, "mf.l2": "1e-4..1:log"},
         "lightgcn": {**_WIDE_RATE, "lightgcn.l2": "1e-5..1e-1:log"},
         "vbpr": {**_WIDE_RATE, "vbpr.l2": "1e-4..1:log"},
