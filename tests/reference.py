@@ -44,6 +44,33 @@ def _dcg(relevance):
     return sum(gain / math.log2(position + 1) for position, gain in enumerate(relevance, 1))
 
 
+# --- item graphs ---
+
+
+def nearest_items(values, present, k):
+    """For each item its k nearest by cosine, as {id: cosine} by ascending id; an item itself first, then lower ids."""
+    values = values.astype(np.float64)
+    norms = np.linalg.norm(values, axis=1)
+    there = np.flatnonzero((present > 0) & (norms > 0))
+    neighbours = [{} for _ in values]
+    for item in there:
+        cosines = {int(j): values[item] @ values[j] / norms[item] / norms[j] for j in there}
+        best = sorted(cosines, key=lambda j: (j != item, -round(cosines[j], 9), j))[:k]
+        neighbours[item] = {j: cosines[j] for j in sorted(best)}
+    return neighbours
+
+
+def item_graph(values, present, k, entries):
+    """D^-1/2 A D^-1/2 of the nearest items, dense: entries are ones or cosines, D the row sums on both sides."""
+    a = np.zeros((len(values), len(values)))
+    for item, neighbours in enumerate(nearest_items(values, present, k)):
+        for j, cosine in neighbours.items():
+            a[item, j] = cosine if entries == "similarities" else 1.0
+    sums = a.sum(1)
+    scale = np.where(sums > 0, 1 / np.sqrt(np.where(sums > 0, sums, 1)), 0)
+    return scale[:, None] * a * scale
+
+
 # --- propagation ---
 
 

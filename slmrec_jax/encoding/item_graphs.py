@@ -1,0 +1,118 @@
+"""Graphs that join each item with the items whose features are nearest to its own, by cosine.
+
+The search is exact and computes blocks of rows × columns, so that memory grows with items × k and not with items².
+It may be traced: shapes depend on the number of items and on k alone.
+"""
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from slmrec_jax.encoding import layers, vectors
+from slmrec_jax.encoding.gathers import take
+from slmrec_jax.encoding.matrices import Operator, compressed
+from slmrec_jax.types import DenseFeature
+
+BLOCK_ITEMS = 2048
+"""The largest number of rows, and of columns, of the cosines in memory at a time (16 MiB)."""
+
+
+class Neighbours(NamedTuple):
+    """The k nearest items of each item, itself among them, by ascending id.
+
+    A row that has fewer is padded with the item's own id, at places that do not count.
+    """
+
+    ids: Int[Array, "items k"]
+    similarities: Float[Array, "items k"]
+    """Cosines; 0 for padding. They are constants: `similarities` computes them with a gradient."""
+    counts: Float[Array, "items k"]
+    """1 for a neighbour, 0 for padding."""
+
+
+def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
+    """Find the k items with the largest cosine of features for each item.
+
+    An item is always its own neighbour, also where others have the same features. Among equal cosines in float32 the
+    lower ids win. An item without the modality, or whose features are all 0, has no direction: it has no neighbours,
+    and it is a neighbour of none. Plain code would give it a cosine of 0 with everyone, and so make it a neighbour
+    wherever the k-th cosine is negative.
+
+    Args:
+        feature: The features of all items, in any precision; cosines are computed in float32.
+        k: At least 1. There are at most as many neighbours as items with the modality.
+    """
+    count = feature.values.shape[0]
+    k = min(k, count)
+    num_blocks = -(-count // BLOCK_ITEMS)
+    size = -(-count // num_blocks)
+    starts = size * jnp.arange(num_blocks, dtype=jnp.int32)
+
+    def block(start: Int[Array, ""]) -> tuple[Int[Array, " size"], Float[Array, "size columns"], Bool[Array, " size"]]:
+        """Return ids, which may lie beyond the last item, directions, and which items have one."""
+        ids = start + jnp.arange(size, dtype=jnp.int32)
+        within = jnp.minimum(ids, count - 1)
+        rows = vectors.rows(feature, within)
+        there = (take(feature.present, within) > 0) & jnp.any(rows != 0, axis=1) & (ids < count)
+        return ids, layers.normalize(rows), there
+
+    def search(start: Int[Array, ""]) -> tuple[Array, Array]:
+        """Return the best cosines of a block of items, with infinity for itself, and the ids."""
+        row_ids, rows, rows_there = block(start)
+
+        def merge(best: tuple[Array, Array], start: Int[Array, ""]) -> tuple[tuple[Array, Array], None]:
+            ids, columns, there = block(start)
+            cosines = jnp.matmul(rows, columns.T, precision=jax.lax.Precision.HIGHEST)
+            cosines = jnp.where(ids[None, :] == row_ids[:, None], jnp.inf, cosines)
+            cosines = jnp.where(rows_there[:, None] & there[None, :], cosines, -jnp.inf)
+            values = jnp.concatenate([best[0], cosines], axis=1)
+            known = jnp.concatenate([best[1], jnp.broadcast_to(ids[None, :], cosines.shape)], axis=1)
+            # Among equal values the first wins, whose id is lower: blocks come in order.
+            largest, places = jax.lax.top_k(values, k)
+            return (largest, jnp.take_along_axis(known, places, axis=1)), None
+
+        nothing = jnp.full((size, k), -jnp.inf, rows.dtype), jnp.zeros((size, k), jnp.int32)
+        found: tuple[Array, Array] = jax.lax.scan(merge, nothing, starts)[0]
+        return found
+
+    cosines, ids = (x.reshape(-1, k)[:count] for x in jax.lax.map(search, starts))
+    found = cosines > -jnp.inf
+    ids = jnp.where(found, ids, jnp.arange(count, dtype=jnp.int32)[:, None])
+    cosines = jnp.where(found, jnp.minimum(cosines, 1.0), 0.0)
+    order = jnp.argsort(ids, axis=1)
+    return Neighbours(*(jnp.take_along_axis(x, order, axis=1) for x in (ids, cosines, found.astype(jnp.float32))))
+
+
+def similarities(x: Float[Array, "items dim"], neighbours: Neighbours) -> Float[Array, "items k"]:
+    """Compute the cosines of items and their neighbours with a gradient with respect to the rows x; 0 for padding."""
+    directions = layers.normalize(x)
+    cosines = jnp.sum(directions[:, None, :] * take(directions, neighbours.ids), axis=-1)
+    return cosines * neighbours.counts
+
+
+def symmetric(ids: Int[Array, "items k"], values: Float[Array, "items k"]) -> Float[Array, "items k"]:
+    """Return the values of D^-1/2 A D^-1/2, where A has these values and D its row sums, on both sides.
+
+    A row whose sum is not positive has the factor 0. With k values of 1 in each row, all become 1 / k.
+    """
+    sums = jnp.sum(values, axis=1)
+    positive = sums > 0
+    scale = jnp.where(positive, jax.lax.rsqrt(jnp.where(positive, sums, 1.0)), 0.0)
+    return scale[:, None] * values * take(scale, ids)
+
+
+def item_graph(ids: Sequence[Int[Array, "items _"]], values: Sequence[Float[Array, "items _"]]) -> Operator:
+    """Return Σ_m A_m as an operator, where row i of A_m has `values[m][i]` at the columns `ids[m][i]`.
+
+    Entries of several graphs at the same place add up. Both copies of the values come from the given ones, so that the
+    operator has the right derivative with respect to them.
+    """
+    columns, entries = jnp.concatenate(ids, axis=1), jnp.concatenate(values, axis=1)
+    order = jnp.argsort(columns, axis=1)
+    columns, entries = (jnp.take_along_axis(x, order, axis=1).reshape(-1) for x in (columns, entries))
+    count, width = order.shape
+    rows = jnp.repeat(jnp.arange(count, dtype=jnp.int32), width)
+    return Operator(compressed(rows, columns, entries, count), compressed(columns, rows, entries, count))

@@ -1,0 +1,93 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+from slmrec_jax.encoding import item_graphs
+from slmrec_jax.encoding.item_graphs import item_graph, nearest_items, similarities, symmetric
+from slmrec_jax.encoding.sparse import matmul
+from slmrec_jax.types import DenseFeature
+
+
+def features(count=23, columns=5, dtype=np.float32):
+    """Items 3 and 8 lack the modality, item 5 has a row of zeros, and 10 to 15 have the same row."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(count, columns)).astype(dtype)
+    values[10:16] = [1, 2, 0, -2, 4]
+    present = np.ones(count, np.float32)
+    present[[3, 8]] = 0
+    values[[3, 5, 8]] = 0
+    return DenseFeature(jnp.asarray(values), jnp.asarray(present))
+
+
+@pytest.mark.parametrize("block_items", [4, 23])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("k", [1, 4, 40])
+def test_the_nearest_items_are_those_of_the_definition(k, dtype, block_items, monkeypatch):
+    monkeypatch.setattr(item_graphs, "BLOCK_ITEMS", block_items)
+    feature = features(dtype=dtype)
+    found = jax.jit(nearest_items, static_argnums=1)(feature, k)
+    expected = reference.nearest_items(np.asarray(feature.values), np.asarray(feature.present), k)
+    for item, neighbours in enumerate(expected):
+        counts = found.counts[item] > 0
+        assert dict.fromkeys(found.ids[item][counts].tolist()).keys() == neighbours.keys()
+        np.testing.assert_allclose(found.similarities[item][counts], list(neighbours.values()), atol=1e-6)
+        assert (found.ids[item][~counts] == item).all()
+        assert not found.similarities[item][~counts].any()
+    assert (np.diff(found.ids) >= 0).all()
+
+
+def test_an_item_that_lacks_the_modality_is_no_neighbour():
+    found = nearest_items(features(), 4)
+    assert not found.counts[jnp.array([3, 5, 8])].any()
+    assert not set(np.asarray(found.ids)[np.asarray(found.counts) > 0].tolist()) & {3, 5, 8}
+
+
+def test_among_equal_cosines_an_item_itself_and_then_lower_ids_win():
+    found = nearest_items(features(), 3)
+    assert found.ids[10:16].tolist() == [[10, 11, 12]] * 3 + [[10, 11, 13], [10, 11, 14], [10, 11, 15]]
+
+
+def test_shapes_are_known_without_values():
+    shapes = jax.eval_shape(lambda feature: nearest_items(feature, 4), features())
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, nearest_items(features(), 4))
+
+
+@pytest.mark.parametrize("values", ["ones", "similarities"])
+def test_a_graph_and_its_transpose_have_the_normalised_entries(values):
+    feature, other = features(), features(columns=5, count=23)._replace(present=jnp.ones(23))
+    parts, expected = [], np.zeros((23, 23))
+    for weight, each in ((0.1, feature), (0.9, other._replace(values=other.values[::-1]))):
+        found = nearest_items(each, 4)
+        of_each = found.counts if values == "ones" else found.similarities
+        parts.append((found.ids, weight * symmetric(found.ids, of_each)))
+        expected += weight * reference.item_graph(np.asarray(each.values), np.asarray(each.present), 4, values)
+    graph = item_graph(*zip(*parts, strict=True))
+    np.testing.assert_allclose(matmul(graph, jnp.eye(23)), expected, atol=1e-6)
+    np.testing.assert_allclose(matmul(graph.T, jnp.eye(23)), expected.T, atol=1e-6)
+
+
+def test_similarities_and_the_graph_have_the_gradient_of_dense_cosines():
+    feature = features()
+    found = nearest_items(feature, 4)
+    kept = np.zeros((23, 23), np.float32)
+    rows = np.broadcast_to(np.arange(23)[:, None], found.ids.shape)
+    kept[rows, found.ids] = found.counts
+    x, seen = jax.random.normal(jax.random.key(1), (2, 23, 6))
+
+    def by_neighbours(y):
+        graph = item_graph([found.ids], [symmetric(found.ids, similarities(y, found))])
+        return jnp.sum(jnp.sin(matmul(graph, x) * seen))
+
+    def by_definition(y):
+        unit = y / jnp.maximum(jnp.linalg.norm(y, axis=1, keepdims=True), 1e-12)
+        entries = jnp.asarray(kept) * (unit @ unit.T)
+        sums = jnp.sum(entries, axis=1)
+        scale = jnp.where(sums > 0, 1 / jnp.sqrt(jnp.where(sums > 0, sums, 1.0)), 0.0)
+        return jnp.sum(jnp.sin((scale[:, None] * entries * scale[None, :]) @ x * seen))
+
+    y = jax.random.uniform(jax.random.key(2), (23, 3))  # row sums near 0 would make the comparison meaningless
+    (value, gradient), (expected, of_definition) = (jax.value_and_grad(f)(y) for f in (by_neighbours, by_definition))
+    np.testing.assert_allclose(value, expected, rtol=1e-5)
+    np.testing.assert_allclose(gradient, of_definition, rtol=1e-4, atol=1e-5)
