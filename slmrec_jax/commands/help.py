@@ -23,9 +23,9 @@ _MODELS = get_args(ModelName)
 _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "task": ("slmrec",),
     "main_weight": ("slmrec",),
-    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl"),
-    "num_layers": ("slmrec", "bm3", "lightgcn"),
-    "propagation": ("slmrec", "bm3", "lightgcn", "mmgcn"),
+    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mgcn", "mmgcn", "mmssl"),
+    "num_layers": ("slmrec", "bm3", "lightgcn", "mgcn"),
+    "propagation": ("slmrec", "bm3", "lightgcn", "mgcn", "mmgcn"),
     "frozen_rows": ("slmrec", "lightgcn"),
 }
 """General settings that some models alone read."""

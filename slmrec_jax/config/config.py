@@ -10,6 +10,7 @@ from slmrec_jax.config.systems import (
     BM3Config,
     LightGCNConfig,
     MFConfig,
+    MGCNConfig,
     MMGCNConfig,
     MMSSLConfig,
     ModelName,
@@ -64,14 +65,14 @@ class Config(Source):
     dim: Annotated[int, at_least(2)] = 64
     """Columns of an embedding."""
     num_layers: Annotated[int, at_least(0)] = 3
-    """Propagation layers of slmrec, bm3 and lightgcn."""
+    """Propagation layers of slmrec, bm3, lightgcn and mgcn."""
     ks: Cutoffs = DEFAULT_CUTOFFS
     """Cut-offs of the metrics."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     """Matrix products in training on GPU and TPU: full precision, or faster with rounded factors. Ranking always has
     full precision, and so do CPUs."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
-    """For slmrec, bm3, lightgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or never."""
+    """For slmrec, bm3, lightgcn, mgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or never."""
     frozen_rows: Literal["float32", "bfloat16"] = "float32"
     """How slmrec and lightgcn hold modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""
@@ -85,6 +86,8 @@ class Config(Source):
     """Options of LightGCN."""
     vbpr: VBPRConfig = field(default_factory=VBPRConfig)
     """Options of VBPR."""
+    mgcn: MGCNConfig = field(default_factory=MGCNConfig)
+    """Options of MGCN."""
     mmgcn: MMGCNConfig = field(default_factory=MMGCNConfig)
     """Options of MMGCN."""
     mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)

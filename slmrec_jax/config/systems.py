@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from slmrec_jax.forms import at_least, more_than, share
 
-ModelName = Literal["slmrec", "bm3", "mf", "lightgcn", "vbpr", "mmgcn", "mmssl"]
+ModelName = Literal["slmrec", "bm3", "mf", "lightgcn", "vbpr", "mgcn", "mmgcn", "mmssl"]
 
 Settings: TypeAlias = Mapping[str, Any]
 """Values by the name of their flag, such as `{"slmrec.temperature": 0.2}`."""
@@ -129,6 +129,23 @@ class VBPRConfig:
 
 
 @dataclass(frozen=True)
+class MGCNConfig:
+    """MGCN (Yu et al., ACM MM 2023)."""
+
+    num_neighbours: Annotated[int, at_least(1)] = 10
+    """Number of nearest items, by each modality, that an item is joined with; it is one of them."""
+    num_item_layers: Annotated[int, at_least(0)] = 1
+    """Number of propagation layers on the item graphs."""
+    contrast_weight: Annotated[float, at_least(0)] = 0.01
+    """Weight of the contrast of what modalities add to a row with the row of ids."""
+    contrast_temperature: Annotated[float, more_than(0)] = 0.2
+    l2: Annotated[float, at_least(0)] = 1e-4
+    """Weight of the batch's final rows in the loss, as for MF."""
+    normalize_features: bool = False
+    """Divide each feature row by its L2 norm before it is mapped; the published code does not."""
+
+
+@dataclass(frozen=True)
 class MMGCNConfig:
     """MMGCN (Wei et al., ACM MM 2019)."""
 
@@ -226,6 +243,7 @@ BASE: Mapping[ModelName, Settings] = {
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "mgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mmgcn": {"optimizer.learning_rate": 1e-4, "optimizer.weight_decay": 0.0},
     "mmssl": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 1e-2},
 }

@@ -6,6 +6,7 @@ from slmrec_jax.config import Config
 from slmrec_jax.models.bm3 import bm3_recipe
 from slmrec_jax.models.lightgcn import lightgcn_recipe
 from slmrec_jax.models.mf import mf_recipe
+from slmrec_jax.models.mgcn import mgcn_recipe
 from slmrec_jax.models.mmgcn import mmgcn_recipe
 from slmrec_jax.models.recipe import Recipe
 from slmrec_jax.models.slmrec_recipe import slmrec_recipe
@@ -21,6 +22,7 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     "mf": mf_recipe,
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,
+    "mgcn": mgcn_recipe,
     "mmgcn": mmgcn_recipe,
 }
 """The systems that are trained by gradient descent on their losses."""
