@@ -23,9 +23,9 @@ _MODELS = get_args(ModelName)
 _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "task": ("slmrec",),
     "main_weight": ("slmrec",),
-    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mgcn", "mmgcn", "mmssl"),
-    "num_layers": ("slmrec", "bm3", "lightgcn", "mgcn"),
-    "propagation": ("slmrec", "bm3", "lightgcn", "mgcn", "mmgcn"),
+    "bpr_negatives": ("freedom", "mf", "lightgcn", "vbpr", "mgcn", "mmgcn", "mmssl"),
+    "num_layers": ("slmrec", "bm3", "freedom", "lightgcn", "mgcn"),
+    "propagation": ("slmrec", "bm3", "freedom", "lightgcn", "mgcn", "mmgcn"),
     "frozen_rows": ("slmrec", "lightgcn"),
 }
 """General settings that some models alone read."""

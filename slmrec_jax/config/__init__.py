@@ -21,6 +21,7 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
     BASE,
     BM3Config,
+    FREEDOMConfig,
     LightGCNConfig,
     MFConfig,
     MGCNConfig,
@@ -40,6 +41,7 @@ __all__ = [
     "PROTOCOLS",
     "BM3Config",
     "Config",
+    "FREEDOMConfig",
     "LightGCNConfig",
     "MFConfig",
     "MGCNConfig",

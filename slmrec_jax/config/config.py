@@ -8,6 +8,7 @@ from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Pro
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
     BM3Config,
+    FREEDOMConfig,
     LightGCNConfig,
     MFConfig,
     MGCNConfig,
@@ -65,14 +66,15 @@ class Config(Source):
     dim: Annotated[int, at_least(2)] = 64
     """Columns of an embedding."""
     num_layers: Annotated[int, at_least(0)] = 3
-    """Propagation layers of slmrec, bm3, lightgcn and mgcn."""
+    """Propagation layers of slmrec, bm3, freedom, lightgcn and mgcn."""
     ks: Cutoffs = DEFAULT_CUTOFFS
     """Cut-offs of the metrics."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
     """Matrix products in training on GPU and TPU: full precision, or faster with rounded factors. Ranking always has
     full precision, and so do CPUs."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
-    """For slmrec, bm3, lightgcn, mgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or never."""
+    """For slmrec, bm3, freedom, lightgcn, mgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or
+    never."""
     frozen_rows: Literal["float32", "bfloat16"] = "float32"
     """How slmrec and lightgcn hold modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""
@@ -80,6 +82,8 @@ class Config(Source):
     """Options of SLMRec."""
     bm3: BM3Config = field(default_factory=BM3Config)
     """Options of BM3."""
+    freedom: FREEDOMConfig = field(default_factory=FREEDOMConfig)
+    """Options of FREEDOM."""
     mf: MFConfig = field(default_factory=MFConfig)
     """Options of MF-BPR."""
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)

@@ -19,7 +19,17 @@ from typing import Annotated, Any, Literal, TypeAlias
 
 from slmrec_jax.forms import at_least, more_than, share
 
-ModelName = Literal["slmrec", "bm3", "mf", "lightgcn", "vbpr", "mgcn", "mmgcn", "mmssl"]
+ModelName = Literal[
+    "slmrec",
+    "bm3",
+    "freedom",
+    "mf",
+    "lightgcn",
+    "vbpr",
+    "mgcn",
+    "mmgcn",
+    "mmssl",
+]
 
 Settings: TypeAlias = Mapping[str, Any]
 """Values by the name of their flag, such as `{"slmrec.temperature": 0.2}`."""
@@ -85,6 +95,23 @@ class BM3Config:
 
 
 @dataclass(frozen=True)
+class FREEDOMConfig:
+    """FREEDOM (Zhou and Shen, MM 2023)."""
+
+    item_layers: Annotated[int, at_least(1)] = 1
+    """Propagation layers on the graph of items."""
+    neighbours: Annotated[int, at_least(1)] = 10
+    """Nearest items that each item is joined with in a modality, itself among them."""
+    weights: tuple[Annotated[float, at_least(0)], ...] = ()
+    """Weight of each modality in the graph of items, in their order; by default 0.1 for `visual`, and the others share
+    0.9, as published."""
+    prune_rate: Annotated[float, share()] = 0.8
+    """Share of interactions that each training step leaves out, those of popular users and items first."""
+    content_weight: Annotated[float, at_least(0)] = 1e-3
+    """Weight of BPR between users and the projected features of each modality."""
+
+
+@dataclass(frozen=True)
 class MFConfig:
     """Matrix factorisation with BPR (Rendle et al., UAI 2009)."""
 
@@ -132,9 +159,9 @@ class VBPRConfig:
 class MGCNConfig:
     """MGCN (Yu et al., ACM MM 2023)."""
 
-    num_neighbours: Annotated[int, at_least(1)] = 10
+    neighbours: Annotated[int, at_least(1)] = 10
     """Number of nearest items, by each modality, that an item is joined with; it is one of them."""
-    num_item_layers: Annotated[int, at_least(0)] = 1
+    item_layers: Annotated[int, at_least(0)] = 1
     """Number of propagation layers on the item graphs."""
     contrast_weight: Annotated[float, at_least(0)] = 0.01
     """Weight of the contrast of what modalities add to a row with the row of ids."""
@@ -240,6 +267,7 @@ class OptimizerConfig:
 BASE: Mapping[ModelName, Settings] = {
     "slmrec": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-3},
     "bm3": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "freedom": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},

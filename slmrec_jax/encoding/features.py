@@ -5,12 +5,14 @@ from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from slmrec_jax.encoding import layers, vectors
+from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.matrices import Operator
+from slmrec_jax.encoding.rows import memoized, projected
 from slmrec_jax.encoding.sparse import matmul
-from slmrec_jax.types import DenseFeature, Modality
+from slmrec_jax.types import DenseFeature, Ids, Modality, Params, Rows
 
 WORD_DIM = 128
 """The width of a word vector, as in SLMRec's published code."""
@@ -50,3 +52,26 @@ def word_means(means: Operator, table: Float[Array, "words columns"]) -> DenseFe
     """Return each item's mean word vector; an item without words lacks the modality."""
     present = (jnp.diff(means.matrix.offsets) > 0).astype(jnp.float32)
     return DenseFeature(matmul(means, table), present)
+
+
+def init_trained(key: Key[Array, ""], modality: Modality, num_items: int, dim: int) -> Params:
+    """Return the parameters of `trained`: an affine layer, and changes to the features that start at 0."""
+    return layers.linear(key, width(modality), dim) | {"change": jnp.zeros((num_items, width(modality)))}
+
+
+def trained(feature: DenseFeature, params: Params) -> Rows:
+    """Return the rows (F + Δ) W + b of features that training changes; 0 for items without the modality.
+
+    The features are parameters that start from the given ones in the published code of FREEDOM, LATTICE and others.
+    Here Δ starts from 0, since parameters are drawn without the data: the gradient by Δ is that by F + Δ.
+
+    Args:
+        feature: F, as given.
+        params: W, b and Δ, as `init_trained` makes them. Weight decay, if there is any, pulls F + Δ towards F.
+    """
+    given, kernel, change = projected(feature, params), params["kernel"], params["change"]
+
+    def rows(ids: Ids) -> Array:
+        return given(ids) + take(feature.present, ids)[:, None] * (take(change, ids) @ kernel)
+
+    return memoized(rows)

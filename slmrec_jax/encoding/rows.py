@@ -125,15 +125,12 @@ def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
     return lookup
 
 
-def projected(
-    feature: DenseFeature, projection: layers.Linear, change: Float[Array, "items columns"] | None = None
-) -> Rows:
+def projected(feature: DenseFeature, projection: layers.Linear) -> Rows:
     """Return F W + present bᵀ: a row without the feature has no bias either. Values may have half precision.
 
     Args:
         feature: F, and which rows are present.
         projection: W and b.
-        change: Δ, of a feature that is trained: F + Δ takes the place of the rows of F that are present.
     """
     kernel, bias = projection["kernel"], projection["bias"][None, :]
 
@@ -141,15 +138,12 @@ def projected(
         return taken.astype(kernel.dtype) @ kernel
 
     def rows(ids: Ids) -> Array:
-        present = take(feature.present, ids)[:, None]
-        if change is not None:
-            return product(vectors.rows(feature, ids) + present * take(change, ids), kernel) + present * bias
         # Of a whole table, each device of a mesh computes its own columns. The rows of a batch are divided later.
         if ids is ALL and vectors.is_converted_by_blocks(feature.values):
             x: Array = on_own_columns(vectors.product_by_blocks, kernel)(feature, kernel)
         else:
             x = (on_own_columns(product, kernel) if ids is ALL else product)(vectors.rows(feature, ids), kernel)
-        return x + present * bias
+        return x + take(feature.present, ids)[:, None] * bias
 
     return memoized(rows)
 

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, Scalar
 from slmrec_jax.config import Config
 from slmrec_jax.encoding import features, layers
 from slmrec_jax.encoding.gathers import take
-from slmrec_jax.encoding.rows import memoized, projected, rows_for_all, rows_of
+from slmrec_jax.encoding.rows import memoized, rows_for_all, rows_of
 from slmrec_jax.errors import setting
 from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.recipe import Recipe, check_modalities
@@ -62,16 +62,14 @@ def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, de
     def init(key: Key[Array, ""]) -> Params:
         ids_key, predictor_key, *keys = jax.random.split(key, 2 + len(spec.modalities))
         tables = ids.init(ids_key)
-        widths = {name: features.width(modality) for name, modality in spec.modalities.items()}
         return {
             "user": tables["user"],
             "item": tables["item"],
             "predictor": layers.linear(predictor_key, spec.dim, spec.dim),
-            "projection": {
-                name: layers.linear(key, width, spec.dim)
-                for key, (name, width) in zip(keys, widths.items(), strict=True)
+            "modalities": {
+                name: features.init_trained(key, modality, spec.num_items, spec.dim)
+                for key, (name, modality) in zip(keys, spec.modalities.items(), strict=True)
             },
-            "feature_change": {name: jnp.zeros((spec.num_items, width)) for name, width in widths.items()},
         }
 
     def prepare(inputs: Inputs) -> Inputs:
@@ -82,8 +80,7 @@ def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, de
         encode_ids = ids.encode(params, inputs)
         own = rows_of(params["item"])
         content = {
-            name: projected(inputs.cache[name], params["projection"][name], params["feature_change"][name])
-            for name in spec.modalities
+            name: features.trained(feature, params["modalities"][name]) for name, feature in inputs.cache.items()
         }
 
         def predicted(rows: Rows) -> Rows:

@@ -10,7 +10,7 @@ from slmrec_jax.config import Config
 from slmrec_jax.encoding import features, layers
 from slmrec_jax.encoding.item_graphs import item_graph, nearest_items, symmetric
 from slmrec_jax.encoding.matrices import Operator
-from slmrec_jax.encoding.rows import memoized, product_rows, projected, rows_of, sum_of
+from slmrec_jax.encoding.rows import memoized, product_rows, rows_of, sum_of
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import setting
 from slmrec_jax.models.lightgcn import lightgcn
@@ -43,8 +43,8 @@ def mgcn(
     spec: Spec,
     *,
     num_layers: int = 2,
-    num_item_layers: int = 1,
-    num_neighbours: int = 10,
+    item_layers: int = 1,
+    neighbours: int = 10,
     normalize_features: bool = False,
     definition: bool = False,
 ) -> Model:
@@ -67,8 +67,8 @@ def mgcn(
     Args:
         spec: Sizes and modalities, at least one.
         num_layers: L.
-        num_item_layers: l.
-        num_neighbours: k.
+        item_layers: l.
+        neighbours: k.
         normalize_features: Whether to divide feature rows by their L2 norm before they are mapped.
         definition: Whether to compute the read-out by segment sum, for comparison.
     """
@@ -78,7 +78,6 @@ def mgcn(
         ids_key, hidden_key, out_key, *keys = jax.random.split(key, 3 + len(spec.modalities))
         tables, dim = ids.init(ids_key), spec.dim
         own = dict(zip(spec.modalities, keys, strict=True))
-        widths = {name: features.width(modality) for name, modality in spec.modalities.items()}
 
         def maps(place: int) -> dict[str, layers.Linear]:
             return {name: layers.linear(jax.random.fold_in(key, place), dim, dim) for name, key in own.items()}
@@ -86,8 +85,10 @@ def mgcn(
         return {
             "user": tables["user"],
             "item": tables["item"],
-            "projection": {name: layers.linear(key, widths[name], dim) for name, key in own.items()},
-            "feature_change": {name: jnp.zeros((spec.num_items, width)) for name, width in widths.items()},
+            "modalities": {
+                name: features.init_trained(key, spec.modalities[name], spec.num_items, dim)
+                for name, key in own.items()
+            },
             "gate": maps(1),
             "prefer": maps(2),
             "query": {
@@ -98,7 +99,7 @@ def mgcn(
 
     def prepare(inputs: Inputs) -> Inputs:
         given = features.frozen_features(inputs.features, spec.modalities, normalized=normalize_features)
-        graphs = {name: _item_graph(feature, num_neighbours) for name, feature in given.items()}
+        graphs = {name: _item_graph(feature, neighbours) for name, feature in given.items()}
         return inputs._replace(features={}, cache=(given, graphs))
 
     def encode(params: Params, inputs: Inputs) -> Encode:
@@ -106,9 +107,9 @@ def mgcn(
         encode_ids = ids.encode(params, inputs)
         users, items = {}, {}
         for name in spec.modalities:
-            content = projected(given[name], params["projection"][name], params["feature_change"][name])(ALL)
+            content = features.trained(given[name], params["modalities"][name])(ALL)
             x = params["item"] * jax.nn.sigmoid(layers.affine(params["gate"][name], content))
-            for _ in range(num_item_layers):
+            for _ in range(item_layers):
                 x = matmul(graphs[name], x)
             items[name] = rows_of(x)
             users[name] = product_rows(inputs.graph.adjacency, x, matmul(inputs.graph.adjacency, x))
@@ -163,8 +164,8 @@ def mgcn_recipe(config: Config, spec: Spec) -> Recipe:
     model = mgcn(
         spec,
         num_layers=config.num_layers,
-        num_item_layers=options.num_item_layers,
-        num_neighbours=options.num_neighbours,
+        item_layers=options.item_layers,
+        neighbours=options.neighbours,
         normalize_features=options.normalize_features,
         definition=config.propagation == "definition",
     )
@@ -176,8 +177,8 @@ def mgcn_recipe(config: Config, spec: Spec) -> Recipe:
     return Recipe(model, terms)
 
 
-def _item_graph(feature: DenseFeature, num_neighbours: int) -> Operator:
-    nearest = nearest_items(feature, num_neighbours)
+def _item_graph(feature: DenseFeature, neighbours: int) -> Operator:
+    nearest = nearest_items(feature, neighbours)
     return item_graph([nearest.ids], [symmetric(nearest.ids, nearest.similarities)])
 
 

@@ -74,7 +74,7 @@ def edge_dropout(rate: float, granularity: Literal["view", "layer"] = "view") ->
 
     def draw(view: int, key: Key[Array, ""], graph: Graph) -> Graph:
         def keep(users: Array, items: Array) -> Array:
-            return jnp.less(_words_of(key, view, users, items), jnp.uint32(_kept_words(rate)))
+            return jnp.less(pair_words(key, view, users, items), jnp.uint32(_kept_words(rate)))
 
         return kept_interactions(graph, keep)
 
@@ -148,6 +148,14 @@ def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -
     return jnp.stack([first, (first + step) % count])
 
 
+def pair_words(key: Key[Array, ""], view: int, users: Array, items: Array) -> UInt32[Array, "..."]:
+    """Draw a word for each pair of a user and an item, the same in whatever order the pairs come."""
+    first, second = jax.random.key_data(key)[:2]
+    second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
+    of_users = scramble(users.astype(jnp.uint32) ^ first)
+    return scramble(scramble(of_users + items.astype(jnp.uint32)) + second)
+
+
 def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
     num_items = next(iter(x.values())).shape[0]
     drawn = two_distinct(key, len(x), (num_items,))[view][:, None]
@@ -157,14 +165,6 @@ def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mappi
 def _kept_words(rate: float) -> int:
     """Return the number of words below which a draw is kept; a rate below 2^-33 would round beyond the largest."""
     return min(round((1.0 - rate) * 2**32), 2**32 - 1)
-
-
-def _words_of(key: Key[Array, ""], view: int, users: Array, items: Array) -> UInt32[Array, "..."]:
-    """Draw a word for each pair of a user and an item, the same in whatever order the pairs come."""
-    first, second = jax.random.key_data(key)[:2]
-    second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
-    of_users = scramble(users.astype(jnp.uint32) ^ first)
-    return scramble(scramble(of_users + items.astype(jnp.uint32)) + second)
 
 
 def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UInt32[Array, "..."]:

@@ -97,21 +97,25 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name, value, said):
 LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
-        "bm3.contrast_weight bm3.norm_weight "
+        "bm3.contrast_weight bm3.norm_weight mgcn.item_layers mgcn.contrast_weight mgcn.l2 "
+        "freedom.content_weight freedom.weights "
         "mmgcn.l2 mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
         "mmssl.adversarial_weight mmssl.adversarial_users mmssl.penalty_weight mmssl.own_weight "
         "optimizer.weight_decay eval.patience eval.round_digits"
     ),
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
+        "freedom.item_layers freedom.neighbours mgcn.neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
     "more than 0": (
         "slmrec.temperature slmrec.ssl_temperature mmssl.contrast_temperature mmssl.discriminator_learning_rate "
-        "mmssl.real_temperature optimizer.learning_rate"
+        "mgcn.contrast_temperature mmssl.real_temperature optimizer.learning_rate"
     ),
-    "a share of at least 0 and less than 1": ("slmrec.dropout_rate bm3.dropout_rate mmssl.feature_dropout mmssl.discriminator_dropout"),
+    "a share of at least 0 and less than 1": (
+        "bm3.dropout_rate freedom.prune_rate slmrec.dropout_rate mmssl.feature_dropout mmssl.discriminator_dropout"
+    ),
 }
 """What a setting allows, in the words of the refusal."""
 
@@ -122,7 +126,9 @@ RANGES = [(name, said) for said, names in LOWEST.items() for name in names.split
 def test_a_number_out_of_range_is_refused_and_the_last_one_within_is_not(name, said):
     low = 0 if said.startswith("a share") else int(said.split()[-1])
     below, within = (low, math.ulp(0.0)) if said.startswith("more") else (low - 1, low)
-    place = {"ks": (5,), "eval.cutoffs": (5,), "mmssl.discriminator_dropout": (0.5,)}.get(name)
+    place = {"ks": (5,), "eval.cutoffs": (5,), "mmssl.discriminator_dropout": (0.5,), "freedom.weights": (1.0,)}.get(
+        name
+    )
     beyond = [below, 1.0] if said.startswith("a share") else [below]
     for number in beyond:
         with pytest.raises(UserError) as raised:

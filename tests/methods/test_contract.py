@@ -26,6 +26,7 @@ BASE = Config(dim=8, batch_size=64, num_layers=2)
 CONFIGS = {
     **{name: dataclasses.replace(BASE, model=name) for name in ("mf", "lightgcn", "vbpr", "mmgcn")},
     "bm3": dataclasses.replace(BASE, model="bm3"),
+    "mgcn": dataclasses.replace(BASE, model="mgcn"),
     "mf concat": dataclasses.replace(
         BASE, model="mf", mf=MFConfig(features="concat", item_bias=True), bpr_negatives=3, negatives="popular"
     ),
@@ -131,7 +132,10 @@ def test_a_step_is_the_same_compiled_and_eager(case):
     assert int(compiled.step) == 1
 
 
-OTHER = ("bm3", "mf concat", "lightgcn", "lightgcn fused", "vbpr original", "mmgcn", "mmssl", "mmssl published", "chains")
+OTHER = (
+    *("bm3", "mf concat", "lightgcn", "lightgcn fused", "vbpr original", "mgcn", "mmgcn", "mmssl", "mmssl published"),
+    "chains",
+)
 
 
 @pytest.mark.parametrize("case", named(OTHER), indirect=True)

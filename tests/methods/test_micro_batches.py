@@ -25,6 +25,7 @@ SYSTEMS = {
     "mf": replace(BASE, model="mf", bpr_negatives=3),
     "lightgcn": replace(BASE, model="lightgcn"),
     "vbpr": replace(BASE, model="vbpr"),
+    "mgcn": replace(BASE, model="mgcn"),
     "mmgcn": replace(BASE, model="mmgcn"),
 }
 QUICK = ("fac",)

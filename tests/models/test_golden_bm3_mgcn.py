@@ -14,13 +14,14 @@ RECORDED = {"v": ("visual", "image"), "t": ("text", "text")}
 """Our names of modalities, and the two names of each in the recorded values."""
 
 
-def changes(arrays, prefix):
-    """Return the trained features as differences from the given ones, or their gradients."""
-    given = {name: arrays[f"feature_{name}"] if prefix == "param:" else 0.0 for name in RECORDED}
-    return {
-        name: jnp.asarray(arrays[f"{prefix}{own}_embedding.weight"] - given[name])
-        for name, (_, own) in RECORDED.items()
-    }
+def modalities(arrays, prefix):
+    """Return the projections, and the trained features as differences from the given ones, or the gradients."""
+    made = {}
+    for name, (_, own) in RECORDED.items():
+        trained = arrays[f"{prefix}{own}_embedding.weight"]
+        change = trained - arrays[f"feature_{name}"] if prefix == "param:" else trained
+        made[name] = {**linear(arrays, f"{prefix}{own}_trs"), "change": jnp.asarray(change)}
+    return made
 
 
 def bm3_tree(arrays, prefix):
@@ -28,8 +29,7 @@ def bm3_tree(arrays, prefix):
         "user": jnp.asarray(arrays[f"{prefix}user_embedding.weight"]),
         "item": jnp.asarray(arrays[f"{prefix}item_id_embedding.weight"]),
         "predictor": linear(arrays, f"{prefix}predictor"),
-        "projection": {name: linear(arrays, f"{prefix}{own}_trs") for name, (_, own) in RECORDED.items()},
-        "feature_change": changes(arrays, prefix),
+        "modalities": modalities(arrays, prefix),
     }
 
 
@@ -58,8 +58,7 @@ def mgcn_tree(arrays, prefix):
     return {
         "user": jnp.asarray(arrays[f"{prefix}user_embedding.weight"]),
         "item": jnp.asarray(arrays[f"{prefix}item_id_embedding.weight"]),
-        "projection": {name: linear(arrays, f"{prefix}{own}_trs") for name, (_, own) in RECORDED.items()},
-        "feature_change": changes(arrays, prefix),
+        "modalities": modalities(arrays, prefix),
         "gate": {name: linear(arrays, f"{prefix}{gate}.0") for name, (gate, _) in gates.items()},
         "prefer": {name: linear(arrays, f"{prefix}{prefer}.0") for name, (_, prefer) in gates.items()},
         "query": {
@@ -78,8 +77,8 @@ def test_mgcn(path, definition):
     model = mgcn(
         spec,
         num_layers=int(arrays["num_layers"]),
-        num_item_layers=int(arrays["num_item_layers"]),
-        num_neighbours=int(arrays["knn_k"]),
+        item_layers=int(arrays["num_item_layers"]),
+        neighbours=int(arrays["knn_k"]),
         definition=definition,
     )
     terms = {

@@ -71,6 +71,7 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
         "mf": {**_WIDE_RATE, "mf.l2": "1e-4..1:log"},
         "lightgcn": {**_WIDE_RATE, "lightgcn.l2": "1e-5..1e-1:log"},
         "vbpr": {**_WIDE_RATE, "vbpr.l2": "1e-4..1:log"},
+        "mgcn": {**_WIDE_RATE, "mgcn.contrast_weight": "1e-3..1:log", "mgcn.l2": "1e-5..1:log"},
         "mmgcn": {**_WIDE_RATE, "mmgcn.l2": "1e-4..1:log"},
         "mmssl": {
             **_WIDE_RATE,
