@@ -7,9 +7,11 @@ from typing import Annotated, Literal, TypeAlias
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
+    BM3Config,
     FREEDOMConfig,
     LightGCNConfig,
     MFConfig,
+    MGCNConfig,
     MMGCNConfig,
     MMSSLConfig,
     ModelName,
@@ -72,12 +74,15 @@ class Config(Source):
     """Matrix products in training on GPU and TPU: full precision, or faster with rounded factors. Ranking always has
     full precision, and so do CPUs."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
-    """For slmrec, lightgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or never."""
+    """For slmrec, bm3, freedom, lightgcn, mgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or
+    never."""
     frozen_rows: Literal["float32", "bfloat16"] = "float32"
     """How slmrec and lightgcn hold modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
     """Options of SLMRec."""
+    bm3: BM3Config = field(default_factory=BM3Config)
+    """Options of BM3."""
     freedom: FREEDOMConfig = field(default_factory=FREEDOMConfig)
     """Options of FREEDOM."""
     mf: MFConfig = field(default_factory=MFConfig)
@@ -86,6 +91,8 @@ class Config(Source):
     """Options of LightGCN."""
     vbpr: VBPRConfig = field(default_factory=VBPRConfig)
     """Options of VBPR."""
+    mgcn: MGCNConfig = field(default_factory=MGCNConfig)
+    """Options of MGCN."""
     mmgcn: MMGCNConfig = field(default_factory=MMGCNConfig)
     """Options of MMGCN."""
     mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)

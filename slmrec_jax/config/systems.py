@@ -1,11 +1,11 @@
 """The options of each system and of the optimizer; each field is a flag (`--slmrec.alpha 0.05`).
 
-To add a model `bm3` to the package:
+To add a model `dragon` to the package:
 
-1. Write its encoder and its recipe, the encoder with its losses, in `slmrec_jax/models/bm3.py`.
+1. Write its encoder and its recipe, the encoder with its losses, in `slmrec_jax/models/dragon.py`.
 2. Name the recipe in `RECIPES` in `slmrec_jax/models/__init__.py`.
-3. Add its options here: a class `BM3Config`, its name in `ModelName`, its optimizer settings in `BASE`; and the field
-   `bm3` to `Config` in `slmrec_jax/config/config.py`.
+3. Add its options here: a class `DragonConfig`, its name in `ModelName`, its optimizer settings in `BASE`; and the
+   field `dragon` to `Config` in `slmrec_jax/config/config.py`.
 4. Add one line to `CONFIGS` in `tests/methods/test_contract.py`, the suite that every system passes.
 
 Flags, checks of types and ranges, `config.json` and resuming follow from the annotations. Named settings, if it needs
@@ -29,6 +29,8 @@ ModelName = Literal[
     "sgl",
     "simgcl",
     "freedom",
+    "bm3",
+    "mgcn",
 ]
 
 Settings: TypeAlias = Mapping[str, Any]
@@ -83,6 +85,20 @@ class SLMRecConfig:
     paper nor code has it."""
     item_graph_neighbours: Annotated[int, at_least(1)] = 10
     """Nearest items that this graph joins each item with in a modality, itself among them."""
+
+
+@dataclass(frozen=True)
+class BM3Config:
+    """BM3 (Zhou et al., WWW 2023)."""
+
+    contrast_weight: Annotated[float, at_least(0)] = 2.0
+    """Weight of the terms that pair a modality with the item and with itself."""
+    dropout_rate: Annotated[float, share()] = 0.3
+    """Share of a target's entries that are dropped."""
+    norm_weight: Annotated[float, at_least(0)] = 0.1
+    """Weight of the Frobenius norms of all users' and all items' rows: norm_weight · (‖u‖ + ‖i‖) / items."""
+    normalize_features: bool = False
+    """Divide each feature row by its L2 norm; the published code does not."""
 
 
 @dataclass(frozen=True)
@@ -144,6 +160,23 @@ class VBPRConfig:
     """Norm of the rows in that term: squared, or Frobenius, not squared (MMRec toolbox)."""
     normalize_features: bool = False
     """Divide each feature row by its L2 norm; the references do not."""
+
+
+@dataclass(frozen=True)
+class MGCNConfig:
+    """MGCN (Yu et al., ACM MM 2023)."""
+
+    neighbours: Annotated[int, at_least(1)] = 10
+    """Number of nearest items, by each modality, that an item is joined with; it is one of them."""
+    item_layers: Annotated[int, at_least(0)] = 1
+    """Number of propagation layers on the item graphs."""
+    contrast_weight: Annotated[float, at_least(0)] = 0.01
+    """Weight of the contrast of what modalities add to a row with the row of ids."""
+    contrast_temperature: Annotated[float, more_than(0)] = 0.2
+    l2: Annotated[float, at_least(0)] = 1e-4
+    """Weight of the batch's final rows in the loss, as for MF."""
+    normalize_features: bool = False
+    """Divide each feature row by its L2 norm before it is mapped; the published code does not."""
 
 
 @dataclass(frozen=True)
@@ -272,10 +305,12 @@ class OptimizerConfig:
 
 BASE: Mapping[ModelName, Settings] = {
     "slmrec": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-3},
+    "bm3": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "freedom": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "mgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mmgcn": {"optimizer.learning_rate": 1e-4, "optimizer.weight_decay": 0.0},
     "mmssl": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 1e-2},
     "sgl": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},

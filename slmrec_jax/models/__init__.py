@@ -3,9 +3,11 @@
 from collections.abc import Callable, Mapping
 
 from slmrec_jax.config import Config
+from slmrec_jax.models.bm3 import bm3_recipe
 from slmrec_jax.models.freedom import freedom_recipe
 from slmrec_jax.models.lightgcn import lightgcn_recipe
 from slmrec_jax.models.mf import mf_recipe
+from slmrec_jax.models.mgcn import mgcn_recipe
 from slmrec_jax.models.mmgcn import mmgcn_recipe
 from slmrec_jax.models.recipe import Recipe
 from slmrec_jax.models.sgl import sgl_recipe
@@ -19,10 +21,12 @@ __all__ = ["RECIPES", "Recipe", "slmrec_recipe"]
 RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     # With only its own terms. Of the tasks, FAC alone makes no augmented views.
     "slmrec": lambda config, spec: slmrec_recipe(config, spec, augmented=bool(config.tasks - {"fac"})),
+    "bm3": bm3_recipe,
     "freedom": freedom_recipe,
     "mf": mf_recipe,
     "lightgcn": lightgcn_recipe,
     "vbpr": vbpr_recipe,
+    "mgcn": mgcn_recipe,
     "mmgcn": mmgcn_recipe,
     "sgl": sgl_recipe,
     "simgcl": simgcl_recipe,

@@ -87,12 +87,14 @@ def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss
     return Loss(apply, num_negatives=num_negatives)
 
 
-def embedding_l2(rows: Literal["layer0", "view"] = "layer0", norm: Literal["squared", "frobenius"] = "squared") -> Loss:
+def embedding_l2(
+    rows: Literal["layer0", "view", "fused"] = "layer0", norm: Literal["squared", "frobenius"] = "squared"
+) -> Loss:
     """Return a penalty on the rows of a batch's users u, positives i and negatives j (the mean over a positive's).
 
     Args:
-        rows: Rows of the tables `user` and `item` (LightGCN), or of the view's channel `id`, which ranks, without its
-            biases (MF, VBPR).
+        rows: Rows of the tables `user` and `item` (LightGCN); of the view's channel `id`, which ranks, without its
+            biases (MF, VBPR); or the view's fused rows (MGCN).
         norm: `"squared"` is ½ (|e_u|² + |e_i|² + |e_j|²), the mean over the batch (LightGCN's authors);
             `"frobenius"` is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, not squared (MMRec toolbox).
     """
@@ -101,8 +103,10 @@ def embedding_l2(rows: Literal["layer0", "view"] = "layer0", norm: Literal["squa
         view, batch = context.view, context.batch
         if rows == "layer0":
             users, items = (rows_for_all(rows_of(context.model_params[side])) for side in ("user", "item"))
-        else:
+        elif rows == "view":
             users, items = view.user_modalities["id"], view.item_modalities["id"]
+        else:
+            users, items = view.users, view.items
         touched = users(batch.users), items(batch.items), items(batch.negatives.reshape(-1))
         of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=1) for x in touched)
         squares = jnp.stack([of_users, of_items, jnp.mean(of_negatives.reshape(batch.negatives.shape), axis=1)])

@@ -101,6 +101,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name, value, said):
 LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
+        "bm3.contrast_weight bm3.norm_weight mgcn.item_layers mgcn.contrast_weight mgcn.l2 "
         "freedom.content_weight freedom.weights slmrec.item_graph "
         "mmgcn.l2 sgl.weight sgl.l2 simgcl.noise simgcl.weight simgcl.l2 "
         "mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
@@ -109,17 +110,17 @@ LOWEST = {
     ),
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
-        "freedom.item_layers freedom.neighbours slmrec.item_graph_neighbours "
+        "freedom.item_layers freedom.neighbours mgcn.neighbours slmrec.item_graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
     "more than 0": (
         "slmrec.temperature slmrec.ssl_temperature sgl.temperature simgcl.temperature "
         "mmssl.contrast_temperature mmssl.discriminator_learning_rate "
-        "mmssl.real_temperature optimizer.learning_rate"
+        "mgcn.contrast_temperature mmssl.real_temperature optimizer.learning_rate"
     ),
     "a share of at least 0 and less than 1": (
-        "freedom.prune_rate slmrec.dropout_rate slmrec.edge_rate sgl.rate "
+        "bm3.dropout_rate freedom.prune_rate slmrec.dropout_rate slmrec.edge_rate sgl.rate "
         "mmssl.feature_dropout mmssl.discriminator_dropout"
     ),
 }

@@ -21,9 +21,11 @@ SYSTEMS = {
     "fac": BASE,
     "fd+fm": replace(BASE, task="fd+fm"),
     "masked": replace(BASE, slmrec=replace(BASE.slmrec, mask_false_negatives=True)),
+    "bm3": replace(BASE, model="bm3"),
     "mf": replace(BASE, model="mf", bpr_negatives=3),
     "lightgcn": replace(BASE, model="lightgcn"),
     "vbpr": replace(BASE, model="vbpr"),
+    "mgcn": replace(BASE, model="mgcn"),
     "mmgcn": replace(BASE, model="mmgcn"),
 }
 QUICK = ("fac",)

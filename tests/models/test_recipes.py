@@ -20,6 +20,8 @@ WITHOUT = WITH._replace(modalities={})
     [
         {"model": "vbpr"},
         {"model": "freedom"},
+        {"model": "bm3"},
+        {"model": "mgcn"},
         {"model": "mmgcn"},
         {"model": "mf", "mf": MFConfig(features="concat")},
         {"model": "lightgcn", "lightgcn": LightGCNConfig(features="fused")},

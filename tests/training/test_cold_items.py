@@ -103,8 +103,8 @@ def _words_of_new(dataset):
     return make_inputs(alone).features["textual"]
 
 
-@pytest.mark.parametrize("model", ["lightgcn", "mf"])
-def test_what_knows_ids_alone_places_nothing(model):
+@pytest.mark.parametrize("model", ["bm3", "lightgcn", "mf", "mgcn"])
+def test_systems_without_rows_for_new_items_place_none(model):
     config = Config(dim=8, model=model)
     assert RECIPES[model](config, make_spec(config, with_items(KNOWN))).model.cold_items is None
 

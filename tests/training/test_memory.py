@@ -59,6 +59,8 @@ def test_shapes_without_values_are_those_of_the_inputs(worded, platform):
         {"propagation": "chains"},
         {"propagation": "chains", "frozen_rows": "bfloat16"},
         {"model": "vbpr"},
+        {"model": "bm3"},
+        {"model": "mgcn"},
         {"model": "mmgcn"},
         {"model": "mmssl"},
     ],

@@ -65,9 +65,16 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
             "slmrec.fusion": "concat,mean",
             "slmrec.main_negatives": "inbatch,sampled",
         },
+        "bm3": {
+            **_WIDE_RATE,
+            "bm3.contrast_weight": "0.1..10:log",
+            "bm3.dropout_rate": "0.1..0.7",
+            "bm3.norm_weight": "1e-2..10:log",
+        },
         "mf": {**_WIDE_RATE, "mf.l2": "1e-4..1:log"},
         "lightgcn": {**_WIDE_RATE, "lightgcn.l2": "1e-5..1e-1:log"},
         "vbpr": {**_WIDE_RATE, "vbpr.l2": "1e-4..1:log"},
+        "mgcn": {**_WIDE_RATE, "mgcn.contrast_weight": "1e-3..1:log", "mgcn.l2": "1e-5..1:log"},
         "mmgcn": {**_WIDE_RATE, "mmgcn.l2": "1e-4..1:log"},
         "sgl": {
             **_WIDE_RATE,
