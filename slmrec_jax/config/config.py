@@ -4,20 +4,16 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
+from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, MGCNConfig, SGLConfig, SimGCLConfig
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
-    BM3Config,
-    FREEDOMConfig,
     LightGCNConfig,
     MFConfig,
-    MGCNConfig,
     MMGCNConfig,
     MMSSLConfig,
     ModelName,
     OptimizerConfig,
-    SGLConfig,
-    SimGCLConfig,
     SLMRecConfig,
     VBPRConfig,
 )
