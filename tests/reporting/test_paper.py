@@ -8,8 +8,10 @@ import pyarrow.parquet
 import pytest
 from made_results import BASE, USERS, measured, measurements
 from matplotlib.image import imread
+from matplotlib.text import Text
 
 from slmrec_jax.errors import UserError
+from slmrec_jax.reporting import paper
 from slmrec_jax.reporting.paper import results_csv, results_latex, results_markdown, write_results
 from slmrec_jax.studies.measurements import scores_of
 
@@ -111,13 +113,14 @@ def test_csv_has_the_numbers_in_full_and_no_formula():
 
 
 def test_users_are_read_back_as_they_were_measured(tmp_path):
-    write_results(MADE, tmp_path)
+    systems = {**SYSTEMS, "thirds": [measured(BASE / 3, novelty=BASE * 7.1)]}
+    write_results(measurements(systems), tmp_path)
     table = pyarrow.parquet.read_table(tmp_path / "users.parquet")
     assert table.column_names == ["system", "seed", "user", "recall@20", "novelty@20"]
-    rankings = [(name, each) for name, found in SYSTEMS.items() for each in found]
+    rankings = [(name, each) for name, found in systems.items() for each in found]
     assert table["system"].to_pylist() == [name for name, _ in rankings for _ in USERS]
     assert table["seed"].to_pylist() == [each.seed for _, each in rankings for _ in USERS]
-    assert table["user"].to_pylist() == ["u1", "u3", "u4", "u6"] * 4
+    assert table["user"].to_pylist() == ["u1", "u3", "u4", "u6"] * 5
     for metric in table.column_names[3:]:
         expected = np.concatenate([each.per_user[metric] for _, each in rankings])
         np.testing.assert_array_equal(table[metric].to_numpy(), expected)
@@ -141,14 +144,18 @@ def history(*values, **changes):
     return [{**shared, "epoch": epoch, "selected": {"recall@20": value}} for epoch, value in enumerate(values, 1)]
 
 
-@pytest.mark.parametrize("selected", [True, False])
-def test_curves_are_drawn_of_trained_systems(tmp_path, selected):
+@pytest.mark.parametrize(("selected", "drawn"), [(True, "valid recall@20"), (False, "training loss")])
+def test_curves_are_drawn_of_trained_systems(tmp_path, monkeypatch, selected, drawn):
     """Without a selecting metric, they are those of losses."""
+    saved = []
+    save = paper.save_figure
+    monkeypatch.setattr(paper, "save_figure", lambda figure, path: saved.append(figure) or save(figure, path))
     seeds = [history(0.1, 0.2), history(0.2, 0.4)]
     if not selected:
         seeds = [[record | {"selected": {}} for record in each] for each in seeds]
     made = measurements(SYSTEMS, histories={"slm_rec & co": seeds})
     write_results(made, tmp_path)
+    assert drawn in {text.get_text() for text in saved[0].findobj(Text)}
     pixels = imread(tmp_path / "curves.png")
     assert len(np.unique(pixels.reshape(-1, pixels.shape[-1]), axis=0)) > 10
     (tmp_path / "curves.png").unlink()

@@ -137,7 +137,7 @@ def test_only_metrics_that_all_have_are_scored():
 
 def test_the_main_metric_is_the_one_that_selects():
     config = Config()
-    assert main_metric(["recall@10", "recall@20", "ndcg@20"], config) == "recall@20"
+    assert main_metric(["recall@10", "recall@20", "ndcg@20", "recall@50"], config) == "recall@20"
     assert main_metric(["recall@10", "recall@5", "ndcg@20"], config) == "recall@10"
 
 
