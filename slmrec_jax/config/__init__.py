@@ -6,6 +6,7 @@
 
 from slmrec_jax.config.checks import check_config
 from slmrec_jax.config.config import IN_MEMORY, Config, Missing, Task, source_of, with_source
+from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, MGCNConfig, SGLConfig, SimGCLConfig
 from slmrec_jax.config.presets import (
     PRESETS,
     filled_in,
@@ -20,11 +21,8 @@ from slmrec_jax.config.serialization import first_change, from_json, relevant, t
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
     BASE,
-    BM3Config,
-    FREEDOMConfig,
     LightGCNConfig,
     MFConfig,
-    MGCNConfig,
     MMGCNConfig,
     MMSSLConfig,
     ModelName,
@@ -52,8 +50,10 @@ __all__ = [
     "OptimizerConfig",
     "Protocol",
     "ProtocolName",
+    "SGLConfig",
     "SLMRecConfig",
     "Settings",
+    "SimGCLConfig",
     "Source",
     "Task",
     "VBPRConfig",

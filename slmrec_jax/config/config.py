@@ -4,14 +4,12 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
+from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, MGCNConfig, SGLConfig, SimGCLConfig
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
-    BM3Config,
-    FREEDOMConfig,
     LightGCNConfig,
     MFConfig,
-    MGCNConfig,
     MMGCNConfig,
     MMSSLConfig,
     ModelName,
@@ -42,8 +40,7 @@ class Config(Source):
     model: ModelName = "slmrec"
     """The system to train (docs/systems.md)."""
     task: Task = "fac"
-    """SLMRec's self-supervised task: fac, fd, fm, ed, nd or rw, or several, such as fac+ed; `none` trains the main loss
-    alone."""
+    """SLMRec's self-supervised tasks: fac, fd, fm, ed, nd, rw, joined by +; or none"""
     main_weight: Annotated[float, at_least(0)] = 1.0
     """Weight of SLMRec's main loss; 0 trains the task alone."""
     seed: Annotated[int, at_least(0), less_than(2**32)] = 0
@@ -66,7 +63,7 @@ class Config(Source):
     dim: Annotated[int, at_least(2)] = 64
     """Columns of an embedding."""
     num_layers: Annotated[int, at_least(0)] = 3
-    """Propagation layers of slmrec, bm3, freedom, lightgcn and mgcn."""
+    """Propagation layers of the graph of users and items."""
     ks: Cutoffs = DEFAULT_CUTOFFS
     """Cut-offs of the metrics."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
@@ -96,6 +93,10 @@ class Config(Source):
     """Options of MMGCN."""
     mmssl: MMSSLConfig = field(default_factory=MMSSLConfig)
     """Options of MMSSL."""
+    sgl: SGLConfig = field(default_factory=SGLConfig)
+    """Options of SGL."""
+    simgcl: SimGCLConfig = field(default_factory=SimGCLConfig)
+    """Options of SimGCL."""
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer and its settings."""
     eval: Protocol = PROTOCOLS["strict"]

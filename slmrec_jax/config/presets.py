@@ -18,6 +18,7 @@ _SWITCHES: Mapping[str, tuple[Any, Any]] = {
     "slmrec.temperature": (0.2, 0.2),
     "slmrec.main_negatives": ("inbatch", "sampled"),
     "slmrec.mask_false_negatives": (False, False),
+    "slmrec.popularity_correction": (0.0, 0.0),
     "slmrec.fac_similarity": ("dot", "cosine"),
     "slmrec.fd_mode": ("layer", "input"),
     "slmrec.fm_mode": ("swapped", "clean"),

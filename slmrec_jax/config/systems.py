@@ -4,8 +4,8 @@ To add a model `dragon` to the package:
 
 1. Write its encoder and its recipe, the encoder with its losses, in `slmrec_jax/models/dragon.py`.
 2. Name the recipe in `RECIPES` in `slmrec_jax/models/__init__.py`.
-3. Add its options here: a class `DragonConfig`, its name in `ModelName`, its optimizer settings in `BASE`; and the
-   field `dragon` to `Config` in `slmrec_jax/config/config.py`.
+3. Add its options, a class `DragonConfig`, to `peers.py` here, and the field `dragon` to `Config` in `config.py`; its
+   name to `ModelName` and its optimizer settings to `BASE` in this file.
 4. Add one line to `CONFIGS` in `tests/methods/test_contract.py`, the suite that every system passes.
 
 Flags, checks of types and ranges, `config.json` and resuming follow from the annotations. Named settings, if it needs
@@ -21,14 +21,16 @@ from slmrec_jax.forms import at_least, more_than, share
 
 ModelName = Literal[
     "slmrec",
-    "bm3",
-    "freedom",
     "mf",
     "lightgcn",
     "vbpr",
-    "mgcn",
     "mmgcn",
     "mmssl",
+    "sgl",
+    "simgcl",
+    "freedom",
+    "bm3",
+    "mgcn",
 ]
 
 Settings: TypeAlias = Mapping[str, Any]
@@ -51,9 +53,9 @@ class SLMRecConfig:
     """Number of sampled negatives for each interaction; the paper does not give it."""
     mask_false_negatives: bool = False
     """Leave the user's own training items out of the in-batch negatives; neither paper nor code does."""
-    popularity_correction: float = 0.0
-    """β: β log d is subtracted in training from the score of an item with d interactions. In-batch negatives come as
-    often as they are popular: 1 corrects that, and suits dense data; 0 is the published code."""
+    popularity_correction: float | Literal["auto"] = "auto"
+    """β: β log d is subtracted in training from the score of an item with d interactions, since in-batch negatives come
+    as often as they are popular. 1 suits dense data, 0 (code) sparse data; `auto` decides by the data."""
     fac_similarity: Literal["dot", "cosine"] = "dot"
     """FAC compares by inner product (code) or by cosine (paper)."""
     dropout_rate: Annotated[float, share()] = 0.3
@@ -78,37 +80,11 @@ class SLMRecConfig:
     """Divide each feature row by its L2 norm (code)."""
     words: Literal["frozen", "trainable"] = "frozen"
     """Word-id modalities: the mean of fixed random vectors (code) or of trained ones."""
-
-
-@dataclass(frozen=True)
-class BM3Config:
-    """BM3 (Zhou et al., WWW 2023)."""
-
-    contrast_weight: Annotated[float, at_least(0)] = 2.0
-    """Weight of the terms that pair a modality with the item and with itself."""
-    dropout_rate: Annotated[float, share()] = 0.3
-    """Share of a target's entries that are dropped."""
-    norm_weight: Annotated[float, at_least(0)] = 0.1
-    """Weight of the Frobenius norms of all users' and all items' rows: norm_weight · (‖u‖ + ‖i‖) / items."""
-    normalize_features: bool = False
-    """Divide each feature row by its L2 norm; the published code does not."""
-
-
-@dataclass(frozen=True)
-class FREEDOMConfig:
-    """FREEDOM (Zhou and Shen, MM 2023)."""
-
-    item_layers: Annotated[int, at_least(1)] = 1
-    """Propagation layers on the graph of items."""
-    neighbours: Annotated[int, at_least(1)] = 10
-    """Nearest items that each item is joined with in a modality, itself among them."""
-    weights: tuple[Annotated[float, at_least(0)], ...] = ()
-    """Weight of each modality in the graph of items, in their order; by default 0.1 for `visual`, and the others share
-    0.9, as published."""
-    prune_rate: Annotated[float, share()] = 0.8
-    """Share of interactions that each training step leaves out, those of popular users and items first."""
-    content_weight: Annotated[float, at_least(0)] = 1e-3
-    """Weight of BPR between users and the projected features of each modality."""
+    item_graph: Annotated[float, at_least(0)] = 0.0
+    """Weight of the mean id row of each item's nearest items by features, added to its fused row (FREEDOM); neither
+    paper nor code has it."""
+    item_graph_neighbours: Annotated[int, at_least(1)] = 10
+    """Nearest items that this graph joins each item with in a modality, itself among them."""
 
 
 @dataclass(frozen=True)
@@ -153,23 +129,6 @@ class VBPRConfig:
     """Norm of the rows in that term: squared, or Frobenius, not squared (MMRec toolbox)."""
     normalize_features: bool = False
     """Divide each feature row by its L2 norm; the references do not."""
-
-
-@dataclass(frozen=True)
-class MGCNConfig:
-    """MGCN (Yu et al., ACM MM 2023)."""
-
-    neighbours: Annotated[int, at_least(1)] = 10
-    """Number of nearest items, by each modality, that an item is joined with; it is one of them."""
-    item_layers: Annotated[int, at_least(0)] = 1
-    """Number of propagation layers on the item graphs."""
-    contrast_weight: Annotated[float, at_least(0)] = 0.01
-    """Weight of the contrast of what modalities add to a row with the row of ids."""
-    contrast_temperature: Annotated[float, more_than(0)] = 0.2
-    l2: Annotated[float, at_least(0)] = 1e-4
-    """Weight of the batch's final rows in the loss, as for MF."""
-    normalize_features: bool = False
-    """Divide each feature row by its L2 norm before it is mapped; the published code does not."""
 
 
 @dataclass(frozen=True)
@@ -274,5 +233,7 @@ BASE: Mapping[ModelName, Settings] = {
     "mgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mmgcn": {"optimizer.learning_rate": 1e-4, "optimizer.weight_decay": 0.0},
     "mmssl": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 1e-2},
+    "sgl": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "simgcl": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
 }
 """Each model's base preset: the optimizer settings that a config leaves open, chosen on validation as all defaults."""

@@ -85,6 +85,18 @@ class Dataset:
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
     @cached_property
+    def popularity(self) -> float:
+        """The share of users who have the item of a training interaction, the mean over interactions: Σ_i d_i² / (E U).
+
+        It is what a recommender by popularity alone knows about the next interaction: dense data and data with few
+        popular items have much of it.
+        """
+        if len(self.train.items) == 0:
+            return 0.0
+        degrees = count_ids(self.train.items, self.num_items).astype(np.float64)
+        return float(degrees @ degrees) / len(self.train.items) / self.num_users
+
+    @cached_property
     def fingerprint(self) -> str:
         """SHA-256 (hex) of the splits, the raw ids and the features, all in the order of `by_degree`.
 

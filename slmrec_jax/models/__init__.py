@@ -10,6 +10,8 @@ from slmrec_jax.models.mf import mf_recipe
 from slmrec_jax.models.mgcn import mgcn_recipe
 from slmrec_jax.models.mmgcn import mmgcn_recipe
 from slmrec_jax.models.recipe import Recipe
+from slmrec_jax.models.sgl import sgl_recipe
+from slmrec_jax.models.simgcl import simgcl_recipe
 from slmrec_jax.models.slmrec_recipe import slmrec_recipe
 from slmrec_jax.models.vbpr import vbpr_recipe
 from slmrec_jax.types import Spec
@@ -26,5 +28,7 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     "vbpr": vbpr_recipe,
     "mgcn": mgcn_recipe,
     "mmgcn": mmgcn_recipe,
+    "sgl": sgl_recipe,
+    "simgcl": simgcl_recipe,
 }
 """The systems that are trained by gradient descent on their losses."""

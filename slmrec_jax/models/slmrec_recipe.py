@@ -1,16 +1,22 @@
 """SLMRec's objective: the main loss and a self-supervised task, by the options of a config."""
 
+import math
 from collections.abc import Collection
 from functools import reduce
 
 from slmrec_jax.config import Config, SLMRecConfig
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.models.recipe import Recipe, cached_modalities
+from slmrec_jax.models.item_graph import with_item_graph
+from slmrec_jax.models.recipe import Recipe, cached_modalities, check_modalities
 from slmrec_jax.models.slmrec import ID, slmrec
 from slmrec_jax.models.work import slmrec_work
 from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.augmentations import both, edge_dropout, feature_dropout, feature_masking, node_dropout
 from slmrec_jax.types import Loss, Spec, Term
+
+LITTLE_KNOWN, WELL_KNOWN = 0.005, 0.04
+"""The popularity (`Spec.popularity`) up to which, and from which, the in-batch softmax is not corrected and corrected
+fully."""
 
 
 def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
@@ -34,12 +40,13 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
         )
     if ID in spec.modalities:
         raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename its feature file")
+    correction, reason = choose_correction(config, spec)
     main = losses.info_nce(
         options.temperature,
         options.main_negatives,
         options.num_negatives,
         options.mask_false_negatives,
-        options.popularity_correction,
+        correction,
     )
     terms = {"main": Term(config.main_weight, main)}
     if config.tasks & {"fac", "fm"} and not spec.modalities:
@@ -48,7 +55,7 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
             f"{setting('task', 'fd')}, ed, nd, rw or none"
         )
     terms |= {name: Term(options.alpha, loss) for name, loss in _tasks(config.tasks, options).items()}
-    fusion, notes = options.fusion, []
+    fusion, notes = options.fusion, [f"popularity correction: {correction:g} ({reason})"]
     trains_fusion = config.main_weight != 0 or (bool(config.tasks - {"fac"}) and options.contrast_on == "fused")
     if fusion == "concat" and not trains_fusion:
         fusion = "mean"
@@ -66,7 +73,26 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
         augmented=augmented,
         definition=config.propagation == "definition",
     )
+    if options.item_graph:
+        check_modalities(spec, setting("slmrec.item_graph", options.item_graph))
+        weights = dict.fromkeys(spec.modalities, options.item_graph / len(spec.modalities))
+        model = with_item_graph(model, spec, weights=weights, neighbours=options.item_graph_neighbours)
     return Recipe(model, terms, (*notes, *reasons), slmrec_work(config, spec, cached))
+
+
+def choose_correction(config: Config, spec: Spec) -> tuple[float, str]:
+    """Return the popularity correction β of the config, and the reason for it.
+
+    `auto` depends on how much popularity knows (`Spec.popularity`): 0 below `LITTLE_KNOWN`, 1 above `WELL_KNOWN`, and
+    between them as its logarithm. docs/systems.md has the evidence. Negatives that are drawn uniformly need none.
+    """
+    asked = config.slmrec.popularity_correction
+    if asked != "auto":
+        return asked, "as told"
+    if config.slmrec.main_negatives == "sampled" and config.negatives == "uniform":
+        return 0.0, "negatives are drawn uniformly"
+    share = math.log(max(spec.popularity, LITTLE_KNOWN) / LITTLE_KNOWN) / math.log(WELL_KNOWN / LITTLE_KNOWN)
+    return round(min(1.0, share), 2), f"an interaction's item has {spec.popularity:.2%} of the users"
 
 
 def _tasks(tasks: Collection[str], options: SLMRecConfig) -> dict[str, Loss]:

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, Scalar, UInt32
 
 from slmrec_jax.encoding.graph import Graph, kept_interactions
+from slmrec_jax.encoding.layers import normalize
 from slmrec_jax.objectives.orders import scramble
 from slmrec_jax.types import Augmentation, ModalityScale
 
@@ -102,6 +103,19 @@ def node_dropout(rate: float) -> Views:
         return [kept_interactions(graph, lambda users, items: users_stay[users] & items_stay[items])] * num_layers
 
     return _pair(lambda view: Augmentation(edges=partial(edges, view)))
+
+
+def embedding_noise(length: float) -> Views:
+    """Return SimGCL's views: after each layer, each row x gets noise of this length, in the orthant of x.
+
+    x + length · sign(x) · nrm(r), with entries of r drawn uniformly from [0, 1) (Yu et al., SIGIR 2022).
+    """
+
+    def add_noise(view: int, key: Key[Array, ""], x: Array) -> Array:
+        drawn = _random_words(key, x.shape, view).astype(x.dtype) / 2.0**32
+        return x + length * jnp.sign(x) * normalize(drawn)
+
+    return _pair(lambda view: Augmentation(layer=lambda key, site, x: add_noise(view, key, x)))
 
 
 def masked(names: tuple[str, ...], propagated: Int[Array, ""], layer0: Int[Array, ""] | None = None) -> ModalityScale:

@@ -11,8 +11,8 @@ from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import interactions_among
 from slmrec_jax.encoding.rows import rows_for_all, rows_of
 from slmrec_jax.objectives.augmentations import Views
-from slmrec_jax.objectives.softmax import cross_entropy, inbatch_cross_entropy, self_cross_entropy
-from slmrec_jax.types import Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
+from slmrec_jax.objectives.softmax import cross_entropy, identification, inbatch_cross_entropy, self_cross_entropy
+from slmrec_jax.types import ALL, Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
 
 
 def info_nce(
@@ -39,7 +39,9 @@ def info_nce(
         popularity_correction: β; 0 is the published code. A negative β unlearns popularity further.
     """
 
-    def offsets(context: Context, items: Int[Array, "..."]) -> Float[Array, "..."]:
+    def offsets(context: Context, items: Int[Array, "..."]) -> Float[Array, "..."] | None:
+        if popularity_correction == 0:
+            return None
         degrees = jnp.maximum(context.inputs.graph.item_degrees(items), 1)
         return -popularity_correction * jnp.log(degrees.astype(jnp.float32))
 
@@ -48,19 +50,21 @@ def info_nce(
         if not mask_false_negatives:
             users = layers.normalize(view.users(context.users))
             items = layers.normalize(view.items(context.items))
-            shifts = offsets(context, context.items.ids) if popularity_correction else None
+            of_items = offsets(context, context.items.ids)
             return inbatch_cross_entropy(
-                users / temperature, items, context.users, context.items, batch.mask, shifts
+                users / temperature, items, context.users, context.items, batch.mask, of_items
             ), {}
         users, items = layers.normalize(view.users(batch.users)), layers.normalize(view.items(batch.items))
         known = interactions_among(context.inputs.graph, batch.users, batch.items)
-        scores = users @ items.T / temperature + offsets(context, batch.items)
+        scores, of_items = users @ items.T / temperature, offsets(context, batch.items)
+        scores = scores if of_items is None else scores + of_items[None, :]
         return cross_entropy(scores, batch.mask, batch.mask[None, :] & ~known), {}
 
     def sampled(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         batch = context.batch
         scores = jnp.concatenate(_positive_and_negatives(context, "cosine"), axis=1) / temperature
-        scores += offsets(context, jnp.concatenate([batch.items[:, None], batch.negatives], axis=1))
+        of_items = offsets(context, jnp.concatenate([batch.items[:, None], batch.negatives], axis=1))
+        scores = scores if of_items is None else scores + of_items
         return layers.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], batch.mask), {}
 
     if negatives == "sampled":
@@ -119,14 +123,18 @@ def view_agreement(
     temperature: float,
     entities: Literal["both", "items"] = "both",
     contrast_on: Literal["fused", "modality"] = "fused",
+    among: Literal["batch", "distinct", "all"] = "batch",
 ) -> Loss:
-    """Return SLMRec's FD and FM tasks, Eq. 9: identify each row in the other view, among the batch's rows.
+    """Return the agreement of two views, SLMRec's Eq. 9: identify each of the batch's nodes in the other view.
 
     Args:
         views: The pair of augmentations.
         temperature: τ_ssl > 0, of cosines.
         entities: Users and items, summed (published code), or only items (the paper's equations).
         contrast_on: Fused rows (published code), or each modality's rows before fusion, summed (the paper's text).
+        among: `"batch"` compares the rows of the batch, where a node stands as often as it has interactions (SLMRec's
+            published code); `"distinct"` each node of the batch once; `"all"` each node of the batch once, among all
+            users or items (SGL's published code).
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
@@ -136,8 +144,16 @@ def view_agreement(
             return {"fused": view.users}, {"fused": view.items}
 
         def agreement(a: Mapping[str, Rows], b: Mapping[str, Rows], of: Distinct) -> Scalar:
-            pairs = [(layers.normalize(a[name](of)), layers.normalize(b[name](of))) for name in a]
-            return jnp.sum(jnp.stack([self_cross_entropy(x / temperature, y, of.counts) for x, y in pairs]))
+            counts = of.counts if among == "batch" else jnp.where(of.counts > 0, 1.0, 0.0)
+            terms = []
+            for name in a:
+                x, y = layers.normalize(a[name](of)), layers.normalize(b[name](of))
+                if among == "all":
+                    others = layers.normalize(b[name](ALL))
+                    terms.append(identification(x / temperature, y, others, counts))
+                else:
+                    terms.append(self_cross_entropy(x / temperature, y, counts))
+            return jnp.sum(jnp.stack(terms))
 
         first, second = (tables(context.encode(augmentation, context.key)) for augmentation in views)
         items = agreement(first[1], second[1], context.items)

@@ -73,8 +73,24 @@ def self_cross_entropy(
 
     Both are finite even for padding. Each user or item appears `counts` times in the batch.
     """
-    positives = jnp.sum(x * y, axis=1)
-    return (log_normalisers(x, y, counts, counts) - jnp.sum(counts * positives)) / jnp.sum(counts)
+    return _mean_over_rows(log_normalisers(x, y, counts, counts), x, y, counts)
+
+
+def identification(
+    x: Float[Array, "batch dim"],
+    y: Float[Array, "batch dim"],
+    others: Float[Array, "nodes dim"],
+    counts: Float[Array, " batch"],
+) -> Scalar:
+    """Compute the mean over rows, which count `counts` times, of log Σ_n exp(x_b · others_n) - x_b · y_b.
+
+    The positive y_b is one of the others.
+    """
+    return _mean_over_rows(log_normalisers(x, others, counts, jnp.ones(others.shape[0])), x, y, counts)
+
+
+def _mean_over_rows(log_normalisers: Scalar, x: Array, y: Array, counts: Array) -> Scalar:
+    return (log_normalisers - jnp.sum(counts * jnp.sum(x * y, axis=1))) / jnp.sum(counts)
 
 
 @jax.custom_vjp

@@ -25,6 +25,10 @@ from slmrec_jax.forms import field_names
         ({"seed": 2**32}, "seed is 4294967296"),
         ({"eval": Config().eval._replace(evaluate_every=0)}, "eval.evaluate_every is 0"),
         ({"eval": Config().eval._replace(cutoffs=(0, 20))}, "eval.cutoffs is 0"),
+        ({"task": "magic"}, "task is magic: give none, fac, fd, fm, ed, nd, rw or several, such as fac"),
+        ({"task": "fac+fac"}, "task is fac.fac: give none"),
+        ({"task": "fac+none"}, "task is fac.none: give none"),
+        ({"task": "ed+rw"}, "2 augmentations of the graph: take one of ed, rw"),
         ({"task": "fd+fm", "slmrec": SLMRecConfig(fd_mode="input", fm_granularity="item")}, "cannot both"),
     ],
 )
@@ -74,7 +78,7 @@ def test_a_choice_that_is_none_is_refused_from_python_too(name, value, said):
         ("ks", [10, 20], "[10, 20], of type list: give a tuple, each a whole number"),
         ("ks", (10, "20"), "(10, '20'), of type tuple: give a tuple, each a whole number"),
         ("data", None, "None, of type NoneType: give text"),
-        ("task", None, "None, of type NoneType: give one of 'fac', 'fd', 'fm', 'fd+fm', 'none'"),
+        ("task", None, "None, of type NoneType: give text"),
         ("model", ["mf"], "['mf'], of type list: give one of 'slmrec', 'mf'"),
         ("eval", ["strict"], "['strict'], of type list: give a slmrec_jax.config.Protocol"),
         ("eval", Config().eval._replace(patience="20"), "'20', of type str: give a whole number or nothing"),
@@ -98,23 +102,26 @@ LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
         "bm3.contrast_weight bm3.norm_weight mgcn.item_layers mgcn.contrast_weight mgcn.l2 "
-        "freedom.content_weight freedom.weights "
-        "mmgcn.l2 mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
+        "freedom.content_weight freedom.weights slmrec.item_graph "
+        "mmgcn.l2 sgl.weight sgl.l2 simgcl.noise simgcl.weight simgcl.l2 "
+        "mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
         "mmssl.adversarial_weight mmssl.adversarial_users mmssl.penalty_weight mmssl.own_weight "
         "optimizer.weight_decay eval.patience eval.round_digits"
     ),
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
-        "freedom.item_layers freedom.neighbours mgcn.neighbours "
+        "freedom.item_layers freedom.neighbours mgcn.neighbours slmrec.item_graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
     "more than 0": (
-        "slmrec.temperature slmrec.ssl_temperature mmssl.contrast_temperature mmssl.discriminator_learning_rate "
+        "slmrec.temperature slmrec.ssl_temperature sgl.temperature simgcl.temperature "
+        "mmssl.contrast_temperature mmssl.discriminator_learning_rate "
         "mgcn.contrast_temperature mmssl.real_temperature optimizer.learning_rate"
     ),
     "a share of at least 0 and less than 1": (
-        "bm3.dropout_rate freedom.prune_rate slmrec.dropout_rate mmssl.feature_dropout mmssl.discriminator_dropout"
+        "bm3.dropout_rate freedom.prune_rate slmrec.dropout_rate slmrec.edge_rate sgl.rate "
+        "mmssl.feature_dropout mmssl.discriminator_dropout"
     ),
 }
 """What a setting allows, in the words of the refusal."""
@@ -138,12 +145,12 @@ def test_a_number_out_of_range_is_refused_and_the_last_one_within_is_not(name, s
 
 
 def settings_with_ranges(part, section=""):
-    """The names of fields whose annotation excludes some number."""
+    """The names of numbers whose annotation excludes some."""
     for field, hint in get_type_hints(type(part), include_extras=True).items():
         value = getattr(part, field)
         if field_names(hint):
             yield from settings_with_ranges(value, f"{section}{field}.")
-        elif "Limit" in str(hint):
+        elif "Limit" in str(hint) and not isinstance(value, str):
             yield f"{section}{field}"
 
 

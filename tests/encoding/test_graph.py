@@ -8,7 +8,7 @@ import reference
 from graphs import GRAPHS
 
 from slmrec_jax.encoding import matrices
-from slmrec_jax.encoding.graph import build_graph, graph_shapes, interactions_among
+from slmrec_jax.encoding.graph import build_graph, graph_shapes, interactions_among, kept_interactions
 from slmrec_jax.encoding.propagation import stacked_graph
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.types import Interactions
@@ -34,6 +34,23 @@ def test_both_forms_hold_the_normalised_adjacency(case):
     np.testing.assert_allclose(by_edges, dense, rtol=1e-6)
     half = matmul(graph.adjacency, jnp.eye(num_items))
     np.testing.assert_allclose(half, dense[:num_users, num_users:], rtol=1e-6)
+
+
+def test_kept_interactions_are_normalised_by_the_degrees_that_remain(case):
+    graph, (num_users, num_items, users, items) = case
+    kept = (3 * users + 5 * items) % 4 < 2
+    some = jax.jit(lambda graph: kept_interactions(graph, lambda u, i: (3 * u + 5 * i) % 4 < 2))(graph)
+    dense = reference.adjacency(num_users, num_items, users[kept], items[kept])[:num_users, num_users:]
+    np.testing.assert_allclose(matmul(some.adjacency, jnp.eye(num_items)), dense, rtol=1e-6)
+    np.testing.assert_allclose(matmul(some.adjacency.T, jnp.eye(num_users)), dense.T, rtol=1e-6)
+    assert jax.tree.structure(some) == jax.tree.structure(jax.eval_shape(lambda: some))
+    assert not some.derived
+
+
+def test_item_degrees_count_interactions(case):
+    graph, (_, num_items, _, items) = case
+    ids = jnp.arange(num_items)[::-1]
+    np.testing.assert_array_equal(graph.item_degrees(ids), np.bincount(items, minlength=num_items)[::-1])
 
 
 def test_an_interaction_that_stands_twice_counts_once():

@@ -13,7 +13,17 @@ import pytest
 from flax.training.train_state import TrainState
 
 from slmrec_jax import setup
-from slmrec_jax.config import Config, LightGCNConfig, MFConfig, MMGCNConfig, MMSSLConfig, with_settings, with_system
+from slmrec_jax.config import (
+    Config,
+    LightGCNConfig,
+    MFConfig,
+    MMGCNConfig,
+    MMSSLConfig,
+    SGLConfig,
+    SLMRecConfig,
+    with_settings,
+    with_system,
+)
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import Progress, epoch
@@ -25,6 +35,8 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 BASE = Config(dim=8, batch_size=64, num_layers=2)
 CONFIGS = {
     **{name: dataclasses.replace(BASE, model=name) for name in ("mf", "lightgcn", "vbpr", "mmgcn")},
+    "freedom": dataclasses.replace(BASE, model="freedom"),
+    "item graph": dataclasses.replace(BASE, task="ed", slmrec=SLMRecConfig(item_graph=0.3, item_graph_neighbours=4)),
     "bm3": dataclasses.replace(BASE, model="bm3"),
     "mgcn": dataclasses.replace(BASE, model="mgcn"),
     "mf concat": dataclasses.replace(
@@ -38,6 +50,9 @@ CONFIGS = {
     "mmgcn frozen": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(tables="frozen", latent_dim=12)),
     "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
     "mmssl published": with_settings(with_system(BASE, "mmssl:published"), {"mmssl.heads": 2, "mmssl.topk_rate": 0.03}),
+    "sgl": dataclasses.replace(BASE, model="sgl", sgl=SGLConfig("rw", 0.3, among="all")),
+    "simgcl": dataclasses.replace(BASE, model="simgcl"),
+    "node dropout": with_settings(BASE, {"task": "fac+nd", "slmrec.popularity_correction": 0.5}),
     "task alone": dataclasses.replace(BASE, main_weight=0.0),
     "definition": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
     "chains": dataclasses.replace(BASE, propagation="chains", task="fm"),

@@ -1,13 +1,17 @@
-"""MF and VBPR: their equations in float64, for items that lack modalities too, and their initial tables."""
+"""MF, VBPR and SimGCL: their equations in float64, and the initial tables of the first two."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
+from graphs import GRAPHS
 
+from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.models.mf import mf
+from slmrec_jax.models.simgcl import simgcl
 from slmrec_jax.models.vbpr import vbpr
-from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Inputs, Modality, Spec
+from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Inputs, Interactions, Modality, Spec
 
 SPEC = Spec(5, 7, 10, 4, {"visual": Modality(3), "textual": Modality(2)})
 
@@ -79,3 +83,23 @@ def test_mf_of_a_new_item_has_no_bias_of_its_own():
     np.testing.assert_array_equal(rows[:, -1], np.zeros(7))
     np.testing.assert_array_equal(rows[6], np.zeros(13))
     assert np.all(np.any(rows[:2, 4:12] != 0, axis=1))
+
+
+@pytest.mark.parametrize("num_layers", [0, 1, 3])
+@pytest.mark.parametrize("graph", ["random", "isolated"])
+def test_simgcl_reads_out_every_layer_but_the_first(graph, num_layers):
+    num_users, num_items, users, items = GRAPHS[graph]
+    spec = Spec(num_users, num_items, len(users), 4, {})
+    model = simgcl(spec, num_layers=num_layers)
+    params = jax.jit(model.init)(jax.random.key(0))
+    inputs = Inputs(build_graph(Interactions(users, items), num_users, num_items), {})
+    view = jax.jit(
+        lambda params, inputs: [
+            rows(ALL) for rows in model.encode(params, model.prepare(inputs))(NO_AUGMENTATION, jax.random.key(0))[:2]
+        ]
+    )(params, inputs)
+    p = reference.adjacency(num_users, num_items, users, items)
+    layers = [np.concatenate([params["user"], params["item"]]).astype(np.float64)]
+    for _ in range(num_layers):
+        layers.append(p @ layers[-1])
+    np.testing.assert_allclose(jnp.concatenate(view), np.mean(layers[1:] or layers, axis=0), rtol=1e-5, atol=1e-6)

@@ -74,7 +74,9 @@ def test_freedom(path, definition):
     @full_jit
     def everything(every, inputs, batch):
         encode = model.encode(every["model"], inputs)
-        rows = [(view.users(ALL), view.items(ALL)) for view in (encode(a, batch.key) for a in (NO_AUGMENTATION, pruning))]
+        rows = [
+            (view.users(ALL), view.items(ALL)) for view in (encode(a, batch.key) for a in (NO_AUGMENTATION, pruning))
+        ]
         return jax.value_and_grad(objective(model, terms, pruning), has_aux=True)(every, inputs, batch), rows
 
     ((loss, _), gradients), (ranking, training) = everything(every, inputs, batch_of(arrays))

@@ -19,12 +19,14 @@ WITHOUT = WITH._replace(modalities={})
     "change",
     [
         {"model": "vbpr"},
+        {"model": "freedom"},
         {"model": "bm3"},
         {"model": "mgcn"},
         {"model": "mmgcn"},
         {"model": "mf", "mf": MFConfig(features="concat")},
         {"model": "lightgcn", "lightgcn": LightGCNConfig(features="fused")},
         {"task": "fac"},
+        {"task": "none", "slmrec": SLMRecConfig(item_graph=0.3)},
     ],
 )
 def test_a_recipe_that_needs_modalities_says_so(change):

@@ -15,7 +15,14 @@ from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.matrices import Operator, operator
 from slmrec_jax.errors import UserError
 from slmrec_jax.models.slmrec import slmrec
-from slmrec_jax.objectives.augmentations import both, feature_dropout, feature_masking, masked
+from slmrec_jax.objectives.augmentations import (
+    both,
+    edge_dropout,
+    feature_dropout,
+    feature_masking,
+    masked,
+    node_dropout,
+)
 from slmrec_jax.types import ALL, NO_AUGMENTATION, Augmentation, DenseFeature, Inputs, Interactions, Modality, Spec
 
 DIM = 4
@@ -27,6 +34,12 @@ AUGMENTATIONS = {
     "masking per item": feature_masking("clean", "item")[0],
     "dropout in layers": feature_dropout(0.4)[0],
     "dropout of inputs": feature_dropout(0.4, "input")[1],
+    "edge dropout": edge_dropout(0.4)[0],
+    "edge dropout by layers, dropout and masking": both(
+        both(edge_dropout(0.4, "layer"), feature_masking("swapped")), feature_dropout(0.4)
+    )[1],
+    "edge dropout by layers": edge_dropout(0.4, "layer")[0],
+    "node dropout of masked inputs": both(node_dropout(0.3), feature_masking("clean", "item"))[1],
     "dropout and masking": both(feature_masking("swapped"), feature_dropout(0.4))[0],
 }
 
@@ -89,7 +102,7 @@ def compare(one, other, spec, inputs, augmentation):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), ours, theirs)
 
 
-QUICK = {("random", name) for name in ("masking", "dropout of inputs")}
+QUICK = {("random", name) for name in ("masking", "dropout of inputs", "edge dropout by layers")}
 QUICK |= {("isolated", "masking swapped")}
 """Every branch of the encoder, with the tests of options and modalities below; other augmentations are slow tests."""
 

@@ -3,16 +3,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from slmrec_jax.encoding.graph import build_graph
+from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.objectives.augmentations import (
     _random_words,
     both,
     dropout,
+    edge_dropout,
+    embedding_noise,
     feature_dropout,
     feature_masking,
     masked,
+    node_dropout,
     two_distinct,
 )
-from slmrec_jax.types import Augmentation, Site
+from slmrec_jax.types import Augmentation, Interactions, Site
 
 NAMES = ("id", "visual", "acoustic")
 KEY = jax.random.key(5)
@@ -133,3 +138,56 @@ def test_both_has_the_stages_of_each():
 def test_both_refuses_two_augmentations_of_one_stage():
     with pytest.raises(ValueError, match="'inputs'"):
         both(feature_masking("clean", "item"), feature_dropout(0.3, "input"))
+
+
+def kept_pairs(graph):
+    """Return what a view keeps, as an array of users × items, from the matrix and from its transpose."""
+    dense = np.asarray(matmul(graph.adjacency, jnp.eye(graph.num_items))) > 0
+    np.testing.assert_array_equal(dense, np.asarray(matmul(graph.adjacency.T, jnp.eye(graph.num_users))).T > 0)
+    return dense
+
+
+@pytest.fixture(scope="module")
+def full():
+    """All interactions of 60 users and 50 items."""
+    users, items = np.divmod(np.arange(3000, dtype=np.int32), 50)
+    return build_graph(Interactions(users.astype(np.int32), items.astype(np.int32)), 60, 50)
+
+
+def test_edge_dropout_leaves_out_the_share_and_views_and_layers_differ(full):
+    first, second = (kept_pairs(views.edges(KEY, full, 3)[0]) for views in edge_dropout(0.3))
+    layers = [kept_pairs(graph) for graph in edge_dropout(0.3, "layer")[0].edges(KEY, full, 3)]
+    deviation = 5 * np.sqrt(0.3 * 0.7 / full.num_interactions)
+    for kept in (first, second, *layers):
+        assert abs(kept.mean() - 0.7) < deviation
+    # Independent: both keep a pair with probability .49.
+    for one, other in ((first, second), (layers[0], layers[1]), (layers[1], layers[2])):
+        assert abs((one & other).mean() - 0.49) < deviation
+    one, *others = edge_dropout(0.3)[0].edges(KEY, full, 3)
+    assert all(other is one for other in others)
+
+
+def test_edge_dropout_with_rate_0_is_the_graph(full):
+    (graph,) = edge_dropout(0.0)[0].edges(KEY, full, 1)
+    np.testing.assert_allclose(graph.adjacency.matrix.weights, full.adjacency.matrix.weights, rtol=1e-6)
+
+
+def test_node_dropout_leaves_out_all_interactions_of_a_node(full):
+    views = [kept_pairs(view.edges(KEY, full, 2)[1]) for view in node_dropout(0.4)]
+    for kept in views:
+        users, items = kept.any(axis=1), kept.any(axis=0)
+        np.testing.assert_array_equal(kept, users[:, None] & items[None, :])
+        assert 20 < users.sum() < 52
+        assert 15 < items.sum() < 44
+    assert (views[0] != views[1]).any()
+
+
+def test_noise_has_its_length_and_stays_in_the_orthant():
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(100, 64)), jnp.float32)
+    first, second = (view.layer(KEY, Site(1, "id", "users"), x) - x for view in embedding_noise(0.1))
+    for noise in (first, second):
+        np.testing.assert_allclose(jnp.linalg.norm(noise, axis=1), 0.1, rtol=1e-4)
+        assert np.all(np.asarray(noise) * np.sign(x) >= -1e-7)
+    assert np.abs(np.asarray(first - second)).mean() > 0.001
+    still = embedding_noise(0.0)[0].layer(KEY, Site(1, "id", "users"), x)
+    np.testing.assert_array_equal(still, x)

@@ -69,6 +69,9 @@ LOSSES = {
     "info_nce": losses.info_nce(TAU),
     "info_nce masked": losses.info_nce(TAU, mask_false_negatives=True),
     "info_nce sampled": losses.info_nce(TAU, "sampled", 2),
+    "info_nce corrected": losses.info_nce(TAU, popularity_correction=0.7),
+    "info_nce corrected masked": losses.info_nce(TAU, mask_false_negatives=True, popularity_correction=-0.5),
+    "info_nce corrected sampled": losses.info_nce(TAU, "sampled", 2, popularity_correction=1.0),
     "bpr": losses.bpr(num_negatives=2),
     "bpr cosine": losses.bpr("cosine", 2),
     "l2 layer0": losses.embedding_l2(),
@@ -77,6 +80,8 @@ LOSSES = {
     "agreement": losses.view_agreement(VIEWS, TAU),
     "agreement of items": losses.view_agreement(VIEWS, TAU, "items"),
     "agreement of modalities": losses.view_agreement(VIEWS, TAU, contrast_on="modality"),
+    "agreement distinct": losses.view_agreement(VIEWS, TAU, among="distinct"),
+    "agreement among all": losses.view_agreement(VIEWS, TAU, among="all"),
     "fac": losses.fine_and_coarse(1.0),
     "fac cosine": losses.fine_and_coarse(TAU, "cosine"),
 }
@@ -92,7 +97,10 @@ def expected(name, params, clean, other, batch):
         return reference.cross_entropy(a @ b.T / TAU)
 
     if name.startswith("info_nce"):
+        correction = {"corrected": 0.7, "corrected masked": -0.5, "corrected sampled": 1.0}.get(name[9:], 0.0)
+        degrees = np.bincount(ITEMS, minlength=NUM_ITEMS)
         cosine = reference.unit(u)[users] @ reference.unit(i).T / TAU
+        cosine -= correction * np.log(np.maximum(degrees, 1))
         if name.endswith("sampled"):
             rows = [np.r_[cosine[b, items[b]], cosine[b, negatives[b]]] for b in range(len(users))]
             return np.mean([np.log(np.exp(row).sum()) - row[0] for row in rows])
@@ -110,6 +118,13 @@ def expected(name, params, clean, other, batch):
         if name.endswith("frobenius"):
             return sum(np.sqrt(squares.sum()) for squares in of_batch) / len(users)
         return np.mean(sum(of_batch)) / 2
+    if name in ("agreement distinct", "agreement among all"):
+        total = 0.0
+        for side, ids in (("users", np.unique(users)), ("items", np.unique(items))):
+            a, b = (reference.unit(x[side]["fused"]) for x in (other, clean))
+            scores, rows = a @ b.T / TAU, (range(len(a)) if name.endswith("all") else ids)
+            total += np.mean([np.log(sum(np.exp(scores[n, m]) for m in rows)) - scores[n, n] for n in ids])
+        return total
     if name == "agreement":
         return agreement("users", "fused", users) + agreement("items", "fused", items)
     if name == "agreement of items":
@@ -142,7 +157,17 @@ def test_value_is_the_definition(name):
     np.testing.assert_allclose(ours, expected(name, params, clean, other, batch_of(17)), rtol=1e-5)
 
 
-VARIANTS = ("bpr cosine", "l2 layer0", "l2 view", "agreement of items", "agreement of modalities", "fac cosine")
+VARIANTS = (
+    "info_nce corrected masked",
+    "info_nce corrected sampled",
+    "agreement distinct",
+    "bpr cosine",
+    "l2 layer0",
+    "l2 view",
+    "agreement of items",
+    "agreement of modalities",
+    "fac cosine",
+)
 """Losses that pad like another one. The value of every loss is tested with padding above."""
 
 

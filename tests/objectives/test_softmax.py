@@ -90,6 +90,26 @@ def test_equals_the_definition(block_rows, size, kinds, num_real, scale):
     assert_equal(of_themselves, defined, largest)
 
 
+@pytest.mark.parametrize("scale", [1.0, 30.0])
+def test_offsets_equal_the_definition(scale):
+    """Offsets of any size: a correction of popularity among a million, of either sign."""
+    x, y = tables(scale=scale)
+    (rows, columns), real = ids(37, 9), jnp.arange(37) < 31
+    offsets = jnp.asarray(np.random.default_rng(2).normal(scale=14.0, size=NODES), jnp.float32)
+
+    def ours(x, y):
+        of_rows, of_columns = (distinct_ids(of, real, NODES) for of in (rows, columns))
+        return inbatch_cross_entropy(
+            x[of_rows.ids], y[of_columns.ids], of_rows, of_columns, real, offsets[of_columns.ids]
+        )
+
+    def defined(x, y):
+        return cross_entropy(x[rows] @ y[columns].T + offsets[columns][None, :], real, real[None, :])
+
+    found, expected = (jax.jit(jax.value_and_grad(of, (0, 1)))(x, y) for of in (ours, defined))
+    assert_equal(found, expected, float(np.abs(np.asarray(x) @ np.asarray(y).T).max()))
+
+
 @pytest.mark.parametrize("kinds", [4, 24, 25, 28, 29, 32])
 def test_every_width_equals_the_definition(kinds):
     """Exactly as many columns as each width for a batch of 32 holds, and one more."""

@@ -61,6 +61,9 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
             "slmrec.temperature": "0.1..1.0:log",
             "slmrec.ssl_temperature": "0.1..1.0:log",
             "slmrec.alpha": "0.01..1.0:log",
+            "slmrec.popularity_correction": "-0.5..1.25",
+            "slmrec.fusion": "concat,mean",
+            "slmrec.main_negatives": "inbatch,sampled",
         },
         "bm3": {
             **_WIDE_RATE,
@@ -73,6 +76,18 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
         "vbpr": {**_WIDE_RATE, "vbpr.l2": "1e-4..1:log"},
         "mgcn": {**_WIDE_RATE, "mgcn.contrast_weight": "1e-3..1:log", "mgcn.l2": "1e-5..1:log"},
         "mmgcn": {**_WIDE_RATE, "mmgcn.l2": "1e-4..1:log"},
+        "sgl": {
+            **_WIDE_RATE,
+            "sgl.weight": "1e-3..1:log",
+            "sgl.temperature": "0.1..1.0:log",
+            "sgl.l2": "1e-5..1e-1:log",
+        },
+        "simgcl": {
+            **_WIDE_RATE,
+            "simgcl.weight": "1e-2..2:log",
+            "simgcl.temperature": "0.1..1.0:log",
+            "simgcl.l2": "1e-5..1e-1:log",
+        },
         "mmssl": {
             **_WIDE_RATE,
             "mmssl.contrast_weight": "1e-3..1e-1:log",

@@ -75,7 +75,7 @@ def test_texts_override_the_table_and_add_to_it():
         ("tpe", "task=fac..fd", "a range is of numbers"),
         ("tpe", "lr=0.1,0.1", "twice"),
         ("tpe", "lr=-1,1", "give more than 0"),
-        ("tpe", "task=magic", "not one of fac, fd"),
+        ("tpe", "task=magic", "task is magic: give none, fac, fd"),
         ("tpe", "mf.l2=0,1", "slmrec does not read"),
         *(("tpe", text, "no setting of that name") for text in NOT_SEARCHED),
         ("tpe", "optimizer.chain=adam,sgd", "only numbers and names"),

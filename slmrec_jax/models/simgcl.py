@@ -1,0 +1,57 @@
+"""SimGCL: LightGCN that learns to recognise each node in two views with noise (Yu et al., SIGIR 2022)."""
+
+from jaxtyping import Array, Float, Key
+
+from slmrec_jax.config import Config
+from slmrec_jax.encoding.rows import memoized, rows_of
+from slmrec_jax.models.lightgcn import lightgcn
+from slmrec_jax.models.recipe import Recipe
+from slmrec_jax.objectives import losses
+from slmrec_jax.objectives.augmentations import embedding_noise
+from slmrec_jax.types import Augmentation, Encode, Inputs, Model, Params, Rows, Spec, Term, View
+
+
+def simgcl(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Model:
+    """Return Z = (1 / L) Σ_{l=1..L} P^l [E_u; E_i], LightGCN's read-out without layer 0, of Xavier-uniform tables.
+
+    Args:
+        spec: The sizes of the data.
+        num_layers: L; with 0, the rows are layer 0.
+        definition: Whether to propagate by segment sum over the whole graph, for comparison.
+    """
+    encoder = lightgcn(spec, num_layers=num_layers, init="xavier", definition=definition)
+
+    def propagated(rows: Rows, table: Float[Array, "nodes dim"]) -> Rows:
+        if num_layers == 0:
+            return rows
+        own = rows_of(table)
+        return memoized(lambda ids: ((num_layers + 1) * rows(ids) - own(ids)) / num_layers)
+
+    def encode(params: Params, inputs: Inputs) -> Encode:
+        encode_all = encoder.encode(params, inputs)
+
+        def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
+            of_all = encode_all(augmentation, key)
+            users, items = propagated(of_all.users, params["user"]), propagated(of_all.items, params["item"])
+            return View(users, items, {"id": users}, {"id": items})
+
+        return view
+
+    return encoder._replace(encode=encode)
+
+
+def simgcl_recipe(config: Config, spec: Spec) -> Recipe:
+    """Return SimGCL: BPR, the L2 of the layer-0 rows that a batch uses, and the InfoNCE between two noisy views.
+
+    The agreement is a mean over the batch's distinct users plus a mean over its distinct items, each told from the
+    others of the batch.
+    """
+    options = config.simgcl
+    model = simgcl(spec, num_layers=config.num_layers, definition=config.propagation == "definition")
+    views = embedding_noise(options.noise)
+    terms = {
+        "bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)),
+        "l2": Term(options.l2, losses.embedding_l2("layer0")),
+        "ssl": Term(options.weight, losses.view_agreement(views, options.temperature, among="distinct")),
+    }
+    return Recipe(model, terms)
