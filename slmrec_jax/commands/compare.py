@@ -5,7 +5,7 @@ from pathlib import Path
 
 from slmrec_jax.commands.settings import SettingsFlags, parse_seeds
 from slmrec_jax.config import Config
-from slmrec_jax.errors import UserError, escaped
+from slmrec_jax.errors import UserError, escaped, setting
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class CompareFlags(SettingsFlags):
     """Train several systems on the same data and show their test metrics side by side."""
 
     out: Path = Path("runs/compare")
-    """The folder for the runs, the table and the picture; finished runs in it are not repeated."""
+    """The folder for the runs, the tables and the pictures; finished runs in it are not repeated."""
     models: str = "popularity,lightgcn,slmrec"
     """Systems, separated by commas: popularity, itemknn and models, also with a preset, which wins over flags:
     `slmrec:fd` is SLMRec with that task, and others are `slmrec:paper`, `mf:concat`, `mf:linear`, `lightgcn:fused`,
@@ -27,6 +27,8 @@ def run_compare(flags: CompareFlags) -> None:
     from rich.console import Console
 
     from slmrec_jax.commands.tables import fit_width
+    from slmrec_jax.durable import writing
+    from slmrec_jax.reporting.paper import write_results
     from slmrec_jax.studies.comparison import compare
     from slmrec_jax.training.progress import display
 
@@ -35,6 +37,8 @@ def run_compare(flags: CompareFlags) -> None:
         raise UserError("compare takes --models, not --model")
     with display(flags.settings.epochs) as show:
         comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, show)
+    with writing(flags.out, f"give another {setting('out')}; the same command does not repeat finished runs"):
+        write_results(comparison.measurements, flags.out)
     console = Console()
     console.print(fit_width(comparison.table(), console.width))
-    print(f"table, picture and runs: {escaped(flags.out)}")
+    print(f"tables, pictures and runs: {escaped(flags.out)}")

@@ -80,8 +80,7 @@ def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
             f"{title}, --{section}.*: {_values(getattr(config, section))}"
             for title, section in ((config.model, config.model), ("Optimizer", "optimizer"), ("Evaluation", "eval"))
         ),
-        f"This is what --model {config.model} uses. --help-all describes every flag, those of "
-        f"{', '.join(model for model in _MODELS if model != config.model)} too, and "
+        f"This is what --model {config.model} uses. --help-all describes every flag, those of other models too, and "
         f"{', '.join(f'--{_dashed(column)}' for column in _COLUMNS)}. --lr and --wd are --optimizer.learning-rate and "
         f"--optimizer.weight-decay.{joining}",
     ]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from slmrec_jax.config.protocols import Side
 from slmrec_jax.evaluation.metrics import means, measure
@@ -58,7 +58,17 @@ def measure_by_degree(
     Raises:
         UserError: Embeddings are NaN, infinite or so large that scores overflow.
     """
-    ranked = rank(plan.ranking, embeddings).items
+    return measure_ranked_by_degree(plan, rank(plan.ranking, embeddings).items, train, side, starts)
+
+
+def measure_ranked_by_degree(
+    plan: EvaluationPlan,
+    ranked: Int[np.ndarray, "users ranks"],
+    train: Interactions,
+    side: Side,
+    starts: Sequence[int] = STARTS,
+) -> list[MeasuredGroup]:
+    """Measure as `measure_by_degree` what `rank` has returned for the users of the plan."""
     evaluated = np.isin(plan.held_out.users, plan.users)
     held_out = Interactions(plan.held_out.users[evaluated], plan.held_out.items[evaluated])
     ids = getattr(held_out, side)

@@ -225,8 +225,16 @@ def evaluate(plan: EvaluationPlan, embeddings: Embeddings) -> Evaluation:
     Raises:
         UserError: Embeddings are NaN, infinite or so large that scores overflow.
     """
-    ranked, num_users = rank(plan.ranking, embeddings).items, len(plan.users)
+    ranked = rank(plan.ranking, embeddings).items
     shared = isinstance(embeddings.items, jax.Array) and not embeddings.items.is_fully_addressable
+    return evaluate_ranked(plan, ranked, shared=shared)
+
+
+def evaluate_ranked(
+    plan: EvaluationPlan, ranked: Int[np.ndarray, "users ranks"], *, shared: bool = False
+) -> Evaluation:
+    """Measure what `rank` has returned for the users of `plan`; if `shared`, all processes call this together."""
+    num_users = len(plan.users)
     own = processes.own_rows(num_users) if shared else slice(None)
     per_user = measure(ranked[own], plan.users[own], plan.held_out, plan.cutoffs, ndcg=plan.ndcg)
     if shared:

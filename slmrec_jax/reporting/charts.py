@@ -3,10 +3,10 @@
 import io
 import re
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import matplotlib
 import numpy as np
@@ -15,6 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from slmrec_jax.durable import whole_file
 from slmrec_jax.evaluation.analysis import Difference, Interval
 from slmrec_jax.figures import COLOURS, INK
 from slmrec_jax.reporting.facts import GroupFacts
@@ -33,6 +34,9 @@ _STYLE: dict[Any, Any] = {
 _styled = matplotlib.rc_context(_STYLE)
 _MAX_NAME = 28
 
+History: TypeAlias = Sequence[Mapping[str, Any]]
+"""The records of a run's epochs (`training.storage.folder.Record`)."""
+
 
 def metric_intervals(systems: Mapping[str, Mapping[str, Interval]], metrics: Sequence[str]) -> Figure:
     """Draw a row for each metric, with a point and an interval for each system."""
@@ -43,48 +47,51 @@ def metric_intervals(systems: Mapping[str, Mapping[str, Interval]], metrics: Seq
     return _with_legend(figure, min(2, len(systems)))
 
 
-def loss_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw the loss of each run by epoch, in a panel for each objective, whose losses have a scale of their own.
+def loss_curves(systems: Mapping[str, Sequence[History]]) -> Figure:
+    """Draw the loss of each system by epoch, in a panel for each objective, whose losses have a scale of their own.
 
-    Runs whose losses have the same terms share a panel, unless one of them would be flat there. For a single run, each
-    term has a panel.
+    A system has a history for each seed: the line is their mean, and the band the standard deviation, over the epochs
+    that all of them have. Systems whose losses have the same terms share a panel, unless one of them would be flat
+    there. For a single system, each term has a panel.
     """
     lines = [
-        _LossLine(label, " + ".join(_terms(history)[1:]) or "loss", history, "loss")
-        for label, history in histories.items()
+        _LossLine(label, " + ".join(_terms(seeds[0])[1:]) or "loss", seeds, "loss") for label, seeds in systems.items()
     ]
     if len(lines) == 1:
-        lines = [lines[0]._replace(objective=name, name=name) for name in _terms(lines[0].history)]
+        lines = [lines[0]._replace(objective=name, name=name) for name in _terms(lines[0].seeds[0])]
     lines = [line._replace(colour=colour) for line, colour in zip(lines, cycle(COLOURS))]
     panels = _loss_panels(lines)
     figure, axes_of_panels = _new_panels(len(panels))
     for panel, axes in zip(panels, axes_of_panels, strict=True):
         for line in panel:
-            epochs = [record["epoch"] for record in line.history]
-            axes.plot(epochs, line.values, color=line.colour, label=_display_name(line.label))
+            _draw_band(axes, line.curve, line.colour, line.label)
         title = _display_name(panel[0].objective)
         if sum(other[0].objective == panel[0].objective for other in panels) > 1:
             title = f"{title}: {', '.join(_display_name(line.label) for line in panel)}"
         axes.set_title(title, loc="left", fontsize=8)
     figure.supylabel("training loss", fontsize=9, color=INK)
-    axes_of_panels[-1].set_xlabel("epoch")
-    return _with_legend(figure, min(2, len(histories)))
+    axes_of_panels[-1].set_xlabel(_epoch_label(systems))
+    return _with_legend(figure, min(2, len(systems)))
 
 
-def selection_curves(histories: Mapping[str, Sequence[Mapping[str, Any]]]) -> Figure:
-    """Draw the selecting metric of each run by epoch, with a point at the selected epoch."""
+def selection_curves(systems: Mapping[str, Sequence[History]]) -> Figure:
+    """Draw the selecting metric of each system by epoch, with a point at the selected epoch of each seed.
+
+    A system has a history for each seed: the line is their mean, and the band the standard deviation, over the epochs
+    that all of them have. Points are the values of single seeds.
+    """
     figure, axes = _new_figure()
     names = set()
-    for (label, history), colour in zip(histories.items(), cycle(COLOURS)):
-        evaluated = [record for record in history if record["selected"]]
-        names |= {f"{record['split']} {name}" for record in evaluated for name in record["selected"]}
-        points = np.array([(record["epoch"], *record["selected"].values()) for record in evaluated]).reshape(-1, 2)
-        best = np.flatnonzero([record["improved"] for record in evaluated])[-1:]
-        axes.plot(*points.T, color=colour, label=_display_name(label))
-        axes.plot(*points[best].T, "o", color=colour)
-    axes.set(xlabel="epoch", ylabel=" / ".join(sorted(names)))
+    for (label, seeds), colour in zip(systems.items(), cycle(COLOURS)):
+        evaluated = [[record for record in history if record["selected"]] for history in seeds]
+        names |= {f"{record['split']} {name}" for each in evaluated for record in each for name in record["selected"]}
+        _draw_band(axes, _curve(evaluated, lambda record: next(iter(record["selected"].values()))), colour, label)
+        for history in evaluated:
+            for record in [record for record in history if record["improved"]][-1:]:
+                axes.plot(record["epoch"], *record["selected"].values(), "o", color=colour, markersize=4.5)
+    axes.set(xlabel=_epoch_label(systems), ylabel=" / ".join(sorted(names)))
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    return _with_legend(figure, min(2, len(histories)))
+    return _with_legend(figure, min(2, len(systems)))
 
 
 def degree_bars(systems: Mapping[str, Sequence[GroupFacts]], metric: str, side: str) -> Figure:
@@ -153,7 +160,8 @@ def save_figure(figure: Figure, path: Path) -> None:
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
     picture = io.BytesIO()  # matplotlib reports a full disk by various exceptions
     _write_figure(figure, picture, format=path.suffix[1:], facecolor="white", metadata=metadata)
-    path.write_bytes(picture.getbuffer())
+    with whole_file(path) as file:
+        file.write(picture.getbuffer())
 
 
 @_styled
@@ -172,23 +180,52 @@ def _new_panels(count: int) -> tuple[Figure, Sequence[Axes]]:
     return figure, list(panels)
 
 
+class _Curve(NamedTuple):
+    """Values by epoch over seeds."""
+
+    epochs: Int[np.ndarray, " epochs"]
+    mean: Float[np.ndarray, " epochs"]
+    deviation: Float[np.ndarray, " epochs"] | None
+    """The sample standard deviation; `None` for a single seed."""
+
+
+def _curve(seeds: Sequence[History], value_of: Callable[[Mapping[str, Any]], float]) -> _Curve:
+    """Return the mean over seeds at the epochs that all of them have."""
+    by_epoch = [{record["epoch"]: value_of(record) for record in history} for history in seeds]
+    epochs = sorted(set.intersection(*map(set, by_epoch)))
+    values = np.array([[each[epoch] for epoch in epochs] for each in by_epoch])
+    deviation = values.std(axis=0, ddof=1) if len(seeds) > 1 else None
+    return _Curve(np.array(epochs, int), values.mean(axis=0), deviation)
+
+
+def _draw_band(axes: Axes, curve: _Curve, colour: str, label: str) -> None:
+    if curve.deviation is not None:
+        ends = curve.mean - curve.deviation, curve.mean + curve.deviation
+        axes.fill_between(curve.epochs, *ends, color=colour, alpha=0.2, linewidth=0)
+    axes.plot(curve.epochs, curve.mean, color=colour, label=_display_name(label))
+
+
+def _epoch_label(systems: Mapping[str, Sequence[History]]) -> str:
+    return "epoch (mean ± deviation over seeds)" if any(len(seeds) > 1 for seeds in systems.values()) else "epoch"
+
+
 class _LossLine(NamedTuple):
-    """A loss of a run by epoch."""
+    """A loss of a system by epoch."""
 
     label: str
     objective: str
     """The title of the panel; only lines of the same objective share one."""
-    history: Sequence[Mapping[str, Any]]
+    seeds: Sequence[History]
     name: str
     """The name of the loss in the history."""
     colour: str = INK
 
     @property
-    def values(self) -> Float[np.ndarray, " epochs"]:
-        return np.array([record["losses"].get(self.name, np.nan) for record in self.history])
+    def curve(self) -> _Curve:
+        return _curve(self.seeds, lambda record: record["losses"].get(self.name, np.nan))
 
 
-def _terms(history: Sequence[Mapping[str, Any]]) -> list[str]:
+def _terms(history: History) -> list[str]:
     """Return the names of a run's losses: the whole first, and its terms."""
     return ["loss", *(name for name in history[0]["losses"] if "/" not in name and name != "loss")]
 
@@ -207,7 +244,7 @@ def _loss_panels(lines: Sequence[_LossLine]) -> list[list[_LossLine]]:
 
 def _share_scale(lines: Sequence[_LossLine]) -> bool:
     """Return whether each line covers at least a quarter of the height of all together."""
-    values = [line.values for line in lines]
+    values = [line.curve.mean for line in lines]
     height = np.ptp(np.concatenate(values))
     return all(np.ptp(each) >= height / 4 for each in values)
 

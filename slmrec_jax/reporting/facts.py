@@ -13,15 +13,16 @@ from slmrec_jax.config.protocols import Side
 from slmrec_jax.data import Dataset
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.analysis import Difference, Interval, bootstrap, paired_bootstrap
-from slmrec_jax.evaluation.groups import MeasuredGroup
-from slmrec_jax.evaluation.protocol import Evaluation
+from slmrec_jax.evaluation.groups import MeasuredGroup, measure_ranked_by_degree
+from slmrec_jax.evaluation.ranking import rank
 from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
+from slmrec_jax.studies.measurements import Measured, Measurements, main_metric, measure_ranking
 from slmrec_jax.studies.significance import mean_per_user, p_values
 from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.loading import load_run
 from slmrec_jax.training.run import Run
-from slmrec_jax.training.storage.folder import DATA, NO_RUN, Description, read_config
+from slmrec_jax.training.storage.folder import DATA, NO_RUN, Description, Record, read_config
 from slmrec_jax.training.storage.records import read_json
 
 SIDES: tuple[Side, ...] = get_args(Side)
@@ -97,6 +98,8 @@ class Facts(NamedTuple):
     """Reasons why the systems cannot be compared."""
     notes: Sequence[str]
     """Runs that were left out or could not be averaged."""
+    measurements: Measurements
+    """The contents of the files for a paper."""
 
 
 def gather_facts(
@@ -129,9 +132,9 @@ def gather_facts(
         raise UserError(
             f"the runs have no test metric in common: report on runs with a common cut-off ({setting('ks')})"
         )
-    main = _main_metric(metrics, read_config(found.systems[0].folders[0]))
+    main = main_metric(metrics, read_config(found.systems[0].folders[0]))
     datasets = dict(loaded or {})
-    systems, runs = [], []
+    systems, runs, measured, histories = [], [], {}, {}
     for system in found.systems:
         seeds: list[_SeedFacts] = []
         for folder in system.folders:
@@ -142,14 +145,18 @@ def gather_facts(
             elif not seeds:
                 label = f"{system.label}, seed {run.config.seed}" if len(system.folders) > 1 else system.label
                 runs.append(describe_run(run, label, main, items))
-            groups = {side: run.measure_by(side) for side in SIDES}
-            seeds.append(_SeedFacts(TrainedRun(run.folder, run.config, run.result), run.evaluate("test"), groups))
+            seeds.append(_measure_run(run, main, trained=not system.untrained))
         systems.append(_average_seeds(system, seeds, main))
+        measured[system.label] = [seed.measured for seed in seeds]
+        if not system.untrained:
+            histories[system.label] = [seed.history for seed in seeds]
     caveats = found.results.differences or _caveats(systems)
     cutoffs = sorted({int(key.split("@")[1]) for key in metrics})[:2]
     shown = list(dict.fromkeys([*(f"{name}@{k}" for k in cutoffs for name in ("recall", "ndcg")), main]))
     contrasts = [] if caveats else _contrasts(systems, shown)
-    return Facts(systems, runs, main, metrics, shown, contrasts, caveats, found.notes)
+    title = "; ".join(dict.fromkeys(f"test, {row['data']}, protocol {row['protocol']}" for row in found.results.rows))
+    measurements = Measurements(title, measured, histories, tuple(shown), main, comparable=not caveats)
+    return Facts(systems, runs, main, metrics, shown, contrasts, caveats, found.notes, measurements)
 
 
 def _load_with_data(folder: Path, datasets: dict[str, Dataset], data: str | None) -> Run:
@@ -162,14 +169,24 @@ def _load_with_data(folder: Path, datasets: dict[str, Dataset], data: str | None
 
 class _SeedFacts(NamedTuple):
     run: TrainedRun
-    test: Evaluation
+    history: Sequence[Record]
+    measured: Measured
     groups: Mapping[Side, Sequence[MeasuredGroup]]
+
+
+def _measure_run(run: Run, main: str, *, trained: bool) -> _SeedFacts:
+    """Rank once for the test users, and measure."""
+    plan = run.plan("test")
+    ranked = rank(plan.ranking, run.embeddings).items
+    groups = {side: measure_ranked_by_degree(plan, ranked, run.dataset.train, side) for side in SIDES}
+    measured = measure_ranking(plan, ranked, run.dataset, main, run.config.seed if trained else None)
+    return _SeedFacts(TrainedRun(run.folder, run.config, run.result), run.history, measured, groups)
 
 
 def _average_seeds(system: System, seeds: Sequence[_SeedFacts], main: str) -> SystemFacts:
     """Average the seeds of a system; all of them rank for the same users."""
-    tests = [seed.test for seed in seeds]
-    per_user = {metric: mean_per_user(tests, metric) for metric in tests[0].per_user}
+    tests = [seed.measured.test for seed in seeds]
+    per_user = {metric: mean_per_user([test.per_user[metric] for test in tests]) for metric in tests[0].per_user}
     return SystemFacts(
         label=system.label,
         runs=[] if system.untrained else [seed.run for seed in seeds],
@@ -217,10 +234,3 @@ def _caveats(systems: Sequence[SystemFacts]) -> list[str]:
         if not np.array_equal(each.users, systems[0].users):
             return [f"{each.label} was tested on other users than {systems[0].label}"]
     return []
-
-
-def _main_metric(metrics: Sequence[str], config: Config) -> str:
-    """Return the selecting metric, or recall at the largest cut-off."""
-    if config.eval.metric in metrics:
-        return str(config.eval.metric)
-    return max((key for key in metrics if key.startswith("recall@")), key=lambda key: int(key.split("@")[1]))

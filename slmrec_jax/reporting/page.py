@@ -76,7 +76,15 @@ class Details(NamedTuple):
     text: str
 
 
-Block: TypeAlias = str | ReportTable | Picture | Details
+class Downloads(NamedTuple):
+    """A text with links to further files of the report."""
+
+    text: str
+    files: Sequence[str]
+    """Their names, with suffixes."""
+
+
+Block: TypeAlias = str | ReportTable | Picture | Details | Downloads
 """Content of a section; a string is a paragraph."""
 
 
@@ -138,13 +146,15 @@ def _block(block: Block, prefix: str, files: str) -> Markup:
         return _table_figure(block, files)
     if isinstance(block, Details):
         return element("details", element("summary", block.title), element("pre", block.text, tabindex="0"))
+    if isinstance(block, Downloads):
+        return element("p", block.text, _links(block.files, block.files, files))
     return element("p", str(block))
 
 
 def _picture_figure(picture: Picture, prefix: str, files: str) -> Markup:
     image = to_svg(picture.figure, prefix)
     labelled = image.replace("<svg ", f'<svg role="img" aria-label="{html.escape(picture.caption)}" ', 1)
-    caption = element("figcaption", picture.caption, _links(picture.name, ("png", "pdf"), files))
+    caption = element("figcaption", picture.caption, _format_links(picture.name, ("png", "pdf"), files))
     return element("figure", Markup(labelled), caption, class_="picture")
 
 
@@ -159,11 +169,16 @@ def _table_figure(table: ReportTable, files: str) -> Markup:
             cells.append(element("td", cell_text(cell), **title, **class_))
         rows.append(element("tr", *cells))
     body = element("table", element("thead", element("tr", *head)), element("tbody", *rows))
-    caption = element("figcaption", table.caption, _links(table.name, ("csv", "tex"), files))
+    caption = element("figcaption", table.caption, _format_links(table.name, ("csv", "tex"), files))
     scroll = element("div", body, class_="scroll", tabindex="0", role="region", aria_label=table.caption)
     return element("figure", caption, scroll)
 
 
-def _links(name: str, suffixes: Sequence[str], files: str) -> Markup:
-    links = (element("a", suffix.upper(), href=f"{quote(os.fsencode(files))}/{name}.{suffix}") for suffix in suffixes)
+def _links(names: Sequence[str], labels: Sequence[str], files: str) -> Markup:
+    folder = quote(os.fsencode(files))
+    links = (element("a", label, href=f"{folder}/{name}") for name, label in zip(names, labels, strict=True))
     return element("span", " ", Markup(" · ".join(links)), class_="files")
+
+
+def _format_links(name: str, suffixes: Sequence[str], files: str) -> Markup:
+    return _links([f"{name}.{suffix}" for suffix in suffixes], [suffix.upper() for suffix in suffixes], files)

@@ -9,6 +9,7 @@ from slmrec_jax.errors import UserError, setting
 from slmrec_jax.reporting.charts import save_figure
 from slmrec_jax.reporting.facts import Facts
 from slmrec_jax.reporting.page import Picture, Section, render
+from slmrec_jax.reporting.paper import write_results
 from slmrec_jax.reporting.sections import report_sections, report_summary, report_title
 from slmrec_jax.reporting.tables import ReportTable, to_csv, to_latex
 
@@ -36,6 +37,7 @@ def write_report(facts: Facts, page: Path) -> None:
     try:
         with writing(page, f"give another {setting('out')}"), whole_folder(files) as part:
             _write_tables_and_figures(sections, part)
+            write_results(facts.measurements, part, curves=False)  # the page has them as pictures
             with whole_file(page) as file:
                 # An id may hold an unpaired surrogate, which UTF-8 cannot encode.
                 file.write(text.encode("utf-8", errors="backslashreplace"))

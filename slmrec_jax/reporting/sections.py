@@ -2,15 +2,18 @@
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from slmrec_jax.data.dataset import SPLITS
 from slmrec_jax.reporting import charts
+from slmrec_jax.reporting.charts import History
 from slmrec_jax.reporting.facts import SIDES, Facts, SystemFacts, TrainedRun
-from slmrec_jax.reporting.page import Block, Picture, Section
+from slmrec_jax.reporting.page import Block, Downloads, Picture, Section
+from slmrec_jax.reporting.paper import RESULTS_CSV, RESULTS_MD, RESULTS_TEX, USERS, result_parts
 from slmrec_jax.reporting.run_facts import RunFacts
 from slmrec_jax.reporting.run_sections import item_space_blocks, modality_blocks, neighbour_blocks, setting_blocks
 from slmrec_jax.reporting.tables import NONE, Cell, ReportTable, cell_text, without_single_name
+from slmrec_jax.studies.measurements import scores_of
 from slmrec_jax.studies.significance import LEVEL
 
 
@@ -51,7 +54,8 @@ def report_sections(facts: Facts) -> list[Section]:
         Section("Runs", _run_blocks(facts)),
         Section("Test metrics", _metric_blocks(facts)),
         *([Section("Differences", _difference_blocks(facts))] if facts.contrasts else []),
-        Section("Training", _training_blocks(facts.runs)),
+        Section("Beyond accuracy", _beyond_blocks(facts)),
+        Section("Training", _training_blocks(facts.measurements.histories)),
         Section("By number of training interactions", _degree_blocks(facts)),
         Section("Contribution of each modality", modality_blocks(facts.runs, facts.metric)),
         Section("Item space", item_space_blocks(facts.runs)),
@@ -73,7 +77,7 @@ def _run_blocks(facts: Facts) -> list[Block]:
     if _has_several_seeds(facts):
         blocks.append(
             "Runs whose settings differ only in the seed are one system. Metrics, differences and groups are averages "
-            "over its seeds; curves, modalities, items and settings are those of its first seed."
+            "over its seeds, and so are curves; modalities, items and settings are those of its first seed."
         )
     return [
         *blocks,
@@ -182,15 +186,31 @@ def _difference_blocks(facts: Facts) -> list[Block]:
     ]
 
 
-def _training_blocks(runs: Sequence[RunFacts]) -> list[Block]:
-    histories = {each.label: each.run.history for each in runs}
-    caption = "Training loss by epoch; losses of different objectives or scales have axes of their own."
-    if len(runs) == 1:
-        caption = "Training loss by epoch: the whole and its terms, each on an axis of its own."
-    blocks: list[Block] = [Picture("loss", caption, charts.loss_curves(histories))]
-    if any(record["selected"] for history in histories.values() for record in history):
-        caption = "The selecting metric by epoch; the point marks the selected epoch."
-        blocks.append(Picture("selection", caption, charts.selection_curves(histories)))
+def _beyond_blocks(facts: Facts) -> list[Block]:
+    scores = scores_of(facts.measurements)
+    means = {(score.system, score.metric): score.mean for score in scores}
+    blocks: list[Block] = []
+    for part in result_parts(facts.measurements, scores)[1:]:  # accuracy has its own section
+        rows: list[tuple[Cell, ...]] = [
+            (each.label, *(means[each.label, metric] for metric in part.metrics)) for each in facts.systems
+        ]
+        blocks.append(ReportTable(part.name, " ".join(part.notes), ("system", *part.metrics), rows))
+    text = (
+        "For a paper: tables of systems and metrics with deviations over seeds and marks of significance, the same "
+        "numbers in full precision, and every user's metrics."
+    )
+    return [*blocks, Downloads(text, (RESULTS_MD, RESULTS_CSV, RESULTS_TEX, USERS))]
+
+
+def _training_blocks(systems: Mapping[str, Sequence[History]]) -> list[Block]:
+    of_seeds = "; mean and standard deviation over seeds" if any(len(seeds) > 1 for seeds in systems.values()) else ""
+    caption = "Training loss by epoch; losses of different objectives or scales have axes of their own"
+    if len(systems) == 1:
+        caption = "Training loss by epoch: the whole and its terms, each on an axis of its own"
+    blocks: list[Block] = [Picture("loss", f"{caption}{of_seeds}.", charts.loss_curves(systems))]
+    if any(record["selected"] for seeds in systems.values() for history in seeds for record in history):
+        caption = f"The selecting metric by epoch; a point marks the selected epoch{of_seeds}."
+        blocks.append(Picture("selection", caption, charts.selection_curves(systems)))
     return blocks
 
 

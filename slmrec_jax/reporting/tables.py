@@ -75,7 +75,7 @@ def to_csv(table: ReportTable) -> str:
         head += [name, f"{name} low", f"{name} high"] if is_wide else [name]
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(map(_without_formula, head))
+    writer.writerow(map(without_formula, head))
     for row in table.rows:
         cells: list[Cell] = []
         for cell, is_wide in zip(row, wide, strict=True):
@@ -84,11 +84,7 @@ def to_csv(table: ReportTable) -> str:
     return text.getvalue()
 
 
-def _csv_cell(cell: Cell) -> Cell:
-    return f"{cell:.6g}" if isinstance(cell, float) else _without_formula(cell)
-
-
-def _without_formula(cell: Cell) -> Cell:
+def without_formula(cell: Cell) -> Cell:
     """Put an apostrophe before a text that a spreadsheet would read as a formula; numbers are harmless."""
     is_formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{cell}" if is_formula and not _NUMERAL.fullmatch(str(cell)) else cell
@@ -97,14 +93,20 @@ def _without_formula(cell: Cell) -> Cell:
 def to_latex(table: ReportTable) -> str:
     """Return the table for the package booktabs, with all special characters escaped."""
     alignment = "".join("r" if is_numeric_column(table, place) else "l" for place in range(len(table.columns)))
+    rows = [[escape_latex(cell_text(cell)) for cell in row] for row in table.rows]
+    return booktabs(escape_latex(table.caption), alignment, [escape_latex(name) for name in table.columns], rows)
+
+
+def booktabs(caption: str, alignment: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return a table for the package booktabs; all texts are LaTeX already (`escape_latex`)."""
     lines = [
         r"\begin{table}",
-        rf"\caption{{{escape_latex(table.caption)}}}",
+        rf"\caption{{{caption}}}",
         rf"\begin{{tabular}}{{{alignment}}}",
         r"\toprule",
-        " & ".join(map(escape_latex, table.columns)) + r" \\",
+        " & ".join(head) + r" \\",
         r"\midrule",
-        *(" & ".join(escape_latex(cell_text(cell)) for cell in row) + r" \\" for row in table.rows),
+        *(" & ".join(row) + r" \\" for row in rows),
         r"\bottomrule",
         r"\end{tabular}",
         r"\end{table}",
@@ -115,3 +117,7 @@ def to_latex(table: ReportTable) -> str:
 def escape_latex(text: str) -> str:
     """Escape a text for LaTeX; characters that cannot be printed become spaces."""
     return "".join(sign if sign.isprintable() else " " for sign in text).translate(_LATEX)
+
+
+def _csv_cell(cell: Cell) -> Cell:
+    return f"{cell:.6g}" if isinstance(cell, float) else without_formula(cell)

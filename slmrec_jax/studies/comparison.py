@@ -12,14 +12,18 @@ from slmrec_jax import data, figures
 from slmrec_jax.config import Config, check_config, relevant, source_of, with_defaults, with_system
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, escaped, setting
-from slmrec_jax.evaluation.protocol import Evaluation, evaluate, final_plan
+from slmrec_jax.evaluation.metrics import METRIC_NAMES
+from slmrec_jax.evaluation.protocol import final_plan
+from slmrec_jax.evaluation.ranking import rank
 from slmrec_jax.methods import METHODS
+from slmrec_jax.studies.measurements import Measured, Measurements, main_metric, measure_ranking
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.significance import LEVEL, mean_and_deviation, mean_per_user, p_values
 from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.small_data import fit_cutoffs
 from slmrec_jax.training.storage.records import write_json
+from slmrec_jax.types import Embeddings
 
 COMPARISON_JSON, COMPARISON_PNG = "comparison.json", "comparison.png"
 
@@ -47,6 +51,8 @@ class Comparison(NamedTuple):
     p_values: Mapping[str, Mapping[str, float]]
     """The p-value of each system's difference from the best one, by metric and system; the best one has none."""
     title: str
+    measurements: Measurements
+    """What the table is made from, and more."""
 
     def table(self) -> Table:
         """Return a table with a row per system; each metric's best value is bold, and `≈` marks its equals."""
@@ -90,22 +96,29 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     for of_system in runs.values():
         check_runs(of_system, dataset)
     test = final_plan(dataset, "test", config.eval, config.ks, config.seed)
-    untrained = {name: [evaluate(test, UNTRAINED[name](config, dataset))] for name in systems if name in UNTRAINED}
+    main = main_metric([f"{metric}@{k}" for metric in METRIC_NAMES for k in test.cutoffs], config)
+
+    def measure(embeddings: Embeddings, seed: int | None) -> Measured:
+        return measure_ranking(test, rank(test.ranking, embeddings).items, dataset, main, seed)
+
+    untrained = {name: [measure(UNTRAINED[name](config, dataset), None)] for name in systems if name in UNTRAINED}
     make_folder(out)
     for line in notes:
         tell(message(line))
-    results = {
-        name: untrained.get(name)
-        or [finish_run(run_config, whole, folder, tell).evaluate("test") for folder, run_config in of_system.items()]
-        for name, of_system in runs.items()
-    }
+    measured, histories = {}, {}
+    for name, of_system in runs.items():
+        finished = [finish_run(run_config, whole, folder, tell) for folder, run_config in of_system.items()]
+        measured[name] = untrained.get(name) or [measure(run.embeddings, run.config.seed) for run in finished]
+        if finished:
+            histories[name] = [run.history for run in finished]
     of_seeds = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-    comparison = _summarize(results, config, f"test, {dataset.name}, protocol {config.protocol}, {of_seeds}")
+    title = f"test, {dataset.name}, protocol {config.protocol}, {of_seeds}"
+    comparison = _summarize(Measurements(title, measured, histories, _shown_metrics(config), main))
     record: Recorded = {
         "fingerprint": dataset.fingerprint,
         "protocol": config.protocol,
         "seeds": list(seeds),
-        "systems": {name: [dict(result.means) for result in found] for name, found in results.items()},
+        "systems": {name: [dict(each.test.means) for each in found] for name, found in measured.items()},
         "p_values": comparison.p_values,
         "settings": {name: [relevant(each) for each in of_system.values()] for name, of_system in runs.items()},
     }
@@ -130,13 +143,22 @@ def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) 
     return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds}
 
 
-def _summarize(results: Mapping[str, Sequence[Evaluation]], config: Config, title: str) -> Comparison:
-    shown = tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))
+def _shown_metrics(config: Config) -> tuple[str, ...]:
+    return tuple(f"{metric}@{k}" for k in sorted(config.ks)[:2] for metric in ("recall", "ndcg"))
+
+
+def _summarize(measurements: Measurements) -> Comparison:
+    systems, shown = measurements.systems, measurements.metrics
     rows = {
-        name: {metric: mean_and_deviation([each.means[metric] for each in found]) for metric in found[0].means}
-        for name, found in results.items()
+        name: {
+            metric: mean_and_deviation([each.test.means[metric] for each in found]) for metric in found[0].test.means
+        }
+        for name, found in systems.items()
     }
     tests = {
-        metric: p_values({name: mean_per_user(found, metric) for name, found in results.items()}) for metric in shown
+        metric: p_values(
+            {name: mean_per_user([each.test.per_user[metric] for each in found]) for name, found in systems.items()}
+        )
+        for metric in shown
     }
-    return Comparison(rows, shown, tests, title)
+    return Comparison(rows, shown, tests, measurements.title, measurements)

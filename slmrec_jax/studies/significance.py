@@ -8,10 +8,11 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
-from slmrec_jax.evaluation.protocol import Evaluation
-
 LEVEL = 0.05
 """A difference with a smaller p-value counts as shown."""
+
+_ROUNDING = 1e-12
+"""Differences that vary by less, relative to their size, are equal."""
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
@@ -19,9 +20,9 @@ def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
-def mean_per_user(results: Sequence[Evaluation], metric: str) -> Float[np.ndarray, " users"]:
-    """Return each user's metric, averaged over the runs of a system."""
-    return np.asarray(np.mean([result.per_user[metric] for result in results], axis=0))
+def mean_per_user(runs: Sequence[Float[np.ndarray, " users"]]) -> Float[np.ndarray, " users"]:
+    """Return a metric of each user, averaged over the runs of a system, which have the same users."""
+    return np.asarray(np.mean(runs, axis=0))
 
 
 def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, float]:
@@ -41,7 +42,7 @@ def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, f
     for name, values in per_user.items():
         if name != best:
             differences = per_user[best] - values
-            if np.ptp(differences) > 0:
+            if np.ptp(differences) > _ROUNDING * np.abs(differences).max():
                 raw[name] = float(scipy.stats.ttest_1samp(differences, 0.0).pvalue)
             else:  # no spread: the test is undefined; two or more users with the same nonzero difference show it
                 raw[name] = 0.0 if len(differences) > 1 and differences[0] else 1.0

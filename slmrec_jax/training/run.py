@@ -162,6 +162,35 @@ class Run:
         loaded = {self.dataset.fingerprint: self.dataset}
         write_report(gather_facts([self.folder], loaded=loaded), Path(page))
 
+    def plan(
+        self,
+        split: Split = "test",
+        protocol: str | None = None,
+        candidates: Candidates | None = None,
+    ) -> evaluation.EvaluationPlan:
+        """Return the plan of what `evaluate` measures, to rank once and measure several things.
+
+        Args:
+            split: `"valid"` or `"test"`.
+            protocol: The name of a protocol; by default the run's own.
+            candidates: The items to rank, as for `evaluate`.
+
+        Raises:
+            UserError: An argument is not one of these, or there are no users to evaluate.
+        """
+        check_choice("split", split, get_args(Split))
+        check_choice("protocol", protocol, (None, *PROTOCOLS))
+        check_choice("candidates", candidates, (None, *get_args(Candidates)))
+        rules = PROTOCOLS[protocol] if protocol else self.config.eval
+        own = self.config.eval
+        rules = rules._replace(
+            candidates=candidates or own.candidates, metric=None, users=own.users, test_users=own.test_users
+        )
+        # Training was given these; drop the ones that this evaluation cannot have.
+        count = evaluation.num_candidates(self.dataset, rules)
+        cutoffs = tuple(k for k in (*rules.cutoffs, *self.config.ks) if k <= count) or (count,)
+        return evaluation.final_plan(self.dataset, split, rules._replace(cutoffs=cutoffs), (), self.config.seed)
+
     def evaluate(
         self,
         split: Split = "test",
@@ -185,7 +214,7 @@ class Run:
         Raises:
             UserError: An argument is not one of these, or there are no users to evaluate.
         """
-        return evaluation.evaluate(self._plan(split, protocol, candidates), self.embeddings)
+        return evaluation.evaluate(self.plan(split, protocol, candidates), self.embeddings)
 
     def evaluate_by(
         self,
@@ -232,7 +261,7 @@ class Run:
             UserError: An argument is not one of these, or there are no users to evaluate.
         """
         check_choice("side", side, get_args(Side))
-        plan = self._plan(split, protocol, candidates)
+        plan = self.plan(split, protocol, candidates)
         return groups.measure_by_degree(plan, self.embeddings, self.dataset.train, side)
 
     def with_content(self, method: MakeMethod = make_method) -> "Run":
@@ -253,20 +282,6 @@ class Run:
         return replace(
             self, embeddings=self.embeddings._replace(items=jnp.asarray(self.embeddings.items).at[items].set(placed))
         )
-
-    def _plan(self, split: Split, protocol: str | None, candidates: Candidates | None) -> evaluation.EvaluationPlan:
-        check_choice("split", split, get_args(Split))
-        check_choice("protocol", protocol, (None, *PROTOCOLS))
-        check_choice("candidates", candidates, (None, *get_args(Candidates)))
-        rules = PROTOCOLS[protocol] if protocol else self.config.eval
-        own = self.config.eval
-        rules = rules._replace(
-            candidates=candidates or own.candidates, metric=None, users=own.users, test_users=own.test_users
-        )
-        # Training was given these; drop the ones that this evaluation cannot have.
-        count = evaluation.num_candidates(self.dataset, rules)
-        cutoffs = tuple(k for k in (*rules.cutoffs, *self.config.ks) if k <= count) or (count,)
-        return evaluation.final_plan(self.dataset, split, rules._replace(cutoffs=cutoffs), (), self.config.seed)
 
     def _place(
         self, features: Mapping[str, Feature | Words], count: int, method: MakeMethod

@@ -1,14 +1,21 @@
+import csv
 import json
 import re
 
+import numpy as np
+import pyarrow.parquet
 import pytest
 
 from slmrec_jax.commands.main import main
+from slmrec_jax.config import Config
+from slmrec_jax.evaluation.protocol import evaluate, plan
+from slmrec_jax.studies.untrained import UNTRAINED
+from slmrec_jax.training.loading import load_run
 
 
 @pytest.mark.usefixtures("optax_promotion")
 @pytest.mark.slow
-def test_compare(cheap, tiny_demo, tmp_path, capsys, refused):
+def test_compare(cheap, tiny, tiny_demo, tmp_path, capsys, refused):
     out = tmp_path / "compared"
     arguments = ["compare", *cheap[2:], "--models", "popularity,itemknn,mf:linear", "--seeds", "0,1", "--out", str(out)]
     assert main(arguments) == 0
@@ -22,11 +29,46 @@ def test_compare(cheap, tiny_demo, tmp_path, capsys, refused):
     }
     assert {len(of_others) for of_others in figures["p_values"].values()} == {2}
     assert (out / "comparison.png").stat().st_size > 5000
+    assert (out / "curves.png").stat().st_size > 5000
+    users = pyarrow.parquet.read_table(out / "users.parquet").to_pydict()
+    assert set(zip(users["system"], users["seed"], strict=True)) == {
+        ("popularity", None),
+        ("itemknn", None),
+        ("mf:linear", 0),
+        ("mf:linear", 1),
+    }
+    evaluation = load_run(out / "mf-linear-seed1", tiny).evaluate("test")
+    own = np.array([seed == 1 for seed in users["seed"]])
+    for metric, values in evaluation.per_user.items():
+        np.testing.assert_array_equal(np.array(users[metric])[own], values)
     written = (out / "mf-linear-seed1" / "result.json").stat().st_mtime_ns
     assert main(arguments) == 0
     assert capsys.readouterr().err.count("finished before") == 2
     assert (out / "mf-linear-seed1" / "result.json").stat().st_mtime_ns == written
     assert "another config" in refused(*arguments, "--batch-size", "64")
+
+
+def test_a_comparison_writes_its_results(tiny, tiny_demo, tmp_path):
+    """Of rankings without training, which have no curves."""
+    out = tmp_path / "out"
+    assert main(["compare", "--models", "popularity,itemknn", "--ks", "5", "--out", str(out)]) == 0
+    names = {"comparison.json", "comparison.png", "results.md", "results.csv", "results.tex", "users.parquet"}
+    assert {path.name for path in out.iterdir()} == names
+    with (out / "results.csv").open(newline="") as file:
+        rows = {(row["system"], row["metric"]): row for row in csv.DictReader(file)}
+    users = pyarrow.parquet.read_table(out / "users.parquet").to_pydict()
+    systems = json.loads((out / "comparison.json").read_text())["systems"]
+    for name, (values,) in systems.items():
+        expected = evaluate(plan(tiny, "test", Config().eval, (5,)), UNTRAINED[name](Config(), tiny))
+        own = np.array([system == name for system in users["system"]])
+        assert np.array(users["user"])[own].tolist() == tiny.user_ids[expected.users].tolist()
+        for metric, value in values.items():
+            assert float(rows[name, metric]["mean"]) == value == expected.means[metric]
+            np.testing.assert_array_equal(np.array(users[metric])[own], expected.per_user[metric])
+    for metric in ("coverage@20", "gini@20", "novelty@20", "popularity@20", "recall@20 users 0-9", "ndcg@20 items 0-9"):
+        assert {rows[name, metric]["rank"] for name in systems} == {"1", "2"}
+    assert "popularity@20 $\\downarrow$" in (out / "results.tex").read_text()
+    assert "| recall@5 | ndcg@5 |" in (out / "results.md").read_text()
 
 
 @pytest.mark.parametrize("size", [50, 4000])

@@ -54,7 +54,15 @@ def test_what_is_no_system_is_refused(system, said):
 
 def test_slmrecs_presets_set_every_switch_and_differ():
     reference, paper = PRESETS["slmrec"]["reference"], PRESETS["slmrec"]["paper"]
-    numbers = {"alpha", "ssl_temperature", "num_negatives", "dropout_rate", "edge_rate"}
+    numbers = {
+        "alpha",
+        "ssl_temperature",
+        "num_negatives",
+        "dropout_rate",
+        "edge_rate",
+        "item_graph",
+        "item_graph_neighbours",
+    }
     switches = {field.name for field in dataclasses.fields(SLMRecConfig)} - numbers
     assert set(reference) == set(paper) == {f"slmrec.{name}" for name in switches}
     assert with_preset(Config(), "reference").slmrec == SLMRecConfig(temperature=0.2, popularity_correction=0.0)

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from matplotlib.collections import PolyCollection
 from matplotlib.colors import to_rgba
 from matplotlib.figure import Figure
 from matplotlib.image import imread
@@ -101,17 +102,17 @@ def history_of(**losses):
 
 def test_each_objective_has_its_own_axis_of_losses():
     bpr, contrast = {"loss": 0.7, "bpr": 0.6, "l2": 1.0}, {"loss": 9.0, "main": 7.0, "ssl": 20.0, "ssl/visual": 10.0}
-    runs = {"a": history_of(**bpr), "b": history_of(**contrast), "c": history_of(**contrast)}
+    runs = {"a": [history_of(**bpr)], "b": [history_of(**contrast)], "c": [history_of(**contrast)]}
     first, second = charts.loss_curves(runs).axes
     assert [line.get_label() for line in first.lines] == ["a"]
     assert [line.get_label() for line in second.lines] == ["b", "c"]
     assert [axes.get_title(loc="left") for axes in (first, second)] == ["bpr + l2", "main + ssl"]
     assert first.get_ylim()[1] < 1 < 4 < second.get_ylim()[0]
     assert len({line.get_color() for axes in (first, second) for line in axes.lines}) == 3
-    flat = charts.loss_curves({"a": history_of(**bpr), "b": history_of(loss=15.0, bpr=0.6, l2=9.0)}).axes
+    flat = charts.loss_curves({"a": [history_of(**bpr)], "b": [history_of(loss=15.0, bpr=0.6, l2=9.0)]}).axes
     assert [[line.get_label() for line in axes.lines] for axes in flat] == [["a"], ["b"]]
     assert [axes.get_title(loc="left") for axes in flat] == ["bpr + l2: a", "bpr + l2: b"]
-    panels = charts.loss_curves({"b": history_of(**contrast)}).axes
+    panels = charts.loss_curves({"b": [history_of(**contrast)]}).axes
     assert [axes.get_title(loc="left") for axes in panels] == ["loss", "main", "ssl"]
     assert [axes.lines[0].get_ydata()[0] for axes in panels] == [9.0, 7.0, 20.0]
 
@@ -140,5 +141,56 @@ def test_the_curves_of_a_run_have_an_axis_for_each_loss(tmp_path, saved):
 
 def test_every_run_has_its_line_in_a_legend():
     record = {"epoch": 1, "losses": {"loss": 1.0}, "split": "valid", "selected": {}, "improved": False}
-    figure = charts.loss_curves({"_hidden": [record], "__": [record], "c": [record]})
+    figure = charts.loss_curves({"_hidden": [[record]], "__": [[record]], "c": [[record]]})
     assert [text.get_text().strip() for text in figure.legends[0].get_texts()] == ["_hidden", "__", "c"]
+
+
+def selected(*values, best):
+    """The records of epochs 1, 2, … with a selecting metric; `None` for an epoch that was not evaluated."""
+    return [
+        {
+            "epoch": epoch,
+            "losses": {"loss": 1.0 / epoch},
+            "split": "valid",
+            "selected": {} if value is None else {"recall@20": value},
+            "improved": epoch == best,
+        }
+        for epoch, value in enumerate(values, 1)
+    ]
+
+
+def band_of(axes):
+    """The epochs, lower ends and upper ends of the only band of some axes."""
+    (band,) = (each for each in axes.collections if isinstance(each, PolyCollection))
+    points = band.get_paths()[0].vertices
+    epochs = np.unique(points[:, 0])
+    ends = [(points[points[:, 0] == epoch, 1].min(), points[points[:, 0] == epoch, 1].max()) for epoch in epochs]
+    return epochs.tolist(), *np.transpose(ends)
+
+
+def test_curves_are_means_with_bands_over_seeds():
+    seeds = [selected(0.1, None, 0.4, 0.3, best=3), selected(0.2, None, 0.2, best=1), selected(0.6, None, 0.9, best=3)]
+    figure = charts.selection_curves({"many": seeds, "one": [selected(0.2, 0.3, best=2)]})
+    (axes,) = figure.axes
+    values = np.array([[0.1, 0.4], [0.2, 0.2], [0.6, 0.9]])
+    mean, deviation = values.mean(0), values.std(0, ddof=1)
+    lines = {line.get_label(): line for line in axes.lines if not line.get_label().startswith("_")}
+    assert lines["many"].get_xdata().tolist() == [1, 3]  # the first seed's last epoch is not one of all
+    np.testing.assert_allclose(lines["many"].get_ydata(), mean)
+    np.testing.assert_allclose(lines["one"].get_ydata(), [0.2, 0.3])
+    epochs, low, high = band_of(axes)  # and so a single seed has none
+    assert epochs == [1, 3]
+    np.testing.assert_allclose(low, mean - deviation)
+    np.testing.assert_allclose(high, mean + deviation)
+    points = {(*line.get_xdata(), *line.get_ydata()) for line in axes.lines if line.get_marker() == "o"}
+    assert points == {(3, 0.4), (1, 0.2), (3, 0.9), (2, 0.3)}
+    assert axes.get_ylabel() == "valid recall@20"
+    assert "deviation over seeds" in axes.get_xlabel()
+
+
+def test_losses_have_bands_over_seeds():
+    (axes,) = charts.loss_curves({"a": [history_of(loss=4.0), history_of(loss=2.0)]}).axes
+    assert axes.lines[0].get_ydata().tolist() == [3.0, 1.5]
+    epochs, low, high = band_of(axes)
+    assert epochs == [1, 2]
+    np.testing.assert_allclose(high - low, 2 * np.std([[4.0, 2.0], [2.0, 1.0]], axis=0, ddof=1))

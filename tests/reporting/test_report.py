@@ -11,6 +11,7 @@ from html.parser import HTMLParser
 
 import jax
 import numpy as np
+import pyarrow.parquet
 import pytest
 import reference
 
@@ -149,6 +150,29 @@ def test_values_are_those_of_the_runs(page, runs):
     )
     for row in groups:
         assert float(row["recall@20 low"]) <= float(row["recall@20"]) <= float(row["recall@20 high"])
+
+
+def test_results_for_a_paper_are_those_of_the_runs(page, runs, gathered):
+    found = {(row["system"], row["metric"]): row for row in rows_of(page, "results")}
+    users = pyarrow.parquet.read_table(page.parent / "our report_files" / "users.parquet").to_pydict()
+    beyond = {row["system"]: row for row in rows_of(page, "beyond")}
+    for folder in runs:
+        run = load_run(folder)
+        expected = run.evaluate("test")
+        own = np.array([system == folder.name for system in users["system"]])
+        assert {users["seed"][place] for place in np.flatnonzero(own)} == {run.config.seed}
+        assert [users["user"][place] for place in np.flatnonzero(own)] == run.dataset.user_ids[expected.users].tolist()
+        for metric, values in expected.per_user.items():
+            np.testing.assert_array_equal(np.array(users[metric])[own], values)
+            assert float(found[folder.name, metric]["mean"]) == expected.means[metric]
+        for metric in ("coverage@20", "gini@20", "novelty@20", "popularity@20"):
+            assert float(beyond[folder.name][metric]) == pytest.approx(
+                float(found[folder.name, metric]["mean"]), rel=1e-5
+            )
+    for contrast in gathered.contrasts:
+        assert float(found[contrast.label, contrast.metric]["p_value"]) == pytest.approx(contrast.holm)
+    text = (page.parent / "our report_files" / "results.md").read_text()
+    assert "a $x_1$ & <b>".translate({ord(sign): f"\\{sign}" for sign in "$_<>"}) in text
 
 
 def test_neighbours_are_of_the_modality(page, runs):

@@ -80,6 +80,16 @@ def test_the_page_of_a_comparison(compared, tmp_path):
         ]
 
 
+def test_a_report_and_a_comparison_write_the_same_results(compared, tmp_path):
+    out, facts = compared
+    write_report(facts._replace(runs=[run._replace(clusters={}) for run in facts.runs]), tmp_path / "page.html")
+    written = [(folder / "results.csv").read_text().splitlines() for folder in (out, tmp_path / "page_files")]
+    assert len(written[0]) > 3 * 20
+    assert sorted(written[0]) == sorted(written[1])
+    assert "mean and standard deviation over seeds" in (tmp_path / "page.html").read_text()
+    assert len(facts.measurements.histories["mf"]) == 2
+
+
 def test_a_run_that_is_missing_from_a_comparison_is_named(compared, tmp_path):
     out = shutil.copytree(compared[0], tmp_path / "copy")
     shutil.rmtree(out / "mf-seed1")

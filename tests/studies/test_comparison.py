@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import scipy.stats
+from made_results import measurements
 from rich.console import Console
 
 from slmrec_jax.commands.tables import metrics_table
@@ -63,6 +64,13 @@ def test_the_same_difference_for_every_user_is_shown():
     assert p_values({"best": values + 0.5, "worse": values})["worse"] == 0.0
 
 
+def test_a_difference_that_is_the_same_but_for_rounding_is_shown():
+    values = np.linspace(0, 1, 9)
+    rounded = values + 0.1 + 1e-16 * np.arange(9)
+    assert np.ptp(rounded - values) > 0
+    assert p_values({"best": rounded, "worse": values})["worse"] == 0.0
+
+
 def test_false_alarms_are_as_rare_as_the_level_says():
     """Four equal systems, many times. The choice of the best one by the same values exceeds the level a little."""
     rng = np.random.default_rng(2)
@@ -103,7 +111,7 @@ def test_item_knn_needs_content(tiny):
 
 def test_the_table_marks_the_best_and_what_may_be_as_good():
     rows = {name: {"recall@20": (mean, 0.01)} for name, mean in (("a", 0.3), ("b", 0.29), ("c", 0.1))}
-    comparison = Comparison(rows, ("recall@20",), {"recall@20": {"b": 0.4, "c": 0.001}}, "test")
+    comparison = Comparison(rows, ("recall@20",), {"recall@20": {"b": 0.4, "c": 0.001}}, "test", measurements({}))
     best, alike, worse = comparison.table().columns[1].cells
     assert "[bold]0.3000" in best
     assert "≈" in alike
@@ -112,7 +120,7 @@ def test_the_table_marks_the_best_and_what_may_be_as_good():
 
 def test_brackets_in_the_name_of_a_data_set_are_shown(capsys):
     rows = {"a": {"recall@20": (0.3, 0.0)}}
-    comparison = Comparison(rows, ("recall@20",), {"recall@20": {}}, "test, [red]shop[/red]")
+    comparison = Comparison(rows, ("recall@20",), {"recall@20": {}}, "test, [red]shop[/red]", measurements({}))
     Console(width=200).print(comparison.table())
     Console(width=200).print(metrics_table({"test": {"recall@20": 0.3}}, "[red]runs[/red]"))
     said = capsys.readouterr().out

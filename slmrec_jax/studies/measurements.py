@@ -1,0 +1,176 @@
+"""What is measured of each system on test, over its seeds: accuracy, the catalogue, and few or many interactions.
+
+One ranking gives all of it. Metrics that are not of accuracy have keys such as `coverage@20` and `recall@20 users 0-9`.
+"""
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple, get_args
+
+import numpy as np
+from jaxtyping import Float, Int, Shaped
+
+from slmrec_jax.config import Config
+from slmrec_jax.config.protocols import Side
+from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.evaluation import catalogue
+from slmrec_jax.evaluation.groups import MeasuredGroup, measure_ranked_by_degree
+from slmrec_jax.evaluation.metrics import PerUser
+from slmrec_jax.evaluation.protocol import Evaluation, EvaluationPlan, evaluate_ranked
+from slmrec_jax.studies.significance import mean_and_deviation, mean_per_user, p_values
+from slmrec_jax.training.storage.folder import Record
+
+FEW = 10
+"""Users and items with fewer training interactions have few; the others have many."""
+
+CATALOGUE = ("coverage", "gini", "novelty", "popularity")
+"""Metrics of what is recommended, at the cut-off of the main metric."""
+
+LOWER_IS_BETTER = ("gini", "popularity")
+
+
+class Measured(NamedTuple):
+    """What is measured of one ranking."""
+
+    seed: int | None
+    """`None` for a ranking without training."""
+    user_ids: Shaped[np.ndarray, " all_users"]
+    """Raw ids by internal id."""
+    test: Evaluation
+    catalogue: Mapping[str, float]
+    """The metrics of `CATALOGUE`."""
+    recommended: PerUser
+    """Those that each evaluated user has: novelty and popularity."""
+    groups: Mapping[str, MeasuredGroup]
+    """Users and items with few and with many training interactions, by name, such as `users 0-9` and `items 10+`."""
+    group_metrics: tuple[str, ...]
+    """The metrics of accuracy that are reported of groups."""
+
+    @property
+    def values(self) -> dict[str, float]:
+        """Every metric."""
+        of_groups = {key: float(each.mean()) for key, each in self._of_groups().items()}
+        return {**self.test.means, **self.catalogue, **of_groups}
+
+    @property
+    def per_user(self) -> PerUser:
+        """Every metric that single users have; those of a group are of its users alone."""
+        return {**self.test.per_user, **self.recommended, **self._of_groups()}
+
+    def _of_groups(self) -> dict[str, Float[np.ndarray, " users"]]:
+        return {
+            f"{metric} {name}": group.per_user[metric]
+            for metric in self.group_metrics
+            for name, group in self.groups.items()
+        }
+
+
+class Measurements(NamedTuple):
+    """What tables, files and curves of several systems are made from."""
+
+    title: str
+    """The split, the data, the protocol."""
+    systems: Mapping[str, Sequence[Measured]]
+    """By system, one entry for each seed."""
+    histories: Mapping[str, Sequence[Sequence[Record]]]
+    """The records of epochs by trained system, one sequence for each seed."""
+    metrics: tuple[str, ...]
+    """The metrics of accuracy to show."""
+    main: str
+    """The metric of accuracy to show where there is room for one; its cut-off is that of `CATALOGUE`."""
+    comparable: bool = True
+    """Whether all systems were tested on the same data and users under the same rules."""
+
+
+class Score(NamedTuple):
+    """A metric of a system."""
+
+    system: str
+    metric: str
+    mean: float
+    deviation: float | None
+    """The sample standard deviation over seeds; `None` for a single one."""
+    seeds: int
+    """The number of rankings that are averaged: 1 for a ranking without training."""
+    p_value: float | None
+    """Of the difference from the best system (`significance.p_values`). `None` for the best one, for a metric that
+    single users do not have, and for systems that cannot be compared."""
+    rank: int | None
+    """1 for the best, which may be several; then there is no 2. `None` for systems that cannot be compared."""
+
+
+def main_metric(metrics: Sequence[str], config: Config) -> str:
+    """Return the selecting metric, or recall at the largest cut-off."""
+    if config.eval.metric in metrics:
+        return str(config.eval.metric)
+    return max((key for key in metrics if key.startswith("recall@")), key=cutoff_of)
+
+
+def cutoff_of(metric: str) -> int:
+    """Return the K of a metric such as `recall@20` or `recall@20 users 0-9`."""
+    return int(re.split(r"[@ ]", metric)[1])
+
+
+def measure_ranking(
+    plan: EvaluationPlan, ranked: Int[np.ndarray, "users ranks"], dataset: Dataset, main: str, seed: int | None
+) -> Measured:
+    """Measure what `rank` has returned for the users of the plan, at the cut-off of the main metric."""
+    cutoff = cutoff_of(main)
+    first, (of_users, of_items) = ranked[:, :cutoff], dataset.degrees()
+    candidates = plan.ranking.candidates
+    exposures = catalogue.exposure(first, dataset.num_items)
+    exposures = exposures if candidates is None else exposures[candidates]
+    recommended = {
+        f"novelty@{cutoff}": catalogue.novelty(first, of_items, int(np.count_nonzero(of_users))),
+        f"popularity@{cutoff}": catalogue.mean_popularity(first, of_items),
+    }
+    means = {key: float(values.mean()) for key, values in recommended.items()}
+    of_all = {f"coverage@{cutoff}": catalogue.coverage(exposures), f"gini@{cutoff}": catalogue.gini(exposures)}
+    groups = {
+        f"{side} {found.group.label.replace(' or more', '+')}": found
+        for side in get_args(Side)
+        for found in measure_ranked_by_degree(plan, ranked, dataset.train, side, (0, FEW))
+    }
+    return Measured(
+        seed,
+        dataset.user_ids,
+        evaluate_ranked(plan, ranked),
+        {**of_all, **means},
+        recommended,
+        groups,
+        tuple(dict.fromkeys([main, f"recall@{cutoff}", f"ndcg@{cutoff}"])),
+    )
+
+
+def scores_of(measurements: Measurements) -> list[Score]:
+    """Return the scores of all systems by every metric that all of them have, metric by metric."""
+    values = {name: [each.values for each in found] for name, found in measurements.systems.items()}
+    first, *others = (each for found in values.values() for each in found)
+    scores: list[Score] = []
+    for metric in first:
+        if all(metric in other for other in others):
+            by_seed = {name: [each[metric] for each in found] for name, found in values.items()}
+            scores += _scores_by(metric, by_seed, measurements)
+    return scores
+
+
+def is_lower_better(metric: str) -> bool:
+    """Return whether smaller values of a metric rank first."""
+    return metric.partition("@")[0] in LOWER_IS_BETTER
+
+
+def _scores_by(metric: str, by_seed: Mapping[str, Sequence[float]], measurements: Measurements) -> list[Score]:
+    sign = -1.0 if is_lower_better(metric) else 1.0
+    averages = {name: mean_and_deviation(values) for name, values in by_seed.items()}
+    tested: dict[str, float] = {}
+    if measurements.comparable and all(metric in found[0].per_user for found in measurements.systems.values()):
+        users = {name: [each.per_user[metric] for each in found] for name, found in measurements.systems.items()}
+        tested = p_values({name: sign * mean_per_user(runs) for name, runs in users.items()})
+    scores = []
+    for name, (mean, deviation) in averages.items():
+        num_seeds, num_better = len(by_seed[name]), sum(sign * other > sign * mean for other, _ in averages.values())
+        rank = 1 + num_better if measurements.comparable else None
+        scores.append(
+            Score(name, metric, mean, deviation if num_seeds > 1 else None, num_seeds, tested.get(name), rank)
+        )
+    return scores
