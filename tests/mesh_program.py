@@ -44,6 +44,8 @@ CASES = (
     ("vbpr", 16, 64, ("data=1,model=8",)),
     ("mf", 16, 64, ("data=2,model=4",)),
     ("mmgcn", 16, 64, ("data=2,model=4",)),
+    ("bm3", 16, 64, ("data=2,model=4",)),
+    ("mgcn", 16, 64, ("data=2,model=4",)),
     ("mmssl", 16, 64, ("data=1,model=8",)),
 )
 """Systems, or tasks of SLMRec, with columns, batch sizes and meshes."""
@@ -85,7 +87,7 @@ def config_of(system: str, dim: int, batch_size: int) -> Config:
         return Config(model=system, modalities=("visual",), mmgcn=MMGCNConfig(latent_dim=32), **base)
     if system == "mmssl":
         return Config(model=system, mmssl=MMSSLConfig(heads=2, topk_rate=0.05, adversarial_weight=0.0), **base)
-    if system in ("lightgcn", "vbpr"):
+    if system in ("bm3", "lightgcn", "mgcn", "vbpr"):
         return Config(model=system, **base)
     base["num_layers"] = 1
     return with_system(Config(**base), "mf:concat") if system == "mf" else Config(task=system, **base)

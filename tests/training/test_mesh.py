@@ -41,6 +41,8 @@ def test_steps_of_all_systems_equal_one_device(reports):
         "vbpr",
         "mf",
         "mmgcn",
+        "bm3",
+        "mgcn",
         "mmssl",
     }
     for report in steps:
