@@ -23,8 +23,8 @@ _MODELS = get_args(ModelName)
 _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "task": ("slmrec",),
     "main_weight": ("slmrec",),
-    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl", "freedom"),
-    "num_layers": ("slmrec", "lightgcn", "freedom"),
+    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl", "freedom", "lattice"),
+    "num_layers": ("slmrec", "lightgcn", "freedom", "lattice"),
     "propagation": ("slmrec", "lightgcn", "mmgcn", "freedom"),
     "frozen_rows": ("slmrec", "lightgcn"),
 }

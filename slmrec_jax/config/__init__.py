@@ -21,6 +21,7 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
     BASE,
     FREEDOMConfig,
+    LATTICEConfig,
     LightGCNConfig,
     MFConfig,
     MMGCNConfig,
@@ -39,6 +40,7 @@ __all__ = [
     "PROTOCOLS",
     "Config",
     "FREEDOMConfig",
+    "LATTICEConfig",
     "LightGCNConfig",
     "MFConfig",
     "MMGCNConfig",

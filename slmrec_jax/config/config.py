@@ -8,6 +8,7 @@ from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Pro
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
     FREEDOMConfig,
+    LATTICEConfig,
     LightGCNConfig,
     MFConfig,
     MMGCNConfig,
@@ -79,6 +80,8 @@ class Config(Source):
     """Options of SLMRec."""
     freedom: FREEDOMConfig = field(default_factory=FREEDOMConfig)
     """Options of FREEDOM."""
+    lattice: LATTICEConfig = field(default_factory=LATTICEConfig)
+    """Options of LATTICE."""
     mf: MFConfig = field(default_factory=MFConfig)
     """Options of MF-BPR."""
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)

@@ -27,6 +27,7 @@ ModelName = Literal[
     "mmgcn",
     "mmssl",
     "freedom",
+    "lattice",
 ]
 
 Settings: TypeAlias = Mapping[str, Any]
@@ -98,6 +99,20 @@ class FREEDOMConfig:
     """Share of interactions that each training step leaves out, those of popular users and items first."""
     content_weight: Annotated[float, at_least(0)] = 1e-3
     """Weight of BPR between users and the projected features of each modality."""
+
+
+@dataclass(frozen=True)
+class LATTICEConfig:
+    """LATTICE over LightGCN (Zhang et al., MM 2021)."""
+
+    item_layers: Annotated[int, at_least(1)] = 1
+    """Propagation layers on the graph of items."""
+    neighbours: Annotated[int, at_least(1)] = 10
+    """Nearest items that each item is joined with in a modality, itself among them."""
+    original_share: Annotated[float, share()] = 0.9
+    """Share of the graph by the features as they are given; the rest is by projected ones, which training learns."""
+    l2: Annotated[float, at_least(0)] = 1e-4
+    """Weight of the batch's final rows in the loss, as for MF."""
 
 
 @dataclass(frozen=True)
@@ -239,6 +254,7 @@ class OptimizerConfig:
 BASE: Mapping[ModelName, Settings] = {
     "slmrec": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-3},
     "freedom": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "lattice": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},

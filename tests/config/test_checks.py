@@ -97,14 +97,14 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name, value, said):
 LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
-        "freedom.content_weight freedom.weights slmrec.item_graph "
+        "freedom.content_weight freedom.weights lattice.l2 slmrec.item_graph "
         "mmgcn.l2 mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
         "mmssl.adversarial_weight mmssl.adversarial_users mmssl.penalty_weight mmssl.own_weight "
         "optimizer.weight_decay eval.patience eval.round_digits"
     ),
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
-        "freedom.item_layers freedom.neighbours slmrec.item_graph_neighbours "
+        "freedom.item_layers freedom.neighbours lattice.item_layers lattice.neighbours slmrec.item_graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
@@ -113,7 +113,8 @@ LOWEST = {
         "mmssl.real_temperature optimizer.learning_rate"
     ),
     "a share of at least 0 and less than 1": (
-        "freedom.prune_rate slmrec.dropout_rate mmssl.feature_dropout mmssl.discriminator_dropout"
+        "freedom.prune_rate lattice.original_share slmrec.dropout_rate mmssl.feature_dropout "
+        "mmssl.discriminator_dropout"
     ),
 }
 """What a setting allows, in the words of the refusal."""

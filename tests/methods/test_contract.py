@@ -36,6 +36,7 @@ CONFIGS = {
     **{name: dataclasses.replace(BASE, model=name) for name in ("mf", "lightgcn", "vbpr", "mmgcn")},
     "freedom": dataclasses.replace(BASE, model="freedom"),
     "item graph": dataclasses.replace(BASE, task="ed", slmrec=SLMRecConfig(item_graph=0.3, item_graph_neighbours=4)),
+    "lattice": dataclasses.replace(BASE, model="lattice"),
     "mf concat": dataclasses.replace(
         BASE, model="mf", mf=MFConfig(features="concat", item_bias=True), bpr_negatives=3, negatives="popular"
     ),
@@ -143,6 +144,7 @@ def test_a_step_is_the_same_compiled_and_eager(case):
 
 OTHER = (
     "freedom",
+    "lattice",
     "mf concat",
     "lightgcn",
     "lightgcn fused",

@@ -20,6 +20,7 @@ WITHOUT = WITH._replace(modalities={})
     [
         {"model": "vbpr"},
         {"model": "freedom"},
+        {"model": "lattice"},
         {"model": "mmgcn"},
         {"model": "mf", "mf": MFConfig(features="concat")},
         {"model": "lightgcn", "lightgcn": LightGCNConfig(features="fused")},
