@@ -13,7 +13,7 @@ from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.item_graphs import Neighbours, item_graph, nearest_items, similarities, symmetric
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.propagation import Halves
-from slmrec_jax.encoding.rows import memoized, product_rows, rows_of, sum_of
+from slmrec_jax.encoding.rows import memoized, rows_of, sum_of
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import setting
 from slmrec_jax.models.recipe import Recipe, check_modalities
@@ -98,17 +98,24 @@ def lattice(
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         cache: LatticeInputs = inputs.cache
+
+        def propagate(graph: Operator, rows: Array) -> Array:
+            for _ in range(item_layers):
+                rows = matmul(graph, rows)
+            return rows
+
+        def build_and_propagate(params: Params) -> Array:
+            return propagate(build(params, cache), params["item"])
+
         if cache.held is None:
-            graph = build(params, cache)
+            near = build_and_propagate(params)
         else:
             held, fresh = cache.held
-            graph = jax.lax.cond(fresh, lambda params: build(params, cache), lambda _: held, params)
-        before, rows = params["item"], params["item"]
-        for _ in range(item_layers):
-            before, rows = rows, matmul(graph, rows)
+            # Only the first branch has a derivative by the graph's values, which costs as much as several products.
+            near = jax.lax.cond(fresh, build_and_propagate, lambda params: propagate(held, params["item"]), params)
         ids = mean_with_loops(inputs.graph, Halves(params["user"], params["item"]), num_layers)
-        users, near = rows_of(ids.users), product_rows(graph, before, rows)
-        items = sum_of([rows_of(ids.items), memoized(lambda ids: layers.normalize(near(ids)))], 1.0)
+        users, near_rows = rows_of(ids.users), rows_of(near)
+        items = sum_of([rows_of(ids.items), memoized(lambda ids: layers.normalize(near_rows(ids)))], 1.0)
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             return View(users, items, {ID: users}, {ID: items})

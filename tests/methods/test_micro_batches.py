@@ -25,6 +25,7 @@ SYSTEMS = {
     "lightgcn": replace(BASE, model="lightgcn"),
     "vbpr": replace(BASE, model="vbpr"),
     "mmgcn": replace(BASE, model="mmgcn"),
+    "freedom": replace(BASE, model="freedom"),
 }
 QUICK = ("fac",)
 
