@@ -23,9 +23,9 @@ _MODELS = get_args(ModelName)
 _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "task": ("slmrec",),
     "main_weight": ("slmrec",),
-    "bpr_negatives": ("freedom", "mf", "lightgcn", "vbpr", "mgcn", "mmgcn", "mmssl", "sgl", "simgcl"),
-    "num_layers": ("slmrec", "bm3", "freedom", "lightgcn", "mgcn", "sgl", "simgcl"),
-    "propagation": ("slmrec", "bm3", "freedom", "lightgcn", "mgcn", "mmgcn", "sgl", "simgcl"),
+    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl", "sgl", "simgcl", "freedom", "lattice", "mgcn"),
+    "num_layers": ("slmrec", "lightgcn", "sgl", "simgcl", "freedom", "bm3", "lattice", "mgcn"),
+    "propagation": ("slmrec", "lightgcn", "mmgcn", "sgl", "simgcl", "freedom", "bm3", "mgcn"),
     "frozen_rows": ("slmrec", "lightgcn"),
 }
 """General settings that some models alone read."""

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, MGCNConfig, SGLConfig, SimGCLConfig
+from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, LATTICEConfig, MGCNConfig, SGLConfig, SimGCLConfig
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
@@ -81,6 +81,8 @@ class Config(Source):
     """Options of BM3."""
     freedom: FREEDOMConfig = field(default_factory=FREEDOMConfig)
     """Options of FREEDOM."""
+    lattice: LATTICEConfig = field(default_factory=LATTICEConfig)
+    """Options of LATTICE."""
     mf: MFConfig = field(default_factory=MFConfig)
     """Options of MF-BPR."""
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)

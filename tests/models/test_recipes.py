@@ -23,6 +23,7 @@ WITHOUT = WITH._replace(modalities={})
         {"model": "freedom"},
         {"model": "bm3"},
         {"model": "mgcn"},
+        {"model": "lattice"},
         {"model": "mmgcn"},
         {"model": "mf", "mf": MFConfig(features="concat")},
         {"model": "lightgcn", "lightgcn": LightGCNConfig(features="fused")},
