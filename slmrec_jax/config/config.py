@@ -38,7 +38,7 @@ class Config(Source):
     """Items without a modality: left out of it, or given zeros or the mean of the other items; word ids are always left
     out."""
     model: ModelName = "slmrec"
-    """The system to train (docs/systems.md)."""
+    """The system to train:"""
     task: Task = "fac"
     """SLMRec's self-supervised tasks: fac, fd, fm, ed, nd, rw, joined by +; or none"""
     main_weight: Annotated[float, at_least(0)] = 1.0
