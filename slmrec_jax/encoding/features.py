@@ -72,6 +72,7 @@ def trained(feature: DenseFeature, params: Params) -> Rows:
     given, kernel, change = projected(feature, params), params["kernel"], params["change"]
 
     def rows(ids: Ids) -> Array:
-        return given(ids) + take(feature.present, ids)[:, None] * (take(change, ids) @ kernel)
+        changed: Array = given(ids) + take(feature.present, ids)[:, None] * (take(change, ids) @ kernel)
+        return changed
 
     return memoized(rows)
