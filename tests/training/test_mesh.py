@@ -42,6 +42,9 @@ def test_steps_of_all_systems_equal_one_device(reports):
         "mf",
         "mmgcn",
         "mmssl",
+        "freedom",
+        "lattice",
+        "item graph",
     }
     for report in steps:
         assert report["loss"] < 1e-6, report
