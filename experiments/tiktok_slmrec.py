@@ -26,5 +26,5 @@ def get_config() -> Config:
     return replace(
         with_protocol(Config(task="fac", batch_size=512, num_layers=2), "mmrec"),
         optimizer=OptimizerConfig(learning_rate=1.35e-3, weight_decay=1.2e-4),
-        slmrec=SLMRecConfig(alpha=0.1, temperature=0.617, fusion="mean"),
+        slmrec=SLMRecConfig(alpha=0.1, temperature=0.617, fusion="mean", popularity_correction=0.0),
     )

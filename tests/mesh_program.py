@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from slmrec_jax import Config, setup, transfers
-from slmrec_jax.config import MMGCNConfig, MMSSLConfig, with_system
+from slmrec_jax.config import MMGCNConfig, MMSSLConfig, SLMRecConfig, with_system
 from slmrec_jax.data import Dataset, demo
 from slmrec_jax.encoding import vectors
 from slmrec_jax.evaluation.ranking import plan_ranking, rank, ranking_program
@@ -44,9 +44,9 @@ CASES = (
     ("vbpr", 16, 64, ("data=1,model=8",)),
     ("mf", 16, 64, ("data=2,model=4",)),
     ("mmgcn", 16, 64, ("data=2,model=4",)),
-    ("bm3", 16, 64, ("data=2,model=4",)),
-    ("mgcn", 16, 64, ("data=2,model=4",)),
     ("mmssl", 16, 64, ("data=1,model=8",)),
+    ("lattice", 16, 64, ("data=2,model=4",)),
+    ("item graph", 16, 64, ("data=2,model=4",)),
 )
 """Systems, or tasks of SLMRec, with columns, batch sizes and meshes."""
 
@@ -87,7 +87,9 @@ def config_of(system: str, dim: int, batch_size: int) -> Config:
         return Config(model=system, modalities=("visual",), mmgcn=MMGCNConfig(latent_dim=32), **base)
     if system == "mmssl":
         return Config(model=system, mmssl=MMSSLConfig(heads=2, topk_rate=0.05, adversarial_weight=0.0), **base)
-    if system in ("bm3", "lightgcn", "mgcn", "vbpr"):
+    if system == "item graph":
+        return Config(task="none", slmrec=SLMRecConfig(fusion="mean", item_graph=0.5, graph_neighbours=4), **base)
+    if system in ("lattice", "lightgcn", "vbpr"):
         return Config(model=system, **base)
     base["num_layers"] = 1
     return with_system(Config(**base), "mf:concat") if system == "mf" else Config(task=system, **base)

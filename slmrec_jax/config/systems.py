@@ -84,7 +84,7 @@ class SLMRecConfig:
     item_graph: Annotated[float, at_least(0)] = 0.0
     """Weight of the mean id row of each item's nearest items by features, added to its fused row (FREEDOM); neither
     paper nor code has it."""
-    item_graph_neighbours: Annotated[int, at_least(1)] = 10
+    graph_neighbours: Annotated[int, at_least(1)] = 10
     """Nearest items that this graph joins each item with in a modality, itself among them."""
 
 

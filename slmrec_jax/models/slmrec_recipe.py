@@ -75,7 +75,7 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
     if options.item_graph:
         check_modalities(spec, setting("slmrec.item_graph", options.item_graph))
         weights = dict.fromkeys(spec.modalities, options.item_graph / len(spec.modalities))
-        model = with_item_graph(model, spec, weights=weights, neighbours=options.item_graph_neighbours)
+        model = with_item_graph(model, spec, weights=weights, neighbours=options.graph_neighbours)
     return Recipe(model, terms, (*notes, *reasons), slmrec_work(config, spec, cached))
 
 

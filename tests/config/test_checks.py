@@ -111,7 +111,7 @@ LOWEST = {
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
         "freedom.item_layers freedom.neighbours lattice.item_layers lattice.neighbours mgcn.neighbours "
-        "slmrec.item_graph_neighbours "
+        "slmrec.graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",

@@ -61,7 +61,7 @@ def test_slmrecs_presets_set_every_switch_and_differ():
         "dropout_rate",
         "edge_rate",
         "item_graph",
-        "item_graph_neighbours",
+        "graph_neighbours",
     }
     switches = {field.name for field in dataclasses.fields(SLMRecConfig)} - numbers
     assert set(reference) == set(paper) == {f"slmrec.{name}" for name in switches}

@@ -36,7 +36,7 @@ BASE = Config(dim=8, batch_size=64, num_layers=2)
 CONFIGS = {
     **{name: dataclasses.replace(BASE, model=name) for name in ("mf", "lightgcn", "vbpr", "mmgcn")},
     "freedom": dataclasses.replace(BASE, model="freedom"),
-    "item graph": dataclasses.replace(BASE, task="ed", slmrec=SLMRecConfig(item_graph=0.3, item_graph_neighbours=4)),
+    "item graph": dataclasses.replace(BASE, task="ed", slmrec=SLMRecConfig(item_graph=0.3, graph_neighbours=4)),
     **{name: dataclasses.replace(BASE, model=name) for name in ("bm3", "lattice", "mgcn")},
     "mf concat": dataclasses.replace(
         BASE, model="mf", mf=MFConfig(features="concat", item_bias=True), bpr_negatives=3, negatives="popular"

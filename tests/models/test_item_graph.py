@@ -28,7 +28,7 @@ def rows_of(config, dataset):
 @pytest.mark.parametrize("fusion", ["concat", "mean"])
 def test_slmrec_adds_the_mean_of_the_nearest_items(fusion, tiny):
     """`tiny` has items that lack a modality: there they have no nearest items."""
-    options = SLMRecConfig(fusion=fusion, item_graph=0.3, item_graph_neighbours=4)
+    options = SLMRecConfig(fusion=fusion, item_graph=0.3, graph_neighbours=4)
     users, items, ids = rows_of(dataclasses.replace(BASE, slmrec=options), tiny)
     plain_users, plain_items, _ = rows_of(
         dataclasses.replace(BASE, slmrec=dataclasses.replace(options, item_graph=0.0)), tiny
@@ -43,7 +43,7 @@ def test_slmrec_adds_the_mean_of_the_nearest_items(fusion, tiny):
 def test_without_a_weight_nothing_changes(tiny):
     plain, without = (
         rows_of(dataclasses.replace(BASE, slmrec=options), tiny)
-        for options in (SLMRecConfig(), SLMRecConfig(item_graph=0.0, item_graph_neighbours=3))
+        for options in (SLMRecConfig(), SLMRecConfig(item_graph=0.0, graph_neighbours=3))
     )
     jax.tree.map(np.testing.assert_array_equal, plain, without)
 
