@@ -96,8 +96,8 @@ class Spec(NamedTuple):
     """In the order of the config, which fine-and-coarse spaces follow."""
     column_shares: int = 1
     """The number of devices among which a mesh divides the columns of tables."""
-    popularity: float = 0.0
-    """The share of users who have the item of a training interaction (`Dataset.popularity`)."""
+    popularity_hit_rate: float = 0.0
+    """As `Dataset.popularity_hit_rate`."""
 
 
 class Batch(NamedTuple):

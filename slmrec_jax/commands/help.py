@@ -19,13 +19,16 @@ from slmrec_jax.config import Config, ModelName
 from slmrec_jax.config.source import Source
 from slmrec_jax.forms import field_names
 
+MOST_CHOICES = 8
+"""The most choices that a flag shows in place of its value; more stand in its text."""
+
 _MODELS = get_args(ModelName)
 _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "task": ("slmrec",),
     "main_weight": ("slmrec",),
-    "bpr_negatives": ("freedom", "mf", "lightgcn", "vbpr", "mgcn", "mmgcn", "mmssl", "sgl", "simgcl"),
-    "num_layers": ("slmrec", "bm3", "freedom", "lightgcn", "mgcn", "sgl", "simgcl"),
-    "propagation": ("slmrec", "bm3", "freedom", "lightgcn", "mgcn", "mmgcn", "sgl", "simgcl"),
+    "bpr_negatives": ("mf", "lightgcn", "vbpr", "mmgcn", "mmssl", "sgl", "simgcl", "freedom", "lattice", "mgcn"),
+    "num_layers": ("slmrec", "lightgcn", "sgl", "simgcl", "freedom", "bm3", "lattice", "mgcn"),
+    "propagation": ("slmrec", "lightgcn", "mmgcn", "sgl", "simgcl", "freedom", "bm3", "mgcn"),
     "frozen_rows": ("slmrec", "lightgcn"),
 }
 """General settings that some models alone read."""
@@ -126,7 +129,7 @@ def flags_of(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Itera
             shown_name.upper() if is_positional else shown_name,
             "" if is_switch else _kind(hints[name]),
             _as_typed(defaults[name]),
-            texts.get(name, ""),
+            texts.get(name, "") + _choices(hints[name]),
             is_switch,
             is_positional,
             tuple((given and given.aliases) or ()),
@@ -153,12 +156,18 @@ def _kind(hint: Any) -> str:
     if origin is Annotated:
         return _kind(arguments[0])
     if origin is Literal:
-        return "|".join(map(str, arguments))
+        return "|".join(map(str, arguments)) if len(arguments) <= MOST_CHOICES else "NAME"
     if origin in (Union, types.UnionType):
         return "|".join(_kind(each) for each in arguments if each is not type(None))
     if origin is tuple:
         return f"{_kind(arguments[0])} …"
     return _NAMES.get(hint, "VALUE")
+
+
+def _choices(hint: Any) -> str:
+    """Return the choices that are too many to be written in place of the value."""
+    names = get_args(hint) if get_origin(hint) is Literal else ()
+    return f" {', '.join(map(str, names))}" if len(names) > MOST_CHOICES else ""
 
 
 def _values(section: Any) -> str:

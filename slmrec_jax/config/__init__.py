@@ -6,7 +6,7 @@
 
 from slmrec_jax.config.checks import check_config
 from slmrec_jax.config.config import IN_MEMORY, Config, Missing, Task, source_of, with_source
-from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, MGCNConfig, SGLConfig, SimGCLConfig
+from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, LATTICEConfig, MGCNConfig, SGLConfig, SimGCLConfig
 from slmrec_jax.config.presets import (
     PRESETS,
     filled_in,
@@ -40,6 +40,7 @@ __all__ = [
     "BM3Config",
     "Config",
     "FREEDOMConfig",
+    "LATTICEConfig",
     "LightGCNConfig",
     "MFConfig",
     "MGCNConfig",

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
 
-from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, MGCNConfig, SGLConfig, SimGCLConfig
+from slmrec_jax.config.peers import BM3Config, FREEDOMConfig, LATTICEConfig, MGCNConfig, SGLConfig, SimGCLConfig
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Cutoffs, Protocol, ProtocolName
 from slmrec_jax.config.source import Source
 from slmrec_jax.config.systems import (
@@ -38,7 +38,7 @@ class Config(Source):
     """Items without a modality: left out of it, or given zeros or the mean of the other items; word ids are always left
     out."""
     model: ModelName = "slmrec"
-    """The system to train (docs/systems.md)."""
+    """The system to train:"""
     task: Task = "fac"
     """SLMRec's self-supervised tasks: fac, fd, fm, ed, nd, rw, joined by +; or none"""
     main_weight: Annotated[float, at_least(0)] = 1.0
@@ -81,6 +81,8 @@ class Config(Source):
     """Options of BM3."""
     freedom: FREEDOMConfig = field(default_factory=FREEDOMConfig)
     """Options of FREEDOM."""
+    lattice: LATTICEConfig = field(default_factory=LATTICEConfig)
+    """Options of LATTICE."""
     mf: MFConfig = field(default_factory=MFConfig)
     """Options of MF-BPR."""
     lightgcn: LightGCNConfig = field(default_factory=LightGCNConfig)

@@ -38,6 +38,20 @@ class FREEDOMConfig:
 
 
 @dataclass(frozen=True)
+class LATTICEConfig:
+    """LATTICE over LightGCN (Zhang et al., MM 2021)."""
+
+    item_layers: Annotated[int, at_least(1)] = 1
+    """Propagation layers on the graph of items."""
+    neighbours: Annotated[int, at_least(1)] = 10
+    """Nearest items that each item is joined with in a modality, itself among them."""
+    original_share: Annotated[float, share()] = 0.9
+    """Share of the graph by the features as they are given; the rest is by projected ones, which training learns."""
+    l2: Annotated[float, at_least(0)] = 1e-4
+    """Weight of the batch's final rows in the loss, as for MF."""
+
+
+@dataclass(frozen=True)
 class MGCNConfig:
     """MGCN (Yu et al., ACM MM 2023)."""
 

@@ -30,6 +30,7 @@ ModelName = Literal[
     "simgcl",
     "freedom",
     "bm3",
+    "lattice",
     "mgcn",
 ]
 
@@ -227,6 +228,7 @@ BASE: Mapping[ModelName, Settings] = {
     "slmrec": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 1e-3},
     "bm3": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "freedom": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "lattice": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},

@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.pairs import blocks, count_ids, renumbered
+from slmrec_jax.data.pairs import blocks, count_ids, popularity_hit_rate, renumbered
 from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
@@ -85,16 +85,13 @@ class Dataset:
         return {"train": self.train, "valid": self.valid, "test": self.test}
 
     @cached_property
-    def popularity(self) -> float:
-        """The share of users who have the item of a training interaction, the mean over interactions: Σ_i d_i² / (E U).
+    def popularity_hit_rate(self) -> float:
+        """The hit rate at 20 of a ranking by popularity, leaving out each training interaction in turn.
 
-        It is what a recommender by popularity alone knows about the next interaction: dense data and data with few
-        popular items have much of it.
+        The share of training interactions whose item is among the 20 most popular of those that its user does not have
+        otherwise. Of many interactions, those of some users stand for all.
         """
-        if len(self.train.items) == 0:
-            return 0.0
-        degrees = count_ids(self.train.items, self.num_items).astype(np.float64)
-        return float(degrees @ degrees) / len(self.train.items) / self.num_users
+        return popularity_hit_rate(self.train, self.num_items)
 
     @cached_property
     def fingerprint(self) -> str:

@@ -10,6 +10,9 @@ from slmrec_jax.types import Interactions
 _BLOCK = 2**22
 """Interactions that are worked on together."""
 
+_SAMPLED = 2**22
+"""Interactions that stand for all where a share is wanted."""
+
 
 def blocks(count: int) -> Iterator[slice]:
     """Yield slices that cover `count` entries."""
@@ -36,6 +39,28 @@ def count_ids(ids: Int[np.ndarray, " entries"], count: int) -> Int[np.ndarray, "
     for block in blocks(len(ids)):
         counts += np.bincount(ids[block], minlength=count)
     return counts
+
+
+def popularity_hit_rate(train: Interactions, num_items: int, k: int = 20) -> float:
+    """Return the share of interactions whose item is among the k most popular that its user does not have otherwise.
+
+    Interactions are sorted by user. Equally popular items rank by id. Of more than `_SAMPLED` interactions, those of
+    every n-th user count. Without interactions it is 0.
+    """
+    places = np.empty(num_items, np.int64)
+    places[np.argsort(-count_ids(train.items, num_items), kind="stable")] = np.arange(num_items)
+    stride = max(1, -(-len(train.users) // _SAMPLED))
+    of_sample = [block.start + np.flatnonzero(train.users[block] % stride == 0) for block in blocks(len(train.users))]
+    taken = np.concatenate([np.zeros(0, np.int64), *of_sample])
+    users, ranks = train.users[taken], places[train.items[taken]]
+    if len(users) == 0:
+        return 0.0
+    order = np.lexsort((ranks, users))
+    users, ranks = users[order], ranks[order]
+    starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
+    lengths = np.diff(np.r_[starts, len(users)])
+    more_popular = np.arange(len(users)) - np.repeat(starts, lengths)  # items of the same user
+    return float(np.mean(ranks - more_popular < k))
 
 
 def are_unique(pairs: Interactions) -> bool:

@@ -139,7 +139,13 @@ def compressed(
     """Compress rows on the device. It may be traced: the shapes depend on the number of entries alone."""
     order = jnp.argsort(rows, stable=True)
     offsets = jnp.searchsorted(rows[order], jnp.arange(num_rows + 1, dtype=rows.dtype)).astype(jnp.int32)
-    return with_chunks(Csr(values[order], columns[order], offsets))
+    return with_chunks(Csr(permuted(values, order), columns[order], offsets))
+
+
+def permuted(values: Float[Array, " entries"], order: Int[Array, " entries"]) -> Float[Array, " entries"]:
+    """Return `values[order]` for a permutation. Its derivative adds nothing up, and so has no order on any platform."""
+    taken: Array = values.at[order].get(unique_indices=True)
+    return taken
 
 
 def with_chunks(matrix: Csr) -> Csr:

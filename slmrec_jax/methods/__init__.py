@@ -5,6 +5,7 @@ from functools import partial
 
 from slmrec_jax.config import Config, with_defaults
 from slmrec_jax.methods.gradient import gradient_method
+from slmrec_jax.methods.lattice import lattice_method
 from slmrec_jax.methods.mmssl.method import mmssl_method
 from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models import RECIPES, Recipe
@@ -36,6 +37,7 @@ def descend(make_recipe: Callable[[Config, Spec], Recipe], config: Config, spec:
 
 METHODS: Mapping[str, Callable[[Config, Spec], Method]] = {
     **{name: partial(descend, recipe) for name, recipe in RECIPES.items()},
+    "lattice": lattice_method,
     "mmssl": mmssl_method,
 }
 """The methods by name of the model."""

@@ -58,9 +58,7 @@ def freedom(
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         encode_ids = encoder.encode(params, inputs._replace(cache=()))
-        content = {
-            name: features.trained(feature, params["modalities"][name]) for name, feature in inputs.cache.items()
-        }
+        content = {name: features.trained(inputs.cache[name], params["modalities"][name]) for name in spec.modalities}
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             ids = encode_ids(augmentation, key)

@@ -1,6 +1,5 @@
 """SLMRec's objective: the main loss and a self-supervised task, by the options of a config."""
 
-import math
 from collections.abc import Collection
 from functools import reduce
 
@@ -14,9 +13,9 @@ from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.augmentations import both, edge_dropout, feature_dropout, feature_masking, node_dropout
 from slmrec_jax.types import Loss, Spec, Term
 
-LITTLE_KNOWN, WELL_KNOWN = 0.005, 0.04
-"""The popularity (`Spec.popularity`) up to which, and from which, the in-batch softmax is not corrected and corrected
-fully."""
+UNCORRECTED, CORRECTED = 0.055, 0.115
+"""The hit rates of popularity (`Spec.popularity_hit_rate`) up to which `auto` corrects nothing, and from which it
+corrects fully."""
 
 
 def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
@@ -83,16 +82,18 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
 def choose_correction(config: Config, spec: Spec) -> tuple[float, str]:
     """Return the popularity correction β of the config, and the reason for it.
 
-    `auto` depends on how much popularity knows (`Spec.popularity`): 0 below `LITTLE_KNOWN`, 1 above `WELL_KNOWN`, and
-    between them as its logarithm. docs/systems.md has the evidence. Negatives that are drawn uniformly need none.
+    `auto` is 0 where a ranking by popularity hits little, 1 where it hits much, and linear in its hit rate between
+    them: where popularity alone predicts well, embeddings must not unlearn it. docs/systems.md has the evidence.
+    Negatives that are drawn uniformly need no correction.
     """
     asked = config.slmrec.popularity_correction
     if asked != "auto":
         return asked, "as told"
     if config.slmrec.main_negatives == "sampled" and config.negatives == "uniform":
         return 0.0, "negatives are drawn uniformly"
-    share = math.log(max(spec.popularity, LITTLE_KNOWN) / LITTLE_KNOWN) / math.log(WELL_KNOWN / LITTLE_KNOWN)
-    return round(min(1.0, share), 2), f"an interaction's item has {spec.popularity:.2%} of the users"
+    rate = spec.popularity_hit_rate
+    share = (rate - UNCORRECTED) / (CORRECTED - UNCORRECTED)
+    return round(min(max(share, 0.0), 1.0), 2), f"popularity alone hits {rate:.1%} of the interactions"
 
 
 def _tasks(tasks: Collection[str], options: SLMRecConfig) -> dict[str, Loss]:

@@ -28,7 +28,7 @@ def make_spec(config: Config, dataset: Dataset, column_shares: int = 1) -> Spec:
         for name, feature in dataset.features.items()
     }
     sizes = dataset.num_users, dataset.num_items, len(dataset.train.users), config.dim
-    return Spec(*sizes, modalities, column_shares, dataset.popularity)
+    return Spec(*sizes, modalities, column_shares, dataset.popularity_hit_rate)
 
 
 def make_inputs(dataset: Dataset, missing: Missing = "masked", *, on_host: bool = False) -> Inputs:

@@ -102,7 +102,7 @@ LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
         "bm3.contrast_weight bm3.norm_weight mgcn.item_layers mgcn.contrast_weight mgcn.l2 "
-        "freedom.content_weight freedom.weights slmrec.item_graph "
+        "freedom.content_weight freedom.weights lattice.l2 slmrec.item_graph "
         "mmgcn.l2 sgl.weight sgl.l2 simgcl.noise simgcl.weight simgcl.l2 "
         "mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
         "mmssl.adversarial_weight mmssl.adversarial_users mmssl.penalty_weight mmssl.own_weight "
@@ -110,7 +110,8 @@ LOWEST = {
     ),
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
-        "freedom.item_layers freedom.neighbours mgcn.neighbours slmrec.item_graph_neighbours "
+        "freedom.item_layers freedom.neighbours lattice.item_layers lattice.neighbours mgcn.neighbours "
+        "slmrec.item_graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
@@ -120,7 +121,7 @@ LOWEST = {
         "mgcn.contrast_temperature mmssl.real_temperature optimizer.learning_rate"
     ),
     "a share of at least 0 and less than 1": (
-        "bm3.dropout_rate freedom.prune_rate slmrec.dropout_rate slmrec.edge_rate sgl.rate "
+        "bm3.dropout_rate freedom.prune_rate lattice.original_share slmrec.dropout_rate slmrec.edge_rate sgl.rate "
         "mmssl.feature_dropout mmssl.discriminator_dropout"
     ),
 }

@@ -4,9 +4,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from graphs import GRAPHS
 
 from slmrec_jax import data
 from slmrec_jax.data import Dataset, Feature, Words, check_dataset, make_dataset
+from slmrec_jax.data.pairs import popularity_hit_rate
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
@@ -255,3 +257,42 @@ def test_loading_does_not_change_what_the_reader_keeps(tiny, monkeypatch):
     monkeypatch.setattr(data, "demo", lambda: made)
     assert data.load("demo").source is not None
     assert made.source is None
+
+
+def hit_rate_by_definition(train, num_items, k):
+    degrees = np.bincount(train.items, minlength=num_items)
+    by_popularity = sorted(range(num_items), key=lambda item: (-degrees[item], item))
+    hits = []
+    for user, item in zip(*train, strict=True):
+        others = set(train.items[train.users == user]) - {item}
+        hits.append(item in [each for each in by_popularity if each not in others][:k])
+    return np.mean(hits)
+
+
+@pytest.mark.parametrize("name", GRAPHS)
+@pytest.mark.parametrize("k", [1, 4])
+def test_the_hit_rate_of_popularity_is_its_definition(name, k):
+    _, num_items, users, items = GRAPHS[name]
+    order = np.lexsort((items, users))
+    train = Interactions(users[order], items[order])
+    found = popularity_hit_rate(train, num_items, k)
+    np.testing.assert_allclose(found, hit_rate_by_definition(train, num_items, k), rtol=1e-12)
+
+
+def test_the_hit_rate_of_popularity_is_that_of_a_sample_of_users(monkeypatch):
+    _, num_items, users, items = GRAPHS["random"]
+    order = np.lexsort((items, users))
+    monkeypatch.setattr("slmrec_jax.data.pairs._SAMPLED", 60)
+    third = users[order] % 3 == 0  # 150 interactions
+    train = Interactions(users[order], items[order])
+    expected = []
+    degrees = np.bincount(items, minlength=num_items)
+    by_popularity = sorted(range(num_items), key=lambda item: (-degrees[item], item))
+    for user, item in zip(train.users[third], train.items[third], strict=True):
+        others = set(train.items[train.users == user]) - {item}
+        expected.append(item in [each for each in by_popularity if each not in others][:5])
+    np.testing.assert_allclose(popularity_hit_rate(train, num_items, 5), np.mean(expected), rtol=1e-12)
+
+
+def test_without_interactions_popularity_hits_nothing():
+    assert popularity_hit_rate(Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32)), 3) == 0.0

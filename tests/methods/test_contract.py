@@ -37,8 +37,7 @@ CONFIGS = {
     **{name: dataclasses.replace(BASE, model=name) for name in ("mf", "lightgcn", "vbpr", "mmgcn")},
     "freedom": dataclasses.replace(BASE, model="freedom"),
     "item graph": dataclasses.replace(BASE, task="ed", slmrec=SLMRecConfig(item_graph=0.3, item_graph_neighbours=4)),
-    "bm3": dataclasses.replace(BASE, model="bm3"),
-    "mgcn": dataclasses.replace(BASE, model="mgcn"),
+    **{name: dataclasses.replace(BASE, model=name) for name in ("bm3", "lattice", "mgcn")},
     "mf concat": dataclasses.replace(
         BASE, model="mf", mf=MFConfig(features="concat", item_bias=True), bpr_negatives=3, negatives="popular"
     ),
@@ -148,7 +147,20 @@ def test_a_step_is_the_same_compiled_and_eager(case):
 
 
 OTHER = (
-    *("bm3", "mf concat", "lightgcn", "lightgcn fused", "vbpr original", "mgcn", "mmgcn", "mmssl", "mmssl published"),
+    *(
+        "freedom",
+        "bm3",
+        "lattice",
+        "mgcn",
+        "mf concat",
+        "lightgcn",
+        "lightgcn fused",
+        "vbpr original",
+        "mmgcn",
+        "mmssl",
+    ),
+    "mmssl published",
+    "item graph",
     "chains",
 )
 

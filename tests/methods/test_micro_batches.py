@@ -27,6 +27,7 @@ SYSTEMS = {
     "vbpr": replace(BASE, model="vbpr"),
     "mgcn": replace(BASE, model="mgcn"),
     "mmgcn": replace(BASE, model="mmgcn"),
+    "freedom": replace(BASE, model="freedom"),
 }
 QUICK = ("fac",)
 

@@ -11,6 +11,7 @@ from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.methods.gradient import objective
 from slmrec_jax.models.freedom import content_bpr, freedom
+from slmrec_jax.models.lattice import lattice, learned_graph
 from slmrec_jax.objectives import losses
 from slmrec_jax.types import ALL, NO_AUGMENTATION, Augmentation, Batch, Interactions, Term
 
@@ -85,3 +86,45 @@ def test_freedom(path, definition):
         for side, ours in zip(("user", "item"), rows, strict=True):
             assert distance(ours, arrays[f"{prefix}{side}_embedding"]) <= 1e-5
     assert_same_gradients(gradients["model"], freedom_tree(arrays, "grad"))
+
+
+def lattice_tree(arrays, kind):
+    return {
+        "user": jnp.asarray(arrays[f"{kind}:user_embedding.weight"]),
+        "item": jnp.asarray(arrays[f"{kind}:item_id_embedding.weight"]),
+        "weights": jnp.asarray(arrays[f"{kind}:modal_weight"]),
+        "modalities": {name: modality(arrays, kind, name) for name in ("v", "t")},
+    }
+
+
+@pytest.mark.parametrize("path", files("lattice*.npz"))
+def test_lattice(path):
+    """In the first step of an epoch, where the learned graph has a gradient."""
+    arrays = recorded(path)
+    spec, inputs = problem(arrays, ("v", "t"))
+    neighbours, original_share = int(arrays["knn_k"]), float(arrays["lambda_coeff"])
+    model = lattice(
+        spec,
+        num_layers=int(arrays["num_layers"]),
+        item_layers=int(arrays["num_item_layers"]),
+        neighbours=neighbours,
+        original_share=original_share,
+    )
+    l2 = Term(float(arrays["reg_weight"]), losses.embedding_l2("view"))
+    terms = {"bpr": Term(1.0, losses.bpr()), "l2": l2}
+    every = {"model": lattice_tree(arrays, "param"), "losses": {name: {} for name in terms}}
+    inputs = jax.jit(model.prepare)(inputs)
+
+    @full_jit
+    def everything(every, inputs, batch):
+        graph = learned_graph(spec, neighbours=neighbours, original_share=original_share)(every["model"], inputs.cache)
+        view = model.encode(every["model"], inputs)(NO_AUGMENTATION, batch.key)
+        gradients = jax.value_and_grad(objective(model, terms), has_aux=True)(every, inputs, batch)
+        return gradients, matmul(graph, jnp.eye(spec.num_items)), view.users(ALL), view.items(ALL)
+
+    ((loss, _), gradients), graph, user_rows, item_rows = everything(every, inputs, batch_of(arrays))
+    assert distance(loss, arrays["loss"]) <= 1e-5
+    assert distance(graph, arrays["item_graph"]) <= 1e-5
+    assert distance(user_rows, arrays["user_embedding"]) <= 1e-5
+    assert distance(item_rows, arrays["item_embedding"]) <= 1e-5
+    assert_same_gradients(gradients["model"], lattice_tree(arrays, "grad"))

@@ -9,6 +9,7 @@ from slmrec_jax.config import Config, LightGCNConfig, MFConfig, SLMRecConfig
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import METHODS, make_method
 from slmrec_jax.models import RECIPES
+from slmrec_jax.models.slmrec_recipe import choose_correction
 from slmrec_jax.types import Modality, Spec
 
 WITH = Spec(5, 6, 9, 4, {"visual": Modality(3), "words": Modality(7, words=True)})
@@ -22,6 +23,7 @@ WITHOUT = WITH._replace(modalities={})
         {"model": "freedom"},
         {"model": "bm3"},
         {"model": "mgcn"},
+        {"model": "lattice"},
         {"model": "mmgcn"},
         {"model": "mf", "mf": MFConfig(features="concat")},
         {"model": "lightgcn", "lightgcn": LightGCNConfig(features="fused")},
@@ -52,3 +54,20 @@ def test_the_key_decides_the_initial_parameters(model):
 
 def test_every_recipe_is_a_system():
     assert set(RECIPES) <= set(METHODS)
+
+
+@pytest.mark.parametrize(
+    ("options", "rate", "negatives", "correction"),
+    [
+        ({}, 0.04, "uniform", 0.0),
+        ({}, 0.055, "uniform", 0.0),
+        ({}, 0.085, "uniform", 0.5),
+        ({}, 0.3, "uniform", 1.0),
+        ({"popularity_correction": -0.2}, 0.3, "uniform", -0.2),
+        ({"main_negatives": "sampled"}, 0.3, "uniform", 0.0),
+        ({"main_negatives": "sampled"}, 0.3, "popular", 1.0),
+    ],
+)
+def test_auto_corrects_popularity_where_it_predicts_well(options, rate, negatives, correction):
+    config = Config(slmrec=SLMRecConfig(**options), negatives=negatives)
+    assert choose_correction(config, WITH._replace(popularity_hit_rate=rate))[0] == correction

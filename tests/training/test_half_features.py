@@ -32,6 +32,7 @@ SYSTEMS = {
     "mf linear": with_system(BASE, "mf:linear"),
     "vbpr": dataclasses.replace(BASE, model="vbpr"),
     "vbpr original": with_system(BASE, "vbpr:original"),
+    "freedom": dataclasses.replace(BASE, model="freedom"),
     "mmgcn": dataclasses.replace(BASE, model="mmgcn"),
     "mmssl": dataclasses.replace(BASE, model="mmssl"),
 }

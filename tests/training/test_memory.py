@@ -8,7 +8,7 @@ import pytest
 from listeners import texts_into
 
 from slmrec_jax import Config, UserError, devices, train
-from slmrec_jax.config import with_defaults
+from slmrec_jax.config import SLMRecConfig, with_defaults
 from slmrec_jax.data.dataset import Words
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.training import memory
@@ -62,6 +62,9 @@ def test_shapes_without_values_are_those_of_the_inputs(worded, platform):
         {"model": "bm3"},
         {"model": "mgcn"},
         {"model": "mmgcn"},
+        {"model": "freedom"},
+        {"model": "lattice"},
+        {"slmrec": SLMRecConfig(item_graph=0.3)},
         {"model": "mmssl"},
     ],
     ids=str,

@@ -1,0 +1,72 @@
+"""LATTICE's step: the graph of items is built in the first step of each epoch, and read in the others."""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax.training.train_state import TrainState
+from jaxtyping import Array, Key
+
+from slmrec_jax.config import Config
+from slmrec_jax.encoding.item_graphs import item_graph
+from slmrec_jax.encoding.matrices import Operator
+from slmrec_jax.methods.gradient import gradient_method
+from slmrec_jax.methods.optimizers import make_optimizer
+from slmrec_jax.models.lattice import HeldGraph, lattice_recipe, learned_graph
+from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Spec
+
+
+class WithGraph(NamedTuple):
+    """An optimizer state together with the graph of items of the epoch."""
+
+    opt_state: optax.OptState
+    graph: Operator
+
+
+def lattice_method(config: Config, spec: Spec) -> Method:
+    """Return LATTICE: gradient descent on BPR and L2, with a graph of items that each epoch builds once.
+
+    The gradient reaches the features and their maps in an epoch's first step alone, as in the published code; later
+    steps read the graph as a constant. Ranking builds the graph from the current parameters.
+
+    Raises:
+        UserError: There are no features.
+    """
+    recipe, options = lattice_recipe(config, spec), config.lattice
+    base = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer), spec)
+    steps = SAMPLINGS[base.sampling].num_steps(
+        spec.num_interactions, Sizes(config.batch_size, config.num_micro_batches)
+    )
+    build = learned_graph(spec, neighbours=options.neighbours, original_share=options.original_share)
+
+    def plain(state: TrainState) -> TrainState:
+        inner: TrainState = state.replace(opt_state=state.opt_state.opt_state)
+        return inner
+
+    def init(key: Key[Array, ""]) -> TrainState:
+        state = base.init(key)
+        # The first step builds the graph. Until then only its shapes matter.
+        entries = spec.num_items, 2 * len(spec.modalities) * min(options.neighbours, spec.num_items)
+        graph = item_graph([jnp.zeros(entries, jnp.int32)], [jnp.zeros(entries)])
+        started: TrainState = state.replace(opt_state=WithGraph(state.opt_state, graph))
+        return started
+
+    def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
+        before, held = plain(state), state.opt_state.graph
+        fresh = jnp.asarray(state.step) % steps == 0
+        # Built here and, with a gradient, in the loss: twice an epoch.
+        graph = jax.lax.cond(
+            fresh,
+            lambda: build(before.params["model"], inputs.cache),
+            lambda: held,
+        )
+        with_held = inputs._replace(cache=inputs.cache._replace(held=HeldGraph(held, fresh)))
+        after, metrics = base.step(before, with_held, batch)
+        return after.replace(opt_state=WithGraph(after.opt_state, graph)), metrics
+
+    def embed(state: TrainState, inputs: Inputs) -> Embeddings:
+        return base.embed(plain(state), inputs)
+
+    return base._replace(init=init, step=step, embed=embed, loss=None)

@@ -1,0 +1,54 @@
+"""LATTICE builds its graph in the first step of an epoch, and reads it as a constant in the others."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax import setup
+from slmrec_jax.config import Config
+from slmrec_jax.encoding.sparse import matmul
+from slmrec_jax.models.lattice import learned_graph
+from slmrec_jax.training.inputs import make_spec
+
+pytestmark = [pytest.mark.usefixtures("optax_promotion"), pytest.mark.slow]
+
+CONFIG = Config(dim=8, batch_size=150, num_layers=2, model="lattice")
+
+
+@pytest.fixture(scope="module")
+def made(tiny):
+    with jax.numpy_dtype_promotion("standard"):
+        return setup(CONFIG, tiny.with_modalities(("visual", "acoustic")))
+
+
+def test_the_graph_is_built_once_an_epoch(made):
+    step, build = jax.jit(made.step), jax.jit(learned_graph(make_spec(CONFIG, made.dataset)))
+    steps = made.steps_per_epoch
+    assert steps >= 2
+    state, eye = made.init(), jnp.eye(made.dataset.num_items)
+    for place in range(steps + 1):
+        before, state = state, step(state, made.inputs, made.batch(place))[0]
+        first = place % steps == 0
+        held = matmul(state.opt_state.graph, eye)
+        if first:
+            built = matmul(build(before.params["model"], made.inputs.cache), eye)
+        np.testing.assert_allclose(held, built, atol=1e-6)
+
+
+def test_the_gradient_reaches_the_features_in_that_step_alone(made):
+    config = dataclasses.replace(CONFIG, optimizer=dataclasses.replace(CONFIG.optimizer, chain=("sgd(1.0)",)))
+    made = setup(config, made.dataset)
+    step = jax.jit(made.step)
+    state, moved = made.init(), []
+    for place in range(made.steps_per_epoch + 1):
+        after = step(state, made.inputs, made.batch(place))[0]
+        names = ("modalities", "weights", "user")
+        pairs = ((state.params["model"][name], after.params["model"][name]) for name in names)
+        moved.append([any(map(np.any, jax.tree.leaves(jax.tree.map(lambda a, b: a != b, *pair)))) for pair in pairs])
+        state = after
+    first, *others, next_first = moved
+    assert first == next_first == [True, True, True]
+    assert others == [[False, False, True]] * (made.steps_per_epoch - 1)
