@@ -1,12 +1,12 @@
 """LATTICE's step: the graph of items is built in the first step of each epoch, and read in the others."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
-from jaxtyping import Array, Key
+from jaxtyping import Array, Bool, Key
 
 from slmrec_jax.config import Config
 from slmrec_jax.encoding.item_graphs import item_graph
@@ -29,7 +29,8 @@ def lattice_method(config: Config, spec: Spec) -> Method:
     """Return LATTICE: gradient descent on BPR and L2, with a graph of items that each epoch builds once.
 
     The gradient reaches the features and their maps in an epoch's first step alone, as in the published code; later
-    steps read the graph as a constant. Ranking builds the graph from the current parameters.
+    steps read the graph as a constant and leave these parameters and their moments as they are, as PyTorch's Adam does
+    where there is no gradient. Ranking builds the graph from the current parameters.
 
     Raises:
         UserError: There are no features.
@@ -57,16 +58,27 @@ def lattice_method(config: Config, spec: Spec) -> Method:
         before, held = plain(state), state.opt_state.graph
         fresh = jnp.asarray(state.step) % steps == 0
         # Built here and, with a gradient, in the loss: twice an epoch.
-        graph = jax.lax.cond(
-            fresh,
-            lambda: build(before.params["model"], inputs.cache),
-            lambda: held,
-        )
+        graph = jax.lax.cond(fresh, lambda: build(before.params["model"], inputs.cache), lambda: held)
         with_held = inputs._replace(cache=inputs.cache._replace(held=HeldGraph(held, fresh)))
         after, metrics = base.step(before, with_held, batch)
+        after = _with_held_parameters(after, before, fresh)
         return after.replace(opt_state=WithGraph(after.opt_state, graph)), metrics
 
     def embed(state: TrainState, inputs: Inputs) -> Embeddings:
         return base.embed(plain(state), inputs)
 
     return base._replace(init=init, step=step, embed=embed, loss=None)
+
+
+def _with_held_parameters(after: TrainState, before: TrainState, fresh: Bool[Array, ""]) -> TrainState:
+    """Return the state after a step; without a fresh graph, what only that graph reads is as before.
+
+    Optimizers such as Adam would move it by momentum where its gradient is 0.
+    """
+
+    def choose(path: tuple[Any, ...], new: Array, old: Array) -> Array:
+        of_graph = {"modalities", "weights"} & {getattr(key, "key", None) for key in path}
+        return jnp.where(fresh, new, old) if of_graph else new
+
+    chosen: TrainState = jax.tree_util.tree_map_with_path(choose, after, before)
+    return chosen

@@ -82,7 +82,7 @@ def lattice(
         return {
             "user": layers.xavier_uniform(user_key, spec.num_users, spec.dim),
             "item": layers.xavier_uniform(item_key, spec.num_items, spec.dim),
-            "weights": jnp.full(len(names), 1.0 / len(names)),
+            "weights": jnp.full(len(names), 1.0 / len(names), jnp.float32),
             "modalities": {
                 name: features.init_trained(key, spec.modalities[name], spec.num_items, spec.dim)
                 for key, name in zip(keys, names, strict=True)

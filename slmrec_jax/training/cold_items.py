@@ -33,13 +33,13 @@ def cold_item_rows(
     trained.
 
     Raises:
-        UserError: The system ranks by ids alone, or the checkpoint is missing or of another method.
+        UserError: The system ranks by ids, or the checkpoint is missing or of another method.
     """
     planned = outline(config, dataset, method=method)
     if planned.method.cold_items is None:
         raise UserError(
-            f"{folder}: {setting('model', config.model)} knows items by their ids alone and cannot place new ones: "
-            f"train a system that uses features, as {setting('model', 'slmrec')}"
+            f"{folder}: {setting('model', config.model)} ranks items by their ids and cannot place new ones: "
+            f"train a system that ranks by features, as {setting('model', 'slmrec')}"
         )
     state = restore_state(folder / CHECKPOINTS, epoch, jax.eval_shape(planned.method.init, jax.random.key(0)))
     return planned.method.cold_items(state, given_features(features, count, config.missing, dataset.features))

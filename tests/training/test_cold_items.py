@@ -103,8 +103,8 @@ def _words_of_new(dataset):
     return make_inputs(alone).features["textual"]
 
 
-@pytest.mark.parametrize("model", ["bm3", "lightgcn", "mf", "mgcn"])
-def test_systems_without_rows_for_new_items_place_none(model):
+@pytest.mark.parametrize("model", ["bm3", "freedom", "lightgcn", "mf", "mgcn"])
+def test_what_ranks_by_ids_places_nothing(model):
     config = Config(dim=8, model=model)
     assert RECIPES[model](config, make_spec(config, with_items(KNOWN))).model.cold_items is None
 
@@ -205,10 +205,10 @@ def test_content_replaces_what_was_not_trained_and_nothing_else(run):
 
 def test_a_run_on_ids_alone_says_so(with_bare, tmp_path):
     alone = train(dataclasses.replace(CONFIG, model="mf", epochs=1), with_bare, out=tmp_path / "run")
-    with pytest.raises(UserError, match="knows items by their ids alone") as caught:
+    with pytest.raises(UserError, match="ranks items by their ids") as caught:
         alone.recommend(k=3, new_items=new_items(with_bare, [11]))
     assert "\n" not in str(caught.value)
-    with pytest.raises(UserError, match="ids alone"):
+    with pytest.raises(UserError, match="by their ids"):
         alone.with_content()
 
 
