@@ -93,6 +93,8 @@ def test_protocols_are_documented():
         ("mf", lambda config: (config.mf.l2,)),
         ("lightgcn", lambda config: (config.lightgcn.l2,)),
         ("vbpr", lambda config: (config.vbpr.l2,)),
+        ("bm3", lambda config: (config.optimizer.learning_rate,)),
+        ("mgcn", lambda config: (config.optimizer.learning_rate,)),
         ("mmgcn", lambda config: (config.optimizer.learning_rate,)),
         ("slmrec", lambda config: (config.slmrec.temperature, config.optimizer.weight_decay)),
         ("mmssl", lambda config: (config.optimizer.learning_rate,)),
