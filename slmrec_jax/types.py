@@ -96,8 +96,8 @@ class Spec(NamedTuple):
     """In the order of the config, which fine-and-coarse spaces follow."""
     column_shares: int = 1
     """The number of devices among which a mesh divides the columns of tables."""
-    popularity_hit_rate: float = 0.0
-    """As `Dataset.popularity_hit_rate`."""
+    popularity_hit_rate: float | None = None
+    """As `Dataset.popularity_hit_rate`; `None` if it is not known."""
 
 
 class Batch(NamedTuple):

@@ -129,7 +129,7 @@ def flags_of(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Itera
             shown_name.upper() if is_positional else shown_name,
             "" if is_switch else _kind(hints[name]),
             _as_typed(defaults[name]),
-            texts.get(name, "") + _choices(hints[name]),
+            (texts.get(name, "").rstrip(".") + _choices(hints[name])) if _choices(hints[name]) else texts.get(name, ""),
             is_switch,
             is_positional,
             tuple((given and given.aliases) or ()),
@@ -167,7 +167,7 @@ def _kind(hint: Any) -> str:
 def _choices(hint: Any) -> str:
     """Return the choices that are too many to be written in place of the value."""
     names = get_args(hint) if get_origin(hint) is Literal else ()
-    return f" {', '.join(map(str, names))}" if len(names) > MOST_CHOICES else ""
+    return f": {', '.join(map(str, names))}" if len(names) > MOST_CHOICES else ""
 
 
 def _values(section: Any) -> str:

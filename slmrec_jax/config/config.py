@@ -38,9 +38,9 @@ class Config(Source):
     """Items without a modality: left out of it, or given zeros or the mean of the other items; word ids are always left
     out."""
     model: ModelName = "slmrec"
-    """The system to train:"""
+    """The system to train."""
     task: Task = "fac"
-    """SLMRec's self-supervised tasks: fac, fd, fm, ed, nd, rw, joined by +; or none"""
+    """SLMRec's self-supervised tasks: fac, fd, fm, ed, nd, rw, joined by +; or none."""
     main_weight: Annotated[float, at_least(0)] = 1.0
     """Weight of SLMRec's main loss; 0 trains the task alone."""
     seed: Annotated[int, at_least(0), less_than(2**32)] = 0

@@ -57,7 +57,7 @@ class MGCNConfig:
 
     neighbours: Annotated[int, at_least(1)] = 10
     """Number of nearest items, by each modality, that an item is joined with; it is one of them."""
-    item_layers: Annotated[int, at_least(0)] = 1
+    item_layers: Annotated[int, at_least(1)] = 1
     """Number of propagation layers on the item graphs."""
     contrast_weight: Annotated[float, at_least(0)] = 0.01
     """Weight of the contrast of what modalities add to a row with the row of ids."""

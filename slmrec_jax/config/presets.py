@@ -99,8 +99,9 @@ def with_preset(config: Config, preset: str) -> Config:
     presets = PRESETS.get(config.model, {})
     if config.model == "slmrec" and is_task(preset):
         return with_settings(config, {"task": preset})
+    joins = "; and other tasks joined by +" if config.model == "slmrec" else ""
     if preset not in presets:
-        raise UserError(f"{config.model} has no preset {preset!r}; there are: {', '.join(presets) or 'none'}")
+        raise UserError(f"{config.model} has no preset {preset!r}; there are: {', '.join(presets) or 'none'}{joins}")
     return _applied(config, presets[preset])
 
 

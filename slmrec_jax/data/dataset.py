@@ -86,10 +86,10 @@ class Dataset:
 
     @cached_property
     def popularity_hit_rate(self) -> float:
-        """The hit rate at 20 of a ranking by popularity, leaving out each training interaction in turn.
+        """The hit rate at 20 of a ranking by popularity in training.
 
-        The share of training interactions whose item is among the 20 most popular of those that its user does not have
-        otherwise. Of many interactions, those of some users stand for all.
+        The share of training interactions whose item is among the 20 most popular that its user does not have
+        otherwise. Of many interactions, those of every n-th user stand for all.
         """
         return popularity_hit_rate(self.train, self.num_items)
 

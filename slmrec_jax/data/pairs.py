@@ -44,8 +44,8 @@ def count_ids(ids: Int[np.ndarray, " entries"], count: int) -> Int[np.ndarray, "
 def popularity_hit_rate(train: Interactions, num_items: int, k: int = 20) -> float:
     """Return the share of interactions whose item is among the k most popular that its user does not have otherwise.
 
-    Interactions are sorted by user. Equally popular items rank by id. Of more than `_SAMPLED` interactions, those of
-    every n-th user count. Without interactions it is 0.
+    Equally popular items rank by id. Of more than `_SAMPLED` interactions, those of every n-th user count. Without
+    interactions the result is 0.
     """
     places = np.empty(num_items, np.int64)
     places[np.argsort(-count_ids(train.items, num_items), kind="stable")] = np.arange(num_items)

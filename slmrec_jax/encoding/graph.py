@@ -93,7 +93,8 @@ def kept_interactions(
 ) -> Graph:
     """Return the graph of the interactions that are kept, normalised by the degrees that remain.
 
-    It may be traced: all interactions stay in the arrays, and those that are left out have value 0.
+    It may be traced: all interactions stay in the arrays, and those that are left out have value 0. Its products are
+    those of the smaller graph; its offsets, interactions and degrees are still those of the whole one.
 
     Args:
         graph: The graph.

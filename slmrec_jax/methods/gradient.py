@@ -29,6 +29,9 @@ from slmrec_jax.types import (
     Term,
 )
 
+OF_VIEW = 2**31 - 1
+"""The number of the key of the view that losses read; losses have the numbers from 0 on."""
+
 
 def gradient_method(
     model: Model,
@@ -103,7 +106,7 @@ def objective(
 
         def objective_of(batch: Batch) -> tuple[Scalar, Metrics]:
             context = Context(
-                view=encode(augmentation, batch.key),
+                view=encode(augmentation, jax.random.fold_in(batch.key, OF_VIEW)),
                 batch=batch,
                 users=distinct_ids(batch.users, batch.mask, inputs.graph.num_users),
                 items=distinct_ids(batch.items, batch.mask, inputs.graph.num_items),

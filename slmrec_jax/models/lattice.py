@@ -43,7 +43,7 @@ class HeldGraph(NamedTuple):
 
 
 class LatticeInputs(NamedTuple):
-    """What `Inputs.cache` holds."""
+    """The content of `Inputs.cache`."""
 
     features: dict[str, DenseFeature]
     ids: Int[Array, "modalities items k"]

@@ -1,6 +1,7 @@
 """SGL: LightGCN that also learns to recognise each node in two views of the graph (Wu et al., SIGIR 2021)."""
 
 from slmrec_jax.config import Config
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.recipe import Recipe
 from slmrec_jax.objectives import losses
@@ -13,8 +14,16 @@ def sgl_recipe(config: Config, spec: Spec) -> Recipe:
 
     The agreement is a mean over the batch's distinct users plus a mean over its distinct items. The authors' code tells
     them from all users or items (`sgl.among`), and normalises each view by its own degrees, as here.
+
+    Raises:
+        UserError: Several micro-batches are to be compared with all users and items.
     """
     options = config.sgl
+    if options.among == "all" and config.num_micro_batches > 1:
+        raise UserError(
+            f"{setting('sgl.among', 'all')} compares with every user and item, which several batches at a time have no "
+            f"memory for: leave {setting('micro_batches')} out, or take {setting('sgl.among', 'distinct')}"
+        )
     views = {
         "ed": edge_dropout(options.rate),
         "nd": node_dropout(options.rate),

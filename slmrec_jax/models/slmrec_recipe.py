@@ -54,7 +54,9 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
             f"{setting('task', 'fd')}, ed, nd, rw or none"
         )
     terms |= {name: Term(options.alpha, loss) for name, loss in _tasks(config.tasks, options).items()}
-    fusion, notes = options.fusion, [f"popularity correction: {correction:g} ({reason})"]
+    fusion, notes = options.fusion, []
+    if config.main_weight != 0:
+        notes.append(f"popularity correction: {correction:g} ({reason})")
     trains_fusion = config.main_weight != 0 or (bool(config.tasks - {"fac"}) and options.contrast_on == "fused")
     if fusion == "concat" and not trains_fusion:
         fusion = "mean"
@@ -92,6 +94,8 @@ def choose_correction(config: Config, spec: Spec) -> tuple[float, str]:
     if config.slmrec.main_negatives == "sampled" and config.negatives == "uniform":
         return 0.0, "negatives are drawn uniformly"
     rate = spec.popularity_hit_rate
+    if rate is None:
+        return 0.0, "the spec does not say how well popularity predicts"
     share = (rate - UNCORRECTED) / (CORRECTED - UNCORRECTED)
     return round(min(max(share, 0.0), 1.0), 2), f"popularity alone hits {rate:.1%} of the interactions"
 

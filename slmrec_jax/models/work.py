@@ -37,7 +37,11 @@ def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
     if "fd" in tasks and options.fd_mode == "layer":
         hops += channels * (1 + 4 * (layers - 1))
         dropped = 2 * channels * layers
-    elif tasks & {"ed", "nd", "rw"} or ("fd" in tasks) or ("fm" in tasks and options.fm_granularity == "item"):
+        if tasks & {"ed", "nd", "rw"}:
+            hops += channels  # no first hop that the views share
+    elif tasks & {"ed", "nd", "rw"}:
+        hops += 2 * (user_tables + channels) * layers
+    elif "fd" in tasks or ("fm" in tasks and options.fm_granularity == "item"):
         hops += 2 * channels * layers
     softmaxes = 1 + ("fac" in tasks) * len(spec.modalities) + 2 * bool(tasks - {"fac"})
     rows = config.batch_size
@@ -45,6 +49,7 @@ def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
     step = (
         2 * ENTRY * hops * spec.num_interactions * spec.dim
         + (TABLE + DROPOUT * dropped) * nodes * spec.dim
+        + 2 * ENTRY * bool(options.item_graph) * options.graph_neighbours * len(width_of) * spec.num_items * spec.dim
         + 3 * spec.num_items * sum(projected) * spec.dim
     )
     batch = 3 * DISTINCT * softmaxes * rows**2 * spec.dim + 4 * rows * sum(widths) * spec.dim

@@ -166,8 +166,8 @@ def pair_words(key: Key[Array, ""], view: int, users: Array, items: Array) -> UI
     """Draw a word for each pair of a user and an item, the same in whatever order the pairs come."""
     first, second = jax.random.key_data(key)[:2]
     second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
-    of_users = scramble(users.astype(jnp.uint32) ^ first)
-    return scramble(scramble(of_users + items.astype(jnp.uint32)) + second)
+    of_users = scramble(scramble(users.astype(jnp.uint32) ^ first) + second)
+    return scramble(scramble(of_users + items.astype(jnp.uint32)) ^ second)
 
 
 def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:

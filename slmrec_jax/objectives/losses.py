@@ -134,7 +134,7 @@ def view_agreement(
         contrast_on: Fused rows (published code), or each modality's rows before fusion, summed (the paper's text).
         among: `"batch"` compares the rows of the batch, where a node stands as often as it has interactions (SLMRec's
             published code); `"distinct"` each node of the batch once; `"all"` each node of the batch once, among all
-            users or items (SGL's published code).
+            users or items, as in the paper of SGL.
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
@@ -162,7 +162,7 @@ def view_agreement(
         users = agreement(first[0], second[0], context.users)
         return users + items, {"users": users, "items": items}
 
-    return Loss(apply, in_batch=True)
+    return Loss(apply, in_batch=among != "all")
 
 
 def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "dot") -> Loss:

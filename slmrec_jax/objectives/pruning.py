@@ -1,5 +1,6 @@
 """Degree-sensitive pruning: a fixed number of interactions, drawn without replacement with unequal probabilities."""
 
+import math
 from collections.abc import Sequence
 
 import jax
@@ -38,7 +39,7 @@ def degree_pruning(rate: float) -> Augmentation:
             degrees = user_degrees[users].astype(jnp.float32) * graph.item_degrees(items).astype(jnp.float32)
             return -jnp.log1p(-jnp.minimum(uniform, 1.0 - 2.0**-24)) * jnp.sqrt(degrees)
 
-        last = end_of_race(finish(*graph.interactions), int(graph.num_interactions * (1.0 - rate)))
+        last = end_of_race(finish(*graph.interactions), math.floor(graph.num_interactions * (1.0 - rate) + 1e-6))
         return [kept_interactions(graph, lambda users, items: finish(users, items) < last)] * num_layers
 
     return Augmentation(edges=edges)

@@ -22,7 +22,11 @@ SCORE_BLOCK_ROWS = 256
 the whole matrix, which autodiff would write and read several times, does not."""
 
 SCORE_BLOCK_BYTES = 2**23
-"""The scores that an accelerator holds at a time: half of a batch of 2048, in few large products."""
+"""The scores that an accelerator holds at a time: half of a batch of 2048, in few large products. A CPU holds at
+most as much."""
+
+LEAST_BLOCK_ROWS = 16
+"""The fewest rows of scores at a time, however many columns there are."""
 
 WIDTHS = (0.75, 0.875, 1.0)
 """The widths of a block as shares of the batch: the first that holds all distinct columns is used. Each is compiled
@@ -140,7 +144,8 @@ def _normalisers_forward(
 def _normalisers(x: Array, row_counts: Array, y: Array, column_counts: Array) -> tuple[Array, Array, Array]:
     """Return the value and both gradients, by blocks of rows; of several micro-batches one after the other."""
     num_rows, num_columns = x.shape[0], y.shape[0]
-    most_rows = SCORE_BLOCK_ROWS if on_cpu() else max(1, SCORE_BLOCK_BYTES // (x.dtype.itemsize * num_columns))
+    most_rows = max(LEAST_BLOCK_ROWS, SCORE_BLOCK_BYTES // (x.dtype.itemsize * num_columns))
+    most_rows = min(SCORE_BLOCK_ROWS, most_rows) if on_cpu() else most_rows
     most_blocks = -(-num_rows // most_rows)
     block_rows = -(-num_rows // most_blocks)
     padding = most_blocks * block_rows - num_rows

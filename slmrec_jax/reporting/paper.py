@@ -18,7 +18,7 @@ RESULTS_MD, RESULTS_CSV, RESULTS_TEX = "results.md", "results.csv", "results.tex
 USERS, CURVES = "users.parquet", "curves.png"
 
 _DECIMALS = {"novelty": 2, "popularity": 1}
-"""Of metrics that are not between 0 and 1; the others have four."""
+"""The decimals of metrics that are not between 0 and 1; the others have four."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 

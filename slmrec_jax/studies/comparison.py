@@ -22,6 +22,7 @@ from slmrec_jax.studies.significance import LEVEL, mean_and_deviation, mean_per_
 from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.small_data import fit_cutoffs
+from slmrec_jax.training.storage.folder import Record
 from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.types import Embeddings
 
@@ -105,12 +106,14 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     make_folder(out)
     for line in notes:
         tell(message(line))
-    measured, histories = {}, {}
+    measured: dict[str, list[Measured]] = {}
+    histories: dict[str, list[Sequence[Record]]] = {}
     for name, of_system in runs.items():
-        finished = [finish_run(run_config, whole, folder, tell) for folder, run_config in of_system.items()]
-        measured[name] = untrained.get(name) or [measure(run.embeddings, run.config.seed) for run in finished]
-        if finished:
-            histories[name] = [run.history for run in finished]
+        measured[name] = untrained.get(name, [])
+        for folder, run_config in of_system.items():
+            run = finish_run(run_config, whole, folder, tell)  # one at a time: its tables are freed before the next
+            measured[name].append(measure(run.embeddings, run.config.seed))
+            histories.setdefault(name, []).append(run.history)
     of_seeds = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
     title = f"test, {dataset.name}, protocol {config.protocol}, {of_seeds}"
     comparison = _summarize(Measurements(title, measured, histories, _shown_metrics(config), main))

@@ -1,4 +1,4 @@
-"""What is measured of each system on test, over its seeds: accuracy, the catalogue, and few or many interactions.
+"""Measurements of each system on test, over its seeds: accuracy, the catalogue, and few or many interactions.
 
 One ranking gives all of it. Metrics that are not of accuracy have keys such as `coverage@20` and `recall@20 users 0-9`.
 """
@@ -30,7 +30,7 @@ LOWER_IS_BETTER = ("gini", "popularity")
 
 
 class Measured(NamedTuple):
-    """What is measured of one ranking."""
+    """The measurements of one ranking."""
 
     seed: int | None
     """`None` for a ranking without training."""
@@ -66,7 +66,7 @@ class Measured(NamedTuple):
 
 
 class Measurements(NamedTuple):
-    """What tables, files and curves of several systems are made from."""
+    """The measurements of several systems, from which tables, files and curves are made."""
 
     title: str
     """The split, the data, the protocol."""
@@ -93,8 +93,8 @@ class Score(NamedTuple):
     seeds: int
     """The number of rankings that are averaged: 1 for a ranking without training."""
     p_value: float | None
-    """Of the difference from the best system (`significance.p_values`). `None` for the best one, for a metric that
-    single users do not have, and for systems that cannot be compared."""
+    """The p-value of the difference from the best system (`significance.p_values`). `None` for the best one, for a
+    metric that single users do not have, and for systems that cannot be compared."""
     rank: int | None
     """1 for the best, which may be several; then there is no 2. `None` for systems that cannot be compared."""
 

@@ -101,7 +101,7 @@ def test_a_value_of_a_wrong_type_is_refused_by_name(name, value, said):
 LOWEST = {
     "at least 0": (
         "split_seed k_core main_weight seed checkpoint_every_steps num_layers slmrec.alpha mf.l2 lightgcn.l2 vbpr.l2 "
-        "bm3.contrast_weight bm3.norm_weight mgcn.item_layers mgcn.contrast_weight mgcn.l2 "
+        "bm3.contrast_weight bm3.norm_weight mgcn.contrast_weight mgcn.l2 "
         "freedom.content_weight freedom.weights lattice.l2 slmrec.item_graph "
         "mmgcn.l2 sgl.weight sgl.l2 simgcl.noise simgcl.weight simgcl.l2 "
         "mmssl.topk_rate mmssl.refresh_every mmssl.id_layers mmssl.l2 mmssl.feature_l2 mmssl.contrast_weight "
@@ -111,7 +111,7 @@ LOWEST = {
     "at least 1": (
         "epochs batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
         "freedom.item_layers freedom.neighbours lattice.item_layers lattice.neighbours mgcn.neighbours "
-        "slmrec.graph_neighbours "
+        "mgcn.item_layers slmrec.graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",

@@ -99,3 +99,33 @@ def test_a_method_without_a_total_is_refused(tiny, tmp_path):
 
     with pytest.raises(slm.UserError, match="has the metrics mine: return the total as `loss` too"):
         slm.train(CONFIG, tiny, out=tmp_path / "run", method=without_total)
+
+
+def test_the_view_and_the_losses_draw_independently(tiny):
+    """All keys of a step differ, also those that an encoder splits from the key of its view."""
+    seen = []
+
+    def loss(params, context):
+        seen.append(context.key)
+        return jnp.mean(scores(context)), {}
+
+    def make_method(config, spec):
+        def encode(params, inputs):
+            def view(augmentation, key):
+                seen.extend([key, *jax.random.split(key, 5)])
+                return slm.View(slm.rows_of(params["user"]), slm.rows_of(params["item"]), {}, {})
+
+            return view
+
+        def init(key):
+            return {"user": jnp.ones((spec.num_users, spec.dim)), "item": jnp.ones((spec.num_items, spec.dim))}
+
+        terms = {name: slm.Term(1.0, slm.Loss(loss)) for name in ("a", "b", "c", "d", "e")}
+        return slm.gradient_method(slm.Model(init, encode), terms, slm.make_optimizer(config.optimizer), spec)
+
+    made = slm.setup(CONFIG, tiny, method=make_method)
+    batch, params = made.batch(0), made.init().params
+    seen.clear()
+    made.loss(params, made.inputs, batch)
+    keys = {tuple(jax.random.key_data(key).tolist()) for key in seen}
+    assert len(seen) == len(keys) == 11

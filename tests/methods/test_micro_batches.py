@@ -28,6 +28,8 @@ SYSTEMS = {
     "mgcn": replace(BASE, model="mgcn"),
     "mmgcn": replace(BASE, model="mmgcn"),
     "freedom": replace(BASE, model="freedom"),
+    "simgcl": replace(BASE, model="simgcl"),
+    "fac+rw, corrected": with_settings(BASE, {"task": "fac+rw", "slmrec.popularity_correction": 0.7}),
 }
 QUICK = ("fac",)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax import setup
-from slmrec_jax.config import Config, MMGCNConfig, MMSSLConfig, SLMRecConfig, with_settings, with_system
+from slmrec_jax.config import Config, MMGCNConfig, MMSSLConfig, SGLConfig, SLMRecConfig, with_settings, with_system
 from slmrec_jax.devices import compiling_for
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -23,6 +23,7 @@ CONFIGS = {
     "freedom": dataclasses.replace(BASE, model="freedom"),
     "item graph": dataclasses.replace(BASE, task="none", slmrec=SLMRecConfig(item_graph=0.3)),
     "lattice": with_settings(dataclasses.replace(BASE, model="lattice"), {"optimizer.chain": ("sgd(1.0)",)}),
+    "sgl": dataclasses.replace(BASE, model="sgl", sgl=SGLConfig(among="all")),
     "lightgcn": dataclasses.replace(BASE, model="lightgcn"),
     "vbpr": with_system(BASE, "vbpr:original"),
     "mf": with_system(BASE, "mf:concat"),

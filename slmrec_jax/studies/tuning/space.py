@@ -76,14 +76,22 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
         "vbpr": {**_WIDE_RATE, "vbpr.l2": "1e-4..1:log"},
         "mgcn": {**_WIDE_RATE, "mgcn.contrast_weight": "1e-3..1:log", "mgcn.l2": "1e-5..1:log"},
         "mmgcn": {**_WIDE_RATE, "mmgcn.l2": "1e-4..1:log"},
+        "freedom": {
+            **_WIDE_RATE,
+            "freedom.prune_rate": "0..0.9",
+            "freedom.content_weight": "1e-5..1:log",
+        },
+        "lattice": {**_WIDE_RATE, "lattice.original_share": "0.1..0.95", "lattice.l2": "1e-5..1e-1:log"},
         "sgl": {
             **_WIDE_RATE,
+            "sgl.rate": "0.05..0.5",
             "sgl.weight": "1e-3..1:log",
             "sgl.temperature": "0.1..1.0:log",
             "sgl.l2": "1e-5..1e-1:log",
         },
         "simgcl": {
             **_WIDE_RATE,
+            "simgcl.noise": "0.02..0.5:log",
             "simgcl.weight": "1e-2..2:log",
             "simgcl.temperature": "0.1..1.0:log",
             "simgcl.l2": "1e-5..1e-1:log",
@@ -157,6 +165,8 @@ def _parse_values(config: Config, name: str, text: str) -> Choices | Range:
             raise UserError(f"{where}: a value is given twice")
         return Choices(values)
     ends, _, scale = text.partition(":")
+    if get_origin(kind) in (Union, types.UnionType):
+        kind = get_args(kind)[0]
     if kind not in (int, float) or scale not in ("", "log"):
         raise UserError(f"{where}: a range is of numbers, low..high or low..high:log")
     low, high = (_parse_value(kind, end, where) for end in ends.split("..", 1))
@@ -183,12 +193,18 @@ def _setting_type(config: Config, name: str) -> Any:
         )
     hint = hints[field]
     kinds = get_args(hint) if get_origin(hint) in (Union, types.UnionType) else (hint,)
-    if not all(kind in (int, float, bool, str, types.NoneType) or get_origin(kind) is Literal for kind in kinds):
+    kinds = tuple(kind for kind in kinds if kind is not types.NoneType)
+    if not all(kind in (int, float, bool, str) or get_origin(kind) is Literal for kind in kinds):
         raise UserError(f"--space {name}: only numbers and names can be searched")
-    return next(kind for kind in kinds if kind is not types.NoneType)
+    return kinds[0] if len(kinds) == 1 else hint
 
 
 def _parse_value(kind: Any, text: str, where: str) -> Any:
+    if get_origin(kind) in (Union, types.UnionType):  # a number, or a name in its place
+        number, names = get_args(kind)
+        return text if text in get_args(names) else _parse_value(number, text, where)
+    if kind is str:
+        return text
     names = {"true": True, "false": False} if kind is bool else {name: name for name in get_args(kind)}
     if names:
         if text not in names:
