@@ -79,9 +79,8 @@ def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, de
     def encode(params: Params, inputs: Inputs) -> Encode:
         encode_ids = ids.encode(params, inputs)
         own = rows_of(params["item"])
-        content = {
-            name: features.trained(feature, params["modalities"][name]) for name, feature in inputs.cache.items()
-        }
+        # In the order of the spec, which dropout follows: compiled code sorts the names of inputs.
+        content = {name: features.trained(inputs.cache[name], params["modalities"][name]) for name in spec.modalities}
 
         def predicted(rows: Rows) -> Rows:
             return memoized(lambda ids: layers.affine(params["predictor"], rows(ids)))

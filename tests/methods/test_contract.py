@@ -125,7 +125,7 @@ def test_the_program_holds_no_data(case):
     assert sum(math.prod(int(length) for length in shape.split("x")) for shape in constants if shape != "4") <= 64
 
 
-EAGER = ("vbpr", "reference fac")
+EAGER = ("bm3", "vbpr", "reference fac")
 
 
 @pytest.mark.slow
