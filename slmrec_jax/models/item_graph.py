@@ -27,8 +27,8 @@ def with_item_graph(
 
     A_m joins each item with its k nearest by the features of modality m, as they are given, each with value 1 / k
     (FREEDOM, Zhou and Shen, MM 2023). It does not change in training, is made in `prepare`, and needs the features only
-    there. Users, the rows of single modalities and those of `cold_items` have no h: new items have no id, and so do
-    not their neighbours among them. Augmentations do not change h.
+    there. Users and the rows of single modalities have no h, nor have the rows of `cold_items`: the graph joins the
+    items of the training data alone. Augmentations do not change h.
 
     Args:
         model: The encoder. Its parameter `item` has a row for each item, as wide as its item rows.
