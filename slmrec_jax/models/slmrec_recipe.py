@@ -13,7 +13,7 @@ from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.augmentations import both, edge_dropout, feature_dropout, feature_masking, node_dropout
 from slmrec_jax.types import Loss, Spec, Term
 
-UNCORRECTED, CORRECTED = 0.055, 0.115
+UNCORRECTED, CORRECTED = 0.065, 0.115
 """The hit rates of popularity (`Spec.popularity_hit_rate`) up to which `auto` corrects nothing, and from which it
 corrects fully."""
 

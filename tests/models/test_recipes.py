@@ -60,8 +60,8 @@ def test_every_recipe_is_a_system():
     ("options", "rate", "negatives", "correction"),
     [
         ({}, 0.04, "uniform", 0.0),
-        ({}, 0.055, "uniform", 0.0),
-        ({}, 0.085, "uniform", 0.5),
+        ({}, 0.065, "uniform", 0.0),
+        ({}, 0.09, "uniform", 0.5),
         ({}, 0.3, "uniform", 1.0),
         ({"popularity_correction": -0.2}, 0.3, "uniform", -0.2),
         ({"main_negatives": "sampled"}, 0.3, "uniform", 0.0),
