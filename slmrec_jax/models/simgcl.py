@@ -12,14 +12,17 @@ from slmrec_jax.types import Augmentation, Encode, Inputs, Model, Params, Rows, 
 
 
 def simgcl(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Model:
-    """Return Z = (1 / L) Σ_{l=1..L} P^l [E_u; E_i], LightGCN's read-out without layer 0, of Xavier-uniform tables.
+    """Return Z = (1 / L) Σ_{l=1..L} P^l [E_u; E_i], LightGCN's read-out without layer 0.
+
+    Tables are normal with deviation 0.1, as LightGCN's: Xavier-uniform ones (the authors) are so small that BPR learns
+    slowly beside the agreement, whose gradient grows as rows shrink.
 
     Args:
         spec: The sizes of the data.
         num_layers: L; with 0, the rows are layer 0.
         definition: Whether to propagate by segment sum over the whole graph, for comparison.
     """
-    encoder = lightgcn(spec, num_layers=num_layers, init="xavier", definition=definition)
+    encoder = lightgcn(spec, num_layers=num_layers, definition=definition)
 
     def propagated(rows: Rows, table: Float[Array, "nodes dim"]) -> Rows:
         if num_layers == 0:
