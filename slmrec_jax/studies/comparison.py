@@ -53,7 +53,7 @@ class Comparison(NamedTuple):
     """The p-value of each system's difference from the best one, by metric and system; the best one has none."""
     title: str
     measurements: Measurements
-    """What the table is made from, and more."""
+    """The measurements that the table and the files are made from."""
 
     def table(self) -> Table:
         """Return a table with a row per system; each metric's best value is bold, and `≈` marks its equals."""

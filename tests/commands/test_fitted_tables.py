@@ -13,6 +13,7 @@ from slmrec_jax.commands.main import main
 from slmrec_jax.commands.tables import fit_width, groups_table, metrics_table, shorten_middle
 from slmrec_jax.evaluation.groups import Group
 from slmrec_jax.studies.comparison import Comparison
+from slmrec_jax.studies.measurements import Measurements
 from slmrec_jax.studies.results import FinishedRuns
 from slmrec_jax.studies.tuning.search import Tuned
 from slmrec_jax.studies.tuning.trials import Trial
@@ -52,7 +53,8 @@ def results_table():
 def comparison_table():
     rows = {name: dict.fromkeys(METRICS, (0.1234, 0.0056)) for name in ("popularity", "slmrec:fac", "lightgcn")}
     alike = {key: {"popularity": 0.001, "lightgcn": 0.5} for key in METRICS}
-    return Comparison(rows, METRICS, alike, "test, tiktok, protocol mmrec, 3 seeds").table()
+    title = "test, tiktok, protocol mmrec, 3 seeds"
+    return Comparison(rows, METRICS, alike, title, Measurements(title, {}, {}, METRICS, METRICS[0])).table()
 
 
 def trials_table():

@@ -21,7 +21,7 @@ def test_help_lists_every_command_and_flag(capsys):
 def test_refused_flags_get_one_line(refused, tmp_path):
     assert "there is no command 'trian'; did you mean 'train'?" in refused("trian")
     assert "did you mean '--slmrec.alpha'?" in refused("train", "--slmrec.alhpa", "1")
-    assert "invalid choice 'fog'" in refused("train", "--task", "fog")
+    assert "--task is fog: give none, fac, fd" in refused("train", "--task", "fog")
     assert "invalid choice 'lightgnc'" in refused("train", "--model", "lightgnc")
     assert "different numbers" in refused("compare", "--seeds", "0,0")
     assert "not --seed" in refused("compare", "--seed", "7")

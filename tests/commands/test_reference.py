@@ -44,7 +44,7 @@ def test_every_flag_is_on_the_page(capsys, monkeypatch, name):
 
 def test_defaults_and_choices_are_those_of_the_program():
     rows = dict(re.findall(r"^\| `([^`]+)` \| (.*?) \| [^|]* \|$", SECTIONS["Settings"], re.MULTILINE))
-    assert rows["--task"] == "`fac` or `fd` or `fm` or `fd+fm` or `none` | `fac`"
+    assert rows["--task"] == "`TEXT` | `fac`"
     assert rows["--optimizer.learning-rate"] == "`X` | `0.001`"
     assert rows["--eval.first-epoch-counts"] == " | `on`"
     assert rows["--ks"] == "`N …` | `10 20 50`"
