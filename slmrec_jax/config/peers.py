@@ -76,8 +76,8 @@ class SGLConfig:
     """Leave out interactions (ED), users and items (ND), or other interactions in each layer (RW)."""
     rate: Annotated[float, share()] = 0.1
     """Share of interactions, or of users and items, that a view leaves out."""
-    weight: Annotated[float, at_least(0)] = 0.1
-    """Weight of the agreement."""
+    weight: Annotated[float, at_least(0)] = 0.01
+    """Weight of the agreement; the authors take 0.1."""
     temperature: Annotated[float, more_than(0)] = 0.2
     """Temperature of the agreement."""
     among: Literal["distinct", "all"] = "distinct"
