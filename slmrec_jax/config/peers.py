@@ -92,8 +92,8 @@ class SimGCLConfig:
 
     noise: Annotated[float, at_least(0)] = 0.1
     """Length of the noise that is added to each row after each layer."""
-    weight: Annotated[float, at_least(0)] = 0.5
-    """Weight of the agreement."""
+    weight: Annotated[float, at_least(0)] = 0.01
+    """Weight of the agreement; the authors take 0.5 and less."""
     temperature: Annotated[float, more_than(0)] = 0.2
     """Temperature of the agreement."""
     l2: Annotated[float, at_least(0)] = 1e-3
