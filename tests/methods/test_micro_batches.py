@@ -25,9 +25,7 @@ SYSTEMS = {
     "mf": replace(BASE, model="mf", bpr_negatives=3),
     "lightgcn": replace(BASE, model="lightgcn"),
     "vbpr": replace(BASE, model="vbpr"),
-    "mgcn": replace(BASE, model="mgcn"),
     "mmgcn": replace(BASE, model="mmgcn"),
-    "freedom": replace(BASE, model="freedom"),
     "simgcl": replace(BASE, model="simgcl"),
     "fac+rw, corrected": with_settings(BASE, {"task": "fac+rw", "slmrec.popularity_correction": 0.7}),
 }

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax import setup
-from slmrec_jax.config import Config, MMGCNConfig, MMSSLConfig, SGLConfig, SLMRecConfig, with_settings, with_system
+from slmrec_jax.config import Config, MMGCNConfig, MMSSLConfig, SGLConfig, with_settings, with_system
 from slmrec_jax.devices import compiling_for
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -20,8 +20,6 @@ CONFIGS = {
     "paper fm, 2 micro-batches": with_system(dataclasses.replace(BASE, task="fm", micro_batches=2), "slmrec:paper"),
     "fd+fm": with_system(dataclasses.replace(BASE, task="fd+fm"), "slmrec"),
     "paper fd": with_system(dataclasses.replace(BASE, task="fd"), "slmrec:paper"),
-    "freedom": dataclasses.replace(BASE, model="freedom"),
-    "item graph": dataclasses.replace(BASE, task="none", slmrec=SLMRecConfig(item_graph=0.3)),
     "lattice": with_settings(dataclasses.replace(BASE, model="lattice"), {"optimizer.chain": ("sgd(1.0)",)}),
     "sgl": dataclasses.replace(BASE, model="sgl", sgl=SGLConfig(among="all")),
     "lightgcn": dataclasses.replace(BASE, model="lightgcn"),

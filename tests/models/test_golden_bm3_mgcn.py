@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 import pytest
-from golden import files, problem, recorded, routes
+from golden import files, problem, recorded
 from test_golden_baselines import check, linear
 
 from slmrec_jax.models.bm3 import bm3, bootstrap, table_norms
@@ -33,9 +33,8 @@ def bm3_tree(arrays, prefix):
     }
 
 
-@pytest.mark.parametrize("definition", routes("chains"))
 @pytest.mark.parametrize("path", files("bm3*.npz"))
-def test_bm3(path, definition):
+def test_bm3(path):
     arrays = recorded(path)
     spec, inputs = problem(arrays, tuple(RECORDED))
     masks = {"user": "user", "id": "item", **{name: own for name, (own, _) in RECORDED.items()}}
@@ -49,7 +48,7 @@ def test_bm3(path, definition):
         "main": Term(1.0, bootstrap(float(arrays["cl_weight"]), factors=factors)),
         "norms": Term(float(arrays["reg_weight"]), table_norms()),
     }
-    model = bm3(spec, num_layers=int(arrays["num_layers"]), definition=definition)
+    model = bm3(spec, num_layers=int(arrays["num_layers"]))
     check(arrays, model, terms, inputs, bm3_tree)
 
 
@@ -68,9 +67,9 @@ def mgcn_tree(arrays, prefix):
     }
 
 
-@pytest.mark.parametrize("definition", routes("chains"))
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("mgcn*.npz"))
-def test_mgcn(path, definition):
+def test_mgcn(path):
     """The item graphs are ours, made from the recorded features."""
     arrays = recorded(path)
     spec, inputs = problem(arrays, tuple(RECORDED))
@@ -79,7 +78,6 @@ def test_mgcn(path, definition):
         num_layers=int(arrays["num_layers"]),
         item_layers=int(arrays["num_item_layers"]),
         neighbours=int(arrays["knn_k"]),
-        definition=definition,
     )
     terms = {
         "bpr": Term(1.0, losses.bpr()),

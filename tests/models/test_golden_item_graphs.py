@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from compilers import full_jit
-from golden import assert_same_gradients, distance, files, problem, recorded, routes
+from golden import assert_same_gradients, distance, files, problem, recorded
 
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.sparse import matmul
@@ -47,9 +47,8 @@ def freedom_tree(arrays, kind):
     }
 
 
-@pytest.mark.parametrize("definition", routes("chains"))
 @pytest.mark.parametrize("path", files("freedom*.npz"))
-def test_freedom(path, definition):
+def test_freedom(path):
     """On the recorded pruned graph in training, and on the whole graph in ranking."""
     arrays = recorded(path)
     spec, inputs = problem(arrays, ("v", "t"))
@@ -60,7 +59,6 @@ def test_freedom(path, definition):
         item_layers=int(arrays["num_item_layers"]),
         neighbours=int(arrays["knn_k"]),
         weights={"v": share, "t": 1 - share},
-        definition=definition,
     )
     kept = Interactions(*(arrays[f"edges_{side}"][arrays["kept_edges"]] for side in ("user", "item")))
     pruned = build_graph(kept, spec.num_users, spec.num_items)
@@ -97,6 +95,7 @@ def lattice_tree(arrays, kind):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", files("lattice*.npz"))
 def test_lattice(path):
     """In the first step of an epoch, where the learned graph has a gradient."""

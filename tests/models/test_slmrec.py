@@ -34,7 +34,6 @@ AUGMENTATIONS = {
     "masking per item": feature_masking("clean", "item")[0],
     "dropout in layers": feature_dropout(0.4)[0],
     "dropout of inputs": feature_dropout(0.4, "input")[1],
-    "edge dropout": edge_dropout(0.4)[0],
     "edge dropout by layers, dropout and masking": both(
         both(edge_dropout(0.4, "layer"), feature_masking("swapped")), feature_dropout(0.4)
     )[1],
