@@ -41,10 +41,7 @@ def test_steps_of_all_systems_equal_one_device(reports):
         "vbpr",
         "mf",
         "mmgcn",
-        "bm3",
-        "mgcn",
         "mmssl",
-        "freedom",
         "lattice",
         "item graph",
     }
