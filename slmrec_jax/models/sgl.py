@@ -15,8 +15,8 @@ def sgl_recipe(config: Config, spec: Spec) -> Recipe:
     The agreement is a mean over the batch's distinct users plus a mean over its distinct items. The authors' code tells
     them from all users or items (`sgl.among`), and normalises each view by its own degrees, as here.
 
-    Tables are normal with deviation 0.1, as LightGCN's: with Xavier-uniform ones (the authors) BPR hardly learns in the
-    first thirty epochs on TikTok, since the gradient of the agreement grows as rows shrink.
+    Tables are normal with deviation 0.1, as LightGCN's. With Xavier-uniform ones (the authors) and a weight of 0.1, BPR
+    hardly learns in the first thirty epochs on TikTok, since the gradient of the agreement grows as rows shrink.
 
     Raises:
         UserError: Several micro-batches are to be compared with all users and items.

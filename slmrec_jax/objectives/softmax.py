@@ -58,7 +58,7 @@ def inbatch_cross_entropy(
 
     x, y and the offsets are those of distinct rows and columns; `rows` and `columns` have their counts and places in
     the batch, and `real` marks its real rows. The positive of the batch's row b is its column b. Offsets, 0 by default,
-    are constants. They cost nothing, because a column with an offset counts exp(offset) times.
+    are constants: a column with an offset counts exp(offset) times.
     """
     positives = jnp.sum(take(x, rows.places) * take(y, columns.places), axis=1)
     counts = columns.counts
