@@ -30,6 +30,9 @@ Ids: TypeAlias = Int[Array, " rows"] | Distinct | slice
 
 ALL = slice(None)
 
+ID = "id"
+"""The name of the modality of ids in a view."""
+
 Rows: TypeAlias = Callable[[Ids], Float[Array, "rows dim"]]
 """A table of which only the requested rows are computed."""
 

@@ -7,12 +7,20 @@ from slmrec_jax.config.config import Config
 from slmrec_jax.errors import UserError, check_type, setting, shown
 from slmrec_jax.forms import fault, field_names, outside, words
 
+GRAPH_TASKS = frozenset({"ed", "nd", "rw"})
+"""The self-supervised tasks that augment the graph."""
+
 
 def check_config(config: Config) -> None:
     """Reject values of a wrong type, out of range or in conflict; a `UserError` names the first and what to give."""
     check_type("config", config, Config, "a slmrec_jax.Config")
     check_fields(config)
-    graph_tasks = config.tasks & {"ed", "nd", "rw"}
+    _check_tasks(config)
+    _check_layers(config)
+
+
+def _check_tasks(config: Config) -> None:
+    graph_tasks = config.tasks & GRAPH_TASKS
     if len(graph_tasks) > 1:
         raise UserError(
             f"{setting('task', config.task)} has {len(graph_tasks)} augmentations of the graph: take one of "
@@ -22,6 +30,19 @@ def check_config(config: Config) -> None:
         raise UserError(
             f"{setting('task', config.task)} cannot both drop and mask the items' input: take "
             f"{setting('slmrec.fd_mode', 'layer')} or {setting('slmrec.fm_granularity', 'batch')}"
+        )
+
+
+def _check_layers(config: Config) -> None:
+    """Without layers, two views that differ by their graphs or their layers are equal, and nothing says so."""
+    by_layers = config.model in ("sgl", "simgcl")
+    if config.model == "slmrec":
+        by_layers = bool(config.tasks & GRAPH_TASKS) or ("fd" in config.tasks and config.slmrec.fd_mode == "layer")
+    if by_layers and config.num_layers == 0:
+        asking = setting("task", config.task) if config.model == "slmrec" else setting("model", config.model)
+        raise UserError(
+            f"{asking} augments what is propagated, and {setting('num_layers', 0)} propagates nothing: "
+            f"give {setting('num_layers')} at least 1"
         )
 
 

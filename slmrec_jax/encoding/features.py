@@ -1,6 +1,6 @@
 """Item features in the form that models read."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import jax
@@ -12,7 +12,7 @@ from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.rows import memoized, projected
 from slmrec_jax.encoding.sparse import matmul
-from slmrec_jax.types import DenseFeature, Ids, Modality, Params, Rows
+from slmrec_jax.types import DenseFeature, Ids, Modality, Params, Rows, Spec
 
 WORD_DIM = 128
 """The width of a word vector, as in SLMRec's published code."""
@@ -54,25 +54,36 @@ def word_means(means: Operator, table: Float[Array, "words columns"]) -> DenseFe
     return DenseFeature(matmul(means, table), present)
 
 
-def init_trained(key: Key[Array, ""], modality: Modality, num_items: int, dim: int) -> Params:
-    """Return the parameters of `trained`: an affine layer, and changes to the features that start at 0."""
-    return layers.linear(key, width(modality), dim) | {"change": jnp.zeros((num_items, width(modality)))}
+def init_trained(keys: Sequence[Key[Array, ""]], spec: Spec) -> Params:
+    """Return the parameters of `trained` for each modality: an affine layer, and changes of the features, which are 0.
+
+    There is a key for each modality.
+    """
+    return {
+        name: layers.linear(key, width(modality), spec.dim) | {"change": jnp.zeros((spec.num_items, width(modality)))}
+        for key, (name, modality) in zip(keys, spec.modalities.items(), strict=True)
+    }
 
 
-def trained(feature: DenseFeature, params: Params) -> Rows:
+def trained(given: Mapping[str, DenseFeature], params: Params, spec: Spec) -> dict[str, Rows]:
     """Return the rows (F + Δ) W + b of features that training changes; 0 for items without the modality.
 
     The features are parameters that start from the given ones in the published code of FREEDOM, LATTICE and others.
     Here Δ starts from 0, since parameters are drawn without the data: the gradient by Δ is that by F + Δ.
 
     Args:
-        feature: F, as given.
+        given: F of each modality.
         params: W, b and Δ, as `init_trained` makes them. Weight decay, if there is any, pulls F + Δ towards F.
+        spec: Its modalities, in whose order the rows are: compiled code sorts the names of inputs.
     """
-    given, kernel, change = projected(feature, params), params["kernel"], params["change"]
 
-    def rows(ids: Ids) -> Array:
-        changed: Array = given(ids) + take(feature.present, ids)[:, None] * (take(change, ids) @ kernel)
-        return changed
+    def changed(feature: DenseFeature, params: Params) -> Rows:
+        unchanged, kernel, change = projected(feature, params), params["kernel"], params["change"]
 
-    return memoized(rows)
+        def rows(ids: Ids) -> Array:
+            total: Array = unchanged(ids) + take(feature.present, ids)[:, None] * (take(change, ids) @ kernel)
+            return total
+
+        return memoized(rows)
+
+    return {name: changed(given[name], params[name]) for name in spec.modalities}

@@ -17,6 +17,7 @@ from slmrec_jax.models.recipe import Recipe, check_modalities
 from slmrec_jax.objectives.augmentations import dropout
 from slmrec_jax.types import (
     ALL,
+    ID,
     Augmentation,
     Context,
     Encode,
@@ -30,8 +31,6 @@ from slmrec_jax.types import (
     Term,
     View,
 )
-
-ID = "id"
 
 Factors: TypeAlias = Callable[[Key[Array, ""], str, tuple[int, int]], Float[Array, "rows dim"]]
 """`(key, name, shape) -> factors` of a table's entries: 0, or 1 / (1 - rate). Names are `user`, `id` and modalities."""
@@ -66,10 +65,7 @@ def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, de
             "user": tables["user"],
             "item": tables["item"],
             "predictor": layers.linear(predictor_key, spec.dim, spec.dim),
-            "modalities": {
-                name: features.init_trained(key, modality, spec.num_items, spec.dim)
-                for key, (name, modality) in zip(keys, spec.modalities.items(), strict=True)
-            },
+            "modalities": features.init_trained(keys, spec),
         }
 
     def prepare(inputs: Inputs) -> Inputs:
@@ -79,8 +75,7 @@ def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, de
     def encode(params: Params, inputs: Inputs) -> Encode:
         encode_ids = ids.encode(params, inputs)
         own = rows_of(params["item"])
-        # In the order of the spec, which dropout follows: compiled code sorts the names of inputs.
-        content = {name: features.trained(inputs.cache[name], params["modalities"][name]) for name in spec.modalities}
+        content = features.trained(inputs.cache, params["modalities"], spec)
 
         def predicted(rows: Rows) -> Rows:
             return memoized(lambda ids: layers.affine(params["predictor"], rows(ids)))

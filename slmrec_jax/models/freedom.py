@@ -14,9 +14,7 @@ from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.recipe import Recipe, check_modalities
 from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.pruning import degree_pruning
-from slmrec_jax.types import Augmentation, Context, Encode, Inputs, Loss, Metrics, Model, Params, Spec, Term, View
-
-ID = "id"
+from slmrec_jax.types import ID, Augmentation, Context, Encode, Inputs, Loss, Metrics, Model, Params, Spec, Term, View
 
 
 def freedom(
@@ -46,11 +44,7 @@ def freedom(
 
     def init(key: Key[Array, ""]) -> Params:
         tables_key, *keys = jax.random.split(key, 1 + len(spec.modalities))
-        modalities = {
-            name: features.init_trained(key, modality, spec.num_items, spec.dim)
-            for key, (name, modality) in zip(keys, spec.modalities.items(), strict=True)
-        }
-        return encoder.init(tables_key) | {"modalities": modalities}
+        return encoder.init(tables_key) | {"modalities": features.init_trained(keys, spec)}
 
     def prepare(inputs: Inputs) -> Inputs:
         taken = features.frozen_features(inputs.features, spec.modalities, normalized=False)
@@ -58,7 +52,7 @@ def freedom(
 
     def encode(params: Params, inputs: Inputs) -> Encode:
         encode_ids = encoder.encode(params, inputs._replace(cache=()))
-        content = {name: features.trained(inputs.cache[name], params["modalities"][name]) for name in spec.modalities}
+        content = features.trained(inputs.cache, params["modalities"], spec)
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             ids = encode_ids(augmentation, key)

@@ -16,11 +16,11 @@ from slmrec_jax.encoding.propagation import Halves
 from slmrec_jax.encoding.rows import memoized, rows_of, sum_of
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import setting
-from slmrec_jax.models.recipe import Recipe, check_modalities
+from slmrec_jax.models.recipe import Recipe, check_modalities, single_view
 from slmrec_jax.objectives import losses
 from slmrec_jax.types import (
     ALL,
-    Augmentation,
+    ID,
     DenseFeature,
     Encode,
     Inputs,
@@ -30,8 +30,6 @@ from slmrec_jax.types import (
     Term,
     View,
 )
-
-ID = "id"
 
 
 class HeldGraph(NamedTuple):
@@ -83,10 +81,7 @@ def lattice(
             "user": layers.xavier_uniform(user_key, spec.num_users, spec.dim),
             "item": layers.xavier_uniform(item_key, spec.num_items, spec.dim),
             "weights": jnp.full(len(names), 1.0 / len(names), jnp.float32),
-            "modalities": {
-                name: features.init_trained(key, spec.modalities[name], spec.num_items, spec.dim)
-                for key, name in zip(keys, names, strict=True)
-            },
+            "modalities": features.init_trained(keys, spec),
         }
 
     def prepare(inputs: Inputs) -> Inputs:
@@ -117,10 +112,7 @@ def lattice(
         users, near_rows = rows_of(ids.users), rows_of(near)
         items = sum_of([rows_of(ids.items), memoized(lambda ids: layers.normalize(near_rows(ids)))], 1.0)
 
-        def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
-            return View(users, items, {ID: users}, {ID: items})
-
-        return view
+        return single_view(View(users, items, {ID: users}, {ID: items}))
 
     return Model(init, encode, prepare, by_columns=False)
 
@@ -135,9 +127,7 @@ def learned_graph(
 
     def build(params: Params, cache: LatticeInputs) -> Operator:
         weights = jax.nn.softmax(params["weights"])
-        projected = [
-            features.trained(cache.features[name], params["modalities"][name])(ALL) for name in spec.modalities
-        ]
+        projected = [rows(ALL) for rows in features.trained(cache.features, params["modalities"], spec).values()]
         present = [cache.features[name].present for name in spec.modalities]
         # In a loop, since a program with one search for each modality takes long to compile.
         found = jax.lax.map(

@@ -11,9 +11,9 @@ from slmrec_jax.config import Config
 from slmrec_jax.encoding import features, layers
 from slmrec_jax.encoding.rows import concatenated, feature_rows, memoized, projected, rows_of, with_biases
 from slmrec_jax.errors import setting
-from slmrec_jax.models.recipe import Recipe, check_modalities
+from slmrec_jax.models.recipe import Recipe, check_modalities, single_view
 from slmrec_jax.objectives import losses
-from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, Term, View
+from slmrec_jax.types import ALL, ID, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, Term, View
 
 
 def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bias: bool = False) -> Model:
@@ -62,7 +62,7 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
             raw = concatenated([items, *(feature_rows(cache[name]) for name in modalities)])
             items = memoized(lambda ids: layers.affine(params["combine"], raw(ids)))
         ranked = with_biases(users, items, rows_of(params["item_bias"])) if item_bias else (users, items)
-        return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
+        return single_view(View(*ranked, {ID: users}, {ID: items}))
 
     def cold_items(params: Params, given: Mapping[str, features.DeviceFeature]) -> Float[Array, "items columns"]:
         inputs = prepare(Inputs(None, given))

@@ -19,6 +19,7 @@ from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.softmax import self_cross_entropy
 from slmrec_jax.types import (
     ALL,
+    ID,
     Augmentation,
     Context,
     DenseFeature,
@@ -36,7 +37,7 @@ from slmrec_jax.types import (
     View,
 )
 
-ID, SIDE = "id", "side"
+SIDE = "side"
 
 
 def mgcn(
@@ -62,7 +63,7 @@ def mgcn(
 
     Features are trained from their given values: the parameter Δ_m starts at 0. The item graph keeps the given ones.
     An item that lacks a modality has no neighbours and a row of zeros there. The view's modalities are `id`, content,
-    and `side`. Maps mix columns, so a mesh holds the tables whole.
+    and `side`. Augmentations change the read-out of the ids alone. Maps mix columns, so a mesh holds the tables whole.
 
     Args:
         spec: Sizes and modalities, at least one.
@@ -77,18 +78,15 @@ def mgcn(
     def init(key: Key[Array, ""]) -> Params:
         ids_key, hidden_key, out_key, *keys = jax.random.split(key, 3 + len(spec.modalities))
         tables, dim = ids.init(ids_key), spec.dim
-        own = dict(zip(spec.modalities, keys, strict=True))
 
         def maps(place: int) -> dict[str, layers.Linear]:
-            return {name: layers.linear(jax.random.fold_in(key, place), dim, dim) for name, key in own.items()}
+            own = zip(spec.modalities, keys, strict=True)
+            return {name: layers.linear(jax.random.fold_in(key, place), dim, dim) for name, key in own}
 
         return {
             "user": tables["user"],
             "item": tables["item"],
-            "modalities": {
-                name: features.init_trained(key, spec.modalities[name], spec.num_items, dim)
-                for name, key in own.items()
-            },
+            "modalities": features.init_trained(keys, spec),
             "gate": maps(1),
             "prefer": maps(2),
             "query": {
@@ -106,9 +104,8 @@ def mgcn(
         given, graphs = inputs.cache
         encode_ids = ids.encode(params, inputs)
         users, items = {}, {}
-        for name in spec.modalities:
-            content = features.trained(given[name], params["modalities"][name])(ALL)
-            x = params["item"] * jax.nn.sigmoid(layers.affine(params["gate"][name], content))
+        for name, content in features.trained(given, params["modalities"], spec).items():
+            x = params["item"] * jax.nn.sigmoid(layers.affine(params["gate"][name], content(ALL)))
             for _ in range(item_layers):
                 x = matmul(graphs[name], x)
             items[name] = rows_of(x)

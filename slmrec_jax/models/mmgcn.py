@@ -14,7 +14,7 @@ from slmrec_jax.encoding.layers import mean
 from slmrec_jax.encoding.rows import projected as projected_rows
 from slmrec_jax.encoding.rows import rows_for_all, rows_of
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.models.recipe import Recipe, check_modalities
+from slmrec_jax.models.recipe import Recipe, check_modalities, single_view
 from slmrec_jax.objectives import losses
 from slmrec_jax.types import ALL, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, Term, View
 
@@ -108,7 +108,7 @@ def mmgcn(
             {name: rows_of(x[:num_users]) for name, x in nodes.items()},
             {name: rows_of(x[num_users:]) for name, x in nodes.items()},
         )
-        return lambda augmentation, key: view
+        return single_view(view)
 
     def cold_items(params: Params, given: Mapping[str, features.DeviceFeature]) -> Float[Array, "items dim"]:
         # The mean over no neighbours is 0, and so is the identity row of an item that was not trained.

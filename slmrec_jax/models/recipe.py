@@ -3,10 +3,12 @@
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from jaxtyping import Array, Key
+
 from slmrec_jax.config import Config
 from slmrec_jax.encoding import features, propagation
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.types import NO_AUGMENTATION, Augmentation, Model, Spec, Term, Work
+from slmrec_jax.types import NO_AUGMENTATION, Augmentation, Encode, Model, Spec, Term, View, Work
 
 
 class Recipe(NamedTuple):
@@ -20,6 +22,17 @@ class Recipe(NamedTuple):
     """As `Method.work`."""
     augmentation: Augmentation = NO_AUGMENTATION
     """The augmentation of the view that the losses read; the view that ranks has none."""
+
+
+def single_view(view: View) -> Encode:
+    """Return the encoder's second part for a system that makes no augmented views: the view, or a `UserError`."""
+
+    def encode(augmentation: Augmentation, key: Key[Array, ""]) -> View:
+        if augmentation != NO_AUGMENTATION:
+            raise UserError("this system makes no augmented views: leave out the loss or the augmentation that asks")
+        return view
+
+    return encode
 
 
 def check_modalities(spec: Spec, what: str) -> None:

@@ -8,7 +8,7 @@ from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.recipe import Recipe
 from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.augmentations import embedding_noise
-from slmrec_jax.types import Augmentation, Encode, Inputs, Model, Params, Rows, Spec, Term, View
+from slmrec_jax.types import ID, Augmentation, Encode, Inputs, Model, Params, Rows, Spec, Term, View
 
 
 def simgcl(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Model:
@@ -36,7 +36,7 @@ def simgcl(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Mode
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             of_all = encode_all(augmentation, key)
             users, items = propagated(of_all.users, params["user"]), propagated(of_all.items, params["item"])
-            return View(users, items, {"id": users}, {"id": items})
+            return View(users, items, {ID: users}, {ID: items})
 
         return view
 

@@ -15,6 +15,7 @@ from slmrec_jax.errors import UserError
 from slmrec_jax.meshes import held_whole
 from slmrec_jax.types import (
     ALL,
+    ID,
     Augmentation,
     DenseFeature,
     Encode,
@@ -31,8 +32,6 @@ from slmrec_jax.types import (
     View,
     Whole,
 )
-
-ID = "id"
 
 
 def slmrec(
@@ -135,12 +134,10 @@ def slmrec(
             }
             from_items = {name: chained(name) for name in channels}
 
-        def by_chains(
-            name: str, rows: Rows, scale: ModalityScale, user: Channel, graphs: Sequence[Graph] | None
-        ) -> Channel:
+        def by_chains(name: str, rows: Rows, scale: ModalityScale, user: Channel, graphs: Sequence[Graph]) -> Channel:
             """Return user chain plus item chain, which has one factor for propagated rows and one for layer 0."""
             item = from_items[name]
-            if rows is not layer0[name] or graphs is not None:
+            if rows is not layer0[name] or graphs:
                 item = propagation.item_chain(graphs or [graph], rows(ALL), num_layers)
             factor = scale.propagated.get(name, 1.0)
 
@@ -156,7 +153,7 @@ def slmrec(
             name: str,
             rows: Rows,
             scale: ModalityScale,
-            graphs: Sequence[Graph] | None,
+            graphs: Sequence[Graph],
             augment: LayerStage | None,
             keys: Key[Array, "layers sides"],
         ) -> Channel:
@@ -165,7 +162,7 @@ def slmrec(
             users = users0[owner[name]]
             factor = scale.propagated.get(name, 1.0)
             layer0_factor = factor if scale.layer0 is None else scale.layer0.get(name, 1.0)
-            if definition or rows is not layer0[name] or graphs is not None:
+            if definition or rows is not layer0[name] or graphs:
                 halves = hop(graphs[0] if graphs else graph, Halves(users, factor * rows(ALL)))
             else:
                 halves = Halves(factor * first_users[name](ALL), first_items[owner[name]](ALL))
@@ -192,7 +189,7 @@ def slmrec(
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             modality_key, inputs_key, layers_key = jax.random.split(key, 3)
-            graphs = None
+            graphs: Sequence[Graph] = ()  # the layers' own, if there are any
             if augmentation.edges is not None:
                 graphs = augmentation.edges(jax.random.fold_in(key, 3), graph, num_layers)
             scale = augmentation.modality(modality_key, channels) if augmentation.modality else ModalityScale({})
@@ -209,10 +206,9 @@ def slmrec(
                 }
             else:
                 of_users = from_users
-                if graphs is not None:
+                if graphs:
                     of_users = {
-                        name: propagation.user_chain(graphs or [graph], table, num_layers)
-                        for name, table in users0.items()
+                        name: propagation.user_chain(graphs, table, num_layers) for name, table in users0.items()
                     }
                 propagated = {
                     name: by_chains(name, rows[name], scale, of_users[owner[name]], graphs) for name in channels

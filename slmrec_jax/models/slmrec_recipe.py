@@ -7,11 +7,11 @@ from slmrec_jax.config import Config, SLMRecConfig
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.models.item_graph import with_item_graph
 from slmrec_jax.models.recipe import Recipe, cached_modalities, check_modalities
-from slmrec_jax.models.slmrec import ID, slmrec
+from slmrec_jax.models.slmrec import slmrec
 from slmrec_jax.models.work import slmrec_work
 from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.augmentations import both, edge_dropout, feature_dropout, feature_masking, node_dropout
-from slmrec_jax.types import Loss, Spec, Term
+from slmrec_jax.types import ID, Loss, Spec, Term
 
 UNCORRECTED, CORRECTED = 0.065, 0.115
 """The hit rates of popularity (`Spec.popularity_hit_rate`) up to which `auto` corrects nothing, and from which it

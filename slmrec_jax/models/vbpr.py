@@ -12,9 +12,9 @@ from slmrec_jax.encoding import features, layers, vectors
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, with_biases
 from slmrec_jax.errors import setting
-from slmrec_jax.models.recipe import Recipe, check_modalities
+from slmrec_jax.models.recipe import Recipe, check_modalities, single_view
 from slmrec_jax.objectives import losses
-from slmrec_jax.types import ALL, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, Term, View
+from slmrec_jax.types import ALL, ID, NO_AUGMENTATION, DenseFeature, Encode, Inputs, Model, Params, Spec, Term, View
 
 
 def vbpr(
@@ -67,7 +67,7 @@ def vbpr(
             item_bias, content_bias = params["item_bias"], params["content_bias"]
             biases = memoized(lambda ids: take(item_bias, ids) + vectors.rows(content, ids) @ content_bias)
             ranked = with_biases(users, items, biases)
-        return lambda augmentation, key: View(*ranked, {"id": users}, {"id": items})
+        return single_view(View(*ranked, {ID: users}, {ID: items}))
 
     def cold_items(params: Params, given: Mapping[str, features.DeviceFeature]) -> Float[Array, "items columns"]:
         inputs = prepare(Inputs(None, given))

@@ -7,6 +7,7 @@ choice depends on the settings and the data alone.
 from collections.abc import Collection
 
 from slmrec_jax.config import Config
+from slmrec_jax.config.checks import GRAPH_TASKS
 from slmrec_jax.encoding import features
 from slmrec_jax.types import Spec, Work
 
@@ -37,9 +38,9 @@ def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
     if "fd" in tasks and options.fd_mode == "layer":
         hops += channels * (1 + 4 * (layers - 1))
         dropped = 2 * channels * layers
-        if tasks & {"ed", "nd", "rw"}:
+        if tasks & GRAPH_TASKS:
             hops += channels  # no first hop that the views share
-    elif tasks & {"ed", "nd", "rw"}:
+    elif tasks & GRAPH_TASKS:
         hops += 2 * (user_tables + channels) * layers
     elif "fd" in tasks or ("fm" in tasks and options.fm_granularity == "item"):
         hops += 2 * channels * layers

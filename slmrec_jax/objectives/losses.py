@@ -12,7 +12,7 @@ from slmrec_jax.encoding.graph import interactions_among
 from slmrec_jax.encoding.rows import rows_for_all, rows_of
 from slmrec_jax.objectives.augmentations import Views
 from slmrec_jax.objectives.softmax import cross_entropy, identification, inbatch_cross_entropy, self_cross_entropy
-from slmrec_jax.types import ALL, Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
+from slmrec_jax.types import ALL, ID, Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
 
 
 def info_nce(
@@ -104,7 +104,7 @@ def embedding_l2(
         if rows == "layer0":
             users, items = (rows_for_all(rows_of(context.model_params[side])) for side in ("user", "item"))
         elif rows == "view":
-            users, items = view.user_modalities["id"], view.item_modalities["id"]
+            users, items = view.user_modalities[ID], view.item_modalities[ID]
         else:
             users, items = view.users, view.items
         touched = users(batch.users), items(batch.items), items(batch.negatives.reshape(-1))
@@ -189,7 +189,7 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, items = context.view, context.items
         side = (lambda x: x) if similarity == "dot" else layers.normalize
-        chained = view.item_modalities["id"](items)
+        chained = view.item_modalities[ID](items)
         levels = {}
         for name in (name for name in view.item_modalities if name in params):
             chained = layers.affine(params[name]["id"], chained)

@@ -28,6 +28,8 @@ from slmrec_jax.forms import field_names
         ({"task": "magic"}, "task is magic: give none, fac, fd, fm, ed, nd, rw or several, such as fac"),
         ({"task": "fac+fac"}, "task is fac.fac: give none"),
         ({"task": "fac+none"}, "task is fac.none: give none"),
+        ({"task": "fac+ed", "num_layers": 0}, "task=.fac.ed. augments what is propagated"),
+        ({"model": "simgcl", "num_layers": 0}, "model=.simgcl. augments what is propagated"),
         ({"task": "ed+rw"}, "2 augmentations of the graph: take one of ed, rw"),
         ({"task": "fd+fm", "slmrec": SLMRecConfig(fd_mode="input", fm_granularity="item")}, "cannot both"),
     ],

@@ -1,6 +1,7 @@
 """Every recipe makes a method, or says what it needs."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import pytest
@@ -9,8 +10,11 @@ from slmrec_jax.config import Config, LightGCNConfig, MFConfig, SLMRecConfig
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import METHODS, make_method
 from slmrec_jax.models import RECIPES
+from slmrec_jax.models.lattice import lattice_recipe
 from slmrec_jax.models.slmrec_recipe import choose_correction
-from slmrec_jax.types import Modality, Spec
+from slmrec_jax.objectives.augmentations import edge_dropout
+from slmrec_jax.training.inputs import make_inputs, make_spec
+from slmrec_jax.types import NO_AUGMENTATION, Modality, Spec
 
 WITH = Spec(5, 6, 9, 4, {"visual": Modality(3), "words": Modality(7, words=True)})
 WITHOUT = WITH._replace(modalities={})
@@ -50,6 +54,22 @@ def test_the_key_decides_the_initial_parameters(model):
     first, again, other = (start(jax.random.key(seed)) for seed in (0, 0, 1))
     assert all((a == b).all() for a, b in zip(first, again, strict=True))
     assert not all((a == b).all() for a, b in zip(first, other, strict=True))
+
+
+@pytest.mark.parametrize("make", [RECIPES["mf"], RECIPES["vbpr"], RECIPES["mmgcn"], lattice_recipe])
+def test_a_system_that_makes_no_augmented_views_says_so(make, tiny):
+    """A loss that compares two views would see the same one twice."""
+    data = tiny.with_modalities(("visual",))
+    config = Config(dim=4, batch_size=8, num_layers=1)
+    model, inputs = make(config, make_spec(config, data)).model, make_inputs(data)
+
+    def encode(key, augmentation):
+        view = model.encode(model.init(key), model.prepare(inputs))(augmentation, key)
+        return view.users(jax.numpy.arange(3))
+
+    assert jax.eval_shape(partial(encode, augmentation=NO_AUGMENTATION), jax.random.key(0)).shape[0] == 3
+    with pytest.raises(UserError, match="makes no augmented views"):
+        jax.eval_shape(partial(encode, augmentation=edge_dropout(0.1)[0]), jax.random.key(0))
 
 
 def test_every_recipe_is_a_system():

@@ -42,6 +42,8 @@ def test_steps_of_all_systems_equal_one_device(reports):
         "mf",
         "mmgcn",
         "mmssl",
+        "ed",
+        "simgcl",
         "lattice",
         "item graph",
     }
