@@ -80,6 +80,26 @@ def self_cross_entropy(
     return _mean_over_rows(log_normalisers(x, y, counts, counts), x, y, counts)
 
 
+def two_view_cross_entropy(
+    x: Float[Array, "batch dim"],
+    y: Float[Array, "batch dim"],
+    counts: Float[Array, " batch"],
+    temperature: float,
+) -> Scalar:
+    """Compute the loss of users or items that tell their own y from the x and y of all others.
+
+    It is the mean over the rows b, each n_b times, of
+
+        log(e^{x_b · y_b / τ} + Σ_{c≠b} n_c (e^{x_b · x_c / τ} + e^{x_b · y_c / τ})) - x_b · y_b / τ,
+
+    where n are the counts.
+    """
+    rows = x / temperature
+    sides = jnp.stack([x, y], axis=1).reshape(2 * x.shape[0], x.shape[1])
+    normalisers = log_normalisers(rows, sides, counts, jnp.repeat(counts, 2), jnp.array([0.0, 1.0]))
+    return _mean_over_rows(normalisers, rows, y, counts)
+
+
 def identification(
     x: Float[Array, "batch dim"],
     y: Float[Array, "batch dim"],
@@ -103,19 +123,23 @@ def log_normalisers(
     y: Float[Array, "columns dim"],
     row_counts: Float[Array, " rows"],
     column_counts: Float[Array, " columns"],
+    own_counts: Float[Array, " own"] | None = None,
 ) -> Scalar:
     """Compute Σ_r n_r log Σ_k m_k exp(x_r · y_k) without ever holding x yᵀ.
 
+    With `own_counts`, the columns are the rows' own ones, in order, as many for each row; these counts, for that row,
+    are in place of theirs.
+
     The result is linear in its cotangent, so one pass over blocks of rows gives the value and both gradients: with the
-    softmax p, they are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r. Both counts are constants. The result cannot be
+    softmax p, they are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r. All counts are constants. The result cannot be
     differentiated twice. A row or column of count 0 may hold anything; on CPU, those after the last with a count cost
     little.
     """
-    return _normalisers_forward(x, y, row_counts, column_counts)[0]
+    return _normalisers_forward(x, y, row_counts, column_counts, own_counts)[0]
 
 
 def _normalisers_forward(
-    x: Array, y: Array, row_counts: Array, column_counts: Array
+    x: Array, y: Array, row_counts: Array, column_counts: Array, own_counts: Array | None = None
 ) -> tuple[Array, tuple[Array, Array]]:
     num_rows = x.shape[0]
     given = x.dtype, y.dtype
@@ -124,32 +148,40 @@ def _normalisers_forward(
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
     # A column of count 0 repeats one that counts, so it never exceeds the largest score.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
-    shares = num_shares()
+    own_counts = jnp.zeros(0) if own_counts is None else own_counts
+    shares, places = num_shares(), jnp.arange(num_rows)
     if shares == 1:
-        value, to_rows, to_columns = _normalisers(x, row_counts, y, column_counts)
+        value, to_rows, to_columns = _normalisers(x, row_counts, places, y, column_counts, own_counts)
     else:
         padding = -num_rows % shares
-        x, row_counts = jnp.pad(x, ((0, padding), (0, 0))), jnp.pad(row_counts, (0, padding))
+        x = jnp.pad(x, ((0, padding), (0, 0)))
+        row_counts, places = (jnp.pad(of_rows, (0, padding)) for of_rows in (row_counts, places))
 
-        def own_rows(x: Array, row_counts: Array, y: Array, column_counts: Array) -> tuple[Array, Array, Array]:
-            value, to_rows, to_columns = _normalisers(x, row_counts, y, column_counts)
+        def own_rows(*given: Array) -> tuple[Array, Array, Array]:
+            value, to_rows, to_columns = _normalisers(*given)
             return sum_over_shares(value), to_rows, sum_over_shares(to_columns)
 
-        divided = on_own_rows(own_rows, 2, 2, outputs=(False, True, False))
-        value, to_rows, to_columns = divided(x, row_counts, y, column_counts)
+        divided = on_own_rows(own_rows, 3, 3, outputs=(False, True, False))
+        value, to_rows, to_columns = divided(x, row_counts, places, y, column_counts, own_counts)
     return value, (to_rows[:num_rows].astype(given[0]), to_columns.astype(given[1]))
 
 
 @jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
-def _normalisers(x: Array, row_counts: Array, y: Array, column_counts: Array) -> tuple[Array, Array, Array]:
-    """Return the value and both gradients, by blocks of rows; of several micro-batches one after the other."""
+def _normalisers(
+    x: Array, row_counts: Array, places: Array, y: Array, column_counts: Array, own_counts: Array
+) -> tuple[Array, Array, Array]:
+    """Return the value and both gradients, by blocks of rows; of several micro-batches one after the other.
+
+    `places` are those of the rows among all, which a mesh divides.
+    """
     num_rows, num_columns = x.shape[0], y.shape[0]
     most_rows = max(LEAST_BLOCK_ROWS, SCORE_BLOCK_BYTES // (x.dtype.itemsize * num_columns))
     most_rows = min(SCORE_BLOCK_ROWS, most_rows) if on_cpu() else most_rows
     most_blocks = -(-num_rows // most_rows)
     block_rows = -(-num_rows // most_blocks)
     padding = most_blocks * block_rows - num_rows
-    x, row_counts = jnp.pad(x, ((0, padding), (0, 0))), jnp.pad(row_counts, (0, padding))
+    x = jnp.pad(x, ((0, padding), (0, 0)))
+    row_counts, places = (jnp.pad(of_rows, (0, padding)) for of_rows in (row_counts, places))
     if on_cpu():
         num_blocks: Array | int = -(-_last(row_counts) // block_rows)
         widths = sorted({max(1, int(share * num_columns)) for share in WIDTHS})
@@ -157,23 +189,43 @@ def _normalisers(x: Array, row_counts: Array, y: Array, column_counts: Array) ->
         num_blocks, widths = most_blocks, [num_columns]
     ways = [partial(_by_blocks, width=width, block_rows=block_rows) for width in widths]
     width = jnp.sum(_last(column_counts) > jnp.array(widths))
-    value, to_rows, to_columns = jax.lax.switch(width, ways, x, y, row_counts, column_counts, num_blocks)
+    value, to_rows, to_columns = jax.lax.switch(
+        width, ways, x, y, row_counts, places, column_counts, own_counts, num_blocks
+    )
     return value, to_rows[:num_rows], to_columns
 
 
 def _by_blocks(
-    x: Array, y: Array, row_counts: Array, column_counts: Array, num_blocks: Array | int, *, width: int, block_rows: int
+    x: Array,
+    y: Array,
+    row_counts: Array,
+    places: Array,
+    column_counts: Array,
+    own_counts: Array,
+    num_blocks: Array | int,
+    *,
+    width: int,
+    block_rows: int,
 ) -> tuple[Array, Array, Array]:
     """Return the value and both gradients, from the first blocks of rows and the first columns."""
-    columns, counts = y[:width], column_counts[None, :width]
+    columns, counts, num_own = y[:width], column_counts[None, :width], len(own_counts)
+
+    def counted(exponentials: Array, rows: Array) -> Array:
+        if num_own == 0:
+            return counts * exponentials
+        of = jnp.arange(width)
+        own = rows[:, None] == of[None, :] // num_own
+        return jnp.where(own, own_counts[of % num_own][None, :], counts) * exponentials
 
     def block(index: Array, sums: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         value, to_rows, to_columns = sums
         start = index * block_rows
-        rows, weights = (jax.lax.dynamic_slice_in_dim(of_all, start, block_rows) for of_all in (x, row_counts))
+        rows, weights, ids = (
+            jax.lax.dynamic_slice_in_dim(of_all, start, block_rows) for of_all in (x, row_counts, places)
+        )
         scores = rows @ columns.T
         largest = jnp.max(scores, axis=1)
-        exponentials = counts * jnp.exp(scores - largest[:, None])
+        exponentials = counted(jnp.exp(scores - largest[:, None]), ids)
         total = jnp.sum(exponentials, axis=1)
         # Scale and transpose the small factor instead of the block of scores. The barrier keeps XLA from moving the
         # transposition into the product (3 % of this function on CPUs).
@@ -196,9 +248,9 @@ def _last(counts: Float[Array, " places"]) -> Int[Array, ""]:
     return jnp.max(jnp.where(counts > 0, jnp.arange(1, counts.shape[0] + 1), 0))
 
 
-def _normalisers_backward(gradients: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None, None]:
+def _normalisers_backward(gradients: tuple[Array, Array], cotangent: Array) -> tuple[Array, Array, None, None, None]:
     to_x, to_y = gradients
-    return cotangent.astype(to_x.dtype) * to_x, cotangent.astype(to_y.dtype) * to_y, None, None
+    return cotangent.astype(to_x.dtype) * to_x, cotangent.astype(to_y.dtype) * to_y, None, None, None
 
 
 log_normalisers.defvjp(_normalisers_forward, _normalisers_backward)

@@ -9,9 +9,16 @@ import pytest
 from compilers import full_jit
 
 from slmrec_jax.devices import compiling_for
+from slmrec_jax.encoding.layers import mean
 from slmrec_jax.encoding.rows import distinct_ids
 from slmrec_jax.objectives import softmax
-from slmrec_jax.objectives.softmax import cross_entropy, inbatch_cross_entropy, log_normalisers, self_cross_entropy
+from slmrec_jax.objectives.softmax import (
+    cross_entropy,
+    inbatch_cross_entropy,
+    log_normalisers,
+    self_cross_entropy,
+    two_view_cross_entropy,
+)
 
 NODES = 11
 
@@ -131,6 +138,30 @@ def test_off_cpu_nothing_depends_on_values(block_rows):
     assert "cond" not in str(traced.jaxpr)
     assert "while" not in str(traced.jaxpr)
     assert_equal(traced.lower().compile()(x, y, rows, columns, real), here)
+
+
+@pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 1), (37, 4), (37, 11)])
+def test_two_views_equal_the_definition(block_rows, size, kinds):
+    """Nobody is their own negative, however often they are in the batch."""
+    x, y = tables(scale=0.7)
+    rows, _ = ids(size, kinds)
+    real = jnp.arange(size) < max(1, size - 3)
+
+    def by_rows(x, y):
+        z, h, others = x[rows] / 0.3, y[rows], rows[:, None] != rows[None, :]
+        own = jnp.sum(z * h, axis=1)
+        both = jnp.exp(z @ x[rows].T) + jnp.exp(z @ h.T)
+        below = jnp.exp(own) + jnp.sum(jnp.where(others & real[None, :], both, 0.0), axis=1)
+        return mean(jnp.log(below) - own, real)
+
+    def by_distinct_rows(x, y):
+        of = distinct_ids(rows, real, NODES)
+        return two_view_cross_entropy(x[of.ids], y[of.ids], of.counts, 0.3)
+
+    found, expected = (jax.jit(jax.value_and_grad(of, (0, 1)))(x, y) for of in (by_distinct_rows, by_rows))
+    assert_equal(found, expected)
+    with compiling_for("gpu"):
+        assert_equal(jax.jit(jax.value_and_grad(lambda x, y: by_distinct_rows(x, y), (0, 1)))(x, y), expected)
 
 
 def test_rows_of_count_0_may_hold_anything(block_rows):

@@ -8,11 +8,12 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
-from jaxtyping import Array, Bool, Float, Int, Key, Scalar
+from jaxtyping import Array, Float, Key, Scalar
 
 from slmrec_jax.config import Config, MMSSLConfig, filled_in
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.gathers import take
+from slmrec_jax.encoding.rows import distinct_ids
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.methods.micro_batches import mean_in_turn
 from slmrec_jax.methods.mmssl.game import adversarial_game
@@ -23,7 +24,8 @@ from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models.recipe import check_modalities
 from slmrec_jax.objectives.augmentations import dropout
 from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
-from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec, Work
+from slmrec_jax.objectives.softmax import two_view_cross_entropy
+from slmrec_jax.types import Batch, Distinct, Embeddings, Inputs, Method, Metrics, Params, Spec, Work
 
 
 @no_type_check  # JAX also puts shapes and flags in place of arrays
@@ -170,38 +172,23 @@ def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | No
     }
     if temperature is None:
         return terms
-    contrasts = [
-        cross_view(take(view, batch.users), users, batch.users, batch.mask, temperature)
-        for view in encoded.user_views.values()
-    ]
+    distinct = distinct_ids(batch.users, batch.mask, encoded.users.shape[0])
+    contrasts = [cross_view(view, encoded.users, distinct, temperature) for view in encoded.user_views.values()]
     return terms | {"contrast": jnp.sum(jnp.stack(contrasts))}
 
 
 def cross_view(
-    anchors: Float[Array, "batch dim"],
-    others: Float[Array, "batch dim"],
-    users: Int[Array, " batch"],
-    mask: Bool[Array, " batch"],
-    temperature: float,
+    views: Float[Array, "users dim"], final: Float[Array, "users dim"], users: Distinct, temperature: float
 ) -> Scalar:
     """Compute the mean over b of -log(e^{s(z_b, h_b) / τ} / (Σ_{c≠b} e^{s(z_b, z_c) / τ} + Σ_c e^{s(z_b, h_c) / τ})).
 
-    s is the cosine, z the anchors (rows of one modality's view), and h the others (final rows). In a graph without
-    edges the rows z are 0: the value is then log(2 batch - 1) and nothing is learnt. The published code draws distinct
-    users; here a repeated user is not a negative of themselves. float32 holds the smallest possible term if the
-    temperature τ is at least 0.025.
+    s is the cosine, z the users' rows of one modality's view, and h their final rows. In a graph without edges the rows
+    z are 0: the value is then log(2 batch - 1) and nothing is learnt. The published code draws distinct users; here a
+    repeated user is not a negative of themselves. float32 holds the smallest possible term if the temperature τ is at
+    least 0.025.
     """
-    z, h = layers.normalize(anchors), layers.normalize(others)
-    others_only = mask[None, :] & (users[:, None] != users[None, :])
-    own = jnp.eye(users.shape[0], dtype=bool)
-
-    def total(scores: Float[Array, "batch batch"], allowed: Bool[Array, "batch batch"]) -> Float[Array, " batch"]:
-        # A cosine is at most 1, so the largest score need not be found first.
-        return jnp.sum(jnp.where(allowed, jnp.exp((scores - 1.0) / temperature), 0.0), axis=1)
-
-    denominator = total(z @ z.T, others_only) + total(z @ h.T, others_only | own)
-    positive = (jnp.sum(z * h, axis=1) - 1.0) / temperature
-    return layers.mean(jnp.log(denominator) - positive, mask)
+    z, h = (layers.normalize(take(rows, users.ids)) for rows in (views, final))
+    return two_view_cross_entropy(z, h, users.counts, temperature)
 
 
 def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
