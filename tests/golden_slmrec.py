@@ -69,11 +69,10 @@ class Golden:
 
         return view(0), view(1)
 
-    def problem(self, definition):
+    def problem(self):
         arrays = self.arrays
         spec, inputs = problem(self.arrays, self.names)
-        cached = () if definition else self.names
-        model = slmrec(spec, num_layers=self.num_layers, cached=cached, definition=definition)
+        model = slmrec(spec, num_layers=self.num_layers, cached=self.names)
         temperature = float(arrays["ssl_temp"])
         ssl = losses.fine_and_coarse(temperature) if self.is_fac else losses.view_agreement(self.views(), temperature)
         terms = {

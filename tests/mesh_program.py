@@ -2,7 +2,8 @@
 
     python tests/mesh_program.py
 
-Run in a process of its own, since JAX decides once how many devices there are.
+Run in a process of its own, since JAX decides once how many devices there are. `XLA_FLAGS` of the caller hold too, such
+as those that compile quickly.
 """
 
 import dataclasses
@@ -14,10 +15,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-os.environ["XLA_FLAGS"] = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 "
-    "--xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
-)
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 
 import jax

@@ -63,7 +63,7 @@ _LATEX_MARKS = _Format(
 def write_results(measurements: Measurements, folder: Path, *, curves: bool = True) -> None:
     """Write all files of the results to a folder, each whole or not at all.
 
-    `curves.png` needs a trained system, and is left out without one, or if `curves` is false.
+    `curves.png` needs a trained system; without one, or if `curves` is false, an earlier one is removed.
 
     Raises:
         OSError: A file cannot be written.
@@ -80,10 +80,12 @@ def write_results(measurements: Measurements, folder: Path, *, curves: bool = Tr
             # A name may hold an unpaired surrogate, which UTF-8 cannot encode.
             file.write(text.encode("utf-8", errors="backslashreplace"))
     write_users(measurements.systems, folder / USERS)
-    if curves and measurements.histories:
-        histories = measurements.histories
+    histories = measurements.histories if curves else {}
+    if histories:
         selects = any(record["selected"] for seeds in histories.values() for each in seeds for record in each)
         save_figure(selection_curves(histories) if selects else loss_curves(histories), folder / CURVES)
+    else:
+        (folder / CURVES).unlink(missing_ok=True)
 
 
 def results_csv(scores: Sequence[Score]) -> str:

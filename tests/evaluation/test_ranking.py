@@ -50,7 +50,7 @@ def ids(count):
     return np.arange(count, dtype=np.int32)
 
 
-@settings(max_examples=15, derandomize=True, deadline=None)
+@settings(max_examples=8, derandomize=True, deadline=None)
 @given(
     num_users=st.integers(1, 9),
     num_items=st.integers(1, 12),

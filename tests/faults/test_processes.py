@@ -30,7 +30,7 @@ def start(folder, *flags, count=1, devices=1):
         address = f"localhost:{free.getsockname()[1]}"
     environment = os.environ | {
         "PYTHONPATH": str(ROOT),
-        "XLA_FLAGS": f"--xla_backend_optimization_level=0 --xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
     }
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
     started = []

@@ -56,9 +56,12 @@ CONFIGS = {
     "definition": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
     "chains": dataclasses.replace(BASE, propagation="chains", task="fm"),
     **{
-        f"{preset} {task}": with_system(dataclasses.replace(BASE, task=task), f"slmrec:{preset}")
-        for preset in ("reference", "paper")
+        f"reference {task}": with_system(dataclasses.replace(BASE, task=task), "slmrec:reference")
         for task in ("fac", "fd", "fm", "fd+fm", "none")
+    },
+    **{
+        f"paper {task}": with_system(dataclasses.replace(BASE, task=task), "slmrec:paper")
+        for task in ("fac", "fd", "fm")
     },
 }
 QUICK = ("mf concat", "lightgcn", "vbpr", "mmgcn", "reference fac", "paper fd")

@@ -19,7 +19,6 @@ CONFIGS = {
     "fac, 3 micro-batches": dataclasses.replace(BASE, micro_batches=3, batch_size=20),
     "paper fm, 2 micro-batches": with_system(dataclasses.replace(BASE, task="fm", micro_batches=2), "slmrec:paper"),
     "fd+fm": with_system(dataclasses.replace(BASE, task="fd+fm"), "slmrec"),
-    "paper fd": with_system(dataclasses.replace(BASE, task="fd"), "slmrec:paper"),
     "lattice": with_settings(dataclasses.replace(BASE, model="lattice"), {"optimizer.chain": ("sgd(1.0)",)}),
     "sgl": dataclasses.replace(BASE, model="sgl", sgl=SGLConfig(among="all")),
     "lightgcn": dataclasses.replace(BASE, model="lightgcn"),
@@ -28,7 +27,7 @@ CONFIGS = {
     "mmgcn": dataclasses.replace(BASE, model="mmgcn", mmgcn=MMGCNConfig(latent_dim=12)),
     "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
 }
-CASES = [f"{name} gpu" for name in CONFIGS] + ["fac tpu", "lightgcn tpu", "mmssl tpu"]
+CASES = [f"{name} gpu" for name in CONFIGS] + ["fac tpu"]
 """A TPU differs from a GPU only in the blocks of `segment_sums`."""
 
 QUICK = ("lightgcn gpu",)

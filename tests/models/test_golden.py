@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from compilers import full_jit
-from golden import assert_same_gradients, distance, files, routes
+from golden import assert_same_gradients, distance, files
 from golden_slmrec import Golden
 
 from slmrec_jax.methods.gradient import objective
@@ -12,10 +12,9 @@ from slmrec_jax.types import ALL, NO_AUGMENTATION
 
 
 @pytest.mark.parametrize("path", files("slmrec_*.npz", quick=("slmrec_fac",)))
-@pytest.mark.parametrize("definition", routes("chains"))
-def test_slmrec(path, definition):
+def test_slmrec(path):
     golden = Golden(path)
-    model, terms, inputs = golden.problem(definition)
+    model, terms, inputs = golden.problem()
     params, batch = golden.tree("param:"), golden.batch()
 
     @full_jit

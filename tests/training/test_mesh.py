@@ -1,6 +1,7 @@
 """Training on a mesh of several devices is that on one device, and sends no table of nodes."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -23,6 +24,7 @@ MESHES = {(1, 8), (2, 4), (8, 1)}
 def reports():
     """The comparisons of 8 virtual devices with one, by a process of its own."""
     environment = {"PYTHONPATH": str(TESTS.parent), "PATH": "", "HOME": str(Path.home())}
+    environment["XLA_FLAGS"] = os.environ["XLA_FLAGS"]
     command = [sys.executable, str(TESTS / "mesh_program.py")]
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
     assert done.returncode == 0, done.stderr
