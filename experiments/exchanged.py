@@ -1,7 +1,7 @@
 """A data set with validation and test exchanged, to stand beside figures that were made on such a split.
 
-The public logs of XMUDM/DA-MRS on TikTok are of this kind: its converter takes DiffMM's validation for test and its test
-for validation. Use it for nothing else.
+The public logs of XMUDM/DA-MRS on TikTok are of this kind: its converter takes DiffMM's validation for test and its
+test for validation. Use it for nothing else.
 
 Command:  python experiments/exchanged.py --data PATH/tiktok --out runs/tiktok-exchanged
           slmrec-jax compare --data runs/tiktok-exchanged --protocol mmrec --out runs/exchanged \

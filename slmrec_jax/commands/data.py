@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from slmrec_jax.commands.stopping import ending_on_signals
 from slmrec_jax.config import Source, source_of
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, escaped
@@ -42,7 +41,6 @@ class InspectFlags(DataFlags):
     """Print JSON."""
 
 
-@ending_on_signals()
 def run_inspect(flags: InspectFlags) -> None:
     """Print a line for each fact, then a line for each oddity."""
     from rich.console import Console
@@ -102,7 +100,6 @@ class ConvertFlags(DataFlags):
     """The folder to make."""
 
 
-@ending_on_signals()
 def run_convert(flags: ConvertFlags) -> None:
     """Write the folder and print its size."""
     from slmrec_jax import data

@@ -15,6 +15,7 @@ from typing import Any
 from slmrec_jax.commands import bench, compare, data, evaluate, launch, plan, recommend, report, runs, train, tune
 from slmrec_jax.commands.parsing import did_you_mean, parse
 from slmrec_jax.commands.settings import resume_command
+from slmrec_jax.commands.stopping import ending_on_signals
 from slmrec_jax.durable import FULL, reason
 from slmrec_jax.errors import Interrupted, RefusedElsewhere, UserError, escaped, naming_flags
 from slmrec_jax.joining import end_now, end_with, prefix, quiet_jaxlib, reports
@@ -49,7 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if any(argument.startswith("--coordinator") for argument in arguments):
         quiet_jaxlib()  # now, since some flags import JAX before they are parsed
     try:
-        with naming_flags():
+        with naming_flags(), ending_on_signals():
             _dispatch(arguments)
         print(end="", flush=True)
         return 0

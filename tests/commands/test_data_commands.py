@@ -8,13 +8,20 @@ import sys
 import pytest
 
 
-@pytest.mark.parametrize(("command", "number"), [("convert", signal.SIGTERM), ("inspect", signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("command", "number"),
+    [
+        ("data convert SHOP OUT", signal.SIGTERM),
+        ("data inspect SHOP", signal.SIGINT),
+        ("train --data SHOP --out OUT", signal.SIGINT),
+    ],
+)
 def test_a_signal_leaves_no_temporary_folder(tmp_path, command, number):
     shop, temporary = tmp_path / "shop", tmp_path / "temporary"
     shop.mkdir()
     temporary.mkdir()
     (shop / "interactions.csv").write_text("user,item\n" + "".join(f"u{row % 9},i{row}\n" for row in range(90)))
-    out = [str(tmp_path / "out")] * (command == "convert")
+    arguments = command.replace("SHOP", str(shop)).replace("OUT", str(tmp_path / "out")).split()
     program = f"""
 import os, signal, sys, tempfile
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore it
@@ -32,7 +39,7 @@ def run_and_terminate(self, query):
         raise RuntimeError("Query interrupted")
 
 Engine.run = run_and_terminate
-sys.exit(main({["data", command, str(shop), *out, "--split", "mmrec"]}))
+sys.exit(main({[*arguments, "--split", "mmrec"]}))
 """
     environment = {**os.environ, "TMPDIR": str(temporary)}
     ended = subprocess.run(
