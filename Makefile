@@ -48,7 +48,7 @@ test: setup
 	@$(BIN)/mypy
 	@echo "== pytest"
 	@$(PYTEST) -m "not slow" --durations 10
-	@echo "Slow tests are left out: $$($(BIN)/pytest -q --collect-only -m slow 2>/dev/null | grep -c ::). Run them by make test-slow, or all by make test-all."
+	@echo "Slow tests are left out. Run them by make test-slow, or all by make test-all."
 
 test-slow: setup
 	@echo "== slow tests"

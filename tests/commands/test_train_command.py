@@ -55,6 +55,7 @@ def test_resume_takes_the_config_of_the_run(finished, tiny_demo, tmp_path):
     assert len((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) == 2
 
 
+@pytest.mark.slow
 def test_the_split_is_apart_from_the_seed(cheap, tmp_path):
     shop = tmp_path / "shop"
     shop.mkdir()
@@ -68,6 +69,7 @@ def test_the_split_is_apart_from_the_seed(cheap, tmp_path):
     assert main(["evaluate", out]) == 0  # on the same division
 
 
+@pytest.mark.slow
 def test_a_dozen_items_train_rank_and_recommend_by_default(tmp_path, capsys, refused):
     """Defaults that a dozen items cannot have are adapted; what the user asks for is refused."""
     rows = [f"u{user},i{(user + 5 * step) % 12},{step}" for user in range(20) for step in range(6)]

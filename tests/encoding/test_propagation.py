@@ -77,6 +77,7 @@ def test_chains_are_the_definition_in_value_and_gradient(case, num_layers):
     compare(by_chains, by_definition, weights, users, items)
 
 
+@pytest.mark.slow
 def test_chains_are_the_definition_with_a_hub_of_sixteen_thousand():
     """Degrees are powers of 4 and rows are integers, so float32 rounds almost nothing.
 

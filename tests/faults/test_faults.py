@@ -435,6 +435,7 @@ def test_the_step_the_term_and_the_batch_are_named(expected, go, tiny, compiled,
     assert run.result["skipped_steps"] == 1
 
 
+@pytest.mark.slow
 def test_a_skipped_step_leaves_all_but_its_number(expected, go, compiled, said, tmp_path):
     runs = []
     for stops in ((), (1,), (2, 1)):

@@ -29,7 +29,6 @@ SYSTEMS = {
     "simgcl": replace(BASE, model="simgcl"),
     "fac+rw, corrected": with_settings(BASE, {"task": "fac+rw", "slmrec.popularity_correction": 0.7}),
 }
-QUICK = ("fac",)
 
 
 def separate(batch: Batch) -> list[Batch]:
@@ -41,7 +40,7 @@ def separate(batch: Batch) -> list[Batch]:
 @pytest.mark.parametrize(
     ("name", "rows_of_group"),
     [
-        *(pytest.param(name, 100, marks=[] if name in QUICK else pytest.mark.slow) for name in SYSTEMS),
+        *(pytest.param(name, 100, marks=pytest.mark.slow) for name in SYSTEMS),
         ("fac", 120),
         pytest.param("lightgcn", 30, marks=pytest.mark.slow),
     ],
@@ -92,6 +91,7 @@ def discriminator_moments(state):
     return state.discriminator_opt_state[0].mu
 
 
+@pytest.mark.slow
 def test_groups_share_what_does_not_depend_on_them(tiny, monkeypatch):
     """The loops over groups hold no product with the graph, so that there are as many as with one group."""
 

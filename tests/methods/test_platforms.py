@@ -30,7 +30,7 @@ CONFIGS = {
 CASES = [f"{name} gpu" for name in CONFIGS] + ["fac tpu"]
 """A TPU differs from a GPU only in the blocks of `segment_sums`."""
 
-QUICK = ("lightgcn gpu",)
+QUICK = ("mf gpu",)
 
 
 @pytest.fixture(scope="module")

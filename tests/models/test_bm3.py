@@ -72,6 +72,7 @@ def test_the_loss_is_the_mean_of_its_terms(problem):
     np.testing.assert_allclose(value, alignment.mean() + WEIGHT * contrast, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_features_change_only_where_there_are_any(problem):
     model, params, inputs = problem
 

@@ -83,7 +83,7 @@ def every_way(block_rows):
     return jax.jit(values_and_gradients)
 
 
-@pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 1), (14, 11), (37, 4), (37, 11)])
+@pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 11), (37, 4)])
 @pytest.mark.parametrize("num_real", [1, 13, None])
 @pytest.mark.parametrize("scale", [0.1, 30.0])
 def test_equals_the_definition(block_rows, size, kinds, num_real, scale):
@@ -140,7 +140,7 @@ def test_off_cpu_nothing_depends_on_values(block_rows):
     assert_equal(traced.lower().compile()(x, y, rows, columns, real), here)
 
 
-@pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 1), (37, 4), (37, 11)])
+@pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 1), (37, 11)])
 def test_two_views_equal_the_definition(block_rows, size, kinds):
     """Nobody is their own negative, however often they are in the batch."""
     x, y = tables(scale=0.7)

@@ -314,6 +314,7 @@ def test_new_items_under_ids_that_cannot_be_taken(with_bare, tmp_path):
         read_new_items(tmp_path / "none", with_bare)
 
 
+@pytest.mark.slow
 def test_the_commands(run, with_bare, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(data_module, "demo", lambda: with_bare)
     folder = str(write_features(tmp_path / "new", with_bare, [11, 12], ["b", "a"]))

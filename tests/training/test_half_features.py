@@ -36,7 +36,7 @@ SYSTEMS = {
     "mmgcn": dataclasses.replace(BASE, model="mmgcn"),
     "mmssl": dataclasses.replace(BASE, model="mmssl"),
 }
-QUICK = {"chains", "vbpr original"}
+QUICK = {"vbpr original"}
 TYPES = {"float16": [np.float16], "bfloat16": [ml_dtypes.bfloat16], "both": [np.float16, ml_dtypes.bfloat16]}
 
 
@@ -78,6 +78,7 @@ def test_steps_are_those_of_float32(tiny, system):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), half, full)
 
 
+@pytest.mark.slow
 def test_a_run_from_the_store_is_that_of_the_data_in_memory(tiny, tmp_path):
     half, full = pair_of(tiny.with_modalities(("visual",)), TYPES["float16"])
     write_store(half, tmp_path / "kept")

@@ -99,7 +99,7 @@ def test_a_resumed_run_of_slmrec_is_the_uninterrupted_one(tiny, tmp_path):
     jax.tree.map(np.testing.assert_array_equal, resumed.embeddings, whole.embeddings)
 
 
-@pytest.mark.parametrize("stop_after", [1, 4])
+@pytest.mark.parametrize("stop_after", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_a_resumed_run_is_the_uninterrupted_one(finished, tiny, tmp_path, stop_after):
     """Parameters, optimizer state, step (and so the batch order), metrics and embeddings, to the bit."""
 
@@ -119,6 +119,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(finished, tiny, tmp_path, stop_a
     assert resumed.result["test"] == finished.result["test"]
 
 
+@pytest.mark.slow
 def test_records_without_a_checkpoint_are_done_again(finished, tiny, tmp_path):
     folder = tmp_path / "run"
     train(dataclasses.replace(CONFIG, epochs=2), tiny, out=folder)
@@ -200,6 +201,7 @@ def test_a_run_that_diverges_stops_and_says_so(tiny, tmp_path):
     assert not (tmp_path / "run" / "result.json").exists()
 
 
+@pytest.mark.slow
 def test_stale_embeddings_are_those_before_the_last_step(tiny, tmp_path):
     config = dataclasses.replace(CONFIG, epochs=1, batch_size=100_000)
     stale = dataclasses.replace(config, eval=config.eval._replace(stale_embeddings=True))

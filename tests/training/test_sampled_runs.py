@@ -55,6 +55,7 @@ def test_the_result_says_what_was_sampled_and_the_test_takes_all(sampled, tiny):
     assert load_run(run.folder, tiny).result == run.result
 
 
+@pytest.mark.slow
 def test_a_resumed_run_ranks_for_the_same_users(sampled, tiny, tmp_path):
     train(dataclasses.replace(CONFIG, epochs=2), tiny, out=tmp_path / "run")
     resumed = train(CONFIG, tiny, out=tmp_path / "run", resume=True)

@@ -260,6 +260,7 @@ print(pa.default_memory_pool().max_memory())
 """
 
 
+@pytest.mark.slow
 def test_files_that_unpack_to_tens_of_megabytes_are_refused_in_a_few(tmp_path):
     files = [
         parquet(tmp_path / "rows.parquet", {"v": pa.chunked_array([pa.array(np.zeros(2**18, np.int64))] * 20)}),

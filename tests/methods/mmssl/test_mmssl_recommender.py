@@ -130,6 +130,7 @@ def test_without_edges_the_contrast_teaches_nothing():
     assert np.any(value_and_gradients(normal(1, 6, DIM), h, users, 0.5)[1])
 
 
+@pytest.mark.slow
 def test_modalities_keep_their_names_when_compiled(given):
     """Compiled functions receive dictionaries in the order of their keys, which is not that of the spec."""
     assert list(SPEC.modalities) != sorted(SPEC.modalities)

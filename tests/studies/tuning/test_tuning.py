@@ -388,6 +388,7 @@ def test_a_full_disk_is_one_line_and_the_same_command_continues(pretended, tmp_p
 
 
 @pytest.mark.usefixtures("optax_promotion")
+@pytest.mark.slow
 def test_the_value_of_a_trial_is_that_of_validation(tiny, tmp_path, monkeypatch):
     """Without made-up values: the run of the best config repeats its trial, and test gives another value.
 
