@@ -79,6 +79,7 @@ def test_a_leaf_imports_leaves_alone(leaf):
         ("tyro", {name for name in MODULES if name.startswith("commands.")}),
         ("optuna", {"studies.tuning.trials"}),
         ("faiss", {"serving.exports"}),
+        ("onnx", {"serving.onnx_models"}),
         ("pickle", set()),
         ("torch", set()),
     ],

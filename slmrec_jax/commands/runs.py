@@ -81,12 +81,14 @@ class ExportFlags:
     """The path of the run's data set, if it was moved; it is divided as in the run."""
     faiss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Add an inner-product index of the items for faiss."""
+    onnx: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Add models that rank for users, and for histories of new users, for runtimes of ONNX."""
 
 
 def run_export(flags: ExportFlags) -> None:
     """Write the folder and print its size."""
     run = open_run(flags.run, flags.data)
-    run.export(flags.out, faiss=flags.faiss)
+    run.export(flags.out, faiss=flags.faiss, onnx=flags.onnx)
     size = sum(file.stat().st_size for file in flags.out.iterdir())
     users, items = run.dataset.num_users, run.dataset.num_items
     print(f"{escaped(flags.out)}: {users} users, {items} items, {size / 2**20:.1f} MiB")

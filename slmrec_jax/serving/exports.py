@@ -6,6 +6,7 @@ items.parquet            the same for items, with title and image if the data se
 embeddings.safetensors   users, items: the same vectors as matrices
 known.parquet            user_row, item_row: all interactions, which are not recommended again
 items.faiss              optional: an exact inner-product index whose ids are rows of items.parquet
+users.onnx, history.onnx, known.safetensors   optional: the scoring for other runtimes (`serving.onnx_models`)
 """
 
 import importlib.util
@@ -47,23 +48,29 @@ _SIZES = ("users", "items", "dim", "known")
 _EXPORT_AGAIN = "make the folder again with slmrec-jax export"
 
 
-def write_export(export: Served, folder: Path, *, faiss: bool = False) -> None:
+def write_export(export: Served, folder: Path, *, faiss: bool = False, onnx: bool = False) -> None:
     """Write an export; a folder is complete or does not exist.
 
     Args:
         export: The content.
         folder: A new folder.
         faiss: Add an index of the items for the library faiss.
+        onnx: Add models that rank, for runtimes of ONNX.
 
     Raises:
-        UserError: The folder exists or cannot be written, or faiss is not installed.
+        UserError: The folder exists or cannot be written, or a library that is needed is not installed.
     """
-    if faiss and importlib.util.find_spec("faiss") is None:
-        raise UserError(f"{setting('faiss', True)} needs the package faiss-cpu: pip install 'slmrec-jax[faiss]'")
+    for name, package, asked in (("faiss", "faiss-cpu", faiss), ("onnx", "onnx", onnx)):
+        if asked and importlib.util.find_spec(name) is None:
+            raise UserError(f"{setting(name, True)} needs the package {package}: pip install 'slmrec-jax[{name}]'")
     with writing(folder, "give another folder"), whole_folder(folder) as part:
-        _write_export_files(export, part)
+        known = _write_export_files(export, part)
         if faiss:
             _write_faiss_index(np.asarray(export.embeddings.items), part / _FAISS_FILE)
+        if onnx:
+            from slmrec_jax.serving.onnx_models import write_onnx_models
+
+            write_onnx_models(part, _VECTORS_FILE, known, len(export.user_ids), export.score)
 
 
 def is_export(folder: Path) -> bool:
@@ -96,7 +103,8 @@ def read_export(folder: Path) -> Served:
     return Served(meta["data"], embeddings, ids["users"], ids["items"], (known,), meta["score"], texts, meta)
 
 
-def _write_export_files(export: Served, folder: Path) -> None:
+def _write_export_files(export: Served, folder: Path) -> Interactions:
+    """Write the files of every export, and return the distinct known interactions."""
     tables = {side: np.ascontiguousarray(table, np.float32) for side, table in export.embeddings._asdict().items()}
     columns = {
         "users": {"id": id_column(export.user_ids, export.name)},
@@ -121,6 +129,7 @@ def _write_export_files(export: Served, folder: Path) -> None:
         **export.about,
     }
     (folder / _META_FILE).write_text(json.dumps(meta, indent=2) + "\n", encoding="utf-8")
+    return known
 
 
 def _write_faiss_index(items: Float[np.ndarray, "items dim"], file: Path) -> None:

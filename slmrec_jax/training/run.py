@@ -124,15 +124,16 @@ class Run:
         check_type("k", k, (int, np.integer), "the number of similar items")
         return similar_items(self.served, items, k)
 
-    def export(self, folder: Path | str, *, faiss: bool = False) -> None:
+    def export(self, folder: Path | str, *, faiss: bool = False, onnx: bool = False) -> None:
         """Write the embeddings to a new folder for other programs (`serving.exports`).
 
         Args:
             folder: The folder to make.
             faiss: Whether to add an inner-product index of the items for faiss.
+            onnx: Whether to add models that rank, for runtimes of ONNX.
 
         Raises:
-            UserError: The folder exists or cannot be written, or faiss is not installed.
+            UserError: The folder exists or cannot be written, or a library that is needed is not installed.
         """
         check_type("folder", folder, (str, Path), "the path of a new folder")
         about = {
@@ -143,7 +144,7 @@ class Run:
             "fingerprint": self.dataset.fingerprint,
             "versions": environment()["packages"],
         }
-        write_export(self.served._replace(about=about), Path(folder), faiss=faiss)
+        write_export(self.served._replace(about=about), Path(folder), faiss=faiss, onnx=onnx)
 
     def report(self, page: Path | str) -> None:
         """Write an HTML page on the run, with its pictures and tables in a folder beside it.
