@@ -3,7 +3,7 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
@@ -11,7 +11,9 @@ from slmrec_jax.commands.runs import RunArgument, chosen_run, named_ids, open_ru
 from slmrec_jax.errors import UserError, escaped
 
 if TYPE_CHECKING:
-    from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
+    from collections.abc import Iterable, Iterator
+
+    from slmrec_jax.serving.recommendations import Ranked, Recommendations
     from slmrec_jax.serving.served import Served
 
 
@@ -60,7 +62,7 @@ class SimilarFlags(QueryFlags):
 def run_recommend(flags: RecommendFlags) -> None:
     """Rank, and write the recommendations; notes go to standard error."""
     from slmrec_jax.serving.named_ids import read_id_file
-    from slmrec_jax.serving.recommendations import nothing_left
+    from slmrec_jax.serving.recommendations import nothing_left, without_items
 
     users = named_ids("recommend", "users", flags.users, flags.users_file, default="all")
     history = None if flags.history is None else read_id_file(flags.history, "--history")
@@ -68,9 +70,18 @@ def run_recommend(flags: RecommendFlags) -> None:
         raise UserError("recommend takes one of --users and --history (for a new user)")
     if flags.only_cold and flags.cold_items is None:
         raise UserError("--only-cold needs --cold-items: the features of new items")
-    found = _recommendations(flags, users, history)
-    _write_found(found, flags, found.items.shape[1])
-    note = nothing_left(found)
+    without: list[Any] = []
+    num_users = 0
+
+    def counted(parts: "Iterable[Recommendations]") -> "Iterator[Recommendations]":
+        nonlocal num_users
+        for found in parts:
+            without.extend(without_items(found).tolist())
+            num_users += len(found.users)
+            yield found
+
+    _write_found(counted(_recommendations(flags, users, history)), flags)
+    note = nothing_left(without, num_users)
     if note:
         print(note, file=sys.stderr)
 
@@ -83,35 +94,47 @@ def run_similar(flags: SimilarFlags) -> None:
     if items is None:
         raise UserError("similar needs --items or --items-file: raw ids of items")
     folder = _folder(flags)
-    found = similar_items(_served(folder, flags), items, flags.k)
-    _write_found(found, flags, found.similar.shape[1])
+    _write_found([similar_items(_served(folder, flags), items, flags.k)], flags)
 
 
-def _write_found(found: "Recommendations | SimilarItems", flags: QueryFlags, num_ranked: int) -> None:
+def _write_found(parts: "Iterable[Ranked]", flags: QueryFlags) -> None:
     from slmrec_jax.serving.recommendations import write_ranked
 
-    write_ranked(found, flags.format, flags.out)
+    num_ranked = 0
+
+    def measured() -> "Iterator[Ranked]":
+        nonlocal num_ranked
+        for found in parts:
+            num_ranked = found.scores.shape[1]
+            yield found
+
+    write_ranked(measured(), flags.format, flags.out)
     if num_ranked < flags.k:
         print(f"-k is {flags.k}, and there are {num_ranked} items to rank", file=sys.stderr)
 
 
-def _recommendations(flags: RecommendFlags, users: list[str] | None, history: list[str] | None) -> "Recommendations":
-    """Return what the run or the exported folder recommends; `None` is all users."""
+def _recommendations(
+    flags: RecommendFlags, users: list[str] | None, history: list[str] | None
+) -> "Iterable[Recommendations]":
+    """Return what the run or the exported folder recommends, in parts but for a table; `None` is all users."""
     from slmrec_jax.data.new_items import read_new_items
     from slmrec_jax.serving.exports import is_export
-    from slmrec_jax.serving.served import recommend, with_new_users
+    from slmrec_jax.serving.served import recommend, recommend_in_parts, with_new_users
 
     folder = _folder(flags)
     if flags.cold_items is None:
         served = _served(folder, flags)
-        return recommend(served if history is None else with_new_users(served, history), users, flags.k)
+        served = served if history is None else with_new_users(served, history)
+        if flags.format == "table":
+            return [recommend(served, users, flags.k)]
+        return recommend_in_parts(served, users, flags.k)
     if is_export(folder):
         raise UserError(f"{folder} is an export; --cold-items needs the run itself")
     run = open_run(folder, flags.data)
     new = read_new_items(flags.cold_items, run.dataset)
     for note in new.notes:
         print(escaped(note), file=sys.stderr)
-    return run.recommend(users, flags.k, history=history, new_items=new, only_new=flags.only_cold)
+    return [run.recommend(users, flags.k, history=history, new_items=new, only_new=flags.only_cold)]
 
 
 def _folder(flags: QueryFlags) -> Path:

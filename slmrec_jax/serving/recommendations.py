@@ -1,11 +1,12 @@
 """Ranked items in raw ids, and their output as a table, Parquet or JSON lines."""
 
 import io
+import itertools
 import json
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import IO, Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -49,8 +50,11 @@ class SimilarItems(NamedTuple):
     """The texts of the similar items, such as `title`, by kind."""
 
 
-def write_ranked(found: Recommendations | SimilarItems, format: OutputFormat, out: Path | None) -> None:
-    """Write ranked items to a file, or to standard output.
+Ranked = TypeVar("Ranked", Recommendations, SimilarItems)
+
+
+def write_ranked(parts: Iterable[Ranked], format: OutputFormat, out: Path | None) -> None:
+    """Write ranked items, part by part, to a file or to standard output.
 
     `jsonl` has a line for each user, `parquet` and `table` a row for each recommendation: user, rank from 1, item, its
     texts if the data set has some, and score. A user with nothing left to recommend has an empty list in `jsonl`, a row
@@ -58,7 +62,8 @@ def write_ranked(found: Recommendations | SimilarItems, format: OutputFormat, ou
     user and item. Text is UTF-8 in every locale.
 
     Args:
-        found: The ranked items.
+        parts: The ranked items, at least one part. A part is forgotten once it is written; `table` prints one table
+            for each.
         format: The output format.
         out: A file, which is replaced as a whole or not at all, or a device or pipe; `None` for standard output.
 
@@ -66,30 +71,45 @@ def write_ranked(found: Recommendations | SimilarItems, format: OutputFormat, ou
         UserError: The file cannot be written; no part of it remains.
     """
     if out is None:
-        if format == "jsonl":
-            sys.stdout.writelines(_lines(found))
-        else:
-            Console().print(_rich_table(found))
+        for found in parts:
+            if format == "jsonl":
+                sys.stdout.writelines(_lines(found))
+            else:
+                Console().print(_rich_table(found))
         return
     with writing(out, f"give another {setting('out')}"), whole_file(out) as file:
         if format == "parquet":
-            pyarrow.parquet.write_table(_arrow_table(found), file)
-        elif format == "jsonl":
-            file.writelines(line.encode() for line in _lines(found))
-        else:
-            text = io.StringIO()
-            Console(file=text).print(_rich_table(found))
-            file.write(text.getvalue().encode())
+            _write_parquet(parts, file)
+            return
+        for found in parts:
+            if format == "jsonl":
+                file.writelines(line.encode() for line in _lines(found))
+            else:
+                text = io.StringIO()
+                Console(file=text).print(_rich_table(found))
+                file.write(text.getvalue().encode())
 
 
-def nothing_left(found: Recommendations) -> str | None:
-    """Return a message about the users who know every item, or `None` if there are none."""
-    without = found.users[~(found.scores > -np.inf).any(axis=1)]
+def without_items(found: Recommendations) -> Shaped[np.ndarray, " users"]:
+    """Return the users who know every item."""
+    return found.users[~(found.scores > -np.inf).any(axis=1)]
+
+
+def nothing_left(without: Sequence[Any], num_users: int) -> str | None:
+    """Return a message about the users who know every item, of so many users, or `None` if there are none."""
     if len(without) == 0:
         return None
-    named = ", ".join(escaped(user) for user in without[:_MAX_NAMED].tolist())
+    named = ", ".join(escaped(user) for user in without[:_MAX_NAMED])
     more = f" and {len(without) - _MAX_NAMED} more" if len(without) > _MAX_NAMED else ""
-    return f"{len(without)} of {len(found.users)} users have nothing left to recommend: {named}{more}"
+    return f"{len(without)} of {num_users} users have nothing left to recommend: {named}{more}"
+
+
+def _write_parquet(parts: Iterable[Recommendations | SimilarItems], file: IO[bytes]) -> None:
+    tables = map(_arrow_table, parts)
+    first = next(tables)
+    with pyarrow.parquet.ParquetWriter(file, first.schema) as writer:
+        for table in itertools.chain([first], tables):
+            writer.write_table(table)
 
 
 def _headings(found: Recommendations | SimilarItems) -> tuple[str, str]:

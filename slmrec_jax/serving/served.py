@@ -1,12 +1,12 @@
 """Queries to a trained system: items for users, for new users by their history, and items like others."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Float, Shaped
+from jaxtyping import Array, Float, Int, Shaped
 
 from slmrec_jax.config.protocols import Score
 from slmrec_jax.data.dataset import Dataset
@@ -15,6 +15,9 @@ from slmrec_jax.evaluation.ranking import Ranking, plan_ranking, rank
 from slmrec_jax.serving.named_ids import find_rows
 from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
 from slmrec_jax.types import Embeddings, Interactions
+
+PART_USERS = 2**16
+"""The number of users whose recommendations are in memory at a time."""
 
 NEW_USER = "new user"
 """The name of a user who is given by a list of items alone."""
@@ -61,10 +64,14 @@ def recommend(served: Served, users: Any = None, k: int = 20) -> Recommendations
     Raises:
         UserError: A user is unknown, or k is below 1.
     """
-    ids, count = served.user_ids, len(served.item_ids)
-    rows = np.arange(len(ids)) if users is None else find_rows(users, ids, "user", served.name)
-    found = rank(plan_ranking(rows, served.known, count, min(k, count), score=served.score), served.embeddings)
-    return Recommendations(ids[rows], served.item_ids[found.items], found.scores, _texts(served, found))
+    return _recommend_rows(served, _user_rows(served, users), k)
+
+
+def recommend_in_parts(served: Served, users: Any = None, k: int = 20) -> Iterator[Recommendations]:
+    """Yield what `recommend` returns for `PART_USERS` users at a time, in memory for so many."""
+    rows = _user_rows(served, users)
+    for start in range(0, max(1, len(rows)), PART_USERS):
+        yield _recommend_rows(served, rows[start : start + PART_USERS], k)
 
 
 def with_new_users(served: Served, history: Any) -> Served:
@@ -148,6 +155,17 @@ def fold_in(history: Interactions, num_users: int, items: Float[Array, "items di
     weights = 1.0 / np.bincount(history.users, minlength=num_users)[history.users]
     means = scipy.sparse.csr_array((weights, (history.users, history.items)), shape=(num_users, len(items)))
     return jnp.asarray(means @ np.asarray(items, np.float64), jnp.float32)
+
+
+def _user_rows(served: Served, users: Any) -> Int[np.ndarray, " users"]:
+    """Return the rows of users, of all by default."""
+    return np.arange(len(served.user_ids)) if users is None else find_rows(users, served.user_ids, "user", served.name)
+
+
+def _recommend_rows(served: Served, rows: Int[np.ndarray, " users"], k: int) -> Recommendations:
+    count = len(served.item_ids)
+    found = rank(plan_ranking(rows, served.known, count, min(k, count), score=served.score), served.embeddings)
+    return Recommendations(served.user_ids[rows], served.item_ids[found.items], found.scores, _texts(served, found))
 
 
 def _texts(served: Served, found: Ranking) -> dict[str, Shaped[np.ndarray, "queries k"]]:

@@ -7,8 +7,9 @@ import pytest
 
 from slmrec_jax import UserError, load_run
 from slmrec_jax.commands.main import main
+from slmrec_jax.serving import served
 from slmrec_jax.serving.exports import read_export
-from slmrec_jax.serving.recommendations import Recommendations, nothing_left, write_ranked
+from slmrec_jax.serving.recommendations import Recommendations, nothing_left, without_items, write_ranked
 from slmrec_jax.serving.served import recommend
 
 EVIL = "\x1b[2J\x1b]0;owned\x07\u202eabc\n"
@@ -51,21 +52,21 @@ def one(user, *items, left=True):
 
 
 def test_raw_ids_are_shown_as_they_are(capsys):
-    write_ranked(one("[x]u1", "[/i]2", "b"), "table", None)
+    write_ranked([one("[x]u1", "[/i]2", "b")], "table", None)
     said = capsys.readouterr().out
     assert "[x]u1" in said
     assert "[/i]2" in said
     assert " b " not in said
     long = "item-" * 40
-    write_ranked(one("u", long, "b"), "table", None)
+    write_ranked([one("u", long, "b")], "table", None)
     letters = re.sub(r"[^a-z-]", "", capsys.readouterr().out.split("score")[1])
     assert long in letters  # over several lines, and not cut short
 
 
 def test_a_terminal_obeys_no_raw_id(capsys, tmp_path):
-    write_ranked(one(EVIL, EVIL, "b"), "table", None)
-    write_ranked(one(EVIL, EVIL, "b"), "table", tmp_path / "table")
-    note = nothing_left(one(EVIL, "a", left=False))
+    write_ranked([one(EVIL, EVIL, "b")], "table", None)
+    write_ranked([one(EVIL, EVIL, "b")], "table", tmp_path / "table")
+    note = nothing_left(without_items(one(EVIL, "a", left=False)), 1)
     assert "1 of 1 users have nothing left to recommend" in note
     for said in (capsys.readouterr().out, (tmp_path / "table").read_text(), note):
         assert not {"\x1b", "\x07", "\u202e"} & set(said)
@@ -76,7 +77,7 @@ def test_a_user_with_nothing_left_is_in_every_form(tmp_path, capsys):
     ids = np.array([7, 8])
     found = Recommendations(ids, np.array([[1, 2], [3, 4]]), np.array([[0.5, -np.inf], [-np.inf] * 2], np.float32))
     for form in ("table", "jsonl", "parquet"):
-        write_ranked(found, form, tmp_path / form)
+        write_ranked([found], form, tmp_path / form)
     assert re.search(r"8 +│ +│ nothing left", (tmp_path / "table").read_text())
     lines = [json.loads(line) for line in (tmp_path / "jsonl").read_text().splitlines()]
     assert lines == [{"user": 7, "items": [1], "scores": [0.5]}, {"user": 8, "items": [], "scores": []}]
@@ -85,8 +86,33 @@ def test_a_user_with_nothing_left_is_in_every_form(tmp_path, capsys):
         {"user": 7, "rank": 1, "item": 1, "score": 0.5},
         {"user": 8, "rank": None, "item": None, "score": None},
     ]
-    assert nothing_left(found) == "1 of 2 users have nothing left to recommend: 8"
-    assert nothing_left(one(1, 2, 3)) is None
+    assert nothing_left(without_items(found), 2) == "1 of 2 users have nothing left to recommend: 8"
+    assert nothing_left(without_items(one(1, 2, 3)), 1) is None
+
+
+@pytest.mark.parametrize("form", ["jsonl", "parquet"])
+def test_many_users_are_written_part_by_part(finished, tiny_demo, tmp_path, capsys, monkeypatch, form):
+    """For 60 users, in parts of 7, as all at once; the notes count all of them."""
+    said = []
+    for name, most in (("whole", 1000), ("parts", 7)):
+        monkeypatch.setattr(served, "PART_USERS", most)
+        capsys.readouterr()
+        arguments = [str(finished.folder), "-k", "1000", "--format", form, "--out", str(tmp_path / name)]
+        assert main(["recommend", *arguments]) == 0
+        said.append(capsys.readouterr())
+    assert said[0] == said[1]
+    assert "-k is 1000, and there are 80 items to rank" in said[1].err
+    if form == "parquet":
+        files = [pyarrow.parquet.ParquetFile(tmp_path / name) for name in ("whole", "parts")]
+        assert files[1].num_row_groups == 9
+        whole, parts = (file.read().to_pylist() for file in files)
+    else:
+        texts = ((tmp_path / name).read_text() for name in ("whole", "parts"))
+        whole, parts = ([json.loads(line) for line in text.splitlines()] for text in texts)
+    for one, other in zip(whole, parts, strict=True):
+        scores = [line.pop("scores" if form == "jsonl" else "score") for line in (one, other)]
+        assert one == other
+        assert scores[1] == pytest.approx(scores[0], rel=1e-5, abs=1e-6)  # products of fewer rows round differently
 
 
 def recommended(capsys, *arguments):

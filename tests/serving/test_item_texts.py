@@ -64,7 +64,7 @@ def test_they_are_kept_in_stores_and_exports(dataset, served, tmp_path):
 def test_every_output_has_them(served, tmp_path, capsys):
     found = recommend(served, ["u2"], 2)
     for form in ("table", "jsonl", "parquet"):
-        write_ranked(found, form, tmp_path / form)
+        write_ranked([found], form, tmp_path / form)
     table = (tmp_path / "table").read_text()
     assert "A cat, asleep" in table
     assert "c.png" in table
