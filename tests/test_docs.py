@@ -345,7 +345,7 @@ def test_the_guide_works_as_it_is_written(page, folder):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", [README, "index.md", "data.md", "concepts.md", "loop.md", "accelerators.md", "scale.md"]
+    "name", [README, "index.md", "data.md", "concepts.md", "loop.md", "accelerators.md", "scale.md", "serving.md"]
 )
 def test_a_page_works_as_it_is_written(page, name):
     page(name)
