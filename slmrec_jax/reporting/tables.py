@@ -23,7 +23,7 @@ _LATEX = str.maketrans(
         "<": r"\textless{}",
         ">": r"\textgreater{}",
         "|": r"\textbar{}",
-        '"': r"\textquotedbl{}",
+        '"': "''",  # \textquotedbl is not in LaTeX's default font encoding
         **{sign: f"\\{sign}" for sign in "&%$#_{}"},
         **{sign: f"{{{sign}}}" for sign in "[]"},  # a bracket at the start of a row would be an argument of `\\`
     }
