@@ -405,7 +405,7 @@ LONG = sorted(
         if "PATH" in line and not line.startswith("make") and not any(part in line for part in ELSEWHERE)
     }
 )
-FLAGS = {"epochs": 2, "seeds": 0, "trials": 1, "dim": 8, "batch-size": 128}
+FLAGS = {"epochs": 2, "seeds": 0, "trials": 1, "dim": 8, "batch-size": 128, "models": "lightgcn,slmrec:none"}
 """What makes a command on large data short."""
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from slmrec_jax.evaluation.analysis import Interval, uniformity
 from slmrec_jax.reporting.page import element
-from slmrec_jax.reporting.tables import ReportTable, cell_text, is_numeric_column, to_csv, to_latex
+from slmrec_jax.reporting.tables import ReportTable, cell_text, escape_latex, is_numeric_column, to_csv, to_latex
 
 
 def test_texts_and_attributes_are_escaped():
@@ -30,6 +30,7 @@ def test_tables_as_csv_and_latex():
     assert r"\caption{50 \% \& more\_}" in latex
     assert r"a\textbackslash{}b \{\$x\} & 0.5000 {[}0.2500, 0.3333{]} \\" in latex
     assert r"\# & 2.0e-06 \\" in latex
+    assert escape_latex('<"a">') == r"\textless{}''a''\textgreater{}"  # without a package or an encoding
     assert r"\begin{tabular}{lr}" in latex
 
 
