@@ -1,13 +1,14 @@
 """Figures of a run, of a comparison, of a search and of a data set."""
 
 import io
+import math
 from collections.abc import Mapping, Sequence
 from itertools import cycle
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
@@ -18,6 +19,8 @@ from slmrec_jax.durable import whole_file
 INK, HIGHLIGHT = "#0f172a", "#b91c1c"
 COLOURS = ("#3b82f6", "#d97706", "#0d9488", "#db2777", "#8b5cf6", "#65a30d", "#dc2626", "#0891b2")
 """Colours that are readable on white and on black."""
+_BARS = 30
+"""The most bars of a histogram."""
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
@@ -168,25 +171,62 @@ def draw_inspection(
     path: Path,
     title: str,
 ) -> None:
-    """Draw the degrees of users and items, the norms of feature vectors, and the share of missing features."""
-    figure = Figure(figsize=(11, 3.2), layout="constrained")
-    left, middle, right = figure.subplots(1, 3)
-    for (name, values), colour in zip(degrees.items(), COLOURS[3:], strict=False):
-        ordered = np.sort(values[values > 0])
-        shares = np.arange(len(ordered), 0, -1) / len(values)
-        left.step(ordered, shares, where="post", label=name, color=colour)
-    left.set(xscale="log", yscale="log", xlabel="training interactions", ylabel="share with so many or more")
-    left.set_title(title)
-    left.legend(frameon=False)
-    for (name, values), colour in zip(norms.items(), cycle(COLOURS)):
-        middle.hist(values, bins=40, histtype="step", label=name, color=colour)
-    middle.set(xlabel="norm of a feature vector", ylabel="items")
-    if norms:
-        middle.legend(frameon=False)
-    right.barh(list(missing), list(missing.values()), 0.6, color=COLOURS[0])
-    right.set(xlim=(0, 1), xlabel="share of items without it")
-    right.invert_yaxis()
+    """Draw a panel for the degrees of users, of items, for the norms of each modality, and for missing features."""
+    panels = len(degrees) + len(norms) + bool(missing)
+    columns = min(3, panels)
+    figure = Figure(figsize=(3.6 * columns, 0.4 + 2.6 * -(-panels // columns)), layout="constrained")
+    places = iter(figure.subplots(-(-panels // columns), columns, squeeze=False).ravel())
+    for (name, values), colour, axes in zip(degrees.items(), COLOURS[3:], places, strict=False):
+        none = np.count_nonzero(values == 0)
+        _draw_histogram(axes, values[values > 0], colour, whole=True)
+        axes.set(xlabel="training interactions", ylabel=name)
+        axes.set_title(f"{name}: median {np.median(values):g}, {none:,} without any", fontsize=10)
+    for (name, values), colour, axes in zip(norms.items(), cycle(COLOURS), places):
+        _draw_histogram(axes, values, colour)
+        axes.set(xlabel=f"norm of {name}", ylabel="items")
+        median = f"median {np.median(values):.4g}" if len(values) else "no item has it"
+        axes.set_title(f"{name}: {median}", fontsize=10)
+    if missing:
+        axes = next(places)
+        bars = axes.barh(list(missing), list(missing.values()), 0.6, color=COLOURS[0])
+        axes.bar_label(bars, [f"{share:.1%}" for share in missing.values()], padding=3, fontsize=9, color=INK)
+        axes.set(xlim=(0, 1.15), xlabel="share of items without it", xticks=(0, 0.5, 1))
+        axes.set_title("missing features", fontsize=10)
+        axes.invert_yaxis()
+    for axes in places:
+        axes.set_visible(False)
+    figure.suptitle(title, fontsize=11)
     _finish(figure, path)
+
+
+def _draw_histogram(axes: Axes, values: Shaped[np.ndarray, " _"], colour: str, *, whole: bool = False) -> None:
+    """Draw filled bars of equal width, or of equal ratio if the values are of several orders of magnitude."""
+    if len(values) == 0:
+        axes.set(xticks=(), yticks=())
+        return
+    low, high = float(values.min()), float(values.max())
+    by_powers = low > 0 and high > 10 * low
+    if whole:
+        edges = _whole_edges(int(low), int(high), by_powers)
+    elif by_powers:
+        edges = np.geomspace(low, high, _BARS + 1)
+    else:
+        same = high - low <= 1e-3 * abs(high)  # rows of equal norms, but for rounding
+        edges = np.linspace(*((0.5 * low, 1.5 * high or 1.0) if same else (low, high)), _BARS + 1)
+    edges[-1] = max(edges[-1], high)  # geomspace rounds
+    axes.hist(values, edges, color=colour, edgecolor="white", linewidth=0.3)
+    if by_powers:
+        axes.set_xscale("log")
+    axes.margins(x=0.02)
+    axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
+
+
+def _whole_edges(low: int, high: int, by_powers: bool) -> Float[np.ndarray, " edges"]:
+    """Return the edges of bars of whole numbers; each bar has at least as many of them as the one before."""
+    edges, width, ratio = [low], -(-(high + 1 - low) // _BARS), ((high + 1) / low) ** (1 / _BARS)
+    while edges[-1] <= high:
+        edges.append(max(edges[-1] + 1, math.ceil(edges[-1] * ratio)) if by_powers else edges[-1] + width)
+    return np.array(edges) - 0.5
 
 
 def _finish(figure: Figure, path: Path) -> None:

@@ -94,20 +94,33 @@ def _print_indented(console: "Console", style: str, lines: Iterable[tuple[str, s
 
 @dataclass(frozen=True)
 class ConvertFlags(DataFlags):
-    """Write a data set in the format of this program, which is read fastest."""
+    """Write a data set in the format of this program, which is read fastest, or in that of another tool."""
 
     out: tyro.conf.Positional[Path] = field(kw_only=True)
     """The folder to make."""
+    to: Literal["slmrec", "mmrec", "recbole", "lightgcn", "plain"] = "slmrec"
+    """The format to write; all but slmrec are for other tools."""
 
 
 def run_convert(flags: ConvertFlags) -> None:
     """Write the folder and print its size."""
     from slmrec_jax import data
+    from slmrec_jax.data.converting import write_format
     from slmrec_jax.data.readers.engine import limited_memory
 
     with limited_memory(flags.memory_limit):
         dataset = data.load_source(source_of(flags))
-    _store(dataset, flags.out)
+        if flags.to == "slmrec":
+            data.write_store(dataset, flags.out)
+            _print_written(dataset, flags.out)
+            return
+        written = write_format(dataset, flags.out, flags.to)
+    _print_written(written.dataset, flags.out)
+    for note in written.notes:
+        print(f"! {escaped(note)}")
+    if written.dataset.fingerprint != dataset.fingerprint:
+        print(f"! with what was left out, the fingerprint is {dataset.fingerprint[:12]}")
+    print("! times and ratings are not written, if there are any: the interactions are divided")
 
 
 @dataclass(frozen=True)
@@ -124,13 +137,12 @@ def run_make(flags: MakeFlags) -> None:
     """Write the folder and print its size."""
     from slmrec_jax import data
 
-    _store(data.load(flags.name), flags.out)
+    dataset = data.load(flags.name)
+    data.write_store(dataset, flags.out)
+    _print_written(dataset, flags.out)
 
 
-def _store(dataset: "Dataset", folder: Path) -> None:
-    from slmrec_jax import data
-
-    data.write_store(dataset, folder)
+def _print_written(dataset: "Dataset", folder: Path) -> None:
     size = sum(file.stat().st_size for file in folder.rglob("*") if file.is_file())
     print(f"{escaped(folder)}: {escaped(dataset.name)}, {size / 2**20:.1f} MiB, fingerprint {dataset.fingerprint[:12]}")
 

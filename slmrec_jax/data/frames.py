@@ -14,6 +14,7 @@ from slmrec_jax.config.checks import check_fields
 from slmrec_jax.config.config import IN_MEMORY
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature, Words
+from slmrec_jax.data.formats.catalogues import in_catalogue
 from slmrec_jax.data.formats.interactions import (
     SPLIT_NAMES,
     InteractionTable,
@@ -22,7 +23,7 @@ from slmrec_jax.data.formats.interactions import (
     take_interactions,
     text_columns,
 )
-from slmrec_jax.data.formats.plain import in_catalogue, in_row_order
+from slmrec_jax.data.formats.plain import in_row_order
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, choose_columns, find_roles, named_columns
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import by_raw_id, has_numbers

@@ -44,8 +44,28 @@ def test_dollar_signs_in_names_are_not_formulas(tmp_path, saved):
     figures.draw_inspection(degrees, {FORMULA: np.ones(3, np.float32)}, missing, tmp_path / "data.png", FORMULA)
     assert all(imread(path).size for path in tmp_path.iterdir())
     shown = texts_of(saved)
-    assert [text.get_text() for text in shown].count(FORMULA) == 6
+    assert [text.get_text() for text in shown].count(FORMULA) == 5
+    assert sum(FORMULA in text.get_text() for text in shown) == 7  # norms have a title and a label of their own
     assert {text.get_parse_math() for text in shown if "mathdefault" in text.get_text()} == {True}
+
+
+def test_an_inspection_has_a_filled_histogram_on_an_axis_of_its_own_for_everything(tmp_path, saved):
+    degrees = {"users": np.array([3, 3, 4, 0]), "items": np.array([1, 9, 2, 2, 700])}
+    norms = {"visual": np.full(5, 1.0), "textual": np.array([1e-3, 1e5, 2.0]), "clip": np.zeros(0)}
+    missing = {"visual": 0.0, "textual": 0.4, "clip": 1.0, "tags": 0.25}
+    figures.draw_inspection(degrees, norms, missing, tmp_path / "data.png", "shop")
+    panels = [axes for axes in saved[0].axes if axes.get_visible()]
+    *counted, shares = panels
+    assert [axes.get_title().split(":")[0] for axes in panels] == [*degrees, *norms, "missing features"]
+    assert panels[0].get_title() == "users: median 3, 1 without any"
+    heights = [[bar.get_height() for bar in axes.patches] for axes in counted]
+    assert [sum(each) for each in heights] == [3, 5, 5, 3, 0]
+    assert all(bar.get_fill() for axes in counted for bar in axes.patches)
+    assert [axes.get_xscale() for axes in counted] == ["linear", "log", "linear", "log", "linear"]
+    starts = [bar.get_x() + 0.5 for bar in panels[1].patches]
+    assert starts[:3] == [1, 2, 3]  # bars of whole numbers
+    assert (np.diff([bar.get_width() for bar in panels[1].patches]) >= 0).all()
+    assert [text.get_text() for text in shares.texts] == ["0.0%", "40.0%", "100.0%", "25.0%"]
 
 
 def test_the_best_system_is_highlighted(tmp_path, saved):

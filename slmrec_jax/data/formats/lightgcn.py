@@ -1,4 +1,4 @@
-"""Reads the folders of LightGCN and NGCF: text with a user and all their items per line, or with one pair per row.
+"""Reads and writes the folders of LightGCN and NGCF: text with a user and their items per line, or a pair per row.
 
 The pairs (`data1.txt`, `test1.txt`: user, item, weight) count ids from 1, the lines from 0. The weight is not used, as
 in LightGCN. Neither form has a validation split or features.
@@ -12,6 +12,7 @@ import numpy as np
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset
+from slmrec_jax.data.formats.written import with_rows, write_text
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.folders import file_of_split, not_read
 from slmrec_jax.data.readers.json_lists import ItemLists
@@ -30,6 +31,7 @@ _PAIR_COLUMNS = ("user", "item", "weight")
 _NUMBERS = re.compile("[0-9]{1,18}+(?: [0-9]{1,18}+)*+")
 """Numbers that fit into 64 bits."""
 _ID_LISTS = {"users": "user_list.txt", "items": "item_list.txt"}
+_LIST_COLUMNS = ("org_id", "remap_id")
 
 
 def recognises(folder: Path, source: Source) -> bool:
@@ -51,10 +53,7 @@ def read(folder: Path, source: Source) -> Dataset:
     first, read_file = (0, _read_lines) if forms == [_LINES] else (1, _read_pairs)
     (train, train_users), (test, test_users) = (read_file(file) for file in files.values())
     lists = {side: folder / name for side, name in _ID_LISTS.items() if (folder / name).exists()}
-    raw = {
-        side: raw_ids_by_row(read_text(file, " ", ("org_id", "remap_id")), "org_id", "remap_id")
-        for side, file in lists.items()
-    }
+    raw = {side: raw_ids_by_row(read_text(file, " ", _LIST_COLUMNS), *_LIST_COLUMNS) for side, file in lists.items()}
     num_users = len(raw.get("users", ())) or count_rows(str(folder), "user", [train_users, test_users])
     num_items = len(raw.get("items", ())) or count_rows(str(folder), "item", [train.items, test.items])
     return make_dataset(
@@ -69,6 +68,18 @@ def read(folder: Path, source: Source) -> Dataset:
         origins={**files, **lists},
         notes=not_read(folder, [*files.values(), *lists.values()]),
     )
+
+
+def write(dataset: Dataset, folder: Path) -> list[str]:
+    """Write train and test as lines of a user and their items, and the lists of raw ids; return no notes."""
+    for name, pairs in zip(_LINES, (dataset.train, dataset.test), strict=True):
+        starts = np.flatnonzero(np.diff(pairs.users, prepend=-1))
+        with (folder / name).open("w") as opened:
+            for start, end in zip(starts.tolist(), [*starts[1:].tolist(), len(pairs.users)], strict=False):
+                opened.write(f"{pairs.users[start]} {' '.join(map(str, pairs.items[start:end].tolist()))}\n")
+    for side, ids in (("users", dataset.user_ids), ("items", dataset.item_ids)):
+        write_text(folder / _ID_LISTS[side], " ", _LIST_COLUMNS, [with_rows(ids)])
+    return []
 
 
 def _read_lines(file: Path) -> ItemLists:

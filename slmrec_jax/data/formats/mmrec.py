@@ -1,4 +1,4 @@
-"""Reads the folders of MMRec: a table of interactions with a label for the split, and a `.npy` table per modality."""
+"""Reads and writes MMRec's folders: a table of interactions with a label for the split, and a `.npy` per modality."""
 
 from pathlib import Path
 
@@ -6,8 +6,9 @@ import numpy as np
 from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, by_split
+from slmrec_jax.data.dataset import SPLITS, Dataset, Feature, by_split, take_rows
 from slmrec_jax.data.formats.interactions import keep_taken
+from slmrec_jax.data.formats.written import FILE_NAMES, vectors_of, with_rows, write_npy, write_text
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import read_feature_tables
@@ -23,6 +24,8 @@ LOOKS_FOR = "an .inter file with a column x_label"
 
 _USER, _ITEM, _LABEL, _TAKEN = "userID", "itemID", "x_label", "label"
 _MAPPINGS = {"users": ("u_id_mapping.csv", _USER), "items": ("i_id_mapping.csv", _ITEM)}
+_RAW = {"users": "user_id", "items": "asin"}
+"""What the columns of raw ids are called in MMRec's own data; any name is read."""
 _MISSED_IMAGES = "missed_img_itemIDs.csv"
 """The file that lists items whose visual row was filled in with the mean."""
 
@@ -59,6 +62,42 @@ def read(folder: Path, source: Source) -> Dataset:
         origins={**dict.fromkeys(SPLITS, file), **mappings, **tables},
         notes=[*notes, *not_read(folder, taken)],
     )
+
+
+def write(dataset: Dataset, folder: Path) -> list[str]:
+    """Write the interactions, the raw ids, and a `.npy` for each modality of vectors; return notes.
+
+    There are as many users and items as the largest id says. So where the last ones have no interaction, those without
+    training interactions come first.
+    """
+    numbered = _ending_with_interactions(dataset)
+    tables = [(*pairs, np.full(len(pairs.users), label)) for label, pairs in enumerate(numbered.splits.values())]
+    write_text(folder / f"{folder.name}.inter", "\t", (_USER, _ITEM, _LABEL), tables)
+    for side, ids in (("users", numbered.user_ids), ("items", numbered.item_ids)):
+        name, row = _MAPPINGS[side]
+        write_text(folder / name, "\t", (_RAW[side], row), [with_rows(ids)], quotes=True)
+    notes = []
+    for modality, feature in vectors_of(numbered).items():
+        file = folder / f"{FILE_NAMES.get(modality, modality)}_feat.npy"
+        write_npy(feature, file, fill=modality == "visual")
+        missing = np.flatnonzero(~feature.present)
+        if len(missing) and modality == "visual":
+            (folder / _MISSED_IMAGES).write_text("".join(f"{item}\n" for item in missing))
+        elif len(missing):
+            notes.append(f"{file.name} has {len(missing)} rows of NaN, for items without it; fill them in for MMRec")
+    return notes
+
+
+def _ending_with_interactions(dataset: Dataset) -> Dataset:
+    """Return the data set itself, or with the users and items that have no training interactions first.
+
+    Among nodes of the same degree the order stays, and so does the fingerprint.
+    """
+    last = (dataset.num_users - 1, dataset.num_items - 1)
+    largest = (max(int(ids.max(initial=-1)) for ids in each) for each in zip(*dataset.splits.values(), strict=True))
+    if tuple(largest) == last:
+        return dataset
+    return take_rows(dataset, *(np.argsort(degrees > 0, kind="stable") for degrees in dataset.degrees()))
 
 
 def _read_labelled(file: Path) -> tuple[dict[str, Interactions], dict[str, int], list[str]]:

@@ -1,4 +1,4 @@
-"""Reads plain tables: interactions with raw ids of any type as CSV, TSV or Parquet, and one file for each modality.
+"""Reads plain tables: raw ids of any type in CSV, TSV or Parquet, and a file for each modality; writes them as CSV.
 
 This is the format for data that no tool has prepared. `roles.KNOWN_NAMES` lists the known names of columns.
 """
@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.formats.catalogues import in_catalogue, numbers_rows, read_numbered
 from slmrec_jax.data.formats.interactions import (
     LISTS_SUFFIX,
     SPLIT_NAMES,
@@ -21,6 +22,7 @@ from slmrec_jax.data.formats.interactions import (
     read_items,
 )
 from slmrec_jax.data.formats.roles import BY_COLUMNS, WITHOUT_HEADER, find_layout, named_columns, table_parts
+from slmrec_jax.data.formats.written import raw_pairs, vectors_of, with_rows, write_npy, write_text
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import (
@@ -33,11 +35,8 @@ from slmrec_jax.data.readers.feature_files import (
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, may_hold_vectors, read_vectors
 from slmrec_jax.data.readers.folders import choose_file, not_read, with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
-from slmrec_jax.data.readers.raw_ids import as_raw_ids, find_ids
 from slmrec_jax.data.readers.refusals import listed
-from slmrec_jax.data.readers.row_ids import NumberedIds, number_ids, place_of_id, renumber
-from slmrec_jax.data.readers.rows import Rows
-from slmrec_jax.data.readers.tables import Table
+from slmrec_jax.data.readers.row_ids import number_ids
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.data.vectors import as_held
@@ -48,6 +47,8 @@ LOOKS_FOR = "a .csv, .tsv, .txt, .dat or .parquet file with columns user and ite
 _UNDIVIDED = ("interactions", "ratings")
 """Names of the table of all interactions; the first one that exists is read."""
 _CATALOGUE = "items"
+_USERS = ("users.csv", ",", "user", "row")
+"""The list of users, and its separator and columns."""
 _FEATURE_FOLDER = "features"
 
 
@@ -64,7 +65,8 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     rating below the source's.
 
     Items are those of `items.csv` (or .tsv, .parquet) in its order, with its columns `title` and `image`, or else those
-    of the interactions in the order of their raw ids. Users are those of the interactions.
+    of the interactions in the order of their raw ids. Users are those of `users.csv` in the order of its column `row`,
+    or else those of the interactions in the order of their raw ids.
 
     A modality is a `.npy`, `.safetensors` or `.parquet` file here or in `features/` with the name of the modality, with
     or without the ending `_feat` or `_emb`; image, audio and text become visual, acoustic and textual. A `.csv` or
@@ -84,6 +86,10 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     if catalogue:
         listed_items = read_items(others["items"], source)
         items, texts = in_catalogue(items, tables, listed_items), item_texts_of(listed_items)
+    name, *columns = _USERS
+    if numbers_rows(folder / name, *columns):
+        others["users"] = folder / name
+        users = in_catalogue(users, tables, read_numbered(folder / name, *columns, role="user"), "user")
     feature_files = _find_features(folder, [*files.values(), *others.values()])
     features, notes = {}, []
     for modality, file in feature_files.items():
@@ -92,6 +98,24 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     files = {**files, **feature_files, **others}
     notes += not_read(folder, [*files.values(), *parts])
     return assemble(folder.resolve().name, found, users, items, features, files, notes, source.split, texts)
+
+
+def write(dataset: Dataset, folder: Path) -> list[str]:
+    """Write the interactions with a column `split`, the users, the items, and a `.npy` for each modality; no notes."""
+    tables = (
+        (users, items, np.full(len(users), split))
+        for split, pairs in dataset.splits.items()
+        for users, items in raw_pairs(dataset, pairs)
+    )
+    write_text(folder / f"{_UNDIVIDED[0]}.csv", ",", ("user", "item", "split"), tables, quotes=True)
+    name, separator, *columns = _USERS
+    write_text(folder / name, separator, columns, [with_rows(dataset.user_ids)], quotes=True)
+    items = (dataset.item_ids, *dataset.item_texts.values())
+    write_text(folder / f"{_CATALOGUE}.csv", ",", ("item", *dataset.item_texts), [items], quotes=True)
+    for modality, feature in vectors_of(dataset).items():
+        (folder / _FEATURE_FOLDER).mkdir(exist_ok=True)
+        write_npy(feature, folder / _FEATURE_FOLDER / f"{modality}.npy")
+    return []
 
 
 def folders_of_parts(folder: Path) -> list[Path]:
@@ -142,17 +166,6 @@ def _find_interactions(folder: Path, source: Source) -> dict[str, Path]:
 
 def _stem(file: Path) -> str:
     return uncompressed(file).stem.lower()
-
-
-def in_catalogue(items: NumberedIds, tables: Sequence[Rows], table: Table) -> NumberedIds:
-    """Return the items in the order of the catalogue."""
-    places = find_ids(table, "item", items.ids)
-    rows = np.full(len(items.ids), -1)
-    rows[places[places >= 0]] = np.flatnonzero(places >= 0)
-    if len(unknown := np.flatnonzero(rows < 0)):
-        place, value = place_of_id(tables, items, "item", unknown)
-        raise UserError(f"{place}: item is {value}, which {table.file.name} does not have; add it there")
-    return renumber(tables[0].engine, items, as_raw_ids(table, "item"), rows)
 
 
 def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:

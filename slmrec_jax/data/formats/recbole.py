@@ -1,4 +1,4 @@
-"""Reads RecBole's atomic files: tables whose header gives each column a name and a type, usually separated by tabs."""
+"""Reads and writes RecBole's atomic files: tables, usually separated by tabs, whose header has names and types."""
 
 import re
 from collections.abc import Sequence
@@ -9,11 +9,13 @@ from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.formats.catalogues import in_catalogue, numbers_rows, read_numbered
 from slmrec_jax.data.formats.interactions import SPLIT_NAMES, assemble, read_interactions
+from slmrec_jax.data.formats.written import FILE_NAMES, raw_pairs, vectors_as_text, vectors_of, with_rows, write_text
 from slmrec_jax.data.readers.columns import as_vectors
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id, in_order, modality_name
-from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read
+from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read, with_suffix
 from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.refusals import listed
@@ -21,12 +23,16 @@ from slmrec_jax.data.readers.row_ids import number_ids
 from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
+from slmrec_jax.data.vectors import blocks
 from slmrec_jax.errors import UserError
 
 LOOKS_FOR = "an .inter file with columns user_id:token and item_id:token"
 
 _ITEM_KEYS = ("item_id:token", "iid:token")
 _TOKEN, _VECTOR = ":token", ":float_seq"
+_LISTS = {"user": (".user", "user_id:token"), "item": (".item", "item_id:token")}
+_ROW = "row:float"
+"""The column of a list of users or items that gives their order; RecBole may read it as a feature, or leave it out."""
 _BENCHMARK_PARTS = {f"part{number}": split for number, split in enumerate(SPLIT_NAMES, 1)}
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names} | _BENCHMARK_PARTS
 """The names before `.inter`; parts are the splits in the order of RecBole's `benchmark_filename`."""
@@ -44,17 +50,59 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     `.val.inter` and `.validation.inter` also mean valid; `.part1.inter`, `.part2.inter` and `.part3.inter` mean train,
     valid and test. `<name>.` may be left out. An undivided table beside them is not read. Every row counts as an
     interaction, except rows with label 0 or a rating below the source's. Users and items are those of the interactions,
-    in the order of their raw ids. A column of type float_seq beside `item_id` or `iid`, in any file, is a modality:
-    `item_emb` becomes item, `image_emb` becomes visual.
+    in the order of their raw ids, or those of `<name>.user` and `<name>.item` where these have a column `row`. A column
+    of type float_seq beside `item_id` or `iid`, in any file, is a modality: `item_emb` becomes item, `image_emb`
+    becomes visual.
     """
     files = _find_inter_files(folder)
     engine = Engine()
     tables = {part: read_interactions(engine, file, source, "\t") for part, file in files.items()}
-    users, items = (number_ids([found.rows for found in tables.values()], role) for role in ("user", "item"))
+    rows = [found.rows for found in tables.values()]
+    users, items = (number_ids(rows, role) for role in _LISTS)
+    lists = _find_lists(folder)
+    listed_ids = {role: read_numbered(file, "\t", _LISTS[role][1], _ROW, role=role) for role, file in lists.items()}
+    if "user" in lists:
+        users = in_catalogue(users, rows, listed_ids["user"], "user")
+    if "item" in lists:
+        items = in_catalogue(items, rows, listed_ids["item"])
     features, vector_files, notes = _read_vector_columns(folder, items.ids)
     files = {**vector_files, **files}
-    notes += not_read(folder, files.values())
+    notes += not_read(folder, [*files.values(), *lists.values()])
     return assemble(folder.resolve().name, tables, users, items, features, files, notes, source.split)
+
+
+def write(dataset: Dataset, folder: Path) -> list[str]:
+    """Write a table for each split that has interactions, the users and items by row, and their vectors; no notes."""
+    stem = folder / folder.name
+    keys = [key for _, key in _LISTS.values()]
+    for split, pairs in dataset.splits.items():
+        if len(pairs.users):
+            write_text(_with_end(stem, f".{split}.inter"), "\t", keys, raw_pairs(dataset, pairs))
+    for ids, (end, key) in zip((dataset.user_ids, dataset.item_ids), _LISTS.values(), strict=True):
+        write_text(_with_end(stem, end), "\t", (key, _ROW), [with_rows(ids)])
+    if features := vectors_of(dataset):
+        names = [f"{FILE_NAMES.get(name, name)}_emb{_VECTOR}" for name in features]
+        widest = max((each.values for each in features.values()), key=lambda values: values.shape[1])
+        tables = (
+            (dataset.item_ids[rows], *(vectors_as_text(each, rows) for each in features.values()))
+            for rows in blocks(widest)
+        )
+        write_text(_with_end(stem, ".itememb"), "\t", ("iid:token", *names), tables)
+    return []
+
+
+def _with_end(stem: Path, end: str) -> Path:
+    return stem.with_name(stem.name + end)
+
+
+def _find_lists(folder: Path) -> dict[str, Path]:
+    """Return the list of users and that of items, if they number their rows."""
+    found = {}
+    for role, (suffix, key) in _LISTS.items():
+        files = [file for file in with_suffix(folder, (suffix,)) if numbers_rows(file, "\t", key, _ROW)]
+        if files:
+            found[role] = choose_file(folder, files, f"lists of {role}s by row")
+    return found
 
 
 def _has_types(names: Sequence[str]) -> bool:
