@@ -66,7 +66,8 @@ def name_of(content):
 def test_dates(tmp_path, form):
     content = DATES[form]
     assert kept(tmp_path, content, "2025-01-03", "2025-01-06", name_of(content)) == [2, 3, 4]
-    assert kept(tmp_path, content, until="2025-01-03T01:00:00.5+01:00", name=name_of(content)) == [0, 1, 2]
+    in_a_zone, just_after = "2025-01-03T00:30:00+01:00", "2025-01-05T00:00:00.000001"
+    assert kept(tmp_path, content, in_a_zone, just_after, name_of(content)) == [2, 3, 4]
     number = refusal(tmp_path, since="5", split="mmrec")
     assert number.startswith(f"{name_of(content)}: since is '5', and the times are dates, such as '2025-01-01")
     assert number.endswith(": give such a date")
