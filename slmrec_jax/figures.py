@@ -214,7 +214,7 @@ def _draw_histogram(axes: Axes, values: Shaped[np.ndarray, " _"], colour: str, *
         same = high - low <= 1e-3 * abs(high)  # rows of equal norms, but for rounding
         edges = np.linspace(*((0.5 * low, 1.5 * high or 1.0) if same else (low, high)), _BARS + 1)
     edges[-1] = max(edges[-1], high)  # geomspace rounds
-    axes.hist(values, edges, color=colour, edgecolor="white", linewidth=0.3)
+    axes.hist(values, edges.tolist(), color=colour, edgecolor="white", linewidth=0.3)
     if by_powers:
         axes.set_xscale("log")
     axes.margins(x=0.02)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import tyro
 
-from slmrec_jax.config import Source, source_of
+from slmrec_jax.commands.sources import SourceFlags
+from slmrec_jax.config import source_of
 from slmrec_jax.durable import writing
 from slmrec_jax.errors import UserError, escaped
 
@@ -21,7 +22,7 @@ _PICTURES = (".png", ".pdf", ".svg")
 
 
 @dataclass(frozen=True)
-class DataFlags(Source):
+class DataFlags(SourceFlags):
     """The flags of a command that reads a data set."""
 
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")] = field()  # no default here

@@ -15,6 +15,7 @@ import tyro
 
 from slmrec_jax.commands.cluster import ClusterFlags
 from slmrec_jax.commands.settings import SettingsFlags
+from slmrec_jax.commands.sources import SourceFlags
 from slmrec_jax.config import Config, ModelName
 from slmrec_jax.config.source import Source
 from slmrec_jax.forms import field_names
@@ -67,7 +68,7 @@ def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
     columns = min(max(shutil.get_terminal_size((100, 24)).columns, _WIDTHS[0]), _WIDTHS[1])
     unused = [name for name, models in _USED_BY.items() if config.model not in models]
     own = list(flags_of(flags, None, skipped=("settings", *_OF_PROCESSES)))
-    source = list(flags_of(Source, config, skipped=_COLUMNS))
+    source = list(flags_of(SourceFlags, config, skipped=_COLUMNS))
     general = list(flags_of(Config, config, skipped=(*field_names(Source), *_MODELS, "optimizer", "eval", *unused)))
     main = [flag for flag in (*source, *general) if flag.name in _MAIN]
     further = ", ".join(f"--{flag.name} {flag.default or 'None'}" for flag in (*source, *general) if flag not in main)

@@ -11,6 +11,7 @@ import tyro
 
 from slmrec_jax.commands.help import short_help
 from slmrec_jax.commands.settings import SettingsFlags, base_config, recorded
+from slmrec_jax.commands.sources import as_flags
 from slmrec_jax.config import with_defaults
 from slmrec_jax.errors import UserError
 
@@ -51,7 +52,7 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
             raise SystemExit(0)
         whole = "--help-all" in arguments
         arguments = ["--help"] if whole else arguments
-        options["default"] = flags(with_defaults(config) if whole else config)
+        options["default"] = flags(as_flags(with_defaults(config) if whole else config))
     arguments = ["--help" if argument == "--help-all" else argument for argument in arguments]
     said = io.StringIO()
     try:

@@ -5,6 +5,7 @@ from typing import Any
 
 from slmrec_jax.commands.help import Flag, flags_of
 from slmrec_jax.commands.settings import SettingsFlags
+from slmrec_jax.commands.sources import SourceFlags
 from slmrec_jax.config import BASE, Config, Source, with_defaults
 from slmrec_jax.forms import field_names
 
@@ -32,7 +33,7 @@ def command_reference(commands: Mapping[str, type]) -> str:
     config = with_defaults(Config())
     sections = [*BASE, "optimizer", "eval"]
     skipped = (*field_names(Source), *sections)
-    parts += ["### Data", _table(flags_of(Source, config))]
+    parts += ["### Data", _table(flags_of(SourceFlags, config))]
     parts += ["### Model and training", _table(flags_of(Config, config, skipped=skipped))]
     for section in sections:
         values = getattr(config, section)

@@ -66,8 +66,8 @@ def base_config(arguments: list[str]) -> Config:
 
 
 def recorded(flags: AnySettingsFlags) -> AnySettingsFlags:
-    """Return the flags as a run folder records them: the data's absolute path, and modalities one by one."""
-    settings = flags.settings
+    """Return the flags as a run folder records them: a config, the data's absolute path, modalities one by one."""
+    settings = Config(**vars(flags.settings))
     source = settings.data if settings.data in ("demo", IN_MEMORY) else str(Path(settings.data).resolve())
     modalities = tuple(name for names in settings.modalities for name in names.split(",") if name)
     return dataclasses.replace(flags, settings=dataclasses.replace(settings, data=source, modalities=modalities))

@@ -23,6 +23,10 @@ class Source:
     k_core: Annotated[int, at_least(0)] = 0
     """Keep users and items with at least this many interactions, repeated until all have them, before the interactions
     are divided; 0 keeps all."""
+    since: str | None = None
+    """Leave out rows before this time, which is written as the data have it: a number, or a date such as 2025-05-31."""
+    until: str | None = None
+    """Leave out rows at this time and after it, likewise."""
     user_column: str | None = None
     """The column of users, if it has none of the known names; or its number, if the table has no header."""
     item_column: str | None = None

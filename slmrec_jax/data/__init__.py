@@ -9,6 +9,7 @@ from slmrec_jax.config.checks import check_fields
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats import read_folder, refuse_columns
+from slmrec_jax.data.formats.windows import time_text
 from slmrec_jax.data.making import check_dataset, make_dataset
 from slmrec_jax.data.readers.engine import limited_memory
 from slmrec_jax.data.readers.opening import check_entries, unreadable
@@ -43,6 +44,8 @@ def load(
     split_seed: int = 0,
     min_rating: float | None = None,
     k_core: int = 0,
+    since: object = None,
+    until: object = None,
     user_column: str | None = None,
     item_column: str | None = None,
     time_column: str | None = None,
@@ -60,6 +63,9 @@ def load(
         min_rating: Leave out rows with a lower rating before the interactions are divided.
         k_core: Keep only users and items with at least this many interactions, repeatedly until all have them, before
             the interactions are divided.
+        since: Leave out rows before this time, before the interactions are divided: a number or a date, as the data
+            have it, such as `1700000000`, `"2025-05-31"`, or a `datetime`. Without a zone it is UTC.
+        until: Leave out rows at this time and after it, likewise.
         user_column: The column of users, if it has none of the known names; or its number (`"1"`), if the table has no
             header.
         item_column: The column of items, likewise.
@@ -74,10 +80,11 @@ def load(
             split this way.
     """
     check_type("data", data, (str, Path), "the path of a folder, or 'demo'")
+    window = time_text(since), time_text(until)
     columns = (user_column, item_column, time_column, rating_column)
     where = data if isinstance(data, str) else str(data.absolute())  # a path is never the word `demo`
     with limited_memory(memory_limit):
-        return load_source(Source(where, format, split, split_seed, min_rating, k_core, *columns))
+        return load_source(Source(where, format, split, split_seed, min_rating, k_core, *window, *columns))
 
 
 def load_source(source: Source) -> Dataset:

@@ -25,6 +25,7 @@ from slmrec_jax.data.formats.interactions import (
 )
 from slmrec_jax.data.formats.plain import in_row_order
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, choose_columns, find_roles, named_columns
+from slmrec_jax.data.formats.windows import time_text
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import by_raw_id, has_numbers
 from slmrec_jax.data.readers.feature_tables import VectorTable
@@ -52,6 +53,8 @@ def dataset(
     split_seed: int = 0,
     min_rating: float | None = None,
     k_core: int = 0,
+    since: object = None,
+    until: object = None,
     user_column: str | None = None,
     item_column: str | None = None,
     time_column: str | None = None,
@@ -74,6 +77,8 @@ def dataset(
         split_seed: The seed of a random split.
         min_rating: Leave out rows with a lower rating.
         k_core: Keep only users and items with at least this many interactions.
+        since: Leave out rows before this time: a number or a date, as the data have it.
+        until: Leave out rows at this time and after it, likewise.
         user_column: The column of users, if it has none of the known names.
         item_column: The column of items, likewise.
         time_column: The column of times, likewise.
@@ -87,8 +92,9 @@ def dataset(
     for each in (name, *(features or ())):
         if not isinstance(each, str) or not each.isprintable() or not each:
             raise UserError(f"{each!r} is no name of a data set or a modality: give text without control characters")
+    window = time_text(since), time_text(until)
     columns = (user_column, item_column, time_column, rating_column)
-    source = Source(IN_MEMORY, None, split, split_seed, min_rating, k_core, *columns)
+    source = Source(IN_MEMORY, None, split, split_seed, min_rating, k_core, *window, *columns)
     check_fields(source)
     engine = Engine()
     found = {part: _interactions(engine, argument, given, source) for part, argument, given in _parts(interactions)}

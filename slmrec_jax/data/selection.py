@@ -7,6 +7,7 @@ from jaxtyping import Bool
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, take_rows
+from slmrec_jax.data.formats.windows import has_window
 from slmrec_jax.data.pairs import blocks, count_ids
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
@@ -14,11 +15,12 @@ from slmrec_jax.types import Interactions
 
 
 def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:
-    """Return the k-core of data that are not divided; rows with low ratings were left out when they were read."""
+    """Return the k-core of data that are not divided; other rows were left out when they were read."""
     if isinstance(data, Unsplit):
         return k_core(data, source.k_core) if source.k_core > 1 else data
-    if source.min_rating is not None or source.k_core > 1:
-        name = setting("min_rating" if source.min_rating is not None else "k_core")
+    of_core = setting("min_rating" if source.min_rating is not None else "k_core")
+    if source.min_rating is not None or source.k_core > 1 or has_window(source):
+        name = has_window(source) or of_core
         raise UserError(
             f"data set {data.name}: it is divided into splits already, and {name} chooses what is divided; leave it out"
         )

@@ -13,6 +13,7 @@ from jaxtyping import Shaped
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import ITEM_TEXTS, NO_INTERACTIONS, SPLITS, Dataset, Feature, Words
 from slmrec_jax.data.formats.roles import Layout, choose_columns, find_layout, named_columns, note_renamed, table_parts
+from slmrec_jax.data.formats.windows import has_window, within_window
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.columns import MISSING, cast_column
 from slmrec_jax.data.readers.engine import Engine
@@ -45,12 +46,12 @@ class InteractionTable(NamedTuple):
 def read_interactions(
     engine: Engine, file: Path, source: Source, separator: str | None = None, root: Path | None = None
 ) -> InteractionTable:
-    """Read users, items and other known columns, without rows that have label 0 or a rating that is too low.
+    """Read users, items and other known columns, of the rows that are interactions (`take_interactions`).
 
     Args:
         engine: Knows the Parquet files of the table.
         file: The table, or a folder of files with the same columns.
-        source: Names columns, and has the least rating.
+        source: Names columns, and says which rows count.
         separator: The regular separator, if the suffix does not tell it; quotes then have no meaning.
         root: The folder of the data set, by default that of the file.
     """
@@ -82,13 +83,13 @@ def read_interactions(
 def take_interactions(
     rows: Rows, columns: Mapping[str, str], names: Sequence[str], source: Source, notes: list[str]
 ) -> InteractionTable:
-    """Return the rows of a table that are interactions: not those with label 0 or a rating below the source's.
+    """Return the rows of a table that are interactions: not those with label 0, out of the time or with a low rating.
 
     Args:
         rows: Columns named by their roles.
         columns: The name of each role's column.
         names: All columns that there are, for error lines.
-        source: Has the least rating.
+        source: Has the window of time and the least rating.
         notes: Notes on the table so far.
     """
     unread = [name for name in names if name not in columns.values()]
@@ -96,9 +97,14 @@ def take_interactions(
         notes.append(f"{rows.file.name}: no known column of times; columns that are not read: {listed(unread)}")
     if "label" in columns:
         rows = keep_taken(rows, "label", columns["label"], notes)
+    if end := has_window(source):
+        if "timestamp" not in columns:
+            raise _no_column(rows.file, names, "times", "time_column", end)
+        for within, what in within_window(rows, source):
+            rows = _keep_rows(rows, within, what, notes, even_all=True)
     if source.min_rating is not None:
         if "rating" not in columns:
-            raise _no_ratings(rows.file, names)
+            raise _no_column(rows.file, names, "ratings", "rating_column", setting("min_rating"))
         enough = f"{numbers(rows, 'rating')} >= {float(source.min_rating)!r}"
         rows = _keep_rows(rows, enough, f"a rating below {source.min_rating:g}", notes)
     elif "rating" in columns:
@@ -239,9 +245,11 @@ def _first_data_row(rows: Rows, columns: Mapping[str, str]) -> str:
 
 
 def _unroll_item_lists(engine: Engine, file: Path, source: Source) -> Rows:
-    if source.min_rating is not None:
-        raise _no_ratings(file, ("user", "items"))
     names = {"user": "user", "items": "items"}
+    if end := has_window(source):
+        raise _no_column(file, tuple(names), "times", "time_column", end)
+    if source.min_rating is not None:
+        raise _no_column(file, tuple(names), "ratings", "rating_column", setting("min_rating"))
     rows = text_rows(engine, file, [TextPart(file, "\t", names, tuple(names), quotes=False)])
     listed_items = f"SELECT *, string_split_regex(trim(items, ' \t\r'), '[ \t]+') AS given FROM {rows.view}"
     columns = '"user", unnest(given) AS item, generate_subscripts(given, 1) AS "timestamp", part, row'
@@ -249,9 +257,10 @@ def _unroll_item_lists(engine: Engine, file: Path, source: Source) -> Rows:
     return rows.select(f"SELECT {columns} FROM ({listed_items})", kinds)
 
 
-def _keep_rows(rows: Rows, chosen: str, what: str, notes: list[str]) -> Rows:
+def _keep_rows(rows: Rows, chosen: str, what: str, notes: list[str], *, even_all: bool = False) -> Rows:
+    """Return the chosen rows, and note the number of the others; with `even_all`, even if it is 0."""
     total, kept = rows.num_rows(chosen)
-    if kept == total:
+    if kept == total and not even_all:
         return rows
     if not kept:
         raise UserError(f"{rows.file}: every row has {what}; expected some interactions")
@@ -259,8 +268,6 @@ def _keep_rows(rows: Rows, chosen: str, what: str, notes: list[str]) -> Rows:
     return rows.where(chosen)
 
 
-def _no_ratings(file: Path, names: Sequence[str]) -> UserError:
-    return UserError(
-        f"{file}: there is no column of ratings; it has {listed(names)}: name it by "
-        f"{setting('rating_column')}, or leave out {setting('min_rating')}"
-    )
+def _no_column(file: Path, names: Sequence[str], what: str, field: str, given: str) -> UserError:
+    fix = f"name it by {setting(field)}, or leave out {given}"
+    return UserError(f"{file}: there is no column of {what}; it has {listed(names)}: {fix}")

@@ -9,7 +9,7 @@ from slmrec_jax.data.readers.refusals import Malformed
 from slmrec_jax.durable import reason
 from slmrec_jax.errors import UserError, escaped
 
-_TEXT = {".csv", ".inter", ".item", ".itememb", ".json", ".test", ".train", ".tsv", ".txt"}
+_TEXT = {".csv", ".inter", ".item", ".itememb", ".json", ".test", ".train", ".tsv", ".txt", ".user"}
 _ENDINGS = _TEXT | {".npy", ".parquet", ".pkl", ".pt", ".safetensors"}
 """The suffixes of data files, in any format."""
 _FILE_TYPES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}

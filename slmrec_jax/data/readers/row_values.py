@@ -11,6 +11,7 @@ from slmrec_jax.data.readers.rows import Rows
 
 _BLANKS = quoted_text("".join(sign for sign in map(chr, range(1, 0x3001)) if sign.isspace()))
 _TIME = "a number, or a date such as 2025-05-31"
+_PER_SECOND = {"us": 10**6, "ns": 10**9}
 MAX_DIGITS = 38
 """DuckDB reads a decimal of more digits as float64."""
 _WHOLE_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9:.]+ ?(Z|[+-][0-9:]+)?)?$"
@@ -60,6 +61,11 @@ def numbers(rows: Rows, role: str) -> str:
 
 def times(rows: Rows, role: str) -> str:
     """Return a column of times as int64 or float64: numbers of any unit, or dates in a unit of their own since 1970."""
+    return timed(rows, role)[0]
+
+
+def timed(rows: Rows, role: str) -> tuple[str, int | None]:
+    """Return a column of times, and how many of its units a second has; `None` if they are numbers of any unit."""
     rows.check_complete(role, "a time; fill it in, or leave the column out")
     kind = rows.kinds[role]
     if pa.types.is_timestamp(kind):
@@ -67,20 +73,20 @@ def times(rows: Rows, role: str) -> str:
         unit = "ns" if found and found[0][0].endswith("_NS") else "us"  # Arrow calls INT96 nanoseconds, DuckDB does not
         value = role if unit == "ns" else f"{role}::TIMESTAMP"
         largest = f"CASE WHEN {role}::TIMESTAMP > TIMESTAMP '1970-01-01' THEN {2**63 - 1} ELSE {1 - 2**63} END"
-        return f"coalesce(epoch_{unit}({value}), {largest})"  # the largest are infinite for DuckDB
+        return f"coalesce(epoch_{unit}({value}), {largest})", _PER_SECOND[unit]  # the largest are infinite for DuckDB
     if pa.types.is_date(kind):
-        return f"({role} - DATE '1970-01-01') * 86400000"
+        return f"({role} - DATE '1970-01-01') * 86400000", 1000
     if pa.types.is_decimal(kind) and kind.precision > MAX_DIGITS:
         raise rows.wrong_type(role, f"a time of at most {MAX_DIGITS} digits")
     if pa.types.is_decimal(kind):  # float64 would merge times of 19 digits
-        return _cast(rows, role, f"CASE WHEN {role} = trunc({role}) THEN {role} END", "a whole number below 2⁶³")
+        return _cast(rows, role, f"CASE WHEN {role} = trunc({role}) THEN {role} END", "a whole number below 2⁶³"), None
     if is_text(kind):
         return _times_of_text(rows, role)
     if pa.types.is_integer(kind):
-        return _cast(rows, role, role, "a time below 2⁶³")
+        return _cast(rows, role, role, "a time below 2⁶³"), None
     if not is_numeric(kind):
         raise rows.wrong_type(role, _TIME)
-    return f"{role}::DOUBLE"
+    return f"{role}::DOUBLE", None
 
 
 def is_numeric(kind: Any) -> bool:
@@ -98,7 +104,7 @@ def without_fraction(text: str) -> str:
     return f"regexp_replace({text}, '\\.0*$', '')"
 
 
-def _times_of_text(rows: Rows, role: str) -> str:
+def _times_of_text(rows: Rows, role: str) -> tuple[str, int | None]:
     # BigQuery writes UTC after a blank.
     text = f"regexp_replace({without_fraction(f'trim({role}, {_BLANKS})')}, '(:[0-9.]+) UTC$', '\\1Z')"
     first = rows.find("true", f"{matches(text, _DATE)}, {matches(text, _ZONE)}")
@@ -108,13 +114,14 @@ def _times_of_text(rows: Rows, role: str) -> str:
         good = f"{matches(text, _ZONE)} = {first[3]} AND {matches(text, _WHOLE_DATE)}"
         date = f"CASE WHEN {good} THEN TRY_CAST({text} AS {kind}) END"
         rows.check(role, f"({date}) IS NULL", "a date in the form of the first one")
-        return f"epoch_{'ns' if fine else 'us'}({date})"
+        unit = "ns" if fine else "us"
+        return f"epoch_{unit}({date})", _PER_SECOND[unit]
     total, whole = rows.num_rows(matches(text, r"^[+-]?[0-9]+$"))
     if whole == total:
-        return _cast(rows, role, text, "a time below 2⁶³")
+        return _cast(rows, role, text, "a time below 2⁶³"), None
     value = _float(text)
     rows.check(role, f"coalesce(isnan({value}), true)", _TIME)
-    return value
+    return value, None
 
 
 def _cast(rows: Rows, role: str, value: str, expected: str) -> str:

@@ -1,0 +1,67 @@
+"""The window of time whose rows count."""
+
+import math
+import re
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+from slmrec_jax.config.source import Source
+from slmrec_jax.data.readers.row_values import timed
+from slmrec_jax.data.readers.rows import Rows
+from slmrec_jax.errors import UserError, setting
+
+_ENDS = {"since": ("from", ">=", "before {}"), "until": ("until", "<", "from {} on")}
+"""The flag of each end, the condition for rows within, and what the others have."""
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
+_WHOLE = re.compile("[+-]?[0-9]+")
+
+
+def time_text(time: object) -> str | None:
+    """Return a time that a caller of Python gave, as text: a number, a date or a moment."""
+    return None if time is None else str(time)
+
+
+def has_window(source: Source) -> str | None:
+    """Return the first end of the window that a source gives, as the caller writes it, or `None`."""
+    given = (setting(name, flag=flag) for name, (flag, *_) in _ENDS.items() if getattr(source, name) is not None)
+    return next(given, None)
+
+
+def within_window(rows: Rows, source: Source) -> Iterator[tuple[str, str]]:
+    """Yield a condition for each end of the window, and what the rows have that do not fulfil it."""
+    for name, (flag, sign, others) in _ENDS.items():
+        if (text := getattr(source, name)) is not None:
+            value, ticks = timed(rows, "timestamp")
+            end = _number(text) if ticks is None else _moment(text, ticks)
+            if end is None:
+                raise _other_form(rows, setting(name, flag=flag), text, "number" if ticks is None else "date")
+            yield f"{value} {sign} {end}", f"a time {others.format(text)}"
+
+
+def _number(text: str) -> str | None:
+    if _WHOLE.fullmatch(text):
+        return str(int(text))
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return f"{number!r}::DOUBLE" if math.isfinite(number) and "_" not in text else None
+
+
+def _moment(text: str, ticks: int) -> str | None:
+    """Return a date as whole ticks since 1970, rounded up; without a zone it is UTC."""
+    try:
+        found = datetime.fromisoformat(text) if _DATE.fullmatch(text) else None
+    except ValueError:  # there is no such day
+        return None
+    if found is None:
+        return None
+    zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
+    micros = (zoned - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
+    return str(-(-micros * ticks // 10**6))
+
+
+def _other_form(rows: Rows, end: str, text: str, form: str) -> UserError:
+    found = rows.find("true", '"timestamp"::VARCHAR')
+    example = f", such as {found[2]!r}" if found else ""
+    return UserError(f"{rows.file}: {end} is {text[:40]!r}, and the times are {form}s{example}: give such a {form}")
