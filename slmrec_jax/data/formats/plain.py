@@ -30,7 +30,13 @@ from slmrec_jax.data.readers.feature_files import (
     modality_of,
     note_missing,
 )
-from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, may_hold_vectors, read_vectors
+from slmrec_jax.data.readers.feature_tables import (
+    FEATURE_SUFFIXES,
+    VectorTable,
+    may_hold_vectors,
+    note_origin,
+    read_vectors,
+)
 from slmrec_jax.data.readers.folders import choose_file, not_read, with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
 from slmrec_jax.data.readers.raw_ids import as_raw_ids, find_ids
@@ -186,9 +192,11 @@ def _read_modality(
 ) -> tuple[Feature, list[str]]:
     vectors = read_vectors(file, item_column(file))
     if vectors.keys is not None:
-        return by_raw_id(vectors.keys, "item", vectors.values, vectors.present, item_ids, vectors.stored)
-    fix = f"list the items in the order of the rows in {_CATALOGUE}.csv (a column item)"
-    return in_row_order(file, vectors, item_ids, None if in_order_of_items else fix)
+        feature, notes = by_raw_id(vectors.keys, "item", vectors.values, vectors.present, item_ids, vectors.stored)
+    else:
+        fix = f"list the items in the order of the rows in {_CATALOGUE}.csv (a column item)"
+        feature, notes = in_row_order(file, vectors, item_ids, None if in_order_of_items else fix)
+    return feature, note_origin(file) + notes
 
 
 def in_row_order(
