@@ -34,7 +34,7 @@ class EmbedFlags:
     out: Path = field(kw_only=True)
     """The folder for text.safetensors and image.safetensors, as shop/features."""
     model: Path | None = None
-    """An ONNX file, a folder with one, or a local Hugging Face folder; nothing is downloaded."""
+    """An ONNX file, a folder with one, or for texts a local Hugging Face folder; nothing is downloaded."""
     text_model: Path | None = None
     """The model of texts, if pictures have another."""
     image_model: Path | None = None
@@ -93,8 +93,8 @@ def _model(flags: EmbedFlags, kind: Literal["text", "image"]) -> Path:
     own = flags.text_model if kind == "text" else flags.image_model
     if own is None and flags.model is None:
         raise UserError(
-            f"there is no model: give --model or --{kind}-model, an ONNX file or a local Hugging Face folder; nothing "
-            f"is downloaded"
+            f"there is no model: give --model or --{kind}-model, an ONNX file"
+            f"{' or a local Hugging Face folder' if kind == 'text' else ''}; nothing is downloaded"
         )
     return own or flags.model or Path()
 

@@ -1,4 +1,4 @@
-"""Opens a model by its path: an ONNX file, a folder with one, or a Hugging Face folder."""
+"""Opens a model by its path: an ONNX file, a folder with one, or a Hugging Face folder with a model of texts."""
 
 import hashlib
 import importlib.util
@@ -125,7 +125,9 @@ def _of_folder(kind: Kind, folder: Path, options: Options) -> Encoder:
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         places = ", ".join(_ONNX_PLACES)
         raise UserError(f"{folder}: no model there; expected {places}, or the config.json of a Hugging Face folder")
-    need("sentence_transformers", *(["PIL"] if kind == "image" else []))
+    if kind == "image":
+        raise UserError(f"{folder}: a Hugging Face folder is read for texts alone; export a model of pictures to ONNX")
+    need("sentence_transformers")
     for name in ("output", "pooling", "tokenizer", "size", "mean", "std"):
         if getattr(options, name) is not None:
             raise UserError(f"{setting(name)} is for ONNX models, and {folder} has none: leave it out")

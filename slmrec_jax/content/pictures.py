@@ -9,11 +9,10 @@ import numpy as np
 from jaxtyping import Float32
 
 from slmrec_jax.content.catalogue import IMAGE, Catalogue
+from slmrec_jax.data.formats.content_hints import PICTURE_SUFFIXES
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.errors import UserError, setting
-
-PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """What Pillow may decode; for others, such as EPS, it would start another program."""

@@ -1,4 +1,4 @@
-"""Runs models in Hugging Face folders by sentence-transformers. The only module that imports it."""
+"""Runs models of texts in Hugging Face folders by sentence-transformers. The only module that imports it."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -19,9 +19,9 @@ _OWN = "sentence_transformers."
 
 def open_folder(folder: Path, max_tokens: int | None) -> Any:
     """Return the model of a local folder on the CPU; nothing is downloaded, and none of its own code is run."""
+    _check_folder(folder)
     from sentence_transformers import SentenceTransformer
 
-    _check_folder(folder)
     try:
         with warnings.catch_warnings(action="ignore"):
             model = SentenceTransformer(
@@ -39,18 +39,18 @@ def open_folder(folder: Path, max_tokens: int | None) -> Any:
     return model
 
 
-def sentence_encoder(folder: Path, model: Any) -> Callable[[Sequence[Any]], Float[np.ndarray, "inputs columns"]]:
-    """Return a function from texts, or from pictures if the model takes them, to vectors."""
+def sentence_encoder(folder: Path, model: Any) -> Callable[[Sequence[str]], Float[np.ndarray, "texts columns"]]:
+    """Return a function from texts to vectors."""
 
-    def encode(inputs: Sequence[Any]) -> Float[np.ndarray, "inputs columns"]:
+    def encode(texts: Sequence[str]) -> Float[np.ndarray, "texts columns"]:
         try:
             with warnings.catch_warnings(action="ignore"):
                 values = model.encode(
-                    list(inputs), batch_size=len(inputs), convert_to_numpy=True, show_progress_bar=False
+                    list(texts), batch_size=len(texts), convert_to_numpy=True, show_progress_bar=False
                 )
         except Exception as error:  # the library raises errors of many kinds
-            raise UserError(f"{folder}: the model cannot run on this input ({one_line(error)})") from error
-        return np.asarray(values, np.float32).reshape(len(inputs), -1)
+            raise UserError(f"{folder}: the model cannot run on these texts ({one_line(error)})") from error
+        return np.asarray(values, np.float32).reshape(len(texts), -1)
 
     return encode
 

@@ -90,6 +90,31 @@ def test_texts_and_pictures_become_vectors_that_the_shop_has(shop, capsys):
     assert not list((shop / "features").glob(".*"))
 
 
+def test_texts_and_pictures_without_vectors_get_a_line_whose_command_works(shop, capsys):
+    text_model(shop / "words"), picture_model(shop / "eyes.onnx", **HALF)
+    made = "make them by slmrec-jax data embed shop/items.csv {} --model MODEL --out shop/features"
+    lines = [
+        f"items.csv: no vectors of the column 'title'; {made.format('--text title')}",
+        f"images/: pictures without vectors; {made.format('--images shop/images')}",
+    ]
+    assert set(lines) <= set(data.load("shop", split="mmrec").notes)
+    assert main(["data", "inspect", "shop"]) == 0
+    said = capsys.readouterr().out
+    assert all(line in said for line in lines)
+    for line, model in zip(lines, ("shop/words", "shop/eyes.onnx"), strict=True):
+        command = line.partition("slmrec-jax ")[2].replace("MODEL", model)
+        assert main(command.split()) == 0
+    dataset = data.load("shop", split="mmrec")
+    assert list(dataset.features) == ["visual", "textual"]
+    assert not [note for note in dataset.notes if "vectors of" in note or "without vectors" in note]
+
+
+def test_pictures_without_a_table_of_items_need_one(shop):
+    (shop / "items.csv").unlink()
+    (note,) = (note for note in data.load(shop, split="mmrec").notes if "without vectors" in note)
+    assert note.startswith("images/: pictures without vectors; list the items in items.csv, in a column item, and make")
+
+
 def made_of(shop, encode=None, batch_size=2):
     """The arguments of `embedding.embed` for the titles; `encode` gets the encoder's own function and the texts."""
     text_model(shop / "words")

@@ -12,6 +12,7 @@ from jaxtyping import Shaped
 from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset, Feature
+from slmrec_jax.data.formats.content_hints import notes_on_content
 from slmrec_jax.data.formats.interactions import (
     LISTS_SUFFIX,
     SPLIT_NAMES,
@@ -96,7 +97,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
         features[modality], of_feature = _read_modality(file, items.ids, in_order_of_items=bool(catalogue))
         notes += of_feature
     files = {**files, **feature_files, **others}
-    notes += not_read(folder, [*files.values(), *parts])
+    notes += not_read(folder, [*files.values(), *parts]) + notes_on_content(folder, others.get("items"), features)
     return assemble(folder.resolve().name, found, users, items, features, files, notes, source.split, texts)
 
 
