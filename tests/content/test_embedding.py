@@ -137,7 +137,7 @@ def stopping_after(batches):
     return encode
 
 
-@pytest.mark.parametrize("damage", ["none", "rows", "log", "line"])
+@pytest.mark.parametrize("damage", ["none", "rows", "log", "line", "content"])
 def test_a_stopped_run_goes_on_and_gives_the_same_bytes(shop, damage):
     whole, again = (embedding.check_place("text", shop / name) for name in ("whole", "again"))
     embedding.embed(*made_of(shop), whole)
@@ -151,9 +151,11 @@ def test_a_stopped_run_goes_on_and_gives_the_same_bytes(shop, damage):
         (part / "log").write_text((part / "log").read_text()[:-9])
     elif damage == "line":
         (part / "log").write_text("[1]\n" + (part / "log").read_text())
+    elif damage == "content":
+        (part / "rows").write_bytes(b"\x01" + (part / "rows").read_bytes()[1:])
     seen = []
     made = embedding.embed(*made_of(shop, lambda own, texts: seen.append(texts) or own(texts)), again)
-    assert made.resumed == {"none": 4, "rows": 2, "log": 2, "line": 0}[damage]
+    assert made.resumed == {"none": 4, "rows": 2, "log": 2, "line": 0, "content": 0}[damage]
     assert sum(map(len, seen)) == 6 - made.resumed
     assert again.read_bytes() == whole.read_bytes()
     assert [file.name for file in (shop / "again").iterdir()] == ["text.safetensors"]

@@ -98,7 +98,7 @@ def test_transparent_parts_are_white_and_pictures_stand_upright(tmp_path):
         ("cut.png", lambda whole: whole[:-20]),
         ("empty.png", lambda whole: b""),
         ("text.jpg", lambda whole: b"no picture"),
-        ("script.png", lambda whole: b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n"),
+        ("of_another_format.png", lambda whole: b"P6\n1 1\n255\n\x01\x02\x03"),
     ],
 )
 def test_a_damaged_picture_is_unusable(tmp_path, name, content):

@@ -40,6 +40,7 @@ from slmrec_jax.data.readers.feature_tables import (
 )
 from slmrec_jax.data.readers.folders import choose_file, not_read, with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
+from slmrec_jax.data.readers.item_folders import is_item_folder
 from slmrec_jax.data.readers.raw_ids import as_raw_ids, find_ids
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.row_ids import NumberedIds, number_ids, place_of_id, renumber
@@ -166,6 +167,8 @@ def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
     found = [file for file in with_suffix(folder, FEATURE_SUFFIXES) if file not in tables and _may_be_feature(file)]
     if (folder / _FEATURE_FOLDER).is_dir():
         found += with_suffix(folder / _FEATURE_FOLDER, FEATURE_SUFFIXES)
+    for place in (folder, folder / _FEATURE_FOLDER):
+        found += [entry for entry in sorted(place.iterdir()) if is_item_folder(entry)] if place.is_dir() else []
     return by_modality((modality_of(file), file) for file in found)
 
 

@@ -14,6 +14,7 @@ from jaxtyping import Bool, Float, Shaped
 from slmrec_jax.data.readers.columns import as_numbers_or_nan, as_vectors
 from slmrec_jax.data.readers.feature_files import has_numbers
 from slmrec_jax.data.readers.headers import SEPARATORS, column_names, first_row, is_parquet
+from slmrec_jax.data.readers.item_folders import is_item_folder, read_item_folder
 from slmrec_jax.data.readers.npy_files import read_numbers
 from slmrec_jax.data.readers.refusals import listed, short_name
 from slmrec_jax.data.readers.safetensors_files import read_metadata, read_tensors
@@ -52,8 +53,11 @@ def read_vectors(file: Path, key: str | None) -> VectorTable:
     In `.safetensors`, the tensor of two dimensions holds the vectors, and one of one dimension raw ids; ids of text are
     the two tensors of `text_ids`. In Parquet, `.csv` and `.tsv`, the vectors are the one column of lists, or all
     columns of numbers, beside the column of raw ids named by `key`. Text needs no header if all columns are numbers; an
-    empty cell is NaN.
+    empty cell is NaN. A folder of Ducho has a `.npy` file for each item, named by its raw id (`item_folders`).
     """
+    if is_item_folder(file):
+        items = read_item_folder(file)
+        return _vector_table(file, items.values, pa.chunked_array([pa.array(items.ids)]), items.stored)
     suffix = uncompressed(file).suffix
     if suffix in SEPARATORS:
         return _from_text(file, key)
