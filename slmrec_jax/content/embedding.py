@@ -194,7 +194,7 @@ def _plan(inputs: Inputs, encoder: Encoder) -> str:
     for item, value in inputs.values.items():
         entry: list[Any] = [item, value]
         if isinstance(value, Path):
-            stat = value.stat()
+            stat = value.stat() if value.exists() else value.lstat()  # a broken link is unusable, and no more
             entry = [item, value.name, stat.st_size, stat.st_mtime_ns]
         digest.update(json.dumps(entry).encode() + b"\n")
     return digest.hexdigest()

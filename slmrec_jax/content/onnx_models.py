@@ -79,9 +79,12 @@ def text_encoder(
     if "input_ids" not in types or not types.keys() <= known or not set(types.values()) <= _INTEGERS.keys():
         found = ", ".join(f"{name} {kind}" for name, kind in types.items())
         raise UserError(f"{file}: not a model of texts: its inputs are {found}; expected {', '.join(sorted(known))}")
+    lengths = [each.shape[1] for each in session.get_inputs() if isinstance(each.shape[1], int)]
+    if lengths:
+        tokenizer.enable_truncation(min(tokenizer.truncation["max_length"], *lengths))
 
     def encode(texts: Sequence[str]) -> Float[np.ndarray, "texts columns"]:
-        tokens = tokenize(tokenizer, texts)
+        tokens = tokenize(tokenizer, texts, lengths[0] if lengths else 1)
         values = run_model(
             file, session, output, {name: tokens[name].astype(_INTEGERS[kind]) for name, kind in types.items()}
         )
@@ -115,12 +118,12 @@ def open_tokenizer(file: Path, max_tokens: int | None) -> Any:
     return tokenizer
 
 
-def tokenize(tokenizer: Any, texts: Sequence[str]) -> dict[str, Int64[np.ndarray, "texts tokens"]]:
-    """Return the inputs of a text model, padded at the end to the longest of these texts."""
+def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, Int64[np.ndarray, "texts tokens"]]:
+    """Return the inputs of a text model, padded at the end to the longest of these texts and to this length."""
     padding = tokenizer.padding or {}
     tokenizer.no_padding()
     encoded = tokenizer.encode_batch(list(texts))
-    longest = max(1, *(len(each.ids) for each in encoded))
+    longest = max(length, *(len(each.ids) for each in encoded))
     shape = len(encoded), longest
     ids = np.full(shape, padding.get("pad_id", tokenizer.token_to_id("[PAD]") or 0), np.int64)
     mask, kinds = np.zeros(shape, np.int64), np.zeros(shape, np.int64)

@@ -30,8 +30,8 @@ def save_model(file, nodes, inputs, outputs, weights, metadata=()):
     return file
 
 
-def text_model(folder, rows=TABLE):
-    """A model that looks up the row of each token, with its tokenizer beside it."""
+def text_model(folder, rows=TABLE, tokens="tokens"):
+    """A model that looks up the row of each token, with its tokenizer beside it; `tokens` may be a fixed number."""
     from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
     words = Tokenizer(models.WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))  # noqa: S106
@@ -40,8 +40,8 @@ def text_model(folder, rows=TABLE):
     file = save_model(
         folder / "model.onnx",
         [("Gather", ["rows", "input_ids"], ["last_hidden_state"], {})],
-        [("input_ids", "INT64", ["batch", "tokens"])],
-        [("last_hidden_state", "FLOAT", ["batch", "tokens", rows.shape[1]])],
+        [("input_ids", "INT64", ["batch", tokens])],
+        [("last_hidden_state", "FLOAT", ["batch", tokens, rows.shape[1]])],
         {"rows": rows},
     )
     words.save(str(folder / "tokenizer.json"))

@@ -43,6 +43,21 @@ def shop(tmp_path, monkeypatch):
     return folder
 
 
+@pytest.mark.parametrize("tokens", ["tokens", 2, 9])
+def test_models_may_take_texts_of_one_length(tmp_path, tokens):
+    encoder = models.open_encoder("text", text_model(tmp_path, tokens=tokens), models.Options())
+    texts = ["red summer dress", "blue"]
+    cut = [" ".join(text.split()[:tokens]) if tokens == 2 else text for text in texts]
+    assert np.allclose(encoder.encode(texts), [text_vector(text) for text in cut])
+
+
+def test_a_link_to_no_picture_does_not_end_the_run(shop, capsys):
+    picture_model(shop / "eyes.onnx", **HALF)
+    (shop / "images" / "dress-5.png").symlink_to("nowhere.png")
+    embed("shop/items.csv", "--images", "shop/images", "--model", "shop/eyes.onnx", "--out", "shop/features")
+    assert "! item dress-5: shop/images/dress-5.png: a link to a file that does not exist" in capsys.readouterr().err
+
+
 @pytest.fixture
 def refused(capsys):
     """A function that runs `data embed`, which must be refused, and returns the one line."""
