@@ -11,7 +11,9 @@ REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 TITLE = """# Licences
 
 Of what requirements.txt pins, as the packages' own metadata have it. `make licences` makes this page. The package
-itself is under Apache-2.0; the extras `bench` and `docs` install further packages, which are not listed.
+itself is under Apache-2.0; the extras `bench`, `docs`, `embed` (onnxruntime: MIT; tokenizers: Apache-2.0) and
+`embed-torch` (sentence-transformers: Apache-2.0; torch: BSD-3-Clause and others) install further packages, which are
+not listed.
 
 | package | versions | licence |
 | --- | --- | --- |"""

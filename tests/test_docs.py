@@ -364,6 +364,7 @@ def test_no_page_is_left_out():
         "scale.md",
         "extend.md",
         "callbacks.md",
+        "content.md",
     }
     for name in PAGES:
         codes = [block for block in blocks(name) if block.language == "python"]
@@ -470,11 +471,10 @@ def test_an_experiment_of_the_pages_writes_its_table(line, folder, monkeypatch):
     ("words", "expected"),
     [
         (["tr"], ["train"]),
-        (["data", "in"], ["inspect"]),
+        (["data", "embed", "--text-m"], ["--text-model"]),
         (["train", "--ba"], ["--batch-size"]),
         (["train", "--model", "m"], ["mf", "mmgcn", "mmssl", "mgcn"]),
         (["data", "inspect", "--js"], ["--json"]),
-        (["bench", "st"], ["step"]),
         (["bench", "step", "--ro"], ["--rounds"]),
         (["recommend", "--users-f"], ["--users-file"]),
     ],

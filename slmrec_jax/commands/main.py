@@ -12,7 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slmrec_jax.commands import bench, compare, data, evaluate, launch, plan, recommend, report, runs, train, tune
+from slmrec_jax.commands import (
+    bench,
+    compare,
+    data,
+    embed,
+    evaluate,
+    launch,
+    plan,
+    recommend,
+    report,
+    runs,
+    train,
+    tune,
+)
 from slmrec_jax.commands.parsing import did_you_mean, parse
 from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.commands.stopping import ending_on_signals
@@ -37,6 +50,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "data inspect": (data.InspectFlags, data.run_inspect),
     "data convert": (data.ConvertFlags, data.run_convert),
     "data make": (data.MakeFlags, data.run_make),
+    "data embed": (embed.EmbedFlags, embed.run_embed),
 }
 """The flags and the action of each command."""
 

@@ -39,18 +39,25 @@ def write_tables(tables: Iterable[pa.Table], file: Path) -> None:
             writer.write_table(table)
 
 
-def write_tensors(tensors: Mapping[str, Any], file: Path, blocks: Callable[[Any], Iterable[Any]] | None = None) -> None:
+def write_tensors(
+    tensors: Mapping[str, Any],
+    file: Path,
+    blocks: Callable[[Any], Iterable[Any]] | None = None,
+    metadata: Mapping[str, str] | None = None,
+) -> None:
     """Write arrays as safetensors without a copy in memory, which `safetensors.numpy` would make.
 
     Args:
         tensors: Arrays by name, or what has their shape and dtype.
         file: A new file.
         blocks: Yields the rows of an array on the host, block by block; by default the array is on the host.
+        metadata: Texts by name, written before the arrays.
     """
     kinds = {name: np.dtype(tensor.dtype) for name, tensor in tensors.items()}
     # The library's order: wide types first, floats before integers.
     names = sorted(tensors, key=lambda name: (-kinds[name].itemsize, "Vfuib".index(kinds[name].kind), name))
-    header, end = {}, 0
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
     for name in names:
         kind, shape = kinds[name], tensors[name].shape
         start, end = end, end + math.prod(shape) * kind.itemsize

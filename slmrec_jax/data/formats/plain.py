@@ -13,6 +13,7 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.formats.catalogues import in_catalogue, numbers_rows, read_numbered
+from slmrec_jax.data.formats.content_hints import notes_on_content
 from slmrec_jax.data.formats.interactions import (
     LISTS_SUFFIX,
     SPLIT_NAMES,
@@ -32,9 +33,16 @@ from slmrec_jax.data.readers.feature_files import (
     modality_of,
     note_missing,
 )
-from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, may_hold_vectors, read_vectors
+from slmrec_jax.data.readers.feature_tables import (
+    FEATURE_SUFFIXES,
+    VectorTable,
+    may_hold_vectors,
+    note_origin,
+    read_vectors,
+)
 from slmrec_jax.data.readers.folders import choose_file, not_read, with_suffix
 from slmrec_jax.data.readers.headers import SEPARATORS, TABLE_SUFFIXES
+from slmrec_jax.data.readers.item_folders import is_item_folder
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.row_ids import number_ids
 from slmrec_jax.data.readers.text_files import uncompressed
@@ -96,7 +104,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
         features[modality], of_feature = _read_modality(file, items.ids, in_order_of_items=bool(catalogue))
         notes += of_feature
     files = {**files, **feature_files, **others}
-    notes += not_read(folder, [*files.values(), *parts])
+    notes += not_read(folder, [*files.values(), *parts]) + notes_on_content(folder, others.get("items"), features)
     return assemble(folder.resolve().name, found, users, items, features, files, notes, source.split, texts)
 
 
@@ -172,6 +180,8 @@ def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
     found = [file for file in with_suffix(folder, FEATURE_SUFFIXES) if file not in tables and _may_be_feature(file)]
     if (folder / _FEATURE_FOLDER).is_dir():
         found += with_suffix(folder / _FEATURE_FOLDER, FEATURE_SUFFIXES)
+    for place in (folder, folder / _FEATURE_FOLDER):
+        found += [entry for entry in sorted(place.iterdir()) if is_item_folder(entry)] if place.is_dir() else []
     return by_modality((modality_of(file), file) for file in found)
 
 
@@ -199,9 +209,11 @@ def _read_modality(
 ) -> tuple[Feature, list[str]]:
     vectors = read_vectors(file, item_column(file))
     if vectors.keys is not None:
-        return by_raw_id(vectors.keys, "item", vectors.values, vectors.present, item_ids, vectors.stored)
-    fix = f"list the items in the order of the rows in {_CATALOGUE}.csv (a column item)"
-    return in_row_order(file, vectors, item_ids, None if in_order_of_items else fix)
+        feature, notes = by_raw_id(vectors.keys, "item", vectors.values, vectors.present, item_ids, vectors.stored)
+    else:
+        fix = f"list the items in the order of the rows in {_CATALOGUE}.csv (a column item)"
+        feature, notes = in_row_order(file, vectors, item_ids, None if in_order_of_items else fix)
+    return feature, note_origin(file) + notes
 
 
 def in_row_order(

@@ -72,7 +72,8 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
 def check_vectors_fit(file: Path, rows: int, columns: int) -> None:
     """Reject vectors so few and so long that a table with a row for every item would be vast."""
     size = 4 * rows * columns
-    if size > max(_SMALL_TABLE, _MAX_EMPTY * file.stat().st_size):
+    parts = file.rglob("*") if file.is_dir() else [file]
+    if size > _SMALL_TABLE and size > _MAX_EMPTY * sum(part.stat().st_size for part in parts):
         raise UserError(
             f"{file}: {rows} rows of {columns} numbers take {size >> 20} MiB, and most of them have none; expected at "
             f"most {_SMALL_TABLE >> 20} MiB or {_MAX_EMPTY} times the file's size: make the vectors shorter"

@@ -14,15 +14,20 @@ from jaxtyping import Bool, Float, Shaped
 from slmrec_jax.data.readers.columns import as_numbers_or_nan, as_vectors
 from slmrec_jax.data.readers.feature_files import has_numbers
 from slmrec_jax.data.readers.headers import SEPARATORS, column_names, first_row, is_parquet
+from slmrec_jax.data.readers.item_folders import is_item_folder, read_item_folder
 from slmrec_jax.data.readers.npy_files import read_numbers
 from slmrec_jax.data.readers.refusals import listed, short_name
-from slmrec_jax.data.readers.safetensors_files import read_tensors
+from slmrec_jax.data.readers.safetensors_files import read_metadata, read_tensors
 from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
 from slmrec_jax.data.readers.text_files import uncompressed
+from slmrec_jax.data.readers.text_ids import BYTES, OFFSETS, decode_text_ids
 from slmrec_jax.data.vectors import as_held, is_real
 from slmrec_jax.errors import UserError
 
 FEATURE_SUFFIXES = (".npy", ".safetensors", ".parquet", *SEPARATORS)
+
+ORIGIN = ("source", "model", "model_sha256")
+"""Metadata of a `.safetensors` file of vectors that a model made: of what, and by which."""
 
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 """The column in which pandas stores an index without a name."""
@@ -45,10 +50,14 @@ class VectorTable(NamedTuple):
 def read_vectors(file: Path, key: str | None) -> VectorTable:
     """Read a table of numbers with a row for each item.
 
-    In `.safetensors`, the tensor of two dimensions holds the vectors, and one of one dimension raw ids. In Parquet,
-    `.csv` and `.tsv`, the vectors are the one column of lists, or all columns of numbers, beside the column of raw ids
-    named by `key`. Text needs no header if all columns are numbers; an empty cell is NaN.
+    In `.safetensors`, the tensor of two dimensions holds the vectors, and one of one dimension raw ids; ids of text are
+    the two tensors of `text_ids`. In Parquet, `.csv` and `.tsv`, the vectors are the one column of lists, or all
+    columns of numbers, beside the column of raw ids named by `key`. Text needs no header if all columns are numbers; an
+    empty cell is NaN. A folder of Ducho has a `.npy` file for each item, named by its raw id (`item_folders`).
     """
+    if is_item_folder(file):
+        items = read_item_folder(file)
+        return _vector_table(file, items.values, pa.chunked_array([pa.array(items.ids)]), items.stored)
     suffix = uncompressed(file).suffix
     if suffix in SEPARATORS:
         return _from_text(file, key)
@@ -73,6 +82,17 @@ def may_hold_vectors(file: Path, keys: Collection[str]) -> bool:
     )
 
 
+def note_origin(file: Path) -> list[str]:
+    """Return a note on the model that made the vectors of a file, if its metadata name one."""
+    if file.suffix != ".safetensors":
+        return []
+    made = read_metadata(file)
+    if not made.keys() >= set(ORIGIN):
+        return []
+    source, model, digest = (short_name(made[name]) for name in ORIGIN)
+    return [f"{file.name}: made of {source} by {model} (SHA-256 {digest[:12]}…)"]
+
+
 def _vector_table(
     file: Path,
     values: Shaped[np.ndarray, "entries columns"],
@@ -89,8 +109,12 @@ def _vector_table(
 def _from_safetensors(file: Path) -> tuple[Any, Shaped[np.ndarray, "entries columns"]]:
     """Return the raw ids as an Arrow array, if there are some, and the vectors."""
     arrays = read_tensors(file, _ROW_PER_ITEM, mapped=True)
+    in_text = {name: arrays.pop(name) for name in (BYTES, OFFSETS)} if arrays.keys() >= {BYTES, OFFSETS} else None
     values = [array for array in arrays.values() if array.ndim == 2]
-    keys = [array for array in arrays.values() if array.ndim == 1 and array.dtype.kind in "iu"]
+    keys: list[Any] = [array for array in arrays.values() if array.ndim == 1 and array.dtype.kind in "iu"]
+    if in_text is not None:
+        keys.append(decode_text_ids(file, in_text))
+        arrays["ids of text"] = in_text[BYTES]
     if len(values) != 1 or len(values) + len(keys) != len(arrays) or len(keys) > 1:
         raise UserError(
             f"{file}: there are {listed([f'{name} {array.shape}' for name, array in arrays.items()])}; expected one "

@@ -50,6 +50,12 @@ def read_tensors(
     return {name: views[name] if mapped else views[name].copy() for name in names}
 
 
+def read_metadata(file: Path) -> dict[str, str]:
+    """Return the texts beside the tensors of a file that `read_tensors` has read; there may be none."""
+    with safetensors.safe_open(file, framework="np") as opened:
+        return dict(opened.metadata() or {})
+
+
 def _map_tensors(file: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
     """Return views on a file whose header the library has checked."""
     with file.open("rb") as opened:

@@ -16,8 +16,10 @@ from foreign_files import npy, refusal, tensor_pickle, tensors_file, torch_strea
 from slmrec_jax import UserError
 from slmrec_jax.data import Feature, load, make_dataset
 from slmrec_jax.data.new_items import read_new_items
+from slmrec_jax.data.own_files import write_tensors
 from slmrec_jax.data.readers.feature_tables import read_vectors
 from slmrec_jax.data.readers.tables import Table
+from slmrec_jax.data.readers.text_ids import encode_text_ids
 from slmrec_jax.types import Interactions
 
 PAIRS = "user,item,split\nu,0,train\nu,1,valid\nv,2,train\nv,0,test\n"
@@ -324,3 +326,35 @@ def test_features_may_be_compressed_and_other_tables_are_not_read(tmp_path):
     dataset = load(str(path))
     assert list(dataset.features) == ["visual", "genre"]
     assert "not read: 'movies.csv.gz', 'movies.parquet', 'users.csv.gz'" in dataset.notes
+
+
+def vectors_of_text_ids(file, ids, values, **metadata):
+    write_tensors({"values": values, **encode_text_ids(np.array(ids))}, file, metadata=metadata)
+
+
+def test_ids_of_text_and_the_model_are_read_from_safetensors(tmp_path):
+    shop = folder(tmp_path / "shop", interactions_csv=NAMED)
+    made = {"source": "title", "model": "small", "model_sha256": "0123456789abcdef"}
+    vectors_of_text_ids(shop / "features" / "text.safetensors", ["c", "ä€", "a"], VALUES.astype(np.float16), **made)
+    data = load(shop)
+    feature = data.features["textual"]
+    assert feature.values.dtype == np.float16
+    assert np.array_equal(feature.values, np.float16([VALUES[2], [0, 0], VALUES[0]]))
+    assert feature.present.tolist() == [True, False, True]
+    assert "text.safetensors: made of title by small (SHA-256 0123456789ab…)" in data.notes
+
+
+@pytest.mark.parametrize(
+    ("tensors", "said"),
+    [
+        ({"item_bytes": np.uint8([97]), "item_offsets": np.int64([0, 1])}, "1 ids for 3 rows"),
+        ({"item_bytes": np.uint8([97]), "item_offsets": np.int64([0, 1, 9, 1])}, "are no texts"),
+        ({"item_bytes": np.uint8([97, 255, 98]), "item_offsets": np.int64([0, 1, 2, 3])}, "are no texts"),
+        ({"item_bytes": np.uint8([97]), "item_offsets": np.int32([0, 1, 1, 1])}, "expected bytes, and int64"),
+        ({"item_bytes": np.uint8([97]), "item_offsets": np.zeros(0, np.int64)}, "expected bytes, and int64"),
+        ({"item_bytes": np.uint8([97]), "item_offsets": np.int64([0] * 4), "item": np.arange(3)}, "ids of text"),
+    ],
+)
+def test_damaged_ids_of_text_are_refused(tmp_path, tensors, said):
+    write_tensors({"values": VALUES, **tensors}, tmp_path / "text.safetensors")
+    assert said in refusal(read_vectors, tmp_path / "text.safetensors", None)

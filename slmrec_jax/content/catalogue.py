@@ -1,0 +1,76 @@
+"""Reads the table of items whose texts or pictures become vectors."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from jaxtyping import Shaped
+
+from slmrec_jax.data.formats.roles import find_layout
+from slmrec_jax.data.readers.columns import cast_column
+from slmrec_jax.data.readers.headers import TABLE_SUFFIXES
+from slmrec_jax.data.readers.opening import check_file
+from slmrec_jax.data.readers.raw_ids import as_raw_ids, find_ids
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.tables import read_parquet, read_text
+from slmrec_jax.data.readers.text_files import uncompressed
+from slmrec_jax.errors import UserError, setting
+
+IMAGE = "image"
+"""The column that may name the picture of each item."""
+
+_BETWEEN = ". "
+"""What stands between the texts of two columns."""
+
+
+class Catalogue(NamedTuple):
+    """The items of a table."""
+
+    file: Path
+    ids: Shaped[np.ndarray, " items"]
+    """Raw ids, all distinct."""
+    columns: Mapping[str, Sequence[str]]
+    """Text by column; empty where a value is missing."""
+
+
+def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) -> Catalogue:
+    """Read the raw ids, these columns of text, and the column `image` if there is one."""
+    check_file(file, "a table of items")
+    suffix = uncompressed(file).suffix
+    if suffix not in TABLE_SUFFIXES:
+        raise UserError(f"{file}: not a table; give one that ends in {', '.join(TABLE_SUFFIXES)}")
+    layout = find_layout(file, {"item": item_column} if item_column else {}, ("item",))
+    keys = layout.roles.get("item", [])
+    if len(keys) != 1:
+        wrong = f"{listed(keys)} are all columns of items" if keys else "there is no column of items"
+        raise UserError(
+            f"{file}: {wrong}; it has {listed(layout.names)}: name the one of raw ids by {setting('item_column')}"
+        )
+    for name in texts:
+        if name not in layout.names:
+            raise UserError(
+                f"{file}: there is no column {name!r}; it has {listed(layout.names)}: give some of these by "
+                f"{setting('text')}"
+            )
+    images = [name for name in layout.names if name.lower() == IMAGE][:1]
+    wanted = list(dict.fromkeys([*keys, *texts, *images]))
+    if suffix == ".parquet":
+        table = read_parquet(file, wanted)
+    else:
+        table = read_text(file, layout.separator, wanted, quotes=layout.quotes)
+    ids = as_raw_ids(table, keys[0])
+    if not len(ids):
+        raise UserError(f"{file}: there are no rows in it; expected one for each item")
+    find_ids(table, keys[0], ids)  # refuses an id that occurs twice
+    columns = {name: cast_column(table, name, table.columns[name], pa.string(), "text") for name in (*texts, *images)}
+    named = {IMAGE if name in images else name: column for name, column in columns.items()}
+    return Catalogue(file, ids, {name: pc.fill_null(column, "").to_pylist() for name, column in named.items()})
+
+
+def joined_texts(catalogue: Catalogue, columns: Sequence[str]) -> list[str]:
+    """Return the text of each item: those of its columns that are not blank."""
+    rows = zip(*(catalogue.columns[name] for name in columns), strict=True)
+    return [_BETWEEN.join(" ".join(text.split()) for text in row if text.strip()) for row in rows]

@@ -1,0 +1,68 @@
+"""Reads vectors from a folder with one `.npy` file for each item, named by its raw id, as Ducho writes them."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from jaxtyping import Float, Shaped
+
+from slmrec_jax.data.readers.npy_files import read_numbers
+from slmrec_jax.data.readers.opening import check_name
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.vectors import held_type, is_real
+from slmrec_jax.errors import UserError
+
+_NAMES = ("visual_embeddings", "audio_embeddings", "textual_embeddings")
+_SUFFIX = ".npy"
+
+
+class ItemVectors(NamedTuple):
+    """The vectors of the items that have a file."""
+
+    ids: Shaped[np.ndarray, " entries"]
+    """Raw ids as text."""
+    values: Float[np.ndarray, "entries columns"]
+    """In the type that they are held in."""
+    stored: str
+    """The type of the numbers in the first file."""
+
+
+def is_item_folder(place: Path) -> bool:
+    """Return whether a path is a folder that is named as one of Ducho's outputs."""
+    return place.name in _NAMES and place.is_dir()
+
+
+def read_item_folder(folder: Path) -> ItemVectors:
+    """Read the vectors, from one folder `<library>/<model>/<layer>` within the folder.
+
+    Raises:
+        UserError: There are several such folders or none, or a file does not hold one vector as long as the others'.
+    """
+    layers = [place for place, _, files in os.walk(folder) if any(name.endswith(_SUFFIX) for name in files)]
+    if len(layers) != 1:
+        found = [os.path.relpath(layer, folder) for layer in sorted(layers)]
+        wrong = (
+            f"the vectors of several layers, {listed(found)}: keep one" if found else "no .npy file: fill or remove it"
+        )
+        raise UserError(f"{folder}: there is {wrong}")
+    files = sorted(file for file in Path(layers[0]).iterdir() if file.name.endswith(_SUFFIX))
+    first = _read_vector(files[0])
+    values = np.empty((len(files), len(first)), held_type(first.dtype))
+    with np.errstate(over="ignore"):  # the check of the data set refuses infinite values and names their rows
+        for row, file in enumerate(files):
+            vector = _read_vector(file)
+            if len(vector) != len(first):
+                raise UserError(f"{file}: {len(vector)} numbers, but {len(first)} in {files[0].name}; extract it again")
+            values[row] = vector
+    return ItemVectors(np.array([file.name.removesuffix(_SUFFIX) for file in files]), values, first.dtype.name)
+
+
+def _read_vector(file: Path) -> Shaped[np.ndarray, " columns"]:
+    check_name(file)
+    values = read_numbers(file, "the vector of one item")
+    if values.ndim not in (1, 2) or values.size not in (0, values.shape[-1]) or not is_real(values.dtype):
+        raise UserError(f"{file}: an array of {values.dtype} of shape {values.shape}; expected the vector of one item")
+    if not values.size:
+        raise UserError(f"{file}: it holds no values; remove it if the item lacks the modality")
+    return values.reshape(-1)
