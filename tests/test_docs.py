@@ -38,6 +38,8 @@ ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 README = "../README.md"
 PAGES = [README, *sorted(path.name for path in DOCS.glob("*.md"))]
+WHOLE = (README, "index.md", "data.md", "concepts.md", "loop.md", "accelerators.md", "scale.md", "serving.md")
+"""The pages that `test_a_page_works_as_it_is_written` runs."""
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHOWN = "text"
 """The language of blocks that are not run: output and equations."""
@@ -344,28 +346,14 @@ def test_the_guide_works_as_it_is_written(page, folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "name", [README, "index.md", "data.md", "concepts.md", "loop.md", "accelerators.md", "scale.md", "serving.md"]
-)
+@pytest.mark.parametrize("name", WHOLE)
 def test_a_page_works_as_it_is_written(page, name):
     page(name)
 
 
 def test_no_page_is_left_out():
     """Pages with something to run are named in a test of their own or above."""
-    run = {
-        README,
-        "guide.md",
-        "index.md",
-        "data.md",
-        "concepts.md",
-        "loop.md",
-        "accelerators.md",
-        "scale.md",
-        "extend.md",
-        "callbacks.md",
-        "content.md",
-    }
+    run = {*WHOLE, "guide.md", "extend.md", "callbacks.md", "content.md", "explore.md"}
     for name in PAGES:
         codes = [block for block in blocks(name) if block.language == "python"]
         lines = [line for line in commands(name) if not is_too_long(line) and "runs/tune/best.py" not in line]
