@@ -12,7 +12,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from slmrec_jax.commands import bench, compare, data, evaluate, launch, plan, recommend, report, runs, train, tune
+from slmrec_jax.commands import (
+    bench,
+    compare,
+    data,
+    evaluate,
+    explore,
+    launch,
+    plan,
+    recommend,
+    report,
+    runs,
+    train,
+    tune,
+)
 from slmrec_jax.commands.parsing import did_you_mean, parse
 from slmrec_jax.commands.settings import resume_command
 from slmrec_jax.commands.stopping import ending_on_signals
@@ -30,6 +43,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "tune": (tune.TuneFlags, tune.run_tune),
     "results": (runs.ResultsFlags, runs.run_results),
     "report": (report.ReportFlags, report.run_report),
+    "explore": (explore.ExploreFlags, explore.run_explore),
     "export": (runs.ExportFlags, runs.run_export),
     "plan": (plan.PlanFlags, plan.run_plan),
     "bench": (bench.BenchFlags, bench.run_bench),
