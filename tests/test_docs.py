@@ -31,6 +31,7 @@ from slmrec_jax.commands.main import COMMANDS, main
 from slmrec_jax.commands.parsing import parse
 from slmrec_jax.data.synthetic import demo
 from slmrec_jax.errors import UserError
+from slmrec_jax.exploring.server import ExploreServer
 from slmrec_jax.forms import field_names
 from slmrec_jax.hardware.compilers import target_of
 
@@ -202,8 +203,9 @@ class Page:
 
 
 @pytest.fixture
-def page(folder, small_demo, as_users_have_it, capsys):
+def page(folder, small_demo, as_users_have_it, capsys, monkeypatch):
     """Return a function that runs a page."""
+    monkeypatch.setattr(ExploreServer, "serve_forever", lambda server: None)  # it would wait for Ctrl-C
     return lambda name: Page(name, capsys).run()
 
 
@@ -335,6 +337,8 @@ def test_the_guide_works_as_it_is_written(page, folder):
     (similar,) = (found for line, found in by_command.items() if "slmrec-jax similar" in line)
     assert {"dress-3", "dress-4"} < set(similar)
     assert len(similar) >= 12  # five for each, and these two
+    (address,) = (text for line, text in guide.said.items() if "explore" in line)
+    assert address.startswith("http://127.0.0.1:")
     report = (folder / "report.html").read_text()
     assert "dress-3" in report
     assert "Differences" in report

@@ -20,8 +20,10 @@ def served(monkeypatch):
 @pytest.mark.usefixtures("optax_promotion")
 def test_it_prints_the_address_alone(finished, tiny_demo, served, capsys):
     capsys.readouterr()
+    before = {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")}
     assert main(["explore", str(finished.folder), str(finished.folder)]) == 0
     said = capsys.readouterr()
+    assert {path: path.stat().st_mtime_ns for path in finished.folder.rglob("*")} == before  # it only reads
     (server,) = served
     assert said == (f"{server.address}\n", "")
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", server.address)
