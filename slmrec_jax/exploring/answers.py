@@ -141,7 +141,7 @@ def best(scores: Float[np.ndarray, " items"], k: int) -> Int[np.ndarray, " best"
         return np.empty(0, np.int64)
     least = np.partition(scores, len(scores) - k)[len(scores) - k]
     above = np.flatnonzero(scores > least)
-    rows = np.sort(np.concatenate([above, np.flatnonzero(scores == least)[: k - len(above)]]))
+    rows = np.concatenate([above, np.flatnonzero(scores == least)[: k - len(above)]])
     ordered: np.ndarray = rows[np.argsort(-scores[rows], kind="stable")]
     return ordered
 

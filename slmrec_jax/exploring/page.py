@@ -14,6 +14,15 @@ def page() -> str:
     return _part("explore.html").replace("/*STYLE*/", _style()).replace("/*SCRIPT*/", _script())
 
 
+def page_with(answers: str) -> str:
+    """Return the page with its answers, as JSON, in itself; it needs no server."""
+    meta = f'<meta http-equiv="Content-Security-Policy" content="{policy(embedded=True)}">'
+    held = answers.replace("<", "\\u003c")  # no text of the data can end the element
+    element = f'<script id="answers" type="application/json">{held}</script>'
+    start, end = page().replace("<!--POLICY-->", meta).split("<!--ANSWERS-->")
+    return f"{start}{element}{end}"
+
+
 def policy(*, embedded: bool) -> str:
     """Return the page's Content-Security-Policy: it runs its own script alone, and asks its own server alone.
 
@@ -21,9 +30,10 @@ def policy(*, embedded: bool) -> str:
         embedded: Whether the page has its answers in itself, and asks no server.
     """
     sources = "img-src data:" if embedded else "connect-src 'self'; img-src 'self' data:"
+    frames = "" if embedded else "; frame-ancestors 'none'"  # browsers ignore it in an element of the page
     return (
         f"default-src 'none'; script-src {_hash(_script())}; style-src {_hash(_style())}; {sources}; "
-        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        f"base-uri 'none'; form-action 'none'{frames}"
     )
 
 

@@ -102,6 +102,7 @@ def test_the_best_are_those_of_a_stable_sort(scores, k):
 def test_a_search_finds_ids_and_titles(explored):
     ids = explored.items.ids
     assert search(explored.items, "abc")[:1] == [ids.index("abc")]
+    assert search(explored.items, "item")[:2] == [len(ids) - 1, 5]  # an equal id, then those that start with it
     assert search(explored.items, "AB")[:2] == [ids.index("Ab"), ids.index("abc")]  # no case; the order of rows
     assert search(explored.items, "ab")[0] == ids.index("Ab")
     assert search(explored.items, " item-7 ")[0] == ids.index("item-7")
@@ -147,6 +148,7 @@ def test_the_map_has_each_item_in_the_plane_of_the_report(explored):
         ("user", {"row": "12"}),
         ("user", {"row": "-1"}),
         ("user", {"row": "²"}),
+        ("user", {"row": "٣"}),
         ("user", {"row": "9" * 5000}),
         ("similar", {"row": "1.0"}),
         ("new", {"rows": ""}),

@@ -7,6 +7,7 @@ import pytest
 from browser import BROWSER, NO_BROWSER, browsing
 from made_explored import EVIL, NUM_USERS
 
+from slmrec_jax.exploring import one_file
 from slmrec_jax.exploring.answers import answer
 from slmrec_jax.exploring.server import make_server
 
@@ -151,3 +152,27 @@ def test_it_asks_its_own_server_alone(opened, server):
 def test_a_state_that_is_not_there_says_so(opened):
     tab = opened("#user=99&item=abc")
     assert tab.run("document.getElementById('problem').innerText") == "'99' is no number from 0 to 11"
+
+
+def test_the_page_as_one_file_needs_no_server(tab, explored, tmp_path, monkeypatch):
+    monkeypatch.setattr(one_file, "NUM_ITEMS", 30)
+    one_file.write_page(explored, tmp_path / "page.html")
+    tab.events.clear()
+    tab.size(1400)
+    tab.open("about:blank")
+    tab.open((tmp_path / "page.html").as_uri())
+    tab.wait("document.body.dataset.shown")
+    tab.write_text("#find-user", "SER-7")
+    tab.wait("document.querySelectorAll('#found-users li').length === 1")
+    tab.click("#found-users button")
+    shown(tab, "#user=7")
+    for run, items in enumerate(answer(explored, "user", {"row": "7"})["runs"]):
+        assert tab.run(ROWS.format(f".run-{run} li")) == [item["row"] for item in items]
+    tab.run("go({item: held.items[0].row})")
+    assert tab.wait("document.querySelectorAll('#like li').length") >= 20
+    tab.run("go({item: [...Array(60).keys()].find((row) => !held[`similar?row=${row}`])})")
+    assert "This file holds some users and items alone" in tab.wait("document.getElementById('problem').innerText")
+    assert tab.run("document.querySelectorAll('#who li').length") > 20
+    assert tab.run("[document.getElementById('new-user').hidden, document.getElementById('add')]") == [True, None]
+    assert all(address.startswith(("file:", "about:")) for address in tab.requested())
+    assert tab.complaints() == []

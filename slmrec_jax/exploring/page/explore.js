@@ -1,10 +1,25 @@
 // The state of the page stands in the fragment of its address: #user=3&item=5&map=1 or #items=1,2. Whatever is chosen
 // changes the fragment, and a change of the fragment shows what was chosen; so the browser's "back" works.
 
-const page = { about: null, user: null, items: [], item: null, canFold: true, turn: 0, shown: {} };
+const page = { about: null, user: null, items: [], item: null, canFold: !document.getElementById("answers"), turn: 0, shown: {} };
 const LONGEST_REQUEST = 60000;
 
+// A page in one file holds some answers; otherwise the server gives them.
+const element = document.getElementById("answers");
+const held = element ? JSON.parse(element.textContent) : null;
+
+function heldAnswer(name, query) {
+  if (name === "users" || name === "items") {
+    const text = query.q.trim().toLowerCase();
+    return { found: held[name].filter((each) => nameOf(each).toLowerCase().includes(text)).slice(0, 12) };
+  }
+  const answer = held[`${name}?${new URLSearchParams(query)}`];
+  if (!answer) throw new Error("This file holds some users and items alone, and not this one.");
+  return answer;
+}
+
 async function ask(name, query = {}) {
+  if (held) return heldAnswer(name, query);
   const reply = await fetch(`api/${name}?${new URLSearchParams(query)}`);
   const answer = await reply.json();
   if (!reply.ok) throw new Error(answer.error);
@@ -66,11 +81,13 @@ async function show() {
   const chosen = readFragment();
   const isCurrent = () => turn === page.turn;
   Object.assign(page, { user: chosen.user, items: chosen.items, item: chosen.item });
+  let missing = null; // a part of the page that cannot be shown leaves the other as it is
+  const orNothing = (asked) => asked.catch((error) => { missing = error; return null; });
   try {
     const [who, like] = await Promise.all([
-      chosen.user !== null ? ask("user", { row: chosen.user })
-        : chosen.items.length ? ask("new", { rows: chosen.items }) : null,
-      chosen.item !== null ? ask("similar", { row: chosen.item }) : null,
+      chosen.user !== null ? orNothing(ask("user", { row: chosen.user }))
+        : chosen.items.length ? orNothing(ask("new", { rows: chosen.items })) : null,
+      chosen.item !== null ? orNothing(ask("similar", { row: chosen.item })) : null,
     ]);
     if (!isCurrent()) return; // another choice was made meanwhile
     page.shown = { who, like };
@@ -85,7 +102,7 @@ async function show() {
     const run = chosen.map < page.about.runs.length ? chosen.map : 0;
     if (!map.points || map.run !== run) await loadMap(run, page.about.runs.map((each) => each.name));
     mark();
-    report(null);
+    report(missing);
   } catch (error) {
     if (isCurrent()) report(error);
   }
@@ -151,6 +168,7 @@ async function start() {
         make("button", { type: "button", onclick: act }, make("span", { class: "clamp" }, each.id))),
       searching("item", (each) => go({ item: each.row }), (each) => itemButton(each)),
     ]);
+    document.getElementById("new-user").hidden = !page.canFold;
     document.getElementById("recommend").addEventListener("click", recommendToNewUser);
     window.addEventListener("hashchange", show);
     await show();
