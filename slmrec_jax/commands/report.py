@@ -57,6 +57,7 @@ def run_report(flags: ReportFlags) -> None:
     write_report(facts, flags.out)
     if explored is not None and flags.explore is not None:
         write_page(explored, flags.explore)
+        print(f"{escaped(flags.explore)}: users, recommendations and a map of items")
     print(f"{escaped(flags.out)}; pictures and tables: {escaped(files_folder(flags.out))}")
 
 
