@@ -114,6 +114,8 @@ def test_the_map_names_what_is_below_the_pointer_and_opens_it(opened, explored):
     assert (
         tab.wait("!document.getElementById('hover').hidden && document.getElementById('hover').textContent") == "item-8"
     )
+    own = "map.points.rows.every((row, n) => nearest(...placeOf(map.points.x[n], map.points.y[n])).row === row)"
+    assert tab.run(own)
     row = tab.run("nearest(30, 30)?.row") or 8
     left, top = tab.run(f"placeOf(...{json.dumps(explored.maps[1].places[row].tolist())})")
     tab.click_at(box["left"] + left, box["top"] + top)
@@ -149,6 +151,20 @@ def test_it_asks_its_own_server_alone(opened, server):
     assert tab.complaints() == []
 
 
+def test_a_late_answer_does_not_replace_a_later_choice(opened):
+    tab = opened()
+    tab.run(
+        "(() => { const soon = ask; ask = async (name, query) => {"
+        "if (query?.row === 3) await new Promise((done) => setTimeout(done, 300)); return soon(name, query); } })()"
+    )
+    tab.run("go({user: 3})")
+    tab.run("new Promise((done) => setTimeout(done, 50))")
+    tab.run("go({user: 4})")
+    shown(tab, "#user=4")
+    tab.run("new Promise((done) => setTimeout(done, 500))")
+    assert tab.run("document.querySelector('#who h2').textContent") == "User user-4"
+
+
 def test_a_state_that_is_not_there_says_so(opened):
     tab = opened("#user=99&item=abc")
     assert tab.run("document.getElementById('problem').innerText") == "'99' is no number from 0 to 11"
@@ -162,6 +178,7 @@ def test_the_page_as_one_file_needs_no_server(tab, explored, tmp_path, monkeypat
     tab.open("about:blank")
     tab.open((tmp_path / "page.html").as_uri())
     tab.wait("document.body.dataset.shown")
+    assert "holds 12 of the users and 30 of the items" in tab.run("document.getElementById('sizes').textContent")
     tab.write_text("#find-user", "SER-7")
     tab.wait("document.querySelectorAll('#found-users li').length === 1")
     tab.click("#found-users button")

@@ -160,8 +160,9 @@ async function start() {
     document.title = `${data}: ${runs.map((run) => run.name).join(", ")}`;
     document.getElementById("title").textContent = document.title;
     const facts = runs.map((run) => `${run.name}: ${Object.entries(run.facts).map((pair) => pair.join(" ")).join(", ")}`);
+    const sample = held ? [`this file holds ${held.users.length} of the users and ${held.items.length} of the items`] : [];
     document.getElementById("sizes").textContent =
-      [`${users.toLocaleString("en")} users, ${items.toLocaleString("en")} items`, ...facts].join(" · ");
+      [`${users.toLocaleString("en")} users, ${items.toLocaleString("en")} items`, ...sample, ...facts].join(" · ");
     const chooseUser = (each) => go({ user: each.row, items: [] });
     await Promise.all([
       searching("user", chooseUser, (each, act) =>
