@@ -27,7 +27,11 @@ ROOMS = {
     "training": {"config", "hardware", "data", "evaluation", "encoding", "objectives", "methods", "serving"},
     "studies": {"config", "data", "evaluation", "encoding", "objectives", "methods", "training"},
     "reporting": {"config", "data", "evaluation", "encoding", "methods", "serving", "training", "studies"},
-    "commands": {"config", "data", "content", "evaluation", "methods", "serving", "training", "studies", "reporting"},
+    "exploring": {"config", "data", "evaluation", "training", "reporting"},
+    "commands": {
+        *("config", "data", "content", "evaluation", "methods", "serving", "training", "studies", "reporting"),
+        "exploring",
+    },
 }
 """Which rooms each folder may import from. Every one stands above those it names, so that there is no circle."""
 

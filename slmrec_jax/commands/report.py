@@ -3,11 +3,16 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import tyro
 
 from slmrec_jax.commands.runs import check_named, named_ids
-from slmrec_jax.errors import escaped
+from slmrec_jax.errors import UserError, escaped
+
+if TYPE_CHECKING:
+    from slmrec_jax.reporting.facts import Facts
+    from slmrec_jax.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -24,17 +29,23 @@ class ReportFlags:
     """A text file with one raw id a line, exactly as written, instead of --items."""
     data: str | None = None
     """The path of the runs' data set, if it was moved; it is divided as in the run."""
+    explore: Path | None = None
+    """A further page to write: that of `slmrec-jax explore`, with a sample of users and items, as one file."""
     force: bool = False
     """Include runs on different data or under different protocols, whose metrics cannot be compared."""
 
 
 def run_report(flags: ReportFlags) -> None:
     """Write the page and print its path."""
+    from slmrec_jax.exploring.explored import explore
+    from slmrec_jax.exploring.one_file import check_file_is_new, write_page
     from slmrec_jax.reporting.facts import gather_facts
     from slmrec_jax.reporting.report import check_page_is_new, files_folder, write_report
 
     check_named(flags.runs)
     check_page_is_new(flags.out)
+    if flags.explore is not None:
+        check_file_is_new(flags.explore)
     facts = gather_facts(
         flags.runs,
         items=named_ids("report", "items", flags.items, flags.items_file, default=""),
@@ -42,5 +53,17 @@ def run_report(flags: ReportFlags) -> None:
         force=flags.force,
         say=lambda line: print(escaped(line), file=sys.stderr),
     )
+    explored = None if flags.explore is None else explore(_explored_runs(facts))
     write_report(facts, flags.out)
+    if explored is not None and flags.explore is not None:
+        write_page(explored, flags.explore)
+        print(f"{escaped(flags.explore)}: users, recommendations and a map of items")
     print(f"{escaped(flags.out)}; pictures and tables: {escaped(files_folder(flags.out))}")
+
+
+def _explored_runs(facts: "Facts") -> "list[Run]":
+    if len(facts.runs) not in (1, 2):
+        raise UserError(
+            f"--explore shows one or two trained systems, and there are {len(facts.runs)}: report on fewer runs with it"
+        )
+    return [each.run for each in facts.runs]

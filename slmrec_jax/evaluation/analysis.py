@@ -40,7 +40,7 @@ def alignment(
     From 0, if every user coincides with their items, to 4. Lower is better at the same uniformity. Repeated pairs count
     each time. Source: Wang & Isola, ICML 2020, section 4, with exponent 2 as in its experiments.
     """
-    users, items = _unit(users), _unit(items)
+    users, items = unit_rows(users), unit_rows(items)
     total = 0.0
     for rows in _blocks(len(pairs.users), users.shape[1]):
         total += float(np.sum((users[pairs.users[rows]] - items[pairs.items[rows]]) ** 2, dtype=np.float64))
@@ -55,7 +55,7 @@ def uniformity(rows: Float[np.ndarray, "rows dim"]) -> float:
     """
     if len(rows) < 2:
         return math.nan
-    x = _unit(rows)
+    x = unit_rows(rows)
     total = 0.0
     for block in _blocks(len(x), len(x)):
         closeness = np.exp(-2 * np.maximum(2 - 2 * (x[block] @ x.T), 0))
@@ -85,7 +85,7 @@ def neighbours(
     if answered.any():
         depth = min(k, len(there))
         queries = np.searchsorted(there, items[answered])
-        rows = jnp.asarray(_unit(table[there]))
+        rows = jnp.asarray(unit_rows(table[there]))
         plan = plan_ranking(queries, [Interactions(places, places)], len(there), depth)  # not an item itself
         ranked = rank(plan, Embeddings(rows, rows))
         found.items[answered, :depth] = np.where(ranked.items >= 0, there[ranked.items], -1)
@@ -161,7 +161,7 @@ def _resampled_means(
     return means
 
 
-def _unit(rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
+def unit_rows(rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """Scale rows to length 1; a row of zeros stays."""
     rows = np.asarray(rows, np.float32)
     squares = np.einsum("rc,rc->r", rows, rows, dtype=np.float64)  # float32 squares overflow beyond 1e19

@@ -39,6 +39,15 @@ class ItemMap(NamedTuple):
     """The share of the variance on each axis."""
 
 
+class Plane(NamedTuple):
+    """A plane that items are projected to."""
+
+    centre: Float[np.ndarray, " dim"]
+    axes: Float[np.ndarray, "2 dim"]
+    shares: tuple[float, float]
+    """The share of the variance on each axis."""
+
+
 def modality_vectors(run: Run) -> dict[str, ItemVectors]:
     """Return each modality as models see it: rows of length 1, word ids as means of random word vectors."""
     spec, inputs = make_spec(run.config, run.dataset), make_inputs(run.dataset)
@@ -70,14 +79,20 @@ def agreements(tables: Mapping[str, ItemVectors], k: int = 10) -> dict[tuple[str
     return found
 
 
-def item_map(rows: Float[np.ndarray, "items dim"]) -> ItemMap:
-    """Project items to their first two principal components; the largest weight of each axis is positive."""
-    centred = rows - rows.mean(axis=0)
-    _, sizes, axes = np.linalg.svd(centred, full_matrices=False)
+def plane_of(rows: Float[np.ndarray, "items dim"]) -> Plane:
+    """Return the plane of the first two principal components; the largest weight of each axis is positive."""
+    centre = rows.mean(axis=0)
+    _, sizes, axes = np.linalg.svd(rows - centre, full_matrices=False)
     axes = np.concatenate([axes, np.zeros_like(axes)])[:2]  # embeddings of one dimension have a single axis
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
     variances = np.append(sizes, 0.0)[:2] ** 2 / max(float(np.sum(sizes**2)), 1e-12)
-    return ItemMap(centred @ (axes * signs).T, (float(variances[0]), float(variances[1])))
+    return Plane(centre, axes * signs, (float(variances[0]), float(variances[1])))
+
+
+def item_map(rows: Float[np.ndarray, "items dim"]) -> ItemMap:
+    """Project items to the plane of their first two principal components."""
+    plane = plane_of(rows)
+    return ItemMap((rows - plane.centre) @ plane.axes.T, plane.shares)
 
 
 def kmeans(rows: Float[np.ndarray, "rows columns"], num_clusters: int) -> Int[np.ndarray, " rows"]:

@@ -1,6 +1,6 @@
 """The contribution of each modality: a trained system is evaluated without it."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -45,7 +45,15 @@ def mask_modalities(run: Run, metric: str) -> Masking:
         return Masking({}, str(error))
 
 
-def _mask(run: Run, metric: str) -> Masking:
+def embedder(run: Run) -> Callable[[str | None], Embeddings]:
+    """Return a function that embeds with the parameters of a run's best epoch: as if no item had the named modality.
+
+    `None` embeds with all modalities. That equals the run's embeddings, unless its protocol ranks with those before an
+    epoch's last step.
+
+    Raises:
+        UserError: The run was trained by a method of the user's own.
+    """
     planned = outline(run.config, run.dataset)
     like = jax.eval_shape(planned.method.init, jax.random.key(0))
     state = restore_state(run.folder / CHECKPOINTS, run.result["best_epoch"], like)
@@ -54,22 +62,33 @@ def _mask(run: Run, metric: str) -> Masking:
     method = outline(replace(run.config, eval=current), run.dataset).method
     compiled = jax.jit(method.embed, compiler_options=compiler_options())
     inputs = make_inputs(run.dataset, run.config.missing)
-    plan = evaluation.final_plan(run.dataset, "test", run.config.eval, run.config.ks, run.config.seed)
 
-    def embed(inputs: Inputs) -> Embeddings:
-        return Embeddings(*compiled(state, method.prepare(inputs)))
+    def embed(modality: str | None) -> Embeddings:
+        given = inputs if modality is None else without(run, inputs, modality)
+        return Embeddings(*compiled(state, method.prepare(given)))
+
+    return embed
+
+
+def ignores_modalities(run: Run) -> str:
+    """Return the reason why masking changes nothing for a system that ranks without modalities."""
+    return f"{setting('model', run.config.model)} does not read modalities when it ranks"
+
+
+def _mask(run: Run, metric: str) -> Masking:
+    embed = embedder(run)
+    plan = evaluation.final_plan(run.dataset, "test", run.config.eval, run.config.ks, run.config.seed)
 
     def measure(embeddings: Embeddings) -> Float[np.ndarray, " users"]:
         return evaluation.evaluate(plan, embeddings).per_user[metric]
 
-    whole = embed(inputs)
+    whole = embed(None)
     with_all, changes = measure(whole), {}
     for name in run.dataset.features:
-        masked = embed(without(run, inputs, name))
+        masked = embed(name)
         if not all(np.array_equal(*tables) for tables in zip(whole, masked, strict=True)):
             changes[name] = paired_bootstrap(measure(masked), with_all)
-    reason = "" if changes else f"{setting('model', run.config.model)} does not read modalities when it ranks"
-    return Masking(changes, reason)
+    return Masking(changes, "" if changes else ignores_modalities(run))
 
 
 def without(run: Run, inputs: Inputs, modality: str) -> Inputs:

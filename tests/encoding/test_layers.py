@@ -30,7 +30,7 @@ def unit(x):
 def test_rows_of_any_size_are_divided_by_their_norms(size):
     x = rows(size)
     assert np.allclose(normalize(jnp.asarray(x)), unit(x), rtol=1e-6, atol=1e-30)
-    assert np.allclose(analysis._unit(x), unit(x), rtol=1e-6, atol=1e-30)
+    assert np.allclose(analysis.unit_rows(x), unit(x), rtol=1e-6, atol=1e-30)
 
 
 @pytest.mark.parametrize("size", [1e-6, 1.0, 1e13, 1e19, 1e30])

@@ -54,7 +54,8 @@ def reported(runs, tmp_path_factory):
     gathered, gather = [], facts.gather_facts
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(facts, "gather_facts", lambda *runs, **how: gathered.append(gather(*runs, **how)) or gathered[0])
-        assert main(["report", *map(str, runs), "--out", str(out)]) == 0
+        explored = str(out.with_name("explored.html"))
+        assert main(["report", *map(str, runs), "--out", str(out), "--explore", explored]) == 0
     return out, gathered[0]
 
 
@@ -113,6 +114,24 @@ def test_markup_in_names_is_text(page):
     assert "<i>visual</i>" in seen.text
     assert "a $x_1$ & <b>" in seen.text
     assert seen.tags.count("html") == seen.tags.count("body") == 1
+
+
+def test_the_page_to_explore_is_written_beside_it(page, runs):
+    seen = Seen(page.with_name("explored.html").read_text())
+    assert seen.tags.count("script") == 2  # its own, and the answers
+    held = json.loads(re.search(r'"application/json">(.*?)</script>', page.with_name("explored.html").read_text())[1])
+    assert [run["name"] for run in held["about?"]["runs"]] == [run.name for run in runs]
+    assert held["users"]
+
+
+def test_a_page_to_explore_that_cannot_be_written_is_refused(page, runs, tmp_path, capsys):
+    out, there = str(tmp_path / "report.html"), str(page.with_name("explored.html"))
+    assert f"{there} is there already: give another --explore" in refused(
+        capsys, "report", str(runs[0]), "--out", out, "--explore", there
+    )
+    assert "--explore x.htm: give a name that ends in .html" in refused(
+        capsys, "report", str(runs[0]), "--out", out, "--explore", "x.htm"
+    )
 
 
 def test_the_page_needs_no_network(page):

@@ -1,0 +1,42 @@
+"""The command `slmrec-jax explore`."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+
+from slmrec_jax.commands.runs import check_named, open_run
+from slmrec_jax.errors import UserError
+
+_MOST_RUNS = 2
+
+
+@dataclass(frozen=True)
+class ExploreFlags:
+    """Show one or two runs on a local page: users, their recommendations, similar items and a map of items."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Their folders: one, or two on the same data to see side by side."""
+    port: int = 0
+    """The port on 127.0.0.1; 0 is any free one."""
+    data: str | None = None
+    """The path of the runs' data set, if it was moved; it is divided as in the run."""
+
+
+def run_explore(flags: ExploreFlags) -> None:
+    """Print the address of the page, and answer its requests until Ctrl-C."""
+    check_named(flags.runs)
+    if len(flags.runs) > _MOST_RUNS:
+        raise UserError(f"explore shows one or two runs, and {len(flags.runs)} were named: leave out some")
+    from slmrec_jax.exploring.explored import explore
+    from slmrec_jax.exploring.server import make_server
+    from slmrec_jax.serving.exports import is_export
+
+    for folder in flags.runs:
+        if is_export(folder):
+            raise UserError(f"{folder} is an export, which does not hold what explore shows: give the run itself")
+    runs = [open_run(folder, flags.data) for folder in flags.runs]
+    pictures = Path(flags.data or runs[0].config.data)
+    with make_server(explore(runs, pictures if pictures.is_dir() else None), flags.port) as server:
+        print(server.address, flush=True)
+        server.serve_forever()
