@@ -1,6 +1,6 @@
 """A small web service on an export: recommendations for users, and for lists of items, without JAX or this package.
 
-    slmrec-jax export RUN exports/monday --onnx && ln -sfn monday exports/current
+    slmrec-jax export RUN exports/monday --onnx && ln -s monday exports/current
     EXPORT=exports/current uvicorn --app-dir examples web_service:app
 
 Needs fastapi, uvicorn, onnxruntime, numpy and pyarrow. A new export is taken as soon as the link points to it.
@@ -34,7 +34,7 @@ class Export(NamedTuple):
 class History(BaseModel):
     """The items of a visitor who is not a user of the training data."""
 
-    items: list[str] = Field(min_length=1, max_length=MOST_ITEMS)
+    items: list[str | int] = Field(min_length=1, max_length=MOST_ITEMS)
     k: int = Field(default=10, ge=1, le=MOST_ITEMS)
 
 
@@ -55,7 +55,7 @@ def make_app(link: Path) -> FastAPI:
 
     def current() -> Export:
         target = link.resolve()
-        if held[0].folder != target:
+        if held[0].folder != target and (target / "meta.json").is_file():
             held[0] = read(target)
         return held[0]
 
@@ -64,7 +64,7 @@ def make_app(link: Path) -> FastAPI:
         ranked = zip(items, scores, strict=True)
         return [{"item": export.item_ids[row], "score": score} for row, score in ranked if score > -np.inf]
 
-    @app.get("/users/{user}")
+    @app.get("/users/{user:path}")  # an id may have a slash
     def for_user(user: str, k: int = Query(default=10, ge=1, le=MOST_ITEMS)) -> list[dict[str, Any]]:
         export = current()
         if user not in export.user_rows:
@@ -75,7 +75,7 @@ def make_app(link: Path) -> FastAPI:
     def for_history(history: History) -> list[dict[str, Any]]:
         export = current()
         # Items that are newer than the export have no row yet.
-        rows = sorted({export.item_rows[item] for item in history.items if item in export.item_rows})
+        rows = sorted({export.item_rows[str(item)] for item in history.items if str(item) in export.item_rows})
         if not rows:
             raise HTTPException(404, "there is none of these items")
         return answer(export, export.history, {"history": np.array([rows]), "k": np.array([history.k])})

@@ -12,6 +12,8 @@ import tyro
 from slmrec_jax.errors import UserError, escaped
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from slmrec_jax.content.embedding import Embedded
     from slmrec_jax.content.models import Options
 
@@ -77,16 +79,29 @@ def run_embed(flags: EmbedFlags) -> None:
         models["image"] = _model(flags, "image")
     if not models:
         raise UserError("nothing to embed: give --text COLUMN,…, --images FOLDER, or both")
+    _check_used(flags, models)
     files = {kind: check_place(kind, flags.out) for kind in models}
     catalogue = read_catalogue(flags.items, columns, flags.item_column)
     inputs = [text_inputs(catalogue, columns)] if columns else []
     if flags.images is not None:
         inputs.append(picture_inputs(catalogue, flags.images))
+    encoders = {kind: open_encoder(kind, path, _options(flags, kind)) for kind, path in models.items()}
     for each in inputs:
-        encoder = open_encoder(each.kind, models[each.kind], _options(flags, each.kind))
+        encoder = encoders[each.kind]
         with _progress(each.kind) as told:
             made = embed(each, encoder, files[each.kind], overwrite=flags.overwrite, told=told)
         _show(made, encoder.name)
+
+
+def _check_used(flags: EmbedFlags, models: "Collection[str]") -> None:
+    """Reject flags of texts where no text is asked for, and flags of pictures where there are none."""
+    for kind, asked, names in (
+        ("text", "--text", ("text_model", "pooling", "tokenizer", "max_tokens")),
+        ("image", "--images", ("image_model", "size", "mean", "std")),
+    ):
+        for name in names:
+            if kind not in models and getattr(flags, name) is not None:
+                raise UserError(f"--{name.replace('_', '-')} needs {asked}: give it, or leave out this flag")
 
 
 def _model(flags: EmbedFlags, kind: Literal["text", "image"]) -> Path:

@@ -23,7 +23,7 @@ IMAGE = "image"
 """The column that may name the picture of each item."""
 
 _BETWEEN = ". "
-"""What stands between the texts of two columns."""
+"""The text between those of two columns."""
 
 
 class Catalogue(NamedTuple):
@@ -66,8 +66,10 @@ def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) ->
         raise UserError(f"{file}: there are no rows in it; expected one for each item")
     find_ids(table, keys[0], ids)  # refuses an id that occurs twice
     columns = {name: cast_column(table, name, table.columns[name], pa.string(), "text") for name in (*texts, *images)}
-    named = {IMAGE if name in images else name: column for name, column in columns.items()}
-    return Catalogue(file, ids, {name: pc.fill_null(column, "").to_pylist() for name, column in named.items()})
+    found = {name: pc.fill_null(column, "").to_pylist() for name, column in columns.items()}
+    if images:
+        found[IMAGE] = found[images[0]]
+    return Catalogue(file, ids, found)
 
 
 def joined_texts(catalogue: Catalogue, columns: Sequence[str]) -> list[str]:

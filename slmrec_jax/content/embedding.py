@@ -12,7 +12,7 @@ from jaxtyping import Float, Float16, Shaped
 
 from slmrec_jax.content import unfinished
 from slmrec_jax.content.catalogue import IMAGE, Catalogue, joined_texts
-from slmrec_jax.content.models import Encoder, Kind
+from slmrec_jax.content.models import Encoder, Kind, digest_of
 from slmrec_jax.content.pictures import Unusable, find_pictures, load_picture
 from slmrec_jax.data.own_files import write_tensors
 from slmrec_jax.data.readers.feature_files import modality_of
@@ -28,11 +28,11 @@ _PLAN = "plan"
 
 
 class Inputs(NamedTuple):
-    """What a model gets of the items."""
+    """The inputs of a model for each item."""
 
     kind: Kind
     source: str
-    """What it is, in words for the metadata."""
+    """The origin of the inputs, in words for the metadata."""
     ids: Shaped[np.ndarray, " items"]
     """The raw ids of all items."""
     values: Mapping[int, Any]
@@ -44,7 +44,7 @@ class Inputs(NamedTuple):
 
 
 class Embedded(NamedTuple):
-    """What was written."""
+    """A file of vectors that was written."""
 
     file: Path
     items: int
@@ -52,7 +52,7 @@ class Embedded(NamedTuple):
     vectors: int
     """Items with a vector."""
     columns: int
-    """Of each vector."""
+    """The width of each vector."""
     resumed: int
     """Inputs that an earlier run had finished."""
     faults: Mapping[str, str]
@@ -134,7 +134,10 @@ def embed(
             if not done.items:
                 reason = next(iter({**inputs.faults, **done.faults}.values()))
                 remove_folder(part)
-                raise UserError(f"no item has a {_noun(inputs.kind)} that can be used; the first: {reason}")
+                flag = setting("text" if inputs.kind == "text" else "images")
+                raise UserError(
+                    f"no item has a {_noun(inputs.kind)} that can be used; the first: {reason}. Give others by {flag}"
+                )
             metadata = {
                 **dict(zip(ORIGIN, (inputs.source, encoder.name, encoder.sha256), strict=True)),
                 "settings": json.dumps(encoder.settings),
@@ -168,6 +171,11 @@ def _finish(
         values = np.zeros((0, done.columns), np.float16)
         if loaded:
             values = _as_float16(encoder.encode(list(loaded.values())), inputs.ids[list(loaded)])
+            if done.columns and values.shape[1] != done.columns:
+                raise UserError(
+                    f"the model gives {values.shape[1]} columns, and gave {done.columns} in earlier batches: name an "
+                    f"output of one width by {setting('output')}"
+                )
         unfinished.add_batch(part, done, len(batch), list(loaded), values, faults)
         told(done.inputs, len(items))
 
@@ -175,6 +183,8 @@ def _finish(
 def _as_float16(
     values: Float[np.ndarray, "rows columns"], ids: Shaped[np.ndarray, " rows"]
 ) -> Float16[np.ndarray, "rows columns"]:
+    if len(undefined := ids[~np.isfinite(values).all(axis=1)]):
+        raise UserError(f"the model's vector of item {undefined[0].item()!r} is NaN or infinite: use another model")
     with np.errstate(over="ignore"):
         halves = values.astype(np.float16)
     wrong = ~np.isfinite(halves).all(axis=1)
@@ -194,10 +204,17 @@ def _plan(inputs: Inputs, encoder: Encoder) -> str:
     for item, value in inputs.values.items():
         entry: list[Any] = [item, value]
         if isinstance(value, Path):
-            stat = value.stat() if value.exists() else value.lstat()  # a broken link is unusable, and no more
-            entry = [item, value.name, stat.st_size, stat.st_mtime_ns]
+            entry = [item, value.name, _digest_of_picture(value)]
         digest.update(json.dumps(entry).encode() + b"\n")
     return digest.hexdigest()
+
+
+def _digest_of_picture(file: Path) -> str:
+    """Return the digest of a picture's content; one that cannot be read is unusable, and no more."""
+    try:
+        return digest_of(file) if file.is_file() else ""
+    except UserError:
+        return ""
 
 
 def _is_of_plan(file: Path, plan: str) -> bool:
@@ -209,10 +226,14 @@ def _summary(file: Path, inputs: Inputs, done: unfinished.Done | None, resumed: 
     if done is None:
         stored = read_tensors(file, "vectors", mapped=True).values()
         rows, columns = next(each.shape for each in stored if each.ndim == 2)
-        return Embedded(file, len(inputs.ids), rows, columns, len(inputs.values), {})
-    faults = sorted({**inputs.faults, **done.faults}.items())
-    named = {str(inputs.ids[item]): reason for item, reason in faults}
+        return Embedded(file, len(inputs.ids), rows, columns, len(inputs.values), _named(inputs.faults, inputs))
+    named = _named({**inputs.faults, **done.faults}, inputs)
     return Embedded(file, len(inputs.ids), len(done.items), done.columns, resumed, named)
+
+
+def _named(faults: Mapping[int, str], inputs: Inputs) -> dict[str, str]:
+    """Return the faults by raw id, in the order of items."""
+    return {str(inputs.ids[item]): reason for item, reason in sorted(faults.items())}
 
 
 def _noun(kind: Kind) -> str:

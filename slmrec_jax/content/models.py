@@ -16,9 +16,11 @@ from slmrec_jax.data.readers.opening import reading
 from slmrec_jax.errors import UserError, setting
 
 Kind = Literal["text", "image"]
-"""What a model takes."""
+"""The kind of input that a model takes."""
 
 _ONNX_PLACES = ("model.onnx", "onnx/model.onnx")
+_WEIGHTS = (".bin", ".data", ".onnx_data", ".weights")
+"""Suffixes of the files in which ONNX models keep large weights."""
 _GENERIC = ("model", "onnx")
 """Names of files and folders that do not name the model in them."""
 _PACKAGES = {"onnxruntime": "embed", "tokenizers": "embed", "PIL": "embed", "sentence_transformers": "embed-torch"}
@@ -26,7 +28,7 @@ _PACKAGES = {"onnxruntime": "embed", "tokenizers": "embed", "PIL": "embed", "sen
 
 
 class Options(NamedTuple):
-    """What changes the vectors; settings that a model does not use stay `None`."""
+    """The settings that change the vectors; those that a model does not use stay `None`."""
 
     output: str | None = None
     """The ONNX output to take."""
@@ -179,8 +181,12 @@ def _pooling(file: Path) -> Literal["mean", "first"]:
 
 
 def _data_of(file: Path) -> dict[str, Any]:
-    """Return the digests of the files in which a large ONNX model keeps its weights."""
-    beside = [each for each in sorted(file.parent.glob(f"{file.name}*")) if each != file and each.is_file()]
+    """Return the digests of the files beside an ONNX model in which it may keep its weights."""
+    beside = [
+        each
+        for each in sorted(file.parent.iterdir())
+        if each != file and each.is_file() and (each.name.startswith(file.name) or each.suffix in _WEIGHTS)
+    ]
     return {"weights_sha256": {each.name: digest_of(each) for each in beside}} if beside else {}
 
 

@@ -15,7 +15,7 @@ from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.errors import UserError, setting
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""What Pillow may decode; for others, such as EPS, it would start another program."""
+"""The formats that Pillow may decode; for others, such as EPS, it would start another program."""
 _WHITE = (255, 255, 255, 255)
 
 
@@ -65,9 +65,12 @@ def _named_file(name: str, places: Sequence[Path]) -> Path | str:
         return f"{name} is an address, and nothing is downloaded"
     for place in places:
         file = place / name
-        if file.exists() and file.resolve().is_relative_to(place.resolve()):
-            return file
-    return f"there is no file {name}"
+        try:
+            if file.exists() and file.resolve().is_relative_to(place.resolve()):
+                return file
+        except (OSError, ValueError):  # the text cannot be the name of a file
+            break
+    return f"there is no file {name[:80]}"
 
 
 def _file_of_id(item: str, by_stem: dict[str, list[Path]]) -> Path | str:
@@ -87,12 +90,16 @@ def load_picture(file: Path) -> Any:
 
     try:
         check_file(file, "a picture")
-        with warnings.catch_warnings(action="error"), Image.open(file, formats=_FORMATS) as opened:
+        with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_FORMATS) as opened:
+            if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or 0):
+                raise Unusable(f"{file}: {opened.width} x {opened.height} pixels are too many")
             picture = ImageOps.exif_transpose(opened)
             if picture.has_transparency_data:
                 above = picture.convert("RGBA")
                 picture = Image.alpha_composite(Image.new("RGBA", above.size, _WHITE), above)
             return picture.convert("RGB")
+    except Unusable:
+        raise
     except UserError as error:
         raise Unusable(str(error)) from error
     except Exception as error:  # decoders raise errors of many kinds

@@ -13,7 +13,7 @@ from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.errors import UserError
 
 WEIGHTS = "model.safetensors"
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")
 _OWN = "sentence_transformers."
 
 
@@ -58,7 +58,7 @@ def sentence_encoder(folder: Path, model: Any) -> Callable[[Sequence[str]], Floa
 def _check_folder(folder: Path) -> None:
     """Reject weights that are pickled, and parts whose code is not the library's."""
     for place in sorted({file.parent for name in _PICKLED for file in folder.rglob(name)}):
-        if not any(place.glob("model*.safetensors")):
+        if not any((place / name).is_file() for name in (WEIGHTS, f"{WEIGHTS}.index.json")):
             raise UserError(f"{place}: its weights are pickled, which could run code; save them as {WEIGHTS}")
     modules = folder / "modules.json"
     if not modules.exists():

@@ -45,12 +45,12 @@ TARGETS: Mapping[str, Target] = {
 
 
 class Written(NamedTuple):
-    """What `write_format` wrote."""
+    """The result of `write_format`."""
 
     dataset: Dataset
     """The data set without what the format cannot hold."""
     notes: list[str]
-    """What was left out, and what the other tool needs to know, one line each."""
+    """One line for each thing that was left out or that the other tool needs to know."""
 
 
 def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
@@ -66,6 +66,9 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
     """
     check_choice(setting("to"), to, TARGETS)
     kept, notes = _what_fits(dataset, to)
+    for name in kept.features:
+        if Path(name).name != name or name == "..":
+            raise _cannot_hold(dataset, to, f"the modality {name!r} cannot name a file")
     for ids in (kept.user_ids, kept.item_ids):
         id_column(ids, dataset.name)  # refuses what is no Unicode text
     with writing(folder, "give another folder"), whole_folder(folder) as part:
@@ -78,6 +81,8 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
         again = found if isinstance(found, Dataset) else found.dataset
         if again.fingerprint != kept.fingerprint:
             raise _cannot_hold(dataset, to, f"read back, {_difference(kept, again)} would be others")
+        if any(again.item_texts[kind].tolist() != texts.tolist() for kind, texts in kept.item_texts.items()):
+            raise _cannot_hold(dataset, to, "read back, titles or images of items would be others")
     if list(again.features) != list(kept.features):
         order = " ".join(kept.features)
         notes.append(f"the order of modalities is not kept: train on the folder with {setting('modalities')} {order}")

@@ -31,11 +31,11 @@ class ExploredRun(NamedTuple):
 
     name: str
     facts: Mapping[str, str]
-    """What the page says of it, by name."""
+    """Facts for the page, by name."""
     embeddings: HostTables
     score: Score
     whole: HostTables
-    """What `without` is compared with: the same as `embeddings`, unless the protocol ranks with stale ones."""
+    """The tables to compare `without` with: `embeddings`, unless the protocol ranks with stale ones."""
     without: Mapping[str, HostTables]
     """By modality: the embeddings as if no item had it."""
     reason: str = ""
@@ -94,7 +94,8 @@ def explored_of(
         Diverged: A run's embeddings are not finite, so that they have no order.
     """
     for run in runs:
-        if not all(np.isfinite(table).all() for table in run.embeddings):
+        tables = (run.embeddings, run.whole, *run.without.values())
+        if not all(np.isfinite(table).all() for each in tables for table in each):
             raise Diverged(f"{run.name}: the embeddings hold NaN or infinite values: training has diverged")
     trained = {
         f"trained: {run.name}": ItemVectors(run.embeddings.items, np.ones(dataset.num_items, np.bool_)) for run in runs
@@ -123,7 +124,8 @@ def explore(runs: Sequence[Run], pictures: Path | None = None) -> Explored:
     for run in others:
         if not _is_same_data(first.dataset, run.dataset):
             raise UserError(
-                f"{first.folder} and {run.folder} have other users, items or splits: explore each of them alone"
+                f"{first.folder} and {run.folder} have other users, items, splits or features: explore each of them "
+                "alone"
             )
     names = _distinct_names(runs)
     vectors: dict[str, ItemVectors] = {}
@@ -179,6 +181,11 @@ def _is_same_data(first: Dataset, other: Dataset) -> bool:
             (first.user_ids, other.user_ids),
             (first.item_ids, other.item_ids),
             *((a, b) for split in first.splits for a, b in zip(first.splits[split], other.splits[split], strict=True)),
+            *(
+                (np.asarray(a), np.asarray(b))
+                for name in first.features.keys() & other.features.keys()
+                for a, b in zip(first.features[name], other.features[name], strict=True)
+            ),
         )
     )
 

@@ -22,7 +22,9 @@ def read_picture(folder: Path | None, text: str) -> tuple[str, bytes] | None:
         return None
     try:
         inside, path = folder.resolve(), (folder / text).resolve()
-        if not path.is_relative_to(inside) or path.suffix.lower() not in KINDS or path.stat().st_size > MOST_BYTES:
+        if not path.is_relative_to(inside) or path.suffix.lower() not in KINDS or not path.is_file():
+            return None
+        if path.stat().st_size > MOST_BYTES:
             return None
         return KINDS[path.suffix.lower()], path.read_bytes()
     except (OSError, ValueError):  # it is missing, or its name cannot be one

@@ -92,7 +92,8 @@ def two_view_cross_entropy(
 
         log(e^{x_b · y_b / τ} + Σ_{c≠b} n_c (e^{x_b · x_c / τ} + e^{x_b · y_c / τ})) - x_b · y_b / τ,
 
-    where n are the counts.
+    where n are the counts. Rows have length 1, and float32 holds the smallest possible value if the temperature τ is at
+    least 0.025.
     """
     rows = x / temperature
     sides = jnp.stack([x, y], axis=1).reshape(2 * x.shape[0], x.shape[1])

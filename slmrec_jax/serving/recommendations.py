@@ -11,7 +11,7 @@ from typing import IO, Any, Literal, NamedTuple, TypeAlias, TypeVar
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet
-from jaxtyping import Float, Shaped
+from jaxtyping import Bool, Float, Shaped
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -112,6 +112,11 @@ def _write_parquet(parts: Iterable[Recommendations | SimilarItems], file: IO[byt
             writer.write_table(table)
 
 
+def _arrow_column(values: Shaped[np.ndarray, " rows"], empty: Bool[np.ndarray, " rows"]) -> pa.Array:
+    """Return values with nulls, of a type that does not depend on how many are null."""
+    return pa.array(values, pa.string() if values.dtype.kind == "O" else None, mask=empty)
+
+
 def _headings(found: Recommendations | SimilarItems) -> tuple[str, str]:
     return ("user", "item") if isinstance(found, Recommendations) else ("item", "similar")
 
@@ -162,6 +167,6 @@ def _arrow_table(found: Recommendations | SimilarItems) -> pa.Table:
     return pa.table(
         {
             query: np.broadcast_to(queries[:, None], real.shape)[shown],
-            **{name: pa.array(values[shown], mask=empty) for name, values in columns.items()},
+            **{name: _arrow_column(values[shown], empty) for name, values in columns.items()},
         }
     )

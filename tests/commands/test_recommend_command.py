@@ -115,6 +115,16 @@ def test_many_users_are_written_part_by_part(finished, tiny_demo, tmp_path, caps
         assert scores[1] == pytest.approx(scores[0], rel=1e-5, abs=1e-6)  # products of fewer rows round differently
 
 
+def test_a_part_where_all_have_nothing_left_has_the_columns_of_the_others(tmp_path):
+    """Titles of such a part are all null, and still text."""
+    parts = [
+        one("u", "a", "b", left=left)._replace(texts={"title": np.array([["A", "B"]], np.object_)})
+        for left in (True, False)
+    ]
+    write_ranked(parts, "parquet", tmp_path / "out")
+    assert pyarrow.parquet.read_table(tmp_path / "out")["title"].to_pylist() == ["A", None]
+
+
 def recommended(capsys, *arguments):
     assert main(["recommend", *arguments, "-k", "1", "--format", "jsonl"]) == 0
     return [json.loads(line)["user"] for line in capsys.readouterr().out.splitlines()]

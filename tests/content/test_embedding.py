@@ -229,6 +229,39 @@ def test_values_beyond_float16_are_refused_and_normalising_helps(shop, refused):
     embed(*command, "--normalize")
 
 
+def test_rows_of_another_width_in_a_later_batch_are_refused(shop, monkeypatch):
+    """Such an output depends on the length of the texts; its rows would be read back as others."""
+    encoder = models.Encoder("model", "0", {"batch_size": 4}, lambda texts: np.ones((len(texts), len(texts))))
+    catalogue = read_catalogue(shop / "items.csv", ["title"], None)
+    with pytest.raises(UserError, match="the model gives 2 columns, and gave 4 in earlier batches"):
+        embedding.embed(embedding.text_inputs(catalogue, ["title"]), encoder, shop / "text.safetensors")
+    assert not (shop / "text.safetensors").exists()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_vector_that_is_undefined_is_refused(shop, value):
+    encoder = models.Encoder("model", "0", {"batch_size": 4}, lambda texts: np.full((len(texts), 2), value))
+    catalogue = read_catalogue(shop / "items.csv", ["title"], None)
+    with pytest.raises(UserError, match="vector of item 'dress-0' is NaN or infinite"):
+        embedding.embed(embedding.text_inputs(catalogue, ["title"]), encoder, shop / "text.safetensors")
+
+
+def test_pictures_are_known_by_their_content_and_odd_names_are_no_files(shop, capsys):
+    picture_model(shop / "eyes.onnx", **HALF)
+    table = (shop / "items.csv").read_text().splitlines()
+    names = ["image", "dress-0.png", f"data:image/png;base64 {'A' * 9000}", *[""] * 5]
+    (shop / "items.csv").write_text("\n".join(f"{row},{name}" for row, name in zip(table, names, strict=True)))
+    command = ["shop/items.csv", "--images", "shop/images", "--model", "shop/eyes.onnx", "--out", "shop/features"]
+    embed(*command)
+    assert "! item dress-1: there is no file data:image" in capsys.readouterr().err
+    before = (shop / "features" / "image.safetensors").read_bytes()
+    for file in (shop / "images").iterdir():
+        file.touch()
+    embed(*command)
+    assert "dress-1" in capsys.readouterr().err  # a repeated command says again what is missing
+    assert (shop / "features" / "image.safetensors").read_bytes() == before
+
+
 def test_the_file_is_refused_where_the_modality_has_another(shop, refused):
     text_model(shop / "words")
     (shop / "features").mkdir()
@@ -259,6 +292,8 @@ REFUSALS = {
     "there is no output 'x'; give one of 'last_hidden_state' by --output": [
         *("--text", "title", "--model", "words", "--output", "x")
     ],
+    "--text-model needs --text: give it": ["--images", "images", "--model", "eyes.onnx", "--text-model", "words"],
+    "--std needs --images: give it": ["--text", "title", "--model", "words", "--std", "1", "1", "1"],
     "--batch-size is 0: give at least 1": ["--text", "title", "--model", "words", "--batch-size", "0"],
     "no item has a text that can be used; the first: there is no text": ["--text", "empty", "--model", "words"],
     "name the one of raw ids by --item-column": ["--text", "title", "--model", "words", "--item-column", "sku"],

@@ -142,7 +142,7 @@ def test_off_cpu_nothing_depends_on_values(block_rows):
 
 @pytest.mark.parametrize(("size", "kinds"), [(1, 1), (14, 1), (37, 11)])
 def test_two_views_equal_the_definition(block_rows, size, kinds):
-    """Nobody is their own negative, however often they are in the batch."""
+    """A user is not their own negative, however often they are in the batch."""
     x, y = tables(scale=0.7)
     rows, _ = ids(size, kinds)
     real = jnp.arange(size) < max(1, size - 3)

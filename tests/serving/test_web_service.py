@@ -2,6 +2,7 @@
 
 import importlib.util
 from pathlib import Path
+from urllib.parse import quote
 
 import numpy as np
 import pytest
@@ -53,8 +54,16 @@ def test_answers_are_those_of_the_package_and_of_the_current_export(service, tmp
         assert [line["score"] for line in found] == pytest.approx(expected.scores[0].tolist(), rel=1e-5)
         ids = each.item_ids[[2, 5]].tolist()
         expected = recommend(with_new_users(each, ids), None, 9).items[0, :7].tolist()
-        found = client.post("/history", json={"items": [*map(str, ids), "unknown"], "k": 9}).json()
+        found = client.post("/history", json={"items": [str(ids[0]), ids[1], "unknown"], "k": 9}).json()
         assert [line["item"] for line in found] == expected
+    link.unlink()
+    link.symlink_to("nowhere")
+    assert client.get("/users/u 1", params={"k": 4}).json() == [
+        {"item": item, "score": pytest.approx(score, rel=1e-5)}
+        for item, score in zip(*(column[0].tolist() for column in recommend(made[1], ["u 1"], 4)[1:3]), strict=True)
+    ]
+    for user in made[1].user_ids:
+        assert client.get(f"/users/{quote(user, safe='')}").status_code == 200
     assert client.get("/users/nobody").status_code == 404
     assert client.post("/history", json={"items": ["unknown"]}).status_code == 404
     for wrong in ({"items": []}, {"items": ["1"], "k": 0}, {"items": ["1"] * 1001}):

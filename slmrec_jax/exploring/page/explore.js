@@ -21,6 +21,8 @@ function heldAnswer(name, query) {
 async function ask(name, query = {}) {
   if (held) return heldAnswer(name, query);
   const reply = await fetch(`api/${name}?${new URLSearchParams(query)}`);
+  const isJson = (reply.headers.get("Content-Type") ?? "").startsWith("application/json");
+  if (!isJson) throw new Error(`The program does not answer this (${reply.status}): choose fewer items.`);
   const answer = await reply.json();
   if (!reply.ok) throw new Error(answer.error);
   return answer;

@@ -127,6 +127,8 @@ def test_a_plain_table_keeps_titles_and_odd_ids(tmp_path):
         ("lightgcn", {"user_ids": np.array(["a b", "c", "d", "e", "f"])}, "written so, they could not be read"),
         ("mmrec", {"features": {"image": Feature(np.ones((6, 1)), THERE)}}, "the names of modalities would be others"),
         ("plain", {"features": {"A": Feature(np.ones((6, 1)), THERE)}}, "the names of modalities would be others"),
+        ("plain", {"features": {"../x": Feature(np.ones((6, 1)), THERE)}}, "modality '../x' cannot name a file"),
+        ("mmrec", {"features": {"/x": Feature(np.ones((6, 1)), THERE)}}, "the modality '/x' cannot name a file"),
         ("recbole", {"features": {"visual": Feature(np.ones((6, 1)), ~THERE & THERE)}}, "no row of image_emb"),
     ],
 )
