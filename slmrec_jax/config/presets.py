@@ -33,6 +33,17 @@ _SWITCHES: Mapping[str, tuple[Any, Any]] = {
 """SLMRec's published code and its paper, in each setting on which the two differ or may differ. The defaults are the
 code's, except the temperature, which was chosen on validation."""
 
+_MMSSL_WEIGHTS: Settings = {
+    "optimizer.weight_decay": 1e-2,
+    "mmssl.id_layers": 2,
+    "mmssl.view_weight": 0.36,
+    "mmssl.feature_weight": 0.55,
+    "mmssl.l2": 1e-5,
+    "mmssl.contrast_weight": 0.03,
+    "mmssl.contrast_temperature": 0.5,
+}
+"""MMSSL's settings in its released code and the figure of its paper."""
+
 PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
     "slmrec": {
         "reference": {flag: code for flag, (code, _) in _SWITCHES.items()},
@@ -44,8 +55,13 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
     "vbpr": {"original": {"vbpr.variant": "original"}},
     "mmgcn": {"frozen": {"mmgcn.tables": "frozen"}},
     "mmssl": {
+        "paper": {
+            "optimizer.learning_rate": 3e-3,
+            **_MMSSL_WEIGHTS,
+        },
         "published": {
             "optimizer.learning_rate": 5.5e-4,
+            **_MMSSL_WEIGHTS,
             "mmssl.attention": "collapsed",
             "mmssl.graphs": "last_batches",
             "mmssl.topk_rate": 1e-4,
@@ -56,8 +72,6 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
             "mmssl.last_softmax": True,
             "mmssl.sampling": "users",
             "mmssl.normalize_features": False,
-            "mmssl.contrast_weight": 0.03,
-            "mmssl.contrast_temperature": 0.5,
             "mmssl.adversarial_weight": 1e-4,
             "mmssl.adversarial_users": 0,
             "mmssl.discriminator_activation": "identity",

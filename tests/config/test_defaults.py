@@ -63,7 +63,7 @@ def test_the_models_own_optimizer_settings_are_documented():
     assert tables()[("model", *flags)] == expected
 
 
-@pytest.mark.parametrize(("model", "names"), [("slmrec", ("reference", "paper")), ("mmssl", ("published",))])
+@pytest.mark.parametrize(("model", "names"), [("slmrec", ("reference", "paper")), ("mmssl", ("published", "paper"))])
 def test_presets_of_many_settings_are_documented(model, names):
     plain = Config(model=model)
     presets = [with_defaults(config) for config in (plain, *(with_preset(plain, name) for name in names))]

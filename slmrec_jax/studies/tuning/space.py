@@ -100,6 +100,10 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
             **_WIDE_RATE,
             "mmssl.contrast_weight": "1e-3..1e-1:log",
             "mmssl.contrast_temperature": "0.1..1.0:log",
+            "mmssl.id_layers": "2,3,4",
+            "mmssl.l2": "1e-5..1e-2:log",
+            "mmssl.view_weight": "0,0.36",
+            "mmssl.feature_weight": "0,0.05,0.55",
         },
     },
 }
