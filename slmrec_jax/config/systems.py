@@ -152,9 +152,9 @@ class MMGCNConfig:
 class MMSSLConfig:
     """MMSSL (Wei et al., WWW 2023) in the form of its paper, with weights that were chosen on validation.
 
-    The preset `paper` has the weights of its figures and code, `published` is what its released code computes. Where the
-    paper gives no value, the default is ours: the sizes of graphs, the widths of the discriminator and the number of its
-    users, the weight of own scores.
+    The preset `paper` has the weights of its figures and code; `published` is what its released code computes. Where
+    the paper gives no value, the default is ours: the sizes of graphs, the widths of the discriminator and the number
+    of its users, the weight of own scores.
     """
 
     attention: Literal["cross_modal", "collapsed"] = "cross_modal"
