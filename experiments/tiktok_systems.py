@@ -4,9 +4,7 @@ Papers:   Tao et al., IEEE TMM 2022 (SLMRec); Wei et al., WWW 2023 (MMSSL); docs
 Command:  slmrec-jax compare --config experiments/tiktok_systems.py --data PATH/tiktok --seeds 0,1,2 --out runs/tiktok
               --models popularity,itemknn,mf,lightgcn,vbpr,mmgcn,mmssl,slmrec:none,slmrec:fac
 Time:     about an hour on two shared CPU cores, most of it for MMGCN and MMSSL.
-Result:   test recall@20 at best validation, three seeds: popularity .0596, item-kNN .0171, MF .0648 ± .0027,
-          LightGCN .0926 ± .0027, VBPR .0639 ± .0085, MMGCN .0794 ± .0002, MMSSL .0804 ± .0012,
-          SLMRec without a task .1008 ± .0008, with FAC .1010 ± .0022 (README has the other metrics).
+Result:   test recall@20 at best validation, three seeds: docs/results.md has the table.
 
 The defaults were chosen on validation recall@20 of seed 0 (docs/systems.md).
 """
