@@ -92,7 +92,7 @@ def load_picture(file: Path) -> Any:
         check_file(file, "a picture")
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_FORMATS) as opened:
             if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or 0):
-                raise Unusable(f"{file}: {opened.width} x {opened.height} pixels are too many")
+                raise Unusable(f"{file}: {opened.width * opened.height} pixels are too many")
             picture = ImageOps.exif_transpose(opened)
             if picture.has_transparency_data:
                 above = picture.convert("RGBA")
