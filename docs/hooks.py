@@ -16,7 +16,7 @@ import slmrec_jax
 ROOT = Path(__file__).parents[1]
 OUTSIDE = re.compile(r"(?<=\]\()\.\./(?=[\w/.-]+\))")
 """The start of a link from a page to a file outside of docs/, such as a picture of a benchmark."""
-COPIED = ("benchmarks/results", "examples", "experiments/results")
+COPIED = ("benchmarks/results", "experiments/results")
 """Folders to which such links lead."""
 
 
@@ -35,7 +35,7 @@ def on_files(files: Any, config: Any) -> Any:
 
     files.append(File.generated(config, "commands.md", content=commands_page()))
     for folder in COPIED:
-        for path in (path for path in (ROOT / folder).iterdir() if path.is_file() and path.suffix != ".md"):
+        for path in (path for path in (ROOT / folder).iterdir() if path.suffix != ".md"):
             files.append(File.generated(config, f"{folder}/{path.name}", abs_src_path=str(path)))
     return files
 
