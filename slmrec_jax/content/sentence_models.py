@@ -31,7 +31,6 @@ def open_folder(folder: Path, max_tokens: int | None) -> Any:
                 local_files_only=True,
                 model_kwargs={"use_safetensors": True},
             )
-            model.eval()
     except Exception as error:  # the library raises errors of many kinds
         raise UserError(f"{folder}: not a readable model ({one_line(error)}); save it again") from error
     if max_tokens is not None:

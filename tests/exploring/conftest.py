@@ -1,11 +1,14 @@
 """What the page shows, made from random tables: no training, and ids, titles and modalities that hold markup."""
 
+import threading
+
 import numpy as np
 import pytest
 from made_explored import EVIL, NUM_ITEMS, NUM_USERS, PNG, random_run
 
 from slmrec_jax.data import make_dataset
 from slmrec_jax.exploring.explored import explored_of
+from slmrec_jax.exploring.server import make_server
 from slmrec_jax.reporting.items import ItemVectors
 from slmrec_jax.types import Interactions
 
@@ -47,3 +50,11 @@ def explored(dataset, vectors, tmp_path_factory):
     rng = np.random.default_rng(3)
     runs = [random_run(rng, EVIL, modalities=("<i>visual</i>", "textual")), random_run(rng, "other", score="sigmoid")]
     return explored_of(dataset, runs, vectors, folder)
+
+
+@pytest.fixture(scope="module")
+def server(explored):
+    with make_server(explored) as made:
+        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
+        yield made
+        made.shutdown()

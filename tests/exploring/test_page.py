@@ -1,7 +1,6 @@
 """The page in a browser: clicks, search, markup that stays text, and its look at two widths."""
 
 import json
-import threading
 
 import pytest
 from browser import BROWSER, NO_BROWSER, browsing
@@ -9,7 +8,6 @@ from made_explored import EVIL, NUM_USERS
 
 from slmrec_jax.exploring import one_file
 from slmrec_jax.exploring.answers import answer
-from slmrec_jax.exploring.server import make_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(BROWSER is None, reason=NO_BROWSER)]
 
@@ -20,14 +18,6 @@ ROWS = "[...document.querySelectorAll('{}')].map((each) => Number(each.dataset.r
 def tab(tmp_path_factory):
     with browsing(tmp_path_factory.mktemp("browser")) as made:
         yield made
-
-
-@pytest.fixture(scope="module")
-def server(explored):
-    with make_server(explored) as made:
-        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield made
-        made.shutdown()
 
 
 @pytest.fixture

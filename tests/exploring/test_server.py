@@ -18,14 +18,6 @@ ELSEWHERE = """/ * /favicon.ico /TOKEN /TOKENx/ /x/TOKEN/ /TOKEN/api /TOKEN/api/
 /TOKEN/../TOKEN/ /TOKEN/explore.js /é/ http://127.0.0.1/TOKEN/ /TOKEN/api/about/"""
 
 
-@pytest.fixture(scope="module")
-def server(explored):
-    with make_server(explored) as made:
-        threading.Thread(target=made.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True).start()
-        yield made
-        made.shutdown()
-
-
 @pytest.fixture
 def get(server):
     """A function that requests a path below the token, and returns the status, the headers and the content."""
