@@ -116,7 +116,6 @@ def compare_steps() -> None:
     for system, dim, batch_size, meshes in CASES:
         config = config_of(system, dim, batch_size)
         alone = setup(config, data)
-
         given = alone.init(), alone.inputs, alone.batch(0)
         expected, metrics = jax.jit(alone.step)(*given)
         for sizes in meshes:
