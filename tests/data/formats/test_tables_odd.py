@@ -5,7 +5,6 @@ import io
 import urllib.parse
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -15,6 +14,8 @@ import slmrec_jax
 from slmrec_jax.data import load, write_store
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.errors import UserError
+
+pd = pytest.importorskip("pandas")
 
 USERS, ITEMS, TIMES = zip(*ROWS, strict=True)
 HOW = {"split": "leave-one-out"}

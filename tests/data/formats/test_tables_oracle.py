@@ -4,12 +4,13 @@ import io
 from collections import Counter
 
 import numpy as np
-import pandas as pd
 import pytest
 from small_folders import parquet, read
 
 from slmrec_jax.data import load, write_store
 from slmrec_jax.data.split import SPLIT_METHODS
+
+pd = pytest.importorskip("pandas")
 
 SEED, RATING = 5, 2.0
 
