@@ -11,8 +11,7 @@ from slmrec_jax.commands.runs import check_named, named_ids
 from slmrec_jax.errors import UserError, escaped
 
 if TYPE_CHECKING:
-    from slmrec_jax.reporting.facts import Facts
-    from slmrec_jax.training.run import Run
+    from slmrec_jax.reporting.systems import ReportedSystems
 
 
 @dataclass(frozen=True)
@@ -41,11 +40,13 @@ def run_report(flags: ReportFlags) -> None:
     from slmrec_jax.exploring.one_file import check_file_is_new, write_page
     from slmrec_jax.reporting.facts import gather_facts
     from slmrec_jax.reporting.report import check_page_is_new, files_folder, write_report
+    from slmrec_jax.reporting.systems import find_systems
 
     check_named(flags.runs)
     check_page_is_new(flags.out)
     if flags.explore is not None:
         check_file_is_new(flags.explore)
+        _check_can_be_explored(find_systems(flags.runs, force=flags.force, say=lambda line: None))
     facts = gather_facts(
         flags.runs,
         items=named_ids("report", "items", flags.items, flags.items_file, default=""),
@@ -53,7 +54,7 @@ def run_report(flags: ReportFlags) -> None:
         force=flags.force,
         say=lambda line: print(escaped(line), file=sys.stderr),
     )
-    explored = None if flags.explore is None else explore(_explored_runs(facts))
+    explored = None if flags.explore is None else explore([each.run for each in facts.runs])
     write_report(facts, flags.out)
     if explored is not None and flags.explore is not None:
         write_page(explored, flags.explore)
@@ -61,9 +62,9 @@ def run_report(flags: ReportFlags) -> None:
     print(f"{escaped(flags.out)}; pictures and tables: {escaped(files_folder(flags.out))}")
 
 
-def _explored_runs(facts: "Facts") -> "list[Run]":
-    if len(facts.runs) not in (1, 2):
+def _check_can_be_explored(found: "ReportedSystems") -> None:
+    num_trained = sum(not each.untrained for each in found.systems)
+    if num_trained not in (1, 2):
         raise UserError(
-            f"--explore shows one or two trained systems, and there are {len(facts.runs)}: report on fewer runs with it"
+            f"--explore shows one or two trained systems, and there are {num_trained}: report on fewer runs with it"
         )
-    return [each.run for each in facts.runs]

@@ -25,6 +25,7 @@ from slmrec_jax.reporting import report as writer
 from slmrec_jax.reporting.masking import mask_modalities, without
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.training.loading import load_run
+from slmrec_jax.training.storage.folder import read_config
 from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.types import ALL, Augmentation, ModalityScale
 
@@ -132,6 +133,17 @@ def test_a_page_to_explore_that_cannot_be_written_is_refused(page, runs, tmp_pat
     assert "--explore x.htm: give a name that ends in .html" in refused(
         capsys, "report", str(runs[0]), "--out", out, "--explore", "x.htm"
     )
+
+
+def test_three_systems_to_explore_are_refused_before_any_is_measured(runs, untrained, tmp_path, capsys, monkeypatch):
+    third = tmp_path / "third"
+    train(dataclasses.replace(read_config(runs[0]), model="lightgcn"), out=third)
+    monkeypatch.setattr(facts, "gather_facts", lambda *runs, **how: pytest.fail("measured"))
+    named = [*map(str, runs), str(third)]
+    told = refused(
+        capsys, "report", *named, "--out", str(tmp_path / "report.html"), "--explore", str(tmp_path / "explored.html")
+    )
+    assert "--explore shows one or two trained systems, and there are 3: report on fewer runs with it" in told
 
 
 def test_the_page_needs_no_network(page):
