@@ -47,6 +47,8 @@ class Config(Source):
     """Decides everything random in training."""
     epochs: Annotated[int, at_least(1)] = 1000
     """The maximum number of epochs; early stopping ends most runs sooner."""
+    steps_per_epoch: Annotated[int, at_least(1)] | None = None
+    """Steps of an epoch, after which it is evaluated and saved; by default as many as take every interaction once."""
     batch_size: Annotated[int, at_least(1)] = 2048
     """Interactions in a batch."""
     micro_batches: Annotated[int, at_least(1)] | Literal["auto"] = 1

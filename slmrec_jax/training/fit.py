@@ -108,19 +108,19 @@ def _continues(session: Session, position: Position) -> bool:
 
 
 def _segment(session: Session, position: Position, length: int) -> tuple[Position, int]:
-    """Take at most `length` steps, up to where a checkpoint is due; also return the next segment's length."""
-    per_epoch, every = session.setup.loop.steps_per_epoch, session.setup.config.checkpoint_every_steps
-    epoch, within = divmod(position.step, per_epoch)
-    end = (epoch + 1) * per_epoch
-    due = position.step - within % every + every if every else end
-    stop = min(position.step + length, due, end)
+    """Take at most `length` steps, up to where a checkpoint or a new order is due; also return the next length."""
+    loop, every, step = session.setup.loop, session.setup.config.checkpoint_every_steps, position.step
+    within = step % loop.steps_per_epoch
+    ends = (step - within + loop.steps_per_epoch, step - step % loop.steps_per_pass + loop.steps_per_pass)
+    due = step - within % every + every if every else ends[0]
+    stop = min(step + length, due, *ends)
     start = time.perf_counter()
-    progress = take_steps(session, position.progress, position.step, stop, position.tally.rollbacks)
+    progress = take_steps(session, position.progress, step, stop, position.tally.rollbacks)
     int(progress.means.rows)  # waits for the result
     seconds = time.perf_counter() - start
     tally = position.tally._replace(seconds=position.tally.seconds + seconds)
     after = position._replace(step=stop, progress=progress, tally=tally)
-    return after, processes.agreed(max(1, int(SEGMENT_SECONDS * (stop - position.step) / seconds)))
+    return after, processes.agreed(max(1, int(SEGMENT_SECONDS * (stop - step) / seconds)))
 
 
 def _evaluated(session: Session, position: Position, plan: EvaluationPlan) -> tuple[Position, Embeddings]:

@@ -5,6 +5,7 @@ state, so a resumed run continues with the same bits. What one step hands to the
 next, so the bits do not depend on where an epoch is cut.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
@@ -57,17 +58,20 @@ class Loop(NamedTuple):
     Steps are counted from the start of training.
     """
 
+    steps_per_pass: int
+    """The number of steps that take every interaction once, in an order drawn at their start."""
     steps_per_epoch: int
+    """The number of steps from one evaluation to the next: those of a pass, unless the config has another number."""
     shapes: Callable[[], Progress]
     """`() -> progress` without values; traces a step the first time."""
     init: Callable[[Keys], Progress]
     order: Callable[[Inputs, Keys, StepCount], PyTree]
-    """`(inputs, keys, step) -> drawn`: what the epoch of this step draws at its start."""
+    """`(inputs, keys, step) -> drawn`: what the pass of this step draws at its start."""
     batch: Callable[[PyTree, Inputs, Keys, StepCount], Batch]
     """`(drawn, inputs, keys, step) -> batch`."""
     run: Callable[[Progress, PyTree, Inputs, Keys, StepCount], Progress]
-    """`(progress, drawn, inputs, keys, num_steps) -> progress` after the next steps, all of one epoch. The means
-    restart with each epoch. The compiled program consumes the buffers of `progress`."""
+    """`(progress, drawn, inputs, keys, num_steps) -> progress` after the next steps, all of one pass and of one epoch.
+    The means restart with each epoch. The compiled program consumes the buffers of `progress`."""
     embed: Callable[[TrainState, Inputs], Embeddings]
 
 
@@ -79,7 +83,14 @@ def make_keys(seed: int, rollbacks: int = 0) -> Keys:
     return keys._replace(order=jax.random.fold_in(keys.order, rollbacks), step=jax.random.fold_in(keys.step, rollbacks))
 
 
-def make_loop(method: Method, inputs: Inputs, sizes: Sizes, *, negatives: Callable[[Graph], Draw] = uniform) -> Loop:
+def make_loop(
+    method: Method,
+    inputs: Inputs,
+    sizes: Sizes,
+    *,
+    negatives: Callable[[Graph], Draw] = uniform,
+    steps_per_epoch: int | None = None,
+) -> Loop:
     """Return the loop over the training interactions.
 
     Args:
@@ -87,17 +98,19 @@ def make_loop(method: Method, inputs: Inputs, sizes: Sizes, *, negatives: Callab
         inputs: Its prepared inputs, or their shapes.
         sizes: The rows of a batch, and the number of micro-batches.
         negatives: How negatives are drawn (`NEGATIVES`).
+        steps_per_epoch: The length of an epoch; by default that of a pass over the interactions.
     """
     sampling = SAMPLINGS[method.sampling]
-    steps_per_epoch = sampling.num_steps(inputs.graph.num_interactions, sizes)
+    steps_per_pass = sampling.num_steps(inputs.graph.num_interactions, sizes)
+    epoch_steps = steps_per_epoch or steps_per_pass
     step_once = jax.jit(method.step, inline=True)  # traced once, for the shapes and for `run`
 
     @partial(jax.jit, inline=True)
     def order(inputs: Inputs, keys: Keys, step: Scalar) -> PyTree:
-        return sampling.order(jax.random.fold_in(keys.order, step // steps_per_epoch), inputs.graph, sizes)
+        return sampling.order(jax.random.fold_in(keys.order, step // steps_per_pass), inputs.graph, sizes)
 
     def batch(drawn: PyTree, inputs: Inputs, keys: Keys, step: Scalar, draw: Draw | None = None) -> Batch:
-        index = step % steps_per_epoch
+        index = step % steps_per_pass
         share = jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, index, keepdims=False), drawn)
         rows_key, negatives_key, step_key = jax.random.split(jax.random.fold_in(keys.step, step), 3)
         users, items, mask = sampling.rows(share, rows_key, inputs.graph, sizes)
@@ -126,7 +139,7 @@ def make_loop(method: Method, inputs: Inputs, sizes: Sizes, *, negatives: Callab
 
     def run(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, num_steps: StepCount) -> Progress:
         draw = negatives(inputs.graph)  # sums over the graph once, before the loop
-        begins = jnp.asarray(progress.state.step) % steps_per_epoch == 0
+        begins = (num_steps > 0) & (jnp.asarray(progress.state.step) % epoch_steps == 0)
 
         def one_step(_: Scalar, progress: Progress) -> Progress:
             state, means = progress
@@ -139,7 +152,7 @@ def make_loop(method: Method, inputs: Inputs, sizes: Sizes, *, negatives: Callab
         return after
 
     batch_of_step = jax.jit(lambda drawn, inputs, keys, step: batch(drawn, inputs, keys, step), inline=True)
-    return Loop(steps_per_epoch, shapes, init, order, batch_of_step, run, method.embed)
+    return Loop(steps_per_pass, epoch_steps, shapes, init, order, batch_of_step, run, method.embed)
 
 
 def place_loop(loop: Loop, layout: Layout) -> Loop:
@@ -179,9 +192,17 @@ def compile_loop(loop: Loop, inputs: Inputs, keys: Keys, layout: Layout | None =
 
 
 def epoch(loop: Loop, progress: Progress, inputs: Inputs, keys: Keys) -> Progress:
-    """Train one epoch as one pure function."""
-    drawn = loop.order(inputs, keys, jnp.asarray(progress.state.step))
-    return loop.run(progress, drawn, inputs, keys, jnp.int32(loop.steps_per_epoch))
+    """Train one epoch, from its start, as one pure function."""
+    of_epoch, of_pass = loop.steps_per_epoch, loop.steps_per_pass
+    aligned = of_epoch % of_pass == 0 or of_pass % of_epoch == 0
+    left = jnp.int32(of_epoch)
+    for _ in range(math.ceil(of_epoch / of_pass) + (not aligned)):
+        step = jnp.asarray(progress.state.step)
+        # Where it is known, the number is no tracer: under `jax.vmap` that would be a loop of another length each.
+        taken = jnp.int32(min(of_epoch, of_pass)) if aligned else jnp.minimum(left, of_pass - step % of_pass)
+        progress = loop.run(progress, loop.order(inputs, keys, step), inputs, keys, taken)
+        left -= taken
+    return progress
 
 
 def no_steps(names: Iterable[str]) -> Means:

@@ -113,7 +113,7 @@ def first_not_finite(session: Session, progress: Progress, stop: int, rollbacks:
         progress = take_steps(session, progress, step, step + 1, rollbacks)
         if finite_terms(progress.means.values) and all_finite(progress.state):
             continue
-        drawn, keys = session.setup.draw(step // loop.steps_per_epoch, rollbacks)
+        drawn, keys = session.setup.draw(step // loop.steps_per_pass, rollbacks)
         batch = loop.batch(drawn, session.setup.inputs, keys, np.int32(step))
         real = np.asarray(batch.mask)
         users, items = np.asarray(batch.users)[real], np.asarray(batch.items)[real]

@@ -43,12 +43,12 @@ class Position(NamedTuple):
 
 
 def take_steps(session: Session, progress: Progress, step: int, stop: int, rollbacks: int) -> Progress:
-    """Take the steps from `step`, the position of `progress`, up to `stop` in the same epoch.
+    """Take the steps from `step`, the position of `progress`, up to `stop` in the same epoch and the same pass.
 
     The buffers of `progress` are consumed.
     """
     loop, inputs = session.setup.loop, session.setup.inputs
-    drawn, keys = session.setup.draw(step // loop.steps_per_epoch, rollbacks)
+    drawn, keys = session.setup.draw(step // loop.steps_per_pass, rollbacks)
     return loop.run(progress, drawn, inputs, keys, np.int32(stop - step))
 
 

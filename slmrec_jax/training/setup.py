@@ -52,13 +52,14 @@ class Setup(NamedTuple):
     loop: Loop
     """What `train` runs: the order of an epoch, its batches, and many steps as one program."""
     draw: Callable[[int, int], tuple[PyTree, Keys]]
-    """`(epoch, rollbacks) -> (drawn, keys)`: what an epoch draws at its start, remembered for the last one."""
+    """`(number, rollbacks) -> (drawn, keys)`: what a pass over the interactions draws at its start, remembered for the
+    last one."""
     layout: Layout | None = None
     """The place of arrays on a mesh; `None` on one device."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of steps that take each batch once."""
+        """The number of steps from one evaluation to the next."""
         return self.loop.steps_per_epoch
 
     def init(self) -> TrainState:
@@ -66,7 +67,7 @@ class Setup(NamedTuple):
         return self.loop.init(self.keys()).state
 
     def batch(self, step: int | Int[Array, ""]) -> Batch:
-        """Return the batch of a step; within `jax.jit` each call draws the order of its epoch.
+        """Return the batch of a step; within `jax.jit` each call draws the order of its pass.
 
         Args:
             step: The step, counted from 0 at the start of training.
@@ -76,7 +77,7 @@ class Setup(NamedTuple):
             keys = self.keys()
             drawn = self.loop.order(self.inputs, keys, index)
         else:
-            drawn, keys = self.draw(int(step) // self.steps_per_epoch, 0)
+            drawn, keys = self.draw(int(step) // self.loop.steps_per_pass, 0)
         return self.loop.batch(drawn, self.inputs, keys, index)
 
     def step(self, state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
@@ -168,14 +169,11 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     made, layout = _placed_method(config, dataset, method, mesh)
     made = made._replace(notes=(*made.notes, *notes, *_advice(config, made, dataset)))
     inputs = jax.eval_shape(made.prepare, input_shapes(dataset))
+    sizes = Sizes(config.batch_size, config.num_micro_batches)
     if config.eval.stale_embeddings:
-        steps = SAMPLINGS[made.sampling].num_steps(
-            inputs.graph.num_interactions, Sizes(config.batch_size, config.num_micro_batches)
-        )
+        steps = config.steps_per_epoch or SAMPLINGS[made.sampling].num_steps(inputs.graph.num_interactions, sizes)
         made = with_stale_embeddings(made, inputs, steps)
-    loop = make_loop(
-        made, inputs, Sizes(config.batch_size, config.num_micro_batches), negatives=NEGATIVES[config.negatives]
-    )
+    loop = make_loop(made, inputs, sizes, negatives=NEGATIVES[config.negatives], steps_per_epoch=config.steps_per_epoch)
     if layout is not None:
         loop = place_loop(loop, layout)
     return Setup(config, dataset, made, inputs, loop, _nothing_to_draw, layout)
@@ -219,7 +217,8 @@ def _advice(config: Config, made: Method, dataset: Dataset) -> tuple[str, ...]:
         return ()
     auto = setting("micro_batches", "auto")
     return (
-        f"each of an epoch's {steps} steps computes over all users and items; {auto} takes several batches in each",
+        f"each of {steps} steps computes over all users and items, to take every interaction once; {auto} takes "
+        "several batches in each",
     )
 
 
@@ -235,14 +234,14 @@ def with_inputs(planned: Setup, inputs: Inputs) -> Setup:
     inputs = prepare(inputs) if layout is None else layout.placed(prepare)(layout.put(inputs))
 
     @lru_cache(maxsize=1)
-    def draw(epoch: int, rollbacks: int) -> tuple[PyTree, Keys]:
+    def draw(number: int, rollbacks: int) -> tuple[PyTree, Keys]:
         keys = planned.keys(rollbacks)
-        return loop.order(inputs, keys, np.int32(epoch * loop.steps_per_epoch)), keys
+        return loop.order(inputs, keys, np.int32(number * loop.steps_per_pass)), keys
 
     return planned._replace(inputs=inputs, draw=draw)
 
 
-def _nothing_to_draw(epoch: int, rollbacks: int) -> tuple[PyTree, Keys]:
+def _nothing_to_draw(number: int, rollbacks: int) -> tuple[PyTree, Keys]:
     raise ValueError("an outline has shapes in place of inputs, and no batches: pass it through with_inputs")
 
 

@@ -44,7 +44,7 @@ class Steps:
     """Steps of a compiled setup, one after another from the start of training.
 
     A call takes a number of steps and returns without waiting for them. As in training, one call of the program takes
-    steps of one epoch.
+    steps of one epoch and one pass.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -55,11 +55,11 @@ class Steps:
 
     def __call__(self, count: int) -> Means:
         """Take `count` steps and return the means of their epoch so far."""
-        per_epoch, end = self.loop.steps_per_epoch, self.step + count
+        of_pass, of_epoch, end = self.loop.steps_per_pass, self.loop.steps_per_epoch, self.step + count
         while self.step < end:
-            if self.step % per_epoch == 0:
+            if self.step % of_pass == 0:
                 self.drawn = self.loop.order(self.inputs, self.keys, jnp.int32(self.step))
-            stop = min(end, (self.step // per_epoch + 1) * per_epoch)
+            stop = min(end, *(self.step - self.step % length + length for length in (of_pass, of_epoch)))
             taken = jnp.int32(stop - self.step)
             self.progress = self.loop.run(self.progress, self.drawn, self.inputs, self.keys, taken)
             self.step = stop

@@ -189,7 +189,7 @@ def test_an_epoch_of_many_steps_is_advised_to_take_micro_batches(tiny, monkeypat
     monkeypatch.setattr("slmrec_jax.training.setup.MANY_STEPS", 100)
     few, many = (setup(Config(model="mf", batch_size=size), tiny) for size in (64, 1))
     assert not any("micro_batches" in note for note in few.method.notes)
-    assert any("steps computes over all users and items; micro_batches='auto'" in note for note in many.method.notes)
+    assert any("to take every interaction once; micro_batches='auto'" in note for note in many.method.notes)
 
 
 def test_more_micro_batches_than_batches_are_as_many_as_there_are(tiny):

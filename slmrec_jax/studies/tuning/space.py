@@ -113,7 +113,7 @@ _OPTIMIZER: Mapping[Sampler, Mapping[str, str]] = {"grid": _RATES, "tpe": _WIDE_
 
 _FIXED = {
     *(*field_names(Source), "modalities", "missing"),  # the inputs are built once
-    *("model", "seed", "epochs", "ks", "eval"),
+    *("model", "seed", "epochs", "steps_per_epoch", "ks", "eval"),
     *("on_nan", "checkpoint_every_steps", "propagation", "frozen_rows"),  # they do not change what is computed
 }
 """Settings that cannot be searched: they say what is searched, on which data, and how it is computed."""
