@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from slmrec_jax.commands.runs import RunArgument, chosen_run, open_run
+from slmrec_jax.commands.runs import RunArgument, open_run
 from slmrec_jax.config import ProtocolName
 from slmrec_jax.config.protocols import Candidates, Side
 
@@ -34,7 +34,7 @@ def run_evaluate(flags: EvaluateFlags) -> None:
     from slmrec_jax.commands.tables import fit_width, groups_table, metrics_table
     from slmrec_jax.training.selection import sampled_of
 
-    run = open_run(chosen_run(flags), flags.data)
+    run = open_run(flags.run, flags.data)
     if flags.cold == "content":
         run = run.with_content()
     protocol = flags.protocol or run.config.protocol

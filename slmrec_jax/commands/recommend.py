@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 
-from slmrec_jax.commands.runs import RunArgument, chosen_run, named_ids, open_run
+from slmrec_jax.commands.runs import RunArgument, named_ids, open_run
 from slmrec_jax.errors import UserError, escaped
 
 if TYPE_CHECKING:
@@ -21,8 +21,6 @@ if TYPE_CHECKING:
 class QueryFlags(RunArgument):
     """The flags of a command that queries a run or an exported folder."""
 
-    exported: Annotated[Path | None, tyro.conf.arg(name="from")] = None
-    """Older form of naming a folder made by `export`."""
     data: str | None = None
     """The path of the run's data set, if it was moved; it is divided as in the run."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
@@ -93,8 +91,8 @@ def run_similar(flags: SimilarFlags) -> None:
     items = named_ids("similar", "items", flags.items, flags.items_file, default="")
     if items is None:
         raise UserError("similar needs --items or --items-file: raw ids of items")
-    folder = _folder(flags)
-    _write_found([similar_items(_served(folder, flags), items, flags.k)], flags)
+    _check_output(flags)
+    _write_found([similar_items(_served(flags), items, flags.k)], flags)
 
 
 def _write_found(parts: "Iterable[Ranked]", flags: QueryFlags) -> None:
@@ -121,34 +119,33 @@ def _recommendations(
     from slmrec_jax.serving.exports import is_export
     from slmrec_jax.serving.served import recommend, recommend_in_parts, with_new_users
 
-    folder = _folder(flags)
+    _check_output(flags)
     if flags.cold_items is None:
-        served = _served(folder, flags)
+        served = _served(flags)
         served = served if history is None else with_new_users(served, history)
         if flags.format == "table":
             return [recommend(served, users, flags.k)]
         return recommend_in_parts(served, users, flags.k)
-    if is_export(folder):
-        raise UserError(f"{folder} is an export; --cold-items needs the run itself")
-    run = open_run(folder, flags.data)
+    if is_export(flags.run):
+        raise UserError(f"{flags.run} is an export; --cold-items needs the run itself")
+    run = open_run(flags.run, flags.data)
     new = read_new_items(flags.cold_items, run.dataset)
     for note in new.notes:
         print(escaped(note), file=sys.stderr)
     return [run.recommend(users, flags.k, history=history, new_items=new, only_new=flags.only_cold)]
 
 
-def _folder(flags: QueryFlags) -> Path:
+def _check_output(flags: QueryFlags) -> None:
     if flags.format == "parquet" and flags.out is None:
         raise UserError("--format parquet needs --out: the file to write")
-    return chosen_run(flags, {"--from": flags.exported})
 
 
-def _served(folder: Path, flags: QueryFlags) -> "Served":
+def _served(flags: QueryFlags) -> "Served":
     """Read what answers queries; an exported folder needs neither the data nor the libraries that train."""
     from slmrec_jax.serving.exports import is_export, read_export
 
-    if not is_export(folder):
-        return open_run(folder, flags.data).served
+    if not is_export(flags.run):
+        return open_run(flags.run, flags.data).served
     if flags.data is not None:
-        raise UserError(f"{folder} is an export, which holds all it needs: leave out --data")
-    return read_export(folder)
+        raise UserError(f"{flags.run} is an export, which holds all it needs: leave out --data")
+    return read_export(flags.run)

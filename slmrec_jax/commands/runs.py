@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -19,27 +18,8 @@ if TYPE_CHECKING:
 class RunArgument:
     """The folder that a command reads."""
 
-    folder: Annotated[tyro.conf.Positional[Path | None], tyro.conf.arg(metavar="RUN")] = None
+    run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
     """The run's folder, or for `recommend` and `similar` also one made by `export`."""
-    run: Path | None = None
-    """Older form of naming the run's folder."""
-
-
-def chosen_run(flags: RunArgument, older: Mapping[str, Path | None] | None = None) -> Path:
-    """Return the folder that a command was given, and note on standard error if by a flag of an earlier version.
-
-    Raises:
-        UserError: There is none, or more than one.
-    """
-    given = {"RUN": flags.folder, "--run": flags.run, **(older or {})}
-    named = {name: folder for name, folder in given.items() if folder is not None}
-    if len(named) != 1:
-        twice = f", not by {' and '.join(named)}" if named else ""
-        raise UserError(f"give the folder of one run{twice}")
-    ((name, folder),) = named.items()
-    if name != "RUN":
-        print(f"note: {name} is deprecated: give the folder without it", file=sys.stderr)
-    return folder
 
 
 @dataclass(frozen=True)

@@ -111,7 +111,8 @@ LOWEST = {
         "optimizer.weight_decay eval.patience eval.round_digits"
     ),
     "at least 1": (
-        "epochs steps_per_epoch batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim mmssl.heads "
+        "epochs steps_per_epoch batch_size micro_batches bpr_negatives ks slmrec.num_negatives mmgcn.latent_dim "
+        "mmssl.heads "
         "freedom.item_layers freedom.neighbours lattice.item_layers lattice.neighbours mgcn.neighbours "
         "mgcn.item_layers slmrec.graph_neighbours "
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"

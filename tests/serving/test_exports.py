@@ -251,19 +251,7 @@ def write_known(out, users, items):
 
 
 def test_recommend_takes_a_run_or_an_export(capsys, folder):
-    assert "give the folder of one run, not by RUN and --from" in refused(
-        capsys, "recommend", "x", "--from", str(folder)
-    )
-    assert "give the folder of one run" in refused(capsys, "recommend")
+    assert "Missing from slmrec-jax recommend: RUN" in refused(capsys, "recommend")
     assert "leave out --data" in refused(capsys, "recommend", str(folder), "--data", "demo")
     assert "--cold-items needs the run" in refused(capsys, "recommend", str(folder), "--cold-items", "x.npy")
     assert "config.json is not there" in refused(capsys, "recommend", str(folder.parent))
-
-
-def test_the_older_flags_still_name_the_folder(folder, capsys):
-    capsys.readouterr()
-    for flag in ("--run", "--from"):
-        assert main(["recommend", flag, str(folder), "--users", "user-0003", "--format", "jsonl"]) == 0
-        said = capsys.readouterr()
-        assert json.loads(said.out)["user"] == "user-0003"
-        assert said.err == f"note: {flag} is deprecated: give the folder without it\n"
