@@ -1,4 +1,4 @@
-"""`requirements/lock-*.txt` have what requirements.txt pins, with hashes; `make lock` makes them again."""
+"""Lock files have what requirements.txt pins, with hashes (`make lock` makes them again); one version is named everywhere."""
 
 import re
 from pathlib import Path
@@ -52,3 +52,10 @@ def test_every_supported_python_has_its_lock():
     assert sorted(path.name for path in (ROOT / "requirements").glob("lock-*")) == [
         f"lock-{version}.txt" for version in classifiers
     ]
+
+
+def test_the_version_is_the_same_everywhere():
+    (packaged,) = re.findall(r"^version = (.+)$", (ROOT / "setup.cfg").read_text(), re.MULTILINE)
+    (cited,) = re.findall(r"^version: (.+)$", (ROOT / "CITATION.cff").read_text(), re.MULTILINE)
+    described = re.findall(r"^## \[(\d.+)\] - \d{4}-\d\d-\d\d$", (ROOT / "CHANGELOG.md").read_text(), re.MULTILINE)
+    assert packaged == cited == described[0]
