@@ -1,4 +1,4 @@
-"""Lock files have what requirements.txt pins, with hashes (`make lock` makes them again); one version is named everywhere."""
+"""Lock files have what requirements.txt pins, with hashes (`make lock` makes them), and all files name one version."""
 
 import re
 from pathlib import Path

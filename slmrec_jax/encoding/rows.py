@@ -13,7 +13,7 @@ from slmrec_jax.encoding import layers, vectors
 from slmrec_jax.encoding.gathers import take, without_padding
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import are_many, rows_of_product
-from slmrec_jax.meshes import divide_rows, on_own_columns
+from slmrec_jax.meshes import divide_rows, num_shares, on_own_columns
 from slmrec_jax.types import ALL, DenseFeature, Distinct, Ids, Rows
 
 TABLE_BLOCK_ROWS = 8192
@@ -123,6 +123,24 @@ def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
 
     lookup = memoized(rows)
     return lookup
+
+
+def whole_for_many(rows: Rows, num_rows: int) -> Rows:
+    """Return the same rows, taken from the whole table where at least as many are asked for as it has.
+
+    Sampled negatives ask for the same rows again and again; the table computes each of them once.
+
+    Args:
+        rows: A table whose rows take more work than a gather.
+        num_rows: The number of its rows. On a mesh the rows are computed as they are asked for.
+    """
+
+    def taken(ids: Ids) -> Array:
+        if isinstance(ids, slice | Distinct) or ids.size < num_rows or num_shares() > 1:
+            return rows(ids)
+        return take(rows(ALL), ids)
+
+    return memoized(taken)
 
 
 def projected(feature: DenseFeature, projection: layers.Linear) -> Rows:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, Key, PyTree
 from slmrec_jax.encoding import features, layers, propagation
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.propagation import Channel, FrozenChain, Halves
-from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, sum_of
+from slmrec_jax.encoding.rows import concatenated, memoized, projected, rows_of, sum_of, whole_for_many
 from slmrec_jax.errors import UserError
 from slmrec_jax.meshes import held_whole
 from slmrec_jax.types import (
@@ -215,9 +215,10 @@ def slmrec(
                 }
             users = {name: propagated[name].users for name in channels}
             items = {name: propagated[name].items for name in channels}
+            fused_items = _fuse(items, fusion, params.get("fusion_item"))
             return View(
                 _fuse(users, fusion, params.get("fusion_user")),
-                _fuse(items, fusion, params.get("fusion_item")),
+                whole_for_many(fused_items, graph.num_items),
                 users,
                 items,
             )

@@ -14,6 +14,7 @@ from slmrec_jax.encoding.rows import (
     projected,
     rows_for_all,
     rows_of,
+    whole_for_many,
     with_biases,
 )
 from slmrec_jax.types import ALL, DenseFeature
@@ -26,6 +27,30 @@ def test_memoized_computes_each_array_of_ids_once():
     for wanted in (ids, ids, others, ALL, ALL):
         table(wanted)
     assert len(asked) == 3
+
+
+@pytest.mark.parametrize("count", [4, 5, 40])
+def test_many_rows_are_read_from_the_whole_table(count):
+    """Equal in value and gradient; each row of the table is computed once, however often it is asked for."""
+    rng = np.random.default_rng(0)
+    x, kernel = (rng.normal(size=shape).astype(np.float32) for shape in ((5, 3), (3, 2)))
+    ids, weights = rng.integers(0, 5, count), np.arange(count, dtype=np.float32)[:, None]
+    asked = []
+
+    def table(x):
+        def rows(ids):
+            asked.append(ids)
+            return jnp.tanh(x[ids] @ kernel)
+
+        return rows
+
+    def loss(x, many):
+        rows = whole_for_many(table(x), len(x)) if many else table(x)
+        return jnp.sum(jnp.square(rows(jnp.asarray(ids))) * weights)
+
+    ours, expected = (jax.value_and_grad(loss)(x, many) for many in (True, False))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, expected)
+    assert (asked[0] is ALL) == (count >= 5)
 
 
 def test_memoized_does_not_let_a_value_out_of_a_branch():
