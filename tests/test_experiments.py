@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from matplotlib.image import imread
 
@@ -30,7 +31,7 @@ def experiment(monkeypatch):
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name in (*NUM_ROWS, "output", "paper", "sweep", "overview", "tiktok_picture"):
+        if name in (*NUM_ROWS, "output", "paper", "sweep", "overview", "tiktok_picture", "equal_budgets"):
             del sys.modules[name]
 
 
@@ -245,3 +246,42 @@ def test_finished_runs_are_loaded_and_another_config_is_refused(tiny, monkeypatc
     assert again.result == first.result
     with pytest.raises(UserError, match="another config"):
         sweep.run({"MF-BPR": replace(points["MF-BPR"], dim=16)}, tiny, flags)
+
+
+def test_a_search_counts_where_it_is_better_than_the_defaults_on_validation(experiment, tmp_path, monkeypatch):
+    module = experiment("equal_budgets")
+    flags = module.Flags("PATH", tmp_path, ("lightgcn", "freedom"), trials=4, seeds=(0, 1))
+    asked, searched = [], {"lightgcn": 0.3, "freedom": 0.1}
+
+    def call(*command):
+        """Pretend that every run with defaults has 0.2 on validation."""
+        folder = Path(command[command.index("--out") + 1])
+        asked.append((command[0], folder.relative_to(tmp_path)))
+        value = 0.2
+        if command[0] == "tune":
+            value, folder = searched[folder.parent.name], folder / "best-trial3-seed0"
+        folder.mkdir(parents=True)
+        result = {"valid": {"recall@20": value}, "peak_rss_bytes": 3 * 2**29}
+        (folder / "result.json").write_text(json.dumps(result))
+        return 5.0
+
+    def measure(run):
+        values = np.array([0.0, 0.4]) + (0.2 if run.name.startswith("tuned") else 0.1)
+        return {"recall@20": values, "ndcg@20": values / 2}
+
+    monkeypatch.setattr(module, "call", call)
+    for system in flags.systems * 2:  # the second time, nothing is left to do
+        module.finish(flags, system)
+    assert [(command, str(folder)) for command, folder in asked] == [
+        *(("train", "lightgcn/default-seed0"), ("train", "lightgcn/default-seed1"), ("tune", "lightgcn/search")),
+        ("train", "lightgcn/tuned-seed1"),
+        *(("train", "freedom/default-seed0"), ("train", "freedom/default-seed1"), ("tune", "freedom/search")),
+    ]
+    lightgcn, freedom = module.rows_of(flags, measure)
+    assert lightgcn["default recall@20"] == freedom["default recall@20"] == pytest.approx(0.3)
+    assert (lightgcn["tuned recall@20"], freedom["tuned recall@20"]) == (pytest.approx(0.4), pytest.approx(0.3))
+    assert lightgcn["tuned recall@20 deviation"] == 0
+    assert (lightgcn["seconds"], lightgcn["gib"]) == (5.0, 1.5)
+    assert "tuned p" in freedom
+    assert "tuned p" not in lightgcn
+    assert set(freedom) <= set(module.COLUMNS)
