@@ -53,10 +53,10 @@ def column_kinds(folder: Path) -> dict[str, Any]:
         column_names(part)  # refuses what is no Parquet
         with part.open("rb") as raw:
             schema = pyarrow.parquet.read_schema(raw)
-    else:
-        with _reading_arrow(part):
-            schema = _open_stream(part)[0]
-    return {field.name: field.type for field in schema}
+        return dict(zip(schema.names, schema.types, strict=True))
+    with _reading_arrow(part):
+        schema = _open_stream(part)[0]
+        return dict(zip(schema.names, schema.types, strict=True))
 
 
 def vector_columns(folder: Path) -> dict[str, str]:
@@ -181,8 +181,8 @@ def _open_stream(file: Path) -> tuple[Any, Iterator[Any]]:
         raise Malformed("its last bytes are not the end of a stream")
     messages = iter(pa.ipc.MessageReader.open_stream(pa.py_buffer(data)))
     first = next(messages, None)
-    if first is None:
-        raise Malformed("it has no schema")
+    if first is None or first.type != "schema":  # which `read_schema` does not check, and reads from anywhere
+        raise Malformed("it does not begin with a schema")
     return pa.ipc.read_schema(first), messages
 
 

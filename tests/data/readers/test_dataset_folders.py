@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from foreign_files import refusal
+from foreign_files import arrow, refusal
 
 from slmrec_jax.content.catalogue import read_catalogue
 from slmrec_jax.data import load
@@ -27,15 +27,14 @@ def columns(kind=None, **others):
     return {"item": list(VALUES), "vector": vectors, **others}
 
 
-def save_to_disk(folder, *shards, options=None, **state):
+def save_to_disk(folder, *shards, **options):
     """Write a table, or several as its shards, as `Dataset.save_to_disk` does."""
     folder.mkdir(parents=True)
     names = [f"data-{place:05d}-of-{len(shards):05d}.arrow" for place in range(len(shards))]
+    metadata = {"huggingface": json.dumps({"info": {"features": {}}})}
     for name, shard in zip(names, map(pa.table, shards), strict=True):
-        schema = shard.schema.with_metadata({"huggingface": json.dumps({"info": {"features": {}}})})
-        with pa.OSFile(str(folder / name), "wb") as sink, pa.ipc.new_stream(sink, schema, options=options) as writer:
-            writer.write_table(shard.replace_schema_metadata(schema.metadata), max_chunksize=2)
-    written = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "0c252037412a1d5c", **state}
+        (folder / name).write_bytes(arrow(shard.replace_schema_metadata(metadata), **options))
+    written = {"_data_files": [{"filename": name} for name in names], "_fingerprint": "0c252037412a1d5c"}
     (folder / "state.json").write_text(json.dumps({**written, "_format_type": None, "_split": None}, indent=2))
     (folder / "dataset_info.json").write_text(json.dumps({"citation": "", "features": {}}, indent=2))
     return folder
@@ -299,12 +298,16 @@ def test_damage_is_refused(shop):
     file = save_to_disk(shop / "features" / "text", columns()) / "data-00000-of-00001.arrow"
     whole = file.read_bytes()
     end = whole[-8:]
+    first = 8 + int.from_bytes(whole[4:8], "little")
+    without_schema = whole[first:]
     for content, said in (
         (b"", "not a readable stream of Arrow (cannot mmap an empty file)"),
-        (end, "not a readable stream of Arrow (it has no schema)"),
+        (end, "not a readable stream of Arrow (it does not begin with a schema)"),
+        (without_schema, "not a readable stream of Arrow (it does not begin with a schema)"),
         (whole[:-8], "not a readable stream of Arrow (its last bytes are not the end of a stream)"),
         (whole[:600] + end, "not a readable stream of Arrow"),
         (b"ARROW1\0\0" + whole, "not a readable stream of Arrow"),
+        (whole.replace(b"vector", b"v\x80ctor"), "not a readable stream of Arrow ('utf-8' codec can't decode"),
     ):
         file.write_bytes(content)
         line = refusal(load, shop)
