@@ -24,7 +24,7 @@ PICTURES = pa.array(
 
 def columns(kind=None, **others):
     vectors = pa.array(list(VALUES.values()), kind or pa.list_(pa.float32()))
-    return {"item": list(VALUES), "vector": vectors, **others}
+    return {"item": list(VALUES), "vector": vectors} | others
 
 
 def save_to_disk(folder, *shards, **options):
@@ -290,12 +290,15 @@ def test_a_list_without_files_is_refused(shop, content):
     place = save_to_disk(shop / "features" / "text", columns())
     (place / "state.json").write_text(content)
     assert "text/state.json: it does not list the names of files; save the data set again" in refusal(load, shop)
+    (place / "dataset_dict.json").write_text('{"splits": {"train": 0}}')
+    assert "text/dataset_dict.json: it does not list the names of splits; save" in refusal(load, shop)
+    (place / "dataset_dict.json").unlink()
     (place / "state.json").write_text(content[:-1])
     assert "text/state.json: not readable as JSON" in refusal(load, shop)
 
 
 def test_damage_is_refused(shop):
-    file = save_to_disk(shop / "features" / "text", columns()) / "data-00000-of-00001.arrow"
+    file = save_to_disk(shop / "features" / "text", columns(item=["ä", "a", "z"])) / "data-00000-of-00001.arrow"
     whole = file.read_bytes()
     end = whole[-8:]
     first = 8 + int.from_bytes(whole[4:8], "little")
@@ -307,6 +310,10 @@ def test_damage_is_refused(shop):
         (whole[:-8], "not a readable stream of Arrow (its last bytes are not the end of a stream)"),
         (whole[:600] + end, "not a readable stream of Arrow"),
         (b"ARROW1\0\0" + whole, "not a readable stream of Arrow"),
+        (
+            whole.replace("ä".encode(), b"\xff\xff"),
+            "(In column 0: Invalid: Invalid UTF8",
+        ),
         (whole.replace(b"vector", b"v\x80ctor"), "not a readable stream of Arrow ('utf-8' codec can't decode"),
     ):
         file.write_bytes(content)
