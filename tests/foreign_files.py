@@ -7,6 +7,7 @@ import struct
 import zipfile
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -124,6 +125,14 @@ def parquet(table, **options):
     """Return a table of Arrow as a Parquet file."""
     sink = io.BytesIO()
     pq.write_table(table, sink, **options)
+    return sink.getvalue()
+
+
+def arrow(table, **options):
+    """Return a table of Arrow as a stream, in batches of two rows."""
+    sink = io.BytesIO()
+    with pa.ipc.new_stream(sink, table.schema, **options) as writer:
+        writer.write_table(table, max_chunksize=2)
     return sink.getvalue()
 
 

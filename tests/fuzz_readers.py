@@ -35,7 +35,7 @@ import scipy.sparse as sp
 
 sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1])]
 
-from foreign_files import npy, object_npy, parquet, tensor_file, tensor_pickle, torch_stream, torch_zip
+from foreign_files import arrow, npy, object_npy, parquet, tensor_file, tensor_pickle, torch_stream, torch_zip
 from hostile_files import FRESH, Files, Special, damage, make_special, packed_tables
 
 from slmrec_jax.data import Feature, Words, load, make_dataset, write_store
@@ -217,6 +217,13 @@ def folders() -> dict[str, tuple[str, Files]]:
         "audio.parquet": parquet(pa.table({"item": list(range(5)), "vector": TABLE.tolist()})),
         "text.safetensors": safetensors.numpy.save({"item": np.arange(5), "values": TABLE}),
     }
+    vectors = {"item": [0, 3, 4], "image_emb": TABLE[:3].tolist(), "text_emb": [[0.5], None, [1.5]]}
+    saved = {
+        "toy.csv": rows.encode(),
+        "clip/state.json": b'{"_data_files": [{"filename": "data-00000-of-00001.arrow"}]}',
+        "clip/dataset_info.json": b"{}",
+        "clip/data-00000-of-00001.arrow": arrow(pa.table(vectors)),
+    }
     return {
         "slmrec": ("slmrec", stored()),
         "diffmm": ("diffmm", matrices | features),
@@ -231,6 +238,7 @@ def folders() -> dict[str, tuple[str, Files]]:
         "plain text": ("plain", text),
         "plain text of other encodings": ("plain", encoded),
         "plain parquet": ("plain", packed),
+        "plain with a saved data set": ("plain", saved),
     }
 
 

@@ -27,7 +27,7 @@ class EmbedFlags:
     """Make vectors of the items' texts and pictures by a model."""
 
     items: tyro.conf.Positional[Path]
-    """The table of items: CSV, TSV or Parquet with a column item."""
+    """The table of items: CSV, TSV, Parquet or a folder of Hugging Face datasets, with a column item."""
     text: str | None = None
     """Columns of text, as title,description."""
     images: Path | None = None

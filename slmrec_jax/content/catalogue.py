@@ -1,6 +1,6 @@
 """Reads the table of items whose texts or pictures become vectors."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Shaped
 
-from slmrec_jax.data.formats.roles import find_layout
+from slmrec_jax.data.formats.roles import Layout, find_layout, find_roles
 from slmrec_jax.data.readers.columns import cast_column
+from slmrec_jax.data.readers.dataset_folders import column_kinds, is_dataset_folder, read_dataset_folder
 from slmrec_jax.data.readers.headers import TABLE_SUFFIXES
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.raw_ids import as_raw_ids, find_ids
 from slmrec_jax.data.readers.refusals import listed
-from slmrec_jax.data.readers.tables import read_parquet, read_text
+from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError, setting
 
@@ -38,11 +39,7 @@ class Catalogue(NamedTuple):
 
 def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) -> Catalogue:
     """Read the raw ids, these columns of text, and the column `image` if there is one."""
-    check_file(file, "a table of items")
-    suffix = uncompressed(file).suffix
-    if suffix not in TABLE_SUFFIXES:
-        raise UserError(f"{file}: not a table; give one that ends in {', '.join(TABLE_SUFFIXES)}")
-    layout = find_layout(file, {"item": item_column} if item_column else {}, ("item",))
+    layout, read = _open_table(file, {"item": item_column} if item_column else {})
     keys = layout.roles.get("item", [])
     if len(keys) != 1:
         wrong = f"{listed(keys)} are all columns of items" if keys else "there is no column of items"
@@ -57,10 +54,7 @@ def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) ->
             )
     images = [name for name in layout.names if name.lower() == IMAGE][:1]
     wanted = list(dict.fromkeys([*keys, *texts, *images]))
-    if suffix == ".parquet":
-        table = read_parquet(file, wanted)
-    else:
-        table = read_text(file, layout.separator, wanted, quotes=layout.quotes)
+    table = read(file, wanted)
     ids = as_raw_ids(table, keys[0])
     if not len(ids):
         raise UserError(f"{file}: there are no rows in it; expected one for each item")
@@ -70,6 +64,21 @@ def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) ->
     if images:
         found[IMAGE] = found[images[0]]
     return Catalogue(file, ids, found)
+
+
+def _open_table(file: Path, named: Mapping[str, str]) -> tuple[Layout, Callable[[Path, Sequence[str]], Table]]:
+    """Return the columns of a file, or of a folder of `datasets`, and the function that reads some of them."""
+    if is_dataset_folder(file):
+        names = [name for name, kind in column_kinds(file).items() if not pa.types.is_nested(kind)]
+        return Layout(names, find_roles(names, named), ""), read_dataset_folder
+    check_file(file, "a table of items")
+    suffix = uncompressed(file).suffix
+    if suffix not in TABLE_SUFFIXES:
+        raise UserError(f"{file}: not a table; give one that ends in {', '.join(TABLE_SUFFIXES)}")
+    layout = find_layout(file, named, ("item",))
+    if suffix == ".parquet":
+        return layout, read_parquet
+    return layout, lambda file, wanted: read_text(file, layout.separator, wanted, quotes=layout.quotes)
 
 
 def joined_texts(catalogue: Catalogue, columns: Sequence[str]) -> list[str]:

@@ -10,7 +10,8 @@ from jaxtyping import Shaped
 from slmrec_jax.data.dataset import Dataset, Feature, Words
 from slmrec_jax.data.formats.plain import item_column
 from slmrec_jax.data.inspect.checks import check_feature
-from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id, modality_of
+from slmrec_jax.data.readers.dataset_folders import is_dataset_folder, is_saved_dataset, modalities_of
+from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, read_vectors
 from slmrec_jax.data.readers.opening import unreadable
 from slmrec_jax.data.readers.raw_ids import encode_ids
@@ -32,14 +33,18 @@ class NewItems(NamedTuple):
 def read_new_items(path: Path, dataset: Dataset) -> NewItems:
     """Read a file of one modality, or a folder with one file for each modality of the data set that was trained on.
 
-    A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv` and has the name of the modality. Its rows have raw
-    ids (a column `item`, or a tensor of whole numbers beside the vectors). If no file has ids, row i is called `new-i`.
+    A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv`, or a folder of `datasets`, and has the name of the
+    modality. Its rows have raw ids (a column `item`, or a tensor of whole numbers beside the vectors). If no file has
+    ids, row i is called `new-i`.
 
     Raises:
         UserError: A file cannot be read, a modality is not in the data set or has another width there, or an item is
             in the data set already or has no feature at all.
     """
-    tables = {modality: read_vectors(file, item_column(file)) for modality, file in _find_files(path).items()}
+    named = None if dataset.source is None else dataset.source.item_column
+    tables = {
+        modality: read_vectors(file, item_column(file, named), modality) for modality, file in _find_files(path).items()
+    }
     for modality, vectors in tables.items():
         _check_modality(path, modality, vectors, dataset)
     ids, given, notes = _in_one_order(path, tables)
@@ -60,14 +65,14 @@ def _find_files(path: Path) -> dict[str, Path]:
     try:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
-        entries = sorted(path.iterdir()) if path.is_dir() else [path]
+        entries = sorted(path.iterdir()) if path.is_dir() and not is_saved_dataset(path) else [path]
+        found = [file for file in entries if uncompressed(file).suffix in FEATURE_SUFFIXES or is_dataset_folder(file)]
     except OSError as error:
         raise unreadable(path, error) from error
-    found = [file for file in entries if uncompressed(file).suffix in FEATURE_SUFFIXES]
     if not found:
         suffixes = ", ".join(FEATURE_SUFFIXES)
         raise UserError(f"{path}: no features there; expected a file named after its modality, {suffixes}")
-    return by_modality((modality_of(file), file) for file in found)
+    return by_modality((modality, file) for file in found for modality in modalities_of(file))
 
 
 def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Dataset) -> None:

@@ -2,9 +2,14 @@
 
 import os
 import shlex
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+
+from slmrec_jax.data.readers.columns import is_text
+from slmrec_jax.data.readers.dataset_folders import column_kinds, vector_columns
 from slmrec_jax.data.readers.headers import column_names
 from slmrec_jax.data.readers.refusals import listed
 
@@ -26,14 +31,50 @@ def notes_on_content(folder: Path, items: Path | None, modalities: Collection[st
     notes = []
     texts = [] if items is None else [name for name in column_names(items) if name.lower() in _TEXTS]
     if items is not None and texts and "textual" not in modalities:
-        what = "column" if len(texts) == 1 else "columns"
-        command = _command(folder, items, f"--text {shlex.quote(','.join(texts))}")
-        notes.append(f"{items.name}: no vectors of the {what} {listed(texts)}; make them by {command}")
+        notes.append(_note_on_texts(folder, items, texts))
     if "visual" not in modalities and (pictures := _folder_of_pictures(folder)) is not None:
         listing = "" if items is not None else "list the items in items.csv, in a column item, and "
         command = _command(folder, items or folder / "items.csv", f"--images {shlex.quote(str(pictures))}")
         notes.append(f"{pictures.name}/: pictures without vectors; {listing}make them by {command}")
     return notes
+
+
+def content_columns(place: Path) -> tuple[list[str], list[str]] | None:
+    """Return the columns of texts and those of pictures in a folder of `datasets`, or `None` if it has neither."""
+    kinds = column_kinds(place)
+    texts = [name for name, kind in kinds.items() if name.lower() in _TEXTS and is_text(kind)]
+    pictures = [name for name, kind in kinds.items() if _is_picture(kind)]
+    return (texts, pictures) if texts or pictures else None
+
+
+def notes_on_columns(folder: Path, place: Path, key: str | None, modalities: Collection[str]) -> list[str]:
+    """Return notes on a folder of `datasets`: how its texts and pictures become vectors, or what it has beside vectors.
+
+    `key` is its column of raw ids; the others are as in `notes_on_content`.
+    """
+    if vectors := vector_columns(place).values():
+        others = [name for name in column_kinds(place) if name not in vectors and name != key]
+        return [f"{place.name}: columns that are not read: {listed(others)}"] if others else []
+    texts, pictures = content_columns(place) or ([], [])
+    notes = [_note_on_texts(folder, place, texts)] if texts and "textual" not in modalities else []
+    if pictures and "visual" not in modalities:
+        command = _command(folder, place, "--images PICTURES")
+        notes.append(
+            f"{place.name}: no vectors of the pictures in {listed(pictures)}; save them in a folder PICTURES, each "
+            f"called like its item, and make vectors by {command}"
+        )
+    return notes
+
+
+def _is_picture(kind: Any) -> bool:
+    """Return whether a column is of pictures as `datasets` stores them."""
+    return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
+
+
+def _note_on_texts(folder: Path, items: Path, texts: Sequence[str]) -> str:
+    what = "column" if len(texts) == 1 else "columns"
+    command = _command(folder, items, f"--text {shlex.quote(','.join(texts))}")
+    return f"{items.name}: no vectors of the {what} {listed(texts)}; make them by {command}"
 
 
 def _command(folder: Path, items: Path, what: str) -> str:

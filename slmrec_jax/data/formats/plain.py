@@ -13,7 +13,7 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset, Feature
 from slmrec_jax.data.formats.catalogues import in_catalogue, numbers_rows, read_numbered
-from slmrec_jax.data.formats.content_hints import notes_on_content
+from slmrec_jax.data.formats.content_hints import content_columns, notes_on_columns, notes_on_content
 from slmrec_jax.data.formats.interactions import (
     LISTS_SUFFIX,
     SPLIT_NAMES,
@@ -22,15 +22,28 @@ from slmrec_jax.data.formats.interactions import (
     read_interactions,
     read_items,
 )
-from slmrec_jax.data.formats.roles import BY_COLUMNS, WITHOUT_HEADER, find_layout, named_columns, table_parts
+from slmrec_jax.data.formats.roles import (
+    BY_COLUMNS,
+    WITHOUT_HEADER,
+    find_layout,
+    find_roles,
+    named_columns,
+    table_parts,
+)
 from slmrec_jax.data.formats.written import raw_pairs, vectors_of, with_rows, write_npy, write_text
 from slmrec_jax.data.inspect.checks import check_finite, check_padding
+from slmrec_jax.data.readers.dataset_folders import (
+    column_kinds,
+    is_dataset_folder,
+    is_saved_dataset,
+    modalities_of,
+    vector_columns,
+)
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import (
     by_modality,
     by_raw_id,
     is_named_as_feature,
-    modality_of,
     note_missing,
 )
 from slmrec_jax.data.readers.feature_tables import (
@@ -48,7 +61,7 @@ from slmrec_jax.data.readers.row_ids import number_ids
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.data.vectors import as_held
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 
 LOOKS_FOR = "a .csv, .tsv, .txt, .dat or .parquet file with columns user and item"
 
@@ -80,7 +93,8 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     or without the ending `_feat` or `_emb`; image, audio and text become visual, acoustic and textual. A `.csv` or
     `.tsv` file is one in `features/`, and also here if it has such an ending or the name of one of these three. Its
     rows have raw ids (`feature_tables.read_vectors`), or are in the order of the catalogue; without both, row i is the
-    item with the raw id i. An item without a row, or with a row of NaN, lacks the modality.
+    item with the raw id i. An item without a row, or with a row of NaN, lacks the modality. A folder that `datasets`
+    wrote may be such a file too (`readers.dataset_folders`).
     """
     files = _find_interactions(folder, source)
     parts = [part for file in files.values() for part in table_parts(file)]
@@ -98,11 +112,16 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     if numbers_rows(folder / name, *columns):
         others["users"] = folder / name
         users = in_catalogue(users, tables, read_numbered(folder / name, *columns, role="user"), "user")
-    feature_files = _find_features(folder, [*files.values(), *others.values()])
+    folders = _dataset_folders(folder)
+    feature_files = _find_features(folder, [*files.values(), *others.values()], folders)
     features, notes = {}, []
     for modality, file in feature_files.items():
-        features[modality], of_feature = _read_modality(file, items.ids, in_order_of_items=bool(catalogue))
+        key = item_column(file, source.item_column)
+        features[modality], of_feature = _read_modality(file, modality, key, items.ids, numbered=not catalogue)
         notes += of_feature
+    for place in folders:
+        key = item_column(place, source.item_column) if vector_columns(place) else None
+        notes += notes_on_columns(folder, place, key, features)
     files = {**files, **feature_files, **others}
     notes += not_read(folder, [*files.values(), *parts]) + notes_on_content(folder, others.get("items"), features)
     return assemble(folder.resolve().name, found, users, items, features, files, notes, source.split, texts)
@@ -176,13 +195,37 @@ def _stem(file: Path) -> str:
     return uncompressed(file).stem.lower()
 
 
-def _find_features(folder: Path, tables: Sequence[Path]) -> dict[str, Path]:
+def _find_features(folder: Path, tables: Sequence[Path], folders: Sequence[Path]) -> dict[str, Path]:
     found = [file for file in with_suffix(folder, FEATURE_SUFFIXES) if file not in tables and _may_be_feature(file)]
     if (folder / _FEATURE_FOLDER).is_dir():
         found += with_suffix(folder / _FEATURE_FOLDER, FEATURE_SUFFIXES)
     for place in (folder, folder / _FEATURE_FOLDER):
         found += [entry for entry in sorted(place.iterdir()) if is_item_folder(entry)] if place.is_dir() else []
-    return by_modality((modality_of(file), file) for file in found)
+    found = [file for file in found if file not in folders]
+    found += [place for place in folders if vector_columns(place) or not content_columns(place)]
+    return by_modality((modality, file) for file in found for modality in modalities_of(file))
+
+
+def _dataset_folders(folder: Path) -> list[Path]:
+    """Return the folders of `datasets`: saved ones beside the interactions, with items, and all in `features`.
+
+    `features` itself may be one.
+    """
+    features = folder / _FEATURE_FOLDER
+    if is_saved_dataset(features):
+        inside = [features]
+    elif features.is_dir():
+        inside = [entry for entry in sorted(features.iterdir()) if is_dataset_folder(entry)]
+    else:
+        inside = []
+    beside = [entry for entry in sorted(folder.iterdir()) if entry != features and is_saved_dataset(entry)]
+    return [entry for entry in beside if _has_items(entry)] + inside
+
+
+def _has_items(place: Path) -> bool:
+    """Return whether a folder of `datasets` has items with vectors, texts or pictures, and no users."""
+    roles = find_roles(list(column_kinds(place)), {})
+    return "item" in roles and "user" not in roles and bool(vector_columns(place) or content_columns(place))
 
 
 def _may_be_feature(file: Path) -> bool:
@@ -196,23 +239,34 @@ def _may_be_feature(file: Path) -> bool:
     return is_named_as_feature(file) or (suffix not in SEPARATORS and may_hold_vectors(file, roles.get("item", [])))
 
 
-def item_column(file: Path) -> str | None:
-    """Return the column of raw ids beside the vectors of a table, or `None`; several are refused."""
-    keys = find_layout(file, {}).roles.get("item", []) if uncompressed(file).suffix in TABLE_SUFFIXES else []
+def item_column(file: Path, named: str | None = None) -> str | None:
+    """Return the column of raw ids beside the vectors of a table, or `None`; several are refused.
+
+    A folder of `datasets` must have one, of a known name or of the one that is `named`.
+    """
+    if is_dataset_folder(file):
+        names = list(column_kinds(file))
+        keys = find_roles(names, {"item": named} if named in names else {}).get("item", [])
+        if not keys:
+            fix = f"call it item, or name it by {setting('item_column')}"
+            raise UserError(f"{file}: there is no column of raw item ids; it has {listed(names)}: {fix}")
+    else:
+        keys = find_layout(file, {}).roles.get("item", []) if uncompressed(file).suffix in TABLE_SUFFIXES else []
     if len(keys) > 1:
         raise UserError(f"{file}: {listed(keys)} are all columns of items; keep the one of the vectors' raw ids")
     return keys[0] if keys else None
 
 
 def _read_modality(
-    file: Path, item_ids: Shaped[np.ndarray, " items"], *, in_order_of_items: bool
+    file: Path, modality: str, key: str | None, item_ids: Shaped[np.ndarray, " items"], *, numbered: bool
 ) -> tuple[Feature, list[str]]:
-    vectors = read_vectors(file, item_column(file))
+    """Read the vectors of a file; rows without ids are in the order of the items, or `numbered` by their ids."""
+    vectors = read_vectors(file, key, modality)
     if vectors.keys is not None:
         feature, notes = by_raw_id(vectors.keys, "item", vectors.values, vectors.present, item_ids, vectors.stored)
     else:
         fix = f"list the items in the order of the rows in {_CATALOGUE}.csv (a column item)"
-        feature, notes = in_row_order(file, vectors, item_ids, None if in_order_of_items else fix)
+        feature, notes = in_row_order(file, vectors, item_ids, fix if numbered else None)
     return feature, note_origin(file) + notes
 
 

@@ -32,7 +32,7 @@ def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
     """Return a column of vectors of one length, and a mask of those that are not missing or empty.
 
-    The column holds lists of numbers, or text with spaces between numbers.
+    The column holds lists of numbers, or text with spaces between numbers. float16 stays float16.
     """
     column = table.columns[name]
     is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -51,8 +51,9 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
         found = f"{lengths[wrong[0]]} numbers in {short_name(name)}"
         raise UserError(f"{table.row(int(wrong[0]))}: {found}; expected {width}, as in the first one")
     numbers = pc.list_flatten(column)
+    held = pa.float16() if pa.types.is_float16(numbers.type) else pa.float32()
     try:
-        flat = numbers.cast(pa.float32(), safe=False)
+        flat = numbers.cast(held, safe=False)
     except pa.ArrowInvalid:
         entry = _first_that_fails(numbers, pa.float32())
         row = int(np.flatnonzero(filled)[entry // width])
@@ -64,7 +65,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
     except pa.ArrowNotImplementedError:
         raise table.wrong_type(name, "lists of numbers") from None
     check_vectors_fit(table.file, len(filled), width)
-    values = np.zeros((len(filled), width), np.float32)
+    values = np.zeros((len(filled), width), held.to_pandas_dtype())
     values[filled] = flat.to_numpy().reshape(-1, width)
     return values, filled
 

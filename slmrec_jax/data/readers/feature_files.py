@@ -37,7 +37,12 @@ def modality_name(name: str) -> str:
 
 def modality_of(file: Path) -> str:
     """Return the modality that a file's name says, without a final `_feat`, `_emb` or the like."""
-    return modality_name(_SUFFIX_OF_FEATURES.sub("", uncompressed(file).stem.lower()))
+    return modality_of_name(uncompressed(file).stem)
+
+
+def modality_of_name(name: str) -> str:
+    """Return the modality that the name of a file or a column says, likewise."""
+    return modality_name(_SUFFIX_OF_FEATURES.sub("", name.lower()))
 
 
 def is_named_as_feature(file: Path) -> bool:

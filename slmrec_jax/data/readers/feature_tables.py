@@ -12,6 +12,7 @@ import pyarrow.parquet
 from jaxtyping import Bool, Float, Shaped
 
 from slmrec_jax.data.readers.columns import as_numbers_or_nan, as_vectors
+from slmrec_jax.data.readers.dataset_folders import is_dataset_folder, read_dataset_folder, vector_columns
 from slmrec_jax.data.readers.feature_files import has_numbers
 from slmrec_jax.data.readers.headers import SEPARATORS, column_names, first_row, is_parquet
 from slmrec_jax.data.readers.item_folders import is_item_folder, read_item_folder
@@ -47,14 +48,17 @@ class VectorTable(NamedTuple):
     """The type of the numbers in the file."""
 
 
-def read_vectors(file: Path, key: str | None) -> VectorTable:
+def read_vectors(file: Path, key: str | None, modality: str = "") -> VectorTable:
     """Read a table of numbers with a row for each item.
 
     In `.safetensors`, the tensor of two dimensions holds the vectors, and one of one dimension raw ids; ids of text are
     the two tensors of `text_ids`. In Parquet, `.csv` and `.tsv`, the vectors are the one column of lists, or all
     columns of numbers, beside the column of raw ids named by `key`. Text needs no header if all columns are numbers; an
-    empty cell is NaN. A folder of Ducho has a `.npy` file for each item, named by its raw id (`item_folders`).
+    empty cell is NaN. A folder of Ducho has a `.npy` file for each item, named by its raw id (`item_folders`). A folder
+    of Hugging Face `datasets` has a column of lists for each modality beside `key` (`dataset_folders`).
     """
+    if key is not None and is_dataset_folder(file):
+        return _from_lists(read_dataset_folder(file, (key, column := vector_columns(file)[modality])), key, column)
     if is_item_folder(file):
         items = read_item_folder(file)
         return _vector_table(file, items.values, pa.chunked_array([pa.array(items.ids)]), items.stored)
@@ -181,8 +185,7 @@ def _from_parquet(file: Path, key: str | None) -> VectorTable:
     lists = [name for name, kind in kinds.items() if pa.types.is_nested(kind)]
     numbers = [name for name, kind in kinds.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
     if len(lists) == 1:
-        values, present = as_vectors(table, lists[0])
-        return _vector_table(file, values, keys, np.dtype(kinds[lists[0]].value_type.to_pandas_dtype()).name, present)
+        return _from_lists(table, key, lists[0])
     if lists or len(numbers) != len(others) or not numbers:
         raise UserError(
             f"{file}: it has the columns {listed(names)}; expected one of lists of numbers, or numbers only, beside "
@@ -190,6 +193,12 @@ def _from_parquet(file: Path, key: str | None) -> VectorTable:
         )
     values = _stacked(table, numbers, ordered=keys is None)
     return _vector_table(file, values, keys, np.dtype(kinds[numbers[0]].to_pandas_dtype()).name)
+
+
+def _from_lists(table: Table, key: str | None, column: str) -> VectorTable:
+    values, present = as_vectors(table, column)
+    stored = np.dtype(table.columns[column].type.value_type.to_pandas_dtype()).name
+    return _vector_table(table.file, values, None if key is None else table.columns[key], stored, present)
 
 
 def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any, list[str]]:

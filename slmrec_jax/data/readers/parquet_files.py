@@ -102,6 +102,11 @@ def type_name(kind: Any) -> str:
     return text if text.isprintable() else ascii(text)
 
 
+def wrong_kind(file: Path, name: str, kind: str) -> UserError:
+    """Return the error for a column of a type that no reader knows."""
+    return UserError(f"{file}: {name[:MAX_SHOWN]!a} is a column of {kind}; expected numbers, text or lists of numbers")
+
+
 def limit(file: Path) -> int:
     """Return how many bytes a file may unpack to."""
     return max(SMALL, FACTOR * file.stat().st_size)
@@ -134,7 +139,7 @@ def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str
     for name, kind in kinds.items():
         is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
         if pa.types.is_nested(kind) and not (is_list and pa.types.is_primitive(kind.value_type)):
-            raise _wrong_kind(file, name, type_name(kind))
+            raise wrong_kind(file, name, type_name(kind))
     with file.open("rb") as raw:
         data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
     measures = {name: _Measure() for name in kinds}
@@ -156,7 +161,7 @@ def _add_pages(
 ) -> None:
     """Add the pages of one of Parquet's columns to a measure."""
     if column.physical_type == "BYTE_ARRAY" and not _is_text_or_bytes(kind):
-        raise _wrong_kind(file, column.path, f"{type_name(kind)} of any length")
+        raise wrong_kind(file, column.path, f"{type_name(kind)} of any length")
     width = _VALUE_WIDTHS.get(column.physical_type, max(column.length, _WIDEST))
     if pa.types.is_nested(kind):
         width += _OFFSET
@@ -181,7 +186,3 @@ def _is_text_or_bytes(kind: Any) -> bool:
         *(pa.string(), pa.large_string(), pa.string_view()),
         *(pa.binary(), pa.large_binary(), pa.binary_view()),
     )
-
-
-def _wrong_kind(file: Path, name: str, kind: str) -> UserError:
-    return UserError(f"{file}: {name[:MAX_SHOWN]!a} is a column of {kind}; expected numbers, text or lists of numbers")
