@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from slmrec_jax.data import Dataset, Feature, Words, load
     from slmrec_jax.data.frames import dataset
     from slmrec_jax.encoding.gathers import take
+    from slmrec_jax.encoding.graph import weighted_interactions
     from slmrec_jax.encoding.layers import mean, normalize, xavier_uniform
     from slmrec_jax.encoding.rows import rows_of
     from slmrec_jax.errors import UserError
     from slmrec_jax.joining import joined
     from slmrec_jax.methods import gradient_method, make_method, make_optimizer
-    from slmrec_jax.models import slmrec_recipe
+    from slmrec_jax.models import make_recipe, slmrec_recipe
     from slmrec_jax.objectives.losses import bpr, info_nce, view_agreement
     from slmrec_jax.training.events import Event
     from slmrec_jax.training.loading import load_run
@@ -34,12 +35,13 @@ _PLACES = {
     "data": ("Dataset", "Feature", "Words", "load"),
     "data.frames": ("dataset",),
     "encoding.gathers": ("take",),
+    "encoding.graph": ("weighted_interactions",),
     "encoding.layers": ("mean", "normalize", "xavier_uniform"),
     "encoding.rows": ("rows_of",),
     "errors": ("UserError",),
     "joining": ("joined",),
     "methods": ("gradient_method", "make_method", "make_optimizer"),
-    "models": ("slmrec_recipe",),
+    "models": ("make_recipe", "slmrec_recipe"),
     "objectives.losses": ("bpr", "info_nce", "view_agreement"),
     "training.events": ("Event",),
     "training.loading": ("load_run",),
@@ -75,6 +77,7 @@ __all__ = [
     "load_run",
     "make_method",
     "make_optimizer",
+    "make_recipe",
     "mean",
     "normalize",
     "rows_of",
@@ -83,6 +86,7 @@ __all__ = [
     "take",
     "train",
     "view_agreement",
+    "weighted_interactions",
     "with_preset",
     "with_protocol",
     "xavier_uniform",

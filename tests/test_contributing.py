@@ -11,7 +11,17 @@ from slmrec_jax.commands.main import main
 from slmrec_jax.data.synthetic import demo
 
 ROOT = Path(__file__).parents[1]
-RECIPES = re.findall(r"## (Add an? \w+)\n.*?```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL)
+RECIPES = re.findall(
+    r"## (Add an? [\w ]+)\n.*?```python\n(.*?)```", (ROOT / "docs" / "extend.md").read_text(), re.DOTALL
+)
+
+TERMS = {
+    "Add a loss": "alignment",
+    "Add an augmentation": "noise",
+    "Add a model": "bpr",
+    "Add a weight to each interaction": "edges",
+}
+"""A term of the loss that each recipe adds."""
 
 pytestmark = pytest.mark.usefixtures("optax_promotion", "small_demo")
 
@@ -23,8 +33,8 @@ def small_demo(monkeypatch):
     monkeypatch.setattr(data, "demo", lambda: small)
 
 
-def test_there_are_three_recipes():
-    assert [name for name, _ in RECIPES] == ["Add a loss", "Add an augmentation", "Add a model"]
+def test_every_recipe_is_found():
+    assert [name for name, _ in RECIPES] == list(TERMS)
 
 
 CASES = [
@@ -40,7 +50,6 @@ def test_a_recipe_trains(tmp_path, name, code):
     out = tmp_path / "run"
     assert main(["train", "--config", str(tmp_path / "mine.py"), *flags, "--out", str(out)]) == 0
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
-    term = {"Add a loss": "alignment", "Add an augmentation": "noise", "Add a model": "bpr"}[name]
-    assert term in records[0]["losses"]
+    assert TERMS[name] in records[0]["losses"]
     assert records[1]["losses"]["loss"] < records[0]["losses"]["loss"]
     assert main(["recommend", str(out), "--users", "user-0003", "-k", "2"]) == 0

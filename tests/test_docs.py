@@ -43,7 +43,7 @@ WHOLE = (README, "index.md", "data.md", "concepts.md", "loop.md", "accelerators.
 BLOCK = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 SHOWN = "text"
 """The language of blocks that are not run: output and equations."""
-RECIPES = re.findall(r"## (Add an? \w+)\n.*?```python\n(.*?)```", (DOCS / "extend.md").read_text(), re.DOTALL)
+RECIPES = re.findall(r"## (Add an? [\w ]+)\n.*?```python\n(.*?)```", (DOCS / "extend.md").read_text(), re.DOTALL)
 SHELL_SCRIPT = "bash"
 SETUP = configparser.ConfigParser()
 SETUP.read(ROOT / "setup.cfg")

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import scipy.sparse
-from jaxtyping import Array, Bool, Int, PyTree
+from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from slmrec_jax.encoding.matrices import Csr, Operator, Scales, operator, operator_shapes, with_values
+from slmrec_jax.encoding.matrices import Csr, Operator, Scales, operator, operator_shapes, permuted, with_values
 from slmrec_jax.types import Interactions
 
 
@@ -118,6 +118,25 @@ def kept_interactions(
             with_values(transposed._replace(values=swapped, row_scale=of_items, column_scale=of_users)),
         )
     )
+
+
+def weighted_interactions(graph: Graph, weights: Float[Array, " interactions"]) -> Graph:
+    """Return the graph whose entries are those of `graph`, each times a weight that may be a parameter.
+
+    The degrees that normalise the graph stay as they are. Propagation over the result is differentiable with respect to
+    the weights. Each call sorts the interactions by item, 0.1 s for a million on a CPU.
+
+    Args:
+        graph: The graph.
+        weights: One for each of `graph.interactions`, in their order.
+    """
+    matrix, transposed = graph.adjacency
+    by_item = jnp.argsort(matrix.columns, stable=True)
+
+    def weighted(matrix: Csr, weights: Array) -> Csr:
+        return with_values(matrix._replace(values=weights if matrix.values is None else weights * matrix.values))
+
+    return Graph(Operator(weighted(matrix, weights), weighted(transposed, permuted(weights, by_item))))
 
 
 def interactions_among(

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 
 from slmrec_jax.config import Config
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.models.bm3 import bm3_recipe
 from slmrec_jax.models.freedom import freedom_recipe
 from slmrec_jax.models.lightgcn import lightgcn_recipe
@@ -16,7 +17,7 @@ from slmrec_jax.models.slmrec_recipe import slmrec_recipe
 from slmrec_jax.models.vbpr import vbpr_recipe
 from slmrec_jax.types import Spec
 
-__all__ = ["RECIPES", "Recipe", "slmrec_recipe"]
+__all__ = ["RECIPES", "Recipe", "make_recipe", "slmrec_recipe"]
 
 RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     # With only its own terms. Of the tasks, FAC alone makes no augmented views.
@@ -32,3 +33,21 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     "simgcl": simgcl_recipe,
 }
 """The systems that are trained by gradient descent on their losses."""
+
+
+def make_recipe(config: Config, spec: Spec) -> Recipe:
+    """Return the model and the weighted losses of the system that the config names, for a method of your own.
+
+    Args:
+        config: Every choice; `config.model` names the system.
+        spec: The sizes of the data.
+
+    Raises:
+        UserError: A step of the system does not minimise one function (LATTICE, MMSSL), or the data lack what it needs.
+    """
+    if config.model not in RECIPES:
+        raise UserError(
+            f"{setting('model', config.model)} does not minimise one function, so it has no recipe; choose one of "
+            f"{', '.join(RECIPES)}"
+        )
+    return RECIPES[config.model](config, spec)

@@ -8,7 +8,13 @@ import reference
 from graphs import GRAPHS
 
 from slmrec_jax.encoding import matrices
-from slmrec_jax.encoding.graph import build_graph, graph_shapes, interactions_among, kept_interactions
+from slmrec_jax.encoding.graph import (
+    build_graph,
+    graph_shapes,
+    interactions_among,
+    kept_interactions,
+    weighted_interactions,
+)
 from slmrec_jax.encoding.propagation import stacked_graph
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.types import Interactions
@@ -45,6 +51,32 @@ def test_kept_interactions_are_normalised_by_the_degrees_that_remain(case):
     np.testing.assert_allclose(matmul(some.adjacency.T, jnp.eye(num_users)), dense.T, rtol=1e-6)
     assert jax.tree.structure(some) == jax.tree.structure(jax.eval_shape(lambda: some))
     assert not some.derived
+
+
+def test_weights_of_interactions_have_the_derivative_of_the_dense_matrix(case):
+    graph, (num_users, num_items, users, items) = case
+    if not graph.num_interactions:
+        pytest.skip("there is no interaction to weigh")
+    rng = np.random.default_rng(0)
+    found_users, found_items = graph.interactions
+    dense = reference.adjacency(num_users, num_items, users, items)[:num_users, num_users:]
+    weights = rng.normal(size=graph.num_interactions).astype(np.float32)
+    x, g = (jnp.asarray(rng.normal(size=(rows, 2)), jnp.float32) for rows in (num_items, num_users))
+
+    def penalty(weights, products):
+        of_users, of_items = products(weights)
+        return jnp.sum(of_users**2) + jnp.sum(of_items**2)
+
+    def ours(weights):
+        adjacency = weighted_interactions(graph, weights).adjacency
+        return matmul(adjacency, x), matmul(adjacency.T, g)
+
+    def definition(weights):
+        matrix = jnp.asarray(dense, jnp.float32) * jnp.zeros(dense.shape).at[found_users, found_items].set(weights)
+        return matrix @ x, matrix.T @ g
+
+    found, expected = (jax.value_and_grad(penalty)(weights, products) for products in (ours, definition))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
 
 
 def test_item_degrees_count_interactions(case):

@@ -9,7 +9,7 @@ import pytest
 from slmrec_jax.config import Config, LightGCNConfig, MFConfig, SLMRecConfig
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import METHODS, make_method
-from slmrec_jax.models import RECIPES
+from slmrec_jax.models import RECIPES, make_recipe
 from slmrec_jax.models.lattice import lattice_recipe
 from slmrec_jax.models.slmrec_recipe import choose_correction
 from slmrec_jax.objectives.augmentations import edge_dropout
@@ -91,3 +91,9 @@ def test_every_recipe_is_a_system():
 def test_auto_corrects_popularity_where_it_predicts_well(options, rate, negatives, correction):
     config = Config(slmrec=SLMRecConfig(**options), negatives=negatives)
     assert choose_correction(config, WITH._replace(popularity_hit_rate=rate))[0] == correction
+
+
+def test_a_recipe_is_made_by_the_name_of_its_system():
+    assert set(make_recipe(Config(model="lightgcn"), WITHOUT).terms) == {"bpr", "l2"}
+    with pytest.raises(UserError, match=r"mmssl.* has no recipe; choose one of slmrec, bm3"):
+        make_recipe(Config(model="mmssl"), WITH)
