@@ -10,7 +10,7 @@ from jaxtyping import Float
 
 from slmrec_jax.data.new_items import missing_feature
 from slmrec_jax.devices import compiler_options
-from slmrec_jax.errors import UserError, setting
+from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.evaluation.analysis import Difference, paired_bootstrap
 from slmrec_jax.training.inputs import given_features, make_inputs
@@ -72,7 +72,7 @@ def embedder(run: Run) -> Callable[[str | None], Embeddings]:
 
 def ignores_modalities(run: Run) -> str:
     """Return the reason why masking changes nothing for a system that ranks without modalities."""
-    return f"{setting('model', run.config.model)} does not read modalities when it ranks"
+    return f"{run.config.model} does not read modalities when it ranks"
 
 
 def _mask(run: Run, metric: str) -> Masking:

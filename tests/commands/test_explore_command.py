@@ -29,7 +29,7 @@ def test_it_prints_the_address_alone(finished, tiny_demo, served, capsys):
     assert re.fullmatch(r"http://127\.0\.0\.1:\d+/[\w-]{32}/", server.address)
     about = answer(server.explored, "about", {})
     assert [run["name"] for run in about["runs"]] == ["1: run", "2: run"]
-    assert about["runs"][0]["reason"] == "--model mf does not read modalities when it ranks"
+    assert about["runs"][0]["reason"] == "mf does not read modalities when it ranks"
     assert about["runs"][0]["facts"]["model"] == "mf"
     tables = answer(server.explored, "similar", {"row": "3"})["tables"]
     assert [each["table"] for each in tables][:3] == ["visual", "acoustic", "textual"]
