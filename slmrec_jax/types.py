@@ -63,8 +63,7 @@ class Inputs(NamedTuple):
 
 
 class DenseFeature(NamedTuple):
-    """The vectors of one modality. Row i is `values[i]` in float32, multiplied by `scale[i]` for each `scale` in
-    `scales`."""
+    """The vectors of one modality: row i is `values[i]` in float32, times `scale[i]` for each of `scales`."""
 
     values: Float[Array, "items columns"]
     """float16, bfloat16 or float32. Read them with the functions of `slmrec_jax.encoding.vectors`."""
