@@ -1,7 +1,7 @@
-"""The vocabulary of this package: arrays, batches, and the NamedTuples of pure functions that are its pluggable parts.
+"""The types that the parts of this package exchange: arrays, batches, and NamedTuples of pure functions.
 
-Nothing here computes. A model, an augmentation, a loss and a method are values of the types below. The trainer sees
-only these types, so a new one needs no edit in the package (docs/extend.md has recipes).
+This module computes nothing. A model, an augmentation, a loss and a method are each a value of a type below. The
+trainer knows only these types, so adding a new one needs no edit in the package (recipes are in docs/extend.md).
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,14 +15,14 @@ if TYPE_CHECKING:  # ranking exported embeddings needs no Flax
 
 
 class Distinct(NamedTuple):
-    """The distinct users, or the distinct items, of a batch; padded to the length of the batch."""
+    """The distinct users or the distinct items of a batch, padded to the batch size."""
 
     ids: Int[Array, " batch"]
-    """In order of first appearance; padded by repeating the first."""
+    """Distinct ids in order of first appearance, padded by repeating the first."""
     counts: Float[Array, " batch"]
-    """The number of real rows of the batch with each id; 0 for padding."""
+    """The number of unmasked batch rows with each id; 0 for padding."""
     places: Int[Array, " batch"]
-    """The index into `ids` of each row of the batch; for a padded row, that of a real one."""
+    """For each batch row, its index into `ids`. A masked row has the index of a real row."""
 
 
 Ids: TypeAlias = Int[Array, " rows"] | Distinct | slice
@@ -31,111 +31,111 @@ Ids: TypeAlias = Int[Array, " rows"] | Distinct | slice
 ALL = slice(None)
 
 ID = "id"
-"""The name of the modality of ids in a view."""
+"""The name of the id modality in a view."""
 
 Rows: TypeAlias = Callable[[Ids], Float[Array, "rows dim"]]
-"""A table of which only the requested rows are computed."""
+"""A table that is computed lazily: a call computes only the requested rows."""
 
 FrozenRows: TypeAlias = Literal["float32", "bfloat16"]
-"""The number format of rows that training only reads."""
+"""The dtype of rows that training reads but never updates."""
 
 Params: TypeAlias = PyTree[Float[Array, "..."]]
 Metrics: TypeAlias = Mapping[str, Scalar]
 
 
 class Interactions(NamedTuple):
-    """Pairs of a user and an item, on the host; both arrays are int32 and have the same length."""
+    """User-item pairs on the host. Both arrays are int32 and have the same length."""
 
     users: Int[np.ndarray, " interactions"]
     items: Int[np.ndarray, " interactions"]
 
 
 class Inputs(NamedTuple):
-    """The data that training only reads: one pytree of device arrays, always an argument of compiled code."""
+    """The read-only data of training: one pytree of device arrays, always an argument of compiled code."""
 
     graph: Any
-    """The training interactions: `slmrec_jax.encoding.graph.Graph`."""
+    """The training interactions, as a `slmrec_jax.encoding.graph.Graph`."""
     features: Mapping[str, PyTree]
-    """The features of items, by modality: a `DenseFeature`, or for word ids the sparse operator of word means."""
+    """Item features by modality: a `DenseFeature`, or for word ids the sparse operator that averages word vectors."""
     cache: PyTree = ()
-    """The results that a model computed once from the features alone (`Model.prepare`). Those that depend on the graph
-    are in `graph.derived`, so that they are never read with another graph."""
+    """Results that a model computes once from the features alone (`Model.prepare`). Results that also depend on the
+    graph are in `graph.derived`, so they can never be combined with a different graph."""
 
 
 class DenseFeature(NamedTuple):
-    """One modality's vectors: row i is `values[i]` as float32, times the i-th factor of each of `scales` in turn."""
+    """The vectors of one modality: row i is `values[i]` in float32, times `scale[i]` for each of `scales`."""
 
     values: Float[Array, "items columns"]
-    """float16, bfloat16 or float32; read them by `slmrec_jax.encoding.vectors`."""
+    """float16, bfloat16 or float32. Read them with the functions of `slmrec_jax.encoding.vectors`."""
     present: Float[Array, " items"]
-    """1 for items that have this modality; 0 for the others, whose row of `values` is 0 too."""
+    """1 for items that have this modality, 0 for the others; their rows of `values` are also 0."""
     scales: tuple[Float[Array, " items"], ...] = ()
-    """float32 factors that normalise rows of half precision, which therefore need no copy in float32."""
+    """float32 factors that normalise half-precision rows without making a float32 copy of them."""
 
 
 class Whole(NamedTuple):
-    """Arrays that every device of a mesh holds whole, because each step reads all of their columns."""
+    """Arrays that are replicated on every device of a mesh, because each step reads all of their columns."""
 
     arrays: PyTree
 
 
 class Modality(NamedTuple):
-    """The part of a modality that the shapes of parameters depend on."""
+    """The properties of a modality that determine parameter shapes."""
 
     columns: int
-    """The width of its vectors; for word ids, the size of the vocabulary."""
+    """The dimension of its vectors; for word ids, the vocabulary size."""
     words: bool = False
-    """Whether the modality is given as word ids."""
+    """Whether the modality consists of word ids."""
 
 
 class Spec(NamedTuple):
-    """The sizes that parameters and costs depend on."""
+    """The sizes that determine parameter shapes and costs."""
 
     num_users: int
     num_items: int
     num_interactions: int
     dim: int
     modalities: Mapping[str, Modality]
-    """In the order of the config, which fine-and-coarse spaces follow."""
+    """The modalities in config order. Fine-and-coarse spaces follow this order."""
     column_shares: int = 1
-    """The number of devices among which a mesh divides the columns of tables."""
+    """The number of devices over which a mesh splits the columns of tables."""
     popularity_hit_rate: float | None = None
-    """As `Dataset.popularity_hit_rate`; `None` if it is not known."""
+    """`Dataset.popularity_hit_rate`; `None` if unknown."""
 
 
 class Batch(NamedTuple):
     """The training interactions of one step.
 
-    The last batch of an epoch is padded to the common length. A padded row repeats a real one, has `mask` false, and
-    counts in no mean and in no denominator.
+    The last batch of an epoch is padded to the batch size. A padded row repeats a real row, has `mask` false, and is
+    excluded from every mean and every denominator.
 
-    With micro-batches all but the key have another axis in front, of M batches; at the end of an epoch some of them may
-    have no real rows. Losses always get one micro-batch.
+    With M micro-batches, every field except `key` has a leading axis of size M; at the end of an epoch some
+    micro-batches may have no real rows. A loss always receives a single micro-batch.
     """
 
     users: Int[Array, " batch"]
     items: Int[Array, " batch"]
     mask: Bool[Array, " batch"]
     negatives: Int[Array, "batch negatives"]
-    """Items that the user has not interacted with; their number is the largest `Loss.num_negatives`."""
+    """Items that the user has not interacted with. The second axis is the largest `Loss.num_negatives`."""
     key: Key[Array, ""]
-    """The randomness of this step, a function of the seed and the step alone."""
+    """The PRNG key of this step. It depends only on the seed and the step."""
 
 
 class ModalityScale(NamedTuple):
-    """Factors on whole modalities of the items, by name. A modality that is not named has factor 1; 0 masks it."""
+    """Factors that scale whole item modalities, by name. A missing name means factor 1; factor 0 masks the modality."""
 
     propagated: Mapping[str, Scalar]
-    """The factor of a modality's layer-0 item rows before they are propagated."""
+    """The factors of the layer-0 item rows before propagation."""
     layer0: Mapping[str, Scalar] | None = None
-    """The factor of layer 0 in the read-out, if it differs (feature masking in the reference code)."""
+    """The factors of layer 0 in the read-out, if they differ (feature masking in the reference code)."""
 
 
 class Site(NamedTuple):
-    """The place of a table of rows in the encoder."""
+    """The position of a table of rows in the encoder."""
 
     layer: int
-    """1..L."""
+    """The propagation layer, 1..L."""
     modality: str
     side: Literal["users", "items"]
 
@@ -144,37 +144,37 @@ LayerStage: TypeAlias = Callable[[Key[Array, ""], Site, Float[Array, "rows dim"]
 
 
 class Augmentation(NamedTuple):
-    """Changes to the encoder's input or layers that make one view of the data; `None` disables a stage."""
+    """Changes to the encoder's inputs or layers that produce one view of the data. `None` disables a stage."""
 
     modality: Callable[[Key[Array, ""], tuple[str, ...]], ModalityScale] | None = None
-    """`(key, names) -> factors` of whole modalities. Costs no graph product."""
+    """`(key, names) -> factors` that scale whole modalities. Needs no extra graph product."""
     inputs: (
         Callable[[Key[Array, ""], Mapping[str, Float[Array, "items dim"]]], Mapping[str, Float[Array, "items dim"]]]
         | None
     ) = None
     """`(key, {name: layer-0 item rows}) -> same`, before propagation."""
     edges: Callable[[Key[Array, ""], Any, int], Sequence[Any]] | None = None
-    """`(key, graph, num_layers) -> graphs`: the graph of each layer 1..L, which all modalities share. What was
-    propagated in advance does not hold there."""
+    """`(key, graph, num_layers) -> graphs`: one graph per layer 1..L, shared by all modalities. Results that were
+    propagated in advance are not valid for these graphs."""
     layer: LayerStage | None = None
-    """`(key, site, x) -> x`: the rows of one side in one modality after each propagation layer 1..L. The result is read
-    out and feeds the next layer. Every site has its own key."""
+    """`(key, site, x) -> x`, applied after each propagation layer 1..L to the rows of one side and one modality. The
+    result is read out and is the input of the next layer. Each site has its own key."""
 
 
 NO_AUGMENTATION = Augmentation()
 
 
 class View(NamedTuple):
-    """The output of one pass of the encoder. Each entry computes only the requested rows."""
+    """The output of one encoder pass. Each entry computes only the requested rows."""
 
     users: Rows
-    """Fused user rows. The score of an item is the inner product of its row with the user's."""
+    """Fused user rows. The score of an item is the inner product of its row and the user's row."""
     items: Rows
     """Fused item rows."""
     user_modalities: Mapping[str, Rows]
-    """Propagated rows of each modality before fusion: `id` first, then in the order of the spec."""
+    """Propagated user rows of each modality before fusion: `id` first, then in spec order."""
     item_modalities: Mapping[str, Rows]
-    """The same of the items."""
+    """Propagated item rows of each modality before fusion, in the same order."""
 
 
 Encode: TypeAlias = Callable[[Augmentation, Key[Array, ""]], View]
@@ -186,29 +186,31 @@ class Model(NamedTuple):
     init: Callable[[Key[Array, ""]], Params]
     """`key -> params`."""
     encode: Callable[[Params, Inputs], Encode]
-    """`(params, inputs) -> encode`. Views made by one `encode` share what their augmentations do not change."""
+    """`(params, inputs) -> encode`. Views made by the same `encode` share the computations that their augmentations
+    leave unchanged."""
     prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
-    """Runs once before training and fills `Inputs.cache` and `Graph.derived`. It must be traceable: memory is estimated
-    from its shapes before anything is allocated."""
+    """Runs once before training and fills `Inputs.cache` and `Graph.derived`. It must be traceable by JAX, because
+    memory is estimated from its output shapes before anything is allocated."""
     cold_items: Callable[[Params, Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
-    """`(params, features) -> rows` of items without interactions, from their features (as in `Inputs.features`); they
-    are ranked like the rows of `View.items`. `None` if items have only ids."""
+    """`(params, features) -> rows` for items without interactions, computed from their features (in the form of
+    `Inputs.features`) and ranked like the rows of `View.items`. `None` if items have only ids."""
     by_columns: bool = True
-    """Whether each column of a table is computed from the same column of others, up to the rows of a batch. A mesh then
-    divides tables by columns; otherwise every device holds them whole."""
+    """Whether each column of a table depends only on the same column of other tables, except for computations on the
+    rows of a batch. If so, a mesh shards tables by columns; otherwise every device holds whole tables."""
 
 
 class Context(NamedTuple):
     """Everything that a loss may read besides its own parameters."""
 
     view: View
-    """Users and items without augmentation, but for that of the system, if it has one (`gradient_method`)."""
+    """The users and items without augmentation, apart from the system's own augmentation if it has one
+    (`gradient_method`)."""
     batch: Batch
-    """The step's interactions; `batch.mask` is false for padded rows."""
+    """The interactions of this step; `batch.mask` is false for padded rows."""
     users: Distinct
-    """The batch's distinct users, for work that each user needs only once."""
+    """The distinct users of the batch, for computations needed only once per user."""
     items: Distinct
-    """The batch's distinct items."""
+    """The distinct items of the batch."""
     encode: Encode
     """Makes further views, such as augmented ones."""
     inputs: Inputs
@@ -216,75 +218,75 @@ class Context(NamedTuple):
     model_params: Params
     """The parameters of the model."""
     key: Key[Array, ""]
-    """The randomness of this loss in this step."""
+    """The PRNG key of this loss in this step."""
 
 
 class Loss(NamedTuple):
-    """A term of the training objective: a mean over the batch's real rows."""
+    """A term of the training objective, averaged over the unmasked rows of the batch."""
 
     apply: Callable[[Params, Context], tuple[Scalar, Metrics]]
-    """`(params, context) -> (value, metrics)`, with the loss's own parameters."""
+    """`(params, context) -> (value, metrics)`, where `params` are the loss's own parameters."""
     init: Callable[[Key[Array, ""], Spec], Params] = lambda key, spec: {}
-    """`(key, spec) -> params`: the loss's own parameters; none by default."""
+    """`(key, spec) -> params`: initialises the loss's own parameters. By default it has none."""
     num_negatives: int = 0
-    """The number of sampled negatives that it needs for each interaction."""
+    """The number of sampled negatives needed for each interaction."""
     in_batch: bool = False
-    """Whether it compares each row with the others of the batch, so that a batch of one row has loss 0."""
+    """Whether the loss contrasts each row with the other rows of the batch, so that a batch of one row has loss 0."""
 
 
 class Term(NamedTuple):
-    """A loss and its weight in the objective. A term of weight 0 is not compiled."""
+    """A loss and its weight in the objective. A term with weight 0 is not compiled."""
 
     weight: float
-    """The factor of the loss in the objective."""
+    """The weight of the loss in the objective."""
     loss: Loss
     """The loss."""
 
 
 class Embeddings(NamedTuple):
-    """The tables that rank: the score of item i for user u is the inner product of their rows."""
+    """The tables used for ranking: the score of item i for user u is the inner product of their rows."""
 
     users: Float[Array, "users dim"]
     items: Float[Array, "items dim"]
 
 
 class Work(NamedTuple):
-    """The work of a training step, in multiply-adds of dense products."""
+    """The work of a training step, in multiply-adds of dense matrix products."""
 
     step: float
-    """Once for all micro-batches: propagation and updates of whole tables."""
+    """Work done once per step, for all micro-batches together: propagation and updates of whole tables."""
     batch: float
-    """For each micro-batch: its rows and losses."""
+    """Work done for each micro-batch: its rows and losses."""
 
 
 class Method(NamedTuple):
-    """A way to train a system: its state, one step, and the embeddings that rank."""
+    """A training procedure: its initial state, one step, and the embeddings used for ranking."""
 
     init: Callable[[Key[Array, ""]], "TrainState"]
-    """Parameters, optimizer state and the int32 step 0."""
+    """`key -> state`: the parameters, the optimizer state and an int32 step of 0."""
     step: Callable[["TrainState", Inputs, Batch], tuple["TrainState", Metrics]]
     """`(state, inputs, batch) -> (state, metrics)`: one training step; `metrics["loss"]` is the objective."""
     embed: Callable[["TrainState", Inputs], Embeddings]
-    """`(state, inputs) -> embeddings`: the tables that rank."""
+    """`(state, inputs) -> embeddings`: the tables used for ranking."""
     prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
-    """As `Model.prepare`."""
+    """See `Model.prepare`."""
     loss: Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]] | None = None
-    """`(params, inputs, batch) -> (value, metrics)`: the objective that a step descends, if it is one function of
-    `state.params`."""
+    """`(params, inputs, batch) -> (value, metrics)`: the objective that a step minimises, if it is a single function of
+    `state.params`; otherwise `None`."""
     num_negatives: int = 0
-    """The number of negatives that each interaction of a batch needs."""
+    """The number of sampled negatives needed for each interaction of a batch."""
     in_batch: tuple[str, ...] = ()
-    """The losses whose negatives are the other rows of the batch (`Loss.in_batch`)."""
+    """The names of the losses whose negatives are the other rows of the batch (`Loss.in_batch`)."""
     sampling: Literal["interactions", "users"] = "interactions"
-    """`interactions`: each one is in exactly one batch of an epoch. `users`: a batch has distinct users with one
-    interaction each."""
+    """`interactions`: each interaction is in exactly one batch of an epoch. `users`: a batch has distinct users, each
+    with one interaction."""
     notes: tuple[str, ...] = ()
-    """Decisions made while the method was built, for the log."""
+    """Log lines about decisions made while the method was built."""
     cold_items: Callable[["TrainState", Mapping[str, PyTree]], Float[Array, "items dim"]] | None = None
-    """As `Model.cold_items`, for `Embeddings.items`."""
+    """See `Model.cold_items`; the rows are ranked like those of `Embeddings.items`."""
     by_columns: bool = True
-    """As `Model.by_columns`."""
+    """See `Model.by_columns`."""
     micro_batches: bool = False
-    """Whether `step` takes batches with an axis of micro-batches in front (`Batch`)."""
+    """Whether `step` accepts batches with a leading micro-batch axis (see `Batch`)."""
     work: Work | None = None
-    """By which `auto` micro-batches are chosen; by default, propagation is taken to be nearly all of a step."""
+    """The cost model used to choose `auto` micro-batches. `None` assumes that propagation is nearly all of a step."""

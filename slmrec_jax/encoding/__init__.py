@@ -1,1 +1,1 @@
-"""The computation of users' and items' rows: the graph, its products and propagation, features and their layers."""
+"""The computation of user and item rows: the graph, sparse products, propagation, features and layers."""

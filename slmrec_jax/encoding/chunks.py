@@ -1,9 +1,9 @@
-"""Sums of many segments in a fixed order, by gathers of fixed width: the product of rows on accelerators.
+"""Segment sums in a fixed order, with gathers of fixed width: the sparse product on accelerators.
 
-A segment is a run of consecutive entries, such as those of a row of a sparse matrix. Its first `DIRECT` entries are
-summed at once, and the others in chunks of `CHUNK`, whose sums are entries again: the chunks of one segment are a
-segment of theirs. A gather of fixed width and its sum are one kernel on a GPU, without atomic additions. Slots beyond a
-segment's end read its last entry again, which is in the cache.
+A segment is a run of consecutive entries, such as a row of a sparse matrix. Its first `DIRECT` entries are summed at
+once, and the others in chunks of `CHUNK` entries. The chunk sums of a segment form a new segment, which is summed in
+the same way. On a GPU, a gather of fixed width and its sum are one kernel without atomic additions. Slots beyond the
+end of a segment read its last entry again, which is in cache.
 """
 
 from collections.abc import Callable, Sequence
@@ -17,37 +17,39 @@ from jaxtyping import Array, Float, Int
 from slmrec_jax.devices import platform
 
 DIRECT = 8
-"""The entries of each segment that are summed at once. In the graphs of recommendation half of the rows have fewer."""
+"""The number of entries of each segment that are summed at once. In recommendation graphs, half of the rows have
+fewer."""
 
 CHUNK = 32
-"""The entries of a chunk: a row of ten thousand takes two rounds of chunks."""
+"""The number of entries of a chunk. A row of ten thousand entries takes two rounds of chunks."""
 
 TPU_SLOTS = 2**15
-"""The rows that are read at a time on TPUs, whose compiler writes them to memory; a GPU adds them in registers."""
+"""The number of rows read at a time on TPUs, whose compiler writes them to memory. A GPU adds them in registers."""
 
 FEW_PAIRS = 2**22
-"""Up to so many pairs are compared all at once; more values are sorted."""
+"""The number of pairs up to which all pairs are compared at once. Above it, values are sorted."""
 
 Sizes = Sequence[tuple[int, int]]
-"""The number of long segments, and of their chunks, in each round."""
+"""For each round, the number of long segments and the number of their chunks."""
 
 
 class Chunks(NamedTuple):
-    """The entries of long segments beyond their first `DIRECT`. The arrays may have room that is not used."""
+    """The entries of long segments beyond the first `DIRECT`. The arrays may be longer than needed."""
 
     place: Int[Array, " segments"]
-    """The index of a long segment among the long ones; for others that of the last place, which has no chunks."""
+    """The index of each long segment among the long ones. Other segments have the index of the last place, which has no
+    chunks."""
     starts: Int[Array, " chunks"]
-    """The first entry of each chunk."""
+    """The first entry of each chunk; `ends` has the entry after its last."""
     ends: Int[Array, " chunks"]
     offsets: Int[Array, " places_plus_one"]
-    """The chunks of each long segment: `offsets[place]` up to `offsets[place + 1]`."""
+    """The chunks of each long segment are those from `offsets[place]` up to `offsets[place + 1]`."""
     rest: Optional["Chunks"]
-    """The same of the segments that the chunks make; `None` if no segment is long."""
+    """The chunks of the segments that the chunk sums form; `None` if no such segment is long."""
 
 
 def sizes_of(lengths: Int[np.ndarray, " segments"]) -> Sizes:
-    """Return the sizes that segments of these lengths need."""
+    """Return the sizes needed for segments of the given lengths."""
     sizes = []
     while (long := lengths[lengths > DIRECT]).size:
         lengths = -(-(long - DIRECT) // CHUNK)
@@ -56,7 +58,7 @@ def sizes_of(lengths: Int[np.ndarray, " segments"]) -> Sizes:
 
 
 def largest_sizes(num_entries: int) -> Sizes:
-    """Return sizes that are enough for any segments of this many entries."""
+    """Return sizes that suffice for any segments with `num_entries` entries in total."""
     sizes = []
     while (num_entries := num_entries // (DIRECT + 1)) > 0:
         sizes.append((num_entries, num_entries))
@@ -64,10 +66,10 @@ def largest_sizes(num_entries: int) -> Sizes:
 
 
 def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chunks | None:
-    """Divide segments into chunks. It may be traced, and the shapes depend on the sizes alone.
+    """Divide segments into chunks. The function can be traced; the output shapes depend only on `sizes`.
 
     Args:
-        offsets: Segment s has the entries `offsets[s]` up to `offsets[s + 1]`.
+        offsets: Segment s consists of the entries from `offsets[s]` up to `offsets[s + 1]`.
         sizes: The result of `sizes_of` or `largest_sizes`.
     """
     if not sizes:
@@ -76,7 +78,7 @@ def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chun
     starts, ends = offsets[:-1], offsets[1:]
     long = ends - starts > DIRECT
     places = jnp.cumsum(long)
-    # The last place is that of all short segments; places that are not used have no chunks either.
+    # The last place represents all short segments. Unused places have no chunks either.
     place = jnp.arange(num_long + 1)
     used = (place < num_long) & (place < places[-1])
     which = jnp.where(used, _first_at_least(places, place + 1), 0)
@@ -98,19 +100,20 @@ def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chun
 
 
 def _first_at_least(ascending: Int[Array, " places"], values: Int[Array, " values"]) -> Int[Array, " values"]:
-    """Return the first place of each value or a larger one; values ascend too.
+    """Return the index of the first element that is at least each value. The values are ascending, too.
 
-    A search by halves would be a loop of small kernels, and JAX's search by sorting scatters.
+    A binary search would be a loop of small kernels, and JAX's search by sorting uses a scatter.
     """
     if len(ascending) * len(values) <= FEW_PAIRS:
         return jnp.searchsorted(ascending, values, method="compare_all").astype(jnp.int32)
-    # Merged, with a value before its equals, each value has its place plus the number of values before it.
+    # In the merged order, with a value before equal elements, the position of a value is its index plus the number of
+    # values before it.
     order = jnp.argsort(jnp.concatenate([values, ascending]), stable=True)
     return (jnp.argsort(order)[: len(values)] - jnp.arange(len(values))).astype(jnp.int32)
 
 
 def slots_at_a_time() -> int | None:
-    """Return the number of rows that the platform reads at a time in `segment_sums`; `None` is all."""
+    """Return the number of rows that the platform reads at a time in `segment_sums`; `None` means all."""
     return TPU_SLOTS if platform() == "tpu" else None
 
 
@@ -123,9 +126,9 @@ def segment_sums(
     """Return the sum of each segment's entries.
 
     Args:
-        offsets: As for `make_chunks`.
-        chunks: What it made of them.
-        read: Returns the rows of entries of any shape.
+        offsets: See `make_chunks`.
+        chunks: The result of `make_chunks` for these offsets.
+        read: Returns the rows of the given entries, an array of any shape.
         slots: The number of rows to read at a time (`slots_at_a_time`).
     """
     direct = _sums(offsets[:-1], offsets[1:], DIRECT, read, slots)
@@ -142,13 +145,13 @@ def _sums(
     read: Callable[[Array], Array],
     slots: int | None,
 ) -> Float[Array, "segments dim"]:
-    """Return the sums of at most `width` entries from each start."""
+    """Sum at most `width` entries from each start."""
 
     def block(bounds: tuple[Array, Array]) -> Array:
         starts, ends = bounds
         entries = starts[:, None] + jnp.arange(width)[None, :]
         rows = read(jnp.clip(entries, 0, jnp.maximum(ends[:, None] - 1, 0)))
-        # Rows may hold anything, even NaN, where nothing is to be added.
+        # Rows that must not be added may hold any values, even NaN.
         return jnp.sum(jnp.where((entries < ends[:, None])[..., None], rows, 0), axis=1)
 
     count, block_rows = starts.shape[0], max(1, (slots or 0) // width)

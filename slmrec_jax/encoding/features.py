@@ -15,10 +15,10 @@ from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.types import DenseFeature, Ids, Modality, Params, Rows, Spec
 
 WORD_DIM = 128
-"""The width of a word vector, as in SLMRec's published code."""
+"""The dimension of a word vector, as in SLMRec's published code."""
 
 DeviceFeature: TypeAlias = DenseFeature | Operator
-"""Vectors, or for word ids the matrix (items × vocabulary) that maps word vectors to each item's mean."""
+"""Feature vectors, or for word ids the matrix (items × vocabulary) that averages word vectors per item."""
 
 
 def width(modality: Modality) -> int:
@@ -27,10 +27,10 @@ def width(modality: Modality) -> int:
 
 
 def frozen(feature: DeviceFeature, modality: Modality, *, normalized: bool) -> DenseFeature:
-    """Return a modality that training does not change, ready to be projected; `normalized` divides rows by their norms.
+    """Prepare a frozen modality for projection; `normalized` divides its rows by their norms.
 
-    Word ids become the mean of random word vectors, as in SLMRec's published code, and are never normalised. Values of
-    half precision stay as they are: factors beside them normalise the rows.
+    Word ids become means of random word vectors, as in SLMRec's published code, and are never normalised.
+    Half-precision values stay unchanged and are normalised by separate row factors.
     """
     if isinstance(feature, Operator):
         # The key is fixed: these vectors belong to the data, and every seed must see the same ones.
@@ -44,20 +44,20 @@ def frozen(feature: DeviceFeature, modality: Modality, *, normalized: bool) -> D
 def frozen_features(
     features: Mapping[str, DeviceFeature], modalities: Mapping[str, Modality], *, normalized: bool
 ) -> dict[str, DenseFeature]:
-    """Return `frozen` of every modality."""
+    """Apply `frozen` to every modality."""
     return {name: frozen(features[name], modality, normalized=normalized) for name, modality in modalities.items()}
 
 
 def word_means(means: Operator, table: Float[Array, "words columns"]) -> DenseFeature:
-    """Return each item's mean word vector; an item without words lacks the modality."""
+    """Compute each item's mean word vector. An item without words lacks the modality."""
     present = (jnp.diff(means.matrix.offsets) > 0).astype(jnp.float32)
     return DenseFeature(matmul(means, table), present)
 
 
 def init_trained(keys: Sequence[Key[Array, ""]], spec: Spec) -> Params:
-    """Return the parameters of `trained` for each modality: an affine layer, and changes of the features, which are 0.
+    """Initialise the parameters of `trained` for each modality: an affine layer, and feature changes, which start at 0.
 
-    There is a key for each modality.
+    `keys` has one key per modality.
     """
     return {
         name: layers.linear(key, width(modality), spec.dim) | {"change": jnp.zeros((spec.num_items, width(modality)))}
@@ -66,15 +66,17 @@ def init_trained(keys: Sequence[Key[Array, ""]], spec: Spec) -> Params:
 
 
 def trained(given: Mapping[str, DenseFeature], params: Params, spec: Spec) -> dict[str, Rows]:
-    """Return the rows (F + Δ) W + b of features that training changes; 0 for items without the modality.
+    """Compute the rows (F + Δ) W + b of trained features; 0 for items without the modality.
 
-    The features are parameters that start from the given ones in the published code of FREEDOM, LATTICE and others.
-    Here Δ starts from 0, since parameters are drawn without the data: the gradient by Δ is that by F + Δ.
+    In the published code of FREEDOM, LATTICE and others, the features are parameters that are initialised with the
+    given features. Here the parameter is Δ, which starts at 0, since parameters are initialised without the data. The
+    gradients with respect to Δ and to F + Δ are equal.
 
     Args:
         given: F of each modality.
-        params: W, b and Δ, as `init_trained` makes them. Weight decay, if there is any, pulls F + Δ towards F.
-        spec: Its modalities, in whose order the rows are: compiled code sorts the names of inputs.
+        params: W, b and Δ, made by `init_trained`. Weight decay, if there is any, pulls F + Δ towards F.
+        spec: The sizes of the data. The result follows the order of its modalities, since compiled code sorts the names
+            of inputs.
     """
 
     def changed(feature: DenseFeature, params: Params) -> Rows:

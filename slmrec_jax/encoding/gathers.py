@@ -1,8 +1,8 @@
-"""Rows of a table by their ids, with a first derivative that adds in a fixed order on every platform.
+"""Gathers of table rows by id, whose first derivative adds in a fixed order on every platform.
 
-The derivative of `table[ids]` adds the cotangents of equal ids. On accelerators the additions of a scatter are atomic,
-in no fixed order, and slow to compile. There, equal ids are sorted next to each other and summed as segments; each sum
-is then written to a row of its own.
+The derivative of `table[ids]` adds up the cotangents of equal ids. On accelerators, the additions of a scatter are
+atomic, in no fixed order, and slow to compile. There, ids are sorted and equal ids summed as segments; each sum is then
+written to a separate row.
 """
 
 import jax
@@ -16,12 +16,12 @@ from slmrec_jax.types import Distinct
 
 
 def take(table: Shaped[Array, "nodes ..."], ids: Int[Array, "..."] | Distinct | slice) -> Shaped[Array, "..."]:
-    """Return `table[ids]`. Off CPU it has a derivative in reverse mode alone.
+    """Return `table[ids]`. Except on CPU, it can only be differentiated in reverse mode.
 
     Args:
-        table: A row for each node.
-        ids: Integers in an array of any shape, from 0 to the number of nodes, or a slice. If they are the distinct ids
-            of a batch, nothing flows back from padding.
+        table: One row per node.
+        ids: An array of integers of any shape, from 0 to the number of nodes - 1, or a slice, or the distinct ids of a
+            batch, whose padding gets no gradient.
 
     Raises:
         TypeError: The ids are not integers.
@@ -41,7 +41,7 @@ def take(table: Shaped[Array, "nodes ..."], ids: Int[Array, "..."] | Distinct | 
 
 
 def without_padding(rows: Shaped[Array, "batch ..."], of: Distinct) -> Shaped[Array, "batch ..."]:
-    """Return the rows unchanged, with a derivative of 0 for those that only pad."""
+    """Return the rows unchanged, but with a derivative of 0 for padding."""
     real = (of.counts > 0).reshape(-1, *(1,) * (rows.ndim - 1))
     return jnp.where(real, rows, jax.lax.stop_gradient(rows))
 
@@ -68,12 +68,12 @@ _take.defvjp(_take_forward, _take_backward)
 
 
 def _summed_by_id(ids: Array, cotangent: Array, num_nodes: int) -> Array:
-    """Return a table of the sums of the rows with each id."""
+    """Sum the rows of each id into a table."""
     count = ids.shape[0]
     order = jnp.argsort(ids)
     ordered = ids[order]
     begins = jnp.concatenate([jnp.ones(1, bool), ordered[1:] != ordered[:-1]])
-    # Runs of equal ids, then runs without any.
+    # Runs of equal ids, then empty runs.
     offsets = jnp.sort(jnp.append(jnp.where(begins, jnp.arange(count), count), count)).astype(jnp.int32)
     chunks = make_chunks(offsets, largest_sizes(count))
     flat = cotangent.reshape(count, -1)
@@ -106,6 +106,6 @@ _take_distinct.defvjp(_take_distinct_forward, _take_distinct_backward)
 
 
 def _scattered(rows: Float[Array, "rows ..."], ids: Int[Array, " rows"], num_nodes: int) -> Float[Array, "nodes ..."]:
-    """Return a table of zeros with these rows; ids are distinct, and those beyond the table are left out."""
+    """Write rows into a table of zeros. The ids are distinct; those beyond the table are dropped."""
     table = jnp.zeros((num_nodes, *rows.shape[1:]), rows.dtype)
     return table.at[ids].add(rows, mode="drop", unique_indices=True)

@@ -1,4 +1,4 @@
-"""The bipartite graph of users and items: its normalised adjacency, and questions about single edges."""
+"""The bipartite user-item graph: its normalised adjacency, and look-ups of single edges."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -17,18 +17,18 @@ class _GraphFields(NamedTuple):
     adjacency: Operator
     """R̂ (users × items) and its transpose."""
     derived: Mapping[str, PyTree] = {}
-    """Data that a model computed from this graph in advance, by names of its own (`Model.prepare`)."""
+    """Data that a model computed from this graph in advance, under names of its choice (`Model.prepare`)."""
 
 
 class Graph(_GraphFields):
-    """R̂ = D_u^-1/2 R D_i^-1/2, where R has a 1 for each training interaction.
+    """The graph R̂ = D_u^-1/2 R D_i^-1/2, where R has a 1 for each training interaction.
 
     A node without interactions has an empty row: its inverse square root is 0, as in LightGCN.
 
-    `derived` belongs to the graph that it was computed from: `build_graph` makes graphs without it and `_replace` drops
-    it. This is decided while tracing and costs nothing at run time. Without it, models compute the same data in each
-    step, or raise an error. To differentiate with respect to the values of a graph, replace them: `derived` would count
-    as constant.
+    `derived` belongs to the graph that it was computed from: `build_graph` makes graphs without it, and `_replace`
+    drops it. This is decided at trace time and costs nothing at run time. Without it, models compute the same data in
+    each step, or raise an error. To differentiate with respect to the values of a graph, replace them with `_replace`;
+    otherwise `derived` would be treated as constant.
     """
 
     __slots__ = ()
@@ -38,26 +38,26 @@ class Graph(_GraphFields):
 
     @property
     def num_users(self) -> int:
-        """The number of users, static."""
+        """The number of users (static)."""
         return self.adjacency.matrix.num_rows
 
     @property
     def num_items(self) -> int:
-        """The number of items, static."""
+        """The number of items (static)."""
         return self.adjacency.transposed.num_rows
 
     @property
     def num_interactions(self) -> int:
-        """The number of training interactions, static."""
+        """The number of training interactions (static)."""
         return self.adjacency.matrix.num_entries
 
     @property
     def interactions(self) -> tuple[Int[Array, " interactions"], Int[Array, " interactions"]]:
-        """Users and items of the training interactions, sorted by user, then item; the users are computed."""
+        """The users and items of the training interactions, sorted by user, then item; users are computed on access."""
         return self.adjacency.matrix.row_ids, self.adjacency.matrix.columns
 
     def users_of(self, entries: Int[Array, "..."]) -> Int[Array, "..."]:
-        """Return the users of single interactions, given their places among all."""
+        """Return the users of interactions, given their indices among all interactions."""
         offsets = self.adjacency.matrix.offsets
         found: Array = jnp.searchsorted(offsets, entries, side="right", method="scan_unrolled")
         return found.astype(jnp.int32) - 1
@@ -68,12 +68,12 @@ class Graph(_GraphFields):
         return offsets[items + 1] - offsets[items]
 
     def items_of(self, entries: Int[Array, "..."]) -> Int[Array, "..."]:
-        """Return the items of single interactions, given their places among all."""
+        """Return the items of interactions, given their indices among all interactions."""
         return self.adjacency.matrix.columns[entries]
 
 
 def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
-    """Build the graph of the training interactions; repeated ones count once."""
+    """Build the graph of the training interactions. Repeated interactions count once."""
     ones = np.ones(len(train.users), np.int8)
     entries = scipy.sparse.csr_array((ones, (train.users, train.items)), shape=(num_users, num_items))
     entries.sum_duplicates()
@@ -83,7 +83,7 @@ def build_graph(train: Interactions, num_users: int, num_items: int) -> Graph:
 
 
 def graph_shapes(user_degrees: Int[np.ndarray, " users"], item_degrees: Int[np.ndarray, " items"]) -> Graph:
-    """Return the shapes of the graph that `build_graph` makes of distinct interactions, this many for each node."""
+    """Return the shapes of the graph that `build_graph` makes from distinct interactions with these node degrees."""
     return Graph(operator_shapes(user_degrees, item_degrees, scaled=True))
 
 
@@ -91,18 +91,19 @@ def kept_interactions(
     graph: Graph,
     keep: Callable[[Int[Array, " interactions"], Int[Array, " interactions"]], Bool[Array, " interactions"]],
 ) -> Graph:
-    """Return the graph of the interactions that are kept, normalised by the degrees that remain.
+    """Return the graph of the interactions that are kept, normalised by the remaining degrees.
 
-    It may be traced: all interactions stay in the arrays, and those that are left out have value 0. Its products are
-    those of the smaller graph; its offsets, interactions and degrees are still those of the whole one.
+    The function can be traced: all interactions stay in the arrays, and dropped interactions get value 0. Its products
+    are those of the smaller graph; its offsets, interactions and degrees are still those of the whole graph.
 
     Args:
         graph: The graph.
-        keep: `(users, items) -> kept`, a function of each pair alone. It is called for interactions in two orders.
+        keep: `(users, items) -> kept`, where each result depends only on its own pair. It is called with the
+            interactions in two orders.
     """
 
     def kept_entries(matrix: Csr, kept: Array) -> tuple[Array, Array]:
-        """Return the values of entries, and the scale of each row."""
+        """Return the values of the entries and the scale of each row."""
         before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(kept, dtype=jnp.int32)])
         degrees = before[matrix.offsets[1:]] - before[matrix.offsets[:-1]]
         return kept.astype(jnp.float32), jnp.where(
@@ -142,25 +143,25 @@ def weighted_interactions(graph: Graph, weights: Float[Array, " interactions"]) 
 def interactions_among(
     graph: Graph, users: Int[Array, " rows"], items: Int[Array, " columns"]
 ) -> Bool[Array, "rows columns"]:
-    """Mark the pairs of these users and items that are training interactions; ids may repeat.
+    """Mark which pairs of the given users and items are training interactions. Ids may repeat.
 
-    One pass over the interactions looks up their ends among the given ids. Searching for each of rows × columns pairs
-    is far more work.
+    One pass over the interactions looks up their users and items among the given ids. Searching for each of rows ×
+    columns pairs would be far more work.
     """
 
     def places(ids: Array, count: int) -> Array:
-        """Return the first index of each node among the ids, or the number of ids for a node that is not there."""
+        """Return the first index of each node among the ids, or the number of ids if the node is absent."""
         return jnp.full(count, ids.shape[0]).at[ids].min(jnp.arange(ids.shape[0]))
 
     interacting_users, interacting_items = graph.interactions
 
-    # Of several micro-batches one after the other.
+    # Several micro-batches are processed one after another.
     @jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
     def among(users: Array, items: Array) -> Array:
         rows, columns = places(users, graph.num_users), places(items, graph.num_items)
         found = jnp.zeros((users.shape[0], items.shape[0]), bool)
         places_found = rows[interacting_users], columns[interacting_items]
-        # Interactions are distinct, and so are their places; those beyond the array are left out.
+        # Interactions are distinct, and so are their places. Places beyond the array are dropped.
         found = found.at[places_found].set(True, mode="drop", unique_indices=True)
         return found[rows[users]][:, columns[items]]
 
@@ -174,10 +175,10 @@ def first_in_row(
     target: Int[Array, "users targets"],
     value: Callable[[Array], Array],
 ) -> Int[Array, "users targets"]:
-    """Search each user's interactions for the first whose value is at least the target, by bisection.
+    """Find, by bisection, the first of each user's interactions whose value is at least the target.
 
-    `value` maps an entry to a number, ascending within a user's row; entries count all interactions. The result is an
-    entry of the row, or the row's end if no value is large enough.
+    `value` maps an entry, an index among all interactions, to a number that ascends within a user's row. The result is
+    an entry of the row, or the end of the row if no value is large enough.
     """
     offsets, users = graph.adjacency.matrix.offsets, jnp.broadcast_to(users, target.shape)
     last = graph.num_interactions - 1
@@ -188,7 +189,7 @@ def first_in_row(
         below = (low < high) & (value(jnp.minimum(middle, last)) < target)
         return jnp.where(below, middle + 1, low), jnp.where(below, high, jnp.minimum(middle, high))
 
-    # A loop of the compiled program. Unrolled, XLA fuses each step into the next, which takes exponential time.
+    # A compiled loop: unrolled, XLA fuses each step into the next, which takes exponential time.
     low: Array
     low, _ = jax.lax.fori_loop(0, graph.num_items.bit_length(), halve, (offsets[users], offsets[users + 1]))
     return low

@@ -1,7 +1,7 @@
-"""Graphs that join each item with the items whose features are nearest to its own, by cosine.
+"""Graphs that connect each item to the items with the nearest features, by cosine.
 
-The search is exact and computes blocks of rows × columns, so that memory grows with items × k and not with items².
-It may be traced: shapes depend on the number of items and on k alone.
+The search is exact and works on blocks of rows × columns, so that memory grows with items × k, not with items². It can
+be traced: shapes depend only on the number of items and on k.
 """
 
 from collections.abc import Sequence
@@ -17,33 +17,32 @@ from slmrec_jax.encoding.matrices import Operator, compressed, permuted
 from slmrec_jax.types import DenseFeature
 
 BLOCK_ITEMS = 2048
-"""The largest number of rows, and of columns, of the cosines in memory at a time (16 MiB)."""
+"""The maximum number of rows, and of columns, of the cosines that are in memory at a time (16 MiB)."""
 
 
 class Neighbours(NamedTuple):
-    """The k nearest items of each item, itself among them, by ascending id.
+    """The k nearest items of each item, including itself, by ascending id.
 
-    A row that has fewer is padded with the item's own id, at places that do not count.
+    A row with fewer neighbours is padded with the item's own id; `counts` marks the padding.
     """
 
     ids: Int[Array, "items k"]
     similarities: Float[Array, "items k"]
-    """Cosines; 0 for padding. They are constants: `similarities` computes them with a gradient."""
+    """Cosines; 0 for padding. They are constants; `similarities` computes cosines with a gradient."""
     counts: Float[Array, "items k"]
     """1 for a neighbour, 0 for padding."""
 
 
 def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
-    """Find the k items with the largest cosine of features for each item.
+    """Find for each item the k items with the largest cosine between features.
 
-    An item is always its own neighbour, also where others have the same features. Among equal cosines in float32 the
-    lower ids win. An item without the modality, or whose features are all 0, has no direction: it has no neighbours,
-    and it is a neighbour of none. Plain code would give it a cosine of 0 with everyone, and so make it a neighbour
-    wherever the k-th cosine is negative.
+    An item is always its own neighbour, even if others have the same features. Ties between float32 cosines go to the
+    lower id. An item without the modality, or whose features are all 0, has no neighbours and is no item's neighbour.
+    Naive code would give it cosine 0 with every item, and so make it a neighbour wherever the k-th cosine is negative.
 
     Args:
         feature: The features of all items, in any precision; cosines are computed in float32.
-        k: At least 1. There are at most as many neighbours as items with the modality.
+        k: The number of neighbours, at least 1. It is limited by the number of items with the modality.
     """
     count = feature.values.shape[0]
     k = min(k, count)
@@ -52,7 +51,7 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
     starts = size * jnp.arange(num_blocks, dtype=jnp.int32)
 
     def block(start: Int[Array, ""]) -> tuple[Int[Array, " size"], Float[Array, "size columns"], Bool[Array, " size"]]:
-        """Return ids, which may lie beyond the last item, directions, and which items have one."""
+        """Return ids, which may lie beyond the last item; normalised rows; and whether each item has a direction."""
         ids = start + jnp.arange(size, dtype=jnp.int32)
         within = jnp.minimum(ids, count - 1)
         rows = vectors.rows(feature, within)
@@ -60,7 +59,7 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
         return ids, layers.normalize(rows), there
 
     def search(start: Int[Array, ""]) -> tuple[Array, Array]:
-        """Return the best cosines of a block of items, with infinity for itself, and the ids."""
+        """Return the best cosines of a block of items, with infinity for the item itself, and their ids."""
         row_ids, rows, rows_there = block(start)
 
         def merge(best: tuple[Array, Array], start: Int[Array, ""]) -> tuple[tuple[Array, Array], None]:
@@ -70,7 +69,7 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
             cosines = jnp.where(rows_there[:, None] & there[None, :], cosines, -jnp.inf)
             values = jnp.concatenate([best[0], cosines], axis=1)
             known = jnp.concatenate([best[1], jnp.broadcast_to(ids[None, :], cosines.shape)], axis=1)
-            # Among equal values the first wins, whose id is lower: blocks come in order.
+            # Ties go to the first value, which has the lower id, since blocks come in order.
             largest, places = jax.lax.top_k(values, k)
             return (largest, jnp.take_along_axis(known, places, axis=1)), None
 
@@ -87,16 +86,16 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
 
 
 def similarities(x: Float[Array, "items dim"], neighbours: Neighbours) -> Float[Array, "items k"]:
-    """Compute the cosines of items and their neighbours with a gradient with respect to the rows x; 0 for padding."""
+    """Compute the cosines between items and their neighbours, differentiable in the rows x; 0 for padding."""
     directions = layers.normalize(x)
     cosines = jnp.sum(directions[:, None, :] * take(directions, neighbours.ids), axis=-1)
     return cosines * neighbours.counts
 
 
 def symmetric(ids: Int[Array, "items k"], values: Float[Array, "items k"]) -> Float[Array, "items k"]:
-    """Return the values of D^-1/2 A D^-1/2, where A has these values and D its row sums, on both sides.
+    """Compute the values of D^-1/2 A D^-1/2, where A has the given values and D holds its row sums, on both sides.
 
-    A row whose sum is not positive has the factor 0. With k values of 1 in each row, all become 1 / k.
+    A row whose sum is not positive has factor 0. If each row has k values of 1, all results are 1 / k.
     """
     sums = jnp.sum(values, axis=1)
     positive = sums > 0
@@ -105,10 +104,10 @@ def symmetric(ids: Int[Array, "items k"], values: Float[Array, "items k"]) -> Fl
 
 
 def item_graph(ids: Sequence[Int[Array, "items _"]], values: Sequence[Float[Array, "items _"]]) -> Operator:
-    """Return Σ_m A_m as an operator, where row i of A_m has `values[m][i]` at the columns `ids[m][i]`.
+    """Build the operator Σ_m A_m, where row i of A_m has `values[m][i]` in the columns `ids[m][i]`.
 
-    Entries of several graphs at the same place add up. Both copies of the values come from the given ones, so that the
-    operator has the right derivative with respect to them.
+    Entries of several graphs at the same position add up. The operator is differentiable with respect to the given
+    values, from which both of its copies are made.
     """
     columns, entries = jnp.concatenate(ids, axis=1), jnp.concatenate(values, axis=1)
     count, width = columns.shape

@@ -1,4 +1,4 @@
-"""Initialisers and the affine layer with PyTorch's conventions, which the field uses; norms and means of rows."""
+"""Initialisers and an affine layer with PyTorch's conventions, as used in the field; row norms and masked means."""
 
 import math
 
@@ -7,14 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Key, Scalar
 
 Linear = dict[str, Float[Array, "..."]]
-"""`kernel` (inputs, outputs) and `bias` (outputs,)."""
+"""The parameters of an affine layer: `kernel` of shape (inputs, outputs) and `bias` of shape (outputs,)."""
 
 
 def xavier_uniform(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, "rows columns"]:
-    """Draw uniformly from ± sqrt(6 / (rows + columns)); the rows of an embedding table are its entries.
+    """Draw uniformly from ± sqrt(6 / (rows + columns)). For an embedding table, `rows` is the number of entries.
 
     Args:
-        key: The randomness.
+        key: A PRNG key.
         rows: The number of rows.
         columns: The number of columns.
     """
@@ -28,8 +28,8 @@ def xavier_normal(key: Key[Array, ""], rows: int, columns: int) -> Float[Array, 
 
 
 def linear(key: Key[Array, ""], inputs: int, outputs: int) -> Linear:
-    """Draw an affine layer: Xavier-uniform kernel, bias uniform in ± 1 / sqrt(inputs)."""
-    # One draw for both: each takes a fifth of a second to compile.
+    """Initialise an affine layer: Xavier-uniform kernel, bias uniform in ± 1 / sqrt(inputs)."""
+    # One draw for both, since each draw takes a fifth of a second to compile.
     drawn = jax.random.uniform(key, (inputs + 1, outputs), jnp.float32, -1.0, 1.0)
     return {"kernel": math.sqrt(6.0 / (inputs + outputs)) * drawn[:-1], "bias": drawn[-1] / math.sqrt(inputs)}
 
@@ -40,36 +40,36 @@ def affine(params: Linear, x: Float[Array, "rows inputs"]) -> Float[Array, "rows
 
 
 def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
-    """Divide each row by its L2 norm, but at least by 1e-12; the gradient of a zero row is finite.
+    """Divide each row by the maximum of its L2 norm and 1e-12. The gradient of a zero row is finite.
 
-    Squares of float32 overflow above 1.8e19, and the cubes of norms in the gradient above 7e12. Rows with large values
-    are therefore scaled first, which changes neither the result nor its gradient; others are multiplied by 1.
+    In float32, squares overflow above 1.8e19, and the cubes of norms in the gradient above 7e12. Rows with large values
+    are therefore scaled first, which changes neither the result nor its gradient; other rows are multiplied by 1.
 
     Args:
-        x: Rows in the last axis.
+        x: Rows along the last axis.
     """
     x = x * moderating_powers(x)
     return x * inverse_norms(x)
 
 
 def moderating_powers(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows 1"]:
-    """Return the power of two that makes the squares of each row fit float32; 1 for rows without large values."""
+    """Return the power of two that makes the squares of each row fit in float32; 1 for rows without large values."""
     largest = jnp.max(jnp.abs(x), axis=-1, keepdims=True, initial=0.0)
     scale = jnp.where(largest > 2.0**80, 2.0**-104, jnp.where(largest > 2.0**32, 2.0**-56, 1.0))
     return scale.astype(x.dtype)
 
 
 def inverse_norms(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows 1"]:
-    """Return 1 / max(norm, 1e-12) of each row, whose squares fit float32."""
+    """Compute 1 / max(norm, 1e-12) of each row. The squares must fit in float32."""
     squared = jnp.sum(x * x, axis=-1, keepdims=True)
     return jax.lax.rsqrt(jnp.maximum(squared, 1e-24))
 
 
 def mean(values: Float[Array, " batch"], mask: Bool[Array, " batch"]) -> Scalar:
-    """Return the mean over real rows; padded rows may hold anything, even NaN.
+    """Compute the mean over unmasked rows. Masked rows may hold any values, even NaN.
 
     Args:
-        values: A value for each row of a batch.
-        mask: True for real rows, as `Batch.mask`.
+        values: One value per row of a batch.
+        mask: True for real rows, such as `Batch.mask`.
     """
     return jnp.sum(jnp.where(mask, values, 0.0)) / jnp.sum(mask, dtype=values.dtype)

@@ -1,4 +1,4 @@
-"""Sparse matrices on the device: the compressed rows of a matrix and of its transpose."""
+"""Sparse matrices on the device, stored as compressed rows (CSR) of the matrix and of its transpose."""
 
 from typing import NamedTuple
 
@@ -12,33 +12,34 @@ from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding.chunks import Chunks, largest_sizes, make_chunks, sizes_of
 
 MOST_VALUES = 2**24
-"""Values that a CPU keeps in memory beside the places of entries, which take 8 bytes of each in both directions."""
+"""The number of entries up to which a CPU stores values in addition to the column indices. Both directions together
+take 8 bytes per entry."""
 
 
 class Csr(NamedTuple):
-    """A matrix in compressed rows: row r has `columns[offsets[r]:offsets[r + 1]]`, ascending.
+    """A matrix in compressed sparse rows: row r has the columns `columns[offsets[r]:offsets[r + 1]]`, ascending.
 
-    An entry is its value times the scales of its row and column. A normalised adjacency is two scales around entries
-    that are 1, which need no memory. `None` is 1.
+    An entry is its value times the scales of its row and column; `None` stands for 1. A normalised adjacency thus
+    consists of two scales and entries of 1, which need no memory.
     """
 
     values: Float[Array, " entries"] | None
     columns: Int[Array, " entries"]
     offsets: Int[Array, " rows_plus_one"]
     row_scale: Float[Array, " rows"] | None = None
-    """Scales are constants, like the places of entries: a product has no derivative by them."""
+    """Scales are constants, like the column indices: products are not differentiated with respect to them."""
     column_scale: Float[Array, " columns"] | None = None
     chunks: Chunks | None = None
-    """The division of long rows that the product on accelerators reads; without it, it is made in each product."""
+    """The chunks of long rows, for the product on accelerators. If it is `None`, each product computes them."""
 
     @property
     def num_rows(self) -> int:
-        """The number of rows, static."""
+        """The number of rows (static)."""
         return self.offsets.shape[0] - 1
 
     @property
     def num_entries(self) -> int:
-        """The number of entries, static."""
+        """The number of entries (static)."""
         return self.columns.shape[0]
 
     @property
@@ -49,7 +50,7 @@ class Csr(NamedTuple):
 
     @property
     def scales(self) -> Float[Array, " entries"] | None:
-        """The product of the scales of each entry; `None` if all are 1."""
+        """The product of the row and column scales of each entry; `None` if all are 1."""
         of_rows = None if self.row_scale is None else self.row_scale[self.row_ids]
         if self.column_scale is None:
             return of_rows
@@ -64,11 +65,11 @@ class Csr(NamedTuple):
 
 
 class Operator(NamedTuple):
-    """A matrix and its transpose, so that a product and its derivative are both products of compressed rows.
+    """A matrix and its transpose, so that a product and its derivative are both CSR products.
 
-    Each copy has its own `values`, and a derivative goes to the copy that the product reads: R x to `matrix`, Rᵀ g to
-    `transposed`. A function that makes both copies from one array of values therefore has the right derivative with
-    respect to that array, of first and higher order. Never change one copy without the other.
+    Each copy has its own `values`, and a derivative goes to the copy that the product reads: for R x to `matrix`, for
+    Rᵀ g to `transposed`. A function that makes both copies from one array of values therefore has correct derivatives
+    with respect to that array, of first and higher order. Never change one copy without the other.
     """
 
     matrix: Csr
@@ -76,12 +77,12 @@ class Operator(NamedTuple):
 
     @property
     def T(self) -> "Operator":
-        """The transpose; nothing is copied."""
+        """The transpose, without copying."""
         return Operator(self.transposed, self.matrix)
 
 
 class Scales(NamedTuple):
-    """Factors of whole rows and columns, on the host."""
+    """Scale factors of rows and columns, on the host."""
 
     rows: Float[np.ndarray, " rows"]
     columns: Float[np.ndarray, " columns"]
@@ -92,8 +93,8 @@ def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray", scales: Sca
 
     Args:
         matrix: Repeated entries are summed.
-        scales: With them, each entry counts as 1. The values of few entries (`holds_values`) are then the products of
-            the scales.
+        scales: If given, each entry of `matrix` counts as 1. Small matrices (`holds_values`) then store the products of
+            the scales as values.
     """
     matrix = scipy.sparse.csr_array(matrix, copy=True)
     matrix.sum_duplicates()
@@ -105,9 +106,9 @@ def operator(matrix: "scipy.sparse.spmatrix | scipy.sparse.sparray", scales: Sca
 
 
 def holds_values(num_entries: int) -> bool:
-    """Return whether a matrix of ones with scales is held as values.
+    """Return whether a matrix of ones with scales is stored as values.
 
-    The CPU's product reads a value for each entry. Above `MOST_VALUES` entries, each product makes them.
+    The CPU's product reads one value per entry. Above `MOST_VALUES` entries, each product computes them.
     """
     return on_cpu() and num_entries <= MOST_VALUES
 
@@ -115,9 +116,9 @@ def holds_values(num_entries: int) -> bool:
 def operator_shapes(
     row_lengths: Int[np.ndarray, " rows"], column_lengths: Int[np.ndarray, " columns"], *, scaled: bool = False
 ) -> Operator:
-    """Return the shapes of what `operator` makes of a matrix with this many entries in each row and column.
+    """Return the shapes of the operator that `operator` makes from a matrix with these row and column lengths.
 
-    `scaled` if it is given scales.
+    `scaled` says whether `operator` is given scales.
     """
 
     def side(rows: np.ndarray, columns: np.ndarray) -> Csr:
@@ -136,27 +137,27 @@ def operator_shapes(
 def compressed(
     rows: Int[Array, " entries"], columns: Int[Array, " entries"], values: Float[Array, " entries"], num_rows: int
 ) -> Csr:
-    """Compress rows on the device. It may be traced: the shapes depend on the number of entries alone."""
+    """Build compressed rows on the device. It can be traced: shapes depend only on the number of entries."""
     order = jnp.argsort(rows, stable=True)
     offsets = jnp.searchsorted(rows[order], jnp.arange(num_rows + 1, dtype=rows.dtype)).astype(jnp.int32)
     return with_chunks(Csr(permuted(values, order), columns[order], offsets))
 
 
 def permuted(values: Float[Array, " entries"], order: Int[Array, " entries"]) -> Float[Array, " entries"]:
-    """Return `values[order]` for a permutation. Its derivative adds nothing up, and so has no order on any platform."""
+    """Return `values[order]` for a permutation. Its derivative adds nothing up and so is deterministic everywhere."""
     taken: Array = values.at[order].get(unique_indices=True)
     return taken
 
 
 def with_chunks(matrix: Csr) -> Csr:
-    """Return the matrix with chunks for rows of any lengths, if the platform reads them."""
+    """Add chunks for rows of any lengths to a matrix, if the platform uses chunks."""
     if on_cpu():
         return matrix._replace(chunks=None)
     return matrix._replace(chunks=make_chunks(matrix.offsets, largest_sizes(matrix.num_entries)))
 
 
 def with_values(matrix: Csr) -> Csr:
-    """Return the matrix with its scales in its values, if the platform holds values (`holds_values`)."""
+    """Fold a matrix's scales into its values, if the platform stores values (`holds_values`)."""
     if not holds_values(matrix.num_entries):
         return matrix
     return matrix._replace(values=matrix.weights, row_scale=None, column_scale=None)
@@ -174,4 +175,4 @@ def _to_device(matrix: "scipy.sparse.csr_array", scales: Scales | None) -> Csr:
 def _chunks(offsets: Int[Array, " rows_plus_one"], lengths: Int[np.ndarray, " rows"]) -> Chunks | None:
     if on_cpu() or not len(lengths):
         return None
-    return make_chunks(offsets, sizes_of(lengths) or [(1, 1)])  # without long rows an empty chunk says so
+    return make_chunks(offsets, sizes_of(lengths) or [(1, 1)])  # without long rows, an empty chunk records that

@@ -1,10 +1,10 @@
-"""LightGCN propagation: the definition, and an exact algebra that needs fewer products.
+"""LightGCN propagation: the definition, and an equivalent computation with fewer products.
 
-P = [[0, R̂], [R̂ᵀ, 0]] on users stacked on items; the read-out is M_L x = (1 / (L + 1)) Σ_{l=0..L} P^l x.
+P = [[0, R̂], [R̂ᵀ, 0]] acts on users stacked on items; the read-out is M_L x = (1 / (L + 1)) Σ_{l=0..L} P^l x.
 
-M_L is linear, so M_L [E_u; X] = M_L [E_u; 0] + M_L [0; X]: a *user chain* that every modality shares and an *item
-chain* of its own. Each layer of a chain is one half product, R̂ x or R̂ᵀ x. Where X = F W + p bᵀ with frozen F, the
-item chain is (M_L [0; F]) W + (M_L [0; p]) bᵀ, whose left factors are computed once.
+M_L is linear, so M_L [E_u; X] = M_L [E_u; 0] + M_L [0; X]: a *user chain* shared by all modalities, and a separate
+*item chain* per modality. Each layer of a chain is one half product, R̂ x or R̂ᵀ x. If X = F W + p bᵀ with frozen F,
+the item chain is (M_L [0; F]) W + (M_L [0; p]) bᵀ, whose left factors are computed only once.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,37 +26,38 @@ from slmrec_jax.meshes import num_column_shares
 from slmrec_jax.types import ALL, DenseFeature, FrozenRows, Rows, Spec
 
 MAX_CACHE_BYTES = 4 * 2**30
-"""The largest size on a device of a frozen modality's propagated features; a larger one is projected first instead."""
+"""The maximum size, per device, of a frozen modality's propagated features. A larger modality is projected first
+instead."""
 
 CACHE_COLUMNS = 256
-"""The number of feature columns that a device propagates at a time in `frozen_chain`."""
+"""The number of feature columns that each device propagates at a time in `frozen_chain`."""
 
 
 class Halves(NamedTuple):
-    """Rows of all users and rows of all items."""
+    """The rows of all users and the rows of all items."""
 
     users: Float[Array, "users ..."]
     items: Float[Array, "items ..."]
 
 
 class Channel(NamedTuple):
-    """One modality's read-out. Only the requested rows are summed over the layers."""
+    """The read-out of one modality. Only requested rows are summed over the layers."""
 
     users: Rows
     items: Rows
 
 
 def aggregate(graph: Graph, x: Float[Array, "nodes dim"]) -> Float[Array, "nodes dim"]:
-    """Compute P x by the definition: each node sums its neighbours' rows, weighted by R̂."""
+    """Compute P x by definition: each node sums its neighbours' rows, weighted by R̂."""
     edges = stacked_graph(graph)
     summed: Array = jraph.segment_sum(edges.edges[:, None] * x[edges.senders], edges.receivers, x.shape[0])
     return summed
 
 
 def stacked_graph(graph: Graph) -> jraph.GraphsTuple:
-    """Return the graph of the definition: users stacked on items, each interaction as one edge in either direction.
+    """Build the graph for `aggregate`: users stacked on items, with one edge per interaction in each direction.
 
-    Edges from items to users come first; both parts are sorted by user, then item. Weights are the entries of R̂.
+    Edges from items to users come first; both parts are sorted by user, then item. Edge weights are the entries of R̂.
     """
     users, items = graph.interactions
     items = items + graph.num_users
@@ -87,21 +88,21 @@ def hop(graph: Graph, x: Halves) -> Halves:
 
 
 def hop_by_definition(graph: Graph, x: Halves) -> Halves:
-    """Compute P x by `aggregate`, for comparison; off CPU by `hop`: sums by segments are slow there."""
+    """Compute P x with `aggregate`, for comparison. Except on CPU, `hop` is used, since segment sums are slow there."""
     if not on_cpu():
         return hop(graph, x)
     return split(graph, aggregate(graph, jnp.concatenate(x)))
 
 
 def split(graph: Graph, nodes: Float[Array, "nodes dim"]) -> Halves:
-    """Return the rows of users and of items from those of users stacked on items."""
+    """Split rows of users stacked on items into user rows and item rows."""
     return Halves(nodes[: graph.num_users], nodes[graph.num_users :])
 
 
 def neighbour_mean(
     graph: Graph, x: Float[Array, "nodes dim"], hop: Callable[[Graph, Halves], Halves] = hop
 ) -> Float[Array, "nodes dim"]:
-    """Compute D^-1 A x = D^-1/2 P D^1/2 x: the plain mean over a node's neighbours, 0 for a node without any."""
+    """Compute D^-1 A x = D^-1/2 P D^1/2 x: the plain mean over each node's neighbours; 0 if there are none."""
     degrees = jnp.concatenate([jnp.diff(side.offsets) for side in graph.adjacency]).astype(x.dtype)[:, None]
     root = jnp.sqrt(degrees)
     return jnp.concatenate(hop(graph, split(graph, root * x))) / jnp.maximum(root, 1.0)
@@ -113,9 +114,8 @@ def user_chain(
     num_layers: int,
     first: Float[Array, "items dim"] | None = None,
 ) -> Channel:
-    """Compute M_L [users; 0] in L half products, or in L - 1 if the first one is given.
-
-    `graphs` has the graph of each layer, or one for all.
+    """Compute M_L [users; 0] with L half products, or L - 1 if the first one is given. | `graphs` has one graph per
+    layer, or one for all layers.
     """
     own, other = _read_out_of_chain([graph.adjacency.T for graph in graphs], users, num_layers, first)
     return Channel(own, other)
@@ -127,27 +127,26 @@ def item_chain(
     num_layers: int,
     first: Float[Array, "users dim"] | None = None,
 ) -> Channel:
-    """Compute M_L [0; items] in L half products, or in L - 1 if the first one is given.
-
-    `graphs` has the graph of each layer, or one for all.
+    """Compute M_L [0; items] with L half products, or L - 1 if the first one is given. | `graphs` has one graph per
+    layer, or one for all layers.
     """
     own, other = _read_out_of_chain([graph.adjacency for graph in graphs], items, num_layers, first)
     return Channel(other, own)
 
 
 class FrozenChain(NamedTuple):
-    """The item chain of a frozen modality, before the projection that training learns."""
+    """The item chain of a frozen modality, before the learned projection."""
 
     values: Halves
-    """M_L [0; F], by feature column."""
+    """M_L [0; F], with the columns of the features."""
     present: Halves
-    """M_L [0; p], the factor of the projection's bias. It is not constant 1: every hop adds to it."""
+    """M_L [0; p], the factor of the projection's bias. It is not constant 1, since every hop adds to it."""
 
 
 def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: FrozenRows = "float32") -> FrozenChain:
     """Propagate a frozen modality's features in float32, a block of columns at a time to bound memory.
 
-    `held_as` is the dtype of `FrozenChain.values`.
+    `held_as` is the dtype in which `FrozenChain.values` are stored.
     """
 
     @partial(jax.jit, static_argnames="dtype")
@@ -169,10 +168,10 @@ def frozen_chain(graph: Graph, feature: DenseFeature, num_layers: int, held_as: 
 def choose_chain(
     spec: Spec, columns: int, *, num_layers: int, batch_size: int, held_as: FrozenRows = "float32"
 ) -> tuple[bool, str]:
-    """Choose whether to propagate a frozen modality's features once, or to project and propagate them in each step.
+    """Decide whether to propagate a frozen modality's features once, or to project and propagate them in each step.
 
-    The rule compares multiply-adds of one step's forward pass. A cached modality projects only the batch's users and
-    items. The second result is the reason.
+    The rule compares the multiply-adds of one step's forward pass. With propagated features, only the batch's users and
+    items are projected. The second result is the reason.
     """
     size = jnp.dtype(held_as).itemsize * (spec.num_users + spec.num_items) * columns / spec.column_shares
     if size > MAX_CACHE_BYTES:
@@ -185,16 +184,16 @@ def choose_chain(
 
 
 def _read_out_of_chain(hops: Sequence[Operator], x: Array, num_layers: int, first: Array | None) -> tuple[Rows, Rows]:
-    """Return the read-out on the side of x and on the other side, where layer 0 is zero.
+    """Return the read-out on the side of x, and on the other side, whose layer 0 is zero.
 
-    `hops` lead from the side of x to the other: one for each layer, or one for all.
+    `hops` lead from the side of x to the other side: one per layer, or one for all layers.
     """
     sides: tuple[list[Rows], list[Rows]] = [rows_of(x)], []
     for layer in range(1, num_layers + 1):
         hop = hops[(layer - 1) % len(hops)]
         hop = hop if layer % 2 else hop.T
         after = first if layer == 1 and first is not None else matmul(hop, x)
-        # No product follows the last layer: its cotangent is zero but for the rows that are read out.
+        # No product follows the last layer, so its cotangent is zero except for the rows that are read out.
         sides[layer % 2].append(rows_of(after) if layer < num_layers else product_rows(hop, x, after))
         x = after
     if not sides[1]:

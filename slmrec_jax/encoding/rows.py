@@ -1,4 +1,4 @@
-"""Tables of which only the requested rows are computed, once for each array of ids."""
+"""Lazy tables, which compute only requested rows, and only once for each array of ids."""
 
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -17,30 +17,30 @@ from slmrec_jax.meshes import divide_rows, num_shares, on_own_columns
 from slmrec_jax.types import ALL, DenseFeature, Distinct, Ids, Rows
 
 TABLE_BLOCK_ROWS = 8192
-"""The largest number of rows of a whole table that are computed at a time."""
+"""The maximum number of rows of a whole table that are computed at a time."""
 
 MICRO_BATCHES = "micro_batches"
-"""The name of the axis over which losses are mapped where a step has several batches (`methods.micro_batches`)."""
+"""The name of the axis over which losses are vmapped if a step has several batches (`methods.micro_batches`)."""
 
 
 def rows_of(table: Float[Array, "nodes ..."]) -> Rows:
-    """Return the rows of a table that has already been computed.
+    """Make the rows of a table that is already computed.
 
     Args:
-        table: An array, of which the rows of any ids are requested.
+        table: An array with one row per node.
     """
     return memoized(lambda ids: table if ids is ALL else take(table, ids))
 
 
 def memoized(rows: Rows) -> Rows:
-    """Compute the rows of an array of ids once, however many views and losses ask for them.
+    """Compute the rows of an array of ids only once, however many views and losses request them.
 
     The compiler would merge the repeated gathers, but not their derivatives: scatters that each fill a whole table.
     """
     known: list[tuple[Ids, object, Array]] = []
 
     def lookup(ids: Ids) -> Array:
-        # A value computed inside a branch or a loop cannot be used outside of it.
+        # A value computed inside a traced branch or loop cannot be used outside of it.
         trace = get_opaque_trace_state()  # type: ignore[no-untyped-call]
         for seen, where, value in known:
             if seen is ids and where == trace:
@@ -52,13 +52,14 @@ def memoized(rows: Rows) -> Rows:
 
 
 def rows_for_all(rows: Rows, all_ids: Callable[[Ids], Array] | None = None) -> Rows:
-    """Return the same rows, gathered for all micro-batches of a step together, with one scatter as their derivative.
+    """Gather rows for all micro-batches of a step together, so that the derivative is a single scatter.
 
-    Mapped over micro-batches, a gather would still be one, but its derivative by hand would fill a table for each.
+    Under vmap, a gather would still be a single gather, but its custom derivative would fill one table per micro-batch.
 
     Args:
-        rows: A table that does not depend on the micro-batch. Outside of micro-batches it is returned as it is.
-        all_ids: `ids_of_all`, memoized where several tables are read for the same ids.
+        rows: A table that does not depend on the micro-batch. Outside of micro-batches, its rows are returned
+            unchanged.
+        all_ids: `ids_of_all`, memoized if several tables are read for the same ids.
     """
 
     def own(ids: Ids) -> Array:
@@ -75,14 +76,14 @@ def rows_for_all(rows: Rows, all_ids: Callable[[Ids], Array] | None = None) -> R
 
 
 def ids_of_all(ids: Ids) -> Int[Array, " rows_of_all"]:
-    """Return the ids of all micro-batches, one after the other."""
+    """Return the concatenated ids of all micro-batches."""
     own: Array = ids.ids if isinstance(ids, Distinct) else ids  # type: ignore[assignment]
     gathered: Array = jax.lax.all_gather(own, MICRO_BATCHES)
     return gathered.reshape(-1)
 
 
 def mapped_micro_batches() -> int | None:
-    """Return the number of micro-batches over which the caller is mapped; `None` if it is not."""
+    """Return the number of micro-batches over which the caller is vmapped; `None` if it is not."""
     try:
         return int(jax.lax.axis_size(MICRO_BATCHES))
     except NameError:
@@ -96,9 +97,9 @@ def _own_part(of_each: Array, index: Array) -> Array:
 
 @_own_part.def_vmap
 def _own_parts(axis_size: int, mapped: Sequence[bool], of_each: Array, index: Array) -> tuple[Array, bool]:
-    """Return the parts as they are: mapped over, each is that of its micro-batch. A gather would copy them.
+    """Return all parts unchanged, since each already belongs to its micro-batch. A gather would copy them.
 
-    Where a loss maps over something else, or its table depends on the micro-batch, each takes its own.
+    If a loss maps over something else, or its table depends on the micro-batch, each micro-batch takes its own part.
     """
     if list(mapped) == [False, True]:
         return of_each, True
@@ -107,13 +108,13 @@ def _own_parts(axis_size: int, mapped: Sequence[bool], of_each: Array, index: Ar
 
 
 def product_rows(operator: Operator, x: Float[Array, "columns dim"], table: Float[Array, "rows dim"]) -> Rows:
-    """Return the rows of `table`, which is the operator times x; see `sparse.rows_of_product`."""
+    """Make the rows of `table`, which is the operator times x; see `sparse.rows_of_product`."""
     whole = rows_of(table)
     return memoized(lambda ids: whole(ids) if isinstance(ids, slice) else rows_of_product(operator, x, table, ids))
 
 
 def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
-    """Return scale · Σ tables. The gathers share one scatter as their derivative; many rows are read from the sum."""
+    """Make the rows of scale · Σ tables. If many rows are requested, they are gathered from the whole sum."""
 
     def rows(ids: Ids) -> Array:
         if not isinstance(ids, slice) and are_many(ids):
@@ -126,13 +127,13 @@ def sum_of(tables: Sequence[Rows], scale: float) -> Rows:
 
 
 def whole_for_many(rows: Rows, num_rows: int) -> Rows:
-    """Return the same rows, taken from the whole table where at least as many are asked for as it has.
+    """Gather rows from the whole table if at least as many are requested as it has.
 
-    Sampled negatives ask for the same rows again and again; the table computes each of them once.
+    Sampled negatives request the same rows many times; the whole table computes each row only once.
 
     Args:
-        rows: A table whose rows take more work than a gather.
-        num_rows: The number of its rows. On a mesh the rows are computed as they are asked for.
+        rows: A table whose rows cost more than a gather.
+        num_rows: The number of rows of the table. On a mesh, rows are always computed as requested.
     """
 
     def taken(ids: Ids) -> Array:
@@ -144,10 +145,10 @@ def whole_for_many(rows: Rows, num_rows: int) -> Rows:
 
 
 def projected(feature: DenseFeature, projection: layers.Linear) -> Rows:
-    """Return F W + present bᵀ: a row without the feature has no bias either. Values may have half precision.
+    """Make the rows of F W + present bᵀ: a row without the feature has no bias either. F may have half precision.
 
     Args:
-        feature: F, and which rows are present.
+        feature: F and the indicator `present` of its rows.
         projection: W and b.
     """
     kernel, bias = projection["kernel"], projection["bias"][None, :]
@@ -156,7 +157,7 @@ def projected(feature: DenseFeature, projection: layers.Linear) -> Rows:
         return taken.astype(kernel.dtype) @ kernel
 
     def rows(ids: Ids) -> Array:
-        # Of a whole table, each device of a mesh computes its own columns. The rows of a batch are divided later.
+        # For a whole table, each device of a mesh computes its own columns. The rows of a batch are sharded later.
         if ids is ALL and vectors.is_converted_by_blocks(feature.values):
             x: Array = on_own_columns(vectors.product_by_blocks, kernel)(feature, kernel)
         else:
@@ -167,17 +168,17 @@ def projected(feature: DenseFeature, projection: layers.Linear) -> Rows:
 
 
 def feature_rows(feature: DenseFeature) -> Rows:
-    """Return the rows of a feature as float32."""
+    """Make the rows of a feature as float32."""
     return memoized(lambda ids: vectors.rows(feature, ids))
 
 
 def concatenated(tables: Sequence[Rows]) -> Rows:
-    """Return the tables side by side."""
+    """Concatenate tables along their columns."""
     return memoized(lambda ids: jnp.concatenate([table(ids) for table in tables], axis=1))
 
 
 def with_biases(users: Rows, items: Rows, item_biases: Rows) -> tuple[Rows, Rows]:
-    """Return tables whose inner product is that of the given ones plus the item's bias (a one-dimensional table)."""
+    """Extend tables so that inner products include the item's bias, a one-dimensional table."""
     return (
         concatenated([users, lambda ids: jnp.ones_like(users(ids)[:, :1])]),
         concatenated([items, lambda ids: item_biases(ids)[:, None]]),
@@ -185,27 +186,27 @@ def with_biases(users: Rows, items: Rows, item_biases: Rows) -> tuple[Rows, Rows
 
 
 def all_rows(rows: Rows, count: int) -> Float[Array, "count dim"]:
-    """Compute all `count` rows, a block at a time: intermediate results are often several times as wide.
+    """Compute all `count` rows, a block at a time, since intermediate results are often several times as wide.
 
-    Computing a few rows must not compute a whole table.
+    `rows` must be able to compute a few rows without computing a whole table.
     """
     num_blocks = -(-count // TABLE_BLOCK_ROWS)
     if num_blocks <= 1:
         return rows(ALL)
-    block_rows = -(-count // num_blocks)  # equal blocks need the least padding
+    block_rows = -(-count // num_blocks)  # blocks of equal size need the least padding
     ids = jnp.minimum(jnp.arange(num_blocks * block_rows), count - 1)
     blocks: Array = jax.lax.map(rows, ids.reshape(num_blocks, block_rows))
     return blocks.reshape(-1, blocks.shape[-1])[:count]
 
 
 def distinct_ids(ids: Int[Array, " batch"], real: Bool[Array, " batch"], num_nodes: int) -> Distinct:
-    """Find the distinct ids, all below `num_nodes`, of real rows; the ids of other rows are ignored."""
+    """Find the distinct ids, all below `num_nodes`, of the real rows. The ids of other rows are ignored."""
     find = partial(_by_table, num_nodes=num_nodes) if on_cpu() else _by_pairs
     return Distinct(*find(jnp.where(real, ids, ids[jnp.argmax(real)]), real))
 
 
 def _by_table(ids: Array, real: Array, num_nodes: int) -> tuple[Array, Array, Array]:
-    """Find them in a table of all nodes; of several micro-batches one after the other."""
+    """Find the distinct ids with a table of all nodes. Several micro-batches are processed one after another."""
 
     @jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
     def found(ids: Array, real: Array) -> tuple[Array, Array, Array]:
@@ -221,7 +222,7 @@ def _by_table(ids: Array, real: Array, num_nodes: int) -> tuple[Array, Array, Ar
 
 
 def _by_pairs(ids: Array, real: Array) -> tuple[Array, Array, Array]:
-    """Compare all pairs, which is one kernel without memory, and no scatter, whose order is not fixed."""
+    """Find the distinct ids by comparing all pairs: one kernel, without intermediate memory and without a scatter."""
     rows = jnp.arange(ids.shape[0])
     first = jnp.min(jnp.where(ids[:, None] == ids[None, :], rows[None, :], ids.shape[0]), axis=1)
     places = (jnp.cumsum(first == rows) - 1)[first]

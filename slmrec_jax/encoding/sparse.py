@@ -1,9 +1,9 @@
-"""Sparse × dense products behind one signature, with their derivative.
+"""Sparse × dense products behind one signature, with custom derivatives.
 
-`matmul(operator, x)` is the only sparse product of the package. `PRODUCTS` holds its implementations: `segment_sum` is
-the definition, `csr` the compiled CSR product of jaxlib (threaded on CPU), `chunked` sums of fixed width for GPUs
-(`chunks.py`), which always add in the same order, unlike the atomic additions of a scatter, and `blocked` the same by
-blocks of rows for TPUs.
+`matmul(operator, x)` is the only sparse product of the package. `PRODUCTS` holds its implementations. `segment_sum` is
+the definition. `csr` is jaxlib's compiled CSR product (threaded on CPU). `chunked` sums chunks of fixed width for GPUs
+(`chunks.py`), always in the same order, unlike the atomic additions of a scatter. `blocked` does the same in blocks of
+rows, for TPUs.
 """
 
 from collections.abc import Callable
@@ -22,26 +22,27 @@ from slmrec_jax.meshes import num_shares, on_own_columns
 from slmrec_jax.types import Distinct
 
 FEW = 8
-"""Rows are few if at most one row in this many is wanted."""
+"""Rows are few if at most one in `FEW` rows is wanted."""
 
 MANY = 2**18
-"""So many rows are read from a whole table. They may be one group of several in a step (`methods.micro_batches`), and
-what follows from the rows of a group alone, such as the derivative for few rows, is computed for each group."""
+"""The number of rows from which on they are gathered from a whole table. They may belong to one of several groups in a
+step (`methods.micro_batches`): work that depends on a group's rows, such as the derivative for few rows, would be
+repeated for each group."""
 
 
 def are_many(ids: Int[Array, " wanted"] | Distinct) -> bool:
-    """Return whether rows are to be read from a table that holds all of them."""
+    """Return whether there are so many ids that their rows should be gathered from a whole table."""
     return (ids.ids if isinstance(ids, Distinct) else ids).size >= MANY
 
 
 def matmul(operator: Operator, x: Float[Array, "columns dim"], product: str | None = None) -> Float[Array, "rows dim"]:
-    """Multiply the matrix with dense rows x.
+    """Multiply a sparse matrix with dense rows x.
 
-    The derivative is written by hand. With respect to x, the vector-Jacobian product is g -> Rᵀ g, again a product of
-    compressed rows, where autodiff of a CSR product would scatter. With respect to the value of an entry (r, c) it is
-    g_r · x_c. The compiler drops the one that is not needed: a training step reads the matrix as a constant.
+    The derivative is a custom VJP. With respect to x it is g -> Rᵀ g, which is again a CSR product, whereas autodiff of
+    a CSR product would use a scatter. With respect to the value of an entry (r, c) it is g_r · x_c. The compiler drops
+    the one that is not needed, such as the latter if the matrix is constant in a training step.
 
-    `product` is a name of `PRODUCTS`; by default that of the platform.
+    `product` is a name in `PRODUCTS`; by default the platform's.
     """
     rows: Array = _traced_once(product or PRODUCT_OF[platform()], *operator, x)
     return rows
@@ -53,10 +54,10 @@ def rows_of_product(
     table: Float[Array, "rows dim"],
     ids: Int[Array, " wanted"] | Distinct,
 ) -> Float[Array, "wanted dim"]:
-    """Return rows of `table`, which is `matmul(operator, x)`, with a derivative that skips the table.
+    """Return rows of `table`, which is `matmul(operator, x)`, with a derivative that bypasses the table.
 
-    On CPU, for few rows, the derivative Rᵀ g is computed from the wanted rows of g alone: they are adjacent in the
-    cache, and one row of zeros represents all others. Differentiating that again is slow.
+    On CPU, for few rows, the derivative Rᵀ g is computed from only the wanted rows of g: they are adjacent in cache,
+    and a single row of zeros represents all others. Second derivatives are slow.
     """
     wanted = ids.ids if isinstance(ids, Distinct) else ids
     few = FEW * wanted.shape[0] <= operator.matrix.num_rows and not are_many(ids)
@@ -67,13 +68,13 @@ def rows_of_product(
 
 
 def segment_sum(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
-    """Compute the definition: y_r = Σ over the entries (r, c) of value · x_c."""
+    """Compute the product by definition: y_r = Σ over the entries (r, c) of value · x_c."""
     messages = matrix.weights[:, None] * x[matrix.columns]
     return jax.ops.segment_sum(messages, matrix.row_ids, matrix.num_rows, indices_are_sorted=True)
 
 
 def csr(matrix: Csr, num_columns: int, x: Float[Array, "columns dim"]) -> Float[Array, "rows dim"]:
-    """Call the CSR product of jaxlib."""
+    """Compute the product with jaxlib's CSR kernel."""
     if matrix.values is None:  # scaling rows is cheaper than scaling entries
         of_rows, of_columns = matrix.row_scale, matrix.column_scale
         ones = matrix._replace(values=jnp.ones(matrix.num_entries, x.dtype), row_scale=None, column_scale=None)
@@ -95,7 +96,7 @@ def chunked(
     def read(entries: Array) -> Array:
         columns = matrix.columns[entries]
         rows = x[columns]
-        # Scaled here: a scaled copy of x would be written to memory and read again.
+        # Scale here, since a scaled copy of x would be written to memory and read again.
         if matrix.column_scale is not None:
             rows = matrix.column_scale[columns][..., None] * rows
         return rows if matrix.values is None else matrix.values[entries][..., None] * rows
@@ -112,7 +113,7 @@ PRODUCTS: dict[str, Callable[[Csr, int, Array], Array]] = {
 }
 
 PRODUCT_OF = {"cpu": "csr", "gpu": "chunked", "tpu": "blocked"}
-"""The product of each platform."""
+"""The default product of each platform."""
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -166,9 +167,9 @@ _few_rows.defvjp(_few_rows_forward, _few_rows_backward)
 
 
 def _by_values(matrix: Csr, cotangents: Float[Array, "entries dim"], x: Float[Array, "columns dim"]) -> Csr:
-    """Return the cotangent of the matrix: g_r · x_c for each entry (r, c), given the row g_r of each.
+    """Compute the cotangent of the matrix: g_r · x_c for each entry (r, c), given the row g_r of each entry.
 
-    Integers have no derivative, so their fields are `None`; nor have values that are all 1.
+    Integer fields and implicit values of 1 have no derivative, so their cotangents are `None`.
     """
     if matrix.values is None:
         return Csr(None, None, None)  # type: ignore[arg-type]

@@ -1,7 +1,7 @@
-"""Vectors of half precision read as float32: a few rows, some columns, or a product with the whole table.
+"""Half-precision vectors read as float32: a few rows, some columns, or a product with the whole table.
 
-A table of half precision is never converted as a whole if it is large. Rows are normalised by factors beside the table
-(`row_scales`), so that no table in float32 is made for that either.
+A large half-precision table is never converted as a whole. Rows are normalised by separate factors (`row_scales`), so
+that normalisation needs no float32 table either.
 """
 
 import jax
@@ -13,44 +13,44 @@ from slmrec_jax.encoding.gathers import take
 from slmrec_jax.types import DenseFeature, Ids
 
 WHOLE_BYTES = 2**26
-"""The largest table, in float32, that a product with a table of half precision converts as a whole."""
+"""The float32 size up to which a product converts a half-precision table as a whole."""
 
 _BLOCK_VALUES = 2**22
-"""Numbers that are converted at a time."""
+"""The number of values that are converted at a time."""
 
 _MOST_BLOCKS = 64
-"""`row_scales` is traced for each block."""
+"""The maximum number of blocks, since `row_scales` is traced once per block."""
 
 
 def is_half(values: Float[Array, "..."]) -> bool:
-    """Return whether values have half precision."""
+    """Return whether values are in half precision."""
     return values.dtype.itemsize < 4
 
 
 def rows(feature: DenseFeature, ids: Ids) -> Float[Array, "_ columns"]:
-    """Return rows of a feature as float32 (wider types stay as they are)."""
+    """Return rows of a feature as float32 (wider dtypes stay unchanged)."""
     values = feature.values
     if not is_half(values):
         return take(values, ids)
-    # As integers: CPUs cannot gather half precision, and XLA would convert the whole table in each step instead.
+    # Gather integers: CPUs cannot gather half precision, and XLA would convert the whole table in each step.
     bits = take(jax.lax.bitcast_convert_type(values, jnp.uint16), ids)
     taken = jax.lax.bitcast_convert_type(bits, values.dtype).astype(jnp.float32)
     for scale in feature.scales:
         taken = taken * take(scale, ids)[:, None]
-    # Where XLA merged this into sums, their order, and so their bits, would not be those of a table in float32.
+    # If XLA fused this into sums, their order, and so their bits, would differ from those of a float32 table.
     float32: Array = jax.lax.optimization_barrier(taken)  # type: ignore[no-untyped-call]
     return float32
 
 
 def columns(feature: DenseFeature, start: int, stop: int) -> Float[Array, "items _"]:
-    """Return columns `start` to `stop` of a feature as float32 (wider types stay as they are)."""
+    """Return the columns from `start` up to `stop` of a feature as float32 (wider dtypes stay unchanged)."""
     part = feature._replace(values=feature.values[:, start:stop])
     return scaled(part) if is_half(part.values) else part.values
 
 
 @jax.jit
 def scaled(feature: DenseFeature) -> Float[Array, "items columns"]:
-    """Return a whole table as float32, with its factors of rows applied."""
+    """Return a whole table as float32, with its row factors applied."""
     taken = feature.values.astype(jnp.float32)
     for scale in feature.scales:
         taken = taken * scale[:, None]
@@ -58,11 +58,11 @@ def scaled(feature: DenseFeature) -> Float[Array, "items columns"]:
 
 
 def row_scales(values: Float[Array, "items columns"]) -> tuple[Float[Array, " items"], ...]:
-    """Return the factors by which `layers.normalize` multiplies each row, in the order it does so.
+    """Return the factors by which `layers.normalize` multiplies each row, in the order in which it applies them.
 
-    They are the same to the bit for values of half precision and for these values as float32: the order in which XLA
-    adds on a CPU depends on the size of the table and on what else a program does, so both take the same blocks through
-    the same program. Squares of float16 always fit float32; other rows may need a power of two first.
+    They are bitwise identical for half-precision values and for the same values as float32. On a CPU, the order in
+    which XLA adds depends on the size of the table and on the rest of the program, so both pass the same blocks through
+    the same program. Squares of float16 always fit in float32; other rows may need a power of two first.
     """
     count, width = values.shape
     at_a_time = max(1, _BLOCK_VALUES // width, -(-count // _MOST_BLOCKS))
@@ -71,19 +71,19 @@ def row_scales(values: Float[Array, "items columns"]) -> tuple[Float[Array, " it
 
 
 def is_converted_by_blocks(values: Float[Array, "items columns"]) -> bool:
-    """Return whether `product_by_blocks` is needed to multiply a whole table without a large copy in float32."""
+    """Return whether a whole-table product needs `product_by_blocks` to avoid a large float32 copy."""
     return is_half(values) and 4 * values.size > WHOLE_BYTES
 
 
 def product_by_blocks(feature: DenseFeature, kernel: Float[Array, "columns dim"]) -> Float[Array, "items dim"]:
-    """Compute F W and its derivative with respect to W from a block of rows at a time."""
+    """Compute F W, and its derivative with respect to W, one block of rows at a time."""
     count, width = feature.values.shape
     num_blocks = -(-count // max(1, _BLOCK_VALUES // width))
     block_rows = -(-count // num_blocks)
 
     @jax.checkpoint
     def product(ids: Array, kernel: Array) -> Array:
-        # The barrier keeps the integers, or floats, of the whole table from being computed once before the loop.
+        # The barrier prevents the integers or floats of the whole table from being computed before the loop.
         held, ids = jax.lax.optimization_barrier((feature, ids))  # type: ignore[no-untyped-call]
         return _rows_in_loop(held, ids).astype(kernel.dtype) @ kernel
 
@@ -93,7 +93,7 @@ def product_by_blocks(feature: DenseFeature, kernel: Float[Array, "columns dim"]
 
 
 def _rows_in_loop(feature: DenseFeature, ids: Int[Array, " rows"]) -> Float[Array, "rows columns"]:
-    """Return rows by plain indexing, since a device of a mesh has the whole table here."""
+    """Return rows by plain indexing, since each device of a mesh has the whole table here."""
     bits = jax.lax.bitcast_convert_type(feature.values, jnp.uint16)[ids]
     taken = jax.lax.bitcast_convert_type(bits, feature.values.dtype).astype(jnp.float32)
     for scale in feature.scales:

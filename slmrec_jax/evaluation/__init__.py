@@ -1,1 +1,1 @@
-"""Full ranking of items for users, and its metrics."""
+"""Exact ranking of all items for users, and metrics of the ranking."""

@@ -1,6 +1,6 @@
-"""Geometry and neighbourhoods of embeddings, and bootstrap intervals of metrics.
+"""Analysis of embeddings (geometry and neighbourhoods), and bootstrap intervals of metrics.
 
-Pure functions of arrays on the host, and of a seed if they draw samples.
+All functions are pure functions of host arrays, and of a seed if they draw samples.
 """
 
 import math
@@ -18,7 +18,7 @@ _BLOCK_BYTES = 2**25
 
 
 class Interval(NamedTuple):
-    """A mean over users with its bootstrap interval."""
+    """A mean over users and its bootstrap interval."""
 
     mean: float
     low: float
@@ -26,7 +26,7 @@ class Interval(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """The mean difference of a metric between two systems on the same users."""
+    """The mean difference of a metric between two systems, on the same users."""
 
     interval: Interval
     p_value: float
@@ -35,10 +35,10 @@ class Difference(NamedTuple):
 def alignment(
     users: Float[np.ndarray, "users dim"], items: Float[np.ndarray, "items dim"], pairs: Interactions
 ) -> float:
-    """Return the mean over positive pairs (u, i), at least one, of |x_u - x_i|², for rows scaled to length 1.
+    """Compute the mean of |x_u - x_i|² over positive pairs (u, i), at least one, with rows scaled to norm 1.
 
-    From 0, if every user coincides with their items, to 4. Lower is better at the same uniformity. Repeated pairs count
-    each time. Source: Wang & Isola, ICML 2020, section 4, with exponent 2 as in its experiments.
+    The range is from 0, if every user coincides with their items, to 4. Lower is better at equal uniformity. Repeated
+    pairs count each time. Source: Wang & Isola, ICML 2020, section 4, with exponent 2 as in the paper's experiments.
     """
     users, items = unit_rows(users), unit_rows(items)
     total = 0.0
@@ -48,10 +48,11 @@ def alignment(
 
 
 def uniformity(rows: Float[np.ndarray, "rows dim"]) -> float:
-    """Return log mean exp(-2 |x - y|²) over pairs of different rows, scaled to length 1; NaN for fewer than two rows.
+    """Compute log mean exp(-2 |x - y|²) over pairs of different rows, scaled to norm 1; NaN for fewer than two rows.
 
-    0 if all rows coincide; lower is better. Time is quadratic in the rows; memory is bounded, as pairs are taken in
-    blocks. Source: Wang & Isola, ICML 2020, section 4, with t = 2 as in its experiments.
+    The value is 0 if all rows coincide; lower is better. Time is quadratic in the number of rows; memory is bounded,
+    since pairs are processed in blocks. Source: Wang & Isola, ICML 2020, section 4, with t = 2 as in the paper's
+    experiments.
     """
     if len(rows) < 2:
         return math.nan
@@ -72,11 +73,11 @@ def neighbours(
     *,
     present: Bool[np.ndarray, " items"] | None = None,
 ) -> Ranking:
-    """Return the k other items of largest cosine for each of `items`, best first; ties in the order of ids.
+    """Find the k other items with the largest cosine for each of `items`, best first, with ties in id order.
 
-    `table` has the feature vectors or embeddings of all items, `present` the items that have the feature (by default
-    all). An item without it is not a neighbour and has none. Missing neighbours are -1 with score -inf. Memory is
-    bounded.
+    `table` holds the feature vectors or embeddings of all items, and `present` marks the items that have the feature
+    (by default all). An item without the feature is no one's neighbour and has no neighbours. Missing neighbours are -1
+    with score -inf. Memory is bounded.
     """
     there = np.arange(len(table)) if present is None else np.flatnonzero(present)
     places = np.arange(len(there), dtype=np.int32)
@@ -86,7 +87,7 @@ def neighbours(
         depth = min(k, len(there))
         queries = np.searchsorted(there, items[answered])
         rows = jnp.asarray(unit_rows(table[there]))
-        plan = plan_ranking(queries, [Interactions(places, places)], len(there), depth)  # not an item itself
+        plan = plan_ranking(queries, [Interactions(places, places)], len(there), depth)  # leaves out each item itself
         ranked = rank(plan, Embeddings(rows, rows))
         found.items[answered, :depth] = np.where(ranked.items >= 0, there[ranked.items], -1)
         found.scores[answered, :depth] = ranked.scores
@@ -96,15 +97,15 @@ def neighbours(
 def modality_agreement(
     first: Float[np.ndarray, "items first"], second: Float[np.ndarray, "items second"], k: int = 10
 ) -> float:
-    """Return the mean share of an item's k nearest neighbours that two tables have in common.
+    """Compute the mean share of an item's k nearest neighbours that two tables have in common.
 
-    1 for equal neighbourhoods; k / (items - 1) in expectation for unrelated ones. The tables have vectors of the same
-    items, at least two, which are compared by cosine. k >= 1 is limited to the number of other items.
+    The value is 1 for equal neighbourhoods and k / (items - 1) in expectation for unrelated ones. The tables hold
+    vectors of the same items, at least two, and are compared by cosine. k >= 1 is limited to the number of other items.
     """
     count = len(first)
     k = min(k, count - 1)
     places = np.arange(count, dtype=np.int32)
-    # Each (item, neighbour) pair as one number: a single sort finds the shared pairs.
+    # Encode each (item, neighbour) pair as one number, so that a single sort finds the shared pairs.
     of_first, of_second = (
         (places[:, None] * np.int64(count) + neighbours(table, places, k).items).ravel() for table in (first, second)
     )
@@ -114,11 +115,11 @@ def modality_agreement(
 def bootstrap(
     per_user: Mapping[str, Float[np.ndarray, " users"]], *, draws: int = 2000, level: float = 0.95, seed: int = 0
 ) -> dict[str, Interval]:
-    """Return the mean of each metric with its percentile bootstrap interval over users.
+    """Compute the mean of each metric and its percentile bootstrap interval over users.
 
-    The interval shows how the mean varies with other users of the same population, not with other training seeds. All
-    metrics have the same users, and share those that are drawn. `draws` is the number of resamples, `level` in (0, 1)
-    the coverage of the interval.
+    The interval shows how the mean varies with the choice of users from the same population, not with the training
+    seed. All metrics must have the same users; they share the resampled users. `draws` is the number of resamples, and
+    `level` in (0, 1) is the coverage of the interval.
     """
     values = np.stack(list(per_user.values()), axis=1)
     ends = np.quantile(_resampled_means(values, draws, seed), [(1 - level) / 2, (1 + level) / 2], axis=0)
@@ -134,17 +135,17 @@ def paired_bootstrap(
     level: float = 0.95,
     seed: int = 0,
 ) -> Difference:
-    """Return the mean of first - second over users with its bootstrap interval and a two-sided p-value.
+    """Compute the mean of first - second over users, its bootstrap interval and a two-sided p-value.
 
-    Both are one metric of two systems for the same users; for the options see `bootstrap`. The p-value is the share of
-    draws whose mean is at least as far from the observed mean as that is from 0. The observed mean counts as a draw:
-    the least value is 1 / (draws + 1); equal systems have 1.
+    Both arrays hold the same metric of two systems for the same users; for the options, see `bootstrap`. The p-value is
+    the share of draws whose mean is at least as far from the observed mean as the observed mean is from 0. The observed
+    mean counts as one draw: the smallest value is 1 / (draws + 1), and equal systems have 1.
     """
     differences = first - second
     mean = float(differences.mean())
     drawn = _resampled_means(differences[:, None], draws, seed)[:, 0]
     low, high = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2])
-    # The factor allows for rounding: sums in different orders differ in the last bit.
+    # The factor allows for rounding, since sums in different orders differ in the last bit.
     as_far = int(np.sum(np.abs(drawn - mean) >= abs(mean) * (1 - 1e-12)))
     return Difference(Interval(mean, float(low), float(high)), (1 + as_far) / (1 + draws))
 
@@ -152,7 +153,7 @@ def paired_bootstrap(
 def _resampled_means(
     values: Float[np.ndarray, "users metrics"], draws: int, seed: int
 ) -> Float[np.ndarray, "draws metrics"]:
-    """Return the means of bootstrap samples; a sample is represented by the count of each user."""
+    """Compute the means of bootstrap samples, each represented by the count of each user."""
     rng, count = np.random.default_rng(seed), len(values)
     means = np.empty((draws, values.shape[1]))
     for rows in _blocks(draws, count):
@@ -162,7 +163,7 @@ def _resampled_means(
 
 
 def unit_rows(rows: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Scale rows to length 1; a row of zeros stays."""
+    """Scale rows to norm 1. A row of zeros stays unchanged."""
     rows = np.asarray(rows, np.float32)
     squares = np.einsum("rc,rc->r", rows, rows, dtype=np.float64)  # float32 squares overflow beyond 1e19
     norms = np.maximum(np.sqrt(squares), 1e-12)

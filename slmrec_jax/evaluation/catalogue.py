@@ -1,6 +1,6 @@
-"""Metrics of what is recommended, whether or not it is found: coverage, exposure, novelty and popularity.
+"""Metrics of the recommended items, independent of relevance: coverage, exposure, novelty and popularity.
 
-They take the items of each user's list, of which -1 is an empty place, and counts of training interactions.
+Their inputs are the items of each user's list, where -1 is an empty place, and counts of training interactions.
 """
 
 from collections.abc import Iterator
@@ -9,11 +9,11 @@ import numpy as np
 from jaxtyping import Float, Int
 
 _USERS_AT_ONCE = 2**15
-"""Users whose lists are looked up at a time, so that memory does not grow with users × places."""
+"""The number of users processed at a time, so that memory does not grow with users × places."""
 
 
 def exposure(ranked: Int[np.ndarray, "users places"], num_items: int) -> Int[np.ndarray, " items"]:
-    """Return how many lists each item of 0..num_items-1 is in."""
+    """Count the lists that contain each item of 0..num_items-1."""
     counts = np.zeros(num_items, np.int64)
     for rows in _blocks(len(ranked)):
         block = ranked[rows]
@@ -22,15 +22,15 @@ def exposure(ranked: Int[np.ndarray, "users places"], num_items: int) -> Int[np.
 
 
 def coverage(exposures: Int[np.ndarray, " items"]) -> float:
-    """Return the share of the catalogue, at least one item, that is in any list: catalogue coverage, 0 to 1."""
+    """Compute catalogue coverage: the share, from 0 to 1, of items (at least one) that are in any list."""
     return float(np.count_nonzero(exposures) / len(exposures))
 
 
 def gini(exposures: Int[np.ndarray, " items"]) -> float:
-    """Return the Gini index of exposure: 0 if all items are in equally many lists, 1 - 1 / n if one has all.
+    """Compute the Gini index of exposure: 0 if all items are in equally many lists, 1 - 1 / n if one item is in all.
 
-    G = Σ_i (2 i - n - 1) e_i / (n Σ_i e_i) over the n items, at least one, by ascending exposure e_i, i = 1..n. It is 0
-    if no item has any. Source: Fleder & Hosanagar, Management Science 2009.
+    G = Σ_i (2 i - n - 1) e_i / (n Σ_i e_i) over the n items (at least one), sorted by ascending exposure e_i, i = 1..n.
+    It is 0 if no item has any exposure. Source: Fleder & Hosanagar, Management Science 2009.
     """
     count, total = len(exposures), int(exposures.sum())
     weights = 2.0 * np.arange(1, count + 1) - count - 1
@@ -40,10 +40,10 @@ def gini(exposures: Int[np.ndarray, " items"]) -> float:
 def novelty(
     ranked: Int[np.ndarray, "users places"], degrees: Int[np.ndarray, " items"], num_users: int
 ) -> Float[np.ndarray, " users"]:
-    """Return the mean self-information of each user's items in bits: the mean of -log2(degree / num_users).
+    """Compute the mean self-information of each user's items in bits: the mean of -log2(degree / num_users).
 
     Source: Zhou et al., PNAS 2010. Departure: an item without training interactions counts as having one, because its
-    self-information would be infinite. An empty list has 0.
+    self-information would be infinite. An empty list has novelty 0.
 
     Args:
         ranked: Item ids; -1 is an empty place.
@@ -56,7 +56,7 @@ def novelty(
 def mean_popularity(
     ranked: Int[np.ndarray, "users places"], degrees: Int[np.ndarray, " items"]
 ) -> Float[np.ndarray, " users"]:
-    """Return the mean number of training interactions of each user's items; an empty list has 0.
+    """Compute the mean number of training interactions of each user's items; 0 for an empty list.
 
     Source: Yin et al., VLDB 2012 (average recommendation popularity).
     """

@@ -1,4 +1,4 @@
-"""Metrics by the number of training interactions of users or items, including cold ones."""
+"""Metrics by groups of users or items with similar numbers of training interactions, including cold ones."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -23,14 +23,14 @@ class Group(NamedTuple):
     label: str
     """A range such as `2-4`; `0` is the group of cold users or items."""
     num_nodes: int
-    """Evaluated users, or held-out items, of the group."""
+    """The number of evaluated users, or of held-out items, in the group."""
     num_interactions: int
-    """Held-out interactions of the group."""
+    """The number of held-out interactions of the group."""
     means: Mapping[str, float]
-    """Metrics averaged over users with such interactions. A group of items is the only held-out set of its metrics."""
+    """Metrics averaged over users with such interactions. For a group of items, only these items count as held out."""
     half_widths: Mapping[str, float] = {}
-    """As those of an `Evaluation`: the group is taken to have the same share of its users in the sample as all users
-    have. Empty if all users of the split were ranked."""
+    """Half widths as in `Evaluation`. The sample is assumed to contain the same share of the group's users as of all
+    users. Empty if all users of the split were ranked."""
 
 
 class MeasuredGroup(NamedTuple):
@@ -38,22 +38,22 @@ class MeasuredGroup(NamedTuple):
 
     group: Group
     per_user: Mapping[str, Float[np.ndarray, " users"]]
-    """By metric, for the users with held-out interactions of the group, in ascending order."""
+    """Values by metric, for the users with held-out interactions of the group, in ascending order of user id."""
 
 
 def evaluate_by_degree(
     plan: EvaluationPlan, embeddings: Embeddings, train: Interactions, side: Side, starts: Sequence[int] = STARTS
 ) -> list[Group]:
-    """Return the groups of `measure_by_degree` without the metrics of single users."""
+    """Evaluate like `measure_by_degree`, but without the metrics of each user."""
     return [measured.group for measured in measure_by_degree(plan, embeddings, train, side, starts)]
 
 
 def measure_by_degree(
     plan: EvaluationPlan, embeddings: Embeddings, train: Interactions, side: Side, starts: Sequence[int] = STARTS
 ) -> list[MeasuredGroup]:
-    """Rank once among all candidates, and measure each group of users or items; empty groups are left out.
+    """Rank all candidates once, and measure each group of users or items. Empty groups are left out.
 
-    Degrees are counted in `train`; `starts` are the smallest degrees of the groups, ascending from 0.
+    Degrees are counted in `train`. `starts` are the smallest degrees of the groups, ascending from 0.
 
     Raises:
         UserError: Embeddings are NaN, infinite or so large that scores overflow.
@@ -68,7 +68,7 @@ def measure_ranked_by_degree(
     side: Side,
     starts: Sequence[int] = STARTS,
 ) -> list[MeasuredGroup]:
-    """Measure as `measure_by_degree` what `rank` has returned for the users of the plan."""
+    """Measure groups like `measure_by_degree`, from a result of `rank` for the users of the plan."""
     evaluated = np.isin(plan.held_out.users, plan.users)
     held_out = Interactions(plan.held_out.users[evaluated], plan.held_out.items[evaluated])
     ids = getattr(held_out, side)

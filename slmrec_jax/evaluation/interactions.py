@@ -1,4 +1,4 @@
-"""Selections of interactions, in memory bounded by what is selected and not by all interactions."""
+"""Selection of interactions, with memory bounded by the size of the selection, not by all interactions."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,11 +9,11 @@ from jaxtyping import Bool, Int
 from slmrec_jax.types import Interactions
 
 _AT_ONCE = 2**22
-"""Ids at a time: NumPy copies the ids by which it indexes, as 64-bit numbers."""
+"""The number of ids processed at a time, since NumPy copies index arrays as 64-bit integers."""
 
 
 def presence(ids: Int[np.ndarray, " ids"], count: int) -> Bool[np.ndarray, " count"]:
-    """Return for each of 0..count-1 whether it is among the ids."""
+    """Mark which of 0..count-1 are among the ids."""
     found = np.zeros(count, np.bool_)
     for block in _blocks(len(ids)):
         found[ids[block]] = True
@@ -21,7 +21,7 @@ def presence(ids: Int[np.ndarray, " ids"], count: int) -> Bool[np.ndarray, " cou
 
 
 def where(chosen: Bool[np.ndarray, " count"], ids: Int[np.ndarray, " ids"]) -> Int[np.ndarray, " places"]:
-    """Return the places of ids that are chosen; those of `count` and above are not."""
+    """Return the positions of the chosen ids. Ids of `count` and above are not chosen."""
     places = [np.empty(0, np.int64)]
     for block in _blocks(len(ids)):
         within = np.flatnonzero(ids[block] < len(chosen))
@@ -30,12 +30,12 @@ def where(chosen: Bool[np.ndarray, " count"], ids: Int[np.ndarray, " ids"]) -> I
 
 
 def pairs_at(pairs: Interactions, places: Int[np.ndarray, " places"]) -> Interactions:
-    """Return the pairs at some places."""
+    """Return the pairs at the given positions."""
     return Interactions(pairs.users[places], pairs.items[places])
 
 
 def contains_all(pairs: Interactions, others: Interactions) -> bool:
-    """Return whether `pairs`, sorted by user and then by item, have all others; the first block without one decides."""
+    """Return whether `pairs`, sorted by user and then item, contain all others; stop at the first block with a gap."""
     return all(
         _contained(pairs, Interactions(others.users[block], others.items[block])).all()
         for block in _blocks(len(others.users))
@@ -45,7 +45,7 @@ def contains_all(pairs: Interactions, others: Interactions) -> bool:
 def known_matrix(
     users: Int[np.ndarray, " users"], known: Sequence[Interactions], num_items: int
 ) -> scipy.sparse.csr_array:
-    """Return a sparse matrix with a row for each of `users` and an entry for each known item."""
+    """Build a sparse matrix with a row for each of `users` and an entry for each known item."""
     asked, rows = np.unique(users, return_inverse=True)
     row_of = np.full(1 + int(asked.max(initial=0)), -1, np.int32)
     row_of[asked] = np.arange(len(asked), dtype=np.int32)
@@ -63,7 +63,7 @@ def known_matrix(
 
 
 def _contained(pairs: Interactions, others: Interactions) -> Bool[np.ndarray, " others"]:
-    """Return for each of `others` whether it is among the sorted pairs, by binary search."""
+    """Mark which of `others` are among the sorted pairs, by binary search."""
     if not len(pairs.users):
         return np.zeros(len(others.users), np.bool_)
     low, end = (np.searchsorted(pairs.users, others.users, side) for side in ("left", "right"))

@@ -1,7 +1,7 @@
-"""Metrics of rankings against the held-out items of each user, in float64 on the host.
+"""Ranking metrics against the held-out items of each user, in float64 on the host.
 
-For one user, T is the set of held-out items, n = |T|, and r_p is 1 if the item at position p = 1, 2, … is in T, else 0.
-All metrics are between 0 and 1.
+For one user, T is the set of held-out items, n = |T|, and r_p is 1 if the item at position p = 1, 2, … is in T and 0
+otherwise. All metrics are between 0 and 1.
 """
 
 from collections.abc import Mapping, Sequence
@@ -17,10 +17,10 @@ from slmrec_jax.types import Interactions
 METRIC_NAMES = ("recall", "ndcg", "precision", "hit", "map", "mrr")
 
 _USERS_AT_ONCE = 2**15
-"""Users whose places are measured at a time, so that memory does not grow with users × ranks."""
+"""The number of users measured at a time, so that memory does not grow with users × ranks."""
 
 PerUser: TypeAlias = Mapping[str, Float[np.ndarray, " users"]]
-"""Metrics by key, such as `recall@20`."""
+"""Metrics of each user by key, such as `recall@20`."""
 
 
 def measure(
@@ -31,7 +31,7 @@ def measure(
     *,
     ndcg: Ndcg = "standard",
 ) -> PerUser:
-    """Compute every metric at every cut-off K of `ks` for each user.
+    """Compute every metric at every cut-off K in `ks` for each user.
 
     * recall@K = Σ_{p≤K} r_p / n
     * ndcg@K = (Σ_{p≤K} r_p / log2(p+1)) / (Σ_{p≤min(K,m)} 1 / log2(p+1)). m = n if `ndcg` is "standard". If it
@@ -43,15 +43,15 @@ def measure(
     * mrr@K = 1 / p of the first hit if p ≤ K, else 0
 
     Args:
-        ranked: Item ids, best first, without repeats; -1 is an empty place and never a hit.
+        ranked: Item ids, best first, without repeats; -1 is an empty place, which is never a hit.
         users: The user of each row, with at least one held-out item.
-        held_out: Pairs in any order. Repeated pairs count once; pairs of other users are ignored.
+        held_out: Pairs in any order. Repeated pairs count once, and pairs of other users are ignored.
         ks: Cut-offs, at least one.
-        ndcg: The definition of the ideal ranking.
+        ndcg: The definition of the ideal ranking, `"standard"` or `"found"`.
 
     Raises:
-        UserError: A cut-off is below 1 or longer than the ranking; lower K.
-        ValueError: A user has no held-out items, so that the metrics are undefined.
+        UserError: A cut-off is below 1 or longer than the ranking: change K.
+        ValueError: A user has no held-out items, so the metrics are undefined.
     """
     ks = sorted(set(ks))
     depth = ranked.shape[1]
@@ -97,7 +97,7 @@ def means(per_user: PerUser) -> dict[str, float]:
 def _sorted_pairs(
     held_out: Interactions, ranked: Int[np.ndarray, "users ranks"]
 ) -> tuple[Int[np.ndarray, " pairs"], np.int64]:
-    """Return stride × user + item of each pair, ascending: a pair as one sortable number; and the stride."""
+    """Encode each pair as one sortable number, stride × user + item; return these, ascending, and the stride."""
     stride = np.int64(1 + max(held_out.items.max(initial=0), ranked.max(initial=0)))
     return np.unique(held_out.users * stride + held_out.items), stride
 
@@ -108,7 +108,7 @@ def _relevance(
     pairs: Int[np.ndarray, " pairs"],
     stride: np.int64,
 ) -> tuple[Bool[np.ndarray, "users ranks"], Int[np.ndarray, " users"]]:
-    """Return r_p and n of each user."""
+    """Compute r_p and n of each user."""
     start, end = np.searchsorted(pairs, users * stride), np.searchsorted(pairs, (users + 1) * stride)
     if (start == end).any():
         raise ValueError(f"user {users[start == end][0]} has no held-out items")

@@ -1,4 +1,4 @@
-"""Evaluation of embeddings under a protocol: users, candidates, masks and cut-offs."""
+"""Evaluation of embeddings under a protocol, which defines users, candidates, masks and cut-offs."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple, get_args
@@ -19,20 +19,21 @@ from slmrec_jax.types import Embeddings, Interactions
 
 
 class EvaluationPlan(NamedTuple):
-    """A prepared evaluation from `plan`; valid for any embeddings of the same data."""
+    """A prepared evaluation, made by `plan` and valid for any embeddings of the same data."""
 
     users: Int[np.ndarray, " users"]
-    """Ascending."""
+    """The users to evaluate, ascending."""
     ranking: RankingPlan
     held_out: Interactions
     cutoffs: tuple[int, ...]
     ndcg: Ndcg
     population: int
-    """The number of users that the split has under the protocol: more than `users` if these are a sample."""
+    """The number of users that the split has under the protocol; larger than the number of `users` if these are a
+    sample."""
 
     @property
     def share(self) -> float:
-        """The part of the population that is ranked."""
+        """The share of the population that is ranked."""
         return len(self.users) / self.population
 
 
@@ -41,19 +42,19 @@ class Plans(NamedTuple):
 
     selecting: EvaluationPlan
     final: Mapping[str, EvaluationPlan]
-    """By split."""
+    """The evaluations after training, by split."""
 
 
 class Evaluation(NamedTuple):
-    """Every metric at every cut-off."""
+    """The result of an evaluation: every metric at every cut-off."""
 
     means: Mapping[str, float]
-    """By key, such as `recall@20`; averages over `users` with equal weights."""
+    """Averages over `users` with equal weights, by key, such as `recall@20`."""
     per_user: PerUser
     users: Int[np.ndarray, " users"]
     """The user ids of the rows of `per_user`, ascending."""
     half_widths: Mapping[str, float]
-    """Half widths of the 95 % intervals of the means of a sample (`samples.half_widths`); empty if all users of the
+    """The half widths of the 95 % intervals of the means of a sample (`samples.half_widths`); empty if all users of the
     split were ranked."""
     population: int
     """The number of users that the split has under the protocol."""
@@ -68,22 +69,22 @@ def plan(
     users: int | None = None,
     seed: int = 0,
 ) -> EvaluationPlan:
-    """Plan the evaluation of the users who have held-out items in `split`.
+    """Plan the evaluation of the users with held-out items in `split`.
 
-    Beside the interactions, it takes memory in proportion to those of the evaluated users, a byte for each user and
-    item of the data set, and blocks of bounded size. `python benchmarks/bench_evaluate.py --plan 20000000` measures
-    it; docs/scale.md has the figures.
+    Besides the data's interactions, it needs memory proportional to the interactions of the evaluated users, one byte
+    per user and item of the data set, and blocks of bounded size. `python benchmarks/bench_evaluate.py --plan 20000000`
+    measures the memory; docs/scale.md has the figures.
 
     Args:
         dataset: The data.
         split: The split whose held-out items are to be found.
-        protocol: The rules. Its own numbers of users to sample are for `selecting_plan` and `final_plan`.
-        ks: Cut-offs in addition to the protocol's. `within` reduces both to the number of candidates.
-        users: The number of users to sample, or all by default and if there are no more.
-        seed: Decides the sample.
+        protocol: The rules. Its own sample sizes are ignored here; `selecting_plan` and `final_plan` use them.
+        ks: Cut-offs in addition to the protocol's. `within` limits both to the number of candidates.
+        users: The number of users to sample. By default, or if there are no more, all users are evaluated.
+        seed: The seed of the sample.
 
     Raises:
-        UserError: There are no users to evaluate, or a chosen cut-off exceeds the number of candidates.
+        UserError: There are no users to evaluate, or a cut-off chosen by the caller exceeds the number of candidates.
     """
     held_out = dataset.valid if split == "valid" else dataset.test
     candidates = None
@@ -124,7 +125,7 @@ def plan(
 
 
 def selecting_plan(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed: int) -> EvaluationPlan:
-    """Plan the evaluation during training, of `protocol.users` users of its split: the same ones in every epoch.
+    """Plan the evaluation during training, for the same `protocol.users` users of its split in every epoch.
 
     Raises:
         UserError: As for `plan`.
@@ -133,9 +134,9 @@ def selecting_plan(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed
 
 
 def final_plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[int], seed: int) -> EvaluationPlan:
-    """Plan the evaluation of a trained run.
+    """Plan the evaluation of a split after training.
 
-    On test, `protocol.test_users` users are ranked, by default all; a sample is the same for every seed, so that runs
+    On test, `protocol.test_users` users are ranked, by default all. The sample is the same for every seed, so that runs
     can be compared user by user. On validation, the sample is that of `selecting_plan`.
 
     Raises:
@@ -147,7 +148,7 @@ def final_plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[
 
 
 def plan_run(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed: int) -> Plans:
-    """Plan all evaluations of a run; a split that the data set does not have is left out, unless it selects.
+    """Plan all evaluations of a run. An empty split is left out, unless the protocol selects the best epoch with it.
 
     Raises:
         UserError: As for `plan`.
@@ -161,12 +162,12 @@ def plan_run(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed: int)
 def within(protocol: Protocol, ks: Sequence[int], num_ranked: int) -> tuple[Protocol, tuple[int, ...]]:
     """Fit the cut-offs and the selecting metric to a small catalogue.
 
-    Default values adapt: cut-offs beyond the number of items are dropped, or replaced by that number if none is left;
-    the selecting metric moves to the largest remaining cut-off. Values that differ from `DEFAULT_CUTOFFS` and from
-    the entry of `PROTOCOLS` were chosen by the caller and must fit.
+    Default values are adapted: cut-offs above the number of items are dropped, or replaced by that number if none is
+    left, and the selecting metric moves to the largest remaining cut-off. Values that differ from `DEFAULT_CUTOFFS` and
+    from the entry in `PROTOCOLS` were chosen by the caller and must fit.
 
     Raises:
-        UserError: A chosen cut-off exceeds the number of items to rank.
+        UserError: A cut-off chosen by the caller exceeds the number of items to rank.
     """
     default = PROTOCOLS.get(protocol.name)
     kept = []
@@ -201,7 +202,7 @@ def cold_items(dataset: Dataset) -> Int[np.ndarray, " items"]:
 
 
 def doubts(dataset: Dataset, split: Split, protocol: Protocol) -> list[str]:
-    """Return a warning and its fix for each reason why the metrics of a split mean little."""
+    """Return warnings, each with its fix, about reasons why the metrics of a split are not meaningful."""
     held_out = dataset.valid if split == "valid" else dataset.test
     if contains_all(dataset.train, held_out):
         return [
@@ -218,9 +219,9 @@ def doubts(dataset: Dataset, split: Split, protocol: Protocol) -> list[str]:
 
 
 def evaluate(plan: EvaluationPlan, embeddings: Embeddings) -> Evaluation:
-    """Rank all candidates for the users of `plan`, and measure how well their held-out items are found.
+    """Rank all candidates for the users of `plan`, and measure how well held-out items are found.
 
-    For embeddings on a mesh of several processes, all of them must call this, and they share the measuring.
+    If the embeddings are on a mesh of several processes, all processes must call this function; they share the work.
 
     Raises:
         UserError: Embeddings are NaN, infinite or so large that scores overflow.
@@ -233,7 +234,7 @@ def evaluate(plan: EvaluationPlan, embeddings: Embeddings) -> Evaluation:
 def evaluate_ranked(
     plan: EvaluationPlan, ranked: Int[np.ndarray, "users ranks"], *, shared: bool = False
 ) -> Evaluation:
-    """Measure what `rank` has returned for the users of `plan`; if `shared`, all processes call this together."""
+    """Measure a result of `rank` for the users of `plan`. If `shared`, all processes call this and share the work."""
     num_users = len(plan.users)
     own = processes.own_rows(num_users) if shared else slice(None)
     per_user = measure(ranked[own], plan.users[own], plan.held_out, plan.cutoffs, ndcg=plan.ndcg)

@@ -1,8 +1,8 @@
-"""Exact ranking of all items for each user, without known items, in bounded memory.
+"""Exact ranking of all items for each user, excluding known items, in bounded memory.
 
 `plan_ranking` does the work that does not depend on the embeddings. `rank` scores a chunk of users at a time and
-searches the scores (`scoring.py`, `search.py`): on accelerators and meshes all chunks in one compiled program, on one
-CPU one program for each.
+searches the scores (`scoring.py`, `search.py`). On accelerators and meshes, one compiled program ranks all chunks; on a
+single CPU, each tile is a separate call.
 """
 
 import math
@@ -34,30 +34,30 @@ from slmrec_jax.meshes import Layout, make_mesh, mesh_of
 from slmrec_jax.types import Embeddings, Interactions
 
 MAX_CHUNK_BYTES = 16 * 2**20
-"""The memory limit for the scores of one chunk on CPUs. Twice as much is 10 % faster for large catalogues."""
+"""The limit, in bytes, for the scores of one chunk on CPUs. Twice as much is 10 % faster for large catalogues."""
 
 CHUNK_SHARE = 64
-"""On accelerators, a chunk's scores take at most one part in so many of the device's memory."""
+"""On accelerators, the scores of a chunk take at most 1 / `CHUNK_SHARE` of the device's memory."""
 
 UNKNOWN_CHUNK_BYTES = 2**28
-"""Their limit if that memory is not known."""
+"""The limit on accelerators, in bytes, if the device's memory is unknown."""
 
 
 FOUND = 4
-"""How many times as many items are found in bfloat16 as are returned."""
+"""The number of items found in bfloat16, as a multiple of the number of items returned."""
 
 
 class Ranking(NamedTuple):
-    """The best items of each user, best first; equal scores in the order of item ids."""
+    """The best items of each user, best first. Ties are in item id order."""
 
     items: Int[np.ndarray, "users k"]
-    """int32; -1 if a user has no further candidate."""
+    """Item ids, int32; -1 if a user has no further candidate."""
     scores: Float[np.ndarray, "users k"]
-    """float32; -inf if the item is -1."""
+    """Scores, float32; -inf if the item is -1."""
 
 
 class RankingPlan(NamedTuple):
-    """Users to rank for and items to leave out, from `plan_ranking`; valid for any embeddings of the same data."""
+    """A prepared ranking, made by `plan_ranking` and valid for any embeddings of the same data."""
 
     queries: Queries
     first_pairs: Int[np.ndarray, " chunks"]
@@ -65,10 +65,10 @@ class RankingPlan(NamedTuple):
     num_users: int
     num_items: int
     candidates: Int[np.ndarray, " candidates"] | None
-    """Ascending; `None` for all items."""
+    """The items to rank, ascending; `None` for all items."""
     chunk: ChunkShape
     tiles: Tiles
-    """Of a CPU."""
+    """The division of scores on a CPU."""
     k: int
     precision: RankingPrecision
 
@@ -84,24 +84,26 @@ def plan_ranking(
     precision: RankingPrecision = "float32",
     max_bytes: int | None = None,
 ) -> RankingPlan:
-    """Plan the ranking of all items for `users`, without the items that `known` pairs them with.
+    """Plan the ranking of all items for `users`, excluding the pairs in `known`.
 
     Args:
-        users: Ids in any order, repeats allowed; the result has the same order.
-        known: Pairs to leave out, each in any order. Pairs of other users are ignored.
-        num_items: Items have the ids 0..num_items-1.
-        k: The number of items to return for each user.
-        candidates: The items to rank, ascending; by default all.
-        score: "dot" ranks by the inner product. "sigmoid" ranks by its float32 sigmoid: the same order, except that
-            scores above about 16.6 saturate at 1 and tie. Use it to reproduce references that rank this way.
-        precision: The type of the factors of scores. With "bfloat16" the best `FOUND` · k by it are ranked again in
-            float32. That misses an item only if rounding moves it behind more than 3 k others.
-        max_bytes: The limit for a chunk's scores (float32, users of a chunk × items), by default the platform's. On
-            CPUs, `IN_FLIGHT` chunks exist at a time, twice as many under "sigmoid" or if more than a quarter of the
-            items are to be found. A row is never split.
+        users: User ids in any order; repeats are allowed. The result has the same order.
+        known: Sets of pairs to exclude, in any order. Pairs of other users are ignored.
+        num_items: The number of items. Their ids are 0..num_items-1.
+        k: The number of items to return per user.
+        candidates: The items to rank, ascending; by default all items.
+        score: `"dot"` ranks by the inner product. `"sigmoid"` ranks by its float32 sigmoid: the order is the same,
+            except that scores above about 16.6 saturate at 1 and tie. Use it to reproduce references that rank this
+            way.
+        precision: The dtype of the factors of the scores. With `"bfloat16"`, the best `FOUND` · k items are found in
+            bfloat16 and ranked again in float32. This misses an item only if rounding moves it behind more than 3 k
+            others.
+        max_bytes: The limit for the scores of a chunk (float32, users of the chunk × items); by default the platform's.
+            On CPUs, `IN_FLIGHT` chunks are in memory at a time, or twice as many for `"sigmoid"` or if more than a
+            quarter of the items are requested. A row is never split.
 
     Raises:
-        UserError: `k` is below 1 or above the number of candidates; or sigmoids, which tie, are ranked in bfloat16.
+        UserError: `k` is below 1 or above the number of candidates, or sigmoids, which tie, are ranked in bfloat16.
     """
     if precision != "float32" and score == "sigmoid":
         raise UserError(
@@ -115,7 +117,7 @@ def plan_ranking(
     num_users = len(users)
     max_bytes = default_chunk_bytes() if max_bytes is None else max_bytes
     num_chunks = -(-num_users // max(1, max_bytes // (4 * num_ranked)))
-    chunk_rows = -(-num_users // max(1, num_chunks))  # chunks of nearly equal size need the least padding
+    chunk_rows = -(-num_users // max(1, num_chunks))  # chunks of similar size need the least padding
     grouped, columns = (
         divide_chunks(num_chunks, chunk_rows, num_ranked, found, max_bytes) if on_cpu() else (1, num_ranked)
     )
@@ -139,21 +141,22 @@ def plan_ranking(
 
 
 def default_chunk_bytes() -> int:
-    """Return the limit for the scores of a chunk: small enough for a CPU's cache, or a share of the device's memory."""
+    """Return the byte limit for the scores of a chunk: fixed on CPUs, otherwise a share of the device's memory."""
     if on_cpu():
         return MAX_CHUNK_BYTES
     memory = memory_bytes()
-    # A power of two, so that devices of nearly equal memory run the same program.
+    # A power of two, so that devices with similar memory run the same program.
     return UNKNOWN_CHUNK_BYTES if memory is None else 1 << int(math.log2(memory // CHUNK_SHARE))
 
 
 def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> Ranking:
-    """Rank all items for the users of `plan` by the inner product of embeddings.
+    """Rank all items for the users of `plan` by the inner products of embeddings.
 
-    `way` is a name of `WAYS`; by default `mesh` for embeddings on several devices, `host` on one CPU, else `device`.
+    `way` is a name in `WAYS`; by default `mesh` for embeddings on several devices, `host` on one CPU, and otherwise
+    `device`.
 
     Raises:
-        Diverged: Embeddings are NaN, infinite or so large that scores overflow, so that they have no order.
+        Diverged: Embeddings are NaN, infinite or so large that scores overflow, so they have no order.
         ValueError: The number of items differs from the plan's.
     """
     embeddings = Embeddings(jnp.asarray(embeddings.users), jnp.asarray(embeddings.items))
@@ -176,7 +179,7 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
 
 
 def factors(plan: RankingPlan, embeddings: Embeddings) -> Embeddings:
-    """Return the factors of scores, which are the embeddings unless the plan rounds them."""
+    """Return the factors of the scores: the embeddings, rounded if the plan requires it."""
     if plan.precision == "float32":
         return embeddings
     rounded: Embeddings = jax.tree.map(lambda x: x.astype(plan.precision), embeddings)
@@ -191,7 +194,7 @@ def _ranked_again(plan: RankingPlan, embeddings: Embeddings, found: Int[np.ndarr
 
 
 def _rank_on_mesh(plan: RankingPlan, embeddings: Embeddings) -> TopK:
-    """Rank as on one device; each device has its share of the work, and every process the whole result."""
+    """Rank on a mesh: the devices share the work, and every process gets the whole result."""
     mesh = mesh_of(embeddings.items)
     if mesh is None:
         mesh = make_mesh()
@@ -201,7 +204,7 @@ def _rank_on_mesh(plan: RankingPlan, embeddings: Embeddings) -> TopK:
 
 
 def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
-    """Rank in one program, and fetch its result once."""
+    """Rank with one program, and fetch its result once."""
     if not plan.num_users:
         return np.empty((0, plan.chunk.k), np.int32), np.empty((0, plan.chunk.k), np.float32)
     found = ranking_program(plan, embeddings)(embeddings, plan.queries, plan.first_pairs)
@@ -210,12 +213,12 @@ def _rank_on_device(plan: RankingPlan, embeddings: Embeddings) -> TopK:
 
 
 def ranking_program(plan: RankingPlan, embeddings: Embeddings) -> jax.stages.Compiled:
-    """Compile the ranking of a plan for embeddings, or their shapes, where they are; remember the last programs.
+    """Compile the ranking of a plan for embeddings, or their shapes, on their devices. The last programs are cached.
 
-    The embeddings are those that `factors` returns.
+    `embeddings` are the result of `factors`.
     """
     mesh, items = mesh_of(embeddings.items), embeddings.items
-    if items.shape[0] != plan.chunk.num_ranked:  # all items, of which the candidates are ranked
+    if items.shape[0] != plan.chunk.num_ranked:  # the embeddings have all items, and only the candidates are ranked
         shape = (plan.chunk.num_ranked, *items.shape[1:])
         ranked: Any = jax.ShapeDtypeStruct(shape, items.dtype, sharding=items.sharding)  # type: ignore[no-untyped-call]
         embeddings = embeddings._replace(items=ranked)
@@ -248,6 +251,6 @@ WAYS: dict[str, Callable[[RankingPlan, Embeddings], TopK]] = {
 
 @jax.jit
 def _largest_score(embeddings: Embeddings) -> Scalar:
-    """Return an upper bound of |score|. It is finite only if all embeddings and scores are, and much cheaper."""
+    """Compute a cheap upper bound of |score|, which is finite only if all embeddings and scores are."""
     largest = [jnp.abs(table.astype(jnp.float32)).max() for table in embeddings]
     return embeddings.items.shape[1] * largest[0] * largest[1]

@@ -1,4 +1,4 @@
-"""Samples of the users of a split, and the intervals that sampling gives to means over them."""
+"""Samples of a split's users, and intervals for means over a sample."""
 
 import math
 
@@ -11,12 +11,12 @@ TEST_SEED = 0
 """The seed of every sample of test users, so that runs with different seeds are tested on the same users."""
 
 _STREAM = 0x5EED
-"""Keeps the draws apart from others that take the same seed."""
+"""Separates these draws from others with the same seed."""
 _NORMAL_95 = 1.959963984540054
 
 
 def sample_users(users: Int[np.ndarray, " users"], count: int | None, seed: int) -> Int[np.ndarray, " sample"]:
-    """Return `count` of the users, ascending, drawn without replacement; all of them if there are no more.
+    """Draw `count` of the users without replacement, in ascending order; return all users if there are no more.
 
     The sample is a pure function of the arguments.
     """
@@ -27,16 +27,17 @@ def sample_users(users: Int[np.ndarray, " users"], count: int | None, seed: int)
 
 
 def half_widths(per_user: PerUser, share: float) -> dict[str, float]:
-    """Return for each mean of a sample the half width of its 95 % interval; nothing if all users were ranked.
+    """Compute the half width of the 95 % interval of each mean of a sample; empty if all users were ranked.
 
-    1.96 · sqrt(s² / n · (1 - n/N)): the normal approximation with the finite population correction, for a simple random
-    sample of n of N users in which the metric has the variance s². The mean over all N users is within the interval for
-    about 95 % of samples. The interval covers what sampling adds, and neither other users nor other training seeds. It
-    is too narrow if nearly all users of the sample have the same value; one user alone says nothing, and has 1.
+    It is 1.96 · sqrt(s² / n · (1 - n/N)): the normal approximation with finite population correction, for a simple
+    random sample of n of N users in which the metric has variance s². The mean over all N users is within the interval
+    for about 95 % of samples. The interval covers only sampling error, not the variation between other users or
+    training seeds. It is too narrow if nearly all users of the sample have the same value. For a single user, the half
+    width is 1.
 
     Args:
         per_user: The metrics of each user of the sample.
-        share: n / N, 1 for all users.
+        share: n / N; 1 for all users.
     """
     if share >= 1:
         return {}

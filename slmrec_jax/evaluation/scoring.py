@@ -1,4 +1,4 @@
-"""Scores of all items for chunks of users, searched for the best: compiled programs for a device or a mesh."""
+"""Compiled programs that score all items for chunks of users and search for the best, on a device or a mesh."""
 
 from functools import partial
 from typing import NamedTuple
@@ -15,36 +15,37 @@ from slmrec_jax.meshes import DATA, MODEL, part
 from slmrec_jax.types import Embeddings
 
 TPU_LANES = 128
-"""A TPU pads the last axis of an array to a multiple of this: narrower blocks of columns take more memory."""
+"""A TPU pads the last axis of arrays to a multiple of this, so narrower blocks of columns take more memory."""
 
 
 class Queries(NamedTuple):
-    """Device arrays of a plan. A row is the position of a user in the requested order."""
+    """The device arrays of a plan. A row is the position of a user in the requested order."""
 
     users: Int[Array, " rows"]
     """User ids, padded to full chunks."""
     known_rows: Int[Array, " pairs"]
-    """Sorted; padded with a row beyond all others, so that the last chunk can take a full-length slice."""
+    """The rows of known pairs, sorted, and padded with a row beyond all others so that the last chunk can take a
+    full-length slice."""
     known_items: Int[Array, " pairs"]
-    """Positions among the candidates."""
+    """The items of known pairs, as positions among the candidates."""
 
 
 class ChunkShape(NamedTuple):
-    """Static arguments of the compiled program."""
+    """The static arguments of the compiled program."""
 
     rows: int
     pairs: int
-    """The largest number of known pairs in a chunk."""
+    """The maximum number of known pairs in a chunk."""
     k: int
     score: Score
     num_ranked: int
-    """Items to rank; further columns are padding."""
+    """The number of items to rank. Further columns are padding."""
     width: int
-    """Columns of a block."""
+    """The number of columns of a block."""
 
 
 def width_of_blocks(num_columns: int, k: int) -> int:
-    """Return the columns of a block for the search of the k best of so many, on this platform."""
+    """Return the number of columns of a block for a search of the k best columns on this platform."""
     width = block_width(num_columns, k)
     if platform() != "tpu":
         return width
@@ -54,7 +55,7 @@ def width_of_blocks(num_columns: int, k: int) -> int:
 def rank_chunks(
     embeddings: Embeddings, queries: Queries, first_pairs: Int[Array, " chunks"], chunk: ChunkShape
 ) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
-    """Rank all chunks, one after the other, on the device."""
+    """Rank all chunks, one after another, on one device."""
     embeddings = in_blocks(embeddings, chunk)
 
     def rank_chunk(bounds: tuple[Array, Array]) -> tuple[Array, Array]:
@@ -66,18 +67,18 @@ def rank_chunks(
 
 
 AGAIN_ROWS = 256
-"""The number of users whose found items are ranked again at a time."""
+"""The number of users processed at a time by `rank_again`."""
 
 
 @partial(jax.jit, static_argnames=("k", "mesh"))
 def rank_again(
     embeddings: Embeddings, users: Int[Array, " rows"], found: Int[Array, "rows found"], k: int, mesh: Mesh | None
 ) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
-    """Return the k best of the items found for each user by float32 scores, ties in the order of ids; -1 is none."""
+    """Return the k best of each user's found items by float32 scores, with ties in id order; -1 for none."""
 
     def best_of(asked: tuple[Array, Array]) -> tuple[Array, Array]:
         user, items = asked
-        # Unlike those of a matrix product, these sums do not depend on an item's place, so that equal items tie.
+        # Unlike in a matrix product, these sums do not depend on an item's position, so equal items tie.
         scores = jnp.sum(embeddings.items[items] * embeddings.users[user][None, :], axis=1, dtype=jnp.float32)
         behind = jnp.where(items < 0, jnp.inf, jnp.where(scores == 0, 0.0, -scores))
         behind, items = jax.lax.sort((behind, items), num_keys=2)
@@ -92,10 +93,10 @@ def rank_again(
 def rank_on_mesh(
     embeddings: Embeddings, queries: Queries, first_pairs: Int[Array, " chunks"], chunk: ChunkShape, mesh: Mesh
 ) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
-    """Rank all chunks on the devices of a mesh: equal to `rank_chunks`, ties included.
+    """Rank all chunks on the devices of a mesh, with the same result as `rank_chunks`, including ties.
 
-    The axis `data` divides the users of a chunk, `model` the items. Each device finds its own k best; these are merged
-    in the order of the items, so that ties go to the leftmost again.
+    The axis `data` splits the users of a chunk, `model` the items. Each device finds its own k best items. These are
+    merged in item order, so that ties go to the leftmost item again.
     """
     groups, shares = mesh.shape[DATA], mesh.shape[MODEL]
     rows = -(-chunk.rows // groups)
@@ -104,7 +105,7 @@ def rank_on_mesh(
     columns = -(-chunk.num_ranked // (shares * width)) * width
     padding = shares * columns - embeddings.items.shape[0]
     items = jnp.pad(embeddings.items, ((0, padding), (0, 0)))
-    # The last group's rows may reach beyond the chunk; what is found for them is cut off.
+    # The last group's rows may extend beyond the chunk; their results are cut off.
     users = jnp.pad(queries.users, (0, groups * rows))
     divided = embeddings.users.shape[1] % shares == 0
 
@@ -121,7 +122,7 @@ def rank_on_mesh(
             row = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
             item = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs) - first_item
             own = (row >= 0) & (row < rows) & (item >= 0) & (item < columns)
-            row = jnp.where(own, row, rows + jnp.arange(chunk.pairs))  # each of the others in a row of its own, beyond
+            row = jnp.where(own, row, rows + jnp.arange(chunk.pairs))  # others go to distinct rows beyond the block
             scores = scores.at[row, jnp.where(own, item, 0)].set(-jnp.inf, mode="drop", unique_indices=True)
             maxima = scores if width == 1 else jnp.max(scores.reshape(rows, -1, width), axis=2)
             found, best = top_k(Scored(scores, maxima), k)
@@ -149,13 +150,13 @@ def scored_chunk(
     first_pair: Int[Array, ""],
     chunk: ChunkShape,
 ) -> Scored:
-    """Score all items for a chunk of users; -inf for known items and columns of padding."""
+    """Score all items for a chunk of users; -inf for known items and padding columns."""
     users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
     rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
     items = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs)
     scores = _scores(embeddings.users[users], embeddings.items, chunk)
-    # The slice may include pairs of later chunks: their rows are beyond this block, and `mode="drop"` ignores them.
-    # One scatter masks known items and padding: a second one would copy the scores.
+    # The slice may include pairs of later chunks. Their rows are beyond this block, and `mode="drop"` ignores them. One
+    # scatter masks both known items and padding, since a second one would copy the scores.
     padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
     rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop", unique_indices=True)
@@ -173,17 +174,18 @@ def scored_tile(
     first_column: Int[Array, ""],
     tile: ChunkShape,
 ) -> Scored:
-    """Score some items, whose factors are columns, for a chunk of users, as `scored_chunk` does for all.
+    """Score some items, whose factors are given as columns, for a chunk of users, like `scored_chunk` does for all
+    items.
 
-    A CPU multiplies faster by columns than by rows: 237 against 127 GFLOP/s for 256 users × 16,384 items × 64 on two
-    busy cores (the best of five, 29 Nov 2026).
+    A CPU multiplies faster with columns than with rows: 237 versus 127 GFLOP/s for 256 users × 16,384 items × 64 on two
+    busy cores (best of five, 29 Nov 2026).
     """
     own_users = users[jax.lax.dynamic_slice_in_dim(queries.users, first_row, tile.rows)]
     scores = _scores(own_users, columns.T, tile)
     row = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, tile.pairs) - first_row
     item = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, tile.pairs) - first_column
     own = (row < tile.rows) & (item >= 0) & (item < tile.num_ranked)
-    row = jnp.where(own, row, tile.rows + jnp.arange(tile.pairs))  # each of the others in a row of its own, beyond
+    row = jnp.where(own, row, tile.rows + jnp.arange(tile.pairs))  # others go to distinct rows beyond the block
     padding = jnp.indices((tile.rows, scores.shape[1] - tile.num_ranked), jnp.int32).reshape(2, -1)
     row, item = jnp.concatenate([row, padding[0]]), jnp.concatenate([item, padding[1] + tile.num_ranked])
     scores = scores.at[row, item].set(-jnp.inf, mode="drop", unique_indices=True)
@@ -192,7 +194,7 @@ def scored_tile(
     return Scored(scores, jnp.max(scores.reshape(tile.rows, -1, tile.width), axis=2))
 
 
-# The scores overwrite the first argument, a buffer: on CPUs, fresh memory costs as much time as the product.
+# The scores overwrite the first argument, a buffer, since on CPUs fresh memory costs as much time as the product.
 score_into = jax.jit(
     lambda buffer, *arguments: scored_tile(*arguments), static_argnums=7, donate_argnums=0, keep_unused=True
 )
@@ -207,6 +209,6 @@ def in_blocks(embeddings: Embeddings, chunk: ChunkShape) -> Embeddings:
 def _scores(
     users: Float[Array, "rows dim"], items: Float[Array, "items dim"], chunk: ChunkShape
 ) -> Float[Array, "rows items"]:
-    # Full precision: accelerators round the factors by default, which would swap items of nearly equal scores.
+    # Full precision, since accelerators round the factors by default, which would swap items with similar scores.
     scores = jnp.matmul(users, items.T, precision=jax.lax.Precision.HIGHEST, preferred_element_type=jnp.float32)
     return jax.nn.sigmoid(scores) if chunk.score == "sigmoid" else scores

@@ -1,7 +1,7 @@
-"""Exact top-k search in the rows of a score matrix; ties go to the leftmost column.
+"""Exact top-k search in the rows of a score matrix, with ties going to the leftmost column.
 
 Both searches first reduce each row to the maxima of blocks of columns. The k largest scores are all in the k blocks
-with the largest maxima: otherwise each of these k blocks would hold a score that ranks higher.
+with the largest maxima; otherwise each of these k blocks would hold a score that ranks higher.
 """
 
 import math
@@ -14,9 +14,9 @@ from jaxtyping import Array, Float, Int
 
 
 class Scored(NamedTuple):
-    """Scores, -inf in columns that must not be returned, and the maximum of each block of at least k blocks.
+    """Scores and the maxima of their blocks, of which there are at least k. Excluded columns have score -inf.
 
-    The buffer of the scores is reused after a search, so results must not share its memory.
+    The scores' buffer is reused after a search, so results must not share its memory.
     """
 
     scores: Float[Array, "rows columns"]
@@ -24,40 +24,40 @@ class Scored(NamedTuple):
 
 
 TopK: TypeAlias = tuple[Int[np.ndarray, "rows k"], Float[np.ndarray, "rows k"]]
-"""Columns and their scores; -1 and -inf in rows with fewer than k candidates."""
+"""Columns and their scores, padded with -1 and -inf in rows with fewer than k candidates."""
 
 NARROW = 8
-"""Blocks with fewer columns leave nearly all scores as candidates."""
+"""The minimum block width for `by_numpy`: narrower blocks would leave nearly all scores as candidates."""
 
 NO_KEY = np.iinfo(np.int64).max
 """A key that sorts after all others."""
 
 
 def block_width(num_columns: int, k: int) -> int:
-    """Return the power of two at which the searches over all block maxima and within k blocks cost about the same."""
+    """Return the power of two at which searching all block maxima and searching k blocks cost about the same."""
     return 1 << int(math.log2(max(1.0, math.sqrt(num_columns / k))))
 
 
 def by_xla(scored: Scored, k: int) -> TopK:
-    """Search by a compiled program."""
+    """Search with a compiled program."""
     found: TopK = jax.device_get(_compiled_top_k(scored, k))
     return found
 
 
 def by_numpy(scored: Scored, k: int, first_column: int = 0, searched: int = 0, before: TopK | None = None) -> TopK:
-    """Search on the host: NumPy's vectorized sort is several times as fast on a CPU as XLA's top-k.
+    """Search on the host, where NumPy's vectorised sort is several times as fast as XLA's top-k.
 
-    No score below the k-th largest block maximum is among the k largest. Usually little more than k candidates remain
-    in each row; they are sorted together with their columns. `by_xla`, which then needs less memory, takes over when
-    ties leave many candidates or a large k makes the blocks narrow.
+    Scores below the k-th largest block maximum cannot be among the k largest. Usually only slightly more than k
+    candidates remain in each row; they are sorted together with their columns. If ties leave many candidates or a large
+    k makes the blocks narrow, `by_xla` is used instead, since it then needs less memory.
 
     Args:
         scored: Scores of consecutive columns.
-        k: The number of columns to find in each row.
-        first_column: The number of the first column.
-        searched: How many of the first columns are among those of `before`; they are not found again.
-        before: The result for the columns before these, if there are any. Only scores above its k-th best are
-            candidates, which are few once many columns were searched.
+        k: The number of columns to find per row.
+        first_column: The index of the first column.
+        searched: The number of leading columns that `before` already covers; they are not found again.
+        before: The result for all previous columns, if there are any. Only scores above its k-th best are candidates,
+            and these become few once many columns have been searched.
     """
     scores, maxima = (np.asarray(array) for array in scored)
     num_rows, num_blocks = maxima.shape
@@ -93,13 +93,13 @@ def _by_xla_after(scored: Scored, k: int, first_column: int, searched: int, befo
 
 
 def _keys_of(columns: Int[np.ndarray, "..."], scores: Float[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-    """Return numbers that sort by falling score and then by column; `NO_KEY` where the column is -1."""
+    """Return numbers that sort by descending score and then by column; `NO_KEY` where the column is -1."""
     keys = (-_ordered(scores).astype(np.int64) << 32) | columns.astype(np.int64)
     return np.where(columns < 0, NO_KEY, keys)
 
 
 def _least_keys(keys: Int[np.ndarray, "rows candidates"], k: int, before: TopK | None) -> TopK:
-    """Return the columns and scores of the k least of the keys and those of the result before."""
+    """Return the columns and scores of the k smallest keys, including those of the previous result."""
     if before is not None:
         keys = np.concatenate([_keys_of(*before), keys], axis=1)
     keys = np.sort(keys, axis=1)[:, :k]
@@ -109,7 +109,7 @@ def _least_keys(keys: Int[np.ndarray, "rows candidates"], k: int, before: TopK |
 
 
 def top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
-    """Return the columns of the k largest scores of each row, and the scores; -1 and -inf as in `TopK`."""
+    """Return the columns of the k largest scores of each row and the scores, padded as in `TopK`."""
     scores, maxima = scored
     num_rows, num_blocks = maxima.shape
     width = scores.shape[1] // num_blocks
@@ -117,7 +117,7 @@ def top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "r
         best, columns = leftmost_top_k(scores, k)
     else:
         _, chosen = leftmost_top_k(maxima, k)
-        chosen = jnp.sort(chosen, axis=1)  # keeps the order of columns, so that ties go to the leftmost
+        chosen = jnp.sort(chosen, axis=1)  # column order, so that ties go to the leftmost
         candidates = scores.reshape(num_rows, num_blocks, width)[jnp.arange(num_rows)[:, None], chosen]
         best, places = leftmost_top_k(candidates.reshape(num_rows, k * width), k)
         columns = jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
@@ -128,13 +128,13 @@ _compiled_top_k = jax.jit(top_k, static_argnames="k")
 
 
 def leftmost_top_k(x: Float[Array, "rows columns"], k: int) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
-    """Return `jax.lax.top_k`, which documents that ties go to the lower index, with -0 equal to 0."""
+    """Return `jax.lax.top_k` with -0 equal to 0; JAX documents that ties go to the lower index."""
     best, places = jax.lax.top_k(jnp.where(x == 0, 0.0, x), k)
     return best, places
 
 
 def _ordered(bits: Float[np.ndarray, "..."] | Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:
-    """Map the bits of float32 numbers to integers of the same order, or back; both zeros are equal."""
+    """Map the bits of float32 numbers to integers in the same order, or back. Both zeros are equal."""
     bits = bits.view(np.int32)
     ordered: np.ndarray = np.where(bits < 0, np.iinfo(np.int32).min - bits, bits)
     return ordered

@@ -1,4 +1,4 @@
-"""Ranking on one CPU: a tile of scores at a time, of some users and some items, within a limit of memory."""
+"""Ranking on one CPU, one tile of scores (some users × some items) at a time, within a memory limit."""
 
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -14,35 +14,35 @@ from slmrec_jax.evaluation.search import TopK, by_numpy
 from slmrec_jax.types import Embeddings
 
 IN_FLIGHT = 2
-"""Tiles at a time. One core searches a tile while the others compute the scores of the next."""
+"""The number of tiles in progress. One core searches a tile while the others compute the scores of the next."""
 
 TILE_ROWS = 256
-"""Users of a tile, if its limit allows: a product with few rows takes the time of reading the items."""
+"""The number of users of a tile, if memory allows: a product with few rows is bound by reading the items."""
 
 LEAST_COLUMNS = 2048
-"""The fewest items of a tile that are worth a program's start."""
+"""The minimum number of items of a tile, below which starting a program is not worthwhile."""
 
 LEAST_COLUMNS_OF_K = 128
-"""The fewest items of a tile for each item that is returned: with fewer, the blocks of the search are narrow."""
+"""The minimum number of items of a tile per returned item. With fewer, the blocks of the search are narrow."""
 
 
 class Tiles(NamedTuple):
-    """How the host divides the scores of a plan."""
+    """The division of a plan's scores on the host."""
 
     chunks: int
-    """Consecutive chunks of the plan whose users are in one tile."""
+    """The number of consecutive chunks of the plan whose users form one tile."""
     pairs: int
-    """The largest number of known pairs of their users."""
+    """The maximum number of known pairs of a tile's users."""
     columns: int
-    """The items of a tile. The last tile takes some of the one before again, so that all run the same program, which
-    gives equal items equal scores."""
+    """The number of items of a tile. The last tile overlaps the one before, so that all tiles run the same program,
+    which gives equal items equal scores."""
 
 
 def divide_chunks(num_chunks: int, rows: int, num_ranked: int, k: int, max_bytes: int) -> tuple[int, int]:
-    """Return the chunks and the columns of a tile: `TILE_ROWS` users, if that leaves enough columns."""
+    """Return the number of chunks and columns of a tile, which has `TILE_ROWS` users if that leaves enough columns."""
     least = max(LEAST_COLUMNS, LEAST_COLUMNS_OF_K * k)
     chunks = max(1, min(num_chunks, TILE_ROWS // max(1, rows), max_bytes // (4 * max(1, rows) * least)))
-    chunks = -(-num_chunks // -(-num_chunks // chunks)) if num_chunks else 1  # groups of nearly equal size
+    chunks = -(-num_chunks // -(-num_chunks // chunks)) if num_chunks else 1  # groups of similar size
     if chunks == 1:
         return 1, num_ranked
     columns = max_bytes // (4 * chunks * rows)
@@ -54,10 +54,11 @@ def divide_chunks(num_chunks: int, rows: int, num_ranked: int, k: int, max_bytes
 def rank_in_tiles(
     embeddings: Embeddings, queries: Queries, first_pairs: Int[np.ndarray, " chunks"], chunk: ChunkShape, tiles: Tiles
 ) -> TopK:
-    """Rank all candidates for all users: exact, ties in the order of items.
+    """Rank all candidates for all users exactly, with ties in item order.
 
-    Tiles of the same items follow each other, so that only these items are copied. The best so far of each user leave
-    few candidates in later tiles. One tile is searched with NumPy while the next one's scores are computed.
+    Tiles of the same items are processed consecutively, so that only these items are copied. Each user's best items so
+    far leave few candidates in later tiles. One tile is searched with NumPy while the scores of the next one are
+    computed.
     """
     rows, num_groups = chunk.rows * tiles.chunks, len(first_pairs) // tiles.chunks
     width = width_of_blocks(tiles.columns, chunk.k)
@@ -84,7 +85,7 @@ def rank_in_tiles(
             alone = min(1, num_groups) if start == 0 else 0
             for group in range(alone):
                 rank_group(group)
-            list(pool.map(rank_group, range(alone, num_groups)))  # `list` raises the exceptions of the threads
+            list(pool.map(rank_group, range(alone, num_groups)))  # `list` re-raises exceptions of the threads
     return items, scores
 
 

@@ -1,4 +1,4 @@
-"""Training methods of the systems: gradient descent on the losses of a recipe, or a method of their own (MMSSL)."""
+"""Training methods of the systems: gradient descent on the losses of a recipe, or a custom method (LATTICE, MMSSL)."""
 
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -15,10 +15,10 @@ __all__ = ["METHODS", "gradient_method", "make_method", "make_optimizer"]
 
 
 def make_method(config: Config, spec: Spec) -> Method:
-    """Return the method of a config.
+    """Make the training method that a config specifies.
 
     Args:
-        config: Every choice; `config.model` names the system.
+        config: The complete configuration; `config.model` names the system.
         spec: The sizes of the data.
 
     Raises:
@@ -28,7 +28,7 @@ def make_method(config: Config, spec: Spec) -> Method:
 
 
 def descend(make_recipe: Callable[[Config, Spec], Recipe], config: Config, spec: Spec) -> Method:
-    """Return the method that minimises the losses of a recipe with the optimizer of the config."""
+    """Make the method that minimises a recipe's losses with the config's optimizer."""
     recipe = make_recipe(config, spec)
     optimizer = make_optimizer(config.optimizer)
     method = gradient_method(recipe.model, recipe.terms, optimizer, spec, recipe.augmentation)
@@ -40,4 +40,4 @@ METHODS: Mapping[str, Callable[[Config, Spec], Method]] = {
     "lattice": lattice_method,
     "mmssl": mmssl_method,
 }
-"""The methods by name of the model."""
+"""The methods by model name."""

@@ -1,4 +1,4 @@
-"""The usual method: a weighted sum of losses on one encoder, minimised by one optimizer."""
+"""The default method: one optimizer minimises a weighted sum of losses on one encoder."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -30,7 +30,7 @@ from slmrec_jax.types import (
 )
 
 OF_VIEW = 2**31 - 1
-"""The number of the key of the view that losses read; losses have the numbers from 0 on."""
+"""The `fold_in` number of the PRNG key of the view that losses read. Losses use the numbers from 0."""
 
 
 def gradient_method(
@@ -40,17 +40,17 @@ def gradient_method(
     spec: Spec,
     augmentation: Augmentation = NO_AUGMENTATION,
 ) -> Method:
-    """Return the method that minimises Σ weight · loss over the terms.
+    """Make the method that minimises Σ weight · loss over the terms.
 
     Args:
         model: The encoder.
-        terms: The objective's terms by name, under which their values are logged.
-        optimizer: Any optax transformation, such as `make_optimizer` returns.
+        terms: The terms of the objective by name; the names appear in the logged metrics.
+        optimizer: Any optax transformation, such as a result of `make_optimizer`.
         spec: The sizes of the data.
         augmentation: The augmentation of the view that the losses read (`Context.view`).
 
     Raises:
-        ValueError: No term has a weight other than 0, or a name cannot be logged.
+        ValueError: Every term has weight 0, or a term's name is `loss` or contains a slash.
     """
     active = {name: term for name, term in terms.items() if term.weight != 0}
     if not active:
@@ -65,7 +65,7 @@ def gradient_method(
         losses = {name: term.loss.init(key, spec) for key, (name, term) in zip(keys, active.items(), strict=True)}
         params = {"model": model.init(model_key), "losses": losses}
         state = TrainState.create(apply_fn=None, params=params, tx=optimizer)  # type: ignore[no-untyped-call]
-        # TrainState counts from a Python int, which would cost a second trace.
+        # TrainState starts from a Python int, which would cause a second trace.
         counted: TrainState = state.replace(step=jnp.zeros((), jnp.int32))
         return counted
 
@@ -96,9 +96,9 @@ def gradient_method(
 def objective(
     model: Model, terms: Mapping[str, Term], augmentation: Augmentation = NO_AUGMENTATION
 ) -> Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]]:
-    """Return the weighted sum of the terms, and the value of each, as a function of the parameters.
+    """Return a function of the parameters that computes the weighted sum of the terms and the value of each term.
 
-    With micro-batches they are means over these.
+    With micro-batches, the results are means over the micro-batches.
     """
 
     def loss(params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
@@ -130,7 +130,7 @@ def objective(
 
 
 def _applied(name: str, loss: Loss, params: Params, context: Context) -> tuple[Scalar, Metrics]:
-    """Apply a loss; errors in what it does or returns name it."""
+    """Apply a loss and check its results. Errors name the loss."""
     try:
         returned: Any = loss.apply(params, context)
     except Exception as error:

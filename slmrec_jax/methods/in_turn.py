@@ -1,8 +1,8 @@
-"""Sums over parts of a function's argument, one part after the other, in the memory of one.
+"""Sums over parts of a function's argument, computed one part at a time in the memory of one part.
 
-What does not depend on the part is computed once: a `jax.lax.scan` over the whole function would propagate the graph
-again for each. Losses ask for views where they need them, so the division is made in the traced program. It takes a
-call of a function with `jax.jit` of its own as one operation.
+Computations that do not depend on the part are done once; a `jax.lax.scan` over the whole function would propagate the
+graph again for each part. Losses request views where they need them, so the split is made in the traced program (the
+jaxpr). A call of a jitted function is treated as one operation.
 """
 
 from collections.abc import Callable, Sequence
@@ -23,7 +23,7 @@ def sum_in_turn(function: Callable[[Any], Result], parts: PyTree) -> Result:
     """Return Σ function(part).
 
     Args:
-        function: Takes the parts without their first axis, and returns arrays to be added.
+        function: Takes one part, without the leading axis, and returns arrays to be summed.
         parts: Arrays that start with the axis of parts.
     """
     of_part, shared = divided_function(function, _first(parts))
@@ -31,12 +31,13 @@ def sum_in_turn(function: Callable[[Any], Result], parts: PyTree) -> Result:
 
 
 def loss_in_turn(loss: Callable[[Any], tuple[Scalar, Metrics]], parts: PyTree) -> tuple[Scalar, Metrics]:
-    """Return Σ loss(part). The value has derivatives in what the loss closes over, in reverse mode; metrics have none.
+    """Return Σ loss(part), differentiable in reverse mode with respect to what the loss closes over.
 
-    Each part's derivative follows its value, while what it needs is in memory.
+    The metrics have no derivative. The gradient of each part is computed right after its value, while its residuals are
+    in memory.
 
     Args:
-        loss: Takes the parts without their first axis.
+        loss: Takes one part, without the leading axis.
         parts: Arrays that start with the axis of parts.
     """
     of_part, shared = divided_function(loss, _first(parts))
@@ -72,15 +73,15 @@ def loss_in_turn(loss: Callable[[Any], tuple[Scalar, Metrics]], parts: PyTree) -
 def divided_function(
     function: Callable[[Any], Result], example: PyTree
 ) -> tuple[Callable[[Sequence[Any], PyTree], Result], Sequence[Any]]:
-    """Return the part of a function that depends on its argument, and what it reads of the rest, computed now.
+    """Split a function into the part that depends on its argument and the arrays that this part reads from the rest.
 
     Args:
-        function: Any function that JAX traces.
-        example: An argument, or its shapes.
+        function: Any function that JAX can trace.
+        example: An example argument, or its shapes.
 
     Returns:
-        of_argument: `(shared, argument) -> function(argument)`.
-        shared: Arrays that do not depend on the argument.
+        of_argument: `(shared, argument) -> function(argument)`. shared: Arrays that do not depend on the argument,
+        computed by this call.
     """
     traced, shape = jax.make_jaxpr(function, return_shape=True)(example)
     own, rest = _divided(traced.jaxpr)
@@ -100,7 +101,7 @@ def divided_function(
 
 
 def _divided(program: Jaxpr) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
-    """Return the operations that depend on the program's arguments, and the others."""
+    """Split a program's operations into those that depend on its arguments and the others."""
     depends: set[Var] = set(program.invars)
     own, rest = [], []
     for equation in program.eqns:
@@ -113,7 +114,7 @@ def _divided(program: Jaxpr) -> tuple[list[JaxprEqn], list[JaxprEqn]]:
 
 
 def _replaced(values: Sequence[Any], places: Sequence[int], by: Sequence[Any]) -> list[Any]:
-    """Return the values with others in some places."""
+    """Return a copy of the values with those at `places` replaced."""
     after = list(values)
     for place, value in zip(places, by, strict=True):
         after[place] = value

@@ -1,4 +1,4 @@
-"""LATTICE's step: the graph of items is built in the first step of each epoch, and read in the others."""
+"""LATTICE's step: the item graph is built in the first step of each epoch and reused in the others."""
 
 from typing import Any, NamedTuple
 
@@ -19,18 +19,18 @@ from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Spec
 
 
 class WithGraph(NamedTuple):
-    """An optimizer state together with the graph of items of the epoch."""
+    """An optimizer state together with the item graph of the current epoch."""
 
     opt_state: optax.OptState
     graph: Operator
 
 
 def lattice_method(config: Config, spec: Spec) -> Method:
-    """Return LATTICE: gradient descent on BPR and L2, with a graph of items that each epoch builds once.
+    """Make LATTICE's method: gradient descent on BPR and L2, with an item graph that is rebuilt once per epoch.
 
-    The gradient reaches the features and their maps in an epoch's first step alone, as in the published code; later
-    steps read the graph as a constant and leave these parameters and their moments as they are, as PyTorch's Adam does
-    where there is no gradient. Ranking builds the graph from the current parameters.
+    As in the published code, the gradient reaches the features and their projections only in an epoch's first step.
+    Later steps read the graph as a constant and leave these parameters and their moments unchanged, like PyTorch's Adam
+    for parameters without a gradient. Ranking builds the graph from the current parameters.
 
     Raises:
         UserError: There are no features.
@@ -48,7 +48,7 @@ def lattice_method(config: Config, spec: Spec) -> Method:
 
     def init(key: Key[Array, ""]) -> TrainState:
         state = base.init(key)
-        # The first step builds the graph. Until then only its shapes matter.
+        # The first step builds the graph. Until then, only its shapes matter.
         entries = spec.num_items, 2 * len(spec.modalities) * min(options.neighbours, spec.num_items)
         graph = item_graph([jnp.zeros(entries, jnp.int32)], [jnp.zeros(entries)])
         started: TrainState = state.replace(opt_state=WithGraph(state.opt_state, graph))
@@ -57,7 +57,7 @@ def lattice_method(config: Config, spec: Spec) -> Method:
     def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
         before, held = plain(state), state.opt_state.graph
         fresh = jnp.asarray(state.step) % steps == 0
-        # Built here and, with a gradient, in the loss: twice an epoch.
+        # Built here and, with a gradient, in the loss: twice per epoch.
         graph = jax.lax.cond(fresh, lambda: build(before.params["model"], inputs.cache), lambda: held)
         with_held = inputs._replace(cache=inputs.cache._replace(held=HeldGraph(held, fresh)))
         after, metrics = base.step(before, with_held, batch)
@@ -71,9 +71,9 @@ def lattice_method(config: Config, spec: Spec) -> Method:
 
 
 def _with_held_parameters(after: TrainState, before: TrainState, fresh: Bool[Array, ""]) -> TrainState:
-    """Return the state after a step; without a fresh graph, what only that graph reads is as before.
+    """Return the state after a step. Without a fresh graph, parameters that only the graph reads keep their values.
 
-    Optimizers such as Adam would move it by momentum where its gradient is 0.
+    Otherwise, optimizers such as Adam would change them by momentum although their gradient is 0.
     """
 
     def choose(path: tuple[Any, ...], new: Array, old: Array) -> Array:

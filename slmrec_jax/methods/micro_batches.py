@@ -1,13 +1,13 @@
-"""Several batches for one propagation: the mean of their losses, with one gather and one scatter for all of them.
+"""Micro-batches: the mean loss of several batches, with one graph propagation, one gather and one scatter for all.
 
-A step propagates the whole graph, whatever the size of its batch. With M micro-batches it propagates once for M batches
-of B interactions. Each micro-batch has losses of its own, and in-batch negatives of its own, so that a softmax stays
-B × B; the gradient is exactly that of the mean of the M objectives.
+A step propagates over the whole graph, regardless of its batch size. With M micro-batches, it propagates once for M
+batches of B interactions. Each micro-batch has its own losses and its own in-batch negatives, so that a softmax stays B
+× B. The gradient is exactly that of the mean of the M objectives.
 
-The losses are mapped over the micro-batches by `jax.vmap`. What does not depend on the batch, such as the propagated
-tables and the augmented views, is computed once. Rows of tables are gathered for all micro-batches together, up to
-`GROUP_ROWS` of them; groups follow one another, so that the memory of rows does not grow with the number of
-micro-batches.
+The losses are mapped over the micro-batches with `jax.vmap`. Values that do not depend on the batch, such as the
+propagated tables and the augmented views, are computed once. Table rows are gathered for all micro-batches together, up
+to `GROUP_ROWS` of them. Larger steps process groups one after another, so that the memory of rows does not grow with
+the number of micro-batches.
 """
 
 import math
@@ -25,12 +25,13 @@ from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Batch, Encode, Method, Metrics, Rows, View, Work
 
 LEAST_STEPS = 16
-"""The fewest steps of an epoch under `auto`: fewer updates train slowly, however cheap an epoch is."""
+"""The minimum number of steps per epoch under `auto`: with fewer updates, training is slow however cheap an epoch
+is."""
 
 GROUP_ROWS = 2 * MANY
-"""The most interactions whose rows are in memory at a time, unless one micro-batch has more; SLMRec with FAC and 64
-columns takes about 2.7 GiB for so many. Groups have at least half as many, since each adds to the derivatives of whole
-tables, which takes time."""
+"""The maximum number of interactions whose rows are in memory at a time, unless one micro-batch has more. SLMRec with
+FAC and 64 columns takes about 2.7 GiB for this many. Groups have at least half as many, since each group takes time to
+accumulate the gradients of whole tables."""
 
 Result = TypeVar("Result", bound=PyTree)
 
@@ -38,14 +39,15 @@ Result = TypeVar("Result", bound=PyTree)
 def mean_over_micro_batches(
     objective: Callable[[Batch], tuple[Scalar, Metrics]], batch: Batch
 ) -> tuple[Scalar, Metrics]:
-    """Return the mean of an objective and of its metrics over the micro-batches; of a batch without them, its value.
+    """Return the mean of an objective and of its metrics over the micro-batches.
 
-    In groups of micro-batches, the value has derivatives in reverse mode alone, and metrics have none (`loss_in_turn`).
+    A batch without micro-batches is passed to the objective as it is. If there are several groups of micro-batches, the
+    value can only be differentiated in reverse mode, and the metrics cannot be differentiated (`loss_in_turn`).
 
     Args:
-        objective: Takes one micro-batch, whose arrays start with the axis of rows.
-        batch: With micro-batches, `users`, `items`, `mask` and `negatives` start with an axis of M of them. Those
-            without real rows, at the end of an epoch, do not count.
+        objective: Takes one micro-batch, whose leading axis is rows.
+        batch: With micro-batches, `users`, `items`, `mask` and `negatives` have a leading axis of size M. Micro-batches
+            without real rows, at the end of an epoch, are excluded from the mean.
     """
     if batch.users.ndim == 1:
         return objective(batch)
@@ -69,9 +71,9 @@ def mean_over_micro_batches(
 
 
 def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
-    """Return the mean of a function over the micro-batches, one at a time: for functions that need much memory.
+    """Return the mean of a function over the micro-batches, one at a time, for functions that need much memory.
 
-    All of them draw from the batch's key.
+    All micro-batches use the batch's key.
     """
     if batch.users.ndim == 1:
         return function(batch)
@@ -86,9 +88,9 @@ def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
 
 
 def _shares_of(batch: Batch, multiple: int = 1) -> tuple[dict[str, Array], Float[Array, " micro_batches"]]:
-    """Return all of a batch but its key, and each micro-batch's share of the mean, of a multiple of micro-batches.
+    """Return a batch's arrays except its key, padded to a multiple of micro-batches, and each one's share of the mean.
 
-    Those without real rows have share 0, and the rows of the first, since a mean over no rows is NaN.
+    A micro-batch without real rows has share 0 and a copy of the first one's rows, since a mean over no rows is NaN.
     """
     padding = -batch.users.shape[0] % multiple
     arrays = {name: x for name, x in batch._asdict().items() if name != "key"}
@@ -103,8 +105,8 @@ def _shares_of(batch: Batch, multiple: int = 1) -> tuple[dict[str, Array], Float
 
 
 def gathering_for_all(encode: Encode) -> Encode:
-    """Return an encoder whose views gather the rows of all micro-batches together; without these it is the same."""
-    all_ids = memoized(ids_of_all)  # the same array for all tables, so that they share gathers
+    """Return an encoder whose views gather the rows of all micro-batches together, if there are micro-batches."""
+    all_ids = memoized(ids_of_all)  # one array for all tables, so that they share gathers
 
     def by_name(tables: Mapping[str, Rows]) -> dict[str, Rows]:
         return {name: rows_for_all(rows, all_ids) for name, rows in tables.items()}
@@ -117,11 +119,11 @@ def gathering_for_all(encode: Encode) -> Encode:
 
 
 def choose_micro_batches(method: Method, num_interactions: int, batch_size: int) -> tuple[int, str]:
-    """Choose the number of micro-batches, and return it and the reason.
+    """Choose the number of micro-batches and return it with the reason.
 
-    As many as make what a step does once for all of them at most a fifth of its work (`Method.work`), as long as an
-    epoch has `LEAST_STEPS` steps. The number grows with the interactions, so that the cost of an epoch grows with them
-    and not with their square.
+    The number is large enough that the work shared by all micro-batches is at most a fifth of a step (`Method.work`),
+    but leaves at least `LEAST_STEPS` steps per epoch. It grows with the number of interactions, so that the cost of an
+    epoch is linear, not quadratic, in that number.
     """
     num_batches = SAMPLINGS[method.sampling].num_batches(num_interactions, batch_size)
     chosen = max(1, num_batches // LEAST_STEPS)

@@ -1,4 +1,4 @@
-"""Optimizers from a config: Adam with coupled weight decay, or any chain of optax transformations written as text."""
+"""Optimizers from a config: Adam with coupled weight decay, or a chain of optax transformations given as text."""
 
 import ast
 from typing import Any
@@ -12,16 +12,18 @@ from slmrec_jax.errors import UserError, setting
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
-    """Return the optimizer of a config.
+    """Make the optimizer that a config specifies.
 
-    Without a chain it is PyTorch's Adam with weight decay, as in the published code: unlike in AdamW, L2 of every
-    parameter is added to the gradient *before* the moments. The learning rate is 1e-3 by default, the decay 0.
+    Without a chain, it is Adam with PyTorch's weight decay, as in the published code: unlike in AdamW, the decay term
+    of every parameter is added to the gradient *before* the moments are updated. The default learning rate is 1e-3, the
+    default decay 0.
 
     Args:
-        config: The section `optimizer` of a config.
+        config: The `optimizer` section of a config.
 
     Raises:
-        UserError: The chain cannot be parsed, is not from optax, or needs more than gradients.
+        UserError: The chain cannot be parsed, uses something other than optax, or needs more than gradients and
+            parameters.
     """
     if not config.chain:
         rate = 1e-3 if config.learning_rate is None else config.learning_rate
@@ -51,7 +53,7 @@ def _transformation(text: str) -> optax.GradientTransformation:
 
 
 def _literal_or_call(node: ast.expr) -> Any:
-    """Evaluate a literal, or a call of a public optax function on such values. Nothing else is ever called.
+    """Evaluate a literal, or a call of a public optax function with such arguments. Nothing else is ever called.
 
     Raises:
         ValueError: The expression is anything else.

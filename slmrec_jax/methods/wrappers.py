@@ -1,4 +1,4 @@
-"""Wrappers of any method: the precision of its matrix products, and the embeddings that it is evaluated by."""
+"""Wrappers for any method: matrix-product precision, tracing for a mesh, and stale embeddings for evaluation."""
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
@@ -16,7 +16,7 @@ from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
 
 
 def with_precision(method: Method, precision: str) -> Method:
-    """Return the method with this `jax.default_matmul_precision` in all products that do not set their own.
+    """Run a method with the given `jax.default_matmul_precision`, which applies to products that do not set their own.
 
     CPUs always compute in float32.
     """
@@ -25,12 +25,12 @@ def with_precision(method: Method, precision: str) -> Method:
 
 
 def with_mesh(method: Method, mesh: Mesh) -> Method:
-    """Return the method traced for a mesh; `cold_items` stays a computation of one device."""
+    """Trace a method for a mesh. `cold_items` still runs on one device."""
     return _within(lambda: tracing_for(mesh), method, ("init", "step", "embed", "prepare", "loss"))
 
 
 def _within(context: Callable[[], AbstractContextManager[Any]], method: Method, names: Sequence[str]) -> Method:
-    """Return the method with these functions called in a context."""
+    """Return the method with the named functions called in a context."""
 
     def within(function: Callable[..., Any] | None) -> Any:
         def call(*arguments: Any) -> Any:
@@ -48,14 +48,14 @@ class WithRanked(NamedTuple):
     opt_state: optax.OptState
     ranked: Embeddings
     step: Int[Array, ""]
-    """The number of steps before `ranked`; -1 if there is none yet."""
+    """The number of steps taken before `ranked`; -1 if there are no embeddings yet."""
 
 
 def with_stale_embeddings(method: Method, inputs: Inputs, steps_per_epoch: int) -> Method:
-    """Return the method evaluated by the embeddings before each epoch's last step, as SLMRec's published code does.
+    """Evaluate a method with the embeddings from before each epoch's last step, like SLMRec's published code.
 
-    The embeddings are part of the optimizer state. If that last step was skipped, the current ones are returned. The
-    inputs are the method's prepared ones, or their shapes.
+    The embeddings are stored in the optimizer state. If the last step was skipped, the current embeddings are returned.
+    `inputs` are the method's prepared inputs, or their shapes.
     """
 
     def plain(state: TrainState) -> TrainState:

@@ -1,4 +1,4 @@
-"""The systems by name: each an encoder and the losses it trains with, made from a config."""
+"""The systems by name: each is an encoder and the losses it is trained with, made from a config."""
 
 from collections.abc import Callable, Mapping
 
@@ -20,7 +20,7 @@ from slmrec_jax.types import Spec
 __all__ = ["RECIPES", "Recipe", "make_recipe", "slmrec_recipe"]
 
 RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
-    # With only its own terms. Of the tasks, FAC alone makes no augmented views.
+    # Only its own terms are trained, and all tasks except FAC make augmented views.
     "slmrec": lambda config, spec: slmrec_recipe(config, spec, augmented=bool(config.tasks - {"fac"})),
     "bm3": bm3_recipe,
     "freedom": freedom_recipe,
@@ -32,7 +32,7 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
     "sgl": sgl_recipe,
     "simgcl": simgcl_recipe,
 }
-"""The systems that are trained by gradient descent on their losses."""
+"""The recipes of the systems that are trained by gradient descent on their losses."""
 
 
 def make_recipe(config: Config, spec: Spec) -> Recipe:

@@ -1,4 +1,4 @@
-"""BM3: LightGCN and projected features that predict each other without negatives (Zhou et al., WWW 2023)."""
+"""BM3 (Zhou et al., WWW 2023): LightGCN rows and projected features that predict each other, without negatives."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -33,28 +33,30 @@ from slmrec_jax.types import (
 )
 
 Factors: TypeAlias = Callable[[Key[Array, ""], str, tuple[int, int]], Float[Array, "rows dim"]]
-"""`(key, name, shape) -> factors` of a table's entries: 0, or 1 / (1 - rate). Names are `user`, `id` and modalities."""
+"""`(key, name, shape) -> factors`: dropout factors of a table's entries, each 0 or 1 / (1 - rate). The names are
+`user`, `id` and the modalities."""
 
 
 def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, definition: bool = False) -> Model:
-    """Return BM3's encoder, which ranks by the rows p(u) and p(i).
+    """Make BM3's encoder, which ranks with the rows p(u) and p(i).
 
-    The predictor p is an affine map of `dim` columns, and
+    The predictor p is an affine map from `dim` to `dim` columns, and
 
         u = M_L [E_u; E_i],  i = M_L [E_u; E_i] + E_i,  x_m = (F_m + Δ_m) W_m + b_m.
 
-    Features are trained from their given values, as in the published code. Only the difference Δ_m is a parameter,
-    which starts at 0: its gradient is that of F_m. An item that lacks modality m has a row x_m of zeros.
+    Features are trained starting from their given values, as in the published code. The parameter is only the
+    difference Δ_m, which starts at 0 and has the same gradient as F_m. An item that lacks modality m has a zero row
+    x_m.
 
-    The view's modalities are the rows before the predictor: `id` has u and i, and each modality of the items has x_m.
-    The predictor mixes columns, so a mesh holds the tables whole. Items without interactions have no place
-    (`Model.cold_items`): features shape the ids in training and are not read in ranking.
+    The modalities of the view are the rows before the predictor: `id` has u and i, and each item modality has x_m. The
+    predictor mixes columns, so every device of a mesh holds whole tables. Items without interactions cannot be ranked
+    (`Model.cold_items`), since features influence the ids in training but are not read in ranking.
 
     Args:
         spec: Sizes and modalities, at least one.
         num_layers: L.
-        normalize_features: Whether to divide feature rows by their L2 norm first.
-        definition: Whether to propagate by segment sum, for comparison.
+        normalize_features: Whether to divide feature rows by their L2 norm.
+        definition: Whether to propagate with a segment sum, for comparison.
     """
     ids = lightgcn(spec, num_layers=num_layers, init="xavier", definition=definition)
 
@@ -91,20 +93,21 @@ def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, de
 
 
 def bootstrap(contrast_weight: float = 2.0, dropout_rate: float = 0.3, factors: Factors | None = None) -> Loss:
-    """Return BM3's loss, which pairs predicted rows with targets and has no negatives.
+    """Make BM3's loss, which pairs predicted rows with targets and uses no negatives.
 
-    With C(a, b) = 1 - cos(a, b), in the mean over the batch's real rows, a user u with their item i gives
+    Let C(a, b) = 1 - cos(a, b). The loss is the mean, over the batch's unmasked rows of a user u and their item i, of
 
         C(p(u), i') + C(p(i), u') + λ Σ_m [C(p(x_m), i') + C(p(x_m), x_m')].
 
-    Targets u', i' and x_m' are the rows before the predictor, without a derivative, with some entries dropped. All
-    batches of a step share one draw for each table. An item that lacks modality m has no terms of m (the published
-    code has no such items).
+    The targets u', i' and x_m' are the rows before the predictor, with stopped gradient and dropout. All micro-batches
+    of a step share one dropout mask per table. An item that lacks modality m has no terms for m (the published code has
+    no such items).
 
     Args:
         contrast_weight: λ.
-        dropout_rate: The share of a target's entries that are dropped, in [0, 1); the others are scaled.
-        factors: The factors that drop and scale; by default drawn from the step's key.
+        dropout_rate: The share of a target's entries that are dropped, in [0, 1); the others are scaled by 1 / (1 -
+            rate).
+        factors: Makes the dropout factors; by default they are drawn from the step's key.
     """
 
     def drawn(key: Key[Array, ""], name: str, shape: tuple[int, int]) -> Float[Array, "rows dim"]:
@@ -140,7 +143,7 @@ def bootstrap(contrast_weight: float = 2.0, dropout_rate: float = 0.3, factors: 
 
 
 def table_norms() -> Loss:
-    """Return BM3's regulariser, (‖u‖_F + ‖i‖_F) / items: norms, not squared, of all rows before the predictor."""
+    """Make BM3's regulariser, (‖u‖_F + ‖i‖_F) / items: unsquared norms of all rows before the predictor."""
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         tables = context.view.user_modalities[ID](ALL), context.view.item_modalities[ID](ALL)
@@ -151,7 +154,7 @@ def table_norms() -> Loss:
 
 
 def bm3_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return BM3: its loss without negatives, and the norms of its tables.
+    """Make BM3: its loss without negatives, and the norms of its tables.
 
     Raises:
         UserError: There are no features.

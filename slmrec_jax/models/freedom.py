@@ -1,4 +1,4 @@
-"""FREEDOM (Zhou and Shen, MM 2023): LightGCN on a pruned graph, with a frozen graph between items."""
+"""FREEDOM (Zhou and Shen, MM 2023): LightGCN on a pruned graph, with a frozen item-item graph."""
 
 from collections.abc import Mapping
 
@@ -26,19 +26,19 @@ def freedom(
     weights: Mapping[str, float] | None = None,
     definition: bool = False,
 ) -> Model:
-    """Return z_u, z_i + h_i with z = M_L [E_u; E_i], and x^m = (F_m + Δ_m) W_m + b_m as the rows of modality m.
+    """Make FREEDOM's encoder: rows z_u and z_i + h_i, where z = M_L [E_u; E_i].
 
-    h = (Σ_m w_m A_m)^l E_i, on graphs of the nearest items (`with_item_graph`). Rows of modalities do not rank: the
-    loss compares them with users (`content_bpr`). F_m + Δ_m are the features as training changes them; an item without
-    the modality has x^m = 0.
+    The term h = (Σ_m w_m A_m)^l E_i propagates over graphs of the nearest items (`with_item_graph`). The rows of
+    modality m are x^m = (F_m + Δ_m) W_m + b_m, where F_m + Δ_m are the trained features; an item without the modality
+    has x^m = 0. These rows are not used for ranking: the loss compares them with users (`content_bpr`).
 
     Args:
-        spec: Sizes and modalities, at least one; any number, where the published code has two.
+        spec: Sizes and modalities, at least one. The published code supports exactly two.
         num_layers: L.
         item_layers: l, at least 1.
-        neighbours: Items that each item is joined with in a modality, itself among them.
-        weights: w_m by modality, by default `default_weights`.
-        definition: Whether to propagate by segment sum over the whole graph, for comparison.
+        neighbours: The number of items that each item is connected to in a modality, including itself.
+        weights: w_m by modality; by default `default_weights`.
+        definition: Whether to propagate with a segment sum over the whole graph, for comparison.
     """
     encoder = lightgcn(spec, num_layers=num_layers, init="xavier", definition=definition)
 
@@ -62,7 +62,7 @@ def freedom(
 
         return view
 
-    # Maps of features mix their columns.
+    # The projections of features mix columns.
     alone = Model(init, encode, prepare, by_columns=False)
     return with_item_graph(
         alone, spec, weights=weights or default_weights(spec), neighbours=neighbours, num_layers=item_layers
@@ -70,9 +70,10 @@ def freedom(
 
 
 def default_weights(spec: Spec) -> dict[str, float]:
-    """Return the weight of each modality in the item graph: 0.1 of `visual`, and the others have equal shares of 0.9.
+    """Return the weight of each modality in the item graph: 0.1 for `visual`, and equal shares of 0.9 for the others.
 
-    With visual and textual features these are the published weights. Without `visual`, or with it alone, all are equal.
+    For visual and textual features, these are the published weights. Without `visual`, or with `visual` only, all
+    weights are equal.
     """
     others = [name for name in spec.modalities if name != "visual"]
     if not others or len(others) == len(spec.modalities):
@@ -81,10 +82,10 @@ def default_weights(spec: Spec) -> dict[str, float]:
 
 
 def content_bpr(num_negatives: int = 1) -> Loss:
-    """Return Σ_m BPR of the users' final rows with the rows x^m of items: Σ_m mean_b softplus(u · x^m_j - u · x^m_i).
+    """Make Σ_m BPR of final user rows with item rows x^m: Σ_m mean_b softplus(u · x^m_j - u · x^m_i).
 
     Args:
-        num_negatives: The number of negatives for each positive, whose mean is taken.
+        num_negatives: The number of negatives per positive, over which the mean is taken.
     """
     bpr = losses.bpr(num_negatives=num_negatives)
 
@@ -101,13 +102,14 @@ def content_bpr(num_negatives: int = 1) -> Loss:
 
 
 def freedom_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return FREEDOM: BPR of the rows that rank, and of each modality's, on a pruned graph.
+    """Make FREEDOM: BPR of the ranking rows and of each modality's rows, on a pruned graph.
 
-    The published code draws the pruned graph once an epoch; here each step draws one from the batch's key, so that a
-    step is a function of state, data and batch alone. Ranking propagates on the whole graph, as published.
+    The published code draws the pruned graph once per epoch. Here each step draws one from the batch's key, so that a
+    step is a function of only state, data and batch. Ranking propagates on the whole graph, as published.
 
     Raises:
-        UserError: There are no features, or not one weight for each modality.
+        UserError: There are no features, or the number of weights is not the number of modalities, or all weights are
+            0.
     """
     options = config.freedom
     check_modalities(spec, setting("model", "freedom"))
@@ -127,7 +129,7 @@ def freedom_recipe(config: Config, spec: Spec) -> Recipe:
 
 
 def _given_weights(weights: tuple[float, ...], spec: Spec) -> dict[str, float] | None:
-    """Return weights in the order of the modalities, divided by their sum; `None` if none are given."""
+    """Return the weights by modality, divided by their sum; `None` if none are given."""
     if not weights:
         return None
     if len(weights) != len(spec.modalities) or not sum(weights) > 0:

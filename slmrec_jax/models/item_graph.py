@@ -1,4 +1,4 @@
-"""Any encoder with a frozen graph between items beside it: Σ_m w_m A_m E is added to the item rows (FREEDOM)."""
+"""A wrapper that adds a frozen item-item graph to any encoder: its item rows gain (Σ_m w_m A_m)^l E (FREEDOM)."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -23,18 +23,18 @@ class _Cache(NamedTuple):
 def with_item_graph(
     model: Model, spec: Spec, *, weights: Mapping[str, float], neighbours: int = 10, num_layers: int = 1
 ) -> Model:
-    """Return the encoder with h = (Σ_m w_m A_m)^l E added to its item rows, where E is its parameter `item`.
+    """Add h = (Σ_m w_m A_m)^l E to the item rows of an encoder, where E is its parameter `item`.
 
-    A_m joins each item with its k nearest by the features of modality m, as they are given, each with value 1 / k
-    (FREEDOM, Zhou and Shen, MM 2023). It does not change in training, is made in `prepare`, and needs the features only
-    there. Users and the rows of single modalities have no h, nor have the rows of `cold_items`: the graph joins the
-    items of the training data alone. Augmentations do not change h.
+    A_m connects each item to its k nearest items by the given features of modality m, with value 1 / k each (FREEDOM,
+    Zhou and Shen, MM 2023). It is made in `prepare`, which is the only place that needs the features, and stays
+    constant in training. h is not added to users, to the rows of single modalities, or to the rows of `cold_items`,
+    since the graph contains only the items of the training data. Augmentations do not change h.
 
     Args:
-        model: The encoder. Its parameter `item` has a row for each item, as wide as its item rows.
+        model: The encoder. Its parameter `item` has one row per item, with as many columns as its item rows.
         spec: Sizes and modalities, at least one.
         weights: w_m, by modality.
-        neighbours: k, the item itself among them.
+        neighbours: k, including the item itself.
         num_layers: l, at least 1.
     """
 
@@ -64,7 +64,7 @@ def with_item_graph(
 def frozen_item_graph(
     given: Mapping[str, features.DeviceFeature], spec: Spec, weights: Mapping[str, float], neighbours: int
 ) -> Operator:
-    """Return Σ_m w_m A_m, where A_m = D^-1/2 A D^-1/2 has k ones in each row, so that all of its entries are 1 / k."""
+    """Build Σ_m w_m A_m, where A_m = D^-1/2 A D^-1/2 and A has k ones per row, so that all entries of A_m are 1 / k."""
     ids, values = [], []
     for name, modality in spec.modalities.items():
         feature = features.frozen(given[name], modality, normalized=False)

@@ -1,4 +1,4 @@
-"""LATTICE (Zhang et al., MM 2021): LightGCN with a graph between items that training learns."""
+"""LATTICE (Zhang et al., MM 2021): graph propagation of ids, with a learned item-item graph."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -33,11 +33,11 @@ from slmrec_jax.types import (
 
 
 class HeldGraph(NamedTuple):
-    """The graph of items that an epoch's first step built."""
+    """The item graph that an epoch's first step built."""
 
     graph: Operator
     fresh: Bool[Array, ""]
-    """Whether this step builds it again, with a gradient, in place of reading it."""
+    """Whether this step builds the graph again, with a gradient, instead of reading it."""
 
 
 class LatticeInputs(NamedTuple):
@@ -45,31 +45,32 @@ class LatticeInputs(NamedTuple):
 
     features: dict[str, DenseFeature]
     ids: Int[Array, "modalities items k"]
-    """The nearest items by the features as they are given."""
+    """The nearest items by the given features."""
     values: Float[Array, "modalities items k"]
-    """The normalised values of these graphs."""
+    """The normalised values of the graphs of nearest items."""
     held: HeldGraph | None = None
-    """Without it, every pass builds the graph from the parameters."""
+    """The held graph; if it is `None`, every pass builds the graph from the parameters."""
 
 
 def lattice(
     spec: Spec, *, num_layers: int = 2, item_layers: int = 1, neighbours: int = 10, original_share: float = 0.9
 ) -> Model:
-    """Return z_u, z_i + nrm(h_i) with z the mean of layers 0..L of (D + I)^-1 (A + I) on [E_u; E_i], and h = S^l E_i.
+    """Make LATTICE's encoder: rows z_u and z_i + nrm(h_i), where h = S^l E_i.
 
-    S = (1 - λ) sym(Σ_m w_m S_m(F_m W_m + b_m)) + λ Σ_m w_m sym(S_m(F_m)), where S_m(X) has the cosine of each item's
-    row of X with its k nearest, sym(S) = D^-1/2 S D^-1/2 with row sums on both sides, and w = softmax(`weights`). Ids
-    propagate with loops of their own and plain means, not by LightGCN's R̂.
+    z is the mean of layers 0..L of (D + I)^-1 (A + I) on [E_u; E_i]: ids propagate with self-loops and plain means, not
+    with LightGCN's R̂. The item graph is S = (1 - λ) sym(Σ_m w_m S_m(F_m W_m + b_m)) + λ Σ_m w_m sym(S_m(F_m)), where
+    S_m(X) holds the cosines of each item's row of X with its k nearest, sym(S) = D^-1/2 S D^-1/2 with the row sums D on
+    both sides, and w = softmax(`weights`).
 
-    The learned part has a gradient by its values where it is built (`LatticeInputs.held`). Training also changes F_m
-    there (`features.trained`). Items without a modality have no entries in its graphs. The published code holds S as a
-    dense matrix; here each row has at most 2 k entries for each modality.
+    In steps that build the learned part, its values have a gradient (`LatticeInputs.held`), which also trains F_m
+    (`features.trained`). Items without a modality have no entries in its graphs. The published code stores S as a dense
+    matrix; here each row has at most 2 k entries per modality.
 
     Args:
         spec: Sizes and modalities, at least one.
         num_layers: L.
         item_layers: l, at least 1.
-        neighbours: k, the item itself among them.
+        neighbours: k, including the item itself.
         original_share: λ.
     """
     names = tuple(spec.modalities)
@@ -106,7 +107,8 @@ def lattice(
             near = build_and_propagate(params)
         else:
             held, fresh = cache.held
-            # Only the first branch has a derivative by the graph's values, which costs as much as several products.
+            # Only the first branch differentiates with respect to the graph's values, which costs as much as several
+            # products.
             near = jax.lax.cond(fresh, build_and_propagate, lambda params: propagate(held, params["item"]), params)
         ids = mean_with_loops(inputs.graph, Halves(params["user"], params["item"]), num_layers)
         users, near_rows = rows_of(ids.users), rows_of(near)
@@ -120,22 +122,22 @@ def lattice(
 def learned_graph(
     spec: Spec, *, neighbours: int = 10, original_share: float = 0.9
 ) -> Callable[[Params, LatticeInputs], Operator]:
-    """Return the function that builds S of `lattice` from the model's parameters and what it prepared.
+    """Return a function that builds S (see `lattice`) from the model's parameters and its prepared inputs.
 
-    It has a derivative with respect to the parameters; which items are nearest counts as a constant.
+    It is differentiable with respect to the parameters; the choice of nearest items is treated as constant.
     """
 
     def build(params: Params, cache: LatticeInputs) -> Operator:
         weights = jax.nn.softmax(params["weights"])
         projected = [rows(ALL) for rows in features.trained(cache.features, params["modalities"], spec).values()]
         present = [cache.features[name].present for name in spec.modalities]
-        # In a loop, since a program with one search for each modality takes long to compile.
+        # A loop, since a program with a separate search per modality takes long to compile.
         found = jax.lax.map(
             lambda each: nearest_items(DenseFeature(*each), neighbours),
             (jax.lax.stop_gradient(jnp.stack(projected)), jnp.stack(present)),
         )
         cosines = [similarities(x, Neighbours(*of)) for x, of in zip(projected, zip(*found, strict=True), strict=True)]
-        # Row sums are of the mixture.
+        # The row sums are those of the mixture.
         columns = jnp.concatenate(list(found.ids), axis=1)
         values = jnp.concatenate([weight * of for weight, of in zip(weights, cosines, strict=True)], axis=1)
         learned = (1.0 - original_share) * symmetric(columns, values)
@@ -146,9 +148,10 @@ def learned_graph(
 
 
 def mean_with_loops(graph: Graph, x: Halves, num_layers: int) -> Halves:
-    """Return the mean of layers 0..L of (D + I)^-1 (A + I), where A has a 1 for each interaction and D its degrees.
+    """Compute the mean of layers 0..L of (D + I)^-1 (A + I), where A has a 1 for each interaction and D holds the
+    degrees.
 
-    A = D^1/2 P D^1/2 with the normalised P of `propagation`.
+    A = D^1/2 P D^1/2, where P is the normalised adjacency matrix of `propagation`.
     """
     degrees = (jnp.diff(side.offsets).astype(jnp.float32)[:, None] for side in graph.adjacency)
     roots = Halves(*(jnp.sqrt(of) for of in degrees))
@@ -163,7 +166,7 @@ def mean_with_loops(graph: Graph, x: Halves, num_layers: int) -> Halves:
 
 
 def lattice_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return LATTICE's encoder with BPR and the L2 of the batch's final rows, for `methods.lattice`.
+    """Make LATTICE's encoder with BPR and the L2 of the batch's final rows, for `methods.lattice`.
 
     Raises:
         UserError: There are no features.

@@ -1,4 +1,4 @@
-"""LightGCN (He et al., SIGIR 2020), on ids alone or with modalities."""
+"""LightGCN (He et al., SIGIR 2020), on ids only or with modalities."""
 
 from typing import Literal
 
@@ -16,10 +16,11 @@ from slmrec_jax.types import Model, Params, Spec, Term
 def lightgcn(
     spec: Spec, *, num_layers: int = 3, init: Literal["normal", "xavier"] = "normal", definition: bool = False
 ) -> Model:
-    """Return Z = M_L [E_u; E_i], SLMRec's encoder without modalities; those of the spec are not used.
+    """Make the encoder Z = M_L [E_u; E_i]: SLMRec's encoder without modalities. The spec's modalities are ignored.
 
-    `init` is normal with standard deviation 0.1, which the authors' PyTorch code finds better than the paper's
-    Xavier-uniform tables. `definition` propagates by segment sum over the whole graph, for comparison.
+    By default, tables are initialised from a normal distribution with standard deviation 0.1, which the authors'
+    PyTorch code reports to be better than the paper's Xavier-uniform tables (`init="xavier"`). `definition` propagates
+    with a segment sum over the whole graph, for comparison.
     """
     encoder = slmrec(spec._replace(modalities={}), num_layers=num_layers, fusion="sum", definition=definition)
     if init == "xavier":
@@ -37,10 +38,10 @@ def lightgcn(
 
 
 def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return LightGCN: BPR and the L2 of the layer-0 rows that a batch uses.
+    """Make LightGCN: BPR and the L2 of the layer-0 rows that a batch uses.
 
     Raises:
-        UserError: It needs features and there are none.
+        UserError: The config needs features, but there are none.
     """
     options = config.lightgcn
     notes: tuple[str, ...] = ()

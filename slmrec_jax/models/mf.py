@@ -1,4 +1,4 @@
-"""Matrix factorisation (MF-BPR, Rendle et al., UAI 2009), plain and with the items' features."""
+"""Matrix factorisation (MF-BPR, Rendle et al., UAI 2009), without or with item features."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -17,14 +17,14 @@ from slmrec_jax.types import ALL, ID, NO_AUGMENTATION, DenseFeature, Encode, Inp
 
 
 def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bias: bool = False) -> Model:
-    """Return y_ui = p_u · q_i (+ b_i) with Xavier-normal tables.
+    """Make the encoder y_ui = p_u · q_i (+ b_i) with Xavier-normal tables.
 
-    The SLMRec paper's baseline gives items "the concatenation of ID embedding and multimodal features" and does not
-    define users. We read it as q_i = [e_i; F_1 W_1 + b_1; …], with as many columns for p_u. An item that lacks a
-    modality has zeros there.
+    The baseline in the SLMRec paper represents items by "the concatenation of ID embedding and multimodal features" and
+    does not define users. We interpret it as q_i = [e_i; F_1 W_1 + b_1; …], with p_u of the same width. An item that
+    lacks a modality has zeros in its place.
 
-    `use="none"` ignores features, `"concat"` is this reading, and `"linear"` makes q_i an affine map of [e_i; F_1; …]
-    to `spec.dim` columns. `item_bias` adds b_i.
+    `use="none"` ignores features, `"concat"` is the interpretation above, and `"linear"` makes q_i an affine map of
+    [e_i; F_1; …] to `spec.dim` columns. `item_bias` adds b_i.
     """
     modalities = {} if use == "none" else spec.modalities
     parts = 1 + (len(modalities) if use == "concat" else 0)
@@ -74,10 +74,10 @@ def mf(spec: Spec, *, use: Literal["none", "concat", "linear"] = "none", item_bi
 
 
 def mf_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return MF: BPR and the L2 of the rows that a batch uses.
+    """Make MF: BPR and the L2 of the rows that a batch uses.
 
     Raises:
-        UserError: It needs features and there are none.
+        UserError: The config needs features, but there are none.
     """
     options = config.mf
     if options.features != "none":

@@ -1,4 +1,4 @@
-"""MGCN: ids purified by features, an item graph for each modality, and attention (Yu et al., ACM MM 2023)."""
+"""MGCN (Yu et al., ACM MM 2023): ids purified by features, one item graph per modality, and attention."""
 
 from collections.abc import Mapping
 
@@ -49,29 +49,30 @@ def mgcn(
     normalize_features: bool = False,
     definition: bool = False,
 ) -> Model:
-    """Return MGCN's encoder, whose rows are content + side for users and items alike.
+    """Make MGCN's encoder, whose user and item rows are content + side.
 
-    Content is M_L [E_u; E_i]. In each modality m, items and users have
+    The content is M_L [E_u; E_i]. In each modality m, items and users have the rows
 
         x_i = A_m^l (E_i ⊙ σ(gate_m((F_m + Δ_m) W_m + b_m))),  x_u = R̂ x_i,
 
-    where A_m = D^-1/2 S D^-1/2 has each item's cosines with its k nearest items and D the row sums. With the softmax
-    over modalities of the scores q · tanh(x_m V + c) as weights,
+    where A_m = D^-1/2 S D^-1/2, S holds each item's cosines with its k nearest items, and D the row sums of S. The
+    weights are the softmax over modalities of the scores q · tanh(x_m V + c):
 
         common = Σ_m weight_m x_m,
         side   = (Σ_m (x_m - common) ⊙ σ(prefer_m(content)) + common) / (modalities + 1).
 
-    Features are trained from their given values: the parameter Δ_m starts at 0. The item graph keeps the given ones.
-    An item that lacks a modality has no neighbours and a row of zeros there. The view's modalities are `id`, content,
-    and `side`. Augmentations change the read-out of the ids alone. Maps mix columns, so a mesh holds the tables whole.
+    Features are trained starting from their given values: the parameter Δ_m starts at 0. The item graphs always use the
+    given values. An item that lacks a modality has no neighbours and a zero row there. The view's modalities are `id`,
+    which is the content, and `side`. Augmentations only change the read-out of the ids. The affine maps mix columns, so
+    every device of a mesh holds whole tables.
 
     Args:
         spec: Sizes and modalities, at least one.
         num_layers: L.
         item_layers: l.
         neighbours: k.
-        normalize_features: Whether to divide feature rows by their L2 norm before they are mapped.
-        definition: Whether to compute the read-out by segment sum, for comparison.
+        normalize_features: Whether to divide feature rows by their L2 norm before the projection.
+        definition: Whether to compute the read-out with a segment sum, for comparison.
     """
     ids = lightgcn(spec, num_layers=num_layers, init="xavier", definition=definition)
 
@@ -127,10 +128,10 @@ def mgcn(
 
 
 def side_agreement(temperature: float = 0.2) -> Loss:
-    """Return MGCN's contrast: each of the batch's users and items identifies its content row by its side row.
+    """Make MGCN's contrastive loss: each user and item of the batch identifies its content row from its side row.
 
-    It is the sum over both sides of the mean of -log (exp(cos(s_b, c_b) / τ) / Σ_c exp(cos(s_b, c_c) / τ)) over the
-    batch's real rows b, where c runs over them too. Equal users or items of a batch count as often as they occur.
+    The loss is the sum, over users and items, of the mean of -log (exp(cos(s_b, c_b) / τ) / Σ_c exp(cos(s_b, c_c) / τ))
+    over the batch's unmasked rows b; c also runs over these rows. Repeated users or items count as often as they occur.
 
     Args:
         temperature: τ > 0.
@@ -149,9 +150,9 @@ def side_agreement(temperature: float = 0.2) -> Loss:
 
 
 def mgcn_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return MGCN: BPR, the L2 of the rows that a batch ranks, and the contrast of side and content.
+    """Make MGCN: BPR, the L2 of the batch's final rows, and the contrastive loss between side and content.
 
-    The published code also multiplies the learning rate by 0.96 every 50 epochs; `--optimizer.chain` can do so.
+    The published code also multiplies the learning rate by 0.96 every 50 epochs; `--optimizer.chain` can do the same.
 
     Raises:
         UserError: There are no features.
@@ -180,7 +181,7 @@ def _item_graph(feature: DenseFeature, neighbours: int) -> Operator:
 
 
 def _side(modalities: Mapping[str, Rows], content: Rows, params: Params) -> Rows:
-    """Return the rows that modalities add to content."""
+    """Compute the side rows, which modalities add to the content."""
     query = params["query"]
 
     def rows(ids: Ids) -> Float[Array, "rows dim"]:

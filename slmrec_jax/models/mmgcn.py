@@ -1,4 +1,4 @@
-"""MMGCN: a graph convolution for each modality, joined by identity rows (Wei et al., ACM MM 2019)."""
+"""MMGCN (Wei et al., ACM MM 2019): one graph convolution per modality, linked by shared identity rows."""
 
 from collections.abc import Callable, Collection, Mapping
 from functools import partial
@@ -19,7 +19,7 @@ from slmrec_jax.objectives import losses
 from slmrec_jax.types import ALL, Context, DenseFeature, Encode, Inputs, Loss, Metrics, Model, Params, Spec, Term, View
 
 NUM_LAYERS = 3
-"""Layers with weights of their own; the published code always has three."""
+"""The number of layers, each with its own weights. The published code always has three."""
 
 SLOPE = 0.01
 
@@ -34,27 +34,27 @@ def mmgcn(
     seed: int = 0,
     definition: bool = False,
 ) -> Model:
-    """Return the mean over modalities of x_3, the last of three layers.
+    """Make MMGCN's encoder: the mean over modalities of x_3, the last of three layers.
 
-    For each modality x_0 = nrm([P; T]), and
+    For each modality, x_0 = nrm([P; T]), and
 
         h   = leaky(mean over the neighbours of x_l W_l),
         x̂   = leaky(x_l V_l + c_l) + E,
         x_{l+1} = leaky([h, x̂] G_l + g_l).
 
-    T holds the items' features, P the users' preferences, and E an identity row for each node, shared by all
-    modalities. The published code does not register P and E as parameters, so they stay random.
+    T holds the item features, P the user preferences, and E an identity row per node, shared by all modalities. The
+    published code does not register P and E as parameters, so they stay random. The weights W, V and G mix columns, so
+    every device of a mesh holds whole tables.
 
     Args:
         spec: Sizes and modalities, at least one.
-        tables: Whether E and every P are trained, or stay as they were drawn.
-        projected: The modalities with T = F W + b of `latent_dim` columns; the others have T = F.
+        tables: Whether E and every P are trained, or keep their random initial values.
+        projected: The modalities with T = F W + b, of `latent_dim` columns. The others have T = F.
         latent_dim: The number of columns of projected modalities.
-        normalize_features: Whether to divide feature rows by their L2 norm first.
+        normalize_features: Whether to divide feature rows by their L2 norm.
         seed: The seed of frozen tables.
-        definition: Whether to aggregate by segment sum, for comparison.
+        definition: Whether to aggregate with a segment sum, for comparison.
 
-    The weights W, V and G mix columns, so a mesh holds the tables whole.
     """
     raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
     columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}
@@ -111,7 +111,7 @@ def mmgcn(
         return single_view(view)
 
     def cold_items(params: Params, given: Mapping[str, features.DeviceFeature]) -> Float[Array, "items dim"]:
-        # The mean over no neighbours is 0, and so is the identity row of an item that was not trained.
+        # The mean over no neighbours is 0, and the identity row of an untrained item is taken as 0.
         rows = [
             _propagated(params["layers"][name], _item_rows(name, feature, params), jnp.zeros_like, jnp.zeros(()))
             for name, feature in frozen(given).items()
@@ -122,10 +122,10 @@ def mmgcn(
 
 
 def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
-    """Return MMGCN's regulariser: mean squares of the batch's identity rows and of projected modalities' preferences.
+    """Make MMGCN's regulariser: mean squares of the batch's identity rows and of projected modalities' preferences.
 
-    The first term is the mean of E_u² + E_i² over columns and over the pairs of a user with their positive and with
-    their negative; the second is the mean of P² over the whole table.
+    The first term is the mean of E_u² + E_i² over columns and over the pairs of each user with their positive and with
+    their negative. The second is the mean of P² over the whole table.
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
@@ -142,10 +142,10 @@ def table_l2(projected: Collection[str] = ("visual",)) -> Loss:
 
 
 def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return MMGCN: BPR and, if its tables are trained, their mean squares.
+    """Make MMGCN: BPR and, if its tables are trained, their mean squares.
 
     Raises:
-        UserError: There are no features, or a projected one is missing.
+        UserError: There are no features, or a modality in `projected` does not exist.
     """
     options = config.mmgcn
     check_modalities(spec, setting("model", "mmgcn"))
@@ -180,7 +180,7 @@ def _layer(key: Key[Array, ""], inputs: int, dim: int) -> Params:
 
 
 def _item_rows(name: str, feature: DenseFeature, params: Params) -> Float[Array, "items columns"]:
-    """Return T, the items' rows before propagation."""
+    """Compute T, the item rows before propagation."""
     if name not in params["projection"]:
         return vectors.rows(feature, ALL)
     return projected_rows(feature, params["projection"][name])(ALL)
@@ -192,7 +192,7 @@ def _propagated(
     mean_of_neighbours: Callable[[Array], Array],
     identity: Float[Array, "..."],
 ) -> Float[Array, "nodes dim"]:
-    """Return x_3 of a modality from its features and preferences."""
+    """Compute x_3 of a modality from its preferences and features."""
     x = layers.normalize(x)
     for layer in weights:
         neighbours = _leaky(mean_of_neighbours(x @ layer["aggregate"]))

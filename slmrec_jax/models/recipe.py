@@ -1,4 +1,4 @@
-"""A recipe: the parts of a system that gradient descent needs, and decisions that several systems share."""
+"""Recipes, which hold the parts of a system that gradient descent needs, and helpers that several systems share."""
 
 from collections.abc import Mapping
 from typing import NamedTuple
@@ -17,15 +17,15 @@ class Recipe(NamedTuple):
     model: Model
     terms: Mapping[str, Term]
     notes: tuple[str, ...] = ()
-    """Decisions made while the recipe was built, for the log."""
+    """Log lines about decisions made while the recipe was built."""
     work: Work | None = None
-    """As `Method.work`."""
+    """See `Method.work`."""
     augmentation: Augmentation = NO_AUGMENTATION
-    """The augmentation of the view that the losses read; the view that ranks has none."""
+    """The augmentation of the view that the losses read. The view used for ranking has none."""
 
 
 def single_view(view: View) -> Encode:
-    """Return the encoder's second part for a system that makes no augmented views: the view, or a `UserError`."""
+    """Make the `Encode` of a system without augmented views: it returns the view, or raises a `UserError`."""
 
     def encode(augmentation: Augmentation, key: Key[Array, ""]) -> View:
         if augmentation != NO_AUGMENTATION:
@@ -36,7 +36,7 @@ def single_view(view: View) -> Encode:
 
 
 def check_modalities(spec: Spec, what: str) -> None:
-    """Raise a `UserError` if the data have no modality; `what` is the setting that needs one."""
+    """Raise a `UserError` if the data have no modality. `what` is the setting that needs one."""
     if not spec.modalities:
         raise UserError(
             f"{what} needs a modality, and the data have none: give features, or take {setting('model', 'lightgcn')}"
@@ -44,12 +44,12 @@ def check_modalities(spec: Spec, what: str) -> None:
 
 
 def cached_modalities(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[str, ...]]:
-    """Return the modalities whose features are propagated once, and a line for the log about each frozen modality.
+    """Return the modalities whose features are propagated once in advance, and a log line about each frozen modality.
 
     Args:
         config: Every choice.
         spec: The sizes of the data.
-        words: Whether modalities of word ids are "frozen" or "trainable".
+        words: Whether word vectors are `"frozen"` or `"trainable"`.
     """
     cached, reasons = [], []
     for name, modality in spec.modalities.items():

@@ -1,4 +1,4 @@
-"""SGL: LightGCN that also learns to recognise each node in two views of the graph (Wu et al., SIGIR 2021)."""
+"""SGL (Wu et al., SIGIR 2021): LightGCN with a contrastive loss between two augmented views of the graph."""
 
 from slmrec_jax.config import Config
 from slmrec_jax.errors import UserError, setting
@@ -10,16 +10,16 @@ from slmrec_jax.types import Spec, Term
 
 
 def sgl_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return SGL: LightGCN's encoder and losses, and the InfoNCE between two augmented views of the graph.
+    """Make SGL: LightGCN's encoder and losses, and InfoNCE between two augmented views of the graph.
 
-    The agreement is a mean over the batch's distinct users plus a mean over its distinct items. The authors' code tells
-    them from all users or items (`sgl.among`), and normalises each view by its own degrees, as here.
+    The InfoNCE term is a mean over the batch's distinct users plus a mean over its distinct items. As in the authors'
+    code, each view is normalised by its own degrees, and the negatives can be all users or items (`sgl.among`).
 
-    Tables are normal with deviation 0.1, as LightGCN's. With Xavier-uniform ones (the authors) and a weight of 0.1, BPR
-    hardly learns in the first thirty epochs on TikTok, since the gradient of the agreement grows as rows shrink.
+    Tables are normal with standard deviation 0.1, like LightGCN's. With the authors' Xavier-uniform tables and a weight
+    of 0.1, BPR hardly learns in the first thirty epochs on TikTok, since the gradient of InfoNCE grows as rows shrink.
 
     Raises:
-        UserError: Several micro-batches are to be compared with all users and items.
+        UserError: `sgl.among` is `all` and there are several micro-batches.
     """
     options = config.sgl
     if options.among == "all" and config.num_micro_batches > 1:

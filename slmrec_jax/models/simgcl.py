@@ -1,4 +1,4 @@
-"""SimGCL: LightGCN that learns to recognise each node in two views with noise (Yu et al., SIGIR 2022)."""
+"""SimGCL (Yu et al., SIGIR 2022): LightGCN with a contrastive loss between two noisy views."""
 
 from jaxtyping import Array, Float, Key
 
@@ -12,15 +12,15 @@ from slmrec_jax.types import ID, Augmentation, Encode, Inputs, Model, Params, Ro
 
 
 def simgcl(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Model:
-    """Return Z = (1 / L) Σ_{l=1..L} P^l [E_u; E_i], LightGCN's read-out without layer 0.
+    """Make the encoder Z = (1 / L) Σ_{l=1..L} P^l [E_u; E_i]: LightGCN's read-out without layer 0.
 
-    Tables are normal with deviation 0.1, as LightGCN's: Xavier-uniform ones (the authors) are so small that BPR learns
-    slowly beside the agreement, whose gradient grows as rows shrink.
+    Tables are normal with standard deviation 0.1, like LightGCN's. The authors' Xavier-uniform tables are so small that
+    BPR learns slowly next to InfoNCE, whose gradient grows as rows shrink.
 
     Args:
         spec: The sizes of the data.
-        num_layers: L; with 0, the rows are layer 0.
-        definition: Whether to propagate by segment sum over the whole graph, for comparison.
+        num_layers: L. If it is 0, the rows are layer 0.
+        definition: Whether to propagate with a segment sum over the whole graph, for comparison.
     """
     encoder = lightgcn(spec, num_layers=num_layers, definition=definition)
 
@@ -44,10 +44,10 @@ def simgcl(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Mode
 
 
 def simgcl_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return SimGCL: BPR, the L2 of the layer-0 rows that a batch uses, and the InfoNCE between two noisy views.
+    """Make SimGCL: BPR, the L2 of the layer-0 rows that a batch uses, and InfoNCE between two noisy views.
 
-    The agreement is a mean over the batch's distinct users plus a mean over its distinct items, each told from the
-    others of the batch.
+    The InfoNCE term is a mean over the batch's distinct users plus a mean over its distinct items. The negatives are
+    the other distinct users or items of the batch.
     """
     options = config.simgcl
     model = simgcl(spec, num_layers=config.num_layers, definition=config.propagation == "definition")

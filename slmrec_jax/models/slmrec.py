@@ -1,4 +1,4 @@
-"""SLMRec's encoder: a LightGCN for each modality on one user table, then fusion (Tao et al., IEEE TMM 2022)."""
+"""SLMRec's encoder (Tao et al., IEEE TMM 2022): one LightGCN per modality with a shared user table, then fusion."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Literal
@@ -47,27 +47,28 @@ def slmrec(
     augmented: bool = True,
     definition: bool = False,
 ) -> Model:
-    """Return Z_m = M_L [E_u; F_m W_m + b_m] for each modality m, Z_id = M_L [E_u; E_i], and a fusion of them all.
+    """Make SLMRec's encoder: Z_m = M_L [E_u; F_m W_m + b_m] per modality m, Z_id = M_L [E_u; E_i], and their fusion.
 
-    SLMRec, Eq. 2-7, as in the published code. An item without a modality has a zero row (no bias) there in layer 0.
+    It follows SLMRec, Eq. 2-7, as in the published code. An item without a modality has a zero row, without bias, in
+    layer 0 of that modality.
 
     Args:
         spec: Sizes and modalities.
         num_layers: L.
-        fusion: An affine map of the concatenation, one for users and one for items (published code), or the mean or the
-            sum of the modalities.
-        user_table: One E_u for every modality (paper and published code), or one for each.
+        fusion: `"concat"`: an affine map of the concatenation, one for users and one for items (published code).
+            `"mean"` or `"sum"`: the mean or sum over the modalities.
+        user_table: One E_u shared by all modalities (paper and published code), or one per modality.
         normalize_features: Whether to divide feature rows by their L2 norm. Word means are never normalised.
-        words: A modality of word ids is the mean of its word vectors: `"frozen"` random ones (published code), or
-            `"trainable"` ones, which that code seems to have intended.
-        cached: The frozen modalities whose features are propagated once, in `prepare` (`choose_chain`). With another
-            graph they are propagated in each step, which needs their features.
+        words: A modality of word ids is the mean of its word vectors. These are `"frozen"` random vectors (published
+            code), or `"trainable"`, which that code seems to have intended.
+        cached: The frozen modalities whose features are propagated only once, in `prepare` (`choose_chain`). On other
+            graphs they are propagated in each step, which needs their features.
         frozen_rows: The dtype of the propagated features.
-        augmented: Whether to keep the features of cached modalities, which augmented views and other graphs need.
-        definition: Whether to compute every propagation by segment sum over the whole graph, for comparison.
+        augmented: Whether to keep the features of cached modalities. Augmented views and other graphs need them.
+        definition: Whether to compute every propagation with a segment sum over the whole graph, for comparison.
     """
     channels = (ID, *spec.modalities)
-    owner = {name: ID if user_table == "shared" else name for name in channels}  # of the user table
+    owner = {name: ID if user_table == "shared" else name for name in channels}  # of each channel's user table
     trained = {name for name, modality in spec.modalities.items() if modality.words and words == "trainable"}
 
     def init(key: Key[Array, ""]) -> Params:
@@ -95,7 +96,7 @@ def slmrec(
 
     def prepare(inputs: Inputs) -> Inputs:
         kept, chains = {}, {}
-        for name in spec.modalities:  # one at a time: a feature that is not kept is freed before the next
+        for name in spec.modalities:  # one at a time, so that a feature that is not kept is freed before the next
             if name in trained:
                 continue
             feature = frozen(inputs.features, name)
@@ -103,7 +104,7 @@ def slmrec(
                 chains[name] = propagation.frozen_chain(inputs.graph, feature, num_layers, frozen_rows)
             if augmented or name not in cached:
                 kept[name] = Whole(feature)
-        # `cache` holds the frozen modalities before their projection. Their chains belong to the graph.
+        # `cache` holds the frozen modalities before projection. Their chains belong to the graph.
         return inputs._replace(
             graph=inputs.graph._replace(derived=chains),
             features={name: inputs.features[name] for name in sorted(trained)},
@@ -116,7 +117,7 @@ def slmrec(
         if user_table == "per_modality":
             users0 = dict(zip(channels, jnp.split(params["user"], len(channels), axis=1), strict=True))
         layer0 = {name: _item_layer0(name, params, inputs) for name in channels}
-        # All views whose input is not augmented share their first hop.
+        # All views with unaugmented inputs share the first hop.
         first_items = {name: _product(propagation.to_items, graph, rows_of(table)) for name, table in users0.items()}
         first_users = {name: _product(propagation.to_users, graph, x) for name, x in layer0.items()}
 
@@ -135,7 +136,7 @@ def slmrec(
             from_items = {name: chained(name) for name in channels}
 
         def by_chains(name: str, rows: Rows, scale: ModalityScale, user: Channel, graphs: Sequence[Graph]) -> Channel:
-            """Return user chain plus item chain, which has one factor for propagated rows and one for layer 0."""
+            """Add the user chain and the item chain, which has separate factors for propagated rows and layer 0."""
             item = from_items[name]
             if rows is not layer0[name] or graphs:
                 item = propagation.item_chain(graphs or [graph], rows(ALL), num_layers)
@@ -157,7 +158,7 @@ def slmrec(
             augment: LayerStage | None,
             keys: Key[Array, "layers sides"],
         ) -> Channel:
-            """Return the mean of layers that are computed one by one; each is augmented before it feeds the next."""
+            """Return the mean of layers computed one by one, each augmented before it feeds the next."""
             hop = propagation.hop_by_definition if definition else propagation.hop
             users = users0[owner[name]]
             factor = scale.propagated.get(name, 1.0)
@@ -189,7 +190,7 @@ def slmrec(
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
             modality_key, inputs_key, layers_key = jax.random.split(key, 3)
-            graphs: Sequence[Graph] = ()  # the layers' own, if there are any
+            graphs: Sequence[Graph] = ()  # one graph per layer, if edges are augmented
             if augmentation.edges is not None:
                 graphs = augmentation.edges(jax.random.fold_in(key, 3), graph, num_layers)
             scale = augmentation.modality(modality_key, channels) if augmentation.modality else ModalityScale({})
@@ -198,7 +199,7 @@ def slmrec(
                 x = augmentation.inputs(inputs_key, {name: layer0[name](ALL) for name in channels})
                 rows = {name: rows_of(x[name]) for name in channels}
             if definition or augmentation.layer is not None:
-                # All keys in one draw: each draw is a hundred operations, and long programs are slow to compile.
+                # Split all keys at once: each split is a hundred operations, and long programs are slow to compile.
                 keys = jax.random.split(layers_key, (len(channels), num_layers, 2))
                 propagated = {
                     name: by_layers(name, rows[name], scale, graphs, augmentation.layer, of_channel)
@@ -226,7 +227,7 @@ def slmrec(
         return view
 
     def cold_items(params: Params, given: Mapping[str, PyTree]) -> Float[Array, "items dim"]:
-        # Without neighbours, the read-out is layer 0 divided by L + 1. Without an id, the row of the channel `id` is 0.
+        # Without neighbours, the read-out is layer 0 divided by L + 1. Without an id, the row of channel `id` is 0.
         taken = {name: Whole(frozen(given, name)) for name in spec.modalities if name not in trained}
         inputs = Inputs(None, given, taken)
         content = {name: _item_layer0(name, params, inputs)(ALL) / (num_layers + 1) for name in spec.modalities}
@@ -237,7 +238,7 @@ def slmrec(
 
 
 def _item_layer0(name: str, params: Params, inputs: Inputs) -> Rows:
-    """Return X_m, the items' rows before propagation."""
+    """Return X_m, the item rows before propagation."""
     if name == ID:
         return rows_of(params["item"])
     if name in params["words"]:
@@ -257,7 +258,7 @@ def _item_layer0(name: str, params: Params, inputs: Inputs) -> Rows:
 
 
 def _product(product: Callable[[Graph, Array], Array], graph: Graph, table: Rows) -> Rows:
-    """Return a half product of a table, computed when it is first needed."""
+    """Return the propagation of a table to the other side, computed when first needed."""
     return memoized(lambda ids: product(graph, table(ids)))
 
 

@@ -1,4 +1,4 @@
-"""SLMRec's objective: the main loss and a self-supervised task, by the options of a config."""
+"""SLMRec's objective: the main loss and the self-supervised tasks that a config selects."""
 
 from collections.abc import Collection
 from functools import reduce
@@ -14,23 +14,23 @@ from slmrec_jax.objectives.augmentations import both, edge_dropout, feature_drop
 from slmrec_jax.types import ID, Loss, Spec, Term
 
 UNCORRECTED, CORRECTED = 0.065, 0.115
-"""The hit rates of popularity (`Spec.popularity_hit_rate`) up to which `auto` corrects nothing, and from which it
-corrects fully."""
+"""Bounds on the hit rate of popularity (`Spec.popularity_hit_rate`): `auto` applies no correction up to the first, and
+full correction from the second."""
 
 
 def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Recipe:
-    """Return SLMRec: the main loss and the self-supervised task of the config.
+    """Make SLMRec: the main loss and the self-supervised tasks of the config.
 
     Args:
         config: Every choice.
         spec: The sizes of the data.
-        augmented: False saves memory if the caller adds no terms that make augmented views.
+        augmented: Whether terms may make augmented views. False saves memory if no term does.
 
     Returns:
-        The model, the terms by name and notes for the log, for `gradient_method`.
+        The model, the terms by name, log lines and the work of a step, for `gradient_method`.
 
     Raises:
-        UserError: Nothing has a weight, or the task needs modalities and there are none.
+        UserError: All weights are 0, the task needs modalities and there are none, or a modality is called `id`.
     """
     options = config.slmrec
     if config.main_weight == 0 and (not config.tasks or options.alpha == 0):
@@ -82,11 +82,11 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
 
 
 def choose_correction(config: Config, spec: Spec) -> tuple[float, str]:
-    """Return the popularity correction β of the config, and the reason for it.
+    """Return the popularity correction β of the config, with the reason.
 
-    `auto` is 0 where a ranking by popularity hits little, 1 where it hits much, and linear in its hit rate between
-    them: where popularity alone predicts well, embeddings must not unlearn it. docs/systems.md has the evidence.
-    Negatives that are drawn uniformly need no correction.
+    `auto` is 0 if a ranking by popularity has a low hit rate, 1 if it has a high one, and linear in between: where
+    popularity alone predicts well, embeddings must not unlearn it. docs/systems.md has the evidence. Uniformly drawn
+    negatives need no correction.
     """
     asked = config.slmrec.popularity_correction
     if asked != "auto":
@@ -101,7 +101,7 @@ def choose_correction(config: Config, spec: Spec) -> tuple[float, str]:
 
 
 def _tasks(tasks: Collection[str], options: SLMRecConfig) -> dict[str, Loss]:
-    """Return the losses of self-supervision by name: FAC, and one on a pair of views that all other tasks augment."""
+    """Return the self-supervised losses by name: FAC, and one on a pair of views augmented by all other tasks."""
     losses_of: dict[str, Loss] = {}
     if "fac" in tasks:
         losses_of["ssl"] = losses.fine_and_coarse(options.ssl_temperature, options.fac_similarity)

@@ -1,4 +1,4 @@
-"""VBPR: matrix factorisation with a content preference (He and McAuley, AAAI 2016)."""
+"""VBPR (He and McAuley, AAAI 2016): matrix factorisation with a content preference."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -20,15 +20,16 @@ from slmrec_jax.types import ALL, ID, NO_AUGMENTATION, DenseFeature, Encode, Inp
 def vbpr(
     spec: Spec, *, variant: Literal["multimodal", "original"] = "multimodal", normalize_features: bool = False
 ) -> Model:
-    """Return y_ui = e_u · e_i + t_u · (F_i W + b), where F_i concatenates the features of all modalities.
+    """Make the encoder y_ui = e_u · e_i + t_u · (F_i W + b), where F_i concatenates the features of all modalities.
 
-    The original is y_ui = b_i + e_u · e_i + t_u · (F_i W) + β · F_i: a bias of the item, one of its content, and none
-    in the map. Its global and user biases affect neither a ranking nor BPR. User rows are [e_u; t_u].
+    The original is y_ui = b_i + e_u · e_i + t_u · (F_i W) + β · F_i: with an item bias and a content bias, but no bias
+    in the map. Its global and user biases are left out, since they affect neither the ranking nor BPR. User rows are
+    [e_u; t_u].
 
     `variant="multimodal"` is the form in the SLMRec paper and the MMRec toolbox. `normalize_features` divides feature
-    rows by their L2 norm, which neither reference does. There is at least one modality.
+    rows by their L2 norm, which neither reference does. At least one modality is required.
 
-    F is one table. It has half precision if all modalities have the same type of half precision and are not normalised;
+    F is one table. Its dtype is a half-precision one if all modalities have that dtype and are not normalised;
     otherwise it is float32.
     """
     columns = sum(features.width(modality) for modality in spec.modalities.values())
@@ -48,12 +49,12 @@ def vbpr(
 
     def prepare(inputs: Inputs) -> Inputs:
         taken = features.frozen_features(inputs.features, spec.modalities, normalized=normalize_features).values()
-        # Columns side by side have one type and no factors of rows.
+        # Concatenated columns must have the same dtype and no row factors.
         alike = len({feature.values.dtype for feature in taken}) == 1 and not any(feature.scales for feature in taken)
         side_by_side = jnp.concatenate(
             [feature.values if alike else vectors.rows(feature, ALL) for feature in taken], axis=1
         )
-        # An item with at least one modality has the map's bias.
+        # An item with at least one modality gets the map's bias.
         any_present = jnp.max(jnp.stack([feature.present for feature in taken]), axis=0)
         return inputs._replace(features={}, cache=DenseFeature(side_by_side, any_present))
 
@@ -79,7 +80,7 @@ def vbpr(
 
 
 def vbpr_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return VBPR: BPR and the L2 of the rows that a batch uses.
+    """Make VBPR: BPR and the L2 of the rows that a batch uses.
 
     Raises:
         UserError: There are no features.

@@ -1,7 +1,7 @@
-"""The work of SLMRec's steps, by which `auto` micro-batches are chosen.
+"""The work of SLMRec's steps, used to choose `auto` micro-batches.
 
-The factors are fits to times on a CPU (`benchmarks/bench_micro_batches.py`). They are counts and constants, so that a
-choice depends on the settings and the data alone.
+The factors were fitted to CPU times (`benchmarks/bench_micro_batches.py`). The work is computed from counts and
+constants, so that the choice depends only on the settings and the data.
 """
 
 from collections.abc import Collection
@@ -12,20 +12,20 @@ from slmrec_jax.encoding import features
 from slmrec_jax.types import Spec, Work
 
 ENTRY = 4.0
-"""A multiply-add of a sparse product, whose rows are read in no order, against one of a dense product."""
+"""The cost of a multiply-add of a sparse product, which reads rows in random order, relative to a dense product."""
 
 TABLE = 60.0
-"""An entry of a table, its gradient and its moments in the update of a step."""
+"""The cost, in dense multiply-adds, of updating a table entry with its gradient and moments in a step."""
 
 DROPOUT = 40.0
-"""An entry of a layer that is dropped or kept."""
+"""The cost, in dense multiply-adds, of dropping or keeping an entry of a layer."""
 
 DISTINCT = 0.3
-"""The pairs of distinct rows and columns of a softmax, as a share of the pairs of all."""
+"""The number of pairs of distinct rows and columns of a softmax, as a share of all pairs."""
 
 
 def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
-    """Return the work of a step; `cached` are the modalities whose features were propagated in advance."""
+    """Estimate the work of a step. `cached` are the modalities whose features were propagated in advance."""
     options, layers, nodes = config.slmrec, config.num_layers, spec.num_users + spec.num_items
     channels = 1 + len(spec.modalities)
     width_of = {name: features.width(modality) for name, modality in spec.modalities.items()}
@@ -39,14 +39,14 @@ def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
         hops += channels * (1 + 4 * (layers - 1))
         dropped = 2 * channels * layers
         if tasks & GRAPH_TASKS:
-            hops += channels  # no first hop that the views share
+            hops += channels  # the views do not share a first hop
     elif tasks & GRAPH_TASKS:
         hops += 2 * (user_tables + channels) * layers
     elif "fd" in tasks or ("fm" in tasks and options.fm_granularity == "item"):
         hops += 2 * channels * layers
     softmaxes = 1 + ("fac" in tasks) * len(spec.modalities) + 2 * bool(tasks - {"fac"})
     rows = config.batch_size
-    # Each of these is computed forwards and backwards.
+    # Each of these is computed in the forward and the backward pass.
     step = (
         2 * ENTRY * hops * spec.num_interactions * spec.dim
         + (TABLE + DROPOUT * dropped) * nodes * spec.dim
@@ -55,5 +55,5 @@ def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
     )
     batch = 3 * DISTINCT * softmaxes * rows**2 * spec.dim + 4 * rows * sum(widths) * spec.dim
     if options.mask_false_negatives:
-        batch += ENTRY * spec.num_interactions  # which each micro-batch looks through
+        batch += ENTRY * spec.num_interactions  # each micro-batch scans them
     return Work(step, batch)

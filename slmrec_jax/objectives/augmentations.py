@@ -1,7 +1,7 @@
-"""Augmentations: pairs of views of the same batch, as pure functions of a key.
+"""Augmentations: pairs of views of the same batch, as pure functions of a PRNG key.
 
-Both members of a pair are called with the same key, so that they draw the same shared choices, such as the two
-modalities that are masked. Draws that must differ also depend on the member's place in the pair.
+Both members of a pair are called with the same key, so that they agree on shared choices, such as the two modalities to
+mask. Draws that must differ also depend on the member's position in the pair.
 """
 
 import math
@@ -22,12 +22,12 @@ Views: TypeAlias = tuple[Augmentation, Augmentation]
 
 
 def feature_dropout(rate: float, mode: Literal["layer", "input"] = "layer") -> Views:
-    """Return FD: single entries are dropped at random and the rest scaled, which keeps the mean (SLMRec, Eq. 8).
+    """Make FD: drop single entries at random and scale the rest, which preserves the mean (SLMRec, Eq. 8).
 
     Args:
         rate: The share of entries to drop, in [0, 1).
-        mode: `"layer"` drops after each propagation layer, for users and items, and never in layer 0 (published code);
-            `"input"` drops in the items' input features (paper).
+        mode: `"layer"` drops entries of users and items after each propagation layer, but never in layer 0 (published
+            code); `"input"` drops entries of the items' input features (paper).
     """
 
     def inputs(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -42,14 +42,14 @@ def feature_dropout(rate: float, mode: Literal["layer", "input"] = "layer") -> V
 def feature_masking(
     mode: Literal["swapped", "clean"] = "swapped", granularity: Literal["batch", "item"] = "batch"
 ) -> Views:
-    """Return FM: each view masks one modality of the items; the two differ and are drawn in each step.
+    """Make FM: each view masks one item modality. The two modalities differ and are drawn in each step.
 
-    Source: SLMRec, section III-C. The modality may be `id`. Users keep their rows.
+    Source: SLMRec, section III-C. The masked modality may be `id`. User rows are not masked.
 
     Args:
-        mode: `"swapped"` takes layer 0 from one view's mask and layers 1..L from the other's (published code);
-            `"clean"` uses one mask for each view (paper). Masks of single items never mix.
-        granularity: One draw for all items, or one for each item.
+        mode: `"swapped"` uses one view's mask for layer 0 and the other view's mask for layers 1..L (published code);
+            `"clean"` uses one mask per view (paper). With masks per item, it is always `"clean"`.
+        granularity: One draw for all items (`"batch"`), or one draw per item (`"item"`).
     """
     if granularity == "item":
         return _pair(lambda view: Augmentation(inputs=lambda key, x: _mask_items(view, key, x)))
@@ -64,13 +64,13 @@ def feature_masking(
 
 
 def edge_dropout(rate: float, granularity: Literal["view", "layer"] = "view") -> Views:
-    """Return ED: each interaction is left out with this probability, and the rest normalised by its own degrees.
+    """Make ED: drop each interaction with a given probability, and normalise the rest by the remaining degrees.
 
     Source: SGL (Wu et al., SIGIR 2021); SLMRec names it as future work.
 
     Args:
         rate: The probability, in [0, 1).
-        granularity: One draw for all layers of a view (ED), or one for each layer (SGL's random walk, RW).
+        granularity: One draw for all layers of a view (ED), or one draw per layer (SGL's random walk, RW).
     """
 
     def draw(view: int, key: Key[Array, ""], graph: Graph) -> Graph:
@@ -88,9 +88,9 @@ def edge_dropout(rate: float, granularity: Literal["view", "layer"] = "view") ->
 
 
 def node_dropout(rate: float) -> Views:
-    """Return ND: each user and item loses all its interactions with this probability, in [0, 1) (SGL).
+    """Make ND: each user and item loses all of its interactions with probability `rate` in [0, 1) (SGL).
 
-    The others are normalised by the degrees that remain.
+    The remaining interactions are normalised by the remaining degrees.
     """
 
     def edges(view: int, key: Key[Array, ""], graph: Graph, num_layers: int) -> Sequence[Graph]:
@@ -106,9 +106,9 @@ def node_dropout(rate: float) -> Views:
 
 
 def embedding_noise(length: float) -> Views:
-    """Return SimGCL's views: after each layer, each row x gets noise of this length, in the orthant of x.
+    """Make SimGCL's views: after each layer, add noise of a given length to each row x, in the orthant of x.
 
-    x + length · sign(x) · nrm(r), with entries of r drawn uniformly from [0, 1) (Yu et al., SIGIR 2022).
+    The result is x + length · sign(x) · nrm(r), with entries of r uniform in [0, 1) (Yu et al., SIGIR 2022).
     """
 
     def add_noise(view: int, key: Key[Array, ""], x: Array) -> Array:
@@ -119,7 +119,7 @@ def embedding_noise(length: float) -> Views:
 
 
 def masked(names: tuple[str, ...], propagated: Int[Array, ""], layer0: Int[Array, ""] | None = None) -> ModalityScale:
-    """Return the factors that mask the modality at an index, in propagation and, if given, another in layer 0."""
+    """Return the factors that mask one modality (by index) in propagation and, if given, another in layer 0."""
 
     def factors(index: Array) -> dict[str, Scalar]:
         return {name: jnp.where(index == place, 0.0, 1.0) for place, name in enumerate(names)}
@@ -128,10 +128,10 @@ def masked(names: tuple[str, ...], propagated: Int[Array, ""], layer0: Int[Array
 
 
 def both(first: Views, second: Views) -> Views:
-    """Combine two augmentations of different stages (FD+FM, FD+ED).
+    """Combine two augmentations that use different stages (such as FD+FM or FD+ED).
 
     Raises:
-        ValueError: Both use the same stage.
+        ValueError: Both augmentations use the same stage.
     """
     clash = [stage for stage in Augmentation._fields if getattr(first[0], stage) and getattr(second[0], stage)]
     if clash:
@@ -143,11 +143,11 @@ def both(first: Views, second: Views) -> Views:
     return merged(first[0], second[0]), merged(first[1], second[1])
 
 
-@partial(jax.jit, static_argnames=("rate", "view"))  # traced once for each shape
+@partial(jax.jit, static_argnames=("rate", "view"))  # traced once per shape
 def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float, view: int = 0) -> Float[Array, "..."]:
     """Apply inverted dropout: drop each entry with probability `rate` in [0, 1), and divide the others by 1 - rate.
 
-    `view`, 0 or 1, selects one of two independent draws of the key.
+    `view`, 0 or 1, selects one of two independent draws with the same key.
     """
     if rate == 0.0:
         return x
@@ -155,7 +155,7 @@ def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float, view: int 
 
 
 def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -> Int[Array, "two ..."]:
-    """Draw two different indices below `count`; each ordered pair is equally likely."""
+    """Draw two different indices below `count`, with each ordered pair equally likely."""
     first_key, step_key = jax.random.split(key)
     first = jax.random.randint(first_key, shape, 0, count, jnp.int32)
     step = jax.random.randint(step_key, shape, 1, count, jnp.int32)
@@ -163,7 +163,7 @@ def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -
 
 
 def pair_words(key: Key[Array, ""], view: int, users: Array, items: Array) -> UInt32[Array, "..."]:
-    """Draw a word for each pair of a user and an item, the same in whatever order the pairs come."""
+    """Draw a random word for each user-item pair, independent of the order of the pairs."""
     first, second = jax.random.key_data(key)[:2]
     second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
     of_users = scramble(scramble(users.astype(jnp.uint32) ^ first) + second)
@@ -177,17 +177,17 @@ def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mappi
 
 
 def _kept_words(rate: float) -> int:
-    """Return the number of words below which a draw is kept; a rate below 2^-33 would round beyond the largest."""
+    """Return the threshold below which a word is kept, capped at the largest word for rates below 2^-33."""
     return min(round((1.0 - rate) * 2**32), 2**32 - 1)
 
 
 def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UInt32[Array, "..."]:
-    """Draw words from a counter-based generator: each is a function of the key, the view and its place.
+    """Draw words from a counter-based generator: each is a function of the key, the view and its index.
 
-    JAX's own generator takes twenty rounds a word, more work than the propagation whose result is dropped here, and
-    programs with many of its draws are slow to compile and to load. Two rounds of a hash, keyed by the words of the
-    key, are random enough for dropout, fuse with the comparison, and are the same on every device. One word for each
-    decision is ten times as fast on CPUs as four decisions a word.
+    JAX's own generator takes twenty rounds per word, which is more work than the propagation whose result is dropped
+    here, and programs with many draws are slow to compile and to load. Two rounds of a hash, keyed with the words of
+    the key, are random enough for dropout, fuse with the comparison, and give the same result on every device. On CPUs,
+    one word per decision is ten times as fast as four decisions per word.
     """
     first, second = jax.random.key_data(key)[:2]
     second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)

@@ -1,4 +1,4 @@
-"""Losses: terms of the training objective as pure functions, each a mean over the batch's real rows."""
+"""Losses: terms of the training objective as pure functions, each a mean over the batch's unmasked rows."""
 
 from collections.abc import Mapping
 from typing import Literal
@@ -22,21 +22,21 @@ def info_nce(
     mask_false_negatives: bool = False,
     popularity_correction: float = 0.0,
 ) -> Loss:
-    """Return SLMRec's main loss, Eq. 12-13: the cross-entropy of a user's item among negatives, of cosine / τ.
+    """Make SLMRec's main loss, Eq. 12-13: the cross-entropy of a user's item among negatives, with logits cosine / τ.
 
-    In-batch negatives come as often as they are popular, so that their scores learn log p(i|u) - β log p(i) with β = 1.
-    Subtracting β log d_i from the score of item i, of d_i training interactions, repairs that (Bengio and Senécal,
-    2008; Yi et al., RecSys 2019). It is subtracted in training alone.
+    In-batch negatives occur in proportion to their popularity, so that the scores learn log p(i|u) - log p(i). The
+    correction subtracts β log d_i from the logit of an item i with d_i training interactions; β = 1 corrects fully
+    (Bengio and Senécal, 2008; Yi et al., RecSys 2019). It is subtracted only in training.
 
     Args:
         temperature: τ > 0.
-        negatives: `"inbatch"` uses the other items of the batch, as the published code does. `"sampled"` draws items
-            that the user has not interacted with, as the paper says (it does not give k). The denominator contains the
-            positive item in both.
+        negatives: `"inbatch"` uses the other items of the batch, as in the published code. `"sampled"` draws items that
+            the user has not interacted with, as in the paper (which does not give k). The denominator contains the
+            positive item in both cases.
         num_negatives: k, for sampled negatives.
-        mask_false_negatives: Whether to drop items that the user has interacted with from the in-batch negatives; the
+        mask_false_negatives: Whether to remove items that the user has interacted with from the in-batch negatives. The
             published code keeps them.
-        popularity_correction: β; 0 is the published code. A negative β unlearns popularity further.
+        popularity_correction: β. The published code has β = 0. A negative β unlearns popularity further.
     """
 
     def offsets(context: Context, items: Int[Array, "..."]) -> Float[Array, "..."] | None:
@@ -73,11 +73,11 @@ def info_nce(
 
 
 def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss:
-    """Return Bayesian personalised ranking: the mean of softplus(y_uj - y_ui) over positives i and their negatives j.
+    """Make Bayesian personalised ranking: the mean of softplus(y_uj - y_ui) over positives i and their negatives j.
 
     Args:
-        score: y, the inner product, or the cosine (a variant in SLMRec's published code).
-        num_negatives: The number of negatives for each positive.
+        score: The score y: the inner product, or the cosine (a variant in SLMRec's published code).
+        num_negatives: The number of negatives per positive.
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
@@ -90,13 +90,13 @@ def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss
 def embedding_l2(
     rows: Literal["layer0", "view", "fused"] = "layer0", norm: Literal["squared", "frobenius"] = "squared"
 ) -> Loss:
-    """Return a penalty on the rows of a batch's users u, positives i and negatives j (the mean over a positive's).
+    """Make an L2 penalty on the rows of a batch's users u, positives i and negatives j (averaged per positive).
 
     Args:
-        rows: Rows of the tables `user` and `item` (LightGCN); of the view's channel `id`, which ranks, without its
-            biases (MF, VBPR); or the view's fused rows (MGCN).
-        norm: `"squared"` is ½ (|e_u|² + |e_i|² + |e_j|²), the mean over the batch (LightGCN's authors);
-            `"frobenius"` is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, not squared (MMRec toolbox).
+        rows: `"layer0"`: rows of the parameter tables `user` and `item` (LightGCN). `"view"`: rows of the view's `id`
+            modality, without biases (MF, VBPR). `"fused"`: the view's fused rows (MGCN).
+        norm: `"squared"` is the mean over the batch of ½ (|e_u|² + |e_i|² + |e_j|²) (LightGCN's authors); `"frobenius"`
+            is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, unsquared (MMRec toolbox).
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
@@ -125,16 +125,16 @@ def view_agreement(
     contrast_on: Literal["fused", "modality"] = "fused",
     among: Literal["batch", "distinct", "all"] = "batch",
 ) -> Loss:
-    """Return the agreement of two views, SLMRec's Eq. 9: identify each of the batch's nodes in the other view.
+    """Make InfoNCE between two views, SLMRec's Eq. 9: each node of the batch identifies itself in the other view.
 
     Args:
         views: The pair of augmentations.
-        temperature: τ_ssl > 0, of cosines.
+        temperature: τ_ssl > 0, which divides cosines.
         entities: Users and items, summed (published code), or only items (the paper's equations).
         contrast_on: Fused rows (published code), or each modality's rows before fusion, summed (the paper's text).
-        among: `"batch"` compares the rows of the batch, where a node stands as often as it has interactions (SLMRec's
-            published code); `"distinct"` each node of the batch once; `"all"` each node of the batch once, among all
-            users or items, as in the paper of SGL.
+        among: `"batch"` compares the rows of the batch, where a node is repeated for each of its interactions (SLMRec's
+            published code). `"distinct"` compares each node of the batch once. `"all"` compares each node of the batch
+            once with all users or items, as in the SGL paper.
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
@@ -166,11 +166,11 @@ def view_agreement(
 
 
 def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "dot") -> Loss:
-    """Return SLMRec's FAC task: one modality after another is compared in ever coarser spaces, on the batch's items.
+    """Make SLMRec's FAC task: contrast the batch's items with one modality after another, in ever coarser spaces.
 
-    Level k maps the id rows, as the levels before left them, and the rows of the k-th modality, each by an affine head
-    without activation, and identifies each item across the two. Levels one and two have `dim` columns, later ones
-    dim / 2 (the widths of the published code, which has at most three levels). Rows are compared by raw inner products
+    Level k applies one affine head without activation to the id rows from the previous level, and another to the rows
+    of the k-th modality, and identifies each item across the two. Levels one and two have `dim` columns, later levels
+    dim / 2 (as in the published code, which has at most three levels). Rows are compared by raw inner products
     (published code) or by cosines (the paper's definition of sim()), divided by the temperature τ_ssl > 0.
     """
 
@@ -203,7 +203,7 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
 def _positive_and_negatives(
     context: Context, score: Literal["dot", "cosine"]
 ) -> tuple[Float[Array, "batch 1"], Float[Array, "batch negatives"]]:
-    """Return each user's scores of the positive item and of the negatives."""
+    """Compute each user's scores of the positive item and of the negatives."""
     view, batch = context.view, context.batch
     side = (lambda x: x) if score == "dot" else layers.normalize
     users = side(view.users(batch.users))

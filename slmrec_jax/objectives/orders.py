@@ -1,4 +1,4 @@
-"""Random orders of an epoch: a permutation as an array, and one whose places are computed when they are needed."""
+"""Random orders for an epoch: a permutation stored as an array, and one whose entries are computed on demand."""
 
 import math
 
@@ -9,19 +9,20 @@ from jaxtyping import Array, Int, Key, UInt32
 from slmrec_jax.devices import on_cpu
 
 ROUNDS = 6
-"""Rounds of `permuted_places`. Each is two rounds of Feistel; Luby and Rackoff (1988) need four of these."""
+"""The number of rounds of `permuted_places`. Each is two Feistel rounds; Luby and Rackoff (1988) require four Feistel
+rounds."""
 
 NUM_WORDS = 2 * ROUNDS
-"""The words that one permutation takes."""
+"""The number of random words that one permutation needs."""
 
 
 def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
-    """Permute 0..count-1 like `jax.random.permutation`, to the same result, in a third of the time on CPUs.
+    """Permute 0..count-1 with the same result as `jax.random.permutation`, in a third of the time on CPUs.
 
-    The numbers are sorted by random words, often enough that ties between words are unlikely to matter.
+    The numbers are sorted by random words, in enough rounds that ties between words are unlikely to matter.
     """
     order = jnp.arange(count, dtype=jnp.int32)
-    # XLA vectorises lengths that divide evenly; by default, the first words of a longer draw are those of a shorter.
+    # XLA vectorises evenly divisible lengths. By default, a longer draw starts with the words of a shorter one.
     even = -(-count // 128) * 128
     for _ in range(math.ceil(3 * math.log(count) / math.log(2**32 - 1))):
         key, words_key = jax.random.split(key)
@@ -30,11 +31,11 @@ def permutation(key: Key[Array, ""], count: int) -> Int[Array, " count"]:
 
 
 def stable_argsort(words: UInt32[Array, " count"]) -> Int[Array, " count"]:
-    """Sort words stably and return indices, like `jnp.argsort` but faster on CPUs.
+    """Return the indices that sort words stably, like `jnp.argsort` but faster on CPUs.
 
-    XLA's CPU backend sorts words alone several times as fast as words with a payload. Each word is then looked up among
-    the sorted ones. Equal words find the same place, which the lowest index keeps; the others move on by one place
-    until each has its own. This takes a pass for each repetition of a word, so repetitions should be few.
+    XLA's CPU backend sorts plain words several times as fast as words with a payload. Each word is then looked up among
+    the sorted words. Equal words find the same place: the lowest index keeps it, and the others move on by one place
+    until each has its own. This takes one pass per repetition of a word, so repetitions should be few.
     """
     if not on_cpu():
         return jnp.argsort(words).astype(jnp.int32)
@@ -55,15 +56,16 @@ def stable_argsort(words: UInt32[Array, " count"]) -> Int[Array, " count"]:
 
 
 def permuted_places(words: UInt32[Array, " words"], places: Int[Array, "..."], count: int) -> Int[Array, "..."]:
-    """Return where a random permutation of 0..count-1 puts each of these places, without an array of that size.
+    """Apply a random permutation of 0..count-1 to the given places without storing the permutation.
 
-    A Feistel network on numbers l · b + r with l < a and r < b, where a b is hardly more than `count`: in each round l
-    moves by a hash of r, around in a circle, then r by a hash of l. A place beyond `count` moves on until it is below
-    (Black and Rogaway, "Ciphers with Arbitrary Finite Domains", 2002), which takes another pass or two.
+    It is a Feistel network on numbers l · b + r with l < a and r < b, where a · b is slightly larger than `count`. In
+    each round, a hash of r is added to l modulo a, then a hash of l is added to r modulo b. The network is applied
+    again to results of `count` or more until they are smaller (Black and Rogaway, "Ciphers with Arbitrary Finite
+    Domains", 2002), which takes one or two more passes.
 
     Args:
         words: `NUM_WORDS` random words, which determine the permutation.
-        places: From 0 to `count` - 1.
+        places: Integers from 0 to `count` - 1.
         count: At most 2^30.
     """
     a = math.isqrt(count - 1) + 1
@@ -89,7 +91,7 @@ def permuted_places(words: UInt32[Array, " words"], places: Int[Array, "..."], c
 
 
 def scramble(x: UInt32[Array, "..."]) -> UInt32[Array, "..."]:
-    """Apply the finaliser of MurmurHash3 (Appleby, 2011): a bijection of words in which each bit depends on all."""
+    """Apply the finaliser of MurmurHash3 (Appleby, 2011): a bijection where each output bit depends on all bits."""
     x = (x ^ (x >> 16)) * jnp.uint32(0x85EBCA6B)
     x = (x ^ (x >> 13)) * jnp.uint32(0xC2B2AE35)
     return x ^ (x >> 16)

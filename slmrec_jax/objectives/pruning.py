@@ -13,18 +13,18 @@ from slmrec_jax.types import Augmentation
 
 
 def degree_pruning(rate: float) -> Augmentation:
-    """Return FREEDOM's pruning: ⌊E (1 - ρ)⌋ of E interactions are kept, with probability ∝ 1 / √(d_u d_i).
+    """Make FREEDOM's pruning: keep ⌊E (1 - ρ)⌋ of E interactions, drawn with probability ∝ 1 / √(d_u d_i).
 
-    They are drawn one after the other without replacement; the graph of those kept is normalised by its own degrees.
-    Source: FREEDOM (Zhou and Shen, MM 2023).
+    They are drawn one after another without replacement. The remaining graph is normalised by its own degrees. Source:
+    FREEDOM (Zhou and Shen, MM 2023).
 
-    The draw is an exponential race: interaction e finishes at T_e = -log(1 - U_e) √(d_u d_i), and the first are kept,
-    which has the same distribution (Efraimidis and Spirakis, 2006). U_e is a function of the key and the pair, so that
-    interactions can be raced in any order. Interactions that finish at the same time in float32 are kept or dropped
-    together, which is one more than asked for in about one of 100 draws from a million interactions.
+    The draw is an exponential race, which has the same distribution (Efraimidis and Spirakis, 2006): interaction e
+    finishes at T_e = -log(1 - U_e) √(d_u d_i), and the first to finish are kept. U_e is a function of the key and the
+    pair, so interactions can be processed in any order. Interactions with equal T_e in float32 are kept or dropped
+    together, so about one in 100 draws from a million interactions keeps one more than requested.
 
     Args:
-        rate: ρ, in [0, 1). With 0 the graph is left as it is.
+        rate: ρ, in [0, 1). With 0, the graph is unchanged.
     """
 
     def edges(key: Key[Array, ""], graph: Graph, num_layers: int) -> Sequence[Graph]:
@@ -46,10 +46,10 @@ def degree_pruning(rate: float) -> Augmentation:
 
 
 def end_of_race(times: Float[Array, " interactions"], count: int) -> Scalar:
-    """Return a time before which `count` of these positive times lie, by bisection on their bits.
+    """Return a time before which `count` of the given positive times lie, by bisection on their bits.
 
-    It lies midway to the next one, so that a time that is computed again may differ in its last bit. Bits of positive
-    floats have the order of their values: 31 passes that count replace a sort.
+    The result is midway between two times, so that a time may differ in its last bit when it is recomputed. Positive
+    floats and their bits have the same order, so 31 counting passes replace a sort.
     """
     bits = jax.lax.bitcast_convert_type(times, jnp.int32)
 
@@ -59,7 +59,7 @@ def end_of_race(times: Float[Array, " interactions"], count: int) -> Scalar:
         enough = jnp.sum(bits <= middle, dtype=jnp.int32) >= count
         return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)
 
-    # The smallest bits below or at which enough times lie: those of the last one that is kept.
+    # The smallest bits such that enough times are not above them: the bits of the last time that is kept.
     kept, _ = jax.lax.fori_loop(0, 31, halve, (jnp.int32(0), jnp.int32(2**31 - 1)))
     following = jnp.min(jnp.where(bits > kept, bits, jnp.int32(2**31 - 1)))
     middle = kept + (following - kept + 1) // 2

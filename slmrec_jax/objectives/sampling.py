@@ -1,4 +1,4 @@
-"""The interactions and negatives of each step, drawn on the device from keys."""
+"""The interactions and negatives of each step, drawn on the device from PRNG keys."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -12,38 +12,40 @@ from slmrec_jax.encoding.graph import Graph, first_in_row
 from slmrec_jax.objectives.orders import NUM_WORDS, permutation, permuted_places, stable_argsort
 
 LARGEST_ORDER = 2**22
-"""Up to so many interactions, an epoch's order is one array; beyond, each step computes its own part."""
+"""The number of interactions up to which an epoch's order is stored as one array. Above it, each step computes its own
+part."""
 
 BatchRows: TypeAlias = tuple[Int[Array, "*batches batch"], Int[Array, "*batches batch"], Bool[Array, "*batches batch"]]
-"""`(users, items, which rows are real)`."""
+"""`(users, items, mask)`, where the mask is true for real rows."""
 
 
 class Sizes(NamedTuple):
-    """The number of interactions of a step."""
+    """The numbers that determine how many interactions a step has."""
 
     batch: int
-    """Rows of a batch, or of a micro-batch; there are fewer if there are fewer interactions."""
+    """The number of rows of a batch or micro-batch, or fewer if there are fewer interactions."""
     micro_batches: int = 1
-    """Batches in a step; with more than one, arrays of a step start with an axis of them."""
+    """The number of batches in a step. If it is more than one, the arrays of a step have a leading axis of this
+    size."""
 
     def shape(self, rows: int) -> tuple[int, ...]:
-        """Return the shape of a step's ids, given the rows of a batch."""
+        """Return the shape of a step's ids for batches of `rows` rows."""
         return (rows,) if self.micro_batches == 1 else (self.micro_batches, rows)
 
 
 class Sampling(NamedTuple):
-    """A way for an epoch to visit the training interactions."""
+    """A scheme by which an epoch visits the training interactions."""
 
     num_batches: Callable[[int, int], int]
-    """`(interactions, batch size) -> batches of an epoch`."""
+    """`(num_interactions, batch_size) -> num_batches` of an epoch."""
     order: Callable[[Key[Array, ""], Graph, Sizes], PyTree]
-    """`(key, graph, sizes) -> drawn`: what an epoch draws at its start, with a leading axis of steps."""
+    """`(key, graph, sizes) -> drawn`: the random draws at the start of an epoch, with a leading axis of steps."""
     rows: Callable[[PyTree, Key[Array, ""], Graph, Sizes], BatchRows]
-    """`(a step's part of drawn, its key, graph, sizes) -> rows`."""
+    """`(drawn, key, graph, sizes) -> rows` of a step, given the step's part of `drawn` and the step's key."""
 
     def num_steps(self, num_interactions: int, sizes: Sizes) -> int:
-        """Return the number of steps of an epoch. The last may have fewer micro-batches that hold interactions; users
-        are drawn for all.
+        """Return the number of steps of an epoch. | In the last step, some micro-batches may hold no interactions; the
+        scheme `users` fills all of them.
         """
         return math.ceil(self.num_batches(num_interactions, sizes.batch) / sizes.micro_batches)
 
@@ -51,18 +53,18 @@ class Sampling(NamedTuple):
 Draw: TypeAlias = Callable[
     [Int[Array, " batch"], Int[Array, " batch"], Key[Array, ""], int], Int[Array, "batch negatives"]
 ]
-"""`(users, items, key, count) -> negatives`."""
+"""`(users, items, key, count) -> negatives`, `count` per interaction."""
 
 
 def batches_of_interactions(num_interactions: int, batch_size: int) -> int:
-    """Return the number of batches that hold every interaction once; the last may be short."""
+    """Return the number of batches that hold every interaction once. The last batch may be short."""
     return math.ceil(num_interactions / batch_size)
 
 
 def permuted(
     key: Key[Array, ""], graph: Graph, sizes: Sizes
 ) -> tuple[Int[Array, "steps *batches batch"], Bool[Array, "steps *batches batch"]]:
-    """Divide all interactions, in random order, into steps; the last one is padded with rows that are not real."""
+    """Divide all interactions, in random order, into steps. The last step is padded with masked rows."""
     num_interactions = graph.num_interactions
     shape = _shape(graph, sizes)
     steps = math.ceil(num_interactions / math.prod(shape))
@@ -72,9 +74,9 @@ def permuted(
 
 
 def numbered(key: Key[Array, ""], graph: Graph, sizes: Sizes) -> tuple[Int[Array, " steps"], UInt32[Array, "steps _"]]:
-    """Return for each step its number and the words of a permutation, from which it finds its part of the order.
+    """Return each step's number and the words of a permutation, from which the step computes its part of the order.
 
-    `permuted` needs arrays of the size of the data, to sort random words; this needs next to nothing.
+    `permuted` needs arrays of the size of the data to sort random words; this function needs almost no memory.
     """
     steps = math.ceil(graph.num_interactions / math.prod(_shape(graph, sizes)))
     words = jax.random.bits(key, (NUM_WORDS,), jnp.uint32)
@@ -108,9 +110,9 @@ def batches_of_users(num_interactions: int, batch_size: int) -> int:
 
 
 def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, sizes: Sizes) -> BatchRows:
-    """Draw distinct users with training items, each equally likely, and one item for each, as MMSSL does.
+    """Draw distinct users with training items, uniformly, and one item for each user, as in MMSSL.
 
-    If there are fewer such users than rows, the remaining rows are not real. Each micro-batch draws its own.
+    If there are fewer such users than rows, the remaining rows are masked. Each micro-batch draws independently.
     """
     if sizes.micro_batches > 1:
         keys = jax.random.split(key, sizes.micro_batches)
@@ -119,7 +121,7 @@ def distinct_users(drawn: PyTree, key: Key[Array, ""], graph: Graph, sizes: Size
     user_key, item_key = jax.random.split(key)
     offsets = graph.adjacency.matrix.offsets
     degrees = jnp.diff(offsets)
-    # Floats in [0, 1) sort like their bits, and before the words of users without items.
+    # Floats in [0, 1) sort like their bits, and lower than the words of users without items.
     numbers = jax.random.uniform(user_key, degrees.shape, jnp.float32).view(jnp.uint32)
     last = jnp.arange(len(degrees), dtype=jnp.uint32) + jnp.uint32(2**31)
     users = stable_argsort(jnp.where(degrees > 0, numbers, last))[: min(sizes.batch, graph.num_users)]
@@ -137,15 +139,15 @@ SAMPLINGS: Mapping[str, Sampling] = {
     "interactions": Sampling(batches_of_interactions, _order, _ordered_rows),
     "users": Sampling(batches_of_users, _number_steps, distinct_users),
 }
-"""By name; see `Method.sampling`."""
+"""The sampling schemes by name; see `Method.sampling`."""
 
 
 def uniform(graph: Graph) -> Draw:
-    """Draw negatives uniformly from the items that a user has not interacted with.
+    """Return a function that draws negatives uniformly from the items that a user has not interacted with.
 
-    No draw is rejected: q is uniform over the user's I - n other items, and the q-th of these is q plus the number of
-    the user's own items before it. A user who has interacted with every item gets the positive item, which contributes
-    nothing to a pairwise loss.
+    There is no rejection: q is uniform over the I - n items that are not the user's own, and the id of the q-th of
+    these is q plus the number of the user's own items before it. A user who has interacted with every item gets the
+    positive item, which contributes no gradient to a pairwise loss.
     """
     own_items = graph.interactions[1]
 
@@ -161,17 +163,19 @@ def uniform(graph: Graph) -> Draw:
 
 
 def popular(graph: Graph) -> Draw:
-    """Draw negatives in proportion to their training interactions from the items a user has not interacted with.
+    """Return a function that draws negatives in proportion to popularity from the items that a user has not interacted
+    with.
 
-    Exact, in integers: item i occupies as much of a line as it has interactions, the user's own items are cut out, and
-    a place is drawn on the rest. A user for whom nothing is left gets the positive item.
+    The computation is exact, in integers: on a line, item i occupies as many places as it has training interactions;
+    the user's own items are cut out, and a place is drawn on the rest. A user for whom nothing is left gets the
+    positive item.
     """
     own_items = graph.interactions[1]
     degrees = jnp.diff(graph.adjacency.transposed.offsets)
     ends = jnp.cumsum(degrees)
     starts = ends - degrees
-    # The length of own items before each entry of the graph. The sum may wrap around, but differences within a user's
-    # row are at most the number of interactions, so they are right.
+    # The total length of own items before each entry of the graph. The sum may wrap around, but differences within a
+    # user's row are at most the number of interactions, so they are correct.
     cut = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(degrees[own_items])])
 
     def draw(users: Array, items: Array, key: Key[Array, ""], count: int) -> Array:
@@ -179,7 +183,7 @@ def popular(graph: Graph) -> Draw:
         before, after = cut[offsets[users, None]], cut[offsets[users + 1, None]]
         left = ends[-1] - (after - before)
         drawn = _places_below(left, key, count)
-        # Without own items, the line before the own item at an entry is as long as the item's start minus the cut.
+        # With own items cut out, the line before the own item at an entry has length: the item's start minus the cut.
         position = first_in_row(
             graph, users[:, None], drawn + 1, lambda entry: starts[own_items[entry]] - (cut[entry] - before)
         )
@@ -190,7 +194,7 @@ def popular(graph: Graph) -> Draw:
 
 
 def _places_below(limits: Int[Array, "batch 1"], key: Key[Array, ""], count: int) -> Int[Array, "batch count"]:
-    """Draw `count` places from 0 to each limit; 0 where the limit is not positive."""
+    """Draw `count` integers from 0 up to, but excluding, each limit; 0 where the limit is not positive."""
     shape = (limits.shape[0], count)
     return jax.random.randint(key, shape, 0, jnp.broadcast_to(jnp.maximum(limits, 1), shape), jnp.int32)
 

@@ -1,8 +1,8 @@
-"""The in-batch softmax, which identifies each row's own column among the batch's: the definition and a faster form.
+"""The in-batch softmax, which identifies each row's own column among those of the batch: definition and fast version.
 
 Popular items and active users appear in a batch many times: 2048 interactions of TikTok have about 690 users and 1,350
-items. Equal terms are computed once and counted: Σ_b log Σ_c exp S_bc = Σ_r n_r log Σ_k m_k exp S_rk, where r and k run
-over distinct rows and columns, which appear n_r and m_k times in the batch.
+items. Equal terms are computed once and weighted by their counts: Σ_b log Σ_c exp S_bc = Σ_r n_r log Σ_k m_k exp S_rk,
+where r and k run over distinct rows and columns, which appear n_r and m_k times in the batch.
 """
 
 from functools import partial
@@ -18,28 +18,29 @@ from slmrec_jax.meshes import num_shares, on_own_rows, sum_over_shares
 from slmrec_jax.types import Distinct
 
 SCORE_BLOCK_ROWS = 256
-"""The number of rows of scores that a CPU holds at a time. With a batch of 2048 they take 2 MiB and stay in its cache;
-the whole matrix, which autodiff would write and read several times, does not."""
+"""The number of score rows that a CPU holds at a time. With a batch of 2048 they take 2 MiB and stay in cache, unlike
+the whole matrix, which autodiff would write and read several times."""
 
 SCORE_BLOCK_BYTES = 2**23
-"""The scores that an accelerator holds at a time: half of a batch of 2048, in few large products. A CPU holds at
-most as much."""
+"""The bytes of scores that an accelerator holds at a time: half of a batch of 2048, in a few large products. A CPU
+holds at most as much."""
 
 LEAST_BLOCK_ROWS = 16
-"""The fewest rows of scores at a time, however many columns there are."""
+"""The minimum number of score rows at a time, however many columns there are."""
 
 WIDTHS = (0.75, 0.875, 1.0)
-"""The widths of a block as shares of the batch: the first that holds all distinct columns is used. Each is compiled
-separately."""
+"""The candidate widths of a block, as shares of the batch. The first that holds all distinct columns is used. Each is
+compiled separately."""
 
 
 def cross_entropy(
     scores: Float[Array, "batch batch"], rows: Bool[Array, " batch"], columns: Bool[Array, "_ batch"]
 ) -> Scalar:
-    """Compute the mean over real rows of log Σ_c exp S_bc - S_bb, where c runs over b and the columns allowed for b.
+    """Compute the mean over unmasked rows b of log Σ_c exp S_bc - S_bb, where c runs over b and the columns allowed for
+    b.
 
-    The diagonal of the scores S holds the positives. `rows` marks the real rows, `columns` the allowed columns, for all
-    rows (one row) or for each.
+    The diagonal of the scores S holds the positives. `rows` marks the unmasked rows. `columns` marks the allowed
+    columns, either for all rows at once (a single row) or for each row.
     """
     allowed = columns | jnp.eye(scores.shape[0], dtype=bool)
     positive = jnp.diagonal(scores)
@@ -54,16 +55,16 @@ def inbatch_cross_entropy(
     real: Bool[Array, " batch"],
     offsets: Float[Array, " batch"] | None = None,
 ) -> Scalar:
-    """Compute `cross_entropy(S, real, real)` of the scores S_bc = x[rows.places]_b · y[columns.places]_c + offset_c.
+    """Compute `cross_entropy(S, real, real)` for the scores S_bc = x[rows.places]_b · y[columns.places]_c + offset_c.
 
-    x, y and the offsets are those of distinct rows and columns; `rows` and `columns` have their counts and places in
-    the batch, and `real` marks its real rows. The positive of the batch's row b is its column b. Offsets, 0 by default,
-    are constants: a column with an offset counts exp(offset) times.
+    x, y and the offsets are those of the distinct rows and columns; `rows` and `columns` give their counts and their
+    places in the batch, and `real` marks the batch's unmasked rows. The positive of row b is column b. Offsets default
+    to 0 and are treated as constants: a column with an offset counts exp(offset) times.
     """
     positives = jnp.sum(take(x, rows.places) * take(y, columns.places), axis=1)
     counts = columns.counts
     if offsets is not None:
-        # Both terms lose the largest offset, so that no count overflows.
+        # The largest offset is subtracted from both terms, so that no count overflows.
         offsets = jax.lax.stop_gradient(offsets - jnp.max(jnp.where(counts > 0, offsets, -jnp.inf)))
         counts = jnp.where(counts > 0, counts * jnp.exp(offsets), 0.0)
         positives = positives + offsets[columns.places]
@@ -73,9 +74,9 @@ def inbatch_cross_entropy(
 def self_cross_entropy(
     x: Float[Array, "batch dim"], y: Float[Array, "batch dim"], counts: Float[Array, " batch"]
 ) -> Scalar:
-    """Compute `inbatch_cross_entropy` for two representations of the same users or items: each identifies itself.
+    """Compute `inbatch_cross_entropy` between two representations of the same users or items: each identifies itself.
 
-    Both are finite even for padding. Each user or item appears `counts` times in the batch.
+    Both representations must be finite even for padding. Each user or item appears `counts` times in the batch.
     """
     return _mean_over_rows(log_normalisers(x, y, counts, counts), x, y, counts)
 
@@ -86,14 +87,14 @@ def two_view_cross_entropy(
     counts: Float[Array, " batch"],
     temperature: float,
 ) -> Scalar:
-    """Compute the loss of users or items that tell their own y from the x and y of all others.
+    """Compute the loss of users or items that identify their own y among the x and y of all others.
 
-    It is the mean over the rows b, each n_b times, of
+    It is the mean over rows b, weighted by n_b, of
 
         log(e^{x_b · y_b / τ} + Σ_{c≠b} n_c (e^{x_b · x_c / τ} + e^{x_b · y_c / τ})) - x_b · y_b / τ,
 
-    where n are the counts. Rows have length 1, and float32 holds the smallest possible value if the temperature τ is at
-    least 0.025.
+    where n are the counts. Rows must have norm 1. The smallest possible value is representable in float32 if the
+    temperature τ is at least 0.025.
     """
     rows = x / temperature
     sides = jnp.stack([x, y], axis=1).reshape(2 * x.shape[0], x.shape[1])
@@ -107,9 +108,9 @@ def identification(
     others: Float[Array, "nodes dim"],
     counts: Float[Array, " batch"],
 ) -> Scalar:
-    """Compute the mean over rows, which count `counts` times, of log Σ_n exp(x_b · others_n) - x_b · y_b.
+    """Compute the mean over rows b, weighted by `counts`, of log Σ_n exp(x_b · others_n) - x_b · y_b.
 
-    The positive y_b is one of the others.
+    The positive y_b must be one of the others.
     """
     return _mean_over_rows(log_normalisers(x, others, counts, jnp.ones(others.shape[0])), x, y, counts)
 
@@ -126,15 +127,15 @@ def log_normalisers(
     column_counts: Float[Array, " columns"],
     own_counts: Float[Array, " own"] | None = None,
 ) -> Scalar:
-    """Compute Σ_r n_r log Σ_k m_k exp(x_r · y_k) without ever holding x yᵀ.
+    """Compute Σ_r n_r log Σ_k m_k exp(x_r · y_k) without materialising x yᵀ.
 
-    With `own_counts`, the columns are the rows' own ones, in order, as many for each row; these counts, for that row,
-    are in place of theirs.
+    With `own_counts` of length j, each row owns j consecutive columns, in row order. For the row that owns them, these
+    columns have the counts `own_counts` instead of their `column_counts`.
 
-    The result is linear in its cotangent, so one pass over blocks of rows gives the value and both gradients: with the
-    softmax p, they are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r. All counts are constants. The result cannot be
-    differentiated twice. A row or column of count 0 may hold anything; on CPU, those after the last with a count cost
-    little.
+    The backward pass only scales by the scalar cotangent, so one pass over blocks of rows computes the value and both
+    gradients: with the softmax p, these are n_r Σ_k p_rk y_k and Σ_r n_r p_rk x_r. All counts are treated as constants.
+    The result cannot be differentiated twice. A row or column with count 0 may hold any values; on CPU, those after the
+    last nonzero count cost little.
     """
     return _normalisers_forward(x, y, row_counts, column_counts, own_counts)[0]
 
@@ -144,10 +145,10 @@ def _normalisers_forward(
 ) -> tuple[Array, tuple[Array, Array]]:
     num_rows = x.shape[0]
     given = x.dtype, y.dtype
-    dtype = jnp.dtype(x.dtype if x.dtype.itemsize >= 4 else "float32")  # half precision cannot count
+    dtype = jnp.dtype(x.dtype if x.dtype.itemsize >= 4 else "float32")  # half precision cannot represent counts
     x, y, row_counts, column_counts = (of.astype(dtype) for of in (x, y, row_counts, column_counts))
     x = jnp.where(row_counts[:, None] > 0, x, 0.0)
-    # A column of count 0 repeats one that counts, so it never exceeds the largest score.
+    # A column with count 0 repeats one with a positive count, so it never exceeds the largest score.
     y = jnp.where(column_counts[:, None] > 0, y, y[jnp.argmax(column_counts > 0)][None, :])
     own_counts = jnp.zeros(0) if own_counts is None else own_counts
     shares, places = num_shares(), jnp.arange(num_rows)
@@ -171,9 +172,9 @@ def _normalisers_forward(
 def _normalisers(
     x: Array, row_counts: Array, places: Array, y: Array, column_counts: Array, own_counts: Array
 ) -> tuple[Array, Array, Array]:
-    """Return the value and both gradients, by blocks of rows; of several micro-batches one after the other.
+    """Compute the value and both gradients by blocks of rows; several micro-batches are processed one after another.
 
-    `places` are those of the rows among all, which a mesh divides.
+    `places` are the indices of the rows among all rows, which a mesh splits.
     """
     num_rows, num_columns = x.shape[0], y.shape[0]
     most_rows = max(LEAST_BLOCK_ROWS, SCORE_BLOCK_BYTES // (x.dtype.itemsize * num_columns))
@@ -186,7 +187,7 @@ def _normalisers(
     if on_cpu():
         num_blocks: Array | int = -(-_last(row_counts) // block_rows)
         widths = sorted({max(1, int(share * num_columns)) for share in WIDTHS})
-    else:  # a loop or branch that depends on values would wait for the host, and products are cheap
+    else:  # a value-dependent loop or branch would wait for the host, and products are cheap
         num_blocks, widths = most_blocks, [num_columns]
     ways = [partial(_by_blocks, width=width, block_rows=block_rows) for width in widths]
     width = jnp.sum(_last(column_counts) > jnp.array(widths))
@@ -208,7 +209,7 @@ def _by_blocks(
     width: int,
     block_rows: int,
 ) -> tuple[Array, Array, Array]:
-    """Return the value and both gradients, from the first blocks of rows and the first columns."""
+    """Compute the value and both gradients from the first blocks of rows and the first columns."""
     columns, counts, num_own = y[:width], column_counts[None, :width], len(own_counts)
 
     def counted(exponentials: Array, rows: Array) -> Array:
@@ -245,7 +246,7 @@ def _by_blocks(
 
 
 def _last(counts: Float[Array, " places"]) -> Int[Array, ""]:
-    """Return the number of places up to the last one with a count."""
+    """Return the number of places up to and including the last one with a nonzero count."""
     return jnp.max(jnp.where(counts > 0, jnp.arange(1, counts.shape[0] + 1), 0))
 
 

@@ -1,4 +1,4 @@
-"""What the processes of one run share before they train: data that one reads, equal settings, the run's folder."""
+"""Agreement of a run's processes before training: data read once per host, equal settings, one run folder."""
 
 import dataclasses
 import importlib.metadata
@@ -19,18 +19,18 @@ from slmrec_jax.training.setup import Setup
 from slmrec_jax.training.storage.folder import CONFIG, MadeBy
 
 SAME_PACKAGES = ("slmrec-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
-"""The packages of which all processes need the same version."""
+"""The packages that must have the same version in all processes."""
 
 
 def read_once(read: Callable[[], Dataset], asked: Source) -> Dataset:
-    """Return what a function reads; of the processes on a host, only the first calls it, and leaves a copy for others.
+    """Read a data set once per host: the first process there calls `read` and leaves a copy for the others.
 
     Args:
         read: Reads the data set.
-        asked: What it reads, which must be the same in all processes.
+        asked: The source that is read, which must be the same in all processes.
 
     Raises:
-        UserError: The data cannot be read in some process, or processes ask for different data.
+        UserError: Some process cannot read the data, or processes request different data.
     """
     if processes.count() == 1:
         return read()
@@ -57,17 +57,17 @@ def read_once(read: Callable[[], Dataset], asked: Source) -> Dataset:
         def read_copy() -> Dataset:
             if dataset is not None:
                 return dataset
-            # Containers of one host may have no folder in common.
+            # Containers on one host may not share a folder.
             return load_copy(Path(path), Source(**source) if source else None) if Path(path).exists() else read()
 
-        return processes.in_all(read_copy)  # all have read it before it is deleted
+        return processes.in_all(read_copy)  # all processes have read the copy before it is deleted
 
 
 def check_same_run(planned: Setup, ranking: RankingPlan, maker: MadeBy, *, resume: bool) -> None:
-    """Refuse processes that were given different packages, settings, methods, data or devices.
+    """Check that all processes have the same packages, settings, method, data and kind of device.
 
     Raises:
-        UserError: A process differs from the first; the line names it and what differs.
+        UserError: A process differs from the first. The message names the process and the difference.
     """
     if processes.count() == 1:
         return
@@ -99,10 +99,10 @@ def _refuse_first_change(told: Sequence[Mapping[str, Any]]) -> None:
 
 @contextmanager
 def held_by_first(held: AbstractContextManager[Path] | None) -> Iterator[Path]:
-    """Hold a run's folder in the first process, which alone has what holds it, and tell the others its path.
+    """Hold a run's folder in the first process, the only one where `held` is given, and yield its path in all.
 
     Raises:
-        UserError: The folder cannot be held, or a process does not see it.
+        UserError: The folder cannot be held, or some process does not see it.
     """
     with ExitStack() as stack:
         own = processes.in_first(lambda: None if held is None else stack.enter_context(held))

@@ -1,7 +1,7 @@
-"""Tiny computations with known results, which recognise a JAX or a device that computes wrongly before it trains.
+"""Tiny computations with known results, which detect a JAX version or device that computes wrongly before training.
 
-Training depends on each kind of them. All are compiled with their inputs as arguments, so the device computes the
-results and the compiler cannot fold them. The expected results are computed by NumPy in float64, or stored.
+Training depends on each kind of computation. The inputs are arguments of the compiled program, so that the compiler
+cannot constant-fold the results. The expected results are computed by NumPy in float64, or stored.
 """
 
 from typing import NamedTuple
@@ -17,7 +17,7 @@ from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.errors import UserError
 
 KNOWN_WRONG = {"0.10.2": "jax-ml/jax#39103"}
-"""Versions of JAX that can compile to wrong results, and the reports."""
+"""JAX versions that can return wrong results, with the report of each."""
 
 MATRIX = np.array([[0.5, 0.0, -2.0, 0.0], [0.0, 0.0, 0.0, 0.0], [1.5, 0.25, 0.0, 3.0]], np.float32)
 ROWS = np.array([[1.0, -2.0], [0.5, 4.0], [3.0, 0.125], [-1.5, 2.5]], np.float32)
@@ -25,11 +25,11 @@ COTANGENT = np.array([[1.0, 2.0], [5.0, -3.0], [-0.5, 0.25]], np.float32)
 REAL = np.array([True, True, False, True])
 SEGMENTS = np.array([2, 0, 2, 0], np.int32)
 MANY = np.arange(32_769)[:, None] * np.array([1.0, 0.0, 0.0])
-"""The reported case: as many rows as jax 0.10.2 multiplies wrongly. Squares of their norms are at most 2³⁰."""
+"""The reported case: jax 0.10.2 computes products of this many rows wrongly. Squared row norms are at most 2³⁰."""
 
 KEY = 7
 RANDOM_BITS = np.array([2895194379, 4185947648, 1300703658, 1906787632], np.uint32)
-"""The first bits of threefry under that key, which JAX 0.10.1 and 0.12.0.1 agree on."""
+"""The first bits of threefry for `KEY`, on which JAX 0.10.1 and 0.12.0.1 agree."""
 
 
 class ProbeInputs(NamedTuple):
@@ -45,18 +45,18 @@ class ProbeInputs(NamedTuple):
 
 
 def check_jax() -> None:
-    """Refuse a JAX that computes wrongly. The first call in a process compiles for some tenths of a second.
+    """Check that JAX computes correctly. The first call in a process spends some tenths of a second compiling.
 
     Raises:
-        UserError: The version is known to be wrong, or a result is: integers must be equal, floats within 1e-5.
+        UserError: The version is known to be faulty, or a result is wrong: integers must be equal, floats within 1e-5.
     """
     if jax.__version__ in KNOWN_WRONG:
         raise UserError(
             f"jax {jax.__version__} can return wrong results from jit on CPU ({KNOWN_WRONG[jax.__version__]}): "
             "install another version"
         )
-    # Two differences are not wrong: some devices round factors of a product to fewer bits by default, and there are two
-    # ways to draw many bits.
+    # Rule out two legitimate differences: some devices round the factors of a product to fewer bits by default, and
+    # there are two ways to draw many random bits.
     with jax.default_matmul_precision("highest"), jax.threefry_partitionable(True):
         computed = jax.jit(compute)(_probe_inputs())
     for name, arrays in expected().items():
@@ -68,7 +68,7 @@ def check_jax() -> None:
 
 
 def compute(inputs: ProbeInputs) -> dict[str, tuple[Array, ...]]:
-    """Return the resulting arrays of each computation, by its name."""
+    """Return the result arrays of each computation, by name."""
     product, pull = jax.vjp(lambda x: matmul(inputs.matrix, x), inputs.rows)
     scores = jnp.where(inputs.real[None, :], inputs.rows @ inputs.rows.T, -jnp.inf)
     bits = jax.lax.bitcast_convert_type(inputs.rows, jnp.uint32)

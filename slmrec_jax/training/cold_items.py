@@ -25,15 +25,15 @@ def cold_item_rows(
     count: int,
     method: MakeMethod,
 ) -> Float[Array, "items dim"]:
-    """Return the rows by which an epoch ranks items without interactions (`Model.cold_items`).
+    """Compute the rows used to rank items without interactions at an epoch (`Model.cold_items`).
 
-    Under a protocol that ranks by the embeddings before an epoch's last step, the rows are from the state after it.
+    Some protocols rank with the embeddings from before the epoch's last step; these rows use the state after it.
 
     `features` has an entry for each modality of the data set, with `count` items. `method` makes the method that was
     trained.
 
     Raises:
-        UserError: The system ranks by ids, or the checkpoint is missing or of another method.
+        UserError: The system ranks items by their ids, or the checkpoint is missing or of another method.
     """
     planned = outline(config, dataset, method=method)
     if planned.method.cold_items is None:
@@ -46,7 +46,7 @@ def cold_item_rows(
 
 
 def features_of(dataset: Dataset, items: Int[np.ndarray, " items"]) -> dict[str, Feature | Words]:
-    """Return the features of some of the items."""
+    """Return the features of the given items."""
     places = np.full(dataset.num_items, -1, np.int32)
     places[items] = np.arange(len(items), dtype=np.int32)
     return {

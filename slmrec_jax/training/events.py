@@ -1,4 +1,4 @@
-"""What a run tells its callbacks while it trains."""
+"""Events that a run reports to its callbacks while it trains."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple
@@ -10,31 +10,32 @@ class Event(NamedTuple):
     """Something that happened in a run."""
 
     kind: Literal["message", "epoch", "evaluation"]
-    """A line for the user; the end of an epoch; or the measures of the best epoch at the end of the run."""
+    """A line for the user, the end of an epoch, or the evaluation of the best epoch at the end of the run."""
     text: str
     """The event as one line."""
     epoch: int = 0
     """The epoch, counted from 1; 0 for a message."""
     values: Mapping[str, float] = {}
-    """By name: `loss/loss` is the total and `loss/main` one of its terms; `valid/recall@20` is a metric on a split, in
-    epochs that are evaluated; `seconds/train` and `seconds/evaluate` are the epoch's times."""
+    """Values by name: `loss/loss` is the total loss and `loss/main` one of its terms; `valid/recall@20` is a metric on
+    a split, in epochs that are evaluated; `seconds/train` and `seconds/evaluate` are the epoch's times."""
     metric: str | None = None
-    """The name in `values` of the metric that selects the best epoch, if this epoch has it."""
+    """The name, in `values`, of the metric that selects the best epoch, if this epoch was evaluated with it."""
     improved: bool = False
-    """True if the epoch is the best so far."""
+    """Whether the epoch is the best so far."""
 
 
 Callback = Callable[[Event], None]
-"""Receives each event in the thread that trains. An exception ends the run, which can be resumed."""
+"""A function that receives each event in the training thread. If it raises an exception, the run ends and can be
+resumed."""
 
 
 def message(text: str) -> Event:
-    """Return the event of a line for the user."""
+    """Make the event for a line of text."""
     return Event("message", text)
 
 
 def epoch_event(record: Record) -> Event:
-    """Return the event of an epoch's end."""
+    """Make the event for the end of an epoch."""
     split, losses = record["split"], record["losses"]
     selected = [f"{split}/{name}" for name in record["selected"]]
     values = {
@@ -53,6 +54,6 @@ def epoch_event(record: Record) -> Event:
 
 
 def evaluation_event(epoch: int, splits: Mapping[str, Mapping[str, float]]) -> Event:
-    """Return the event of measuring the best epoch on each split."""
+    """Make the event for the evaluation of the best epoch on each split."""
     values = {f"{split}/{name}": value for split, means in splits.items() for name, value in means.items()}
     return Event("evaluation", f"best epoch {epoch}, measured on {' and '.join(splits)}", epoch, values)

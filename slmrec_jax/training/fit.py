@@ -1,4 +1,4 @@
-"""Training up to the best epoch: validation, early stopping, checkpoints, resuming and recovery."""
+"""The training of a run: epochs, validation, early stopping, checkpoints, resuming and recovery."""
 
 import time
 from contextlib import nullcontext
@@ -28,25 +28,27 @@ from slmrec_jax.training.tensorboard import open_tensorboard
 from slmrec_jax.types import Embeddings
 
 SEGMENT_SECONDS = 1.0
-"""About how long a signal waits for the current steps."""
+"""The approximate duration of one call of the compiled program, and so how long a signal waits for the current
+steps."""
 
 
 def fit(
     setup: Setup, plan: EvaluationPlan, folder: Path, tell: Callback, *, resume: bool, copies: bool = True
 ) -> Position:
-    """Train until the protocol's early stopping or the config's last epoch, and return the final position.
+    """Train until early stopping or the config's last epoch, and return the final position.
 
     Args:
-        setup: What to train, with compiled programs.
-        plan: The evaluation that selects the best epoch.
-        folder: The run's folder, held by this process, for records and checkpoints.
+        setup: The setup to train, with compiled programs.
+        plan: The plan of the evaluation that selects the best epoch.
+        folder: The run's folder, locked by this process; records and checkpoints are written to it.
         tell: Receives events.
-        resume: Whether to continue from the newest checkpoint, to the same bits as without a break.
-        copies: Whether checkpoints are copied and written beside training; otherwise training waits for them.
+        resume: Whether to continue from the newest checkpoint. The result is bitwise identical to an uninterrupted run.
+        copies: Whether checkpoints are copied and written while training continues. Otherwise training waits for them.
 
     Raises:
-        UserError: Training is not finite (`Diverged`), nothing can be resumed, or the end could not be saved.
-        Interrupted: A signal asked to stop; the current steps were finished and saved.
+        UserError: Training diverged (`Diverged`), no checkpoint can be resumed, or the last checkpoint could not be
+            saved.
+        Interrupted: A signal requested a stop. The current steps were finished and saved.
     """
 
     def say(text: str) -> None:
@@ -64,7 +66,7 @@ def fit(
 
         session = Session(setup, folder, saver, tell)
         position, length = _resumed(session) if resume else start(session), 1
-        if first and _continues(session, position):  # a result of fewer epochs would name deleted checkpoints
+        if first and _continues(session, position):  # a result for fewer epochs would name deleted checkpoints
             (folder / RESULT).unlink(missing_ok=True)
         while _continues(session, position):
             position, length = _segment(session, position, length)
@@ -82,7 +84,7 @@ def fit(
                 saving = True
             elif saving:
                 save(session, position)
-            asked = agreed_stop() if saving else None  # again, since an evaluation takes time
+            asked = agreed_stop() if saving else None  # ask again, since an evaluation takes time
             if asked is not None and _continues(session, position):
                 saver.finish()
                 raise Interrupted(asked, folder)
@@ -91,7 +93,7 @@ def fit(
 
 
 def _unwritten(event: Event) -> None:
-    """Take the place of what the first process alone writes."""
+    """Ignore an event, in processes that write no TensorBoard file."""
 
 
 def _resumed(session: Session) -> Position:
@@ -108,7 +110,7 @@ def _continues(session: Session, position: Position) -> bool:
 
 
 def _segment(session: Session, position: Position, length: int) -> tuple[Position, int]:
-    """Take at most `length` steps, up to where a checkpoint or a new order is due; also return the next length."""
+    """Take at most `length` steps, stopping where a checkpoint or a new order is due; also return the next length."""
     loop, every, step = session.setup.loop, session.setup.config.checkpoint_every_steps, position.step
     within = step % loop.steps_per_epoch
     ends = (step - within + loop.steps_per_epoch, step - step % loop.steps_per_pass + loop.steps_per_pass)
@@ -124,7 +126,7 @@ def _segment(session: Session, position: Position, length: int) -> tuple[Positio
 
 
 def _evaluated(session: Session, position: Position, plan: EvaluationPlan) -> tuple[Position, Embeddings]:
-    """Return the end of an epoch with its record, and the embeddings that were ranked."""
+    """Evaluate a finished epoch and return the position with its record, and the embeddings that were ranked."""
     number, start, means = len(position.history) + 1, time.perf_counter(), position.progress.means
     setup = session.setup
     embeddings = setup.embed(position.progress.state, setup.inputs)

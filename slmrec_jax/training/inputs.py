@@ -1,4 +1,4 @@
-"""Conversion of a data set on the host into the arrays that training reads on the device."""
+"""Conversion of a data set on the host to the device arrays that training reads."""
 
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
@@ -20,7 +20,7 @@ from slmrec_jax.types import DenseFeature, Inputs, Modality, Spec
 
 
 def make_spec(config: Config, dataset: Dataset, column_shares: int = 1) -> Spec:
-    """Return the sizes of a run, of which a mesh divides columns among so many devices."""
+    """Return the sizes of a run whose mesh, if any, splits the columns of tables over `column_shares` devices."""
     modalities = {
         name: Modality(feature.num_words, words=True)
         if isinstance(feature, Words)
@@ -36,9 +36,9 @@ def make_inputs(dataset: Dataset, missing: Missing = "masked", *, on_host: bool 
 
     Args:
         dataset: The data.
-        on_host: Whether they stay in the host's memory, so that no device of a mesh has to hold all of them.
-        missing: What an item gets for a modality of vectors that it lacks: nothing (`"masked"`), zeros that count as
-            features, or the mean of the others' rows in the type of the values. Word ids are always masked.
+        on_host: Whether the arrays stay in host memory, so that no device of a mesh has to hold all of them.
+        missing: How to fill a missing vector of an item: not at all (`"masked"`), with zeros that count as features, or
+            with the mean of the other items' rows in the dtype of the values. Missing word ids are always masked.
     """
     with _beside_the_mesh() if on_host else nullcontext():
         graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
@@ -47,17 +47,17 @@ def make_inputs(dataset: Dataset, missing: Missing = "masked", *, on_host: bool 
 
 
 def _beside_the_mesh() -> AbstractContextManager[Any]:
-    """Make arrays in the host's memory, if JAX may compute there too."""
+    """Make arrays in host memory, if JAX has a CPU backend."""
     try:
         host = jax.local_devices(backend="cpu")[0]
-    except RuntimeError:  # JAX_PLATFORMS names others alone
+    except RuntimeError:  # JAX_PLATFORMS excludes the CPU
         return nullcontext()
     beside: AbstractContextManager[Any] = jax.default_device(host)
     return beside
 
 
 def input_shapes(dataset: Dataset) -> Inputs:
-    """Return the shapes of what `make_inputs` makes."""
+    """Return the shapes of the inputs that `make_inputs` makes."""
     users, items = dataset.train
     graph = graph_shapes(
         np.bincount(users, minlength=dataset.num_users), np.bincount(items, minlength=dataset.num_items)
@@ -74,13 +74,13 @@ def given_features(
     *,
     on_host: bool = False,
 ) -> dict[str, DeviceFeature]:
-    """Return the features of items in the form that models read.
+    """Convert item features to the form that models read.
 
     Args:
         features: Features by modality.
         num_items: The number of items.
         missing: As for `make_inputs`.
-        known: The features of training, whose means fill gaps.
+        known: The features that were trained with; their means fill gaps.
         on_host: As for `make_inputs`.
     """
     dense = DenseFeature if on_host else _on_device

@@ -1,4 +1,4 @@
-"""Loads a run from its folder, and the data set of a run."""
+"""Loading of a run from its folder, and of a run's data set."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -28,17 +28,17 @@ from slmrec_jax.types import Embeddings
 
 
 def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path | str | None = None) -> Run:
-    """Load a run to evaluate it or to recommend; the model's code is not needed.
+    """Load a run to evaluate it or to recommend with it. The model's code is not needed.
 
-    A run that was stopped has the best epoch of those that were saved (`Run.finished`).
+    For an unfinished run, the best epoch is the best of those saved so far (`Run.finished`).
 
     Args:
-        folder: Folder of the run.
-        dataset: The data it was trained on; by default what its config names.
-        data: Where to load them from instead.
+        folder: The folder of the run.
+        dataset: The data that it was trained on; by default the data set that its config names.
+        data: A different place to load the data from.
 
     Raises:
-        UserError: The run is not complete or has no epoch yet, or the data are not those it was trained on.
+        UserError: The run's files are incomplete, it has no saved epoch yet, or it was trained on different data.
     """
     check_type("folder", folder, (str, Path), "the path of a run's folder")
     check_type("data", data, (str, Path, type(None)), "the path of a data set's folder")
@@ -82,7 +82,7 @@ def _saved_history(folder: Path) -> list[Record]:
 def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -> Dataset:
     """Return the given data set, or the one that the config names, numbered by degree.
 
-    The folder of the run, if there is one, holds a data set that was made in memory.
+    A data set that was made in memory is read from the run's folder, if a folder is given.
     """
     check_type("dataset", dataset, (Dataset, type(None)), "a Dataset, such as slmrec_jax.load returns for a folder")
     if dataset is None and config.data == IN_MEMORY:

@@ -1,8 +1,8 @@
-"""The training loop as pure functions: any part of an epoch's steps is one compiled program. It names no model.
+"""The training loop as pure functions: one compiled program runs any number of an epoch's steps, for any model.
 
-Everything random is a function of (seed, step): the order of an epoch, negatives, masks and dropout. No generator has
-state, so a resumed run continues with the same bits. What one step hands to the next is also what one call hands to the
-next, so the bits do not depend on where an epoch is cut.
+All randomness is a function of (seed, step): the order of an epoch, negatives, masks and dropout. There is no stateful
+generator, so a resumed run is bitwise identical. The loop carries the same values from call to call as from step to
+step, so the result does not depend on where an epoch is split into calls.
 """
 
 import math
@@ -25,7 +25,7 @@ from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics
 
 
 class Keys(NamedTuple):
-    """Independent random streams of one seed."""
+    """Independent PRNG keys derived from one seed."""
 
     init: Key[Array, ""]
     order: Key[Array, ""]
@@ -33,50 +33,51 @@ class Keys(NamedTuple):
 
 
 class Means(NamedTuple):
-    """The metrics of an epoch's steps so far."""
+    """The running means of an epoch's metrics."""
 
     values: Metrics
-    """Means over the real rows."""
+    """Means over the unmasked rows so far."""
     rows: Int[Array, ""]
-    """The number of real rows."""
+    """The number of unmasked rows so far."""
 
 
 class Progress(NamedTuple):
-    """The data that one step hands to the next."""
+    """The carry from one step to the next."""
 
     state: TrainState
     means: Means
 
 
 StepCount: TypeAlias = Scalar | np.int32
-"""A number of steps. From the host it is a NumPy scalar, which JAX sends to every device of a mesh."""
+"""A step count or index. The host passes a NumPy scalar, which JAX replicates to every device of a mesh."""
 
 
 class Loop(NamedTuple):
-    """The functions that training calls. All are pure; `compile_loop` replaces them by compiled programs.
+    """The functions that training calls. All are pure; `compile_loop` replaces them with compiled programs.
 
-    Steps are counted from the start of training.
+    Step indices count from the start of training.
     """
 
     steps_per_pass: int
-    """The number of steps that take every interaction once, in an order drawn at their start."""
+    """The number of steps in one pass over the interactions, whose order is drawn at the start of the pass."""
     steps_per_epoch: int
-    """The number of steps from one evaluation to the next: those of a pass, unless the config has another number."""
+    """The number of steps between evaluations: one pass, unless the config sets another number."""
     shapes: Callable[[], Progress]
-    """`() -> progress` without values; traces a step the first time."""
+    """`() -> progress` as shapes only. The first call traces a step."""
     init: Callable[[Keys], Progress]
     order: Callable[[Inputs, Keys, StepCount], PyTree]
-    """`(inputs, keys, step) -> drawn`: what the pass of this step draws at its start."""
+    """`(inputs, keys, step) -> drawn`: the random draws made at the start of the pass that contains this step."""
     batch: Callable[[PyTree, Inputs, Keys, StepCount], Batch]
     """`(drawn, inputs, keys, step) -> batch`."""
     run: Callable[[Progress, PyTree, Inputs, Keys, StepCount], Progress]
-    """`(progress, drawn, inputs, keys, num_steps) -> progress` after the next steps, all of one pass and of one epoch.
-    The means restart with each epoch. The compiled program consumes the buffers of `progress`."""
+    """`(progress, drawn, inputs, keys, num_steps) -> progress` after the next steps, which must all be in one pass and
+    one epoch. The means are reset at the start of each epoch. The compiled program donates the buffers of
+    `progress`."""
     embed: Callable[[TrainState, Inputs], Embeddings]
 
 
 def make_keys(seed: int, rollbacks: int = 0) -> Keys:
-    """Return the streams of a seed; after each rollback the steps are drawn differently."""
+    """Return the PRNG keys of a seed. Each rollback changes the keys of the order and of the steps."""
     keys = Keys(*jax.random.split(jax.random.key(seed), 3))
     if rollbacks == 0:
         return keys
@@ -94,16 +95,16 @@ def make_loop(
     """Return the loop over the training interactions.
 
     Args:
-        method: The method, which also says how batches are drawn (`SAMPLINGS`).
-        inputs: Its prepared inputs, or their shapes.
-        sizes: The rows of a batch, and the number of micro-batches.
-        negatives: How negatives are drawn (`NEGATIVES`).
-        steps_per_epoch: The length of an epoch; by default that of a pass over the interactions.
+        method: The method, which also determines how batches are drawn (`SAMPLINGS`).
+        inputs: The prepared inputs of the method, or their shapes.
+        sizes: The batch size and the number of micro-batches.
+        negatives: Draws negatives (`NEGATIVES`).
+        steps_per_epoch: The length of an epoch; by default one pass over the interactions.
     """
     sampling = SAMPLINGS[method.sampling]
     steps_per_pass = sampling.num_steps(inputs.graph.num_interactions, sizes)
     epoch_steps = steps_per_epoch or steps_per_pass
-    step_once = jax.jit(method.step, inline=True)  # traced once, for the shapes and for `run`
+    step_once = jax.jit(method.step, inline=True)  # traced once, shared by `shapes` and `run`
 
     @partial(jax.jit, inline=True)
     def order(inputs: Inputs, keys: Keys, step: Scalar) -> PyTree:
@@ -138,7 +139,7 @@ def make_loop(
         return made
 
     def run(progress: Progress, drawn: PyTree, inputs: Inputs, keys: Keys, num_steps: StepCount) -> Progress:
-        draw = negatives(inputs.graph)  # sums over the graph once, before the loop
+        draw = negatives(inputs.graph)  # sums over the graph once, outside the loop
         begins = (num_steps > 0) & (jnp.asarray(progress.state.step) % epoch_steps == 0)
 
         def one_step(_: Scalar, progress: Progress) -> Progress:
@@ -156,7 +157,7 @@ def make_loop(
 
 
 def place_loop(loop: Loop, layout: Layout) -> Loop:
-    """Return the loop with results that have their place on a mesh."""
+    """Return the loop with its results placed on a mesh."""
     return loop._replace(
         shapes=lambda: cast("Progress", layout.shapes(loop.shapes())),
         init=layout.placed(loop.init),
@@ -168,13 +169,13 @@ def place_loop(loop: Loop, layout: Layout) -> Loop:
 
 
 def compile_loop(loop: Loop, inputs: Inputs, keys: Keys, layout: Layout | None = None) -> Loop:
-    """Compile the functions of a loop but for `batch`; one program runs any number of steps.
+    """Compile all functions of a loop except `batch`; one program runs any number of steps.
 
-    The inputs are those that the loop was made for, or their shapes. Any keys will do. On a mesh, the layout places
-    them.
+    `inputs` are those that the loop was made for, or their shapes. `keys` may have any value. On a mesh, `layout` gives
+    their shardings.
     """
     step = jnp.int32(0)
-    with ThreadPoolExecutor() as pool:  # XLA compiles a program while Python traces the next
+    with ThreadPoolExecutor() as pool:  # XLA compiles one program while Python traces the next
 
         def compiled(
             function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = ()
@@ -183,7 +184,7 @@ def compile_loop(loop: Loop, inputs: Inputs, keys: Keys, layout: Layout | None =
             return pool.submit(compiler_of(function, *places, donate=donate))
 
         drawn = jax.eval_shape(loop.order, inputs, keys, step)
-        # The largest first: the others are traced while it compiles.
+        # The largest program first: the others are traced while it compiles.
         run = compiled(loop.run, loop.shapes(), drawn, inputs, keys, step, donate=(0,))
         order = compiled(loop.order, inputs, keys, step)
         init = compiled(loop.init, keys)
@@ -192,13 +193,13 @@ def compile_loop(loop: Loop, inputs: Inputs, keys: Keys, layout: Layout | None =
 
 
 def epoch(loop: Loop, progress: Progress, inputs: Inputs, keys: Keys) -> Progress:
-    """Train one epoch, from its start, as one pure function."""
+    """Train for one whole epoch, as one pure function."""
     of_epoch, of_pass = loop.steps_per_epoch, loop.steps_per_pass
     aligned = of_epoch % of_pass == 0 or of_pass % of_epoch == 0
     left = jnp.int32(of_epoch)
     for _ in range(math.ceil(of_epoch / of_pass) + (not aligned)):
         step = jnp.asarray(progress.state.step)
-        # Where it is known, the number is no tracer: under `jax.vmap` that would be a loop of another length each.
+        # Keep the count concrete where it is known: a traced count under `jax.vmap` gives each loop a different length.
         taken = jnp.int32(min(of_epoch, of_pass)) if aligned else jnp.minimum(left, of_pass - step % of_pass)
         progress = loop.run(progress, loop.order(inputs, keys, step), inputs, keys, taken)
         left -= taken
@@ -206,12 +207,12 @@ def epoch(loop: Loop, progress: Progress, inputs: Inputs, keys: Keys) -> Progres
 
 
 def no_steps(names: Iterable[str]) -> Means:
-    """Return the means of no steps. Each zero is an array of its own, because their buffers are donated."""
+    """Return the means of zero steps. Each zero is a separate array, because the buffers are donated."""
     return Means({name: jnp.zeros(()) for name in names}, jnp.zeros((), jnp.int32))
 
 
 def _with_step(means: Means, metrics: Metrics, rows: Int[Array, ""]) -> Means:
-    """Update running means, whose rounding error does not grow with the length of an epoch like that of a sum."""
+    """Update running means. Unlike a sum, their rounding error does not grow with the length of an epoch."""
     total = means.rows + rows
     share = rows.astype(jnp.float32) / jnp.maximum(total, 1).astype(jnp.float32)
     values = {name: mean + (jnp.float32(metrics[name]) - mean) * share for name, mean in means.values.items()}

@@ -1,4 +1,4 @@
-"""The memory that a run will take, known once its programs are compiled and before anything large is allocated."""
+"""Estimates of a run's memory, made after its programs are compiled and before anything large is allocated."""
 
 import ctypes
 import os
@@ -22,61 +22,63 @@ from slmrec_jax.training.storage.arrays import READ_BACK_BYTES
 from slmrec_jax.types import Embeddings, Inputs, Method
 
 LATER_BYTES = 112 * 2**20
-"""The growth of a run's process on the demo data, whose arrays are negligible: programs for ranking, checks and
-metrics, and the writer of checkpoints. On the host; nothing of it is on an accelerator."""
+"""The host memory by which a run's process grows on the demo data, whose arrays are negligible: programs for ranking,
+checks and metrics, and the checkpoint writer. None of it is on an accelerator."""
 
 SPARE = 0.1
-"""The share of the available memory that must stay free for checkpoints to be copied: estimates are good to a tenth."""
+"""The share of the available memory that must stay free for checkpoints to be copied. Estimates are accurate to 10
+%."""
 
 SHOWN_BYTES = 5 * 2**20
-"""Smaller parts are not listed."""
+"""The size below which a part is not listed."""
 
 CGROUP = Path("/sys/fs/cgroup")
-"""The folder where a container finds its limit."""
+"""The folder that holds a container's memory limit."""
 
 
 class Memory(NamedTuple):
-    """The bytes at the peak of a run, in the memory that JAX computes in, by part.
+    """The peak memory of a run in bytes, by part, in the memory that JAX computes in.
 
-    On a mesh of accelerators, they are those of each device; on CPUs, those of the process, with all of its devices.
+    On a mesh of accelerators, the values are per device; on CPUs, per process with all of its devices.
     """
 
     process: int
     """The memory of the process before the run allocates anything: Python, JAX, compiled programs, the data set. 0 on
-    an accelerator, which has its own memory."""
+    an accelerator, which has separate memory."""
     earlier: int
-    """The excess of the peak so far, of compiling or of earlier work of the process, over all other parts together. 0
-    on an accelerator."""
+    """The amount by which the process's peak so far, from compilation or earlier work, exceeds the sum of all other
+    parts. 0 on an accelerator."""
     later: int
-    """Programs and libraries that are loaded when they are first used (`LATER_BYTES`)."""
+    """Programs and libraries that are loaded on first use (`LATER_BYTES`)."""
     preparation: int
-    """The excess of the peak while inputs are prepared over that of training."""
+    """The amount by which the peak of preparing the inputs exceeds the peak of training."""
     graph: int
     features: int
-    """Features that models read in their original form and type. A copy of the data set's on CPU too."""
+    """Features that models read in their original form and dtype. On CPU too, they are a copy of the data set's."""
     precomputed: int
-    """Results that the model computes once from graph and features (`Graph.derived`, `Inputs.cache`)."""
+    """Results that the model computes once from the graph and the features (`Graph.derived`, `Inputs.cache`)."""
     state: int
     """Parameters and optimizer state."""
     activations: int
     """The temporary memory of a step, including gradients, unless an evaluation needs more."""
     evaluation: int
-    """Embeddings and scores, if they need more than a step; otherwise 0."""
+    """Embeddings and scores of an evaluation, if they need more than a step; otherwise 0."""
     checkpoints: int
-    """Copies that are being written to disk and, in the memory of arrays, what is read back to check them. If training
-    waits for them, embeddings and what is read back, if they need more than a step or an evaluation; otherwise 0."""
+    """Checkpoint copies that are being written, and the parts read back to verify them if those are in this memory. If
+    training waits for checkpoints: embeddings and the parts read back, if they need more than a step or an evaluation;
+    otherwise 0."""
 
     @property
     def to_come(self) -> int:
-        """The bytes that are still to be allocated."""
+        """The bytes that are yet to be allocated."""
         return sum(self) - self.process - self.earlier
 
 
 def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Memory:
-    """Estimate the peak of a compiled run, whose inputs may be shapes, from the compiler's analysis of its programs.
+    """Estimate the peak memory of a compiled run from the compiler's analysis. The run's inputs may be shapes.
 
-    `ranking` is that of the evaluation that selects. `copies` says whether checkpoints are copied and written beside
-    training, or written while training waits.
+    `ranking` is the plan of the evaluation that selects the best epoch. `copies` says whether checkpoints are copied
+    and written while training continues, or written while training waits.
     """
     host, layout = on_cpu(), planned.layout
     devices = len(layout.mesh.local_devices) if layout is not None and host else 1
@@ -102,7 +104,7 @@ def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Me
     scores += _of_rounding(ranking, embeddings, tables)
     evaluated = embeddings + max(temporary(programs.embed), embeddings + scores)
     largest_of_state = max(map(size, jax.tree.leaves(programs.shapes())))
-    # Parts of arrays are read back to their devices.
+    # With several processes, the parts of sharded arrays are read back to their devices.
     in_parts = layout is not None and jax.process_count() > 1
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host or in_parts else 0
     written = embeddings + read_back
@@ -110,7 +112,7 @@ def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Me
     largest_part = max(in_turn, key=lambda name: in_turn[name])
     during = {name: size if name == largest_part else 0 for name, size in in_turn.items()}
     beside = state + written if copies else 0
-    # On one device, features that the method holds as they were given are not made again.
+    # On one device, features that the method passes through unchanged are not copied.
     kept = set() if layout is not None else _passed_on(planned.method, given)
     leaves = jax.tree.leaves(computed)
     largest = max((size(leaf) for place, leaf in enumerate(leaves) if place not in kept), default=0)
@@ -132,9 +134,9 @@ def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Me
 
 
 def estimate_within(available: int | None, planned: Setup, ranking: RankingPlan) -> tuple[Memory, bool]:
-    """Estimate a run with copies of checkpoints, or without if that leaves too little of the available bytes (`SPARE`).
+    """Estimate a run with checkpoint copies, or without if too little of the available memory would remain (`SPARE`).
 
-    The second result says whether there are copies. `available` is `None` if it is not known.
+    The second result says whether there are copies. `available` is in bytes, and `None` if unknown.
     """
     copied = estimate(planned, ranking)
     if available is None or copied.to_come <= (1 - SPARE) * available:
@@ -143,10 +145,10 @@ def estimate_within(available: int | None, planned: Setup, ranking: RankingPlan)
 
 
 def check_fits(memory: Memory, available: int | None) -> None:
-    """Refuse a run that would not fit in the available bytes (`None` if not known), before it begins.
+    """Check that a run fits in the available bytes (`None` if unknown), before it begins.
 
     Raises:
-        UserError: The run needs more; the line names its largest part and what makes it smaller.
+        UserError: The run needs more. The message names its largest part and how to make it smaller.
     """
     if available is None or memory.to_come <= available:
         return
@@ -160,7 +162,7 @@ def check_fits(memory: Memory, available: int | None) -> None:
 
 
 def smaller_by() -> dict[str, str]:
-    """Return what makes each part smaller."""
+    """Return the settings that make each part smaller."""
     dim, modalities = f"a smaller {setting('dim')}", f"fewer {setting('modalities')}"
     return {
         "preparation": modalities,
@@ -176,17 +178,17 @@ def smaller_by() -> dict[str, str]:
 
 
 def line_of(memory: Memory) -> str:
-    """Format the estimate for the log, in GiB, the largest part first."""
+    """Format the estimate for the log, in GiB, with the largest part first."""
     parts = sorted(memory._asdict().items(), key=lambda part: -part[1])
     named = ", ".join(f"{name} {_gib(value)}" for name, value in parts if value >= SHOWN_BYTES)
     return f"memory: {_gib(sum(memory))} GiB expected at the peak: {named}"
 
 
 def available_bytes(neighbours: int = 1) -> int | None:
-    """Return the free memory of the device that JAX computes on: on CPU the machine's, else the accelerator's.
+    """Return the free memory that JAX can use: the machine's on CPU, otherwise the accelerator's; `None` if unknown.
 
     Args:
-        neighbours: The number of processes that share the machine's, this one included.
+        neighbours: The number of processes that share the machine's memory, including this one.
     """
     device = jax.local_devices()[0]
     if device.platform != "cpu":
@@ -197,12 +199,12 @@ def available_bytes(neighbours: int = 1) -> int | None:
 
 
 def tree_bytes(tree: Any) -> int:
-    """Return the bytes of all arrays, or of their shapes."""
+    """Return the total bytes of the arrays, or shapes, in a pytree."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
 
 
 def rss_bytes() -> int:
-    """Return the bytes that the process holds in memory now."""
+    """Return the resident memory of the process in bytes."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[1])
     except OSError:  # not Linux
@@ -211,18 +213,18 @@ def rss_bytes() -> int:
 
 
 def peak_rss_bytes() -> int:
-    """Return the most bytes that the process has held in memory."""
-    # Kilobytes on Linux, bytes on macOS.
+    """Return the peak resident memory of the process in bytes."""
+    # `ru_maxrss` is in kilobytes on Linux and in bytes on macOS.
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def trim_memory() -> None:
-    """Return freed memory to the system, which glibc would keep.
+    """Return freed memory, which glibc would keep, to the operating system.
 
-    It lowers the peak of a run at the paper's size by 3.6 % (`benchmarks/bench_peak.py`).
+    This lowers the peak of a run at the paper's size by 3.6 % (`benchmarks/bench_peak.py`).
     """
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # other C libraries do not have it
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # only glibc has it
     if trim is not None:
         trim(0)
 
@@ -237,7 +239,7 @@ def _free_of_machine() -> int | None:
 
 
 def _free_of_group() -> int | None:
-    """Return what the container's limit leaves (cgroup 2), if there is one. Cached files count as free."""
+    """Return the bytes left under the container's limit (cgroup 2), if it has one. Cached files count as free."""
     try:
         limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
         cached = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
@@ -247,7 +249,7 @@ def _free_of_group() -> int | None:
 
 
 def _passed_on(method: Method, given: Inputs) -> set[int]:
-    """Return the places, among the arrays that a method computes once, of those that are features it was given."""
+    """Return the indices of the results of `prepare` that are input features, passed through unchanged."""
     traced = jax.make_jaxpr(lambda inputs: _computed(method.prepare(inputs)))(given).jaxpr
     features = traced.invars[len(jax.tree.leaves(given.graph)) :]
     return {place for place, leaf in enumerate(traced.outvars) if leaf in features}
@@ -283,7 +285,7 @@ def _scores(ranking: RankingPlan, embeddings: Embeddings) -> int:
 
 
 def _of_rounding(ranking: RankingPlan, embeddings_bytes: int, embeddings: Embeddings) -> int:
-    """Return the bytes of rounded embeddings, and of what is found by them and ranked again."""
+    """Return the bytes of the rounded embeddings, and of the items found with them and then ranked again."""
     if ranking.precision == "float32":
         return 0
     found, rows = ranking.chunk.k, len(ranking.queries.users)

@@ -1,4 +1,4 @@
-"""Plans of training on a device, attached or not: memory, compilation, and an estimate of the time."""
+"""Plans for training on a device, attached or not: memory, compilation, and an estimate of the time."""
 
 import math
 import time
@@ -25,44 +25,44 @@ from slmrec_jax.training.small_data import fit_cutoffs
 
 
 class Program(NamedTuple):
-    """A compiled program."""
+    """The memory and the cost of a compiled program."""
 
     temporary_bytes: int
     cost: Cost
-    """Of one step, or of the whole program if it is no loop over steps."""
+    """The cost of one step, or of the whole program if it is not a loop over steps."""
 
 
 class Plan(NamedTuple):
-    """The memory, the programs and the estimated time of training on a device, or on each device of a mesh."""
+    """The memory, programs and estimated time of training on a device, or on each device of a mesh."""
 
     on: str
-    """The device, by its name."""
+    """The name of the device."""
     mesh: Mapping[str, int]
-    """The sizes of the mesh; empty for one device."""
+    """The sizes of the mesh axes; empty for one device."""
     by_columns: bool
-    """Whether the mesh divides tables by columns; otherwise each device holds them whole (`Method.by_columns`)."""
+    """Whether the mesh shards tables by columns; otherwise each device holds whole tables (`Method.by_columns`)."""
     memory: Memory
     copies: bool
-    """Whether there is room for copies of checkpoints; otherwise training waits while they are written."""
+    """Whether there is room for checkpoint copies; otherwise training waits while checkpoints are written."""
     usable_bytes: int
-    """The part of the device's memory that JAX uses."""
+    """The bytes of the device's memory that JAX can use."""
     steps_per_epoch: int
     compile_seconds: float
     """The time to compile all programs on this machine."""
     speed: Speed | None
-    """The rates of the estimates; `None` for a CPU, which is better measured."""
+    """The hardware rates that estimates are based on; `None` for a CPU, where measuring is better."""
     programs: Mapping[str, Program]
-    """`step`, an iteration of the training segment; `order`, once an epoch; `embed` and, off the CPU, `ranking`, of an
-    evaluation."""
+    """The programs by name: `step`, one iteration of the training loop; `order`, run once per epoch; `embed` and
+    (except on one CPU) `ranking`, run in each evaluation."""
 
     @property
     def fits(self) -> bool:
-        """Whether all of it fits in the memory that JAX would use."""
+        """Whether the run fits in the memory that JAX can use."""
         return sum(self.memory) <= self.usable_bytes
 
     @property
     def epoch_seconds(self) -> float:
-        """The estimate of an epoch with its evaluation; 0 without a speed."""
+        """The estimated time of an epoch including its evaluation; 0 if `speed` is `None`."""
         costs = {name: program.cost.seconds for name, program in self.programs.items()}
         return self.steps_per_epoch * costs.pop("step") + sum(costs.values())
 
@@ -70,17 +70,17 @@ class Plan(NamedTuple):
 def plan(
     config: Config, dataset: Dataset, on: str, *, mesh: str | None = None, method: MakeMethod = make_method
 ) -> Plan:
-    """Compile what training runs for a device that need not be attached, and count what its programs do.
+    """Compile the training programs for a device, which need not be attached, and estimate their cost.
 
     Args:
         config: Every choice.
         dataset: The data, or a stand-in of the same sizes (`sized_dataset`).
-        on: A name of `DEVICES`.
+        on: A device name from `DEVICES`.
         mesh: The sizes of a mesh of such devices, such as `data=2,model=4`.
         method: Makes the method, as for `train`.
 
     Raises:
-        UserError: The config and the data do not go together, or the device's compiler is not installed.
+        UserError: The config does not fit the data, or the device's compiler is not installed.
     """
     check_config(config)
     sizes = {} if mesh is None else _planned_sizes(mesh)
@@ -119,7 +119,7 @@ def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> P
         programs["ranking"] = _program(ranks, rates and speed_of(rates, "float32"))
     free = (available_bytes() or 0) if target.memory_bytes is None else target.memory_bytes
     memory, copies = estimate_within(free, setup, ranking)
-    usable = free + memory.process + memory.earlier  # on a CPU, also what the process has
+    usable = free + memory.process + memory.earlier  # on a CPU, this includes the memory that the process already uses
     return Plan(
         on,
         {} if layout is None else dict(layout.mesh.shape),
@@ -135,13 +135,13 @@ def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> P
 
 
 def time_line(setup: Setup) -> str | None:
-    """Return the estimate for the device that JAX computes on, for the log; `None` if its rates are not known."""
+    """Return a log line with the time estimate for JAX's device; `None` if the device's rates are unknown."""
     hardware = hardware_of_kind(jax.devices()[0].device_kind)
     if hardware is None:
         return None
     speed, steps = speed_of(hardware, setup.config.precision), setup.loop.steps_per_epoch
     seconds = program_cost(cast("jax.stages.Compiled", setup.loop.run).as_text() or "", speed)[1].seconds
-    if not seconds:  # the text has another form than this version of JAX gives it
+    if not seconds:  # the program's text does not have the form that `program_cost` parses
         return None
     return (
         f"time: a step takes about {1e3 * seconds:.3g} ms and an epoch's {steps} steps {steps * seconds:.3g} s by an "
@@ -150,7 +150,7 @@ def time_line(setup: Setup) -> str | None:
 
 
 def assumptions(speed: Speed) -> str:
-    """Return what estimates by this speed assume."""
+    """Describe the assumptions of estimates at this speed."""
     return (
         f"each kernel takes its bytes at {speed.bandwidth / 1e9:.0f} GB/s, its matrix products at "
         f"{speed.operations / 1e12:.3g} TFLOP/s, or {1e6 * speed.launch_seconds:.1f} µs, whichever is longest, and a "
@@ -159,7 +159,7 @@ def assumptions(speed: Speed) -> str:
 
 
 def speed_of(hardware: Hardware, precision: str) -> Speed:
-    """Return what a program's counts are divided by."""
+    """Return the rates that a program's counts are divided by."""
     rates = hardware.rates
     own = rates.bandwidth, rates.of(precision), rates.launch_seconds, hardware.cache_bytes
     return Speed(*own, rates.link, rates.meet_seconds)

@@ -1,4 +1,4 @@
-"""The display of a run: a bar on a terminal and in a notebook, plain lines elsewhere."""
+"""The progress display of a run: a bar on a terminal or in a notebook, plain lines elsewhere."""
 
 import html
 import sys
@@ -21,9 +21,9 @@ def telling(progress: bool | None, epochs: int, callbacks: Sequence[Callback]) -
     """Yield a function that passes each event to a display and to the callbacks.
 
     Args:
-        progress: Whether to have a display; by default on a terminal and in a notebook.
-        epochs: The most epochs that will be trained.
-        callbacks: Further receivers, in order.
+        progress: Whether to show a display; by default only on a terminal or in a notebook.
+        epochs: The maximum number of epochs.
+        callbacks: Functions that receive each event after the display, in this order.
     """
     if progress is None:
         progress = sys.stderr.isatty() or _in_notebook()
@@ -36,9 +36,9 @@ def telling(progress: bool | None, epochs: int, callbacks: Sequence[Callback]) -
 
 @contextmanager
 def display(epochs: int) -> Iterator[Callback]:
-    """Yield a function that shows events: on standard error, or below the cell of a notebook.
+    """Yield a function that shows events on standard error, or below the cell of a notebook.
 
-    It may be used for several runs in turn, each of at most so many epochs.
+    It may be used for several runs, one after another, each of at most `epochs` epochs.
     """
     console = Console(stderr=True, highlight=False, soft_wrap=True)
     if _in_notebook():
@@ -51,7 +51,7 @@ def display(epochs: int) -> Iterator[Callback]:
 
 
 def short_line(event: Event) -> str:
-    """Return an epoch's loss and the metric that selects, starred if the epoch is the best so far."""
+    """Format an epoch's loss and selecting metric, with a star if the epoch is the best so far."""
     loss = f"loss {event.values['loss/loss']:.4f}"
     if event.metric is None:
         return loss
@@ -63,7 +63,7 @@ def _pass_on(event: Event, callbacks: Sequence[Callback]) -> None:
     for callback in callbacks:
         try:
             callback(event)
-        except OSError as error:  # not a fault of the run's own files
+        except OSError as error:  # do not mistake it for an error of the run's own files
             raise RuntimeError(f"the callback {callback!r} failed: {error}") from error
 
 
@@ -78,7 +78,7 @@ def _terminal_bar(console: Console, epochs: int) -> Iterator[Callback]:
             if event.kind != "epoch":
                 bar.console.print(escaped(event.text), markup=False, soft_wrap=False)
                 return
-            if event.epoch != shown + 1:  # another run, or one that was resumed: its speed is not known yet
+            if event.epoch != shown + 1:  # another run or a resumed one, whose speed is not known yet
                 bar.reset(task, completed=event.epoch - 1)
             shown = event.epoch
             bar.update(task, completed=shown, text=short_line(event))
@@ -87,14 +87,14 @@ def _terminal_bar(console: Console, epochs: int) -> Iterator[Callback]:
 
 
 def _notebook_bar(epochs: int) -> Callback:
-    """Return a display below the current cell, which needs no widgets."""
+    """Return a display below the current cell that needs no widgets."""
     from IPython.display import HTML, display
 
     begun, first = time.monotonic(), 0
 
     def page(done: int, text: str) -> Any:
         nonlocal begun, first
-        if not first and done:  # the first epoch was compiled before
+        if not first and done:  # the time before the first epoch includes compilation
             begun, first = time.monotonic(), done
         seconds = time.monotonic() - begun
         left = f", {seconds / (done - first) * (epochs - done):.0f} s left" if done > first else ""
@@ -113,13 +113,13 @@ def _notebook_bar(epochs: int) -> Callback:
 
 
 def _in_notebook() -> bool:
-    """Return True in a notebook's kernel; IPython on a terminal has none."""
+    """Return True in a notebook kernel. IPython on a terminal has no kernel."""
     ipython = sys.modules.get("IPython")
     return ipython is not None and hasattr(ipython.get_ipython(), "kernel")
 
 
 def _unless_refused(show: Callback) -> Callback:
-    """Return a function that ignores what standard error refuses: a full disk behind it does not end training."""
+    """Return a function that ignores errors of writing to standard error, so that a full disk does not end training."""
 
     def shown(event: Event) -> None:
         with suppress(OSError):

@@ -1,7 +1,7 @@
-"""Recovery when training is not finite: find the step, the term and the interactions, then stop, skip or roll back.
+"""Recovery from non-finite training: find the step, the loss term and the interactions, then stop, skip or roll back.
 
-The hot path checks only the result of a segment. If it is not finite, the steps since the last checkpoint are taken
-again one by one, to the same bits.
+Training checks only the result of each call of the compiled program. If it is not finite, the steps since the last
+checkpoint are repeated one by one, with bitwise identical results.
 """
 
 from collections.abc import Mapping
@@ -21,14 +21,14 @@ from slmrec_jax.training.storage.folder import NOT_FINITE
 from slmrec_jax.training.storage.records import write_json
 
 MAX_ROLLBACKS = 10
-"""Training that diverges more often than this is not saved by other draws."""
+"""The maximum number of rollbacks. Training that diverges more often will not be saved by different random draws."""
 
 SHOWN = 5
-"""The number of ids of a batch that a message shows."""
+"""The number of ids that a message shows of a batch."""
 
 
 def advice() -> str:
-    """Return what a user can do about divergence."""
+    """Describe what a user can do about divergence."""
     return (
         f"lower {setting('optimizer.learning_rate')} or raise the temperature, or continue with "
         f"{setting('resume', True)} {setting('on_nan', 'skip')}"
@@ -36,28 +36,28 @@ def advice() -> str:
 
 
 class NotFinite(NamedTuple):
-    """The first step that is not finite."""
+    """The first step with a non-finite result."""
 
     step: int
-    """The number of steps before it."""
+    """The index of the step: the number of steps before it."""
     before: Progress
-    """The progress before it."""
+    """The progress before the step."""
     terms: tuple[str, ...]
-    """The parts of the loss that are not finite; `gradient` if only the new parameters are not."""
+    """The loss terms that are not finite; `gradient` if only the new parameters are not finite."""
     users: Int[np.ndarray, " rows"]
     items: Int[np.ndarray, " rows"]
 
 
 def recover(session: Session, position: Position) -> Position:
-    """Find the step that made training not finite, and do what `on_nan` says.
+    """Find the step that made training non-finite, and stop, skip or roll back as `on_nan` says.
 
     Returns:
-        The position to continue from: after that step, skipped; or the last scheduled checkpoint, after which steps are
-        drawn differently.
+        The position to continue from: either after the skipped step, or the last scheduled checkpoint with different
+        random draws from there on.
 
     Raises:
-        Diverged: Training is to stop, or was rolled back too often.
-        UserError: The same steps are finite when they are taken again.
+        Diverged: `on_nan` is `"stop"`, or there were `MAX_ROLLBACKS` rollbacks already.
+        UserError: The steps are finite when repeated, so the device is not deterministic.
     """
     session.saver.wait()
     base = position.base or restored(session)
@@ -89,21 +89,21 @@ def recover(session: Session, position: Position) -> Position:
 
 
 def finite_terms(values: Mapping[str, Array]) -> bool:
-    """Return whether all means of an epoch so far are finite; one that is not stays so."""
+    """Return whether all means of the epoch so far are finite. A mean that is not finite stays so."""
     return all(np.isfinite(value) for value in jax.device_get(values).values())
 
 
 @jax.jit
 def all_finite(arrays: PyTree) -> Bool[Array, ""]:
-    """Return whether every float of a state or of embeddings is finite."""
+    """Return whether every float in a pytree, such as a state or embeddings, is finite."""
     floats = [x for x in jax.tree.leaves(arrays) if jnp.issubdtype(x.dtype, jnp.inexact)]
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in floats]))
 
 
 def first_not_finite(session: Session, progress: Progress, stop: int, rollbacks: int) -> NotFinite | None:
-    """Take the steps before `stop` again, one by one, up to the first that is not finite.
+    """Repeat the steps from `progress` to `stop` one by one, up to the first with a non-finite result.
 
-    `progress` is the last one known to be finite; its buffers are consumed.
+    `progress` is the last one known to be finite. Its buffers are donated.
     """
     loop = session.setup.loop
     for step in range(int(progress.state.step), stop):
@@ -122,14 +122,14 @@ def first_not_finite(session: Session, progress: Progress, stop: int, rollbacks:
 
 
 def _named(values: Mapping[str, Array]) -> tuple[str, ...]:
-    """Return the terms that are not finite, else parts of terms, else the total."""
+    """Return the names of the terms that are not finite; if none, of parts of terms; if none, of the total."""
     bad = [name for name, value in jax.device_get(values).items() if not np.isfinite(value)]
     terms = [name for name in bad if name != "loss" and "/" not in name]
     return tuple(terms or [name for name in bad if name != "loss"] or bad or ["gradient"])
 
 
 def _skipped(session: Session, found: NotFinite, base: Position, position: Position) -> Position:
-    """Return the position after a skipped step, which changes only the number of steps."""
+    """Return the position after skipping a step: only the step count changes."""
     state = found.before.state
     after = Position(
         found.step + 1,
@@ -141,13 +141,13 @@ def _skipped(session: Session, found: NotFinite, base: Position, position: Posit
 
 
 def _copied(progress: Progress) -> Progress:
-    """Return a copy in buffers of its own."""
+    """Copy a progress into new buffers."""
     copy: Progress = jax.tree.map(jnp.copy, progress)
     return copy
 
 
 def _account(session: Session, found: NotFinite) -> dict[str, Any]:
-    """Describe the step by epoch, step (both from 1) and raw ids."""
+    """Describe the step: its epoch and step (both counted from 1), terms and raw ids."""
     place = place_of(session, found.step)
     return {
         "epoch": place.epochs + 1,

@@ -1,4 +1,4 @@
-"""A trained run: load it, rank with it, evaluate it again."""
+"""A trained run: its embeddings, metrics and history, and methods that rank, evaluate and export."""
 
 import math
 from collections.abc import Mapping
@@ -33,37 +33,38 @@ from slmrec_jax.types import Embeddings
 
 @dataclass(frozen=True)
 class Run:
-    """A run: its best epoch and its results."""
+    """A run with its best epoch and its results."""
 
     config: Config
-    """Every choice, with the model's defaults filled in."""
+    """The complete configuration, with the model's defaults filled in."""
     dataset: Dataset
-    """The data it was trained on, numbered by degree."""
+    """The data that it was trained on, with users and items numbered by degree."""
     embeddings: Embeddings
-    """The rows of users and items that rank, of the best epoch; after training on a mesh, on the host."""
+    """The user and item rows of the best epoch, which are used for ranking. After training on a mesh, they are on the
+    host."""
     result: dict[str, Any]
-    """What `result.json` holds: metrics by split, times, memory, the best epoch."""
+    """The content of `result.json`: metrics by split, times, memory, the best epoch."""
     history: list[Record]
-    """A record of each epoch, as in `metrics.jsonl`."""
+    """One record per epoch, as in `metrics.jsonl`."""
     folder: Path
     """The run's folder."""
 
     @property
     def finished(self) -> bool:
-        """True if training is complete. Otherwise the best epoch is that of the epochs saved so far."""
+        """True if training is complete. Otherwise the best epoch is the best of those saved so far."""
         return "seconds" in self.result
 
     @property
     def test(self) -> Mapping[str, float]:
-        """The metrics of the best epoch on test, by name, such as `recall@20`; empty if they were not measured."""
+        """The test metrics of the best epoch by name, such as `recall@20`; empty if they were not measured."""
         measured: Mapping[str, float] = self.result.get("test", {})
         return measured
 
     @property
     def curves(self) -> dict[str, list[int | float]]:
-        """The losses and metrics of all epochs, by name, such as `loss/loss` and `valid/recall@20`.
+        """The losses and metrics of all epochs by name, such as `loss/loss` and `valid/recall@20`.
 
-        `epoch` has the epochs' numbers; an epoch that was not evaluated has NaN for its metrics.
+        The entry `epoch` has the epoch numbers. Metrics of an epoch that was not evaluated are NaN.
         """
         events = [epoch_event(record).values for record in self.history]
         names = dict.fromkeys(name for values in events for name in values)
@@ -72,7 +73,7 @@ class Run:
 
     @property
     def served(self) -> Served:
-        """The parts that answer queries."""
+        """The parts of the run that answer queries."""
         return served_of(self.dataset, self.embeddings, self.config.eval.score)
 
     def recommend(
@@ -85,19 +86,19 @@ class Run:
         only_new: bool = False,
         method: MakeMethod = make_method,
     ) -> Recommendations:
-        """Rank the items that each user has not interacted with in any split.
+        """Rank for each user the items that they have not interacted with in any split.
 
         Args:
-            users: Raw ids, or a single one (a string is one id); all users by default.
-            k: The number of items for each user, or all items if there are fewer.
-            history: In place of `users`, the raw ids of the items of a new user, or a mapping from names of new users
-                to these. A new user's row is the mean of the rows of their items (`fold_in`).
-            new_items: Items that training did not see, ranked among the others by their features.
+            users: Raw user ids, or a single id (a string is one id). By default all users.
+            k: The number of items per user. If fewer exist, all are returned.
+            history: Used instead of `users`: the raw item ids of a new user, or a mapping from names of new users to
+                their item ids. The row of a new user is the mean of the rows of their items (`fold_in`).
+            new_items: Items that training did not see. They are ranked together with the others, by their features.
             only_new: Whether to rank only the new items.
-            method: Makes the method that was trained, if it is your own. Only new items need it.
+            method: Makes the method that was trained, if it is your own. It is needed only for new items.
 
         Raises:
-            UserError: A user or an item of a history is not known, k is below 1, or the system cannot place new items.
+            UserError: A user or a history item is unknown, k is below 1, or the system cannot rank new items.
         """
         check_type("k", k, (int, np.integer), "the number of items that each user gets")
         check_type("new_items", new_items, (NewItems, type(None)), "what read_new_items returns")
@@ -112,14 +113,14 @@ class Run:
         return recommend(served, users, k)
 
     def similar(self, items: Any, k: int = 20) -> SimilarItems:
-        """Rank the items most similar to each of these by the cosine of their trained rows.
+        """Find the items most similar to each given item, by the cosine similarity of their trained rows.
 
         Args:
             items: Raw ids, or a single one.
-            k: The number of items, without the item itself.
+            k: The number of similar items, not counting the item itself.
 
         Raises:
-            UserError: An item is not known, or k is below 1.
+            UserError: An item is unknown, or k is below 1.
         """
         check_type("k", k, (int, np.integer), "the number of similar items")
         return similar_items(self.served, items, k)
@@ -129,11 +130,11 @@ class Run:
 
         Args:
             folder: The folder to make.
-            faiss: Whether to add an inner-product index of the items for faiss.
-            onnx: Whether to add models that rank, for runtimes of ONNX.
+            faiss: Whether to add a faiss inner-product index of the items.
+            onnx: Whether to add ranking models for ONNX runtimes.
 
         Raises:
-            UserError: The folder exists or cannot be written, or a library that is needed is not installed.
+            UserError: The folder exists or cannot be written, or a required library is not installed.
         """
         check_type("folder", folder, (str, Path), "the path of a new folder")
         about = {
@@ -147,15 +148,15 @@ class Run:
         write_export(self.served._replace(about=about), Path(folder), faiss=faiss, onnx=onnx)
 
     def report(self, page: Path | str) -> None:
-        """Write an HTML page on the run, with its pictures and tables in a folder beside it.
+        """Write an HTML report of the run, with its pictures and tables in a folder next to it.
 
         Args:
-            page: The file to write; the folder beside it has the same name with `_files`.
+            page: The file to write. The folder next to it has the same name with `_files` appended.
 
         Raises:
-            UserError: The page is there already or cannot be written.
+            UserError: The page exists already or cannot be written.
         """
-        from slmrec_jax.reporting.facts import gather_facts  # a room above this one
+        from slmrec_jax.reporting.facts import gather_facts  # imported here because reporting depends on training
         from slmrec_jax.reporting.report import check_page_is_new, write_report
 
         check_type("page", page, (str, Path), "the path of an HTML file")
@@ -169,7 +170,7 @@ class Run:
         protocol: str | None = None,
         candidates: Candidates | None = None,
     ) -> evaluation.EvaluationPlan:
-        """Return the plan of what `evaluate` measures, to rank once and measure several things.
+        """Return the plan that `evaluate` runs, for callers that rank once and measure several things.
 
         Args:
             split: `"valid"` or `"test"`.
@@ -187,7 +188,7 @@ class Run:
         rules = rules._replace(
             candidates=candidates or own.candidates, metric=None, users=own.users, test_users=own.test_users
         )
-        # Training was given these; drop the ones that this evaluation cannot have.
+        # The cut-offs are those of training; drop the ones above the number of items to rank.
         count = evaluation.num_candidates(self.dataset, rules)
         cutoffs = tuple(k for k in (*rules.cutoffs, *self.config.ks) if k <= count) or (count,)
         return evaluation.final_plan(self.dataset, split, rules._replace(cutoffs=cutoffs), (), self.config.seed)
@@ -198,19 +199,20 @@ class Run:
         protocol: str | None = None,
         candidates: Candidates | None = None,
     ) -> evaluation.Evaluation:
-        """Measure the best epoch on a split, by the run's own protocol and candidates or others.
+        """Measure the best epoch on a split, with the run's own protocol and candidates or with others.
 
-        Cut-offs are those of the run and the protocol, as far as there are so many items to rank.
+        The cut-offs are those of the run and the protocol that do not exceed the number of items to rank.
 
         Args:
             split: `"valid"` or `"test"`.
             protocol: The name of a protocol; by default the run's own.
-            candidates: The items to rank: `"all"`, or `"cold"` for those without training interactions; by default as
+            candidates: The items to rank: `"all"`, or `"cold"` for items without training interactions. By default as
                 in the run.
 
         Returns:
-            The means, such as `means["recall@20"]`, and every user's metrics. A run with `eval.users` or
-            `eval.test_users` ranks the same sample of users again; `half_widths` has the intervals of the means.
+            The means, such as `means["recall@20"]`, and the metrics of every user. A run with `eval.users` or
+            `eval.test_users` ranks the same sample of users again, and `half_widths` has the half widths of the
+            intervals of the means.
 
         Raises:
             UserError: An argument is not one of these, or there are no users to evaluate.
@@ -224,7 +226,7 @@ class Run:
         protocol: str | None = None,
         candidates: Candidates | None = None,
     ) -> list[groups.Group]:
-        """Evaluate groups of users or items by their number of training interactions separately.
+        """Evaluate groups of users or items separately, grouped by their number of training interactions.
 
         Args:
             side: What to group: `"users"` or `"items"`.
@@ -233,7 +235,7 @@ class Run:
             candidates: The items to rank, as for `evaluate`.
 
         Returns:
-            A record of each group that is not empty, with its label, its size and its means.
+            A record for each non-empty group, with its label, its size and its means.
 
         Raises:
             UserError: An argument is not one of these, or there are no users to evaluate.
@@ -247,7 +249,7 @@ class Run:
         protocol: str | None = None,
         candidates: Candidates | None = None,
     ) -> list[groups.MeasuredGroup]:
-        """Evaluate as `evaluate_by`, and return the metrics of single users too (`groups.measure_by_degree`).
+        """Evaluate like `evaluate_by`, and also return the metrics of each user (`groups.measure_by_degree`).
 
         Args:
             side: What to group: `"users"` or `"items"`.
@@ -256,7 +258,7 @@ class Run:
             candidates: The items to rank, as for `evaluate`.
 
         Returns:
-            A record of each group that is not empty, with the metrics of its users.
+            A record for each non-empty group, with the metrics of its users.
 
         Raises:
             UserError: An argument is not one of these, or there are no users to evaluate.
@@ -266,15 +268,15 @@ class Run:
         return groups.measure_by_degree(plan, self.embeddings, self.dataset.train, side)
 
     def with_content(self, method: MakeMethod = make_method) -> "Run":
-        """Return the run with items without training interactions placed by their features alone.
+        """Return a copy of the run in which items without training interactions get rows computed from their features.
 
-        After training, the rows of their ids are still random.
+        Otherwise these items still have their random initial id rows.
 
         Args:
             method: Makes the method that was trained, if it is your own.
 
         Raises:
-            UserError: The system cannot place such items.
+            UserError: The system cannot compute rows from features.
         """
         items = evaluation.cold_items(self.dataset)
         if len(items) == 0:

@@ -1,4 +1,4 @@
-"""Which epoch is the best, and when to stop."""
+"""Selection of the best epoch, and early stopping."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -16,15 +16,15 @@ def make_record(
     train_seconds: float,
     evaluation_start: float,
 ) -> Record:
-    """Return the record of the epoch after a history.
+    """Make the record of the epoch that follows a history.
 
     Args:
-        history: The epochs before.
-        protocol: Says whether this epoch is evaluated, and by which metric epochs are compared.
-        losses: The epoch's means.
+        history: The records of the epochs before.
+        protocol: Determines whether this epoch is evaluated, and the metric that compares epochs.
+        losses: The mean losses of the epoch.
         measure: Evaluates the epoch; called only if an evaluation is due.
-        train_seconds: The time that its steps took.
-        evaluation_start: When its evaluation began, by `time.perf_counter`.
+        train_seconds: The time that the epoch's steps took.
+        evaluation_start: The `time.perf_counter` value at the start of the evaluation.
     """
     number = len(history) + 1
     due = (number - 1) % protocol.evaluate_every == 0
@@ -47,7 +47,7 @@ def make_record(
 
 
 def sampled_of(measured: Evaluation) -> Sampled | None:
-    """Return the sample of users that was measured; `None` if all were."""
+    """Describe the sample of users that was measured; `None` if all users were."""
     if not measured.half_widths:
         return None
     return {
@@ -58,7 +58,7 @@ def sampled_of(measured: Evaluation) -> Sampled | None:
 
 
 def improves(history: Sequence[Record], number: int, selected: Mapping[str, float], protocol: Protocol) -> bool:
-    """Return whether an epoch is the best so far; without selection, each one is."""
+    """Return whether an epoch is the best so far. Without a selecting metric, every epoch is."""
     if protocol.metric is None:
         return True
     if not selected or (number == 1 and not protocol.first_epoch_counts):
@@ -68,14 +68,14 @@ def improves(history: Sequence[Record], number: int, selected: Mapping[str, floa
 
 
 def finished(history: Sequence[Record], protocol: Protocol) -> bool:
-    """Return whether early stopping ends the run: the last evaluated epoch is too far behind the best."""
+    """Return whether early stopping ends the run: the last epoch was evaluated and is too far behind the best."""
     if protocol.patience is None or not history or not history[-1]["selected"]:
         return False
     return bool(history[-1]["epoch"] - best_epoch(history) > protocol.patience)
 
 
 def best_epoch(history: Sequence[Record]) -> int:
-    """Return the last epoch that was an improvement; 0 if none was."""
+    """Return the number of the last epoch that improved; 0 if none did."""
     return max((record["epoch"] for record in history if record["improved"]), default=0)
 
 

@@ -20,10 +20,10 @@ from slmrec_jax.types import Embeddings
 
 
 class Session(NamedTuple):
-    """The parts of a run that do not change while it trains."""
+    """The parts of a run that stay constant while it trains."""
 
     setup: Setup
-    """With compiled programs."""
+    """The setup, with compiled programs."""
     folder: Path
     saver: Saver
     tell: Callback
@@ -33,19 +33,19 @@ class Position(NamedTuple):
     """A point in training."""
 
     step: int
-    """The number of steps so far."""
+    """The number of steps taken so far."""
     progress: Progress
     history: tuple[Record, ...]
     tally: Tally = Tally()
     base: "Position | None" = None
-    """After a step was skipped, a copy of this position, until the epoch ends: the search for the next step that is not
-    finite starts here."""
+    """After a step was skipped and until the epoch ends, a copy of the position right after it. The search for the next
+    non-finite step starts here."""
 
 
 def take_steps(session: Session, progress: Progress, step: int, stop: int, rollbacks: int) -> Progress:
-    """Take the steps from `step`, the position of `progress`, up to `stop` in the same epoch and the same pass.
+    """Take the steps from `step`, where `progress` is, to `stop`, within one epoch and one pass.
 
-    The buffers of `progress` are consumed.
+    The buffers of `progress` are donated.
     """
     loop, inputs = session.setup.loop, session.setup.inputs
     drawn, keys = session.setup.draw(step // loop.steps_per_pass, rollbacks)
@@ -53,18 +53,18 @@ def take_steps(session: Session, progress: Progress, step: int, stop: int, rollb
 
 
 def place_of(session: Session, step: int) -> Place:
-    """Return the epochs that so many steps make, and the steps beyond."""
+    """Convert a number of steps into whole epochs and remaining steps."""
     return Place(*divmod(step, session.setup.loop.steps_per_epoch))
 
 
 def scheduled(session: Session, place: Place) -> Place:
-    """Return the last place, up to this one, where a checkpoint is due."""
+    """Return the last place, at or before this one, where a checkpoint is due."""
     every = session.setup.config.checkpoint_every_steps
     return Place(place.epochs, place.steps - place.steps % every if every else 0)
 
 
 def save(session: Session, position: Position, embeddings: Embeddings | None = None) -> None:
-    """Hand a checkpoint to the saver; the best epoch's and the last scheduled one are kept beside it."""
+    """Hand a checkpoint to the saver, which also keeps those of the best epoch and the last scheduled place."""
     place = place_of(session, position.step)
     needed = frozenset({scheduled(session, place), Place(best_epoch(position.history))})
     session.saver.save(Checkpoint(place, position.progress, position.tally, embeddings), position.history, needed)
@@ -77,14 +77,15 @@ def start(session: Session) -> Position:
 
 
 def restored(session: Session, *, only_scheduled: bool = False) -> Position:
-    """Return the newest checkpoint that is whole, with that of the best epoch before it; the start if there is none.
+    """Restore the newest usable checkpoint; without checkpoints, return the start. | A checkpoint is usable if it is
+    intact and the checkpoint of the best epoch up to it is intact too.
 
     Args:
         session: The session of the run.
-        only_scheduled: Whether to ignore checkpoints that were made because a signal asked to stop.
+        only_scheduled: Whether to ignore checkpoints that were made because a signal requested a stop.
 
     Raises:
-        UserError: There are checkpoints, but none can be used.
+        UserError: Checkpoints exist, but none is usable.
     """
     folder, loop = session.folder / CHECKPOINTS, session.setup.loop
 

@@ -1,4 +1,4 @@
-"""The one place where a config and a data set become a method, its inputs and its loop.
+"""Construction of a method, its inputs and its loop from a config and a data set.
 
 Training, tuning, reports, benchmarks and notebooks all start here.
 """
@@ -28,7 +28,7 @@ from slmrec_jax.training.loop import Keys, Loop, compile_loop, make_keys, make_l
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
 
 MANY_STEPS = 500
-"""Epochs of more steps are advised to take micro-batches."""
+"""Above this number of steps per epoch, a log line recommends micro-batches."""
 
 MakeMethod = Callable[[Config, Spec], Method]
 AnyTree = TypeVar("AnyTree")
@@ -37,29 +37,29 @@ AnyTree = TypeVar("AnyTree")
 class Setup(NamedTuple):
     """A method, its inputs and its loop; every function is pure and may be passed to `jax.jit`.
 
-    Ids are those of the data set. Tables read often by the graph product are faster when users and items are numbered
-    by degree (`Dataset.by_degree`).
+    Ids are those of the data set. Graph products are faster when users and items are numbered by degree
+    (`Dataset.by_degree`).
     """
 
     config: Config
-    """Every choice, with the model's defaults filled in."""
+    """The complete configuration, with the model's defaults filled in."""
     dataset: Dataset
-    """The data, with the config's modalities."""
+    """The data, restricted to the config's modalities."""
     method: Method
     """The functions that train: `init`, `step`, `embed` and `loss`."""
     inputs: Inputs
-    """The graph and the features on the device, as the method prepared them."""
+    """The graph and the features on the device, prepared by the method."""
     loop: Loop
-    """What `train` runs: the order of an epoch, its batches, and many steps as one program."""
+    """The functions that `train` runs: the order of an epoch, its batches, and many steps as one program."""
     draw: Callable[[int, int], tuple[PyTree, Keys]]
-    """`(number, rollbacks) -> (drawn, keys)`: what a pass over the interactions draws at its start, remembered for the
-    last one."""
+    """`(number, rollbacks) -> (drawn, keys)`: the random draws of a pass over the interactions. The last result is
+    cached."""
     layout: Layout | None = None
-    """The place of arrays on a mesh; `None` on one device."""
+    """The sharding of arrays on a mesh; `None` on one device."""
 
     @property
     def steps_per_epoch(self) -> int:
-        """The number of steps from one evaluation to the next."""
+        """The number of steps between evaluations."""
         return self.loop.steps_per_epoch
 
     def init(self) -> TrainState:
@@ -67,7 +67,7 @@ class Setup(NamedTuple):
         return self.loop.init(self.keys()).state
 
     def batch(self, step: int | Int[Array, ""]) -> Batch:
-        """Return the batch of a step; within `jax.jit` each call draws the order of its pass.
+        """Return the batch of a step. Inside `jax.jit`, each call draws the order of its pass again.
 
         Args:
             step: The step, counted from 0 at the start of training.
@@ -85,16 +85,16 @@ class Setup(NamedTuple):
 
         Args:
             state: Parameters, optimizer state and the number of steps taken.
-            inputs: The setup's `inputs`, an argument so that they are no constants of a compiled program.
+            inputs: The setup's `inputs`; an argument so that they do not become constants of a compiled program.
             batch: What `batch` returns.
 
         Returns:
-            The next state, and metrics: `loss` is the objective, and each term has its own name.
+            The next state and the metrics: `loss` is the objective, and each term has its own name.
         """
         return self.method.step(state, inputs, batch)
 
     def loss(self, params: Params, inputs: Inputs, batch: Batch) -> tuple[Scalar, Metrics]:
-        """Return the objective that a step descends, as a function of `state.params`, and its parts.
+        """Return the objective that a step minimises, as a function of `state.params`, and its terms.
 
         Args:
             params: The state's `params`.
@@ -105,18 +105,16 @@ class Setup(NamedTuple):
             The weighted sum of the terms, and the value of each by name.
 
         Raises:
-            ValueError: The method's step is not the descent of one function (MMSSL).
+            ValueError: The method's step does not minimise a single function (MMSSL).
         """
         if self.method.loss is None:
             raise ValueError(f"a step of {self.config.model} does not descend one function of its parameters")
         return self.method.loss(params, inputs, batch)
 
     def embed(self, state: TrainState, inputs: Inputs) -> Embeddings:
-        """Return the tables that rank.
-
-        Args:
-            state: Parameters, optimizer state and the number of steps taken.
-            inputs: The setup's `inputs`.
+        """Return the tables used for ranking. Args:
+        state: Parameters, optimizer state and the number of steps taken.
+        inputs: The setup's `inputs`.
         """
         return self.loop.embed(state, inputs)
 
@@ -124,12 +122,12 @@ class Setup(NamedTuple):
         """Return the random streams of the config's seed.
 
         Args:
-            rollbacks: How often training went back to a checkpoint; each time, everything is drawn differently.
+            rollbacks: The number of times training went back to a checkpoint. Each rollback changes all random draws.
         """
         return self.put(make_keys(self.config.seed, rollbacks))
 
     def put(self, tree: AnyTree) -> AnyTree:
-        """Return arrays in their place on the mesh, if there is one.
+        """Place arrays on the mesh, if there is one.
 
         Args:
             tree: Arrays on the host or on any device.
@@ -140,17 +138,18 @@ class Setup(NamedTuple):
 def setup(
     config: Config, dataset: Dataset, *, method: MakeMethod = make_method, mesh: Mesh | str | None = None
 ) -> Setup:
-    """Make everything that training a config on a data set needs.
+    """Make everything needed to train a config on a data set.
 
     Args:
         config: Every choice.
         dataset: The data.
         method: Makes the method from the config and the sizes of the data; pass your own here.
-        mesh: The devices to train on, by default one: a mesh with axes `data` and `model`, such as
-            `jax.make_mesh((2, 4), ("data", "model"))`; or `"data=2,model=4"`; or `"auto"`, all devices (`choose_mesh`).
+        mesh: The devices to train on; by default one device. Either a mesh with axes `data` and `model`, such as
+            `jax.make_mesh((2, 4), ("data", "model"))`, or its sizes such as `"data=2,model=4"`, or `"auto"` for all
+            devices (`choose_mesh`).
 
     Raises:
-        UserError: The config and the data do not go together, or there are not as many devices.
+        UserError: The config does not fit the data, or there are not enough devices.
     """
     check_config(config)
     check_type("dataset", dataset, Dataset, "a Dataset, such as slmrec_jax.load returns for a folder")
@@ -160,9 +159,10 @@ def setup(
 
 
 def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_method, mesh: Mesh | None = None) -> Setup:
-    """Make a setup whose inputs are shapes, to compile it and to estimate its memory before anything is allocated.
+    """Make a setup whose inputs are shapes, so that it can be compiled and its memory estimated before anything is
+    allocated.
 
-    The mesh is one of `choose_mesh`.
+    `mesh` is a result of `choose_mesh`.
     """
     dataset, config = dataset.with_modalities(config.modalities), with_defaults(config)
     config, notes = with_micro_batches(config, dataset, method)
@@ -180,10 +180,10 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
 
 
 def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> tuple[Config, tuple[str, ...]]:
-    """Return the config with a number of micro-batches, and lines about it for the log.
+    """Return the config with its number of micro-batches resolved, and log lines about it.
 
     Raises:
-        UserError: The method takes one batch a step.
+        UserError: The method takes only one batch per step.
     """
 
     def with_count(count: int) -> tuple[Config, Method]:
@@ -206,7 +206,7 @@ def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> 
             return config, ()
         return with_count(num_batches)[0], (f"micro-batches: {num_batches}, since an epoch has no more batches",)
     chosen, reason = choose_micro_batches(made, num_interactions, config.batch_size)
-    # With more rows a step, other modalities may be cheaper to propagate in each step.
+    # With more rows per step, other modalities may be cheaper to propagate in each step.
     chosen, reason = choose_micro_batches(with_count(chosen)[1], num_interactions, config.batch_size)
     return with_count(chosen)[0], (f"micro-batches: {reason}",)
 
@@ -223,13 +223,13 @@ def _advice(config: Config, made: Method, dataset: Dataset) -> tuple[str, ...]:
 
 
 def with_own_inputs(planned: Setup) -> Setup:
-    """Return the setup with the inputs that its data set makes."""
+    """Return the setup with the inputs made from its own data set."""
     missing, on_host = planned.config.missing, planned.layout is not None
     return with_inputs(planned, make_inputs(planned.dataset, missing, on_host=on_host))
 
 
 def with_inputs(planned: Setup, inputs: Inputs) -> Setup:
-    """Return the setup with these inputs of its data set, prepared by its method."""
+    """Return the setup with the given inputs, which its method prepares."""
     loop, prepare, layout = planned.loop, planned.method.prepare, planned.layout
     inputs = prepare(inputs) if layout is None else layout.placed(prepare)(layout.put(inputs))
 
@@ -260,7 +260,7 @@ def build_method(
     """Make the method of a config for the sizes of a data set (`Spec`).
 
     Raises:
-        UserError: The config and the data do not go together.
+        UserError: The config does not fit the data.
     """
     config = with_defaults(config)
     return with_precision(method(config, make_spec(config, dataset, column_shares)), config.precision)
@@ -269,7 +269,7 @@ def build_method(
 def _placed_method(
     config: Config, dataset: Dataset, method: MakeMethod, mesh: Mesh | None
 ) -> tuple[Method, Layout | None]:
-    """Return the method and its layout on the mesh; a method that mixes columns has its tables whole everywhere."""
+    """Return the method and its layout on the mesh. If the method mixes columns, every device holds whole tables."""
     if mesh is None:
         return build_method(config, dataset, method=method), None
     made = build_method(config, dataset, method=method, column_shares=mesh.shape[MODEL])

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM ask a run to stop after the steps at hand; a second one stops it at once."""
+"""Handling of Ctrl-C and SIGTERM: the first one stops a run after the current steps, a second one at once."""
 
 import signal
 import threading
@@ -9,8 +9,8 @@ from types import FrameType
 
 @contextmanager
 def stop_requests() -> Iterator[Callable[[], int | None]]:
-    """Yield a function that returns which signal asked to stop, or `None`."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
+    """Yield a function that returns the number of the signal that requested a stop, or `None`."""
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handlers elsewhere
         yield lambda: None
         return
     received: list[int] = []

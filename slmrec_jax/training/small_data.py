@@ -1,4 +1,4 @@
-"""Warnings before a run about small data, and about a batch size that does not fit the data."""
+"""Adjustments and warnings before a run, for small data or an unsuitable batch size."""
 
 import dataclasses
 import math
@@ -14,21 +14,21 @@ from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
 from slmrec_jax.types import Method
 
 FEW_STEPS = 5
-"""An epoch of fewer steps trains little."""
+"""The number of steps per epoch below which an epoch trains little."""
 
 
 def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
-    """Return the config with cut-offs and a metric that a small catalogue has, and a line on what changed.
+    """Adapt the cut-offs and the selecting metric to a small catalogue, and return log lines about the changes.
 
-    Cut-offs are those of `within`. Recall is 1 for every ranking where no user has more candidates than the cut-off,
-    and would select the first epoch: NDCG then takes the place of a default recall.
+    Cut-offs are limited by `within`. If no user has more candidates than the cut-off, recall is 1 for every ranking and
+    would always select the first epoch; a default recall metric is then replaced by NDCG.
 
     Raises:
         UserError: A requested cut-off exceeds the number of items to rank.
     """
     asked, count = config.eval, num_candidates(dataset, config.eval)
     if count == 0:
-        return config, []  # the evaluation says so
+        return config, []  # the evaluation reports it
     protocol, ks = within(asked, config.ks, count)
     name, _, k = (protocol.metric or "").partition("@")
     default = PROTOCOLS.get(asked.name)
@@ -49,7 +49,7 @@ def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
 
 
 def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
-    """Return warnings about batches without negatives, whose losses train nothing, and about epochs of few steps."""
+    """Return warnings about batches without negatives, whose losses train nothing, and about epochs with few steps."""
     users, items = dataset.train
     by_interactions = method.sampling == "interactions"
     rows = min(config.batch_size, len(users) if by_interactions else dataset.num_users)

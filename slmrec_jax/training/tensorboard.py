@@ -1,4 +1,4 @@
-"""TensorBoard events of a run, written by the thread that trains, so that a full disk can block no other thread."""
+"""TensorBoard events of a run, written by the training thread, so that a full disk cannot block another thread."""
 
 import sys
 import time
@@ -11,7 +11,7 @@ from slmrec_jax.training.events import Callback, Event
 
 @contextmanager
 def _hidden(module: str) -> Iterator[None]:
-    """Keep a module that is not loaded yet from being imported within the block."""
+    """Prevent the import of a module within the block, if it is not loaded yet."""
     loaded = module in sys.modules
     if not loaded:
         sys.modules[module] = None  # type: ignore[assignment]
@@ -22,21 +22,21 @@ def _hidden(module: str) -> Iterator[None]:
             del sys.modules[module]
 
 
-# tensorboardX imports PyTorch if it is installed: seconds and 200 MiB, for nothing that is written here.
+# tensorboardX imports PyTorch if it is installed, which costs seconds and 200 MiB and is not needed here.
 with _hidden("torch"):
     from tensorboardX.event_file_writer import EventsWriter
     from tensorboardX.proto import event_pb2
     from tensorboardX.summary import scalar
 
 FLUSH_SECONDS = 5.0
-"""The least time between two flushes, since each waits for the disk."""
+"""The minimum time between two flushes, since each one waits for the disk."""
 
 
 @contextmanager
 def open_tensorboard(folder: Path, say: Callable[[str], None]) -> Iterator[Callback]:
-    """Open a new file in a folder, which is created if absent, and yield a function that writes epochs to it.
+    """Open a new event file in a folder, creating the folder if needed, and yield a function that writes epochs to it.
 
-    If it cannot be written, `say` receives one report and the file is given up.
+    If the file cannot be written, `say` receives one warning and writing is disabled.
     """
     writer: EventsWriter | None = None
     due = 0.0

@@ -1,4 +1,4 @@
-"""Training steps timed as training runs them: many steps of one epoch in each call of a compiled program."""
+"""Timing of training steps as training runs them: many steps of an epoch in each call of the compiled program."""
 
 import statistics
 import time
@@ -25,26 +25,27 @@ class StepTiming(NamedTuple):
     platform: str
     """`cpu`, `gpu` or `tpu`."""
     step_ms: float
-    """The median over the rounds, in milliseconds."""
+    """The median step time over the rounds, in milliseconds."""
     step_ms_quartiles: tuple[float, float]
-    """The lower and the upper quartile over the rounds."""
+    """The lower and upper quartiles of the step time over the rounds, in milliseconds."""
     steps_per_second: float
     interactions_per_second: float
     compile_seconds: float
-    """From tracing to the compiled programs. Programs in JAX's compilation cache are read back instead."""
+    """The time to trace and compile the programs. Programs in JAX's compilation cache are loaded instead of
+    compiled."""
     peak_bytes: int
-    """The most memory that was in use, from preparing the inputs to the last step."""
+    """The peak memory in use, from preparing the inputs to the last step."""
     peak_of: str
-    """Whose memory: `device`, or `process` on devices that share the host's memory or do not report theirs."""
+    """Whose memory it is: `device`, or `process` if the device shares the host's memory or does not report its own."""
     steps_per_call: int
     rounds: int
 
 
 class Steps:
-    """Steps of a compiled setup, one after another from the start of training.
+    """A runner of consecutive steps of a compiled setup, from the start of training.
 
-    A call takes a number of steps and returns without waiting for them. As in training, one call of the program takes
-    steps of one epoch and one pass.
+    Calling it takes a number of steps and returns without waiting for them. As in training, each call of the compiled
+    program stays within one epoch and one pass.
     """
 
     def __init__(self, setup: Setup) -> None:
@@ -54,7 +55,7 @@ class Steps:
         self.drawn = self.loop.order(self.inputs, self.keys, jnp.int32(0))
 
     def __call__(self, count: int) -> Means:
-        """Take `count` steps and return the means of their epoch so far."""
+        """Take `count` steps and return the running means of the current epoch."""
         of_pass, of_epoch, end = self.loop.steps_per_pass, self.loop.steps_per_epoch, self.step + count
         while self.step < end:
             if self.step % of_pass == 0:
@@ -66,13 +67,13 @@ class Steps:
         return self.progress.means
 
     def interactions_per_step(self) -> float:
-        """Return the mean number of interactions of the epoch's steps so far. Waits for them."""
+        """Wait for the steps and return the mean number of interactions per step in the current epoch."""
         within = (self.step - 1) % self.loop.steps_per_epoch + 1
         return int(self.progress.means.rows) / within
 
 
 def compiled_setup(config: Config, dataset: Dataset, *, method: MakeMethod = make_method) -> tuple[Setup, float]:
-    """Return a compiled setup, made as `train` makes it, and the seconds that compiling took."""
+    """Make a compiled setup like `train` does; also return the compilation time in seconds."""
     planned = outline(config, dataset.by_degree(), method=method)
     start = time.perf_counter()
     planned = compiled(planned)
@@ -81,8 +82,8 @@ def compiled_setup(config: Config, dataset: Dataset, *, method: MakeMethod = mak
 
 
 def steps_a_call(run: Callable[[int], object], seconds: float | None = None) -> int:
-    """Return the number of steps that take about these seconds; by default as many as training takes at a time."""
-    _wait(run(1))  # the first call loads the program
+    """Return the number of steps that take about `seconds`; by default the duration of one call in training."""
+    _wait(run(1))  # the first call includes loading the program
     start = time.perf_counter()
     _wait(run(1))
     return max(1, int((SEGMENT_SECONDS if seconds is None else seconds) / (time.perf_counter() - start)))
@@ -98,7 +99,7 @@ def time_steps(config: Config, dataset: Dataset, rounds: int, *, method: MakeMet
         method: Makes the method.
 
     Raises:
-        UserError: The config and the data do not go together.
+        UserError: The config does not fit the data.
     """
     check_config(config)
     setup, compile_seconds = compiled_setup(config, dataset, method=method)
@@ -128,7 +129,7 @@ def time_steps(config: Config, dataset: Dataset, rounds: int, *, method: MakeMet
 
 
 def peak_memory() -> tuple[int, str]:
-    """Return the most bytes in use so far, and of what: `device` if JAX's device reports it, else `process`."""
+    """Return the peak bytes in use so far, and whose: `device` if JAX's device reports them, otherwise `process`."""
     stats = jax.devices()[0].memory_stats() or {}
     if "peak_bytes_in_use" in stats:
         return int(stats["peak_bytes_in_use"]), "device"

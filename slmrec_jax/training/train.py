@@ -53,14 +53,14 @@ _UNUSED_SOURCE = "the config's settings on how data are read are not used, since
 
 
 class Planned(NamedTuple):
-    """A run before its first step, with nothing allocated but its data set on the host."""
+    """A run before its first step. Only its data set is allocated, on the host."""
 
     setup: Setup
-    """With compiled programs, and shapes in place of inputs."""
+    """The setup, with compiled programs and with shapes in place of inputs."""
     plans: Plans
     memory: Memory
     copies: bool
-    """Whether memory has room for copies of checkpoints, which are written beside training."""
+    """Whether memory has room for checkpoint copies, so that they are written while training continues."""
     compile_seconds: float
 
 
@@ -77,30 +77,32 @@ def train(
     progress: bool | None = None,
     callbacks: Sequence[Callback] = (),
 ) -> Run:
-    """Train, select and test as the config says.
+    """Train a model, select its best epoch and test it, as the config specifies.
 
-    Compiled programs are kept in the user's cache folder, as the command keeps them, unless JAX's cache is configured.
+    Compiled programs are cached in the user's cache folder, as with the command line, unless JAX's compilation cache is
+    already configured.
 
     Args:
         config: Every choice.
-        dataset: The data; by default what `config.data` names. A data set made in memory is kept in the run's folder.
+        dataset: The data; by default the data set that `config.data` names. A data set made in memory is stored in the
+            run's folder.
         out: The run's folder, by default a new one in `runs/`.
-        resume: Whether to continue the run in `out`, to the same bits as if it had not stopped.
-        overwrite: Whether to delete a run in `out` first, once the new one is ready to start.
+        resume: Whether to continue the run in `out`. The result is bitwise identical to an uninterrupted run.
+        overwrite: Whether to delete an existing run in `out`, once the new one is ready to start.
         method: Makes the method to train; pass your own here.
-        config_file: The Python file that config and method come from, if any. The run records its SHA-256 and resumes
-            only with the same file.
-        mesh: The devices to train on, as for `setup`; several processes use all of theirs. A run may be resumed on
-            others.
+        config_file: The Python file that the config and the method come from, if any. The run records its SHA-256 and
+            resumes only with the same file.
+        mesh: The devices to train on, as for `setup`; several processes use all of their devices. A run may be resumed
+            on different devices.
         progress: Whether to show progress: a bar on a terminal or in a notebook, lines elsewhere. By default only on a
             terminal and in a notebook.
         callbacks: Functions that receive each `Event` of the run, such as the end of an epoch with its losses and
-            metrics. Of several processes, only the first calls them.
+            metrics. With several processes, only the first calls them.
 
     Raises:
-        UserError: Something in config, data or folder cannot be used, or JAX computes wrongly (`canary`), and nothing
-            was written; or training diverged, and the run folder holds the epochs before.
-        Interrupted: A signal asked to stop, and the run can be resumed.
+        UserError: The config, the data or the folder is unusable, or JAX computes wrong results (`canary`): nothing was
+            written. Or training diverged: the run's folder holds the epochs before.
+        Interrupted: A signal requested a stop. The run can be resumed.
     """
     notes = keep_programs()
     _check_arguments(config, out, resume, overwrite, method, config_file, mesh, progress, callbacks)
@@ -109,7 +111,7 @@ def train(
     config, dataset, changes = _data(config, dataset, folder if resume else None)
     plans, planned, maker = processes.in_all(
         lambda: (
-            evaluation.plan_run(dataset, config.eval, config.ks, config.seed),  # refuses before anything is written
+            evaluation.plan_run(dataset, config.eval, config.ks, config.seed),  # raises before anything is written
             outline(config, dataset, method=method, mesh=choose_mesh(mesh, config.dim)),
             made_by(_name_of(method), config_file),
         )
@@ -123,7 +125,7 @@ def train(
 
     held = processes.in_first(hold)
     doubts = batch_doubts(planned.method, planned.config, planned.dataset)
-    alone = processes.is_first()  # in telling the user
+    alone = processes.is_first()  # only the first process reports to the user
     with telling(progress if alone else False, config.epochs, callbacks if alone else ()) as tell:
         for line in (*_introduction(planned), *changes, *doubts, *planned.method.notes, *notes):
             tell(message(line))
@@ -131,14 +133,15 @@ def train(
         run = processes.in_all(lambda: _compile_run(planned, plans, tell, neighbours))
         with held_by_first(held) as folder, _disk_faults(folder):
             tell(message(f"run folder {folder}"))
-            # No name holds the inputs: what preparing them leaves unused, and all of them before the tests, is freed.
+            # The inputs are not bound to a name, so that unused ones are freed after preparation and the rest before
+            # the tests.
             position = fit(with_own_inputs(run.setup), plans.selecting, folder, tell, resume=resume, copies=run.copies)
             return _written(run, position, folder, tell)
 
 
 @contextmanager
 def _disk_faults(folder: Path) -> Iterator[None]:
-    """Refuse what the disk refuses within the block, in one line."""
+    """Turn an `OSError` within the block into a one-line `UserError`."""
     try:
         yield
     except OSError as error:
@@ -180,12 +183,12 @@ def _check_arguments(
 
 
 def _name_of(method: MakeMethod) -> str | None:
-    """Return the name of the user's own function, by which a resumed run is recognised."""
+    """Return the name of the user's own function, which identifies it when the run is resumed."""
     return None if method is make_method else getattr(method, "__qualname__", type(method).__name__)
 
 
 def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple[Config, Dataset, list[str]]:
-    """Return the config as resolved for its data set, the data set, and lines on settings that it cannot have."""
+    """Return the config resolved for its data set, the data set, and log lines about settings that changed."""
     config, given = with_defaults(config), dataset
     if given is None and config.data != IN_MEMORY and folder is not None and (folder / STORE).exists():
         raise UserError(f"{folder} was run on a data set made in memory: pass it as dataset")
@@ -200,13 +203,13 @@ def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple
 
 
 def _compile_run(planned: Setup, plans: Plans, tell: Callback, neighbours: int) -> Planned:
-    """Compile a run, and refuse it if its memory does not fit; `neighbours` is the number of processes on this host."""
+    """Compile a run and check that it fits in memory, which it shares with `neighbours` processes of this host."""
     start = time.perf_counter()
     setup = compiled(planned)
     seconds = time.perf_counter() - start
     trim_memory()  # the compiler's
     ranking, available = plans.selecting.ranking, available_bytes(neighbours)
-    # Several processes write together, and each has a copy.
+    # Several processes write collectively, and each always makes a copy.
     memory, copies = estimate_within(available if processes.count() == 1 else None, setup, ranking)
     if not copies:
         tell(message("checkpoints: memory lacks room for copies, so training waits while they are written"))
@@ -248,7 +251,7 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
         error = UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
         raise processes.raised_by_all(error)
     embeddings, layout = restore_embeddings(folder / CHECKPOINTS, best), planned.setup.layout
-    # The tables of a mesh may be more than one device has room for.
+    # The tables of a mesh may be too large for one device.
     placed: Embeddings = jax.tree.map(jnp.asarray, embeddings) if layout is None else layout.put(embeddings)
     start = time.perf_counter()
     measured = {split: evaluation.evaluate(plan, placed) for split, plan in planned.plans.final.items()}
@@ -260,7 +263,7 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
     result |= {"sampled": sampled} if sampled else {}
     if processes.is_first():
         write_json(folder / RESULT, result)
-        if (folder / CURVES).is_symlink():  # do not write through it
+        if (folder / CURVES).is_symlink():  # do not write through the link
             (folder / CURVES).unlink()
         figures.draw_curves(history, folder / CURVES, f"{config.model} on {dataset.name}")
     processes.wait_for_all()

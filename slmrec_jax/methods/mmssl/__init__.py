@@ -1,1 +1,1 @@
-"""MMSSL (Wei et al., WWW 2023): a recommender trained as the generator against a discriminator."""
+"""MMSSL (Wei et al., WWW 2023): a recommender that is trained as a generator against a discriminator."""

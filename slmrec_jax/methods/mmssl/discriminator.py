@@ -1,4 +1,4 @@
-"""MMSSL's discriminator, which tells rows of observed interactions from rows that the modalities suggest."""
+"""MMSSL's discriminator, which distinguishes rows of observed interactions from rows suggested by the modalities."""
 
 from collections.abc import Callable
 from typing import Literal, NamedTuple
@@ -16,13 +16,13 @@ EPSILON = 1e-5
 """Added to the variance in batch normalisation."""
 
 Stage = Callable[[int, Float[Array, "rows width"]], Float[Array, "rows width"]]
-"""`(layer, rows) -> rows`."""
+"""A function `(layer, rows) -> rows`, such as normalisation or dropout."""
 Critic = Callable[[Float[Array, "rows items"]], Float[Array, " rows"]]
-"""D with its parameters: `rows -> scores`."""
+"""D with its parameters bound: `rows -> scores`."""
 
 
 class Discriminator(NamedTuple):
-    """D as pure functions."""
+    """The discriminator D as pure functions."""
 
     init: Callable[[Key[Array, ""]], Params]
     apply: Callable[[Params, Float[Array, "rows items"], Stage, Stage], Float[Array, " rows"]]
@@ -36,15 +36,15 @@ def discriminator(
     activation: Literal["leaky", "identity"] = "leaky",
     output: Literal["linear", "sigmoid"] = "linear",
 ) -> Discriminator:
-    """Return D(x) = w · f_2(f_1(x)), each f = drop(batch_norm(leaky(x W + b))).
+    """Make D(x) = w · f_2(f_1(x)), where each f = drop(batch_norm(leaky(x W + b))).
 
     Args:
         num_items: The length of a row.
         widths: The widths of the two hidden layers.
-        activation: Leaky ReLU with slope 0.2; or none, as in the published code, which sets the slope to 1. There is no
-            b then, because batch normalisation would remove it.
-        output: The score itself, as the Wasserstein distance needs it, without a constant, which would change nothing;
-            or 100 sigmoid(score + c), as in the published code.
+        activation: `"leaky"`: leaky ReLU with slope 0.2. `"identity"`: none, as in the published code, which sets the
+            slope to 1; b is then omitted, because batch normalisation would remove it.
+        output: `"linear"`: the score itself, as the Wasserstein distance requires; it has no bias, which would have no
+            effect. `"sigmoid"`: 100 sigmoid(score + c), as in the published code.
     """
 
     def init(key: Key[Array, ""]) -> Params:
@@ -77,7 +77,7 @@ def discriminator(
 
 
 def batch_norm(mask: Bool[Array, " rows"]) -> Stage:
-    """Return the stage that subtracts each column's mean over the real rows and divides by its standard deviation."""
+    """Make the stage that standardises each column with its mean and standard deviation over the unmasked rows."""
     real = mask[:, None]
     count = jnp.sum(mask, dtype=jnp.float32)
 
@@ -91,15 +91,15 @@ def batch_norm(mask: Bool[Array, " rows"]) -> Stage:
 
 
 def layer_dropout(key: Key[Array, ""], rates: tuple[float, float]) -> Stage:
-    """Return dropout with one rate for each layer."""
+    """Make a dropout stage with a separate rate for each layer."""
     return lambda layer, x: dropout(jax.random.fold_in(key, layer), x, rates[layer])
 
 
 def gradient_penalty(critic: Critic, rows: Float[Array, "rows items"], mask: Bool[Array, " rows"]) -> Scalar:
-    """Compute the mean over real rows of (|∂ Σ_b D(x_b) / ∂x_b| - 1)².
+    """Compute the mean over unmasked rows b of (|∂ Σ_c D(x_c) / ∂x_b| - 1)².
 
-    D uses batch statistics, so a row's gradient includes its effect on the scores of the others. A gradient of 0 has no
-    direction, and its length is treated as constant.
+    D uses batch statistics, so a row's gradient includes its effect on the scores of other rows. The norm of a zero
+    gradient is not differentiable and is treated as a constant.
     """
     gradients = jax.grad(lambda x: jnp.sum(jnp.where(mask, critic(x), 0.0)))(rows)
     squares = jnp.sum(jnp.square(gradients), axis=1)
@@ -116,16 +116,16 @@ def real_rows(
     cooled: Literal["whole_logit", "noise_only"],
     own_weight: float,
 ) -> Float[Array, "batch items"]:
-    """Compute D's real rows: nrm(softmax of the user's interactions with a little Gumbel noise + weight · q).
+    """Compute D's real rows: nrm(softmax(the user's interactions, with slight Gumbel noise) + weight · q).
 
     Args:
-        interactions: R[u, :].
-        own: q, the similarity rows of the recommender's own final vectors.
-        uniform: Uniform in [0, 1), the source of the noise.
-        temperature: τ > 0 of the softmax.
-        cooled: τ divides R and the noise, as in the first published version; or only the noise, as in the newest, where
-            a parenthesis was lost.
-        own_weight: The weight of q. With the published 100, q is nearly all of the row.
+        interactions: R[u, :] of each user.
+        own: q, the similarity rows (`similarity_rows`) of the recommender's own final rows.
+        uniform: Uniform samples in [0, 1), from which the noise is computed.
+        temperature: The softmax temperature τ > 0.
+        cooled: `"whole_logit"`: τ divides R and the noise, as in the first published version. `"noise_only"`: τ divides
+            only the noise, as in the newest version, where a parenthesis was lost.
+        own_weight: The weight of q. With the published 100, the row is nearly all q.
     """
     noise = -1e-5 * jnp.log(-jnp.log(uniform + 1e-8) + 1e-8)
     logits = (interactions + noise) / temperature if cooled == "whole_logit" else interactions + noise / temperature

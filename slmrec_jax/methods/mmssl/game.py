@@ -1,4 +1,4 @@
-"""MMSSL's adversarial half: a discriminator between a user's interactions and the modalities' suggestions (WGAN-GP)."""
+"""MMSSL's adversarial part (WGAN-GP): a discriminator between users' interactions and the modalities' suggestions."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
@@ -25,25 +25,25 @@ from slmrec_jax.methods.mmssl.recommender import Encoded, Similarity, comparable
 from slmrec_jax.types import Batch, Inputs, Params, Spec
 
 MAX_ADVERSARIAL_BYTES = 512 * 2**20
-"""The largest total size of the discriminator's rows."""
+"""The maximum total size of the discriminator's rows."""
 
 COPIES = 8
-"""The number of arrays of (users × modalities) × items held at once: the real, the suggested and the mixed rows,
-their sources, and the first and second derivatives with respect to the mixed rows."""
+"""The number of arrays of shape (users × modalities, items) that are in memory at once: the real, suggested and mixed
+rows, their sources, and the first and second derivatives with respect to the mixed rows."""
 
 MAX_WIDTHS = (256, 128)
-"""The widths of the discriminator's hidden layers where they are capped."""
+"""The maximum widths of the discriminator's hidden layers if they are capped."""
 
 
 class Game(NamedTuple):
     """The discriminator's part of a step."""
 
     init: Callable[[Key[Array, ""]], tuple[Params, Any]]
-    """Its parameters and its optimizer's state."""
+    """`key -> (params, opt_state)` of the discriminator."""
     step: Callable[[Params, Any, Encoded, Inputs, Batch, Key[Array, ""]], tuple[Params, Any, dict[str, Scalar]]]
     """`(params, opt_state, encoded, inputs, batch, key) -> (params, opt_state, metrics)`."""
     terms: Callable[[Params, Encoded, Inputs, Batch, Key[Array, ""]], dict[str, Scalar]]
-    """Its terms in the recommender's loss."""
+    """`(params, encoded, inputs, batch, key) -> terms` that the discriminator adds to the recommender's loss."""
 
 
 NO_GAME = Game(
@@ -54,14 +54,14 @@ NO_GAME = Game(
 
 
 def choose_seats(spec: Spec, batch_size: int, wanted: int) -> tuple[int, str]:
-    """Choose how many users of a batch the discriminator sees, and return the number and the reason.
+    """Choose how many users of a batch the discriminator sees, and return the number with the reason.
 
-    As many as wanted (0: all of the batch), as long as `COPIES` of their rows fit the budget.
+    The number is `wanted` (0 means the whole batch), reduced so that `COPIES` arrays of their rows fit the budget.
     """
     num_modalities = len(spec.modalities)
     bytes_of_user = 4 * COPIES * num_modalities * spec.num_items
     asked = min(wanted or batch_size, batch_size)
-    # At least two: of a single row, batch normalisation leaves nothing.
+    # At least two, since batch normalisation turns a single row into zeros.
     num_users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
     size = f"{num_users * num_modalities} rows, about {num_users * bytes_of_user / 2**20:.0f} MiB"
     if num_users < asked:
@@ -77,10 +77,10 @@ def discriminator_loss(
     mask: Bool[Array, " rows"],
     penalty_weight: float,
 ) -> tuple[Scalar, dict[str, Scalar]]:
-    """Compute mean D(suggested) - mean D(real) + weight · penalty(share · real + (1 - share) · suggested), WGAN-GP.
+    """Compute WGAN-GP: mean D(suggested) - mean D(real) + weight · penalty(share · real + (1 - share) · suggested).
 
-    The critics are D for each of three calls, which drop different entries. The shares are uniform in [0, 1); `mask`
-    marks the rows that belong to real rows of the batch.
+    `critics` are D for each of the three calls, with different dropout masks. `shares` are uniform in [0, 1). `mask` is
+    true for rows that belong to real rows of the batch.
     """
     mixed = shares * real + (1.0 - shares) * suggested
     penalty = gradient_penalty(critics[2], mixed, mask)
@@ -91,13 +91,13 @@ def discriminator_loss(
 def suggested_rows(
     encoded: Encoded, users: Int[Array, " batch"], unseen: Float[Array, "batch items"] | None, similarity: Similarity
 ) -> Float[Array, "rows items"]:
-    """Return q of every modality (`similarity_rows`), stacked in the order of modalities."""
+    """Return q (`similarity_rows`) of every modality, stacked in modality order."""
     of_modalities = [comparable_rows(encoded, name, similarity) for name in encoded.user_features]
     return jnp.concatenate([similarity_rows(take(rows, users), items, unseen) for rows, items in of_modalities])
 
 
 def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
-    """Return the game of a config, and a line on its size; `NO_GAME` if its term has weight 0."""
+    """Make the game of a config, with a log line about its size; `NO_GAME` if its term has weight 0."""
     options = config.mmssl
     if options.adversarial_weight == 0:
         return NO_GAME, "no discriminator: its term has weight 0"
@@ -118,7 +118,7 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         return lambda rows: net.apply(params, rows, standardize, drop)
 
     def seats(inputs: Inputs, batch: Batch) -> tuple[Array, Array, Array, Array | None]:
-        """Return the users who take part, the mask of their rows, their interactions, and the factors on scores."""
+        """Return the participating users, the mask of their rows, their interactions, and the factors on scores."""
         users, mask = batch.users[:num_users], jnp.tile(batch.mask[:num_users], num_modalities)
         known = interaction_rows(inputs.graph, users)
         return users, mask, known, 1.0 - known if options.mask_training else None

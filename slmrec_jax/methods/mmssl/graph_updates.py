@@ -1,4 +1,4 @@
-"""Updates of MMSSL's modality graphs during training, as its paper describes them, or as its published code does."""
+"""Updates of MMSSL's modality graphs during training, as in its paper or as in its published code."""
 
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, TypeAlias
@@ -12,29 +12,29 @@ from slmrec_jax.methods.mmssl.recommender import Encoded, Similarity, comparable
 from slmrec_jax.types import Batch, Spec
 
 Collected: TypeAlias = Any
-"""The data besides the graphs that updates keep between steps: `()` or `BatchEdges`."""
+"""The data that updates keep between steps besides the graphs: `()` or `BatchEdges`."""
 
 
 class GraphUpdates(NamedTuple):
-    """The update of the modality graphs after each step: they are rebuilt if it is due, else data are collected."""
+    """The update of the modality graphs after each step: rebuild them if that is due, otherwise collect data."""
 
     capacity: int
-    """The number of edges that each graph has room for; those of the training interactions fit."""
+    """The number of edges that each graph has room for, at least the number of training interactions."""
     note: str
     due: Callable[[Int[Array, ""]], Bool[Array, ""]]
-    """`(step) -> whether` the graphs are rebuilt; steps are counted from the start of training."""
+    """`(step) -> bool`: whether to rebuild the graphs. Steps are counted from the start of training."""
     rebuild: Callable[[Collected, Graph, Callable[[], Encoded]], tuple[ModalityGraphs, Collected]]
-    """`(collected, interactions, fresh) -> (graphs, collected)`; `fresh` makes a pass with the new parameters and
-    without dropout, which costs only where it is called."""
+    """`(collected, interactions, fresh) -> (graphs, collected)`. `fresh` runs a pass with the new parameters and
+    without dropout; it costs nothing unless called."""
     collect: Callable[[Collected, Graph, Batch, Encoded], Collected] = lambda collected, *_: collected
-    """`(collected, interactions, batch, encoded) -> collected` in every other step, from the pass that it descended."""
+    """`(collected, interactions, batch, encoded) -> collected`, called in all other steps with the step's own pass."""
     init: Callable[[], Collected] = lambda: ()
 
 
 def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_training: bool) -> GraphUpdates:
-    """Return the update that connects each user to their k >= 1 nearest items by the modality's rows.
+    """Make the update that connects each user to their k >= 1 nearest items by the modality's rows.
 
-    The graphs are rebuilt every `every` steps; for `mask_training` see `nearest_items`.
+    The graphs are rebuilt every `every` steps. For `mask_training`, see `nearest_items`.
     """
     capacity = max(spec.num_interactions, spec.num_users * k)
 
@@ -56,26 +56,26 @@ def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_tr
 
 
 class BatchEdges(NamedTuple):
-    """The edges of the batches since the last update."""
+    """The edges collected from the batches since the last rebuild."""
 
     edges: Mapping[str, Edges]
-    """Shape (batches, edges of a batch)."""
+    """Edges by modality, of shape (batches, edges per batch)."""
     num_batches: Int[Array, ""]
 
 
 def last_batches(
     spec: Spec, k: int, every: int, steps: int, batch_size: int, *, similarity: Similarity, mask_training: bool
 ) -> GraphUpdates:
-    """Return the published code's update: a step either collects edges of its batch's users or builds the graph.
+    """Make the published code's update: each step either collects edges of its batch's users or builds the graph.
 
     Step n > 0 of an epoch with n mod `every` = 0 builds the graph from the collected edges and clears them; every other
-    step collects. With `every` = 1 only the first step of an epoch collects: its graph serves only the third step, and
-    all others, and evaluation, have no edges. k may be 0; then there are no edges from the third step of training on.
-    With k > 1 edges join wrong pairs (`mispaired`).
+    step collects. With `every` = 1, only the first step of an epoch collects: its graph is used only in the third step,
+    and all other steps and the evaluation have no edges. k may be 0: then there are no edges from the third step of
+    training on. With k > 1, edges join wrong pairs (`mispaired`).
 
-    An epoch has `steps` steps of `batch_size` rows; for `mask_training` see `nearest_items`.
+    An epoch has `steps` steps of `batch_size` rows. For `mask_training`, see `nearest_items`.
     """
-    slots = 2 * every - 1  # what an epoch collects after its last graph, and the next one before its first
+    slots = 2 * every - 1  # batches collected after an epoch's last rebuild and before the next epoch's first
     edges_of_batch = batch_size * k
     capacity = max(spec.num_interactions, slots * edges_of_batch)
 
@@ -84,7 +84,7 @@ def last_batches(
         return (place > 0) & (place % every == 0)
 
     def init() -> BatchEdges:
-        shape = (slots, max(1, edges_of_batch))  # checkpoints cannot hold arrays without entries
+        shape = (slots, max(1, edges_of_batch))  # checkpoints cannot hold empty arrays
         none = jnp.zeros(shape, jnp.int32)
         edges = {name: Edges(none, none, jnp.zeros(shape)) for name in spec.modalities}
         return BatchEdges(edges, jnp.zeros((), jnp.int32))
@@ -119,8 +119,8 @@ def last_batches(
 def mispaired(
     users: Int[Array, " batch"], items: Int[Array, "batch k"]
 ) -> tuple[Int[Array, " edges"], Int[Array, " edges"]]:
-    """Return the published code's edges: all users, k times, beside the items of the first user, then of the next, ….
+    """Return the published code's edges: the users tiled k times, paired with the flattened items of all users.
 
-    With k > 1 most of these users and items do not belong together.
+    With k > 1, most of these pairs are wrong.
     """
     return jnp.tile(users, items.shape[1]), items.reshape(-1)

@@ -1,4 +1,4 @@
-"""Graphs between users and items that MMSSL builds on the device during training, one for each modality."""
+"""User-item graphs that MMSSL builds on the device during training, one per modality."""
 
 from collections.abc import Mapping
 from typing import NamedTuple, TypeAlias
@@ -12,11 +12,11 @@ from slmrec_jax.encoding.matrices import Csr, Operator, compressed, with_chunks
 from slmrec_jax.encoding.sparse import matmul
 
 MAX_SCORE_BYTES = 16 * 2**20
-"""The largest size of the scores that `nearest_items` holds at a time."""
+"""The maximum size of the scores that `nearest_items` holds at a time."""
 
 
 class Edges(NamedTuple):
-    """Pairs of a user and an item with weight 1. Their number is static; unused ones have weight 0."""
+    """User-item pairs of weight 1. Their number is static; unused edges have weight 0."""
 
     users: Int[Array, "*edges"]
     items: Int[Array, "*edges"]
@@ -24,7 +24,7 @@ class Edges(NamedTuple):
 
 
 class Bipartite(NamedTuple):
-    """A graph G with both its normalisations: D_u^-1/2 G for users, D_i^-1/2 Gᵀ for items.
+    """A graph G with its two normalisations: D_u^-1/2 G for users, D_i^-1/2 Gᵀ for items.
 
     Each side is scaled only by the degree of the receiving node, as in MMSSL (Figure 2 and published code). A node
     without edges receives 0.
@@ -36,7 +36,7 @@ class Bipartite(NamedTuple):
 
 
 ModalityGraphs: TypeAlias = Mapping[str, Bipartite]
-"""A graph for each modality."""
+"""The graphs by modality."""
 
 
 def aggregate_items(graph: Bipartite, items: Float[Array, "items dim"]) -> Float[Array, "users dim"]:
@@ -50,9 +50,9 @@ def aggregate_users(graph: Bipartite, users: Float[Array, "users dim"]) -> Float
 
 
 def bipartite(edges: Edges, num_users: int, num_items: int, capacity: int = 0) -> Bipartite:
-    """Build the graph of these edges, in any order; a repeated edge counts as often as it occurs.
+    """Build the graph of the given edges, in any order. A repeated edge counts as often as it occurs.
 
-    The graph has room for `capacity` edges, if there are fewer: unused ones have weight 0.
+    If there are fewer than `capacity` edges, the graph is padded to `capacity` with edges of weight 0.
     """
     users, items, weights = (_pad(x.reshape(-1), max(capacity, x.size)) for x in edges)
     entries = Operator(compressed(users, items, weights, num_users), compressed(items, users, weights, num_items))
@@ -67,13 +67,13 @@ def interaction_graph(graph: Graph) -> Bipartite:
 
 
 def empty_graph(num_users: int, num_items: int, capacity: int) -> Bipartite:
-    """Build a graph without edges, with room for `capacity`."""
+    """Build a graph without edges, with room for `capacity` edges."""
     none = jnp.zeros(0, jnp.int32)
     return bipartite(Edges(none, none, jnp.zeros(0)), num_users, num_items, capacity)
 
 
 def pad_graph(graph: Bipartite, capacity: int) -> Bipartite:
-    """Return the same graph with room for `capacity` edges: the new entries, of weight 0, extend the last row."""
+    """Pad a graph to `capacity` edges: the new entries, of weight 0, extend the last row."""
 
     def side(matrix: Csr) -> Csr:
         values, columns = (_pad(x, capacity) for x in (matrix.weights, matrix.columns))
@@ -84,7 +84,7 @@ def pad_graph(graph: Bipartite, capacity: int) -> Bipartite:
 
 
 def interaction_rows(graph: Graph, users: Int[Array, " batch"]) -> Float[Array, "batch items"]:
-    """Return R[u, :] of each user: 1 at the user's training items, else 0. Users may repeat."""
+    """Return R[u, :] of each user: 1 at the user's training items, otherwise 0. Users may repeat."""
     size = users.shape[0]
     row_of = jnp.full(graph.num_users, size).at[users].min(jnp.arange(size))
     known_users, known_items = graph.interactions
@@ -104,9 +104,9 @@ def nearest_items(
 ) -> Int[Array, "batch k"]:
     """Return the k items with the largest inner products for each of the users `ids`, best first.
 
-    `mask_training` sets the scores of the graph's training items to 0, as the published code does; they are then found
-    where fewer than k items have a positive score. Users are processed in chunks, so memory does not grow with
-    users × items.
+    `mask_training` sets the scores of training items to 0, as in the published code; they are therefore still returned
+    if fewer than k items have a positive score. Users are processed in chunks, so memory does not grow with users ×
+    items.
     """
     count = ids.shape[0]
     chunk = max(1, min(count, MAX_SCORE_BYTES // (4 * graph.num_items)))

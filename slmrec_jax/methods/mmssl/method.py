@@ -1,4 +1,4 @@
-"""MMSSL's step: a discriminator and a recommender as its generator, each with an optimizer (Wei et al., WWW 2023)."""
+"""MMSSL's step: a discriminator and a recommender as generator, each with its own optimizer (Wei et al., WWW 2023)."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -28,9 +28,9 @@ from slmrec_jax.objectives.softmax import two_view_cross_entropy
 from slmrec_jax.types import Batch, Distinct, Embeddings, Inputs, Method, Metrics, Params, Spec, Work
 
 
-@no_type_check  # JAX also puts shapes and flags in place of arrays
+@no_type_check  # JAX also fills the fields with shapes and flags
 class AdversarialState(TrainState):  # type: ignore[no-untyped-call]
-    """The recommender's state, the discriminator's, and the modality graphs."""
+    """The state of the recommender and of the discriminator, and the modality graphs."""
 
     discriminator: Params
     discriminator_opt_state: optax.OptState
@@ -41,19 +41,19 @@ class AdversarialState(TrainState):  # type: ignore[no-untyped-call]
 
 
 def mmssl_method(config: Config, spec: Spec) -> Method:
-    """Return MMSSL: in each step the discriminator descends its loss, then the recommender its own.
+    """Make MMSSL's method: each step updates the discriminator on its loss, then the recommender on its own loss.
 
-    The discriminator D learns to tell real rows (`real_rows`) from the rows q^m that each modality suggests for the
-    same users, with a gradient penalty (WGAN-GP) at random points between both:
+    The discriminator D learns to distinguish real rows (`real_rows`) from the rows q^m that each modality suggests for
+    the same users, with a gradient penalty (WGAN-GP) at random points between them:
 
         L_D = mean D(q) - mean D(real) + weight · penalty.
 
-    The recommender descends BPR + L2 of the batch's rows + L2 of the modality rows + contrast - weight · mean D(q).
-    D always uses the statistics of its batch. Its input has users × modalities rows of all items, in several copies, so
-    `choose_seats` bounds how many users of a batch take part; the method's notes say how many.
+    The recommender minimises BPR + L2 of the batch's rows + L2 of the modality rows + contrast - weight · mean D(q). D
+    always uses the statistics of its batch. Its input has users × modalities rows, each over all items, in several
+    copies, so `choose_seats` limits how many users of a batch take part; the method's notes state the number.
 
-    The preset `published` shares this step and differs in its parts. Here the discriminator sees the pass that the
-    recommender then descends; the published code makes one pass for each, with different dropout.
+    The preset `published` uses the same step with different parts. Departure from the published code: the discriminator
+    and the recommender share one pass; the published code makes a separate pass for each, with different dropout.
 
     Raises:
         UserError: There are no features, or the number of heads does not divide `dim`.
@@ -80,7 +80,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         against, opt_state = game.init(game_key)
         params = model.init(model_key)
         return AdversarialState(
-            step=jnp.zeros((), jnp.int32),  # `TrainState.create` counts from a Python int: a second trace
+            step=jnp.zeros((), jnp.int32),  # `TrainState.create` uses a Python int: a second trace
             apply_fn=model.encode,
             params=params,
             tx=optimizer,
@@ -92,7 +92,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         )
 
     def current_graphs(state: AdversarialState, inputs: Inputs) -> ModalityGraphs:
-        """Return the graphs of the state; before the first step, that of the training interactions for each."""
+        """Return the graphs of the state; before the first step, the training graph for each modality."""
         training = training_graph(inputs.graph)
         return jax.lax.cond(  # type: ignore[no-any-return]
             state.step == 0,
@@ -136,7 +136,7 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         encoded = model.encode(state.params, inputs, current_graphs(state, inputs), no_dropout)
         return Embeddings(encoded.users, encoded.items)
 
-    # A method receives only states that its own `init` made.
+    # A method only receives states that its own `init` made.
     return Method(
         init,
         step,  # type: ignore[arg-type]
@@ -153,11 +153,11 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
 
 
 def recommendation_terms(encoded: Encoded, batch: Batch, temperature: float | None) -> dict[str, Scalar]:
-    """Return the terms of the recommender's loss that need no discriminator, unweighted.
+    """Compute the unweighted terms of the recommender's loss that need no discriminator.
 
-    `bpr`: mean softplus(y_uj - y_ui). `l2`: mean ½ (|h_u|² + |h_i|² + |h_j|²), of final rows. `feature_l2`:
-    ½ Σ_m (|F_u^m|² + |F_i^m|²) / items, of all nodes. `contrast`: Σ_m `cross_view(V_u^m, h_u)` at this temperature;
-    omitted if there is none.
+    `bpr`: mean softplus(y_uj - y_ui). `l2`: mean ½ (|h_u|² + |h_i|² + |h_j|²) of the final rows. `feature_l2`: ½ Σ_m
+    (|F_u^m|² + |F_i^m|²) / items, over all nodes. `contrast`: Σ_m `cross_view(V_u^m, h_u)` at `temperature`; omitted if
+    that is `None`.
     """
     users, positives = take(encoded.users, batch.users), take(encoded.items, batch.items)
     negatives = take(encoded.items, batch.negatives)
@@ -182,17 +182,17 @@ def cross_view(
 ) -> Scalar:
     """Compute the mean over b of -log(e^{s(z_b, h_b) / τ} / (Σ_{c≠b} e^{s(z_b, z_c) / τ} + Σ_c e^{s(z_b, h_c) / τ})).
 
-    s is the cosine, z the users' rows of one modality's view, and h their final rows. In a graph without edges the rows
-    z are 0: the value is then log(2 batch - 1) and nothing is learnt. The published code draws distinct users; here a
-    repeated user is not a negative of themselves. float32 holds the smallest possible term if the temperature τ is at
-    least 0.025.
+    s is the cosine, z are the users' rows of one modality's view, and h their final rows. In a graph without edges, the
+    rows z are 0; the value is then log(2 batch - 1) and nothing is learnt. The published code draws distinct users;
+    here, a repeated user is not a negative of themselves. The smallest possible term is representable in float32 if the
+    temperature τ is at least 0.025.
     """
     z, h = (layers.normalize(take(rows, users.ids)) for rows in (views, final))
     return two_view_cross_entropy(z, h, users.counts, temperature)
 
 
 def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
-    """Return the recommender's loss: the weighted sum of these terms."""
+    """Compute the recommender's loss: the weighted sum of its terms."""
     weights = {
         "bpr": 1.0,
         "l2": options.l2,

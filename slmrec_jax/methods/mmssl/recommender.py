@@ -1,4 +1,4 @@
-"""MMSSL's recommender: modality features and modality-aware id views on graphs of their own (Wei et al., WWW 2023)."""
+"""MMSSL's recommender: modality features, and id views on one graph per modality (Wei et al., WWW 2023)."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal, NamedTuple, TypeAlias
@@ -21,7 +21,7 @@ from slmrec_jax.methods.mmssl.graphs import (
 from slmrec_jax.types import ALL, DenseFeature, Inputs, Params, Spec
 
 TRAINING_GRAPH = "training"
-"""The name of the training interactions' graph in `Graph.derived`."""
+"""The key of the training interactions' graph in `Graph.derived`."""
 
 Similarity: TypeAlias = Literal["cosine", "dot"]
 
@@ -29,16 +29,16 @@ Drop = Callable[[Float[Array, "items columns"]], Float[Array, "items columns"]]
 
 
 class Encoded(NamedTuple):
-    """The output of one pass of the recommender."""
+    """The output of one forward pass of the recommender."""
 
     users: Float[Array, "users dim"]
-    """The rows that rank."""
+    """The rows used for ranking."""
     items: Float[Array, "items dim"]
     user_features: Mapping[str, Float[Array, "users dim"]]
-    """F_u^m: the features of the user's items, by modality."""
+    """F_u^m: the aggregated features of the user's items, by modality."""
     item_features: Mapping[str, Float[Array, "items dim"]]
     user_views: Mapping[str, Float[Array, "users dim"]]
-    """V_u^m: the id rows of the user's neighbours in the modality's graph."""
+    """V_u^m: the aggregated id rows of the user's neighbours in the modality's graph."""
     item_views: Mapping[str, Float[Array, "items dim"]]
 
 
@@ -47,7 +47,7 @@ class MMSSL(NamedTuple):
 
     init: Callable[[Key[Array, ""]], Params]
     encode: Callable[[Params, Inputs, ModalityGraphs, Drop], Encoded]
-    """`(params, inputs, graphs, drop)`; `drop` is the dropout on projected features."""
+    """`(params, inputs, graphs, drop) -> encoded`; `drop` is the dropout on projected features."""
     prepare: Callable[[Inputs], Inputs]
 
 
@@ -57,24 +57,25 @@ def no_dropout(x: Float[Array, "items columns"]) -> Float[Array, "items columns"
 
 
 def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
-    """Return h = (mean over id layers 0..L) + ω Σ_m nrm(F^m), for users and items.
+    """Make the encoder h = (mean over id layers 0..L) + ω Σ_m nrm(F^m), for users and items.
 
-    With A the training interactions and G^m the graph of modality m, each normalised as in `Bipartite`:
+    Let A be the training interactions and G^m the graph of modality m, each normalised as in `Bipartite`:
 
         X^m   = drop(F_m W_m + b_m),   F_u^m = A_u X^m,        F_i^m = A_i F_u^m,
         V_u^m = G_u^m E_i,             V_i^m = G_i^m E_u,
         layer 0 of the ids             = E + η nrm(mean_m attend(V^1, .., V^M)_m).
 
-    The graphs are constants of a step. An item that lacks a modality has no bias b_m either. The published code takes
-    two modalities; this takes any number.
+    The graphs are constant within a step. An item that lacks a modality gets no bias b_m either. The published code
+    supports two modalities; this code supports any number.
 
     Args:
         spec: Sizes and modalities, at least one.
-        options: `attention`: each view of a node attends to all its views, as the paper draws it; or one map
-            V -> V Σ_h W_h, which the published code computes in effect: it broadcasts values over the keys, so its
-            weights sum to 1. `id_propagation`: LightGCN's layers on D_u^-1/2 R D_i^-1/2; or the published code's rounds
-            on A, in which items receive from users that have just received from items, so no user's own id row ever
-            reaches an item. `id_layers` is L, `view_weight` η, `feature_weight` ω.
+        options: `attention`: each view of a node attends to all of its views, as in the paper; or (`"collapsed"`) one
+            map V -> V Σ_h W_h, which is what the published code effectively computes: it broadcasts values over the
+            keys, so its weights sum to 1. `id_propagation`: LightGCN's layers on D_u^-1/2 R D_i^-1/2; or
+            (`"sequential"`) the published code's rounds on A, in which items receive from users that have just received
+            from items, so no user's own id row ever reaches an item. `id_layers` is L, `view_weight` η,
+            `feature_weight` ω.
     """
     names = tuple(spec.modalities)
 
@@ -103,7 +104,7 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
 
     def encode(params: Params, inputs: Inputs, graphs: ModalityGraphs, drop: Drop) -> Encoded:
         graph, training = inputs.graph, training_graph(inputs.graph)
-        # Side by side, all modalities go through the graph as one product.
+        # Concatenated, all modalities are propagated in one graph product.
         cache: Mapping[str, DenseFeature] = inputs.cache
         content = concatenated([projected(cache[name], params["projection"][name]) for name in names])
         user_rows = aggregate_items(training, drop(content(ALL)))
@@ -131,7 +132,7 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
 
 
 def training_graph(graph: Graph) -> Bipartite:
-    """Return the training interactions with MMSSL's normalisation: prepared in advance, or built from this graph."""
+    """Return the training graph with MMSSL's normalisation: the prepared one, or one built from `graph`."""
     prepared: Bipartite | None = graph.derived.get(TRAINING_GRAPH)
     return interaction_graph(graph) if prepared is None else prepared
 
@@ -146,10 +147,11 @@ def propagate_ids(
     sequential: bool,
     last_softmax: bool,
 ) -> tuple[Float[Array, "users dim"], Float[Array, "items dim"]]:
-    """Return the mean of layers 0..L, where layer 0 is given and `to_users` and `to_items` sum the other side's rows.
+    """Compute the mean of layers 0..L from the given layer 0; `to_users` and `to_items` aggregate the other side's
+    rows.
 
-    If `sequential`, items receive from the users of the same layer instead of the layer before. If `last_softmax`, the
-    last layer goes through a softmax over its columns.
+    If `sequential`, items receive from the users of the same layer instead of the previous layer. If `last_softmax`, a
+    softmax over the columns is applied to the last layer.
     """
     total_users, total_items = users, items
     for layer in range(1, num_layers + 1):
@@ -165,10 +167,11 @@ def propagate_ids(
 def cross_modal_attention(
     params: Params, views: Float[Array, "modalities nodes dim"], heads: int
 ) -> Float[Array, "nodes dim"]:
-    """Compute the mean over a node's views of multi-head attention to all its views: softmax(q · k / sqrt(dim / H)) v.
+    """Compute multi-head attention between the views of a node, softmax(q · k / sqrt(dim / H)) v, averaged over
+    queries.
 
-    The mean is taken over the weights, which gives the same result. With one modality there is nothing to weigh, and no
-    map of queries or keys.
+    The mean is taken over the weights, which is equivalent. With one modality there is nothing to weight, so there are
+    no query and key maps.
     """
     modalities, nodes, dim = views.shape
 
@@ -178,7 +181,7 @@ def cross_modal_attention(
 
     values = by_head("value")
     if modalities > 1:
-        # Sums of products, because CPUs are slow at many small matrix products.
+        # Elementwise products and sums, because CPUs are slow at many small matrix products.
         scores = jnp.sum(by_head("query")[:, None] * by_head("key")[None, :], axis=-1) / (dim // heads) ** 0.5
         weights = jnp.mean(jax.nn.softmax(scores, axis=1), axis=0)
         values = weights[..., None] * values
@@ -187,16 +190,16 @@ def cross_modal_attention(
 
 
 def collapsed_attention(params: Params, views: Float[Array, "modalities nodes dim"]) -> Float[Array, "nodes dim"]:
-    """Compute (mean_m V^m) Σ_h W_h, to which the published attention is exactly equal."""
+    """Compute (mean_m V^m) Σ_h W_h, which exactly equals the published code's attention."""
     return jnp.mean(views, axis=0) @ jnp.sum(params["heads"], axis=0)
 
 
 def comparable_rows(
     encoded: Encoded, name: str, similarity: Similarity
 ) -> tuple[Float[Array, "users dim"], Float[Array, "items dim"]]:
-    """Return a modality's rows, whose inner products rank items for each user by this similarity.
+    """Return a modality's rows such that their inner products rank items for each user by the given similarity.
 
-    For the cosine only items are normalised: a user's norm is a common factor of all their scores.
+    For the cosine, only items are normalised, since a user's norm is a common factor of all their scores.
     """
     items = encoded.item_features[name]
     return encoded.user_features[name], layers.normalize(items) if similarity == "cosine" else items
@@ -205,9 +208,9 @@ def comparable_rows(
 def similarity_rows(
     users: Float[Array, "batch dim"], items: Float[Array, "items dim"], unseen: Float[Array, "batch items"] | None
 ) -> Float[Array, "batch items"]:
-    """Compute q: each user's inner products with all items, times `unseen`, divided by the row's L2 norm.
+    """Compute q: each user's inner products with all items, times `unseen` if given, divided by the row's L2 norm.
 
-    In the published code `unseen` is 0 at the user's training items, else 1.
+    In the published code, `unseen` is 0 at the user's training items and 1 elsewhere.
     """
     scores = users @ items.T
     return layers.normalize(scores if unseen is None else scores * unseen)
@@ -215,7 +218,7 @@ def similarity_rows(
 
 def _init_attention(key: Key[Array, ""], options: MMSSLConfig, modalities: int, dim: int) -> Params:
     if options.attention == "collapsed":
-        # The published code has one matrix of heads · dim rows, which sets its initialiser's bound.
+        # The published code initialises one matrix of heads · dim rows, which determines the bound of the distribution.
         return {"heads": layers.xavier_uniform(key, options.heads * dim, dim).reshape(options.heads, dim, dim)}
     names = ("query", "key", "value", "output") if modalities > 1 else ("value", "output")
     return {

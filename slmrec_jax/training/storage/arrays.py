@@ -1,7 +1,7 @@
-"""Arrays on disk, written and read by Orbax; no other module imports it.
+"""Arrays on disk, written and read with Orbax. No other module imports Orbax.
 
-Orbax has no checksums, and does not wait for the disk before it moves a finished folder into place; `manifest` and
-`durable` do both.
+Orbax writes no checksums, and does not sync to disk before it moves a finished folder into place. The modules
+`manifest` and `durable` add both.
 """
 
 import errno
@@ -27,22 +27,22 @@ from slmrec_jax.errors import UserError
 from slmrec_jax.training.storage.manifest import DAMAGED
 
 READ_BACK_BYTES = 2**26
-"""How much of a checkpoint is read back at a time; a larger array is read alone."""
+"""The bytes of a checkpoint that are read back at a time; a larger array is read by itself."""
 
 _UNSAFE = frozenset("[]*?\\")
-"""Characters of a path that Orbax, or the storage library below it, does not take literally."""
+"""Characters that Orbax, or the storage library below it, does not treat literally in a path."""
 
 _LATE_SECONDS = 0.2
-"""How long threads of Orbax may still print after it has failed."""
+"""The time for which Orbax's threads may still print after a failure."""
 
 
 def save_arrays(path: Path, tree: Any) -> None:
     """Write a pytree of arrays as a new folder, then read it back and compare the bits.
 
-    Of several processes that hold them, each writes and reads its own parts, and all must call this.
+    If several processes hold the arrays, each writes and reads its own shards, and all must call this function.
 
     Raises:
-        OSError: The disk reports an error, or the arrays read back differently.
+        OSError: The disk reports an error, or the arrays read back differ.
     """
     try:
         with _orbax(path, ocp.StandardCheckpointHandler()) as (checkpointer, safe_path):
@@ -50,7 +50,7 @@ def save_arrays(path: Path, tree: Any) -> None:
         _check_written(path, tree)
     except OSError:
         raise
-    except Exception as error:  # errors of the disk arrive as many types
+    except Exception as error:  # disk errors arrive as many exception types
         for code in (*FULL, errno.EIO, errno.EROFS, errno.EACCES):
             if os.strerror(code) in str(error):
                 raise OSError(code, os.strerror(code), str(path)) from error
@@ -58,13 +58,13 @@ def save_arrays(path: Path, tree: Any) -> None:
 
 
 def load_arrays(path: Path, like: Any) -> Any:
-    """Read the arrays that `save_arrays` wrote, whatever devices they were saved from.
+    """Read the arrays that `save_arrays` wrote, regardless of the devices they were saved from.
 
-    `like` is a pytree of the same arrays, or of their shapes: with shardings, that is where they are put, otherwise on
-    the first device.
+    `like` is a pytree of the same arrays or of their shapes. Arrays are placed with its shardings, or else on the first
+    device.
 
     Raises:
-        UserError: The arrays cannot be read, or are others.
+        UserError: The arrays cannot be read, or do not match `like`.
     """
     first = SingleDeviceSharding(jax.local_devices()[0])
 
@@ -81,7 +81,7 @@ def load_arrays(path: Path, like: Any) -> Any:
 
 
 def _check_written(path: Path, tree: Any) -> None:
-    """Read the arrays back, a few at a time, and compare their bits with those of the tree."""
+    """Read the arrays back, a few at a time, and compare them bitwise with the tree."""
     leaves, structure = jax.tree.flatten(tree)
     places = jax.tree.unflatten(structure, [_read_back_to(leaf) for leaf in leaves])
     blocks = np.cumsum([leaf.nbytes for leaf in leaves]) // READ_BACK_BYTES
@@ -97,14 +97,14 @@ def _check_written(path: Path, tree: Any) -> None:
 
 
 def _read_back_to(leaf: Any) -> ocp.RestoreArgs:
-    """Return where a leaf is read back to: the host, or if other processes hold parts of it, its own place."""
+    """Return how to read a leaf back: to the host, or to its own sharding if other processes hold parts of it."""
     if _is_whole(leaf):
         return ocp.RestoreArgs(restore_type=np.ndarray)
     return ocp.ArrayRestoreArgs(sharding=leaf.sharding)
 
 
 def _own_parts(saved: Any, leaf: Any) -> Iterator[tuple[Any, Any]]:
-    """Yield the parts of both that this process holds."""
+    """Yield the pairs of saved and original shards that this process holds."""
     if _is_whole(leaf):
         yield saved, leaf
         return
@@ -117,7 +117,7 @@ def _is_whole(leaf: Any) -> bool:
 
 
 def _same_bits(saved: Any, leaf: Any) -> bool:
-    """Compare block by block: a comparison makes an array of its own."""
+    """Compare bits block by block, since each comparison allocates an array."""
     one, other = _bits(saved), _bits(leaf)
     starts = range(0, max(len(one), len(other)), READ_BACK_BYTES)
     blocks = (slice(start, start + READ_BACK_BYTES) for start in starts)
@@ -130,10 +130,10 @@ def _bits(array: Any) -> UInt8[np.ndarray, " bytes"]:
 
 @contextmanager
 def _orbax(path: Path, handler: Any) -> Iterator[tuple[ocp.Checkpointer, Path]]:
-    """Yield a checkpointer and a path to the same folder that Orbax reads correctly; its threads print nothing.
+    """Yield a checkpointer, and a path to the same folder that Orbax handles correctly; silence Orbax's threads.
 
-    Orbax matches patterns against whole paths, so it does not find files below a `[`, and its storage library takes a
-    backslash for a slash. A folder with such a path is reached through a symbolic link.
+    Orbax matches patterns against whole paths, so it does not find files below a `[`, and its storage library treats a
+    backslash as a slash. A folder with such a path is reached through a symbolic link.
     """
     path = path.resolve()
     with ExitStack() as stack:
@@ -147,9 +147,9 @@ def _orbax(path: Path, handler: Any) -> Iterator[tuple[ocp.Checkpointer, Path]]:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Orbax's threads from printing tracebacks of an error that Orbax also raises.
+    """Prevent Orbax's threads from printing tracebacks of an error that Orbax also raises.
 
-    They log the first one; those that end later find the event loop closed, which Python reports.
+    The threads log the first error. Threads that end later find the event loop closed, which Python reports.
     """
     logger, report = logging.getLogger("absl"), sys.unraisablehook
     level = logger.level

@@ -1,4 +1,4 @@
-"""Checkpoints on disk: written whole, with the SHA-256 of every file, and checked before they are read.
+"""Checkpoints on disk: written atomically, with the SHA-256 of every file, and verified before they are read.
 
 A checkpoint is a folder named after its place in the run: `6` after six epochs, `6+120` another 120 steps later.
 
@@ -7,7 +7,7 @@ A checkpoint is a folder named after its place in the run: `6` after six epochs,
     tally.json               format version, names and shapes of the arrays, counts of the run
     manifest.sha256          the SHA-256 of each file
 
-The folder gets its name when all of its files are on disk. `restore` and its variants raise a `UserError` for a
+The folder gets its final name once all of its files are on disk. The functions that restore raise a `UserError` for a
 checkpoint that is missing, does not match its manifest, or is of another model or version.
 """
 
@@ -42,25 +42,25 @@ from slmrec_jax.types import Embeddings
 TRAINING, EMBEDDINGS, TALLY = "training", "embeddings.safetensors", "tally.json"
 
 FORMAT_VERSION = 1
-"""The version of the format: raised when the files, the order of rows or the way that steps draw changes."""
+"""The format version, incremented when the files, the order of rows or the random draws of steps change."""
 
 _OVERHEAD = 2**17
-"""The most bytes that a checkpoint takes besides its arrays."""
+"""An upper bound on the bytes of a checkpoint besides its arrays."""
 
 
 class Place(NamedTuple):
-    """The place of a checkpoint in a run; later ones compare as larger."""
+    """The place of a checkpoint in a run. Later places compare as greater."""
 
     epochs: int
-    """Finished epochs."""
+    """The number of finished epochs."""
     steps: int = 0
-    """Finished steps of the next epoch."""
+    """The number of finished steps of the next epoch."""
 
     def __str__(self) -> str:
         return f"{self.epochs}+{self.steps}" if self.steps else str(self.epochs)
 
     def words(self) -> str:
-        """Return the place in words."""
+        """Describe the place in words."""
         return f"step {self.steps} of epoch {self.epochs + 1}" if self.steps else f"epoch {self.epochs}"
 
 
@@ -70,28 +70,28 @@ class Tally(NamedTuple):
     skipped_steps: int = 0
     rollbacks: int = 0
     seconds: float = 0.0
-    """Training time in the current epoch."""
+    """The training time in the current epoch."""
 
 
 class Checkpoint(NamedTuple):
-    """A point of a run that training continues from."""
+    """A point of a run from which training can continue."""
 
     place: Place
     progress: Progress
     tally: Tally
     embeddings: Embeddings | None = None
-    """The embeddings that were evaluated; only after an epoch."""
+    """The embeddings that were evaluated; only at the end of an epoch."""
 
 
 class OtherVersion(UserError):
-    """A checkpoint was written by another version of this package."""
+    """An error for a checkpoint that was written by another version of this package."""
 
 
 def write(folder: Path, checkpoint: Checkpoint) -> None:
-    """Write a checkpoint and read it back; when this returns, it is on disk and restores to the same bits.
+    """Write a checkpoint and read it back. On return it is on disk and restores to the same bits.
 
-    It replaces one of the same place. After an `OSError`, there is no such checkpoint. Of several processes, each
-    writes its own parts of the arrays, the first everything else, and all must call this.
+    It replaces a checkpoint of the same place. After an `OSError`, there is no checkpoint of this place. With several
+    processes, each writes its own shards, the first writes everything else, and all must call this function.
     """
     place, first = folder / str(checkpoint.place), processes.is_first()
     part = place.with_name(place.name + PART)
@@ -105,12 +105,12 @@ def write(folder: Path, checkpoint: Checkpoint) -> None:
         processes.wait_for_all()
     except OSError:
         with suppress(OSError):
-            shutil.rmtree(part)  # it takes up space that is lacking
+            shutil.rmtree(part)  # it takes up scarce disk space
         raise
 
 
 def places(folder: Path) -> list[Place]:
-    """Return the places of a folder's checkpoints, the newest last, without checking their files."""
+    """Return the places of a folder's checkpoints, oldest first, without checking their files."""
     try:
         names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
     except OSError as error:
@@ -120,16 +120,16 @@ def places(folder: Path) -> list[Place]:
 
 
 def remove(folder: Path, unwanted: Collection[Place]) -> None:
-    """Delete checkpoints, and unfinished ones."""
+    """Delete the unwanted checkpoints, and all unfinished ones."""
     for name in (*map(str, unwanted), *(path.name for path in folder.glob(f"*{PART}"))):
         remove_folder(folder / name)
 
 
 def damage(folder: Path, place: Place) -> str | None:
-    """Describe how a checkpoint's files differ from what was written, or return `None` if they do not.
+    """Describe how a checkpoint's files differ from what was written; `None` if they do not.
 
     Raises:
-        OtherVersion: They are whole, but were written by another version.
+        OtherVersion: The files are intact, but were written by another version.
     """
     try:
         check_manifest(folder / str(place))
@@ -144,13 +144,13 @@ def damage(folder: Path, place: Place) -> str | None:
 def newest_good(
     folder: Path, candidates: Sequence[Place], say: Callable[[str], None], accept: Callable[[Place], str | None]
 ) -> Place | None:
-    """Return the newest good checkpoint, after checking its files; `None` if there are no candidates.
+    """Return the newest usable checkpoint, after checking its files; `None` if there are no candidates.
 
-    The newest candidate is the last. `accept` returns the reason not to continue from a place, or `None`; `say`
-    receives a line for each checkpoint that is skipped.
+    Candidates are ordered from oldest to newest. `accept` returns a reason to reject a place, or `None`. `say` receives
+    a line for each checkpoint that is skipped.
 
     Raises:
-        UserError: None is good, or the newest good one is of another version.
+        UserError: No checkpoint is usable, or the newest intact one was written by another version.
     """
     for place in reversed(candidates):
         wrong = damage(folder, place) or accept(place)
@@ -163,16 +163,16 @@ def newest_good(
 
 
 def restore(folder: Path, place: Place, like: Progress) -> Checkpoint:
-    """Restore the checkpoint of a place whose files were checked; `like` is the progress of the same model, or shapes.
+    """Restore a checkpoint whose files were checked. `like` is the progress of the same model, or its shapes.
 
     Raises:
-        UserError: It is of another model or version.
+        UserError: The checkpoint is of another model or version.
     """
     return _load_checkpoint(folder / str(place), place, like)
 
 
 def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
-    """Restore the state after an epoch; `like` is a state of the same model, or its shapes."""
+    """Restore the state at the end of an epoch. `like` is a state of the same model, or its shapes."""
     path = _checked(folder, Place(epoch))
     names = (re.fullmatch(r"\.means\.values\['(.*)'\]", name) for name in _read_description(path)[0])
     means = jax.eval_shape(lambda: no_steps(found[1] for found in names if found))
@@ -180,7 +180,7 @@ def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
 
 
 def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
-    """Read the embeddings that an epoch was evaluated with, as arrays on the host."""
+    """Read the embeddings that an epoch was evaluated with, as host arrays."""
     path = _checked(folder, Place(epoch)) / EMBEDDINGS
     if not path.is_file():
         raise UserError(f"{path} is not there: {DAMAGED}")
@@ -203,7 +203,7 @@ def _write_files(part: Path, checkpoint: Checkpoint) -> None:
     processes.wait_for_all()
     save_arrays(part / TRAINING, _tree(checkpoint.progress))
     if checkpoint.embeddings is not None:
-        # Not by Orbax: each of its calls takes a tenth of a second of a core from the next steps.
+        # Orbax is not used here: each call would take a tenth of a second of a core away from the next steps.
         tables = checkpoint.embeddings._asdict()
         write_tensors(tables, part / EMBEDDINGS if first else Path(os.devnull), blocks=on_host)
     if not first:
@@ -215,7 +215,7 @@ def _write_files(part: Path, checkpoint: Checkpoint) -> None:
 
 
 def _tree(progress: Progress) -> dict[str, Any]:
-    """Return the progress as Orbax stores it."""
+    """Convert the progress to the pytree that Orbax stores."""
     return {"state": progress.state, "values": dict(progress.means.values), "rows": progress.means.rows}
 
 
@@ -233,7 +233,7 @@ def _load_checkpoint(path: Path, place: Place, like: Progress) -> Checkpoint:
 
 
 def _array_types(progress: Progress) -> dict[str, str]:
-    """Return the type and shape of each array by name, and how the parameters are nested (empty branches included)."""
+    """Return the dtype and shape of each array by name, and the parameters' tree structure with its empty branches."""
     arrays, _ = jax.tree_util.tree_flatten_with_path(progress)
     nested = str(jax.tree_util.tree_structure(progress.state.params))
     return {"params": nested} | {
@@ -242,8 +242,8 @@ def _array_types(progress: Progress) -> dict[str, str]:
 
 
 def _checked(folder: Path, place: Place) -> Path:
-    """Return the folder of a checkpoint, after checking its files."""
-    if not (folder / str(place)).is_dir():  # not `places`: another host may still have an older list of names
+    """Check the files of a checkpoint and return its folder."""
+    if not (folder / str(place)).is_dir():  # not `places`, since another host may still see an older directory listing
         raise UserError(f"{folder} has no checkpoint of {place.words()}: the run folder is not complete")
     if wrong := damage(folder, place):
         raise UserError(f"{folder / str(place)} cannot be used: {wrong}")
@@ -251,7 +251,7 @@ def _checked(folder: Path, place: Place) -> Path:
 
 
 def _read_description(path: Path) -> tuple[dict[str, str], Tally]:
-    """Return the type and shape of each array of a checkpoint, and its tally."""
+    """Read the dtype and shape of each array of a checkpoint, and its tally."""
     found: Any = read_json(path / TALLY, Mapping[str, Any], DAMAGED)
     if found.get("version") != FORMAT_VERSION:
         raise OtherVersion(f"{path} was written by another version of slmrec_jax; train again")

@@ -1,6 +1,6 @@
-"""A run's folder: its files, and how they are written and read.
+"""The files of a run's folder, and functions that write and read them.
 
-The functions that read raise a `UserError` for a file that is missing, cannot be read, or was changed.
+The reading functions raise a `UserError` for a file that is missing, unreadable or modified.
 """
 
 import importlib.metadata
@@ -29,27 +29,27 @@ CONFIG, DATA, ENVIRONMENT = "config.json", "dataset.json", "environment.json"
 RECORDS, RESULT, CURVES = "metrics.jsonl", "result.json", "curves.png"
 CHECKPOINTS, EVENTS, NOT_FINITE = "checkpoints", "events", "not_finite.json"
 STORE = "data"
-"""The data set itself, if it was made in memory and is stored nowhere else."""
+"""The folder of the data set itself, if it was made in memory and is stored nowhere else."""
 
 NO_RUN = "give the folder of a run"
 
 
 class Record(TypedDict):
-    """One epoch, a line of `metrics.jsonl`."""
+    """The record of one epoch: a line of `metrics.jsonl`."""
 
     epoch: int
-    """Counted from 1."""
+    """The number of the epoch, counted from 1."""
     losses: Mapping[str, float]
-    """Means over the epoch's interactions."""
+    """The mean losses over the epoch's interactions."""
     split: str
     """The split that was evaluated."""
     selected: Mapping[str, float]
-    """The selecting metric; empty if the epoch was not evaluated, or the protocol does not select."""
+    """The selecting metric; empty if the epoch was not evaluated or the protocol has no selecting metric."""
     metrics: Mapping[str, float]
     half_widths: NotRequired[Mapping[str, float]]
-    """Half widths of the 95 % intervals of `metrics`, if they are means of a sample of users."""
+    """The half widths of the 95 % intervals of `metrics`, if they are means over a sample of users."""
     improved: bool
-    """True for the best epoch so far."""
+    """Whether the epoch is the best so far."""
     train_seconds: float
     evaluate_seconds: float
 
@@ -62,17 +62,17 @@ class Description(TypedDict):
     users: int
     items: int
     interactions: Mapping[str, int]
-    """By split."""
+    """The number of interactions by split."""
     modalities: list[str]
 
 
 class Sampled(TypedDict):
-    """The sample of a split's users for whom a finished run was measured."""
+    """The sample of a split's users on which a finished run was measured."""
 
     users: int
     of: int
     half_widths: Mapping[str, float]
-    """Of the 95 % interval of each metric's mean."""
+    """The half width of the 95 % interval of each metric's mean."""
 
 
 class Result(TypedDict):
@@ -81,7 +81,7 @@ class Result(TypedDict):
     valid: NotRequired[Mapping[str, float]]
     test: NotRequired[Mapping[str, float]]
     sampled: NotRequired[Mapping[str, Sampled]]
-    """By split; those of which all users were ranked are left out."""
+    """The samples by split. Splits whose users were all ranked are left out."""
     best_epoch: int
     epochs: int
     skipped_steps: int
@@ -94,7 +94,7 @@ class Result(TypedDict):
     estimated_bytes: int
     peak_rss_bytes: int
     mesh: NotRequired[Mapping[str, int]]
-    """The sizes of the mesh; empty for one device."""
+    """The sizes of the mesh axes; empty for one device."""
     processes: NotRequired[int]
 
 
@@ -106,7 +106,7 @@ class ConfigFile(TypedDict):
 
 
 class MadeBy(TypedDict):
-    """What makes a run's method, besides its config."""
+    """The origin of a run's method, besides its config."""
 
     method: str | None
     """The name of the user's own function; `None` for the package's `make_method`."""
@@ -114,7 +114,7 @@ class MadeBy(TypedDict):
 
 
 class _ConfigJson(TypedDict):
-    """The part of `config.json` that is not part of a config."""
+    """The part of `config.json` that does not belong to the config."""
 
     made_by: MadeBy
 
@@ -122,17 +122,17 @@ class _ConfigJson(TypedDict):
 def new_folder(
     config: Config, dataset: Dataset, made_by: MadeBy, out: Path | None, *, overwrite: bool = False
 ) -> AbstractContextManager[Path]:
-    """Make the folder of a new run, with its config, its data's description and its environment; held within the block.
+    """Make the folder of a new run with its config, data description and environment, and hold it within the block.
 
-    The call, and entering the block, check that the folder is free; only entering writes. By default, the folder gets a
-    free name under `runs/`. A data set that was made in memory is written into it. With `overwrite`, entering deletes a
-    run that is there; other files stay.
+    Both the call and entering the block check that the folder is free; only entering writes. By default the folder gets
+    an unused name under `runs/`. A data set that was made in memory is written into it. With `overwrite`, entering
+    deletes an existing run but leaves other files.
 
     Raises:
-        UserError: The folder is taken, or cannot be written.
+        UserError: The folder is in use or cannot be written.
     """
     if out is None:
-        # A data set may have any name.
+        # A data set's name may have any characters.
         stem = re.sub(r"[^\w.+]+", "-", f"{dataset.name}-{config.model}-seed{config.seed}").lstrip(".-")
         places = (Path("runs") / (stem if number == 1 else f"{stem}-{number}") for number in range(1, 10_000))
         out = next(place for place in places if not place.exists())
@@ -148,7 +148,7 @@ def new_folder(
 
 @contextmanager
 def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]:
-    """Hold the folder of a run within the block (`locked`), and write the config that it continues with."""
+    """Hold a run's folder within the block (`locked`), and write the config that the run continues with."""
     with locked(folder):
         with writing(folder, f"give another {setting('out')}"):
             write_config(folder, config, made_by)
@@ -156,7 +156,7 @@ def held_folder(folder: Path, config: Config, made_by: MadeBy) -> Iterator[Path]
 
 
 def write_config(folder: Path, config: Config, made_by: MadeBy) -> None:
-    """Write the config of a run, and what made its method."""
+    """Write the config of a run and the origin of its method."""
     write_json(folder / CONFIG, to_json(config) | {"made_by": made_by})
 
 
@@ -166,7 +166,7 @@ def read_config(folder: Path) -> Config:
 
 
 def read_config_and_maker(folder: Path) -> tuple[Config, MadeBy]:
-    """Read the config of a run, and what made its method."""
+    """Read the config of a run and the origin of its method."""
     data = read_json(folder / CONFIG, _ConfigJson, NO_RUN)
     made_by: MadeBy = data.pop("made_by")
     return from_json(data, str(folder / CONFIG)), made_by
@@ -184,7 +184,7 @@ def read_kept_dataset(folder: Path) -> Dataset:
 
 
 def read_history(folder: Path, epochs: int) -> list[Record]:
-    """Read the records of the first epochs of a run; later lines, which a killed run may have left, are ignored."""
+    """Read the records of a run's first epochs. Later lines, which a killed run may have left, are ignored."""
     path, fix = folder / RECORDS, "the epochs that it records cannot be used"
     lines = read_small_file(path, fix).splitlines()[:epochs]
     history: list[Any] = [unseal(line, Record, f"{path}: line {n}", fix) for n, line in enumerate(lines, 1)]
@@ -194,17 +194,17 @@ def read_history(folder: Path, epochs: int) -> list[Record]:
 
 
 def write_history(folder: Path, history: Sequence[Record]) -> None:
-    """Write all records; on resuming, this cuts off later ones, which have no checkpoint."""
+    """Replace all records. On resuming, this drops later records, which have no checkpoint."""
     write_whole(folder / RECORDS, _json_lines(history))
 
 
 def append_records(folder: Path, records: Sequence[Record]) -> None:
-    """Add records; they are on disk when this returns, so that no checkpoint lacks its record."""
+    """Append records. They are on disk on return, so that no checkpoint lacks its record."""
     append(folder / RECORDS, _json_lines(records))
 
 
 def environment() -> dict[str, Any]:
-    """Return the versions, device and machine that every result should state."""
+    """Return the versions, the device and the machine, which every result should state."""
     packages = ("slmrec-jax", "jax", "jaxlib", "flax", "optax", "jraph", "numpy", "orbax-checkpoint", "scipy")
     return {
         "python": platform.python_version(),
@@ -219,7 +219,7 @@ def environment() -> dict[str, Any]:
 
 
 def _check_free(out: Path) -> None:
-    """Reject a folder with anything in it but what is left of a run that was killed before its config was written."""
+    """Reject a folder that holds anything other than remains of a run killed before its config was written."""
     if not out.exists():
         return
     if (out / CONFIG).exists():
@@ -241,13 +241,13 @@ def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path, o
         out.mkdir(parents=True, exist_ok=True)
     with locked(out):
         if not overwrite:
-            _check_free(out)  # again: another run may have come and gone before the lock
+            _check_free(out)  # check again: another run may have written it before the lock was taken
         with writing(out, fix):
             in_memory, new_store = config.data == IN_MEMORY, out / f"{PART}-{STORE}"
             if new_store.exists():
                 remove_folder(new_store)
             if overwrite:
-                if in_memory:  # before anything is deleted, since this may fail
+                if in_memory:  # write it before anything is deleted, since writing may fail
                     write_store(dataset, new_store)
                 _delete_run(out)
             write_json(out / ENVIRONMENT, environment())
@@ -258,12 +258,12 @@ def _made_folder(config: Config, dataset: Dataset, made_by: MadeBy, out: Path, o
                 move_folder(new_store, out / STORE)
             elif in_memory:
                 write_store(dataset, out / STORE)
-            write_config(out, config, made_by)  # last: with it, the run can be resumed
+            write_config(out, config, made_by)  # written last, since a folder with a config can be resumed
         yield out
 
 
 def _delete_run(out: Path) -> None:
-    """Delete what a run has written, its config last: if this is interrupted, the folder still holds a run."""
+    """Delete a run's files, the config last, so that the folder is still recognised as a run after an interruption."""
     for name in (CHECKPOINTS, EVENTS, STORE, RECORDS, RESULT, CURVES, NOT_FINITE, ENVIRONMENT, DATA, CONFIG):
         path = out / name
         if path.is_dir() and not path.is_symlink():

@@ -1,4 +1,4 @@
-"""The lock of a run's folder: the folder belongs to one process at a time."""
+"""The lock that gives a run's folder to one process at a time."""
 
 import fcntl
 import os
@@ -14,16 +14,16 @@ LOCK = "lock"
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder within the block; the system drops the lock with the process, however that ends.
+    """Lock a folder within the block. The system releases the lock when the process ends, for whatever reason.
 
-    The file stays: a deleted one could still be held by one process while another creates it again.
+    The lock file is never deleted: one process could still hold a deleted file while another creates a new one.
 
     Raises:
         UserError: Another process holds it, or the folder cannot be written.
     """
     fix = f"give another {setting('out')}"
     try:
-        # Neither a link, which may lead to any file, nor a pipe, which may block.
+        # Do not follow a link, which may lead to any file, or block on a pipe.
         descriptor = os.open(folder / LOCK, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK, 0o644)
     except OSError as error:
         raise UserError(f"cannot write the run folder {folder}: {error.strerror}; {fix}") from None

@@ -1,4 +1,4 @@
-"""The SHA-256 of every file of a folder, in the format of `sha256sum`, to detect any change to the folder."""
+"""The SHA-256 of every file of a folder, in `sha256sum` format, to detect any change to the folder."""
 
 import hashlib
 import os
@@ -12,12 +12,12 @@ DAMAGED = "the checkpoint is damaged"
 
 
 def write_manifest(folder: Path) -> None:
-    """Write the manifest of the files that a folder holds now."""
+    """Write the manifest of a folder's current files."""
     (folder / MANIFEST).write_bytes(_manifest(folder))
 
 
 def check_manifest(folder: Path) -> None:
-    """Reject a folder with a file that is missing, was added, differs from its manifest, or cannot be read."""
+    """Reject a folder with a file that is missing, added, different from its manifest, or unreadable."""
     stored = read_small_file(folder / MANIFEST, DAMAGED)
     try:
         found = _manifest(folder)

@@ -1,6 +1,6 @@
-"""The JSON of a run's folder: each object has a checksum of its content, and its form is checked when it is read.
+"""JSON files of a run's folder: each object has a checksum of its content, and its form is checked on reading.
 
-Without the checksum, a value that someone changed or that the disk corrupted could select another epoch unnoticed.
+Without the checksum, a value that was edited or corrupted on disk could silently select a different epoch.
 """
 
 import hashlib
@@ -19,23 +19,23 @@ SEAL = "sha256"
 """The name of the checksum in each object."""
 
 MAX_FILE_BYTES = 2**26
-"""The largest file that is read; the record of an epoch takes about 700 bytes."""
+"""The size of the largest file that is read. The record of an epoch takes about 700 bytes."""
 
 
 def seal(data: Mapping[str, Any]) -> dict[str, Any]:
-    """Add the checksum of an object's content, which does not depend on the order or layout of its text."""
-    plain: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read: keys are text, tuples are lists
+    """Add the checksum of an object's content. The checksum does not depend on key order or formatting."""
+    plain: dict[str, Any] = json.loads(json.dumps(data))  # as it will be read back: keys are strings, tuples are lists
     return {**plain, SEAL: _digest(plain)}
 
 
 def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]:
     """Read a JSON object that `seal` made, check it, and return it without its checksum.
 
-    Its form is a TypedDict, or `Mapping[str, Any]` for any object. Error messages begin with `where` it was found, a
-    file or a line of it, and end with the fix.
+    `form` is a TypedDict, or `Mapping[str, Any]` for any object. Error messages begin with `where`, a file or a line of
+    it, and end with `fix`.
 
     Raises:
-        UserError: It is not such an object, or was changed after it was written.
+        UserError: The text is not such an object, or was modified after it was written.
     """
     try:
         data = json.loads(text)
@@ -54,17 +54,17 @@ def unseal(text: str | bytes, form: Any, where: str, fix: str) -> dict[str, Any]
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write an object with its checksum, whole or not at all."""
+    """Write an object and its checksum atomically."""
     write_whole(path, json.dumps(seal(data), indent=2) + "\n")
 
 
 def read_json(path: Path, form: Any, fix: str) -> dict[str, Any]:
-    """Read what `write_json` wrote; the arguments and errors are those of `unseal` and `read_small_file`."""
+    """Read a file written by `write_json`. For arguments and errors, see `unseal` and `read_small_file`."""
     return unseal(read_small_file(path, fix), form, str(path), fix)
 
 
 def read_small_file(path: Path, fix: str) -> bytes:
-    """Read a regular file of bounded size; anything else is a `UserError`, without waiting for a pipe or a device."""
+    """Read a regular file of bounded size. Anything else raises a `UserError`, without blocking on a pipe or device."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):

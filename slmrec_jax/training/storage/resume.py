@@ -1,4 +1,4 @@
-"""Checks that a run resumes with the settings, the method, the config file and the data that it was begun with."""
+"""Checks that a run resumes with the settings, the method, the config file and the data that it was started with."""
 
 import hashlib
 from contextlib import AbstractContextManager
@@ -21,11 +21,11 @@ from slmrec_jax.training.storage.folder import (
 from slmrec_jax.training.storage.records import read_json, read_small_file
 
 RESUMABLE = ("epochs", "checkpoint_every_steps", "on_nan")
-"""Settings that may change when a run is resumed."""
+"""The settings that may change when a run is resumed."""
 
 
 def made_by(method: str | None, config_file: Path | str | None) -> MadeBy:
-    """Describe what makes a run's method: the user's own function, or `None` for the package's, and the config file."""
+    """Describe the origin of a run's method: the user's function (`None` for the package's) and the config file."""
     if config_file is None:
         return {"method": method, "config_file": None}
     path = Path(config_file).resolve()
@@ -34,12 +34,12 @@ def made_by(method: str | None, config_file: Path | str | None) -> MadeBy:
 
 
 def resumed_folder(config: Config, dataset: Dataset, maker: MadeBy, folder: Path) -> AbstractContextManager[Path]:
-    """Check that a run may continue, and hold its folder within the block; only entering the block writes.
+    """Check that a run may continue, and hold its folder within the block. Only entering the block writes.
 
-    Of the `relevant` settings, only `RESUMABLE` may differ from those that the run was begun with.
+    Of the `relevant` settings, only those in `RESUMABLE` may differ from when the run was started.
 
     Raises:
-        UserError: Something differs from when the run was begun, or the folder cannot be read or held.
+        UserError: Something else differs from when the run was started, or the folder cannot be read or held.
     """
     before, made_before = read_config_and_maker(folder)
     now = {name: value for name, value in relevant(config).items() if name not in RESUMABLE}
@@ -60,7 +60,7 @@ def resumed_folder(config: Config, dataset: Dataset, maker: MadeBy, folder: Path
 
 
 def check_same_data(folder: Path, dataset: Dataset) -> None:
-    """Reject a data set other than the one that a run was begun on."""
+    """Reject a data set other than the one that a run was started on."""
     trained_on = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
     if trained_on != dataset.fingerprint:
         raise UserError(
@@ -88,5 +88,5 @@ def _check_same_maker(folder: Path, before: MadeBy, now: MadeBy) -> None:
 
 
 def _argument(file: ConfigFile | None = None) -> str:
-    """Return the argument that takes a config file, in the words of the caller."""
+    """Name the argument that takes a config file: as a flag for the command line, as a keyword in Python."""
     return setting("config_file", file and file["path"], flag="config")

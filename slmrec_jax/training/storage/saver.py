@@ -1,14 +1,15 @@
-"""Background writing of checkpoints and records; errors of the disk do not end training.
+"""Background writing of checkpoints and records. Disk errors do not end training.
 
-Training does not wait for the disk where memory has room for copies. Of the checkpoints that arrive while one is
-written, only the newest and those that must be kept are written. One that cannot be written is reported, kept in memory
-and tried again with the next one.
+If memory has room for copies, training does not wait for the disk. Of the checkpoints that arrive while one is being
+written, only the newest and those that must be kept are written. A checkpoint that cannot be written is reported, kept
+in memory, and retried with the next one.
 
-Writing takes processor time from training: a tenth of an epoch that lasts half a second. So the writer rests after each
-round, in proportion to its time: an epoch that takes as long as twenty checkpoints is on disk before the next one ends.
+Writing takes CPU time from training: a tenth of an epoch that lasts half a second. So the writer rests after each
+round, in proportion to the round's duration. An epoch that takes as long as twenty checkpoints is on disk before the
+next one ends.
 
-Several processes write together: in the thread that trains, where they meet, and when the first one has rested. Without
-room for copies, training waits while its own arrays are written. In both cases an error of the disk ends the run.
+Several processes write collectively, in their training threads, once the first process has rested. Without room for
+copies, training waits while its own arrays are written. In both cases a disk error ends the run.
 """
 
 import time
@@ -29,22 +30,22 @@ from slmrec_jax.training.storage.checkpoint import Checkpoint, Place
 from slmrec_jax.training.storage.folder import CHECKPOINTS, Record, append_records, write_history
 
 KEPT = 2
-"""The number of newest checkpoints that are kept in addition to needed ones, so that there is one to go back to."""
+"""The number of newest checkpoints kept in addition to needed ones, so that there is one to fall back to."""
 
 REST = 19.0
-"""The writer's rest as a multiple of the time that it wrote, so that it works for a twentieth of the time at most.
-After a kill, training repeats what had not been written: on TikTok, about three seconds."""
+"""The writer's rest as a multiple of its writing time, so that it is active at most a twentieth of the time. After a
+kill, training repeats what had not been written: about three seconds on TikTok."""
 
 MOST_REST = 30.0
-"""The longest rest in seconds, so that one slow write does not delay the next one for minutes."""
+"""The longest rest in seconds, so that one slow write does not delay the next by minutes."""
 
 
 @contextmanager
 def open_saver(folder: Path, say: Callable[[str], None], *, copies: bool = True) -> Iterator["Saver"]:
-    """Write to a run's folder, held by this process, in the background within the block.
+    """Yield a saver that writes in the background to a run's folder, which this process must hold.
 
-    The block ends when all writing has ended; what is owed is written first, except after Ctrl-C. `say` receives a line
-    for each error of the disk. Without `copies` each checkpoint is on disk when `save` returns.
+    Leaving the block waits for all writing to end. Pending checkpoints are written first, except after Ctrl-C. `say`
+    receives a line for each disk error. Without `copies`, each checkpoint is on disk when `save` returns.
     """
     saver, at_once = Saver(folder, say, copies=copies), False
     try:
@@ -67,14 +68,14 @@ class Saver:
         self._jobs: list[Future[None]] = []
         self._hurry = Event()
         self._stopped = False
-        self._recorded: int | None = None  # how many records are known to be on disk; `None` if that is not known
+        self._recorded: int | None = None  # number of records known to be on disk; `None` if unknown
         self._together, self._rested = processes.count() > 1, 0.0
         self._executor = ThreadPoolExecutor(1, "saver")
 
     def save(self, checkpoint: Checkpoint, history: Sequence[Record], needed: frozenset[Place]) -> None:
-        """Take a copy of a checkpoint and its epochs' records, and return before they are written; or write them now.
+        """Copy a checkpoint and its records and return before they are written; without copies, write them now.
 
-        The records are on disk before the checkpoint. The checkpoints of `needed` stay beside it.
+        The records are on disk before the checkpoint is. The checkpoints in `needed` are kept as well.
         """
         with self._guard:
             self._needed = needed | {checkpoint.place}
@@ -88,10 +89,10 @@ class Saver:
             self._submit()
         else:
             self._write_round()
-            trim_memory()  # a tenth of what was written, which the next steps need
+            trim_memory()  # frees a tenth of what was written, which the next steps need
 
     def wait(self) -> None:
-        """Wait until nothing is being written, without rests."""
+        """Wait until nothing is being written, skipping rests."""
         if self._together:
             self._write_round()
         self._hurry.set()
@@ -100,7 +101,7 @@ class Saver:
         self._hurry.clear()
 
     def finish(self) -> None:
-        """Wait until everything that is owed is on disk; if some of it cannot be written, that is a `UserError`."""
+        """Wait until all pending checkpoints are on disk; raise a `UserError` if one cannot be written."""
         self.wait()
         if self._owed:
             self._submit()
@@ -115,7 +116,7 @@ class Saver:
             )
 
     def rewind(self, place: Place, history: Sequence[Record]) -> None:
-        """Delete checkpoints and records after a place, so that training can continue from there."""
+        """Delete the checkpoints and records after a place, so that training can continue from there."""
         self.wait()
         self._owed.clear()
         folder = self._folder / CHECKPOINTS
@@ -128,7 +129,7 @@ class Saver:
         processes.in_first(cut_off)
 
     def close(self, *, at_once: bool) -> None:
-        """End the thread, after writing what is owed or, if `at_once`, only what is being written."""
+        """End the writer thread after it has written all pending checkpoints or, if `at_once`, only the current one."""
         self._stopped = at_once
         self._hurry.set()
         self._executor.shutdown(wait=True, cancel_futures=at_once)
@@ -143,11 +144,11 @@ class Saver:
         for job in [job for job in self._jobs if job.done()]:
             self._jobs.remove(job)
             job.result()
-        if len(self._jobs) < 2:  # the second has not begun, and will see what is owed now
+        if len(self._jobs) < 2:  # the second one has not begun, and will see this checkpoint
             self._jobs.append(self._executor.submit(self._write_owed))
 
     def _write_owed(self) -> None:
-        """Write until nothing is owed or something cannot be written."""
+        """Write until nothing is pending or a write fails."""
         accepted = True
         while accepted and self._owed and not self._stopped:
             start = time.perf_counter()
@@ -155,13 +156,13 @@ class Saver:
             self._hurry.wait(min(MOST_REST, REST * (time.perf_counter() - start)))
 
     def _write_round(self) -> bool:
-        """Write all that is owed now; return whether that succeeded."""
+        """Write all checkpoints that are pending now; return whether that succeeded."""
         with self._guard:
             places = sorted(self._owed)
         return all(self._write(place) for place in places)
 
     def _write(self, place: Place) -> bool:
-        """Write a checkpoint if it is still owed; return whether that succeeded."""
+        """Write a checkpoint if it is still pending; return whether that succeeded."""
         with self._guard:
             if place not in self._owed or self._stopped:
                 return True
@@ -173,7 +174,7 @@ class Saver:
                 self._record(history)
             checkpoints.write(folder, checkpoint)
         except OSError as error:
-            # The other processes wait in the middle of it; without a copy, the next steps take the arrays.
+            # Other processes are waiting in the middle of the write; without a copy, the next steps reuse the arrays.
             if self._together or not self._copies:
                 raise
             self._say(
@@ -191,7 +192,7 @@ class Saver:
         return True
 
     def _record(self, history: Sequence[Record]) -> None:
-        known, self._recorded = self._recorded, None  # not known if the next lines fail
+        known, self._recorded = self._recorded, None  # unknown if the next lines fail
         if known is None:
             write_history(self._folder, history)
         elif known < len(history):
