@@ -30,8 +30,7 @@ from timing import measure, median_ms, write_result
 
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.evaluation.protocol import doubts
-from slmrec_jax.evaluation.protocol import plan as plan_evaluation
+from slmrec_jax.evaluation.protocol import doubts, plan_evaluation
 from slmrec_jax.evaluation.ranking import plan_ranking, rank
 from slmrec_jax.training.memory import peak_rss_bytes
 from slmrec_jax.types import Embeddings, Interactions

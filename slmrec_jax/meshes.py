@@ -132,7 +132,7 @@ def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device
         model = max(each for each in range(1, len(devices) + 1) if _divides_well(each, len(devices), dim))
         sizes = {DATA: len(devices) // model, MODEL: model}
     else:
-        sizes = sizes_of(asked)
+        sizes = mesh_sizes(asked)
     data, model = sizes.get(DATA, 1), sizes.get(MODEL, 1)
     if data * model > len(devices) or (several and data * model < len(devices)):
         raise UserError(
@@ -157,7 +157,7 @@ def _divides_well(model: int, num_devices: int, dim: int) -> bool:
     return model == 1 or (num_devices % model == 0 and dim % model == 0 and dim // model >= LEAST_COLUMNS)
 
 
-def sizes_of(text: str) -> dict[str, int]:
+def mesh_sizes(text: str) -> dict[str, int]:
     """Return the sizes in a text such as `data=2,model=4`.
 
     Raises:

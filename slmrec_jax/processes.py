@@ -124,7 +124,7 @@ def own_rows(num_rows: int) -> slice:
     return _shares(num_rows)[index()]
 
 
-def all_rows(own: Shaped[np.ndarray, "own ..."], num_rows: int) -> Shaped[np.ndarray, "rows ..."]:
+def gathered_rows(own: Shaped[np.ndarray, "own ..."], num_rows: int) -> Shaped[np.ndarray, "rows ..."]:
     """Return the rows of all processes' shares, each of which passes its own. All must call it."""
     if count() == 1:
         return own

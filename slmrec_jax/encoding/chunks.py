@@ -48,7 +48,7 @@ class Chunks(NamedTuple):
     """The chunks of the segments that the chunk sums form; `None` if no such segment is long."""
 
 
-def sizes_of(lengths: Int[np.ndarray, " segments"]) -> Sizes:
+def chunk_sizes(lengths: Int[np.ndarray, " segments"]) -> Sizes:
     """Return the sizes needed for segments of the given lengths."""
     sizes = []
     while (long := lengths[lengths > DIRECT]).size:
@@ -70,7 +70,7 @@ def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chun
 
     Args:
         offsets: Segment s consists of the entries from `offsets[s]` up to `offsets[s + 1]`.
-        sizes: The result of `sizes_of` or `largest_sizes`.
+        sizes: The result of `chunk_sizes` or `largest_sizes`.
     """
     if not sizes:
         return None

@@ -9,7 +9,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
-from slmrec_jax.encoding.matrices import Csr, Operator, Scales, operator, operator_shapes, permuted, with_values
+from slmrec_jax.encoding.matrices import Csr, Operator, Scales, operator, operator_shapes, reordered, with_values
 from slmrec_jax.types import Interactions
 
 
@@ -137,7 +137,7 @@ def weighted_interactions(graph: Graph, weights: Float[Array, " interactions"]) 
     def weighted(matrix: Csr, weights: Array) -> Csr:
         return with_values(matrix._replace(values=weights if matrix.values is None else weights * matrix.values))
 
-    return Graph(Operator(weighted(matrix, weights), weighted(transposed, permuted(weights, by_item))))
+    return Graph(Operator(weighted(matrix, weights), weighted(transposed, reordered(weights, by_item))))
 
 
 def interactions_among(

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from slmrec_jax.encoding import layers, vectors
 from slmrec_jax.encoding.gathers import take
-from slmrec_jax.encoding.matrices import Operator, compressed, permuted
+from slmrec_jax.encoding.matrices import Operator, compressed, reordered
 from slmrec_jax.types import DenseFeature
 
 BLOCK_ITEMS = 2048
@@ -113,5 +113,5 @@ def item_graph(ids: Sequence[Int[Array, "items _"]], values: Sequence[Float[Arra
     count, width = columns.shape
     rows = jnp.repeat(jnp.arange(count, dtype=jnp.int32), width)
     order = width * rows + jnp.argsort(columns, axis=1).reshape(-1)
-    columns, entries = columns.reshape(-1)[order], permuted(entries.reshape(-1), order)
+    columns, entries = columns.reshape(-1)[order], reordered(entries.reshape(-1), order)
     return Operator(compressed(rows, columns, entries, count), compressed(columns, rows, entries, count))

@@ -9,7 +9,7 @@ import scipy.sparse
 from jaxtyping import Array, Float, Int
 
 from slmrec_jax.devices import on_cpu
-from slmrec_jax.encoding.chunks import Chunks, largest_sizes, make_chunks, sizes_of
+from slmrec_jax.encoding.chunks import Chunks, chunk_sizes, largest_sizes, make_chunks
 
 MOST_VALUES = 2**24
 """The number of entries up to which a CPU stores values in addition to the column indices. Both directions together
@@ -140,10 +140,10 @@ def compressed(
     """Build compressed rows on the device. It can be traced: shapes depend only on the number of entries."""
     order = jnp.argsort(rows, stable=True)
     offsets = jnp.searchsorted(rows[order], jnp.arange(num_rows + 1, dtype=rows.dtype)).astype(jnp.int32)
-    return with_chunks(Csr(permuted(values, order), columns[order], offsets))
+    return with_chunks(Csr(reordered(values, order), columns[order], offsets))
 
 
-def permuted(values: Float[Array, " entries"], order: Int[Array, " entries"]) -> Float[Array, " entries"]:
+def reordered(values: Float[Array, " entries"], order: Int[Array, " entries"]) -> Float[Array, " entries"]:
     """Return `values[order]` for a permutation. Its derivative adds nothing up and so is deterministic everywhere."""
     taken: Array = values.at[order].get(unique_indices=True)
     return taken
@@ -175,4 +175,4 @@ def _to_device(matrix: "scipy.sparse.csr_array", scales: Scales | None) -> Csr:
 def _chunks(offsets: Int[Array, " rows_plus_one"], lengths: Int[np.ndarray, " rows"]) -> Chunks | None:
     if on_cpu() or not len(lengths):
         return None
-    return make_chunks(offsets, sizes_of(lengths) or [(1, 1)])  # without long rows, an empty chunk records that
+    return make_chunks(offsets, chunk_sizes(lengths) or [(1, 1)])  # without long rows, an empty chunk records that

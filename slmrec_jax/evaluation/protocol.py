@@ -60,7 +60,7 @@ class Evaluation(NamedTuple):
     """The number of users that the split has under the protocol."""
 
 
-def plan(
+def plan_evaluation(
     dataset: Dataset,
     split: Split,
     protocol: Protocol,
@@ -130,7 +130,7 @@ def selecting_plan(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed
     Raises:
         UserError: As for `plan`.
     """
-    return plan(dataset, protocol.split, protocol, ks, users=protocol.users, seed=seed)
+    return plan_evaluation(dataset, protocol.split, protocol, ks, users=protocol.users, seed=seed)
 
 
 def final_plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[int], seed: int) -> EvaluationPlan:
@@ -143,8 +143,8 @@ def final_plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[
         UserError: As for `plan`.
     """
     if split == "test":
-        return plan(dataset, split, protocol, ks, users=protocol.test_users, seed=TEST_SEED)
-    return plan(dataset, split, protocol, ks, users=protocol.users, seed=seed)
+        return plan_evaluation(dataset, split, protocol, ks, users=protocol.test_users, seed=TEST_SEED)
+    return plan_evaluation(dataset, split, protocol, ks, users=protocol.users, seed=seed)
 
 
 def plan_run(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed: int) -> Plans:
@@ -239,5 +239,5 @@ def evaluate_ranked(
     own = processes.own_rows(num_users) if shared else slice(None)
     per_user = measure(ranked[own], plan.users[own], plan.held_out, plan.cutoffs, ndcg=plan.ndcg)
     if shared:
-        per_user = {name: processes.all_rows(values, num_users) for name, values in per_user.items()}
+        per_user = {name: processes.gathered_rows(values, num_users) for name, values in per_user.items()}
     return Evaluation(means(per_user), per_user, plan.users, half_widths(per_user, plan.share), plan.population)

@@ -92,7 +92,9 @@ def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, de
     return Model(init, encode, prepare, by_columns=False)
 
 
-def bootstrap(contrast_weight: float = 2.0, dropout_rate: float = 0.3, factors: Factors | None = None) -> Loss:
+def bootstrap_agreement(
+    contrast_weight: float = 2.0, dropout_rate: float = 0.3, factors: Factors | None = None
+) -> Loss:
     """Make BM3's loss, which pairs predicted rows with targets and uses no negatives.
 
     Let C(a, b) = 1 - cos(a, b). The loss is the mean, over the batch's unmasked rows of a user u and their item i, of
@@ -168,7 +170,7 @@ def bm3_recipe(config: Config, spec: Spec) -> Recipe:
         definition=config.propagation == "definition",
     )
     terms = {
-        "main": Term(1.0, bootstrap(options.contrast_weight, options.dropout_rate)),
+        "main": Term(1.0, bootstrap_agreement(options.contrast_weight, options.dropout_rate)),
         "norms": Term(options.norm_weight, table_norms()),
     }
     return Recipe(model, terms)

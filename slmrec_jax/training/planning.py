@@ -17,7 +17,7 @@ from slmrec_jax.evaluation.ranking import RankingPlan, factors, ranking_program
 from slmrec_jax.hardware.compilers import target_of
 from slmrec_jax.hardware.programs import NO_SPEED, Cost, Speed, program_cost
 from slmrec_jax.hardware.targets import HARDWARE, Hardware, hardware_of_kind
-from slmrec_jax.meshes import AUTO, choose_mesh, sizes_of
+from slmrec_jax.meshes import AUTO, choose_mesh, mesh_sizes
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.memory import Memory, available_bytes, estimate_within
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline
@@ -95,7 +95,7 @@ def plan(
 def _planned_sizes(mesh: str) -> dict[str, int]:
     if mesh == AUTO:
         raise UserError(f"{setting('mesh', AUTO)}: nothing says how many devices to plan for; give data=1,model=8")
-    return sizes_of(mesh)
+    return mesh_sizes(mesh)
 
 
 def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> Plan:

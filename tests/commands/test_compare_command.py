@@ -8,7 +8,7 @@ import pytest
 
 from slmrec_jax.commands.main import main
 from slmrec_jax.config import Config
-from slmrec_jax.evaluation.protocol import evaluate, plan
+from slmrec_jax.evaluation.protocol import evaluate, plan_evaluation
 from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.loading import load_run
 
@@ -59,7 +59,7 @@ def test_a_comparison_writes_its_results(tiny, tiny_demo, tmp_path):
     users = pyarrow.parquet.read_table(out / "users.parquet").to_pydict()
     systems = json.loads((out / "comparison.json").read_text())["systems"]
     for name, (values,) in systems.items():
-        expected = evaluate(plan(tiny, "test", Config().eval, (5,)), UNTRAINED[name](Config(), tiny))
+        expected = evaluate(plan_evaluation(tiny, "test", Config().eval, (5,)), UNTRAINED[name](Config(), tiny))
         own = np.array([system == name for system in users["system"]])
         assert np.array(users["user"])[own].tolist() == tiny.user_ids[expected.users].tolist()
         for metric, value in values.items():

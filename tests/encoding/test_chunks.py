@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax.encoding import chunks
-from slmrec_jax.encoding.chunks import CHUNK, DIRECT, largest_sizes, make_chunks, segment_sums, sizes_of
+from slmrec_jax.encoding.chunks import CHUNK, DIRECT, chunk_sizes, largest_sizes, make_chunks, segment_sums
 
 LENGTHS = {
     "short": [0, 1, DIRECT - 1, DIRECT, 0],
@@ -43,12 +43,12 @@ def test_sums_are_those_of_the_entries(lengths, exact, slots):
     rows = np.random.default_rng(0).integers(-9, 9, (total + 1, 3)).astype(np.float32)
     rows[total] = np.nan  # never read into a sum
     expected = np.stack([part.sum(axis=0) for part in np.split(rows[:total], np.cumsum(lengths))[: len(lengths)]])
-    found = sums_of(lengths, jnp.asarray(rows), sizes_of(lengths) if exact else largest_sizes(total), slots)
+    found = sums_of(lengths, jnp.asarray(rows), chunk_sizes(lengths) if exact else largest_sizes(total), slots)
     np.testing.assert_array_equal(found, expected)
 
 
 def test_sizes_of_lengths_are_exact_and_never_above_the_largest(lengths):
-    exact, largest = sizes_of(lengths), largest_sizes(int(lengths.sum()))
+    exact, largest = chunk_sizes(lengths), largest_sizes(int(lengths.sum()))
     assert len(exact) <= len(largest)
     for own, limit in zip(exact, largest, strict=False):
         assert own <= limit
@@ -60,16 +60,16 @@ def test_sizes_of_lengths_are_exact_and_never_above_the_largest(lengths):
 
 def test_a_search_in_a_loop_finds_what_comparing_finds(lengths, monkeypatch):
     rows = jnp.asarray(np.random.default_rng(1).normal(size=(int(lengths.sum()) + 1, 2)), jnp.float32)
-    compared = sums_of(lengths, rows, sizes_of(lengths))
+    compared = sums_of(lengths, rows, chunk_sizes(lengths))
     monkeypatch.setattr(chunks, "FEW_PAIRS", 0)
-    np.testing.assert_array_equal(sums_of(lengths, rows, sizes_of(lengths)), compared)
+    np.testing.assert_array_equal(sums_of(lengths, rows, chunk_sizes(lengths)), compared)
 
 
 def test_few_kernels_whatever_the_lengths():
     """The number of gathers grows with the number of rounds alone."""
     offsets = jnp.asarray(np.cumsum([0, *range(200)]), jnp.int32)
     rows = jnp.zeros((int(offsets[-1]), 2))
-    made = make_chunks(offsets, sizes_of(np.arange(200)))
+    made = make_chunks(offsets, chunk_sizes(np.arange(200)))
     traced = jax.make_jaxpr(lambda made, rows: segment_sums(offsets, made, lambda entries: rows[entries]))(made, rows)
     assert str(traced).count("gather[") <= 5
     assert "scatter" not in str(traced)

@@ -10,7 +10,7 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.evaluation import interactions
 from slmrec_jax.evaluation.interactions import contains_all, known_matrix, presence, where
 from slmrec_jax.evaluation.metrics import measure
-from slmrec_jax.evaluation.protocol import doubts, plan
+from slmrec_jax.evaluation.protocol import doubts, plan_evaluation
 from slmrec_jax.types import Interactions
 
 
@@ -88,10 +88,10 @@ def test_planning_a_sample_takes_little_beside_the_interactions(name, monkeypatc
     ids = np.arange(num_users), np.arange(num_items)
     dataset = Dataset("toy", num_users, num_items, train, valid, test, {}, *ids)
     protocol = PROTOCOLS[name]
-    plan(dataset, protocol.split, protocol, users=100)  # warm up
+    plan_evaluation(dataset, protocol.split, protocol, users=100)  # warm up
     tracemalloc.start()
     for split in ("valid", "test"):
-        planned = plan(dataset, split, protocol, users=100)
+        planned = plan_evaluation(dataset, split, protocol, users=100)
         doubts(dataset, split, protocol)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()

@@ -9,7 +9,7 @@ import reference
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Protocol
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import cold_items, doubts, evaluate, plan, within
+from slmrec_jax.evaluation.protocol import cold_items, doubts, evaluate, plan_evaluation, within
 from slmrec_jax.types import Embeddings, Interactions
 
 NUM_USERS, NUM_ITEMS = 12, 60
@@ -58,7 +58,7 @@ def test_equals_the_definition(rows, dataset, embeddings, name, split):
     protocol = PROTOCOLS[name]
     known = rows["train"] | (rows["valid"] if split == "test" and name == "strict" else set())
     users = expected_users(rows, split, protocol)
-    result = evaluate(plan(dataset, split, protocol, [5]), embeddings)
+    result = evaluate(plan_evaluation(dataset, split, protocol, [5]), embeddings)
     cutoffs = sorted({5, *protocol.cutoffs})
     ranked = reference.ranking(*embeddings, users, known, max(cutoffs), sigmoid=name == "slmrec")
 
@@ -77,7 +77,7 @@ def test_equals_the_definition(rows, dataset, embeddings, name, split):
 
 def test_the_sigmoid_of_slmrec_changes_this_ranking(dataset, embeddings):
     by_sigmoid, by_dot = (
-        evaluate(plan(dataset, "test", PROTOCOLS["slmrec"]._replace(score=score)), embeddings)
+        evaluate(plan_evaluation(dataset, "test", PROTOCOLS["slmrec"]._replace(score=score)), embeddings)
         for score in ("sigmoid", "dot")
     )
     assert by_sigmoid.means != by_dot.means
@@ -86,12 +86,14 @@ def test_the_sigmoid_of_slmrec_changes_this_ranking(dataset, embeddings):
 def test_every_metric_that_selects_is_measured(dataset, embeddings):
     for name, protocol in PROTOCOLS.items():
         assert protocol.name == name
-        measured = evaluate(plan(dataset, protocol.split, protocol), embeddings).means
+        measured = evaluate(plan_evaluation(dataset, protocol.split, protocol), embeddings).means
         assert protocol.metric is None or protocol.metric in measured
 
 
 def test_only_mmrec_drops_users_absent_from_training(dataset):
-    dropping = {name for name, protocol in PROTOCOLS.items() if 1 not in plan(dataset, "test", protocol).users}
+    dropping = {
+        name for name, protocol in PROTOCOLS.items() if 1 not in plan_evaluation(dataset, "test", protocol).users
+    }
     assert dropping == {"mmrec"}
 
 
@@ -99,19 +101,19 @@ def test_only_mmrec_drops_users_absent_from_training(dataset):
 def test_refuses_an_empty_split(dataset, split):
     empty = replace(dataset, **{split: pairs([])})
     with pytest.raises(UserError, match=f"no user has an interaction in the {split} split"):
-        plan(empty, split, PROTOCOLS["strict"])
+        plan_evaluation(empty, split, PROTOCOLS["strict"])
 
 
 def test_refuses_when_only_new_users_are_held_out(dataset):
     with pytest.raises(UserError, match="no user with training interactions"):
-        plan(replace(dataset, test=pairs([(1, 0)])), "test", PROTOCOLS["mmrec"])
+        plan_evaluation(replace(dataset, test=pairs([(1, 0)])), "test", PROTOCOLS["mmrec"])
 
 
 def test_refuses_cutoffs_beyond_the_items(dataset):
     with pytest.raises(UserError, match="ks: the cut-off 61 is beyond the 60 items to rank: give at most 60"):
-        plan(dataset, "test", PROTOCOLS["strict"], [61])
+        plan_evaluation(dataset, "test", PROTOCOLS["strict"], [61])
     with pytest.raises(UserError, match=r"eval\.cutoffs: the cut-off 61 is beyond the 60 items"):
-        plan(dataset, "test", PROTOCOLS["strict"]._replace(cutoffs=(10, 61)))
+        plan_evaluation(dataset, "test", PROTOCOLS["strict"]._replace(cutoffs=(10, 61)))
 
 
 @pytest.mark.parametrize(
@@ -151,7 +153,7 @@ def test_a_chosen_metric_does_not_adapt():
 
 def test_a_new_protocol_needs_no_edit_of_the_package(dataset, embeddings):
     mine = Protocol("mine", "valid", "map@3", patience=None, cutoffs=(3,), mask_valid_at_test=True)
-    assert set(evaluate(plan(dataset, "test", mine), embeddings).means) == {
+    assert set(evaluate(plan_evaluation(dataset, "test", mine), embeddings).means) == {
         f"{metric}@3" for metric in ("recall", "ndcg", "precision", "hit", "map", "mrr")
     }
 
@@ -159,7 +161,7 @@ def test_a_new_protocol_needs_no_edit_of_the_package(dataset, embeddings):
 @pytest.mark.parametrize("metric", ["recall@7", "accuracy@10", "recall"])
 def test_a_metric_that_is_not_measured_cannot_select(dataset, metric):
     with pytest.raises(UserError, match=r"there is no metric .* there are: recall@10, "):
-        plan(dataset, "valid", PROTOCOLS["strict"]._replace(metric=metric))
+        plan_evaluation(dataset, "valid", PROTOCOLS["strict"]._replace(metric=metric))
 
 
 @pytest.fixture(scope="module")
@@ -172,25 +174,29 @@ def with_cold_items(rows):
 def test_cold_items_ranked_among_themselves_are_a_smaller_catalogue(rows, with_cold_items, embeddings):
     np.testing.assert_array_equal(cold_items(with_cold_items), np.arange(40, NUM_ITEMS))
     protocol = PROTOCOLS["strict"]._replace(candidates="cold")
-    found = evaluate(plan(with_cold_items, "test", protocol), embeddings)
+    found = evaluate(plan_evaluation(with_cold_items, "test", protocol), embeddings)
 
     shifted = [{(u, i - 40) for u, i in rows[split] if i >= 40} for split in ("valid", "test")]
     alone = make_splits(20, Interactions(*np.zeros((2, 0), np.int32)), *(pairs(split) for split in shifted))
-    expected = evaluate(plan(alone, "test", PROTOCOLS["strict"]), Embeddings(embeddings.users, embeddings.items[40:]))
+    expected = evaluate(
+        plan_evaluation(alone, "test", PROTOCOLS["strict"]), Embeddings(embeddings.users, embeddings.items[40:])
+    )
     np.testing.assert_array_equal(found.users, expected.users)
     for key, values in expected.per_user.items():
         np.testing.assert_array_equal(found.per_user[key], values)
     # Validation items are masked among the candidates too.
-    unmasked = evaluate(plan(with_cold_items, "test", protocol._replace(mask_valid_at_test=False)), embeddings)
+    unmasked = evaluate(
+        plan_evaluation(with_cold_items, "test", protocol._replace(mask_valid_at_test=False)), embeddings
+    )
     assert unmasked.means != found.means
 
 
 def test_ranking_cold_items_needs_cold_items(dataset):
     cold = PROTOCOLS["strict"]._replace(candidates="cold")
     few = replace(dataset, num_items=65, test=pairs({(0, 64)}))
-    assert plan(few, "test", cold).cutoffs == (len(cold_items(few)),)
+    assert plan_evaluation(few, "test", cold).cutoffs == (len(cold_items(few)),)
     with pytest.raises(UserError, match="with a cold item in the test split"):
-        plan(replace(few, test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
+        plan_evaluation(replace(few, test=Interactions(dataset.train.users[:1], dataset.train.items[:1])), "test", cold)
 
 
 def test_doubtful_splits_are_named(dataset, with_cold_items):

@@ -7,7 +7,7 @@ from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.evaluation.groups import evaluate_by_degree
 from slmrec_jax.evaluation.metrics import means
-from slmrec_jax.evaluation.protocol import evaluate, final_plan, plan, plan_run, selecting_plan
+from slmrec_jax.evaluation.protocol import evaluate, final_plan, plan_evaluation, plan_run, selecting_plan
 from slmrec_jax.evaluation.samples import half_widths, sample_users
 from slmrec_jax.types import Embeddings, Interactions
 
@@ -89,8 +89,8 @@ def test_a_plan_of_a_sample_is_the_plan_of_all_for_these_users(dataset, embeddin
         )
     protocol = PROTOCOLS[name]._replace(candidates=candidates, cutoffs=(5, 10), metric=None)
     for split in ("valid", "test"):
-        whole = plan(dataset, split, protocol)
-        sampled = plan(dataset, split, protocol, users=40, seed=3)
+        whole = plan_evaluation(dataset, split, protocol)
+        sampled = plan_evaluation(dataset, split, protocol, users=40, seed=3)
         np.testing.assert_array_equal(sampled.users, sample_users(whole.users, 40, 3))
         assert sampled.population == len(whole.users)
         assert set(sampled.held_out.users.tolist()) == set(sampled.users.tolist())
@@ -105,7 +105,7 @@ def test_a_plan_of_a_sample_is_the_plan_of_all_for_these_users(dataset, embeddin
 def test_training_samples_and_the_test_takes_all_unless_it_is_asked_not_to(dataset):
     protocol = PROTOCOLS["strict"]._replace(users=30)
     plans = plan_run(dataset, protocol, (), seed=5)
-    everyone = plan(dataset, "test", PROTOCOLS["strict"])
+    everyone = plan_evaluation(dataset, "test", PROTOCOLS["strict"])
     assert plans.selecting is plans.final["valid"]
     assert len(plans.selecting.users) == 30
     np.testing.assert_array_equal(plans.final["test"].users, everyone.users)
@@ -127,9 +127,11 @@ def test_the_seed_decides_the_sample_of_training_and_not_that_of_the_test(datase
 
 
 def test_groups_of_a_sample_have_intervals(dataset, embeddings):
-    sampled = plan(dataset, "test", PROTOCOLS["strict"], users=40)
+    sampled = plan_evaluation(dataset, "test", PROTOCOLS["strict"], users=40)
     groups = evaluate_by_degree(sampled, embeddings, dataset.train, "users")
     assert sum(group.num_nodes for group in groups) == 40
     assert all(set(group.half_widths) == set(group.means) for group in groups)
-    whole = evaluate_by_degree(plan(dataset, "test", PROTOCOLS["strict"]), embeddings, dataset.train, "users")
+    whole = evaluate_by_degree(
+        plan_evaluation(dataset, "test", PROTOCOLS["strict"]), embeddings, dataset.train, "users"
+    )
     assert all(group.half_widths == {} for group in whole)

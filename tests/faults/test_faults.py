@@ -200,7 +200,9 @@ def test_a_full_disk_is_one_error_in_its_own_words(
         refusing_disk(500)
     progress = first_of(compiled).loop.init(first_of(compiled).keys())
     with pytest.raises(OSError, match="File too large") as raised:
-        checkpoint.write(tmp_path / "checkpoints", checkpoint.Checkpoint(Place(1), progress, checkpoint.Tally()))
+        checkpoint.write_checkpoint(
+            tmp_path / "checkpoints", checkpoint.Checkpoint(Place(1), progress, checkpoint.Tally())
+        )
     assert raised.value.errno == errno.EFBIG
     assert raised.value.strerror == "File too large"
     assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -148,7 +148,7 @@ def test_messages_arrive_whole(two, value):
 def test_rows_of_all_processes_are_put_together(two):
     assert [processes._shares(5)[place] for place in (0, 1)] == [slice(0, 2), slice(2, 5)]
     own = np.array([0.1, 1e-300])
-    found = processes.all_rows(own, 4)
+    found = processes.gathered_rows(own, 4)
     assert (found == np.concatenate([own, own])).all()
     assert found.dtype == np.float64
 
@@ -187,7 +187,7 @@ def test_alone_nothing_waits(monkeypatch):
     monkeypatch.setattr(processes, "_from_all", None)
     assert processes.gathered(object) == [object]
     assert processes.in_first(lambda: 5) == 5
-    assert (processes.all_rows(np.arange(3), 3) == np.arange(3)).all()
+    assert (processes.gathered_rows(np.arange(3), 3) == np.arange(3)).all()
     processes.wait_for_all()
 
 

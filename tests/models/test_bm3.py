@@ -7,7 +7,7 @@ import pytest
 
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.rows import distinct_ids
-from slmrec_jax.models.bm3 import bm3, bootstrap
+from slmrec_jax.models.bm3 import bm3, bootstrap_agreement
 from slmrec_jax.types import ALL, NO_AUGMENTATION, Batch, Context, DenseFeature, Inputs, Interactions, Modality, Spec
 
 NUM_USERS, NUM_ITEMS, DIM, COLUMNS = 5, 6, 4, 3
@@ -52,7 +52,7 @@ def test_the_loss_is_the_mean_of_its_terms(problem):
     """Items 2 and 4 lack the modality, and only they have no terms of it."""
     users, items = np.array([0, 0, 1, 3]), np.array([0, 2, 1, 4])
     context = context_of(*problem, users, items)
-    value, parts = bootstrap(WEIGHT, dropout_rate=0.0).apply({}, context)
+    value, parts = bootstrap_agreement(WEIGHT, dropout_rate=0.0).apply({}, context)
 
     def float64(x):
         return np.asarray(x, np.float64)
@@ -77,7 +77,9 @@ def test_features_change_only_where_there_are_any(problem):
     model, params, inputs = problem
 
     def loss(params):
-        return bootstrap().apply({}, context_of(model, params, inputs, np.arange(NUM_USERS), np.arange(NUM_USERS)))[0]
+        return bootstrap_agreement().apply(
+            {}, context_of(model, params, inputs, np.arange(NUM_USERS), np.arange(NUM_USERS))
+        )[0]
 
     moved = np.any(np.asarray(jax.grad(loss)(params)["modalities"]["visual"]["change"]) != 0, axis=1)
     np.testing.assert_array_equal(moved, (PRESENT > 0) & (np.arange(NUM_ITEMS) < NUM_USERS))
@@ -85,5 +87,8 @@ def test_features_change_only_where_there_are_any(problem):
 
 def test_targets_are_dropped_by_the_steps_key(problem):
     context = context_of(*problem, np.arange(4), np.arange(4))
-    drawn = [bootstrap(dropout_rate=0.5).apply({}, context._replace(key=jax.random.key(seed)))[0] for seed in (1, 1, 2)]
+    drawn = [
+        bootstrap_agreement(dropout_rate=0.5).apply({}, context._replace(key=jax.random.key(seed)))[0]
+        for seed in (1, 1, 2)
+    ]
     assert drawn[0] == drawn[1] != drawn[2]

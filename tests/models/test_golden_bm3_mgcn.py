@@ -5,7 +5,7 @@ import pytest
 from golden import files, problem, recorded
 from test_golden_baselines import check, linear
 
-from slmrec_jax.models.bm3 import bm3, bootstrap, table_norms
+from slmrec_jax.models.bm3 import bm3, bootstrap_agreement, table_norms
 from slmrec_jax.models.mgcn import mgcn, side_agreement
 from slmrec_jax.objectives import losses
 from slmrec_jax.types import Term
@@ -45,7 +45,7 @@ def test_bm3(path):
         return jnp.where(kept, 1.0 / (1.0 - float(arrays["dropout"])), 0.0)
 
     terms = {
-        "main": Term(1.0, bootstrap(float(arrays["cl_weight"]), factors=factors)),
+        "main": Term(1.0, bootstrap_agreement(float(arrays["cl_weight"]), factors=factors)),
         "norms": Term(float(arrays["reg_weight"]), table_norms()),
     }
     model = bm3(spec, num_layers=int(arrays["num_layers"]))

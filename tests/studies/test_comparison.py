@@ -12,7 +12,7 @@ from slmrec_jax.commands.tables import metrics_table
 from slmrec_jax.config import IN_MEMORY, PROTOCOLS, Config, with_defaults
 from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import evaluate, plan
+from slmrec_jax.evaluation.protocol import evaluate, plan_evaluation
 from slmrec_jax.studies.comparison import Comparison
 from slmrec_jax.studies.runs import check_runs
 from slmrec_jax.studies.significance import p_values
@@ -55,7 +55,7 @@ def test_one_user_shows_nothing():
 
 def test_popularity_ranks_the_same_by_sigmoids(tiny):
     found = UNTRAINED["popularity"](Config(), tiny)
-    plans = [plan(tiny, "test", PROTOCOLS["strict"]._replace(score=score)) for score in ("dot", "sigmoid")]
+    plans = [plan_evaluation(tiny, "test", PROTOCOLS["strict"]._replace(score=score)) for score in ("dot", "sigmoid")]
     assert evaluate(plans[0], found).means == evaluate(plans[1], found).means
 
 

@@ -8,7 +8,7 @@ from made_results import BASE, measured, measurements
 from slmrec_jax.config import PROTOCOLS, Config
 from slmrec_jax.evaluation import catalogue
 from slmrec_jax.evaluation.groups import measure_by_degree
-from slmrec_jax.evaluation.protocol import evaluate, plan
+from slmrec_jax.evaluation.protocol import evaluate, plan_evaluation
 from slmrec_jax.evaluation.ranking import rank
 from slmrec_jax.studies.measurements import main_metric, measure_ranking, scores_of
 from slmrec_jax.studies.untrained import UNTRAINED
@@ -22,7 +22,7 @@ def ranking(request, tiny):
         trained = tiny.train._replace(users=tiny.train.users[~cold], items=tiny.train.items[~cold])
         tiny = type(tiny)(**{**vars_of(tiny), "train": trained})
     rules = PROTOCOLS["strict"]._replace(candidates=request.param, cutoffs=(5, 10), metric="recall@5")
-    planned = plan(tiny, "test", rules)
+    planned = plan_evaluation(tiny, "test", rules)
     embeddings = UNTRAINED["itemknn"](Config(), tiny)
     ranked = rank(planned.ranking, embeddings).items
     return planned, embeddings, ranked, tiny, measure_ranking(planned, ranked, tiny, "recall@5", 7)

@@ -238,7 +238,7 @@ def brute_force(plan, embeddings, train_pairs, side, low, high):
 def test_groups_are_as_counted_by_hand(with_bare, side):
     rng = np.random.default_rng(1)
     tables = Embeddings(*(jnp.asarray(rng.normal(size=(count, 4)), jnp.float32) for count in (60, 80)))
-    plan = evaluation.plan(with_bare, "test", evaluation.PROTOCOLS["mmrec"], (5,))
+    plan = evaluation.plan_evaluation(with_bare, "test", evaluation.PROTOCOLS["mmrec"], (5,))
     starts = (0, 1, 4, 8)
     groups = evaluate_by_degree(plan, tables, with_bare.train, side, starts)
     expected = {}

@@ -116,7 +116,7 @@ def test_the_forecast_of_a_run_counts_half_features_once(tiny):
     half, full = pair_of(tiny, TYPES["float16"])
     config = dataclasses.replace(SYSTEMS["projected in each step"], task="fd", dim=8)
     planned = compiled(outline(config, half))
-    ranking = evaluation.plan(half, "valid", evaluation.PROTOCOLS["strict"]).ranking
+    ranking = evaluation.plan_evaluation(half, "valid", evaluation.PROTOCOLS["strict"]).ranking
     found = estimate(planned, ranking)
     made = setup(config, half)
     assert found.features == tree_bytes(made.inputs.features) == 0

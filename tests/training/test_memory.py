@@ -43,7 +43,7 @@ def programs(tiny):
 
 @pytest.fixture
 def expected(tiny, programs):
-    ranking = evaluation.plan(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
+    ranking = evaluation.plan_evaluation(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
     return estimate(programs, ranking)
 
 
@@ -87,7 +87,7 @@ def test_parts_are_the_bytes_of_their_arrays(tiny, programs, expected):
 
 
 def test_where_training_waits_for_checkpoints_nothing_is_copied(tiny, programs, expected):
-    ranking = evaluation.plan(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
+    ranking = evaluation.plan_evaluation(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
     waiting = estimate(programs, ranking, copies=False)
     assert waiting.checkpoints == 0  # they take less than an evaluation, which is at another time
     assert waiting.to_come == expected.to_come - expected.checkpoints
@@ -114,7 +114,7 @@ def test_a_run_without_memory_for_copies_waits_for_its_checkpoints(tiny, tmp_pat
 
 
 def test_a_higher_peak_before_is_the_peak_of_the_run(tiny, programs, expected, monkeypatch):
-    ranking = evaluation.plan(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
+    ranking = evaluation.plan_evaluation(tiny, "valid", evaluation.PROTOCOLS["strict"]).ranking
     monkeypatch.setattr(memory, "peak_rss_bytes", lambda: 10**12)
     after = estimate(programs, ranking)
     assert sum(after) == 10**12

@@ -36,7 +36,9 @@ def bare(history):
 def test_every_epoch_ranks_for_the_same_sample_and_says_its_interval(sampled, tiny):
     run, said = sampled
     best = run.result["best_epoch"]
-    measured = evaluation.evaluate(evaluation.plan(tiny, "valid", CONFIG.eval, CONFIG.ks, users=20), run.embeddings)
+    measured = evaluation.evaluate(
+        evaluation.plan_evaluation(tiny, "valid", CONFIG.eval, CONFIG.ks, users=20), run.embeddings
+    )
     record = run.history[best - 1]
     assert record["metrics"] == measured.means
     assert record["half_widths"] == measured.half_widths
@@ -47,7 +49,7 @@ def test_every_epoch_ranks_for_the_same_sample_and_says_its_interval(sampled, ti
 
 def test_the_result_says_what_was_sampled_and_the_test_takes_all(sampled, tiny):
     run, _ = sampled
-    everyone = evaluation.evaluate(evaluation.plan(tiny, "test", CONFIG.eval, CONFIG.ks), run.embeddings)
+    everyone = evaluation.evaluate(evaluation.plan_evaluation(tiny, "test", CONFIG.eval, CONFIG.ks), run.embeddings)
     assert run.result["test"] == everyone.means
     assert set(run.result["sampled"]) == {"valid"}
     valid = run.result["sampled"]["valid"]

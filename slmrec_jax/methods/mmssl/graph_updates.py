@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Int
 
 from slmrec_jax.encoding.graph import Graph
-from slmrec_jax.methods.mmssl.graphs import Bipartite, Edges, ModalityGraphs, bipartite, nearest_items
+from slmrec_jax.methods.mmssl.graphs import Bipartite, Edges, ModalityGraphs, bipartite, top_items
 from slmrec_jax.methods.mmssl.recommender import Encoded, Similarity, comparable_rows
 from slmrec_jax.types import Batch, Spec
 
@@ -34,7 +34,7 @@ class GraphUpdates(NamedTuple):
 def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_training: bool) -> GraphUpdates:
     """Make the update that connects each user to their k >= 1 nearest items by the modality's rows.
 
-    The graphs are rebuilt every `every` steps. For `mask_training`, see `nearest_items`.
+    The graphs are rebuilt every `every` steps. For `mask_training`, see `top_items`.
     """
     capacity = max(spec.num_interactions, spec.num_users * k)
 
@@ -45,7 +45,7 @@ def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_tr
 
         def graph_of(name: str) -> Bipartite:
             rows = comparable_rows(encoded, name, similarity)
-            items = nearest_items(interactions, *rows, ids, k, mask_training=mask_training)
+            items = top_items(interactions, *rows, ids, k, mask_training=mask_training)
             edges = Edges(jnp.broadcast_to(ids[:, None], items.shape), items, jnp.ones(items.shape))
             return bipartite(edges, spec.num_users, spec.num_items, capacity)
 
@@ -73,7 +73,7 @@ def last_batches(
     and all other steps and the evaluation have no edges. k may be 0: then there are no edges from the third step of
     training on. With k > 1, edges join wrong pairs (`mispaired`).
 
-    An epoch has `steps` steps of `batch_size` rows. For `mask_training`, see `nearest_items`.
+    An epoch has `steps` steps of `batch_size` rows. For `mask_training`, see `top_items`.
     """
     slots = 2 * every - 1  # batches collected after an epoch's last rebuild and before the next epoch's first
     edges_of_batch = batch_size * k
@@ -104,7 +104,7 @@ def last_batches(
         def edges_of(name: str) -> Edges:
             rows = comparable_rows(encoded, name, similarity)
             users, mask = batch.users.reshape(-1), batch.mask.reshape(-1)
-            items = nearest_items(interactions, *rows, users, k, mask_training=mask_training)
+            items = top_items(interactions, *rows, users, k, mask_training=mask_training)
             # A padded row has no edges.
             real = jnp.tile(mask, k) & jnp.repeat(mask, k)
             new = Edges(*mispaired(users, items), real.astype(jnp.float32))

@@ -12,7 +12,7 @@ from slmrec_jax.encoding.matrices import Csr, Operator, compressed, with_chunks
 from slmrec_jax.encoding.sparse import matmul
 
 MAX_SCORE_BYTES = 16 * 2**20
-"""The maximum size of the scores that `nearest_items` holds at a time."""
+"""The maximum size of the scores that `top_items` holds at a time."""
 
 
 class Edges(NamedTuple):
@@ -93,7 +93,7 @@ def interaction_rows(graph: Graph, users: Int[Array, " batch"]) -> Float[Array, 
     return rows[row_of[users]]
 
 
-def nearest_items(
+def top_items(
     graph: Graph,
     users: Float[Array, "users dim"],
     items: Float[Array, "items dim"],

@@ -87,7 +87,7 @@ class OtherVersion(UserError):
     """An error for a checkpoint that was written by another version of this package."""
 
 
-def write(folder: Path, checkpoint: Checkpoint) -> None:
+def write_checkpoint(folder: Path, checkpoint: Checkpoint) -> None:
     """Write a checkpoint and read it back. On return it is on disk and restores to the same bits.
 
     It replaces a checkpoint of the same place. After an `OSError`, there is no checkpoint of this place. With several

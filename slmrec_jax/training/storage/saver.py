@@ -172,7 +172,7 @@ class Saver:
         try:
             if first:
                 self._record(history)
-            checkpoints.write(folder, checkpoint)
+            checkpoints.write_checkpoint(folder, checkpoint)
         except OSError as error:
             # Other processes are waiting in the middle of the write; without a copy, the next steps reuse the arrays.
             if self._together or not self._copies:

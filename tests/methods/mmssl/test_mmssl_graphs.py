@@ -14,8 +14,8 @@ from slmrec_jax.methods.mmssl.graphs import (
     empty_graph,
     interaction_graph,
     interaction_rows,
-    nearest_items,
     pad_graph,
+    top_items,
 )
 
 
@@ -51,7 +51,7 @@ def test_nearest_items_do_not_depend_on_chunks(graph, monkeypatch, mask_training
     monkeypatch.setattr(modality_graphs, "MAX_SCORE_BYTES", 4 * NUM_ITEMS * chunk)
     users, items, ids = normal(0, NUM_USERS, DIM), normal(1, NUM_ITEMS, DIM), jnp.arange(NUM_USERS)
     scores = np.asarray(users) @ np.asarray(items).T * (1 - dense(graph) * mask_training)
-    found = jax.jit(lambda *given: nearest_items(*given, 4, mask_training=mask_training))(graph, users, items, ids)
+    found = jax.jit(lambda *given: top_items(*given, 4, mask_training=mask_training))(graph, users, items, ids)
     np.testing.assert_array_equal(found, np.argsort(-scores, axis=1, kind="stable")[:, :4])
 
 

@@ -74,7 +74,9 @@ def test_published_steps_and_their_resumption(published, tmp_path):
     for number in range(3):
         if number == 2:
             progress = Progress(state, no_steps(["loss"]))
-            checkpoint.write(tmp_path, checkpoint.Checkpoint(checkpoint.Place(1), progress, checkpoint.Tally()))
+            checkpoint.write_checkpoint(
+                tmp_path, checkpoint.Checkpoint(checkpoint.Place(1), progress, checkpoint.Tally())
+            )
             restored = checkpoint.restore_state(tmp_path, 1, state)
             jax.tree.map(np.testing.assert_array_equal, restored, state)
             again = step(restored, inputs, batch)

@@ -10,7 +10,7 @@ from flax.training.train_state import TrainState
 from slmrec_jax import Config, setup, train
 from slmrec_jax.config import with_settings
 from slmrec_jax.errors import Diverged
-from slmrec_jax.evaluation.protocol import plan
+from slmrec_jax.evaluation.protocol import plan_evaluation
 from slmrec_jax.studies.tuning.seeds import best_value, fit_seeds, one_by_one, one_program
 from slmrec_jax.types import Embeddings, Method
 
@@ -22,7 +22,7 @@ each_team = pytest.mark.parametrize("team", [one_program, one_by_one])
 
 
 def fitted(made, team):
-    valid = plan(made.dataset, "valid", made.config.eval, made.config.ks)
+    valid = plan_evaluation(made.dataset, "valid", made.config.eval, made.config.ks)
     return list(fit_seeds(made, valid, SEEDS, team))[-1]
 
 
