@@ -146,7 +146,9 @@ def test_without_copies_arrays_are_written_at_once_and_a_refusal_ends_the_run(di
 
 
 def test_the_needed_and_the_newest_two_checkpoints_are_kept(rests, tmp_path, monkeypatch):
-    monkeypatch.setattr(saver.checkpoints, "write_checkpoint", lambda folder, each: (folder / str(each.place)).mkdir(parents=True))
+    monkeypatch.setattr(
+        saver.checkpoints, "write_checkpoint", lambda folder, each: (folder / str(each.place)).mkdir(parents=True)
+    )
     with saver.open_saver(tmp_path, print) as opened:
         for epoch in range(1, 6):
             save(opened, epoch, needed=[2] if epoch > 1 else [])
