@@ -1,6 +1,6 @@
 """SLMRec: self-supervised learning for multimedia recommendation, on JAX.
 
-Names are imported when they are first used: what only reads an exported folder never loads what trains.
+Names are imported on first use, so that code that only reads an exported folder never loads the training code.
 """
 
 import importlib

@@ -1,4 +1,4 @@
-"""The command as a program: sets what JAX reads from the environment before JAX is imported."""
+"""The command-line program, which sets JAX's environment variables before JAX is imported."""
 
 import sys
 
@@ -6,7 +6,7 @@ from slmrec_jax.program_cache import set_environment
 
 
 def main() -> int:
-    """Run `slmrec-jax`, with compiled programs kept in the user's cache folder."""
+    """Run `slmrec-jax`, with compiled programs cached in the user's cache folder."""
     set_environment()
     from slmrec_jax.commands.main import main as command
 

@@ -1,7 +1,7 @@
-"""The platform that programs are compiled for. No other module asks JAX for it.
+"""The platform that programs are compiled for. No other module queries JAX for it.
 
-Code that differs between CPU, GPU and TPU calls `on_cpu` or `platform` while it is traced. The answer is JAX's default
-platform, or that of the target that `compiling_for` names, so a program can be compiled for a device that is not
+Code that differs between CPU, GPU and TPU calls `on_cpu` or `platform` at trace time. The result is JAX's default
+platform, or the platform of the target in `compiling_for`, so a program can be compiled for a device that is not
 attached.
 """
 
@@ -15,10 +15,10 @@ import jax
 from slmrec_jax.program_cache import without_cache
 
 OPTIONS: dict[str, dict[str, str | bool]] = {
-    # By default XLA schedules a program for concurrency, which takes memory. The largest operations of a training step
-    # use all cores anyway: scheduled for memory, a step finds more in the cache and touches half as many pages.
+    # By default, XLA schedules a program for concurrency, which takes memory. The largest operations of a training step
+    # use all cores anyway. Scheduled for memory, a step has more cache hits and touches half as many pages.
     "cpu": {"xla_cpu_scheduler_type": "CPU_SCHEDULER_TYPE_MEMORY_OPTIMIZED"},
-    # The same bits in every run: no atomic additions, and no choice of kernels by timing them.
+    # Bitwise identical results in every run: no atomic additions, and no selection of kernels by timing.
     "gpu": {"xla_gpu_deterministic_ops": True},
     "tpu": {},
 }
@@ -26,24 +26,24 @@ OPTIONS: dict[str, dict[str, str | bool]] = {
 
 
 class Target(NamedTuple):
-    """A platform or a device to compile for, in place of JAX's default device."""
+    """A platform or device to compile for, instead of JAX's default device."""
 
     platform: str
     """`cpu`, `gpu` or `tpu`."""
     devices: tuple[jax.Device, ...] = ()
-    """The devices, which need not be attached; without any, programs are only traced as for the platform. A program is
-    for the first one, unless its arguments are placed on several."""
+    """The devices, which need not be attached. If there are none, programs are only traced as for the platform. A
+    program is compiled for the first device, unless its arguments are placed on several."""
     memory_bytes: int | None = None
-    """The memory that JAX would use."""
+    """The memory, in bytes, that JAX would use."""
     options: tuple[tuple[str, str | bool], ...] = ()
-    """Compiler options besides the platform's."""
+    """Compiler options in addition to the platform's."""
 
 
 _TARGET: ContextVar[Target | None] = ContextVar("_TARGET", default=None)
 
 
 def current_target() -> Target | None:
-    """Return the target of the block of `compiling_for`; `None` outside of one."""
+    """Return the target of the enclosing `compiling_for` block; `None` outside of one."""
     return _TARGET.get()
 
 
@@ -65,7 +65,7 @@ def compiler_options() -> dict[str, str | bool]:
 
 
 def memory_bytes() -> int | None:
-    """Return the memory of the accelerator that programs are compiled for; `None` if it is not known."""
+    """Return the bytes of memory of the device that programs are compiled for; `None` if unknown."""
     target = _TARGET.get()
     if target is not None:
         return target.memory_bytes
@@ -77,7 +77,8 @@ def memory_bytes() -> int | None:
 def compiling_for(target: str | Target) -> Iterator[None]:
     """Trace and compile for a platform or a target within the block.
 
-    A function that was traced before for another platform must not be reused: `jax.jit` does not know of this choice.
+    A function that was already traced for another platform must not be reused, since `jax.jit` does not know the
+    target.
     """
     chosen = Target(target) if isinstance(target, str) else target
     token = _TARGET.set(chosen)
@@ -91,13 +92,13 @@ def compiling_for(target: str | Target) -> Iterator[None]:
 def compiler_of(
     function: Callable[..., Any], *arguments: Any, donate: tuple[int, ...] = (), static: tuple[int, ...] = ()
 ) -> Callable[[], jax.stages.Compiled]:
-    """Trace and lower a function; the result compiles it, and may do so in another thread.
+    """Trace and lower a function, and return a function that compiles it, possibly in another thread.
 
     Args:
         function: A pure function.
-        arguments: Its arguments, or their shapes; those of a mesh with their shardings.
-        donate: The places of arguments whose buffers the program reuses.
-        static: The places of arguments that the program is compiled for.
+        arguments: The arguments, or their shapes; on a mesh, shapes need shardings.
+        donate: The positions of donated arguments, whose buffers the program reuses.
+        static: The positions of static arguments.
     """
     target = _TARGET.get()
     if target is not None and target.devices:

@@ -1,8 +1,8 @@
-"""Write files and folders whole or not at all; they are on disk when the call returns.
+"""Atomic writing of files and folders, which are on disk when the call returns.
 
-All output is written here: files and folders that the user names (`whole_file`, `whole_folder`), and files of a folder
-that this process holds (`write_whole`, `append`, `move_folder`). Libraries get a Python file to write to, or write to
-memory first, so that every error of the disk arrives as an `OSError`; `writing` turns it into one line.
+All output is written here: files and folders that the user names (`whole_file`, `whole_folder`), and files in a folder
+that this process holds (`write_whole`, `append`, `move_folder`). Libraries write to a Python file object or to memory
+first, so that every disk error is an `OSError`, which `writing` turns into a one-line message.
 """
 
 import errno
@@ -19,18 +19,19 @@ from typing import IO
 from slmrec_jax.errors import UserError
 
 PART = ".part"
-"""The suffix of what is unfinished: no one reads it, and the process that holds the folder may delete it."""
+"""The suffix of unfinished files and folders. They are never read, and the process that holds the folder may delete
+them."""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-"""The errors of a full disk."""
+"""The error codes of a full disk."""
 
 _MAX_BUFFER = 2**26
-"""Bytes of output to a device or a pipe that are held in memory; more waits in a temporary file."""
+"""The bytes of output to a device or a pipe that are buffered in memory. More is buffered in a temporary file."""
 
 
 @contextmanager
 def writing(path: Path, fix: str) -> Iterator[None]:
-    """Turn an `OSError` within the block into a `UserError`, whose one line ends with the fix."""
+    """Turn an `OSError` within the block into a one-line `UserError` that ends with the fix."""
     try:
         yield
     except OSError as error:
@@ -39,20 +40,20 @@ def writing(path: Path, fix: str) -> Iterator[None]:
 
 
 def reason(error: OSError) -> str:
-    """Return the system's own words for an error, without those that a library added."""
+    """Return the system's message for an error, without text that a library added."""
     return os.strerror(error.errno) if error.errno else str(error) or type(error).__name__
 
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[IO[bytes]]:
-    """Yield a file whose content is at a path when the block ends, or not at all.
+    """Yield a file whose content appears at a path, atomically, when the block ends.
 
-    A regular file there is replaced, and its permissions stay. A device or a pipe is never replaced: it gets the
-    content when the block ends. A symbolic link to a file is rejected, because replacing it would break the link and
-    writing through it could leave half a file.
+    An existing regular file is replaced, keeping its permissions. A device or pipe is never replaced: the content is
+    written to it when the block ends. A symbolic link to a file is rejected, because replacing it would break the link,
+    and writing through it could leave a partial file.
 
     Raises:
-        OSError: The content could not be written; the old file is unchanged.
+        OSError: The content could not be written. An old file is unchanged.
         UserError: The path is a symbolic link to a file, or to nothing.
     """
     with suppress(FileNotFoundError):
@@ -75,10 +76,10 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder whose content is at a path when the block ends, or not at all.
+    """Yield an empty folder whose content appears at a path, atomically, when the block ends.
 
     Raises:
-        OSError: It could not be written, and nothing is left of it.
+        OSError: The folder could not be written. Nothing is left of it.
         UserError: The path exists.
     """
     if path.exists() or path.is_symlink():
@@ -90,12 +91,12 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file of a folder that this process holds; after an `OSError`, the old file, if any, is unchanged."""
+    """Write a file in a folder that this process holds. After an `OSError`, an old file is unchanged."""
     part = path.with_name(path.name + PART)
     if path.is_symlink() or (path.exists() and not path.is_file()):
         raise OSError(f"{path} is not a regular file")
     try:
-        part.unlink(missing_ok=True)  # it may be a link, which must not be written through
+        part.unlink(missing_ok=True)  # it may be a link, which must not be followed
         with part.open("x", encoding="utf-8") as file:
             file.write(text)
         sync(part)
@@ -107,7 +108,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to an existing file; after an `OSError`, some of the text may have been added."""
+    """Append text to an existing file. After an `OSError`, part of the text may have been written."""
     descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK)
     with open(descriptor, "a", encoding="utf-8") as file:
         file.write(text)
@@ -116,7 +117,7 @@ def append(path: Path, text: str) -> None:
 
 
 def move_folder(part: Path, place: Path) -> None:
-    """Move a folder to its place once all of its content is on disk."""
+    """Sync all content of a folder to disk, then move the folder to its place."""
     for inside in sorted(part.rglob("*")):
         sync(inside)
     sync(part)
@@ -125,7 +126,7 @@ def move_folder(part: Path, place: Path) -> None:
 
 
 def remove_folder(place: Path) -> None:
-    """Delete a folder; a crash never leaves one that looks complete."""
+    """Delete a folder. A crash never leaves a folder that looks complete."""
     part = place if place.name.endswith(PART) else place.with_name(place.name + PART)
     if part != place:
         if part.exists():
@@ -136,7 +137,7 @@ def remove_folder(place: Path) -> None:
 
 
 def check_room(folder: Path, size: int) -> None:
-    """Reserve bytes and release them, so that a full disk is an `OSError` before a library begins to write."""
+    """Reserve and release bytes, so that a full disk raises an `OSError` before a library begins to write."""
     if not hasattr(os, "posix_fallocate"):  # macOS
         return
     with tempfile.TemporaryFile(dir=folder) as file:
@@ -148,7 +149,7 @@ def check_room(folder: Path, size: int) -> None:
 
 
 def sync(path: Path) -> None:
-    """Wait until a file, or a folder's list of names, is on disk."""
+    """Wait until a file, or a folder's list of entries, is on disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -157,7 +158,7 @@ def sync(path: Path) -> None:
 
 
 def _pour(content: IO[bytes], path: Path) -> None:
-    """Write to a device or a pipe, without creating, truncating or replacing anything."""
+    """Write to a device or pipe, without creating, truncating or replacing anything."""
     content.seek(0)
     with io.FileIO(os.open(path, os.O_WRONLY), "w") as raw, io.BufferedWriter(raw) as target:
         if stat.S_ISREG(os.fstat(target.fileno()).st_mode):
@@ -168,7 +169,7 @@ def _pour(content: IO[bytes], path: Path) -> None:
 
 @contextmanager
 def _part_beside(path: Path) -> Iterator[Path]:
-    """Yield a path of the same name in a temporary folder beside it; if the block fails, no new folder is left."""
+    """Yield a path of the same name in a temporary sibling folder. If the block fails, no new folder is left."""
     missing = [folder for folder in path.parents if not folder.exists()]
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

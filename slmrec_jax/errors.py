@@ -1,4 +1,4 @@
-"""The exception for the user's mistakes, the checks that raise it, and text from files made safe to show."""
+"""The exception for user mistakes, checks that raise it, and escaping of untrusted text."""
 
 import reprlib
 import shlex
@@ -9,40 +9,40 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_in_flags = False  # whether the caller is the command
+_in_flags = False  # whether the caller is the command line
 
 
 class UserError(Exception):
-    """A mistake of the user, or a fault in a file that the user gave.
+    """An error for a mistake of the user, or for a fault in a file that the user supplied.
 
-    Its text is one line: what was found, where, and how to fix it. The command prints that line and exits with
+    The message is one line: what was found, where, and how to fix it. The command line prints that line and exits with
     status 1. Any other exception is a bug of this package and keeps its traceback.
     """
 
 
 class Diverged(UserError):
-    """Training reached NaN or infinity. A search of settings skips the trial; a single run stops."""
+    """An error for NaN or infinity in training. A hyperparameter search skips the trial; a single run stops."""
 
 
 class RefusedElsewhere(UserError):
-    """Another process of the same run was refused, and says so itself."""
+    """An error raised because another process of the same run failed; that process reports the reason."""
 
 
 class Interrupted(Exception):
-    """The run was asked to stop, and has saved."""
+    """An exception for a run that was asked to stop and has saved its state."""
 
     def __init__(self, signal_number: int, folder: Path) -> None:
-        """Keep which signal asked, and the folder of the run."""
+        """Store the signal and the run's folder."""
         super().__init__(signal.Signals(signal_number).name)
         self.signal_number = signal_number
         self.folder = folder
 
 
 def escaped(text: object) -> str:
-    r"""Return text from a file or an argument in a form that is safe to print on a terminal.
+    r"""Escape text from a file or an argument so that it is safe to print on a terminal.
 
-    Control and invisible characters become Python escapes, such as `\n` and `\u202e`; letters of all scripts, and
-    spaces, are kept.
+    Control and invisible characters become Python escapes, such as `\n` and `\u202e`. Letters of all scripts and spaces
+    are kept.
     """
     return "".join(
         sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else sign.encode("unicode_escape").decode()
@@ -52,7 +52,7 @@ def escaped(text: object) -> str:
 
 @contextmanager
 def naming_flags() -> Iterator[None]:
-    """Make `setting` return flags within the block; the command runs everything in such a block."""
+    """Make `setting` return flags within the block. The command line runs everything in such a block."""
     global _in_flags
     before, _in_flags = _in_flags, True
     try:
@@ -62,11 +62,11 @@ def naming_flags() -> Iterator[None]:
 
 
 def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
-    """Return a setting as the caller writes it, for messages that Python and the command share.
+    """Format a setting as the caller would write it, for messages shared by Python and the command line.
 
-    `setting("slmrec.fd_mode", "layer")` is `slmrec.fd_mode='layer'` for a caller in Python, and `--slmrec.fd-mode
-    layer` for the command. Without a value it is the name alone; for `True` it is the flag alone. The name is that of a
-    field of `Config` with its section, or of an argument of a public function; `flag` is its flag, if that differs.
+    `setting("slmrec.fd_mode", "layer")` is `slmrec.fd_mode='layer'` for a Python caller, and `--slmrec.fd-mode layer`
+    for the command line. Without a value, only the name is returned; for `True`, only the flag. The name is a field of
+    `Config` with its section, or an argument of a public function. `flag` is its flag, if that has a different name.
     """
     if not _in_flags:
         return name if value is None else f"{name}={value!r}"
@@ -75,7 +75,7 @@ def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
 
 
 def check_type(name: str, value: object, kind: Any, expected: str) -> None:
-    """Reject an argument of a wrong type; `expected` says what to give instead. A bool does not count as a number."""
+    """Reject an argument of the wrong type. `expected` describes the right type. A bool does not count as a number."""
     if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
         raise UserError(f"{name} is {shown(value)}: give {expected}")
 
@@ -87,5 +87,5 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
 
 
 def shown(value: object) -> str:
-    """Return an unexpected value, shortened, with its type."""
+    """Describe an unexpected value, shortened, with its type."""
     return f"{reprlib.repr(value)}, of type {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Figures of a run, of a comparison, of a search and of a data set."""
+"""Figures of a run, a comparison, a search and a data set."""
 
 import io
 import math
@@ -18,20 +18,20 @@ from slmrec_jax.durable import whole_file
 
 INK, HIGHLIGHT = "#0f172a", "#b91c1c"
 COLOURS = ("#3b82f6", "#d97706", "#0d9488", "#db2777", "#8b5cf6", "#65a30d", "#dc2626", "#0891b2")
-"""Colours that are readable on white and on black."""
+"""Colours that are readable on white and black backgrounds."""
 _BARS = 30
-"""The most bars of a histogram."""
+"""The maximum number of bars of a histogram."""
 
 
 def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw each loss by epoch on an axis of its own, and the selecting metric with its best epoch."""
+    """Draw each loss by epoch on a separate axis, and the selecting metric with its best epoch."""
     names = [name for name in history[-1]["losses"] if "/" not in name]
     figure = Figure(figsize=(9, max(3.4, 0.6 + 0.95 * len(names))), layout="constrained")
     grid = figure.add_gridspec(max(1, len(names)), 2)
     right = figure.add_subplot(grid[:, 1])
     epochs = [record["epoch"] for record in history]
     lowest = None
-    for place, colour in zip(range(len(names)), cycle(COLOURS)):  # losses have scales of their own
+    for place, colour in zip(range(len(names)), cycle(COLOURS)):  # each loss has a separate scale
         lowest = figure.add_subplot(grid[place, 0], sharex=lowest)
         lowest.plot(epochs, [record["losses"][names[place]] for record in history], color=colour)
         lowest.set_ylabel(names[place])
@@ -57,9 +57,9 @@ def draw_curves(history: Sequence[Mapping[str, Any]], path: Path, title: str) ->
 def draw_comparison(
     rows: Mapping[str, Mapping[str, tuple[float, float]]], metrics: Sequence[str], path: Path, title: str
 ) -> None:
-    """Draw a panel for each metric, two in a row, with a bar for each system and its deviation over seeds.
+    """Draw one panel per metric, two per row, with a bar for each system and its standard deviation over seeds.
 
-    The best bar of each panel is red; the name of a system that is best by every metric is bold.
+    The best bar of each panel is red. The name of a system that is best in every metric is bold.
     """
     num_columns = min(2, len(metrics))
     num_rows = -(-len(metrics) // num_columns)
@@ -101,12 +101,12 @@ def draw_lines(
     log: bool,
     levels: Mapping[str, float] | None = None,
 ) -> None:
-    """Draw a line for each name through its means, with deviations as error bars; `x` and `y` label the axes.
+    """Draw a line for each name through its means, with standard deviations as error bars.
 
-    `lines` has mean and deviation by name and by value of `x`. With `log`, the axis of `x` is logarithmic and has a
-    marker and a tick for each value; otherwise values are integers. `levels` are published values by name, drawn as
-    dashed lines of the same colour. A level so far from all lines that they would get less than two thirds of the
-    height is only named below the figure.
+    `lines` has the mean and the standard deviation by name and by value of `x`. `x` and `y` label the axes. With `log`,
+    the x axis is logarithmic, with a marker and a tick for each value; otherwise values are integers. `levels` are
+    published values by name, drawn as dashed lines in the same colour. A level so far from the lines that these would
+    take less than two thirds of the height is only mentioned below the figure.
     """
     levels = levels or {}
     figure = Figure(figsize=(5.2, 4.0), layout="constrained")
@@ -140,9 +140,9 @@ def draw_lines(
 def draw_search(
     values: Sequence[float], settings: Mapping[str, Sequence[Any]], complete: Sequence[bool], path: Path, metric: str
 ) -> None:
-    """Draw the trials of a search in order with the best value so far, and by each setting that varied.
+    """Draw the trials of a search in order, with the best value so far, and against each setting that varied.
 
-    `settings` has each trial's by name. Trials that are not `complete` are pale and never the best.
+    `settings` has the values of all trials by name. Trials that are not `complete` are pale and never the best.
     """
     varied = {name: each for name, each in settings.items() if len(set(each)) > 1}
     figure = Figure(figsize=(3.0 * (1 + len(varied)), 3.0), layout="constrained")
@@ -171,7 +171,7 @@ def draw_inspection(
     path: Path,
     title: str,
 ) -> None:
-    """Draw a panel for the degrees of users, of items, for the norms of each modality, and for missing features."""
+    """Draw panels of the degrees of users and items, the norms of each modality, and missing features."""
     panels = len(degrees) + len(norms) + bool(missing)
     columns = min(3, panels)
     figure = Figure(figsize=(3.6 * columns, 0.4 + 2.6 * -(-panels // columns)), layout="constrained")
@@ -200,7 +200,7 @@ def draw_inspection(
 
 
 def _draw_histogram(axes: Axes, values: Shaped[np.ndarray, " _"], colour: str, *, whole: bool = False) -> None:
-    """Draw filled bars of equal width, or of equal ratio if the values are of several orders of magnitude."""
+    """Draw a histogram with bars of equal width, or of equal ratio if the values span orders of magnitude."""
     if len(values) == 0:
         axes.set(xticks=(), yticks=())
         return
@@ -211,7 +211,7 @@ def _draw_histogram(axes: Axes, values: Shaped[np.ndarray, " _"], colour: str, *
     elif by_powers:
         edges = np.geomspace(low, high, _BARS + 1)
     else:
-        same = high - low <= 1e-3 * abs(high)  # rows of equal norms, but for rounding
+        same = high - low <= 1e-3 * abs(high)  # rows have equal norms, except for rounding
         edges = np.linspace(*((0.5 * low, 1.5 * high or 1.0) if same else (low, high)), _BARS + 1)
     edges[-1] = max(edges[-1], high)  # geomspace rounds
     axes.hist(values, edges.tolist(), color=colour, edgecolor="white", linewidth=0.3)
@@ -222,7 +222,7 @@ def _draw_histogram(axes: Axes, values: Shaped[np.ndarray, " _"], colour: str, *
 
 
 def _whole_edges(low: int, high: int, by_powers: bool) -> Float[np.ndarray, " edges"]:
-    """Return the edges of bars of whole numbers; each bar has at least as many of them as the one before."""
+    """Return the bar edges of a histogram of integers. Each bar is at least as wide as the one before."""
     edges, width, ratio = [low], -(-(high + 1 - low) // _BARS), ((high + 1) / low) ** (1 / _BARS)
     while edges[-1] <= high:
         edges.append(max(edges[-1] + 1, math.ceil(edges[-1] * ratio)) if by_powers else edges[-1] + width)
@@ -233,12 +233,12 @@ def _finish(figure: Figure, path: Path) -> None:
     for axes in figure.axes:
         axes.spines[["top", "right"]].set_visible(False)
         axes.tick_params(colors=INK)
-    # Names with dollar signs are not formulas, but the tick labels of log axes are.
+    # Names with dollar signs are not formulas, but tick labels of log axes are.
     scales = [axis for axes in figure.axes for axis in (axes.xaxis, axes.yaxis) if axis.get_scale() == "log"]
     powers = {label for axis in scales for label in axis.get_ticklabels(which="both")}
     for text in figure.findobj(Text):
         text.set_parse_math(text in powers)
-    picture = io.BytesIO()  # matplotlib reports a full disk by various exceptions
+    picture = io.BytesIO()  # matplotlib reports a full disk with various exceptions
     figure.savefig(picture, dpi=140, format=path.suffix[1:])
     with whole_file(path) as file:
         file.write(picture.getbuffer())

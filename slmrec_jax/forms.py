@@ -1,4 +1,4 @@
-"""Check values against type annotations and the ranges in them, and name the first that does not fit."""
+"""Checks of values against type annotations and their ranges, which name the first value that does not fit."""
 
 import dataclasses
 import types
@@ -9,15 +9,15 @@ _WORDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 
 class Limit(NamedTuple):
-    """A condition on values of a type, as in `Annotated[int, at_least(1)]`."""
+    """A condition on the values of a type, as in `Annotated[int, at_least(1)]`."""
 
     allows: Callable[[Any], bool]
     words: str
-    """What it allows, as in "give at least 1"."""
+    """The allowed values in words, as in "give at least 1"."""
 
 
 def at_least(low: int | float) -> Limit:
-    """Allow numbers from `low` on."""
+    """Allow numbers of at least `low`."""
     return Limit(lambda value: value >= low, f"at least {low}")
 
 
@@ -32,17 +32,17 @@ def less_than(high: int | float) -> Limit:
 
 
 def share() -> Limit:
-    """Allow numbers from 0 to 1, 1 excluded."""
+    """Allow numbers from 0 up to, but excluding, 1."""
     return Limit(lambda value: 0 <= value < 1, "a share of at least 0 and less than 1")
 
 
 def not_empty(kind: str) -> Limit:
-    """Allow tuples that have entries, which `kind` names in the singular."""
+    """Allow tuples that are not empty. `kind` names an entry in the singular."""
     return Limit(lambda values: len(values) > 0, f"at least one {kind}")
 
 
 def outside(value: object, hint: Any) -> Iterator[tuple[object, Limit]]:
-    """Yield each part of a value that a limit of its annotation excludes, with that limit; the types must fit."""
+    """Yield each part of a value that a limit of its annotation excludes, with that limit. Types must fit already."""
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
         limits = (each for each in hint.__metadata__ if isinstance(each, Limit))
@@ -56,17 +56,17 @@ def outside(value: object, hint: Any) -> Iterator[tuple[object, Limit]]:
 
 
 def fault(value: object, hint: Any, name: str = "") -> str | None:
-    """Say where a value does not fit a type, or return `None` if it fits. Limits are left to `outside`.
+    """Describe where a value does not fit a type, or return `None` if it fits. Limits are checked by `outside`.
 
     Args:
-        value: Plain data: numbers, text, mappings, lists, tuples and records of these.
+        value: Plain data: numbers, strings, mappings, lists, tuples and records of these.
         hint: A type, `Literal`, union, `tuple[...]`, `list[...]`, `Mapping[str, ...]`, `Annotated`, TypedDict, or a
-            dataclass or NamedTuple, for which a mapping of its fields is accepted too. A whole number counts as a
-            number, `true` counts as neither.
-        name: The name of the value in the answer; parts of it follow after a dot.
+            dataclass or NamedTuple, for which a mapping of its fields is also accepted. An integer counts as a number;
+            a bool counts as neither.
+        name: The name of the value in the result. Names of its parts follow after a dot.
 
     Returns:
-        For example `losses.main is 'x'; expected a number`.
+        A text such as `losses.main is 'x'; expected a number`.
     """
     origin, arguments = get_origin(hint), get_args(hint)
     if origin is Annotated:
@@ -120,7 +120,7 @@ def words(hint: Any) -> str:
 
 
 def field_names(hint: Any) -> tuple[str, ...]:
-    """Return the names of the fields of a dataclass or NamedTuple; of any other type, none."""
+    """Return the field names of a dataclass or NamedTuple; for other types, an empty tuple."""
     if dataclasses.is_dataclass(hint):
         return tuple(field.name for field in dataclasses.fields(hint))
     return getattr(hint, "_fields", ())
@@ -137,5 +137,5 @@ def _joined(name: str, field: object) -> str:
 
 
 def _short(value: object) -> str:
-    """Return a value for an error line, without characters that would control a terminal."""
+    """Format a value for an error message, without terminal control characters."""
     return ascii(value)[:60] if isinstance(value, str | int | float | type(None)) else f"a {type(value).__name__}"

@@ -1,4 +1,4 @@
-"""Processes that train one run together: how one joins the others, and how it ends if it fails or another has ended."""
+"""Joining of the processes that train one run, and their exit if one of them fails."""
 
 import ctypes
 import os
@@ -13,35 +13,35 @@ from typing import NoReturn
 from slmrec_jax.errors import Interrupted, UserError, setting
 
 HEARTBEAT_SECONDS = 10
-"""A process that is silent for this long is considered dead."""
+"""The time in seconds after which a silent process is considered dead."""
 
 JOIN_SECONDS = 120
-"""How long processes wait for each other at the start."""
+"""The time in seconds that processes wait for each other at the start."""
 
 AUTO = "auto"
-"""In place of an address: what the scheduler or the cloud says."""
+"""Used instead of an address: take it from the scheduler or the cloud."""
 
 _LEVEL = "TF_CPP_MIN_LOG_LEVEL"
 
 _joined: list[tuple[int, int]] = []
-"""The index of this process and the number of processes, once they are joined."""
+"""The index of this process and the number of processes, once joined."""
 
 _kept: list[object] = []
-"""What C code may still call."""
+"""Objects that C code may still call."""
 
 
 @contextmanager
 def joined(coordinator: str = AUTO, num_processes: int | None = None, process_id: int | None = None) -> Iterator[None]:
-    """Be one of several processes within the block.
+    """Join several processes within the block.
 
-    An error in the block ends this process, so that the others do not wait for it: they end within `HEARTBEAT_SECONDS`
-    or so. Nothing may have used JAX's devices before.
+    An error in the block ends this process, so that the others do not wait for it; they end within about
+    `HEARTBEAT_SECONDS`. JAX's devices must not have been used before.
 
     Args:
-        coordinator: `HOST:PORT` of the first process, where a port is free; or `auto`, what Slurm, Open MPI,
-            Kubernetes or a Cloud TPU says.
-        num_processes: The number of processes; `auto` knows it.
-        process_id: The index of this one, from 0; `auto` knows it.
+        coordinator: `HOST:PORT` of the first process, with a free port; or `auto`, to ask Slurm, Open MPI, Kubernetes
+            or a Cloud TPU.
+        num_processes: The number of processes; not needed with `auto`.
+        process_id: The index of this process, from 0; not needed with `auto`.
 
     Raises:
         UserError: The other processes do not come.
@@ -50,23 +50,23 @@ def joined(coordinator: str = AUTO, num_processes: int | None = None, process_id
     join(coordinator, num_processes, process_id)
     try:
         yield
-    except Interrupted:  # in all of them
+    except Interrupted:  # raised in all processes
         raise
     except BaseException as error:
         end_with(error, wait=isinstance(error, Exception) and not isinstance(error, UserError))
 
 
 def quiet_jaxlib() -> None:
-    """Keep jaxlib from printing its stack when another process has ended, which is said in one line instead.
+    """Prevent jaxlib from printing its stack when another process ends; a single line reports it instead.
 
-    It reads the level when it is imported.
+    jaxlib reads the log level when it is imported.
     """
     if "jaxlib" not in sys.modules and os.environ.get(_LEVEL, "3") == "3":
         os.environ[_LEVEL] = "4"
 
 
 def join(coordinator: str, num_processes: int | None, process_id: int | None) -> None:
-    """Join the other processes, as for `joined`.
+    """Join the other processes; see `joined`.
 
     Raises:
         UserError: The other processes do not come.
@@ -96,7 +96,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
     _end_in_one_line()
     try:
         processes.wait_for_all()
-    except (ValueError, RuntimeError) as error:  # of the transfers between devices, not of the coordinator
+    except (ValueError, RuntimeError) as error:  # errors of transfers between devices, not of the coordinator
         raise UserError(
             f"it found {place}, but not their devices ({str(error).splitlines()[0]}): each host's name must lead the "
             "others to it, and no firewall may be between them"
@@ -104,17 +104,17 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
 
 
 def prefix() -> str:
-    """Return what a line of this process begins with, if there are several."""
+    """Return the prefix of this process's log lines; empty for a single process."""
     return f"process {_joined[0][0]} of {_joined[0][1]}: " if _joined else ""
 
 
 def reports() -> bool:
-    """Return whether this process tells the user what all of them do."""
+    """Return whether this process reports to the user on behalf of all."""
     return not _joined or _joined[0][0] == 0
 
 
 def end_now(status: int) -> None:
-    """End this process at once if it is one of several: the usual end of a program would wait for the others."""
+    """Exit at once if this is one of several processes, since a normal exit would wait for the others."""
     if _joined:
         sys.stdout.flush()
         sys.stderr.flush()
@@ -122,7 +122,7 @@ def end_now(status: int) -> None:
 
 
 def end_with(error: BaseException, *, wait: bool = True) -> NoReturn:
-    """End after an error. If another process has caused it by ending, JAX ends this one in the time that it waits."""
+    """Exit after an error. If another process caused it by ending, JAX ends this process during the wait."""
     if _joined:
         if wait:
             time.sleep(1.5 * HEARTBEAT_SECONDS)
@@ -133,7 +133,7 @@ def end_with(error: BaseException, *, wait: bool = True) -> NoReturn:
 
 
 def _end_in_one_line() -> None:
-    """Say in one line why JAX ends this process, which it does by SIGABRT when another one has ended."""
+    """Report in one line that JAX ends this process, which it does with SIGABRT when another process has ended."""
     line = (
         f"slmrec-jax: {prefix()}stopped by JAX, most likely because another process has ended or cannot be reached; "
         f"the run can be resumed, with as many processes or others ({_LEVEL}=0 shows JAX's own words)\n"
@@ -143,7 +143,7 @@ def _end_in_one_line() -> None:
         os.write(sys.stderr.fileno(), line)
         os._exit(1)
 
-    # Not by Python's `signal`: its handlers run in the main thread, and abort() does not wait for that.
+    # Python's `signal` is not used, since its handlers run in the main thread, and abort() does not wait for it.
     handler = ctypes.CFUNCTYPE(None, ctypes.c_int)(say)
     ctypes.CDLL(None).signal(signal.SIGABRT, handler)
     _kept.append(handler)

@@ -1,9 +1,9 @@
-"""Several devices as one mesh: the part of each array that a device holds.
+"""Device meshes and the sharding of arrays over them.
 
-Propagation acts on each column of a table alone. Node tables are therefore divided by columns over the axis `model`:
-each device propagates its own columns with the whole graph and sends nothing. The rows of a batch are divided over all
-devices once they are read out. Code that is traced within `tracing_for(mesh)` finds the mesh here; without one, nothing
-in this module has an effect.
+Propagation acts on each column of a table independently. Node tables are therefore sharded by columns over the axis
+`model`: each device propagates its own columns with the whole graph, without communication. The rows of a batch are
+sharded over all devices after they are read out. Code that is traced within `tracing_for(mesh)` finds the mesh here.
+Without a mesh, the functions for traced code have no effect.
 """
 
 import math
@@ -22,29 +22,30 @@ from slmrec_jax.transfers import to_devices
 from slmrec_jax.types import Whole
 
 DATA, MODEL = AXES = ("data", "model")
-"""The axes of a mesh: `model` divides the columns of tables, both divide the rows of a batch."""
+"""The axes of a mesh: `model` shards the columns of tables; both together shard the rows of a batch."""
 
 AUTO = "auto"
-"""All devices, in place of sizes."""
+"""Used instead of sizes: all devices."""
 
 LEAST_COLUMNS = 8
-"""The columns that `auto` leaves to each device at least: 32 bytes, the least that a GPU reads of a row."""
+"""The minimum number of columns per device under `auto`: 32 bytes, the smallest part of a row that a GPU reads."""
 
 
 def part(*axes: str | tuple[str, ...] | None) -> PartitionSpec:
-    """Return the axes of a mesh that divide each axis of an array."""
+    """Return a `PartitionSpec`: the mesh axes that shard each axis of an array."""
     return PartitionSpec(*axes)  # type: ignore[no-untyped-call]
 
 
 class Layout(NamedTuple):
-    """The place of every array of a run on a mesh."""
+    """The sharding of all arrays of a run on a mesh."""
 
     mesh: Mesh
     num_rows: frozenset[int]
-    """Arrays of two axes with so many rows are tables of nodes. A wrong guess costs transfers, never results."""
+    """The row counts by which two-dimensional arrays are recognised as node tables. A wrong guess costs transfers but
+    never changes results."""
 
     def shardings(self, tree: PyTree) -> PyTree:
-        """Return the sharding of each array, or shape: tables by columns where these divide evenly, all else whole."""
+        """Return the sharding of each array or shape: tables by columns if these divide evenly, all else replicated."""
 
         def place(node: Any) -> Any:
             if isinstance(node, Whole):
@@ -56,7 +57,7 @@ class Layout(NamedTuple):
         return jax.tree.map(place, tree, is_leaf=lambda node: isinstance(node, Whole))
 
     def shapes(self, tree: PyTree) -> PyTree:
-        """Return the shapes of arrays with their shardings."""
+        """Return the shapes of arrays, with shardings."""
 
         def shape(leaf: Any, sharding: NamedSharding) -> jax.ShapeDtypeStruct:
             return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)  # type: ignore[no-untyped-call]
@@ -64,15 +65,15 @@ class Layout(NamedTuple):
         return jax.tree.map(shape, tree, self.shardings(tree))
 
     def placed(self, function: Callable[..., PyTree]) -> Callable[..., Any]:
-        """Return the function, compiled when it is called, with results that have their place."""
+        """Return the jitted function with its results sharded by this layout."""
         return jax.jit(lambda *arguments: _constrained(function(*arguments), self))
 
     def put(self, tree: PyTree) -> PyTree:
-        """Put arrays in their place. With several processes, each has all of them and puts its own part."""
+        """Put arrays on the mesh. With several processes, each has the whole arrays and puts its own shards."""
         return jax.tree.map(_put, tree, self.shardings(tree))
 
     def bytes_of(self, tree: PyTree) -> int:
-        """Return the bytes of arrays, or shapes, that one device holds."""
+        """Return the bytes that one device holds of the arrays or shapes."""
 
         def own_bytes(leaf: Any, sharding: NamedSharding) -> int:
             return math.prod(sharding.shard_shape(leaf.shape)) * int(leaf.dtype.itemsize)
@@ -81,9 +82,9 @@ class Layout(NamedTuple):
 
 
 def on_host(table: Shaped[Array, "rows ..."], block_bytes: int = 2**26) -> Iterator[np.ndarray]:
-    """Yield the rows of a table on the host, in order: all at once, or by blocks if several processes hold parts.
+    """Yield the rows of a table on the host, in order: all at once, or in blocks if several processes hold shards.
 
-    All of these processes must call it, in the thread that computes.
+    All of these processes must call this function, in the thread that runs computations.
     """
     if table.is_fully_addressable:
         yield np.asarray(table)
@@ -98,29 +99,29 @@ def on_host(table: Shaped[Array, "rows ..."], block_bytes: int = 2**26) -> Itera
 
 
 def make_mesh(data: int = 1, model: int = 1, devices: Sequence[jax.Device] | None = None) -> Mesh:
-    """Return a mesh of data × model devices, by default JAX's first ones.
+    """Make a mesh of data × model devices; by default of JAX's first devices.
 
     Args:
-        data: The number of groups that each hold all columns.
-        model: The number of devices of a group, among which columns are divided.
-        devices: As many devices.
+        data: The number of groups, each of which holds all columns.
+        model: The number of devices per group, over which columns are sharded.
+        devices: The devices, exactly data × model of them.
     """
     chosen = jax.devices()[: data * model] if devices is None else list(devices)
     return jax.make_mesh((data, model), AXES, (AxisType.Auto, AxisType.Auto), devices=chosen)
 
 
 def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device] | None = None) -> Mesh | None:
-    """Return the mesh to train on; `None` for one device alone.
+    """Return the mesh to train on; `None` for a single device.
 
     Args:
-        asked: A mesh with axes `data` and `model`, or one of them; sizes such as `data=2,model=4`; or `auto`. By
-            default, one device, or with several processes `auto`.
-        dim: The columns of a table. `auto` divides them among as many devices as divide their number and leave at least
-            `LEAST_COLUMNS` to each.
-        devices: The devices to choose from, by default all of JAX's.
+        asked: A mesh with axes `data` and `model`, or one of them; sizes such as `data=2,model=4`; or `auto`. The
+            default is one device, or `auto` with several processes.
+        dim: The number of columns of a table. `auto` shards them over the largest number of devices that divides both
+            it and the number of devices and leaves at least `LEAST_COLUMNS` per device.
+        devices: The devices to choose from; by default all of JAX's.
 
     Raises:
-        UserError: It is no such mesh, or there are not as many devices.
+        UserError: The mesh is not valid, or there are not enough devices.
     """
     several = devices is None and jax.process_count() > 1
     if asked is None and not several:
@@ -143,7 +144,7 @@ def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device
 
 
 def _as_auto(given: Mesh) -> Mesh | None:
-    """Return a mesh that was given with both axes, whose arrays the compiler places."""
+    """Return a given mesh with both axes, in the mode in which the compiler chooses shardings."""
     if not given.axis_names or not set(given.axis_names) <= set(AXES):
         raise UserError(f"{setting('mesh')} has the axes {given.axis_names}: give {DATA} and {MODEL}")
     if jax.process_count() > 1 and given.size < jax.device_count():
@@ -158,7 +159,7 @@ def _divides_well(model: int, num_devices: int, dim: int) -> bool:
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
-    """Return the sizes in a text such as `data=2,model=4`.
+    """Parse sizes such as `data=2,model=4`.
 
     Raises:
         UserError: The text is something else.
@@ -180,29 +181,30 @@ def tracing_for(mesh: Mesh | AbstractMesh) -> Iterator[None]:
 
 
 def mesh_of(array: Shaped[Array, "..."]) -> Mesh | None:
-    """Return the mesh that an array, or a shape, is placed on; `None` if it is on no mesh."""
+    """Return the mesh of an array or shape; `None` if it is not on a mesh."""
     mesh = getattr(array.sharding, "mesh", None)
     return mesh if isinstance(mesh, Mesh) else None
 
 
 def num_shares() -> int:
-    """Return the number of devices of the mesh that programs are traced for; 1 without one."""
+    """Return the number of devices of the mesh that is traced for; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else int(mesh.size)
 
 
 def num_column_shares() -> int:
-    """Return the number of devices among which that mesh divides columns; 1 without one."""
+    """Return the number of devices over which that mesh shards columns; 1 without a mesh."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty else int(mesh.shape[MODEL])
 
 
 def on_own_columns(function: Callable[..., Array], table: Shaped[Array, "..."]) -> Callable[..., Array]:
-    """Return the function of some whole arguments and a table, which each device calls for its own columns.
+    """Wrap a function of replicated arguments and a table, so that each device calls it for its own columns.
 
     Args:
-        function: `(whole arguments, table) -> table`, which acts on each column alone.
-        table: If its columns do not divide evenly, or it has only rows, each device calls the function for all of it.
+        function: `(replicated, table) -> table`, which acts on each column independently.
+        table: The table. If its columns do not divide evenly, or it is not two-dimensional, each device calls the
+            function for the whole table.
     """
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
@@ -218,14 +220,14 @@ def on_own_columns(function: Callable[..., Array], table: Shaped[Array, "..."]) 
 def on_own_rows(
     function: Callable[..., Any], num_divided: int, num_whole: int, outputs: Sequence[bool]
 ) -> Callable[..., Any]:
-    """Return the function of arrays whose rows are divided over all devices, and of whole arrays.
+    """Wrap a function of row-sharded and replicated arrays, so that each device calls it for its own rows.
 
     Args:
-        function: Of `num_divided` arrays and `num_whole` others. Whole results must be the same on every device, such
-            as sums by `sum_over_shares`.
-        num_divided: The number of arguments with divided rows, which come first; their number divides evenly.
-        num_whole: The number of whole arguments.
-        outputs: Whether the rows of each result are divided.
+        function: A function of `num_divided` row-sharded arrays and `num_whole` replicated ones. Replicated results
+            must be the same on every device, such as sums with `sum_over_shares`.
+        num_divided: The number of arguments with sharded rows, which come first. Their row counts must divide evenly.
+        num_whole: The number of replicated arguments.
+        outputs: For each result, whether its rows are sharded.
     """
     rows, whole = part(AXES), part()
     places = tuple(rows if divided else whole for divided in outputs)
@@ -236,20 +238,20 @@ def on_own_rows(
 
 
 def sum_over_shares(x: Array) -> Array:
-    """Return the sum over all devices, within a function of `on_own_rows`."""
+    """Sum over all devices, within a function wrapped by `on_own_rows`."""
     total: Array = jax.lax.psum(x, AXES)  # type: ignore[no-untyped-call]
     return total
 
 
 def held_whole(arrays: Whole) -> PyTree:
-    """Return the arrays, which stay whole on every device even where a use needs a part of them."""
+    """Return the arrays, constrained to stay replicated even where only a part of them is used."""
     if jax.sharding.get_abstract_mesh().empty:
         return arrays.arrays
     return jax.lax.with_sharding_constraint(arrays.arrays, part())  # type: ignore[no-untyped-call]
 
 
 def divide_rows(x: Float[Array, "rows columns"]) -> Float[Array, "rows columns"]:
-    """Divide the rows of a batch over all devices, each with all of its columns."""
+    """Shard the rows of a batch over all devices, with all columns of a row on one device."""
     if jax.sharding.get_abstract_mesh().empty or x.ndim != 2:
         return x
     divided: Array = jax.lax.with_sharding_constraint(x, part(AXES))  # type: ignore[no-untyped-call]

@@ -1,8 +1,8 @@
-"""The processes that train one run together: what they tell each other and what one does for all.
+"""Communication between the processes that train one run together.
 
-`jax.distributed` joins them. Each runs the same code on the same data, and they meet in every transfer, so whatever
-decides about one (a clock, a signal, a file) is decided by the first process or by all. With one process, nothing here
-waits.
+The processes are joined by `jax.distributed`. Each runs the same code on the same data, and they synchronise in every
+transfer. Decisions that depend on local state (a clock, a signal, a file) must therefore be made by the first process
+or by all together. With one process, nothing here waits.
 """
 
 import json
@@ -22,7 +22,7 @@ from slmrec_jax.errors import RefusedElsewhere, UserError
 Result = TypeVar("Result")
 
 _LEAST_BYTES = 256
-"""Messages are padded to powers of two from here on, since each length is a program of its own."""
+"""The minimum message size. Messages are padded to powers of two, since each length needs a separate program."""
 
 
 def count() -> int:
@@ -41,10 +41,10 @@ def is_first() -> bool:
 
 
 def gathered(value: Any) -> list[Any]:
-    """Return the values that the processes pass, in their order. All must call it.
+    """Gather the values of all processes, in process order. All processes must call this function.
 
     Args:
-        value: Numbers, texts, `None`, and lists and mappings of these, as in JSON.
+        value: Numbers, strings, `None`, and lists and mappings of these, as in JSON.
     """
     if count() == 1:
         return [value]
@@ -56,17 +56,17 @@ def gathered(value: Any) -> list[Any]:
 
 
 def agreed(value: Any) -> Any:
-    """Return the first process's value in all of them. All must call it."""
+    """Return the first process's value in all processes. All processes must call this function."""
     return gathered(value)[0]
 
 
 def wait_for_all() -> None:
-    """Wait until every process has come here."""
+    """Wait until every process has called this function."""
     gathered(None)
 
 
 def in_first(action: Callable[[], Result]) -> Result | None:
-    """Call a function in the first process alone, and return its result there and `None` in the others.
+    """Call a function only in the first process, and return its result there and `None` in the others.
 
     Raises:
         UserError: The function raises it or an `OSError`; it is then raised in all processes.
@@ -75,10 +75,10 @@ def in_first(action: Callable[[], Result]) -> Result | None:
 
 
 def in_all(action: Callable[[], Result]) -> Result:
-    """Call a function in every process; if one is refused what it does, all are. The function must not wait for others.
+    """Call a function in every process; if it fails in one, it fails in all. The function must not wait for others.
 
     Raises:
-        UserError: The function raises it in some process; in the others it is a `RefusedElsewhere`.
+        UserError: The function raises it in some process; the other processes raise `RefusedElsewhere`.
         OSError: Likewise.
     """
     if count() == 1:
@@ -90,7 +90,7 @@ def in_all(action: Callable[[], Result]) -> Result:
         refusal = error
     said = gathered(None if refusal is None else str(refusal))
     if all(text == said[0] for text in said) and not is_first():
-        refusal = None  # the first says it for all
+        refusal = None  # the first process reports it for all
     if refusal is not None:
         raise refusal
     for text in said:
@@ -100,18 +100,18 @@ def in_all(action: Callable[[], Result]) -> Result:
 
 
 def raised_by_all(error: UserError) -> UserError:
-    """Return the error that every process raises: the first one's own, which reports it."""
+    """Return the error to raise in this process when all processes fail: only the first process reports the reason."""
     return error if is_first() else RefusedElsewhere(str(error))
 
 
 def on_own_host() -> int:
-    """Return the number of processes on this host, this one included. All must call it."""
+    """Return the number of processes on this host, including this one. All processes must call this function."""
     hosts = gathered(host())
     return hosts.count(hosts[index()])
 
 
 def host() -> list[str]:
-    """Return what tells this machine from others."""
+    """Return an identifier of this machine."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:  # not Linux
@@ -120,18 +120,18 @@ def host() -> list[str]:
 
 
 def own_rows(num_rows: int) -> slice:
-    """Return the share of some rows that this process works on."""
+    """Return this process's share of `num_rows` rows."""
     return _shares(num_rows)[index()]
 
 
 def gathered_rows(own: Shaped[np.ndarray, "own ..."], num_rows: int) -> Shaped[np.ndarray, "rows ..."]:
-    """Return the rows of all processes' shares, each of which passes its own. All must call it."""
+    """Concatenate the shares of all processes, each of which passes its own. All processes must call this function."""
     if count() == 1:
         return own
     shares = _shares(num_rows)
     padded = np.zeros((max(share.stop - share.start for share in shares), *own.shape[1:]), own.dtype)
     padded[: len(own)] = own
-    bits = _from_all(padded.reshape(-1).view(np.uint8))  # JAX would round numbers of 64 bits
+    bits = _from_all(padded.reshape(-1).view(np.uint8))  # JAX would round 64-bit numbers
     found = [row.view(own.dtype).reshape(padded.shape) for row in bits]
     return np.concatenate([rows[: share.stop - share.start] for rows, share in zip(found, shares, strict=True)])
 

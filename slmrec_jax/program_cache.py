@@ -1,6 +1,6 @@
-"""The folder of compiled programs, where later processes find them instead of compiling again.
+"""The persistent cache of compiled programs, which saves later processes from compiling again.
 
-JAX runs the programs in it unchecked, so a folder that others may write to is not used.
+JAX runs cached programs without checks, so a folder that other users may write to is not used.
 """
 
 import os
@@ -15,16 +15,17 @@ from slmrec_jax.errors import escaped
 
 CACHE = "JAX_COMPILATION_CACHE_DIR"
 _EVERY_PROGRAM = {"jax_persistent_cache_min_compile_time_secs": 0, "jax_persistent_cache_min_entry_size_bytes": -1}
-"""Settings of JAX that keep small programs too."""
+"""JAX settings that also cache small programs."""
 _LOG_LEVEL, _ABOVE_ERRORS = "TF_CPP_MIN_LOG_LEVEL", "3"
 _quieted: list[bool] = []
-"""Not empty once `quiet_xla` has had its effect."""
+"""Not empty once `quiet_xla` has taken effect."""
 
 
 def quiet_xla() -> None:
-    """Silence what XLA logs for each program it reads back on a CPU: errors about tuning hints that are no features.
+    """Silence the spurious errors about CPU features that XLA logs for each cached program that it loads.
 
-    XLA reads the level when JAX is imported, so this has no effect after it.
+    The errors are about tuning hints, which are not features. XLA reads the log level when JAX is imported, so this
+    function has no effect afterwards.
     """
     if "jaxlib" not in sys.modules:
         os.environ.setdefault(_LOG_LEVEL, _ABOVE_ERRORS)
@@ -32,12 +33,12 @@ def quiet_xla() -> None:
 
 
 def set_environment() -> None:
-    """Set the variables that JAX reads when it is imported; those that the user has set win.
+    """Set the environment variables that JAX reads on import. Variables set by the user win.
 
-    Without a safe folder, no programs are kept, and a line on standard error says why.
+    Without a safe folder, no programs are cached, and a line on standard error gives the reason.
     """
     chosen = os.environ.get(CACHE)
-    if chosen == "" or (chosen and "://" in chosen):  # switched off, or not a folder of this machine
+    if chosen == "" or (chosen and "://" in chosen):  # disabled, or not a local folder
         return
     folder = _safe_folder(chosen)
     if folder is None:
@@ -49,10 +50,10 @@ def set_environment() -> None:
 
 
 def keep_programs() -> list[str]:
-    """Keep what this process compiles from now on, as the command does, unless the user has configured JAX's cache.
+    """Cache all programs compiled from now on, like the command line does, unless the user configured JAX's cache.
 
     Returns:
-        A line on why programs are not kept, if the user can change that.
+        A log line about why programs are not cached, if the user can change that.
     """
     import jax
     from jax.experimental.compilation_cache import compilation_cache
@@ -71,13 +72,13 @@ def keep_programs() -> list[str]:
     for name, value in _EVERY_PROGRAM.items():
         if name.upper() not in os.environ:
             settings.update(name, value)
-    compilation_cache.reset_cache()  # JAX decides at its first compilation whether to keep programs
+    compilation_cache.reset_cache()  # JAX decides at its first compilation whether to cache programs
     return []
 
 
 @contextmanager
 def without_cache() -> Iterator[None]:
-    """Neither keep nor read programs within the block: JAX cannot read those of devices that are not attached."""
+    """Disable the cache within the block, since JAX cannot load programs of devices that are not attached."""
     import jax
     from jax.experimental.compilation_cache import compilation_cache
 
@@ -85,7 +86,7 @@ def without_cache() -> Iterator[None]:
     before = settings.jax_enable_compilation_cache
     try:
         settings.update("jax_enable_compilation_cache", False)
-        compilation_cache.reset_cache()  # JAX decides once whether it has a cache
+        compilation_cache.reset_cache()  # JAX decides only once whether it has a cache
         yield
     finally:
         settings.update("jax_enable_compilation_cache", before)
@@ -93,7 +94,7 @@ def without_cache() -> Iterator[None]:
 
 
 def _safe_folder(chosen: str | None) -> str | None:
-    """Return the chosen or default folder, which is made if absent; `None` if it cannot be used safely."""
+    """Return the chosen or default folder, creating it if needed; `None` if it cannot be used safely."""
     folder = Path(chosen or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "slmrec_jax")
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,8 +109,8 @@ def _safe_folder(chosen: str | None) -> str | None:
 
 
 def _distrust(folder: Path) -> str | None:
-    """Return why another user could have written to the folder or still could, or `None` if no other user can."""
-    # The parents of the given path, on which a link may be replaced, and those of its target.
+    """Describe how another user could have written to the folder or still could; `None` if no other user can."""
+    # Check the parents of the given path, where a link may be replaced, and the parents of its target.
     for parent in {*list(folder.absolute().parents)[:-1], *list(folder.resolve().parents)[:-1]}:
         status = parent.stat()
         if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
@@ -125,14 +126,14 @@ def _distrust(folder: Path) -> str | None:
 
 
 def _unsafe(path: Path, status: os.stat_result, ordinary: bool, *, private: bool) -> str | None:
-    """Return what makes a folder or a file unsafe, or `None`.
+    """Describe why a folder or file is unsafe; `None` if it is safe.
 
     Args:
         path: The folder or file.
-        status: Its status, with links not followed.
-        ordinary: Whether it is of the expected type.
-        private: Whether it is in a folder that only its owner can enter: with a umask of 002, JAX writes files that the
-            group may write to.
+        status: The status, without following links.
+        ordinary: Whether the path has the expected type.
+        private: Whether the path is in a folder that only its owner can enter. With a umask of 002, JAX creates
+            group-writable files.
     """
     writable = stat.S_IWOTH if private else stat.S_IWOTH | stat.S_IWGRP
     if not ordinary:

@@ -1,4 +1,4 @@
-"""Copies of large arrays from the host to devices, by blocks of rows, so that the host never holds a second copy."""
+"""Copying of large arrays from the host to devices in blocks of rows, so that the host never holds a second copy."""
 
 from functools import partial
 from typing import Any
@@ -10,19 +10,19 @@ from jax.sharding import Sharding
 from jaxtyping import Array, Shaped
 
 BLOCK_BYTES = 2**26
-"""The bytes of the rows that are on their way at a time."""
+"""The bytes of rows that are in flight at a time."""
 
 
 def to_device(host: Shaped[np.ndarray, "..."], device: jax.Device | None = None) -> Array:
-    """Copy an array to a device, by default JAX's own choice.
+    """Copy an array to a device; by default JAX's default device.
 
-    The result never shares memory with `host`, which may be a mapped file. On CPU, `jax.device_put` shares it where the
-    numbers are aligned, as those of a `.npy` file are, even if told not to; a change of the file would then change what
-    training reads.
+    The result never shares memory with `host`, which may be a memory-mapped file. On CPU, `jax.device_put` shares
+    aligned memory, such as that of a `.npy` file, even if told not to; changing the file would then change the training
+    data.
 
     Args:
-        host: An array, of any strides; only a block of it is copied on the host.
-        device: Where the copy is.
+        host: An array with any strides. At most one block of it is copied on the host.
+        device: The device to copy to.
     """
     if host.nbytes <= BLOCK_BYTES or len(host) == 1:
         return jnp.array(host, device=device)
@@ -30,15 +30,15 @@ def to_device(host: Shaped[np.ndarray, "..."], device: jax.Device | None = None)
     rows = max(1, BLOCK_BYTES * count // host.nbytes)
     table = jnp.zeros(host.shape, host.dtype, device=device)
     for start in range(0, count, rows):
-        first = min(start, count - rows)  # blocks of one size need one program
+        first = min(start, count - rows)  # blocks of equal size need only one program
         block = jax.device_put(np.ascontiguousarray(host[first : first + rows]), device)
         table = _with_rows(table, block, np.int32(first))
-        table.block_until_ready()  # bounds what is on its way
+        table.block_until_ready()  # bounds the bytes in flight
     return table
 
 
 def to_devices(host: Shaped[np.ndarray, "..."], sharding: Sharding) -> Array:
-    """Copy an array's parts to the devices of a sharding, as `to_device`; each process copies to its own devices."""
+    """Copy the shards of an array to the devices of a sharding; each process copies to its own devices."""
     places: dict[jax.Device, Any] = dict(sharding.addressable_devices_indices_map(host.shape))
     parts = [to_device(np.asarray(host[index]), device) for device, index in places.items()]
     return jax.make_array_from_single_device_arrays(host.shape, sharding, parts)

@@ -1,1 +1,1 @@
-"""The command line, one module for each verb or group of verbs."""
+"""The command line, with one module per command or group of commands."""

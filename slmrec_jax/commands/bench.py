@@ -18,17 +18,17 @@ class BenchFlags:
     """Run the benchmarks of a clone of the project, in its root folder."""
 
     data: str = "demo"
-    """A real data set to measure on, in addition to generated ones; one that is not divided must be divided first, by
-    `data convert --split`."""
+    """A real data set to measure on, in addition to generated ones; split it first with `data convert --split` if it
+    has no splits."""
 
 
 def run_bench(flags: BenchFlags) -> None:
-    """Run the benchmarks in a process of their own and exit with its status."""
+    """Run the benchmarks in a separate process and exit with its status."""
     suite = Path("benchmarks") / "suite.py"
     if not suite.is_file():
         raise UserError(f"there is no {suite} here: the benchmarks are part of the sources, run this in a clone")
     command = [sys.executable, str(suite), "--data", flags.data]
-    sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 (a file of the project, and no shell)
+    sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 (a file of the project, without a shell)
 
 
 @dataclass(frozen=True)
@@ -36,13 +36,13 @@ class StepFlags(SettingsFlags):
     """Time training steps on this machine's device; nothing is written."""
 
     rounds: int = 5
-    """Timed calls, of about a second each."""
+    """Number of timed calls, of about a second each."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
 
 def run_step(flags: StepFlags) -> None:
-    """Time steps of the settings' model on their data, and print what was measured."""
+    """Time steps of the model on the data given by the settings, and print the measurements."""
     from slmrec_jax.methods import make_method
     from slmrec_jax.training.loading import load_dataset
     from slmrec_jax.training.timing import time_steps

@@ -8,22 +8,22 @@ from slmrec_jax.joining import AUTO, join
 
 @dataclass(frozen=True)
 class ClusterFlags:
-    """The flags by which processes of one run find each other."""
+    """The flags with which the processes of one run find each other."""
 
     coordinator: str | None = None
-    """Run as one of several processes: HOST:PORT of the first, where a port is free; or auto, what Slurm, Open MPI,
-    Kubernetes or a Cloud TPU says."""
+    """Run as one of several processes: HOST:PORT of the first, with a free port; or auto, to ask Slurm, Open MPI,
+    Kubernetes or a Cloud TPU."""
     num_processes: int | None = None
-    """Their number."""
+    """The number of processes."""
     process_id: int | None = None
-    """The index of this one, from 0."""
+    """The index of this process, from 0."""
 
 
 def join_processes(flags: ClusterFlags) -> None:
-    """Join the processes of a run, if the flags say that there are several.
+    """Join the processes of a run, if the flags ask for several.
 
     Raises:
-        UserError: The flags contradict each other, or the other processes do not come.
+        UserError: The flags contradict each other, or the other processes do not join.
     """
     coordinator, num_processes, process_id = flags.coordinator, flags.num_processes, flags.process_id
     if coordinator is None:

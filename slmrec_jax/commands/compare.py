@@ -13,17 +13,17 @@ class CompareFlags(SettingsFlags):
     """Train several systems on the same data and show their test metrics side by side."""
 
     out: Path = Path("runs/compare")
-    """The folder for the runs, the tables and the pictures; finished runs in it are not repeated."""
+    """The folder of the runs, tables and pictures; finished runs in it are not repeated."""
     models: str = "popularity,lightgcn,slmrec"
     """Systems, separated by commas: popularity, itemknn and models, also with a preset, which wins over flags:
-    `slmrec:fd` is SLMRec with that task, and others are `slmrec:paper`, `mf:concat`, `mf:linear`, `lightgcn:fused`,
+    `slmrec:fd` is SLMRec with that task; others are `slmrec:paper`, `mf:concat`, `mf:linear`, `lightgcn:fused`,
     `vbpr:original`, `mmgcn:frozen` and `mmssl:published`."""
     seeds: str = "0"
     """Seeds, separated by commas."""
 
 
 def run_compare(flags: CompareFlags) -> None:
-    """Train what is not yet trained, and print the table."""
+    """Train the missing runs, and print the table."""
     from rich.console import Console
 
     from slmrec_jax.commands.tables import fit_width

@@ -28,22 +28,22 @@ class DataFlags(SourceFlags):
     data: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="PATH")] = field()  # no default here
     """`demo`, or the folder of a data set."""
     memory_limit: str | None = None
-    """How much memory tables of interactions may take while they are read, as `4GB`; by default half of the free
-    memory. What does not fit waits in a temporary folder."""
+    """Memory limit for reading tables of interactions, such as `4GB`; by default half of the free memory. What does not
+    fit is stored in a temporary folder."""
 
 
 @dataclass(frozen=True)
 class InspectFlags(DataFlags):
-    """Show what a data set holds, and what is odd in it."""
+    """Show the content of a data set, and its oddities."""
 
     plot: Path | None = None
-    """A picture to write: degrees, norms and missing features."""
+    """A picture file to write, with degrees, norms and missing features."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print JSON."""
 
 
 def run_inspect(flags: InspectFlags) -> None:
-    """Print a line for each fact, then a line for each oddity."""
+    """Print one line per fact, then one line per oddity."""
     from rich.console import Console
 
     from slmrec_jax import data
@@ -57,7 +57,7 @@ def run_inspect(flags: InspectFlags) -> None:
     with limited_memory(flags.memory_limit):
         given, format = data.read_source(source)
         divided = isinstance(given, data.Dataset) or flags.split is not None
-        # Data that are not divided can be inspected too: all interactions are in train.
+        # Data without splits can be inspected too: all interactions are in train.
         whole = given if isinstance(given, data.Dataset) else given.dataset
         dataset = split_dataset(given, source.split, source.split_seed) if divided else whole
     found = inspection.inspect_dataset(dataset)
@@ -75,7 +75,7 @@ def run_inspect(flags: InspectFlags) -> None:
 
 
 def _print_indented(console: "Console", style: str, lines: Iterable[tuple[str, str]], gap: int = 2) -> None:
-    """Print names and texts in two columns; a terminal wraps a text beside its name, and a file has it on one line."""
+    """Print names and texts in two columns. Texts are wrapped on a terminal and stay on one line in a file."""
     from rich.table import Table
     from rich.text import Text
 
@@ -95,12 +95,12 @@ def _print_indented(console: "Console", style: str, lines: Iterable[tuple[str, s
 
 @dataclass(frozen=True)
 class ConvertFlags(DataFlags):
-    """Write a data set in the format of this program, which is read fastest, or in that of another tool."""
+    """Write a data set in this program's format, which is fastest to read, or in the format of another tool."""
 
     out: tyro.conf.Positional[Path] = field(kw_only=True)
     """The folder to make."""
     to: Literal["slmrec", "mmrec", "recbole", "lightgcn", "plain"] = "slmrec"
-    """The format to write; all but slmrec are for other tools."""
+    """The format to write; all except slmrec are for other tools."""
 
 
 def run_convert(flags: ConvertFlags) -> None:

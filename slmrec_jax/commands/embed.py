@@ -19,54 +19,54 @@ if TYPE_CHECKING:
 
 _FAULTS_SHOWN = 20
 _LINES = 10
-"""Lines of progress where there is no terminal."""
+"""The number of progress lines if there is no terminal."""
 
 
 @dataclass(frozen=True)
 class EmbedFlags:
-    """Make vectors of the items' texts and pictures by a model."""
+    """Make vectors of the items' texts and pictures with a model."""
 
     items: tyro.conf.Positional[Path]
     """The table of items: CSV, TSV, Parquet or a folder of Hugging Face datasets, with a column item."""
     text: str | None = None
-    """Columns of text, as title,description."""
+    """Columns of text, such as title,description."""
     images: Path | None = None
-    """The folder of the items' pictures. The column image names an item's picture, or else the file is called like the
-    item."""
+    """The folder of the items' pictures. The column image names an item's picture; without it, the file is named after
+    the item."""
     out: Path = field(kw_only=True)
-    """The folder for text.safetensors and image.safetensors, as shop/features."""
+    """The folder for text.safetensors and image.safetensors, such as shop/features."""
     model: Path | None = None
     """An ONNX file, a folder with one, or for texts a local Hugging Face folder; nothing is downloaded."""
     text_model: Path | None = None
-    """The model of texts, if pictures have another."""
+    """The model for texts, if pictures have a different one."""
     image_model: Path | None = None
-    """The model of pictures, if texts have another."""
+    """The model for pictures, if texts have a different one."""
     output: str | None = None
-    """The output of an ONNX model to take; by default a pooled one by its name, or the first."""
+    """The output of an ONNX model to use; by default a pooled one, recognised by its name, or the first."""
     pooling: Literal["mean", "first"] | None = None
-    """What becomes of the rows of tokens of an ONNX model; by default what its folder says, or the mean."""
+    """How to pool the token rows of an ONNX model; by default as its folder specifies, or the mean."""
     tokenizer: Path | None = None
-    """The tokenizer.json of an ONNX model of texts; by default the one beside it."""
+    """The tokenizer.json of an ONNX text model; by default the one next to it."""
     max_tokens: int | None = None
-    """Where texts are cut; by default where the model's files say."""
+    """Number of tokens at which texts are cut; by default as the model's files specify."""
     size: int | None = None
-    """Height and width of pictures; by default what the model's files say."""
+    """Height and width of pictures; by default as the model's files specify."""
     mean: tuple[float, float, float] | None = None
-    """Subtracted from red, green and blue between 0 and 1; by default what the model's files say."""
+    """Subtracted from red, green and blue between 0 and 1; by default as the model's files specify."""
     std: tuple[float, float, float] | None = None
-    """Divides them then; by default what the model's files say."""
+    """Divides red, green and blue after that; by default as the model's files specify."""
     normalize: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Divide vectors by their norms."""
     batch_size: int = 32
-    """Texts or pictures that a model takes at once."""
+    """Number of texts or pictures per batch."""
     item_column: str | None = None
     """The column of raw ids; by default the one with a known name."""
     overwrite: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Replace vectors that were made of other items or in another way."""
+    """Replace vectors that were made from other items or in a different way."""
 
 
 def run_embed(flags: EmbedFlags) -> None:
-    """Write the vectors, and print how many items have one and why others have none."""
+    """Write the vectors, and print how many items have one and why others do not."""
     from slmrec_jax.content.catalogue import read_catalogue
     from slmrec_jax.content.embedding import check_place, embed, picture_inputs, text_inputs
     from slmrec_jax.content.models import Kind, open_encoder
@@ -94,7 +94,7 @@ def run_embed(flags: EmbedFlags) -> None:
 
 
 def _check_used(flags: EmbedFlags, models: "Collection[str]") -> None:
-    """Reject flags of texts where no text is asked for, and flags of pictures where there are none."""
+    """Reject text flags if no texts are requested, and picture flags if no pictures are."""
     for kind, asked, names in (
         ("text", "--text", ("text_model", "pooling", "tokenizer", "max_tokens")),
         ("image", "--images", ("image_model", "size", "mean", "std")),
@@ -143,7 +143,7 @@ def _show(made: "Embedded", model: str) -> None:
 
 @contextmanager
 def _progress(kind: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield a function that shows how many are done: a bar on a terminal, some lines elsewhere."""
+    """Yield a function that shows progress: a bar on a terminal, a few lines elsewhere."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 

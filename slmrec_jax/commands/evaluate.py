@@ -14,14 +14,14 @@ class EvaluateFlags(RunArgument):
     """Measure a finished run."""
 
     data: str | None = None
-    """The path of the run's data set, if it was moved; it is divided as in the run."""
+    """The path of the run's data set, if it was moved; it is split as in the run."""
     split: Literal["valid", "test"] = "test"
     protocol: ProtocolName | None = None
     """A protocol other than the run's own."""
     by: Side | None = None
-    """Measure users or items in groups by their number of training interactions."""
+    """Evaluate groups of users or items by their number of training interactions."""
     cold: Literal["trained", "content"] = "trained"
-    """Items without training interactions: as training left them, or placed by their features alone."""
+    """Rows of items without training interactions: as training left them, or computed from their features."""
     candidates: Candidates | None = None
     """The items to rank: all, or those without training interactions; by default as in the run."""
     format: Literal["table", "json"] = "table"

@@ -17,15 +17,15 @@ class ExploreFlags:
     """Show one or two runs on a local page: users, their recommendations, similar items and a map of items."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Their folders: one, or two on the same data to see side by side."""
+    """The run folders: one, or two on the same data to see side by side."""
     port: int = 0
     """The port on 127.0.0.1; 0 is any free one."""
     data: str | None = None
-    """The path of the runs' data set, if it was moved; it is divided as in the run."""
+    """The path of the runs' data set, if it was moved; it is split as in the run."""
 
 
 def run_explore(flags: ExploreFlags) -> None:
-    """Print the address of the page, and answer its requests until Ctrl-C."""
+    """Print the address of the page, and serve it until Ctrl-C."""
     check_named(flags.runs)
     if len(flags.runs) > _MOST_RUNS:
         raise UserError(f"explore shows one or two runs, and {len(flags.runs)} were named: leave out some")

@@ -1,4 +1,4 @@
-"""The short help of commands that train: what the chosen model uses, on one screen."""
+"""The short help of training commands: the settings that the chosen model uses, on one screen."""
 
 import ast
 import dataclasses
@@ -21,7 +21,7 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.forms import field_names
 
 MOST_CHOICES = 8
-"""The most choices that a flag shows in place of its value; more stand in its text."""
+"""The maximum number of choices that a flag shows instead of a value; more are listed in its text."""
 
 _MODELS = get_args(ModelName)
 _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
@@ -32,7 +32,7 @@ _USED_BY: Mapping[str, tuple[ModelName, ...]] = {
     "propagation": ("slmrec", "lightgcn", "mmgcn", "sgl", "simgcl", "freedom", "bm3", "mgcn"),
     "frozen_rows": ("slmrec", "lightgcn"),
 }
-"""General settings that some models alone read."""
+"""The general settings that only some models use."""
 _MAIN = ("data", "split", "modalities", "model", "task", "seed", "epochs", "batch-size", "dim", "num-layers", "ks")
 _OF_PROCESSES = tuple(field.name for field in dataclasses.fields(ClusterFlags))
 _COLUMNS = ("user_column", "item_column", "time_column", "rating_column")
@@ -45,16 +45,16 @@ class Flag(NamedTuple):
     """A flag of a command."""
 
     name: str
-    """With its section, such as `slmrec.fd-mode`."""
+    """The name with its section, such as `slmrec.fd-mode`."""
     values: str
-    """What it takes, in capitals or as choices; empty for a switch."""
+    """The kind of its value, in capitals or as choices; empty for a switch."""
     default: str
-    """As one would write it on the command line; empty if there is none."""
+    """The default as written on the command line; empty if there is none."""
     text: str
-    """Its description."""
+    """The description."""
     is_switch: bool = False
     is_positional: bool = False
-    """Whether it is given by its place; `name` is then what stands for it in the usage."""
+    """Whether it is a positional argument; `name` then stands for it in the usage line."""
     aliases: tuple[str, ...] = ()
 
     @property
@@ -123,7 +123,7 @@ def flags_of(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Itera
         if name in skipped:
             continue
         marks = getattr(hints[name], "__metadata__", ())
-        given = next((mark for mark in marks if hasattr(mark, "aliases")), None)  # what tyro.conf.arg returns
+        given = next((mark for mark in marks if hasattr(mark, "aliases")), None)  # the result of tyro.conf.arg
         is_positional, is_switch = _POSITIONAL in marks, _is_switch(hints[name])
         shown_name = (given and ((is_positional and given.metavar) or given.name)) or _dashed(name)
         yield Flag(
@@ -138,7 +138,7 @@ def flags_of(kind: type, values: Any, *, skipped: tuple[str, ...] = ()) -> Itera
 
 
 def descriptions(kind: type) -> dict[str, str]:
-    """Return the text below each field of a class and of the classes that it extends."""
+    """Return the docstring of each field of a class and its base classes."""
     found: dict[str, str] = {}
     for each in reversed([each for each in kind.__mro__ if each.__module__.startswith("slmrec_jax")]):
         body = ast.parse(inspect.getsource(each)).body[0].body  # type: ignore[attr-defined]
@@ -166,13 +166,13 @@ def _kind(hint: Any) -> str:
 
 
 def _choices(hint: Any) -> str:
-    """Return the choices that are too many to be written in place of the value."""
+    """Return the choices if there are too many to show instead of the value."""
     names = get_args(hint) if get_origin(hint) is Literal else ()
     return f": {', '.join(map(str, names))}" if len(names) > MOST_CHOICES else ""
 
 
 def _values(section: Any) -> str:
-    """Return the settings of a section with their values, as one line."""
+    """Return the settings of a section with their values, on one line."""
     pairs: Mapping[str, Any] = section._asdict() if hasattr(section, "_asdict") else vars(section)
     shown = {name: value for name, value in pairs.items() if name != "name" and value != ()}
     return ", ".join(f"{_dashed(name)} {_as_typed(value) or 'None'}" for name, value in shown.items())

@@ -1,4 +1,4 @@
-"""The command `slmrec-jax launch`: several processes on this machine, to try a run of several processes out."""
+"""The command `slmrec-jax launch`, which starts several processes on this machine, to try out multi-process runs."""
 
 import ctypes
 import os
@@ -17,13 +17,13 @@ import tyro
 from slmrec_jax.errors import UserError
 
 _PR_SET_PDEATHSIG = 1
-"""The option of Linux's prctl(2)."""
+"""The option PR_SET_PDEATHSIG of Linux's prctl(2)."""
 
 GRACE_SECONDS = 5.0
-"""How long the other processes may take to end by themselves once one has failed."""
+"""The time in seconds that the other processes have to exit by themselves after one has failed."""
 
 STOP_SECONDS = 60.0
-"""How long they may take once one has stopped in order."""
+"""The time in seconds that they have after one has stopped in an orderly way."""
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class LaunchFlags:
     """Run a command as several processes on this machine: launch -n 4 -- train --data demo."""
 
     num_processes: Annotated[int, tyro.conf.arg(aliases=["-n"])]
-    """Their number."""
+    """The number of processes."""
     command: tyro.conf.Positional[tuple[str, ...]]
     """After --: train and its flags."""
 
 
 def run_launch(flags: LaunchFlags) -> None:
-    """Start the processes, pass signals on to them, and end all when one dies."""
+    """Start the processes, forward signals to them, and end all when one dies."""
     if flags.num_processes < 1:
         raise UserError(f"--num-processes is {flags.num_processes}: give at least 1")
     if flags.command[:1] != ("train",):
@@ -54,7 +54,7 @@ def run_launch(flags: LaunchFlags) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
-    for index in range(flags.num_processes):  # one by one, so that a signal meanwhile reaches those that run
+    for index in range(flags.num_processes):  # one by one, so that a signal in between reaches those already running
         process = _start(flags.command, address, index, flags.num_processes)
         started.append(process)
     raise SystemExit(_status(started))
@@ -62,7 +62,7 @@ def run_launch(flags: LaunchFlags) -> None:
 
 def _start(command: Sequence[str], address: str, index: int, count: int) -> "subprocess.Popen[bytes]":
     joined = "--coordinator", address, "--num-processes", str(count), "--process-id", str(index)
-    # One GPU for each process. In a session of its own, it gets Ctrl-C from here alone, once.
+    # One GPU per process. In its own session, a process gets Ctrl-C only from here, once.
     environment = os.environ | {"JAX_LOCAL_DEVICE_IDS": os.environ.get("JAX_LOCAL_DEVICE_IDS", str(index))}
     program = [sys.executable, "-m", "slmrec_jax", *command, *joined]
     return subprocess.Popen(  # noqa: S603 (the user's own command)
@@ -71,14 +71,14 @@ def _start(command: Sequence[str], address: str, index: int, count: int) -> "sub
 
 
 def _end_with_launcher() -> None:
-    """Let Linux stop this process in order when the one that started it has ended, however that ended."""
+    """Let Linux stop this process in an orderly way when its parent ends, for whatever reason."""
     prctl = getattr(ctypes.CDLL(None), "prctl", None)
     if prctl is not None:
         prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _status(started: Sequence["subprocess.Popen[bytes]"]) -> int:
-    """Wait for all processes, or for the first that fails, which ends the others; return the exit status."""
+    """Wait for all processes or until one fails, which ends the others; return the exit status."""
     while True:
         statuses = [process.poll() for process in started]
         failed = next((index for index, status in enumerate(statuses) if status), None)

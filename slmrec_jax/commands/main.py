@@ -1,4 +1,4 @@
-"""The command `slmrec-jax`: a user's mistake is answered by one line and exit status 1."""
+"""The command `slmrec-jax`, which answers a user's mistake with one line and exit status 1."""
 
 import contextlib
 import errno
@@ -64,7 +64,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     debug = len(arguments) < len(given)
     _set_up_output()
     if any(argument.startswith("--coordinator") for argument in arguments):
-        quiet_jaxlib()  # now, since some flags import JAX before they are parsed
+        quiet_jaxlib()  # done now, since some flags import JAX before they are parsed
     try:
         with naming_flags(), ending_on_signals():
             _dispatch(arguments)
@@ -84,10 +84,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"slmrec-jax: {prefix()}stopped", file=sys.stderr)
         end_now(128 + signal.SIGINT)
         return 128 + signal.SIGINT
-    except BrokenPipeError:  # the reader of `slmrec-jax … | head` has ended
+    except BrokenPipeError:  # the reader has ended, as in `slmrec-jax … | head`
         _discard(sys.stdout)
         return 0
-    except OSError as error:  # from standard output: commands name their files in a UserError
+    except OSError as error:  # from standard output, since errors of named files are a UserError
         if debug or error.errno not in (*FULL, errno.EIO):
             end_with(error)
         _discard(sys.stdout)
@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(arguments: list[str]) -> None:
-    # `bench` is a command too, with flags of its own.
+    # `bench` is also a command itself, with its own flags.
     is_part = arguments[:1] == ["bench"] and arguments[1:] and not arguments[1].startswith("-")
     words = 2 if is_part or arguments[:1] == ["data"] else 1
     name, rest = " ".join(arguments[:words]), arguments[words:]
@@ -123,24 +123,24 @@ def _dispatch(arguments: list[str]) -> None:
 
 def _set_up_output() -> None:
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # what Orbax and its threads log, Orbax also raises
-    for stream in (sys.stdout, sys.stderr):  # a letter that the encoding lacks ends no command
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # Orbax also raises what it and its threads log
+    for stream in (sys.stdout, sys.stderr):  # a character that the encoding lacks must not end a command
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace" if stream is sys.stdout else "backslashreplace")
 
 
 def _print_refusal(error: object) -> int:
-    """Print the one line of a refusal, safe to show on a terminal, and return the exit status."""
+    """Print an error as one line that is safe to show on a terminal, and return the exit status."""
     try:
         if not isinstance(error, RefusedElsewhere):
             print(f"slmrec-jax: {prefix()}{escaped(error)}", file=sys.stderr, flush=True)
-    except OSError:  # standard error is closed or full too
+    except OSError:  # standard error is also closed or full
         _discard(sys.stderr)
     end_now(1)
     return 1
 
 
 def _discard(stream: Any) -> None:
-    """Send what a stream still buffers to the null device, so that Python does not fail on it at exit."""
+    """Redirect a stream's buffered output to the null device, so that Python does not fail on it at exit."""
     with Path(os.devnull).open("wb") as null, contextlib.suppress(io.UnsupportedOperation):
         os.dup2(null.fileno(), stream.fileno())

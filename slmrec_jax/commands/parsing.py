@@ -1,4 +1,4 @@
-"""Reading of a command's flags: each field of a dataclass is a flag, and a refusal is one line."""
+"""Parsing of a command's flags: each field of a dataclass is a flag, and each error is one line."""
 
 import contextlib
 import difflib
@@ -18,7 +18,7 @@ from slmrec_jax.errors import UserError
 Flags = TypeVar("Flags")
 
 ALIASES = {"--lr": "--optimizer.learning-rate", "--wd": "--optimizer.weight-decay"}
-"""Short names of flags of the commands that train."""
+"""Short names for flags of the training commands."""
 
 _NUMBERS = (
     (r"\S*FLOAT", "float", "a number"),
@@ -33,15 +33,15 @@ _WRONG_VALUES = [
         rf"(?:could not convert string to|invalid literal for) {kind}\b.*?: '(?P<value>.*?)'",
     )
 ]
-"""What tyro says of a value that is no number, and what was expected."""
+"""Patterns of tyro's messages for values that are not numbers, and the expected values."""
 
 
 def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
-    """Return a command's flags; the settings among them win over a preset, a protocol and a config file.
+    """Parse a command's flags. Settings given as flags win over a preset, a protocol and a config file.
 
     Raises:
         UserError: A flag or its value is unknown, or the settings cannot be read.
-        SystemExit: Help was asked for and is printed.
+        SystemExit: Help was requested and printed.
     """
     options: dict[str, Any] = {}
     if issubclass(flags, SettingsFlags):
@@ -59,7 +59,7 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
         with contextlib.redirect_stderr(said):
             parsed, unknown = tyro.cli(flags, prog=program, args=arguments, return_unknown_args=True, **options)
     except SystemExit as stop:
-        if not stop.code:  # help was asked for
+        if not stop.code:  # help was requested
             print(end="", flush=True)
             raise
         _check_flags(flags, options, program, [each for each in arguments if re.match("--?[a-z]", each)])
@@ -78,13 +78,13 @@ def _without_alias(argument: str) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return a hint at the known word that is nearest, or an empty string."""
+    """Suggest the nearest known word; return an empty string if there is none."""
     matches = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
 
 def _check_flags(flags: type, options: Mapping[str, Any], program: str, given: Sequence[str]) -> None:
-    """Refuse the first of these that is no flag of the command."""
+    """Reject the first argument that is not a flag of the command."""
     known = _known_flags(flags, options) if given else set()
     for each in given:
         name = each.partition("=")[0]
@@ -101,7 +101,7 @@ def _known_flags(flags: type, options: Mapping[str, Any]) -> set[str]:
 
 
 def _refusal_text(said: str) -> str:
-    """Return the message in tyro's error text: what is between its title and the next rule, boxed or not."""
+    """Extract the message from tyro's error text: the part between its title and the next rule, boxed or not."""
     paragraphs: list[list[str]] = [[]]
     for line in said.splitlines():
         if line.startswith(("╭", "╰")) or "────" in line or "----" in line:

@@ -24,16 +24,16 @@ DeviceName = Literal["cpu", "a100", "h100", "h200", "b200", "l4", "v5e", "v5p", 
 
 @dataclass(frozen=True)
 class PlanFlags(SettingsFlags):
-    """Compile a run for a device that need not be there: memory, and an estimate of time."""
+    """Compile a run for a device that need not be attached; show memory and an estimate of time."""
 
     on: DeviceName = "cpu"
     """The device; `cpu` is this machine's. The others need a compiler: pip install 'slmrec-jax[plan-cuda]' or
     '[plan-tpu]'."""
     mesh: str | None = None
-    """Sizes of a mesh of such devices, such as data=2,model=4; figures are then of each device."""
+    """Sizes of a mesh of such devices, such as data=2,model=4; the figures are then per device."""
     users: int | None = None
-    """Sizes in place of --data: the number of users; with --items, --interactions and, such as visual=512,text=768,
-    --modalities."""
+    """Sizes instead of --data: the number of users; with --items, --interactions and --modalities, such as
+    visual=512,text=768."""
     items: int | None = None
     """The number of items."""
     interactions: int | None = None
@@ -44,7 +44,7 @@ class PlanFlags(SettingsFlags):
 
 def run_plan(flags: PlanFlags) -> None:
     """Plan, and print a table or JSON."""
-    # Only compilers run. Without this, JAX would look for the devices of every plugin that is installed.
+    # Only compilers run. Without this, JAX would look for the devices of every installed plugin.
     os.environ["JAX_PLATFORMS"] = "cpu"
     from slmrec_jax.methods import make_method
     from slmrec_jax.training.planning import plan
@@ -82,7 +82,7 @@ def _config_and_data(flags: PlanFlags) -> tuple[Config, "Dataset"]:
 
 
 def as_json(planned: "Plan") -> dict[str, Any]:
-    """Return a plan as JSON holds it: bytes and seconds."""
+    """Convert a plan to JSON values, in bytes and seconds."""
     return {
         "on": planned.on,
         "mesh": dict(planned.mesh),
@@ -169,7 +169,7 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
 
 
 def _transfers(planned: "Plan") -> "Table":
-    """Return what each device of a mesh transfers, equal transfers in one row."""
+    """Return a table of the transfers of each device of a mesh, with equal transfers in one row."""
     from rich.table import Table
 
     table = Table("program", "transfer", title="Transfers; bytes of the result on each device")

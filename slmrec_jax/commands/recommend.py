@@ -32,24 +32,24 @@ class QueryFlags(RunArgument):
 
 @dataclass(frozen=True)
 class RecommendFlags(QueryFlags):
-    """List the best items that users have not interacted with, in raw ids."""
+    """List the best items that users have not interacted with, as raw ids."""
 
     users: str = "all"
     """Raw ids, separated by commas, or `all`. Quotes keep a comma in an id, as in CSV: '"Doe, Jane",u2'."""
     users_file: Path | None = None
     """A text file with one raw id a line, exactly as written, instead of --users."""
     history: Path | None = None
-    """A text file with the raw ids of the items of a new user, one a line, instead of --users."""
+    """A text file with the raw item ids of a new user, one per line, instead of --users."""
     cold_items: Path | None = None
-    """Features of items that have no interactions yet, to rank among the others: a file named after its modality (.npy,
-    .safetensors or .parquet), or a folder with a file for each."""
+    """Features of items without interactions, to rank among the others: a file named after its modality (.npy,
+    .safetensors or .parquet), or a folder with one file per modality."""
     only_cold: bool = False
-    """Rank the --cold-items alone."""
+    """Rank only the --cold-items."""
 
 
 @dataclass(frozen=True)
 class SimilarFlags(QueryFlags):
-    """List the items most similar to items, by the cosine of their trained rows, in raw ids."""
+    """List the items most similar to given items, by the cosine of their trained rows, as raw ids."""
 
     items: str = ""
     """Raw ids, separated by commas. Quotes keep a comma in an id, as in CSV."""
@@ -58,7 +58,7 @@ class SimilarFlags(QueryFlags):
 
 
 def run_recommend(flags: RecommendFlags) -> None:
-    """Rank, and write the recommendations; notes go to standard error."""
+    """Rank, and write the recommendations. Notes go to standard error."""
     from slmrec_jax.serving.named_ids import read_id_file
     from slmrec_jax.serving.recommendations import nothing_left, without_items
 
@@ -114,7 +114,7 @@ def _write_found(parts: "Iterable[Ranked]", flags: QueryFlags) -> None:
 def _recommendations(
     flags: RecommendFlags, users: list[str] | None, history: list[str] | None
 ) -> "Iterable[Recommendations]":
-    """Return what the run or the exported folder recommends, in parts but for a table; `None` is all users."""
+    """Return the recommendations of the run or exported folder, in parts unless for a table; `None` means all users."""
     from slmrec_jax.data.new_items import read_new_items
     from slmrec_jax.serving.exports import is_export
     from slmrec_jax.serving.served import recommend, recommend_in_parts, with_new_users
@@ -141,7 +141,7 @@ def _check_output(flags: QueryFlags) -> None:
 
 
 def _served(flags: QueryFlags) -> "Served":
-    """Read what answers queries; an exported folder needs neither the data nor the libraries that train."""
+    """Read the parts that answer queries. An exported folder needs neither the data nor the training libraries."""
     from slmrec_jax.serving.exports import is_export, read_export
 
     if not is_export(flags.run):

@@ -1,4 +1,4 @@
-"""The reference of all commands and settings as one page, made from the flags themselves."""
+"""The reference page of all commands and settings, generated from the flags."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -24,10 +24,10 @@ _HEAD = "| flag | value | default | meaning |\n| --- | --- | --- | --- |"
 
 
 def command_reference(commands: Mapping[str, type]) -> str:
-    """Return the page in Markdown: each command with its arguments, then the settings that commands that train share.
+    """Return the page in Markdown: each command with its arguments, then the settings shared by training commands.
 
     Args:
-        commands: The dataclass of the flags of each command by its name.
+        commands: The dataclass of each command's flags, by command name.
     """
     parts = [_TITLE, *(_command(name, flags) for name, flags in commands.items()), _SETTINGS]
     config = with_defaults(Config())
@@ -64,7 +64,7 @@ def _table(flags: Iterable[Flag]) -> str:
 def _row(flag: Flag) -> str:
     name = flag.name if flag.is_positional else ", ".join((*flag.aliases, f"--{flag.name}"))
     default = {"True": "on", "False": "off"}.get(flag.default, flag.default) if flag.is_switch else flag.default
-    values = " or ".join(map(_code, flag.values.split("|")))  # a code span of a table cannot hold the bar
+    values = " or ".join(map(_code, flag.values.split("|")))  # a code span in a table cannot contain a bar
     return f"| {_code(name)} | {values} | {_code(default)} | {flag.text.replace('|', '&#124;')} |"
 
 

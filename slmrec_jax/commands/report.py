@@ -16,20 +16,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ReportFlags:
-    """Write a page on finished runs: metrics over seeds, differences, curves, groups, modalities, space of items."""
+    """Write a page about finished runs: metrics over seeds, differences, curves, groups, modalities, item space."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Their folders, or that of a comparison, with all its runs and its rankings that are not trained."""
+    """The run folders, or the folder of a comparison, with all its runs and untrained rankings."""
     out: Path = Path("report.html")
-    """The page; its pictures and tables go into a folder beside it, such as report_files."""
+    """The page; its pictures and tables go into a folder next to it, such as report_files."""
     items: str = ""
-    """Raw ids of items whose neighbours to list, separated by commas; some by default. Quotes keep a comma in an id."""
+    """Raw ids of items whose neighbours are listed, separated by commas; by default a few items. Quotes keep a comma in
+    an id."""
     items_file: Path | None = None
     """A text file with one raw id a line, exactly as written, instead of --items."""
     data: str | None = None
-    """The path of the runs' data set, if it was moved; it is divided as in the run."""
+    """The path of the runs' data set, if it was moved; it is split as in the run."""
     explore: Path | None = None
-    """A further page to write: that of `slmrec-jax explore`, with a sample of users and items, as one file."""
+    """A second page to write: the page of `slmrec-jax explore` as one file, with a sample of users and items."""
     force: bool = False
     """Include runs on different data or under different protocols, whose metrics cannot be compared."""
 

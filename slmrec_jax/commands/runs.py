@@ -1,4 +1,4 @@
-"""The commands `slmrec-jax results` and `slmrec-jax export`, and what all commands on finished runs share."""
+"""The commands `slmrec-jax results` and `slmrec-jax export`, and helpers of all commands on finished runs."""
 
 import json
 import sys
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunArgument:
-    """The folder that a command reads."""
+    """The argument for the folder that a command reads."""
 
     run: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="RUN")]
-    """The run's folder, or for `recommend` and `similar` also one made by `export`."""
+    """The run's folder; for `recommend` and `similar` also a folder made by `export`."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class ResultsFlags:
     """Show finished runs side by side."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """Their folders."""
+    """The run folders."""
     force: bool = False
     """Include runs on different data or under different protocols, whose metrics cannot be compared."""
     format: Literal["table", "json"] = "table"
@@ -58,11 +58,11 @@ class ExportFlags:
     out: Annotated[tyro.conf.Positional[Path], tyro.conf.arg(metavar="OUT")]
     """The folder to make."""
     data: str | None = None
-    """The path of the run's data set, if it was moved; it is divided as in the run."""
+    """The path of the run's data set, if it was moved; it is split as in the run."""
     faiss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Add an inner-product index of the items for faiss."""
     onnx: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
-    """Add models that rank for users, and for histories of new users, for runtimes of ONNX."""
+    """Add ONNX models that rank for users and for histories of new users."""
 
 
 def run_export(flags: ExportFlags) -> None:
@@ -75,7 +75,7 @@ def run_export(flags: ExportFlags) -> None:
 
 
 def open_run(folder: Path, data: str | None) -> "Run":
-    """Load a run, and note on standard error if it was stopped before its end."""
+    """Load a run, and print a note to standard error if it is unfinished."""
     from slmrec_jax.training.loading import load_run
 
     run = load_run(folder, data=data)
@@ -95,7 +95,7 @@ def check_named(runs: tuple[Path, ...]) -> None:
 
 
 def named_ids(command: str, flag: str, value: str, file: Path | None, *, default: str) -> list[str] | None:
-    """Return the raw ids that a flag or its `-file` twin names, or `None` where neither is given.
+    """Return the raw ids given by a flag or its `-file` variant; `None` if neither is given.
 
     Raises:
         UserError: Both are given, or the ids cannot be read.

@@ -1,4 +1,4 @@
-"""The settings of commands that train: a run's own or a config file's, then preset and protocol, then single flags."""
+"""The settings of training commands: from a run or config file, then preset and protocol, then single flags."""
 
 import argparse
 import dataclasses
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SettingsFlags:
-    """The flags that every command that trains has."""
+    """The flags of every training command."""
 
     settings: Annotated[Config, tyro.conf.arg(name="")]
     preset: str | None = None
@@ -39,7 +39,7 @@ AnySettingsFlags = TypeVar("AnySettingsFlags", bound=SettingsFlags)
 
 
 def base_config(arguments: list[str]) -> Config:
-    """Return the config that single flags change: the run's to resume, the file's or the default, then the presets.
+    """Return the config that single flags change: that of the run to resume, of the file or the default, plus presets.
 
     Raises:
         UserError: The run or the config file cannot be read.
@@ -47,11 +47,11 @@ def base_config(arguments: list[str]) -> Config:
     try:
         first = _first_flags(arguments)
     except argparse.ArgumentError:
-        return Config()  # the full parser refuses the flag without a value
+        return Config()  # the full parser rejects the flag without a value
     if first.resume and first.out:
         from slmrec_jax.training.storage.folder import read_config
 
-        config = read_config(Path(first.out))  # train() refuses settings, and a Python file, that differ from it
+        config = read_config(Path(first.out))  # train() rejects settings and a Python file that differ from it
         if first.config and python_file(first.config) is None:
             config = with_config_file(config, first.config)
     else:
@@ -66,7 +66,7 @@ def base_config(arguments: list[str]) -> Config:
 
 
 def recorded(flags: AnySettingsFlags) -> AnySettingsFlags:
-    """Return the flags as a run folder records them: a config, the data's absolute path, modalities one by one."""
+    """Return the flags in the form that a run folder records: a config, an absolute data path, separate modalities."""
     settings = Config(**vars(flags.settings))
     source = settings.data if settings.data in ("demo", IN_MEMORY) else str(Path(settings.data).resolve())
     modalities = tuple(name for names in settings.modalities for name in names.split(",") if name)
@@ -74,7 +74,7 @@ def recorded(flags: AnySettingsFlags) -> AnySettingsFlags:
 
 
 def parse_seeds(flags: SettingsFlags, seeds: str, command: str) -> list[int]:
-    """Return the seeds of a command that trains each system several times.
+    """Parse the seeds of a command that trains each system several times.
 
     Raises:
         UserError: The seeds are not distinct numbers, or the flags name a seed or a method, which the command ignores.
@@ -90,7 +90,7 @@ def parse_seeds(flags: SettingsFlags, seeds: str, command: str) -> list[int]:
 
 
 def resume_command(arguments: list[str], folder: Path) -> str:
-    """Return the command that continues a stopped run; `compare` and `tune` find their unfinished runs themselves."""
+    """Return the command that continues a stopped run. `compare` and `tune` find their unfinished runs themselves."""
     if arguments[0] != "train":
         return shlex.join(["slmrec-jax", *arguments])
     given = _first_flags(arguments)
@@ -100,12 +100,12 @@ def resume_command(arguments: list[str], folder: Path) -> str:
 
 
 def python_file(path: Path | str | None) -> Path | None:
-    """Return the path of a config file that is Python; a run keeps what any other file says in its config.json."""
+    """Return the path of a config file if it is Python. The content of other files is kept in a run's config.json."""
     return None if path is None or Path(path).suffix in (".json", ".toml") else Path(path)
 
 
 def own_method(path: Path | None) -> "MakeMethod | None":
-    """Return `make_method` of a config file, if it is Python and has one."""
+    """Return the `make_method` of a config file, if it is Python and has one."""
     file = python_file(path)
     return None if file is None else getattr(_load_module(file), "make_method", None)
 
@@ -131,7 +131,7 @@ def _load_module(path: Path) -> ModuleType:
     if spec is None or spec.loader is None or not path.is_file():
         raise UserError(f"--config {path}: there is no such file that ends in .py, .toml or .json")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module  # where dataclasses look for the annotations of their module
+    sys.modules[spec.name] = module  # dataclasses look up the annotations of their module there
     try:
         spec.loader.exec_module(module)
     except SyntaxError as error:
@@ -142,7 +142,7 @@ def _load_module(path: Path) -> ModuleType:
 
 
 def _first_flags(arguments: list[str]) -> argparse.Namespace:
-    """Read the flags that decide the defaults of others."""
+    """Parse the flags that determine the defaults of others."""
     parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
     for name in ("--config", "--model", "--preset", "--protocol", "--out", "--mesh"):
         parser.add_argument(name)

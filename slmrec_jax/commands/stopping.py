@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM end a command like an error, so that its temporary files are deleted; a second one ends it now."""
+"""Handling of Ctrl-C and SIGTERM: the first ends a command with clean-up of temporary files, a second at once."""
 
 import signal
 import sys
@@ -12,7 +12,7 @@ from typing import NoReturn
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
     """Raise `KeyboardInterrupt` in the block on Ctrl-C, and `SystemExit` on SIGTERM."""
-    if threading.current_thread() is not threading.main_thread():  # elsewhere Python allows no handlers
+    if threading.current_thread() is not threading.main_thread():  # Python allows no handlers elsewhere
         yield
         return
     received: list[int] = []
@@ -32,7 +32,7 @@ def ending_on_signals() -> Iterator[None]:
         yield
     finally:
         restore()
-        if received:  # DuckDB makes a RuntimeError of what `stop` raises in a query
+        if received:  # DuckDB turns an exception of `stop` in a query into a RuntimeError
             if received[0] == signal.SIGTERM:
                 print("slmrec-jax: stopped", file=sys.stderr)
             _end(received[0])

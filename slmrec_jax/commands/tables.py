@@ -1,4 +1,4 @@
-"""Tables for a terminal, fitted to its width."""
+"""Tables that fit the width of a terminal."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -18,16 +18,16 @@ from slmrec_jax.training.storage.folder import Sampled
 _HEADING_BREAK = re.compile(r"(?<=[._\s])|(?=@)")
 _CELL_BREAK = re.compile(r"(?<=\s)(?=±)")
 _LEAST_TEXT = 12
-"""Letters to which a path may be shortened before anything else gives way."""
+"""The number of letters to which a path may be shortened before other columns are."""
 
 
 def fit_width(table: Table, width: int) -> Stack:
-    """Return a table that is at most `width` wide, for a terminal.
+    """Fit a table to a terminal of a given width.
 
-    If it is too wide, headings are broken before `@` and after points and underscores, and deviations move below their
-    means. Columns that are not justified to the right, such as paths, lose the middle of their cells; headings lose
-    nothing. If that is not enough, the columns are divided among several tables, which all have the first one. Words of
-    the title that are wider than the table, such as paths, lose their middle too.
+    If the table is too wide, headings are broken before `@` and after points and underscores, and deviations move below
+    their means. In columns that are not right-justified, such as paths, the middle of cells is cut out; headings are
+    never cut. If that is not enough, the columns are split over several tables, each of which repeats the first column.
+    In title words that are wider than the table, such as paths, the middle is cut out, too.
     """
     first, *others = (_shape(column) for column in table.columns)
     parts = [[first]]
@@ -49,7 +49,7 @@ def fit_width(table: Table, width: int) -> Stack:
 
 
 def shorten_middle(text: str, width: int) -> str:
-    """Return a text of at most `width` cells: of a longer path the start and, rather, the last name."""
+    """Shorten a text to at most `width` cells; of a longer path, keep the start and preferably the last name."""
     if cell_len(text) <= width:
         return text
     name = cell_len(text.rpartition("/")[2]) + 1
@@ -66,12 +66,12 @@ def shorten_middle(text: str, width: int) -> str:
 def metrics_table(
     splits: Mapping[str, Mapping[str, float]], title: str, sampled: Mapping[str, Sampled] | None = None
 ) -> Table:
-    """Return a row for each metric and a column for each split and cut-off.
+    """Make a table with one row per metric and one column per split and cut-off.
 
     Args:
-        splits: The metrics of each split; all splits have the same ones.
+        splits: The metrics of each split. All splits must have the same metrics.
         title: The table's title.
-        sampled: The samples of the splits of which not all users were ranked.
+        sampled: The samples of users, for splits whose users were not all ranked.
     """
     sampled = sampled or {}
     table = _titled(title, "metric")
@@ -93,7 +93,7 @@ def metrics_table(
 
 
 def groups_table(groups: Sequence[Group], side: Side, title: str) -> Table:
-    """Return a row for each group, with recall and NDCG at the first two cut-offs."""
+    """Make a table with one row per group, with recall and NDCG at the first two cut-offs."""
     cutoffs = list(dict.fromkeys(key.split("@")[1] for key in groups[0].means))[:2]
     metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
     table = _titled(title, "training")
@@ -110,26 +110,26 @@ def _with_half_width(means: Mapping[str, float], key: str, half_widths: Mapping[
 
 
 def _titled(title: str, *columns: str) -> Table:
-    # As a string, the title's brackets would be read as markup.
+    # In a string, brackets of the title would be parsed as markup.
     return Table(*columns, title=Text(escaped(title), "table.title"), title_justify="left")
 
 
 class _Shape(NamedTuple):
-    """The content of a column, and the widths that it can have."""
+    """The content of a column, and the widths it can have."""
 
     heading: str
     justify: JustifyMethod
     cells: Sequence[Text]
     least: int
-    """The least width at which nothing is broken within a word."""
+    """The minimum width at which nothing is broken within a word."""
     of_cells: int
-    """The width of the longest cell, and at least `least`."""
+    """The width of the longest cell, at least `least`."""
     whole: int
     """The width at which nothing is broken or shortened."""
 
     @property
     def is_text(self) -> bool:
-        """Whether its cells may be shortened."""
+        """Whether the cells may be shortened."""
         return self.justify != "right"
 
 
@@ -148,7 +148,7 @@ def _shape(column: Column) -> _Shape:
 
 
 def _room(width: int, num_columns: int) -> int:
-    """Return what borders and padding leave for the columns of a table."""
+    """Return the width that borders and padding leave for the columns of a table."""
     return width - 3 * num_columns - 1
 
 
@@ -163,7 +163,7 @@ def _fitted_part(shapes: Sequence[_Shape], width: int) -> Table:
 
 
 def _column_widths(shapes: Sequence[_Shape], room: int) -> list[int]:
-    """Return widths whose sum is at most `room`, if that leaves each column a letter."""
+    """Choose widths whose sum is at most `room`, if that leaves each column at least one letter."""
     if sum(shape.whole for shape in shapes) <= room:
         return [shape.whole for shape in shapes]
     widths = [shape.least for shape in shapes]
@@ -175,14 +175,14 @@ def _column_widths(shapes: Sequence[_Shape], room: int) -> list[int]:
     while left > 0 and (short := [place for place in texts if widths[place] < shapes[place].of_cells]):
         widths[min(short, key=widths.__getitem__)] += 1
         left -= 1
-    # Figures stand on one line in all columns or in none.
+    # Numbers are on one line in all columns or in none.
     if left >= sum(shape.whole - own for shape, own in zip(shapes, widths, strict=True) if not shape.is_text):
         widths = [own if shape.is_text else shape.whole for shape, own in zip(shapes, widths, strict=True)]
     return widths
 
 
 def _broken(heading: str, width: int) -> list[str]:
-    """Return the lines of a heading; a piece longer than a line is broken anywhere."""
+    """Break a heading into lines. A piece longer than a line is broken anywhere."""
     lines = [""]
     for piece in _HEADING_BREAK.split(heading):
         if cell_len((lines[-1] + piece).rstrip()) <= width:

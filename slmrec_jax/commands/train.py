@@ -15,11 +15,11 @@ class TrainFlags(ClusterFlags, SettingsFlags):
     """Train a model, select its best epoch, test it."""
 
     out: Path | None = None
-    """The run's folder, or a new one in runs/."""
+    """The run's folder; by default a new one in runs/."""
     resume: bool = False
     """Continue the run in --out."""
     overwrite: bool = False
-    """Delete the run in --out first, once the new one is ready to start."""
+    """Delete an existing run in --out, once the new one is ready to start."""
     mesh: str | None = None
     """The devices, such as data=2,model=4, or auto. By default one; docs/scale.md."""
 

@@ -11,19 +11,20 @@ from slmrec_jax.studies.tuning.space import Sampler, make_space
 
 @dataclass(frozen=True)
 class TuneFlags(SettingsFlags):
-    """Search a model's settings on validation; the same command continues a stopped search."""
+    """Search a model's settings on validation; the same command resumes a stopped search."""
 
     out: Path = Path("runs/tune")
-    """The folder for the journal, the table, the picture, the best config as best.py, and its runs."""
+    """The folder for the journal, the table, the picture, the best config as best.py, and the best runs."""
     sampler: Sampler = "tpe"
-    """Every point of a grid, by default the paper's; or proposals from earlier trials, where bad ones stop early."""
+    """Every point of a grid, by default the paper's; or proposals based on earlier trials, with bad ones stopped
+    early."""
     space: tuple[str, ...] = ()
-    """Settings to vary, instead of the model's own or beside them: slmrec.temperature=0.1,0.2,0.5 lr=1e-4..1e-2:log; a
-    single value holds a setting fixed."""
+    """Settings to vary, replacing or extending the model's defaults: slmrec.temperature=0.1,0.2,0.5 lr=1e-4..1e-2:log;
+    a single value keeps a setting fixed."""
     trials: int | None = None
-    """Number of trials in all, including earlier ones; by default the whole grid, or 50."""
+    """Total number of trials, including earlier ones; by default the whole grid, or 50."""
     seeds: str = "0"
-    """Seeds of each trial, separated by commas; a trial counts with their mean."""
+    """Seeds of each trial, separated by commas; a trial is judged by their mean."""
 
 
 def run_tune(flags: TuneFlags) -> None:

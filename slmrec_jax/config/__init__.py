@@ -1,7 +1,8 @@
-"""Every choice of a run as frozen data.
+"""The configuration of a run, as frozen data.
 
-`systems` has the options of each model and of the optimizer, `config` the run's own, `protocols` how runs are judged,
-`presets` named settings, `checks` the rules that values must obey, `serialization` the config as plain data.
+`systems` and `peers` have the options of each model and of the optimizer, `config` those of the run, `protocols` the
+evaluation rules, `presets` the named settings, `checks` the rules that values must obey, `files` the config files, and
+`serialization` the config as plain data.
 """
 
 from slmrec_jax.config.checks import check_config

@@ -1,4 +1,4 @@
-"""Checks of a config: each field against its annotation, and the rules that relate two fields."""
+"""Checks of a config: each field against its annotation, and rules that relate two fields."""
 
 import math
 from typing import Any, Literal, get_args, get_origin, get_type_hints
@@ -12,7 +12,7 @@ GRAPH_TASKS = frozenset({"ed", "nd", "rw"})
 
 
 def check_config(config: Config) -> None:
-    """Reject values of a wrong type, out of range or in conflict; a `UserError` names the first and what to give."""
+    """Reject values of a wrong type, out of range or in conflict. A `UserError` names the first one and the fix."""
     check_type("config", config, Config, "a slmrec_jax.Config")
     check_fields(config)
     _check_tasks(config)
@@ -34,7 +34,7 @@ def _check_tasks(config: Config) -> None:
 
 
 def _check_layers(config: Config) -> None:
-    """Without layers, two views that differ by their graphs or their layers are equal, and nothing says so."""
+    """Reject zero layers for views that differ only in graphs or layers, since they would silently be equal."""
     by_layers = config.model in ("sgl", "simgcl")
     if config.model == "slmrec":
         by_layers = bool(config.tasks & GRAPH_TASKS) or ("fd" in config.tasks and config.slmrec.fd_mode == "layer")
@@ -47,7 +47,7 @@ def _check_layers(config: Config) -> None:
 
 
 def check_fields(part: Any, section: str = "") -> None:
-    """Check the fields of a record, and of the records in it, against their annotations, as `check_config` does."""
+    """Check the fields of a record, including nested records, against their annotations, like `check_config`."""
     for field, hint in get_type_hints(type(part), include_extras=True).items():
         value, name = getattr(part, field), f"{section}{field}"
         if field_names(hint):

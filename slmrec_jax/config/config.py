@@ -1,4 +1,4 @@
-"""A run's configuration as frozen data; each field is a flag of the command."""
+"""The configuration of a run, as frozen data. Each field is a flag of the command line."""
 
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -20,7 +20,8 @@ from slmrec_jax.config.systems import (
 from slmrec_jax.forms import Limit, at_least, less_than
 
 TASKS = ("fac", "fd", "fm", "ed", "nd", "rw")
-"""SLMRec's self-supervised tasks: the paper's three, and its future work, augmentations of the graph as in SGL."""
+"""SLMRec's self-supervised tasks: the paper's three, and graph augmentations as in SGL, which it names as future
+work."""
 
 Task: TypeAlias = Annotated[
     str, Limit(lambda task: is_task(task), f"none, {', '.join(TASKS)} or several, such as fac+ed")
@@ -30,52 +31,54 @@ Missing = Literal["masked", "zero", "mean"]
 
 @dataclass(frozen=True)
 class Config(Source):
-    """One run: its data, its system and how it trains, selects and tests."""
+    """The configuration of one run: its data, its system, and how it is trained, selected and tested."""
 
     modalities: tuple[str, ...] = ()
-    """Modalities to use, in this order, which FAC's levels follow; all of the data set's by default."""
+    """Modalities to use, in this order, which FAC's levels follow; by default all of the data set's."""
     missing: Missing = "masked"
-    """Items without a modality: left out of it, or given zeros or the mean of the other items; word ids are always left
-    out."""
+    """How to treat items without a modality: mask it, or fill in zeros or the mean of the other items. Missing word ids
+    are always masked."""
     model: ModelName = "slmrec"
     """The system to train."""
     task: Task = "fac"
     """SLMRec's self-supervised tasks: fac, fd, fm, ed, nd, rw, joined by +; or none."""
     main_weight: Annotated[float, at_least(0)] = 1.0
-    """Weight of SLMRec's main loss; 0 trains the task alone."""
+    """Weight of SLMRec's main loss; 0 trains only the task."""
     seed: Annotated[int, at_least(0), less_than(2**32)] = 0
-    """Decides everything random in training."""
+    """Seed of all randomness in training."""
     epochs: Annotated[int, at_least(1)] = 1000
     """The maximum number of epochs; early stopping ends most runs sooner."""
     steps_per_epoch: Annotated[int, at_least(1)] | None = None
-    """Steps of an epoch, after which it is evaluated and saved; by default as many as take every interaction once."""
+    """Steps per epoch, after which the model is evaluated and saved; by default one pass over the interactions."""
     batch_size: Annotated[int, at_least(1)] = 2048
-    """Interactions in a batch."""
+    """Interactions per batch."""
     micro_batches: Annotated[int, at_least(1)] | Literal["auto"] = 1
-    """Batches in a step, each with losses of its own, for one propagation; `auto` takes as many as make propagation a
-    fifth of the work, in at least 16 steps an epoch and at most 2^20 interactions a step."""
+    """Batches per step, each with its own losses, that share one propagation; `auto` chooses the number so that
+    propagation is at most a fifth of the work, with at least 16 steps per epoch."""
     negatives: Literal["uniform", "popular"] = "uniform"
-    """Sampled negatives: items that the user has not met, drawn uniformly or in proportion to their interactions."""
+    """How to sample negatives from the items that a user has not interacted with: uniformly, or in proportion to
+    popularity."""
     checkpoint_every_steps: Annotated[int, at_least(0)] = 0
-    """Number of steps between two checkpoints within an epoch; 0 saves only after each epoch."""
+    """Number of steps between checkpoints within an epoch; 0 saves only after each epoch."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
-    """If training is not finite: stop, leave that step out, or go back to the last checkpoint and draw again."""
+    """If training becomes NaN or infinite: stop, skip the step, or go back to the last checkpoint with different random
+    draws."""
     bpr_negatives: Annotated[int, at_least(1)] = 1
-    """Number of negatives for each positive in BPR."""
+    """Number of negatives per positive in BPR."""
     dim: Annotated[int, at_least(2)] = 64
     """Columns of an embedding."""
     num_layers: Annotated[int, at_least(0)] = 3
-    """Propagation layers of the graph of users and items."""
+    """Propagation layers on the user-item graph."""
     ks: Cutoffs = DEFAULT_CUTOFFS
     """Cut-offs of the metrics."""
     precision: Literal["float32", "tensorfloat32", "bfloat16"] = "float32"
-    """Matrix products in training on GPU and TPU: full precision, or faster with rounded factors. Ranking always has
-    full precision, and so do CPUs."""
+    """Precision of matrix products in training on GPU and TPU: full, or faster with rounded factors. CPUs always use
+    full precision; ranking has `eval.precision`."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
-    """For slmrec, bm3, freedom, lightgcn, mgcn and mmgcn: the exact algebra if a cost rule finds it cheaper, always, or
-    never."""
+    """For slmrec, bm3, freedom, lightgcn, mgcn and mmgcn: use the equivalent computation with fewer products if a cost
+    rule finds it cheaper (`auto`), always (`chains`) or never (`definition`)."""
     frozen_rows: Literal["float32", "bfloat16"] = "float32"
-    """How slmrec and lightgcn hold modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
+    """How slmrec and lightgcn store modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""
     slmrec: SLMRecConfig = field(default_factory=SLMRecConfig)
     """Options of SLMRec."""
@@ -104,16 +107,16 @@ class Config(Source):
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     """The optimizer and its settings."""
     eval: Protocol = PROTOCOLS["strict"]
-    """How to select and to test; `with_protocol` sets all of it."""
+    """How to select the best epoch and to test it; `with_protocol` sets all of it."""
 
     @property
     def num_micro_batches(self) -> int:
-        """The number of micro-batches; `auto` counts as one until the data decide it."""
+        """The number of micro-batches. `auto` counts as one until it is resolved for the data."""
         return 1 if self.micro_batches == "auto" else self.micro_batches
 
     @property
     def tasks(self) -> frozenset[str]:
-        """The self-supervised tasks by name, such as `{"fac", "ed"}`; empty for `none`."""
+        """The names of the self-supervised tasks, such as `{"fac", "ed"}`; empty for `none`."""
         return frozenset(self.task.split("+")) - {"none"}
 
     @property
@@ -123,10 +126,10 @@ class Config(Source):
 
     @staticmethod
     def load(path: Path | str) -> "Config":
-        """Read a `.json` or `.toml` file, such as the `config.json` of a run, or one with a few settings.
+        """Read a config from a `.json` or `.toml` file, such as a run's `config.json` or a file with a few settings.
 
-        Settings that the file leaves out have their defaults. It may also name a `preset` of the model and a
-        `protocol`; single settings win over both. Nothing in it is executed.
+        Settings that are not in the file have their defaults. The file may also name a `preset` of the model and a
+        `protocol`; single settings win over both. Nothing in the file is executed.
 
         Args:
             path: The file.
@@ -135,9 +138,9 @@ class Config(Source):
             The config.
 
         Raises:
-            UserError: The file cannot be read, or a setting in it is unknown or has a value of another type.
+            UserError: The file cannot be read, or a setting in it is unknown or has a value of the wrong type.
         """
-        from slmrec_jax.config.files import with_config_file  # which imports this class
+        from slmrec_jax.config.files import with_config_file  # imports this class
 
         return with_config_file(Config(), path)
 
@@ -145,10 +148,10 @@ class Config(Source):
         """Write all settings to a `.json` or `.toml` file, which `load` reads.
 
         Args:
-            path: The file, which is replaced if it exists.
+            path: The file to write. An existing file is replaced.
 
         Raises:
-            UserError: The name has another ending, or the file cannot be written.
+            UserError: The file name has a different ending, or the file cannot be written.
         """
         from slmrec_jax.config.files import write_config_file
 
@@ -156,20 +159,20 @@ class Config(Source):
 
 
 def is_task(text: str) -> bool:
-    """Return whether this names a task of SLMRec, several with `+` between them, or `none`."""
+    """Return whether a text names a task of SLMRec, several tasks joined by `+`, or `none`."""
     names = text.split("+")
     return text == "none" or (set(names) <= set(TASKS) and len(set(names)) == len(names))
 
 
 IN_MEMORY = "<in memory>"
-"""`Config.data` of a run whose data set was given as a value: its folder holds the data set."""
+"""The value of `Config.data` for a data set made in memory, which is stored in the run's folder."""
 
 
 def source_of(config: Source) -> Source:
-    """Return where a config's data set is read from."""
+    """Return the source of a config's data set."""
     return Source(**{each.name: getattr(config, each.name) for each in fields(Source)})
 
 
 def with_source(config: Config, source: Source | None) -> Config:
-    """Return the config with another source of its data set; `None` is memory."""
+    """Return the config with a different data source; `None` means a data set in memory."""
     return replace(config, **vars(source or Source(IN_MEMORY)))

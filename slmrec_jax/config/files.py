@@ -1,4 +1,4 @@
-"""Configs as JSON and TOML files, whole or with only the settings that differ from the defaults."""
+"""Configs as JSON and TOML files, either complete or with only the settings that differ from the defaults."""
 
 import json
 import tomllib
@@ -16,17 +16,17 @@ from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.forms import fault, field_names
 
 _RECORDED = ("made_by", "sha256")
-"""What a run's `config.json` holds beside the settings."""
+"""The fields that a run's `config.json` has besides the settings."""
 _MAX_BYTES = 2**20
 _NOTHING = "none"
-"""How TOML, which has no null, writes that a setting has no value."""
+"""The text that stands for a setting without a value in TOML, which has no null."""
 
 
 def with_config_file(config: Config, path: Path | str) -> Config:
-    """Return the config with the settings in a `.json` or `.toml` file changed; see `Config.load`.
+    """Return the config, changed by the settings of a `.json` or `.toml` file; see `Config.load`.
 
     Raises:
-        UserError: The file cannot be read, or a setting in it is unknown or has a value of another type.
+        UserError: The file cannot be read, or a setting in it is unknown or has a value of the wrong type.
     """
     check_type("path", path, (str, Path), "the path of a config file")
     path = Path(path)
@@ -47,10 +47,10 @@ def with_config_file(config: Config, path: Path | str) -> Config:
 
 
 def write_config_file(config: Config, path: Path | str) -> None:
-    """Write all settings to a `.json` or `.toml` file, which is replaced as a whole or not at all.
+    """Write all settings to a `.json` or `.toml` file, atomically.
 
     Raises:
-        UserError: The name has another ending, or the file cannot be written.
+        UserError: The file name has a different ending, or the file cannot be written.
     """
     path = Path(path)
     text = (
@@ -92,7 +92,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _settings(data: Mapping[str, Any], defaults: Any, where: str, section: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield each setting by the name of its flag, such as `slmrec.alpha`, with its value as the field has it."""
+    """Yield the flag name of each setting, such as `slmrec.alpha`, with its value in the form of the field."""
     hints = get_type_hints(type(defaults))
     for name, value in data.items():
         flag = f"{section}{name}"
@@ -114,7 +114,7 @@ def _settings(data: Mapping[str, Any], defaults: Any, where: str, section: str =
 
 
 def _toml_lines(data: Mapping[str, Any], defaults: Mapping[str, Any], section: str = "") -> Iterator[str]:
-    """Yield the lines of a TOML document: values, then a table for each section."""
+    """Yield the lines of a TOML document: values first, then one table per section."""
     if section:
         yield f"\n[{section}]\n"
     for name, value in data.items():

@@ -1,8 +1,8 @@
-"""Named settings: a preset maps the names of flags to values, and is applied by one function.
+"""Named settings: a preset maps flag names to values.
 
 `--preset paper`, `--model mmssl --preset published` and `compare --models slmrec:paper,mmssl:published,mf:concat` all
-name an entry of `PRESETS`. `BASE` is the preset that every model starts from, and a protocol is the preset of `eval`.
-A model or preset that does not exist is a `UserError`.
+name entries of `PRESETS`. `BASE` is the preset that every model starts from, and a protocol is a preset of `eval`. An
+unknown model or preset raises a `UserError`.
 """
 
 from collections.abc import Mapping
@@ -30,8 +30,9 @@ _SWITCHES: Mapping[str, tuple[Any, Any]] = {
     "slmrec.normalize_features": (True, True),
     "slmrec.words": ("frozen", "trainable"),
 }
-"""SLMRec's published code and its paper, in each setting on which the two differ or may differ. The defaults are the
-code's, except the temperature, which was chosen on validation."""
+"""The values of SLMRec's published code and of its paper, for each setting where the two differ or may differ. The
+defaults are the code's, except the temperature, which was chosen on validation, and the popularity correction, which is
+`auto`."""
 
 _MMSSL_WEIGHTS: Settings = {
     "optimizer.weight_decay": 1e-2,
@@ -42,7 +43,7 @@ _MMSSL_WEIGHTS: Settings = {
     "mmssl.contrast_weight": 0.03,
     "mmssl.contrast_temperature": 0.5,
 }
-"""MMSSL's settings in its released code and the figure of its paper."""
+"""MMSSL's settings in its released code and in the figures of its paper."""
 
 PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
     "slmrec": {
@@ -82,11 +83,11 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
         },
     },
 }
-"""The presets of each model by name. SLMRec has one for every task, also for those that join others."""
+"""The presets of each model by name. SLMRec also has one for every combination of tasks."""
 
 
 def with_settings(config: Config, settings: Settings) -> Config:
-    """Return the config with some settings changed, named as flags are, such as `slmrec.alpha`."""
+    """Return the config with some settings changed, given by flag name, such as `slmrec.alpha`."""
     for flag, value in settings.items():
         section, _, name = flag.rpartition(".")
         change = {name: value}
@@ -101,14 +102,14 @@ def with_settings(config: Config, settings: Settings) -> Config:
 def with_preset(config: Config, preset: str) -> Config:
     """Return the config with the settings of a preset of its model.
 
-    An optimizer setting that the config gives is kept: presets fill only those that it leaves open.
+    Optimizer settings that the config already has are kept; presets only fill in missing ones.
 
     Args:
-        config: The config, whose `model` has the preset.
+        config: The config. The preset must be one of its `model`.
         preset: The preset's name, such as `paper`.
 
     Raises:
-        UserError: The model has no such preset; the message lists those it has.
+        UserError: The model has no such preset; the message lists its presets.
     """
     presets = PRESETS.get(config.model, {})
     if config.model == "slmrec" and is_task(preset):
@@ -120,7 +121,7 @@ def with_preset(config: Config, preset: str) -> Config:
 
 
 def with_system(config: Config, system: str) -> Config:
-    """Return the config for a system by name: a model, such as `mf`, or a model with a preset, such as `mf:concat`."""
+    """Return the config for a named system: a model, such as `mf`, or a model with a preset, such as `mf:concat`."""
     model, _, preset = system.partition(":")
     if model not in BASE:
         raise UserError(f"there is no model {model!r}; there are: {', '.join(BASE)}")
@@ -129,12 +130,12 @@ def with_system(config: Config, system: str) -> Config:
 
 
 def with_defaults(config: Config) -> Config:
-    """Return the config with the model's own optimizer settings filled in (`BASE`) where it leaves them open."""
+    """Return the config with missing optimizer settings filled in from the model's defaults (`BASE`)."""
     return _applied(config, BASE[config.model])
 
 
 def with_protocol(config: Config, protocol: ProtocolName) -> Config:
-    """Return the config with the rules of a protocol for selection and test.
+    """Return the config with a protocol's rules for selection and testing.
 
     Args:
         config: The config to change.
@@ -146,13 +147,13 @@ def with_protocol(config: Config, protocol: ProtocolName) -> Config:
 
 
 def filled_in(value: float | None) -> float:
-    """Return an optimizer setting that `with_defaults` has filled in; one that is still open is a `ValueError`."""
+    """Return an optimizer setting that `with_defaults` has filled in; raise a `ValueError` if it is missing."""
     if value is None:
         raise ValueError("the config leaves this setting open: pass it through with_defaults")
     return value
 
 
 def _applied(config: Config, preset: Settings) -> Config:
-    """Return the config with a preset applied; optimizer settings that it gives are kept."""
+    """Return the config with a preset applied. Optimizer settings that the config already has are kept."""
     given = {f"optimizer.{name}" for name, value in vars(config.optimizer).items() if value is not None}
     return with_settings(config, {flag: value for flag, value in preset.items() if flag not in given})

@@ -1,4 +1,4 @@
-"""Rules for selecting the best epoch and for evaluation, named after the tools that follow them."""
+"""Rules for selecting the best epoch and for evaluation, named after the tools that use them."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal, NamedTuple, TypeAlias
@@ -16,47 +16,48 @@ Side: TypeAlias = Literal["users", "items"]
 Cutoffs: TypeAlias = Annotated[tuple[Annotated[int, at_least(1)], ...], not_empty("cut-off")]
 
 DEFAULT_CUTOFFS = (10, 20, 50)
-"""The K that are measured besides a protocol's own, unless others are asked for."""
+"""The cut-offs that are measured by default, in addition to the protocol's own."""
 
 
 class Protocol(NamedTuple):
-    """The decisions that make figures of two tools comparable, or not. Epochs count from 0."""
+    """The evaluation rules that must agree for the results of two tools to be comparable. Epochs count from 0."""
 
     name: ProtocolName
-    """The protocol of `PROTOCOLS` that these rules are, or that single `--eval.*` flags changed."""
+    """The protocol in `PROTOCOLS` that these rules are, possibly changed by single `--eval.*` flags."""
     split: Split
-    """The split that is measured during training. Selecting on "test" reports figures that are too good."""
+    """The split that is evaluated during training. Selecting on "test" gives overly optimistic results."""
     metric: str | None
-    """The key by whose mean the best epoch is chosen; `None` keeps the last epoch."""
+    """The metric whose mean selects the best epoch; `None` keeps the last epoch."""
     patience: Annotated[int, at_least(0)] | None
     """Training stops at the first evaluated epoch that is more than this many epochs after the best one, or after the
-    start if there is none; `None`: never."""
+    start if there is none; `None` disables early stopping."""
     cutoffs: Cutoffs = (10, 20)
-    """The K of every metric."""
+    """Cut-offs K of every metric."""
     evaluate_every: Annotated[int, at_least(1)] = 1
     """Epochs 0, n, 2n, … are evaluated."""
     first_epoch_counts: bool = True
     """Whether epoch 0 can be the best one."""
     round_digits: Annotated[int, at_least(0)] | None = None
-    """Number of decimals to which `metric` is rounded before two epochs are compared; a tie is no improvement."""
+    """Number of decimals to which `metric` is rounded before epochs are compared; a tie is not an improvement."""
     stale_embeddings: bool = False
-    """Whether an epoch is judged by the embeddings that its last step computed, before that step's update."""
+    """Whether an epoch is evaluated with the embeddings from before the update of its last step."""
     mask_valid_at_test: bool = False
-    """Whether validation items are left out of the candidates at test. Training items always are."""
+    """Whether validation items are excluded from the candidates at test. Training items always are."""
     drop_new_users: bool = False
-    """Whether users without training interactions are left out."""
+    """Whether users without training interactions are excluded."""
     score: Score = "dot"
     ndcg: Ndcg = "standard"
     candidates: Candidates = "all"
-    """Items that are ranked and count as held out: all, or only those without training interactions (cold start), which
-    rank low among the others, because training has raised the scores of those."""
+    """Items that are ranked and count as held out: all, or only those without training interactions (cold start). Among
+    all items, cold ones rank low, because training raises the scores of the others."""
     users: Annotated[int, at_least(1)] | None = None
-    """Users that are ranked in each evaluation during training: a sample that the seed decides, the same in every
-    epoch. All by default, and if there are no more."""
+    """Number of users that are ranked in each evaluation during training: a sample that depends on the seed and is the
+    same in every epoch. By default, or if there are no more, all."""
     test_users: Annotated[int, at_least(1)] | None = None
-    """Users that are ranked in the test of the best epoch: a sample that is the same for every seed; all by default."""
+    """Number of users that are ranked in the test of the best epoch: a sample that is the same for every seed; all by
+    default."""
     precision: RankingPrecision = "float32"
-    """The type of scores. "bfloat16" finds four times as many items as the largest cut-off in that type, and ranks
+    """Precision of the scores. "bfloat16" finds four times as many items as the largest cut-off in bfloat16, and ranks
     these in float32."""
 
 
@@ -64,7 +65,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
         Protocol("strict", "valid", "recall@20", patience=20, mask_valid_at_test=True),
-        # SLMRec's published code has one held-out file, on which it selects and which it reports.
+        # SLMRec's published code uses a single held-out file for both selection and reporting.
         Protocol(
             "slmrec",
             "test",
@@ -76,9 +77,9 @@ PROTOCOLS: Mapping[str, Protocol] = {
             score="sigmoid",
         ),
         Protocol("mmrec", "valid", "recall@20", patience=20, round_digits=4, drop_new_users=True),
-        # MMSSL's code since March 2023; before, it selected on test. Its NDCG depends on the largest cut-off.
+        # MMSSL's code since March 2023; it selected on test before. Its NDCG depends on the largest cut-off.
         Protocol("mmssl", "valid", "recall@20", patience=7, cutoffs=(10, 20, 50), ndcg="found"),
-        # LightGCN's code has no validation. It ranks sigmoids: inner products differ in saturated ties alone.
+        # LightGCN's code has no validation. It ranks sigmoids, which differ from inner products only in saturated ties.
         Protocol("lightgcn", "test", None, patience=None, cutoffs=(20,), evaluate_every=10),
     )
 }

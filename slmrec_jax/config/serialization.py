@@ -1,4 +1,4 @@
-"""A config as plain data and back, for `config.json` and for comparing the settings of two runs."""
+"""Conversion of a config to and from plain data, for `config.json` and for comparing the settings of two runs."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from slmrec_jax.forms import fault, field_names
 
 
 def to_json(config: Config) -> dict[str, Any]:
-    """Return the config as plain data for `config.json`."""
+    """Convert a config to plain data for `config.json`."""
     return dataclasses.asdict(config) | {"eval": config.eval._asdict()}
 
 
 def relevant(config: Config) -> dict[str, Any]:
     """Return the settings that a run's results depend on, as plain data.
 
-    Sections of other models are left out, and so is the source of the data, which are compared by fingerprint.
+    The sections of other models and the data source are left out; data are compared by fingerprint instead.
     """
     left_out = {*get_args(ModelName), *field_names(Source)} - {config.model}
     return {name: value for name, value in to_json(config).items() if name not in left_out}
 
 
 def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
-    """Return the first setting of `now` that has changed, such as `slmrec.alpha (0.1, not 0.2)`, or `None`.
+    """Describe the first setting of `now` that has changed, such as `slmrec.alpha (0.1, not 0.2)`, or return `None`.
 
-    Settings are plain data, such as `relevant` returns; one that `before` lacks counts as `None`.
+    Settings are plain data, as returned by `relevant`. A setting that `before` lacks counts as `None`.
     """
     for name, value in now.items():
         was = before.get(name)
@@ -39,7 +39,7 @@ def first_change(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | Non
 
 
 def from_json(data: Mapping[str, Any], source: str) -> Config:
-    """Return the config that `to_json` wrote; a `UserError` names the field that does not fit and the `source`."""
+    """Rebuild a config from the data of `to_json`. A `UserError` names the field that does not fit and the `source`."""
     try:
         config: Config = _built(Config, data)
     except ValueError as error:
@@ -50,7 +50,7 @@ def from_json(data: Mapping[str, Any], source: str) -> Config:
 
 
 def _built(kind: Any, data: Any, section: str = "") -> Any:
-    """Make a record, and the records in it, from plain data; a `ValueError` names the field that does not fit."""
+    """Build a record and its nested records from plain data. A `ValueError` names the field that does not fit."""
     if wrong := fault(data, Mapping[str, Any], section.rstrip(".")):
         raise ValueError(wrong)
     names = field_names(kind)

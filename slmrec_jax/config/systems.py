@@ -1,16 +1,16 @@
-"""The options of each system and of the optimizer; each field is a flag (`--slmrec.alpha 0.05`).
+"""The options of each system and of the optimizer. Each field is a flag (`--slmrec.alpha 0.05`).
 
 To add a model `dragon` to the package:
 
-1. Write its encoder and its recipe, the encoder with its losses, in `slmrec_jax/models/dragon.py`.
-2. Name the recipe in `RECIPES` in `slmrec_jax/models/__init__.py`.
-3. Add its options, a class `DragonConfig`, to `peers.py` here, and the field `dragon` to `Config` in `config.py`; its
-   name to `ModelName` and its optimizer settings to `BASE` in this file.
+1. Write its encoder and its recipe (the encoder with its losses) in `slmrec_jax/models/dragon.py`.
+2. Add the recipe to `RECIPES` in `slmrec_jax/models/__init__.py`.
+3. Add its options, a class `DragonConfig`, to `peers.py`, and a field `dragon` to `Config` in `config.py`. Add its name
+   to `ModelName` and its optimizer settings to `BASE` in this file.
 4. Add one line to `CONFIGS` in `tests/methods/test_contract.py`, the suite that every system passes.
 
-Flags, checks of types and ranges, `config.json` and resuming follow from the annotations. Named settings, if it needs
-any, go to `slmrec_jax/config/presets.py`. The tests in `tests/config/test_defaults.py` then list what
-`docs/settings.md` lacks.
+Flags, checks of types and ranges, `config.json` and resuming follow from the annotations. Presets, if it needs any, go
+to `slmrec_jax/config/presets.py`. The tests in `tests/config/test_defaults.py` then list what is missing in
+`docs/settings.md`.
 """
 
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ ModelName = Literal[
 ]
 
 Settings: TypeAlias = Mapping[str, Any]
-"""Values by the name of their flag, such as `{"slmrec.temperature": 0.2}`."""
+"""Settings by flag name, such as `{"slmrec.temperature": 0.2}`."""
 
 
 @dataclass(frozen=True)
 class SLMRecConfig:
-    """SLMRec (Tao et al., IEEE TMM 2022), with every choice on which its paper and its published code differ."""
+    """SLMRec (Tao et al., IEEE TMM 2022), with every choice in which its paper and its published code differ."""
 
     alpha: Annotated[float, at_least(0)] = 0.1
     """Weight of the self-supervised task."""
@@ -51,41 +51,42 @@ class SLMRecConfig:
     main_negatives: Literal["inbatch", "sampled"] = "inbatch"
     """Negatives of the main loss: the other items of the batch (code) or sampled items (paper)."""
     num_negatives: Annotated[int, at_least(1)] = 64
-    """Number of sampled negatives for each interaction; the paper does not give it."""
+    """Number of sampled negatives per interaction; the paper does not give it."""
     mask_false_negatives: bool = False
-    """Leave the user's own training items out of the in-batch negatives; neither paper nor code does."""
+    """Exclude the user's own training items from the in-batch negatives; neither paper nor code does."""
     popularity_correction: float | Literal["auto"] = "auto"
-    """β: β log d is subtracted in training from the score of an item with d interactions, since in-batch negatives come
-    as often as they are popular. 1 suits dense data, 0 (code) sparse data; `auto` decides by the data."""
+    """β: training subtracts β log d from the score of an item with d interactions, since in-batch negatives occur in
+    proportion to their popularity. 1 suits data where popularity predicts well, 0 (code) other data; `auto` decides by
+    the data."""
     fac_similarity: Literal["dot", "cosine"] = "dot"
     """FAC compares by inner product (code) or by cosine (paper)."""
     dropout_rate: Annotated[float, share()] = 0.3
-    """FD: share of entries that are dropped."""
+    """FD: share of entries to drop."""
     fd_mode: Literal["layer", "input"] = "layer"
     """FD drops after each propagation layer (code) or in the items' input (paper)."""
     fm_mode: Literal["swapped", "clean"] = "swapped"
-    """FM: layer 0 from one mask and the other layers from the other (code), or one mask for each view (paper)."""
+    """FM: use one mask for layer 0 and the other for the other layers (code), or one mask per view (paper)."""
     edge_rate: Annotated[float, share()] = 0.1
-    """Share of interactions (ED, RW) or of users and items (ND) that a view leaves out."""
+    """Share of interactions (ED, RW) or of users and items (ND) that a view drops."""
     fm_granularity: Literal["batch", "item"] = "batch"
-    """FM masks one modality for all items of a step, or one for each item; with `item`, masks never swap."""
+    """FM masks one modality for all items of a step, or one per item; with `item`, masks are never swapped."""
     ssl_entities: Literal["both", "items"] = "both"
-    """FD and FM contrast users and items (code) or items alone (paper)."""
+    """FD and FM contrast users and items (code) or only items (paper)."""
     contrast_on: Literal["fused", "modality"] = "fused"
     """FD and FM contrast the fused rows (code) or the rows of each modality (paper)."""
     fusion: Literal["concat", "mean", "sum"] = "concat"
     """How modalities are fused: an affine map of their concatenation (code), their mean or their sum."""
     user_table: Literal["shared", "per_modality"] = "shared"
-    """One user table for all modalities (code) or one for each."""
+    """One user table for all modalities (code) or one per modality."""
     normalize_features: bool = True
     """Divide each feature row by its L2 norm (code)."""
     words: Literal["frozen", "trainable"] = "frozen"
     """Word-id modalities: the mean of fixed random vectors (code) or of trained ones."""
     item_graph: Annotated[float, at_least(0)] = 0.0
-    """Weight of the mean id row of each item's nearest items by features, added to its fused row (FREEDOM); neither
-    paper nor code has it."""
+    """Weight of the mean id row of each item's nearest items by features, which is added to its fused row (FREEDOM);
+    neither paper nor code has it."""
     graph_neighbours: Annotated[int, at_least(1)] = 10
-    """Nearest items that this graph joins each item with in a modality, itself among them."""
+    """Number of nearest items in each modality that an item is connected to in this graph, including itself."""
 
 
 @dataclass(frozen=True)
@@ -93,8 +94,8 @@ class MFConfig:
     """Matrix factorisation with BPR (Rendle et al., UAI 2009)."""
 
     features: Literal["none", "concat", "linear"] = "none"
-    """Ids alone (`none`); the row of an id beside the projected row of each modality, as the SLMRec paper's baseline,
-    with as many columns for users (`concat`); or one affine map of both (`linear`)."""
+    """Only ids (`none`); the id row concatenated with the projected row of each modality, as in the SLMRec paper's
+    baseline, with user rows of the same width (`concat`); or an affine map of ids and features (`linear`)."""
     item_bias: bool = False
     """Give each item a bias."""
     l2: Annotated[float, at_least(0)] = 0.2
@@ -103,19 +104,20 @@ class MFConfig:
 
 @dataclass(frozen=True)
 class LightGCNConfig:
-    """LightGCN (He et al., SIGIR 2020) with BPR: on ids alone, or with modalities as the SLMRec paper's baseline."""
+    """LightGCN (He et al., SIGIR 2020) with BPR, on ids only, or with modalities as in the SLMRec paper's baseline."""
 
     features: Literal["none", "fused"] = "none"
-    """Ids alone, or SLMRec's encoder and fusion without its losses."""
+    """Only ids, or SLMRec's encoder and fusion without its losses."""
     l2: Annotated[float, at_least(0)] = 1e-3
-    """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch; the authors take
+    """Weight of the batch's layer-0 rows in the loss: l2 / 2 · (|e_u|² + |e_i|² + |e_j|²) / batch; the authors use
     1e-4."""
     norm: Literal["squared", "frobenius"] = "squared"
-    """Norm of the rows in that term: squared (the authors' code) or Frobenius, not squared (MMRec toolbox)."""
+    """Norm of the rows in that term: squared (the authors' code) or unsquared Frobenius (MMRec toolbox)."""
     init: Literal["normal", "xavier"] = "normal"
-    """Initial values of the tables, on ids alone: normal with deviation 0.1 (code) or Xavier-uniform (paper)."""
+    """Initial values of the tables, for ids only: normal with standard deviation 0.1 (code) or Xavier-uniform
+    (paper)."""
     score: Literal["dot", "cosine"] = "dot"
-    """Score that BPR compares; SLMRec's published code has a variant by cosine."""
+    """Score that BPR compares; SLMRec's published code has a cosine variant."""
 
 
 @dataclass(frozen=True)
@@ -123,11 +125,11 @@ class VBPRConfig:
     """VBPR (He and McAuley, AAAI 2016) on the concatenated features."""
 
     variant: Literal["multimodal", "original"] = "multimodal"
-    """As in the SLMRec paper and MMRec, or with the original's item bias and visual bias."""
+    """The form in the SLMRec paper and MMRec, or the original with an item bias and a visual bias."""
     l2: Annotated[float, at_least(0)] = 0.1
     """Weight of the batch's rows in the loss, as for MF."""
     norm: Literal["squared", "frobenius"] = "squared"
-    """Norm of the rows in that term: squared, or Frobenius, not squared (MMRec toolbox)."""
+    """Norm of the rows in that term: squared, or unsquared Frobenius (MMRec toolbox)."""
     normalize_features: bool = False
     """Divide each feature row by its L2 norm; the references do not."""
 
@@ -141,7 +143,7 @@ class MMGCNConfig:
     latent_dim: Annotated[int, at_least(1)] = 256
     """Number of columns to which the `projected` modalities and their preference tables are projected first."""
     projected: tuple[str, ...] = ("visual",)
-    """Modalities that are projected first; the others keep their own columns."""
+    """Modalities that are projected first; the others keep their original columns."""
     l2: Annotated[float, at_least(0)] = 0.1
     """Weight of the mean squares of the batch's identity rows and of the projected modalities' preference tables."""
     normalize_features: bool = False
@@ -150,37 +152,37 @@ class MMGCNConfig:
 
 @dataclass(frozen=True)
 class MMSSLConfig:
-    """MMSSL (Wei et al., WWW 2023) in the form of its paper, with weights that were chosen on validation.
+    """MMSSL (Wei et al., WWW 2023) as in its paper, with weights chosen on validation.
 
-    The preset `paper` has the weights of its figures and code; `published` is what its released code computes. Where
-    the paper gives no value, the default is ours: the sizes of graphs, the widths of the discriminator and the number
-    of its users, the weight of own scores.
+    The preset `paper` has the weights of the paper's figures and code; `published` computes the same as the released
+    code. Values that the paper does not give are ours: the sizes of the graphs, the discriminator's widths and number
+    of users, and the weight of own scores.
     """
 
     attention: Literal["cross_modal", "collapsed"] = "cross_modal"
-    """Attention across modalities, or the single map without weights to which the code reduces it."""
+    """Attention across modalities, or the single map without attention weights that the code effectively computes."""
     heads: Annotated[int, at_least(1)] = 4
     graphs: Literal["all_users", "last_batches"] = "all_users"
-    """Modality graphs: the best items of all users; or those of the users in the last batches, where users and items
-    are mispaired if there are several items each, and there are no edges most of the time (code)."""
+    """Modality graphs: the best items of all users, or only of the users in the last batches (code), which mispairs
+    users and items if there are several items per user, and has no edges most of the time."""
     topk_rate: Annotated[float, at_least(0)] = 1.5e-3
-    """Share of all items that a user is joined with in a modality's graph; on small data the code rounds it to 0
+    """Share of all items that a user is connected to in a modality's graph; on small data the code rounds it to 0
     items, `all_users` never does."""
     refresh_every: Annotated[int, at_least(0)] = 0
-    """Number of steps between two graphs; 0 is once per epoch."""
+    """Number of steps between rebuilds of the graphs; 0 rebuilds once per epoch."""
     similarity: Literal["cosine", "dot"] = "cosine"
-    """Similarity of a user and an item by their modality rows: cosine; or inner product, which puts items with many
-    interactions first (code)."""
+    """Similarity of a user's and an item's modality rows: cosine, or inner product (code), which favours items with
+    many interactions."""
     mask_training: bool = False
-    """Set a user's training items to 0 wherever rows of similarities are compared (code)."""
+    """Set the scores of a user's training items to 0 wherever rows of similarities are compared (code)."""
     id_propagation: Literal["simultaneous", "sequential"] = "simultaneous"
-    """LightGCN's layers; or rounds in which user ids never reach an item (code)."""
+    """LightGCN's layers, or rounds in which user ids never reach an item (code)."""
     id_layers: Annotated[int, at_least(0)] = 4
-    """Number of rounds over ids, in place of `num_layers`."""
+    """Number of propagation rounds of ids, instead of `num_layers`."""
     last_softmax: bool = False
-    """Apply a softmax over the features of the last round (code)."""
+    """Apply a softmax over the columns of the last round (code)."""
     sampling: Literal["interactions", "users"] = "interactions"
-    """Each interaction once per epoch; or distinct users with one interaction each (code)."""
+    """Each interaction once per epoch, or batches of distinct users with one interaction each (code)."""
     view_weight: float = 0.0
     """Weight of the modality-aware id views in layer 0 of the ids."""
     feature_weight: float = 0.0
@@ -195,34 +197,35 @@ class MMSSLConfig:
     contrast_weight: Annotated[float, at_least(0)] = 0.01
     contrast_temperature: Annotated[float, more_than(0)] = 0.15
     adversarial_weight: Annotated[float, at_least(0)] = 1e-4
-    """Weight of the generator's term; 0 leaves the discriminator out."""
+    """Weight of the generator's term; 0 disables the discriminator."""
     adversarial_users: Annotated[int, at_least(0)] = 128
-    """Number of users of a batch that the discriminator sees, as far as memory allows; 0 is all."""
+    """Number of users of a batch that the discriminator sees, as far as memory allows; 0 means all."""
     discriminator_activation: Literal["leaky", "identity"] = "leaky"
     discriminator_output: Literal["linear", "sigmoid"] = "linear"
-    """A score without bounds; or 100 times a sigmoid (code)."""
+    """An unbounded score, or 100 times a sigmoid (code)."""
     discriminator_widths: Literal["capped", "full"] = "capped"
-    """A quarter and an eighth of the number of items (code); or the same, capped at 256 and 128."""
+    """A quarter and an eighth of the number of items (code), or the same, capped at 256 and 128."""
     discriminator_dropout: tuple[Annotated[float, share()], Annotated[float, share()]] = (0.31, 0.5)
     discriminator_learning_rate: Annotated[float, more_than(0)] = 3e-4
     penalty_weight: Annotated[float, at_least(0)] = 0.3
     real_cooled: Literal["whole_logit", "noise_only"] = "whole_logit"
-    """Part of the discriminator's real rows that the temperature divides."""
+    """Part of the logits of the discriminator's real rows that the temperature divides."""
     real_temperature: Annotated[float, more_than(0)] = 0.005
     own_weight: Annotated[float, at_least(0)] = 0.1
-    """Weight of the recommender's own scores in the discriminator's real rows; the code's 100 leaves nothing else."""
+    """Weight of the recommender's own scores in the discriminator's real rows; with the code's 100, little else
+    remains."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig:
-    """Adam with coupled L2 (the decay joins the gradient before the moments, as in PyTorch), or any optax chain."""
+    """Adam with coupled L2 (added to the gradient before the moments, as in PyTorch), or any optax chain."""
 
     learning_rate: Annotated[float, more_than(0)] | None = None
-    """By default the model's own, listed in docs/settings.md."""
+    """Learning rate; by default the model's own, listed in docs/settings.md."""
     weight_decay: Annotated[float, at_least(0)] | None = None
     """Coupled L2 on every parameter (MMSSL: decoupled, AdamW); by default the model's own."""
     chain: tuple[str, ...] = ()
-    """In place of the above: optax transformations in order, such as `"clip_by_global_norm(1.0)" "adamw(1e-3)"`."""
+    """Instead of the above: optax transformations in order, such as `"clip_by_global_norm(1.0)" "adamw(1e-3)"`."""
 
 
 BASE: Mapping[ModelName, Settings] = {
@@ -239,4 +242,5 @@ BASE: Mapping[ModelName, Settings] = {
     "sgl": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "simgcl": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
 }
-"""Each model's base preset: the optimizer settings that a config leaves open, chosen on validation as all defaults."""
+"""Each model's base preset: the optimizer settings used if a config does not set them, chosen on validation like all
+defaults."""

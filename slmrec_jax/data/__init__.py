@@ -1,4 +1,4 @@
-"""Data sets: read from the files of a community, or made from a seed."""
+"""Data sets, read from files in the field's formats or made from a seed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -57,27 +57,27 @@ def load(
     Args:
         data: A folder, or `"demo"` for the embedded data set (`"./demo"` for a folder of that name).
         format: The name of the folder's format; detected by default.
-        split: How to divide the interactions, a key of `SPLIT_METHODS`. Data that are not divided need it; others are
-            divided again.
+        split: How to split the interactions, a key of `SPLIT_METHODS`. It is required for data without splits; existing
+            splits are replaced.
         split_seed: The seed of a random split.
-        min_rating: Leave out rows with a lower rating before the interactions are divided.
+        min_rating: Drop rows with a lower rating before splitting.
         k_core: Keep only users and items with at least this many interactions, repeatedly until all have them, before
-            the interactions are divided.
-        since: Leave out rows before this time, before the interactions are divided: a number or a date, as the data
-            have it, such as `1700000000`, `"2025-05-31"`, or a `datetime`. Without a zone it is UTC.
-        until: Leave out rows at this time and after it, likewise.
-        user_column: The column of users, if it has none of the known names; or its number (`"1"`), if the table has no
-            header.
+            splitting.
+        since: Drop rows before this time, before splitting: a number or a date, as in the data, such as `1700000000`,
+            `"2025-05-31"`, or a `datetime`. Times without a zone are UTC.
+        until: Drop rows at or after this time, likewise.
+        user_column: The name of the column of users, if it is not one of the known names; or its number (`"1"`), if the
+            table has no header.
         item_column: The column of items, likewise.
         time_column: The column of times, likewise.
         rating_column: The column of ratings, likewise.
-        memory_limit: How much memory tables of interactions may take while they are read, such as `"4GB"`; the rest of
-            a larger table waits in a temporary folder. By default half of the free memory. The data set itself, and
-            features, come on top.
+        memory_limit: The memory limit for reading tables of interactions, such as `"4GB"`; the rest of a larger table
+            is stored in a temporary folder. By default half of the free memory. The data set itself and its features
+            need additional memory.
 
     Raises:
-        UserError: There is no such folder, its format is unknown, something in it is malformed, or the data cannot be
-            split this way.
+        UserError: The folder does not exist, its format is unknown, something in it is malformed, or the data cannot be
+            split in this way.
     """
     check_type("data", data, (str, Path), "the path of a folder, or 'demo'")
     window = time_text(since), time_text(until)
@@ -88,24 +88,24 @@ def load(
 
 
 def load_source(source: Source) -> Dataset:
-    """Load the data set that a source describes; see `load`. The data set remembers its source."""
+    """Load the data set that a source describes (see `load`), and record the source in it."""
     data, _ = read_source(source)
-    with _naming_what_cannot_be_read(source.data):  # times are read when a split needs them
-        dataset = replace(split_dataset(data, source.split, source.split_seed))  # a reader may keep its own
+    with _naming_what_cannot_be_read(source.data):  # times are read only when a split needs them
+        dataset = replace(split_dataset(data, source.split, source.split_seed))  # a reader may return its own splits
     found = source if _is_embedded(source) else replace(source, data=str(Path(source.data).resolve()))
-    object.__setattr__(dataset, "source", found)  # a frozen field that only loading sets
+    object.__setattr__(dataset, "source", found)  # a frozen field that is set only by loading
     return dataset
 
 
 def load_copy(folder: Path, source: Source | None) -> Dataset:
-    """Load a copy that `write_store` made of the data set that a source describes; `None` is memory."""
+    """Load a copy, made by `write_store`, of the data set that a source describes. `None` means made in memory."""
     dataset = load_source(Source(str(folder)))
     object.__setattr__(dataset, "source", source)
     return dataset
 
 
 def read_source(source: Source) -> tuple[Dataset | Unsplit, str]:
-    """Return the data of a source before `source.split` divides them, and the name of their format."""
+    """Read the data of a source before they are split by `source.split`; also return the name of their format."""
     check_fields(source)
     if _is_embedded(source):
         refuse_columns("the demo data", source)
@@ -122,7 +122,7 @@ def read_source(source: Source) -> tuple[Dataset | Unsplit, str]:
 
 
 def _is_embedded(source: Source) -> bool:
-    return source.data == "demo" and source.format is None  # a format is that of a folder
+    return source.data == "demo" and source.format is None  # only folders have a format
 
 
 @contextmanager

@@ -1,7 +1,7 @@
-"""Writes data sets in the formats of other tools, so that a comparison with them starts from the same files.
+"""Writing of data sets in the formats of other tools, so that comparisons with them start from the same files.
 
-What a format cannot hold is left out and named, or refused. Before the folder is in its place, it is read back by the
-package's own reader, and its fingerprint must be that of what was to be written.
+Content that a format cannot hold is left out with a note, or rejected. Before the folder is moved into place, it is
+read back with the package's own reader, and its fingerprint must equal that of the data to be written.
 """
 
 import csv
@@ -24,16 +24,16 @@ from slmrec_jax.types import Interactions
 
 
 class Target(NamedTuple):
-    """A format to write, and what it can hold beside training and test."""
+    """A format to write, and what it can hold besides training and test."""
 
     write: Callable[[Dataset, Path], list[str]]
-    """Fills an empty folder that has its final name; returns notes on what its files need or lack."""
+    """Fills an empty folder that has its final name, and returns notes about its files."""
     validation: bool = True
     new_users: bool = True
-    """Held-out interactions of users without training interactions."""
+    """Whether it can hold held-out interactions of users without training interactions."""
     vectors: bool = True
     texts: bool = False
-    """Titles and images of items."""
+    """Whether it can hold titles and images of items."""
 
 
 TARGETS: Mapping[str, Target] = {
@@ -48,21 +48,21 @@ class Written(NamedTuple):
     """The result of `write_format`."""
 
     dataset: Dataset
-    """The data set without what the format cannot hold."""
+    """The data set without the content that the format cannot hold."""
     notes: list[str]
-    """One line for each thing that was left out or that the other tool needs to know."""
+    """One line for each omission, and for each fact that a user of the other tool needs to know."""
 
 
 def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
-    """Write a data set as a folder in the format of another tool, completely or not at all.
+    """Write a data set as a folder in the format of another tool, atomically.
 
     Args:
-        dataset: Divided into splits.
-        folder: The folder to make; files in it are named after it.
+        dataset: The data set, with splits.
+        folder: The folder to make. Its files are named after it.
         to: A key of `TARGETS`.
 
     Raises:
-        UserError: The folder exists already or cannot be written, or the data would not be the same when read back.
+        UserError: The folder exists already or cannot be written, or the data would differ when read back.
     """
     check_choice(setting("to"), to, TARGETS)
     kept, notes = _what_fits(dataset, to)
@@ -70,7 +70,7 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
         if Path(name).name != name or name == "..":
             raise _cannot_hold(dataset, to, f"the modality {name!r} cannot name a file")
     for ids in (kept.user_ids, kept.item_ids):
-        id_column(ids, dataset.name)  # refuses what is no Unicode text
+        id_column(ids, dataset.name)  # rejects ids that are not Unicode text
     with writing(folder, "give another folder"), whole_folder(folder) as part:
         try:
             notes += TARGETS[to].write(kept, part)
@@ -90,7 +90,7 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
 
 
 def _what_fits(dataset: Dataset, to: str) -> tuple[Dataset, list[str]]:
-    """Return the data set without what a format cannot hold, and notes that name it."""
+    """Return the data set without the content that a format cannot hold, and notes about the omissions."""
     target, notes = TARGETS[to], []
     if not target.validation and (count := len(dataset.valid.users)):
         notes.append(f"left out, as {to} has no validation split: {count:,} interactions")
@@ -124,7 +124,7 @@ def _cannot_hold(dataset: Dataset, to: str, why: str) -> UserError:
 
 
 def _difference(kept: Dataset, found: Dataset) -> str:
-    """Name the first part of two data sets that differs."""
+    """Name the first part in which two data sets differ."""
     if (kept.num_users, kept.num_items) != (found.num_users, found.num_items):
         return "the numbers of users and items"
     for what, one, other in (("users", kept.user_ids, found.user_ids), ("items", kept.item_ids, found.item_ids)):

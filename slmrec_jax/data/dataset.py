@@ -1,4 +1,4 @@
-"""The container that every reader fills and training reads: splits, features, raw ids and a fingerprint."""
+"""The data set container that readers produce and training reads: splits, features, raw ids and a fingerprint."""
 
 import hashlib
 import json
@@ -17,7 +17,7 @@ from slmrec_jax.types import Interactions
 
 SPLITS = ("train", "valid", "test")
 ITEM_TEXTS = ("title", "image")
-"""What may be shown with an item: what it is called, and the path or address of a picture."""
+"""The kinds of text that may be shown with an item: its name, and the path or URL of a picture."""
 _BYTES_AT_ONCE = 2**24
 NO_INTERACTIONS = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
 
@@ -26,11 +26,12 @@ class Feature(NamedTuple):
     """A modality with one vector per item."""
 
     values: Float[np.ndarray, "items columns"]
-    """float16, bfloat16 or float32, read-only if mapped from a file; rows of items that lack the modality are 0."""
+    """float16, bfloat16 or float32; read-only if mapped from a file. Rows of items that lack the modality are 0."""
     present: Bool[np.ndarray, " items"]
-    """True for items that have the modality."""
+    """Whether each item has the modality."""
     stored: str = ""
-    """The original type of the numbers, such as float16; not part of the fingerprint. `make_dataset` fills it in."""
+    """The original dtype of the numbers, such as float16. It is filled in by `make_dataset` and not part of the
+    fingerprint."""
 
 
 class Words(NamedTuple):
@@ -54,30 +55,30 @@ class Dataset:
     """
 
     name: str
-    """What it is called in logs and reports."""
+    """The name in logs and reports."""
     num_users: int
-    """The number of users, those without interactions included."""
+    """The number of users, including those without interactions."""
     num_items: int
-    """The number of items, those without interactions included."""
+    """The number of items, including those without interactions."""
     train: Interactions
-    """What models learn from."""
+    """The interactions that models learn from."""
     valid: Interactions
-    """What the best epoch is selected on."""
+    """The interactions that select the best epoch."""
     test: Interactions
-    """What results are measured on."""
+    """The interactions that results are measured on."""
     features: Mapping[str, Feature | Words]
-    """By modality, in the order in which models take them."""
+    """The features by modality, in the order in which models use them."""
     user_ids: Shaped[np.ndarray, " users"]
-    """Raw ids, integers or strings, indexed by internal id."""
+    """Raw user ids, integers or strings, by internal id."""
     item_ids: Shaped[np.ndarray, " items"]
-    """Raw ids of items, likewise."""
+    """Raw item ids, likewise."""
     item_texts: Mapping[str, Shaped[np.ndarray, " items"]] = field(default_factory=dict)
-    """By kind of `ITEM_TEXTS`, text to show with an item; empty where it has none. Not part of the fingerprint."""
+    """Texts to show with items, by kind (`ITEM_TEXTS`); empty where an item has none. Not part of the fingerprint."""
     notes: tuple[str, ...] = ()
-    """What the reader found or decided that the user should know, one line each; not part of the fingerprint."""
+    """Findings and decisions of the reader that the user should know, one line each. Not part of the fingerprint."""
     source: Source | None = field(default=None, init=False)
-    """Where `load` read the data set; `None` if it was made in memory. `dataclasses.replace` drops it, because a
-    changed data set is no longer what its source holds."""
+    """The source that `load` read the data set from; `None` if it was made in memory. `dataclasses.replace` drops it,
+    because a changed data set no longer equals its source."""
 
     @property
     def splits(self) -> dict[str, Interactions]:
@@ -88,18 +89,18 @@ class Dataset:
     def popularity_hit_rate(self) -> float:
         """The hit rate at 20 of a ranking by popularity in training.
 
-        The share of training interactions whose item is among the 20 most popular that its user does not have
-        otherwise. Of many interactions, those of every n-th user stand for all.
+        It is the share of training interactions whose item would be among the 20 most popular for its user, not
+        counting the user's other items. For many interactions, it is estimated from every n-th user.
         """
         return popularity_hit_rate(self.train, self.num_items)
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 (hex) of the splits, the raw ids and the features, all in the order of `by_degree`.
+        """The SHA-256 (hex) of the splits, the raw ids and the features, all in the order of `by_degree`.
 
-        It depends on the content alone: not on the file, memory layout or machine, nor on the name or the order of the
-        modalities, and not on whether rows are numbered by degree. Swapping validation and test, or leaving out a
-        modality, changes it.
+        It depends only on the content: not on the file, memory layout or machine, on the data set's name, on the order
+        of the modalities, or on whether rows are numbered by degree. Swapping validation and test or dropping a
+        modality changes it.
         """
         words = {name: feature for name, feature in self.features.items() if isinstance(feature, Words)}
         known: Dataset = replace(self, features=words)
@@ -129,13 +130,13 @@ class Dataset:
         return count_ids(self.train.users, self.num_users), count_ids(self.train.items, self.num_items)
 
     def with_modalities(self, names: Sequence[str]) -> "Dataset":
-        """Return the data set with the named modalities in that order; no names keep all of them.
+        """Return the data set with only the named modalities, in that order. Without names, all are kept.
 
         Args:
             names: Modalities, each once.
 
         Raises:
-            UserError: A name is repeated, or the data set has no such modality; the message lists those it has.
+            UserError: A name is repeated, or the data set has no such modality; the message lists its modalities.
         """
         check_type(f"data set {self.name}: modalities", names, (tuple, list), "a tuple of names")
         for name in names:
@@ -147,23 +148,23 @@ class Dataset:
         return replace(self, features={name: self.features[name] for name in names}) if names else self
 
     def by_degree(self) -> "Dataset":
-        """Return the data set with users and items numbered by falling number of training interactions.
+        """Return the data set with users and items numbered by descending number of training interactions.
 
-        Among equals, the smaller id comes first, so that the order is unique; a data set in this order is returned as
-        it is. A product with the graph mostly reads the rows of nodes with many neighbours: next to each other, those
-        rows share memory pages and stay in the cache. The fingerprint and `source` stay; features are copied once.
+        Ties are broken by id, so that the order is unique. A data set that is already in this order is returned
+        unchanged. A graph product mostly reads the rows of nodes with many neighbours; next to each other, these rows
+        share memory pages and stay in cache. The fingerprint and `source` stay the same; features are copied once.
         """
         if _are_by_degree(self):
             return self
         renumbered = take_rows(self, *_by_degree(self))
-        object.__setattr__(renumbered, "source", self.source)  # the content is still that of the source
+        object.__setattr__(renumbered, "source", self.source)  # the content still equals that of the source
         return renumbered
 
 
 def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.ndarray, " items"]) -> Dataset:
-    """Return the data set of these users and items, numbered in this order, without the interactions of any others.
+    """Return the data set restricted to the given users and items, numbered in the given order.
 
-    `users` and `items` are internal ids, each at most once.
+    `users` and `items` are internal ids without repeats. Interactions of other users or items are dropped.
     """
     item_rows = np.full(dataset.num_items, -1, np.int32)
     item_rows[items] = np.arange(len(items), dtype=np.int32)
@@ -186,18 +187,18 @@ def take_rows(dataset: Dataset, users: Int[np.ndarray, " users"], items: Int[np.
 
 
 def by_split(pairs: Interactions, splits: Int[np.ndarray, " interactions"]) -> dict[str, Interactions]:
-    """Return the interactions of each split, given the place of each one's split in `SPLITS`."""
+    """Divide interactions by split; `splits` has the index in `SPLITS` of each interaction's split."""
     return {name: Interactions(pairs.users[splits == n], pairs.items[splits == n]) for n, name in enumerate(SPLITS)}
 
 
 def sorted_words(feature: Words) -> Words:
-    """Return word ids as a data set stores them: int32, sorted by item, then word."""
+    """Convert word ids to the form that a data set stores: int32, sorted by item, then word."""
     order = np.lexsort((feature.words, feature.items))
     return Words(feature.items[order].astype(np.int32), feature.words[order].astype(np.int32), feature.num_words)
 
 
 def _by_degree(dataset: Dataset) -> list[Int[np.ndarray, " nodes"]]:
-    """Return the users, and the items, by falling degree; among equals, by id."""
+    """Return the users and the items by descending degree, with ties in id order."""
     return [np.argsort(-each, kind="stable") for each in dataset.degrees()]
 
 
@@ -206,7 +207,7 @@ def _take_items(
 ) -> Feature | Words:
     if isinstance(feature, Feature):
         if len(items) == len(feature.values) and (np.diff(items) > 0).all():
-            return feature  # all rows in their order: a mapped file stays one
+            return feature  # all rows in order: a memory-mapped file stays mapped
         return Feature(feature.values[items], feature.present[items], feature.stored)
     rows = item_rows[feature.items]
     return sorted_words(Words(rows[rows >= 0], feature.words[rows >= 0], feature.num_words))
@@ -217,9 +218,9 @@ def _are_by_degree(dataset: Dataset) -> bool:
 
 
 def _hash_ids(digest: "hashlib._Hash", ids: Shaped[np.ndarray, " rows"]) -> None:
-    """Add raw ids to a digest as one list of JSON, never held as a whole.
+    """Add raw ids to a digest as one JSON list, without holding the list in memory.
 
-    JSON tells 1 from "1" and delimits each id, whatever characters it contains.
+    JSON distinguishes 1 from "1" and delimits ids with any characters.
     """
     digest.update(b"[")
     for block in blocks(len(ids)):
@@ -234,7 +235,7 @@ def _hash_array(
     dtype: str,
     order: Int[np.ndarray, " rows"] | None = None,
 ) -> None:
-    """Add an array to a digest, with its rows in that order and never copied as a whole."""
+    """Add an array to a digest with its rows in the given order, without copying the whole array."""
     digest.update(f"\n{label} {array.shape}\n".encode())
     step = max(1, _BYTES_AT_ONCE * len(array) // max(1, array.size * np.dtype(dtype).itemsize))
     for start in range(0, len(array), step):

@@ -1,4 +1,4 @@
-"""Data sets made of frames and arrays in memory, with raw ids of any type."""
+"""Construction of data sets from frames and arrays in memory, with raw ids of any type."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -60,32 +60,32 @@ def dataset(
     time_column: str | None = None,
     rating_column: str | None = None,
 ) -> Dataset:
-    """Make a data set of interactions and features in memory.
+    """Make a data set from interactions and features in memory.
 
     Args:
-        interactions: A table with columns of users and items, and maybe of times, ratings, labels and splits: a pandas
-            or Polars frame or anything else with the Arrow or the dataframe interchange protocol, a mapping of arrays,
-            or a pair of arrays. Or a mapping from `train`, `valid` and `test` to such tables. Ids are text or whole
-            numbers.
-        features: By modality, an array with a row for each item, a pair (ids, vectors), or a mapping from ids to
-            vectors. A row of NaN, and an id without a vector, is an item without the modality. Rows of an array without
-            ids are those of `items`; without `items`, row i is the item with the raw id i.
-        items: Raw ids of the items, in the order of the rows of features, or a table with a column of them, and maybe
-            of `title` and `image`, which are shown with items. By default those of the interactions.
+        interactions: A table with columns of users and items, and optionally times, ratings, labels and splits: a
+            pandas or Polars frame or any object with the Arrow or dataframe interchange protocol, a mapping of arrays,
+            or a pair of arrays. Or a mapping from `train`, `valid` and `test` to such tables. Ids are strings or
+            integers.
+        features: By modality, an array with one row per item, a pair (ids, vectors), or a mapping from ids to vectors.
+            An item with a row of NaN or without a vector lacks the modality. The rows of an array without ids are in
+            the order of `items`; without `items`, row i is the item with raw id i.
+        items: The raw ids of the items in the order of feature rows, or a table with a column of raw ids and optionally
+            `title` and `image`, which are shown with items. By default the items of the interactions.
         name: The name of the data set in reports.
-        split: How to divide the interactions, as for `load`; not needed where a column or a mapping divides them.
+        split: How to split the interactions, as for `load`; not needed if a column or a mapping gives the splits.
         split_seed: The seed of a random split.
-        min_rating: Leave out rows with a lower rating.
+        min_rating: Drop rows with a lower rating.
         k_core: Keep only users and items with at least this many interactions.
-        since: Leave out rows before this time: a number or a date, as the data have it.
-        until: Leave out rows at this time and after it, likewise.
-        user_column: The column of users, if it has none of the known names.
+        since: Drop rows before this time: a number or a date, as in the data.
+        until: Drop rows at or after this time, likewise.
+        user_column: The name of the column of users, if it is not one of the known names.
         item_column: The column of items, likewise.
         time_column: The column of times, likewise.
         rating_column: The column of ratings, likewise.
 
     Raises:
-        UserError: An argument cannot be used; the line names it, and the row, counted from 0.
+        UserError: An argument is unusable. The message names it and the row, counted from 0.
     """
     check_type("name", name, str, "what the data set is called")
     check_type("features", features, (Mapping, type(None)), "a mapping from modality to vectors")
@@ -113,7 +113,7 @@ def dataset(
 
 
 def _parts(interactions: Any) -> list[tuple[str, str, Any]]:
-    """Return the split, the argument's name and the table of each part; the split is "" for an undivided table."""
+    """Return the split, the argument's name and the table of each part. The split is "" for an unsplit table."""
     splits = {each: split for split, names in SPLIT_NAMES.items() for each in names}
     if not isinstance(interactions, Mapping) or "train" not in interactions or not set(interactions) <= set(splits):
         return [("", "interactions", interactions)]
@@ -133,8 +133,8 @@ def _interactions(engine: Engine, argument: str, given: Any, source: Source) -> 
 
 
 def _catalogue(given: Any, source: Source) -> Table:
-    """Return the columns of `items`, with that of raw ids named `item`."""
-    if not _is_table(given):  # raw ids alone
+    """Return the columns of `items`, with the raw id column named `item`."""
+    if not _is_table(given):  # only raw ids
         given = {"item": given}
     names = _names("items", given, _ITEMS)
     named = {"item": source.item_column} if source.item_column in names else {}
@@ -160,7 +160,7 @@ def _is_table(given: Any) -> bool:
 
 
 def _names(argument: str, given: Any, expected: str) -> list[str]:
-    """Return the names of the columns of anything that is a table."""
+    """Return the column names of any kind of table."""
     if isinstance(given, pa.Table | pa.RecordBatch):
         names = given.schema.names
     elif isinstance(given, Mapping) and given:
@@ -176,7 +176,7 @@ def _names(argument: str, given: Any, expected: str) -> list[str]:
 
 
 def _columns(argument: str, given: Any, names: Sequence[str], expected: str) -> dict[str, Any]:
-    """Return some columns of anything that is a table, as Arrow arrays of values; the others may hold anything."""
+    """Return some columns of any kind of table as Arrow arrays of values. Other columns may hold anything."""
     with _refused(argument, expected):
         if isinstance(given, Mapping):
             found = {str(name): values for name, values in given.items() if str(name) in names}
@@ -203,7 +203,7 @@ def _other_table(argument: str, given: Any, expected: str) -> pa.Table:
 
 
 def _arrow(what: str, values: Any) -> Any:
-    """Return a column of any array or sequence."""
+    """Convert any array or sequence to a column."""
     try:
         if hasattr(values, "__arrow_c_stream__"):
             return pa.chunked_array(values)
@@ -214,7 +214,7 @@ def _arrow(what: str, values: Any) -> Any:
 
 
 def _decoded(column: Any) -> Any:
-    """Return a column of values where it was one of places in a dictionary, as categories of frames are."""
+    """Decode a dictionary-encoded column, such as a categorical, into its values."""
     if pa.types.is_dictionary(column.type):
         kind = pa.string() if pa.types.is_string_view(column.type.value_type) else column.type.value_type
         return pa.chunked_array([chunk.dictionary.cast(kind).take(chunk.indices) for chunk in column.chunks], kind)
@@ -224,7 +224,7 @@ def _decoded(column: Any) -> Any:
 def _feature(
     modality: str, given: Any, item_ids: Shaped[np.ndarray, " items"], *, ordered: bool
 ) -> tuple[Feature, list[str]]:
-    """Return one modality; `ordered` says whether rows without ids are in the order of the items."""
+    """Return one modality. `ordered` says whether rows without ids are in item order."""
     argument, ids = Path(f"features[{modality!r}]"), None
     if hasattr(given, "columns") or isinstance(given, Words):
         kind = type(given).__name__
@@ -257,14 +257,14 @@ def _feature(
 
 
 def _has_labels(given: Any) -> bool:
-    """Return True for a pandas Series whose index is not just the numbers of its rows."""
+    """Return whether this is a pandas Series whose index is not just the row numbers."""
     index = getattr(given, "index", None)
     is_series = hasattr(given, "to_numpy") and index is not None and not callable(index)
     return is_series and type(index).__name__ != "RangeIndex"
 
 
 def _numbers(given: Any) -> Shaped[np.ndarray, "..."]:
-    """Return vectors as one array of a type that NumPy knows; masked values are NaN."""
+    """Convert vectors to one array of a native NumPy dtype. Masked values become NaN."""
     if isinstance(given, np.ma.MaskedArray):
         return np.asarray(np.ma.filled(given.astype(np.float32), np.nan))
     values = np.asarray(given)
@@ -276,7 +276,7 @@ def _numbers(given: Any) -> Shaped[np.ndarray, "..."]:
 def _with_nan(
     values: Shaped[np.ndarray, "items columns"], present: Bool[np.ndarray, " items"]
 ) -> Shaped[np.ndarray, "items columns"]:
-    """Return values with NaN in the rows that are not present."""
+    """Replace the rows that are not present with NaN."""
     if present.all():
         return values
     copied = np.array(values, values.dtype if values.dtype.kind not in "iub" else np.float64)
@@ -286,7 +286,7 @@ def _with_nan(
 
 @contextmanager
 def _refused(argument: str, expected: str) -> Iterator[None]:
-    """Turn what NumPy or Arrow cannot read into a line that names the argument."""
+    """Turn errors of NumPy or Arrow into a one-line `UserError` that names the argument."""
     try:
         yield
     except (pa.ArrowException, TypeError, ValueError, OverflowError) as error:

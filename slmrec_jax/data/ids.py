@@ -1,4 +1,4 @@
-"""Finds raw ids that a person cannot tell apart."""
+"""Detection of raw ids that a person cannot tell apart."""
 
 import re
 import unicodedata
@@ -8,11 +8,11 @@ import numpy as np
 from jaxtyping import Shaped
 
 _UNSEEN = re.compile(r"[\s\u200b-\u200d\u2060\ufeff]+")
-"""Blanks of all kinds, and characters of no width."""
+"""A pattern of all kinds of blanks and of zero-width characters."""
 
 
 def alike(user_ids: Shaped[np.ndarray, " users"], item_ids: Shaped[np.ndarray, " items"]) -> list[str]:
-    """Return a line about users, and one about items, whose ids differ only by blanks or by the form of a character."""
+    """Return warnings about users and items whose ids differ only in blanks or in the form of a character."""
     lines = []
     for what, ids in (("user", user_ids), ("item", item_ids)):
         texts = ids.tolist() if ids.dtype.kind == "U" else []

@@ -1,4 +1,4 @@
-"""Makes data sets from arrays, and checks those that were built by hand."""
+"""Construction of data sets from arrays, and checks of hand-built ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -30,33 +30,33 @@ def make_dataset(
     origins: Mapping[str, str | Path] | None = None,
     notes: Sequence[str] = (),
 ) -> Dataset:
-    """Check arrays and bring them into the form of a data set.
+    """Check arrays and convert them to a data set.
 
-    Interactions may be unsorted and repeated, of any integer type; features may be of any real type. float16 and
-    bfloat16 stay, and other types become float32. The rows of items that lack a feature are set to 0, so they may hold
-    anything. Arrays are copied, but for interactions that need no change and that no one can write to, not even through
-    the arrays that they are views of, and for features in read-only mapped files
-    (`numpy.load(file, mmap_mode="r")`) that need none: such a file must not change while the data set is used.
+    Interactions may be unsorted and repeated, of any integer dtype; features may have any real dtype. float16 and
+    bfloat16 are kept; other dtypes become float32. The rows of items that lack a feature may hold anything; they are
+    set to 0. Arrays are copied, with two exceptions that need no conversion: interactions that are read-only, including
+    the arrays that they are views of, and features in read-only memory-mapped files (`numpy.load(file,
+    mmap_mode="r")`), which must not change while the data set is used.
 
     Args:
         name: The name of the data set in reports.
         train: Pairs of internal ids; `valid` and `test` likewise.
-        valid: The split that selects the best epoch; may be empty.
-        test: The split that is read once, at the end; may be empty.
+        valid: The split that selects the best epoch. It may be empty.
+        test: The split that is used once, at the end. It may be empty.
         num_users: The number of users, with or without interactions.
         num_items: The number of items.
-        features: The features of the items by modality, in the order in which models take them.
-        user_ids: Raw ids by internal id; the internal ids themselves by default.
-        item_ids: Raw ids of the items, likewise.
-        item_texts: Text to show with the items, by kind: `title` and `image`.
-        origins: The file that a split, a modality, "users" or "items" came from, for error messages.
-        notes: What the reader found or decided that the user should know.
+        features: The item features by modality, in the order in which models use them.
+        user_ids: Raw user ids by internal id; by default the internal ids.
+        item_ids: Raw item ids, likewise.
+        item_texts: Texts to show with items, by kind: `title` and `image`.
+        origins: The file that each split, modality, "users" or "items" came from, for error messages.
+        notes: Findings and decisions of the reader that the user should know.
 
     Raises:
-        UserError: The first fault found, where it is and how to fix it.
+        UserError: An array is invalid. The message describes the first fault, its place and the fix.
     """
     _check_types(name, {"train": train, "valid": valid, "test": test}, num_users, num_items, features, notes)
-    _check_counts(name, num_users, num_items)  # before arrays of that size are made
+    _check_counts(name, num_users, num_items)  # checked before arrays of that size are made
     given = Dataset(
         name,
         int(num_users),
@@ -79,7 +79,7 @@ def make_dataset(
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Reject a data set, however it was built, that cannot be trained or evaluated on."""
+    """Reject a data set, built in any way, that cannot be used for training or evaluation."""
     _check_counts(dataset.name, dataset.num_users, dataset.num_items)
     _check_content(dataset, {})
     for split, pairs in dataset.splits.items():
@@ -98,7 +98,7 @@ def check_dataset(dataset: Dataset) -> None:
 def _check_types(
     name: object, splits: Mapping[str, object], num_users: object, num_items: object, features: object, notes: object
 ) -> None:
-    """Reject arguments of wrong types, which would cause a traceback or give a meaningless data set."""
+    """Reject arguments of the wrong type, which would cause a traceback or a meaningless data set."""
     check_type("name", name, str, "what the data set is called")
     where = f"data set {name}"
     for split, pairs in splits.items():
@@ -144,7 +144,7 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str | Path]) -> None:
 
 
 def _own(pairs: Interactions) -> Interactions:
-    """Return arrays that no one else can change: copies of those that can be written to, also through another array."""
+    """Return arrays that no one else can change, copying those that are writable, directly or through another array."""
     return Interactions(*(each if is_fixed(each) else each.copy() for each in pairs))
 
 
@@ -154,7 +154,7 @@ def _convert_feature(feature: Feature | Words) -> Feature | Words:
     values, present = np.asarray(feature.values), np.asarray(feature.present)
     stored = feature.stored or values.dtype.name
     if not is_real(values.dtype):
-        return Feature(values, present, stored)  # `check_feature` rejects it and names its type
+        return Feature(values, present, stored)  # rejected later by `check_feature`, which names its type
     values = own_or_mapped(values)
     fits = values.ndim == 2 and present.dtype == np.bool_ and present.shape == values.shape[:1]
     if fits and not present.all() and has_content(values, ~present):

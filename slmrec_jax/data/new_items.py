@@ -1,4 +1,4 @@
-"""Reads the features of items that have no interactions yet: a file of vectors for each modality."""
+"""Reader for the features of new items without interactions: one file of vectors per modality."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,25 +21,25 @@ from slmrec_jax.errors import UserError
 
 
 class NewItems(NamedTuple):
-    """Items that were not in training."""
+    """Items that training did not see."""
 
     ids: Shaped[np.ndarray, " items"]
-    """Raw ids."""
+    """The raw ids."""
     features: Mapping[str, Feature | Words]
-    """One entry for each modality of the run."""
+    """The features, one entry per modality of the run."""
     notes: tuple[str, ...] = ()
 
 
 def read_new_items(path: Path, dataset: Dataset) -> NewItems:
-    """Read a file of one modality, or a folder with one file for each modality of the data set that was trained on.
+    """Read a file of one modality, or a folder with one file per modality of the training data set.
 
-    A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv`, or a folder of `datasets`, and has the name of the
-    modality. Its rows have raw ids (a column `item`, or a tensor of whole numbers beside the vectors). If no file has
-    ids, row i is called `new-i`.
+    A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv`, or a folder of `datasets`, and is named after the
+    modality. Its rows have raw ids (a column `item`, or a tensor of integers in addition to the vectors). If no file
+    has ids, row i gets the id `new-i`.
 
     Raises:
-        UserError: A file cannot be read, a modality is not in the data set or has another width there, or an item is
-            in the data set already or has no feature at all.
+        UserError: A file cannot be read, a modality is not in the data set or has a different width there, or an item
+            is already in the data set or has no features.
     """
     named = None if dataset.source is None else dataset.source.item_column
     tables = {
@@ -88,7 +88,7 @@ def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Da
 def _in_one_order(
     path: Path, tables: Mapping[str, VectorTable]
 ) -> tuple[Shaped[np.ndarray, " items"], dict[str, Feature], list[str]]:
-    """Return the ids of the items, their features in this order, and notes about what is left out."""
+    """Return the item ids, the features in this order, and notes about omissions."""
     counts = {modality: len(vectors.values) for modality, vectors in tables.items()}
     keyed = [vectors.keys for vectors in tables.values() if vectors.keys is not None]
     if keyed and len(keyed) < len(tables):
@@ -114,7 +114,7 @@ def _in_one_order(
 
 
 def missing_feature(known: Feature | Words, count: int) -> Feature | Words:
-    """Return a modality of the same kind, width and type that none of `count` items has."""
+    """Make a modality of the same kind, width and dtype that all of `count` items lack."""
     if isinstance(known, Words):
         return Words(np.zeros(0, np.int32), np.zeros(0, np.int32), known.num_words)
     return Feature(np.zeros((count, known.values.shape[1]), known.values.dtype), np.zeros(count, np.bool_))

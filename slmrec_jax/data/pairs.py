@@ -1,4 +1,4 @@
-"""Arithmetic on the interactions of a data set, block by block, so that little more than the result is held."""
+"""Arithmetic on the interactions of a data set, block by block, with little memory beyond the result."""
 
 from collections.abc import Iterator
 
@@ -8,10 +8,10 @@ from jaxtyping import Int
 from slmrec_jax.types import Interactions
 
 _BLOCK = 2**22
-"""Interactions that are worked on together."""
+"""The number of interactions per block."""
 
 _SAMPLED = 2**22
-"""Interactions that stand for all where a share is wanted."""
+"""The number of interactions above which shares are estimated from a sample."""
 
 
 def blocks(count: int) -> Iterator[slice]:
@@ -21,7 +21,7 @@ def blocks(count: int) -> Iterator[slice]:
 
 
 def blocks_of_users(users: Int[np.ndarray, " interactions"]) -> Iterator[slice]:
-    """Yield slices that cover sorted users, each with all interactions of its users."""
+    """Yield slices that cover sorted users. Each slice has all interactions of its users."""
     start = 0
     while start < len(users):
         end = min(start + _BLOCK, len(users))
@@ -34,7 +34,7 @@ def blocks_of_users(users: Int[np.ndarray, " interactions"]) -> Iterator[slice]:
 
 
 def count_ids(ids: Int[np.ndarray, " entries"], count: int) -> Int[np.ndarray, " ids"]:
-    """Return how often each id below `count` occurs."""
+    """Count the occurrences of each id below `count`."""
     counts = np.zeros(count, np.int64)
     for block in blocks(len(ids)):
         counts += np.bincount(ids[block], minlength=count)
@@ -42,10 +42,10 @@ def count_ids(ids: Int[np.ndarray, " entries"], count: int) -> Int[np.ndarray, "
 
 
 def popularity_hit_rate(train: Interactions, num_items: int, k: int = 20) -> float:
-    """Return the share of interactions whose item is among the k most popular that its user does not have otherwise.
+    """Compute the share of interactions whose item is among the k most popular, leaving out the user's other items.
 
-    Equally popular items rank by id. Of more than `_SAMPLED` interactions, those of every n-th user count. Without
-    interactions the result is 0.
+    Equally popular items are ranked by id. For more than `_SAMPLED` interactions, only those of every n-th user count.
+    Without interactions, the result is 0.
     """
     places = np.empty(num_items, np.int64)
     places[np.argsort(-count_ids(train.items, num_items), kind="stable")] = np.arange(num_items)
@@ -59,7 +59,7 @@ def popularity_hit_rate(train: Interactions, num_items: int, k: int = 20) -> flo
     users, ranks = users[order], ranks[order]
     starts = np.flatnonzero(np.r_[True, users[1:] != users[:-1]])
     lengths = np.diff(np.r_[starts, len(users)])
-    more_popular = np.arange(len(users)) - np.repeat(starts, lengths)  # items of the same user
+    more_popular = np.arange(len(users)) - np.repeat(starts, lengths)  # number of more popular items of the same user
     return float(np.mean(ranks - more_popular < k))
 
 
@@ -77,11 +77,11 @@ def are_unique(pairs: Interactions) -> bool:
 
 
 def unique_pairs(pairs: Interactions, num_items: int) -> Interactions:
-    """Return interactions as a data set stores them: int32, sorted by user, then item, without duplicates."""
+    """Convert interactions to the form that a data set stores: int32, sorted by user, then item, without duplicates."""
     if are_unique(pairs):
         return pairs
     keys = np.sort(pair_keys(pairs, num_items))
-    keys = keys[np.diff(keys, prepend=-1) > 0]  # np.unique would hash, which takes several times as long
+    keys = keys[np.diff(keys, prepend=-1) > 0]  # np.unique hashes, which takes several times as long
     return _from_keys(keys, num_items)
 
 
@@ -92,12 +92,12 @@ def renumbered(
     num_users: int,
     num_items: int,
 ) -> Interactions:
-    """Return the interactions of some users, numbered in that order, and of some items, as a data set stores them.
+    """Select and renumber interactions by users and items, in the form that a data set stores.
 
     Args:
-        pairs: As a data set stores them.
+        pairs: The interactions, in the form that a data set stores.
         users: The old id of each new user.
-        item_rows: The new id of each old item; -1 for items that are left out.
+        item_rows: The new id of each old item; -1 for items to drop.
         num_users: The number of old users.
         num_items: The number of new items.
     """
@@ -125,7 +125,7 @@ def renumbered(
 
 
 def pair_keys(pairs: Interactions, num_items: int) -> Int[np.ndarray, " interactions"]:
-    """Return an int64 key for each pair that sorts by user, then item."""
+    """Return an int64 key for each pair. Keys sort by user, then item."""
     return np.asarray(pairs.users.astype(np.int64) * num_items + pairs.items.astype(np.int64))
 
 

@@ -114,8 +114,9 @@ def user_chain(
     num_layers: int,
     first: Float[Array, "items dim"] | None = None,
 ) -> Channel:
-    """Compute M_L [users; 0] with L half products, or L - 1 if the first one is given. | `graphs` has one graph per
-    layer, or one for all layers.
+    """Compute M_L [users; 0] with L half products, or L - 1 if the first one is given.
+
+    `graphs` has one graph per layer, or one for all layers.
     """
     own, other = _read_out_of_chain([graph.adjacency.T for graph in graphs], users, num_layers, first)
     return Channel(own, other)
@@ -127,8 +128,9 @@ def item_chain(
     num_layers: int,
     first: Float[Array, "users dim"] | None = None,
 ) -> Channel:
-    """Compute M_L [0; items] with L half products, or L - 1 if the first one is given. | `graphs` has one graph per
-    layer, or one for all layers.
+    """Compute M_L [0; items] with L half products, or L - 1 if the first one is given.
+
+    `graphs` has one graph per layer, or one for all layers.
     """
     own, other = _read_out_of_chain([graph.adjacency for graph in graphs], items, num_layers, first)
     return Channel(other, own)

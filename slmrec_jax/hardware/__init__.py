@@ -1,1 +1,1 @@
-"""What programs cost on devices, attached or not: their data, compilers for them, and counts of compiled programs."""
+"""Costs of programs on devices, attached or not: device data, compilers, and counts of compiled programs."""

@@ -1,4 +1,4 @@
-"""Transfers between the devices of a mesh, as a compiled program's text names them."""
+"""Transfers between the devices of a mesh, as named in the text of a compiled program."""
 
 import math
 import re
@@ -17,9 +17,9 @@ class Collective(NamedTuple):
 
     operation: str
     num_bytes: int
-    """The size of the result on each device."""
+    """The bytes of the result on each device."""
     num_devices: int
-    """The devices of a group that transfer among themselves; 0 is all."""
+    """The number of devices in a group that communicates; 0 means all devices."""
 
     @property
     def sent_bytes(self) -> float:
@@ -33,12 +33,12 @@ class Collective(NamedTuple):
 
 
 def operation_of(name: str) -> str | None:
-    """Return the transfer that an operation of a program starts or does; `None` if it is none."""
+    """Return the kind of transfer that an operation starts or performs; `None` if it is not a transfer."""
     return next((each for each in OPERATIONS if name.startswith(each)), None)
 
 
 def group_size(attributes: str) -> int:
-    """Return the number of devices of a group; 0 if the attributes of a line do not say, which is all."""
+    """Return the number of devices of a group; 0, which means all, if the attributes do not give it."""
     if listed := _LISTED.search(attributes):
         return len(listed[1].split(","))
     if counted := _COUNTED.search(attributes):

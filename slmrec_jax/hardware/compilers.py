@@ -1,4 +1,4 @@
-"""Compilers for devices that are not attached. They are extras; without one, an error says which line installs it."""
+"""Compilers for devices that are not attached. They are optional extras; an error names the command to install one."""
 
 import importlib.util
 import os
@@ -13,32 +13,32 @@ from slmrec_jax.errors import UserError, check_choice
 from slmrec_jax.hardware.targets import HARDWARE, Hardware, Slice, describe
 
 GPU_SHARE = 0.75
-"""The share of a GPU's memory that JAX uses, unless XLA_PYTHON_CLIENT_MEM_FRACTION says otherwise."""
+"""The share of a GPU's memory that JAX uses, unless XLA_PYTHON_CLIENT_MEM_FRACTION is set."""
 
 TPU_SHARE = 0.97
-"""That of a TPU: the runtime keeps about half a GiB."""
+"""The share of a TPU's memory that JAX uses; the runtime keeps about half a GiB."""
 
 GPUS_OF_HOST = 8
-"""The GPUs of a host with NVLink between them."""
+"""The number of GPUs of a host that are connected by NVLink."""
 
 TOOLKITS = ("/usr/local/cuda",)
-"""Where else a CUDA toolkit may be."""
+"""Further folders that may contain a CUDA toolkit."""
 
 
 DEVICES = ("cpu", *HARDWARE)
-"""What can be planned for."""
+"""The names of the devices that can be planned for."""
 
 
 def target_of(name: str, count: int = 1) -> Target:
-    """Return what compiles for devices of one kind of `DEVICES`; `cpu` is this machine's.
+    """Return the compilation target for devices of a kind in `DEVICES`; `cpu` is this machine's.
 
     Args:
         name: The kind.
-        count: The number of devices. GPUs are `GPUS_OF_HOST` to a host.
+        count: The number of devices. There are `GPUS_OF_HOST` GPUs per host.
 
     Raises:
-        UserError: There is no device of that name, there are not as many, or the compiler is not installed or does not
-            start.
+        UserError: There is no device of that name, the number is not available, or the compiler is not installed or
+            does not start.
     """
     check_choice("on", name, DEVICES)
     if name == "cpu":
@@ -74,7 +74,8 @@ def _tpu(name: str, hardware: Hardware, part: Slice, count: int) -> Target:
         raise UserError(f"{count} chips of {name}: give at most {max(part.topologies)}")
     if importlib.util.find_spec("libtpu") is None:
         raise UserError(_missing("TPUs", "plan-tpu"))
-    # Without these, libtpu asks the cloud what it runs on, and takes a lock that keeps other processes from compiling.
+    # Without these, libtpu queries the cloud for its hardware, and takes a lock that prevents other processes from
+    # compiling.
     os.environ |= {
         "ALLOW_MULTIPLE_LIBTPU_LOAD": "1",
         "TPU_SKIP_MDS_QUERY": "1",

@@ -1,13 +1,13 @@
-"""Counts of compiled programs, from their text: kernels, bytes of memory, operations of products, and collectives.
+"""Counts of compiled programs, from their text: kernels, memory traffic, operations of products, and collectives.
 
-Each kernel reads its operands and writes its results once. Three things are counted as they are: a gather reads only
-its rows, each as often as it is named, but no more than a whole table that the cache holds; a scatter writes only its
-rows; what a TPU keeps in its core's own memory is not read from the device's.
+The model is that each kernel reads its operands and writes its results once, with three exceptions. A gather reads only
+its rows, each as often as it is requested, but no more than a whole table if that fits in the cache. A scatter writes
+only its rows. Data in a TPU core's own memory are not read from the device's memory.
 
-The time of a kernel is the longest of three: its bytes over the bandwidth, the operations of its matrix products over
-their rate, and the time of a launch. A transfer takes the time to meet and that of the bytes that a device sends over
-its link, even if kernels run beside it. The sum is an estimate: few kernels reach these rates, and other arithmetic
-counts as nothing.
+The time of a kernel is the maximum of three: its bytes divided by the bandwidth, the operations of its matrix products
+divided by their rate, and the launch time. A transfer takes its latency plus the time of the bytes that a device sends
+over its link, even if kernels run at the same time. The sum is an estimate: few kernels reach these rates, and other
+arithmetic is not counted.
 """
 
 import math
@@ -18,17 +18,17 @@ from typing import NamedTuple
 from slmrec_jax.hardware.collectives import Collective, group_size, operation_of
 
 BYTES = {"pred": 1, "s8": 1, "u8": 1, "s16": 2, "u16": 2, "f16": 2, "bf16": 2, "s64": 8, "u64": 8, "f64": 8, "c64": 8}
-"""Bytes of an element; other types have four."""
+"""The bytes of an element by type. Other types have four."""
 
 FREE = {
     "parameter", "constant", "tuple", "get-tuple-element", "bitcast", "after-all", "copy-done", "slice-done",
     "async-done", "all-reduce-done", "all-gather-done", "collective-permute-done", "reduce-scatter-done",
     "all-to-all-done", "opt-barrier", "partition-id",
 }  # fmt: skip
-"""Operations that run no kernel of their own."""
+"""The operations that do not run a separate kernel."""
 
 FREE_CALLS = {"AssumeGatherIndicesInBound", "AllocateBuffer", "ConcatBitcast"}
-"""Custom calls that run none either."""
+"""The custom calls that do not run a kernel either."""
 
 ROW_READERS = ("gather", "dynamic-slice", "slice")
 ROW_WRITERS = ("scatter", "dynamic-update-slice")
@@ -52,28 +52,28 @@ class Instruction(NamedTuple):
 
 
 class Speed(NamedTuple):
-    """The rates of an estimate."""
+    """The hardware rates that an estimate is based on."""
 
     bandwidth: float
-    """Bytes a second."""
+    """The memory bandwidth in bytes per second."""
     operations: float
-    """Operations of matrix products a second, at the precision of the program."""
+    """Matrix-product operations per second, at the precision of the program."""
     launch_seconds: float
-    """The least time of a kernel."""
+    """The minimum time of a kernel."""
     cache_bytes: int
-    """The size of the cache."""
+    """The size of the cache in bytes."""
     link: float = math.inf
-    """Bytes a second that a device sends to the others of a mesh."""
+    """The bytes per second that a device sends to the other devices of a mesh."""
     meet_seconds: float = 0.0
-    """The least time of a transfer."""
+    """The minimum time (latency) of a transfer."""
 
 
 NO_SPEED = Speed(math.inf, math.inf, 0.0, 0)
-"""For counts alone: everything takes no time."""
+"""The speed for callers that only need counts: everything takes no time."""
 
 
 class Cost(NamedTuple):
-    """The counts of a program or of a part of it."""
+    """The counts of a program or a part of it."""
 
     kernels: int = 0
     num_bytes: int = 0
@@ -82,7 +82,7 @@ class Cost(NamedTuple):
     collectives: tuple[Collective, ...] = ()
 
     def plus(self, other: "Cost", times: int = 1) -> "Cost":
-        """Return the sum with the other, which runs so many times."""
+        """Add another cost, multiplied by `times`."""
         return Cost(
             self.kernels + times * other.kernels,
             self.num_bytes + times * other.num_bytes,
@@ -96,9 +96,9 @@ Computations = Mapping[str, Mapping[str, Instruction]]
 
 
 def program_cost(text: str, speed: Speed) -> tuple[Cost, Cost]:
-    """Return the cost of a program's text, and that of one iteration of its loop whose length is not known in advance.
+    """Return the cost of a program, and the cost of one iteration of its loop of unknown length.
 
-    The first counts one iteration of that loop too. A training segment is such a loop over steps.
+    The first cost also includes one iteration of that loop. The training program is such a loop over steps.
     """
     computations, entry = _parse(text)
     loops = (line for line in computations.get(entry, {}).values() if _trips(line, computations) == 0)
@@ -124,7 +124,7 @@ def _parse(text: str) -> tuple[Computations, str]:
 
 
 def _split(rest: str) -> tuple[str, str]:
-    """Split what follows an opening parenthesis at the one that closes it."""
+    """Split the text after an opening parenthesis at the matching closing one."""
     depth = 1
     for place, letter in enumerate(rest):
         depth += (letter == "(") - (letter == ")")
@@ -152,17 +152,17 @@ def _kernel_cost(line: Instruction, lines: Mapping[str, Instruction], computatio
     inner = computations.get(_called(line).get("calls", ""), {})
     operation = operation_of(line.operation)
     operations = sum(_operations(each, inner) for each in inner.values()) + _operations(line, lines)
-    if line.operation in ("copy-start", "slice-start"):  # into or out of a core's memory: the smaller array moves
+    if line.operation in ("copy-start", "slice-start"):  # into or out of a core's memory; the smaller array moves
         arrays = [found[0] for found in _ARRAY.finditer(line.shape.replace("S(1)", "")) if found[2]]
         num_bytes = min(map(_size, arrays), default=0)
     else:
         num_bytes = _bytes_read(line, lines, inner, speed.cache_bytes) + _bytes_written(line, lines, inner)
-    launch = 0.0 if line.operation.endswith("-start") else speed.launch_seconds  # beside other kernels
+    launch = 0.0 if line.operation.endswith("-start") else speed.launch_seconds  # runs in parallel with other kernels
     seconds = max(num_bytes / speed.bandwidth, operations / speed.operations, launch)
-    if operation is None or group_size(line.attributes) == 1:  # with itself
+    if operation is None or group_size(line.attributes) == 1:  # a transfer with itself
         return Cost(1, num_bytes, operations, seconds)
-    # What has started returns its inputs beside its outputs, but for a sum.
-    # What a TPU's core receives into its own memory has crossed the link too.
+    # A started operation returns its inputs in addition to its outputs, except for a sum. Data that a TPU core receives
+    # into its own memory have crossed the link, too.
     arrays = [found[0] for found in _ARRAY.finditer(line.shape.replace("S(1)", ""))]
     outputs = arrays[len(line.operands) :] if len(arrays) > len(line.operands) else arrays
     moved = Collective(operation, sum(map(_size, outputs)), group_size(line.attributes))
@@ -172,7 +172,7 @@ def _kernel_cost(line: Instruction, lines: Mapping[str, Instruction], computatio
 def _bytes_read(
     line: Instruction, lines: Mapping[str, Instruction], inner: Mapping[str, Instruction], cache_bytes: int
 ) -> int:
-    if "csr_sparse_dense" in line.attributes:  # a row of the table for each entry
+    if "csr_sparse_dense" in line.attributes:  # one row of the table per entry
         columns, table = (lines[name].shape for name in (line.operands[1], line.operands[3]))
         entries, (_, dim) = math.prod(_dims(columns)), _dims(table)
         return entries * (4 + 4 + 4 * dim)
@@ -197,7 +197,7 @@ def _bytes_read(
 
 
 def _row_bytes(use: Instruction, name: str) -> int | None:
-    """Return the bytes that a use reads of a table; `None` if it reads all."""
+    """Return the bytes that a use reads of a table; `None` if it reads the whole table."""
     first = bool(use.operands) and use.operands[0] == name
     if use.operation in ROW_READERS and first:
         return _size(use.shape)
@@ -214,7 +214,7 @@ def _bytes_written(line: Instruction, lines: Mapping[str, Instruction], inner: M
 
 
 def _uses(name: str, lines: Mapping[str, Instruction]) -> Iterator[tuple[Instruction, str]]:
-    """Yield the uses of a value, through bitcasts, each with the name that it is used by."""
+    """Yield the uses of a value, also through bitcasts, each with the name under which the value is used."""
     for line in lines.values():
         if name in line.operands:
             if line.operation == "bitcast":
@@ -224,7 +224,7 @@ def _uses(name: str, lines: Mapping[str, Instruction]) -> Iterator[tuple[Instruc
 
 
 def _operations(line: Instruction, lines: Mapping[str, Instruction]) -> int:
-    """Return the multiplications and additions of a matrix product; 0 for anything else."""
+    """Count the multiplications and additions of a matrix product; 0 for anything else."""
     product = line.operation in ("dot", "convolution") or "gemm" in line.attributes.split("backend_config")[0]
     if not product or line.operation in ("fusion", "call") or len(line.operands) < 2:
         return 0
@@ -235,13 +235,13 @@ def _operations(line: Instruction, lines: Mapping[str, Instruction]) -> int:
     axes = re.search(r"lhs_contracting_dims=\{([\d,]*)\}", line.attributes)
     if axes:
         return 2 * out * math.prod(left[int(axis)] for axis in axes[1].split(",") if axis)
-    # B products (M × K) (K × N): the product of both factors' sizes is that of the result times B K².
+    # For B products (M × K) (K × N), the product of the factors' sizes is the result's size times B K².
     batch = math.prod(_dims(line.shape)[:-2])
     return 2 * out * round(math.sqrt(math.prod(left) * math.prod(right) / out / batch)) if out else 0
 
 
 def _trips(line: Instruction, computations: Computations) -> int | None:
-    """Return the number of iterations of a loop; 0 if it depends on values, `None` if the line is no loop."""
+    """Return the number of iterations of a loop; 0 if it depends on values, `None` if the line is not a loop."""
     if line.operation != "while":
         return None
     known = re.search(r'known_trip_count[^}]*?"n":"(\d+)"', line.attributes)
@@ -254,7 +254,7 @@ def _trips(line: Instruction, computations: Computations) -> int | None:
 
 
 def _called(line: Instruction) -> dict[str, str]:
-    """Return the computations that a line names, by the attribute or, for branches, by their place."""
+    """Return the computations that a line names, by attribute or, for branches, by position."""
     called = {found[1]: found[2] for found in _CALLED.finditer(line.attributes)}
     branches = re.search(r"branch_computations=\{([^}]*)\}", line.attributes)
     for place, name in enumerate(_NAME.findall(branches[1]) if branches else ()):
@@ -268,7 +268,7 @@ def _dims(shape: str) -> tuple[int, ...]:
 
 
 def _size(shape: str) -> int:
-    """Return the bytes of a shape, or of all arrays of a tuple; a TPU's tiles count in full."""
+    """Return the bytes of a shape, or of all arrays of a tuple. A TPU's tiles count in full."""
     total = 0
     for kind, dims, layout in _ARRAY.findall(shape):
         if "S(1)" in layout:

@@ -1,7 +1,7 @@
-"""Devices that programs can be compiled for without having them, and the rates that their makers state.
+"""Devices that programs can be compiled for without being attached, and the rates stated by their makers.
 
-A GPU's compiler needs a description of the card; the figures are those of data sheets and of OpenXLA's own descriptions
-(`xla/backends/gpu/target_config/specs`). Rates are those without sparsity.
+A GPU's compiler needs a description of the card. The figures come from data sheets and OpenXLA's own descriptions
+(`xla/backends/gpu/target_config/specs`). Rates are without sparsity.
 """
 
 from collections.abc import Mapping
@@ -11,24 +11,24 @@ GIB = 2**30
 
 
 class Rates(NamedTuple):
-    """What an estimate of time divides by."""
+    """The rates that a time estimate is based on."""
 
     bandwidth: float
-    """Bytes a second of the device's memory."""
+    """The bandwidth of the device's memory in bytes per second."""
     float32: float
-    """Operations a second of matrix products in float32 at full precision."""
+    """Operations per second of float32 matrix products at full precision."""
     tensorfloat32: float
-    """The same with factors rounded to 10 bits; where there is no such format, as float32."""
+    """The same with factors rounded to 10 bits; equal to `float32` if there is no such format."""
     bfloat16: float
     launch_seconds: float
-    """The time that a kernel takes at least, an assumption."""
+    """The minimum time of a kernel, an assumption."""
     link: float
-    """Bytes a second that a device sends to others of its host or slice while it receives as many."""
+    """The bytes per second that a device sends to others of its host or slice while receiving as many."""
     meet_seconds: float
-    """The time that a transfer takes at least, an assumption."""
+    """The minimum time of a transfer, an assumption."""
 
     def of(self, precision: str) -> float:
-        """Return the operations a second at a precision of `Config.precision`."""
+        """Return the operations per second at a precision (`Config.precision`)."""
         rate: float = getattr(self, precision)
         return rate
 
@@ -40,13 +40,13 @@ class Card(NamedTuple):
     capability: tuple[int, int]
     cores: int
     lanes: int
-    """Floating-point units of a core."""
+    """The number of floating-point units per core."""
     clock_ghz: float
     l2_bytes: int
     shared_bytes: int
-    """Shared memory of a core."""
+    """The bytes of shared memory per core."""
     block_bytes: int
-    """The most that a block may take of it."""
+    """The maximum bytes of shared memory per block."""
     threads: int = 2048
 
 
@@ -54,7 +54,7 @@ class Slice(NamedTuple):
     """The names of a TPU and its topologies."""
 
     topologies: Mapping[int, str]
-    """By the number of chips, ascending."""
+    """The topologies by number of chips, ascending."""
     accelerator: str
 
 
@@ -67,7 +67,7 @@ class Hardware(NamedTuple):
 
     @property
     def cache_bytes(self) -> int:
-        """The cache that may hold a whole table; a TPU has none for rows that are gathered."""
+        """The size of the cache that may hold a whole table. A TPU has none for gathered rows."""
         return self.part.l2_bytes if isinstance(self.part, Card) else 0
 
 
@@ -76,12 +76,12 @@ def _gpu_rates(bandwidth: float, float32: float, tensorfloat32: float, bfloat16:
 
 
 def _tpu_rates(bandwidth: float, bfloat16: float, link: float) -> Rates:
-    # A product in float32 takes six products of bfloat16; three of them keep about as many bits as TF32 does.
+    # A float32 product takes six bfloat16 products; three of them keep about as many bits as TF32.
     return Rates(bandwidth, bfloat16 / 6, bfloat16 / 3, bfloat16, launch_seconds=1e-6, link=link, meet_seconds=3e-6)
 
 
 def _flat(name: str) -> Mapping[int, str]:
-    """Return the topologies of a TPU whose chips are in a plane."""
+    """Return the topologies of a TPU whose chips form a plane."""
     return {4: f"{name}:2x2", 8: f"{name}:2x4", 16: f"{name}:4x4", 32: f"{name}:4x8", 64: f"{name}:8x8"}
 
 
@@ -117,7 +117,7 @@ HARDWARE: Mapping[str, Hardware] = {
     ),
     "v6e": Hardware(32 * GIB, _tpu_rates(1.638e12, 918e12, 2.24e11), Slice(_flat("v6e"), "v6e-4")),
 }
-"""By the name that `plan` takes."""
+"""The devices by the name that `plan` accepts."""
 
 
 KINDS: Mapping[str, str] = {
@@ -130,7 +130,7 @@ KINDS: Mapping[str, str] = {
     "v5p": "TPU v5",
     "v6e": "TPU v6 lite",
 }
-"""The names that JAX has for these devices (`device_kind`), in full: other variants of a card have other rates."""
+"""JAX's full names of these devices (`device_kind`); other variants of a card have different rates."""
 
 
 def describe(hardware: Hardware) -> str:
@@ -165,5 +165,5 @@ def describe(hardware: Hardware) -> str:
 
 
 def hardware_of_kind(kind: str) -> Hardware | None:
-    """Return the device that JAX calls by this kind, such as `NVIDIA H100 80GB HBM3` or `TPU v5 lite`, if known."""
+    """Return the device of a JAX kind, such as `NVIDIA H100 80GB HBM3` or `TPU v5 lite`; `None` if unknown."""
     return next((HARDWARE[name] for name, own in KINDS.items() if own == kind), None)

@@ -80,8 +80,8 @@ def divided_function(
         example: An example argument, or its shapes.
 
     Returns:
-        of_argument: `(shared, argument) -> function(argument)`. shared: Arrays that do not depend on the argument,
-        computed by this call.
+        of_argument: `(shared, argument) -> function(argument)`.
+        shared: Arrays that do not depend on the argument, computed by this call.
     """
     traced, shape = jax.make_jaxpr(function, return_shape=True)(example)
     own, rest = _divided(traced.jaxpr)

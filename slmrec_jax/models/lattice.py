@@ -148,10 +148,10 @@ def learned_graph(
 
 
 def mean_with_loops(graph: Graph, x: Halves, num_layers: int) -> Halves:
-    """Compute the mean of layers 0..L of (D + I)^-1 (A + I), where A has a 1 for each interaction and D holds the
-    degrees.
+    """Compute the mean of layers 0..L of (D + I)^-1 (A + I) applied to x.
 
-    A = D^1/2 P D^1/2, where P is the normalised adjacency matrix of `propagation`.
+    A has a 1 for each interaction, and D holds the degrees. A = D^1/2 P D^1/2, where P is the normalised adjacency
+    matrix of `propagation`.
     """
     degrees = (jnp.diff(side.offsets).astype(jnp.float32)[:, None] for side in graph.adjacency)
     roots = Halves(*(jnp.sqrt(of) for of in degrees))

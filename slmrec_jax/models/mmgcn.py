@@ -54,7 +54,6 @@ def mmgcn(
         normalize_features: Whether to divide feature rows by their L2 norm.
         seed: The seed of frozen tables.
         definition: Whether to aggregate with a segment sum, for comparison.
-
     """
     raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
     columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}

@@ -44,8 +44,9 @@ class Sampling(NamedTuple):
     """`(drawn, key, graph, sizes) -> rows` of a step, given the step's part of `drawn` and the step's key."""
 
     def num_steps(self, num_interactions: int, sizes: Sizes) -> int:
-        """Return the number of steps of an epoch. | In the last step, some micro-batches may hold no interactions; the
-        scheme `users` fills all of them.
+        """Return the number of steps of an epoch.
+
+        In the last step, some micro-batches may hold no interactions; the scheme `users` fills all of them.
         """
         return math.ceil(self.num_batches(num_interactions, sizes.batch) / sizes.micro_batches)
 
@@ -163,8 +164,7 @@ def uniform(graph: Graph) -> Draw:
 
 
 def popular(graph: Graph) -> Draw:
-    """Return a function that draws negatives in proportion to popularity from the items that a user has not interacted
-    with.
+    """Return a function that draws negatives in proportion to popularity, without the user's own items.
 
     The computation is exact, in integers: on a line, item i occupies as many places as it has training interactions;
     the user's own items are cut out, and a place is drawn on the rest. A user for whom nothing is left gets the

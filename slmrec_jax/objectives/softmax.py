@@ -36,8 +36,7 @@ compiled separately."""
 def cross_entropy(
     scores: Float[Array, "batch batch"], rows: Bool[Array, " batch"], columns: Bool[Array, "_ batch"]
 ) -> Scalar:
-    """Compute the mean over unmasked rows b of log Σ_c exp S_bc - S_bb, where c runs over b and the columns allowed for
-    b.
+    """Compute the mean over unmasked rows b of log Σ_c exp S_bc - S_bb, with c over b and the allowed columns.
 
     The diagonal of the scores S holds the positives. `rows` marks the unmasked rows. `columns` marks the allowed
     columns, either for all rows at once (a single row) or for each row.

@@ -1,1 +1,1 @@
-"""Use of finished runs: recommendations and exported folders."""
+"""Serving of finished runs: recommendations and exported folders."""

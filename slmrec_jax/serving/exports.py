@@ -1,4 +1,4 @@
-"""Exported runs: embeddings in a folder that other programs can read, and that recommends without the model's code.
+"""Exported runs: folders of embeddings that other programs can read, and that recommend without the model's code.
 
 meta.json                sizes, score, protocol, fingerprint, test metrics, versions
 users.parquet            id: the raw id of each row; embedding: its float32 vector
@@ -49,16 +49,16 @@ _EXPORT_AGAIN = "make the folder again with slmrec-jax export"
 
 
 def write_export(export: Served, folder: Path, *, faiss: bool = False, onnx: bool = False) -> None:
-    """Write an export; a folder is complete or does not exist.
+    """Write an export atomically: the folder is complete or does not exist.
 
     Args:
         export: The content.
         folder: A new folder.
-        faiss: Add an index of the items for the library faiss.
-        onnx: Add models that rank, for runtimes of ONNX.
+        faiss: Whether to add a faiss index of the items.
+        onnx: Whether to add ranking models for ONNX runtimes.
 
     Raises:
-        UserError: The folder exists or cannot be written, or a library that is needed is not installed.
+        UserError: The folder exists or cannot be written, or a required library is not installed.
     """
     for name, package, asked in (("faiss", "faiss-cpu", faiss), ("onnx", "onnx", onnx)):
         if asked and importlib.util.find_spec(name) is None:
@@ -74,12 +74,12 @@ def write_export(export: Served, folder: Path, *, faiss: bool = False, onnx: boo
 
 
 def is_export(folder: Path) -> bool:
-    """Return True if a folder may be one that `write_export` made: it has its tables of ids, complete or not."""
+    """Return whether a folder looks like an export: it has the tables of ids, complete or not."""
     return any((folder / name).exists() for name in (_META_FILE, *_TABLES.values()))
 
 
 def read_export(folder: Path) -> Served:
-    """Read a folder of `write_export`.
+    """Read a folder written by `write_export`.
 
     Raises:
         UserError: A file is missing, malformed, or does not fit the others.
@@ -104,7 +104,7 @@ def read_export(folder: Path) -> Served:
 
 
 def _write_export_files(export: Served, folder: Path) -> Interactions:
-    """Write the files of every export, and return the distinct known interactions."""
+    """Write the files that every export has, and return the distinct known interactions."""
     tables = {side: np.ascontiguousarray(table, np.float32) for side, table in export.embeddings._asdict().items()}
     columns = {
         "users": {"id": id_column(export.user_ids, export.name)},
@@ -137,7 +137,7 @@ def _write_faiss_index(items: Float[np.ndarray, "items dim"], file: Path) -> Non
 
     index = faiss.IndexFlatIP(items.shape[1])
     index.add(np.ascontiguousarray(items))
-    file.write_bytes(faiss.serialize_index(index).data)  # faiss would report a full disk by its own exception
+    file.write_bytes(faiss.serialize_index(index).data)  # faiss would report a full disk with its own exception
 
 
 def _read_export_meta(file: Path) -> dict[str, Any]:

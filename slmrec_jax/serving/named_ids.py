@@ -1,4 +1,4 @@
-"""Raw ids that a caller names: in Python, in the value of a flag, or in a file."""
+"""Look-up of raw ids that are given in Python, in the value of a flag, or in a file."""
 
 import csv
 from collections.abc import Iterable
@@ -14,16 +14,16 @@ from slmrec_jax.errors import UserError
 def find_rows(
     named: Any, raw_ids: Shaped[np.ndarray, " all"], what: Literal["user", "item"], data: str
 ) -> Int[np.ndarray, " named"]:
-    """Return the rows of users or items named by raw ids.
+    """Return the rows of users or items, given their raw ids.
 
     Args:
-        named: A sequence of raw ids, in their own type or as strings, or a single id: a string is one id.
+        named: A sequence of raw ids, in their own type or as strings, or a single id (a string is one id).
         raw_ids: The raw id of each row.
         what: The kind of rows.
         data: The name of the data set.
 
     Raises:
-        UserError: An id is unknown, or there is none.
+        UserError: An id is unknown, or no ids are given.
     """
     no_sequence = isinstance(named, str | bytes) or not isinstance(named, Iterable)
     is_single = named.ndim == 0 if hasattr(named, "ndim") else no_sequence
@@ -38,13 +38,13 @@ def find_rows(
 
 
 def _as_text(raw_id: Any) -> str:
-    """Return a raw id as text; whole floats are whole numbers, as where data sets are made."""
+    """Convert a raw id to text. Floats without a fraction become integers, as when data sets are made."""
     is_whole = isinstance(raw_id, float | np.floating) and float(raw_id).is_integer()
     return str(int(raw_id)) if is_whole else str(raw_id)
 
 
 def split_ids(text: str, flag: str) -> list[str]:
-    """Return the raw ids in the value of a flag: separated by commas, with quotes around ids with commas, as in CSV.
+    """Split the value of a flag into raw ids, separated by commas; ids with commas are quoted, as in CSV.
 
     Raises:
         UserError: A quote is not closed, or text follows a closing quote.
@@ -58,7 +58,7 @@ def split_ids(text: str, flag: str) -> list[str]:
 
 
 def read_id_file(path: Path, flag: str) -> list[str]:
-    """Return the raw ids in a text file, one per line; commas, quotes and blanks are part of an id.
+    """Read raw ids from a text file with one id per line. Commas, quotes and blanks are part of an id.
 
     Raises:
         UserError: The file cannot be read, is not UTF-8, or has no ids.

@@ -1,11 +1,11 @@
-"""Scoring as ONNX models beside an export's tables, for runtimes without Python, JAX or this package.
+"""ONNX models that score with an export's tables, for runtimes without Python, JAX or this package.
 
 users.onnx      users (rows of users.parquet), k -> items (rows of items.parquet), scores; known items are left out
 history.onnx    history (rows of items.parquet, padded by -1), k -> items, scores; those of the history are left out
 known.safetensors   offsets, items: the known items of each user, which `users.onnx` reads
 
-Both read the embeddings from `embeddings.safetensors` beside them, so that they are small. The only module that imports
-onnx.
+Both models are small, since they read the embeddings from `embeddings.safetensors` in the same folder. No other module
+imports onnx.
 """
 
 import json
@@ -32,11 +32,11 @@ def write_onnx_models(folder: Path, vectors: str, known: Interactions, num_users
     """Write both models and the file of known items to a folder.
 
     Args:
-        folder: It has the file of vectors, and is not shared yet.
+        folder: The folder of the export, which already has the file of vectors.
         vectors: The name of the file with the float32 tensors `users` and `items`.
-        known: Distinct interactions that are not recommended again.
+        known: Distinct interactions, whose items are not recommended again.
         num_users: The number of users.
-        score: As in ranking.
+        score: The score, as in ranking.
     """
     ones = np.ones(len(known.users), np.int8)
     by_user = scipy.sparse.csr_array((ones, known), shape=(num_users, int(known.items.max(initial=0)) + 1))
@@ -51,7 +51,7 @@ def write_onnx_models(folder: Path, vectors: str, known: Interactions, num_users
 
 
 def _for_users() -> list[onnx.NodeProto]:
-    """Return the nodes from `users` to `rows`, and to `excluded`, the items of each user, padded by `num_items`."""
+    """Return the nodes from `users` to `rows` and to `excluded`: each user's known items, padded with `num_items`."""
     return [
         _node("Gather", ["users_table", "users"], "rows"),
         _node("Gather", ["known_offsets", "users"], "starts"),
@@ -72,7 +72,7 @@ def _for_users() -> list[onnx.NodeProto]:
 
 
 def _for_histories() -> list[onnx.NodeProto]:
-    """Return the nodes from `history` to `rows`, the mean of the rows of its items, and to `excluded`."""
+    """Return the nodes from `history` to `rows`, the mean of its items' rows, and to `excluded`."""
     return [
         _node("GreaterOrEqual", ["history", "zero"], "is_item"),
         _node("Where", ["is_item", "history", "zero"], "safe_items"),
@@ -89,8 +89,8 @@ def _for_histories() -> list[onnx.NodeProto]:
 
 
 def _ranked(score: Score) -> list[onnx.NodeProto]:
-    """Return the nodes from `rows` and `excluded` to the best items; a last column takes what padding excludes."""
-    # By its definition: runtimes approximate the operator of this name.
+    """Return the nodes from `rows` and `excluded` to the best items. An extra last column absorbs the padding."""
+    # Computed by definition, since runtimes approximate the operator `Sigmoid`.
     sigmoid = [
         _node("Neg", ["products"], "negative"),
         _node("Exp", ["negative"], "exponential"),
@@ -148,7 +148,7 @@ def _node(kind: str, inputs: Sequence[str], output: str, **attributes: Any) -> o
 
 
 def _tensors_of(file: Path) -> dict[str, dict[str, Any]]:
-    """Return the entries of a safetensors file, with offsets that count from its beginning."""
+    """Return the entries of a safetensors file, with offsets from the beginning of the file."""
     with file.open("rb") as opened:
         length = int.from_bytes(opened.read(8), "little")
         header = json.loads(opened.read(length))
@@ -160,11 +160,11 @@ def _tensors_of(file: Path) -> dict[str, dict[str, Any]]:
 
 
 def _external(entries: dict[str, dict[str, Any]], name: str, file: str, called: str) -> TensorProto:
-    """Return a tensor whose values are in a file beside the model."""
+    """Return a tensor whose values are in a file next to the model."""
     entry = entries[name]
     start, end = entry["data_offsets"]
     tensor = TensorProto(name=called, data_type=_TYPES[entry["dtype"]], dims=entry["shape"])
-    if start == end:  # a file has no place for no values
+    if start == end:  # an empty tensor cannot be stored externally
         tensor.raw_data = b""
         return tensor
     tensor.data_location = TensorProto.EXTERNAL

@@ -1,4 +1,4 @@
-"""Ranked items in raw ids, and their output as a table, Parquet or JSON lines."""
+"""Ranked items with raw ids, and their output as a table, Parquet or JSON lines."""
 
 import io
 import itertools
@@ -25,29 +25,29 @@ NOTHING_LEFT = "nothing left"
 """The text in the table for a user who knows every item."""
 
 _MAX_NAMED = 5
-"""The number of users with nothing left that a message names."""
+"""The maximum number of users with nothing left that a message names."""
 
 
 class Recommendations(NamedTuple):
-    """The best items of each user, best first, in raw ids."""
+    """The best items of each user as raw ids, best first."""
 
     users: Shaped[np.ndarray, " users"]
     items: Shaped[np.ndarray, "users k"]
     scores: Float[np.ndarray, "users k"]
-    """-inf if a user has no further item; the item in that place is meaningless."""
+    """Scores; -inf if a user has no further item, in which case the item in that place is meaningless."""
     texts: Mapping[str, Shaped[np.ndarray, "users k"]] = {}
-    """The texts of the items, such as `title`, by kind."""
+    """The texts of the items by kind, such as `title`."""
 
 
 class SimilarItems(NamedTuple):
-    """The items most similar to each item, best first, in raw ids."""
+    """The items most similar to each item as raw ids, best first."""
 
     items: Shaped[np.ndarray, " items"]
     similar: Shaped[np.ndarray, "items k"]
     scores: Float[np.ndarray, "items k"]
     """Cosines of the trained rows."""
     texts: Mapping[str, Shaped[np.ndarray, "items k"]] = {}
-    """The texts of the similar items, such as `title`, by kind."""
+    """The texts of the similar items by kind, such as `title`."""
 
 
 Ranked = TypeVar("Ranked", Recommendations, SimilarItems)
@@ -56,19 +56,19 @@ Ranked = TypeVar("Ranked", Recommendations, SimilarItems)
 def write_ranked(parts: Iterable[Ranked], format: OutputFormat, out: Path | None) -> None:
     """Write ranked items, part by part, to a file or to standard output.
 
-    `jsonl` has a line for each user, `parquet` and `table` a row for each recommendation: user, rank from 1, item, its
+    `jsonl` has one line per user; `parquet` and `table` have one row per recommendation: user, rank from 1, item, its
     texts if the data set has some, and score. A user with nothing left to recommend has an empty list in `jsonl`, a row
-    of nulls in `parquet`, and a row with `NOTHING_LEFT` in `table`. Similar items have `item` and `similar` in place of
-    user and item. Text is UTF-8 in every locale.
+    of nulls in `parquet`, and a row with `NOTHING_LEFT` in `table`. For similar items, the columns are `item` and
+    `similar` instead of user and item. Text is UTF-8 in every locale.
 
     Args:
-        parts: The ranked items, at least one part. A part is forgotten once it is written; `table` prints one table
-            for each.
+        parts: The ranked items, at least one part. A part is freed once it is written; `table` prints one table per
+            part.
         format: The output format.
-        out: A file, which is replaced as a whole or not at all, or a device or pipe; `None` for standard output.
+        out: A file, which is replaced atomically, or a device or pipe; `None` for standard output.
 
     Raises:
-        UserError: The file cannot be written; no part of it remains.
+        UserError: The file cannot be written. No part of it remains.
     """
     if out is None:
         for found in parts:
@@ -96,7 +96,7 @@ def without_items(found: Recommendations) -> Shaped[np.ndarray, " users"]:
 
 
 def nothing_left(without: Sequence[Any], num_users: int) -> str | None:
-    """Return a message about the users who know every item, of so many users, or `None` if there are none."""
+    """Return a message about the users, out of `num_users`, who know every item; `None` if there are none."""
     if len(without) == 0:
         return None
     named = ", ".join(escaped(user) for user in without[:_MAX_NAMED])
@@ -113,7 +113,7 @@ def _write_parquet(parts: Iterable[Recommendations | SimilarItems], file: IO[byt
 
 
 def _arrow_column(values: Shaped[np.ndarray, " rows"], empty: Bool[np.ndarray, " rows"]) -> pa.Array:
-    """Return values with nulls, of a type that does not depend on how many are null."""
+    """Convert values to Arrow with nulls. The type does not depend on how many values are null."""
     return pa.array(values, pa.string() if values.dtype.kind == "O" else None, mask=empty)
 
 

@@ -1,4 +1,4 @@
-"""Queries to a trained system: items for users, for new users by their history, and items like others."""
+"""Queries to a trained system: items for users, items for new users with a history, and similar items."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
@@ -20,7 +20,7 @@ PART_USERS = 2**16
 """The number of users whose recommendations are in memory at a time."""
 
 NEW_USER = "new user"
-"""The name of a user who is given by a list of items alone."""
+"""The name of a new user who is given only as a list of items."""
 
 
 class Served(NamedTuple):
@@ -32,16 +32,16 @@ class Served(NamedTuple):
     user_ids: Shaped[np.ndarray, " users"]
     item_ids: Shaped[np.ndarray, " items"]
     known: tuple[Interactions, ...]
-    """Interactions that are not recommended again; a pair may occur twice."""
+    """Interactions whose items are not recommended again. A pair may occur twice."""
     score: Score
     item_texts: Mapping[str, Shaped[np.ndarray, " items"]] = {}
-    """What is shown with items, as in a `Dataset`."""
+    """Texts that are shown with items, as in `Dataset`."""
     about: Mapping[str, Any] = {}
     """Further entries of an export's `meta.json`, such as protocol, fingerprint and versions."""
 
 
 def served_of(dataset: Dataset, embeddings: Embeddings, score: Score) -> Served:
-    """Collect what answers queries about a data set; the interactions of all splits are known."""
+    """Collect the parts that answer queries about a data set. The interactions of all splits count as known."""
     return Served(
         dataset.name,
         embeddings,
@@ -54,12 +54,12 @@ def served_of(dataset: Dataset, embeddings: Embeddings, score: Score) -> Served:
 
 
 def recommend(served: Served, users: Any = None, k: int = 20) -> Recommendations:
-    """Rank the items that users do not know.
+    """Rank the items that each user does not know.
 
     Args:
         served: What ranks.
-        users: Raw ids, or a single one (a string is one id); all users by default.
-        k: The number of items for each user, or all items if there are fewer.
+        users: Raw ids, or a single id (a string is one id). By default all users.
+        k: The number of items per user. If fewer exist, all are returned.
 
     Raises:
         UserError: A user is unknown, or k is below 1.
@@ -68,19 +68,19 @@ def recommend(served: Served, users: Any = None, k: int = 20) -> Recommendations
 
 
 def recommend_in_parts(served: Served, users: Any = None, k: int = 20) -> Iterator[Recommendations]:
-    """Yield what `recommend` returns for `PART_USERS` users at a time, in memory for so many."""
+    """Yield the results of `recommend` for `PART_USERS` users at a time, to bound memory."""
     rows = _user_rows(served, users)
     for start in range(0, max(1, len(rows)), PART_USERS):
         yield _recommend_rows(served, rows[start : start + PART_USERS], k)
 
 
 def with_new_users(served: Served, history: Any) -> Served:
-    """Return the same items with users that training did not see in place of the others, by `fold_in`.
+    """Replace the users with new users, which training did not see, by `fold_in`. The items stay the same.
 
     Args:
         served: What ranks.
-        history: The raw ids of the items of one new user, or a mapping from names of new users to these; repeated
-            ones count once.
+        history: The raw item ids of one new user, or a mapping from names of new users to their item ids. Repeated ids
+            count once.
 
     Raises:
         UserError: An item is unknown, or a history is empty.
@@ -104,13 +104,13 @@ def with_new_users(served: Served, history: Any) -> Served:
 def with_new_items(
     served: Served, ids: Shaped[np.ndarray, " new"], rows: Float[Array, "new dim"], *, alone: bool = False
 ) -> Served:
-    """Return the same users with items that training did not see, after the known items or alone.
+    """Add items that training did not see after the known items, or replace these. The users stay the same.
 
     Args:
         served: What ranks.
         ids: The raw ids of the new items, which have no texts.
-        rows: Their rows.
-        alone: Whether to leave out the known items.
+        rows: The rows of the new items.
+        alone: Whether to drop the known items.
     """
     users, items = served.embeddings
     no_texts = np.full(len(ids), "", np.object_)
@@ -127,7 +127,7 @@ def with_new_items(
 
 
 def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
-    """Rank the items by the cosine of their trained rows with that of each given item, which is left out.
+    """Rank the other items by the cosine between their trained rows and that of each given item.
 
     Raises:
         UserError: An item is unknown, or k is below 1.
@@ -144,13 +144,13 @@ def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
 
 
 def fold_in(history: Interactions, num_users: int, items: Float[Array, "items dim"]) -> Float[Array, "users dim"]:
-    """Return rows of new users: the mean of the trained rows of each user's items.
+    """Compute rows for new users: the mean of the trained rows of each user's items.
 
-    It needs nothing but the rows that rank, so it is the same for every system. With all users folded in from their
-    training items, validation recall@20 is .109, .091 and .066 on TikTok for SLMRec, LightGCN and VBPR, and with their
-    trained rows .115, .095 and .065; on MovieLens-100K, .207 and .194 for SLMRec and LightGCN against .181 and .197
-    (seed 0). Normalised rows are no better, and neither is propagation's weight 1/√degree, which is better by .003 for
-    SLMRec on TikTok and worse by .012 on MovieLens.
+    This needs only the item rows used for ranking, so it works for every system. If all users are folded in from their
+    training items, validation recall@20 on TikTok is .109, .091 and .066 for SLMRec, LightGCN and VBPR, versus .115,
+    .095 and .065 with their trained rows; on MovieLens-100K, it is .207 and .194 for SLMRec and LightGCN, versus .181
+    and .197 (seed 0). Normalising the rows does not help. Nor does propagation's weight 1/√degree, which is better by
+    .003 for SLMRec on TikTok and worse by .012 on MovieLens.
     """
     weights = 1.0 / np.bincount(history.users, minlength=num_users)[history.users]
     means = scipy.sparse.csr_array((weights, (history.users, history.items)), shape=(num_users, len(items)))
@@ -158,7 +158,7 @@ def fold_in(history: Interactions, num_users: int, items: Float[Array, "items di
 
 
 def _user_rows(served: Served, users: Any) -> Int[np.ndarray, " users"]:
-    """Return the rows of users, of all by default."""
+    """Return the row numbers of the given users, by default of all."""
     return np.arange(len(served.user_ids)) if users is None else find_rows(users, served.user_ids, "user", served.name)
 
 

@@ -1,1 +1,1 @@
-"""Studies of many runs: comparisons, tables of results, the search for settings."""
+"""Studies of many runs: comparisons, tables of results, and hyperparameter search."""

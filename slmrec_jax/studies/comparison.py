@@ -1,4 +1,4 @@
-"""Comparison of systems on the same data over seeds: a table with a significance test, a picture, and JSON."""
+"""Comparison of systems on the same data over seeds: a table with significance tests, a picture, and JSON."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -50,15 +50,15 @@ class Comparison(NamedTuple):
     metrics: tuple[str, ...]
     """The metrics of the table and the picture."""
     p_values: Mapping[str, Mapping[str, float]]
-    """The p-value of each system's difference from the best one, by metric and system; the best one has none."""
+    """The p-value of each system's difference from the best one, by metric and system. The best one has none."""
     title: str
     measurements: Measurements
     """The measurements that the table and the files are made from."""
 
     def table(self) -> Table:
-        """Return a table with a row per system; each metric's best value is bold, and `≈` marks its equals."""
+        """Return a table with one row per system; best values are bold, and `≈` marks those not shown to be worse."""
         caption = f"≈ not shown to differ from the best (paired t-test over users, Holm, p ≥ {LEVEL})"
-        title = Text(escaped(self.title), "table.title")  # rich would read brackets in a string as markup
+        title = Text(escaped(self.title), "table.title")  # rich would parse brackets in a string as markup
         table = Table(title=title, title_justify="left", caption=caption, caption_justify="left")
         table.add_column("system")
         for metric in self.metrics:
@@ -78,14 +78,15 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     """Train each system with each seed, unless `out` holds its finished run, and test it.
 
     Args:
-        config: The settings of all systems; each model fills in those that it leaves open (`BASE`).
-        systems: Names of `UNTRAINED` or of models; a name such as `slmrec:fd` has a preset, which wins over `config`.
-        seeds: At least one.
-        out: The folder for the runs, `comparison.json` and `comparison.png`.
+        config: The settings of all systems. Missing ones are filled in with each model's defaults (`BASE`).
+        systems: Names in `UNTRAINED` or of models. A name such as `slmrec:fd` includes a preset, which wins over
+            `config`.
+        seeds: At least one seed.
+        out: The folder of the runs, `comparison.json` and `comparison.png`.
         tell: Receives the events of all runs.
 
     Raises:
-        UserError: A system is unknown, the data lack what it needs, or `out` holds a run of another config.
+        UserError: A system is unknown, the data lack something it needs, or `out` holds a run of another config.
     """
     check_config(config)
     for name in systems:
@@ -111,7 +112,7 @@ def compare(config: Config, systems: Sequence[str], seeds: Sequence[int], out: P
     for name, of_system in runs.items():
         measured[name] = untrained.get(name, [])
         for folder, run_config in of_system.items():
-            run = finish_run(run_config, whole, folder, tell)  # one at a time: its tables are freed before the next
+            run = finish_run(run_config, whole, folder, tell)  # one at a time, to free its tables
             measured[name].append(measure(run.embeddings, run.config.seed))
             histories.setdefault(name, []).append(run.history)
     of_seeds = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
@@ -137,7 +138,7 @@ def run_folder(out: Path, name: str, seed: int) -> Path:
 
 
 def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) -> dict[Path, Config]:
-    """Return a system's configs by run folder, with the model's defaults; none for a ranking that is not trained."""
+    """Return a system's configs by run folder, with the model's defaults; empty for an untrained ranking."""
     if name in UNTRAINED:
         return {}
     if name.partition(":")[0] not in METHODS:

@@ -1,6 +1,7 @@
-"""Measurements of each system on test, over its seeds: accuracy, the catalogue, and few or many interactions.
+"""Test measurements of each system over its seeds: accuracy, catalogue metrics, and accuracy by degree.
 
-One ranking gives all of it. Metrics that are not of accuracy have keys such as `coverage@20` and `recall@20 users 0-9`.
+A single ranking yields all of them. Metrics other than overall accuracy have keys such as `coverage@20` and `recall@20
+users 0-9`.
 """
 
 import re
@@ -21,10 +22,10 @@ from slmrec_jax.studies.significance import mean_and_deviation, mean_per_user, p
 from slmrec_jax.training.storage.folder import Record
 
 FEW = 10
-"""Users and items with fewer training interactions have few; the others have many."""
+"""The number of training interactions from which users and items count as having many; below it, few."""
 
 CATALOGUE = ("coverage", "gini", "novelty", "popularity")
-"""Metrics of what is recommended, at the cut-off of the main metric."""
+"""The catalogue metrics, which are measured at the cut-off of the main metric."""
 
 LOWER_IS_BETTER = ("gini", "popularity")
 
@@ -33,28 +34,29 @@ class Measured(NamedTuple):
     """The measurements of one ranking."""
 
     seed: int | None
-    """`None` for a ranking without training."""
+    """The seed; `None` for a ranking without training."""
     user_ids: Shaped[np.ndarray, " all_users"]
-    """Raw ids by internal id."""
+    """The raw user ids by internal id."""
     test: Evaluation
     catalogue: Mapping[str, float]
-    """The metrics of `CATALOGUE`."""
+    """The metrics in `CATALOGUE`, by key."""
     recommended: PerUser
-    """Those that each evaluated user has: novelty and popularity."""
+    """The catalogue metrics that exist per user: novelty and popularity."""
     groups: Mapping[str, MeasuredGroup]
-    """Users and items with few and with many training interactions, by name, such as `users 0-9` and `items 10+`."""
+    """The groups of users and items with few and with many training interactions, by name, such as `users 0-9` and
+    `items 10+`."""
     group_metrics: tuple[str, ...]
-    """The metrics of accuracy that are reported of groups."""
+    """The accuracy metrics that are reported for groups."""
 
     @property
     def values(self) -> dict[str, float]:
-        """Every metric."""
+        """Every metric, by key."""
         of_groups = {key: float(each.mean()) for key, each in self._of_groups().items()}
         return {**self.test.means, **self.catalogue, **of_groups}
 
     @property
     def per_user(self) -> PerUser:
-        """Every metric that single users have; those of a group are of its users alone."""
+        """Every metric that exists per user. Metrics of a group cover only its users."""
         return {**self.test.per_user, **self.recommended, **self._of_groups()}
 
     def _of_groups(self) -> dict[str, Float[np.ndarray, " users"]]:
@@ -69,34 +71,35 @@ class Measurements(NamedTuple):
     """The measurements of several systems, from which tables, files and curves are made."""
 
     title: str
-    """The split, the data, the protocol."""
+    """The split, the data and the protocol."""
     systems: Mapping[str, Sequence[Measured]]
-    """By system, one entry for each seed."""
+    """The measurements by system, one per seed."""
     histories: Mapping[str, Sequence[Sequence[Record]]]
-    """The records of epochs by trained system, one sequence for each seed."""
+    """The epoch records by trained system, one sequence per seed."""
     metrics: tuple[str, ...]
-    """The metrics of accuracy to show."""
+    """The accuracy metrics to show."""
     main: str
-    """The metric of accuracy to show where there is room for one; its cut-off is that of `CATALOGUE`."""
+    """The accuracy metric to show if there is room for only one. Its cut-off is also that of `CATALOGUE`."""
     comparable: bool = True
     """Whether all systems were tested on the same data and users under the same rules."""
 
 
 class Score(NamedTuple):
-    """A metric of a system."""
+    """The value of one metric of one system."""
 
     system: str
     metric: str
     mean: float
     deviation: float | None
-    """The sample standard deviation over seeds; `None` for a single one."""
+    """The sample standard deviation over seeds; `None` for a single seed."""
     seeds: int
-    """The number of rankings that are averaged: 1 for a ranking without training."""
+    """The number of rankings averaged; 1 for a ranking without training."""
     p_value: float | None
-    """The p-value of the difference from the best system (`significance.p_values`). `None` for the best one, for a
-    metric that single users do not have, and for systems that cannot be compared."""
+    """The p-value of the difference from the best system (`significance.p_values`). `None` for the best system, for a
+    metric that does not exist per user, and for systems that cannot be compared."""
     rank: int | None
-    """1 for the best, which may be several; then there is no 2. `None` for systems that cannot be compared."""
+    """The rank; 1 is the best. Tied systems share a rank, and the following ranks are skipped. `None` for systems that
+    cannot be compared."""
 
 
 def main_metric(metrics: Sequence[str], config: Config) -> str:
@@ -114,7 +117,7 @@ def cutoff_of(metric: str) -> int:
 def measure_ranking(
     plan: EvaluationPlan, ranked: Int[np.ndarray, "users ranks"], dataset: Dataset, main: str, seed: int | None
 ) -> Measured:
-    """Measure what `rank` has returned for the users of the plan, at the cut-off of the main metric."""
+    """Measure a result of `rank` for the users of the plan, at the cut-off of the main metric."""
     cutoff = cutoff_of(main)
     first, (of_users, of_items) = ranked[:, :cutoff], dataset.degrees()
     candidates = plan.ranking.candidates
@@ -143,7 +146,7 @@ def measure_ranking(
 
 
 def scores_of(measurements: Measurements) -> list[Score]:
-    """Return the scores of all systems by every metric that all of them have, metric by metric."""
+    """Return the scores of all systems for every metric that all of them have, metric by metric."""
     values = {name: [each.values for each in found] for name, found in measurements.systems.items()}
     first, *others = (each for found in values.values() for each in found)
     scores: list[Score] = []

@@ -1,4 +1,4 @@
-"""Finished runs side by side, from the records in their folders; no data are loaded."""
+"""Tables of finished runs, from the records in their folders. No data are loaded."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -12,23 +12,23 @@ from slmrec_jax.training.storage.folder import CONFIG, DATA, NO_RUN, RESULT, Des
 from slmrec_jax.training.storage.records import read_json
 
 _ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
-"""Properties that comparable runs share, with the words for runs that differ in them."""
+"""The properties that comparable runs share, with the text for runs that differ in them."""
 
 
 class FinishedRuns(NamedTuple):
     """The results of finished runs, in the given order."""
 
     rows: Sequence[dict[str, Any]]
-    """Folder, model, seed, data set, fingerprint, protocol, best epoch and test metrics of each run."""
+    """The folder, model, seed, data set, fingerprint, protocol, best epoch and test metrics of each run."""
     differences: tuple[str, ...]
     """The reasons why the runs are not comparable; empty if they are."""
 
     def table(self) -> Table:
-        """Return a table with a row per run: recall and NDCG at the first two cut-offs that all runs have."""
+        """Return a table with one row per run: recall and NDCG at the first two cut-offs that all runs have."""
         shared = [key for key in self.rows[0]["test"] if all(key in row["test"] for row in self.rows)]
         cutoffs = sorted({int(key.split("@")[1]) for key in shared})[:2]
         metrics = [f"{metric}@{k}" for k in cutoffs for metric in ("recall", "ndcg")]
-        # rich would read brackets in strings as markup, hence `Text`.
+        # rich would parse brackets in strings as markup, hence `Text`.
         caption = Text(escaped("; ".join(self.differences)), "table.caption") if self.differences else None
         table = Table("run", "model", "seed", "data", caption=caption, caption_justify="left")
         for metric in metrics:
@@ -42,7 +42,7 @@ class FinishedRuns(NamedTuple):
 
 
 def read_finished_runs(folders: Sequence[Path], *, force: bool = False) -> FinishedRuns:
-    """Return the test metrics of finished runs.
+    """Read the test metrics of finished runs.
 
     Raises:
         UserError: A run is not finished or has no test split; or, unless `force` is given, runs differ in their data or

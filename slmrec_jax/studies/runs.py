@@ -1,4 +1,4 @@
-"""Many runs under one folder: finished runs are loaded, stopped runs are resumed, the rest are trained."""
+"""Many runs in one folder: finished runs are loaded, stopped runs are resumed, and the others are trained."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -20,10 +20,11 @@ from slmrec_jax.training.train import train
 def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
     """Reject runs that would fail later, before the first one trains.
 
-    Configs are by run folder and have the models' defaults filled in; the data set has their modalities.
+    `runs` maps run folders to configs with the models' defaults filled in. The data set has the configs' modalities.
 
     Raises:
-        UserError: A config is invalid, the data set lacks what it needs, or its folder holds a run of another config.
+        UserError: A config is invalid, the data set lacks something it needs, or its folder holds a run of another
+            config.
     """
     for config in runs.values():
         check_config(config)
@@ -46,11 +47,11 @@ def make_folder(out: Path) -> None:
 
 
 def finish_run(config: Config, dataset: Dataset, folder: Path, tell: Callback) -> Run:
-    """Load, resume or train the run of a folder, which `check_runs` has accepted.
+    """Load, resume or train the run of a folder that `check_runs` has accepted.
 
     Raises:
         UserError: The run cannot be trained, or was trained on other data.
-        Interrupted: A signal asked to stop; calling again resumes the run.
+        Interrupted: A signal requested a stop. Calling this again resumes the run.
     """
     if (folder / RESULT).exists():
         tell(message(f"{folder.name}: finished before"))

@@ -9,33 +9,33 @@ import scipy.stats
 from jaxtyping import Float
 
 LEVEL = 0.05
-"""A difference with a smaller p-value counts as shown."""
+"""The significance level: a difference with a smaller p-value counts as significant."""
 
 _ROUNDING = 1e-12
-"""Differences that vary by less, relative to their size, are equal."""
+"""The relative variation below which differences count as equal."""
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Return the mean and the sample standard deviation, which is 0 for a single value."""
+    """Compute the mean and the sample standard deviation, which is 0 for a single value."""
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else 0.0
 
 
 def mean_per_user(runs: Sequence[Float[np.ndarray, " users"]]) -> Float[np.ndarray, " users"]:
-    """Return a metric of each user, averaged over the runs of a system, which have the same users."""
+    """Average a metric of each user over the runs of a system, which must have the same users."""
     return np.asarray(np.mean(runs, axis=0))
 
 
 def p_values(per_user: Mapping[str, Float[np.ndarray, " users"]]) -> dict[str, float]:
     """Test each system's difference from the best one: a paired two-sided t-test over users, with Holm's correction.
 
-    The best system is the one with the highest mean of the same values. The correction does not account for that
-    choice, so a value just below 0.05 is weak evidence.
+    The best system is the one with the highest mean. The correction does not account for this selection, so a value
+    just below 0.05 is weak evidence.
 
     Args:
-        per_user: A metric of each user by system, averaged over seeds. All systems rank for the same users.
+        per_user: A metric of each user by system, averaged over seeds. All systems must have the same users.
 
     Returns:
-        A p-value for each system but the best; 1 where a system's values equal the best one's.
+        A p-value for each system except the best; 1 if a system's values equal the best one's.
     """
     best = max(per_user, key=lambda name: per_user[name].mean())
     raw = {}

@@ -1,4 +1,4 @@
-"""Rankings without training: the baselines that every trained system should beat."""
+"""Rankings without training: baselines that every trained system should beat."""
 
 from collections.abc import Callable, Mapping
 
@@ -15,17 +15,17 @@ from slmrec_jax.types import ALL, Embeddings
 
 
 def popularity(config: Config, dataset: Dataset) -> Embeddings:
-    """Rank items by their number of training interactions, the same for every user."""
+    """Rank items by their number of training interactions, in the same order for every user."""
     counts = np.bincount(dataset.train.items, minlength=dataset.num_items)
-    # Sigmoids of large counts would be ties under a protocol that ranks by them; shares are at most 1.
+    # Shares are at most 1, whereas sigmoids of large counts would tie under a protocol that ranks by sigmoids.
     shares = jnp.asarray(counts / counts.max(), jnp.float32)
     return Embeddings(jnp.ones((dataset.num_users, 1)), shares[:, None])
 
 
 def item_knn(config: Config, dataset: Dataset) -> Embeddings:
-    """Rank items by the weighted sum of their cosines to the user's items, over all modalities and all neighbours.
+    """Rank items by the weighted sum of their cosines with the user's items, over all modalities and neighbours.
 
-    The weights are LightGCN's, 1 / sqrt(degree of user · degree of item): popular items count less.
+    The weights are LightGCN's, 1 / sqrt(user degree · item degree), so that popular items count less.
 
     Raises:
         UserError: The data set has no features.
@@ -34,7 +34,7 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
         raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out")
     spec, inputs = make_spec(config, dataset), make_inputs(dataset, config.missing)
     tables = [
-        # `frozen` does not normalize the means of word vectors.
+        # `frozen` does not normalise means of word vectors.
         layers.normalize(vectors.rows(features.frozen(inputs.features[name], modality, normalized=True), ALL))
         for name, modality in spec.modalities.items()
     ]
@@ -43,4 +43,4 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
 
 
 UNTRAINED: Mapping[str, Callable[[Config, Dataset], Embeddings]] = {"popularity": popularity, "itemknn": item_knn}
-"""The rankings by the names that `compare` takes."""
+"""The rankings by the names that `compare` accepts."""

@@ -77,8 +77,9 @@ def start(session: Session) -> Position:
 
 
 def restored(session: Session, *, only_scheduled: bool = False) -> Position:
-    """Restore the newest usable checkpoint; without checkpoints, return the start. | A checkpoint is usable if it is
-    intact and the checkpoint of the best epoch up to it is intact too.
+    """Restore the newest usable checkpoint; without checkpoints, return the start.
+
+    A checkpoint is usable if it is intact and the checkpoint of the best epoch up to it is intact too.
 
     Args:
         session: The session of the run.

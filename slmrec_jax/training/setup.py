@@ -112,9 +112,11 @@ class Setup(NamedTuple):
         return self.method.loss(params, inputs, batch)
 
     def embed(self, state: TrainState, inputs: Inputs) -> Embeddings:
-        """Return the tables used for ranking. Args:
-        state: Parameters, optimizer state and the number of steps taken.
-        inputs: The setup's `inputs`.
+        """Return the tables used for ranking.
+
+        Args:
+            state: Parameters, optimizer state and the number of steps taken.
+            inputs: The setup's `inputs`.
         """
         return self.loop.embed(state, inputs)
 
@@ -159,8 +161,7 @@ def setup(
 
 
 def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_method, mesh: Mesh | None = None) -> Setup:
-    """Make a setup whose inputs are shapes, so that it can be compiled and its memory estimated before anything is
-    allocated.
+    """Make a setup whose inputs are shapes, to compile it and estimate its memory before anything is allocated.
 
     `mesh` is a result of `choose_mesh`.
     """

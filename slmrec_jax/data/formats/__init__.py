@@ -1,6 +1,6 @@
-"""The data set formats that can be read, and the choice of the one that fits a folder.
+"""The data set formats that can be read, and the detection of a folder's format.
 
-A new format is one file beside this one with `LOOKS_FOR`, `recognises` and `read`, and an entry in `FORMATS`.
+A new format needs a module in this package with `LOOKS_FOR`, `recognises` and `read`, and an entry in `FORMATS`.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ _ENTRIES_SHOWN = 8
 
 
 class Format(Protocol):
-    """A way to store a data set in a folder."""
+    """A format in which a folder stores a data set."""
 
     LOOKS_FOR: str
     """The files that identify the format, in words."""
@@ -29,7 +29,7 @@ class Format(Protocol):
         """Return True if the folder has this format."""
 
     def read(self, folder: Path, source: Source, /) -> Dataset | Unsplit:
-        """Read the folder; a file that is missing, malformed or does not fit the others raises `UserError`."""
+        """Read the folder. A file that is missing, malformed or inconsistent with others raises `UserError`."""
 
 
 FORMATS: Mapping[str, Format] = {
@@ -47,7 +47,7 @@ _WITH_NAMED_COLUMNS = ("recbole", "plain")
 
 
 def read_folder(folder: Path, source: Source) -> tuple[Dataset | Unsplit, str]:
-    """Read a folder in the format that the source names, or that is detected; also return the name of the format."""
+    """Read a folder in the format that the source names or that is detected; also return the format's name."""
     name = find_format(folder, source)
     if name not in _WITH_NAMED_COLUMNS:
         refuse_columns(f"{folder}: format {name}", source)
@@ -55,7 +55,7 @@ def read_folder(folder: Path, source: Source) -> tuple[Dataset | Unsplit, str]:
 
 
 def refuse_columns(what: str, source: Source) -> None:
-    """Reject names of columns for data whose columns have fixed names, or none."""
+    """Reject column names given by the user for data whose columns have fixed names or none."""
     for role in named_columns(source):
         raise UserError(f"{what}: its columns are fixed; leave out {setting(COLUMN_FIELDS[role])}")
 

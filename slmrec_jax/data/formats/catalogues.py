@@ -1,4 +1,4 @@
-"""Lists of all users or all items of a data set, which give their order and name those without interactions."""
+"""Lists of all users or items of a data set, which define their order and include those without interactions."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,7 +15,7 @@ from slmrec_jax.errors import UserError
 
 
 def in_catalogue(ids: NumberedIds, tables: Sequence[Rows], listed: Table, role: str = "item") -> NumberedIds:
-    """Return the users or items in the order of a list, which has their raw ids as a column `role`."""
+    """Number users or items in the order of a list, which has their raw ids as a column `role`."""
     places = find_ids(listed, role, ids.ids)
     rows = np.full(len(ids.ids), -1)
     rows[places[places >= 0]] = np.flatnonzero(places >= 0)

@@ -1,4 +1,4 @@
-"""Says how texts and pictures of items that have no vectors become vectors."""
+"""Notes on how to make vectors of items' texts and pictures, if the data set has none."""
 
 import os
 import shlex
@@ -14,19 +14,19 @@ from slmrec_jax.data.readers.headers import column_names
 from slmrec_jax.data.readers.refusals import listed
 
 PICTURE_SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp")
-"""Suffixes of pictures, in lower case."""
+"""Suffixes of picture files, in lower case."""
 
 _TEXTS = ("title", "name", "description", "text", "caption", "summary")
-"""Names of columns that may be embedded, in lower case."""
+"""Names of text columns that may be embedded, in lower case."""
 
 
 def notes_on_content(folder: Path, items: Path | None, modalities: Collection[str]) -> list[str]:
-    """Return a note for each of text and pictures that there are without vectors.
+    """Return notes about texts and pictures for which there are no vectors.
 
     Args:
-        folder: The data set.
-        items: Its table of items.
-        modalities: What it has vectors of.
+        folder: The folder of the data set.
+        items: The table of items.
+        modalities: The modalities that have vectors.
     """
     notes = []
     texts = [] if items is None else [name for name in column_names(items) if name.lower() in _TEXTS]
@@ -40,7 +40,7 @@ def notes_on_content(folder: Path, items: Path | None, modalities: Collection[st
 
 
 def content_columns(place: Path) -> tuple[list[str], list[str]] | None:
-    """Return the columns of texts and those of pictures in a folder of `datasets`, or `None` if it has neither."""
+    """Return the text columns and the picture columns of a folder of `datasets`; `None` if it has neither."""
     kinds = column_kinds(place)
     texts = [name for name, kind in kinds.items() if name.lower() in _TEXTS and is_text(kind)]
     pictures = [name for name, kind in kinds.items() if _is_picture(kind)]
@@ -48,7 +48,7 @@ def content_columns(place: Path) -> tuple[list[str], list[str]] | None:
 
 
 def notes_on_columns(folder: Path, place: Path, key: str | None, modalities: Collection[str]) -> list[str]:
-    """Return notes on a folder of `datasets`: how its texts and pictures become vectors, or what it has beside vectors.
+    """Return notes on a folder of `datasets`: how to embed its texts and pictures, or its columns besides vectors.
 
     `key` is its column of raw ids; the others are as in `notes_on_content`.
     """
@@ -67,7 +67,7 @@ def notes_on_columns(folder: Path, place: Path, key: str | None, modalities: Col
 
 
 def _is_picture(kind: Any) -> bool:
-    """Return whether a column is of pictures as `datasets` stores them."""
+    """Return whether a column holds pictures, as `datasets` stores them."""
     return pa.types.is_struct(kind) and {field.name for field in kind} == {"bytes", "path"}
 
 
@@ -83,7 +83,7 @@ def _command(folder: Path, items: Path, what: str) -> str:
 
 
 def _folder_of_pictures(folder: Path) -> Path | None:
-    """Return the first folder in a folder that has a picture in it."""
+    """Return the first subfolder that contains a picture."""
     for place in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
         try:
             with os.scandir(place) as entries:

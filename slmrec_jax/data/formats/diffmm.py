@@ -1,6 +1,6 @@
-"""Reads the folders of DiffMM and SSLRec: a pickled sparse matrix for each split and a `.npy` table for each modality.
+"""Reader for folders of DiffMM and SSLRec: one pickled sparse matrix per split and one `.npy` table per modality.
 
-The format has no means to say that an item lacks a modality, so all items count as having every modality.
+The format cannot express that an item lacks a modality, so all items count as having every modality.
 """
 
 from pathlib import Path
@@ -24,15 +24,15 @@ _MATRICES = {
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a training matrix under one of its names."""
+    """Return whether there is a training matrix under one of its known names."""
     return any((folder / name).exists() for name in _MATRICES["train"])
 
 
 def read(folder: Path, source: Source) -> Dataset:
     """Read the three matrices (users × items, non-zero = interaction) and every `<modality>_feat.npy`.
 
-    image, audio and text become visual, acoustic and textual, in this order; other modalities keep their names and
-    follow in alphabetical order. Raw ids are the row and column numbers, as the format stores no others.
+    image, audio and text become visual, acoustic and textual, in this order. Other modalities keep their names and
+    follow in alphabetical order. Raw ids are the row and column numbers, since the format stores no others.
     """
     files = {split: file_of_split(folder, split, names) for split, names in _MATRICES.items()}
     matrices = {split: read_sparse(file) for split, file in files.items()}

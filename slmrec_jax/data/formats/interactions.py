@@ -1,4 +1,4 @@
-"""Reads tables of interactions with named columns, and makes data sets from them."""
+"""Reading of interaction tables with named columns, and construction of data sets from them."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -26,34 +26,35 @@ from slmrec_jax.data.split import SPLIT_METHODS, Unsplit
 from slmrec_jax.errors import UserError, setting
 
 LISTS_SUFFIX = "_pairs.tsv"
-"""The end of MicroLens' file names; a row is a user, a tab, and their items in order of time, separated by blanks."""
+"""The end of MicroLens' file names. A row has a user, a tab, and the user's items in time order, separated by
+blanks."""
 SPLIT_NAMES = {"train": ("train",), "valid": ("valid", "validation", "val"), "test": ("test",)}
-"""The names of a split, in file names and in a column `split`."""
+"""The names of each split in file names and in a column `split`."""
 
 _SPLIT_LABELS = {name: SPLITS.index(split) for split, names in SPLIT_NAMES.items() for name in names}
 _SPLIT_LABELS |= {str(number): number for number in range(len(SPLITS))}
 
 
 class InteractionTable(NamedTuple):
-    """A table whose columns are named by their roles, without the rows that are not interactions."""
+    """A table whose columns are named by role, without the rows that are not interactions."""
 
     rows: Rows
     notes: list[str]
     of_one_user: bool = False
-    """True if times are positions in a user's list."""
+    """Whether times are positions in a user's list."""
 
 
 def read_interactions(
     engine: Engine, file: Path, source: Source, separator: str | None = None, root: Path | None = None
 ) -> InteractionTable:
-    """Read users, items and other known columns, of the rows that are interactions (`take_interactions`).
+    """Read users, items and other known columns of the rows that are interactions (`take_interactions`).
 
     Args:
-        engine: Knows the Parquet files of the table.
+        engine: The engine, which was made with the Parquet files of the table.
         file: The table, or a folder of files with the same columns.
-        source: Names columns, and says which rows count.
-        separator: The regular separator, if the suffix does not tell it; quotes then have no meaning.
-        root: The folder of the data set, by default that of the file.
+        source: Names columns, and determines which rows count.
+        separator: The usual separator, if the suffix does not determine it; quotes then have no meaning.
+        root: The folder of the data set; by default that of the file.
     """
     if file.name.endswith(LISTS_SUFFIX):
         return InteractionTable(_unroll_item_lists(engine, file, source), [], of_one_user=True)
@@ -83,14 +84,14 @@ def read_interactions(
 def take_interactions(
     rows: Rows, columns: Mapping[str, str], names: Sequence[str], source: Source, notes: list[str]
 ) -> InteractionTable:
-    """Return the rows of a table that are interactions: not those with label 0, out of the time or with a low rating.
+    """Return the rows that are interactions, without those with label 0, outside the time window or with a low rating.
 
     Args:
-        rows: Columns named by their roles.
-        columns: The name of each role's column.
-        names: All columns that there are, for error lines.
-        source: Has the window of time and the least rating.
-        notes: Notes on the table so far.
+        rows: Rows whose columns are named by role.
+        columns: The column name of each role.
+        names: All column names, for error messages.
+        source: Has the time window and the minimum rating.
+        notes: The notes on the table so far.
     """
     unread = [name for name in names if name not in columns.values()]
     if "timestamp" not in columns and unread and rows.file.suffix != ".inter":
@@ -113,7 +114,7 @@ def take_interactions(
 
 
 def read_items(file: Path, source: Source) -> Table:
-    """Read `ITEM_TEXTS` and the column of items, which has the same name as in the interactions or a known one."""
+    """Read `ITEM_TEXTS` and the item column, which is named as in the interactions or has a known name."""
     column = source.item_column
     named = {"item": column} if column and not column.isdecimal() else {}
     found = find_layout(file, named, ("item",))
@@ -124,7 +125,7 @@ def read_items(file: Path, source: Source) -> Table:
 
 
 def text_columns(where: str, names: Sequence[str]) -> dict[str, str]:
-    """Return the column of each kind of `ITEM_TEXTS` that there is, in upper or lower case."""
+    """Return the existing column of each kind of `ITEM_TEXTS`, in upper or lower case."""
     found: dict[str, str] = {}
     for name in names:
         kind = name.lower()
@@ -136,7 +137,7 @@ def text_columns(where: str, names: Sequence[str]) -> dict[str, str]:
 
 
 def item_texts_of(table: Table) -> dict[str, Shaped[np.ndarray, " items"]]:
-    """Return the columns `ITEM_TEXTS` that a table of items has, as text; empty where a value is missing."""
+    """Return the `ITEM_TEXTS` columns of an item table as text; empty where a value is missing."""
     return {
         name: np.array(pc.fill_null(cast_column(table, name, column, pa.string(), "text"), "").to_pylist(), np.object_)
         for name, column in table.columns.items()
@@ -145,9 +146,9 @@ def item_texts_of(table: Table) -> dict[str, Shaped[np.ndarray, " items"]]:
 
 
 def keep_taken(rows: Rows, role: str, column: str, notes: list[str]) -> Rows:
-    """Return the rows that do not have label 0 (shown, but not taken), and add a note on the number of the others.
+    """Drop the rows with label 0 (shown, but not taken), and add a note on their number.
 
-    The labels are called `role` in the view and `column` in the file.
+    The label column is called `role` in the view and `column` in the file.
     """
     taken = flags(rows, role)
     if taken is None:
@@ -167,11 +168,11 @@ def assemble(
     split: str | None,
     item_texts: Mapping[str, Shaped[np.ndarray, " items"]] | None = None,
 ) -> Dataset | Unsplit:
-    """Make a data set from one table per split, or from a single table under "", which a column `split` may divide.
+    """Make a data set from one table per split, or from a single table under "", which may have a column `split`.
 
-    Users and items are those of the tables. `files` are those of splits, modalities and items, for errors; `item_texts`
-    are shown with items. `split` is the method that will divide the data: with it, times are read now or never, and the
-    engine is closed; without it, times are read if they are asked for.
+    Users and items are those of the tables. `files` are the files of splits, modalities and items, for error messages;
+    `item_texts` are shown with items. `split` is the method that will split the data. If it is given, times are read
+    now or never, and the engine is closed; otherwise, times are read on demand.
     """
     rows = [found.rows for found in tables.values()]
     whole = tables.get("")
@@ -228,10 +229,10 @@ def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:
 
 
 def _first_data_row(rows: Rows, columns: Mapping[str, str]) -> str:
-    """Describe the first row of a table whose columns are numbered; a row of names is refused."""
+    """Describe the first row of a table with numbered columns. A row of names is rejected."""
     found = rows.find("true", ", ".join(columns))
     first = [] if found is None else list(map(shown_value, found[2:]))
-    for role, value in zip(columns, first, strict=False):  # there may be no row
+    for role, value in zip(columns, first, strict=False):  # the table may be empty
         whole = matches(f"trim({role})", r"^-?[0-9]+(\.0*)?$")
         _, others, not_whole = rows.num_rows("row > 0 OR part > 0", f"(row > 0 OR part > 0) AND NOT {whole}")
         of_numbers = role in ("timestamp", "rating") or (others and not not_whole)
@@ -258,7 +259,7 @@ def _unroll_item_lists(engine: Engine, file: Path, source: Source) -> Rows:
 
 
 def _keep_rows(rows: Rows, chosen: str, what: str, notes: list[str], *, even_all: bool = False) -> Rows:
-    """Return the chosen rows, and note the number of the others; with `even_all`, even if it is 0."""
+    """Return the chosen rows, and add a note on the number of others; with `even_all`, even if that is 0."""
     total, kept = rows.num_rows(chosen)
     if kept == total and not even_all:
         return rows

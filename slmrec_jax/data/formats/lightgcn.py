@@ -1,7 +1,7 @@
-"""Reads and writes the folders of LightGCN and NGCF: text with a user and their items per line, or a pair per row.
+"""Reader and writer for folders of LightGCN and NGCF: text with a user and their items per line, or one pair per line.
 
-The pairs (`data1.txt`, `test1.txt`: user, item, weight) count ids from 1, the lines from 0. The weight is not used, as
-in LightGCN. Neither form has a validation split or features.
+Pairs (`data1.txt`, `test1.txt`: user, item, weight) count ids from 1, and lists count from 0. As in LightGCN, the
+weight is not used. Neither form has a validation split or features.
 """
 
 import re
@@ -29,20 +29,20 @@ _LINES = ("train.txt", "test.txt")
 _PAIRS = ("data1.txt", "test1.txt")
 _PAIR_COLUMNS = ("user", "item", "weight")
 _NUMBERS = re.compile("[0-9]{1,18}+(?: [0-9]{1,18}+)*+")
-"""Numbers that fit into 64 bits."""
+"""A pattern of numbers that fit into 64 bits."""
 _ID_LISTS = {"users": "user_list.txt", "items": "item_list.txt"}
 _LIST_COLUMNS = ("org_id", "remap_id")
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a training file under one of its names."""
+    """Return whether there is a training file under one of its known names."""
     return any((folder / names[0]).exists() for names in (_LINES, _PAIRS))
 
 
 def read(folder: Path, source: Source) -> Dataset:
     """Read train and test, and the raw ids of `user_list.txt` and `item_list.txt` (`org_id remap_id`) if they exist.
 
-    There are as many users and items as the lists say. Without a list, the number is one more than the largest id, and
+    The lists determine the numbers of users and items. Without a list, the number is one more than the largest id, and
     raw ids are the numbers in the files.
     """
     forms = [names for names in (_LINES, _PAIRS) if (folder / names[0]).exists()]
@@ -71,7 +71,7 @@ def read(folder: Path, source: Source) -> Dataset:
 
 
 def write(dataset: Dataset, folder: Path) -> list[str]:
-    """Write train and test as lines of a user and their items, and the lists of raw ids; return no notes."""
+    """Write train and test as one line per user with their items, and the lists of raw ids. There are no notes."""
     for name, pairs in zip(_LINES, (dataset.train, dataset.test), strict=True):
         starts = np.flatnonzero(np.diff(pairs.users, prepend=-1))
         with (folder / name).open("w") as opened:
@@ -85,7 +85,7 @@ def write(dataset: Dataset, folder: Path) -> list[str]:
 def _read_lines(file: Path) -> ItemLists:
     check_file(file, "lines of a user and their items")
     users, counts, items = array("q"), array("q"), array("q")
-    with file.open(encoding=first_line(file).encoding, errors="replace") as lines:  # line ends of any system
+    with file.open(encoding=first_line(file).encoding, errors="replace") as lines:  # accepts line ends of any system
         for number, line in enumerate(lines, start=1):
             ids = line.removeprefix("\ufeff").split()
             if not ids:

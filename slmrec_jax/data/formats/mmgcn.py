@@ -1,6 +1,6 @@
-"""Reads the folders of MMGCN, GRCN and the like: pairs and lists of ids in `.npy`, features in `.npy` or `.pt`.
+"""Reader for folders of MMGCN, GRCN and similar tools: pairs and lists of ids in `.npy`, features in `.npy` or `.pt`.
 
-Item ids count either from the number of users, as nodes of one graph, or from 0. Nothing in the files says which; the
+Item ids count either from the number of users, as nodes of one graph, or from 0. The files do not state which, so the
 number of feature rows decides.
 """
 
@@ -33,21 +33,21 @@ _FEATURE_STEMS = {
     "acoustic": ("FeatureAudio_avg_normal", "feat_a", "a_feat", "a_feat_sample"),
     "textual": ("FeatureText_stl_normal", "feat_t", "t_feat", "t_feat_sample"),
 }
-"""The names of the files, which end in `.npy` or `.pt`."""
+"""The file names by modality, without the suffix `.npy` or `.pt`."""
 _EXPECTED_IDS = "ids are counted from 0 and fit into int32"
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a training file under one of its names."""
+    """Return whether there is a training file under one of its known names."""
     return any((folder / f"train{variant}.npy").exists() for variant in _VARIANTS)
 
 
 def read(folder: Path, source: Source) -> Dataset:
     """Read train (rows of a user and an item), val and test (lists of a user and their items) and the features.
 
-    There are as many items as feature rows. Without a table of features the number is one more than the largest id, as
-    it always is for users. Notes say from where item ids are counted, and which features are missing. A table of
-    integers with two rows, instead of vectors, lists pairs of an item and a word.
+    The number of items is the number of feature rows. Without a feature table it is one more than the largest id, as
+    always for users. Notes state from where item ids are counted and which features are missing. Instead of vectors, an
+    integer table with two rows lists pairs of an item and a word.
     """
     names = {split: [f"{stem}{variant}.npy" for variant in _VARIANTS] for split, stem in _STEMS.items()}
     files = {split: file_of_split(folder, split, names[split]) for split in _STEMS}
@@ -115,7 +115,7 @@ def _checked_ids(file: Path, name: str, ids: Shaped[np.ndarray, " entries"]) -> 
 def _first_item(
     where: str, num_users: int, items: Sequence[Int[np.ndarray, "..."]], rows: int | None
 ) -> tuple[int, str]:
-    """Return the id of the item in row 0, and a note: 0 if item ids fit the feature rows, else the number of users."""
+    """Return the id of the item in row 0, and a note: 0 if ids fit the feature rows, else the number of users."""
     together = np.concatenate(items)
     lowest, highest = (int(together.min()), int(together.max())) if len(together) else (0, 0)
     if rows is None and lowest == num_users:
@@ -124,7 +124,7 @@ def _first_item(
         return 0, f"item ids: counted from 0, the largest is {highest}; no features to ask"
     if highest < rows:
         return 0, f"item ids: counted from 0, and the largest is {highest} of {rows} feature rows"
-    # Users beyond the largest user id, who have no interactions, would shift the items further.
+    # Users beyond the largest user id, who have no interactions, shift the items further.
     first = max(num_users, highest + 1 - rows)
     if first <= lowest and first in (num_users, lowest):
         note = f"item ids: counted from {first}, the number of users, for {rows} feature rows; the largest is {highest}"
@@ -144,7 +144,7 @@ def _read_vectors_or_word_ids(file: Path) -> Feature | Words:
 
 
 def read_vectors_or_words(file: Path) -> tuple[Shaped[np.ndarray, "..."], bool]:
-    """Read vectors, one row per item, or word ids, in two rows of items and words; return which as well."""
+    """Read vectors (one row per item) or word ids (two rows, of items and words); also return which of the two."""
     values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row an item")
     of_words = values.ndim == 2 and values.shape[0] == 2 and values.dtype.kind in "iu"
     if not of_words and (values.ndim != 2 or values.dtype.kind != "f"):

@@ -1,4 +1,4 @@
-"""Reads and writes MMRec's folders: a table of interactions with a label for the split, and a `.npy` per modality."""
+"""Reader and writer for MMRec's folders: an interaction table with a split label, and one `.npy` per modality."""
 
 from pathlib import Path
 
@@ -25,22 +25,22 @@ LOOKS_FOR = "an .inter file with a column x_label"
 _USER, _ITEM, _LABEL, _TAKEN = "userID", "itemID", "x_label", "label"
 _MAPPINGS = {"users": ("u_id_mapping.csv", _USER), "items": ("i_id_mapping.csv", _ITEM)}
 _RAW = {"users": "user_id", "items": "asin"}
-"""What the columns of raw ids are called in MMRec's own data; any name is read."""
+"""The names of the raw id columns in MMRec's own data. Any name is accepted when reading."""
 _MISSED_IMAGES = "missed_img_itemIDs.csv"
-"""The file that lists items whose visual row was filled in with the mean."""
+"""The file that lists the items whose visual row was filled in with the mean."""
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a table of interactions with labels."""
+    """Return whether there is an interaction table with labels."""
     return bool(_labelled_files(folder))
 
 
 def read(folder: Path, source: Source) -> Dataset:
     """Read the interactions, the raw ids if they are given, and every `<modality>_feat.npy`.
 
-    There are as many users and items as the largest id says. As in MMRec, users without training interactions are
-    dropped from validation and test; a note says how many. Images that MMRec's preparation filled in with the mean
-    count as missing. Rows whose column `label` is 0 are left out.
+    The largest ids determine the numbers of users and items. As in MMRec, users without training interactions are
+    dropped from validation and test; a note states how many. Images that MMRec's preparation filled in with the mean
+    count as missing. Rows whose column `label` is 0 are dropped.
     """
     file = choose_file(folder, _labelled_files(folder), LOOKS_FOR)
     splits, counts, notes = _read_labelled(file)
@@ -65,10 +65,10 @@ def read(folder: Path, source: Source) -> Dataset:
 
 
 def write(dataset: Dataset, folder: Path) -> list[str]:
-    """Write the interactions, the raw ids, and a `.npy` for each modality of vectors; return notes.
+    """Write the interactions, the raw ids, and one `.npy` per vector modality; return notes.
 
-    There are as many users and items as the largest id says. So where the last ones have no interaction, those without
-    training interactions come first.
+    The largest ids determine the numbers of users and items. Therefore, if the last ones have no interactions, users
+    and items without training interactions are moved to the front.
     """
     numbered = _ending_with_interactions(dataset)
     tables = [(*pairs, np.full(len(pairs.users), label)) for label, pairs in enumerate(numbered.splits.values())]
@@ -89,9 +89,9 @@ def write(dataset: Dataset, folder: Path) -> list[str]:
 
 
 def _ending_with_interactions(dataset: Dataset) -> Dataset:
-    """Return the data set itself, or with the users and items that have no training interactions first.
+    """Return the data set, with users and items without training interactions moved to the front if needed.
 
-    Among nodes of the same degree the order stays, and so does the fingerprint.
+    The order among nodes of equal degree is kept, and so is the fingerprint.
     """
     last = (dataset.num_users - 1, dataset.num_items - 1)
     largest = (max(int(ids.max(initial=-1)) for ids in each) for each in zip(*dataset.splits.values(), strict=True))
@@ -101,7 +101,7 @@ def _ending_with_interactions(dataset: Dataset) -> Dataset:
 
 
 def _read_labelled(file: Path) -> tuple[dict[str, Interactions], dict[str, int], list[str]]:
-    """Return the interactions of each split, the numbers of users and of items, and notes."""
+    """Read the interactions of each split, the numbers of users and items, and notes."""
     table = read_text(file, "\t", (_USER, _ITEM, _LABEL), optional=(_TAKEN,))
     notes: list[str] = []
     if _TAKEN in table.columns:
@@ -127,7 +127,7 @@ def _labelled_files(folder: Path) -> list[Path]:
 
 
 def _read_mapping(file: Path, row: str, count: int) -> Shaped[np.ndarray, " rows"]:
-    """Read the first column that is not `row`; columns are separated by tabs or commas, whatever the file is called."""
+    """Read the first column that is not `row`. Columns are separated by tabs or commas, regardless of the suffix."""
     others = [name for name in first_row(file, "\t", lambda names: row in names, quotes=True) if name != row]
     if not others:
         raise UserError(f"{file}: one column only; expected the raw ids and {row!r}")

@@ -1,6 +1,6 @@
-"""Reads the folders of MMSSL, LATTICE and MICRO: JSON lists of items by user, and a `.npy` table for each modality.
+"""Reader for folders of MMSSL, LATTICE and MICRO: JSON lists of items by user, and one `.npy` table per modality.
 
-MMSSL stores its training interactions as a pickled sparse matrix as well, or instead.
+MMSSL stores its training interactions also, or only, as a pickled sparse matrix.
 """
 
 from pathlib import Path
@@ -26,15 +26,15 @@ _TRAIN_MATRIX = "train_mat"
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there are training interactions in one of the two forms."""
+    """Return whether there are training interactions in one of the two forms."""
     return any((folder / name).exists() for name in (_LISTS["train"], _TRAIN_MATRIX))
 
 
 def read(folder: Path, source: Source) -> Dataset:
     """Read the lists of each split, the matrix if it exists, and every `<modality>_feat.npy`.
 
-    There are as many users and items as the matrix says. Without it there are as many items as feature rows, and
-    otherwise one more than the largest id.
+    The matrix determines the numbers of users and items. Without it, the number of items is the number of feature rows
+    if there are features; other numbers are one more than the largest id.
     """
     matrix_file = folder / _TRAIN_MATRIX
     files = {

@@ -1,4 +1,4 @@
-"""Reads SLMRec's folder, in the format of NeuRec: train and test without a header, and features by raw item id."""
+"""Reader for SLMRec's folder, in NeuRec's format: train and test without a header, and features by raw item id."""
 
 import re
 from pathlib import Path
@@ -25,20 +25,20 @@ _COLUMNS = ("user", "item", "rating", "time")
 _FEATURE_NAME = re.compile(
     r"_((?P<before>\w+)_feat|feat_(?P<after>\w+)|Feature(?P<within>[A-Z][a-z]+)\w*)\.(npy|pt)", re.ASCII
 )
-"""What follows the name of the data set: `_visual_feat.pt`, `_feat_v.pt` or `_FeatureVideo_normal.npy`."""
+"""The pattern after the data set's name: `_visual_feat.pt`, `_feat_v.pt` or `_FeatureVideo_normal.npy`."""
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a training file beside a test file."""
+    """Return whether there are a training file and a test file."""
     return bool(_training_files(folder))
 
 
 def read(folder: Path, source: Source) -> Dataset:
-    """Read train and test (user, item, perhaps rating and time, separated by commas) and the features beside them.
+    """Read train and test (user, item, optionally rating and time, separated by commas) and the features.
 
-    Users and items are numbered as they first appear in train, then in test, as NeuRec does. Row i of a feature table
-    is the item with the raw id i. A table of integers with two rows lists pairs of an item and a word. Ratings and
-    times are not used.
+    As in NeuRec, users and items are numbered by first appearance in train, then in test. Row i of a feature table is
+    the item with raw id i. An integer table with two rows lists pairs of an item and a word. Ratings and times are not
+    used.
     """
     train = choose_file(folder, _training_files(folder), LOOKS_FOR)
     files = {"train": train, "test": train.with_suffix(".test")}

@@ -1,6 +1,7 @@
-"""Reads plain tables: raw ids of any type in CSV, TSV or Parquet, and a file for each modality; writes them as CSV.
+"""Reader and writer for plain tables: raw ids of any type in CSV, TSV or Parquet, and one file per modality.
 
-This is the format for data that no tool has prepared. `roles.KNOWN_NAMES` lists the known names of columns.
+This is the format for data that no tool has prepared. Tables are written as CSV. `roles.KNOWN_NAMES` lists the known
+column names.
 """
 
 from collections.abc import Mapping, Sequence
@@ -66,35 +67,35 @@ from slmrec_jax.errors import UserError, setting
 LOOKS_FOR = "a .csv, .tsv, .txt, .dat or .parquet file with columns user and item"
 
 _UNDIVIDED = ("interactions", "ratings")
-"""Names of the table of all interactions; the first one that exists is read."""
+"""Names of the table of all interactions. The first one that exists is read."""
 _CATALOGUE = "items"
 _USERS = ("users.csv", ",", "user", "row")
-"""The list of users, and its separator and columns."""
+"""The file that lists users, with its separator and columns."""
 _FEATURE_FOLDER = "features"
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if a table is named as one of interactions, or has columns of users and of items."""
+    """Return whether a table is named like an interaction table, or has user and item columns."""
     return not store.recognises(folder, source) and bool(_find_tables(folder, source))
 
 
 def read(folder: Path, source: Source) -> Dataset | Unsplit:
-    """Read the interactions, the catalogue of items if there is one, and the modalities.
+    """Read the interactions, the item catalogue if there is one, and the modalities.
 
-    Interactions are in the only table with columns of users and items, or in `interactions.*`, with or without a column
-    `split`; or in `train.*`, `valid.*` and `test.*`. Every row counts as one, except rows with label 0 and rows with a
-    rating below the source's.
+    Interactions are in the only table with user and item columns, or in `interactions.*`, with or without a column
+    `split`, or in `train.*`, `valid.*` and `test.*`. Every row counts as an interaction, except rows with label 0 and
+    rows with a rating below the source's minimum.
 
-    Items are those of `items.csv` (or .tsv, .parquet) in its order, with its columns `title` and `image`, or else those
-    of the interactions in the order of their raw ids. Users are those of `users.csv` in the order of its column `row`,
-    or else those of the interactions in the order of their raw ids.
+    Items are those of `items.csv` (or .tsv, .parquet) in file order, with its columns `title` and `image`; without such
+    a file, those of the interactions in raw id order. Users are those of `users.csv` in the order of its column `row`;
+    without that file, those of the interactions in raw id order.
 
-    A modality is a `.npy`, `.safetensors` or `.parquet` file here or in `features/` with the name of the modality, with
-    or without the ending `_feat` or `_emb`; image, audio and text become visual, acoustic and textual. A `.csv` or
-    `.tsv` file is one in `features/`, and also here if it has such an ending or the name of one of these three. Its
-    rows have raw ids (`feature_tables.read_vectors`), or are in the order of the catalogue; without both, row i is the
-    item with the raw id i. An item without a row, or with a row of NaN, lacks the modality. A folder that `datasets`
-    wrote may be such a file too (`readers.dataset_folders`).
+    A modality is a `.npy`, `.safetensors` or `.parquet` file in the folder or in `features/`, named after the modality,
+    with or without the ending `_feat` or `_emb`; image, audio and text become visual, acoustic and textual. A `.csv` or
+    `.tsv` file is a modality in `features/`, and also in the folder itself if it has such an ending or one of these
+    three names. Its rows have raw ids (`feature_tables.read_vectors`) or are in catalogue order; without either, row i
+    is the item with raw id i. An item without a row, or with a row of NaN, lacks the modality. A folder written by
+    `datasets` may take the place of such a file (`readers.dataset_folders`).
     """
     files = _find_interactions(folder, source)
     parts = [part for file in files.values() for part in table_parts(file)]
@@ -128,7 +129,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
 
 
 def write(dataset: Dataset, folder: Path) -> list[str]:
-    """Write the interactions with a column `split`, the users, the items, and a `.npy` for each modality; no notes."""
+    """Write interactions with a column `split`, users, items, and one `.npy` per modality. There are no notes."""
     tables = (
         (users, items, np.full(len(users), split))
         for split, pairs in dataset.splits.items()
@@ -146,13 +147,13 @@ def write(dataset: Dataset, folder: Path) -> list[str]:
 
 
 def folders_of_parts(folder: Path) -> list[Path]:
-    """Return the folders whose name is one of tables of interactions, whether they hold such a table or not."""
+    """Return the folders that are named like interaction tables, whether or not they hold one."""
     names = (*_UNDIVIDED, *(name for names in SPLIT_NAMES.values() for name in names))
     return [entry for entry in sorted(folder.iterdir()) if entry.is_dir() and entry.name.lower() in names]
 
 
 def _find_tables(folder: Path, source: Source) -> list[Path]:
-    """Return the tables that may be of interactions, by their name or their columns, or else lists of users' items."""
+    """Return the possible interaction tables, by name or columns; if there are none, lists of users' items."""
     named = named_columns(source)
     tables = [
         file
@@ -177,7 +178,7 @@ def _has_columns(file: Path, named: Mapping[str, str], root: Path | None = None)
 
 
 def _find_interactions(folder: Path, source: Source) -> dict[str, Path]:
-    """Return the file of each split, or the only one under ""."""
+    """Return the file of each split, or the only file under ""."""
     tables = _find_tables(folder, source)
     by_split = {split: [file for file in tables if _stem(file) in names] for split, names in SPLIT_NAMES.items()}
     whole = next(filter(None, ([file for file in tables if _stem(file) == stem] for stem in _UNDIVIDED)), [])
@@ -207,9 +208,9 @@ def _find_features(folder: Path, tables: Sequence[Path], folders: Sequence[Path]
 
 
 def _dataset_folders(folder: Path) -> list[Path]:
-    """Return the folders of `datasets`: saved ones beside the interactions, with items, and all in `features`.
+    """Return the folders of `datasets`: saved ones with items next to the interactions, and all in `features`.
 
-    `features` itself may be one.
+    `features` itself may be such a folder.
     """
     features = folder / _FEATURE_FOLDER
     if is_saved_dataset(features):
@@ -229,7 +230,7 @@ def _has_items(place: Path) -> bool:
 
 
 def _may_be_feature(file: Path) -> bool:
-    """Return True if a file beside the interactions holds features, by its name or its columns."""
+    """Return whether a file next to the interactions holds features, by its name or columns."""
     suffix = uncompressed(file).suffix
     if suffix not in TABLE_SUFFIXES:
         return True
@@ -240,9 +241,9 @@ def _may_be_feature(file: Path) -> bool:
 
 
 def item_column(file: Path, named: str | None = None) -> str | None:
-    """Return the column of raw ids beside the vectors of a table, or `None`; several are refused.
+    """Return the raw id column of a table of vectors, or `None`. Several such columns are rejected.
 
-    A folder of `datasets` must have one, of a known name or of the one that is `named`.
+    A folder of `datasets` must have one, with a known name or the name `named`.
     """
     if is_dataset_folder(file):
         names = list(column_kinds(file))
@@ -260,7 +261,7 @@ def item_column(file: Path, named: str | None = None) -> str | None:
 def _read_modality(
     file: Path, modality: str, key: str | None, item_ids: Shaped[np.ndarray, " items"], *, numbered: bool
 ) -> tuple[Feature, list[str]]:
-    """Read the vectors of a file; rows without ids are in the order of the items, or `numbered` by their ids."""
+    """Read the vectors of a file. Rows without ids are in item order or, if `numbered`, numbered by raw id."""
     vectors = read_vectors(file, key, modality)
     if vectors.keys is not None:
         feature, notes = by_raw_id(vectors.keys, "item", vectors.values, vectors.present, item_ids, vectors.stored)
@@ -273,10 +274,10 @@ def _read_modality(
 def in_row_order(
     file: Path, vectors: VectorTable, item_ids: Shaped[np.ndarray, " items"], fix: str | None
 ) -> tuple[Feature, list[str]]:
-    """Return vectors without ids as a feature, and notes about items without it.
+    """Convert vectors without ids to a feature, and return notes about items without a vector.
 
-    Rows are in the order of the items, or if this order is not known, row i is the item with the raw id i; `fix` is
-    then the advice where there are other ids.
+    Rows are in item order. If that order is unknown, row i is the item with raw id i; `fix` is then the advice if there
+    are other ids.
     """
     values, present = vectors.values, vectors.present
     if fix is not None:

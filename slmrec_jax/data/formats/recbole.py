@@ -1,4 +1,4 @@
-"""Reads and writes RecBole's atomic files: tables, usually separated by tabs, whose header has names and types."""
+"""Reader and writer for RecBole's atomic files: tables, usually tab-separated, whose header has names and types."""
 
 import re
 from collections.abc import Sequence
@@ -32,15 +32,15 @@ _ITEM_KEYS = ("item_id:token", "iid:token")
 _TOKEN, _VECTOR = ":token", ":float_seq"
 _LISTS = {"user": (".user", "user_id:token"), "item": (".item", "item_id:token")}
 _ROW = "row:float"
-"""The column of a list of users or items that gives their order; RecBole may read it as a feature, or leave it out."""
+"""The column that gives the order in a list of users or items. RecBole may read it as a feature or ignore it."""
 _BENCHMARK_PARTS = {f"part{number}": split for number, split in enumerate(SPLIT_NAMES, 1)}
 _SPLIT_OF = {name: split for split, names in SPLIT_NAMES.items() for name in names} | _BENCHMARK_PARTS
-"""The names before `.inter`; parts are the splits in the order of RecBole's `benchmark_filename`."""
+"""The split by the name part before `.inter`. Parts are the splits in the order of RecBole's `benchmark_filename`."""
 _PART_NAME = re.compile("part[0-9]+")
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a table of interactions whose header has types."""
+    """Return whether there is an interaction table whose header has types."""
     return bool(inter_files(folder, _has_types))
 
 
@@ -48,11 +48,11 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
     """Read `<name>.inter`, or `<name>.train.inter`, `.valid.inter` and `.test.inter`, and the items' vectors.
 
     `.val.inter` and `.validation.inter` also mean valid; `.part1.inter`, `.part2.inter` and `.part3.inter` mean train,
-    valid and test. `<name>.` may be left out. An undivided table beside them is not read. Every row counts as an
-    interaction, except rows with label 0 or a rating below the source's. Users and items are those of the interactions,
-    in the order of their raw ids, or those of `<name>.user` and `<name>.item` where these have a column `row`. A column
-    of type float_seq beside `item_id` or `iid`, in any file, is a modality: `item_emb` becomes item, `image_emb`
-    becomes visual.
+    valid and test. `<name>.` may be left out. If there are splits, an unsplit table is not read. Every row counts as an
+    interaction, except rows with label 0 or a rating below the source's minimum. Users and items are those of the
+    interactions in raw id order, or those of `<name>.user` and `<name>.item` if these have a column `row`. In any file
+    with `item_id` or `iid`, a column of type float_seq is a modality: `item_emb` becomes item, `image_emb` becomes
+    visual.
     """
     files = _find_inter_files(folder)
     engine = Engine()
@@ -72,7 +72,7 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
 
 
 def write(dataset: Dataset, folder: Path) -> list[str]:
-    """Write a table for each split that has interactions, the users and items by row, and their vectors; no notes."""
+    """Write a table for each non-empty split, the users and items by row, and their vectors. There are no notes."""
     stem = folder / folder.name
     keys = [key for _, key in _LISTS.values()]
     for split, pairs in dataset.splits.items():
@@ -96,7 +96,7 @@ def _with_end(stem: Path, end: str) -> Path:
 
 
 def _find_lists(folder: Path) -> dict[str, Path]:
-    """Return the list of users and that of items, if they number their rows."""
+    """Return the lists of users and items, if they number their rows."""
     found = {}
     for role, (suffix, key) in _LISTS.items():
         files = [file for file in with_suffix(folder, (suffix,)) if numbers_rows(file, "\t", key, _ROW)]
@@ -110,7 +110,7 @@ def _has_types(names: Sequence[str]) -> bool:
 
 
 def _find_inter_files(folder: Path) -> dict[str, Path]:
-    """Return the file of each split, or the only one under ""."""
+    """Return the file of each split, or the only file under ""."""
     tables = inter_files(folder, _has_types)
     of_data: dict[str, dict[str, list[Path]]] = {}
     for file in tables:

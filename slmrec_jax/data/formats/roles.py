@@ -1,4 +1,4 @@
-"""Finds out what the columns of a table are for, by their names."""
+"""Detection of the roles of a table's columns, by name."""
 
 import os
 import re
@@ -33,19 +33,19 @@ KNOWN_NAMES: Mapping[str, tuple[tuple[str, ...], ...]] = {
     ),
     "label": (("label",),),
 }
-"""Names of columns by role, ignoring capitals, blanks and signs. An earlier group takes precedence over a later one."""
+"""The known column names by role, ignoring case, blanks and punctuation. Earlier groups take precedence."""
 COLUMN_FIELDS = {"user": "user_column", "item": "item_column", "timestamp": "time_column", "rating": "rating_column"}
-"""The field of `Source` that names the column of a role; the flag of the command has the same name."""
+"""The field of `Source` that names the column of a role. The command-line flag has the same name."""
 WITHOUT_HEADER: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "u.data": ("\t", ("user", "item", "rating", "timestamp")),
     "ratings.dat": (":", ("user", "", "item", "", "rating", "", "timestamp")),
 }
-"""The separator and the columns of files known by name: MovieLens-100K, and MovieLens-1M and 10M (`::`)."""
+"""The separator and the columns of files with known names: MovieLens-100K, and MovieLens-1M and 10M (`::`)."""
 BY_COLUMNS = (".txt", ".dat", ".data")
-"""Suffixes that other files have as well: only its columns make such a file a table of interactions, not its name."""
+"""Suffixes that other files have as well. Such a file is an interaction table only by its columns, not by its name."""
 
 _TYPE = re.compile(":(token|float)(_seq)?$")
-"""The type that RecBole writes after a name."""
+"""The pattern of the type that RecBole writes after a name."""
 _DATA_CELL = re.compile("[0-9]+([.,][0-9]+)?")
 _NOT_NAMES = {
     "sep=": "which only Excel reads: remove this row",
@@ -53,7 +53,7 @@ _NOT_NAMES = {
     "<": "as in a web page: download the file itself",
     "version https://git-lfs": "which stands for a file: get that by git lfs pull",
 }
-"""What may be in row 1 instead of names, by its beginning."""
+"""Content that row 1 may have instead of names, by its first bytes."""
 _ENCLOSED = re.compile('".*"')
 _TABLES_SHOWN = 3
 
@@ -62,24 +62,24 @@ class Layout(NamedTuple):
     """The columns of a table."""
 
     names: Sequence[str]
-    """From the first row; or numbers counted from 1, if the user gave numbers instead of names."""
+    """The column names from the first row; or numbers from 1, if the user gave numbers instead of names."""
     roles: dict[str, list[str]]
     """The columns by role."""
     separator: str
-    """The regular separator between columns; the first row may show another."""
+    """The usual separator between columns; the first row may show a different one."""
     header: bool = True
-    """True if the first row holds the names."""
+    """Whether the first row holds the names."""
     quotes: bool = False
-    """True if `"` encloses a text."""
+    """Whether `"` encloses texts."""
 
 
 def named_columns(source: Source) -> dict[str, str]:
-    """Return the columns that the user named, by role."""
+    """Return the columns named by the user, by role."""
     return {role: name for role, field in COLUMN_FIELDS.items() if (name := getattr(source, field)) is not None}
 
 
 def table_parts(table: Path) -> list[Path]:
-    """Return the files of a table: itself, or those of its folder and of the folders in it; links are not followed."""
+    """Return the files of a table: itself, or all files in its folder and subfolders, without following links."""
     if not table.is_dir():
         return [table]
     parts = []
@@ -96,11 +96,12 @@ def find_layout(
     separator: str | None = None,
     root: Path | None = None,
 ) -> Layout:
-    """Look at the first row of a table. A file that cannot be read may be no table: it has no names and no roles.
+    """Detect a table's layout from its first row.
 
-    Columns that the user named take precedence over known names. The right separator is one with which all wanted roles
-    are found; `separator` is the regular one if the suffix of the file does not tell it. With a `root`, folders
-    `key=value` between that and a Parquet file are columns.
+    An unreadable file, which may not be a table, has no names and no roles. Columns named by the user take precedence
+    over known names. The separator is one with which all wanted roles are found; `separator` is the usual one if the
+    file's suffix does not determine it. With a `root`, folders `key=value` between `root` and a Parquet file are
+    columns.
     """
     suffix = uncompressed(file).suffix
     if suffix == ".parquet":
@@ -132,7 +133,7 @@ def find_layout(
 
 
 def find_roles(names: Sequence[str], named: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the columns of each role: the one that the user named, or all in the first group of known names."""
+    """Return the columns of each role: the one named by the user, or all in the first matching group of known names."""
     known: dict[str, list[str]] = {}
     for name in names:
         known.setdefault(_normalized(name), []).append(name)
@@ -149,7 +150,7 @@ def find_roles(names: Sequence[str], named: Mapping[str, str]) -> dict[str, list
 
 
 def choose_columns(file: Path, found: Layout, named: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
-    """Return the one column of each role; those that are wanted or that the user named must be there."""
+    """Return the column of each role. Roles that are wanted or named by the user must have one."""
     names = found.names or column_names(file)
     if not names:
         raise UserError(f"{file}: it is empty; expected a table with columns of {' and '.join(wanted)}")
@@ -176,7 +177,7 @@ def choose_columns(file: Path, found: Layout, named: Mapping[str, str], wanted: 
 
 
 def note_renamed(file: Path, chosen: Mapping[str, str]) -> list[str]:
-    """Return a note about the columns that have other names than their roles."""
+    """Return a note about the columns whose names differ from their roles."""
     others = [
         f"{role} is column {chosen[role]!r}"
         for role in chosen
@@ -186,7 +187,7 @@ def note_renamed(file: Path, chosen: Mapping[str, str]) -> list[str]:
 
 
 def describe_tables(folder: Path, folders_of_parts: Sequence[Path]) -> list[str]:
-    """Return a description of the columns of each of the first tables in a folder, or parts of tables in folders."""
+    """Describe the columns of the first tables, or parts of tables, in a folder."""
     tables = [file for file in with_suffix(folder, (*TABLE_SUFFIXES, ".inter")) if file.is_file()]
     parts = [part for each in folders_of_parts for part in table_parts(each)]
     shown = [*tables, *parts][:_TABLES_SHOWN]
@@ -194,7 +195,7 @@ def describe_tables(folder: Path, folders_of_parts: Sequence[Path]) -> list[str]
 
 
 def _normalized(name: str) -> str:
-    """Return a name in lower case without its type, blanks and signs."""
+    """Convert a name to lower case, without its type, blanks and punctuation."""
     return "".join(filter(str.isalnum, _TYPE.sub("", name))).lower()
 
 

@@ -1,4 +1,4 @@
-"""The window of time whose rows count."""
+"""The time window of the rows that count."""
 
 import math
 import re
@@ -11,24 +11,24 @@ from slmrec_jax.data.readers.rows import Rows
 from slmrec_jax.errors import UserError, setting
 
 _ENDS = {"since": ("from", ">=", "before {}"), "until": ("until", "<", "from {} on")}
-"""The flag of each end, the condition for rows within, and what the others have."""
+"""For each end: the flag, the condition for rows within, and the description of the other rows."""
 _DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
 _WHOLE = re.compile("[+-]?[0-9]+")
 
 
 def time_text(time: object) -> str | None:
-    """Return a time that a caller of Python gave, as text: a number, a date or a moment."""
+    """Convert a time given in Python (a number, a date or a datetime) to text."""
     return None if time is None else str(time)
 
 
 def has_window(source: Source) -> str | None:
-    """Return the first end of the window that a source gives, as the caller writes it, or `None`."""
+    """Return the first end of the window that a source sets, as the caller writes it, or `None`."""
     given = (setting(name, flag=flag) for name, (flag, *_) in _ENDS.items() if getattr(source, name) is not None)
     return next(given, None)
 
 
 def within_window(rows: Rows, source: Source) -> Iterator[tuple[str, str]]:
-    """Yield a condition for each end of the window, and what the rows have that do not fulfil it."""
+    """Yield a condition for each end of the window, and a description of the rows that do not fulfil it."""
     for name, (flag, sign, others) in _ENDS.items():
         if (text := getattr(source, name)) is not None:
             value, ticks = timed(rows, "timestamp")
@@ -49,10 +49,10 @@ def _number(text: str) -> str | None:
 
 
 def _moment(text: str, ticks: int) -> str | None:
-    """Return a date as whole ticks since 1970, rounded up; without a zone it is UTC."""
+    """Convert a date to integer ticks since 1970, rounded up. Without a zone, it is UTC."""
     try:
         found = datetime.fromisoformat(text) if _DATE.fullmatch(text) else None
-    except ValueError:  # there is no such day
+    except ValueError:  # the day does not exist
         return None
     if found is None:
         return None

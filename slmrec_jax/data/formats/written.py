@@ -1,4 +1,4 @@
-"""What the writers of several formats share: text tables, and vectors as `.npy` or as text."""
+"""Helpers shared by the writers of several formats: text tables, and vectors as `.npy` or text."""
 
 import csv
 from collections.abc import Iterable, Iterator, Sequence
@@ -17,13 +17,13 @@ from slmrec_jax.types import Interactions
 
 Columns: TypeAlias = Sequence[Shaped[np.ndarray, " _"]]
 FILE_NAMES = {"visual": "image", "acoustic": "audio", "textual": "text"}
-"""How most tools name the files of the field's modalities."""
+"""The file names that most tools use for the field's modalities."""
 
 
 def write_text(
     file: Path, separator: str, names: Sequence[str], tables: Iterable[Columns], *, quotes: bool = False
 ) -> None:
-    """Write columns below their names, table after table; without quotes, no cell may have the separator in it."""
+    """Write columns below their names, table after table. Without quotes, no cell may contain the separator."""
     style: dict[str, Any] = {} if quotes else {"quoting": csv.QUOTE_NONE, "quotechar": None}
     with file.open("w", encoding="utf-8", newline="") as opened:
         writer = csv.writer(opened, delimiter=separator, lineterminator="\n", **style)
@@ -39,18 +39,18 @@ def vectors_of(dataset: Dataset) -> dict[str, Feature]:
 
 
 def raw_pairs(dataset: Dataset, interactions: Interactions) -> Iterator[Columns]:
-    """Yield the raw ids of the users and of the items of interactions, block by block."""
+    """Yield the raw user and item ids of interactions, block by block."""
     for block in pairs.blocks(len(interactions.users)):
         yield dataset.user_ids[interactions.users[block]], dataset.item_ids[interactions.items[block]]
 
 
 def with_rows(ids: Shaped[np.ndarray, " rows"]) -> Columns:
-    """Return raw ids, and the row of each."""
+    """Return raw ids with their row numbers."""
     return ids, np.arange(len(ids))
 
 
 def write_npy(feature: Feature, file: Path, *, fill: bool = False) -> None:
-    """Write a row for each item; where one lacks the feature, a row of NaN, or the mean of the others to fill."""
+    """Write one row per item. An item without the feature gets a row of NaN or, with `fill`, the mean of the others."""
     kind = feature.values.dtype if feature.values.dtype.kind == "f" else np.dtype(np.float32)  # NumPy has no bfloat16
     header = {"descr": np.lib.format.dtype_to_descr(kind), "fortran_order": False, "shape": feature.values.shape}
     filler = mean_row(feature.values, feature.present) if fill and feature.present.any() else np.nan
@@ -63,7 +63,7 @@ def write_npy(feature: Feature, file: Path, *, fill: bool = False) -> None:
 
 
 def vectors_as_text(feature: Feature, rows: slice) -> Shaped[np.ndarray, " rows"]:
-    """Return vectors as numbers with blanks between them, the shortest that are the same float32; or empty text."""
+    """Format vectors as the shortest numbers that are the same float32, separated by blanks; missing ones are empty."""
     values = np.asarray(feature.values[rows], np.float32)
     numbers = pa.array(values.ravel()).cast(pa.string())
     lists = pa.FixedSizeListArray.from_arrays(numbers, values.shape[1]).cast(pa.list_(pa.string()))

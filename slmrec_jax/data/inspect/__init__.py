@@ -1,1 +1,1 @@
-"""Checks of data sets, and facts about them."""
+"""Checks of data sets, and statistics about them."""

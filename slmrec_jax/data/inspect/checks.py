@@ -1,6 +1,6 @@
-"""Checks of the arrays of a data set; each error is one line that says where, what was found, and what to do.
+"""Checks of the arrays of a data set. Each error is one line with the place, the problem and the fix.
 
-`where` names the array for the user: the file it came from, or the name that the caller gave it.
+`where` names the array for the user: the file it came from, or the caller's name for it.
 """
 
 from typing import TypeAlias
@@ -14,10 +14,10 @@ from slmrec_jax.data.vectors import blocks, is_real
 from slmrec_jax.errors import UserError
 
 MAX_COUNT = 2**31 - 1
-"""Ids are int32 on the device."""
+"""The maximum number of users, items or words, since ids are int32 on the device."""
 
 AnyArray: TypeAlias = Shaped[np.ndarray, "..."]
-"""An array as a caller passed it: of any type and shape until it is checked."""
+"""An array as passed by the caller, of any dtype and shape until it is checked."""
 
 _ROWS_SHOWN = 5
 
@@ -31,7 +31,7 @@ def check_count(what: str, count: int, where: str) -> None:
 
 
 def check_pairs(where: str, names: tuple[str, str], first: AnyArray, second: AnyArray) -> None:
-    """Reject two columns of ids that are not integers or not equally long."""
+    """Reject two id columns that are not integers or have different lengths."""
     for name, ids in zip(names, (first, second), strict=True):
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
             raise UserError(
@@ -45,7 +45,7 @@ def check_pairs(where: str, names: tuple[str, str], first: AnyArray, second: Any
 
 
 def check_range(where: str, name: str, ids: AnyArray, count: int, fix: str) -> None:
-    """Reject ids outside 0..count-1; the error names the first one and its place."""
+    """Reject ids outside 0..count-1. The error names the first one and its position."""
     if len(ids) == 0 or (ids.min() >= 0 and ids.max() < count):
         return
     outside = np.flatnonzero((ids < 0) | (ids >= count))
@@ -59,8 +59,8 @@ def check_range(where: str, name: str, ids: AnyArray, count: int, fix: str) -> N
 def check_feature(where: str, values: AnyArray, present: AnyArray, num_items: int, *, from_file: bool = False) -> None:
     """Reject a feature table that does not have one finite row per item.
 
-    With `from_file`, the advice is for a file, where a row of NaN marks an item without the feature; otherwise it is
-    for a caller, who passes `present`.
+    With `from_file`, the advice is for a file, where a row of NaN marks an item without the feature; otherwise for a
+    Python caller, who passes `present`.
     """
     if values.ndim != 2 or not is_real(values.dtype):
         raise UserError(
@@ -86,7 +86,7 @@ def check_feature(where: str, values: AnyArray, present: AnyArray, num_items: in
 
 
 def check_padding(where: str, values: AnyArray, num_items: int) -> None:
-    """Reject a table with one extra row of zeros at the start: RecBole numbers items from 1 and pads row 0."""
+    """Reject a table with an extra first row of zeros, as in RecBole, which numbers items from 1 and pads row 0."""
     if len(values) == num_items + 1 and not values[0].any():
         raise UserError(
             f"{where}: {len(values)} rows for {num_items} items, and the first one is zeros, as RecBole pads its "
@@ -105,11 +105,11 @@ def check_finite(
 ) -> None:
     """Reject values that are NaN or infinite.
 
-    `rows` are the numbers of the rows, by default their indices; the whole table's rows are counted from `first`. With
-    the mask `among`, other rows may hold anything.
+    `rows` are the row numbers, by default the indices counted from `first`. With the mask `among`, other rows may hold
+    anything.
     """
     wrong, count = [], 0
-    for block in blocks(values):  # the mask of a large table is never held as a whole
+    for block in blocks(values):  # so that the mask of a large table is never in memory as a whole
         infinite = ~np.isfinite(values[block])
         if among is not None:
             infinite &= among[block][:, None]
@@ -147,10 +147,10 @@ def check_raw_ids(where: str, ids: AnyArray, count: int) -> None:
 
 
 def _are_distinct(ids: AnyArray) -> bool:
-    """Return whether raw ids are found to be distinct by hashing them, which is faster than sorting text."""
+    """Return whether raw ids are distinct, by hashing, which is faster than sorting text."""
     try:
         return bool(pc.count_distinct(pa.array(ids)).as_py() == len(ids))
-    except (pa.ArrowException, UnicodeError):  # text that is not Unicode
+    except (pa.ArrowException, UnicodeError):  # text is not Unicode
         return False
 
 

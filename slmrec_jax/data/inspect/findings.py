@@ -1,4 +1,4 @@
-"""Puts an inspection into words: facts, and oddities with how to fix them."""
+"""Description of an inspection in words: facts, and oddities with their fixes."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -6,15 +6,15 @@ from typing import Any
 from slmrec_jax.data.inspect.inspection import Inspection, VectorFacts, WordFacts
 
 _MANY_COPIES = 0.005
-"""If more than this share of the items have the same row, it is taken for a placeholder."""
+"""The share of items with the same row above which the row is considered a placeholder."""
 _UNEVEN = 1000.0
-"""The ratio of the largest to the median norm that counts as odd."""
+"""The ratio of the largest to the median norm above which norms are odd."""
 _VAST = 1e18
-"""The square of a float32 overflows from 1.8e19 on."""
+"""The value above which a feature is too large, since squares overflow in float32 from 1.8e19."""
 
 
 def facts(found: Inspection) -> dict[str, str]:
-    """Return a line for each fact, by its subject."""
+    """Return one line per fact, by subject."""
     splits = ", ".join(f"{split} {count:,}" for split, count in found.interactions.items())
     overlap = ", ".join(f"{splits} {count:,}" for splits, count in found.overlap.items() if count)
     lines = {
@@ -37,7 +37,7 @@ def facts(found: Inspection) -> dict[str, str]:
 
 
 def as_data(found: Inspection) -> dict[str, Any]:
-    """Return the inspection and its oddities as plain data."""
+    """Convert the inspection and its oddities to plain data."""
     modalities = {name: modality._asdict() for name, modality in found.modalities.items()}
     return found._asdict() | {"modalities": modalities, "oddities": oddities(found)}
 
@@ -63,7 +63,7 @@ def _as_line(values: Mapping[str, float]) -> str:
 
 
 def oddities(found: Inspection) -> list[str]:
-    """Return a line for everything that would harm training or evaluation, with how to fix it."""
+    """Return one line, with a fix, for each oddity that would harm training or evaluation."""
     lines = [*_odd_splits(found), *_odd_nodes(found), *found.alike_ids]
     for name, modality in found.modalities.items():
         if isinstance(modality, VectorFacts):

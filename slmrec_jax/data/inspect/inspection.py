@@ -1,4 +1,4 @@
-"""Counts and distributions of a data set, to look at before training; `findings` puts them into words."""
+"""Counts and distributions of a data set, to check before training; `findings` puts them into words."""
 
 from collections.abc import Iterator, Mapping
 from itertools import combinations
@@ -18,21 +18,21 @@ _VALUES_PER_CHUNK = 2**22
 
 
 class VectorFacts(NamedTuple):
-    """Facts about a modality of vectors; rows are those of items that have it."""
+    """Facts about a vector modality. Rows are those of items that have it."""
 
     columns: int
     stored: str
-    """The original type of the numbers."""
+    """The original dtype of the numbers."""
     missing: int
-    """Items without a row."""
+    """The number of items without a row."""
     norms: Mapping[str, float]
-    """L2 norms of rows: min, median, max; empty if there are no rows."""
+    """The min, median and max of the rows' L2 norms; empty if there are no rows."""
     zeros: int
-    """Rows of zeros."""
+    """The number of rows of zeros."""
     duplicates: int
-    """Rows that equal an earlier one."""
+    """The number of rows that equal an earlier row."""
     most_copies: int
-    """How often the most frequent row occurs."""
+    """The number of occurrences of the most frequent row."""
 
 
 class WordFacts(NamedTuple):
@@ -41,45 +41,45 @@ class WordFacts(NamedTuple):
     words: int
     """The size of the vocabulary."""
     used: int
-    """Words that occur."""
+    """The number of words that occur."""
     missing: int
-    """Items without a word."""
+    """The number of items without words."""
     per_item: Mapping[str, float]
-    """Words per item that has any: min, median, max."""
+    """The min, median and max number of words of items that have any."""
 
 
 class Inspection(NamedTuple):
-    """Facts about a data set; degrees are numbers of training interactions."""
+    """Facts about a data set. Degrees are numbers of training interactions."""
 
     name: str
     fingerprint: str
     users: int
     items: int
     interactions: Mapping[str, int]
-    """By split."""
+    """The number of interactions by split."""
     density: float
-    """All interactions, divided by users times items."""
+    """The number of all interactions, divided by users × items."""
     user_degrees: Mapping[str, float]
-    """By the names of `QUANTILES`."""
+    """Quantiles of user degrees, by the names of `QUANTILES`."""
     item_degrees: Mapping[str, float]
     cold_users: int
-    """Users without a training interaction."""
+    """The number of users without training interactions."""
     cold_items: int
     new_users: Mapping[str, int]
-    """Users of validation and of test without a training interaction."""
+    """The number of users without training interactions in validation and in test."""
     new_items: Mapping[str, int]
     overlap: Mapping[str, int]
-    """Interactions that are in two splits, by `train & valid` and the like."""
+    """The number of interactions in two splits, by names such as `train & valid`."""
     modalities: Mapping[str, VectorFacts | WordFacts]
     bare_items: int
-    """Items without any modality; 0 if the data set has no modalities."""
+    """The number of items without any modality; 0 if the data set has no modalities."""
     alike_ids: tuple[str, ...]
-    """Lines about users and items whose raw ids look the same."""
+    """Warnings about users and items whose raw ids look alike."""
     notes: tuple[str, ...]
 
 
 def inspect_dataset(dataset: Dataset) -> Inspection:
-    """Return the facts about a data set, in little memory beyond its own."""
+    """Compute the facts about a data set, with little extra memory."""
     users, items = dataset.degrees()
     sizes = {split: len(pairs.users) for split, pairs in dataset.splits.items()}
     held_out = {split: pairs for split, pairs in dataset.splits.items() if split != "train"}
@@ -110,13 +110,13 @@ def inspect_dataset(dataset: Dataset) -> Inspection:
 
 
 def norms(feature: Feature) -> Float[np.ndarray, " present"]:
-    """Return the L2 norms of the rows that are present, in float64."""
+    """Compute the L2 norms of the rows that are present, in float64."""
     squares = [np.einsum("rc,rc->r", rows, rows) for rows in map(np.float64, _chunks(feature))]
     return np.asarray(np.sqrt(np.concatenate([np.zeros(0), *squares])))
 
 
 def count_missing(feature: Feature | Words, num_items: int) -> int:
-    """Return the number of items that lack a modality."""
+    """Count the items that lack a modality."""
     return int(np.count_nonzero(~_has(feature, num_items)))
 
 
@@ -155,7 +155,7 @@ def _chunks(feature: Feature) -> Iterator[Float[np.ndarray, "rows columns"]]:
 
 
 def _hash(rows: Float[np.ndarray, "rows columns"]) -> UInt64[np.ndarray, " rows"]:
-    """Return a number for each row that is the same for equal rows; two different rows collide once in 2⁶⁴."""
+    """Hash rows to numbers. Equal rows have equal hashes; two different rows collide with probability 2⁻⁶⁴."""
     factors = np.random.Generator(np.random.PCG64(0)).integers(2**64, size=rows.shape[1], dtype=np.uint64)
     words = (rows + np.float32(0)).view(np.uint32).astype(np.uint64) + np.uint64(0x9E3779B9)  # -0 becomes 0
     words = (words ^ (words << np.uint64(29))) * factors

@@ -147,11 +147,11 @@ def propagate_ids(
     sequential: bool,
     last_softmax: bool,
 ) -> tuple[Float[Array, "users dim"], Float[Array, "items dim"]]:
-    """Compute the mean of layers 0..L from the given layer 0; `to_users` and `to_items` aggregate the other side's
-    rows.
+    """Compute the mean of layers 0..L, given layer 0.
 
-    If `sequential`, items receive from the users of the same layer instead of the previous layer. If `last_softmax`, a
-    softmax over the columns is applied to the last layer.
+    `to_users` and `to_items` aggregate the rows of the other side. If `sequential`, items receive from the users of the
+    same layer instead of the previous layer. If `last_softmax`, a softmax over the columns is applied to the last
+    layer.
     """
     total_users, total_items = users, items
     for layer in range(1, num_layers + 1):
@@ -167,8 +167,7 @@ def propagate_ids(
 def cross_modal_attention(
     params: Params, views: Float[Array, "modalities nodes dim"], heads: int
 ) -> Float[Array, "nodes dim"]:
-    """Compute multi-head attention between the views of a node, softmax(q · k / sqrt(dim / H)) v, averaged over
-    queries.
+    """Compute attention between a node's views, softmax(q · k / sqrt(dim / H)) v per head, averaged over queries.
 
     The mean is taken over the weights, which is equivalent. With one modality there is nothing to weight, so there are
     no query and key maps.

@@ -1,4 +1,4 @@
-"""A config as a Python file with get_config(), for `slmrec-jax train --config`."""
+"""Writing of a config as a Python file with get_config(), for `slmrec-jax train --config`."""
 
 import dataclasses
 from typing import Any
@@ -7,9 +7,9 @@ from slmrec_jax.config import PROTOCOLS, Config, Protocol
 
 
 def config_source(config: Config, lines: list[str]) -> str:
-    """Return the text of a file whose get_config() returns the config; it names the settings that are not defaults.
+    """Return the text of a file whose get_config() returns the config, with only the settings that are not defaults.
 
-    The lines become comments at its head, and settings become literals, so nothing in them is executed.
+    The lines become comments at the top, and settings become literals, so nothing in them is executed.
     """
     used: set[str] = set()
     body = _literal(config, Config(), used, indent=1)
@@ -19,7 +19,7 @@ def config_source(config: Config, lines: list[str]) -> str:
 
 
 def _literal(value: Any, default: Any, used: set[str], indent: int) -> str:
-    """Return the source of a value: a literal, or the call that makes a dataclass. Adds the names that it needs."""
+    """Return the source code of a value, a literal or a dataclass call, and add the names it needs to `used`."""
     if isinstance(value, Protocol):
         used.add("PROTOCOLS")
         named = PROTOCOLS[value.name]

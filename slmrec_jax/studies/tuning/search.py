@@ -1,4 +1,4 @@
-"""A search for settings: its trials, their table and picture, and the config file and test of the best one."""
+"""A hyperparameter search: its trials, their table and picture, and the config file and test of the best trial."""
 
 import csv
 import io
@@ -79,23 +79,25 @@ def tune(
     out: Path,
     tell: Callback,
 ) -> Tuned:
-    """Search, or continue the search in `out`, and train the best config.
+    """Start a search, or continue the one in `out`, and train the best config.
 
-    Trials are judged only by validation; test is read at the end, for the best config.
+    Trials are compared only on validation. The test split is used at the end, for the best config.
 
     Args:
         config: The settings that do not vary.
         space: The settings that vary.
-        sampler: `grid` tries every point in turn; `tpe` learns from finished trials, and stops bad ones early.
-        seeds: Each trial trains all of them and is judged by their mean.
-        num_trials: The total, including earlier calls; by default all points of a grid, or `TPE_TRIALS`.
-        out: The folder for the journal, `study.json`, `best.py`, `trials.csv`, `tuning.png` and the best runs. These
-            are named after their trial, because more trials may find a better one. One process at a time holds it.
+        sampler: `grid` tries every point; `tpe` learns from finished trials and stops bad ones early.
+        seeds: Each trial trains all seeds and is judged by their mean.
+        num_trials: The total number of trials, including earlier calls; by default all points of a grid, or
+            `TPE_TRIALS`.
+        out: The folder for the journal, `study.json`, `best.py`, `trials.csv`, `tuning.png` and the best runs. The runs
+            are named after their trial, because more trials may find a better one. Only one process at a time may hold
+            the folder.
         tell: Receives the events of trials and runs.
 
     Raises:
-        UserError: Settings, data or folder cannot be used, or JAX computes wrongly.
-        Interrupted: A signal asked to stop; the current trial is not counted, and the same call continues.
+        UserError: The settings, the data or the folder are unusable, or JAX computes wrong results.
+        Interrupted: A signal requested a stop. The current trial is not counted; the same call continues the search.
     """
     check_jax()
     _check_searchable(config, seeds)
@@ -105,7 +107,7 @@ def tune(
     for line in notes:
         tell(message(line))
     valid = final_plan(dataset, "valid", config.eval, config.ks, config.seed)
-    final_plan(dataset, "test", config.eval, config.ks, config.seed)  # so that it does not fail after the search
+    final_plan(dataset, "test", config.eval, config.ks, config.seed)  # fails now, not after the search
     num_points = len(grid(space)) if sampler == "grid" else None
     wanted = min(num_trials or num_points, num_points) if num_points else num_trials or TPE_TRIALS
     make_folder(out)
@@ -140,7 +142,7 @@ def _check_searchable(config: Config, seeds: Sequence[int]) -> None:
 def _record_search(
     out: Path, space: Space, sampler: Sampler, seeds: Sequence[int], config: Config, dataset: Dataset
 ) -> None:
-    """Write what is searched to `study.json`; refuse a folder whose `study.json` differs."""
+    """Record the search in `study.json`, and reject a folder whose `study.json` differs."""
     record = {
         "fingerprint": dataset.fingerprint,
         "sampler": sampler,
@@ -148,7 +150,7 @@ def _record_search(
         "space": {name: {type(values).__name__.lower(): values} for name, values in space.items()},
         **relevant(with_defaults(config)),
     }
-    now: dict[str, Any] = json.loads(json.dumps(record))  # JSON has lists for tuples
+    now: dict[str, Any] = json.loads(json.dumps(record))  # tuples become lists in JSON
     path = out / SEARCH_JSON
     if not path.exists():
         write_json(path, now)
@@ -163,9 +165,9 @@ def _record_search(
 def _run_trials(
     search: Search, wanted: int, config: Config, dataset: Dataset, valid: EvaluationPlan, out: Path, tell: Callback
 ) -> list[Trial]:
-    """Run trials until there are `wanted` of them, and return all.
+    """Run trials until there are `wanted` of them, and return all trials.
 
-    A request to stop interrupts a trial before its last epoch, and the search after it.
+    A stop request interrupts a trial before its last epoch, or the search after it.
     """
     done, said = trials(search), set[str]()
     inputs = make_inputs(dataset, config.missing)
@@ -223,7 +225,7 @@ def _write_findings(out: Path, chosen: Config, done: Sequence[Trial], best: Tria
 
 
 def _trial_line(done: Sequence[Trial], wanted: int, metric: str | None) -> str:
-    """Describe the last trial and the best one so far in a line."""
+    """Describe the last trial and the best one so far in one line."""
     trial = done[-1]
     best = max((each for each in done if each.state == "complete"), key=lambda each: each.value, default=None)
     so_far = f"; best {best.value:.4f}, trial {best.number}" if best else ""
@@ -233,7 +235,7 @@ def _trial_line(done: Sequence[Trial], wanted: int, metric: str | None) -> str:
 
 
 def _csv_value(value: Any) -> Any:
-    """Return a value for `trials.csv`; the journal and `best.py` have all digits."""
+    """Format a value for `trials.csv`. The journal and `best.py` have full precision."""
     return f"{value:.6g}" if isinstance(value, float) else value
 
 

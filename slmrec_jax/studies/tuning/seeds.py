@@ -1,7 +1,7 @@
-"""Training of several seeds of one config: as one program over batched states, or one after another.
+"""Training of several seeds of one config, either as one program over batched states or one after another.
 
-Each seed computes what a run of it alone computes, up to float32 rounding: the same initial state, batches, negatives
-and masks. Nothing is written; the records are for a search, which needs only validation.
+Each seed computes the same as a separate run, up to float32 rounding: the same initial state, batches, negatives and
+masks. Nothing is written; the records are for a search, which needs only validation.
 """
 
 import time
@@ -25,18 +25,18 @@ from slmrec_jax.training.storage.folder import Record
 
 
 class Team(NamedTuple):
-    """A way to hold and train the states of several seeds."""
+    """Functions that hold and train the states of several seeds."""
 
     init: Callable[[], PyTree]
-    """Return the progress of all seeds before the first step."""
+    """`() -> all`: the progress of all seeds before the first step."""
     train: Callable[[PyTree, Sequence[int]], PyTree]
-    """`(all, places) -> all` after an epoch of at least the seeds at these places."""
+    """`(all, places) -> all` after training an epoch of at least the seeds at the given places."""
     progress: Callable[[PyTree, int], Progress]
-    """`(all, place) -> progress` of one seed."""
+    """`(all, place) -> progress` of the seed at a place."""
 
 
 def one_program(setup: Setup, seeds: Sequence[int]) -> Team:
-    """Train all seeds at once by `jax.vmap`, for accelerators, which one seed does not fill."""
+    """Train all seeds at once with `jax.vmap`, for accelerators, which a single seed does not fill."""
     loop, inputs = setup.loop, setup.inputs
     keys = jax.tree.map(lambda *streams: jnp.stack(streams), *map(make_keys, seeds))  # with a leading axis of seeds
     trained = jax.jit(
@@ -51,7 +51,7 @@ def one_program(setup: Setup, seeds: Sequence[int]) -> Team:
 
 
 def one_by_one(setup: Setup, seeds: Sequence[int]) -> Team:
-    """Train one seed after another with one program, for CPUs, where one seed keeps all cores and their caches busy."""
+    """Train one seed after another with one program, for CPUs, where a single seed uses all cores and caches."""
     keys = [make_keys(seed) for seed in seeds]
     trained = jax.jit(partial(epoch, setup.loop), donate_argnums=0, compiler_options=compiler_options())
 
@@ -69,20 +69,21 @@ def fit_seeds(
     seeds: Sequence[int],
     make_team: Callable[[Setup, Sequence[int]], Team] | None = None,
 ) -> Iterator[list[list[Record]]]:
-    """Train all seeds until each has reached its early stopping, or the config's last epoch.
+    """Train all seeds until each has stopped early or reached the config's last epoch.
 
     Args:
-        setup: The method, inputs and loop. The seed of its config is only used for what a method draws once from it
-            (MMGCN's frozen tables), which all seeds share.
-        plan: The evaluation that selects.
+        setup: The method, inputs and loop. The seed of its config is only used for values that a method draws once
+            (MMGCN's frozen tables) and that all seeds share.
+        plan: The plan of the evaluation that selects the best epoch.
         seeds: At least one seed.
-        make_team: `one_program` or `one_by_one`, which `benchmarks/bench_seeds.py` compares; the platform's by default.
+        make_team: `one_program` or `one_by_one`; by default chosen by the platform. `benchmarks/bench_seeds.py`
+            compares them.
 
     Yields:
-        After each epoch the records so far, a list for each seed.
+        After each epoch, the records so far, one list per seed.
 
     Raises:
-        Diverged: A loss, or a seed's embeddings, are not finite.
+        Diverged: A loss or a seed's embeddings are not finite.
     """
     protocol = setup.config.eval
     team = (make_team or (one_by_one if on_cpu() else one_program))(setup, seeds)

@@ -1,4 +1,4 @@
-"""The settings that a search varies: defaults by sampler and model, and the texts of `--space` that override them."""
+"""The settings that a search varies: defaults by sampler and model, and `--space` texts that override them."""
 
 import math
 import types
@@ -14,23 +14,23 @@ Sampler = Literal["grid", "tpe"]
 
 
 class Choices(NamedTuple):
-    """A setting that takes one of these values."""
+    """A setting that takes one of several values."""
 
     values: tuple[Any, ...]
 
 
 class Range(NamedTuple):
-    """A setting that takes any number from `low` to `high`, drawn evenly on a linear or a logarithmic scale."""
+    """A setting that takes any number from `low` to `high`, sampled uniformly on a linear or logarithmic scale."""
 
     low: float
     high: float
     log: bool
     whole: bool
-    """Whether it takes only whole numbers."""
+    """Whether it takes only integers."""
 
 
 Space: TypeAlias = Mapping[str, Choices | Range]
-"""What each setting takes, by its name, such as `slmrec.alpha`."""
+"""The values that each setting may take, by name, such as `slmrec.alpha`."""
 
 Point: TypeAlias = Mapping[str, Any]
 """A value for each setting of a space."""
@@ -107,7 +107,7 @@ SPACES: Mapping[Sampler, Mapping[ModelName, Mapping[str, str]]] = {
         },
     },
 }
-"""The default spaces, written as for `--space`; a model that is not listed varies only its optimizer."""
+"""The default spaces, written as for `--space`. For a model that is not listed, only the optimizer is varied."""
 
 _OPTIMIZER: Mapping[Sampler, Mapping[str, str]] = {"grid": _RATES, "tpe": _WIDE_RATE}
 
@@ -116,23 +116,23 @@ _FIXED = {
     *("model", "seed", "epochs", "steps_per_epoch", "ks", "eval"),
     *("on_nan", "checkpoint_every_steps", "propagation", "frozen_rows"),  # they do not change what is computed
 }
-"""Settings that cannot be searched: they say what is searched, on which data, and how it is computed."""
+"""The settings that cannot be searched: they define what is searched, on which data, and how it is computed."""
 
 
 def make_space(config: Config, sampler: Sampler, texts: Sequence[str]) -> Space:
-    """Return the default space of the config's model, with the settings that the texts replace or add.
+    """Return the default space of the config's model, with settings replaced or added by the texts.
 
-    Where the config has a chain of optax transformations, the default learning rate and weight decay are left out,
-    since a chain reads neither.
+    If the config has a chain of optax transformations, the default learning rate and weight decay are left out, since a
+    chain uses neither.
 
     Args:
         config: The settings that do not vary.
-        sampler: Its defaults are taken; a grid needs separate values.
-        texts: `name=a,b,c`, or `name=low..high`, with `:log` after it for a logarithmic scale. The name is that of the
+        sampler: Determines the defaults. A grid needs discrete values.
+        texts: `name=a,b,c`, or `name=low..high`, followed by `:log` for a logarithmic scale. The name is that of the
             flag; `lr` and `wd` are short for `optimizer.learning_rate` and `optimizer.weight_decay`.
 
     Raises:
-        UserError: A text cannot be read, or the config does not have such a setting or value.
+        UserError: A text cannot be parsed, or the config has no such setting or value.
     """
     table = SPACES[sampler].get(config.model, _OPTIMIZER[sampler])
     space = {_full_name(name): text for name, text in table.items() if not (name in SHORT and config.optimizer.chain)}
@@ -151,7 +151,7 @@ def make_space(config: Config, sampler: Sampler, texts: Sequence[str]) -> Space:
 
 
 def grid(space: Space) -> list[Point]:
-    """Return every point of a space of choices; the last setting varies fastest."""
+    """Return every point of a space of choices. The last setting varies fastest."""
     values = [each.values for each in space.values() if isinstance(each, Choices)]
     return [dict(zip(space, point, strict=True)) for point in product(*values)]
 
@@ -204,7 +204,7 @@ def _setting_type(config: Config, name: str) -> Any:
 
 
 def _parse_value(kind: Any, text: str, where: str) -> Any:
-    if get_origin(kind) in (Union, types.UnionType):  # a number, or a name in its place
+    if get_origin(kind) in (Union, types.UnionType):  # a number, or a name instead
         number, names = get_args(kind)
         return text if text in get_args(names) else _parse_value(number, text, where)
     if kind is str:

@@ -1,10 +1,10 @@
-"""The trials of a search: proposed by optuna, recorded in a journal. The only module that imports optuna.
+"""The trials of a search, proposed by optuna and recorded in a journal. No other module imports optuna.
 
 A proposal is made in memory, as a function of the seeds and the finished trials. The journal holds only finished
-trials, so an interrupted one leaves nothing, and a resumed search proposes the same as an uninterrupted one.
+trials, so an interrupted trial leaves no trace, and a resumed search makes the same proposals as an uninterrupted one.
 
-The journal is optuna's journal file: one JSON line per operation, read by `json.loads`. Optuna unpickles the snapshots
-of other backends (Redis) and the samplers that a program stores; this module uses neither.
+The journal is optuna's journal file: one JSON line per operation, read with `json.loads`. Optuna unpickles snapshots of
+other backends (Redis) and stored samplers; this module uses neither.
 """
 
 import os
@@ -33,16 +33,17 @@ from slmrec_jax.training.storage.records import SEAL, seal
 JOURNAL = "journal.jsonl"
 
 PRUNE_AFTER_TRIALS, PRUNE_AFTER_EPOCHS = 5, 3
-"""Trials and epochs after which a trial stops if its best value is below the median of the others at that epoch."""
+"""The numbers of trials and epochs after which a trial is stopped if its best value is below the median of the others
+at that epoch."""
 
 
 class Trial(NamedTuple):
-    """A finished trial; `values` and `best_epochs` are by seed."""
+    """A finished trial. `values` and `best_epochs` have one entry per seed."""
 
     number: int
     point: Point
     value: float
-    """The selecting metric at the best epoch, mean over seeds; 0 if training diverged."""
+    """The selecting metric at the best epoch, averaged over seeds; 0 if training diverged."""
     state: str
     """`complete`, `pruned` or `diverged`."""
     curve: Mapping[int, float]
@@ -65,7 +66,7 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
     """Open the search whose journal is in a folder, or start one.
 
     Raises:
-        OSError: The disk refuses to read or write the journal.
+        OSError: The journal cannot be read or written.
         UserError: The journal is damaged.
     """
     path = folder / JOURNAL
@@ -73,7 +74,7 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
         raise UserError(f"{path} is not a regular file: remove it, or give another {setting('out')}")
     try:
         with _quiet_optuna():
-            # A process that was stopped may have left an incomplete last line, which optuna would append to.
+            # A killed process may have left an incomplete last line, to which optuna would append.
             content = path.read_bytes() if path.exists() else b"\n"
             if not content.endswith(b"\n"):
                 os.truncate(path, content.rfind(b"\n") + 1)
@@ -83,7 +84,7 @@ def open_search(folder: Path, space: Space, sampler: Sampler, seeds: Sequence[in
             trials(search)
     except (OSError, UserError):
         raise
-    except Exception as error:  # optuna does not check what it reads, so damage surfaces as any exception
+    except Exception as error:  # optuna does not validate its input, so damage can raise any exception
         raise UserError(
             f"{path} cannot be read ({type(error).__name__}): the journal is damaged; start again with another "
             f"{setting('out')}"
@@ -95,7 +96,7 @@ def trials(search: Search) -> list[Trial]:
     """Return the finished trials in order.
 
     Raises:
-        UserError: A trial was changed after it was recorded, which could make another one the best.
+        UserError: A trial was modified after it was recorded, which could change the best trial.
     """
     recorded, chained = search.journal.get_trials(deepcopy=False), ""
     for frozen in recorded:
@@ -109,7 +110,7 @@ def trials(search: Search) -> list[Trial]:
 
 
 def best_trial(finished: Sequence[Trial]) -> Trial:
-    """Return the best complete trial, the first of equal ones; if none is complete, that is a `UserError`."""
+    """Return the best complete trial, or the first of several equal ones; raise a `UserError` if none is complete."""
     complete = [trial for trial in finished if trial.state == "complete"]
     if not complete:
         raise UserError(f"training diverged in every trial: give {setting('space')} lower learning rates")
@@ -117,9 +118,10 @@ def best_trial(finished: Sequence[Trial]) -> Trial:
 
 
 def run_trial(search: Search, train: Callable[[Point], Iterator[Sequence[Sequence[Record]]]]) -> Trial:
-    """Propose a point of a search that is not exhausted, train it, and record it in the journal.
+    """Propose the next point of a search that is not exhausted, train it, and record the trial in the journal.
 
-    `train` yields each seed's records after each epoch. If it raises anything but `Diverged`, nothing is recorded.
+    `train` yields the records of each seed after each epoch. If it raises anything other than `Diverged`, nothing is
+    recorded.
     """
     with _quiet_optuna():
         study, trial = _propose(search)
@@ -146,7 +148,7 @@ def run_trial(search: Search, train: Callable[[Point], Iterator[Sequence[Sequenc
 
 
 def _propose(search: Search) -> tuple[optuna.Study, optuna.Trial]:
-    """Return a new trial, and its study in memory, which knows the finished trials."""
+    """Return a new trial and its in-memory study, which contains the finished trials."""
     finished = search.journal.get_trials(deepcopy=False)
     distributions = {name: _distribution(values) for name, values in search.space.items()}
     if search.sampler == "grid":
@@ -186,7 +188,7 @@ def _trial(frozen: FrozenTrial) -> Trial:
 
 
 def _chained_seal(frozen: FrozenTrial, before: str) -> str:
-    """Return the checksum of a trial and the seal before it, so that no trial can be removed unnoticed."""
+    """Return the checksum of a trial and the previous seal, so that no trial can be removed unnoticed."""
     content = {
         "before": before,
         "state": frozen.state.name,
@@ -200,7 +202,7 @@ def _chained_seal(frozen: FrozenTrial, before: str) -> str:
 
 @contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Silence optuna's log and its warnings about experimental features; the search reports its own trials."""
+    """Silence optuna's log and its warnings about experimental features, since the search reports its own trials."""
     level = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:
