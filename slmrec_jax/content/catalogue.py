@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Shaped
 
-from slmrec_jax.data.formats.roles import Layout, find_layout, find_roles
+from slmrec_jax.data.formats.roles import ColumnLayout, find_layout, find_roles
 from slmrec_jax.data.readers.columns import cast_column
 from slmrec_jax.data.readers.dataset_folders import column_kinds, is_dataset_folder, read_dataset_folder
 from slmrec_jax.data.readers.headers import TABLE_SUFFIXES
@@ -66,11 +66,11 @@ def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) ->
     return Catalogue(file, ids, found)
 
 
-def _open_table(file: Path, named: Mapping[str, str]) -> tuple[Layout, Callable[[Path, Sequence[str]], Table]]:
+def _open_table(file: Path, named: Mapping[str, str]) -> tuple[ColumnLayout, Callable[[Path, Sequence[str]], Table]]:
     """Return the columns of a file, or of a folder of `datasets`, and the function that reads some of them."""
     if is_dataset_folder(file):
         names = [name for name, kind in column_kinds(file).items() if not pa.types.is_nested(kind)]
-        return Layout(names, find_roles(names, named), ""), read_dataset_folder
+        return ColumnLayout(names, find_roles(names, named), ""), read_dataset_folder
     check_file(file, "a table of items")
     suffix = uncompressed(file).suffix
     if suffix not in TABLE_SUFFIXES:

@@ -27,7 +27,7 @@ _PLAN = "plan"
 """The metadata with the digest of everything that the vectors depend on."""
 
 
-class Inputs(NamedTuple):
+class EmbedInputs(NamedTuple):
     """The inputs of a model for each item."""
 
     kind: Kind
@@ -59,20 +59,20 @@ class Embedded(NamedTuple):
     """Why items have no vector, by raw id."""
 
 
-def text_inputs(catalogue: Catalogue, columns: Sequence[str]) -> Inputs:
+def text_inputs(catalogue: Catalogue, columns: Sequence[str]) -> EmbedInputs:
     """Return the items' texts, from these columns."""
     texts = joined_texts(catalogue, columns)
     values = {row: text for row, text in enumerate(texts) if text}
     faults = dict.fromkeys((row for row, text in enumerate(texts) if not text), "there is no text")
-    return Inputs("text", ", ".join(columns), catalogue.ids, values, faults, lambda text: text)
+    return EmbedInputs("text", ", ".join(columns), catalogue.ids, values, faults, lambda text: text)
 
 
-def picture_inputs(catalogue: Catalogue, folder: Path) -> Inputs:
+def picture_inputs(catalogue: Catalogue, folder: Path) -> EmbedInputs:
     """Return the items' pictures, from this folder."""
     found = find_pictures(catalogue, folder)
     values = {row: each for row, each in enumerate(found) if isinstance(each, Path)}
     faults = {row: each for row, each in enumerate(found) if isinstance(each, str)}
-    return Inputs("image", "pictures", catalogue.ids, values, faults, load_picture)
+    return EmbedInputs("image", "pictures", catalogue.ids, values, faults, load_picture)
 
 
 def check_place(kind: Kind, folder: Path) -> Path:
@@ -93,7 +93,7 @@ def check_place(kind: Kind, folder: Path) -> Path:
 
 
 def embed(
-    inputs: Inputs,
+    inputs: EmbedInputs,
     encoder: Encoder,
     file: Path,
     *,
@@ -155,7 +155,7 @@ def embed(
 
 
 def _finish(
-    part: Path, done: unfinished.Done, inputs: Inputs, encoder: Encoder, told: Callable[[int, int], None]
+    part: Path, done: unfinished.Done, inputs: EmbedInputs, encoder: Encoder, told: Callable[[int, int], None]
 ) -> None:
     """Take the batches that are left, which are the same whether the run was stopped or not."""
     items = list(inputs.values)
@@ -196,7 +196,7 @@ def _as_float16(
     return halves
 
 
-def _plan(inputs: Inputs, encoder: Encoder) -> str:
+def _plan(inputs: EmbedInputs, encoder: Encoder) -> str:
     """Return a digest of everything that the vectors depend on."""
     digest = hashlib.sha256()
     for part in (inputs.kind, inputs.source, encoder.sha256, encoder.settings, inputs.ids.tolist()):
@@ -222,7 +222,7 @@ def _is_of_plan(file: Path, plan: str) -> bool:
     return read_metadata(file).get(_PLAN) == plan
 
 
-def _summary(file: Path, inputs: Inputs, done: unfinished.Done | None, resumed: int = 0) -> Embedded:
+def _summary(file: Path, inputs: EmbedInputs, done: unfinished.Done | None, resumed: int = 0) -> Embedded:
     if done is None:
         stored = read_tensors(file, "vectors", mapped=True).values()
         rows, columns = next(each.shape for each in stored if each.ndim == 2)
@@ -231,7 +231,7 @@ def _summary(file: Path, inputs: Inputs, done: unfinished.Done | None, resumed: 
     return Embedded(file, len(inputs.ids), len(done.items), done.columns, resumed, named)
 
 
-def _named(faults: Mapping[int, str], inputs: Inputs) -> dict[str, str]:
+def _named(faults: Mapping[int, str], inputs: EmbedInputs) -> dict[str, str]:
     """Return the faults by raw id, in the order of items."""
     return {str(inputs.ids[item]): reason for item, reason in sorted(faults.items())}
 

@@ -23,7 +23,7 @@ from slmrec_jax.errors import UserError, check_choice, setting
 from slmrec_jax.types import Interactions
 
 
-class Target(NamedTuple):
+class OtherFormat(NamedTuple):
     """A format to write, and what it can hold besides training and test."""
 
     write: Callable[[Dataset, Path], list[str]]
@@ -36,11 +36,11 @@ class Target(NamedTuple):
     """Whether it can hold titles and images of items."""
 
 
-TARGETS: Mapping[str, Target] = {
-    "mmrec": Target(mmrec.write, new_users=False),
-    "recbole": Target(recbole.write),
-    "lightgcn": Target(lightgcn.write, validation=False, vectors=False),
-    "plain": Target(plain.write, texts=True),
+OTHER_FORMATS: Mapping[str, OtherFormat] = {
+    "mmrec": OtherFormat(mmrec.write, new_users=False),
+    "recbole": OtherFormat(recbole.write),
+    "lightgcn": OtherFormat(lightgcn.write, validation=False, vectors=False),
+    "plain": OtherFormat(plain.write, texts=True),
 }
 
 
@@ -59,12 +59,12 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
     Args:
         dataset: The data set, with splits.
         folder: The folder to make. Its files are named after it.
-        to: A key of `TARGETS`.
+        to: A key of `OTHER_FORMATS`.
 
     Raises:
         UserError: The folder exists already or cannot be written, or the data would differ when read back.
     """
-    check_choice(setting("to"), to, TARGETS)
+    check_choice(setting("to"), to, OTHER_FORMATS)
     kept, notes = _what_fits(dataset, to)
     for name in kept.features:
         if Path(name).name != name or name == "..":
@@ -73,7 +73,7 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
         id_column(ids, dataset.name)  # rejects ids that are not Unicode text
     with writing(folder, "give another folder"), whole_folder(folder) as part:
         try:
-            notes += TARGETS[to].write(kept, part)
+            notes += OTHER_FORMATS[to].write(kept, part)
             found, _ = read_folder(part, Source(str(part)))
         except (UserError, csv.Error) as error:
             reason = str(error).replace(str(part), str(folder))
@@ -91,7 +91,7 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
 
 def _what_fits(dataset: Dataset, to: str) -> tuple[Dataset, list[str]]:
     """Return the data set without the content that a format cannot hold, and notes about the omissions."""
-    target, notes = TARGETS[to], []
+    target, notes = OTHER_FORMATS[to], []
     if not target.validation and (count := len(dataset.valid.users)):
         notes.append(f"left out, as {to} has no validation split: {count:,} interactions")
         dataset = replace(dataset, valid=NO_INTERACTIONS)

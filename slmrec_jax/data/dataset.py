@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Shaped
 
 from slmrec_jax.config.source import Source
-from slmrec_jax.data.pairs import blocks, count_ids, popularity_hit_rate, renumbered
+from slmrec_jax.data.pairs import count_ids, pair_blocks, popularity_hit_rate, renumbered
 from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
@@ -223,7 +223,7 @@ def _hash_ids(digest: "hashlib._Hash", ids: Shaped[np.ndarray, " rows"]) -> None
     JSON distinguishes 1 from "1" and delimits ids with any characters.
     """
     digest.update(b"[")
-    for block in blocks(len(ids)):
+    for block in pair_blocks(len(ids)):
         digest.update((", " * (block.start > 0) + json.dumps(ids[block].tolist())[1:-1]).encode())
     digest.update(b"]")
 

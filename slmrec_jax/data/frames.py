@@ -24,7 +24,7 @@ from slmrec_jax.data.formats.interactions import (
     text_columns,
 )
 from slmrec_jax.data.formats.plain import in_row_order
-from slmrec_jax.data.formats.roles import COLUMN_FIELDS, Layout, choose_columns, find_roles, named_columns
+from slmrec_jax.data.formats.roles import COLUMN_FIELDS, ColumnLayout, choose_columns, find_roles, named_columns
 from slmrec_jax.data.formats.windows import time_text
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import by_raw_id, has_numbers
@@ -152,7 +152,7 @@ def _chosen(argument: str, names: Sequence[str], named: Mapping[str, str], wante
                 f"{argument}: there is no column {role!r}; it has {listed(names)}: name the one of {role}s by "
                 f"{COLUMN_FIELDS[role]}"
             )
-    return choose_columns(Path(argument), Layout(names, roles, ""), named, wanted)
+    return choose_columns(Path(argument), ColumnLayout(names, roles, ""), named, wanted)
 
 
 def _is_table(given: Any) -> bool:

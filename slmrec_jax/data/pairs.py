@@ -14,7 +14,7 @@ _SAMPLED = 2**22
 """The number of interactions above which shares are estimated from a sample."""
 
 
-def blocks(count: int) -> Iterator[slice]:
+def pair_blocks(count: int) -> Iterator[slice]:
     """Yield slices that cover `count` entries."""
     for start in range(0, count, _BLOCK):
         yield slice(start, min(start + _BLOCK, count))
@@ -36,7 +36,7 @@ def blocks_of_users(users: Int[np.ndarray, " interactions"]) -> Iterator[slice]:
 def count_ids(ids: Int[np.ndarray, " entries"], count: int) -> Int[np.ndarray, " ids"]:
     """Count the occurrences of each id below `count`."""
     counts = np.zeros(count, np.int64)
-    for block in blocks(len(ids)):
+    for block in pair_blocks(len(ids)):
         counts += np.bincount(ids[block], minlength=count)
     return counts
 
@@ -50,7 +50,9 @@ def popularity_hit_rate(train: Interactions, num_items: int, k: int = 20) -> flo
     places = np.empty(num_items, np.int64)
     places[np.argsort(-count_ids(train.items, num_items), kind="stable")] = np.arange(num_items)
     stride = max(1, -(-len(train.users) // _SAMPLED))
-    of_sample = [block.start + np.flatnonzero(train.users[block] % stride == 0) for block in blocks(len(train.users))]
+    of_sample = [
+        block.start + np.flatnonzero(train.users[block] % stride == 0) for block in pair_blocks(len(train.users))
+    ]
     taken = np.concatenate([np.zeros(0, np.int64), *of_sample])
     users, ranks = train.users[taken], places[train.items[taken]]
     if len(users) == 0:
@@ -68,7 +70,7 @@ def are_unique(pairs: Interactions) -> bool:
     users, items = pairs
     if users.dtype != np.int32 or items.dtype != np.int32:
         return False
-    for block in blocks(len(users) - 1):
+    for block in pair_blocks(len(users) - 1):
         after = slice(block.start + 1, block.stop + 1)
         same = users[after] == users[block]
         if not ((users[after] > users[block]) | (same & (items[after] > items[block]))).all():

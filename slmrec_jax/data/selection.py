@@ -8,7 +8,7 @@ from jaxtyping import Bool
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import Dataset, take_rows
 from slmrec_jax.data.formats.windows import has_window
-from slmrec_jax.data.pairs import blocks, count_ids
+from slmrec_jax.data.pairs import count_ids, pair_blocks
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
@@ -50,7 +50,7 @@ def _in_core(pairs: Interactions, k: int, num_users: int, num_items: int) -> Boo
     while np.count_nonzero(kept) < left:
         left = int(np.count_nonzero(kept))
         few_users, few_items = users < k, items < k
-        for block in blocks(len(kept)):
+        for block in pair_blocks(len(kept)):
             of_users, of_items = pairs.users[block], pairs.items[block]
             few = kept[block] & (few_users[of_users] | few_items[of_items])
             kept[block] &= ~few

@@ -34,7 +34,7 @@ from slmrec_jax.data.own_files import (
     write_tables,
     write_tensors,
 )
-from slmrec_jax.data.pairs import blocks
+from slmrec_jax.data.pairs import pair_blocks
 from slmrec_jax.data.readers.columns import is_text
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.folders import not_read
@@ -203,7 +203,7 @@ def _refuse_field(file: Path, field: str, found: object) -> NoReturn:
 
 def _tables_of_interactions(dataset: Dataset) -> Iterator[Any]:
     for number, pairs in enumerate(dataset.splits.values()):
-        for block in blocks(max(1, len(pairs.users))):
+        for block in pair_blocks(max(1, len(pairs.users))):
             users, items = pairs.users[block], pairs.items[block]
             splits = pa.DictionaryArray.from_arrays(np.full(len(users), number, np.int8), pa.array(SPLITS))
             yield pa.table({"user_row": users, "item_row": items, "split": splits})

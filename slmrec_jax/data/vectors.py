@@ -57,7 +57,7 @@ def own_or_mapped(values: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*s
         return np.array(values, held_type(values.dtype), order="C")
 
 
-def blocks(values: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
+def row_blocks(values: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
     """Yield slices of the rows of a table, in order, each small beside a large table."""
     at_a_time = max(1, _VALUES_PER_BLOCK // max(1, values.shape[1]))
     return (slice(start, start + at_a_time) for start in range(0, len(values), at_a_time))
@@ -65,13 +65,13 @@ def blocks(values: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
 
 def has_content(values: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, " rows"]) -> bool:
     """Return whether one of the rows among these is not 0 in all of its bits."""
-    return any(_bits(values[rows][among[rows]]).any() for rows in blocks(values) if among[rows].any())
+    return any(_bits(values[rows][among[rows]]).any() for rows in row_blocks(values) if among[rows].any())
 
 
 def as_float16_if_lossless(values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
     """Return a table of float32 as float16 if each value keeps its bits when it is read back, else the table itself."""
     halves = np.empty(values.shape, np.float16)
-    for rows in blocks(values):
+    for rows in row_blocks(values):
         with np.errstate(over="ignore"):
             halves[rows] = values[rows]
         if not np.array_equal(_bits(halves[rows].astype(np.float32)), _bits(values[rows])):
@@ -81,7 +81,7 @@ def as_float16_if_lossless(values: Float[np.ndarray, "rows columns"]) -> Float[n
 
 def mean_row(values: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, " _"]:
     """Return the mean of the rows among these, of which there is at least one, in float64."""
-    total = sum(values[rows][among[rows]].sum(axis=0, dtype=np.float64) for rows in blocks(values))
+    total = sum(values[rows][among[rows]].sum(axis=0, dtype=np.float64) for rows in row_blocks(values))
     return np.asarray(total / np.count_nonzero(among))
 
 

@@ -146,7 +146,7 @@ def best(scores: Float[np.ndarray, " items"], k: int) -> Int[np.ndarray, " best"
     return ordered
 
 
-def as_json(found: Answer) -> bytes:
+def answer_bytes(found: Answer) -> bytes:
     """Return an answer in ASCII: also an id with an unpaired surrogate has a form in it."""
     return json.dumps(found, separators=(",", ":"), allow_nan=False).encode("ascii")
 

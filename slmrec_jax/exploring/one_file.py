@@ -7,7 +7,7 @@ import numpy as np
 
 from slmrec_jax.durable import whole_file, writing
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.exploring.answers import Answer, about, as_json, points, similar, user
+from slmrec_jax.exploring.answers import Answer, about, answer_bytes, points, similar, user
 from slmrec_jax.exploring.explored import Explored
 from slmrec_jax.exploring.page import page_with
 
@@ -30,7 +30,7 @@ def write_page(explored: Explored, file: Path) -> None:
         UserError: The file exists already or cannot be written.
     """
     check_file_is_new(file)
-    text = page_with(as_json(held_answers(explored._replace(pictures=None))).decode())
+    text = page_with(answer_bytes(held_answers(explored._replace(pictures=None))).decode())
     with writing(file, f"give another {setting('explore')}"), whole_file(file) as part:
         part.write(text.encode())
 

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qs
 
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.exploring.answers import answer, as_json
+from slmrec_jax.exploring.answers import answer, answer_bytes
 from slmrec_jax.exploring.explored import Explored
 from slmrec_jax.exploring.page import page, policy
 from slmrec_jax.exploring.pictures import read_picture
@@ -118,8 +118,8 @@ def _respond(server: ExploreServer, path: str, query: dict[str, str]) -> tuple[i
             return _picture(server.explored, query)
         found = answer(server.explored, path.removeprefix("api/"), query) if path.startswith("api/") else None
     except UserError as error:
-        return 400, "application/json", as_json({"error": str(error)})
-    return (404, "text/plain", b"not found\n") if found is None else (200, "application/json", as_json(found))
+        return 400, "application/json", answer_bytes({"error": str(error)})
+    return (404, "text/plain", b"not found\n") if found is None else (200, "application/json", answer_bytes(found))
 
 
 def _picture(explored: Explored, query: dict[str, str]) -> tuple[int, str, bytes]:

@@ -11,7 +11,7 @@ from hypothesis.extra import numpy as arrays
 from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.exploring import answers
-from slmrec_jax.exploring.answers import answer, as_json, best, search
+from slmrec_jax.exploring.answers import answer, answer_bytes, best, search
 from slmrec_jax.exploring.explored import ExploredRun, HostTables, explored_of
 from slmrec_jax.reporting.items import SAMPLE, item_map
 from slmrec_jax.serving.served import recommend, served_of, with_new_users
@@ -23,7 +23,7 @@ def served(dataset, run):
 
 
 def ask(explored, request, **query):
-    return json.loads(as_json(answer(explored, request, {name: str(value) for name, value in query.items()})))
+    return json.loads(answer_bytes(answer(explored, request, {name: str(value) for name, value in query.items()})))
 
 
 def check_list(listed, found, explored, place=0):

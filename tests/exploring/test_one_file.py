@@ -8,7 +8,7 @@ from made_explored import EVIL
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.exploring import one_file
-from slmrec_jax.exploring.answers import answer, as_json
+from slmrec_jax.exploring.answers import answer, answer_bytes
 from slmrec_jax.exploring.one_file import check_file_is_new, held_answers, write_page
 from slmrec_jax.exploring.page import page_with, policy
 
@@ -25,7 +25,7 @@ def test_it_holds_the_answers_of_the_server(explored, tmp_path, monkeypatch):
     without_pictures = explored._replace(pictures=None)
     for row in [each["row"] for each in held["users"]]:
         found = answer(without_pictures, "user", {"row": str(row)})
-        assert held[f"user?row={row}"] == json.loads(as_json(found))
+        assert held[f"user?row={row}"] == json.loads(answer_bytes(found))
     best = answer(explored, "user", {"row": str(held["users"][0]["row"])})["runs"]
     assert held.keys() >= {f"similar?row={row['row']}" for row in held["items"]} | {"map?run=0", "map?run=1"}
     assert {item["row"] for listed in best for item in listed} & {item["row"] for item in held["items"]}

@@ -12,7 +12,14 @@ from jaxtyping import Shaped
 
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import ITEM_TEXTS, NO_INTERACTIONS, SPLITS, Dataset, Feature, Words
-from slmrec_jax.data.formats.roles import Layout, choose_columns, find_layout, named_columns, note_renamed, table_parts
+from slmrec_jax.data.formats.roles import (
+    ColumnLayout,
+    choose_columns,
+    find_layout,
+    named_columns,
+    note_renamed,
+    table_parts,
+)
 from slmrec_jax.data.formats.windows import has_window, within_window
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.columns import MISSING, cast_column
@@ -214,11 +221,11 @@ def _read_times(rows: Sequence[Rows], users: NumberedIds, items: NumberedIds) ->
     return fetch_pairs(rows, users, items, ["0"], times(rows[0], "timestamp")).times
 
 
-def _text_part(file: Path, found: Layout, columns: Mapping[str, str]) -> TextPart:
+def _text_part(file: Path, found: ColumnLayout, columns: Mapping[str, str]) -> TextPart:
     return TextPart(file, found.separator, columns, None if found.header else found.names, found.quotes)
 
 
-def _read_roles(file: Path, found: Layout, columns: Mapping[str, str]) -> Table:
+def _read_roles(file: Path, found: ColumnLayout, columns: Mapping[str, str]) -> Table:
     names = list(columns.values())
     if found.separator:
         given = None if found.header else found.names

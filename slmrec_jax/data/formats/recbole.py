@@ -23,7 +23,7 @@ from slmrec_jax.data.readers.row_ids import number_ids
 from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import Unsplit
-from slmrec_jax.data.vectors import blocks
+from slmrec_jax.data.vectors import row_blocks
 from slmrec_jax.errors import UserError
 
 LOOKS_FOR = "an .inter file with columns user_id:token and item_id:token"
@@ -85,7 +85,7 @@ def write(dataset: Dataset, folder: Path) -> list[str]:
         widest = max((each.values for each in features.values()), key=lambda values: values.shape[1])
         tables = (
             (dataset.item_ids[rows], *(vectors_as_text(each, rows) for each in features.values()))
-            for rows in blocks(widest)
+            for rows in row_blocks(widest)
         )
         write_text(_with_end(stem, ".itememb"), "\t", ("iid:token", *names), tables)
     return []

@@ -58,7 +58,7 @@ _ENCLOSED = re.compile('".*"')
 _TABLES_SHOWN = 3
 
 
-class Layout(NamedTuple):
+class ColumnLayout(NamedTuple):
     """The columns of a table."""
 
     names: Sequence[str]
@@ -95,7 +95,7 @@ def find_layout(
     wanted: Sequence[str] = ("user", "item"),
     separator: str | None = None,
     root: Path | None = None,
-) -> Layout:
+) -> ColumnLayout:
     """Detect a table's layout from its first row.
 
     An unreadable file, which may not be a table, has no names and no roles. Columns named by the user take precedence
@@ -108,7 +108,7 @@ def find_layout(
         names = column_names(file) if is_parquet(file) else []
         keys = [] if root is None else [key for key, _ in partition_keys(file, root)]
         names += [key for key in keys if key not in names]
-        return Layout(names, find_roles(names, named), "")
+        return ColumnLayout(names, find_roles(names, named), "")
     regular, without_header = WITHOUT_HEADER.get(file.name, (separator or SEPARATORS.get(suffix, "\t"), ()))
     in_header = {} if _are_numbers(named) else named
     quotes = suffix in SEPARATORS
@@ -122,14 +122,14 @@ def find_layout(
         row = first_row(file, regular, is_header, quotes=True)
     roles = find_roles(row, in_header)
     if "user" in roles or "item" in roles:
-        return Layout(row, roles, regular, quotes=quotes)
+        return ColumnLayout(row, roles, regular, quotes=quotes)
     if _are_numbers(named):
         numbers = [str(number) for number in range(1, len(row) + 1)]
         roles = {role: [number] for role, number in named.items() if number in numbers}
-        return Layout(numbers, roles, regular, header=False, quotes=quotes)
+        return ColumnLayout(numbers, roles, regular, header=False, quotes=quotes)
     if without_header and not named:
-        return Layout(without_header, {name: [name] for name in without_header if name}, regular, header=False)
-    return Layout(row, roles, regular, quotes=quotes)
+        return ColumnLayout(without_header, {name: [name] for name in without_header if name}, regular, header=False)
+    return ColumnLayout(row, roles, regular, quotes=quotes)
 
 
 def find_roles(names: Sequence[str], named: Mapping[str, str]) -> dict[str, list[str]]:
@@ -149,7 +149,7 @@ def find_roles(names: Sequence[str], named: Mapping[str, str]) -> dict[str, list
     return found
 
 
-def choose_columns(file: Path, found: Layout, named: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
+def choose_columns(file: Path, found: ColumnLayout, named: Mapping[str, str], wanted: Sequence[str]) -> dict[str, str]:
     """Return the column of each role. Roles that are wanted or named by the user must have one."""
     names = found.names or column_names(file)
     if not names:

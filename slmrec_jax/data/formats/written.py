@@ -12,7 +12,7 @@ from jaxtyping import Shaped
 
 from slmrec_jax.data import pairs
 from slmrec_jax.data.dataset import Dataset, Feature
-from slmrec_jax.data.vectors import blocks, mean_row
+from slmrec_jax.data.vectors import mean_row, row_blocks
 from slmrec_jax.types import Interactions
 
 Columns: TypeAlias = Sequence[Shaped[np.ndarray, " _"]]
@@ -29,7 +29,7 @@ def write_text(
         writer = csv.writer(opened, delimiter=separator, lineterminator="\n", **style)
         writer.writerow(names)
         for columns in tables:
-            for block in pairs.blocks(len(columns[0])):
+            for block in pairs.pair_blocks(len(columns[0])):
                 writer.writerows(zip(*(column[block].tolist() for column in columns), strict=True))
 
 
@@ -40,7 +40,7 @@ def vectors_of(dataset: Dataset) -> dict[str, Feature]:
 
 def raw_pairs(dataset: Dataset, interactions: Interactions) -> Iterator[Columns]:
     """Yield the raw user and item ids of interactions, block by block."""
-    for block in pairs.blocks(len(interactions.users)):
+    for block in pairs.pair_blocks(len(interactions.users)):
         yield dataset.user_ids[interactions.users[block]], dataset.item_ids[interactions.items[block]]
 
 
@@ -56,7 +56,7 @@ def write_npy(feature: Feature, file: Path, *, fill: bool = False) -> None:
     filler = mean_row(feature.values, feature.present) if fill and feature.present.any() else np.nan
     with file.open("wb") as opened:
         np.lib.format.write_array_header_1_0(opened, header)
-        for rows in blocks(feature.values):
+        for rows in row_blocks(feature.values):
             block: Shaped[np.ndarray, "rows columns"] = np.array(feature.values[rows], kind)
             block[~feature.present[rows]] = filler
             opened.write(block.tobytes())

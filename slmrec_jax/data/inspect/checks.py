@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int, Shaped
 
-from slmrec_jax.data.vectors import blocks, is_real
+from slmrec_jax.data.vectors import is_real, row_blocks
 from slmrec_jax.errors import UserError
 
 MAX_COUNT = 2**31 - 1
@@ -109,7 +109,7 @@ def check_finite(
     anything.
     """
     wrong, count = [], 0
-    for block in blocks(values):  # so that the mask of a large table is never in memory as a whole
+    for block in row_blocks(values):  # so that the mask of a large table is never in memory as a whole
         infinite = ~np.isfinite(values[block])
         if among is not None:
             infinite &= among[block][:, None]

@@ -16,7 +16,7 @@ from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.raw_ids import find_ids
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.readers.text_files import uncompressed
-from slmrec_jax.data.vectors import as_held, blocks, held_type, is_mapped
+from slmrec_jax.data.vectors import as_held, held_type, is_mapped, row_blocks
 from slmrec_jax.errors import UserError
 
 T = TypeVar("T")
@@ -86,7 +86,7 @@ def feature_of_rows(file: Path, values: Float[np.ndarray, "items columns"]) -> F
 def has_numbers(values: Shaped[np.ndarray, "rows columns"]) -> Bool[np.ndarray, " rows"]:
     """Return a mask of the rows that are not NaN alone."""
     present = np.ones(len(values), np.bool_)
-    for block in blocks(values) if values.shape[1] else ():
+    for block in row_blocks(values) if values.shape[1] else ():
         rows = values[block]
         candidates = np.flatnonzero(np.isnan(rows[:, 0]))
         present[block.start + candidates[np.isnan(rows[candidates]).all(axis=1)]] = False
@@ -138,7 +138,7 @@ def _by_place(
     feature = Feature(
         np.zeros((num_items, values.shape[1]), held_type(values.dtype)), np.zeros(num_items, np.bool_), stored
     )
-    for block in blocks(values):
+    for block in row_blocks(values):
         feature.values[places[block][known[block]]] = as_held(values[block][known[block]])
     feature.present[places[known]] = True
     return feature

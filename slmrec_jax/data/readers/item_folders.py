@@ -17,7 +17,7 @@ _NAMES = ("visual_embeddings", "audio_embeddings", "textual_embeddings")
 _SUFFIX = ".npy"
 
 
-class ItemVectors(NamedTuple):
+class VectorsOfFolder(NamedTuple):
     """The vectors of the items that have a file."""
 
     ids: Shaped[np.ndarray, " entries"]
@@ -33,7 +33,7 @@ def is_item_folder(place: Path) -> bool:
     return place.name in _NAMES and place.is_dir()
 
 
-def read_item_folder(folder: Path) -> ItemVectors:
+def read_item_folder(folder: Path) -> VectorsOfFolder:
     """Read the vectors, from one folder `<library>/<model>/<layer>` within the folder.
 
     Raises:
@@ -55,7 +55,7 @@ def read_item_folder(folder: Path) -> ItemVectors:
             if len(vector) != len(first):
                 raise UserError(f"{file}: {len(vector)} numbers, but {len(first)} in {files[0].name}; extract it again")
             values[row] = vector
-    return ItemVectors(np.array([file.name.removesuffix(_SUFFIX) for file in files]), values, first.dtype.name)
+    return VectorsOfFolder(np.array([file.name.removesuffix(_SUFFIX) for file in files]), values, first.dtype.name)
 
 
 def _read_vector(file: Path) -> Shaped[np.ndarray, " columns"]:

@@ -10,7 +10,7 @@ from jaxtyping import Int, Shaped
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.raw_ids import INTEGER, MAX_LENGTH, WHOLE_FLOAT
 from slmrec_jax.data.readers.refusals import shown_value
-from slmrec_jax.data.readers.row_values import MAX_DIGITS, as_text, can_be_text, matches, without_fraction
+from slmrec_jax.data.readers.row_values import MAX_DIGITS, as_text, can_be_text, matches, text_without_fraction
 from slmrec_jax.data.readers.rows import Rows
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -193,9 +193,9 @@ def _distinct_ids(rows: Rows, role: str, table: str) -> tuple[str, str]:
         rows.check(role, f"({value}) IS NULL", expected)
         rows.check(role, wrong.format(f"({value})"), longest)
     if fractions:  # other programs write whole numbers so
-        value = without_fraction(value)
+        value = text_without_fraction(value)
         rows.engine.run(
-            f"CREATE OR REPLACE TABLE {table} AS SELECT DISTINCT {without_fraction('raw')} AS raw FROM {table}"
+            f"CREATE OR REPLACE TABLE {table} AS SELECT DISTINCT {text_without_fraction('raw')} AS raw FROM {table}"
         )
     return value, sql_kind
 

@@ -99,14 +99,14 @@ def matches(value: str, pattern: str) -> str:
     return f"regexp_matches({value}, {quoted_text(pattern)})"
 
 
-def without_fraction(text: str) -> str:
+def text_without_fraction(text: str) -> str:
     """Return text of whole numbers without the `.0` that other programs write after them."""
     return f"regexp_replace({text}, '\\.0*$', '')"
 
 
 def _times_of_text(rows: Rows, role: str) -> tuple[str, int | None]:
     # BigQuery writes UTC after a blank.
-    text = f"regexp_replace({without_fraction(f'trim({role}, {_BLANKS})')}, '(:[0-9.]+) UTC$', '\\1Z')"
+    text = f"regexp_replace({text_without_fraction(f'trim({role}, {_BLANKS})')}, '(:[0-9.]+) UTC$', '\\1Z')"
     first = rows.find("true", f"{matches(text, _DATE)}, {matches(text, _ZONE)}")
     if first is not None and first[2]:
         fine = rows.num_rows(matches(text, r"\.\d{7}"))[1]
@@ -138,7 +138,7 @@ def _float(text: str) -> str:
 
 def _label(rows: Rows, role: str) -> str:
     """Return a value as text in lower case, without blanks around and without a final `.0`."""
-    return without_fraction(f"lower(trim({as_text(rows, role)}, {_BLANKS}))")
+    return text_without_fraction(f"lower(trim({as_text(rows, role)}, {_BLANKS}))")
 
 
 def can_be_text(kind: Any) -> bool:

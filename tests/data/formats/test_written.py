@@ -8,13 +8,13 @@ import pytest
 
 from slmrec_jax.commands.main import main
 from slmrec_jax.data import Feature, Words, load, make_dataset
-from slmrec_jax.data.converting import TARGETS, write_format
+from slmrec_jax.data.converting import OTHER_FORMATS, write_format
 from slmrec_jax.data.dataset import NO_INTERACTIONS
 from slmrec_jax.data.store import write_store
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
 
-TOOLS = [*TARGETS]
+TOOLS = [*OTHER_FORMATS]
 RNG = np.random.default_rng(0)
 THERE = np.array([True, True, False, True, True, True])
 
