@@ -1,4 +1,4 @@
-"""Read files into columns and tables, in memory bounded by the size of the file.
+"""Readers of files into columns and tables, with memory bounded by the size of the file.
 
-A file or a value that cannot be read as what is expected raises `UserError`, whose line says which, where and the fix.
+A file or value that does not have the expected form raises a `UserError` that names it, its place and the fix.
 """

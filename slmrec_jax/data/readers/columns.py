@@ -1,4 +1,4 @@
-"""Converts columns of tables to arrays of numbers and vectors; each refusal names its row."""
+"""Conversion of table columns to arrays of numbers and vectors. Each error names its row."""
 
 from pathlib import Path
 from typing import Any
@@ -13,14 +13,14 @@ from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.errors import UserError
 
 MISSING = ("", "nan", "na", "n/a", "null", "none")
-"""Text for a number that is missing, in upper or lower case."""
+"""Texts that stand for a missing number, in upper or lower case."""
 
 _SMALL_TABLE, _MAX_EMPTY = 2**30, 1000
-"""Vectors, missing ones included, may take this many bytes, or this many times the size of their file."""
+"""Limits on vectors, including missing ones: this many bytes, or this multiple of the file's size."""
 
 
 def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
-    """Return a column of numbers as float64, with NaN for a value that is missing or written as missing."""
+    """Convert a column of numbers to float64, with NaN for missing values."""
     column = table.columns[name]
     if not is_text(column.type):
         return np.asarray(column.cast(pa.float64(), safe=False).to_numpy(), np.float64)
@@ -30,9 +30,9 @@ def as_numbers_or_nan(table: Table, name: str) -> Float[np.ndarray, " entries"]:
 
 
 def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries columns"], Bool[np.ndarray, " entries"]]:
-    """Return a column of vectors of one length, and a mask of those that are not missing or empty.
+    """Convert a column of vectors of equal length; also return a mask of those that are not missing or empty.
 
-    The column holds lists of numbers, or text with spaces between numbers. float16 stays float16.
+    The column holds lists of numbers, or text with numbers separated by spaces. float16 stays float16.
     """
     column = table.columns[name]
     is_list = (pa.types.is_list, pa.types.is_large_list, pa.types.is_fixed_size_list)
@@ -71,7 +71,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
 
 
 def check_vectors_fit(file: Path, rows: int, columns: int) -> None:
-    """Reject vectors so few and so long that a table with a row for every item would be vast."""
+    """Reject vectors that are so few and so long that a table with one row per item would be vast."""
     size = 4 * rows * columns
     parts = file.rglob("*") if file.is_dir() else [file]
     if size > _SMALL_TABLE and size > _MAX_EMPTY * sum(part.stat().st_size for part in parts):
@@ -82,7 +82,7 @@ def check_vectors_fit(file: Path, rows: int, columns: int) -> None:
 
 
 def complete_column(table: Table, name: str, expected: str) -> Any:
-    """Return a column that has a value in every row; one that is missing or NaN raises `UserError`."""
+    """Return a column that has a value in every row. A missing value or NaN raises `UserError`."""
     column = table.columns[name]
     missing = pc.index(pc.is_null(column, nan_is_null=True), True).as_py()
     if missing >= 0:
@@ -91,7 +91,7 @@ def complete_column(table: Table, name: str, expected: str) -> Any:
 
 
 def cast_column(table: Table, name: str, column: Any, kind: Any, expected: str) -> Any:
-    """Convert a column, or what was made of it, to an Arrow type; a value that does not fit raises `UserError`."""
+    """Convert a column, or a column derived from it, to an Arrow type. A value that does not fit raises `UserError`."""
     try:
         return column.cast(kind)
     except pa.ArrowInvalid:
@@ -101,12 +101,12 @@ def cast_column(table: Table, name: str, column: Any, kind: Any, expected: str) 
 
 
 def without_fraction(column: Any) -> Any:
-    """Return text of whole numbers without the `.0` that other programs write after them."""
+    """Remove the `.0` that some programs write after integers from a text column."""
     return pc.replace_substring_regex(column, r"\.0*$", "") if is_text(column.type) else column
 
 
 def is_text(kind: Any) -> bool:
-    """Return whether an Arrow type is one of text."""
+    """Return whether an Arrow type is a text type."""
     return kind in (pa.string(), pa.large_string(), pa.string_view())
 
 
@@ -121,7 +121,7 @@ def starts_with(column: Any, pattern: str) -> bool:
 
 
 def _first_that_fails(column: Any, kind: Any) -> int:
-    """Return the index of the first value that cannot be converted, where there is one; Arrow does not say which."""
+    """Find the first value that cannot be converted, if there is one, since Arrow does not report which."""
     start, stop = 0, len(column)
     while stop - start > 1:
         middle = (start + stop) // 2

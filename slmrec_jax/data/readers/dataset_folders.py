@@ -1,11 +1,11 @@
-"""Reads folders of Hugging Face `datasets` as tables: Arrow from `save_to_disk`, or Parquet as on the Hub.
+"""Reader for folders of Hugging Face `datasets` as tables: Arrow from `save_to_disk`, or Parquet as on the Hub.
 
-`Dataset.save_to_disk` writes streams of Arrow and lists them in `state.json`. `DatasetDict.save_to_disk` writes such a
-folder for each split and lists these in `dataset_dict.json`. A folder from the Hub has Parquet files, maybe in `data/`.
-The parts of a table, splits among them, are read one after the other.
+`Dataset.save_to_disk` writes Arrow streams and lists them in `state.json`. `DatasetDict.save_to_disk` writes such a
+folder per split and lists these in `dataset_dict.json`. A folder from the Hub has Parquet files, possibly in `data/`.
+The parts of a table, including splits, are read one after another.
 
-Arrow is mapped into memory and not copied, so that it takes no more than its file. Compressed buffers and dictionaries,
-which `datasets` does not write, could unpack to any size and are refused.
+Arrow data are memory-mapped and not copied, so that they take no more memory than the file. Compressed buffers and
+dictionaries, which `datasets` does not write, could unpack to any size and are rejected.
 """
 
 import mmap
@@ -32,7 +32,7 @@ _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _PARQUET = ".parquet"
 _HUB_FOLDER = "data"
 _END = b"\xff\xff\xff\xff\0\0\0\0"
-"""The last bytes of a stream of Arrow."""
+"""The last bytes of an Arrow stream."""
 _SAVE_AGAIN = "save the data set again by save_to_disk"
 
 
@@ -42,15 +42,15 @@ def is_saved_dataset(place: Path) -> bool:
 
 
 def is_dataset_folder(place: Path) -> bool:
-    """Return whether a path is a folder that `save_to_disk` wrote, or one of Parquet files."""
+    """Return whether a path is a folder that `save_to_disk` wrote or a folder of Parquet files."""
     return place.is_dir() and (is_saved_dataset(place) or bool(_parquet_files(place)))
 
 
 def column_kinds(folder: Path) -> dict[str, Any]:
-    """Return the Arrow type of each column, as the first part of the table has it."""
+    """Return the Arrow type of each column, as in the first part of the table."""
     part = _parts(folder)[0]
     if part.suffix == _PARQUET:
-        column_names(part)  # refuses what is no Parquet
+        column_names(part)  # rejects files that are not Parquet
         with part.open("rb") as raw:
             schema = pyarrow.parquet.read_schema(raw)
         return dict(zip(schema.names, schema.types, strict=True))
@@ -60,12 +60,12 @@ def column_kinds(folder: Path) -> dict[str, Any]:
 
 
 def vector_columns(folder: Path) -> dict[str, str]:
-    """Return the columns of vectors, which are lists of floats, by modality; there may be none.
+    """Return the vector columns (lists of floats) by modality; there may be none.
 
-    A modality is called like the folder, or if there are several, like its column.
+    A single modality is named after the folder; several modalities are named after their columns.
 
     Raises:
-        UserError: Two columns are of the same modality, or a name has control characters.
+        UserError: Two columns have the same modality, or a name has control characters.
     """
     columns = [name for name, kind in column_kinds(folder).items() if _is_list(kind, pa.types.is_floating)]
     if len(columns) < 2:
@@ -83,7 +83,7 @@ def vector_columns(folder: Path) -> dict[str, str]:
 
 
 def modalities_of(place: Path) -> list[str]:
-    """Return the modalities of a file or a folder of features; a folder of `datasets` may have several."""
+    """Return the modalities of a feature file or folder. A folder of `datasets` may have several."""
     if not is_dataset_folder(place):
         return [modality_of(place)]
     modalities = list(vector_columns(place))
@@ -94,10 +94,10 @@ def modalities_of(place: Path) -> list[str]:
 
 
 def read_dataset_folder(folder: Path, names: Sequence[str]) -> Table:
-    """Read columns of all parts, one part after the other.
+    """Read columns of all parts, one part after another.
 
     Raises:
-        UserError: A part cannot be read, lacks a column, or has it in another type than the first part.
+        UserError: A part cannot be read, lacks a column, or has a column of a different type than the first part.
     """
     parts = _parts(folder)
     tables = [(read_parquet if part.suffix == _PARQUET else _read_arrow)(part, names) for part in parts]
@@ -128,7 +128,7 @@ def _arrow_files(folder: Path) -> list[Path]:
 
 
 def _listed_in(file: Path, expected: str, pick: Callable[[Any], Any]) -> list[Path]:
-    """Return the files or folders that a file names; each must be beside it, and be named once."""
+    """Return the files or folders that a file lists. Each must be in the same folder and be listed once."""
     content = read_json_file(file, expected, _SAVE_AGAIN)
     try:
         names = pick(content)
@@ -155,7 +155,7 @@ def _parquet_files(folder: Path) -> list[Path]:
 
 
 def _read_arrow(file: Path, names: Sequence[str]) -> Table:
-    """Read columns of a stream as views on the file, which must not change while they are used."""
+    """Read columns of a stream as views of the file, which must not change while they are used."""
     with _reading_arrow(file):
         schema, messages = _open_stream(file)
         chosen = choose_names(file, schema.names, names)
@@ -174,14 +174,14 @@ def _read_arrow(file: Path, names: Sequence[str]) -> Table:
 
 
 def _open_stream(file: Path) -> tuple[Any, Iterator[Any]]:
-    """Return the schema of a stream, and its other messages as views on the file."""
+    """Return the schema of a stream, and its other messages as views of the file."""
     with file.open("rb") as opened:
         data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
     if data[-len(_END) :] != _END:
         raise Malformed("its last bytes are not the end of a stream")
     messages = iter(pa.ipc.MessageReader.open_stream(pa.py_buffer(data)))
     first = next(messages, None)
-    if first is None or first.type != "schema":  # which `read_schema` does not check, and reads from anywhere
+    if first is None or first.type != "schema":  # not checked by `read_schema`, which reads from anywhere
         raise Malformed("it does not begin with a schema")
     return pa.ipc.read_schema(first), messages
 
@@ -191,12 +191,12 @@ def _reading_arrow(file: Path) -> Iterator[None]:
     with reading(file, "a stream of Arrow"):
         try:
             yield
-        except (pa.ArrowException, OSError, ValueError, struct.error, Malformed) as error:  # OSError: cut short
+        except (pa.ArrowException, OSError, ValueError, struct.error, Malformed) as error:  # OSError: truncated
             raise UserError(f"{file}: not a readable stream of Arrow ({one_line(error)}); {_SAVE_AGAIN}") from error
 
 
 def _is_plain(kind: Any) -> bool:
-    """Return whether a column of this type takes no more memory than its buffers: one of numbers, texts or lists."""
+    """Return whether columns of this type (numbers, text or lists) take no more memory than their buffers."""
     numbers = pa.types.is_integer(kind) or pa.types.is_floating(kind)
     return numbers or (is_text(kind) and kind != pa.string_view()) or _is_list(kind, pa.types.is_primitive)
 
@@ -207,17 +207,17 @@ def _is_list(kind: Any, of: Callable[[Any], bool]) -> bool:
 
 
 def _is_compressed(metadata: bytes) -> bool:
-    """Return whether a message's record batch has the field that names the compression of its buffers.
+    """Return whether a message's record batch has the field for the compression of its buffers.
 
-    The metadata are a flatbuffer, which Arrow has verified: a table `Message` whose field 2 is the batch, which has the
-    compression as field 3.
+    The metadata are a flatbuffer that Arrow has verified: a table `Message`, whose field 2 is the batch, whose field 3
+    is the compression.
     """
     batch = _flatbuffer_field(metadata, struct.unpack_from("<I", metadata)[0], 2)
     return batch is not None and _flatbuffer_field(metadata, batch, 3) is not None
 
 
 def _flatbuffer_field(data: bytes, table: int, number: int) -> int | None:
-    """Return where the table is that a table has as a field, or `None` if the field is not set."""
+    """Return the position of the table in a field of another table; `None` if the field is not set."""
     fields = table - struct.unpack_from("<i", data, table)[0]
     place = fields + 4 + 2 * number
     size = struct.unpack_from("<H", data, fields)[0]

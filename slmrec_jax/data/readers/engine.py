@@ -1,8 +1,8 @@
-"""Queries tables by an embedded DuckDB within a limit of memory; what does not fit is spilled to a private folder.
+"""Queries of tables with an embedded DuckDB, within a memory limit; the excess is spilled to a private folder.
 
-Nothing but the given files can be read: access to others and to the network is off, no extension is loaded, and all
-queries are this package's own. DuckDB reads a file by a numbered link in the private folder: a file's own name could be
-a pattern, or no UTF-8.
+Only the given files can be read: access to other files and to the network is disabled, no extension is loaded, and all
+queries are this package's own. DuckDB reads each file through a numbered link in the private folder, since the file's
+own name could be a pattern or not be UTF-8.
 """
 
 import ctypes
@@ -23,18 +23,18 @@ from slmrec_jax.data.readers.refusals import one_line, shown_value
 from slmrec_jax.errors import UserError, check_type, setting
 
 PREFIX = "slmrec-jax-"
-"""The beginning of the name of a private folder."""
+"""The prefix of the names of private folders."""
 _TRIM = getattr(ctypes.CDLL(None), "malloc_trim", None)
-"""glibc would keep what DuckDB gives back; other C libraries do not have it."""
+"""glibc's function that returns memory freed by DuckDB to the system; `None` with other C libraries."""
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([KMGT])(i?)B?\s*", re.IGNORECASE)
 _LEAST_BYTES, _MOST_BYTES = 2**24, 2**50
 _BYTES_PER_THREAD = 2**27
-"""A thread needs about this much for what it cannot put aside."""
+"""The bytes that a thread needs for data that it cannot spill."""
 _ROWS_AT_ONCE = 2**20
 _DUCKDB_SHARE = 0.8
-"""The share of the memory of the machine, or of the container, that DuckDB takes if it is not told a limit."""
+"""The share of the memory of the machine or container that DuckDB uses by default."""
 _FAULTS = (duckdb.Error, pa.ArrowException, OSError)
-"""A result that is read block by block raises the errors of DuckDB as those of Arrow or the system."""
+"""The exceptions of DuckDB. A result that is read block by block raises them as Arrow or system errors."""
 _TOO_LARGE = ("Out of Memory Error", "No space left")
 
 _limit: ContextVar[str | None] = ContextVar("memory_limit", default=None)
@@ -42,7 +42,7 @@ _limit: ContextVar[str | None] = ContextVar("memory_limit", default=None)
 
 @contextmanager
 def limited_memory(limit: str | None) -> Iterator[None]:
-    """Give every engine that is made within the block this limit, such as `4GB`; `None` is half of the free memory.
+    """Set the memory limit, such as `4GB`, of engines made within the block; `None` means half of the free memory.
 
     Raises:
         UserError: The limit is not a size.
@@ -57,10 +57,10 @@ def limited_memory(limit: str | None) -> Iterator[None]:
 
 
 class Engine:
-    """A DuckDB of its own; its tables and its private folder are removed when it is no longer referenced."""
+    """A separate DuckDB instance. Its tables and private folder are removed when it is no longer referenced."""
 
     def __init__(self, files: Sequence[Path] = ()) -> None:
-        """Start with the limit of `limited_memory`; `files` are the Parquet files to read."""
+        """Start DuckDB with the limit of `limited_memory`. `files` are the Parquet files to read."""
         self._files = list(files)
         self._num_names = 0
         folder = Path(tempfile.mkdtemp(prefix=PREFIX))
@@ -99,7 +99,7 @@ class Engine:
             connection.execute(f"SET {name} = {value}")
 
     def new_name(self) -> str:
-        """Return a name for a table or a view."""
+        """Return a new name for a table or view."""
         self._num_names += 1
         return f"table_{self._num_names}"
 
@@ -110,17 +110,18 @@ class Engine:
         values: Mapping[str, Sequence[str | None]] | None = None,
         parts: Sequence[int] | None = None,
     ) -> str:
-        """Return a query for columns of Parquet files that have the same columns in the same order.
+        """Return a query for columns of Parquet files, which must have the same columns in the same order.
 
         Args:
             files: Some of the engine's files.
-            columns: For each column of the result, its place in the files. DuckDB ignores case in names.
-            values: Further columns, with one text for each file.
-            parts: The number of each file, by default from 0; it is the column `part`. The column `row` counts the rows
-                of each file from 0.
+            columns: For each column of the result, its index in the files; names cannot be used, since DuckDB ignores
+                case.
+            values: Additional columns, with one text per file.
+            parts: The number of each file, by default from 0, which becomes the column `part`. The column `row` counts
+                the rows of each file from 0.
         """
         links = [self._links[self._files.index(file)] for file in files]
-        # Named after these, a column cannot hide those that DuckDB adds: `file_row_number` and `file_index`.
+        # With these names, no column can hide the columns that DuckDB adds, `file_row_number` and `file_index`.
         names = ", ".join(f"column_{place}" for place in range(max(columns.values(), default=0) + 1))
         chosen = [f"column_{place} AS {quoted_name(name)}" for name, place in columns.items()]
         for name, texts in (values or {}).items():
@@ -152,14 +153,14 @@ class Engine:
             yield from reader
 
     def add_table(self, name: str, blocks: Iterable[Any], where: str = "a table") -> None:
-        """Make a table from Arrow tables or record batches, of which there is at least one; `where` names it."""
+        """Make a table from at least one Arrow table or record batch. `where` names it in errors."""
         made = False
         for block in blocks:
             into = f"INSERT INTO {name}" if made else f"CREATE TABLE {name} AS"
             try:
                 self._connection.register("block", block)
                 self._connection.execute(f"{into} SELECT * FROM block").fetchall()
-            except _FAULTS as error:  # such as decimals of more than 38 digits, or text that is not UTF-8
+            except _FAULTS as error:  # e.g. decimals of more than 38 digits, or text that is not UTF-8
                 self._refuse_size(error)
                 raise UserError(
                     f"{where}: {one_line(error)}; make its columns numbers, text or times; text must be UTF-8"
@@ -168,7 +169,7 @@ class Engine:
             made = True
 
     def close(self) -> None:
-        """Free the memory and delete the private folder now."""
+        """Free the memory and delete the private folder."""
         self._finalizer()
 
     @contextmanager
@@ -186,7 +187,7 @@ class Engine:
             raise UserError(f"{file}: not a readable Parquet file ({found}); write it again") from error
 
     def _refuse_size(self, error: Exception) -> None:
-        """Raise the error for tables that neither memory nor disk can hold, if that is what went wrong."""
+        """Raise a `UserError` if the cause is that a table fits neither in memory nor on disk."""
         if any(words in str(error) for words in _TOO_LARGE):
             limit = f"{setting('memory_limit')} of {self._limit >> 20} MiB"
             raise UserError(
@@ -196,7 +197,7 @@ class Engine:
             ) from error
 
     def _place_of_damage(self, message: str) -> int:
-        """Return the place of the file that an error is about, even if the message does not name it."""
+        """Return the index of the file that an error is about, even if the message does not name it."""
         for place, link in enumerate(self._links):
             if link in message:
                 return place
@@ -210,12 +211,12 @@ class Engine:
 
 
 def quoted_name(name: str) -> str:
-    """Return the name of a column as a query has it."""
+    """Quote a column name for a query."""
     return '"' + name.replace('"', '""') + '"'
 
 
 def quoted_text(text: str) -> str:
-    """Return a text as a query has it."""
+    """Quote a text for a query."""
     return "'" + text.replace("'", "''") + "'"
 
 
@@ -231,7 +232,7 @@ def _close(connection: Any, folder: Path) -> None:
 
 
 def _of_file(values: Sequence[str]) -> str:
-    """Return the value for the file of a row, as SQL, from one for each file."""
+    """Return SQL for the value of a row's file, given one value per file."""
     return values[0] if len(values) == 1 else f"[{', '.join(values)}][file_index::BIGINT + 1]"
 
 

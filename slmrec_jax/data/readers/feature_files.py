@@ -1,4 +1,4 @@
-"""Names the modalities of feature files, and puts features in the order of the items."""
+"""Detection of the modalities of feature files, and alignment of features with items."""
 
 import re
 from collections.abc import Iterable, Mapping
@@ -31,33 +31,33 @@ _FIELD_NAMES = {
 
 
 def modality_name(name: str) -> str:
-    """Return the field's name of a modality: visual, acoustic or textual; others keep their own."""
+    """Return the standard name of a modality: visual, acoustic or textual. Other names are kept."""
     return _FIELD_NAMES.get(name, name)
 
 
 def modality_of(file: Path) -> str:
-    """Return the modality that a file's name says, without a final `_feat`, `_emb` or the like."""
+    """Return the modality in a file's name, without a final `_feat`, `_emb` or similar."""
     return modality_of_name(uncompressed(file).stem)
 
 
 def modality_of_name(name: str) -> str:
-    """Return the modality that the name of a file or a column says, likewise."""
+    """Return the modality in the name of a file or column, likewise."""
     return modality_name(_SUFFIX_OF_FEATURES.sub("", name.lower()))
 
 
 def is_named_as_feature(file: Path) -> bool:
-    """Return whether a file's name says that it holds features: a known modality, or an end such as `_feat`."""
+    """Return whether a file is named like features: a known modality, or an ending such as `_feat`."""
     return modality_of(file) in _ORDER or _SUFFIX_OF_FEATURES.search(uncompressed(file).stem.lower()) is not None
 
 
 def in_order(features: Mapping[str, T]) -> dict[str, T]:
-    """Return visual, acoustic and textual first, in this order, and the others after them in alphabetical order."""
+    """Order features: visual, acoustic and textual first, then the others in alphabetical order."""
     first = [modality for modality in _ORDER if modality in features]
     return {modality: features[modality] for modality in first + sorted(set(features) - set(first))}
 
 
 def by_modality(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
-    """Return feature files by modality and in order; two files of one modality are refused."""
+    """Return feature files by modality, in order. Two files of the same modality are rejected."""
     found: dict[str, Path] = {}
     for modality, file in files:
         check_name(file)
@@ -69,14 +69,14 @@ def by_modality(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 
 def read_feature_tables(folder: Path) -> tuple[dict[str, Feature], dict[str, Path]]:
-    """Read every `<modality>_feat.npy` with a row for each item; return the features and their files, by modality."""
+    """Read every `<modality>_feat.npy` with one row per item; return the features and their files by modality."""
     named = [(file.name.removesuffix("_feat.npy"), file) for file in sorted(folder.glob("?*_feat.npy"))]
     files = by_modality((modality_name(name), file) for name, file in named)
     return {modality: feature_of_rows(file, read_table(file)) for modality, file in files.items()}, files
 
 
 def feature_of_rows(file: Path, values: Float[np.ndarray, "items columns"]) -> Feature:
-    """Return a feature with a row for each item; a row of NaN alone means that the item lacks it."""
+    """Make a feature from one row per item. A row of only NaN means that the item lacks it."""
     present = has_numbers(values)
     if len(present) and not present.any():
         raise UserError(f"{file}: every row is of NaN alone; fill it, or leave this feature out")
@@ -84,7 +84,7 @@ def feature_of_rows(file: Path, values: Float[np.ndarray, "items columns"]) -> F
 
 
 def has_numbers(values: Shaped[np.ndarray, "rows columns"]) -> Bool[np.ndarray, " rows"]:
-    """Return a mask of the rows that are not NaN alone."""
+    """Return a mask of the rows that are not entirely NaN."""
     present = np.ones(len(values), np.bool_)
     for block in row_blocks(values) if values.shape[1] else ():
         rows = values[block]
@@ -101,7 +101,7 @@ def by_raw_id(
     item_ids: Shaped[np.ndarray, " items"],
     stored: str = "",
 ) -> tuple[Feature, list[str]]:
-    """Return vectors keyed by raw ids as a feature in the order of the items, and notes about what is left out."""
+    """Make a feature in item order from vectors keyed by raw ids; also return notes about omissions."""
     places = find_ids(table, key, item_ids)
     known = (places >= 0) & present
     if not known.any() and len(known) and len(item_ids):
@@ -134,7 +134,7 @@ def _by_place(
     num_items: int,
     stored: str,
 ) -> Feature:
-    """Return known rows in their places, converted by blocks."""
+    """Place known rows at their items, converting blocks of rows."""
     feature = Feature(
         np.zeros((num_items, values.shape[1]), held_type(values.dtype)), np.zeros(num_items, np.bool_), stored
     )
@@ -145,7 +145,7 @@ def _by_place(
 
 
 def note_missing(file: Path, present: Bool[np.ndarray, " items"]) -> list[str]:
-    """Return a note on the items without the feature in a file, if there are any."""
+    """Return a note about the items without a vector in a file, if there are any."""
     if present.all():
         return []
     return [f"{file.name}: items without this feature: {(~present).sum()} of {len(present)}"]

@@ -1,4 +1,4 @@
-"""Reads one modality's vectors, in the order of the items or keyed by raw ids."""
+"""Reader for one modality's vectors, in item order or keyed by raw ids."""
 
 import re
 from collections.abc import Collection
@@ -28,34 +28,34 @@ from slmrec_jax.errors import UserError
 FEATURE_SUFFIXES = (".npy", ".safetensors", ".parquet", *SEPARATORS)
 
 ORIGIN = ("source", "model", "model_sha256")
-"""Metadata of a `.safetensors` file of vectors that a model made: of what, and by which."""
+"""The metadata of a `.safetensors` file of vectors that name their source and the model that made them."""
 
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
-"""The column in which pandas stores an index without a name."""
+"""The name pattern of the column in which pandas stores an unnamed index."""
 _ROW_PER_ITEM = "a table of numbers, one row an item"
 
 
 class VectorTable(NamedTuple):
-    """A table of vectors as stored in a file."""
+    """A table of vectors, as stored in a file."""
 
     values: Shaped[np.ndarray, "entries columns"]
-    """Numbers of any type."""
+    """The vectors, of any numeric dtype."""
     present: Bool[np.ndarray, " entries"]
-    """False if there is no vector, or one of NaN alone."""
+    """Whether each entry has a vector that is not entirely NaN."""
     keys: Table | None
-    """The raw ids as a column `item`; `None` if rows are in the order of the items."""
+    """The raw ids as a column `item`; `None` if rows are in item order."""
     stored: str
-    """The type of the numbers in the file."""
+    """The dtype of the numbers in the file."""
 
 
 def read_vectors(file: Path, key: str | None, modality: str = "") -> VectorTable:
-    """Read a table of numbers with a row for each item.
+    """Read a table of numbers with one row per item.
 
-    In `.safetensors`, the tensor of two dimensions holds the vectors, and one of one dimension raw ids; ids of text are
-    the two tensors of `text_ids`. In Parquet, `.csv` and `.tsv`, the vectors are the one column of lists, or all
-    columns of numbers, beside the column of raw ids named by `key`. Text needs no header if all columns are numbers; an
-    empty cell is NaN. A folder of Ducho has a `.npy` file for each item, named by its raw id (`item_folders`). A folder
-    of Hugging Face `datasets` has a column of lists for each modality beside `key` (`dataset_folders`).
+    In `.safetensors`, the two-dimensional tensor holds the vectors, and a one-dimensional one the raw ids; text ids are
+    the two tensors of `text_ids`. In Parquet, `.csv` and `.tsv`, the vectors are the single column of lists or all
+    columns of numbers, apart from the raw id column `key`. Text needs no header if all columns are numbers; an empty
+    cell is NaN. A folder of Ducho has one `.npy` file per item, named by raw id (`item_folders`). A folder of Hugging
+    Face `datasets` has one column of lists per modality, in addition to `key` (`dataset_folders`).
     """
     if key is not None and is_dataset_folder(file):
         return _from_lists(read_dataset_folder(file, (key, column := vector_columns(file)[modality])), key, column)
@@ -69,7 +69,7 @@ def read_vectors(file: Path, key: str | None, modality: str = "") -> VectorTable
         return _from_parquet(file, key)
     keys, values = _from_safetensors(file) if suffix == ".safetensors" else (None, read_numbers(file, _ROW_PER_ITEM))
     stored = values.dtype.name
-    if values.dtype.isbuiltin != 1:  # NumPy's own functions do not know float8, for one
+    if values.dtype.isbuiltin != 1:  # NumPy's functions do not support, for example, float8
         values = as_held(values)
     if values.ndim != 2 or not is_real(values.dtype):
         raise UserError(f"{file}: an array of {stored} of shape {values.shape}; expected {_ROW_PER_ITEM}")
@@ -77,7 +77,7 @@ def read_vectors(file: Path, key: str | None, modality: str = "") -> VectorTable
 
 
 def may_hold_vectors(file: Path, keys: Collection[str]) -> bool:
-    """Return whether a Parquet file has a column of lists, or only numbers beside raw ids; a damaged one may, too."""
+    """Return whether a Parquet file has a column of lists, or only numbers and raw ids; true for damaged files."""
     if not is_parquet(file):
         return True
     kinds = [field.type for field in pyarrow.parquet.read_schema(file) if field.name not in keys]
@@ -87,7 +87,7 @@ def may_hold_vectors(file: Path, keys: Collection[str]) -> bool:
 
 
 def note_origin(file: Path) -> list[str]:
-    """Return a note on the model that made the vectors of a file, if its metadata name one."""
+    """Return a note about the model that made a file's vectors, if its metadata name one."""
     if file.suffix != ".safetensors":
         return []
     made = read_metadata(file)
@@ -111,7 +111,7 @@ def _vector_table(
 
 
 def _from_safetensors(file: Path) -> tuple[Any, Shaped[np.ndarray, "entries columns"]]:
-    """Return the raw ids as an Arrow array, if there are some, and the vectors."""
+    """Return the raw ids as an Arrow array, if there are any, and the vectors."""
     arrays = read_tensors(file, _ROW_PER_ITEM, mapped=True)
     in_text = {name: arrays.pop(name) for name in (BYTES, OFFSETS)} if arrays.keys() >= {BYTES, OFFSETS} else None
     values = [array for array in arrays.values() if array.ndim == 2]
@@ -144,7 +144,7 @@ def _from_text(file: Path, key: str | None) -> VectorTable:
 
 
 def _check_header(file: Path, cells: list[str], header: bool) -> None:
-    """Reject a first row that may be names or numbers, rather than guess."""
+    """Reject a first row that could be names or numbers, instead of guessing."""
     named = [cell for cell in cells if cell]
     counts = [[str(first + place) for place in range(len(named))] for first in (0, 1)]
     if (len(named) > 1 and named == counts[0]) or (len(named) > 2 and named == counts[1]):
@@ -164,7 +164,7 @@ def _check_header(file: Path, cells: list[str], header: bool) -> None:
 
 
 def _is_of_numbers(cell: str) -> bool:
-    """Return whether a cell holds a number, several with blanks between them, or nothing."""
+    """Return whether a cell is empty or holds one or more numbers separated by blanks."""
     try:
         list(map(float, cell.split()))
     except ValueError:
@@ -202,7 +202,7 @@ def _from_lists(table: Table, key: str | None, column: str) -> VectorTable:
 
 
 def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any, list[str]]:
-    """Return the column of raw ids, if there is one, and the names of the others."""
+    """Return the raw id column, if there is one, and the names of the other columns."""
     if key is not None and key not in names:
         raise UserError(f"{table.file}: there is no column {short_name(key)!r}; it has {listed(names)}")
     others = [name for name in names if name != key]
@@ -214,10 +214,10 @@ def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any,
 def _stacked(
     table: Table, names: list[str], *, ordered: bool, named: bool = True
 ) -> Float[np.ndarray, "entries columns"]:
-    """Return columns of numbers as one table; if rows have no ids, the first column must not look like ids."""
+    """Stack columns of numbers into one table. If rows have no ids, the first column must not look like ids."""
     first = as_numbers_or_nan(table, names[0])
     values = np.empty((len(first), len(names)), np.float32)
-    with np.errstate(over="ignore"):  # the check of the data set refuses infinite values and names their rows
+    with np.errstate(over="ignore"):  # infinite values are rejected later, with their rows
         for place, name in enumerate(names):
             values[:, place] = first if place == 0 else as_numbers_or_nan(table, name)
     whole = len(first) > 1 and (first == np.round(first)).all() and len(np.unique(first)) == len(first)

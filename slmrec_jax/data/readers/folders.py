@@ -1,4 +1,4 @@
-"""Finds the files of a format in its folder, and says which are not read."""
+"""Detection of a format's files in a folder, and notes about files that are not read."""
 
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -15,17 +15,17 @@ _MISSING_KEYS = ("__HIVE_DEFAULT_PARTITION__", "NULL")
 
 
 def with_suffix(folder: Path, suffixes: Sequence[str]) -> list[Path]:
-    """Return the files of a folder that have one of these suffixes, compressed or not."""
+    """Return the files of a folder with one of the given suffixes, compressed or not."""
     return [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in suffixes]
 
 
 def inter_files(folder: Path, is_header: Callable[[Sequence[str]], bool]) -> list[Path]:
-    """Return the `.inter` files whose first row is such a header."""
+    """Return the `.inter` files whose first row is a header according to `is_header`."""
     return [file for file in with_suffix(folder, (".inter",)) if is_header(first_row(file, "\t", is_header))]
 
 
 def file_of_split(folder: Path, split: str, names: Sequence[str]) -> Path:
-    """Return the file with one of these names; there must be exactly one."""
+    """Return the file with one of the given names. There must be exactly one."""
     found = [folder / name for name in names if (folder / name).exists()]
     if not found:
         raise UserError(f"{folder}: the {split} split is missing; expected {' or '.join(names)}")
@@ -36,7 +36,7 @@ def file_of_split(folder: Path, split: str, names: Sequence[str]) -> Path:
 
 
 def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
-    """Return the only file, or the one of several that is named like the folder; there must be such a file."""
+    """Return the only file or, among several, the one named like the folder. There must be such a file."""
     if not files:
         raise UserError(f"{folder}: there is no {what}")
     named = [file for file in files if uncompressed(file).stem == folder.resolve().name]
@@ -50,7 +50,7 @@ def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
 def partition_keys(file: Path, root: Path) -> list[tuple[str, str | None]]:
     """Return the key and the value of each folder `key=value` between a folder and a file below it.
 
-    A value that stands for a missing one is `None`.
+    A value that stands for a missing value becomes `None`.
     """
     keys: list[tuple[str, str | None]] = []
     for part in file.relative_to(root).parent.parts:
@@ -66,9 +66,10 @@ def partition_keys(file: Path, root: Path) -> list[tuple[str, str | None]]:
 
 
 def not_read(folder: Path, read: Iterable[Path]) -> list[str]:
-    """Return a note that names every file and folder not among those that are read, or no note if there are none.
+    """Return a note that names all files and folders that are not read, or no note if there are none.
 
-    It also names what is beside them in folders of the folder. Files whose name begins with a dot are not mentioned.
+    The note includes entries of subfolders that contain files that are read. Files whose names begin with a dot are not
+    mentioned.
     """
     known = set(read)
     parents = {file.parent for file in known}

@@ -1,4 +1,4 @@
-"""Finds the separator of a text table and the names of its columns by looking at the first row."""
+"""Detection of the separator and the column names of a text table from its first row."""
 
 import csv
 from collections.abc import Callable, Sequence
@@ -14,18 +14,18 @@ from slmrec_jax.data.readers.text_files import FirstLine, first_line, uncompress
 from slmrec_jax.errors import UserError
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
-"""The usual separator by suffix; the first row may show another of `_CANDIDATES`."""
+"""The usual separator by suffix; the first row may show a different one of `_CANDIDATES`."""
 TABLE_SUFFIXES = (*SEPARATORS, ".parquet")
 
 _CANDIDATES = (",", ";", "\t", "|")
 _MAX_COLUMNS = 10_000
-"""Arrow takes some 8 KB for each, however short the column."""
+"""The maximum number of columns, since Arrow takes about 8 KB per column, however short it is."""
 
 Fits = Callable[[Sequence[str]], bool]
 
 
 def column_names(file: Path) -> list[str]:
-    """Return the names of a table's columns. The suffix says whether it is Parquet or text."""
+    """Return the column names of a table. The suffix determines whether it is Parquet or text."""
     check_file(file, "a table")
     suffix = uncompressed(file).suffix
     try:
@@ -41,9 +41,9 @@ def column_names(file: Path) -> list[str]:
 
 
 def first_row(file: Path, separator: str, fits: Fits, *, quotes: bool = False) -> list[str]:
-    """Return the cells of the first row, split by the first separator that fits, or else into the most columns.
+    """Split the first row at the first separator that fits, or otherwise at the one that gives the most columns.
 
-    The list is empty if this is no file or not text, since it may then belong to another format.
+    The list is empty if the path is not a file or not text, since it may then belong to another format.
     """
     if not file.is_file():
         return []
@@ -55,7 +55,7 @@ def first_row(file: Path, separator: str, fits: Fits, *, quotes: bool = False) -
 
 
 def is_parquet(file: Path) -> bool:
-    """Return whether the file begins as a Parquet file does."""
+    """Return whether the file begins like a Parquet file."""
     if not file.is_file():
         return False
     with file.open("rb") as opened:
@@ -65,7 +65,7 @@ def is_parquet(file: Path) -> bool:
 def find_columns(
     file: Path, line: FirstLine, separator: str, wanted: Sequence[str], names: Sequence[str] | None, quotes: bool
 ) -> tuple[str, list[str]]:
-    """Return the separator of a text table and the names of its columns; see `tables.read_text`."""
+    """Return the separator and the column names of a text table; see `tables.read_text`."""
     if not line.text:
         raise UserError(f"{file}: it is empty; expected a table with {listed(wanted)}")
     if names is not None:
@@ -85,7 +85,7 @@ def _check_width(file: Path, names: Sequence[str]) -> None:
 
 
 def _split_by_names(line: str, separator: str, fits: Fits, quotes: bool) -> tuple[str, list[str]]:
-    """Return the first separator with which the row fits, or else the one that makes most columns, and the cells."""
+    """Return the first separator with which the row fits, or else the one with the most columns, and the cells."""
     rows = _all_splits(line, separator, quotes)
     fitting = [each for each, names in rows.items() if fits(names)]
     chosen = fitting[0] if fitting else max(rows, key=lambda each: len(rows[each]))
@@ -95,7 +95,7 @@ def _split_by_names(line: str, separator: str, fits: Fits, quotes: bool) -> tupl
 def _split_by_count(
     file: Path, line: str, separator: str, least: int, names: Sequence[str], quotes: bool
 ) -> tuple[str, list[str]]:
-    """Return the separator that splits a row without names into as many columns as there may be, and the cells."""
+    """Return the separator that splits a row without names into an allowed number of columns, and the cells."""
     rows = _all_splits(line, separator, quotes)
     fitting = {each: cells for each, cells in rows.items() if least <= len(cells) <= len(names)}
     if not fitting:
@@ -116,11 +116,11 @@ def _split_by_count(
 
 
 def _all_splits(line: str, separator: str, quotes: bool) -> dict[str, list[str]]:
-    """Return the cells by each separator, the given one first; one cell more than there may be is enough."""
+    """Return the cells by separator, the given one first, up to one cell more than allowed."""
     splits = {}
     for each in dict.fromkeys((separator, *_CANDIDATES)):
         splits[each] = line.split(each, _MAX_COLUMNS + 1)[: _MAX_COLUMNS + 1]
         if quotes and len(splits[each]) <= _MAX_COLUMNS:
-            with suppress(csv.Error):  # a cell of more than 128 KB: no name, and Arrow reads the row as it is
+            with suppress(csv.Error):  # a cell of more than 128 KB is not a name; Arrow reads the row as it is
                 splits[each] = next(csv.reader([line], delimiter=each))
     return splits

@@ -1,4 +1,4 @@
-"""Reads vectors from a folder with one `.npy` file for each item, named by its raw id, as Ducho writes them."""
+"""Reader for folders with one `.npy` file per item, named by raw id, as written by Ducho."""
 
 import os
 from pathlib import Path
@@ -21,23 +21,24 @@ class VectorsOfFolder(NamedTuple):
     """The vectors of the items that have a file."""
 
     ids: Shaped[np.ndarray, " entries"]
-    """Raw ids as text."""
+    """The raw ids as text."""
     values: Float[np.ndarray, "entries columns"]
-    """In the type that they are held in."""
+    """The vectors, in the dtype in which data sets hold them."""
     stored: str
-    """The type of the numbers in the first file."""
+    """The dtype of the numbers in the first file."""
 
 
 def is_item_folder(place: Path) -> bool:
-    """Return whether a path is a folder that is named as one of Ducho's outputs."""
+    """Return whether a path is a folder that is named like an output of Ducho."""
     return place.name in _NAMES and place.is_dir()
 
 
 def read_item_folder(folder: Path) -> VectorsOfFolder:
-    """Read the vectors, from one folder `<library>/<model>/<layer>` within the folder.
+    """Read the vectors from the only folder `<library>/<model>/<layer>` within the folder.
 
     Raises:
-        UserError: There are several such folders or none, or a file does not hold one vector as long as the others'.
+        UserError: There are several such folders or none, or a file does not hold a single vector of the same length as
+            the others.
     """
     layers = [place for place, _, files in os.walk(folder) if any(name.endswith(_SUFFIX) for name in files)]
     if len(layers) != 1:
@@ -49,7 +50,7 @@ def read_item_folder(folder: Path) -> VectorsOfFolder:
     files = sorted(file for file in Path(layers[0]).iterdir() if file.name.endswith(_SUFFIX))
     first = _read_vector(files[0])
     values = np.empty((len(files), len(first)), held_type(first.dtype))
-    with np.errstate(over="ignore"):  # the check of the data set refuses infinite values and names their rows
+    with np.errstate(over="ignore"):  # infinite values are rejected later, with their rows
         for row, file in enumerate(files):
             vector = _read_vector(file)
             if len(vector) != len(first):

@@ -1,4 +1,4 @@
-"""Reads JSON, and in it a list of items for each user; a refusal names the user and the place in the list."""
+"""Reader for JSON files, including item lists by user. Errors name the user and the position in the list."""
 
 import json
 import re
@@ -22,13 +22,13 @@ class ItemLists(NamedTuple):
     """The items of each user."""
 
     pairs: Interactions
-    """In the file's order, int64."""
+    """The interactions in file order, int64."""
     users: Int[np.ndarray, " users"]
-    """Every user that is named, even without items."""
+    """All users in the file, even without items."""
 
 
 def read_item_lists(path: Path) -> ItemLists:
-    """Read `{"0": [5, 3], "1": []}`; memory stays within 64 times the file's size."""
+    """Read lists such as `{"0": [5, 3], "1": []}`, with memory of at most 64 times the file's size."""
     expected = "a list of items for each user"
     hooks = {"object_pairs_hook": _without_repeats, "parse_constant": _refuse_constant}
     value = read_json_file(path, f"JSON, {expected}", f"expected {expected}", **hooks)
@@ -43,7 +43,7 @@ def read_item_lists(path: Path) -> ItemLists:
 
 
 def read_json_file(path: Path, expected: str, fix: str, **hooks: Any) -> Any:
-    """Read JSON in UTF-8; `hooks` are arguments of `json.loads`, and `fix` is for an error in the content."""
+    """Read JSON in UTF-8. `hooks` are arguments of `json.loads`; `fix` is the advice for an error in the content."""
     with reading(path, expected):
         try:
             return json.loads(path.read_bytes().decode("utf-8-sig"), **hooks)

@@ -1,7 +1,7 @@
-"""Reads NumPy's `.npy` files: NumPy parses the header, and the numbers are a view on the file.
+"""Reader for NumPy's `.npy` files: NumPy parses the header, and the numbers are a view of the file.
 
-`numpy.load` is not used because it unpickles objects where it may, does not notice bytes beyond the array, and returns
-arrays without values whose other sizes are absurd.
+`numpy.load` is not used because it may unpickle objects, does not notice bytes beyond the array, and returns empty
+arrays whose other dimensions are absurdly large.
 """
 
 import io
@@ -21,28 +21,29 @@ from slmrec_jax.data.readers.refusals import Malformed, one_line, quoted
 from slmrec_jax.errors import UserError
 
 MAX_DIMENSIONS = 8
-"""Dimensions of an array or tensor, in files of any kind."""
+"""The maximum number of dimensions of an array or tensor, in files of any kind."""
 _MAX_HEADER = 10_000
-"""Bytes before the numbers. NumPy parses a header as a Python literal, which is safe for text of this length."""
+"""The maximum bytes before the numbers. NumPy parses a header as a Python literal, which is safe for text of this
+length."""
 _HEADER_READERS = {
     b"\x01\x00": npy_format.read_array_header_1_0,
     b"\x02\x00": npy_format.read_array_header_2_0,
-    b"\x03\x00": npy_format.read_array_header_2_0,  # differs in the names of fields, which are refused
+    b"\x03\x00": npy_format.read_array_header_2_0,  # differs only in field names, which are rejected
 }
 
 
 class NpyHeader(NamedTuple):
-    """The type and shape of an array, and where its numbers are."""
+    """The dtype and shape of an array, and the position of its numbers."""
 
     dtype: "np.dtype[Any]"
     fortran_order: bool
     shape: tuple[int, ...]
     start: int
-    """The first byte after the header."""
+    """The position of the first byte after the header."""
 
 
 def read_header(data: bytes | mmap.mmap) -> NpyHeader:
-    """Read the header at the start of a file; a damaged or impossible one raises `Malformed`."""
+    """Read the header at the start of a file. A damaged or impossible header raises `Malformed`."""
     if data[:6] != npy_format.MAGIC_PREFIX:
         raise Malformed("it does not start as a .npy file")
     version = bytes(data[6:8])
@@ -51,9 +52,9 @@ def read_header(data: bytes | mmap.mmap) -> NpyHeader:
     file = io.BytesIO(data[:_MAX_HEADER])
     file.seek(npy_format.MAGIC_LEN)
     try:
-        with warnings.catch_warnings(action="ignore"):  # about the `2L` of Python 2, and escapes in text
+        with warnings.catch_warnings(action="ignore"):  # about Python 2's `2L`, and escapes in text
             shape, fortran_order, dtype = _HEADER_READERS[version](file)
-    except Exception as error:  # the parsers of literals and of types raise errors of many kinds
+    except Exception as error:  # the parsers of literals and dtypes raise many kinds of errors
         raise Malformed(f"its header is damaged: {one_line(error)}") from None
     if not all(0 <= size < 2**62 for size in shape):
         raise Malformed("its shape has a size outside 0..2⁶²")
@@ -63,7 +64,7 @@ def read_header(data: bytes | mmap.mmap) -> NpyHeader:
 
 
 def read_numbers(path: Path, expected: str) -> Shaped[np.ndarray, "..."]:
-    """Read an array of numbers of any type and shape, as a view on the file."""
+    """Read an array of numbers of any dtype and shape, as a view of the file."""
     with reading(path, expected):
         try:
             return _map_numbers(path)
@@ -74,7 +75,7 @@ def read_numbers(path: Path, expected: str) -> Shaped[np.ndarray, "..."]:
 
 
 def read_table(path: Path) -> Float[np.ndarray, "rows columns"]:
-    """Read a table of float16, float32 or float64, as a view on the file, which must not change while it is used."""
+    """Read a float16, float32 or float64 table as a view of the file, which must not change while in use."""
     stored = read_numbers(path, "a table of floating point")
     if stored.ndim != 2 or stored.dtype.kind != "f" or stored.dtype.itemsize > 8:
         raise UserError(
@@ -85,9 +86,10 @@ def read_table(path: Path) -> Float[np.ndarray, "rows columns"]:
 
 
 def is_hollow(shape: Sequence[int], file_size: int) -> bool:
-    """Return whether an array without values claims a size that no file of `file_size` bytes needs.
+    """Return whether an empty array claims a size that is too large for a file of `file_size` bytes.
 
-    One size of 0 makes the others free: `(10**18, 0)` takes no bytes, yet a flag for each row takes an exabyte.
+    If one dimension is 0, the others can have any size: `(10**18, 0)` takes no bytes, but one flag per row would take
+    an exabyte.
     """
     return 0 in shape and max(shape) > file_size
 

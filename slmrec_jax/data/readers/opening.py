@@ -1,4 +1,4 @@
-"""Checks that a path leads to a readable file, so that no reader waits for a pipe, and words what prevents reading."""
+"""Checks that a path is a readable file, so that no reader blocks on a pipe, and error messages for failures."""
 
 import stat
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from slmrec_jax.errors import UserError, escaped
 
 _TEXT = {".csv", ".inter", ".item", ".itememb", ".json", ".test", ".train", ".tsv", ".txt", ".user"}
 _ENDINGS = _TEXT | {".npy", ".parquet", ".pkl", ".pt", ".safetensors"}
-"""The suffixes of data files, in any format."""
+"""The suffixes of data files of all formats."""
 _FILE_TYPES = {stat.S_IFDIR: "a folder", stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
 
 
 def check_file(path: Path, expected: str) -> None:
-    """Reject what is not a regular file or cannot be opened; links are followed.
+    """Reject a path that is not a regular file or cannot be opened. Links are followed.
 
-    In all readers, `expected` says what the file should hold, for error lines.
+    In all readers, `expected` describes the expected content of the file, for error messages.
     """
     try:
         mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):  # opening a pipe waits until another program writes to it
+        if not stat.S_ISREG(mode):  # opening a pipe blocks until another program writes to it
             found = _FILE_TYPES.get(stat.S_IFMT(mode), "a device")
             raise UserError(f"{path}: not a regular file but {found}; expected {expected}")
         path.open("rb").close()
@@ -34,9 +34,9 @@ def check_file(path: Path, expected: str) -> None:
 
 
 def check_entries(folder: Path) -> None:
-    """Reject a folder with a pipe, socket, device or broken link in it, or a folder with a data file's suffix.
+    """Reject a folder that contains a pipe, socket, device or broken link, or a folder with a data file's suffix.
 
-    Formats look for the files that they know, and would pass over a validation split that is a broken link.
+    Formats look only for files that they know, and would ignore a validation split that is a broken link.
     """
     for entry in sorted(folder.iterdir()):
         if entry.is_file() or entry.name.startswith(".") or (entry.is_dir() and entry.suffix not in _ENDINGS):
@@ -48,7 +48,7 @@ def check_entries(folder: Path) -> None:
 
 @contextmanager
 def reading(path: Path, expected: str) -> Iterator[None]:
-    """Check a file before the block reads it; what the system refuses in the block becomes a `UserError`."""
+    """Check a file before the block reads it, and turn an `OSError` in the block into a `UserError`."""
     check_file(path, expected)
     try:
         yield
@@ -58,7 +58,7 @@ def reading(path: Path, expected: str) -> Iterator[None]:
 
 @contextmanager
 def reading_untrusted(path: Path, expected: str, fix: str = "save it again from a source you trust") -> Iterator[None]:
-    """Do as `reading` for a file that could run code if it were not read as data; damage becomes a `UserError`."""
+    """Act like `reading`, for a file format that could contain code; also turn damage into a `UserError`."""
     with reading(path, expected):
         try:
             yield
@@ -67,11 +67,11 @@ def reading_untrusted(path: Path, expected: str, fix: str = "save it again from 
 
 
 def check_name(file: Path) -> None:
-    """Reject a file whose name has control characters, since error lines name it."""
+    """Reject a file whose name has control characters, since error messages name it."""
     if not file.name.isprintable():
         raise UserError(f"{file.parent}: the file {file.name!a} has control characters in its name; rename it")
 
 
 def unreadable(path: Path, error: OSError) -> UserError:
-    """Return the error line for a file that the system does not let us read."""
+    """Make the error for a file that the system cannot read."""
     return UserError(f"{path}: cannot be read ({escaped(reason(error))}); check the path and its permissions")

@@ -1,7 +1,7 @@
-"""Reads columns of Parquet files within a bound on what they unpack to.
+"""Reader for columns of Parquet files, with a limit on their unpacked size.
 
-Runs of equal values take almost no room in a Parquet file: 590 KB can hold 64 million rows. So the bound is checked
-before anything is decoded, on what the headers of the pages say, and then on what the text adds up to.
+Runs of equal values take almost no space in a Parquet file: 590 KB can hold 64 million rows. The limit is therefore
+checked before anything is decoded, using the page headers, and then again with the actual size of the text.
 """
 
 import mmap
@@ -19,38 +19,39 @@ from slmrec_jax.data.readers.refusals import MAX_SHOWN, Malformed
 from slmrec_jax.errors import UserError
 
 SMALL = 2**27
-"""Bytes that any file may unpack to."""
+"""The bytes to which any file may unpack."""
 FACTOR = 100
-"""How many times its own size a larger file may unpack to. Tables of interactions, sorted by user, reach 50."""
+"""The multiple of its own size to which a larger file may unpack. Interaction tables sorted by user reach 50."""
 
 _VALUE_WIDTHS = {"BOOLEAN": 1, "INT32": 4, "INT64": 8, "INT96": 12, "FLOAT": 4, "DOUBLE": 8, "BYTE_ARRAY": 8}
-"""Bytes of a value; for text, what it takes beside its characters."""
+"""The bytes of a value by type; for text, the bytes besides its characters."""
 _WIDEST = 16
-"""Bytes of a value of any other type that is not longer itself."""
+"""The bytes of a value of any other type, unless the type is longer."""
 _OFFSET = 8
-"""Bytes of the offset of a list's value or of a text's characters."""
+"""The bytes of an offset of a list's values or a text's characters."""
 _SHORT_OFFSETS = 2**31
-"""Bytes of text that may not fit into an Arrow column with 32-bit offsets."""
+"""The bytes of text from which an Arrow column with 32-bit offsets may be too small."""
 _INDEXED, _PREFIXED = {2, 8}, {7}
-"""Encodings of text that store once what repeats: whole values, and the prefix that a value shares with the last."""
+"""Text encodings that store repetitions once: whole values, and the prefix that a value shares with the previous
+one."""
 _DELTAS = {6, 7}
-"""Encodings of text that Arrow does not read as indices into a dictionary."""
+"""Text encodings that Arrow does not read as indices into a dictionary."""
 
 
 @dataclass
 class _Measure:
-    """What the pages of a column add up to."""
+    """The totals over the pages of a column."""
 
     unpacked: int = 0
-    """Bytes, as far as the headers tell: text that is stored once counts once."""
+    """The unpacked bytes according to the headers; text that is stored once counts once."""
     longest: int = 1
-    """No text takes more bytes."""
+    """An upper bound on the bytes of a single text."""
     encodings: set[int] = field(default_factory=set)
     """The encodings of data pages."""
 
 
 class _Budget:
-    """The bytes that a file unpacks to so far, within `limit`."""
+    """A counter of the bytes that a file unpacks to, which enforces `limit`."""
 
     def __init__(self, file: Path) -> None:
         self._file, self._spent = file, 0
@@ -65,17 +66,17 @@ class _Budget:
 
 
 def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any]:
-    """Read columns as chunked arrays; text that is stored once for many rows is written out.
+    """Read columns as chunked arrays, expanding text that is stored once for many rows.
 
-    `opened` is the same file as a `pyarrow.parquet.ParquetFile`, and `names` are columns that it has, each once.
+    `opened` is the same file as a `pyarrow.parquet.ParquetFile`. `names` are existing columns without repeats.
 
     Raises:
-        UserError: They unpack to more than `SMALL` bytes and `FACTOR` times the file's size, or a column holds
-            something other than numbers, text, times or lists of numbers.
-        Malformed: The headers of the pages are damaged, or contradict the footer.
+        UserError: The columns unpack to more than both `SMALL` bytes and `FACTOR` times the file's size, or a column
+            holds something other than numbers, text, times or lists of numbers.
+        Malformed: The page headers are damaged or contradict the footer.
         pyarrow.ArrowException, OSError: Arrow finds other damage.
     """
-    schema = opened.schema_arrow  # made from scratch each time
+    schema = opened.schema_arrow  # rebuilt on each access
     kinds = {name: schema.field(name).type for name in names}
     measures = _measure_columns(file, opened, kinds)
     budget = _Budget(file)
@@ -89,7 +90,7 @@ def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any
     with file.open("rb") as raw, pyarrow.parquet.ParquetFile(raw, read_dictionary=by_index) as again:
         if at_once:
             table = again.read(columns=at_once)
-            table.validate(full=True)  # Arrow would take text that is not UTF-8, or offsets that point anywhere
+            table.validate(full=True)  # Arrow would accept text that is not UTF-8, and arbitrary offsets
             read = {name: _written_out(table.column(name), budget) for name in at_once}
         for name in stepwise:
             read[name] = _read_in_steps(again, name, kinds[name], SMALL // measures[name].longest, budget)
@@ -97,23 +98,23 @@ def read_columns(file: Path, opened: Any, names: Sequence[str]) -> dict[str, Any
 
 
 def type_name(kind: Any) -> str:
-    """Return the name of an Arrow type for an error line: time zones and names of fields are a file's own words."""
+    """Return the name of an Arrow type for error messages, without untrusted time zones and field names."""
     text = str(kind)[:80]
     return text if text.isprintable() else ascii(text)
 
 
 def wrong_kind(file: Path, name: str, kind: str) -> UserError:
-    """Return the error for a column of a type that no reader knows."""
+    """Make the error for a column of a type that no reader supports."""
     return UserError(f"{file}: {name[:MAX_SHOWN]!a} is a column of {kind}; expected numbers, text or lists of numbers")
 
 
 def limit(file: Path) -> int:
-    """Return how many bytes a file may unpack to."""
+    """Return the bytes to which a file may unpack."""
     return max(SMALL, FACTOR * file.stat().st_size)
 
 
 def _written_out(column: Any, budget: _Budget) -> Any:
-    """Return the column with a value of its own in each row."""
+    """Expand a column, so that each row has its own value."""
     if not pa.types.is_dictionary(column.type):
         return column
     size = 0
@@ -135,7 +136,7 @@ def _read_in_steps(opened: Any, name: str, kind: Any, rows: int, budget: _Budget
 
 
 def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str, _Measure]:
-    """Add up what the headers of each column's pages say."""
+    """Sum up the page headers of each column."""
     for name, kind in kinds.items():
         is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
         if pa.types.is_nested(kind) and not (is_list and pa.types.is_primitive(kind.value_type)):
@@ -150,7 +151,7 @@ def _measure_columns(file: Path, opened: Any, kinds: dict[str, Any]) -> dict[str
         column = opened.schema.column(place)
         chunks = [group[place] for group in groups]
         parts = column.path.split(".")
-        for end in range(1, len(parts) + 1):  # a list's numbers are a part of it: `v.list.element`
+        for end in range(1, len(parts) + 1):  # a list's numbers are nested in it: `v.list.element`
             if (name := ".".join(parts[:end])) in kinds:
                 _add_pages(measures[name], file, data, column, chunks, kinds[name])
     return measures
@@ -175,7 +176,7 @@ def _add_pages(
                 measure.encodings.add(page.encoding)
         if values < chunk.num_rows:
             raise Malformed(f"its footer says {chunk.num_rows} rows, its pages {values} values of {column.path!a}")
-        if pa.types.is_fixed_size_list(kind):  # a missing list takes no room in the file, but all of it in memory
+        if pa.types.is_fixed_size_list(kind):  # a missing list takes no space in the file, but full space in memory
             measure.unpacked += chunk.num_rows * kind.list_size * width
 
 

@@ -1,9 +1,9 @@
-"""Reads the headers of a Parquet file's pages: how many values each page holds, and its size once unpacked.
+"""Reader for the page headers of a Parquet file: the number of values and the unpacked size of each page.
 
-The footer and the headers are structs in Thrift's compact protocol: for each field a byte with the distance to the
-field's number and the field's type, then the value. A decoder allocates by the headers of the pages, so they bound its
-memory, while the footer may say anything. They are read here because pyarrow does not expose page headers, and aborts
-the process when it is asked for the columns of some damaged footers. Damage raises `Malformed`.
+The footer and the headers are structs in Thrift's compact protocol: for each field, a byte with the field number's
+increment and the field's type, then the value. A decoder allocates memory according to the page headers, so they bound
+its memory, whereas the footer may contain anything. They are read here because pyarrow does not expose page headers,
+and aborts the process when asked for the columns of some damaged footers. Damage raises `Malformed`.
 """
 
 import mmap
@@ -15,11 +15,11 @@ from slmrec_jax.data.readers.refusals import Malformed
 _TRUE, _FALSE, _BYTE, _I16, _I32, _I64, _DOUBLE, _BINARY, _LIST, _SET, _STRUCT = 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 12
 _MAX_DEPTH = 8
 _MAX_VARINT_BYTES = 10
-"""Bytes of a 64-bit integer in groups of seven bits."""
+"""The maximum bytes of a 64-bit integer in groups of seven bits."""
 _TAIL = 8
-"""Bytes after the footer: its length, in four, and a mark."""
+"""The bytes after the footer: its length in four bytes, and a magic number."""
 
-# Fields as (number, type): one of another type is passed over, as decoders do.
+# Fields as (number, type). A field of another type is skipped, like in decoders.
 _ROW_GROUPS = (4, _LIST)  # of the footer
 _GROUP_COLUMNS, _GROUP_ROWS = (1, _LIST), (3, _I64)  # of a row group
 _CHUNK_META = (3, _STRUCT)  # of a column chunk
@@ -28,11 +28,12 @@ _PAGE_TYPE, _UNPACKED_SIZE, _PACKED_SIZE = (1, _I32), (2, _I32), (3, _I32)  # of
 
 _DICTIONARY = 2
 _PAGE_PARTS = {0: ((5, _STRUCT), 2), _DICTIONARY: ((7, _STRUCT), 2), 3: ((8, _STRUCT), 4)}
-"""By type of page: the field that describes it, and in that one the number of the encoding. Decoders skip others."""
+"""For each page type: the field that describes it, and the number of the encoding within that field. Decoders skip
+other types."""
 _PAGE_VALUES = (1, _I32)
 
 _Struct: TypeAlias = dict[tuple[int, int], Any]
-"""Integers, structs and lists of structs by field."""
+"""The integers, structs and lists of structs of a struct, by field."""
 
 
 class ColumnChunk(NamedTuple):
@@ -40,7 +41,7 @@ class ColumnChunk(NamedTuple):
 
     num_rows: int
     start: int
-    """The first byte of the first page."""
+    """The position of the first page."""
     num_values: int
 
 
@@ -50,13 +51,13 @@ class Page(NamedTuple):
     is_dictionary: bool
     values: int
     unpacked: int
-    """Bytes once decompressed."""
+    """The bytes after decompression."""
     encoding: int
     """Parquet's number of the encoding."""
 
 
 def read_footer(data: mmap.mmap) -> list[list[ColumnChunk]]:
-    """Return the chunks of each row group that a file's footer lists, one for each of Parquet's columns, in order."""
+    """Return the column chunks of each row group in a file's footer, one per Parquet column, in order."""
     start = len(data) - _TAIL - int.from_bytes(data[len(data) - _TAIL : len(data) - _TAIL // 2], "little")
     footer = _Cursor(data, start).struct()
     return [
@@ -66,7 +67,7 @@ def read_footer(data: mmap.mmap) -> list[list[ColumnChunk]]:
 
 
 def read_pages(data: mmap.mmap, chunk: ColumnChunk) -> Iterator[Page]:
-    """Walk the pages of one column chunk as a decoder does: until there are as many values as the footer says."""
+    """Walk the pages of a column chunk like a decoder, until the number of values in the footer is reached."""
     _, place, num_values = chunk
     while num_values > 0:
         cursor = _Cursor(data, place)
@@ -95,7 +96,7 @@ def _column_chunk(column: _Struct, num_rows: int) -> ColumnChunk:
 
 
 class _Cursor:
-    """Reads values of Thrift's compact protocol one after the other, from a byte of the file on."""
+    """A reader of consecutive values in Thrift's compact protocol, starting at a byte of the file."""
 
     def __init__(self, data: mmap.mmap, place: int) -> None:
         self.data, self.place = data, place
@@ -116,12 +117,12 @@ class _Cursor:
                 fields[number, _LIST] = self.structs(depth + 1)
             elif kind in (_I32, _I64, _STRUCT):
                 fields[number, kind] = self.value(kind, depth + 1)
-            elif kind not in (_TRUE, _FALSE):  # whose value is their type
+            elif kind not in (_TRUE, _FALSE):  # their value is their type
                 self.value(kind, depth + 1)
         return fields
 
     def structs(self, depth: int) -> list[_Struct]:
-        """Read a list and return its structs; there are none in a list of other values."""
+        """Read a list and return its structs; empty for a list of other values."""
         head = self.byte()
         kind, length = head & 15, head >> 4
         values = (self.value(kind, depth) for _ in range(self.varint() if length == 15 else length))
@@ -136,10 +137,12 @@ class _Cursor:
             return self.skip(self.varint())
         if kind in (_TRUE, _FALSE, _BYTE, _DOUBLE):
             return self.skip(8 if kind == _DOUBLE else 1)
-        raise Malformed(f"byte {self.place}: a header with a field of type {kind}")  # such as a map, which none has
+        raise Malformed(
+            f"byte {self.place}: a header with a field of type {kind}"
+        )  # such as a map, which no header has
 
     def integer(self) -> int:
-        """Read a signed integer, whose lowest bit is its sign."""
+        """Read a signed (zigzag) integer, whose lowest bit is the sign."""
         number = self.varint()
         return (number >> 1) ^ -(number & 1)
 

@@ -1,4 +1,4 @@
-"""Converts columns of ids to arrays: raw ids of any kind, and ids that are row numbers; each refusal names its row."""
+"""Conversion of id columns to arrays: raw ids of any kind, and ids that are row numbers. Errors name the row."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -14,37 +14,37 @@ from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.errors import UserError
 
 MAX_LENGTH = 256
-"""Characters of a raw id: NumPy gives all of them the room of the longest."""
+"""The maximum number of characters of a raw id, since NumPy pads all ids to the longest."""
 INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
 WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0+$"
 _SPARE_IDS, _MAX_GAP = 1_000_000, 100
 
 
 class EncodedIds(NamedTuple):
-    """Raw ids, and the columns of them as indices into these."""
+    """Distinct raw ids, and id columns as indices into them."""
 
     ids: Shaped[np.ndarray, " distinct"]
-    """Integers if all are written as such (`7`, not `007`), else strings."""
+    """The distinct ids: integers if all are written as such (`7`, not `007`), otherwise strings."""
     rows: tuple[Int[np.ndarray, " _"], ...]
-    """For each table, the index in `ids` of each of its values."""
+    """For each table, the index in `ids` of each value."""
 
 
 def encode_ids(tables: Sequence[Table], name: str) -> EncodedIds:
-    """Number the raw ids of a column, of any type that can be text, as they first appear, table after table."""
+    """Number the raw ids of a column by first appearance, table after table. The type must be convertible to text."""
     columns = [_as_ids_of_one_type(table, name) for table in tables]
     if len({column.type for column in columns}) > 1:
         columns = [column.cast(pa.string()) for column in columns]
     together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
     if len(together) == 0:
         raise UserError(f"{tables[0].file}: there are no rows in it; expected some")
-    chunks = together.dictionary_encode().chunks  # all with the same dictionary
+    chunks = together.dictionary_encode().chunks  # all share one dictionary
     ids = _ids_to_numpy(chunks[-1].dictionary)
     rows = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
     return EncodedIds(ids, tuple(np.split(rows, np.cumsum([len(column) for column in columns])[:-1])))
 
 
 def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
-    """Return the index in `ids` of each value of a column of unique raw ids, or -1; `7` and `"7"` are the same id."""
+    """Return the index in `ids` of each value of a column of unique raw ids, or -1. `7` and `"7"` are the same id."""
     column = _as_ids_of_one_type(table, name).cast(pa.string())
     known = pa.array(ids.tolist()).cast(pa.string())
     if len(column.unique()) < len(column):
@@ -57,14 +57,15 @@ def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> I
 
 
 def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
-    """Return a column of raw ids: integers if all are written as such (`7`, not `007`), else strings."""
+    """Convert a column to raw ids: integers if all are written as such (`7`, not `007`), otherwise strings."""
     return _ids_to_numpy(_as_ids_of_one_type(table, name))
 
 
 def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -> Shaped[np.ndarray, " rows"]:
     """Return the raw ids in column `raw` in the order of the row numbers in column `row`.
 
-    There are `count` rows, all of which must be named; later ones are left out. By default the table names them all.
+    There are `count` rows, each of which must have an id; later rows are dropped. By default, the table determines the
+    count.
     """
     ids, rows = as_raw_ids(table, raw), as_rows(table, row)
     order = np.argsort(rows, kind="stable")
@@ -84,7 +85,7 @@ def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -
 
 
 def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " entries"]:
-    """Return a column of ids that number rows from `first`, as rows counted from 0."""
+    """Convert a column of ids that count from `first` to row numbers from 0."""
     column = without_fraction(complete_column(table, name, "a whole number"))
     ids = np.asarray(cast_column(table, name, column, pa.int64(), "a whole number").to_numpy(), np.int64)
     if len(ids) and ids.min() < first:
@@ -94,7 +95,7 @@ def as_rows(table: Table, name: str, *, first: int = 0) -> Int[np.ndarray, " ent
 
 
 def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> int:
-    """Return the number of rows, one more than the largest id; ids with far more gaps than ids are refused."""
+    """Return the number of rows, one more than the largest id. Ids with far more gaps than ids are rejected."""
     count = max((int(each.max()) + 1 for each in ids if len(each)), default=0)
     if count > _SPARE_IDS:
         num_ids = len(np.unique(np.concatenate(ids)))
@@ -107,7 +108,7 @@ def count_rows(where: str, what: str, ids: Sequence[Int[np.ndarray, "..."]]) -> 
 
 
 def _as_ids_of_one_type(table: Table, name: str) -> Any:
-    """Return the column as int64 or as strings."""
+    """Convert the column to int64 or strings."""
     column = complete_column(table, name, "an id")
     if pa.types.is_boolean(column.type):
         raise table.wrong_type(name, "an id of text or a whole number")

@@ -1,40 +1,40 @@
-"""Text from files and libraries, made short and printable for error lines."""
+"""Shortening and escaping of text from files and libraries for error messages."""
 
 from collections.abc import Sequence
 
 from slmrec_jax.errors import escaped
 
 MAX_SHOWN = 40
-"""Characters of a file's own text that an error line repeats."""
+"""The maximum number of characters of a file's text that an error message repeats."""
 _MAX_MESSAGE = 200
 _MAX_LISTED = 12
 
 
 class Malformed(Exception):
-    """Damage to a file, with the byte where it is if that is known; readers turn it into a `UserError`."""
+    """An exception for damage to a file, with its position if known. Readers turn it into a `UserError`."""
 
 
 def one_line(error: Exception) -> str:
-    """Return a library's message as a part of an error line."""
+    """Convert a library's exception to a part of a one-line message."""
     return escaped(" ".join(str(error).split()) or type(error).__name__)[:_MAX_MESSAGE]
 
 
 def short_name(name: str) -> str:
-    """Return the name of a column as an error line shows it."""
+    """Shorten a column name for error messages."""
     return escaped(name)[:MAX_SHOWN]
 
 
 def listed(names: Sequence[str]) -> str:
-    """Return names in quotes with commas between them."""
+    """Return quoted names, separated by commas."""
     first = ", ".join(repr(name[:MAX_SHOWN]) for name in names[:_MAX_LISTED])
     return first + (", …" if len(names) > _MAX_LISTED else "")
 
 
 def quoted(text: str) -> str:
-    """Return text in quotes, in ASCII and without control characters."""
+    """Quote a text, in ASCII and without control characters."""
     return ascii(text[: 2 * MAX_SHOWN])
 
 
 def shown_value(found: object) -> str:
-    """Return a value of a table as an error line shows it."""
+    """Format a table value for error messages."""
     return "missing" if found is None else repr(found[:MAX_SHOWN] if isinstance(found, str) else found)[:80]

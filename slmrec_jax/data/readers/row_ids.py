@@ -1,4 +1,4 @@
-"""Numbers the raw ids of rows, and returns the interactions as pairs of these numbers, sorted and without repeats."""
+"""Numbering of raw ids, and conversion of rows to sorted, distinct pairs of these numbers."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -17,22 +17,22 @@ from slmrec_jax.types import Interactions
 
 _ID_BITS = 31
 _CONTROL = r"[\x00\r\n]"
-"""NumPy cuts off NUL at the end of an id."""
+"""A pattern of forbidden characters. NumPy would cut off NUL at the end of an id."""
 
 
 class NumberedIds(NamedTuple):
-    """The raw ids in a column that tables share, and their numbers."""
+    """The raw ids in a column shared by tables, and their numbers."""
 
     ids: Shaped[np.ndarray, " distinct"]
-    """In sorted order. Integers if all are written as such (`7`, not `007`), else strings."""
+    """The ids in sorted order: integers if all are written as such (`7`, not `007`), otherwise strings."""
     table: str
-    """A table of the engine with the columns `raw`, `id` and `key`; all are unique."""
+    """The engine's table with the columns `raw`, `id` and `key`, whose values are unique."""
     keys: tuple[str, ...]
-    """For each table of rows, the key of a row, as SQL."""
+    """For each table, SQL for the key of a row."""
 
 
 def number_ids(tables: Sequence[Rows], role: str) -> NumberedIds:
-    """Number the raw ids of a column, of any type that can be text, in sorted order."""
+    """Number the raw ids of a column in sorted order. The type must be convertible to text."""
     engine = tables[0].engine
     values, kinds = [], []
     for place, rows in enumerate(tables):
@@ -52,7 +52,7 @@ def number_ids(tables: Sequence[Rows], role: str) -> NumberedIds:
     if whole and kinds[0] == "VARCHAR":
         values = [f"{value}::BIGINT" for value in values]
     raw = "raw::BIGINT" if whole else "raw"
-    by_hash = kinds[0] == "VARCHAR" and not whole and distinct == count  # hashes are joined faster than texts
+    by_hash = kinds[0] == "VARCHAR" and not whole and distinct == count  # joins on hashes are faster than on text
     key = f"hash({raw})" if by_hash else raw
     engine.run(
         f"CREATE TABLE {role}_numbers AS SELECT {raw} AS raw, {key} AS key, (row_number() OVER (ORDER BY {raw}) - 1) "
@@ -67,7 +67,7 @@ def number_ids(tables: Sequence[Rows], role: str) -> NumberedIds:
 def renumber(
     engine: Engine, numbered: NumberedIds, ids: Shaped[np.ndarray, " places"], places: Int[np.ndarray, " distinct"]
 ) -> NumberedIds:
-    """Return the ids numbered in another order: id n becomes `places[n]`; `ids` are the raw ids of all places."""
+    """Number ids in a different order: id n becomes `places[n]`. `ids` are the raw ids in the new order."""
     table, moved = engine.new_name(), engine.new_name()
     engine.add_table(table, [pa.table({"old": np.arange(len(places)), "new": places})])
     engine.run(f"CREATE TABLE {moved} AS SELECT raw, key, new AS id FROM {numbered.table} JOIN {table} ON id = old")
@@ -77,7 +77,7 @@ def renumber(
 def place_of_id(
     tables: Sequence[Rows], numbered: NumberedIds, role: str, ids: Int[np.ndarray, " ids"]
 ) -> tuple[str, str]:
-    """Return the place of the first row with one of the ids, and its raw id, as error lines show them."""
+    """Return the place of the first row with one of the ids, and its raw id, for error messages."""
     engine, wanted = tables[0].engine, tables[0].engine.new_name()
     engine.add_table(wanted, [pa.table({"wanted": ids})])
     known = f"SELECT key FROM {numbered.table} JOIN {wanted} ON id = wanted"
@@ -88,11 +88,11 @@ def place_of_id(
 
 
 class Pairs(NamedTuple):
-    """Interactions of numbered ids, without repeats, sorted by split, user and item."""
+    """Distinct interactions of numbered ids, sorted by split, user and item."""
 
     splits: list[Interactions]
     times: Shaped[np.ndarray, " interactions"]
-    """The earliest time of each; none if not asked for."""
+    """The earliest time of each interaction; empty if not requested."""
 
 
 def fetch_pairs(
@@ -102,14 +102,14 @@ def fetch_pairs(
     splits: Sequence[str],
     times: str | None = None,
 ) -> Pairs:
-    """Return the interactions of all tables, and the earliest time of each if there is a value for it.
+    """Return the interactions of all tables, and the earliest time of each if requested.
 
     Args:
         tables: Rows with users and items.
         users: The numbered ids of users.
-        items: Those of items.
-        splits: For each table, the number of a row's split, 0 to 2, as SQL.
-        times: The time of a row, as SQL, where there is one table.
+        items: The numbered ids of items.
+        splits: For each table, SQL for the number of a row's split, 0 to 2.
+        times: SQL for the time of a row, if there is a single table.
     """
     engine = tables[0].engine
     parts = [
@@ -143,29 +143,29 @@ def fetch_pairs(
 
 
 class Column:
-    """A column that grows block by block, without a second copy of it in memory."""
+    """A column that grows block by block, without a second copy in memory."""
 
     def __init__(self, dtype: type, room: int = 0) -> None:
-        """Begin with no values, and with room for some."""
+        """Start empty, with capacity for `room` values."""
         self._values: Shaped[np.ndarray, " room"] = np.empty(room, dtype)
         self._count = 0
 
     def add(self, block: Shaped[np.ndarray, " block"]) -> None:
-        """Add values at the end."""
+        """Append values."""
         if (end := self._count + len(block)) > len(self._values):
             self._values.resize(max(end, len(self._values) * 9 // 8), refcheck=False)
         self._values[self._count : end] = block
         self._count = end
 
     def whole(self) -> Shaped[np.ndarray, " interactions"]:
-        """Return the column, which can no longer be written to."""
+        """Return the column as a read-only array."""
         self._values.resize(self._count, refcheck=False)
         self._values.flags.writeable = False
         return self._values
 
 
 def _distinct_ids(rows: Rows, role: str, table: str) -> tuple[str, str]:
-    """Make a table of the distinct raw ids of a column, and return a row's raw id and its type, as SQL."""
+    """Make a table of the distinct raw ids of a column; return SQL for a row's raw id, and its type."""
     kind = rows.kinds[role]
     expected, longest = (
         "an id of text or a whole number",
@@ -192,7 +192,7 @@ def _distinct_ids(rows: Rows, role: str, table: str) -> tuple[str, str]:
         rows.check_complete(role, "an id")
         rows.check(role, f"({value}) IS NULL", expected)
         rows.check(role, wrong.format(f"({value})"), longest)
-    if fractions:  # other programs write whole numbers so
+    if fractions:  # some programs write integers like this
         value = text_without_fraction(value)
         rows.engine.run(
             f"CREATE OR REPLACE TABLE {table} AS SELECT DISTINCT {text_without_fraction('raw')} AS raw FROM {table}"

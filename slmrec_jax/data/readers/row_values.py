@@ -1,4 +1,4 @@
-"""SQL for the values of rows: flags, labels, numbers and times; each refusal names its file and row."""
+"""SQL for the values of rows: flags, labels, numbers and times. Errors name the file and the row."""
 
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -13,14 +13,14 @@ _BLANKS = quoted_text("".join(sign for sign in map(chr, range(1, 0x3001)) if sig
 _TIME = "a number, or a date such as 2025-05-31"
 _PER_SECOND = {"us": 10**6, "ns": 10**9}
 MAX_DIGITS = 38
-"""DuckDB reads a decimal of more digits as float64."""
+"""The maximum digits of a decimal; DuckDB reads longer ones as float64."""
 _WHOLE_DATE = r"^[0-9]{4}-[0-9]{2}-[0-9]{2}([ T][0-9:.]+ ?(Z|[+-][0-9:]+)?)?$"
-"""DuckDB would also read `epoch`, `infinity` and years before Christ."""
+"""The pattern of accepted dates. DuckDB would also read `epoch`, `infinity` and years before Christ."""
 _DATE, _ZONE = r"^\d{4}-\d\d", r":.*(Z|[+-]\d\d(:?\d\d)?)$"
 
 
 def flags(rows: Rows, role: str) -> str | None:
-    """Return a condition for the rows whose value is 1 or true; `None` if most values are not 0, 1, true or false."""
+    """Return a condition for rows whose value is 1 or true; `None` if most values are not 0, 1, true or false."""
     kind = rows.kinds[role]
     if pa.types.is_nested(kind):
         return None
@@ -34,7 +34,7 @@ def flags(rows: Rows, role: str) -> str | None:
 
 
 def labels(rows: Rows, role: str, numbers: Mapping[str, int]) -> str:
-    """Return the number of each row's label, in upper or lower case."""
+    """Return SQL for the number of each row's label, ignoring case."""
     expected = f"one of {', '.join(numbers)}"
     rows.check_complete(role, expected)
     if pa.types.is_nested(rows.kinds[role]):
@@ -46,7 +46,7 @@ def labels(rows: Rows, role: str, numbers: Mapping[str, int]) -> str:
 
 
 def numbers(rows: Rows, role: str) -> str:
-    """Return a column of numbers as float64; none may be missing."""
+    """Return SQL for a column of numbers as float64. No value may be missing."""
     value = f"TRY_CAST({role} AS DOUBLE)"
     if is_text(rows.kinds[role]):
         text = f"trim({role}, {_BLANKS})"
@@ -60,20 +60,22 @@ def numbers(rows: Rows, role: str) -> str:
 
 
 def times(rows: Rows, role: str) -> str:
-    """Return a column of times as int64 or float64: numbers of any unit, or dates in a unit of their own since 1970."""
+    """Return SQL for a column of times as int64 or float64: numbers in any unit, or dates in some unit since 1970."""
     return timed(rows, role)[0]
 
 
 def timed(rows: Rows, role: str) -> tuple[str, int | None]:
-    """Return a column of times, and how many of its units a second has; `None` if they are numbers of any unit."""
+    """Return SQL for a column of times, and the units per second; `None` for numbers in an unknown unit."""
     rows.check_complete(role, "a time; fill it in, or leave the column out")
     kind = rows.kinds[role]
     if pa.types.is_timestamp(kind):
         found = rows.engine.rows(f"SELECT typeof({role}) FROM {rows.view} LIMIT 1")
-        unit = "ns" if found and found[0][0].endswith("_NS") else "us"  # Arrow calls INT96 nanoseconds, DuckDB does not
+        unit = (
+            "ns" if found and found[0][0].endswith("_NS") else "us"
+        )  # INT96 is nanoseconds for Arrow but not for DuckDB
         value = role if unit == "ns" else f"{role}::TIMESTAMP"
         largest = f"CASE WHEN {role}::TIMESTAMP > TIMESTAMP '1970-01-01' THEN {2**63 - 1} ELSE {1 - 2**63} END"
-        return f"coalesce(epoch_{unit}({value}), {largest})", _PER_SECOND[unit]  # the largest are infinite for DuckDB
+        return f"coalesce(epoch_{unit}({value}), {largest})", _PER_SECOND[unit]  # DuckDB treats the largest as infinite
     if pa.types.is_date(kind):
         return f"({role} - DATE '1970-01-01') * 86400000", 1000
     if pa.types.is_decimal(kind) and kind.precision > MAX_DIGITS:
@@ -90,22 +92,22 @@ def timed(rows: Rows, role: str) -> tuple[str, int | None]:
 
 
 def is_numeric(kind: Any) -> bool:
-    """Return whether an Arrow type is one of numbers."""
+    """Return whether an Arrow type is numeric."""
     return any(check(kind) for check in (pa.types.is_integer, pa.types.is_floating, pa.types.is_decimal))
 
 
 def matches(value: str, pattern: str) -> str:
-    """Return a condition: the pattern is found in a text."""
+    """Return a condition that a text contains a pattern."""
     return f"regexp_matches({value}, {quoted_text(pattern)})"
 
 
 def text_without_fraction(text: str) -> str:
-    """Return text of whole numbers without the `.0` that other programs write after them."""
+    """Return SQL that removes the `.0` that some programs write after integers."""
     return f"regexp_replace({text}, '\\.0*$', '')"
 
 
 def _times_of_text(rows: Rows, role: str) -> tuple[str, int | None]:
-    # BigQuery writes UTC after a blank.
+    # BigQuery writes a blank and UTC after times.
     text = f"regexp_replace({text_without_fraction(f'trim({role}, {_BLANKS})')}, '(:[0-9.]+) UTC$', '\\1Z')"
     first = rows.find("true", f"{matches(text, _DATE)}, {matches(text, _ZONE)}")
     if first is not None and first[2]:
@@ -125,24 +127,24 @@ def _times_of_text(rows: Rows, role: str) -> tuple[str, int | None]:
 
 
 def _cast(rows: Rows, role: str, value: str, expected: str) -> str:
-    """Return whole numbers as int64."""
+    """Return SQL for integers as int64."""
     number = f"TRY_CAST({value} AS BIGINT)"
     rows.check(role, f"{number} IS NULL", expected)
     return number
 
 
 def _float(text: str) -> str:
-    """Return text as a number; DuckDB would also read `1_000`."""
+    """Return SQL for text as a number, without forms such as `1_000`, which DuckDB would accept."""
     return f"CASE WHEN NOT contains({text}, '_') THEN TRY_CAST({text} AS DOUBLE) END"
 
 
 def _label(rows: Rows, role: str) -> str:
-    """Return a value as text in lower case, without blanks around and without a final `.0`."""
+    """Return SQL for a value as lower-case text, without surrounding blanks and a final `.0`."""
     return text_without_fraction(f"lower(trim({as_text(rows, role)}, {_BLANKS}))")
 
 
 def can_be_text(kind: Any) -> bool:
-    """Return whether values of an Arrow type have one form as text: a time in a zone has several."""
+    """Return whether values of an Arrow type have a unique text form; a time in a zone has several."""
     if pa.types.is_timestamp(kind):
         return kind.tz in (None, "UTC")
     others = (pa.types.is_boolean, pa.types.is_duration, pa.types.is_nested, pa.types.is_time)
@@ -150,11 +152,11 @@ def can_be_text(kind: Any) -> bool:
 
 
 def as_text(rows: Rows, role: str) -> str:
-    """Return a value of any type that can be text; null where bytes are no UTF-8."""
+    """Return SQL for a value as text; null for bytes that are not UTF-8."""
     kind = rows.kinds[role]
     if kind in (pa.binary(), pa.large_binary(), pa.binary_view()) or pa.types.is_fixed_size_binary(kind):
         return f"TRY(decode({role}))"
-    if pa.types.is_timestamp(kind):  # as Arrow writes it
+    if pa.types.is_timestamp(kind):  # formatted like in Arrow
         digits = {"s": "", "ms": ".%g", "us": ".%f", "ns": ".%n"}[kind.unit]
         return f"strftime({role}, '%Y-%m-%d %H:%M:%S{digits}{'Z' if kind.tz else ''}')"
     return role if is_text(kind) else f"{role}::VARCHAR"

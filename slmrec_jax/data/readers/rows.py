@@ -1,6 +1,6 @@
-"""Rows of tables as views of an engine, with columns named by their roles; `row_values` and `row_ids` read the values.
+"""Rows of tables as views of an engine, with columns named by role; `row_values` and `row_ids` read the values.
 
-A check is a query for the first wrong row, so that an error names its file and row as for any other table.
+A check is a query for the first wrong row, so that errors name the file and the row, as for any other table.
 """
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
@@ -23,30 +23,30 @@ from slmrec_jax.errors import UserError
 
 _COARSE = ("s", "ms")
 _MOST_COARSE = (2**63 - 2) // 1000
-"""Milliseconds that microseconds in 64 bits can hold."""
+"""The largest time in milliseconds that fits in 64 bits as microseconds."""
 _MOST_YEAR = 290_000
 
 
 class Rows(NamedTuple):
-    """Rows of one table, which may lie in several files."""
+    """The rows of one table, which may be in several files."""
 
     engine: Engine
     view: str
-    """Its columns are called by their roles; `part` and `row` count files and their rows from 0."""
+    """The view. Its columns are named by role; `part` and `row` count the files and their rows from 0."""
     kinds: Mapping[str, Any]
     """The Arrow type of each column, by role."""
     file: Path
     """What errors about the whole table call it."""
     parts: Sequence[Path]
     first: int
-    """The number of the first row in error lines: 2 below a row of names, 1 without, 0 in memory."""
+    """The number of the first row in error messages: 2 below a header, 1 without a header, 0 in memory."""
 
     def where(self, condition: str) -> "Rows":
-        """Return the rows that fulfil a condition."""
+        """Select the rows that fulfil a condition."""
         return self.select(f"SELECT * FROM {self.view} WHERE {condition}", self.kinds)
 
     def select(self, query: str, kinds: Mapping[str, Any]) -> "Rows":
-        """Return the rows of a query, which keeps `part` and `row`, and has the columns of `kinds`."""
+        """Return the rows of a query, which must keep `part` and `row` and have the columns of `kinds`."""
         return _rows(self.engine, query, kinds, self.file, self.parts, self.first)
 
     def blocks(self, *values: str) -> Generator[Any, None, None]:
@@ -54,47 +54,47 @@ class Rows(NamedTuple):
         return self.engine.blocks(f"SELECT {', '.join(values)} FROM {self.view}")
 
     def fetch(self) -> Table:
-        """Return the rows of a table of one file in memory."""
+        """Load the rows of a single-file table into memory."""
         table = pa.Table.from_batches(list(self.blocks(*self.kinds, "row")))
         columns = {role: table.column(place) for place, role in enumerate(self.kinds)}
         return Table(self.file, columns, self.first, np.asarray(table.column("row").to_numpy(), np.int64))
 
     def num_rows(self, *conditions: str) -> tuple[int, ...]:
-        """Return the number of rows, and of those that fulfil each condition."""
+        """Count the rows, and those that fulfil each condition."""
         counts = ", ".join(["count(*)", *(f"count_if({each})" for each in conditions)])
         return self.engine.rows(f"SELECT {counts} FROM {self.view}")[0]
 
     def find(self, condition: str, values: str) -> tuple[Any, ...] | None:
-        """Return part, row and values of the first row that fulfils a condition."""
+        """Return the part, row and values of the first row that fulfils a condition."""
         found = self.engine.rows(
             f"SELECT part, row, {values} FROM {self.view} WHERE {condition} ORDER BY part, row LIMIT 1"
         )
         return found[0] if found else None
 
     def check(self, role: str, wrong: str, expected: str) -> None:
-        """Raise the error for the first row whose value is wrong, if there is one."""
+        """Raise an error for the first row whose value is wrong, if there is one."""
         if found := self.find(wrong, role):
             part, row, value = found
             raise UserError(f"{self.place(part, row)}: {role} is {shown_value(value)}; expected {expected}")
 
     def check_complete(self, role: str, expected: str) -> None:
-        """Raise the error for the first row without a value, if there is one."""
+        """Raise an error for the first row without a value, if there is one."""
         missing = f"{role} IS NULL" + (f" OR isnan({role})" if pa.types.is_floating(self.kinds[role]) else "")
         if found := self.find(missing, "NULL"):
             raise UserError(f"{self.place(*found[:2])}: {role} is missing; expected {expected}")
 
     def place(self, part: int, row: int) -> str:
-        """Return the place of a row for error lines."""
+        """Describe the place of a row for error messages."""
         return f"{self.parts[part]}: row {row + self.first}"
 
     def wrong_type(self, role: str, expected: str) -> UserError:
-        """Return the error for a column of another type than expected."""
+        """Make the error for a column of an unexpected type."""
         found = type_name(self.kinds[role])
         return UserError(f"{self.parts[0]}: {short_name(role)} is a column of {found}; expected {expected}")
 
 
 class TextPart(NamedTuple):
-    """One file of a text table, as `tables.read_text` takes it."""
+    """One file of a text table, with the arguments of `tables.read_text`."""
 
     file: Path
     separator: str
@@ -105,7 +105,7 @@ class TextPart(NamedTuple):
 
 
 def text_rows(engine: Engine, file: Path, parts: Sequence[TextPart]) -> Rows:
-    """Read a table of text files; `file` is what errors about the whole table call it."""
+    """Read a table of text files. `file` names it in errors about the whole table."""
     selections, first = [], 1
     for number, (part, separator, columns, names, quotes) in enumerate(parts):
         blocks, first = text_blocks(part, separator, list(columns.values()), names=names, quotes=quotes)
@@ -120,7 +120,7 @@ def parquet_rows(engine: Engine, file: Path, parts: Sequence[Path], root: Path, 
     """Read columns of Parquet files, which may differ in other columns and in the width of integers.
 
     Args:
-        engine: Knows the files.
+        engine: The engine, which was made with the files.
         file: What errors about the whole table call it.
         parts: The files.
         root: The folder of the data set; a folder `key=value` below it is a column `key`.
