@@ -1,1 +1,1 @@
-"""Vectors of items, made of their texts and pictures by a model."""
+"""Item vectors, made from texts and pictures with a model."""

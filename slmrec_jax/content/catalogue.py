@@ -1,4 +1,4 @@
-"""Reads the table of items whose texts or pictures become vectors."""
+"""Reader for the table of items whose texts or pictures become vectors."""
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,10 +21,10 @@ from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.errors import UserError, setting
 
 IMAGE = "image"
-"""The column that may name the picture of each item."""
+"""The optional column that names the picture of each item."""
 
 _BETWEEN = ". "
-"""The text between those of two columns."""
+"""The separator between the texts of two columns."""
 
 
 class Catalogue(NamedTuple):
@@ -32,13 +32,13 @@ class Catalogue(NamedTuple):
 
     file: Path
     ids: Shaped[np.ndarray, " items"]
-    """Raw ids, all distinct."""
+    """The raw ids, all distinct."""
     columns: Mapping[str, Sequence[str]]
-    """Text by column; empty where a value is missing."""
+    """The texts by column; empty where a value is missing."""
 
 
 def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) -> Catalogue:
-    """Read the raw ids, these columns of text, and the column `image` if there is one."""
+    """Read the raw ids, the given text columns, and the column `image` if there is one."""
     layout, read = _open_table(file, {"item": item_column} if item_column else {})
     keys = layout.roles.get("item", [])
     if len(keys) != 1:
@@ -58,7 +58,7 @@ def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) ->
     ids = as_raw_ids(table, keys[0])
     if not len(ids):
         raise UserError(f"{file}: there are no rows in it; expected one for each item")
-    find_ids(table, keys[0], ids)  # refuses an id that occurs twice
+    find_ids(table, keys[0], ids)  # rejects repeated ids
     columns = {name: cast_column(table, name, table.columns[name], pa.string(), "text") for name in (*texts, *images)}
     found = {name: pc.fill_null(column, "").to_pylist() for name, column in columns.items()}
     if images:
@@ -67,7 +67,7 @@ def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) ->
 
 
 def _open_table(file: Path, named: Mapping[str, str]) -> tuple[ColumnLayout, Callable[[Path, Sequence[str]], Table]]:
-    """Return the columns of a file, or of a folder of `datasets`, and the function that reads some of them."""
+    """Return the layout of a file, or of a folder of `datasets`, and a function that reads some of its columns."""
     if is_dataset_folder(file):
         names = [name for name, kind in column_kinds(file).items() if not pa.types.is_nested(kind)]
         return ColumnLayout(names, find_roles(names, named), ""), read_dataset_folder
@@ -82,6 +82,6 @@ def _open_table(file: Path, named: Mapping[str, str]) -> tuple[ColumnLayout, Cal
 
 
 def joined_texts(catalogue: Catalogue, columns: Sequence[str]) -> list[str]:
-    """Return the text of each item: those of its columns that are not blank."""
+    """Join the non-blank texts of each item's columns."""
     rows = zip(*(catalogue.columns[name] for name in columns), strict=True)
     return [_BETWEEN.join(" ".join(text.split()) for text in row if text.strip()) for row in rows]

@@ -1,4 +1,4 @@
-"""Makes vectors of all items of a table and writes them as a feature file, keyed by raw ids."""
+"""Embedding of all items of a table into a feature file keyed by raw ids."""
 
 import hashlib
 import json
@@ -24,11 +24,11 @@ from slmrec_jax.durable import PART, remove_folder, sync, writing
 from slmrec_jax.errors import UserError, setting
 
 _PLAN = "plan"
-"""The metadata with the digest of everything that the vectors depend on."""
+"""The metadata key of the digest of everything that the vectors depend on."""
 
 
 class EmbedInputs(NamedTuple):
-    """The inputs of a model for each item."""
+    """The model inputs of each item."""
 
     kind: Kind
     source: str
@@ -36,31 +36,31 @@ class EmbedInputs(NamedTuple):
     ids: Shaped[np.ndarray, " items"]
     """The raw ids of all items."""
     values: Mapping[int, Any]
-    """By item, in order: its text, or the file of its picture."""
+    """The text or picture file by item, in order."""
     faults: Mapping[int, str]
-    """Why other items have none."""
+    """The reasons why other items have no input."""
     load: Callable[[Any], Any]
-    """Makes of a value what the model takes, or raises `Unusable`."""
+    """Converts a value to the model's input, or raises `Unusable`."""
 
 
 class Embedded(NamedTuple):
-    """A file of vectors that was written."""
+    """A summary of a file of vectors that was written."""
 
     file: Path
     items: int
-    """Items of the table."""
+    """The number of items in the table."""
     vectors: int
-    """Items with a vector."""
+    """The number of items with a vector."""
     columns: int
-    """The width of each vector."""
+    """The dimension of the vectors."""
     resumed: int
-    """Inputs that an earlier run had finished."""
+    """The number of inputs that an earlier run had finished."""
     faults: Mapping[str, str]
-    """Why items have no vector, by raw id."""
+    """The reasons why items have no vector, by raw id."""
 
 
 def text_inputs(catalogue: Catalogue, columns: Sequence[str]) -> EmbedInputs:
-    """Return the items' texts, from these columns."""
+    """Return the items' texts from the given columns."""
     texts = joined_texts(catalogue, columns)
     values = {row: text for row, text in enumerate(texts) if text}
     faults = dict.fromkeys((row for row, text in enumerate(texts) if not text), "there is no text")
@@ -68,7 +68,7 @@ def text_inputs(catalogue: Catalogue, columns: Sequence[str]) -> EmbedInputs:
 
 
 def picture_inputs(catalogue: Catalogue, folder: Path) -> EmbedInputs:
-    """Return the items' pictures, from this folder."""
+    """Return the items' pictures from the given folder."""
     found = find_pictures(catalogue, folder)
     values = {row: each for row, each in enumerate(found) if isinstance(each, Path)}
     faults = {row: each for row, each in enumerate(found) if isinstance(each, str)}
@@ -76,7 +76,7 @@ def picture_inputs(catalogue: Catalogue, folder: Path) -> EmbedInputs:
 
 
 def check_place(kind: Kind, folder: Path) -> Path:
-    """Return the file to write in a folder of features; another file of the same modality there is refused."""
+    """Return the file to write in a features folder. Another file of the same modality there is rejected."""
     file = folder / f"{kind}.safetensors"
     if file.is_symlink() or (file.exists() and not file.is_file()):
         raise UserError(f"{file}: not a regular file; remove it, or give another {setting('out')}")
@@ -100,21 +100,21 @@ def embed(
     overwrite: bool = False,
     told: Callable[[int, int], None] = lambda done, total: None,
 ) -> Embedded:
-    """Make the vectors of the items and write them; a run that was stopped goes on after its last batch.
+    """Compute the item vectors and write them. A stopped run continues after its last batch.
 
-    The file is complete or is not written: `values` in float16, and the raw ids beside them, as whole numbers or as
-    `text_ids` encodes text. Items without a vector are left out, which readers take as missing. The same inputs, model
-    and settings give the same bytes, whether the run was stopped or not.
+    The file is written atomically. It holds `values` in float16 and the raw ids, as integers or encoded by `text_ids`.
+    Items without a vector are left out, which readers treat as missing. The same inputs, model and settings give the
+    same bytes, whether or not the run was stopped.
 
     Args:
         inputs: The items' texts or pictures.
         encoder: The model.
-        file: From `check_place`.
-        overwrite: Replace a file that was made in another way.
-        told: Gets the number of inputs that are done, and of all, after each batch.
+        file: The result of `check_place`.
+        overwrite: Whether to replace a file that was made in a different way.
+        told: Receives the numbers of finished and of all inputs after each batch.
 
     Raises:
-        UserError: The file exists and was made in another way, no item has a vector, or a vector is not finite.
+        UserError: The file exists and was made in a different way, no item has a vector, or a vector is not finite.
     """
     plan = _plan(inputs, encoder)
     part = file.with_name(f".{file.name}{PART}")
@@ -157,7 +157,7 @@ def embed(
 def _finish(
     part: Path, done: unfinished.Done, inputs: EmbedInputs, encoder: Encoder, told: Callable[[int, int], None]
 ) -> None:
-    """Take the batches that are left, which are the same whether the run was stopped or not."""
+    """Process the remaining batches, which are the same whether or not the run was stopped."""
     items = list(inputs.values)
     size = encoder.settings["batch_size"]
     for start in range(done.inputs, len(items), size):
@@ -210,7 +210,7 @@ def _plan(inputs: EmbedInputs, encoder: Encoder) -> str:
 
 
 def _digest_of_picture(file: Path) -> str:
-    """Return the digest of a picture's content; one that cannot be read is unusable, and no more."""
+    """Return the digest of a picture's content. An unreadable picture counts as unusable."""
     try:
         return digest_of(file) if file.is_file() else ""
     except UserError:
@@ -232,7 +232,7 @@ def _summary(file: Path, inputs: EmbedInputs, done: unfinished.Done | None, resu
 
 
 def _named(faults: Mapping[int, str], inputs: EmbedInputs) -> dict[str, str]:
-    """Return the faults by raw id, in the order of items."""
+    """Return the faults by raw id, in item order."""
     return {str(inputs.ids[item]): reason for item, reason in sorted(faults.items())}
 
 

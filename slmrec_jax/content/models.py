@@ -1,4 +1,4 @@
-"""Opens a model by its path: an ONNX file, a folder with one, or a Hugging Face folder with a model of texts."""
+"""Opening of a model by path: an ONNX file, a folder with one, or a Hugging Face folder with a text model."""
 
 import hashlib
 import importlib.util
@@ -16,58 +16,58 @@ from slmrec_jax.data.readers.opening import reading
 from slmrec_jax.errors import UserError, setting
 
 Kind = Literal["text", "image"]
-"""The kind of input that a model takes."""
+"""The kind of a model's input."""
 
 _ONNX_PLACES = ("model.onnx", "onnx/model.onnx")
 _WEIGHTS = (".bin", ".data", ".onnx_data", ".weights")
-"""Suffixes of the files in which ONNX models keep large weights."""
+"""The suffixes of files in which ONNX models store large weights."""
 _GENERIC = ("model", "onnx")
-"""Names of files and folders that do not name the model in them."""
+"""File and folder names that do not identify the model."""
 _PACKAGES = {"onnxruntime": "embed", "tokenizers": "embed", "PIL": "embed", "sentence_transformers": "embed-torch"}
-"""The extra that installs each module."""
+"""The optional extra that installs each module."""
 
 
 class Options(NamedTuple):
-    """The settings that change the vectors; those that a model does not use stay `None`."""
+    """The settings that change the vectors. Those that a model does not use stay `None`."""
 
     output: str | None = None
-    """The ONNX output to take."""
+    """The ONNX output to use."""
     pooling: Literal["mean", "first"] | None = None
-    """How the rows of tokens become one, in ONNX."""
+    """How to pool token rows, for ONNX models."""
     tokenizer: Path | None = None
     """The `tokenizer.json` of an ONNX model."""
     max_tokens: int | None = None
-    """Where texts are cut."""
+    """The number of tokens at which texts are cut."""
     size: int | None = None
     """The height and width of pictures."""
     mean: tuple[float, float, float] | None = None
-    """Subtracted from red, green and blue between 0 and 1."""
+    """The values subtracted from red, green and blue, which are between 0 and 1."""
     std: tuple[float, float, float] | None = None
-    """Divides them then."""
+    """The divisors of red, green and blue after that."""
     normalize: bool = False
     """Whether vectors are divided by their norms."""
     batch_size: int = 32
-    """Texts or pictures that the model takes at once."""
+    """The number of texts or pictures per batch."""
 
 
 class Encoder(NamedTuple):
     """A model that is ready to run."""
 
     name: str
-    """Of its file or folder."""
+    """The name, from its file or folder."""
     sha256: str
-    """Of its file; or of the names and digests of all files of its folder."""
+    """The SHA-256 of its file, or of the names and digests of all files in its folder."""
     settings: Mapping[str, Any]
-    """All else that the vectors depend on, as JSON has it."""
+    """Everything else that the vectors depend on, as JSON values."""
     encode: Callable[[Sequence[Any]], Float[np.ndarray, "inputs columns"]]
-    """From texts or pictures to a row for each."""
+    """Encodes texts or pictures to one row each."""
 
 
 def open_encoder(kind: Kind, path: Path, options: Options) -> Encoder:
-    """Open a model of texts or of pictures.
+    """Open a model for texts or pictures.
 
     Raises:
-        UserError: The model cannot be read, lacks something that `options` must give, or needs an extra.
+        UserError: The model cannot be read, needs a setting in `options` that is missing, or needs an optional extra.
     """
     for name in ("batch_size", "max_tokens", "size"):
         value = getattr(options, name)
@@ -86,7 +86,7 @@ def open_encoder(kind: Kind, path: Path, options: Options) -> Encoder:
 
 
 def need(*modules: str) -> None:
-    """Reject a call for which a module is not installed, and name the extra that installs it."""
+    """Raise a `UserError` if a module is not installed, naming the extra that installs it."""
     for module in modules:
         if importlib.util.find_spec(module) is None:
             extra = _PACKAGES[module]
@@ -163,13 +163,13 @@ def _name_of(path: Path) -> str:
 
 
 def _beside(file: Path, name: str) -> Path | None:
-    """Return a file beside a model, or beside its folder `onnx`, as Hugging Face has it."""
+    """Return a file next to a model, or next to its folder `onnx`, as in Hugging Face repositories."""
     places = [file.parent, *([file.parent.parent] if file.parent.name == "onnx" else [])]
     return next((place / name for place in places if (place / name).is_file()), None)
 
 
 def _pooling(file: Path) -> Literal["mean", "first"]:
-    """Return what the folder of sentence-transformers around a model says, or the mean."""
+    """Return the pooling specified by a sentence-transformers folder around a model; by default the mean."""
     config = _beside(file, "1_Pooling/config.json")
     if config is None:
         return "mean"
@@ -181,7 +181,7 @@ def _pooling(file: Path) -> Literal["mean", "first"]:
 
 
 def _data_of(file: Path) -> dict[str, Any]:
-    """Return the digests of the files beside an ONNX model in which it may keep its weights."""
+    """Return the digests of files next to an ONNX model that may hold its weights."""
     beside = [
         each
         for each in sorted(file.parent.iterdir())

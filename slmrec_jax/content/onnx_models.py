@@ -1,4 +1,4 @@
-"""Runs ONNX models of texts and of pictures. The only module that imports onnxruntime and tokenizers."""
+"""ONNX models for texts and pictures. No other module imports onnxruntime and tokenizers."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from slmrec_jax.data.readers.refusals import listed, one_line
 from slmrec_jax.errors import UserError, setting
 
 POOLED = ("sentence_embedding", "text_embeds", "image_embeds", "pooler_output")
-"""Names of outputs that hold one vector for each input; the first that a model has is taken."""
+"""Names of outputs with one vector per input. The first one that a model has is used."""
 
 _FLOATS = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
 _INTEGERS = {"tensor(int64)": np.int64, "tensor(int32)": np.int32}
@@ -25,14 +25,14 @@ _PREPARATION_FILE = "preprocessor_config.json"
 
 
 def open_session(file: Path) -> Any:
-    """Return an ONNX model on the CPU, where results do not depend on the number of the run."""
+    """Open an ONNX model on the CPU, where results are the same in every run."""
     import onnxruntime
 
     check_file(file, "an ONNX model")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     options.use_deterministic_compute = True
-    # Given, because the library would otherwise bind threads to cores that this process may not use.
+    # Set explicitly, because the library would otherwise bind threads to cores that this process may not use.
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     options.intra_op_num_threads = cores or 1
     try:
@@ -42,7 +42,7 @@ def open_session(file: Path) -> Any:
 
 
 def choose_output(file: Path, session: Any, name: str | None) -> str:
-    """Return the output to take vectors from: the named one, a pooled one by its name, or the first."""
+    """Choose the output with the vectors: the named one, a pooled one recognised by its name, or the first."""
     names = [output.name for output in session.get_outputs()]
     if name is not None and name not in names:
         raise UserError(f"{file}: there is no output {name!r}; give one of {listed(names)} by {setting('output')}")
@@ -50,12 +50,12 @@ def choose_output(file: Path, session: Any, name: str | None) -> str:
 
 
 def run_model(file: Path, session: Any, output: str, inputs: Mapping[str, Any]) -> Float32[np.ndarray, "rows ..."]:
-    """Return an output for a batch; a model that takes batches of one size only gets such batches."""
+    """Run a model on a batch and return an output. A model with a fixed batch size only gets batches of that size."""
     count = len(next(iter(inputs.values())))
     size = next((each.shape[0] for each in session.get_inputs() if isinstance(each.shape[0], int)), count)
     found = []
     for start in range(0, count, size):
-        rows = np.arange(start, start + size).clip(max=count - 1)  # the last batch is padded by its last row
+        rows = np.arange(start, start + size).clip(max=count - 1)  # the last batch is padded with its last row
         try:
             (values,) = session.run([output], {name: values[rows] for name, values in inputs.items()})
         except Exception as error:  # the library raises errors of many kinds
@@ -73,7 +73,7 @@ def run_model(file: Path, session: Any, output: str, inputs: Mapping[str, Any]) 
 def text_encoder(
     file: Path, session: Any, tokenizer: Any, output: str, pooling: str
 ) -> Callable[[Sequence[str]], Float[np.ndarray, "texts columns"]]:
-    """Return a function from texts to vectors, the mean over the tokens of a text or the row of its first token."""
+    """Return a function from texts to vectors: the mean over a text's tokens, or the row of its first token."""
     types = {each.name: each.type for each in session.get_inputs()}
     known = {"input_ids", "attention_mask", "token_type_ids"}
     if "input_ids" not in types or not types.keys() <= known or not set(types.values()) <= _INTEGERS.keys():
@@ -103,13 +103,13 @@ def text_encoder(
 
 
 def open_tokenizer(file: Path, max_tokens: int | None) -> Any:
-    """Return the tokenizer of a `tokenizer.json`, which cuts texts after so many tokens, or where the file says."""
+    """Open a `tokenizer.json`. It cuts texts after `max_tokens` tokens, or by default where the file says."""
     from tokenizers import Tokenizer
 
     check_file(file, "a tokenizer.json")
     try:
         tokenizer = Tokenizer.from_str(file.read_text(encoding="utf-8"))
-    except Exception as error:  # the library raises Exception itself
+    except Exception as error:  # the library raises plain `Exception`
         raise UserError(f"{file}: not a readable tokenizer ({one_line(error)}); save it again") from error
     if max_tokens is not None:
         tokenizer.enable_truncation(max_tokens)
@@ -119,7 +119,7 @@ def open_tokenizer(file: Path, max_tokens: int | None) -> Any:
 
 
 def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, Int64[np.ndarray, "texts tokens"]]:
-    """Return the inputs of a text model, padded at the end to the longest of these texts and to this length."""
+    """Return the inputs of a text model, padded at the end to the longest text and at least to `length`."""
     padding = tokenizer.padding or {}
     tokenizer.no_padding()
     encoded = tokenizer.encode_batch(list(texts))
@@ -136,7 +136,7 @@ def tokenize(tokenizer: Any, texts: Sequence[str], length: int) -> dict[str, Int
 def picture_encoder(
     file: Path, session: Any, output: str, how: Preparation
 ) -> Callable[[Sequence[Any]], Float[np.ndarray, "pictures columns"]]:
-    """Return a function from pictures to vectors: rows as they are, the mean over a map, or the first of tokens."""
+    """Return a function from pictures to vectors: rows unchanged, the mean over a map, or the first token."""
     (only,) = session.get_inputs()
 
     def encode(pictures: Sequence[Any]) -> Float[np.ndarray, "pictures columns"]:
@@ -158,10 +158,10 @@ def preparation(
     mean: tuple[float, float, float] | None,
     std: tuple[float, float, float] | None,
 ) -> Preparation:
-    """Return how pictures are prepared: as these settings say, or the model's metadata, or the file beside it.
+    """Return how to prepare pictures: from the settings, or the model's metadata, or the file next to the model.
 
-    The metadata of the ONNX file, and `preprocessor_config.json`, have Hugging Face's names: `size`, `crop_size`,
-    `image_mean`, `image_std`, `resample`, `rescale_factor`. The size may also be that of the model's input.
+    The ONNX file's metadata and `preprocessor_config.json` use Hugging Face's names: `size`, `crop_size`, `image_mean`,
+    `image_std`, `resample`, `rescale_factor`. The size may also come from the model's input.
     """
     inputs = session.get_inputs()
     shape = inputs[0].shape
@@ -222,7 +222,7 @@ def _resize(value: Any) -> int | tuple[int, int] | None:
 
 
 def _sides(value: Any) -> tuple[int, int] | None:
-    """Return a height and a width from a number, a pair, or what Hugging Face writes."""
+    """Parse a height and width from a number, a pair, or Hugging Face's form."""
     if value is None:
         return None
     if isinstance(value, dict):

@@ -1,4 +1,4 @@
-"""Finds the pictures of items, reads them, and prepares them for a model. The only module that imports Pillow."""
+"""Finding, reading and preparation of item pictures for a model. No other module imports Pillow."""
 
 import warnings
 from collections.abc import Sequence
@@ -15,36 +15,36 @@ from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.errors import UserError, setting
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
-"""The formats that Pillow may decode; for others, such as EPS, it would start another program."""
+"""The formats that Pillow may decode. For others, such as EPS, it would start another program."""
 _WHITE = (255, 255, 255, 255)
 
 
 class Unusable(Exception):
-    """The text or picture of one item cannot be used; the message says why."""
+    """An exception for an item whose text or picture cannot be used; the message gives the reason."""
 
 
 class Preparation(NamedTuple):
-    """How a picture becomes the input of a model: resized, cut out at its centre, scaled and normalised."""
+    """The conversion of a picture to a model's input: resizing, centre crop, scaling and normalisation."""
 
     resize: int | tuple[int, int]
-    """The length of the shorter side; or the height and the width, whatever that does to the proportions."""
+    """The length of the shorter side; or the height and width, regardless of the aspect ratio."""
     crop: tuple[int, int]
-    """The height and the width of what is cut out; what the picture lacks there is black."""
+    """The height and width of the crop. Parts outside the picture are black."""
     mean: tuple[float, ...]
-    """Subtracted from each channel, red, green and blue."""
+    """The values subtracted from the channels red, green and blue."""
     std: tuple[float, ...]
-    """Divides each channel then."""
+    """The divisors of the channels after that."""
     scale: float = 1 / 255
-    """Multiplies the values 0 to 255 first."""
+    """The factor that is first applied to the values 0 to 255."""
     resample: int = 3
-    """Pillow's number of the filter; 3 is bicubic."""
+    """Pillow's number of the resampling filter; 3 is bicubic."""
 
 
 def find_pictures(catalogue: Catalogue, folder: Path) -> list[Path | str]:
-    """Return the file of each item's picture, or why there is none.
+    """Return the file of each item's picture, or the reason why there is none.
 
-    The column `image` names it, from this folder or from that of the table; without one, a file in the folder does that
-    is called like the item, such as `dress-3.jpg`.
+    The column `image` names the file, relative to the given folder or that of the table. Without this column, it is the
+    file in the folder that is named after the item, such as `dress-3.jpg`.
     """
     if not folder.is_dir():
         raise UserError(f"{setting('images', str(folder))}: there is no such folder; give the one of the pictures")
@@ -68,7 +68,7 @@ def _named_file(name: str, places: Sequence[Path]) -> Path | str:
         try:
             if file.exists() and file.resolve().is_relative_to(place.resolve()):
                 return file
-        except (OSError, ValueError):  # the text cannot be the name of a file
+        except (OSError, ValueError):  # the text is not a valid file name
             break
     return f"there is no file {name[:80]}"
 
@@ -81,10 +81,10 @@ def _file_of_id(item: str, by_stem: dict[str, list[Path]]) -> Path | str:
 
 
 def load_picture(file: Path) -> Any:
-    """Return a picture in red, green and blue, turned as its metadata say, transparent parts on white.
+    """Load a picture as RGB, rotated according to its metadata, with transparent parts on white.
 
     Raises:
-        Unusable: It cannot be read.
+        Unusable: The picture cannot be read.
     """
     from PIL import Image, ImageOps
 
@@ -102,12 +102,12 @@ def load_picture(file: Path) -> Any:
         raise
     except UserError as error:
         raise Unusable(str(error)) from error
-    except Exception as error:  # decoders raise errors of many kinds
+    except Exception as error:  # decoders raise many kinds of errors
         raise Unusable(f"{file}: not a readable picture ({one_line(error)})") from error
 
 
 def prepare(picture: Any, how: Preparation) -> Float32[np.ndarray, "height width 3"]:
-    """Return the numbers of a picture as a model takes them."""
+    """Convert a picture to a model's input."""
     if isinstance(how.resize, int):
         shorter = min(picture.size)
         width, height = (max(1, round(side * how.resize / shorter)) for side in picture.size)

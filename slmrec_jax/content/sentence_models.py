@@ -1,4 +1,4 @@
-"""Runs models of texts in Hugging Face folders by sentence-transformers. The only module that imports it."""
+"""Text models in Hugging Face folders, run with sentence-transformers. No other module imports it."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -18,7 +18,7 @@ _OWN = "sentence_transformers."
 
 
 def open_folder(folder: Path, max_tokens: int | None) -> Any:
-    """Return the model of a local folder on the CPU; nothing is downloaded, and none of its own code is run."""
+    """Open the model of a local folder on the CPU, without downloading anything or running code from the folder."""
     _check_folder(folder)
     from sentence_transformers import SentenceTransformer
 
@@ -55,7 +55,7 @@ def sentence_encoder(folder: Path, model: Any) -> Callable[[Sequence[str]], Floa
 
 
 def _check_folder(folder: Path) -> None:
-    """Reject weights that are pickled, and parts whose code is not the library's."""
+    """Reject pickled weights, and modules whose code is not the library's."""
     for place in sorted({file.parent for name in _PICKLED for file in folder.rglob(name)}):
         if not any((place / name).is_file() for name in (WEIGHTS, f"{WEIGHTS}.index.json")):
             raise UserError(f"{place}: its weights are pickled, which could run code; save them as {WEIGHTS}")

@@ -1,8 +1,8 @@
-"""Keeps the vectors of finished batches on disk, so that a run that was stopped goes on where it was.
+"""Storage of finished batches on disk, so that a stopped run can continue.
 
-The folder holds `plan`, the digest of everything that the vectors depend on; `rows`, the vectors in float16, one after
-another; and `log`, a line for each batch, written once the batch's rows are on disk. What does not agree with its line,
-and what follows it, is made again.
+The folder holds `plan`, the digest of everything that the vectors depend on; `rows`, the concatenated vectors in
+float16; and `log`, one line per batch, written after the batch's rows are on disk. A batch that does not match its
+line, and all batches after it, are computed again.
 """
 
 import fcntl
@@ -26,19 +26,19 @@ _PLAN, _ROWS, _LOG = "plan", "rows", "log"
 
 @dataclass
 class Done:
-    """What the finished batches hold; it grows by each."""
+    """The totals of the finished batches, updated after each batch."""
 
     inputs: int = 0
-    """Inputs of these batches."""
+    """The number of inputs of these batches."""
     columns: int = 0
-    """Of the vectors; 0 before the first."""
+    """The dimension of the vectors; 0 before the first vector."""
     items: list[int] = field(default_factory=list)
     """The items that have a vector, in order."""
     faults: dict[int, str] = field(default_factory=dict)
-    """Why others have none, by item."""
+    """The reasons why other items have none, by item."""
 
     def add(self, batch: Mapping[str, Any]) -> None:
-        """Count a batch, as its line has it."""
+        """Add a batch, given its log line."""
         self.inputs += batch["inputs"]
         self.columns = batch["columns"] or self.columns
         self.items += batch["items"]
@@ -47,7 +47,7 @@ class Done:
 
 @contextmanager
 def held(folder: Path, plan: str) -> Iterator[Done]:
-    """Make or take over the folder of a plan, and yield what is done; another plan's content is deleted.
+    """Make or take over the folder of a plan, and yield the finished work. Content of another plan is deleted.
 
     Raises:
         UserError: Another process uses the folder.
@@ -100,7 +100,7 @@ def add_batch(
     values: Float16[np.ndarray, "rows columns"],
     faults: dict[int, str],
 ) -> None:
-    """Store the vectors of a batch, then count it as done."""
+    """Store the vectors of a batch, then record it as finished."""
     content = values.tobytes()
     with (folder / _ROWS).open("ab") as rows:
         rows.write(content)
@@ -119,5 +119,5 @@ def add_batch(
 
 
 def stored_rows(folder: Path, done: Done) -> Float16[np.ndarray, "rows columns"]:
-    """Return the vectors of all finished batches as a view on their file."""
+    """Return the vectors of all finished batches as a view of their file."""
     return np.memmap(folder / _ROWS, np.float16, "r", shape=(len(done.items), done.columns))

@@ -1,4 +1,4 @@
-"""Selects the interactions that count, before they are divided."""
+"""Selection of interactions before splitting."""
 
 from dataclasses import replace
 
@@ -15,7 +15,7 @@ from slmrec_jax.types import Interactions
 
 
 def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:
-    """Return the k-core of data that are not divided; other rows were left out when they were read."""
+    """Return the k-core of unsplit data. Other selections are applied when the data are read."""
     if isinstance(data, Unsplit):
         return k_core(data, source.k_core) if source.k_core > 1 else data
     of_core = setting("min_rating" if source.min_rating is not None else "k_core")
@@ -28,7 +28,7 @@ def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:
 
 
 def k_core(data: Unsplit, k: int) -> Unsplit:
-    """Return the largest part of the data in which every user and every item has at least k interactions."""
+    """Return the largest subset of the data in which every user and every item has at least k interactions."""
     dataset, times = data.dataset, data.times
     kept = _in_core(dataset.train, k, dataset.num_users, dataset.num_items)
     if not kept.any():

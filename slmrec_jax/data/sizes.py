@@ -1,4 +1,4 @@
-"""A stand-in for a data set of which only the sizes are known: it can be planned for, and not trained on."""
+"""A stand-in for a data set of which only the sizes are known, for planning but not for training."""
 
 from collections.abc import Mapping
 
@@ -10,20 +10,21 @@ from slmrec_jax.errors import UserError, setting
 from slmrec_jax.types import Interactions
 
 EXPONENT = 0.8
-"""Degrees fall as rank to this power, about as in data sets of recommendation."""
+"""The exponent of the power law by which degrees fall with rank, typical of recommendation data."""
 
 
 def sized_dataset(num_users: int, num_items: int, num_interactions: int, columns: Mapping[str, int]) -> Dataset:
-    """Return a data set with these sizes; degrees fall as a power of the rank, and features are zeros without memory.
+    """Make a data set with given sizes, power-law degrees, and features of zeros that take no memory.
 
     Args:
         num_users: The number of users.
         num_items: The number of items.
-        num_interactions: The number of training interactions. Each user has one in validation and in test too.
-        columns: The width of each modality.
+        num_interactions: The number of training interactions. Each user also has one interaction in validation and one
+            in test.
+        columns: The dimension of each modality.
 
     Raises:
-        UserError: A number is not positive or beyond 2³¹ - 1, or there are more interactions than pairs.
+        UserError: A number is not positive or is above 2³¹ - 1, or there are more interactions than pairs.
     """
     sizes = {"users": num_users, "items": num_items, "interactions": num_interactions}
     for name, size in {**sizes, **{setting("modalities", each): width for each, width in columns.items()}}.items():
@@ -52,11 +53,11 @@ def sized_dataset(num_users: int, num_items: int, num_interactions: int, columns
 
 
 def _ids(count: int, most: int, num_interactions: int) -> Int[np.ndarray, " interactions"]:
-    """Return an id for each interaction, ascending, by degrees of a power law of at most `most`."""
+    """Return ascending ids of interactions, with power-law degrees of at most `most`."""
     weights = np.arange(1, count + 1) ** -EXPONENT
     degrees = np.full(count, num_interactions)
     scale = 1.0
-    for _ in range(30):  # degrees above the limit go to the others
+    for _ in range(30):  # the excess above the limit goes to the others
         degrees = np.minimum(np.floor(scale * weights * num_interactions / weights.sum()), most).astype(np.int64)
         scale *= num_interactions / max(1, degrees.sum())
     missing = num_interactions - int(degrees.sum())

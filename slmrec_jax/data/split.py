@@ -1,7 +1,7 @@
-"""Divides interactions into training, validation and test: as other tools do, by time, or by items.
+"""Splitting of interactions into training, validation and test: like other tools, by time, or by items.
 
-Everything random follows from the seed by the integer arithmetic in this file, so that a split is the same on every
-machine and under every version of NumPy, and does not depend on the order in which interactions were read.
+All randomness is derived from the seed by the integer arithmetic in this file. A split is therefore the same on every
+machine and with every version of NumPy, and does not depend on the order in which interactions are read.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,48 +20,48 @@ from slmrec_jax.types import Interactions
 Times: TypeAlias = Shaped[np.ndarray, " interactions"]
 Numbers: TypeAlias = Int[np.ndarray, " interactions"]
 Parts: TypeAlias = Numbers
-"""The split that each interaction goes to: `TRAIN`, `VALID` or `TEST`."""
+"""The split of each interaction: `TRAIN`, `VALID` or `TEST`."""
 
 TRAIN, VALID, TEST = range(3)
 
 
 class Unsplit(NamedTuple):
-    """A data set that its reader found undivided: all interactions are in `train`, the other splits are empty."""
+    """A data set without splits: all interactions are in `train`, and the other splits are empty."""
 
     dataset: Dataset
     times: Callable[[], Times] | None = None
-    """The times of the interactions of `train`, in any unit; called if the split needs them."""
+    """Returns the times of the interactions in `train`, in any unit; called only if the split needs them."""
     of_one_user: bool = False
-    """True if times compare only the interactions of one user: they are positions in that user's list."""
+    """Whether times are comparable only within a user, because they are positions in the user's list."""
 
 
 class Pool(NamedTuple):
-    """The interactions that a split method divides."""
+    """The interactions that a method splits."""
 
     pairs: Interactions
-    """Sorted by user."""
+    """The interactions, sorted by user."""
     times: Times
-    """All 0 if they are unknown or unused."""
+    """The times; all 0 if they are unknown or unused."""
     seed: int
 
 
 class SplitMethod(NamedTuple):
-    """A way to divide interactions."""
+    """A method of splitting interactions."""
 
     summary: str
     divide: Callable[[Pool], Parts]
     times: Literal["unused", "used", "needed"] = "unused"
-    """Whether it looks at times: never, where they are known, or always."""
+    """Whether it uses times: never, if they are known, or always."""
     keeps_test: bool = False
-    """True if it divides only the training interactions and keeps the test split."""
+    """Whether it splits only the training interactions and keeps the test split."""
 
 
 def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> Dataset:
-    """Divide what a reader returned by a method of `SPLIT_METHODS`; divided data are divided again, or stay for `None`.
+    """Split data with a method of `SPLIT_METHODS`, replacing existing splits; `None` keeps existing splits.
 
     Raises:
-        UserError: The data set is undivided and there is no name, the name is unknown, the method does not fit the
-            data, or nothing would be left to train on.
+        UserError: The data have no splits and there is no name, the name is unknown, the method does not fit the data,
+            or no training interactions would be left.
     """
     if name is None and isinstance(data, Dataset):
         return data
@@ -144,7 +144,7 @@ def _tenth_of_train(pool: Pool) -> Parts:
 
 
 def _by_user(divide: Callable[[Pool], Parts], pool: Pool) -> Parts:
-    """Divide the interactions of some users after the other, since those of others do not matter."""
+    """Split the interactions of a few users at a time, since users are independent."""
     parts = np.empty(len(pool.pairs.users), np.int8)
     for block in blocks_of_users(pool.pairs.users):
         pairs = Interactions(pool.pairs.users[block], pool.pairs.items[block])
@@ -176,13 +176,14 @@ SPLIT_METHODS: Mapping[str, SplitMethod] = {
         keeps_test=True,
     ),
 }
-"""By name. A method that divides by user leaves all interactions of a user with fewer than 3 in train."""
+"""The split methods by name. Methods that split by user keep all interactions of users with fewer than 3 in train."""
 
 
 def draw(seed: int, *keys: Int[np.ndarray, " rows"]) -> UInt64[np.ndarray, " rows"]:
-    """Return a pseudo-random number per row: the keys, one after the other, through SplitMix64's output function.
+    """Return one pseudo-random number per row by applying SplitMix64's output function to the keys in turn.
 
-    Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014); the constants are Stafford's.
+    Source: Steele, Lea and Flood, "Fast splittable pseudorandom number generators" (OOPSLA 2014), with Stafford's
+    constants.
     """
     state = _mix(np.array([seed % 2**64], np.uint64))
     for key in keys:
@@ -191,22 +192,22 @@ def draw(seed: int, *keys: Int[np.ndarray, " rows"]) -> UInt64[np.ndarray, " row
 
 
 def _mix(words: UInt64[np.ndarray, "..."]) -> UInt64[np.ndarray, "..."]:
-    words = words + np.uint64(0x9E3779B97F4A7C15)  # wraps around, as arrays of unsigned integers do
+    words = words + np.uint64(0x9E3779B97F4A7C15)  # wraps around, like all arrays of unsigned integers
     words = (words ^ (words >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     words = (words ^ (words >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return np.asarray(words ^ (words >> np.uint64(31)))
 
 
 def _random_order(pool: Pool) -> Numbers:
-    """Return an order of the interactions by user, and random within each user."""
+    """Return an order of the interactions: by user, and random within each user."""
     draws = draw(pool.seed, *pool.pairs) >> np.uint64(32)
     return np.argsort(pool.pairs.users.astype(np.uint64) << np.uint64(32) | draws, kind="stable")
 
 
 def rank_within_users(users: Numbers, order: Numbers) -> tuple[Numbers, Numbers]:
-    """Return for each interaction how many its user has, and its rank among these.
+    """Return for each interaction the number of its user's interactions, and its rank among them.
 
-    `users` is sorted; `order` lists the interactions (indices) by user, then rank.
+    `users` must be sorted. `order` has the indices of interactions by user, then rank.
     """
     users = users - (users[0] if len(users) else 0)
     counts = np.bincount(users)
@@ -216,5 +217,5 @@ def rank_within_users(users: Numbers, order: Numbers) -> tuple[Numbers, Numbers]
 
 
 def as_parts(valid: Bool[np.ndarray, " interactions"], held_out: Bool[np.ndarray, " interactions"]) -> Parts:
-    """Return `VALID` or `TEST` for interactions that are held out, and `TRAIN` for the others."""
+    """Return `VALID` or `TEST` for held-out interactions, and `TRAIN` for the others."""
     return np.where(held_out, np.where(valid, np.int8(VALID), np.int8(TEST)), np.int8(TRAIN))

@@ -1,12 +1,12 @@
-"""The package's own format: a folder with tables in Parquet, features in safetensors, and `meta.json`.
+"""The package's own format: a folder with Parquet tables, safetensors features, and `meta.json`.
 
     meta.json              format, version, name, counts, modalities in order, fingerprint, notes
     interactions.parquet   user_row, item_row, split; sorted as in the data set, whose rows are numbered by degree
     users.parquet          id: the raw id of each row; items.parquet likewise, and title and image if known
     features/N-NAME.safetensors   values (items, columns) and present (items), or items and words (pairs)
 
-Vectors of float16 and bfloat16 are stored as they are, and those of float32 as float16 if that loses nothing. They are
-read as mapped files. A folder whose content does not have the fingerprint that was written is refused.
+float16 and bfloat16 vectors are stored unchanged, and float32 vectors as float16 if that is lossless. They are read as
+memory-mapped files. A folder whose content does not match the stored fingerprint is rejected.
 """
 
 import json
@@ -51,7 +51,7 @@ META = "meta.json"
 LOOKS_FOR = f"{META} of slmrec-jax"
 
 _FORMAT, _STORE_VERSION = "slmrec-jax", 2
-"""Version 1 had fingerprints of another definition."""
+"""The format and its version. Version 1 defined fingerprints differently."""
 _MARK = re.compile(rb'^\s*\{\s*"format":\s*"slmrec-jax"')
 _INTERACTIONS, _USERS, _ITEMS, _FEATURES = "interactions.parquet", "users.parquet", "items.parquet", "features"
 _FIELDS = {
@@ -66,7 +66,7 @@ _FIELDS = {
     "notes": list,
 }
 _ROW_BYTES = 9
-"""Bytes of an interaction in memory, with the number of its split."""
+"""The bytes of an interaction in memory, including the number of its split."""
 _CONVERT_AGAIN = "make the folder again with slmrec-jax data convert"
 _TENSORS = {
     "items": ("int32",),
@@ -74,26 +74,26 @@ _TENSORS = {
     "values": ("float16", "bfloat16", "float32"),
     "present": ("bool",),
 }
-"""The types that each tensor of a feature file may have."""
+"""The allowed dtypes of each tensor of a feature file."""
 
 
 def write_store(dataset: Dataset, folder: Path) -> None:
-    """Write a data set as a folder in the package's own format, completely or not at all.
+    """Write a data set as a folder in the package's own format, atomically.
 
-    Rows are numbered by degree (`Dataset.by_degree`), so that no one who reads them needs to.
+    Rows are numbered by degree (`Dataset.by_degree`), so that readers need not do it.
 
     Raises:
         UserError: The folder exists already or cannot be written, or a raw id cannot be stored in a file.
     """
     for name in (dataset.name, *dataset.features):
-        if not name.isprintable():  # errors name it
+        if not name.isprintable():  # error messages contain it
             raise UserError(f"data set {dataset.name!a}: the name {name!a} has control characters; rename it")
     with writing(folder, "give another folder"), whole_folder(folder) as part:
         _write_parts(dataset.by_degree(), part)
 
 
 def recognises(folder: Path, source: Source) -> bool:
-    """Return True if there is a `meta.json` that starts as one of this format."""
+    """Return whether there is a `meta.json` that begins like one of this format."""
     file = folder / META
     if not file.is_file():
         return False
@@ -102,7 +102,7 @@ def recognises(folder: Path, source: Source) -> bool:
 
 
 def read(folder: Path, source: Source) -> Dataset:
-    """Read a folder that `write_store` wrote."""
+    """Read a folder written by `write_store`."""
     meta = _read_meta(folder / META)
     modalities = {entry["name"]: entry for entry in meta["modalities"]}
     files = {name: _feature_file(folder, place, name) for place, name in enumerate(modalities)}
@@ -163,7 +163,7 @@ def _as_tensors(feature: Feature | Words) -> dict[str, Shaped[np.ndarray, "..."]
 
 
 def _feature_file(folder: Path, place: int, modality: str) -> Path:
-    """Return a path that every file system accepts, whatever the name of the modality."""
+    """Return a path that every file system accepts, for any modality name."""
     plain = re.sub(r"[^A-Za-z0-9_-]", "_", modality)[:40]
     return folder / _FEATURES / f"{place}-{plain}.safetensors"
 

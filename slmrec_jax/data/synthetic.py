@@ -1,9 +1,9 @@
-"""Makes a data set from a seed: users and items with planted tastes, and modalities that partly agree.
+"""A synthetic data set made from a seed: users and items with planted tastes, and modalities that partly agree.
 
-Every item belongs to a scene and has a latent description of several aspects; every user likes a few scenes and weights
-the aspects individually. A user meets items in proportion to their popularity and takes those they like best. Each
-modality shows one aspect of its own and one that all modalities share, with noise: no modality is sufficient, and the
-interactions are too few to learn the rest from ids alone.
+Every item belongs to a scene and has a latent description of several aspects. Every user likes a few scenes and weights
+the aspects individually. A user is exposed to items in proportion to their popularity and chooses the ones they like
+best. Each modality shows, with noise, one aspect of its own and one shared by all modalities. No modality is
+sufficient, and the interactions are too few to learn the rest from ids only.
 """
 
 from collections.abc import Mapping
@@ -21,21 +21,21 @@ from slmrec_jax.types import Interactions
 
 _DEMO_COLUMNS: Mapping[str, int] = {"visual": 64, "acoustic": 32, "textual": 48}
 _ASPECT = 8
-"""Dimensions of an aspect: there is one that every modality shows, and one per modality."""
+"""The number of dimensions of an aspect. There is one aspect shown by every modality, and one per modality."""
 _SCENES_LIKED = 2
 _HEAD = 60
-"""Popularity is 1 / (rank + _HEAD), with ranks from 0."""
+"""The offset in the popularity 1 / (rank + _HEAD), with ranks from 0."""
 _MIN_DEGREE, _MEAN_DEGREE, _MAX_DEGREE = 5, 8.0, 60
-"""Interactions of a user over all splits; the mean is approximate, before the maximum cuts the tail."""
+"""The number of interactions of a user over all splits. The mean is approximate, before the maximum cuts the tail."""
 _MISSING_SHARE = 0.07
-"""The share of items that lack a modality, independently for each modality."""
+"""The share of items that lack a modality, independent between modalities."""
 _NOISE = 0.4
-"""The standard deviation of the noise in a modality; that of the latent description is about 1."""
+"""The standard deviation of the noise in a modality. That of the latent description is about 1."""
 _USERS_AT_ONCE = 1024
 
 
 class Tastes(NamedTuple):
-    """The planted truth: user u likes item i by `users[u] · items[i]`, and meets it in proportion to `weights[i]`."""
+    """The ground truth: user u likes item i by `users[u] · items[i]`, and sees it in proportion to `weights[i]`."""
 
     users: Float[np.ndarray, "users latent"]
     items: Float[np.ndarray, "items latent"]
@@ -51,13 +51,13 @@ def demo(
     columns: Mapping[str, int] = _DEMO_COLUMNS,
     exposures: int = 300,
 ) -> Dataset:
-    """Make the embedded data set; the same arguments give the same bytes on every machine.
+    """Make the embedded data set. The same arguments give the same bytes on every machine.
 
-    With the default arguments, test recall@20 is about 0.09 for popularity, 0.23 for LightGCN on ids alone, 0.27 for
+    With the default arguments, test recall@20 is about 0.09 for popularity, 0.23 for LightGCN on ids only, 0.27 for
     SLMRec's main loss with features, 0.28 with its FAC task, and 0.6 for the planted tastes and popularities.
 
-    Items are in `num_scenes` clusters, of which each user likes two. A user meets items `exposures` times and chooses
-    among the distinct ones. `columns` has the widths of vectors by modality.
+    Items are in `num_scenes` clusters, of which each user likes two. A user is exposed to items `exposures` times and
+    chooses among the distinct ones. `columns` has the dimensions of vectors by modality.
 
     Each user's interactions are split 8:1:1 at random, with at least one for validation and one for test; a user with
     fewer than 3 has them all in train.
@@ -94,7 +94,7 @@ def plant(rng: np.random.Generator, num_users: int, num_items: int, num_scenes: 
     items += 0.7 * rng.standard_normal((num_items, latent))
     liked = 0.7 * scenes[rng.integers(num_scenes, size=(num_users, _SCENES_LIKED))].sum(axis=1)
     own = 0.9 * rng.standard_normal((num_users, latent))
-    # The weight of each aspect for each user; at this scale choices are neither certain nor arbitrary (see `demo`).
+    # The weight of each aspect for each user. At this scale, choices are neither certain nor arbitrary (see `demo`).
     concern = 0.125 + 0.75 * rng.random((num_users, 1 + num_aspects))
     users = np.repeat(concern, _ASPECT, axis=1) * (liked + own)
     weights = 1.0 / (rng.permutation(num_items) + _HEAD)
@@ -102,7 +102,7 @@ def plant(rng: np.random.Generator, num_users: int, num_items: int, num_scenes: 
 
 
 def _draw_degrees(rng: np.random.Generator, num_users: int) -> Int[np.ndarray, " users"]:
-    # A Pareto tail of exponent 2: the mean of its excess over the minimum is the scale.
+    # A Pareto tail with exponent 2. The mean of its excess over the minimum is the scale.
     tail = 1.0 / np.sqrt(1.0 - rng.random(num_users)) - 1.0
     excess = (_MEAN_DEGREE - _MIN_DEGREE) * tail
     return np.minimum(_MIN_DEGREE + np.floor(excess).astype(np.int64), _MAX_DEGREE)
@@ -119,7 +119,7 @@ def _draw_interactions(
         met = np.sort(np.minimum(met, len(cumulative) - 1), axis=1)
         liking = np.einsum("ud,ued->ue", tastes.users[rows], tastes.items[met])
         scores = liking + _round_to_256ths(rng.gumbel(size=met.shape))
-        scores[:, 1:][met[:, 1:] == met[:, :-1]] = -np.inf  # an item that is met twice is chosen once
+        scores[:, 1:][met[:, 1:] == met[:, :-1]] = -np.inf  # an item exposed twice is chosen once
         ranked = np.argsort(-scores, axis=1, kind="stable")
         order = np.take_along_axis(met, ranked, axis=1)
         chosen = np.arange(exposures) < degrees[rows, None]
@@ -149,7 +149,7 @@ def _draw_features(
 
 
 def _round_to_256ths(values: Float[np.ndarray, "..."]) -> Float[np.ndarray, "..."]:
-    """Round to multiples of 1/256: sums of products are then exact in any order of summation."""
+    """Round to multiples of 1/256, so that sums of products are exact in any order of summation."""
     return np.round(values * 256.0) / 256.0
 
 

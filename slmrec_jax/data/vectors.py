@@ -1,4 +1,4 @@
-"""Tables of vectors on the host: the types they are held in, their rows by blocks, and tables mapped from files."""
+"""Tables of vectors on the host: the dtypes they are stored in, blocks of rows, and memory-mapped tables."""
 
 import mmap
 from collections.abc import Iterator
@@ -9,47 +9,47 @@ import numpy as np
 from jaxtyping import Bool, Float, Shaped
 
 HELD_TYPES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32))
-"""The types in which vectors stay as they are; all others become float32."""
+"""The dtypes in which vectors are kept. All others become float32."""
 
 _VALUES_PER_BLOCK = 2**23
 
 
 def is_real(kind: "np.dtype[Any]") -> bool:
-    """Return whether numbers of a type can be vectors: floats of NumPy, bfloat16, integers and bools."""
+    """Return whether vectors may have a dtype: NumPy's floats, bfloat16, integers and bools."""
     return kind.kind in "fiub" or kind in HELD_TYPES
 
 
 def held_type(kind: "np.dtype[Any]") -> "np.dtype[Any]":
-    """Return the type in which vectors of a type are held, in the byte order of the machine."""
+    """Return the dtype in which vectors of a given dtype are kept, in native byte order."""
     kind = kind.newbyteorder("=")
     return kind if kind in HELD_TYPES else np.dtype(np.float32)
 
 
 def as_held(values: Shaped[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Convert numbers to the type they are held in, without a copy if they have it.
+    """Convert numbers to the dtype they are kept in, without a copy if they already have it.
 
-    Values beyond float32 become infinite, and are refused as such later.
+    Values beyond the range of float32 become infinite and are rejected later.
     """
     with np.errstate(over="ignore"):
         return np.asarray(values, held_type(values.dtype))
 
 
 def is_fixed(values: Shaped[np.ndarray, "..."]) -> bool:
-    """Return whether no one can write to an array: neither the array nor what it is a view of can be written to."""
+    """Return whether an array is read-only, including all arrays that it is a view of."""
     owner, fixed = _owner(values)
     return fixed and isinstance(owner, (mmap.mmap, bytes, type(None)))
 
 
 def is_mapped(values: Shaped[np.ndarray, "..."]) -> bool:
-    """Return whether an array is a view on a file that is mapped into memory and that no one writes to through it."""
+    """Return whether an array is a read-only view of a memory-mapped file."""
     owner, fixed = _owner(values)
     return fixed and isinstance(owner, mmap.mmap)
 
 
 def own_or_mapped(values: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*shape"]:
-    """Return numbers in rows and in the type they are held in: a copy, unless they are that already in a mapped file.
+    """Return numbers in row-major order and in the dtype they are kept in, copied unless already so in a mapped file.
 
-    What is in memory is copied because its owner may change it.
+    Arrays in memory are copied because their owner may change them.
     """
     if is_mapped(values) and values.flags.c_contiguous and values.dtype == held_type(values.dtype):
         return values
@@ -58,18 +58,18 @@ def own_or_mapped(values: Shaped[np.ndarray, "*shape"]) -> Float[np.ndarray, "*s
 
 
 def row_blocks(values: Shaped[np.ndarray, "rows columns"]) -> Iterator[slice]:
-    """Yield slices of the rows of a table, in order, each small beside a large table."""
+    """Yield slices of a table's rows, in order, each small compared with a large table."""
     at_a_time = max(1, _VALUES_PER_BLOCK // max(1, values.shape[1]))
     return (slice(start, start + at_a_time) for start in range(0, len(values), at_a_time))
 
 
 def has_content(values: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, " rows"]) -> bool:
-    """Return whether one of the rows among these is not 0 in all of its bits."""
+    """Return whether any of the given rows has a non-zero bit."""
     return any(_bits(values[rows][among[rows]]).any() for rows in row_blocks(values) if among[rows].any())
 
 
 def as_float16_if_lossless(values: Float[np.ndarray, "rows columns"]) -> Float[np.ndarray, "rows columns"]:
-    """Return a table of float32 as float16 if each value keeps its bits when it is read back, else the table itself."""
+    """Convert a float32 table to float16 if all values are preserved bitwise; otherwise return it unchanged."""
     halves = np.empty(values.shape, np.float16)
     for rows in row_blocks(values):
         with np.errstate(over="ignore"):
@@ -80,13 +80,13 @@ def as_float16_if_lossless(values: Float[np.ndarray, "rows columns"]) -> Float[n
 
 
 def mean_row(values: Float[np.ndarray, "rows columns"], among: Bool[np.ndarray, " rows"]) -> Float[np.ndarray, " _"]:
-    """Return the mean of the rows among these, of which there is at least one, in float64."""
+    """Compute the mean, in float64, of the given rows, of which there must be at least one."""
     total = sum(values[rows][among[rows]].sum(axis=0, dtype=np.float64) for rows in row_blocks(values))
     return np.asarray(total / np.count_nonzero(among))
 
 
 def _owner(values: Shaped[np.ndarray, "..."]) -> tuple[Any, bool]:
-    """Return what holds the memory of an array, `None` for NumPy, and whether all views down to it are read-only."""
+    """Return the owner of an array's memory (`None` for NumPy), and whether all views down to it are read-only."""
     owner: Any = values
     fixed = True
     while True:

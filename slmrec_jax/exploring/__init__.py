@@ -1,1 +1,1 @@
-"""The local page of `slmrec-jax explore`: what it shows, how requests are answered, and its server."""
+"""The local page of `slmrec-jax explore`: its content, the answers to its requests, and its server."""

@@ -1,4 +1,4 @@
-"""Answers to the requests of the page: functions of what is explored and of a query, in values that JSON can hold."""
+"""Answers to the page's requests: functions from the explored data and a query to JSON values."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -17,19 +17,19 @@ from slmrec_jax.reporting.items import sample
 Answer: TypeAlias = dict[str, Any]
 
 NUM_RECOMMENDED, NUM_SIMILAR = 20, 10
-"""The numbers of items in a list."""
+"""The numbers of items in the lists."""
 NUM_FOUND = 12
-"""The number of results of a search."""
+"""The maximum number of search results."""
 MOST_HISTORY = 200
-"""The number of a user's items that are shown."""
+"""The maximum number of a user's items that are shown."""
 LONGEST = 400
-"""The number of characters of an id or a title that are shown; requests name rows, so that no id is cut in them."""
+"""The maximum number of characters shown of an id or title. Requests use row numbers, so ids are never cut there."""
 LONGEST_LABEL = 80
-"""The same for a label on the map."""
+"""The maximum number of characters of a label on the map."""
 
 
 def answer(explored: Explored, request: str, query: Mapping[str, str]) -> Answer | None:
-    """Answer a request, such as `user` with `{"row": "3"}`; `None` if there is no such request.
+    """Answer a request, such as `user` with `{"row": "3"}`; return `None` for an unknown request.
 
     Raises:
         UserError: The query is invalid.
@@ -50,24 +50,24 @@ def about(explored: Explored, query: Mapping[str, str]) -> Answer:
 
 
 def users(explored: Explored, query: Mapping[str, str]) -> Answer:
-    """Return the users whose id holds the text `q`; without a text, those with most training interactions."""
+    """Return the users whose id contains the text `q`; without a text, those with the most training interactions."""
     rows = search(explored.users, query.get("q", ""))
     return {"found": [{"row": row, "id": _shortened(explored.users.ids[row])} for row in rows]}
 
 
 def items(explored: Explored, query: Mapping[str, str]) -> Answer:
-    """Return the items whose id or title holds the text `q`, likewise."""
+    """Return the items whose id or title contains the text `q`, likewise."""
     return {"found": [_item(explored, row) for row in search(explored.items, query.get("q", ""))]}
 
 
 def user(explored: Explored, query: Mapping[str, str]) -> Answer:
-    """Return the history of the user `row`, and what each run recommends."""
+    """Return the history of the user `row`, and the recommendations of each run."""
     row = _row(query, explored.users)
     by_split = {split: _entries(matrix, row) for split, matrix in explored.histories.items()}
     known = np.concatenate(list(by_split.values()))
     history = [
         {**_item(explored, item), "split": split}
-        for split, rows in reversed(by_split.items())  # the split that matters most comes first, if any is cut off
+        for split, rows in reversed(by_split.items())  # the most important split first, in case of a cut-off
         for item in rows.tolist()
     ]
     lists = [
@@ -78,7 +78,7 @@ def user(explored: Explored, query: Mapping[str, str]) -> Answer:
 
 
 def new_user(explored: Explored, query: Mapping[str, str]) -> Answer:
-    """Return what each run recommends to a new user of the items `rows`: the user's row is the mean of theirs."""
+    """Return each run's recommendations to a new user with the items `rows`, whose row is the mean of theirs."""
     count = len(explored.items.ids)
     rows = np.array(sorted({_number(text, count) for text in query.get("rows", "").split(",")}))
     lists = []
@@ -90,14 +90,14 @@ def new_user(explored: Explored, query: Mapping[str, str]) -> Answer:
 
 
 def rows_of_ids(explored: Explored, query: Mapping[str, str]) -> Answer:
-    """Return the rows of the items whose raw ids stand in `ids`, one a line, and the ids that are unknown."""
+    """Return the rows of the items with the raw ids in `ids`, one per line, and the unknown ids."""
     named = [line for line in query.get("ids", "").replace("\r", "").split("\n") if line]
     known = [explored.items.rows[each] for each in named if each in explored.items.rows]
     return {"rows": known, "unknown": [_shortened(each) for each in named if each not in explored.items.rows]}
 
 
 def similar(explored: Explored, query: Mapping[str, str]) -> Answer:
-    """Return the items most similar to the item `row` by cosine, under each modality and the rows of each run."""
+    """Return the items most similar to the item `row` by cosine, for each modality and the rows of each run."""
     row = _row(query, explored.items)
     lists = []
     for name, table in explored.tables.items():
@@ -113,7 +113,7 @@ def similar(explored: Explored, query: Mapping[str, str]) -> Answer:
 
 
 def points(explored: Explored, query: Mapping[str, str]) -> Answer:
-    """Return the map of the run with the number `run`; a large catalogue is sampled."""
+    """Return the map of the run number `run`. A large catalogue is sampled."""
     place = _number(query.get("run", ""), len(explored.runs))
     rows, (places, shares) = sample(len(explored.items.ids)), explored.maps[place]
     return {
@@ -126,7 +126,7 @@ def points(explored: Explored, query: Mapping[str, str]) -> Answer:
 
 
 def search(names: Names, text: str) -> list[int]:
-    """Return rows whose text holds `text`: an equal id first, then those that start with it, then as numbered."""
+    """Return rows whose text contains `text`: an equal id first, then those that start with it, then in row order."""
     folded = text.strip().casefold()
     exact = [names.rows[each] for each in dict.fromkeys((text, text.strip())) if each in names.rows]
     held = islice((row for row, searched in enumerate(names.searched) if folded in searched), 20 * NUM_FOUND)
@@ -135,7 +135,7 @@ def search(names: Names, text: str) -> list[int]:
 
 
 def best(scores: Float[np.ndarray, " items"], k: int) -> Int[np.ndarray, " best"]:
-    """Return the rows of the at most k largest scores, largest first; equal ones as numbered, and none of -inf."""
+    """Return the rows of the k largest scores above -inf, largest first, with ties in row order."""
     k = min(k, int(np.count_nonzero(scores > -np.inf)))
     if k == 0:
         return np.empty(0, np.int64)
@@ -147,7 +147,7 @@ def best(scores: Float[np.ndarray, " items"], k: int) -> Int[np.ndarray, " best"
 
 
 def answer_bytes(found: Answer) -> bytes:
-    """Return an answer in ASCII: also an id with an unpaired surrogate has a form in it."""
+    """Encode an answer as ASCII JSON, which can represent ids with unpaired surrogates."""
     return json.dumps(found, separators=(",", ":"), allow_nan=False).encode("ascii")
 
 
@@ -167,9 +167,9 @@ def _recommended(
     of_parts: Mapping[str, Float[np.ndarray, " dim"]],
     known: Int[np.ndarray, " known"],
 ) -> list[Answer]:
-    """Return the best unknown items with their scores and, by modality, how much the score falls without it.
+    """Return the best unknown items with their scores and, by modality, the decrease of the score without it.
 
-    `of_parts` has the user's row in `run.whole`, under "", and in each table of `run.without`.
+    `of_parts` has the user's row in `run.whole`, under "", and in each of `run.without`.
     """
     scores = _scores(run, run.embeddings, user_row)
     scores[known] = -np.inf
@@ -192,14 +192,14 @@ def _scores(
     user_row: Float[np.ndarray, " dim"],
     rows: Int[np.ndarray, " rows"] | None = None,
 ) -> Float[np.ndarray, " rows"]:
-    """Return scores as `recommend` ranks by them: inner products or, if the run's protocol says so, their sigmoids."""
+    """Compute the scores by which `recommend` ranks: inner products, or their sigmoids, as in the protocol."""
     chosen = tables.items if rows is None else tables.items[rows]
     dots: np.ndarray = chosen @ user_row
     return dots if run.score == "dot" else (1 / (1 + np.exp(-np.clip(dots, -80, None)))).astype(np.float32)
 
 
 def _mean(items: Float[np.ndarray, "items dim"], rows: Int[np.ndarray, " rows"]) -> Float[np.ndarray, " dim"]:
-    """Return the row of a new user, as `fold_in` does."""
+    """Compute the row of a new user, like `fold_in`."""
     mean: np.ndarray = items[rows].mean(axis=0, dtype=np.float64).astype(np.float32)
     return mean
 
@@ -229,7 +229,7 @@ def _row(query: Mapping[str, str], names: Names) -> int:
 
 
 def _number(text: str, count: int) -> int:
-    """Return a row or another number below `count`."""
+    """Parse a row or another number below `count`."""
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(count)) and int(text) < count):
         raise UserError(f"{text[:20]!r} is no number from 0 to {count - 1}")
     return int(text)

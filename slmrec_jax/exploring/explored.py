@@ -1,4 +1,4 @@
-"""One or two runs on the same data, held in host memory to answer the requests of the page."""
+"""One or two runs on the same data, in host memory, for answering the page's requests."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -27,29 +27,29 @@ class HostTables(NamedTuple):
 
 
 class ExploredRun(NamedTuple):
-    """A run, ready to rank and to say what each modality contributes."""
+    """A run, ready to rank and to show the contribution of each modality."""
 
     name: str
     facts: Mapping[str, str]
-    """Facts for the page, by name."""
+    """The facts shown on the page, by name."""
     embeddings: HostTables
     score: Score
     whole: HostTables
-    """The tables to compare `without` with: `embeddings`, unless the protocol ranks with stale ones."""
+    """The tables to compare `without` to: `embeddings`, unless the protocol ranks with stale embeddings."""
     without: Mapping[str, HostTables]
-    """By modality: the embeddings as if no item had it."""
+    """The embeddings as if no item had a modality, by modality."""
     reason: str = ""
-    """The reason if `without` is empty."""
+    """The reason why `without` is empty, if it is."""
 
 
 class Names(NamedTuple):
-    """The raw ids of users or items as text, and what searches them."""
+    """The raw ids of users or items as text, with data for searching them."""
 
     ids: Sequence[str]
     rows: Mapping[str, int]
     """The row of each id."""
     searched: Sequence[str]
-    """The text of each row that a search looks in, without case."""
+    """The text of each row that is searched, case-folded."""
 
 
 class Places(NamedTuple):
@@ -57,11 +57,11 @@ class Places(NamedTuple):
 
     places: Float[np.ndarray, "items 2"]
     shares: tuple[float, float]
-    """The share of the variance on each axis."""
+    """The share of the variance along each axis."""
 
 
 class Explored(NamedTuple):
-    """All that the page shows."""
+    """The content of the page."""
 
     name: str
     """The name of the data set."""
@@ -70,28 +70,28 @@ class Explored(NamedTuple):
     items: Names
     item_texts: Mapping[str, Shaped[np.ndarray, " items"]]
     histories: Mapping[str, scipy.sparse.csr_array]
-    """By split: a row for each user, with an entry for each item."""
+    """Interactions by split: one row per user, with an entry for each item."""
     tables: Mapping[str, ItemVectors]
-    """Vectors of length 1 by which items are alike: those of each modality, then the trained rows of each run."""
+    """Unit vectors by which items are compared: those of each modality, then the trained rows of each run."""
     maps: Sequence[Places]
-    """One for each run."""
+    """The maps, one per run."""
     pictures: Path | None
-    """The folder in which pictures of items may lie."""
+    """The folder that may contain pictures of items."""
 
 
 def explored_of(
     dataset: Dataset, runs: Sequence[ExploredRun], vectors: Mapping[str, ItemVectors], pictures: Path | None = None
 ) -> Explored:
-    """Prepare what the page shows.
+    """Prepare the content of the page.
 
     Args:
         dataset: The data of all runs.
-        runs: One or two.
-        vectors: Vectors of items by modality.
-        pictures: The folder in which pictures of items may lie.
+        runs: One or two runs.
+        vectors: Item vectors by modality.
+        pictures: The folder that may contain pictures of items.
 
     Raises:
-        Diverged: A run's embeddings are not finite, so that they have no order.
+        Diverged: A run's embeddings are not finite, so items cannot be ranked.
     """
     for run in runs:
         tables = (run.embeddings, run.whole, *run.without.values())
@@ -115,7 +115,7 @@ def explored_of(
 
 
 def explore(runs: Sequence[Run], pictures: Path | None = None) -> Explored:
-    """Prepare one or two loaded runs; each is embedded again without each modality.
+    """Prepare one or two loaded runs. Each is embedded again without each modality.
 
     Raises:
         UserError: The runs are on different data.
@@ -197,7 +197,7 @@ def _names(raw_ids: Shaped[np.ndarray, " rows"], titles: Shaped[np.ndarray, " ro
 
 
 def _places(items: Float[np.ndarray, "items dim"]) -> Places:
-    """Return the items in the plane of the principal components of a `sample`, which spans the unit square."""
+    """Project items to the plane of a `sample`'s principal components, scaled to the unit square."""
     shown: Int[np.ndarray, " sampled"] = sample(len(items))
     plane = plane_of(items[shown])
     places = (items - plane.centre) @ plane.axes.T

@@ -1,4 +1,4 @@
-"""The page as one file, with the answers for a sample of users and items in it, for a mail or a talk."""
+"""The page as a single file that contains the answers for a sample of users and items, to mail or present."""
 
 from collections import Counter
 from pathlib import Path
@@ -12,11 +12,11 @@ from slmrec_jax.exploring.explored import Explored
 from slmrec_jax.exploring.page import page_with
 
 NUM_USERS, NUM_ITEMS = 60, 300
-"""The numbers of users and items in the file, so that it has a few megabytes."""
+"""The numbers of users and items in the file, which keep it to a few megabytes."""
 
 
 def check_file_is_new(file: Path) -> None:
-    """Reject a file whose name does not end in .html, and one that exists."""
+    """Reject a file whose name does not end in .html, or that exists."""
     if file.suffix != ".html":
         raise UserError(f"{setting('explore', str(file))}: give a name that ends in .html")
     if file.exists() or file.is_symlink():
@@ -24,7 +24,7 @@ def check_file_is_new(file: Path) -> None:
 
 
 def write_page(explored: Explored, file: Path) -> None:
-    """Write the page; pictures are not in it, but their paths.
+    """Write the page. It contains the paths of pictures, not the pictures themselves.
 
     Raises:
         UserError: The file exists already or cannot be written.
@@ -36,7 +36,7 @@ def write_page(explored: Explored, file: Path) -> None:
 
 
 def held_answers(explored: Explored) -> Answer:
-    """Return the answers by request: a sample of users, always the same, and the items that these see most often."""
+    """Return the answers by request, for a fixed sample of users and the items that they see most often."""
     drawn = np.random.default_rng(0).permutation(len(explored.users.ids))[:NUM_USERS]
     users = {row: user(explored, {"row": str(row)}) for row in np.sort(drawn).tolist()}
     seen = Counter(

@@ -1,4 +1,4 @@
-"""The page: HTML, style and scripts of the package in one text, which runs nothing else."""
+"""The page: HTML, style and scripts of the package in one text, which loads nothing else."""
 
 import base64
 import hashlib
@@ -15,22 +15,22 @@ def page() -> str:
 
 
 def page_with(answers: str) -> str:
-    """Return the page with its answers, as JSON, in itself; it needs no server."""
+    """Return the page with embedded answers, as JSON. It needs no server."""
     meta = f'<meta http-equiv="Content-Security-Policy" content="{policy(embedded=True)}">'
-    held = answers.replace("<", "\\u003c")  # no text of the data can end the element
+    held = answers.replace("<", "\\u003c")  # so that no text of the data can end the element
     element = f'<script id="answers" type="application/json">{held}</script>'
     start, end = page().replace("<!--POLICY-->", meta).split("<!--ANSWERS-->")
     return f"{start}{element}{end}"
 
 
 def policy(*, embedded: bool) -> str:
-    """Return the page's Content-Security-Policy: it runs its own script alone, and asks its own server alone.
+    """Return the page's Content-Security-Policy: it runs only its own script and contacts only its own server.
 
     Args:
-        embedded: Whether the page has its answers in itself, and asks no server.
+        embedded: Whether the page has embedded answers and contacts no server.
     """
     sources = "img-src data:" if embedded else "connect-src 'self'; img-src 'self' data:"
-    frames = "" if embedded else "; frame-ancestors 'none'"  # browsers ignore it in an element of the page
+    frames = "" if embedded else "; frame-ancestors 'none'"  # browsers ignore it in a meta element
     return (
         f"default-src 'none'; script-src {_hash(_script())}; style-src {_hash(_style())}; {sources}; "
         f"base-uri 'none'; form-action 'none'{frames}"
@@ -51,5 +51,5 @@ def _script() -> str:
 
 
 def _hash(text: str) -> str:
-    """Return what a policy allows an inline text by."""
+    """Return the hash with which a policy allows an inline text."""
     return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"

@@ -1,22 +1,22 @@
-"""Pictures of items, read only from within the folder of the data set."""
+"""Reading of item pictures, only from within the folder of the data set."""
 
 from pathlib import Path
 
 KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif": "image/gif", ".webp": "image/webp"}
-"""Types of pictures without scripts, by suffix."""
+"""The media types of picture formats that cannot contain scripts, by suffix."""
 
 MOST_BYTES = 2**24
 
 
 def may_be_picture(text: str) -> bool:
-    """Return whether an item's text `image` is the path of a picture, and not an address, which is never fetched."""
+    """Return whether an item's `image` text is the path of a picture. URLs are never fetched."""
     return "://" not in text and Path(text).suffix.lower() in KINDS
 
 
 def read_picture(folder: Path | None, text: str) -> tuple[str, bytes] | None:
-    """Return the type and the content of a picture.
+    """Read a picture, and return its type and content.
 
-    It must lie within the folder when all links are followed, and have at most `MOST_BYTES`; otherwise `None`.
+    Return `None` unless it is within the folder after following all links and has at most `MOST_BYTES`.
     """
     if folder is None or not may_be_picture(text):
         return None
@@ -27,5 +27,5 @@ def read_picture(folder: Path | None, text: str) -> tuple[str, bytes] | None:
         if path.stat().st_size > MOST_BYTES:
             return None
         return KINDS[path.suffix.lower()], path.read_bytes()
-    except (OSError, ValueError):  # it is missing, or its name cannot be one
+    except (OSError, ValueError):  # it is missing, or the name is invalid
         return None

@@ -1,7 +1,7 @@
-"""The server of the page: for browsers of this machine that know the token in its address, and it only reads.
+"""The read-only server of the page, for browsers on this machine that know the token in its address.
 
-Every other path is 404, and a request by another host's name is refused, so that no page of another site can read from
-the server under a name of its own (DNS rebinding).
+Every other path is a 404. Requests with another host name are rejected, so that no page of another site can read from
+the server under its own name (DNS rebinding).
 """
 
 import hmac
@@ -21,7 +21,7 @@ from slmrec_jax.exploring.pictures import read_picture
 HOST = "127.0.0.1"
 
 ANSWERED_AT_ONCE = 4
-"""The number of requests that are answered at a time, which bounds memory; more wait."""
+"""The number of requests that are answered at a time, to bound memory. Others wait."""
 
 _NAMES = (HOST, "localhost")
 _HEADERS = {
@@ -36,13 +36,13 @@ _HEADERS = {
 
 
 class ExploreServer(ThreadingHTTPServer):
-    """A server of one page and of the answers that it asks for."""
+    """A server of the page and of the answers that it requests."""
 
     daemon_threads = True
     request_queue_size = 256
 
     def __init__(self, explored: Explored, port: int) -> None:
-        """Listen on a port of this machine alone; 0 is any free one."""
+        """Listen on a port of this machine only; 0 means any free port."""
         self.explored = explored
         self.token = secrets.token_urlsafe(24)
         self.page = page().encode()
@@ -55,13 +55,13 @@ class ExploreServer(ThreadingHTTPServer):
         return f"http://{HOST}:{self.server_address[1]}/{self.token}/"
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Report an error on standard error, unless the browser has gone."""
+        """Report an error on standard error, unless the browser has disconnected."""
         if not isinstance(sys.exception(), ConnectionError | TimeoutError):
             super().handle_error(request, client_address)
 
 
 def make_server(explored: Explored, port: int = 0) -> ExploreServer:
-    """Return a server that listens already.
+    """Make a server that is already listening.
 
     Raises:
         UserError: The port is invalid, in use or not allowed.
@@ -98,7 +98,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "slmrec-jax"
 
     def log_message(self, format: str, *values: Any) -> None:
-        """Log nothing: the address is all that the program prints."""
+        """Log nothing, since the program prints only the address."""
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)
@@ -110,7 +110,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 def _respond(server: ExploreServer, path: str, query: dict[str, str]) -> tuple[int, str, bytes]:
-    """Return the status, the type and the content for a path below the token."""
+    """Return the status, type and content for a path below the token."""
     if path == "":
         return 200, "text/html", server.page
     try:

@@ -1,4 +1,4 @@
-"""Figures of a report, readable on a phone, and their formats: SVG for the page, PNG and PDF as files."""
+"""Figures of a report, readable on a phone, in several formats: SVG for the page, PNG and PDF as files."""
 
 import io
 import re
@@ -39,7 +39,7 @@ History: TypeAlias = Sequence[Mapping[str, Any]]
 
 
 def metric_intervals(systems: Mapping[str, Mapping[str, Interval]], metrics: Sequence[str]) -> Figure:
-    """Draw a row for each metric, with a point and an interval for each system."""
+    """Draw one row per metric, with a point and an interval for each system."""
     figure, axes = _new_figure(1.2 + 0.18 * len(metrics) * (1 + len(systems)))
     shown = {label: {metric: intervals[metric] for metric in metrics} for label, intervals in systems.items()}
     _draw_intervals(axes, shown, metrics)
@@ -48,11 +48,11 @@ def metric_intervals(systems: Mapping[str, Mapping[str, Interval]], metrics: Seq
 
 
 def loss_curves(systems: Mapping[str, Sequence[History]]) -> Figure:
-    """Draw the loss of each system by epoch, in a panel for each objective, whose losses have a scale of their own.
+    """Draw the loss of each system by epoch, with one panel and scale per objective.
 
-    A system has a history for each seed: the line is their mean, and the band the standard deviation, over the epochs
-    that all of them have. Systems whose losses have the same terms share a panel, unless one of them would be flat
-    there. For a single system, each term has a panel.
+    A system has one history per seed: the line is the mean and the band the standard deviation, over the epochs that
+    all seeds have. Systems whose losses have the same terms share a panel, unless one of them would look flat there.
+    For a single system, each term has a panel.
     """
     lines = [
         _LossLine(label, " + ".join(_terms(seeds[0])[1:]) or "loss", seeds, "loss") for label, seeds in systems.items()
@@ -77,8 +77,8 @@ def loss_curves(systems: Mapping[str, Sequence[History]]) -> Figure:
 def selection_curves(systems: Mapping[str, Sequence[History]]) -> Figure:
     """Draw the selecting metric of each system by epoch, with a point at the selected epoch of each seed.
 
-    A system has a history for each seed: the line is their mean, and the band the standard deviation, over the epochs
-    that all of them have. Points are the values of single seeds.
+    A system has one history per seed: the line is the mean and the band the standard deviation, over the epochs that
+    all seeds have. Points are values of single seeds.
     """
     figure, axes = _new_figure()
     names = set()
@@ -95,9 +95,9 @@ def selection_curves(systems: Mapping[str, Sequence[History]]) -> Figure:
 
 
 def degree_bars(systems: Mapping[str, Sequence[GroupFacts]], metric: str, side: str) -> Figure:
-    """Draw a metric with its intervals by the number of training interactions of users or items.
+    """Draw a metric with its intervals, by the number of training interactions of users or items.
 
-    Below each range stands how many users or items it has; a range in which systems differ in that has no number.
+    The number of users or items is below each range, unless systems differ in it.
     """
     figure, axes = _new_figure()
     labels = {group.label for groups in systems.values() for group in groups}
@@ -131,9 +131,9 @@ def contributions(runs: Mapping[str, Mapping[str, Difference]], metric: str) -> 
 
 
 def item_space(found: ItemMap, labels: Int[np.ndarray, " items"], modality: str) -> Figure:
-    """Draw the map of items, coloured by their clusters in a modality."""
+    """Draw the item map, coloured by the clusters of a modality."""
     figure, axes = _new_figure(4.0)
-    # Rasterized: thousands of points would make a huge SVG.
+    # Rasterised, since thousands of points would make a huge SVG.
     style: dict[str, Any] = {"s": 5, "linewidths": 0, "alpha": 0.7, "rasterized": True}
     absent = labels < 0
     name = f"no {_display_name(modality)}" if absent.any() else None
@@ -158,7 +158,7 @@ def to_svg(figure: Figure, prefix: str) -> str:
 def save_figure(figure: Figure, path: Path) -> None:
     """Write a figure on white in the format of the path's suffix."""
     metadata = {"CreationDate": None} if path.suffix == ".pdf" else None
-    picture = io.BytesIO()  # matplotlib reports a full disk by various exceptions
+    picture = io.BytesIO()  # matplotlib reports a full disk with various exceptions
     _write_figure(figure, picture, format=path.suffix[1:], facecolor="white", metadata=metadata)
     with whole_file(path) as file:
         file.write(picture.getbuffer())
@@ -167,13 +167,13 @@ def save_figure(figure: Figure, path: Path) -> None:
 @_styled
 def _write_figure(figure: Figure, target: Any, **options: Any) -> None:
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a name in a script that the font lacks
+        warnings.filterwarnings("ignore", "Glyph .* missing")  # names in scripts that the font lacks
         figure.savefig(target, dpi=160, **options)
 
 
 @_styled
 def _new_panels(count: int) -> tuple[Figure, Sequence[Axes]]:
-    """Return a figure with panels below each other, which share the axis of epochs."""
+    """Return a figure with stacked panels that share the epoch axis."""
     figure = Figure(figsize=(4.2, max(3.0, 0.7 + 1.3 * count)), layout="constrained")
     panels = figure.subplots(count, sharex=True, squeeze=False)[:, 0]
     panels[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -190,7 +190,7 @@ class _Curve(NamedTuple):
 
 
 def _curve(seeds: Sequence[History], value_of: Callable[[Mapping[str, Any]], float]) -> _Curve:
-    """Return the mean over seeds at the epochs that all of them have."""
+    """Compute the mean over seeds at the epochs that all seeds have."""
     by_epoch = [{record["epoch"]: value_of(record) for record in history} for history in seeds]
     epochs = sorted(set.intersection(*map(set, by_epoch)))
     values = np.array([[each[epoch] for epoch in epochs] for each in by_epoch])
@@ -214,7 +214,7 @@ class _LossLine(NamedTuple):
 
     label: str
     objective: str
-    """The title of the panel; only lines of the same objective share one."""
+    """The title of the panel. Only lines of the same objective share a panel."""
     seeds: Sequence[History]
     name: str
     """The name of the loss in the history."""
@@ -226,7 +226,7 @@ class _LossLine(NamedTuple):
 
 
 def _terms(history: History) -> list[str]:
-    """Return the names of a run's losses: the whole first, and its terms."""
+    """Return the names of a run's losses: the total first, then its terms."""
     return ["loss", *(name for name in history[0]["losses"] if "/" not in name and name != "loss")]
 
 
@@ -243,7 +243,7 @@ def _loss_panels(lines: Sequence[_LossLine]) -> list[list[_LossLine]]:
 
 
 def _share_scale(lines: Sequence[_LossLine]) -> bool:
-    """Return whether each line covers at least a quarter of the height of all together."""
+    """Return whether each line spans at least a quarter of the height of all lines together."""
     values = [line.curve.mean for line in lines]
     height = np.ptp(np.concatenate(values))
     return all(np.ptp(each) >= height / 4 for each in values)

@@ -1,4 +1,4 @@
-"""The facts of a report about systems, without their presentation."""
+"""The facts of a report about systems, independent of their presentation."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -28,7 +28,7 @@ from slmrec_jax.training.storage.records import read_json
 SIDES: tuple[Side, ...] = get_args(Side)
 
 _RULES = ("candidates", "mask_valid_at_test", "drop_new_users", "ndcg", "score", "test_users")
-"""Settings of a protocol that change test metrics; a run may override one under the same protocol name."""
+"""The protocol settings that change test metrics. A run may override them under the same protocol name."""
 
 
 class TrainedRun(NamedTuple):
@@ -45,19 +45,19 @@ class GroupFacts(NamedTuple):
     label: str
     """The range of degrees (`Group.label`)."""
     num_nodes: int
-    """Evaluated users, or held-out items."""
+    """The number of evaluated users or held-out items."""
     num_interactions: int
     interval: Interval
-    """The mean over the users who have such held-out interactions."""
+    """The mean over the users with such held-out interactions."""
 
 
 class SystemFacts(NamedTuple):
     """Measurements of a system, averaged over its seeds."""
 
     label: str
-    """Short, and unique in the report."""
+    """A short label that is unique in the report."""
     runs: Sequence[TrainedRun]
-    """Runs by ascending seed; empty for a ranking without training."""
+    """The runs by ascending seed; empty for a ranking without training."""
     users: Int[np.ndarray, " users"]
     per_user: Mapping[str, Float[np.ndarray, " users"]]
     """Test metrics by user, averaged over seeds."""
@@ -78,28 +78,28 @@ class Contrast(NamedTuple):
     difference: Difference
     """The best system minus this one."""
     holm: float
-    """The p-value of a paired t-test with Holm's correction for all systems."""
+    """The p-value of a paired t-test, with Holm's correction over all systems."""
 
 
 class Facts(NamedTuple):
-    """The contents of a report."""
+    """The content of a report."""
 
     systems: Sequence[SystemFacts]
     runs: Sequence[RunFacts]
     """One run of each trained system."""
     metric: str
-    """The metric of figures that show a single one."""
+    """The metric of figures that show a single metric."""
     metrics: Sequence[str]
     """The test metrics that all runs have."""
     shown: Sequence[str]
-    """The metrics to emphasize: recall and NDCG at the first two cut-offs, and `metric`."""
+    """The metrics to emphasise: recall and NDCG at the first two cut-offs, and `metric`."""
     contrasts: Sequence[Contrast]
     caveats: Sequence[str]
     """Reasons why the systems cannot be compared."""
     notes: Sequence[str]
     """Runs that were left out or could not be averaged."""
     measurements: Measurements
-    """The contents of the files for a paper."""
+    """The content of the files for a paper."""
 
 
 def gather_facts(
@@ -115,14 +115,14 @@ def gather_facts(
 
     Args:
         folders: Folders of runs or of comparisons, at least one.
-        items: Raw ids of the items whose neighbours are listed, or a single one; some by default.
-        data: The present path of the runs' data set, if it was moved.
-        force: Accept runs on different data or under different protocols.
+        items: Raw ids of the items whose neighbours are listed, or a single id; by default a few items.
+        data: The current path of the runs' data set, if it was moved.
+        force: Whether to accept runs on different data or under different protocols.
         loaded: Data sets that are in memory, by fingerprint.
         say: Receives a line for each run.
 
     Raises:
-        UserError: A run cannot be read, the runs cannot be compared and `force` is not given, they have no metric in
+        UserError: A run cannot be read, the runs are not comparable and `force` is false, they have no metric in
             common, or an item is unknown.
     """
     found = find_systems(folders, force=force, say=say)
@@ -160,7 +160,7 @@ def gather_facts(
 
 
 def _load_with_data(folder: Path, datasets: dict[str, Dataset], data: str | None) -> Run:
-    """Load a run; runs on the same data share one of `datasets` in memory."""
+    """Load a run. Runs on the same data share one of `datasets` in memory."""
     fingerprint = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
     run = load_run(folder, datasets.get(fingerprint), data=data)
     datasets.setdefault(run.dataset.fingerprint, run.dataset)
@@ -175,7 +175,7 @@ class _SeedFacts(NamedTuple):
 
 
 def _measure_run(run: Run, main: str, *, trained: bool) -> _SeedFacts:
-    """Rank once for the test users, and measure."""
+    """Rank once for the test users, and measure the ranking."""
     plan = run.plan("test")
     ranked = rank(plan.ranking, run.embeddings).items
     groups = {side: measure_ranked_by_degree(plan, ranked, run.dataset.train, side) for side in SIDES}
@@ -184,7 +184,7 @@ def _measure_run(run: Run, main: str, *, trained: bool) -> _SeedFacts:
 
 
 def _average_seeds(system: System, seeds: Sequence[_SeedFacts], main: str) -> SystemFacts:
-    """Average the seeds of a system; all of them rank for the same users."""
+    """Average the seeds of a system, which all rank for the same users."""
     tests = [seed.measured.test for seed in seeds]
     per_user = {metric: mean_per_user([test.per_user[metric] for test in tests]) for metric in tests[0].per_user}
     return SystemFacts(
@@ -202,7 +202,7 @@ def _average_seeds(system: System, seeds: Sequence[_SeedFacts], main: str) -> Sy
 
 
 def _average_groups(seeds: Sequence[MeasuredGroup], metric: str) -> GroupFacts:
-    """Average the seeds of a group, in which all of them have the same users."""
+    """Average the seeds of a group, which all have the same users."""
     group, per_user = seeds[0].group, np.mean([seed.per_user[metric] for seed in seeds], axis=0)
     interval = bootstrap({metric: per_user})[metric]
     return GroupFacts(group.label, group.num_nodes, group.num_interactions, interval)
@@ -223,7 +223,7 @@ def _contrasts(systems: Sequence[SystemFacts], metrics: Sequence[str]) -> list[C
 
 
 def _caveats(systems: Sequence[SystemFacts]) -> list[str]:
-    """Return why the systems cannot be compared although their data and protocols are the same."""
+    """Return the reasons why the systems are not comparable although their data and protocols are the same."""
     first, *others = (run for each in systems for run in each.runs)
     for run in others:
         for rule in _RULES:

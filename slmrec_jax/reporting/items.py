@@ -21,18 +21,18 @@ from slmrec_jax.types import ALL
 NUM_CLUSTERS = 8
 
 SAMPLE = 10_000
-"""The largest number of rows whose pairs are compared, since time is quadratic; larger tables are sampled."""
+"""The maximum number of rows for comparing all pairs, which takes quadratic time. Larger tables are sampled."""
 
 
 class ItemVectors(NamedTuple):
-    """A table of vectors that items are compared by."""
+    """A table of vectors by which items are compared."""
 
     values: Float[np.ndarray, "items columns"]
     present: Bool[np.ndarray, " items"]
 
 
 class ItemMap(NamedTuple):
-    """Items in the plane."""
+    """Items projected to a plane."""
 
     places: Float[np.ndarray, "items 2"]
     shares: tuple[float, float]
@@ -40,7 +40,7 @@ class ItemMap(NamedTuple):
 
 
 class Plane(NamedTuple):
-    """A plane that items are projected to."""
+    """A plane to which items are projected."""
 
     centre: Float[np.ndarray, " dim"]
     axes: Float[np.ndarray, "2 dim"]
@@ -49,7 +49,7 @@ class Plane(NamedTuple):
 
 
 def modality_vectors(run: Run) -> dict[str, ItemVectors]:
-    """Return each modality as models see it: rows of length 1, word ids as means of random word vectors."""
+    """Return the unit vectors of each modality; word ids become means of random word vectors, as in models."""
     spec, inputs = make_spec(run.config, run.dataset), make_inputs(run.dataset)
     found = {}
     for name, modality in spec.modalities.items():
@@ -59,7 +59,7 @@ def modality_vectors(run: Run) -> dict[str, ItemVectors]:
 
 
 def sample(rows: int) -> Int[np.ndarray, " sampled"]:
-    """Return the ids of at most `SAMPLE` rows, ascending; always the same ones."""
+    """Return the ids of at most `SAMPLE` rows, ascending. The sample is deterministic."""
     if rows <= SAMPLE:
         return np.arange(rows)
     return np.sort(np.random.default_rng(0).choice(rows, SAMPLE, replace=False))
@@ -68,7 +68,7 @@ def sample(rows: int) -> Int[np.ndarray, " sampled"]:
 def agreements(tables: Mapping[str, ItemVectors], k: int = 10) -> dict[tuple[str, str], float]:
     """Return the `modality_agreement` of each pair of tables with at least three items in common.
 
-    The items in common are sampled if there are many.
+    If there are many common items, they are sampled.
     """
     found = {}
     for (first, x), (second, y) in combinations(tables.items(), 2):
@@ -80,10 +80,10 @@ def agreements(tables: Mapping[str, ItemVectors], k: int = 10) -> dict[tuple[str
 
 
 def plane_of(rows: Float[np.ndarray, "items dim"]) -> Plane:
-    """Return the plane of the first two principal components; the largest weight of each axis is positive."""
+    """Compute the plane of the first two principal components. The largest weight of each axis is positive."""
     centre = rows.mean(axis=0)
     _, sizes, axes = np.linalg.svd(rows - centre, full_matrices=False)
-    axes = np.concatenate([axes, np.zeros_like(axes)])[:2]  # embeddings of one dimension have a single axis
+    axes = np.concatenate([axes, np.zeros_like(axes)])[:2]  # one-dimensional embeddings have a single axis
     signs = np.sign(np.take_along_axis(axes, np.abs(axes).argmax(axis=1)[:, None], axis=1))
     variances = np.append(sizes, 0.0)[:2] ** 2 / max(float(np.sum(sizes**2)), 1e-12)
     return Plane(centre, axes * signs, (float(variances[0]), float(variances[1])))
@@ -96,15 +96,15 @@ def item_map(rows: Float[np.ndarray, "items dim"]) -> ItemMap:
 
 
 def kmeans(rows: Float[np.ndarray, "rows columns"], num_clusters: int) -> Int[np.ndarray, " rows"]:
-    """Cluster rows by Lloyd's algorithm from k-means++ centres; clusters are numbered by falling size.
+    """Cluster rows with Lloyd's algorithm from k-means++ centres. Clusters are numbered by descending size.
 
-    Equal rows share a cluster, so that there may be fewer clusters. The centres of a large table are those of a
+    Equal rows share a cluster, so there may be fewer clusters. For a large table, the centres are computed from a
     `sample`.
     """
     drawn = rows[sample(len(rows))]
     num_clusters = min(num_clusters, len(np.unique(drawn, axis=0)))
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "One of the clusters is empty")  # its centre stays
+        warnings.filterwarnings("ignore", "One of the clusters is empty")  # its centre stays unchanged
         centres, _ = kmeans2(drawn, num_clusters, iter=25, minit="++", rng=0)
     labels, _ = vq(rows, centres)
     _, labels, counts = np.unique(labels, return_inverse=True, return_counts=True)
@@ -120,7 +120,7 @@ def clusters(vectors: ItemVectors) -> Int[np.ndarray, " items"]:
 
 
 def choose_items(dataset: Dataset, named: Any) -> Int[np.ndarray, " chosen"]:
-    """Return the rows of items named by raw ids, which must be known; by default five, most popular to median."""
+    """Return the rows of items given by known raw ids; by default five items, from the most popular to the median."""
     if named is not None:
         return find_rows(named, dataset.item_ids, "item", dataset.name)
     ordered = np.argsort(-np.bincount(dataset.train.items, minlength=dataset.num_items), kind="stable")
@@ -129,7 +129,7 @@ def choose_items(dataset: Dataset, named: Any) -> Int[np.ndarray, " chosen"]:
 
 
 def item_names(dataset: Dataset) -> list[str]:
-    """Return the raw id of each item, followed by its title and, in brackets, its picture's path if it has these."""
+    """Return the raw id of each item, followed by its title and, in brackets, the path of its picture, if any."""
     nothing = [""] * dataset.num_items
     titles, images = (dataset.item_texts.get(kind, nothing) for kind in ITEM_TEXTS)
     return [
@@ -141,6 +141,6 @@ def item_names(dataset: Dataset) -> list[str]:
 def neighbour_names(
     vectors: ItemVectors, items: Int[np.ndarray, " chosen"], names: Sequence[str], k: int
 ) -> list[list[str]]:
-    """Return the names of the at most k nearest neighbours of each item, best first."""
+    """Return the names of the (at most k) nearest neighbours of each item, best first."""
     found = analysis.neighbours(vectors.values, items, k, present=vectors.present).items
     return [[names[other] for other in row if other >= 0] for row in found]

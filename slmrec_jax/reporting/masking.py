@@ -1,4 +1,4 @@
-"""The contribution of each modality: a trained system is evaluated without it."""
+"""The contribution of each modality, measured by evaluating a trained system without it."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -22,42 +22,43 @@ from slmrec_jax.types import Embeddings, Inputs
 
 
 class Masking(NamedTuple):
-    """The change of a test metric without single modalities."""
+    """The changes of a test metric when single modalities are masked."""
 
     changes: Mapping[str, Difference]
-    """By modality: the metric without it minus the metric with all, paired by user."""
+    """The metric without a modality minus the metric with all, paired by user, by modality."""
     reason: str = ""
-    """The reason if `changes` is empty."""
+    """The reason why `changes` is empty, if it is."""
 
 
 def mask_modalities(run: Run, metric: str) -> Masking:
-    """Test a finished run without each modality in turn, by a metric such as `recall@20`; its parameters stay.
+    """Test a finished run without each modality in turn, with unchanged parameters, by a metric such as `recall@20`.
 
     Items are treated as if the data lacked the modality, which in SLMRec's encoder equals feature masking (FM) in all
-    layers. Under a protocol that ranks with the embeddings before an epoch's last step, both values are of the state
+    layers. Under a protocol that ranks with the embeddings from before an epoch's last step, both values use the state
     after it.
     """
     if not run.dataset.features:
         return Masking({}, f"{run.dataset.name} has no modalities")
     try:
         return _mask(run, metric)
-    except UserError as error:  # a user's own method, or scores that are not finite: the page shows the reason
+    except UserError as error:  # a user's own method or non-finite scores; the page shows the reason
         return Masking({}, str(error))
 
 
 def embedder(run: Run) -> Callable[[str | None], Embeddings]:
-    """Return a function that embeds with the parameters of a run's best epoch: as if no item had the named modality.
+    """Return a function that embeds with a run's best parameters as if no item had the given modality.
 
-    `None` embeds with all modalities. That equals the run's embeddings, unless its protocol ranks with those before an
-    epoch's last step.
+    `None` embeds with all modalities. This equals the run's embeddings, unless its protocol ranks with those from
+    before an epoch's last step.
 
     Raises:
-        UserError: The run was trained by a method of the user's own.
+        UserError: The run was trained with a user's own method.
     """
     planned = outline(run.config, run.dataset)
     like = jax.eval_shape(planned.method.init, jax.random.key(0))
     state = restore_state(run.folder / CHECKPOINTS, run.result["best_epoch"], like)
-    # Rank by the parameters: under a protocol with stale embeddings, the state also holds those of an earlier step.
+    # Rank with the current parameters: under a protocol with stale embeddings, the state also holds those of an earlier
+    # step.
     current = run.config.eval._replace(stale_embeddings=False)
     method = outline(replace(run.config, eval=current), run.dataset).method
     compiled = jax.jit(method.embed, compiler_options=compiler_options())
@@ -71,7 +72,7 @@ def embedder(run: Run) -> Callable[[str | None], Embeddings]:
 
 
 def ignores_modalities(run: Run) -> str:
-    """Return the reason why masking changes nothing for a system that ranks without modalities."""
+    """Return the reason why masking has no effect on a system that ranks without modalities."""
     return f"{run.config.model} does not read modalities when it ranks"
 
 
@@ -92,7 +93,7 @@ def _mask(run: Run, metric: str) -> Masking:
 
 
 def without(run: Run, inputs: Inputs, modality: str) -> Inputs:
-    """Return a run's inputs as if no item had the modality, whatever the run's setting for missing features."""
+    """Return a run's inputs as if no item had the modality, regardless of the setting for missing features."""
     count = run.dataset.num_items
     removed = {modality: missing_feature(run.dataset.features[modality], count)}
     return inputs._replace(features={**inputs.features, **given_features(removed, count, "masked", removed)})

@@ -1,4 +1,4 @@
-"""The HTML page of a report: a single file without scripts, which needs no network; all text is escaped."""
+"""The HTML page of a report: a single file without scripts or network access, with all text escaped."""
 
 import html
 import os
@@ -13,7 +13,7 @@ from slmrec_jax.reporting.charts import to_svg
 from slmrec_jax.reporting.tables import ReportTable, cell_text, is_numeric_column
 
 _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
-"""A second defence beside escaping: the browser fetches and runs nothing."""
+"""A second defence in addition to escaping: the browser fetches and runs nothing."""
 
 _CSS = """
 :root { color-scheme: light dark; --ink: #0f172a; --soft: #475569; --line: #cbd5e1; --back: #fff; --band: #f1f5f9;
@@ -81,7 +81,7 @@ class Downloads(NamedTuple):
 
     text: str
     files: Sequence[str]
-    """Their names, with suffixes."""
+    """The file names, with suffixes."""
 
 
 Block: TypeAlias = str | ReportTable | Picture | Details | Downloads
@@ -102,7 +102,7 @@ class Markup(str):
 
 
 def element(tag: str, *children: str, **attributes: str) -> Markup:
-    """Return an element with escaped texts and attributes; `class_` means class, `aria_label` means aria-label."""
+    """Return an element with escaped texts and attributes. `class_` means class, `aria_label` means aria-label."""
     names = {name.rstrip("_").replace("_", "-"): html.escape(value) for name, value in attributes.items()}
     inner = "".join(child if isinstance(child, Markup) else html.escape(child) for child in children)
     head = "".join(f' {name}="{value}"' for name, value in names.items())
@@ -110,7 +110,7 @@ def element(tag: str, *children: str, **attributes: str) -> Markup:
 
 
 def render(title: str, summary: str, sections: Sequence[Section], files: str, made_by: str) -> str:
-    """Return the page; `files` is the name of the folder with its pictures and tables, `made_by` the last line."""
+    """Return the page. `files` is the name of the folder of its pictures and tables, `made_by` is the last line."""
     entries = [
         element("li", element("a", section.title, href=f"#s{place}")) for place, section in enumerate(sections, 1)
     ]
@@ -133,13 +133,13 @@ def _section(section: Section, place: int, files: str) -> Markup:
     parts: list[Markup] = []
     for are_pictures, blocks in groupby(enumerate(section.blocks, 1), lambda each: isinstance(each[1], Picture)):
         made = [_block(block, f"p{place}-{number}", files) for number, block in blocks]
-        # Successive pictures share a row of a wide window, and a single one has the table after it beside it.
+        # In a wide window, consecutive pictures share a row, and a single one shares it with the following table.
         parts += [element("div", *made, class_="pictures")] if are_pictures and len(made) > 1 else made
     return element("section", element("h2", section.title, id=f"s{place}"), *parts)
 
 
 def _block(block: Block, prefix: str, files: str) -> Markup:
-    """Return a block as HTML; `prefix` makes the ids of a picture unique on the page."""
+    """Return a block as HTML. `prefix` makes the ids of a picture unique on the page."""
     if isinstance(block, Picture):
         return _picture_figure(block, prefix, files)
     if isinstance(block, ReportTable):
@@ -165,7 +165,7 @@ def _table_figure(table: ReportTable, files: str) -> Markup:
     for first, *others in table.rows:
         cells = [element("th", cell_text(first), scope="row", title=cell_text(first))]
         for cell, class_ in zip(others, classes[1:], strict=True):
-            title = {"title": cell} if isinstance(cell, str) else {}  # a long text is cut off on the page
+            title = {"title": cell} if isinstance(cell, str) else {}  # long texts are cut off on the page
             cells.append(element("td", cell_text(cell), **title, **class_))
         rows.append(element("tr", *cells))
     body = element("table", element("thead", element("tr", *head)), element("tbody", *rows))

@@ -1,4 +1,4 @@
-"""The results of several systems as a paper shows them: Markdown, LaTeX and CSV, users as Parquet, and curves."""
+"""The results of several systems for a paper: Markdown, LaTeX and CSV tables, users as Parquet, and curves."""
 
 import csv
 import io
@@ -18,7 +18,7 @@ RESULTS_MD, RESULTS_CSV, RESULTS_TEX = "results.md", "results.csv", "results.tex
 USERS, CURVES = "users.parquet", "curves.png"
 
 _DECIMALS = {"novelty": 2, "popularity": 1}
-"""The decimals of metrics that are not between 0 and 1; the others have four."""
+"""The decimals of metrics that are not between 0 and 1. Others have four."""
 
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]<>#|~$])")
 
@@ -31,20 +31,20 @@ class Part(NamedTuple):
     title: str
     metrics: Sequence[str]
     notes: Sequence[str]
-    """Sentences on its metrics."""
+    """Sentences about its metrics."""
 
 
 class _Format(NamedTuple):
-    """How a format writes texts and marks."""
+    """The notation of a format for texts and marks."""
 
     bold: str
     underline: str
     dagger: str
     deviation: str
     arrows: tuple[str, str]
-    """Higher is better, lower is better."""
+    """The marks for "higher is better" and "lower is better"."""
     test: str
-    """The name of the test, and the level."""
+    """The name of the test and the level."""
 
 
 _MARKS = _Format(
@@ -61,9 +61,9 @@ _LATEX_MARKS = _Format(
 
 
 def write_results(measurements: Measurements, folder: Path, *, curves: bool = True) -> None:
-    """Write all files of the results to a folder, each whole or not at all.
+    """Write all result files to a folder, each atomically.
 
-    `curves.png` needs a trained system; without one, or if `curves` is false, an earlier one is removed.
+    `curves.png` needs a trained system; without one, or if `curves` is false, an existing `curves.png` is removed.
 
     Raises:
         OSError: A file cannot be written.
@@ -77,7 +77,7 @@ def write_results(measurements: Measurements, folder: Path, *, curves: bool = Tr
     }
     for name, text in texts.items():
         with whole_file(folder / name) as file:
-            # A name may hold an unpaired surrogate, which UTF-8 cannot encode.
+            # A name may contain an unpaired surrogate, which UTF-8 cannot encode.
             file.write(text.encode("utf-8", errors="backslashreplace"))
     write_users(measurements.systems, folder / USERS)
     histories = measurements.histories if curves else {}
@@ -89,9 +89,9 @@ def write_results(measurements: Measurements, folder: Path, *, curves: bool = Tr
 
 
 def results_csv(scores: Sequence[Score]) -> str:
-    """Return a line for each system and metric, with the numbers in full precision; what is undefined is empty.
+    """Return one line per system and metric, with numbers in full precision; undefined values are empty.
 
-    A name that a spreadsheet would read as a formula gets a leading apostrophe, since names are untrusted.
+    Names that a spreadsheet would read as formulas get a leading apostrophe, since names are untrusted.
     """
     text = io.StringIO()
     writer = csv.writer(text)
@@ -102,7 +102,7 @@ def results_csv(scores: Sequence[Score]) -> str:
 
 
 def results_markdown(measurements: Measurements, scores: Sequence[Score]) -> str:
-    """Return the tables of the results as Markdown (GitHub's), each below its caption."""
+    """Return the result tables as GitHub Markdown, each below its caption."""
     tables = []
     for part in result_parts(measurements, scores):
         found = _scores_of_part(part, scores)
@@ -118,7 +118,7 @@ def results_markdown(measurements: Measurements, scores: Sequence[Score]) -> str
 
 
 def results_latex(measurements: Measurements, scores: Sequence[Score]) -> str:
-    """Return the tables of the results for the package booktabs, with all names escaped."""
+    """Return the result tables in LaTeX, for the package booktabs, with all names escaped."""
     tables = []
     for part in result_parts(measurements, scores):
         found = _scores_of_part(part, scores)
@@ -133,7 +133,7 @@ def results_latex(measurements: Measurements, scores: Sequence[Score]) -> str:
 
 
 def result_parts(measurements: Measurements, scores: Sequence[Score]) -> list[Part]:
-    """Return the tables that the scores fill: accuracy, beyond accuracy, and few or many interactions."""
+    """Return the tables of the scores: accuracy, beyond accuracy, and few or many interactions."""
     there = dict.fromkeys(score.metric for score in scores)
     main, cutoff = measurements.main, cutoff_of(measurements.main)
     of_catalogue = [key for key in (f"{name}@{cutoff}" for name in CATALOGUE) if key in there]
@@ -187,7 +187,7 @@ def _legend(part: Part, found: Mapping[tuple[str, str], Score], marks: _Format) 
 
 
 def _escape_markdown(text: str) -> str:
-    """Escape a text for a cell; line breaks, which would end the row, become spaces."""
+    """Escape a text for a cell. Line breaks, which would end the row, become spaces."""
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
@@ -200,6 +200,6 @@ def _has_several_systems(found: Mapping[tuple[str, str], Score]) -> bool:
 
 
 def _arrow(metric: str, part: Part, marks: _Format) -> str:
-    """Return the better direction in a table whose metrics have both."""
+    """Return the mark of a metric's better direction, in tables that mix both directions."""
     directions = {is_lower_better(key) for key in part.metrics}
     return f" {marks.arrows[is_lower_better(metric)]}" if len(directions) > 1 else ""

@@ -20,7 +20,7 @@ def files_folder(page: Path) -> Path:
 
 
 def check_page_is_new(page: Path, argument: str = "out") -> None:
-    """Reject a page whose name does not end in .html, and one that exists or whose folder exists."""
+    """Reject a page whose name does not end in .html, or that exists, or whose folder exists."""
     if page.suffix != ".html":
         raise UserError(f"{setting(argument, str(page))}: give a name that ends in .html")
     for path in (page, files_folder(page)):
@@ -29,7 +29,7 @@ def check_page_is_new(page: Path, argument: str = "out") -> None:
 
 
 def write_report(facts: Facts, page: Path) -> None:
-    """Write the page and its folder; a `UserError` says why they cannot be written, and then neither is."""
+    """Write the page and its folder, or neither, with a `UserError` that gives the reason."""
     check_page_is_new(page)
     sections, files = report_sections(facts), files_folder(page)
     made_by = f"Made by slmrec_jax {importlib.metadata.version('slmrec-jax')}."
@@ -37,11 +37,11 @@ def write_report(facts: Facts, page: Path) -> None:
     try:
         with writing(page, f"give another {setting('out')}"), whole_folder(files) as part:
             _write_tables_and_figures(sections, part)
-            write_results(facts.measurements, part, curves=False)  # the page has them as pictures
+            write_results(facts.measurements, part, curves=False)  # the page has its own pictures of them
             with whole_file(page) as file:
-                # An id may hold an unpaired surrogate, which UTF-8 cannot encode.
+                # An id may contain an unpaired surrogate, which UTF-8 cannot encode.
                 file.write(text.encode("utf-8", errors="backslashreplace"))
-    except BaseException:  # the move of the folder may fail after the page is written
+    except BaseException:  # moving the folder may fail after the page is written
         page.unlink(missing_ok=True)
         raise
 

@@ -1,4 +1,4 @@
-"""Facts of a report about a single run: modalities, geometry of embeddings, items and their neighbours."""
+"""The facts of a report about a single run: modalities, embedding geometry, items and their neighbours."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -25,13 +25,13 @@ from slmrec_jax.training.storage.folder import ENVIRONMENT, NO_RUN
 from slmrec_jax.training.storage.records import read_json
 
 TRAINED = "trained"
-"""The name of a run's own item embeddings beside the modalities."""
+"""The name of a run's own item embeddings among the modalities."""
 
 NUM_NEIGHBOURS = 5
 
 
 class RunFacts(NamedTuple):
-    """Facts about the run with the first seed of a system."""
+    """Facts about a system's run with the first seed."""
 
     label: str
     """The label of the system, with the seed if there are several."""
@@ -41,19 +41,19 @@ class RunFacts(NamedTuple):
     uniformity_users: float
     uniformity_items: float
     agreement: Mapping[tuple[str, str], float]
-    """Agreement of neighbourhoods by pair of modalities and `TRAINED`."""
+    """The agreement of neighbourhoods, by pair of modalities and `TRAINED`."""
     map: ItemMap
     clusters: Mapping[str, Int[np.ndarray, " items"]]
-    """Clusters of items by modality."""
+    """The clusters of items by modality."""
     items: Sequence[str]
-    """The items whose neighbours are listed, by `item_names`."""
+    """The items whose neighbours are listed, formatted by `item_names`."""
     neighbours: Mapping[str, Sequence[Sequence[str]]]
     """The neighbours of each of `items`, by modality and `TRAINED`."""
     environment: Mapping[str, Any]
 
 
 def describe_run(run: Run, label: str, metric: str, items: Any) -> RunFacts:
-    """Measure a finished run: `metric` without single modalities, and the neighbours of `items` (`choose_items`)."""
+    """Measure a finished run: `metric` with each modality masked, and neighbours of `items` (`choose_items`)."""
     vectors = modality_vectors(run)
     users, rows = (np.asarray(table, np.float32) for table in run.embeddings)
     tables = {**vectors, TRAINED: ItemVectors(rows, np.ones(len(rows), np.bool_))}

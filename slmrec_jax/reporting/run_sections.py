@@ -45,7 +45,7 @@ def modality_blocks(runs: Sequence[RunFacts], metric: str) -> list[Block]:
 
 
 def item_space_blocks(runs: Sequence[RunFacts]) -> list[Block]:
-    """Return a map of items for each run and modality, and the geometry of embeddings."""
+    """Return an item map for each run and modality, and the geometry of embeddings."""
     maps = [
         Picture(
             f"map-{place}-{number}",

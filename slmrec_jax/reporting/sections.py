@@ -1,4 +1,4 @@
-"""The sections of a report, and those about systems: runs, test metrics, differences, curves and groups."""
+"""The sections of a report, including those about systems: runs, test metrics, differences, curves and groups."""
 
 import math
 import statistics
@@ -23,7 +23,7 @@ def report_title(facts: Facts) -> str:
 
 
 def report_summary(facts: Facts) -> str:
-    """Return what is best and by how much, in a sentence."""
+    """Summarise in one sentence which system is best and by how much."""
     if facts.caveats:
         return f"No system is called best, because they cannot be compared: {facts.caveats[0]}."
     metric = facts.metric
@@ -100,7 +100,7 @@ def _run_cells(run: TrainedRun) -> tuple[Cell, ...]:
 
 
 def _sample_notes(facts: RunFacts) -> list[str]:
-    """Return sentences on the samples of users by which a run was selected and tested."""
+    """Return sentences about the samples of users with which a run was selected and tested."""
     run, notes = facts.run, []
     best = run.history[run.result["best_epoch"] - 1]
     widths = best.get("half_widths", {})
@@ -190,7 +190,7 @@ def _beyond_blocks(facts: Facts) -> list[Block]:
     scores = scores_of(facts.measurements)
     means = {(score.system, score.metric): score.mean for score in scores}
     blocks: list[Block] = []
-    for part in result_parts(facts.measurements, scores)[1:]:  # accuracy has its own section
+    for part in result_parts(facts.measurements, scores)[1:]:  # accuracy has a separate section
         rows: list[tuple[Cell, ...]] = [
             (each.label, *(means[each.label, metric] for metric in part.metrics)) for each in facts.systems
         ]

@@ -21,9 +21,10 @@ class System(NamedTuple):
     """Runs that are averaged over seeds, or a ranking without training."""
 
     label: str
-    """Short, and unique in the report."""
+    """A short label that is unique in the report."""
     folders: tuple[Path, ...]
-    """Run folders by ascending seed. A ranking without training takes data and rules from a run of its comparison."""
+    """The run folders by ascending seed. A ranking without training uses the data and rules of a run of its
+    comparison."""
     untrained: str = ""
     """The key of `UNTRAINED` for a ranking without training."""
 
@@ -32,7 +33,7 @@ class ReportedSystems(NamedTuple):
     """The systems of a report."""
 
     systems: Sequence[System]
-    """Rankings without training come last."""
+    """The systems; rankings without training come last."""
     results: results.FinishedRuns
     """The results of all runs."""
     notes: Sequence[str]
@@ -45,23 +46,23 @@ class _Member(NamedTuple):
     name: str
     """The name of the system in a comparison, or of the run's folder."""
     folder: Path
-    """The folder of the run. A ranking without training takes data and rules from this run."""
+    """The folder of the run, or of the run whose data and rules a ranking without training uses."""
     untrained: bool = False
 
     @property
     def path(self) -> Path:
-        """A path that tells members of the same name apart."""
+        """A path that distinguishes members of the same name."""
         return self.folder / self.name if self.untrained else self.folder
 
 
 def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], None]) -> ReportedSystems:
-    """Group runs into systems: runs whose settings differ only in the seed are one system.
+    """Group runs into systems. Runs whose settings differ only in the seed form one system.
 
-    The folder of a comparison adds its finished runs and its rankings without training. `force` accepts runs on
-    different data or under different protocols; `say` receives a line for each unfinished run.
+    The folder of a comparison contributes its finished runs and its rankings without training. `force` accepts runs on
+    different data or under different protocols. `say` receives a line for each unfinished run.
 
     Raises:
-        UserError: A folder is neither a run nor a comparison, or the runs cannot be compared and `force` is not given.
+        UserError: A folder is neither a run nor a comparison, or the runs are not comparable and `force` is false.
     """
     runs, rankings, notes = _read_paths(paths)
     for note in notes:
@@ -79,7 +80,7 @@ def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
 
 
 def _read_paths(paths: Sequence[Path]) -> tuple[dict[Path, _Member], list[_Member], list[str]]:
-    """Return each run once by its resolved folder, rankings without training, and a note for each unfinished run."""
+    """Return each run once, by resolved folder; rankings without training; and a note for each unfinished run."""
     runs: dict[Path, _Member] = {}
     rankings: list[_Member] = []
     notes: list[str] = []
@@ -131,16 +132,16 @@ def _group_runs(
 
 
 def _settings_key(folder: Path, row: Mapping[str, Any]) -> str:
-    """Return the settings that the seeds of a system share; the fingerprint represents the data, not their path."""
+    """Return the settings that the seeds of a system share. Data are represented by fingerprint, not by path."""
     config, made_by = read_config_and_maker(folder)
     settings = {name: value for name, value in relevant(config).items() if name != "seed"}
-    file = made_by["config_file"] if made_by["method"] else None  # without a method, the file only gives settings
+    file = made_by["config_file"] if made_by["method"] else None  # without a method, the file only has settings
     method = made_by["method"], file and file["sha256"]
     return json.dumps([settings, method, row["fingerprint"], row["protocol"]], sort_keys=True)
 
 
 def _unique_labels(groups: Sequence[Sequence[_Member]]) -> list[str]:
-    """Return labels made from names if those are unique, else from paths; labels that still repeat are numbered."""
+    """Make labels from names if these are unique, otherwise from paths. Labels that still repeat are numbered."""
     labels = [_system_label([each.name for each in group]) for group in groups]
     if len(set(labels)) < len(labels):
         labels = [_system_label([str(each.path) for each in group]) for group in groups]
@@ -148,7 +149,7 @@ def _unique_labels(groups: Sequence[Sequence[_Member]]) -> list[str]:
 
 
 def _system_label(names: Sequence[str]) -> str:
-    """Return a single name, or what several names are without their seeds."""
+    """Return the label for a single name, or for several names without their seeds."""
     if len(names) == 1:
         return escaped(names[0])
     first, *others = dict.fromkeys(_SEED.sub("", name) or name for name in map(escaped, names))

@@ -1,4 +1,4 @@
-"""Tables of a report, and their text as CSV and LaTeX; `page` writes them as HTML."""
+"""Tables of a report, and their CSV and LaTeX forms; `page` writes them as HTML."""
 
 import csv
 import io
@@ -59,15 +59,15 @@ def cell_text(cell: Cell) -> str:
 
 
 def is_numeric_column(table: ReportTable, column: int) -> bool:
-    """Return whether a column holds only numbers and dashes, at least one number among them."""
+    """Return whether a column holds only numbers and dashes, with at least one number."""
     texts = [cell_text(row[column]).split(" [")[0] for row in table.rows]
     return any(map(_NUMERAL.fullmatch, texts)) and all(text == NONE or _NUMERAL.fullmatch(text) for text in texts)
 
 
 def to_csv(table: ReportTable) -> str:
-    """Return the table as comma-separated values, floats with six digits; an interval takes three columns.
+    """Return the table as CSV, with six digits for floats and three columns for an interval.
 
-    A text that a spreadsheet would read as a formula gets a leading apostrophe, since names are untrusted.
+    Texts that a spreadsheet would read as formulas get a leading apostrophe, since names are untrusted.
     """
     wide = [any(isinstance(row[place], Interval) for row in table.rows) for place in range(len(table.columns))]
     head: list[str] = []
@@ -85,20 +85,20 @@ def to_csv(table: ReportTable) -> str:
 
 
 def without_formula(cell: Cell) -> Cell:
-    """Put an apostrophe before a text that a spreadsheet would read as a formula; numbers are harmless."""
+    """Put an apostrophe before a text that a spreadsheet would read as a formula. Numbers are harmless."""
     is_formula = isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r"))
     return f"'{cell}" if is_formula and not _NUMERAL.fullmatch(str(cell)) else cell
 
 
 def to_latex(table: ReportTable) -> str:
-    """Return the table for the package booktabs, with all special characters escaped."""
+    """Return the table in LaTeX, for the package booktabs, with all special characters escaped."""
     alignment = "".join("r" if is_numeric_column(table, place) else "l" for place in range(len(table.columns)))
     rows = [[escape_latex(cell_text(cell)) for cell in row] for row in table.rows]
     return booktabs(escape_latex(table.caption), alignment, [escape_latex(name) for name in table.columns], rows)
 
 
 def booktabs(caption: str, alignment: str, head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Return a table for the package booktabs; all texts are LaTeX already (`escape_latex`)."""
+    """Return a table for the package booktabs. All texts must already be LaTeX (`escape_latex`)."""
     lines = [
         r"\begin{table}",
         rf"\caption{{{caption}}}",
@@ -115,7 +115,7 @@ def booktabs(caption: str, alignment: str, head: Sequence[str], rows: Sequence[S
 
 
 def escape_latex(text: str) -> str:
-    """Escape a text for LaTeX; characters that cannot be printed become spaces."""
+    """Escape a text for LaTeX. Unprintable characters become spaces."""
     return "".join(sign if sign.isprintable() else " " for sign in text).translate(_LATEX)
 
 

@@ -1,4 +1,4 @@
-"""Every user's metrics as a table in Parquet, to analyse elsewhere."""
+"""Metrics of every user as a Parquet table, for analysis elsewhere."""
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
@@ -13,13 +13,13 @@ from slmrec_jax.studies.measurements import Measured
 
 
 def write_users(systems: Mapping[str, Sequence[Measured]], path: Path) -> None:
-    """Write a row for each system, seed and evaluated user, with the metrics that all rankings have.
+    """Write one row per system, seed and evaluated user, with the metrics that all rankings have.
 
-    Columns: `system`; `seed`, null for a ranking without training; `user`, the raw id, an integer if all of them are,
-    else text; and float64 metrics by name, such as `recall@20`.
+    The columns are `system`; `seed`, null for a ranking without training; `user`, the raw id, an integer if all ids are
+    integers, otherwise text; and float64 metrics by name, such as `recall@20`.
 
     Raises:
-        OSError: The file cannot be written; an old one is unchanged.
+        OSError: The file cannot be written. An old file is unchanged.
         UserError: The path is a symbolic link.
     """
     rankings = [each for found in systems.values() for each in found]
@@ -27,7 +27,7 @@ def write_users(systems: Mapping[str, Sequence[Measured]], path: Path) -> None:
     are_integers = all(np.issubdtype(each.user_ids.dtype, np.integer) for each in rankings)
     tables = _tables(systems, shared, pa.int64() if are_integers else pa.string())
     first = next(tables)
-    # Arrow passes on the `OSError` of a Python file.
+    # Arrow propagates the `OSError` of a Python file.
     with whole_file(path) as file, pyarrow.parquet.ParquetWriter(file, first.schema, compression="zstd") as writer:
         for table in itertools.chain([first], tables):
             writer.write_table(table)

@@ -137,9 +137,7 @@ class _Cursor:
             return self.skip(self.varint())
         if kind in (_TRUE, _FALSE, _BYTE, _DOUBLE):
             return self.skip(8 if kind == _DOUBLE else 1)
-        raise Malformed(
-            f"byte {self.place}: a header with a field of type {kind}"
-        )  # such as a map, which no header has
+        raise Malformed(f"byte {self.place}: a header with a field of type {kind}")  # such as a map
 
     def integer(self) -> int:
         """Read a signed (zigzag) integer, whose lowest bit is the sign."""

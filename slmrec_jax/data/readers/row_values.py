@@ -70,9 +70,7 @@ def timed(rows: Rows, role: str) -> tuple[str, int | None]:
     kind = rows.kinds[role]
     if pa.types.is_timestamp(kind):
         found = rows.engine.rows(f"SELECT typeof({role}) FROM {rows.view} LIMIT 1")
-        unit = (
-            "ns" if found and found[0][0].endswith("_NS") else "us"
-        )  # INT96 is nanoseconds for Arrow but not for DuckDB
+        unit = "ns" if found and found[0][0].endswith("_NS") else "us"  # INT96 is ns only for Arrow
         value = role if unit == "ns" else f"{role}::TIMESTAMP"
         largest = f"CASE WHEN {role}::TIMESTAMP > TIMESTAMP '1970-01-01' THEN {2**63 - 1} ELSE {1 - 2**63} END"
         return f"coalesce(epoch_{unit}({value}), {largest})", _PER_SECOND[unit]  # DuckDB treats the largest as infinite

@@ -36,7 +36,7 @@ class Rows(NamedTuple):
     kinds: Mapping[str, Any]
     """The Arrow type of each column, by role."""
     file: Path
-    """What errors about the whole table call it."""
+    """The name of the table in errors about the whole table."""
     parts: Sequence[Path]
     first: int
     """The number of the first row in error messages: 2 below a header, 1 without a header, 0 in memory."""
@@ -99,7 +99,7 @@ class TextPart(NamedTuple):
     file: Path
     separator: str
     columns: Mapping[str, str]
-    """The name of the column of each role."""
+    """The column name of each role."""
     names: Sequence[str] | None
     quotes: bool
 
@@ -121,10 +121,10 @@ def parquet_rows(engine: Engine, file: Path, parts: Sequence[Path], root: Path, 
 
     Args:
         engine: The engine, which was made with the files.
-        file: What errors about the whole table call it.
+        file: The name of the table in errors about the whole table.
         parts: The files.
-        root: The folder of the data set; a folder `key=value` below it is a column `key`.
-        columns: The name of the column of each role.
+        root: The folder of the data set. A folder `key=value` below it becomes a column `key`.
+        columns: The column name of each role.
     """
     layouts = [_part_layout(part, root, columns) for part in parts]
     kinds = dict(layouts[0].kinds)
@@ -152,7 +152,7 @@ def parquet_rows(engine: Engine, file: Path, parts: Sequence[Path], root: Path, 
 
 
 def memory_rows(engine: Engine, table: Table) -> Rows:
-    """Take the rows of a table in memory."""
+    """Make rows from a table in memory."""
     for role, column in table.columns.items():
         _check_time_column(table, role, column)
     halves = {role: pa.types.is_float16(column.type) for role, column in table.columns.items()}
@@ -179,13 +179,13 @@ def _damage_refused(part: Path) -> Iterator[None]:
 
 
 class _PartLayout(NamedTuple):
-    """The columns of a Parquet file, and of the folders around it."""
+    """The columns of a Parquet file and of the folders around it."""
 
     names: tuple[str, ...]
     columns: dict[str, int]
-    """The place of the column of each role."""
+    """The index of each role's column."""
     values: dict[str, str | None]
-    """The value of each role that the name of a folder gives."""
+    """The value of each role that is given by a folder's name."""
     kinds: dict[str, Any]
     """The Arrow type of each role's column."""
 
@@ -209,7 +209,7 @@ def _part_layout(part: Path, root: Path, columns: Mapping[str, str]) -> _PartLay
 
 
 def _check_times_fit(part: Path, layout: _PartLayout) -> None:
-    """Reject times in seconds and milliseconds that DuckDB cannot read, because it converts them to microseconds."""
+    """Reject times in seconds and milliseconds that are too large for DuckDB, which converts them to microseconds."""
     for role, place in layout.columns.items():
         if not pa.types.is_timestamp(layout.kinds[role]) or layout.kinds[role].unit not in _COARSE:
             continue
@@ -226,7 +226,7 @@ def _check_times_fit(part: Path, layout: _PartLayout) -> None:
 
 
 def _may_be_large(metadata: Any, place: int) -> bool:
-    """Return whether the statistics of a column leave it open that a time is too large."""
+    """Return whether a time may be too large, according to the statistics of a column."""
     for group in range(metadata.num_row_groups):
         found = metadata.row_group(group).column(place).statistics
         if found is None or not found.has_min_max or max(-found.min_raw, found.max_raw) > _MOST_COARSE:
@@ -235,7 +235,7 @@ def _may_be_large(metadata: Any, place: int) -> bool:
 
 
 def _check_time_column(table: Table, role: str, column: Any) -> None:
-    """Raise the error for the first time that is too large, if the column has any."""
+    """Raise an error for the first time that is too large, if there is one."""
     kind = column.type
     if not pa.types.is_timestamp(kind) or kind.unit not in _COARSE:
         return

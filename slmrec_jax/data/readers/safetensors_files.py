@@ -1,4 +1,4 @@
-"""Reads `.safetensors` files; every tensor's type and shape is checked before its numbers are read."""
+"""Reader for `.safetensors` files. Each tensor's dtype and shape are checked before its numbers are read."""
 
 import json
 import math
@@ -27,16 +27,16 @@ _TYPES: dict[str, Any] = {
     "F8_E5M2FNUZ": ml_dtypes.float8_e5m2fnuz,
     "F8_E8M0": ml_dtypes.float8_e8m0fnu,
 }
-"""The types of safetensors that are read."""
+"""The supported safetensors dtypes."""
 
 
 def read_tensors(
     file: Path, expected: str, fix: str = "write it again", *, mapped: bool = False
 ) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Read all tensors of a file by name; `fix` says what to do about a damaged file.
+    """Read all tensors of a file by name. `fix` is the advice for a damaged file.
 
-    bfloat16 and float8 keep their type, from ml_dtypes. Complex numbers and those of fewer than eight bits are refused.
-    With `mapped`, arrays are read-only views on the file, which must not change while they are used.
+    bfloat16 and float8 keep their dtype, from ml_dtypes. Complex numbers and numbers of fewer than eight bits are
+    rejected. With `mapped`, arrays are read-only views of the file, which must not change while they are in use.
     """
     check_file(file, expected)
     try:
@@ -51,13 +51,13 @@ def read_tensors(
 
 
 def read_metadata(file: Path) -> dict[str, str]:
-    """Return the texts beside the tensors of a file that `read_tensors` has read; there may be none."""
+    """Return the metadata, which may be empty, of a file that `read_tensors` has read."""
     with safetensors.safe_open(file, framework="np") as opened:
         return dict(opened.metadata() or {})
 
 
 def _map_tensors(file: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
-    """Return views on a file whose header the library has checked."""
+    """Return views of a file whose header the library has checked."""
     with file.open("rb") as opened:
         data = mmap.mmap(opened.fileno(), 0, access=mmap.ACCESS_READ)
     first = 8 + int.from_bytes(data[:8], "little")
@@ -66,7 +66,7 @@ def _map_tensors(file: Path) -> dict[str, Shaped[np.ndarray, "..."]]:
         if name == "__metadata__":
             continue
         kind, count = np.dtype(_TYPES[entry["dtype"]]), math.prod(entry["shape"])
-        # NumPy takes no place at the end of the file, where an empty array may be.
+        # NumPy does not accept an offset at the end of the file, where an empty array may be.
         flat = np.frombuffer(data, kind, count, first + entry["data_offsets"][0]) if count else np.zeros(0, kind)
         views[name] = flat.reshape(entry["shape"])
     return views

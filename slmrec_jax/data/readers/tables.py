@@ -1,6 +1,6 @@
-"""Reads tables of text and of Parquet as columns by name; `columns` and `raw_ids` look at the values.
+"""Reader for text and Parquet tables as columns by name; `columns` and `raw_ids` convert the values.
 
-Rows are counted from 1 in error lines, the header among them and blank lines left out, as Arrow counts them.
+In error messages, rows are counted from 1, including the header but not blank lines, like in Arrow.
 """
 
 from collections import Counter
@@ -24,44 +24,45 @@ from slmrec_jax.data.readers.text_files import first_line, has_line_breaks, open
 from slmrec_jax.errors import UserError
 
 _BLOCK = 2**24
-"""Bytes of text that are parsed together; a row must fit into them."""
+"""The bytes of text that are parsed together. A row must fit into them."""
 
 
 class Table(NamedTuple):
-    """Columns of one file, by name, as Arrow arrays; from text they are strings."""
+    """Columns of one file, by name, as Arrow arrays. Columns of text files are strings."""
 
     file: Path
     columns: dict[str, Any]
     first: int
-    """The number of the first row in error lines: 2 below a row of names, 1 without, 0 in memory."""
+    """The number of the first row in error messages: 2 below a header, 1 without a header, 0 in memory."""
     rows: Int[np.ndarray, " entries"] | None = None
-    """The row of the file that each value comes from, header left out; by default each from its own."""
+    """The row of the file, not counting the header, that each value comes from. By default the values are in file
+    order."""
 
     @property
     def in_memory(self) -> bool:
-        """True if the columns were given in memory; `file` is then what the caller calls them."""
+        """Whether the columns were given in memory; `file` is then the caller's name for them."""
         return self.first == 0
 
     def row(self, index: int) -> str:
-        """Return the place of the value with that index, for error lines."""
+        """Describe the place of the value at an index, for error messages."""
         number = index if self.rows is None else int(self.rows[index])
         return f"{self.file}: row {number + self.first}"
 
     def value(self, name: str, index: int) -> str:
-        """Return a value as an error line shows it."""
+        """Format a value for error messages."""
         stored = self.columns[name][index]
         try:
             found = stored.as_py()
-        except (pa.ArrowException, ValueError, OverflowError, KeyError):  # a time that Python has no form for
+        except (pa.ArrowException, ValueError, OverflowError, KeyError):  # a time that Python cannot represent
             return f"a {type_name(stored.type)} that this machine cannot show"
         return shown_value(found)
 
     def refusal(self, name: str, index: int, expected: str) -> UserError:
-        """Return the error for a value that is not what was expected."""
+        """Make the error for an unexpected value."""
         return UserError(f"{self.row(index)}: {short_name(name)} is {self.value(name, index)}; expected {expected}")
 
     def wrong_type(self, name: str, expected: str) -> UserError:
-        """Return the error for a column of another type than expected."""
+        """Make the error for a column of an unexpected type."""
         found = type_name(self.columns[name].type)
         return UserError(f"{self.file}: {short_name(name)} is a column of {found}; expected {expected}")
 
@@ -76,14 +77,14 @@ def read_text(
     quotes: bool = False,
     blank_lines: bool = False,
 ) -> Table:
-    """Read columns of a text table; the other columns may hold anything.
+    """Read columns of a text table. Other columns may hold anything.
 
     Args:
-        file: UTF-8, or UTF-16 with a byte-order mark; line ends of any system; compressed or not.
-        separator: The usual separator. Another one is taken if the first row shows it.
-        wanted: The columns that must be there.
-        names: The names of the columns in order, if the first row does not say; the file may have fewer.
-        optional: Columns to read if they are there.
+        file: The file: UTF-8, or UTF-16 with a byte-order mark; line ends of any system; compressed or not.
+        separator: The usual separator. A different one is used if the first row shows it.
+        wanted: The required columns.
+        names: The column names in order, if the first row does not have them. The file may have fewer columns.
+        optional: The columns to read if they exist.
         quotes: Whether `"` encloses a cell.
         blank_lines: Whether a blank line is an empty cell in a table of one column.
     """
@@ -104,9 +105,9 @@ def text_blocks(
     quotes: bool = False,
     blank_lines: bool = False,
 ) -> tuple[Iterator[Any], int]:
-    """Return columns of a text table as Arrow record batches, at least one, and the number of the first row.
+    """Return columns of a text table as at least one Arrow record batch, and the number of the first row.
 
-    The arguments are those of `read_text`.
+    For the arguments, see `read_text`.
     """
     with _damage_refused(file):
         check_file(file, "a table")
@@ -121,7 +122,7 @@ def text_blocks(
 
 
 def _below_names(blocks: Iterator[Any], blank_lines: bool) -> Iterator[Any]:
-    """Leave out the row of names, and the blank lines before it."""
+    """Drop the header and the blank lines before it."""
     seen = False
     for block in blocks:
         if seen:
@@ -146,7 +147,7 @@ def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] =
     """Read columns of a Parquet file."""
     check_file(file, "a table")
     try:
-        # Opened by Python: Arrow takes no path that is not UTF-8.
+        # Opened by Python, since Arrow accepts only UTF-8 paths.
         with file.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as opened:
             chosen = choose_names(file, opened.schema_arrow.names, wanted, optional)
             columns = read_columns(file, opened, chosen)
@@ -156,7 +157,7 @@ def read_parquet(file: Path, wanted: Sequence[str], *, optional: Sequence[str] =
 
 
 def choose_names(file: Path, given: Sequence[str], wanted: Sequence[str], optional: Sequence[str] = ()) -> list[str]:
-    """Return the columns to read: those that are wanted, which must be there, and the optional ones that are."""
+    """Return the columns to read: the wanted ones, which must exist, and the optional ones that exist."""
     counts = Counter(given)
     for name in wanted:
         if name not in counts:
@@ -171,9 +172,9 @@ def choose_names(file: Path, given: Sequence[str], wanted: Sequence[str], option
 def _parse_text(
     file: Path, separator: str, encoding: str, width: int, places: list[str], quotes: bool, blank_lines: bool
 ) -> Iterator[Any]:
-    """Yield some columns as strings, the row of names among the others."""
+    """Yield some columns as strings. The header is included as a row."""
     reading = pyarrow.csv.ReadOptions(
-        use_threads=False,  # one thread names the row of an error
+        use_threads=False,  # with one thread, errors name the row
         block_size=_BLOCK,
         column_names=[str(place) for place in range(width)],
         encoding=encoding,

@@ -1,4 +1,4 @@
-"""Opens text files: compressed or not, in UTF-8 or with a byte-order mark."""
+"""Opening of text files, compressed or not, in UTF-8 or with a byte-order mark."""
 
 import codecs
 import io
@@ -12,15 +12,15 @@ from slmrec_jax.errors import UserError
 
 _COMPRESSED = (".gz", ".zst", ".bz2")
 _MAX_RATIO, _ALWAYS_ALLOWED = 50, 2**24
-"""How many times its own size a file may unpack to, and how many bytes any file may."""
-_MARKS = {  # UTF-32 comes first, because its mark begins like that of UTF-16
+"""The limits on unpacked sizes: a multiple of the file's own size, and the bytes allowed for any file."""
+_MARKS = {  # UTF-32 first, because its mark begins like that of UTF-16
     codecs.BOM_UTF32_LE: "utf-32",
     codecs.BOM_UTF32_BE: "utf-32",
     codecs.BOM_UTF16_LE: "utf-16",
     codecs.BOM_UTF16_BE: "utf-16",
 }
 _FIRST = 2**20
-"""Bytes in which the first line is looked for; a row of names must fit into them."""
+"""The bytes that are searched for the first line. A header must fit into them."""
 
 
 class FirstLine(NamedTuple):
@@ -29,16 +29,16 @@ class FirstLine(NamedTuple):
     text: str
     encoding: str
     whole: bool
-    """False if only the beginning of a very long line was read."""
+    """Whether the line was read as a whole; false if only the beginning of a very long line was read."""
 
 
 def uncompressed(file: Path) -> Path:
-    """Return the path without the suffix of a compressed file: `interactions.csv` for `interactions.csv.gz`."""
+    """Remove the suffix of a compressed file: `interactions.csv.gz` becomes `interactions.csv`."""
     return file.with_suffix("") if file.suffix in _COMPRESSED else file
 
 
 def open_bytes(file: Path) -> io.BufferedReader:
-    """Open a file for reading its bytes, decompressed if its suffix says that it is compressed.
+    """Open a file for reading bytes, decompressed if its suffix is that of a compressed file.
 
     Reading raises `UserError` if the file unpacks to far more than its size, and `OSError` if it is damaged.
     """
@@ -46,7 +46,7 @@ def open_bytes(file: Path) -> io.BufferedReader:
 
 
 def first_line(file: Path) -> FirstLine:
-    """Read the first line that is not empty, of a file in UTF-8 or marked as another encoding."""
+    """Read the first non-empty line of a file in UTF-8, or in another encoding given by a byte-order mark."""
     with open_bytes(file) as opened:
         start = opened.read(_FIRST)
     encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), "utf-8")
@@ -58,12 +58,12 @@ def first_line(file: Path) -> FirstLine:
 
 
 def has_line_breaks(file: Path, separator: str, encoding: str) -> bool:
-    """Return whether a quoted cell contains a line break; refuse a quote that is not closed and swallows rows."""
+    """Return whether a quoted cell contains a line break. An unclosed quote, which would swallow rows, is rejected."""
     with open_bytes(file) as opened:
         if not any(b'"' in block for block in iter(lambda: opened.read(_FIRST), b"")):
             return False
     opens, closes = re.compile(f'(^|{re.escape(separator)})"'), re.compile('([^"]++|"")*+"')
-    row, begun, several = 0, 0, False  # `begun` is the row where a cell begins that is still open
+    row, begun, several = 0, 0, False  # `begun` is the row in which a still open cell begins
     with io.TextIOWrapper(open_bytes(file), encoding.replace("utf-8", "utf-8-sig"), "replace", newline="") as text:
         for line in text:
             place = 0
@@ -94,7 +94,7 @@ def _open_quote(file: Path, row: int) -> UserError:
 
 
 class _Unpacked(io.RawIOBase):
-    """The content of a compressed file, within a bound on its size."""
+    """The content of a compressed file, with a limit on its size."""
 
     def __init__(self, file: Path) -> None:
         self._file = file

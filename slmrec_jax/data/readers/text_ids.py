@@ -1,4 +1,4 @@
-"""Raw ids of text as two tensors, because safetensors has no type for text."""
+"""Encoding of text ids as two tensors, because safetensors has no text dtype."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,18 +12,18 @@ from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.errors import UserError
 
 BYTES, OFFSETS = "item_bytes", "item_offsets"
-"""The tensors: all ids as UTF-8, one after another, and where each begins, with the end of the last."""
+"""The names of the tensors: the concatenated ids as UTF-8, and the start of each id plus the end of the last."""
 
 
 def encode_text_ids(ids: Shaped[np.ndarray, " rows"]) -> dict[str, Shaped[np.ndarray, " _"]]:
-    """Return raw ids of text as tensors by name."""
+    """Encode text ids as tensors by name."""
     encoded = [each.encode() for each in ids.tolist()]
     offsets = np.cumsum([0, *map(len, encoded)], dtype=np.int64)
     return {BYTES: np.frombuffer(b"".join(encoded), np.uint8), OFFSETS: offsets}
 
 
 def decode_text_ids(file: Path, tensors: Mapping[str, Shaped[np.ndarray, "..."]]) -> Any:
-    """Return the raw ids that `encode_text_ids` made tensors of as an Arrow array."""
+    """Decode the tensors of `encode_text_ids` to an Arrow array."""
     text, offsets = tensors[BYTES], tensors[OFFSETS]
     if text.dtype != np.uint8 or offsets.dtype != np.int64 or text.ndim != 1 or offsets.ndim != 1 or not len(offsets):
         found = f"{BYTES} is {text.dtype} {text.shape} and {OFFSETS} {offsets.dtype} {offsets.shape}"

@@ -1,1 +1,1 @@
-"""Files that could run code, read without running any: pickles, PyTorch files, object arrays."""
+"""Readers for file formats that can contain code, which never run it: pickles, PyTorch files, object arrays."""

@@ -1,7 +1,7 @@
-"""Reads lists of ids from `.npy` files of objects without the pickle module: nothing in the file is run.
+"""Reader for lists of ids in `.npy` object files, without the pickle module: nothing in the file is executed.
 
-Such a file is the header of any `.npy` and then a pickle. If all lists are equally long, NumPy may have written a plain
-table instead; that is read too.
+Such a file is a `.npy` header followed by a pickle. If all lists have the same length, NumPy may have written a plain
+table instead, which is also accepted.
 """
 
 import math
@@ -22,17 +22,18 @@ _ARRAY_OF_LISTS = "a .npy array of lists of ids"
 
 
 class IdLists(NamedTuple):
-    """Lists of ids, one after the other: list n is `ids[offsets[n] : offsets[n + 1]]`."""
+    """Concatenated lists of ids: list n is `ids[offsets[n] : offsets[n + 1]]`."""
 
     ids: Int[np.ndarray, " ids"]
-    """int64, as is `offsets`."""
+    """The ids, int64 like `offsets`."""
     offsets: Int[np.ndarray, " lists+1"]
 
 
 def read_lists(path: Path) -> IdLists:
-    """Read an array of lists of integers from 0 to 2⁶³ - 1, pickled with protocol 2 to 5, or a table with a list a row.
+    """Read an array of lists of integers from 0 to 2⁶³ - 1, pickled with protocol 2 to 5, or a plain table.
 
-    Time is linear in the file's size, and memory at most 160 times that (`pickle_machine.decode`).
+    A plain table has one list per row. Time is linear in the file's size, and memory is at most 160 times the file's
+    size (`pickle_machine.decode`).
     """
     with reading_untrusted(path, _ARRAY_OF_LISTS):
         data = path.read_bytes()
@@ -57,14 +58,14 @@ def _from_pickle(data: bytes, header: NpyHeader) -> IdLists:
     rows = _elements(value, header)
     lengths = np.array([len(row) for row in rows], np.int64)
     total = int(lengths.sum())
-    if total > len(data):  # a list that is repeated takes room in the file once
+    if total > len(data):  # a repeated list takes space in the file only once
         raise Malformed(f"its lists have {total} ids in {len(data)} bytes")
     ids = np.fromiter((each for number, row in enumerate(rows) for each in _list_of_ids(number, row)), np.int64, total)
     return IdLists(ids, np.concatenate([[0], np.cumsum(lengths)]))
 
 
 def _elements(value: Any, header: NpyHeader) -> list[list[Any]]:
-    """Return the lists of the array after checking that the header and the pickle agree."""
+    """Check that the header and the pickle agree, and return the lists of the array."""
     if not isinstance(value, Call) or value.name not in RECONSTRUCT:
         raise Malformed(f"it holds {describe_value(value)}")
     if not isinstance(value.state, tuple) or len(value.state) != 5:
@@ -73,7 +74,7 @@ def _elements(value: Any, header: NpyHeader) -> list[list[Any]]:
     if not isinstance(elements, list) or len(elements) != math.prod(shape):
         found = f"{len(elements)} elements" if isinstance(elements, list) else describe_value(elements)
         raise Malformed(f"its array has {found} for a shape of {shape}")
-    if len(shape) == 2 and shape[1] > 0 and not header.fortran_order:  # lists that are all equally long
+    if len(shape) == 2 and shape[1] > 0 and not header.fortran_order:  # lists of equal length
         return [elements[start : start + shape[1]] for start in range(0, len(elements), shape[1])]
     if len(shape) != 1:
         raise Malformed(f"it is an array of shape {shape}; expected one list after the other")

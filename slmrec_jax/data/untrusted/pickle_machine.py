@@ -1,7 +1,7 @@
-"""A stack machine that walks a pickle and builds inert records: it imports, calls and runs nothing.
+"""A stack machine that walks a pickle and builds inert records, without importing, calling or executing anything.
 
-A pickle is a program. Here it may use the few opcodes with which arrays and attributes are written, and names that are
-on the caller's list. Anything else it asks for is refused, with its place.
+A pickle is a program. Here it may only use the few opcodes with which arrays and attributes are written, and names on
+the caller's list. Anything else is rejected, with its position.
 """
 
 import io
@@ -14,38 +14,40 @@ from slmrec_jax.data.readers.refusals import Malformed, quoted
 
 LIST_OPCODES = frozenset(("EMPTY_LIST", "APPEND", "APPENDS"))
 _EXTRA_OPCODES = LIST_OPCODES | {"BINPERSID"}
-"""Opcodes that some kinds of file need beyond those of arrays and attributes; the last is that of references."""
+"""Opcodes that some kinds of files need in addition to those of arrays and attributes. The last one is for
+references."""
 
 
 class PickleKind(NamedTuple):
-    """What the pickles of one kind may use."""
+    """The names and opcodes that pickles of one kind may use."""
 
     what: str
-    """The value that is pickled, for error lines."""
+    """The pickled value, for error messages."""
     names: Container[tuple[str, str]]
-    """The (module, name) pairs that it may ask for."""
+    """The (module, name) pairs that the pickle may refer to."""
     opcodes: frozenset[str] = frozenset()
-    """What it may use beyond arrays and attributes."""
+    """The additional opcodes, besides those of arrays and attributes."""
     max_opcodes: int | None = 10_000
-    """Arrays take a few hundred, however large they are. Only the size of the file bounds the opcodes of lists."""
+    """The maximum number of opcodes. Arrays take a few hundred, however large they are. For lists, only the file size
+    limits the number."""
 
 
 class Name(NamedTuple):
-    """A class or function that the file names; never looked up."""
+    """A class or function named in the file. It is never looked up."""
 
     module: str
     name: str
 
 
 class Reference(NamedTuple):
-    """The key of something that is kept outside the pickle; never followed here."""
+    """The key of an object outside the pickle. It is never followed here."""
 
     key: Any
 
 
 @dataclass(eq=False, slots=True)
 class Call:
-    """A call of `name` with `arguments` that the file asks for, and the state that it gives the result."""
+    """A call of `name` with `arguments` in the file, and the state that the file gives to the result."""
 
     name: Name
     arguments: tuple[Any, ...]
@@ -53,14 +55,14 @@ class Call:
 
 
 def decode(data: bytes, kind: PickleKind, start: int = 0) -> tuple[Any, int]:
-    """Walk a pickle to its end, and return what it would have made and the byte after it.
+    """Walk a pickle to its end, and return a record of its value and the position after it.
 
-    The value is a tree of plain values, `Name`, `Call` and `Reference`. Parts may be shared, or hold themselves: look
-    only at what is expected. The file may go on after the pickle, which starts at byte `start`. Time is linear in the
-    file's size, and so is memory: at most 160 bytes for each byte of the file.
+    The value is a tree of plain values, `Name`, `Call` and `Reference`. Parts may be shared or recursive, so callers
+    must only look at what they expect. The pickle starts at byte `start`, and the file may continue after it. Time and
+    memory are linear in the file's size; memory is at most 160 bytes per byte of the file.
 
     Raises:
-        Malformed: It is truncated, or asks for an opcode or a name that is not on the list.
+        Malformed: The pickle is truncated, or uses an opcode or name that is not allowed.
     """
     stream = io.BytesIO(data)
     stream.seek(start)
@@ -85,7 +87,7 @@ def decode(data: bytes, kind: PickleKind, start: int = 0) -> tuple[Any, int]:
                 machine.marks.append(len(machine.stack))
         except Malformed as fault:
             raise Malformed(f"byte {position}: {fault}") from None
-        except ValueError as error:  # the readers of pickletools, for truncated or badly encoded arguments
+        except ValueError as error:  # raised by pickletools for truncated or badly encoded arguments
             raise Malformed(f"byte {position}: {quoted(str(error))}") from None
     raise Malformed(f"byte {stream.tell()}: more than {kind.max_opcodes} opcodes, which {kind.what} does not need")
 
@@ -114,7 +116,7 @@ class _Machine:
         return values
 
 
-# An action takes what an opcode needs from the stack, and returns what the opcode puts there.
+# An action pops the arguments of an opcode from the stack, and returns the value to push.
 
 
 def _update(machine: _Machine, values: list[Any]) -> Any:
@@ -169,7 +171,7 @@ def _set_state(machine: _Machine) -> Call:
 
 
 _ACTIONS: dict[str, Callable[[_Machine, Any], Any] | None] = {
-    **dict.fromkeys(("PROTO", "FRAME", "MARK")),  # which put nothing on the stack
+    **dict.fromkeys(("PROTO", "FRAME", "MARK")),  # these push nothing
     **dict.fromkeys(
         (
             *("BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT"),
@@ -203,7 +205,7 @@ _ACTIONS: dict[str, Callable[[_Machine, Any], Any] | None] = {
 
 
 def _read_names(stream: io.BytesIO) -> tuple[str, str]:
-    # Not the reader of pickletools: it interprets escapes, as no unpickler does, and warns of bad ones.
+    # The reader of pickletools is not used: it interprets escapes, unlike any unpickler, and warns about bad ones.
     module, name = stream.readline(), stream.readline()
     if not name.endswith(b"\n"):
         raise Malformed("the file ends in the middle of a name")

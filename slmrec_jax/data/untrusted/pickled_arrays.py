@@ -1,4 +1,4 @@
-"""Converts the records of a decoded pickle to NumPy arrays, types and numbers, with every length checked."""
+"""Conversion of the records of a decoded pickle to NumPy arrays, dtypes and numbers, with every length checked."""
 
 from typing import Any
 
@@ -13,18 +13,18 @@ _CORES = ("numpy.core", "numpy._core")
 _MULTIARRAYS = {f"{core}.{module}" for core in _CORES for module in ("multiarray", "_multiarray_umath")}
 RECONSTRUCT, _SCALAR = ({(module, name) for module in _MULTIARRAYS} for name in ("_reconstruct", "scalar"))
 _FROMBUFFER = {(f"{core}.numeric", "_frombuffer") for core in _CORES}
-# Protocol 2 has no opcode for bytes: it spells them as encoded text, and empty ones as a call of the type.
+# Protocol 2 has no opcode for bytes: it writes them as encoded text, and empty bytes as a call of the type.
 _ENCODE, _EMPTY_BYTES = ("_codecs", "encode"), ("__builtin__", "bytes")
 ARRAY_NAMES = frozenset((_NDARRAY, _DTYPE, *RECONSTRUCT, *_SCALAR, *_FROMBUFFER, _ENCODE, _EMPTY_BYTES))
-"""The names that a pickle of arrays and numbers asks for."""
+"""The names that pickles of arrays and numbers refer to."""
 
 _NUMBER_CODES = ("b1", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "f2", "f4", "f8")
 
 
 def as_array(value: Any, what: str) -> Shaped[np.ndarray, " entries"]:
-    """Return an array of numbers of one dimension, as a view on the bytes of the pickle, or raise `Malformed`.
+    """Convert a record to a one-dimensional array of numbers, as a view of the pickle's bytes, or raise `Malformed`.
 
-    Here and below, `value` is a part of what `pickle_machine.decode` returned, and `what` its name in error lines.
+    Here and below, `value` is a part of a result of `pickle_machine.decode`, and `what` is its name in error messages.
     """
     if not isinstance(value, Call):
         raise Malformed(f"{what} is {describe_value(value)}; expected an array")
@@ -43,7 +43,7 @@ def as_array(value: Any, what: str) -> Shaped[np.ndarray, " entries"]:
 
 
 def as_number_type(value: Any, what: str) -> "np.dtype[Any]":
-    """Return a type of number, with its byte order, or raise `Malformed`."""
+    """Convert a record to a numeric dtype, with its byte order, or raise `Malformed`."""
     if not isinstance(value, Call) or value.name != _DTYPE or not value.arguments:
         raise Malformed(f"{what} has {describe_value(value)} for a type")
     code, state = value.arguments[0], value.state
@@ -57,12 +57,12 @@ def as_number_type(value: Any, what: str) -> "np.dtype[Any]":
 
 
 def as_raw_bytes(value: Any, what: str) -> bytes | bytearray:
-    """Return bytes, in any of the ways in which the protocols write them, or raise `Malformed`."""
+    """Convert a record of bytes, in any form of the pickle protocols, or raise `Malformed`."""
     if isinstance(value, Call) and value.name == _EMPTY_BYTES and not value.arguments:
         return b""
     if isinstance(value, Call) and value.name == _ENCODE and len(value.arguments) == 2:
         value = value.arguments[0]
-    if isinstance(value, str):  # bytes of Python 2, or encoded text: either way a character is a byte
+    if isinstance(value, str):  # bytes of Python 2 or encoded text; in both cases, a character is a byte
         try:
             return value.encode("latin-1")
         except UnicodeEncodeError:
@@ -73,7 +73,7 @@ def as_raw_bytes(value: Any, what: str) -> bytes | bytearray:
 
 
 def as_integer(value: Any, what: str) -> int:
-    """Return an integer of Python or of NumPy, or raise `Malformed`."""
+    """Convert a record of a Python or NumPy integer, or raise `Malformed`."""
     if isinstance(value, Call) and value.name in _SCALAR and len(value.arguments) == 2:
         kind, raw = as_number_type(value.arguments[0], what), as_raw_bytes(value.arguments[1], what)
         if kind.kind in "iu" and len(raw) == kind.itemsize:
@@ -84,7 +84,7 @@ def as_integer(value: Any, what: str) -> int:
 
 
 def describe_value(value: Any) -> str:
-    """Return the kind of a value; its content is left out because a value may hold itself many times over."""
+    """Describe the kind of a value, without its content, since a value may contain itself repeatedly."""
     if isinstance(value, Call | Name):
         return ".".join(value.name if isinstance(value, Call) else value)
     if isinstance(value, Reference):
@@ -96,5 +96,5 @@ def describe_value(value: Any) -> str:
 
 
 def short_number(number: int) -> str:
-    """Return a number from a file for an error line."""
+    """Format a number from a file for error messages."""
     return str(number) if abs(number) < 2**64 else "an absurd number of"

@@ -1,7 +1,7 @@
-"""Reads pickled SciPy sparse matrices without the pickle module: nothing in the file is imported, called or run.
+"""Reader for pickled SciPy sparse matrices, without the pickle module: nothing in the file is imported or executed.
 
-`pickle_machine.decode` turns the file into inert records of the calls it asks for. Here every length, type and index in
-them is checked before use.
+`pickle_machine.decode` turns the file into inert records of its calls. Every length, dtype and index in them is checked
+here before use.
 """
 
 from pathlib import Path
@@ -17,7 +17,8 @@ from slmrec_jax.data.untrusted.pickle_machine import Call, PickleKind, decode
 from slmrec_jax.data.untrusted.pickled_arrays import ARRAY_NAMES, as_array, as_integer, describe_value, short_number
 
 _MAX_DIMENSION, _MAX_EMPTINESS = 1_000_000, 1_000
-"""A dimension may exceed the first, or the second times the number of entries: later code allocates by dimension."""
+"""A dimension is limited to the larger of the first, and the second times the number of entries, since later code
+allocates by dimension."""
 
 _SPARSE = {
     (f"scipy.sparse.{module}", f"{layout}_{kind}"): layout
@@ -29,18 +30,18 @@ _MATRIX_PICKLE = PickleKind("a sparse matrix", {*_SPARSE, *ARRAY_NAMES})
 
 
 class SparsePattern(NamedTuple):
-    """The places where a sparse matrix is not zero, in the file's order; one may be repeated."""
+    """The positions of a sparse matrix's non-zero entries, in file order; they may repeat."""
 
     shape: tuple[int, int]
     rows: Int[np.ndarray, " entries"]
-    """int32, as are `columns`."""
+    """The row indices, int32 like `columns`."""
     columns: Int[np.ndarray, " entries"]
 
 
 def read_sparse(path: Path) -> SparsePattern:
-    """Read a pickled `coo`, `csr` or `csc` matrix or array of two dimensions, from any SciPy and protocol 2 to 5.
+    """Read a pickled two-dimensional `coo`, `csr` or `csc` matrix or array, from any SciPy and protocol 2 to 5.
 
-    Memory stays within a small multiple of the file's size. A truncated or inconsistent file is refused.
+    Memory stays within a small multiple of the file's size. A truncated or inconsistent file is rejected.
     """
     with reading_untrusted(path, "a SciPy coo, csr or csc matrix, pickled with protocol 2 to 5"):
         return _pattern(decode(path.read_bytes(), _MATRIX_PICKLE)[0])
@@ -75,10 +76,10 @@ def _pattern(value: Any) -> SparsePattern:
 
 
 def _expand(offsets: Shaped[np.ndarray, " offsets"], size: int, entries: int) -> Int[np.ndarray, " entries"]:
-    """Return the row of each entry of a csr matrix, or the column of each of a csc one."""
+    """Return the row of each entry of a csr matrix, or the column of each entry of a csc matrix."""
     if offsets.dtype.kind not in "iu" or len(offsets) != size + 1:
         raise Malformed(f"indptr is {len(offsets)} of {offsets.dtype}; expected {short_number(size + 1)} integers")
-    # Compared before they are subtracted: a difference may overflow.
+    # Compare before subtracting, since a difference may overflow.
     if offsets[0] != 0 or offsets[-1] != entries or (offsets[1:] < offsets[:-1]).any():
         raise Malformed(f"indptr does not rise from 0 to the {entries} entries")
     ends = offsets.astype(np.int64)

@@ -1,9 +1,9 @@
-"""Reads a tensor that `torch.save` wrote, without torch and without the pickle module: nothing in the file is run.
+"""Reader for tensors saved by `torch.save`, without torch or the pickle module: nothing in the file is executed.
 
-A file is a pickle that describes the tensor, and a storage with the raw numbers. Since torch 1.6 they are uncompressed
-entries of a zip archive (`<any>/data.pkl`, `<any>/data/0`). Before, they followed one another in a stream: four pickles
-(a magic number, the version of the format, the machine's properties, the tensor), a pickled list of the storages' keys,
-and for each storage its number of values and the values.
+A file consists of a pickle that describes the tensor, and a storage with the raw numbers. Since torch 1.6, these are
+uncompressed entries of a zip archive (`<any>/data.pkl`, `<any>/data/0`). Before that, a file was a stream of four
+pickles (a magic number, the format version, the machine's properties, the tensor), a pickled list of the storages'
+keys, and for each storage the number of values and the values.
 """
 
 import io
@@ -30,7 +30,7 @@ _STORAGE_CODES = {
     "DoubleStorage": "f8",
     "FloatStorage": "f4",
     "HalfStorage": "f2",
-    "BFloat16Storage": "u2",  # its bits
+    "BFloat16Storage": "u2",  # as raw bits
     "LongStorage": "i8",
     "IntStorage": "i4",
     "ShortStorage": "i2",
@@ -48,7 +48,7 @@ _MAX_SIZE = 2**48
 
 
 class _Tensor(NamedTuple):
-    """The pickle's description of a tensor: a view of the numbers in a storage."""
+    """The pickle's description of a tensor, which is a view of the numbers in a storage."""
 
     key: str
     """The name of the storage."""
@@ -58,13 +58,13 @@ class _Tensor(NamedTuple):
     offset: int
     shape: tuple[int, ...]
     strides: tuple[int, ...]
-    """In values, not in bytes; so is `offset`."""
+    """The strides in values, not in bytes, like `offset`."""
 
 
 def read_tensor(path: Path) -> Shaped[np.ndarray, "..."]:
-    """Read a file that holds one dense tensor or parameter of real numbers, from any device.
+    """Read a file with one dense tensor or parameter of real numbers, saved from any device.
 
-    bfloat16 becomes float32; every other type stays. Memory stays within four times the file's size.
+    bfloat16 becomes float32; other dtypes are kept. Memory stays within four times the file's size.
     """
     expected = "one dense tensor of real numbers that torch.save wrote"
     with reading_untrusted(path, expected, "save it again from a source you trust, or as .npy"):
@@ -94,7 +94,7 @@ def _from_archive(data: bytes) -> Shaped[np.ndarray, "..."]:
 
 
 def _entries_by_name(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return the entries of an archive of `size` bytes by their names in the one folder that holds them all."""
+    """Return the entries of an archive of `size` bytes by name within the folder that contains them all."""
     entries: dict[str, zipfile.ZipInfo] = {}
     folders = set()
     for entry in archive.infolist():
@@ -117,7 +117,7 @@ def _unzipping() -> Iterator[None]:
     try:
         yield
     except (zipfile.BadZipFile, struct.error, NotImplementedError, EOFError, ValueError, RuntimeError) as error:
-        # What zipfile raises for an archive that is damaged, encrypted, or in a form it does not know.
+        # The exceptions of zipfile for an archive that is damaged, encrypted, or in an unknown form.
         raise Malformed(f"not a readable zip archive ({quoted(str(error) or type(error).__name__)})") from None
 
 
@@ -182,12 +182,12 @@ def _size(value: Any) -> int:
 
 
 def _view(tensor: _Tensor, content: bytes | memoryview, order: str) -> Shaped[np.ndarray, "..."]:
-    """Return a copy of the part of the storage that the tensor shows, after checking that it is inside."""
+    """Copy the part of the storage that the tensor covers, after checking its bounds."""
     _, kind, size, offset, shape, strides = tensor
     dtype = np.dtype(order + _STORAGE_CODES[kind])
     if size * dtype.itemsize != len(content):
         raise Malformed(f"its storage has {len(content)} bytes for {size} values of {kind}")
-    if math.prod(shape) > size:  # a stride of 0 repeats values that take room once
+    if math.prod(shape) > size:  # a stride of 0 repeats values that take space once
         raise Malformed(f"its shape {shape} has more values than the {size} of its storage")
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if last >= size and 0 not in shape:
