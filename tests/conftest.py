@@ -41,7 +41,7 @@ def pytest_configure(config):
     The checks of a function within another are made again whenever that one runs, and training is made of such
     functions: checking all of them takes a third of the time of the quick tests.
     """
-    install_import_hook(CHECKED if config.option.markexpr == "not slow" else "slmrec_jax", "beartype.beartype")
+    install_import_hook(CHECKED if config.option.markexpr == "not slow" else "slmrec_jax", "checking.checked")
 
 
 class ByFileOrSystem(LoadFileScheduling):
