@@ -29,7 +29,7 @@ from typing import Any, NamedTuple
 import tyro
 
 from slmrec_jax import data, load_run
-from slmrec_jax.durable import write_whole
+from slmrec_jax.durable import whole_folder, write_whole
 from slmrec_jax.evaluation.metrics import PerUser
 from slmrec_jax.studies.significance import mean_and_deviation, mean_per_user, p_values
 from slmrec_jax.training.storage.folder import CONFIG, RESULT
@@ -111,7 +111,8 @@ def finish(flags: Flags, system: str) -> None:
     if best is None or is_complete(found):
         return
     if not found.tuned[0].exists():  # the search has trained it
-        shutil.copytree(best, found.tuned[0])
+        with whole_folder(found.tuned[0]) as part:
+            shutil.copytree(best, part, dirs_exist_ok=True)
     for seed, run in zip(flags.seeds, found.tuned, strict=True):
         train(run, "--config", str(found.search / "best.py"), "--seed", str(seed))
 
@@ -142,7 +143,9 @@ def call(*command: str) -> float:
 def is_complete(found: Folders) -> bool:
     """Return whether all runs of a system are finished: tuned ones exist if a trial was better than the defaults."""
     best = best_of(found.search)
-    return best is not None and (valid(best) <= valid(found.default[0]) or (found.tuned[-1] / RESULT).exists())
+    if best is None or not all((run / RESULT).exists() for run in found.default):
+        return False
+    return valid(best) <= valid(found.default[0]) or all((run / RESULT).exists() for run in found.tuned)
 
 
 def best_of(search: Path) -> Path | None:

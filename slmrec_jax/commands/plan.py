@@ -92,6 +92,7 @@ def as_json(planned: "Plan") -> dict[str, Any]:
         "total_bytes": sum(planned.memory),
         "usable_bytes": planned.usable_bytes,
         "fits": planned.fits,
+        "steps_per_pass": planned.steps_per_pass,
         "steps_per_epoch": planned.steps_per_epoch,
         "estimated_step_seconds": planned.programs["step"].cost.seconds if planned.speed else None,
         "estimated_epoch_seconds": planned.epoch_seconds if planned.speed else None,

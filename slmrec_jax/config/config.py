@@ -54,7 +54,7 @@ class Config(Source):
     """Interactions per batch."""
     micro_batches: Annotated[int, at_least(1)] | Literal["auto"] = 1
     """Batches per step, each with its own losses, that share one propagation; `auto` chooses the number so that
-    propagation is at most a fifth of the work, with at least 16 steps per epoch."""
+    propagation is at most a fifth of the work, with at least 16 steps per pass."""
     negatives: Literal["uniform", "popular"] = "uniform"
     """How to sample negatives from the items that a user has not interacted with: uniformly, or in proportion to
     popularity."""

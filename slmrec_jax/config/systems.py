@@ -169,7 +169,7 @@ class MMSSLConfig:
     """Share of all items that a user is connected to in a modality's graph; on small data the code rounds it to 0
     items, `all_users` never does."""
     refresh_every: Annotated[int, at_least(0)] = 0
-    """Number of steps between rebuilds of the graphs; 0 rebuilds once per epoch."""
+    """Number of steps between rebuilds of the graphs; 0 rebuilds once per pass over the interactions."""
     similarity: Literal["cosine", "dot"] = "cosine"
     """Similarity of a user's and an item's modality rows: cosine, or inner product (code), which favours items with
     many interactions."""
@@ -182,7 +182,7 @@ class MMSSLConfig:
     last_softmax: bool = False
     """Apply a softmax over the columns of the last round (code)."""
     sampling: Literal["interactions", "users"] = "interactions"
-    """Each interaction once per epoch, or batches of distinct users with one interaction each (code)."""
+    """Each interaction once per pass, or batches of distinct users with one interaction each (code)."""
     view_weight: float = 0.0
     """Weight of the modality-aware id views in layer 0 of the ids."""
     feature_weight: float = 0.0

@@ -65,7 +65,7 @@ def _find_files(path: Path) -> dict[str, Path]:
     try:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
-        entries = sorted(path.iterdir()) if path.is_dir() and not is_saved_dataset(path) else [path]
+        entries = sorted(path.iterdir()) if path.is_dir() and not _is_one_modality(path) else [path]
         found = [file for file in entries if uncompressed(file).suffix in FEATURE_SUFFIXES or is_dataset_folder(file)]
     except OSError as error:
         raise unreadable(path, error) from error
@@ -73,6 +73,12 @@ def _find_files(path: Path) -> dict[str, Path]:
         suffixes = ", ".join(FEATURE_SUFFIXES)
         raise UserError(f"{path}: no features there; expected a file named after its modality, {suffixes}")
     return by_modality((modality, file) for file in found for modality in modalities_of(file))
+
+
+def _is_one_modality(path: Path) -> bool:
+    """Return whether a folder is itself a folder of `datasets`, and does not hold files of several modalities."""
+    has_files = any(uncompressed(file).suffix in FEATURE_SUFFIXES for file in path.iterdir())
+    return is_saved_dataset(path) or (is_dataset_folder(path) and not has_files)
 
 
 def _check_modality(path: Path, modality: str, vectors: VectorTable, dataset: Dataset) -> None:

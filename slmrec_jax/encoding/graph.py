@@ -16,6 +16,8 @@ from slmrec_jax.types import Interactions
 class _GraphFields(NamedTuple):
     adjacency: Operator
     """R̂ (users × items) and its transpose."""
+    weights: Float[Array, " interactions"] | None = None
+    """The weight of each interaction that `weighted_interactions` has put into `adjacency`; `None` is 1."""
     derived: Mapping[str, PyTree] = {}
     """Data that a model computed from this graph in advance, under names of its choice (`Model.prepare`)."""
 
@@ -99,25 +101,27 @@ def kept_interactions(
     Args:
         graph: The graph.
         keep: `(users, items) -> kept`, where each result depends only on its own pair. It is called with the
-            interactions in two orders.
+            interactions in two orders. Weights of interactions stay.
     """
 
-    def kept_entries(matrix: Csr, kept: Array) -> tuple[Array, Array]:
+    def kept_entries(matrix: Csr, kept: Array, weights: Array | None) -> tuple[Array, Array]:
         """Return the values of the entries and the scale of each row."""
+        values = kept.astype(jnp.float32) if weights is None else kept * weights
         before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(kept, dtype=jnp.int32)])
         degrees = before[matrix.offsets[1:]] - before[matrix.offsets[:-1]]
-        return kept.astype(jnp.float32), jnp.where(
-            degrees > 0, jax.lax.rsqrt(jnp.maximum(degrees, 1).astype(jnp.float32)), 0.0
-        )
+        return values, jnp.where(degrees > 0, jax.lax.rsqrt(jnp.maximum(degrees, 1).astype(jnp.float32)), 0.0)
 
     matrix, transposed = graph.adjacency
-    values, of_users = kept_entries(matrix, keep(*graph.interactions))
-    swapped, of_items = kept_entries(transposed, keep(transposed.columns, transposed.row_ids))
+    weights = graph.weights
+    by_item = None if weights is None else _by_item(graph, weights)
+    values, of_users = kept_entries(matrix, keep(*graph.interactions), weights)
+    swapped, of_items = kept_entries(transposed, keep(transposed.columns, transposed.row_ids), by_item)
     return Graph(
         Operator(
             with_values(matrix._replace(values=values, row_scale=of_users, column_scale=of_items)),
             with_values(transposed._replace(values=swapped, row_scale=of_items, column_scale=of_users)),
-        )
+        ),
+        weights,
     )
 
 
@@ -129,15 +133,29 @@ def weighted_interactions(graph: Graph, weights: Float[Array, " interactions"]) 
 
     Args:
         graph: The graph.
-        weights: One for each of `graph.interactions`, in their order.
+        weights: One for each of `graph.interactions`, in their order. Augmented views and pruned graphs keep them.
+
+    Raises:
+        ValueError: There is another number of weights than of interactions.
     """
+    weights = jnp.asarray(weights)
+    if weights.shape != (graph.num_interactions,):
+        raise ValueError(
+            f"weights of shape {weights.shape} for {graph.num_interactions} interactions: give one for each of "
+            "graph.interactions"
+        )
     matrix, transposed = graph.adjacency
-    by_item = jnp.argsort(matrix.columns, stable=True)
 
     def weighted(matrix: Csr, weights: Array) -> Csr:
         return with_values(matrix._replace(values=weights if matrix.values is None else weights * matrix.values))
 
-    return Graph(Operator(weighted(matrix, weights), weighted(transposed, reordered(weights, by_item))))
+    adjacency = Operator(weighted(matrix, weights), weighted(transposed, _by_item(graph, weights)))
+    return Graph(adjacency, weights if graph.weights is None else graph.weights * weights)
+
+
+def _by_item(graph: Graph, weights: Float[Array, " interactions"]) -> Float[Array, " interactions"]:
+    """Reorder weights from the order of `graph.interactions` to that of the transposed adjacency."""
+    return reordered(weights, jnp.argsort(graph.adjacency.matrix.columns, stable=True))
 
 
 def interactions_among(

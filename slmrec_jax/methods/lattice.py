@@ -26,9 +26,9 @@ class WithGraph(NamedTuple):
 
 
 def lattice_method(config: Config, spec: Spec) -> Method:
-    """Make LATTICE's method: gradient descent on BPR and L2, with an item graph that is rebuilt once per epoch.
+    """Make LATTICE's method: gradient descent on BPR and L2, with an item graph that is rebuilt once per pass.
 
-    As in the published code, the gradient reaches the features and their projections only in an epoch's first step.
+    As in the published code, the gradient reaches the features and their projections only in a pass's first step.
     Later steps read the graph as a constant and leave these parameters and their moments unchanged, like PyTorch's Adam
     for parameters without a gradient. Ranking builds the graph from the current parameters.
 
@@ -57,7 +57,7 @@ def lattice_method(config: Config, spec: Spec) -> Method:
     def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
         before, held = plain(state), state.opt_state.graph
         fresh = jnp.asarray(state.step) % steps == 0
-        # Built here and, with a gradient, in the loss: twice per epoch.
+        # Built here and, with a gradient, in the loss: twice per pass.
         graph = jax.lax.cond(fresh, lambda: build(before.params["model"], inputs.cache), lambda: held)
         with_held = inputs._replace(cache=inputs.cache._replace(held=HeldGraph(held, fresh)))
         after, metrics = base.step(before, with_held, batch)

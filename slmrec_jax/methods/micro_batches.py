@@ -25,7 +25,7 @@ from slmrec_jax.objectives.sampling import SAMPLINGS
 from slmrec_jax.types import Batch, Encode, Method, Metrics, Rows, View, Work
 
 LEAST_STEPS = 16
-"""The minimum number of steps per epoch under `auto`: with fewer updates, training is slow however cheap an epoch
+"""The minimum number of steps per pass under `auto`: with fewer updates, training is slow however cheap a pass
 is."""
 
 GROUP_ROWS = 2 * MANY
@@ -47,7 +47,7 @@ def mean_over_micro_batches(
     Args:
         objective: Takes one micro-batch, whose leading axis is rows.
         batch: With micro-batches, `users`, `items`, `mask` and `negatives` have a leading axis of size M. Micro-batches
-            without real rows, at the end of an epoch, are excluded from the mean.
+            without real rows, at the end of a pass, are excluded from the mean.
     """
     if batch.users.ndim == 1:
         return objective(batch)
@@ -122,14 +122,14 @@ def choose_micro_batches(method: Method, num_interactions: int, batch_size: int)
     """Choose the number of micro-batches and return it with the reason.
 
     The number is large enough that the work shared by all micro-batches is at most a fifth of a step (`Method.work`),
-    but leaves at least `LEAST_STEPS` steps per epoch. It grows with the number of interactions, so that the cost of an
-    epoch is linear, not quadratic, in that number.
+    but leaves at least `LEAST_STEPS` steps per pass. It grows with the number of interactions, so that the cost of a
+    pass over them is linear, not quadratic, in that number.
     """
     num_batches = SAMPLINGS[method.sampling].num_batches(num_interactions, batch_size)
     chosen = max(1, num_batches // LEAST_STEPS)
     if method.work is not None and method.work.batch > 0:
         chosen = min(chosen, max(1, math.ceil(4 * method.work.step / method.work.batch)))
-    reason = f"{chosen}, {math.ceil(num_batches / chosen)} steps an epoch"
+    reason = f"{chosen}, {math.ceil(num_batches / chosen)} steps a pass"
     if method.work is not None:
         reason += f"; what they share, such as propagation, is about {_share(method.work, chosen):.0%} of a step's work"
     return chosen, reason

@@ -33,7 +33,7 @@ from slmrec_jax.types import (
 
 
 class HeldGraph(NamedTuple):
-    """The item graph that an epoch's first step built."""
+    """The item graph that a pass's first step built."""
 
     graph: Operator
     fresh: Bool[Array, ""]

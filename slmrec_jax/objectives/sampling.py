@@ -12,7 +12,7 @@ from slmrec_jax.encoding.graph import Graph, first_in_row
 from slmrec_jax.objectives.orders import NUM_WORDS, permutation, permuted_places, stable_argsort
 
 LARGEST_ORDER = 2**22
-"""The number of interactions up to which an epoch's order is stored as one array. Above it, each step computes its own
+"""The number of interactions up to which a pass's order is stored as one array. Above it, each step computes its own
 part."""
 
 BatchRows: TypeAlias = tuple[Int[Array, "*batches batch"], Int[Array, "*batches batch"], Bool[Array, "*batches batch"]]
@@ -34,17 +34,17 @@ class Sizes(NamedTuple):
 
 
 class Sampling(NamedTuple):
-    """A scheme by which an epoch visits the training interactions."""
+    """A scheme by which a pass visits the training interactions."""
 
     num_batches: Callable[[int, int], int]
-    """`(num_interactions, batch_size) -> num_batches` of an epoch."""
+    """`(num_interactions, batch_size) -> num_batches` of a pass."""
     order: Callable[[Key[Array, ""], Graph, Sizes], PyTree]
-    """`(key, graph, sizes) -> drawn`: the random draws at the start of an epoch, with a leading axis of steps."""
+    """`(key, graph, sizes) -> drawn`: the random draws at the start of a pass, with a leading axis of steps."""
     rows: Callable[[PyTree, Key[Array, ""], Graph, Sizes], BatchRows]
     """`(drawn, key, graph, sizes) -> rows` of a step, given the step's part of `drawn` and the step's key."""
 
     def num_steps(self, num_interactions: int, sizes: Sizes) -> int:
-        """Return the number of steps of an epoch.
+        """Return the number of steps of a pass.
 
         In the last step, some micro-batches may hold no interactions; the scheme `users` fills all of them.
         """
@@ -106,7 +106,7 @@ def _ordered_rows(drawn: PyTree, key: Key[Array, ""], graph: Graph, sizes: Sizes
 
 
 def batches_of_users(num_interactions: int, batch_size: int) -> int:
-    """Return the number of batches of distinct users in an epoch of the published MMSSL."""
+    """Return the number of batches of distinct users in a pass of the published MMSSL."""
     return num_interactions // batch_size + 1
 
 

@@ -196,14 +196,19 @@ def epoch(loop: Loop, progress: Progress, inputs: Inputs, keys: Keys) -> Progres
     """Train for one whole epoch, as one pure function."""
     of_epoch, of_pass = loop.steps_per_epoch, loop.steps_per_pass
     aligned = of_epoch % of_pass == 0 or of_pass % of_epoch == 0
-    left = jnp.int32(of_epoch)
-    for _ in range(math.ceil(of_epoch / of_pass) + (not aligned)):
+
+    def within_pass(_: Scalar, carried: tuple[Progress, Scalar]) -> tuple[Progress, Scalar]:
+        progress, left = carried
         step = jnp.asarray(progress.state.step)
         # Keep the count concrete where it is known: a traced count under `jax.vmap` gives each loop a different length.
         taken = jnp.int32(min(of_epoch, of_pass)) if aligned else jnp.minimum(left, of_pass - step % of_pass)
-        progress = loop.run(progress, loop.order(inputs, keys, step), inputs, keys, taken)
-        left -= taken
-    return progress
+        return loop.run(progress, loop.order(inputs, keys, step), inputs, keys, taken), left - taken
+
+    num_passes, start = math.ceil(of_epoch / of_pass) + (not aligned), (progress, jnp.int32(of_epoch))
+    after = (
+        within_pass(jnp.int32(0), start) if num_passes == 1 else jax.lax.fori_loop(0, num_passes, within_pass, start)
+    )
+    return after[0]
 
 
 def no_steps(names: Iterable[str]) -> Means:

@@ -46,13 +46,14 @@ class Plan(NamedTuple):
     """Whether there is room for checkpoint copies; otherwise training waits while checkpoints are written."""
     usable_bytes: int
     """The bytes of the device's memory that JAX can use."""
+    steps_per_pass: int
     steps_per_epoch: int
     compile_seconds: float
     """The time to compile all programs on this machine."""
     speed: Speed | None
     """The hardware rates that estimates are based on; `None` for a CPU, where measuring is better."""
     programs: Mapping[str, Program]
-    """The programs by name: `step`, one iteration of the training loop; `order`, run once per epoch; `embed` and
+    """The programs by name: `step`, one iteration of the training loop; `order`, run once per pass; `embed` and
     (except on one CPU) `ranking`, run in each evaluation."""
 
     @property
@@ -64,7 +65,8 @@ class Plan(NamedTuple):
     def epoch_seconds(self) -> float:
         """The estimated time of an epoch including its evaluation; 0 if `speed` is `None`."""
         costs = {name: program.cost.seconds for name, program in self.programs.items()}
-        return self.steps_per_epoch * costs.pop("step") + sum(costs.values())
+        passes = self.steps_per_epoch / self.steps_per_pass
+        return self.steps_per_epoch * costs.pop("step") + passes * costs.pop("order") + sum(costs.values())
 
 
 def plan(
@@ -127,6 +129,7 @@ def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> P
         memory,
         copies,
         usable,
+        loop.steps_per_pass,
         loop.steps_per_epoch,
         seconds,
         speed,

@@ -27,8 +27,11 @@ from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.loop import Keys, Loop, compile_loop, make_keys, make_loop, place_loop
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
 
+LARGEST_COUNT = 2**31 - 1
+"""The most interactions of an epoch, which are counted in int32."""
+
 MANY_STEPS = 500
-"""Above this number of steps per epoch, a log line recommends micro-batches."""
+"""Above this number of steps per pass, a log line recommends micro-batches."""
 
 MakeMethod = Callable[[Config, Spec], Method]
 AnyTree = TypeVar("AnyTree")
@@ -50,7 +53,7 @@ class Setup(NamedTuple):
     inputs: Inputs
     """The graph and the features on the device, prepared by the method."""
     loop: Loop
-    """The functions that `train` runs: the order of an epoch, its batches, and many steps as one program."""
+    """The functions that `train` runs: the order of a pass, its batches, and many steps as one program."""
     draw: Callable[[int, int], tuple[PyTree, Keys]]
     """`(number, rollbacks) -> (drawn, keys)`: the random draws of a pass over the interactions. The last result is
     cached."""
@@ -171,6 +174,12 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     made = made._replace(notes=(*made.notes, *notes, *_advice(config, made, dataset)))
     inputs = jax.eval_shape(made.prepare, input_shapes(dataset))
     sizes = Sizes(config.batch_size, config.num_micro_batches)
+    most = LARGEST_COUNT // (sizes.batch * sizes.micro_batches)
+    if config.steps_per_epoch is not None and config.steps_per_epoch > most:
+        raise UserError(
+            f"{setting('steps_per_epoch', config.steps_per_epoch)}: an epoch would have more than {LARGEST_COUNT} "
+            f"interactions, which are counted; give at most {most}"
+        )
     if config.eval.stale_embeddings:
         steps = config.steps_per_epoch or SAMPLINGS[made.sampling].num_steps(inputs.graph.num_interactions, sizes)
         made = with_stale_embeddings(made, inputs, steps)
@@ -205,7 +214,9 @@ def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> 
     if asked != "auto":
         if asked <= num_batches:
             return config, ()
-        return with_count(num_batches)[0], (f"micro-batches: {num_batches}, since an epoch has no more batches",)
+        return with_count(num_batches)[0], (
+            f"micro-batches: {num_batches}, since a pass over the interactions has no more batches",
+        )
     chosen, reason = choose_micro_batches(made, num_interactions, config.batch_size)
     # With more rows per step, other modalities may be cheaper to propagate in each step.
     chosen, reason = choose_micro_batches(with_count(chosen)[1], num_interactions, config.batch_size)

@@ -49,7 +49,7 @@ def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
 
 
 def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
-    """Return warnings about batches without negatives, whose losses train nothing, and about epochs with few steps."""
+    """Return warnings about batches without negatives, whose losses train nothing, and about passes with few steps."""
     users, items = dataset.train
     by_interactions = method.sampling == "interactions"
     rows = min(config.batch_size, len(users) if by_interactions else dataset.num_users)
@@ -82,7 +82,7 @@ def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
                 f"{dataset.num_users}; their interactions train nothing in a pairwise loss"
             )
     smaller = max(2, 1 << int(math.log2(max(1, len(users) / FEW_STEPS))))
-    if steps < FEW_STEPS and smaller < rows * sizes.micro_batches:
+    if config.steps_per_epoch is None and steps < FEW_STEPS and smaller < rows * sizes.micro_batches:
         better = f"{setting('batch_size', smaller)} makes it {sampling.num_steps(len(users), Sizes(smaller))}"
         if sizes.micro_batches > 1:
             better = f"fewer {setting('micro_batches')} than {sizes.micro_batches} make it more"

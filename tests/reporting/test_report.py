@@ -17,7 +17,9 @@ import reference
 
 from slmrec_jax import Config, UserError, durable, train
 from slmrec_jax.commands.main import main
+from slmrec_jax.config.config import IN_MEMORY
 from slmrec_jax.data import write_store
+from slmrec_jax.data.synthetic import demo
 from slmrec_jax.evaluation.analysis import bootstrap
 from slmrec_jax.models import slmrec_recipe
 from slmrec_jax.reporting import facts, sections
@@ -144,6 +146,18 @@ def test_three_systems_to_explore_are_refused_before_any_is_measured(runs, untra
         capsys, "report", *named, "--out", str(tmp_path / "report.html"), "--explore", str(tmp_path / "explored.html")
     )
     assert "--explore shows one or two trained systems, and there are 3: report on fewer runs with it" in told
+
+
+def test_runs_on_other_data_are_refused_before_any_is_measured(runs, untrained, tmp_path, capsys, monkeypatch):
+    other = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 4})
+    changes = {"data": IN_MEMORY, "modalities": (), "task": "none"}
+    train(dataclasses.replace(read_config(runs[0]), **changes), other, out=tmp_path / "other")
+    monkeypatch.setattr(facts, "gather_facts", lambda *runs, **how: pytest.fail("measured"))
+    named = [str(runs[0]), str(tmp_path / "other"), "--force"]
+    told = refused(
+        capsys, "report", *named, "--out", str(tmp_path / "report.html"), "--explore", str(tmp_path / "explored.html")
+    )
+    assert "--explore shows runs on the same data, and" in told
 
 
 def test_the_page_needs_no_network(page):

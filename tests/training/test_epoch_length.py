@@ -13,11 +13,12 @@ import pytest
 from flax.training.train_state import TrainState
 from listeners import on_epoch
 
-from slmrec_jax import Config, UserError, train, with_protocol
+from slmrec_jax import Config, UserError, setup, train, with_protocol
 from slmrec_jax.errors import Interrupted
 from slmrec_jax.objectives.sampling import Sizes
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import epoch, make_keys, make_loop
+from slmrec_jax.training.small_data import batch_doubts
 from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -116,3 +117,22 @@ def test_an_epoch_as_one_function_takes_the_same_steps(config, tiny, steps):
 def test_a_number_that_is_none_is_refused(config, tiny, tmp_path):
     with pytest.raises(UserError, match="steps_per_epoch"):
         train(shorter(config, 0, 1), tiny, out=tmp_path / "run")
+    most = (2**31 - 1) // config.batch_size
+    with pytest.raises(UserError, match=f"more than 2147483647 interactions, which are counted; give at most {most}"):
+        train(shorter(config, most + 1, 1), tiny, out=tmp_path / "run")
+
+
+def test_an_epoch_of_many_passes_is_a_loop(config, tiny):
+    """Its program does not grow with their number."""
+    sizes = []
+    for passes in (2, 50):
+        progress, run = looped(config, tiny, passes * STEPS)
+        sizes.append(len(run.lower(progress).as_text()))
+    assert sizes[1] < sizes[0] * 1.1
+
+
+def test_few_steps_a_pass_are_no_doubt_where_an_epoch_has_its_own_number(config, tiny):
+    made = setup(dataclasses.replace(config, batch_size=1000), tiny)
+    assert any("which usually trains better" in line for line in batch_doubts(made.method, made.config, tiny))
+    longer = dataclasses.replace(made.config, steps_per_epoch=100)
+    assert not any("which usually trains better" in line for line in batch_doubts(made.method, longer, tiny))

@@ -156,7 +156,7 @@ def test_auto_takes_as_many_micro_batches_as_make_propagation_a_fifth(tiny):
     assert isinstance(sizes[0], int)
     (line,) = [note for note in made.method.notes if note.startswith("micro-batches: ")]
     assert line.startswith(
-        f"micro-batches: {sizes[0]}, {sizes[1]} steps an epoch; what they share, such as propagation, is about "
+        f"micro-batches: {sizes[0]}, {sizes[1]} steps a pass; what they share, such as propagation, is about "
     )
     assert sizes[1] >= LEAST_STEPS
     again = setup(made.config, tiny)
@@ -196,7 +196,7 @@ def test_more_micro_batches_than_batches_are_as_many_as_there_are(tiny):
     made = setup(Config(model="mf", batch_size=200, micro_batches=50), tiny)
     assert made.config.micro_batches == math.ceil(len(tiny.train.users) / 200) > 1
     assert made.steps_per_epoch == 1
-    assert any("since an epoch has no more batches" in note for note in made.method.notes)
+    assert any("since a pass over the interactions has no more batches" in note for note in made.method.notes)
 
 
 def test_words_count_by_their_vectors_and_not_by_the_vocabulary():

@@ -31,14 +31,19 @@ from slmrec_jax.errors import UserError
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _PARQUET = ".parquet"
 _HUB_FOLDER = "data"
+_FEATURES = "features"
+"""The name of a folder that says nothing about a modality."""
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """The last bytes of an Arrow stream."""
 _SAVE_AGAIN = "save the data set again by save_to_disk"
 
 
 def is_saved_dataset(place: Path) -> bool:
-    """Return whether a path is a folder that `save_to_disk` wrote."""
-    return (place / _SPLITS).is_file() or ((place / _STATE).is_file() and (place / _INFO).is_file())
+    """Return whether a path is a folder that `save_to_disk` wrote; one that cannot be entered is not."""
+    try:
+        return (place / _SPLITS).is_file() or ((place / _STATE).is_file() and (place / _INFO).is_file())
+    except PermissionError:
+        return False
 
 
 def is_dataset_folder(place: Path) -> bool:
@@ -47,8 +52,23 @@ def is_dataset_folder(place: Path) -> bool:
 
 
 def column_kinds(folder: Path) -> dict[str, Any]:
-    """Return the Arrow type of each column, as in the first part of the table."""
-    part = _parts(folder)[0]
+    """Return the Arrow type of each column, as in the first part of the table.
+
+    Raises:
+        UserError: A part cannot be read, or has other columns than the first.
+    """
+    first, *others = _parts(folder)
+    kinds = _kinds_of_part(first)
+    for part in others:
+        if different := sorted(kinds.keys() ^ _kinds_of_part(part).keys()):
+            raise UserError(
+                f"{part}: {listed(different)} {'is' if len(different) == 1 else 'are'} in only one of it and {first}; "
+                "save all parts and splits with the same columns"
+            )
+    return kinds
+
+
+def _kinds_of_part(part: Path) -> dict[str, Any]:
     if part.suffix == _PARQUET:
         column_names(part)  # rejects files that are not Parquet
         with part.open("rb") as raw:
@@ -62,13 +82,14 @@ def column_kinds(folder: Path) -> dict[str, Any]:
 def vector_columns(folder: Path) -> dict[str, str]:
     """Return the vector columns (lists of floats) by modality; there may be none.
 
-    A single modality is named after the folder; several modalities are named after their columns.
+    A single modality is named after the folder, unless that is `features`. Otherwise, modalities are named after their
+    columns.
 
     Raises:
         UserError: Two columns have the same modality, or a name has control characters.
     """
     columns = [name for name, kind in column_kinds(folder).items() if _is_list(kind, pa.types.is_floating)]
-    if len(columns) < 2:
+    if len(columns) < 2 and modality_of(folder) != _FEATURES:
         return {modality_of(folder): name for name in columns}
     found: dict[str, str] = {}
     for name in columns:

@@ -68,14 +68,14 @@ def last_batches(
 ) -> GraphUpdates:
     """Make the published code's update: each step either collects edges of its batch's users or builds the graph.
 
-    Step n > 0 of an epoch with n mod `every` = 0 builds the graph from the collected edges and clears them; every other
-    step collects. With `every` = 1, only the first step of an epoch collects: its graph is used only in the third step,
+    Step n > 0 of a pass with n mod `every` = 0 builds the graph from the collected edges and clears them; every other
+    step collects. With `every` = 1, only the first step of a pass collects: its graph is used only in the third step,
     and all other steps and the evaluation have no edges. k may be 0: then there are no edges from the third step of
     training on. With k > 1, edges join wrong pairs (`mispaired`).
 
     An epoch has `steps` steps of `batch_size` rows. For `mask_training`, see `top_items`.
     """
-    slots = 2 * every - 1  # batches collected after an epoch's last rebuild and before the next epoch's first
+    slots = 2 * every - 1  # batches collected after a pass's last rebuild and before the next pass's first
     edges_of_batch = batch_size * k
     capacity = max(spec.num_interactions, slots * edges_of_batch)
 

@@ -213,7 +213,7 @@ def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
         return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rule)
     if every == 0 or every >= steps > 1:
         raise UserError(
-            f"{setting('mmssl.refresh_every')} is {every} of {steps} steps an epoch: graphs of the last batches need "
+            f"{setting('mmssl.refresh_every')} is {every} of {steps} steps a pass: graphs of the last batches need "
             f"from 1 to {steps - 1}; fewer {setting('micro_batches')} make more steps"
         )
     rows = min(config.batch_size, spec.num_users if options.sampling == "users" else spec.num_interactions)

@@ -1,6 +1,7 @@
 """Folders that Hugging Face `datasets` writes hold features: the same layout is written here by Arrow."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
@@ -262,6 +263,45 @@ def test_two_modalities_of_one_name_are_refused(shop):
     assert "features: text.npy and text are both textual features; keep one" in refusal(load, shop)
 
 
+def test_a_column_of_one_split_alone_is_not_dropped(shop):
+    more = columns(acoustic=pa.array([[1.0]] * 3))
+    save_dict(shop / "features" / "clip", train=columns(), test=more)
+    assert "'acoustic' is in only one of it and" in refusal(load, shop)
+
+
+def test_a_folder_that_cannot_be_entered_is_no_saved_dataset(shop, monkeypatch):
+    before, entered = Path.is_file, []
+
+    def is_file(path):
+        if path.parent.name == "lost+found":
+            entered.append(path)
+            raise PermissionError(13, "Permission denied")
+        return before(path)
+
+    (shop / "lost+found").mkdir()
+    monkeypatch.setattr(Path, "is_file", is_file)
+    assert load(shop).num_items == 3
+    assert entered
+
+
+def test_one_column_in_features_itself_is_named_by_its_column(shop):
+    (shop / "features").rmdir()
+    save_to_disk(shop / "features", columns() | {"item": list(VALUES)})
+    assert list(load(shop).features) == ["vector"]
+
+
+def test_new_items_may_be_in_a_folder_as_on_the_hub(shop):
+    folder = shop / "features" / "clip" / "data"
+    folder.mkdir(parents=True)
+    pq.write_table(pa.table(columns()), folder / "train-00000-of-00001.parquet")
+    dataset = load(shop)
+    assert list(dataset.features) == ["clip"]
+    new = shop.parent / "new" / "clip"
+    (new / "data").mkdir(parents=True)
+    pq.write_table(pa.table(columns() | {"item": ["x", "y", "w"]}), new / "data" / "train-00000-of-00001.parquet")
+    assert list(read_new_items(new, dataset).ids) == ["w", "x", "y"]
+
+
 def test_parts_that_differ_are_refused(shop):
     wide = columns(pa.list_(pa.float64()))
     save_to_disk(shop / "features" / "text", columns(), wide)
@@ -269,7 +309,7 @@ def test_parts_that_differ_are_refused(shop):
     assert "data-00001-of-00002.arrow: vector is a column of list<item: double>, but of list<item: float> in " in line
     save_dict(shop / "features" / "image", train=columns(), test={"item": ["c"]})
     (shop / "features" / "text" / "state.json").unlink()
-    assert "test/data-00000-of-00001.arrow: there is no column 'vector'; it has 'item'" in refusal(load, shop)
+    assert "test/data-00000-of-00001.arrow: 'vector' is in only one of it and" in refusal(load, shop)
 
 
 @pytest.mark.parametrize(
