@@ -106,7 +106,8 @@ def kept_interactions(
 
     def kept_entries(matrix: Csr, kept: Array, weights: Array | None) -> tuple[Array, Array]:
         """Return the values of the entries and the scale of each row."""
-        values = kept.astype(jnp.float32) if weights is None else kept * weights
+        values = kept.astype(jnp.float32)
+        values = values if weights is None else values * weights
         before = jnp.concatenate([jnp.zeros(1, jnp.int32), jnp.cumsum(kept, dtype=jnp.int32)])
         degrees = before[matrix.offsets[1:]] - before[matrix.offsets[:-1]]
         return values, jnp.where(degrees > 0, jax.lax.rsqrt(jnp.maximum(degrees, 1).astype(jnp.float32)), 0.0)
@@ -138,7 +139,6 @@ def weighted_interactions(graph: Graph, weights: Float[Array, " interactions"]) 
     Raises:
         ValueError: There is another number of weights than of interactions.
     """
-    weights = jnp.asarray(weights)
     if weights.shape != (graph.num_interactions,):
         raise ValueError(
             f"weights of shape {weights.shape} for {graph.num_interactions} interactions: give one for each of "

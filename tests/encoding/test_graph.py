@@ -81,7 +81,7 @@ def test_weights_of_interactions_have_the_derivative_of_the_dense_matrix(case):
 
 def test_weights_stay_in_the_graph_of_the_interactions_that_are_kept(case):
     graph, (num_users, num_items, users, items) = case
-    weights = np.random.default_rng(0).normal(size=graph.num_interactions).astype(np.float32)
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=graph.num_interactions), jnp.float32)
     kept = (3 * users + 5 * items) % 4 < 2
     some = kept_interactions(weighted_interactions(graph, weights), lambda u, i: (3 * u + 5 * i) % 4 < 2)
     dense = reference.adjacency(num_users, num_items, users[kept], items[kept])[:num_users, num_users:]
@@ -92,14 +92,14 @@ def test_weights_stay_in_the_graph_of_the_interactions_that_are_kept(case):
 
 def test_weights_of_weighted_interactions_multiply_and_must_be_as_many(case):
     graph, (_, num_items, *_) = case
-    weights = np.arange(graph.num_interactions, dtype=np.float32)
+    weights = jnp.arange(graph.num_interactions, dtype=jnp.float32)
     twice = weighted_interactions(weighted_interactions(graph, weights), weights)
     once = weighted_interactions(graph, weights**2)
     products = [matmul(each.adjacency, jnp.eye(num_items)) for each in (twice, once)]
     np.testing.assert_allclose(*products, rtol=1e-6)
     np.testing.assert_array_equal(twice.weights, once.weights)
     with pytest.raises(ValueError, match=r"give one for each of graph\.interactions"):
-        weighted_interactions(graph, np.ones(graph.num_interactions + 2, np.float32))
+        weighted_interactions(graph, jnp.ones(graph.num_interactions + 2))
 
 
 def test_item_degrees_count_interactions(case):
