@@ -1,9 +1,9 @@
 """Every block of code and every command of README.md and of the pages in docs/, in their order and as they are written.
 
 Quick tests read all of them: commands must be understood and code must compile. Slow tests run them, page by page in an
-empty folder, with small demo data and with stand-ins for packages that are no dependency. Commands on data of `PATH`
-run for an epoch or two on small data, and those of experiments with made-up results of training. Only `make` and `pip`,
-which change the machine, are never run.
+empty folder, with small demo data, with stand-ins for packages that are no dependency, and without drawing pictures,
+which `tests/reporting` draws. Commands on data of `PATH` run for an epoch or two on small data, and those of
+experiments with made-up results of training. Only `make` and `pip`, which change the machine, are never run.
 """
 
 import configparser
@@ -23,6 +23,7 @@ from typing import NamedTuple
 import jax
 import pytest
 import tyro
+from cheap_runs import empty_pictures
 from packaging.requirements import Requirement
 
 import slmrec_jax
@@ -207,7 +208,8 @@ class Page:
 def page(folder, small_demo, as_users_have_it, capsys, monkeypatch):
     """Return a function that runs a page."""
     monkeypatch.setattr("slmrec_jax.exploring.server.ExploreServer.serve_forever", lambda server: None)
-    return lambda name: Page(name, capsys).run()
+    with empty_pictures():
+        yield lambda name: Page(name, capsys).run()
 
 
 @pytest.mark.usefixtures("experiments")
@@ -394,7 +396,8 @@ LONG = sorted(
         if "PATH" in line and not line.startswith("make") and not any(part in line for part in ELSEWHERE)
     }
 )
-FLAGS = {"epochs": 2, "seeds": 0, "trials": 1, "dim": 8, "batch-size": 128, "models": "lightgcn,slmrec:none"}
+SMALL = {"dim": 8, "batch-size": 128, "num-layers": 1}
+FLAGS = SMALL | {"epochs": 2, "seeds": 0, "trials": 1, "models": "lightgcn,slmrec:none"}
 """What makes a command on large data short."""
 
 
@@ -413,12 +416,14 @@ def shortened(line):
 
 @pytest.fixture
 def large_data(folder):
-    """Small data where the pages have `PATH`, `PATH/tiktok` and `PATH/lastfm`."""
-    small = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8, "acoustic": 6})
+    """Small data where the pages have `PATH`, `PATH/tiktok` and `PATH/lastfm`, with one modality like `small_demo`."""
+    small = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns={"visual": 8})
     data.write_store(small, folder / "PATH_OF_DATA")
     for name in ("tiktok", "lastfm"):
         data.write_store(small, folder / "PATH_OF_DATA" / name)
     (folder / "experiments").symlink_to(ROOT / "experiments")
+    with empty_pictures():
+        yield
 
 
 @pytest.mark.slow
