@@ -234,7 +234,7 @@ BASE: Mapping[ModelName, Settings] = {
     "freedom": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lattice": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
-    "lightgcn": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "lightgcn": {"optimizer.learning_rate": 4e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mgcn": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 0.0},
     "mmgcn": {"optimizer.learning_rate": 1e-4, "optimizer.weight_decay": 0.0},
