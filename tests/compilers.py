@@ -7,6 +7,6 @@ import jax
 
 FULL = {"xla_backend_optimization_level": 3}
 if "xla_cpu_use_fusion_emitters" in os.environ["XLA_FLAGS"]:
-    FULL["xla_cpu_use_fusion_emitters"] = True
+    FULL |= {"xla_cpu_use_fusion_emitters": True, "xla_cpu_parallel_codegen_split_count": 32}
 
 full_jit = partial(jax.jit, compiler_options=FULL)

@@ -12,12 +12,14 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(Path(__file__).parents[1] / ".pyte
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
 
-# Compiling takes most of the time of these tests, and half of that goes into optimising programs that run once. Golden
-# values, determinism and the compiled program are tested with the full compiler (compilers.py).
+# Compiling takes most of the time of these tests, and half of that goes into optimising programs that run once, and a
+# tenth into dividing them among threads. Golden values, determinism and the compiled program are tested with the full
+# compiler (compilers.py).
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_backend_optimization_level=0 "
-    # Later versions do not know it, and would not start.
-    f"{'--xla_cpu_use_fusion_emitters=false' if version('jaxlib').startswith('0.10.') else ''}"
+    # Versions that do not know these would not start.
+    f"{'--xla_cpu_use_fusion_emitters=false ' if version('jaxlib').startswith('0.10.') else ''}"
+    f"{'--xla_cpu_parallel_codegen_split_count=1' if version('jaxlib').startswith('0.10.') else ''}"
 )
 
 import jax

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax import Config, setup, train
-from slmrec_jax.config import with_system
+from slmrec_jax.config import MMSSLConfig, with_system
 from slmrec_jax.data import Feature, load, write_store
 from slmrec_jax.data.new_items import missing_feature
 from slmrec_jax.evaluation import protocol as evaluation
@@ -27,14 +27,14 @@ pytestmark = pytest.mark.usefixtures("optax_promotion")
 BASE = Config(dim=8, batch_size=64, num_layers=2)
 SYSTEMS = {
     "chains": dataclasses.replace(BASE, propagation="chains", task="fac"),
-    "projected in each step": dataclasses.replace(BASE, propagation="definition", task="fd+fm"),
+    "projected in each step": dataclasses.replace(BASE, propagation="definition", task="fd+fm", num_layers=1),
     "mf": with_system(BASE, "mf:concat"),
     "mf linear": with_system(BASE, "mf:linear"),
     "vbpr": dataclasses.replace(BASE, model="vbpr"),
     "vbpr original": with_system(BASE, "vbpr:original"),
     "freedom": dataclasses.replace(BASE, model="freedom"),
     "mmgcn": dataclasses.replace(BASE, model="mmgcn"),
-    "mmssl": dataclasses.replace(BASE, model="mmssl"),
+    "mmssl": dataclasses.replace(BASE, model="mmssl", mmssl=MMSSLConfig(heads=2, topk_rate=0.05)),
 }
 QUICK = {"vbpr original"}
 TYPES = {"float16": [np.float16], "bfloat16": [ml_dtypes.bfloat16], "both": [np.float16, ml_dtypes.bfloat16]}
