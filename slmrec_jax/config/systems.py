@@ -235,7 +235,7 @@ BASE: Mapping[ModelName, Settings] = {
     "lattice": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 4e-3, "optimizer.weight_decay": 0.0},
-    "vbpr": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "vbpr": {"optimizer.learning_rate": 4e-3, "optimizer.weight_decay": 0.0},
     "mgcn": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 0.0},
     "mmgcn": {"optimizer.learning_rate": 1e-4, "optimizer.weight_decay": 0.0},
     "mmssl": {"optimizer.learning_rate": 2.5e-3, "optimizer.weight_decay": 2.5e-3},
