@@ -3,6 +3,7 @@
 import gc
 import os
 import resource
+from collections import Counter
 from importlib.metadata import version
 from pathlib import Path
 
@@ -29,6 +30,13 @@ from xdist.scheduler import LoadFileScheduling
 
 CHECKED = [f"slmrec_jax.{room}" for room in ("data", "encoding", "evaluation", "objectives", "types")]
 """What is checked in the quick tests."""
+
+LONGEST = (
+    *("test_docs.py", "test_mesh.py", "test_platforms.py", "test_micro_batches.py", "test_half_features.py"),
+    *("test_processes.py", "test_slmrec.py", "test_faults.py", "test_run.py", "test_mmssl_method.py"),
+    *("test_report.py", "test_cold_items.py"),
+)
+"""Files with few tests that take long, which are begun first so that none is left to one process at the end."""
 
 # Compiled programs stay, and Python's collector would often scan everything that tracing them left.
 gc.set_threshold(200_000, 20, 100)
@@ -57,8 +65,20 @@ class ByFileOrSystem(LoadFileScheduling):
         return f"{file}[{test.partition('[')[2]}" if file.endswith("test_contract.py") else file
 
 
+def pytest_collection_modifyitems(items):
+    """Order the files: the longest first, then by their numbers of tests."""
+    sizes = Counter(item.path for item in items)
+
+    def place(item):
+        found = LONGEST.index(item.path.name) if item.path.name in LONGEST else len(LONGEST)
+        return found, -sizes[item.path], item.path
+
+    items.sort(key=place)
+
+
 def pytest_xdist_make_scheduler(config, log):
-    """Choose how pytest-xdist divides the tests."""
+    """Choose how pytest-xdist divides the tests, in the order of the files."""
+    config.option.loadscopereorder = False
     return ByFileOrSystem(config, log)
 
 
