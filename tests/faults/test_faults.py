@@ -198,13 +198,11 @@ def test_a_full_disk_is_one_error_in_its_own_words(
         monkeypatch.setattr(arrays.ocp.Checkpointer, "save", save)
     if full != "meanwhile":
         refusing_disk(500)
-    progress = first_of(compiled).loop.init(first_of(compiled).keys())
+    made = first_of(compiled)
+    saved = checkpoint.Checkpoint(Place(1), made.loop.init(made.keys()), checkpoint.Tally())
     with pytest.raises(OSError, match="File too large") as raised:
-        checkpoint.write_checkpoint(
-            tmp_path / "checkpoints", checkpoint.Checkpoint(Place(1), progress, checkpoint.Tally())
-        )
-    assert raised.value.errno == errno.EFBIG
-    assert raised.value.strerror == "File too large"
+        checkpoint.write_checkpoint(tmp_path / "checkpoints", saved)
+    assert (raised.value.errno, raised.value.strerror) == (errno.EFBIG, "File too large")
     assert list((tmp_path / "checkpoints").iterdir()) == []
     said = capfd.readouterr()
     assert "Traceback" not in said.err + said.out + caplog.text
