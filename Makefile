@@ -1,6 +1,6 @@
 # make train    set up .venv, then train and compare three systems on the demo data (runs/demo)
-# make test     set up .venv, then lint, types and the quick tests
-# make test-slow  the slow tests alone; make test-all runs both
+# make test     set up .venv, then lint, types and the quick tests; make lint stops before the tests
+# make test-slow  the slow tests alone; make test-all runs lint, types and all tests
 # make soak     set up .venv, then kill and resume training 200 times (about five minutes)
 # make bench    set up .venv, then the benchmarks, on DATA=PATH beside generated data (about a quarter of an hour;
 #               needs torch==2.13.0 in .venv, to compare with)
@@ -32,29 +32,33 @@ PACKED := jraph|tyro|docstring_parser|typeguard|tensorboardX
 
 DOCS_READY := .venv/.docs-ready
 UV := build/uv/bin
-PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile
+PYTEST := $(BIN)/pytest -q -n 2 --dist loadfile --durations 10
 
-.PHONY: train test test-slow test-all soak bench device device-pack setup docs lock licences clean
+.PHONY: train lint test test-slow test-all soak bench device device-pack setup docs lock licences clean
 .DELETE_ON_ERROR:
 
 train: setup
 	@$(BIN)/slmrec-jax compare --data demo --models popularity,lightgcn,slmrec --out runs/demo
 
-test: setup
+lint: setup
 	@echo "== ruff"
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/ruff format --check --quiet .
 	@echo "== mypy"
 	@$(BIN)/mypy
+
+test: lint
 	@echo "== pytest"
-	@$(PYTEST) -m "not slow" --durations 10
+	@$(PYTEST) -m "not slow"
 	@echo "Slow tests are left out. Run them by make test-slow, or all by make test-all."
 
 test-slow: setup
 	@echo "== slow tests"
-	@$(PYTEST) -m slow --durations 10
+	@$(PYTEST) -m slow
 
-test-all: test test-slow
+test-all: lint
+	@echo "== pytest, slow tests too"
+	@$(PYTEST)
 
 soak: setup
 	@TF_CPP_MIN_LOG_LEVEL=3 PYTHONPATH=. $(BIN)/python tests/faults/soak.py --kills 200

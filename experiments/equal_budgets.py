@@ -4,13 +4,14 @@ Command:  python experiments/equal_budgets.py --data PATH/tiktok --out runs/equa
           python experiments/equal_budgets.py --data PATH/ml100k --out runs/equal-ml100k
 Time:     one and a half hours on MovieLens-100K and four on TikTok, on one CPU core. The same command continues where
           it stopped, and commands with the same --out and other --systems share the work.
-Result:   OUT/table.csv, a row for each system that is complete, which docs/results.md shows. p-values are those of a
-          paired t-test over users beside the best system, after Holm; seconds are of the processor, for a training
-          with the defaults, and so is the peak of memory.
+Result:   OUT/SYSTEM.npz, the test metrics of each user, and OUT/table.csv with a row for each system that has such a
+          file, which docs/results.md shows. p-values are those of a paired t-test over users beside the best system,
+          after Holm; seconds are of the processor, for a training with the defaults, and so is the peak of memory.
 
 Each system is trained with its defaults and then searched by `slmrec-jax tune` over its default space, by validation
 recall@20 of the first seed. What counts as tuned is the best trial, or the defaults where no trial is better on
-validation. Every training is a process of its own.
+validation. Every training is a process of its own. A system with an OUT/SYSTEM.npz is finished, and its runs are not
+needed any more: with the files of `experiments/results`, one more system is compared without training the others again.
 """
 
 import csv
@@ -26,6 +27,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tyro
 
 from slmrec_jax import data, load_run
@@ -78,29 +80,28 @@ class Flags:
     trials: int = 10
     """The trials of each system's search."""
     seeds: tuple[int, ...] = (0, 1, 2)
-    table_only: bool = False
-    """Write the tables of what is complete, and train nothing."""
 
 
-class Folders(NamedTuple):
-    """Where the runs of a system are."""
+class Places(NamedTuple):
+    """Where the runs and the measured metrics of a system are."""
 
+    measured: Path
     default: Sequence[Path]
     """One for each seed."""
     search: Path
     tuned: Sequence[Path]
-    """One for each seed; only the first may exist before its search has ended."""
+    """One for each seed, if the search found better settings."""
 
 
-def folders_of(flags: Flags, system: str) -> Folders:
+def places_of(flags: Flags, system: str) -> Places:
     folder = flags.out / system.replace(":", "-")
-    default, tuned = ([folder / f"{kind}-seed{seed}" for seed in flags.seeds] for kind in ("default", "tuned"))
-    return Folders(default, folder / "search", tuned)
+    default, tuned = ([folder / f"{kind}-seed{seed}" for seed in flags.seeds] for kind in KINDS)
+    return Places(folder.with_name(f"{folder.name}.npz"), default, folder / "search", tuned)
 
 
-def finish(flags: Flags, system: str) -> None:
+def finish(flags: Flags, system: str) -> Places:
     """Train what is missing of a system: its defaults, its search and, if that found better settings, these."""
-    found = folders_of(flags, system)
+    found = places_of(flags, system)
     own = ("--data", flags.data, "--protocol", "mmrec", *SYSTEMS[system])
     for seed, run in zip(flags.seeds, found.default, strict=True):
         train(run, *own, "--seed", str(seed))
@@ -108,13 +109,15 @@ def finish(flags: Flags, system: str) -> None:
         search = ("--trials", str(flags.trials), "--seeds", str(flags.seeds[0]), "--out", str(found.search))
         call("tune", *own, *search)
     best = best_of(found.search)
-    if best is None or is_complete(found):
-        return
-    if not found.tuned[0].exists():  # the search has trained it
-        with whole_folder(found.tuned[0]) as part:
-            shutil.copytree(best, part, dirs_exist_ok=True)
-    for seed, run in zip(flags.seeds, found.tuned, strict=True):
-        train(run, "--config", str(found.search / "best.py"), "--seed", str(seed))
+    if best is None:
+        raise ValueError(f"{found.search} has no best trial: remove it and search again")
+    if valid(best) > valid(found.default[0]):
+        if not found.tuned[0].exists():  # the search has trained it
+            with whole_folder(found.tuned[0]) as part:
+                shutil.copytree(best, part, dirs_exist_ok=True)
+        for seed, run in zip(flags.seeds, found.tuned, strict=True):
+            train(run, "--config", str(found.search / "best.py"), "--seed", str(seed))
+    return found
 
 
 def train(folder: Path, *flags: str) -> None:
@@ -140,14 +143,6 @@ def call(*command: str) -> float:
     return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
-def is_complete(found: Folders) -> bool:
-    """Return whether all runs of a system are finished: tuned ones exist if a trial was better than the defaults."""
-    best = best_of(found.search)
-    if best is None or not all((run / RESULT).exists() for run in found.default):
-        return False
-    return valid(best) <= valid(found.default[0]) or all((run / RESULT).exists() for run in found.tuned)
-
-
 def best_of(search: Path) -> Path | None:
     """Return the run of the best trial of a search; `None` if it has not ended."""
     return next((path.parent for path in search.glob(f"best-trial*/{RESULT}")), None)
@@ -167,38 +162,58 @@ def seconds_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.seconds")
 
 
-def rows_of(flags: Flags, measure: Callable[[Path], PerUser]) -> list[dict[str, Any]]:
-    """Return the figures of each system that is complete; `measure` returns a run's test metrics by user."""
-    complete = {system: found for system in SYSTEMS if is_complete(found := folders_of(flags, system))}
-    rows: dict[str, dict[str, Any]] = {system: {"system": system} for system in complete}
+def measure(found: Places, per_user: Callable[[Path], PerUser]) -> None:
+    """Write what the table needs of a complete system; `per_user` returns a run's test metrics by user."""
+    seconds = [float(path.read_text()) for run in found.default if (path := seconds_of(run)).exists()]
+    arrays = {
+        "seconds": np.float64(statistics.median(seconds) if seconds else np.nan),
+        "gib": np.float64(statistics.median(result(run)["peak_rss_bytes"] for run in found.default) / 2**30),
+    }
+    runs = {"default": found.default, "tuned": found.tuned if found.tuned[0].exists() else found.default}
+    for kind, folders in runs.items():
+        tests = [per_user(run) for run in folders]
+        for metric in METRICS:
+            arrays[f"{kind} {metric}"] = np.stack([test[metric] for test in tests])
+    part = found.measured.with_name(f"{found.measured.name}.part")
+    with part.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+    part.replace(found.measured)
+
+
+def rows_of(measured: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
+    """Return the figures of each measured system."""
+    rows: dict[str, dict[str, Any]] = {system: {"system": system} for system in measured}
     for kind in KINDS:
-        per_user = {}
-        for system, found in complete.items():
-            is_tuned = kind == "tuned" and found.tuned[0].exists()
-            tests = [measure(run) for run in (found.tuned if is_tuned else found.default)]
+        for system, found in measured.items():
             for metric in METRICS:
-                mean, deviation = mean_and_deviation([float(test[metric].mean()) for test in tests])
+                of_seeds = np.mean(found[f"{kind} {metric}"], axis=1)
+                mean, deviation = mean_and_deviation(of_seeds.tolist())
                 rows[system] |= {f"{kind} {metric}": mean, f"{kind} {metric} deviation": deviation}
-            per_user[system] = mean_per_user([test[METRIC] for test in tests])
-        for system, value in p_values(per_user).items():
+        for system, value in p_values(
+            {system: mean_per_user(found[f"{kind} {METRIC}"]) for system, found in measured.items()}
+        ).items():
             rows[system][f"{kind} p"] = value
-    for system, found in complete.items():
-        seconds = [float(path.read_text()) for run in found.default if (path := seconds_of(run)).exists()]
-        rows[system]["seconds"] = statistics.median(seconds) if seconds else None
-        rows[system]["gib"] = statistics.median(result(run)["peak_rss_bytes"] for run in found.default) / 2**30
+    for system, found in measured.items():
+        rows[system] |= {name: float(found[name]) for name in ("seconds", "gib")}
     return list(rows.values())
 
 
 def main(flags: Flags) -> None:
-    if not flags.table_only:
-        for system in flags.systems:
-            finish(flags, system)
     dataset = data.load(flags.data)
-    rows = rows_of(flags, lambda run: load_run(run, dataset).evaluate("test").per_user)
+    for system in flags.systems:
+        if not places_of(flags, system).measured.exists():
+            measure(finish(flags, system), lambda run: load_run(run, dataset).evaluate("test").per_user)
+            write_table(flags)
+    write_table(flags)
+
+
+def write_table(flags: Flags) -> None:
+    places = {system: places_of(flags, system).measured for system in SYSTEMS}
+    measured = {system: dict(np.load(path)) for system, path in places.items() if path.exists()}
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _digits(value) for name, value in row.items()} for row in rows)
+    writer.writerows({name: _digits(value) for name, value in row.items()} for row in rows_of(measured))
     write_whole(flags.out / "table.csv", text.getvalue())
 
 

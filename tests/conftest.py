@@ -29,11 +29,16 @@ from jaxtyping import install_import_hook
 from xdist.scheduler import LoadFileScheduling
 
 CHECKED = [f"slmrec_jax.{room}" for room in ("data", "encoding", "evaluation", "objectives", "types")]
-"""What is checked in the quick tests."""
-
 LONGEST = (
     *("test_docs.py", "test_mesh.py", "test_platforms.py", "test_micro_batches.py", "test_half_features.py"),
-    *("test_processes.py", "test_slmrec.py", "test_faults.py", "test_run.py", "test_mmssl_method.py"),
+    *(
+        "test_processes.py",
+        "test_checking.py",
+        "test_slmrec.py",
+        "test_faults.py",
+        "test_run.py",
+        "test_mmssl_method.py",
+    ),
     *("test_report.py", "test_cold_items.py"),
 )
 """Files with few tests that take long, which are begun first so that none is left to one process at the end."""
@@ -46,12 +51,8 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config):
-    """Check annotations: in the quick tests those of the folders that compute on arrays, otherwise all.
-
-    The checks of a function within another are made again whenever that one runs, and training is made of such
-    functions: checking all of them takes a third of the time of the quick tests.
-    """
-    install_import_hook(CHECKED if config.option.markexpr == "not slow" else "slmrec_jax", "checking.checked")
+    """Check the annotations of the folders that compute on arrays; annotated_program.py checks all others once."""
+    install_import_hook(CHECKED, "checking.checked")
 
 
 class ByFileOrSystem(LoadFileScheduling):

@@ -1,5 +1,10 @@
 """Annotations are checked at run time, in each function that an outer one makes of the same code."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax.numpy as jnp
 import pytest
 from checking import checked
@@ -33,3 +38,12 @@ def test_every_function_of_one_signature_is_checked():
         assert other_shapes()(x, x).shape == (2,)
         with pytest.raises(TypeCheckError, match="checking the parameters"):
             other_shapes()(x, y)
+
+
+@pytest.mark.slow
+def test_annotations_hold_in_a_step_of_every_system(tmp_path):
+    tests = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join([str(tests.parent), str(tests)])}
+    command = [sys.executable, str(tests / "annotated_program.py"), str(tmp_path / "run")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
