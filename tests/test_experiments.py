@@ -32,7 +32,16 @@ def experiment(monkeypatch):
     before = set(sys.modules)
     yield importlib.import_module
     for name in set(sys.modules) - before:
-        if name in (*NUM_ROWS, "output", "paper", "sweep", "overview", "tiktok_picture", "equal_budgets"):
+        if name in (
+            *NUM_ROWS,
+            "output",
+            "paper",
+            "sweep",
+            "overview",
+            "tiktok_picture",
+            "equal_budgets",
+            "correction_rule",
+        ):
             del sys.modules[name]
 
 
@@ -294,3 +303,18 @@ def test_a_search_counts_where_it_is_better_than_the_defaults_on_validation(expe
     assert lightgcn["tuned recall@20 deviation"] == "0"
     assert (lightgcn["seconds"], lightgcn["gib"]) == ("5", "1.5")
     assert (lightgcn["tuned p"], freedom["tuned p"]) == ("", "0")
+
+
+def test_the_rule_of_the_correction_is_fitted_to_other_sources(experiment):
+    """Sources agree that 0 is right at 5 % and 1 at 10 %, and nothing is between them. One other is wrong about it."""
+    module = experiment("correction_rule")
+    low, high = module.Measured("a", 0.05, {0: 0.2, 1: 0.1}), module.Measured("b", 0.1, {0: 0.1, 1: 0.2})
+    between = module.Measured("c", 0.05, {0: 0.1, 0.5: 0.4, 1: 0.3})
+    assert module.loss(between, 0.75) == pytest.approx(1 - 0.35 / 0.4)
+    bounds = module.fitted([low, high])
+    assert [module.chosen(rate, bounds) for rate in (0.05, 0.1)] == [0.0, 1.0]
+    rows = module.table({"low": low, "high": high, "between": between})
+    assert rows[-1] == ("between", 0.0, pytest.approx(0.75), pytest.approx(0.75))
+    page = (EXPERIMENTS.parent / "docs" / "systems.md").read_text()
+    for row in module.table(module.read(module.MEASURED)):
+        assert f" | {row.correction:.2f} | {row.loss:.1%} | {row.loss_without:.1%} |".replace("%", " %") in page, row
