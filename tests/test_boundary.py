@@ -27,7 +27,7 @@ CALLS = {
     "setup(Config(dim=-1), tiny)": "dim is -1: give at least 2",
     "setup(Config(), None)": "dataset is None, of type NoneType: give a Dataset",
     "setup(Config(), tiny, method=3)": "method is 3, of type int: give a function of a config and a spec",
-    "with_protocol(Config(), 'zz')": "there is no protocol 'zz'; there are: strict, slmrec",
+    "with_protocol(Config(), 'zz')": "there is no protocol 'zz': give one of strict, slmrec",
     "Config.load(None)": "path is None, of type NoneType: give the path of a config file",
     "run.export(3)": "folder is 3, of type int: give the path of a new folder",
     "run.report(None)": "page is None, of type NoneType: give the path of an HTML file",

@@ -36,7 +36,7 @@ def test_it_prints_the_address_alone(finished, tiny_demo, served, capsys):
 
 
 def test_a_number_of_runs_that_cannot_be_shown_is_refused(refused):
-    assert "explore shows one or two runs, and 3 were named: leave out some" in refused("explore", "a", "b", "c")
+    assert "explore shows one or two runs, but 3 were named: name fewer" in refused("explore", "a", "b", "c")
     assert "no runs were named" in refused("explore")
 
 

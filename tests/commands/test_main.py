@@ -32,8 +32,8 @@ def test_refused_flags_get_one_line(refused, tmp_path):
     assert "--split-seed is -1" in refused("train", "--split-seed", "-1")
     assert "no split 'tmie'" in refused("train", "--split", "tmie")
     assert "invalid choice 'median'" in refused("train", "--missing", "median")
-    assert "slmrec has no preset 'papre'; there are: reference, paper" in refused("train", "--preset", "papre")
-    assert "choose one by --protocol" in refused("train", "--eval.name", "mmrec")
+    assert "slmrec has no preset 'papre'; its presets are: reference, paper" in refused("train", "--preset", "papre")
+    assert "choose one with --protocol" in refused("train", "--eval.name", "mmrec")
     assert "there is no flag '--mmssl.mode'" in refused("train", "--mmssl.mode", "published")
 
 
@@ -101,8 +101,8 @@ def test_output_that_is_refused_is_one_line(exported, monkeypatch):
         monkeypatch.setattr(sys, "stderr", said)
         assert main(arguments) == 1
         assert said.getvalue() == (
-            "slmrec-jax: cannot write the output of this command: No space left on device; free some space, or send it "
-            "to another place\n"
+            "slmrec-jax: cannot write the output of this command: No space left on device; free some space, or write "
+            "it elsewhere\n"
         )
         with pytest.raises(OSError, match="No space left"):
             full.close()

@@ -105,6 +105,6 @@ def test_signals_save_and_name_the_command_that_resumes(
     monkeypatch.setattr(progress, "display", interrupting)
     out = tmp_path / "run"
     assert main(["train", *cheap, "--epochs", "100000", "--eval.patience", "None", "--out", str(out)]) == status
-    assert f"go on with: slmrec-jax train --out {out} --resume" in capsys.readouterr().err
+    assert f"continue with: slmrec-jax train --out {out} --resume" in capsys.readouterr().err
     done = len((out / "metrics.jsonl").read_text().splitlines())
     assert (out / "checkpoints" / str(done)).is_dir()

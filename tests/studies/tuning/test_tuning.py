@@ -460,7 +460,7 @@ def test_a_signal_stops_the_search_and_the_trial_is_repeated(pretended, tmp_path
 
     monkeypatch.setattr(search, "fit_seeds", stopped)
     assert tune(out) == 143
-    assert "go on with: slmrec-jax tune" in capsys.readouterr().err
+    assert "continue with: slmrec-jax tune" in capsys.readouterr().err
     assert pretended["runs"] == []
     monkeypatch.setattr(search, "fit_seeds", fit_seeds)
     assert tune(out) == 0
