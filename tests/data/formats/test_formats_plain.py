@@ -120,13 +120,13 @@ def broken_text():
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"user,thing\na,b\n", "there is no column 'item'; it has 'user', 'thing': rename the one of items, or name"),
-        (b"user,uid,item\na,b,c\n", "'user', 'uid' are all columns of users"),
+        (b"user,thing\na,b\n", "there is no column 'item'; it has 'user', 'thing': rename the column of items"),
+        (b"user,uid,item\na,b,c\n", "'user', 'uid' could all be the column of users"),
         (b"user,item\na,b\na\n", "CSV parse error: Row #3: Expected 2 columns"),
         (b"user,item\na,b\n,b\n", "row 3: user is ''; expected an id"),
         (b"user,item\na,b\n\xff,b\n", ""),
         (b"user,item,split\na,b,train\na,c,later\n", "row 3: split is 'later'"),
-        (b"user,item,split\na,b,test\n", "there are no interactions"),
+        (b"user,item,split\na,b,test\n", "it has no interactions"),
         (b"user,item\n", "there are no rows in it"),
         (b"", ""),
     ],
@@ -163,8 +163,11 @@ def test_malformed_columns_are_refused(tmp_path, columns, line):
 @pytest.mark.parametrize(
     ("files", "line"),
     [
-        ({"train.csv": CSV, "interactions.csv": CSV}, "'interactions.csv', 'train.csv'; expected train, and maybe"),
-        ({"valid.csv": CSV}, "there is 'valid.csv'; expected train, and maybe valid and test"),
+        (
+            {"train.csv": CSV, "interactions.csv": CSV},
+            "'interactions.csv', 'train.csv'; expected only train, and maybe",
+        ),
+        ({"valid.csv": CSV}, "there is 'valid.csv'; expected only train, and maybe valid and test"),
         ({"cli\x1bcks.csv": CSV}, "the file 'cli\\x1bcks.csv' has control characters in its name; rename it"),
         ({"clicks.csv": CSV, "views.csv": CSV}, "'clicks.csv', 'views.csv' are all"),
         ({"clicks.csv": CSV, "items.csv": b"item\nB1\n"}, "clicks.csv: row 2: item is 'B2', which items.csv does not"),
@@ -253,7 +256,7 @@ def test_items_without_vectors_lack_the_modality(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("image.npy", np.ones((2, 2)), "2 rows without ids, and the items' ids are not row numbers, as 2;"),
+        ("image.npy", np.ones((2, 2)), "2 rows without ids, and the items' ids are not row numbers, such as 2;"),
         ("image.npy", np.ones(3), "an array of float64 of shape (3,); expected a table of numbers"),
         ("image.npy", np.array([["a"]]), "not a readable .npy table"),
         ("image.npy", np.array([[0], [1], [np.inf]]), "1 values in 1 rows are NaN or infinite"),
@@ -286,5 +289,6 @@ def test_two_files_of_one_modality_are_a_question(tmp_path):
 def test_rows_without_ids_need_numbers_or_a_catalogue(tmp_path):
     line = refusal(tmp_path, {"clicks.csv": CSV, "image.npy": np.ones((2, 2))})
     assert (
-        "image.npy: 2 rows without ids, and the items' ids are not row numbers, as 'B1'; put the raw ids beside" in line
+        "image.npy: 2 rows without ids, and the items' ids are not row numbers, such as 'B1'; put the raw ids beside"
+        in line
     )

@@ -71,7 +71,7 @@ def test_a_whole_table_beside_the_parts_is_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("names", "line"),
     [
-        (("a.train", "a.test", "b.valid"), "are of several data sets; keep those of one"),
+        (("a.train", "a.test", "b.valid"), "belong to several data sets; keep those of one"),
         (("a.part1", "a.part2", "a.part4"), "'a.part4.inter' is none of 'part1', 'part2', 'part3'"),
         (("\x1ba.part0", "a.part1", "a.part2"), r"'\x1ba.part0.inter' is none of"),
         (("a.valid", "a.validation", "a.train"), "are all the valid split"),

@@ -163,9 +163,9 @@ def test_texts_and_pictures_without_vectors_get_a_command(shop):
     embed = f"slmrec-jax data embed {shop}/features/things {{}} --model MODEL --out {shop}/features"
     assert data.features == {}
     assert data.notes == (
-        "things: no vectors of the column 'title'; make them by " + embed.format("--text title"),
-        "things: no vectors of the pictures in 'picture'; save them in a folder PICTURES, each called like its item, "
-        "and make vectors by " + embed.format("--images PICTURES"),
+        "things: no vectors for the column 'title'; make them with " + embed.format("--text title"),
+        "things: no vectors for the pictures in 'picture'; save them in a folder PICTURES, each named after its item, "
+        "and make vectors with " + embed.format("--images PICTURES"),
         "not read: 'features/'",
     )
     for name in ("text", "image"):
@@ -207,9 +207,9 @@ WRONG = {
     ),
     "half a row": (
         {"item": list("ab"), "v": [[1.0, None], [1.0, 2.0]]},
-        "text: 1 values in 1 rows are NaN or infinite as float32 (rows 1, from 1 on)",
+        "text: 1 values in 1 rows are NaN or infinite as float32 (rows 1, counted from 1)",
     ),
-    "an infinite value": ({"item": list("ab"), "v": [[1.0, 2.0], [np.inf, 1.0]]}, "(rows 2, from 1 on)"),
+    "an infinite value": ({"item": list("ab"), "v": [[1.0, 2.0], [np.inf, 1.0]]}, "(rows 2, counted from 1)"),
     "an id twice": ({"item": list("aa"), "v": [[1.0], [2.0]]}, "text: row 2: item is 'a' for the second time"),
     "an id that is missing": (
         {"item": ["a", None], "v": [[1.0], [2.0]]},
@@ -218,11 +218,11 @@ WRONG = {
     "no id of the data": ({"item": list("xy"), "v": [[1.0], [2.0]]}, "text: no row has an id of the data"),
     "no column of ids": (
         {"key": list("ab"), "v": [[1.0], [2.0]]},
-        "text: there is no column of raw item ids; it has 'key', 'v': call it item, or name it by item_column",
+        "text: there is no column of raw item ids; it has 'key', 'v': call it item, or name it with item_column",
     ),
     "two columns of ids": (
         {"item": list("ab"), "item_id": list("ab"), "v": [[1.0], [2.0]]},
-        "text: 'item', 'item_id' are all columns of items",
+        "text: 'item', 'item_id' could all be the column of items",
     ),
     "two columns of one modality": (
         {"item": list("ab"), "text_emb": [[1.0], [2.0]], "text_feat": [[1.0], [2.0]]},
