@@ -99,9 +99,11 @@ def test_texts_and_pictures_become_vectors_that_the_shop_has(shop, capsys):
             assert np.array_equal(texts.values[place], text_vector(text).astype(np.float16))
         if pictures.present[place]:
             assert np.allclose(pictures.values[place], picture_vector(COLOURS[row]), rtol=2e-3, atol=2e-3)
-    assert any(note.startswith("text.safetensors: made of title, season by words (SHA-256 ") for note in dataset.notes)
+    assert any(
+        note.startswith("text.safetensors: made from title, season by words (SHA-256 ") for note in dataset.notes
+    )
     assert main(["data", "inspect", "shop"]) == 0
-    assert "made of pictures by eyes (SHA-256 " in capsys.readouterr().out
+    assert "made from pictures by eyes (SHA-256 " in capsys.readouterr().out
     assert not list((shop / "features").glob(".*"))
 
 

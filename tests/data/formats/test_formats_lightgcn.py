@@ -61,7 +61,7 @@ def test_lines_may_end_as_on_any_system(tmp_path, end):
         ("item_list.txt", HEAD + b"a 0\n 1\n", "row 3: org_id is ''"),
         ("item_list.txt", HEAD + b"a 0\nb 1 2\n", "CSV parse error: Row #3: Expected 2"),
         ("item_list.txt", HEAD + b"\xff 0\n", ""),
-        ("item_list.txt", HEAD, "there are no ids in it"),
+        ("item_list.txt", HEAD, "it has no ids"),
         ("item_list.txt", b"org remap_id\na 0\n", "there is no column 'org_id'; it has 'org', 're"),
         ("item_list.txt", b"org_id remap_id org_id\na 0 a\n", "there is more than one column 'org_id'"),
         ("item_list.txt", b"", "it is empty"),

@@ -182,7 +182,7 @@ REFUSED = {
     "whole numbers for features": ("feat_v.npy", npy(np.ones((5, 2), int)), "feat_v.npy: an array of int64"),
     "a cube of features": ("feat_v.npy", npy(np.ones((5, 2, 2))), "feat_v.npy: an array of float64 of shape"),
     "complex features": ("feat_v.npy", npy(np.ones((5, 2), complex)), "feat_v.npy: an array of complex128"),
-    "features that are no numbers": ("feat_v.npy", npy(np.full((5, 2), np.nan)), "feat_v.npy: every row is of NaN"),
+    "features that are no numbers": ("feat_v.npy", npy(np.full((5, 2), np.nan)), "feat_v.npy: every row is NaN"),
     "features beyond float32": ("feat_v.npy", npy(np.full((5, 2), 1e300)), "feat_v.npy: 10 values"),
     "a negative word": ("feat_t.npy", npy(np.array([[0], [-1]])), "feat_t.npy: entry 0 of words is -1"),
     "a mistyped word": ("feat_t.npy", npy(np.array([[0], [10**9]])), "feat_t.npy: the largest word id"),

@@ -93,7 +93,7 @@ def test_a_folder_for_each_split(tmp_path):
         ),
         (
             {"0.parquet": parquet(columns(ROWS)), "1.parquet": parquet({**columns(ROWS[:2]), "user": [1, 2]})},
-            "interactions/1.parquet: 'user' is a column of int64, and of string in 0.parquet; write all files alike",
+            "interactions/1.parquet: 'user' is a column of int64, but of string in 0.parquet; use the same types",
         ),
         (
             {"0.parquet": parquet(columns(ROWS)), "1.parquet": parquet({"user": ["a"], "item": ["b"]})},
