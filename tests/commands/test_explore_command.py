@@ -44,4 +44,4 @@ def test_what_is_no_run_is_refused(exported, tmp_path, refused):
     assert "is an export, which does not hold what explore shows: give the run itself" in refused(
         "explore", str(exported)
     )
-    assert "config.json is not there: give the folder of a run" in refused("explore", str(tmp_path))
+    assert "config.json is missing: give the folder of a run" in refused("explore", str(tmp_path))

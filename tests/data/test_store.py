@@ -101,7 +101,7 @@ def test_a_folder_named_demo_is_remembered_by_its_whole_path(tmp_path, monkeypat
 
 def test_what_is_there_is_not_overwritten(tmp_path):
     (tmp_path / "kept").mkdir()
-    with pytest.raises(UserError, match="is there already"):
+    with pytest.raises(UserError, match="already exists"):
         write_store(small(), tmp_path / "kept")
     assert list((tmp_path / "kept").iterdir()) == []
 

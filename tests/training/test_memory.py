@@ -174,7 +174,7 @@ def test_a_run_that_would_not_fit_is_refused_before_it_begins(tiny, tmp_path, mo
     monkeypatch.setattr(train_module, "available_bytes", lambda neighbours: 1000)
     monkeypatch.setattr(train_module, "compiled", lambda planned: programs)
     said = []
-    with pytest.raises(UserError, match=r"memory: .* GiB more would be needed"):
+    with pytest.raises(UserError, match=r"memory: .* GiB more are needed"):
         train(CONFIG, tiny, out=tmp_path / "run", callbacks=[texts_into(said)])
     assert not (tmp_path / "run").exists()
     assert said[-1].startswith("memory: ")

@@ -169,7 +169,7 @@ def test_the_command_writes_and_says_so(tmp_path, capsys):
         assert "! times and ratings, if any, are not written" in said
         assert ("! with the omitted parts, the fingerprint is" in said) == (to == "lightgcn")
     assert main(["data", "convert", str(store), str(out / "mmrec"), "--to", "plain"]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["data", "convert", str(store), str(out / "x"), "--to", "cornac"]) == 1
     assert "mmrec" in capsys.readouterr().err
 
