@@ -305,7 +305,7 @@ def test_new_items_that_cannot_be_taken(with_bare, tmp_path, tables, line):
 
 def test_new_items_under_ids_that_cannot_be_taken(with_bare, tmp_path):
     folder = write_features(tmp_path / "new", with_bare, [11, 12], ["item-0003", "a"])
-    with pytest.raises(UserError, match=r"'item-0003' is in data set tiny already, with 1 of 2"):
+    with pytest.raises(UserError, match=r"'item-0003' is already in data set tiny, with 1 of 2"):
         read_new_items(folder, with_bare)
     np.save(folder / "text.npy", np.ones((2, 5)))
     with pytest.raises(UserError, match="some files have raw ids and others do not"):

@@ -139,7 +139,7 @@ def test_a_run_resumes_with_the_config_file_that_it_was_begun_with(stored, tmp_p
     resume = ["train", "--out", str(out), "--resume", "--epochs", "2"]
     assert main(resume) == 1
     said = capsys.readouterr().err
-    assert f"was begun with --config {file}" in said
+    assert f"was started with --config {file}" in said
     file.write_text(text + "# another\n")
     assert main([*resume, f"--config={file}"]) == 1
     assert "restore the file as it was" in capsys.readouterr().err
@@ -160,7 +160,7 @@ def test_a_run_resumes_with_its_own_method(folder, tiny):
     def mine(config, spec):
         return make_method(config, spec)
 
-    assert "begun with the package's own method" in refusal(train, CONFIG, tiny, out=folder, resume=True, method=mine)
+    assert "started with the package's own method" in refusal(train, CONFIG, tiny, out=folder, resume=True, method=mine)
 
 
 @pytest.mark.parametrize("flag", [["--config=a b.py"], ["--config", "a b.py"]])
@@ -324,7 +324,7 @@ def test_another_protocol_or_preset_is_refused(stored, tmp_path, capsys, flags):
 def test_fewer_epochs_than_were_trained_are_refused(folder, tiny):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     line = refusal(train, dataclasses.replace(CONFIG, epochs=1), tiny, out=folder, resume=True)
-    assert "has trained 4 epochs already" in line
+    assert "has already trained 4 epochs" in line
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
