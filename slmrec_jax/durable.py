@@ -83,7 +83,7 @@ def whole_folder(path: Path) -> Iterator[Path]:
         UserError: The path exists.
     """
     if path.exists() or path.is_symlink():
-        raise UserError(f"{path} is there already: give another folder, or remove this one")
+        raise UserError(f"{path} already exists: give another folder, or remove this one")
     with _part_beside(path) as part:
         part.mkdir()
         yield part

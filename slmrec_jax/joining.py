@@ -86,11 +86,11 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         )
     except ValueError as error:
         names = ", ".join(map(setting, ("coordinator", "num_processes", "process_id")))
-        raise UserError(f"nothing says which processes there are ({error}): give {names}") from None
+        raise UserError(f"the processes of the run are unknown ({error}): give {names}") from None
     except RuntimeError as error:
         raise UserError(
             f"this process cannot join {place} ({str(error).splitlines()[0]}): start all within {JOIN_SECONDS} s, and "
-            "check host, port and firewall"
+            "check the host, port and firewall"
         ) from None
     _joined.append((jax.process_index(), jax.process_count()))
     _end_in_one_line()
@@ -98,8 +98,8 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         processes.wait_for_all()
     except (ValueError, RuntimeError) as error:  # errors of transfers between devices, not of the coordinator
         raise UserError(
-            f"it found {place}, but not their devices ({str(error).splitlines()[0]}): each host's name must lead the "
-            "others to it, and no firewall may be between them"
+            f"it found {place}, but not their devices ({str(error).splitlines()[0]}): each host's name must resolve "
+            "on the others, and no firewall may separate them"
         ) from None
 
 
@@ -136,7 +136,7 @@ def _end_in_one_line() -> None:
     """Report in one line that JAX ends this process, which it does with SIGABRT when another process has ended."""
     line = (
         f"slmrec-jax: {prefix()}stopped by JAX, most likely because another process has ended or cannot be reached; "
-        f"the run can be resumed, with as many processes or others ({_LEVEL}=0 shows JAX's own words)\n"
+        f"the run can be resumed, with any number of processes ({_LEVEL}=0 shows JAX's own message)\n"
     ).encode()
 
     def say(number: int) -> None:

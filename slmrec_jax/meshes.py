@@ -137,8 +137,8 @@ def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device
     data, model = sizes.get(DATA, 1), sizes.get(MODEL, 1)
     if data * model > len(devices) or (several and data * model < len(devices)):
         raise UserError(
-            f"{setting('mesh', f'data={data},model={model}')} is of {data * model} devices, and there are "
-            f"{len(devices)}: give sizes of as many"
+            f"{setting('mesh', f'data={data},model={model}')} needs {data * model} devices, but there are "
+            f"{len(devices)}: give sizes whose product is {len(devices)}"
         )
     return make_mesh(data, model, devices[: data * model]) if data * model > 1 else None
 
@@ -148,7 +148,7 @@ def _as_auto(given: Mesh) -> Mesh | None:
     if not given.axis_names or not set(given.axis_names) <= set(AXES):
         raise UserError(f"{setting('mesh')} has the axes {given.axis_names}: give {DATA} and {MODEL}")
     if jax.process_count() > 1 and given.size < jax.device_count():
-        raise UserError(f"{setting('mesh')} is of {given.size} devices: several processes use all {jax.device_count()}")
+        raise UserError(f"{setting('mesh')} has {given.size} devices: several processes use all {jax.device_count()}")
     devices = given.devices.T if given.axis_names == (MODEL, DATA) else given.devices
     devices = devices.reshape(given.shape.get(DATA, 1), given.shape.get(MODEL, 1))
     return Mesh(devices, AXES, axis_types=(AxisType.Auto, AxisType.Auto)) if given.size > 1 else None

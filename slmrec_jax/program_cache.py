@@ -114,7 +114,7 @@ def _distrust(folder: Path) -> str | None:
     for parent in {*list(folder.absolute().parents)[:-1], *list(folder.resolve().parents)[:-1]}:
         status = parent.stat()
         if status.st_uid not in (os.getuid(), 0) or status.st_mode & (stat.S_IWOTH | stat.S_ISVTX) == stat.S_IWOTH:
-            return f"others may replace what is in {parent}; choose another folder by {CACHE}"
+            return f"others may replace what is in {parent}; choose another folder with {CACHE}"
     status = os.lstat(folder)
     found = _unsafe(folder, status, stat.S_ISDIR(status.st_mode), private=False)
     private = not status.st_mode & (stat.S_IRWXG | stat.S_IRWXO)
@@ -139,7 +139,7 @@ def _unsafe(path: Path, status: os.stat_result, ordinary: bool, *, private: bool
     if not ordinary:
         return f"{path} is a symbolic link or a special file; remove it"
     if status.st_uid not in (os.getuid(), 0):
-        return f"{path} belongs to another user; remove it, or choose another folder by {CACHE}"
+        return f"{path} belongs to another user; remove it, or choose another folder with {CACHE}"
     if status.st_mode & writable:
         return f"others may write to {path}; remove it, or run chmod go-w {path} if you trust its content"
     return None

@@ -320,7 +320,7 @@ def test_the_guides_data_are_made_and_read(folder, capsys):
     (folder / "make_shop.py").write_text(next(block.text for block in guide if block.file == "make_shop.py"))
     runpy.run_path("make_shop.py")
     assert main(["data", "inspect", "shop", "--split", "leave-one-out"]) == 0
-    assert "not divided" not in capsys.readouterr().out
+    assert "not split into" not in capsys.readouterr().out
 
 
 # --- slow: the pages ---------------------------------------------------------------------------------------------

@@ -136,7 +136,7 @@ def test_a_folder_appears_whole_or_not_at_all(tmp_path, umask, monkeypatch):
         assert not path.exists()
     assert (path / "file").read_text() == "content"
     assert stat.S_IMODE(path.stat().st_mode) == 0o750
-    with pytest.raises(UserError, match="folder is there already"), whole_folder(path):
+    with pytest.raises(UserError, match="folder already exists"), whole_folder(path):
         pass
     monkeypatch.setattr(durable, "sync", full)
     with pytest.raises(OSError, match="No space left"), whole_folder(tmp_path / "other" / "folder") as part:

@@ -201,7 +201,7 @@ def test_the_module_is_the_command(tmp_path):
     environment["XDG_CACHE_HOME"] = str(tmp_path)
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert done.returncode == 1
-    assert "config.json is not there" in done.stderr
+    assert "config.json is missing" in done.stderr
     assert (tmp_path / "slmrec_jax").is_dir()
 
 

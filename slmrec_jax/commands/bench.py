@@ -26,7 +26,7 @@ def run_bench(flags: BenchFlags) -> None:
     """Run the benchmarks in a separate process and exit with its status."""
     suite = Path("benchmarks") / "suite.py"
     if not suite.is_file():
-        raise UserError(f"there is no {suite} here: the benchmarks are part of the sources, run this in a clone")
+        raise UserError(f"{suite} does not exist here: the benchmarks come with the sources, so run this in a clone")
     command = [sys.executable, str(suite), "--data", flags.data]
     sys.exit(subprocess.run(command, check=False).returncode)  # noqa: S603 (a file of the project, without a shell)
 
@@ -63,9 +63,9 @@ def run_step(flags: StepFlags) -> None:
         f"dim {config.dim}, on {found.device}"
     )
     print(
-        f"a step: {found.step_ms:.3g} ms (quartiles {lower:.3g} to {upper:.3g}), {found.rounds} rounds of "
+        f"per step: {found.step_ms:.3g} ms (quartiles {lower:.3g} to {upper:.3g}), {found.rounds} rounds of "
         f"{found.steps_per_call} steps"
     )
-    print(f"a second: {found.steps_per_second:.4g} steps, {found.interactions_per_second:,.0f} interactions")
+    print(f"per second: {found.steps_per_second:.4g} steps, {found.interactions_per_second:,.0f} interactions")
     print(f"compilation: {found.compile_seconds:.1f} s")
     print(f"peak memory of the {found.peak_of}: {found.peak_bytes / 2**20:,.0f} MiB")

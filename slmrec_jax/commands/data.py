@@ -70,7 +70,7 @@ def run_inspect(flags: InspectFlags) -> None:
     facts = {"data set": found.name, "format": format, **findings.facts(found)}
     _print_indented(console, "bold", facts.items())
     choices = " | ".join(data.SPLIT_METHODS)
-    undivided = [] if divided else [f"not divided into training, validation and test: choose --split {choices}"]
+    undivided = [] if divided else [f"not split into training, validation and test: choose --split {choices}"]
     _print_indented(console, "bold red", [("!", line) for line in undivided + findings.oddities(found)], gap=1)
 
 
@@ -120,8 +120,8 @@ def run_convert(flags: ConvertFlags) -> None:
     for note in written.notes:
         print(f"! {escaped(note)}")
     if written.dataset.fingerprint != dataset.fingerprint:
-        print(f"! with what was left out, the fingerprint is {dataset.fingerprint[:12]}")
-    print("! times and ratings are not written, if there are any: the interactions are divided")
+        print(f"! with the omitted parts, the fingerprint is {dataset.fingerprint[:12]}")
+    print("! times and ratings, if any, are not written: the interactions are already split")
 
 
 @dataclass(frozen=True)

@@ -101,14 +101,14 @@ def _check_used(flags: EmbedFlags, models: "Collection[str]") -> None:
     ):
         for name in names:
             if kind not in models and getattr(flags, name) is not None:
-                raise UserError(f"--{name.replace('_', '-')} needs {asked}: give it, or leave out this flag")
+                raise UserError(f"--{name.replace('_', '-')} needs {asked}: give it, or leave this flag out")
 
 
 def _model(flags: EmbedFlags, kind: Literal["text", "image"]) -> Path:
     own = flags.text_model if kind == "text" else flags.image_model
     if own is None and flags.model is None:
         raise UserError(
-            f"there is no model: give --model or --{kind}-model, an ONNX file"
+            f"no model was given: give --model or --{kind}-model, an ONNX file"
             f"{' or a local Hugging Face folder' if kind == 'text' else ''}; nothing is downloaded"
         )
     return own or flags.model or Path()
@@ -137,7 +137,7 @@ def _show(made: "Embedded", model: str) -> None:
     if (more := len(made.faults) - _FAULTS_SHOWN) > 0:
         print(f"! and {more} more items", file=sys.stderr)
     count = f"{made.vectors} of {made.items} items"
-    before = f" ({made.resumed} were done before)" if made.resumed else ""
+    before = f" ({made.resumed} were already done)" if made.resumed else ""
     print(f"{escaped(made.file)}: {count}{before}, {made.columns} columns by {escaped(model)}")
 
 

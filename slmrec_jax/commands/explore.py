@@ -28,7 +28,7 @@ def run_explore(flags: ExploreFlags) -> None:
     """Print the address of the page, and serve it until Ctrl-C."""
     check_named(flags.runs)
     if len(flags.runs) > _MOST_RUNS:
-        raise UserError(f"explore shows one or two runs, and {len(flags.runs)} were named: leave out some")
+        raise UserError(f"explore shows one or two runs, but {len(flags.runs)} were named: name fewer")
     from slmrec_jax.exploring.explored import explore
     from slmrec_jax.exploring.server import make_server
     from slmrec_jax.serving.exports import is_export

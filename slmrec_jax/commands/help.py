@@ -79,14 +79,14 @@ def short_help(program: str, flags: type[SettingsFlags], config: Config) -> str:
         f"usage: {program} [FLAGS]\n\n{inspect.getdoc(flags)}",
         _lines("Run", own, columns),
         _lines("Data, model and training", main, columns),
-        f"Further, with defaults: {further}",
+        f"More flags, with defaults: {further}",
         *(
             f"{title}, --{section}.*: {_values(getattr(config, section))}"
             for title, section in ((config.model, config.model), ("Optimizer", "optimizer"), ("Evaluation", "eval"))
         ),
-        f"This is what --model {config.model} uses. --help-all describes every flag, those of other models too, and "
-        f"{', '.join(f'--{_dashed(column)}' for column in _COLUMNS)}. --lr and --wd are --optimizer.learning-rate and "
-        f"--optimizer.weight-decay.{joining}",
+        f"This is what --model {config.model} uses. --help-all describes every flag, including those of other models, "
+        f"and {', '.join(f'--{_dashed(column)}' for column in _COLUMNS)}. --lr and --wd are --optimizer.learning-rate "
+        f"and --optimizer.weight-decay.{joining}",
     ]
     return "\n\n".join(
         section if "\n" in section else fill(section, columns, subsequent_indent=" " * _INDENT, break_on_hyphens=False)

@@ -100,5 +100,7 @@ def _end(started: Sequence["subprocess.Popen[bytes]"], failed: int) -> int:
             process.kill()
     if status < 0:
         name = signal.Signals(-status).name
-        print(f"slmrec-jax: process {failed} of {len(started)} was ended by {name}, and so were all", file=sys.stderr)
+        print(
+            f"slmrec-jax: process {failed} of {len(started)} was ended by {name}, so all were stopped", file=sys.stderr
+        )
     return int(128 - status if status < 0 else status)

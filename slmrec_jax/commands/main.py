@@ -77,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Interrupted as stop:
         command = escaped(resume_command(arguments, stop.folder))
         if reports():
-            alike = " in each process, with its flags" if prefix() else ""
-            print(f"stopped by {stop} and saved; go on with{alike}: {command}", file=sys.stderr)
+            alike = " in each process, with its flags" if prefix() else " with"
+            print(f"stopped by {stop} and saved; continue{alike}: {command}", file=sys.stderr)
         return 128 + stop.signal_number
     except KeyboardInterrupt:
         print(f"slmrec-jax: {prefix()}stopped", file=sys.stderr)
@@ -92,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             end_with(error)
         _discard(sys.stdout)
         place = error.filename or "the output of this command"
-        return _print_refusal(f"cannot write {place}: {reason(error)}; free some space, or send it to another place")
+        return _print_refusal(f"cannot write {place}: {reason(error)}; free some space, or write it elsewhere")
     except Exception as error:
         end_with(error)
 
@@ -110,13 +110,13 @@ def _dispatch(arguments: list[str]) -> None:
         for command, (flags, _) in COMMANDS.items():
             print(f"  {command:<13} {flags.__doc__}")
         print(
-            "\n`slmrec-jax COMMAND --help` lists a command's flags; --debug shows the traceback of a refusal.\n"
+            "\n`slmrec-jax COMMAND --help` lists a command's flags; --debug shows the traceback of an error.\n"
             "`slmrec-jax --version` prints the versions of this program and of jax."
         )
         return
     if name not in COMMANDS:
         hint = did_you_mean(name, COMMANDS)
-        raise UserError(f"there is no command {name!r}{hint}; there are: {', '.join(COMMANDS)}")
+        raise UserError(f"there is no command {name!r}{hint}; the commands are: {', '.join(COMMANDS)}")
     flags, action = COMMANDS[name]
     action(parse(flags, f"slmrec-jax {name}", rest))
 

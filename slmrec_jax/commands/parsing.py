@@ -68,7 +68,7 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
     if not isinstance(parsed, SettingsFlags):
         return cast("Flags", parsed)
     if parsed.settings.eval.name != options["default"].settings.eval.name:
-        raise UserError("--eval.name names the protocol that --eval.* flags change: choose one by --protocol")
+        raise UserError("--eval.name names the protocol that --eval.* flags change: choose one with --protocol")
     return cast("Flags", recorded(parsed))
 
 

@@ -67,7 +67,7 @@ def _config_and_data(flags: PlanFlags) -> tuple[Config, "Dataset"]:
     if users is None or items is None or interactions is None:
         raise UserError("--users, --items and --interactions go together: give all three, or --data")
     if source_of(flags.settings) != Source():
-        raise UserError("--users, --items and --interactions take the place of data: leave out --data and its flags")
+        raise UserError("--users, --items and --interactions replace the data: leave out --data and its flags")
     columns: dict[str, int] = {}
     for each in (name for names in flags.settings.modalities for name in names.split(",") if name):
         name, _, width = each.partition("=")
@@ -125,7 +125,7 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
 
     console = Console()
     task = f" {config.task}" if config.model == "slmrec" else ""
-    place = f"{planned.on}, each of a mesh of {_sizes(planned.mesh)}" if planned.mesh else planned.on
+    place = f"{planned.on}, each in a mesh of {_sizes(planned.mesh)}" if planned.mesh else planned.on
     memory = Table("memory", title=f"{config.model}{task} on {place}: {dataset.name}")
     memory.add_column("MiB", justify="right")
     for part, size in planned.memory._asdict().items():
@@ -151,16 +151,16 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
     for table in (memory, programs, *([_transfers(planned)] if planned.mesh else [])):
         console.print(fit_width(table, console.width))
     if planned.mesh and not planned.by_columns:
-        print(f"{config.model} mixes columns: each device holds whole tables, and the mesh divides the batch alone.")
+        print(f"{config.model} mixes columns: each device holds whole tables, and the mesh divides only the batch.")
     if not planned.copies:
-        print("Memory lacks room for copies of checkpoints: training waits while they are written.")
+        print("There is no memory for copies of checkpoints, so training waits while they are written.")
     if not planned.fits:
         sizes, smaller = planned.memory._asdict(), smaller_by()
         largest = max(smaller, key=lambda part: sizes[part])
         print(f"It does not fit. The largest part is {largest}: give {smaller[largest]}.")
     print(f"Compiled in {planned.compile_seconds:.1f} s on this machine.")
     if planned.speed is None:
-        print("Times on this CPU are better measured: slmrec-jax bench step.")
+        print("There are no estimates for this CPU; measure with: slmrec-jax bench step.")
         return
     print(
         f"Estimate, not a measurement: a step {1e3 * planned.programs['step'].cost.seconds:.2f} ms, an epoch of "

@@ -108,7 +108,7 @@ def _write_found(parts: "Iterable[Ranked]", flags: QueryFlags) -> None:
 
     write_ranked(measured(), flags.format, flags.out)
     if num_ranked < flags.k:
-        print(f"-k is {flags.k}, and there are {num_ranked} items to rank", file=sys.stderr)
+        print(f"-k is {flags.k}, but there are only {num_ranked} items to rank", file=sys.stderr)
 
 
 def _recommendations(

@@ -67,11 +67,11 @@ def _check_can_be_explored(found: "ReportedSystems") -> None:
     rows, num_trained = found.results.rows, sum(not each.untrained for each in found.systems)
     if num_trained not in (1, 2):
         raise UserError(
-            f"--explore shows one or two trained systems, and there are {num_trained}: report on fewer runs with it"
+            f"--explore shows one or two trained systems, but there are {num_trained}: leave it out, or name fewer runs"
         )
     for row in rows[1:]:
         if row["fingerprint"] != rows[0]["fingerprint"]:
             raise UserError(
-                f"--explore shows runs on the same data, and {row['folder']} has other data than {rows[0]['folder']}: "
-                "leave it out, or report on runs on the same data"
+                f"--explore needs runs on the same data, but the data of {row['folder']} and {rows[0]['folder']} "
+                "differ: leave it out, or name runs on the same data"
             )

@@ -129,7 +129,7 @@ def _load_module(path: Path) -> ModuleType:
     """
     spec = importlib.util.spec_from_file_location(f"slmrec_jax_config_{path.stem}", path)
     if spec is None or spec.loader is None or not path.is_file():
-        raise UserError(f"--config {path}: there is no such file that ends in .py, .toml or .json")
+        raise UserError(f"--config {path}: not an existing file that ends in .py, .toml or .json")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # dataclasses look up the annotations of their module there
     try:
@@ -137,7 +137,7 @@ def _load_module(path: Path) -> ModuleType:
     except SyntaxError as error:
         raise UserError(f"--config {path}: line {error.lineno} is not Python: {error.msg}") from None
     if not callable(getattr(module, "get_config", None)):
-        raise UserError(f"--config {path}: it has no function get_config(), which returns a slmrec_jax.Config")
+        raise UserError(f"--config {path}: it has no function get_config(); add one that returns a slmrec_jax.Config")
     return module
 
 

@@ -23,12 +23,12 @@ def _check_tasks(config: Config) -> None:
     graph_tasks = config.tasks & GRAPH_TASKS
     if len(graph_tasks) > 1:
         raise UserError(
-            f"{setting('task', config.task)} has {len(graph_tasks)} augmentations of the graph: take one of "
+            f"{setting('task', config.task)} has {len(graph_tasks)} augmentations of the graph: keep one of "
             f"{', '.join(sorted(graph_tasks))}"
         )
     if config.tasks >= {"fd", "fm"} and config.slmrec.fd_mode == "input" and config.slmrec.fm_granularity == "item":
         raise UserError(
-            f"{setting('task', config.task)} cannot both drop and mask the items' input: take "
+            f"{setting('task', config.task)} cannot both drop and mask the items' input: use "
             f"{setting('slmrec.fd_mode', 'layer')} or {setting('slmrec.fm_granularity', 'batch')}"
         )
 
@@ -41,7 +41,7 @@ def _check_layers(config: Config) -> None:
     if by_layers and config.num_layers == 0:
         asking = setting("task", config.task) if config.model == "slmrec" else setting("model", config.model)
         raise UserError(
-            f"{asking} augments what is propagated, and {setting('num_layers', 0)} propagates nothing: "
+            f"{asking} augments what is propagated, but {setting('num_layers', 0)} propagates nothing: "
             f"give {setting('num_layers')} at least 1"
         )
 

@@ -78,9 +78,9 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None
     except (ValueError, RecursionError) as error:
         kind = path.suffix[1:].upper()
-        raise UserError(f"{path}: not {kind} ({str(error).splitlines()[0]}); correct it") from None
+        raise UserError(f"{path}: not valid {kind} ({str(error).splitlines()[0]}); correct it") from None
     if not isinstance(data, dict):
-        raise UserError(f"{path}: it does not hold named settings; expected an object")
+        raise UserError(f"{path}: it holds no named settings; expected an object")
     return data
 
 

@@ -114,9 +114,11 @@ def with_preset(config: Config, preset: str) -> Config:
     presets = PRESETS.get(config.model, {})
     if config.model == "slmrec" and is_task(preset):
         return with_settings(config, {"task": preset})
-    joins = "; and other tasks joined by +" if config.model == "slmrec" else ""
+    joins = ", and other tasks joined by +" if config.model == "slmrec" else ""
     if preset not in presets:
-        raise UserError(f"{config.model} has no preset {preset!r}; there are: {', '.join(presets) or 'none'}{joins}")
+        raise UserError(
+            f"{config.model} has no preset {preset!r}; its presets are: {', '.join(presets) or 'none'}{joins}"
+        )
     return _applied(config, presets[preset])
 
 
@@ -124,7 +126,7 @@ def with_system(config: Config, system: str) -> Config:
     """Return the config for a named system: a model, such as `mf`, or a model with a preset, such as `mf:concat`."""
     model, _, preset = system.partition(":")
     if model not in BASE:
-        raise UserError(f"there is no model {model!r}; there are: {', '.join(BASE)}")
+        raise UserError(f"there is no model {model!r}: give one of {', '.join(BASE)}")
     config = with_settings(config, {"model": model})
     return with_preset(config, preset) if preset else config
 
@@ -142,7 +144,7 @@ def with_protocol(config: Config, protocol: ProtocolName) -> Config:
         protocol: The protocol's name, such as `mmrec`.
     """
     if protocol not in PROTOCOLS:
-        raise UserError(f"there is no protocol {protocol!r}; there are: {', '.join(PROTOCOLS)}")
+        raise UserError(f"there is no protocol {protocol!r}: give one of {', '.join(PROTOCOLS)}")
     return with_settings(config, {"eval": PROTOCOLS[protocol]})
 
 

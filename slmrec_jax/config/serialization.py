@@ -56,7 +56,7 @@ def _built(kind: Any, data: Any, section: str = "") -> Any:
     names = field_names(kind)
     if set(data) != set(names):
         field = min({*names} ^ {*data})
-        raise ValueError(f"{section}{field} is {'missing' if field in names else 'not known'}")
+        raise ValueError(f"{section}{field} is {'missing' if field in names else 'unknown'}")
     made = {}
     for field, hint in get_type_hints(kind).items():
         value = tuple(data[field]) if isinstance(data[field], list) else data[field]

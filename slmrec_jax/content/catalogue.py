@@ -42,14 +42,14 @@ def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) ->
     layout, read = _open_table(file, {"item": item_column} if item_column else {})
     keys = layout.roles.get("item", [])
     if len(keys) != 1:
-        wrong = f"{listed(keys)} are all columns of items" if keys else "there is no column of items"
+        wrong = f"{listed(keys)} could all be the column of items" if keys else "there is no column of items"
         raise UserError(
-            f"{file}: {wrong}; it has {listed(layout.names)}: name the one of raw ids by {setting('item_column')}"
+            f"{file}: {wrong}; it has {listed(layout.names)}: name the column of raw ids with {setting('item_column')}"
         )
     for name in texts:
         if name not in layout.names:
             raise UserError(
-                f"{file}: there is no column {name!r}; it has {listed(layout.names)}: give some of these by "
+                f"{file}: there is no column {name!r}; it has {listed(layout.names)}: choose from these with "
                 f"{setting('text')}"
             )
     images = [name for name in layout.names if name.lower() == IMAGE][:1]
@@ -57,7 +57,7 @@ def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) ->
     table = read(file, wanted)
     ids = as_raw_ids(table, keys[0])
     if not len(ids):
-        raise UserError(f"{file}: there are no rows in it; expected one for each item")
+        raise UserError(f"{file}: it has no rows; expected one for each item")
     find_ids(table, keys[0], ids)  # rejects repeated ids
     columns = {name: cast_column(table, name, table.columns[name], pa.string(), "text") for name in (*texts, *images)}
     found = {name: pc.fill_null(column, "").to_pylist() for name, column in columns.items()}

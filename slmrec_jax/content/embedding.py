@@ -86,7 +86,7 @@ def check_place(kind: Kind, folder: Path) -> Path:
     for other in others:
         if other != file and modality_of(other) == modality_of(file):
             raise UserError(
-                f"{other}: it holds the {modality_of(file)} features already; remove it, or give another "
+                f"{other}: it already holds the {modality_of(file)} features; remove it, or give another "
                 f"{setting('out')}"
             )
     return file
@@ -124,7 +124,7 @@ def embed(
                 return _summary(file, inputs, None)
             if not overwrite:
                 raise UserError(
-                    f"{file}: it is there already, of other items, another model or other settings; give "
+                    f"{file}: it already exists, made of other items, by another model or with other settings; give "
                     f"{setting('overwrite', True)}, or another {setting('out')}"
                 )
         with unfinished.held(part, plan) as done:
@@ -136,7 +136,7 @@ def embed(
                 remove_folder(part)
                 flag = setting("text" if inputs.kind == "text" else "images")
                 raise UserError(
-                    f"no item has a {_noun(inputs.kind)} that can be used; the first: {reason}. Give others by {flag}"
+                    f"no item has a {_noun(inputs.kind)} that can be used; the first: {reason}; give others with {flag}"
                 )
             metadata = {
                 **dict(zip(ORIGIN, (inputs.source, encoder.name, encoder.sha256), strict=True)),
@@ -173,8 +173,8 @@ def _finish(
             values = _as_float16(encoder.encode(list(loaded.values())), inputs.ids[list(loaded)])
             if done.columns and values.shape[1] != done.columns:
                 raise UserError(
-                    f"the model gives {values.shape[1]} columns, and gave {done.columns} in earlier batches: name an "
-                    f"output of one width by {setting('output')}"
+                    f"the model returns {values.shape[1]} columns, but {done.columns} in earlier batches: name an "
+                    f"output of fixed width with {setting('output')}"
                 )
         unfinished.add_batch(part, done, len(batch), list(loaded), values, faults)
         told(done.inputs, len(items))

@@ -74,7 +74,7 @@ def open_encoder(kind: Kind, path: Path, options: Options) -> Encoder:
         if value is not None and value < 1:
             raise UserError(f"{setting(name)} is {value}: give at least 1")
     if options.std is not None and 0 in options.std:
-        raise UserError(f"{setting('std')} has a 0, which pictures would be divided by: give other numbers")
+        raise UserError(f"{setting('std')} has a 0, but pictures are divided by it: give other numbers")
     if not path.exists():
         raise UserError(f"{path}: there is no such model; give an ONNX file or a local folder: nothing is downloaded")
     if path.is_dir():
@@ -101,7 +101,7 @@ def _of_texts(file: Path, options: Options) -> Encoder:
     output = onnx_models.choose_output(file, session, options.output)
     tokenizer_file = options.tokenizer or _beside(file, "tokenizer.json")
     if tokenizer_file is None:
-        raise UserError(f"{file}: there is no tokenizer.json beside it; give the file by {setting('tokenizer')}")
+        raise UserError(f"{file}: there is no tokenizer.json beside it; give the file with {setting('tokenizer')}")
     tokenizer = onnx_models.open_tokenizer(tokenizer_file, options.max_tokens)
     pooling = options.pooling or _pooling(file)
     used = {
@@ -126,9 +126,9 @@ def _of_pictures(file: Path, options: Options) -> Encoder:
 def _of_folder(kind: Kind, folder: Path, options: Options) -> Encoder:
     if not (folder / "config.json").is_file() and not (folder / "modules.json").is_file():
         places = ", ".join(_ONNX_PLACES)
-        raise UserError(f"{folder}: no model there; expected {places}, or the config.json of a Hugging Face folder")
+        raise UserError(f"{folder}: no model found; expected {places}, or the config.json of a Hugging Face folder")
     if kind == "image":
-        raise UserError(f"{folder}: a Hugging Face folder is read for texts alone; export a model of pictures to ONNX")
+        raise UserError(f"{folder}: a Hugging Face folder works only for texts; export a model of pictures to ONNX")
     need("sentence_transformers")
     for name in ("output", "pooling", "tokenizer", "size", "mean", "std"):
         if getattr(options, name) is not None:
@@ -176,7 +176,7 @@ def _pooling(file: Path) -> Literal["mean", "first"]:
     stored = read_json_file(config, "how tokens are pooled", "save it again")
     mean, first = (bool(stored.get(f"pooling_mode_{name}")) for name in ("mean_tokens", "cls_token"))
     if mean == first:
-        raise UserError(f"{config}: neither the mean nor the first token alone; choose one by {setting('pooling')}")
+        raise UserError(f"{config}: expected either mean or first-token pooling; choose one with {setting('pooling')}")
     return "mean" if mean else "first"
 
 

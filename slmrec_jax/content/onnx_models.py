@@ -45,7 +45,7 @@ def choose_output(file: Path, session: Any, name: str | None) -> str:
     """Choose the output with the vectors: the named one, a pooled one recognised by its name, or the first."""
     names = [output.name for output in session.get_outputs()]
     if name is not None and name not in names:
-        raise UserError(f"{file}: there is no output {name!r}; give one of {listed(names)} by {setting('output')}")
+        raise UserError(f"{file}: there is no output {name!r}; give one of {listed(names)} with {setting('output')}")
     return name or next((known for known in POOLED if known in names), str(names[0]))
 
 
@@ -63,8 +63,8 @@ def run_model(file: Path, session: Any, output: str, inputs: Mapping[str, Any]) 
         if getattr(values, "ndim", 0) < 2 or len(values) != size or values.dtype.kind != "f":
             shape = f"{getattr(values, 'dtype', type(values).__name__)} of shape {getattr(values, 'shape', ())}"
             raise UserError(
-                f"{file}: the output {output!r} is {shape} for {size} inputs; name one with a row of numbers for "
-                f"each by {setting('output')}"
+                f"{file}: the output {output!r} is {shape} for {size} inputs; name one that has a row of "
+                f"numbers per input with {setting('output')}"
             )
         found.append(values[: count - start])
     return np.concatenate(found).astype(np.float32)
@@ -78,7 +78,7 @@ def text_encoder(
     known = {"input_ids", "attention_mask", "token_type_ids"}
     if "input_ids" not in types or not types.keys() <= known or not set(types.values()) <= _INTEGERS.keys():
         found = ", ".join(f"{name} {kind}" for name, kind in types.items())
-        raise UserError(f"{file}: not a model of texts: its inputs are {found}; expected {', '.join(sorted(known))}")
+        raise UserError(f"{file}: not a text model: its inputs are {found}; expected {', '.join(sorted(known))}")
     lengths = [each.shape[1] for each in session.get_inputs() if isinstance(each.shape[1], int)]
     if lengths:
         tokenizer.enable_truncation(min(tokenizer.truncation["max_length"], *lengths))
@@ -92,7 +92,7 @@ def text_encoder(
             return values
         if values.ndim != 3 or values.shape[:2] != tokens["input_ids"].shape:
             raise UserError(
-                f"{file}: the output {output!r} has the shape {values.shape}; name another by {setting('output')}"
+                f"{file}: the output {output!r} has the shape {values.shape}; name another with {setting('output')}"
             )
         if pooling == "first":
             return values[:, 0]
@@ -114,7 +114,7 @@ def open_tokenizer(file: Path, max_tokens: int | None) -> Any:
     if max_tokens is not None:
         tokenizer.enable_truncation(max_tokens)
     elif tokenizer.truncation is None:
-        raise UserError(f"{file}: it does not say where a text is cut; give {setting('max_tokens')}, as 256")
+        raise UserError(f"{file}: it does not say where texts are cut; give {setting('max_tokens')}, such as 256")
     return tokenizer
 
 
@@ -180,7 +180,7 @@ def preparation(
     except (TypeError, ValueError, KeyError) as error:
         raise UserError(f"{file}: its metadata or {_PREPARATION_FILE} cannot be used ({one_line(error)})") from error
     if resize is None or crop is None:
-        raise UserError(f"{file}: it does not say how large pictures are; give {setting('size')}, as 224")
+        raise UserError(f"{file}: it does not say how large pictures are; give {setting('size')}, such as 224")
     if mean is None or std is None:
         raise UserError(
             f"{file}: it does not say how pictures are normalised; give {setting('mean')} and {setting('std')}, three "
@@ -205,7 +205,9 @@ def _in_metadata(file: Path, session: Any) -> dict[str, Any]:
     try:
         return {name: json.loads(stored[name]) for name in names if name in stored}
     except ValueError as error:
-        raise UserError(f"{file}: its metadata are no JSON ({one_line(error)}); expected numbers or lists") from error
+        raise UserError(
+            f"{file}: its metadata is not valid JSON ({one_line(error)}); expected numbers or lists"
+        ) from error
 
 
 def _triple(value: Any) -> tuple[float, float, float] | None:

@@ -47,7 +47,7 @@ def find_pictures(catalogue: Catalogue, folder: Path) -> list[Path | str]:
     file in the folder that is named after the item, such as `dress-3.jpg`.
     """
     if not folder.is_dir():
-        raise UserError(f"{setting('images', str(folder))}: there is no such folder; give the one of the pictures")
+        raise UserError(f"{setting('images', str(folder))}: there is no such folder; give the folder of the pictures")
     by_stem: dict[str, list[Path]] = {}
     for file in sorted(folder.iterdir()):
         if file.suffix.lower() in PICTURE_SUFFIXES and not file.name.startswith("."):
@@ -62,7 +62,7 @@ def find_pictures(catalogue: Catalogue, folder: Path) -> list[Path | str]:
 
 def _named_file(name: str, places: Sequence[Path]) -> Path | str:
     if "://" in name:
-        return f"{name} is an address, and nothing is downloaded"
+        return f"{name} is a web address, and nothing is downloaded"
     for place in places:
         file = place / name
         try:
@@ -76,8 +76,8 @@ def _named_file(name: str, places: Sequence[Path]) -> Path | str:
 def _file_of_id(item: str, by_stem: dict[str, list[Path]]) -> Path | str:
     found = by_stem.get(item, [])
     if len(found) > 1:
-        return f"{' and '.join(file.name for file in found)} are both there"
-    return found[0] if found else f"there is no file {item}.jpg or the like"
+        return f"{' and '.join(file.name for file in found)} both exist"
+    return found[0] if found else f"there is no file {item}.jpg or similar"
 
 
 def load_picture(file: Path) -> Any:
@@ -92,7 +92,7 @@ def load_picture(file: Path) -> Any:
         check_file(file, "a picture")
         with warnings.catch_warnings(action="ignore"), Image.open(file, formats=_FORMATS) as opened:
             if opened.width * opened.height > (Image.MAX_IMAGE_PIXELS or 0):
-                raise Unusable(f"{file}: {opened.width * opened.height} pixels are too many")
+                raise Unusable(f"{file}: it has {opened.width * opened.height} pixels, which is too many")
             picture = ImageOps.exif_transpose(opened)
             if picture.has_transparency_data:
                 above = picture.convert("RGBA")

@@ -67,6 +67,6 @@ def _check_folder(folder: Path) -> None:
         kind = part.get("type") if isinstance(part, dict) else part
         if not isinstance(kind, str) or not kind.startswith(_OWN):
             raise UserError(
-                f"{modules}: a part is of type {str(kind)[:80]!r}, whose code is not that of sentence-transformers and "
+                f"{modules}: a part has the type {str(kind)[:80]!r}, whose code is not from sentence-transformers and "
                 f"is not run; choose another model"
             )

@@ -58,7 +58,7 @@ def held(folder: Path, plan: str) -> Iterator[Done]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise UserError(f"{folder}: another process makes these vectors; wait for it, or stop it") from None
+            raise UserError(f"{folder}: another process is making these vectors; wait for it, or stop it") from None
         yield _take_over(folder, plan)
     finally:
         os.close(descriptor)

@@ -77,12 +77,12 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
             found, _ = read_folder(part, Source(str(part)))
         except (UserError, csv.Error) as error:
             reason = str(error).replace(str(part), str(folder))
-            raise _cannot_hold(dataset, to, f"written so, they could not be read ({reason})") from error
+            raise _cannot_hold(dataset, to, f"once written, they could not be read ({reason})") from error
         again = found if isinstance(found, Dataset) else found.dataset
         if again.fingerprint != kept.fingerprint:
-            raise _cannot_hold(dataset, to, f"read back, {_difference(kept, again)} would be others")
+            raise _cannot_hold(dataset, to, f"read back, {_difference(kept, again)} would differ")
         if any(again.item_texts[kind].tolist() != texts.tolist() for kind, texts in kept.item_texts.items()):
-            raise _cannot_hold(dataset, to, "read back, titles or images of items would be others")
+            raise _cannot_hold(dataset, to, "read back, titles or images of items would differ")
     if list(again.features) != list(kept.features):
         order = " ".join(kept.features)
         notes.append(f"the order of modalities is not kept: train on the folder with {setting('modalities')} {order}")
@@ -93,23 +93,23 @@ def _what_fits(dataset: Dataset, to: str) -> tuple[Dataset, list[str]]:
     """Return the data set without the content that a format cannot hold, and notes about the omissions."""
     target, notes = OTHER_FORMATS[to], []
     if not target.validation and (count := len(dataset.valid.users)):
-        notes.append(f"left out, as {to} has no validation split: {count:,} interactions")
+        notes.append(f"left out, because {to} has no validation split: {count:,} interactions")
         dataset = replace(dataset, valid=NO_INTERACTIONS)
     if not target.new_users:
         known = dataset.degrees()[0] > 0
         splits = [_of_users(pairs, known) for pairs in dataset.splits.values()]
         for (name, pairs), left in zip(dataset.splits.items(), splits, strict=True):
             if count := len(pairs.users) - len(left.users):
-                why = f"as {to} drops users without training interactions"
+                why = f"because {to} drops users without training interactions"
                 notes.append(f"left out, {why}: {count:,} interactions of {name}")
         train, valid, test = splits
         dataset = replace(dataset, train=train, valid=valid, test=test)
     fitting = vectors_of(dataset) if target.vectors else {}
     if others := [name for name in dataset.features if name not in fitting]:
-        holds = "vectors alone, and no words" if target.vectors else "no features"
-        notes.append(f"left out, as {to} has {holds}: {', '.join(others)}")
+        holds = "only vectors and no words" if target.vectors else "no features"
+        notes.append(f"left out, because {to} has {holds}: {', '.join(others)}")
     if dataset.item_texts and not target.texts:
-        notes.append(f"left out, as {to} does not show items: {' and '.join(dataset.item_texts)}")
+        notes.append(f"left out, because {to} does not show items: {' and '.join(dataset.item_texts)}")
         dataset = replace(dataset, item_texts={})
     return replace(dataset, features=fitting), notes
 

@@ -91,7 +91,9 @@ def dataset(
     check_type("features", features, (Mapping, type(None)), "a mapping from modality to vectors")
     for each in (name, *(features or ())):
         if not isinstance(each, str) or not each.isprintable() or not each:
-            raise UserError(f"{each!r} is no name of a data set or a modality: give text without control characters")
+            raise UserError(
+                f"{each!r} is not a valid name for a data set or a modality: give text without control characters"
+            )
     window = time_text(since), time_text(until)
     columns = (user_column, item_column, time_column, rating_column)
     source = Source(IN_MEMORY, None, split, split_seed, min_rating, k_core, *window, *columns)
@@ -118,7 +120,7 @@ def _parts(interactions: Any) -> list[tuple[str, str, Any]]:
     if not isinstance(interactions, Mapping) or "train" not in interactions or not set(interactions) <= set(splits):
         return [("", "interactions", interactions)]
     if len({splits[each] for each in interactions}) < len(interactions):
-        raise UserError(f"interactions has {listed(list(interactions))}, two of them for the same split; keep one")
+        raise UserError(f"interactions has {listed(list(interactions))}, which name a split twice; keep one")
     return [(splits[each], f"interactions[{each!r}]", given) for each, given in interactions.items()]
 
 
@@ -149,7 +151,7 @@ def _chosen(argument: str, names: Sequence[str], named: Mapping[str, str], wante
     for role in wanted:
         if role not in roles and role not in named:
             raise UserError(
-                f"{argument}: there is no column {role!r}; it has {listed(names)}: name the one of {role}s by "
+                f"{argument}: there is no column {role!r}; it has {listed(names)}: name the column of {role}s with "
                 f"{COLUMN_FIELDS[role]}"
             )
     return choose_columns(Path(argument), ColumnLayout(names, roles, ""), named, wanted)
@@ -210,7 +212,7 @@ def _arrow(what: str, values: Any) -> Any:
         is_arrow = hasattr(values, "__arrow_c_array__") or isinstance(values, list | tuple | np.ma.MaskedArray)
         return pa.chunked_array([pa.array(values if is_arrow else np.asarray(values))])
     except pa.ArrowException as error:
-        raise UserError(f"{what} cannot be read ({one_line(error)}); make it one type, such as text") from error
+        raise UserError(f"{what} cannot be read ({one_line(error)}); use one type, such as text") from error
 
 
 def _decoded(column: Any) -> Any:
@@ -229,7 +231,7 @@ def _feature(
     if hasattr(given, "columns") or isinstance(given, Words):
         kind = type(given).__name__
         raise UserError(
-            f"{argument} is of type {kind}: give {_VECTORS}: of a frame, (frame['id'], list(frame['vector']))"
+            f"{argument} is of type {kind}: give {_VECTORS}: from a frame, (frame['id'], list(frame['vector']))"
         )
     if isinstance(given, Mapping):
         given = {each: vector for each, vector in given.items() if vector is not None}
@@ -251,7 +253,7 @@ def _feature(
             raise UserError(f"{argument}: {len(keys['item'])} ids for {len(values)} vectors; give one for each")
         return by_raw_id(Table(argument, keys, first=0), "item", values, present, item_ids)
     if ordered and len(values) != len(item_ids):
-        raise UserError(f"{argument}: {len(values)} rows for {len(item_ids)} items; give one for each of items")
+        raise UserError(f"{argument}: {len(values)} rows for {len(item_ids)} items; give one for each item")
     fix = None if ordered else "give the raw ids in the order of the rows as items"
     return in_row_order(argument, VectorTable(values, present, None, values.dtype.name), item_ids, fix)
 

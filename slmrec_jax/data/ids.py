@@ -22,7 +22,7 @@ def alike(user_ids: Shaped[np.ndarray, " users"], item_ids: Shaped[np.ndarray, "
             first = next(each for each in seen if each in repeated)
             one, other, *_ = (ids[place].item() for place, each in enumerate(seen) if each == first)
             lines.append(
-                f"{what} ids that differ from another by blanks or the form of a character alone: "
-                f"{sum(repeated.values())} of {len(seen)}, as {one!r} and {other!r}; they are kept apart"
+                f"{what} ids that differ only in blanks or in the Unicode form of a character: "
+                f"{sum(repeated.values())} of {len(seen)}, such as {one!r} and {other!r}; they are kept apart"
             )
     return lines

@@ -84,7 +84,7 @@ def check_dataset(dataset: Dataset) -> None:
     _check_content(dataset, {})
     for split, pairs in dataset.splits.items():
         if not are_unique(pairs):
-            found = f"{split} is not int32, sorted by user and item and free of duplicates"
+            found = f"{split} is not int32, sorted by user and item, and free of duplicates"
             raise UserError(f"data set {dataset.name}: {found}; build it with make_dataset")
     for name, feature in dataset.features.items():
         if not isinstance(feature, Feature):
@@ -121,11 +121,11 @@ def _check_content(dataset: Dataset, origins: Mapping[str, str | Path]) -> None:
         return str(origins.get(part, f"data set {dataset.name}: {part}"))
 
     if not any(len(pairs.users) for pairs in dataset.splits.values()):
-        raise UserError(f"data set {dataset.name}: there is not one interaction; expected some, in train at the least")
+        raise UserError(f"data set {dataset.name}: there are no interactions; expected some, at least in train")
     for split, pairs in dataset.splits.items():
         check_pairs(place(split), ("users", "items"), pairs.users, pairs.items)
         if split == "train" and not len(pairs.users):
-            raise UserError(f"{place(split)}: there are no interactions in it; move some here from another split")
+            raise UserError(f"{place(split)}: it has no interactions; move some here from another split")
         check_range(place(split), "users", pairs.users, dataset.num_users, "ids are rows, counted from 0")
         check_range(place(split), "items", pairs.items, dataset.num_items, "ids are rows, counted from 0")
     check_raw_ids(place("users"), dataset.user_ids, dataset.num_users)

@@ -51,7 +51,7 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
     old = np.isin(ids.astype(np.str_), dataset.item_ids.astype(np.str_))
     if old.any():
         raise UserError(
-            f"{path}: the item {ids[old.argmax()].item()!r} is in data set {dataset.name} already, with {old.sum()} of "
+            f"{path}: the item {ids[old.argmax()].item()!r} is already in data set {dataset.name}, with {old.sum()} of "
             f"{len(ids)}; leave these out"
         )
     bare = ~np.any([feature.present for feature in given.values()], axis=0)
@@ -71,7 +71,7 @@ def _find_files(path: Path) -> dict[str, Path]:
         raise unreadable(path, error) from error
     if not found:
         suffixes = ", ".join(FEATURE_SUFFIXES)
-        raise UserError(f"{path}: no features there; expected a file named after its modality, {suffixes}")
+        raise UserError(f"{path}: no features found; expected a file named after its modality, {suffixes}")
     return by_modality((modality, file) for file in found for modality in modalities_of(file))
 
 
@@ -98,7 +98,7 @@ def _in_one_order(
     counts = {modality: len(vectors.values) for modality, vectors in tables.items()}
     keyed = [vectors.keys for vectors in tables.values() if vectors.keys is not None]
     if keyed and len(keyed) < len(tables):
-        raise UserError(f"{path}: some files have raw ids and others have not; give all of them ids")
+        raise UserError(f"{path}: some files have raw ids and others do not; give all of them ids")
     if not keyed and len(set(counts.values())) > 1:
         shown = ", ".join(f"{modality} {count}" for modality, count in counts.items())
         raise UserError(f"{path}: files without ids have different numbers of rows ({shown}); give all of them ids")

@@ -92,7 +92,7 @@ def _text_column(texts: Shaped[np.ndarray, " rows"], what: str) -> Any:
     try:
         return pa.array(texts.tolist(), pa.string())
     except UnicodeEncodeError as error:
-        raise UserError(f"{what} {error.object!a} is no Unicode text; rename it") from None
+        raise UserError(f"{what} {error.object!a} is not valid Unicode text: rename it") from None
 
 
 def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
@@ -106,7 +106,7 @@ def read_ids(file: Path) -> Shaped[np.ndarray, " rows"]:
         if len(column) * longest * np.dtype("U1").itemsize > limit(file):  # NumPy pads all ids to the longest
             raise UserError(f"{file}: an id has {longest} characters, too many for {len(column)} ids; shorten it")
         return np.array(column.to_pylist(), np.str_)
-    raise UserError(f"{file}: id is a column of {type_name(column.type)}; expected one raw id a row, numbers or text")
+    raise UserError(f"{file}: id is a column of {type_name(column.type)}; expected one raw id per row, numbers or text")
 
 
 def read_item_texts(file: Path) -> dict[str, Shaped[np.ndarray, " items"]]:
@@ -114,7 +114,7 @@ def read_item_texts(file: Path) -> dict[str, Shaped[np.ndarray, " items"]]:
     table = read_parquet(file, (), optional=ITEM_TEXTS)
     for kind, column in table.columns.items():
         if not pa.types.is_string(column.type) or column.null_count:
-            raise UserError(f"{file}: {kind} is a column of {type_name(column.type)}; expected one text an item")
+            raise UserError(f"{file}: {kind} is a column of {type_name(column.type)}; expected one text per item")
     return {kind: np.array(column.to_pylist(), np.object_) for kind, column in table.columns.items()}
 
 

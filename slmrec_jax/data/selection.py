@@ -22,7 +22,7 @@ def select(data: Dataset | Unsplit, source: Source) -> Dataset | Unsplit:
     if source.min_rating is not None or source.k_core > 1 or has_window(source):
         name = has_window(source) or of_core
         raise UserError(
-            f"data set {data.name}: it is divided into splits already, and {name} chooses what is divided; leave it out"
+            f"data set {data.name}: it is already split, but {name} selects the data to split; leave it out"
         )
     return data
 

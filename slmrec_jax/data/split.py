@@ -98,15 +98,15 @@ def _choose_method(given: Unsplit, name: str | None) -> SplitMethod:
         choices = "; ".join(f"{each} ({method.summary})" for each, method in SPLIT_METHODS.items())
         raise UserError(f"{where}: it is not split; say how with {setting('split', 'NAME')}: {choices}")
     if name not in SPLIT_METHODS:
-        raise UserError(f"there is no split {name!r}; there is: {', '.join(SPLIT_METHODS)}")
+        raise UserError(f"there is no split {name!r}: give one of {', '.join(SPLIT_METHODS)}")
     method = SPLIT_METHODS[name]
     if method.times == "needed" and (times is None or of_one_user):
-        have = "have only the order of each user's" if of_one_user else "do not have"
+        have = "have only each user's order" if of_one_user else "have none"
         raise UserError(
-            f"{where}: the split {name!r} needs the time of each interaction, and these data {have}; choose another"
+            f"{where}: the split {name!r} needs the time of each interaction, but these data {have}; choose another"
         )
     if method.keeps_test and len(dataset.valid.users):
-        raise UserError(f"{where}: it has a validation split already; leave out {setting('split', name)}")
+        raise UserError(f"{where}: it already has a validation split; leave out {setting('split', name)}")
     return method
 
 
@@ -154,15 +154,15 @@ def _by_user(divide: Callable[[Pool], Parts], pool: Pool) -> Parts:
 
 SPLIT_METHODS: Mapping[str, SplitMethod] = {
     "mmrec": SplitMethod(
-        "a fifth of each user's at random, the smaller half for validation, as MMRec",
+        "a fifth of each user's at random, the smaller half for validation, as in MMRec",
         partial(_by_user, partial(_hold_out_a_fifth, smaller=VALID)),
     ),
     "lattice": SplitMethod(
-        "a fifth of each user's at random, the smaller half for test, as LATTICE and MMSSL",
+        "a fifth of each user's at random, the smaller half for test, as in LATTICE and MMSSL",
         partial(_by_user, partial(_hold_out_a_fifth, smaller=TEST)),
     ),
     "leave-one-out": SplitMethod(
-        "each user's last for test and the one before for validation; without times, or among equal ones, at random",
+        "each user's last for test and the one before for validation; at random without times or among equal ones",
         partial(_by_user, _leave_one_out),
         times="used",
     ),

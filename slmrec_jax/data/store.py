@@ -121,8 +121,8 @@ def read(folder: Path, source: Source) -> Dataset:
     )
     if dataset.fingerprint != meta["fingerprint"]:
         raise UserError(
-            f"{folder}: a file was changed or damaged, as the content has the fingerprint {dataset.fingerprint[:12]} "
-            f"and {META} says {meta['fingerprint'][:12]!a}; {_CONVERT_AGAIN}"
+            f"{folder}: a file was changed or damaged: the content has the fingerprint {dataset.fingerprint[:12]} "
+            f"but {META} says {meta['fingerprint'][:12]!a}; {_CONVERT_AGAIN}"
         )
     return dataset
 
@@ -171,10 +171,10 @@ def _feature_file(folder: Path, place: int, modality: str) -> Path:
 def _read_meta(file: Path) -> dict[str, Any]:
     meta = read_meta_json(file, "what slmrec-jax data convert writes", _CONVERT_AGAIN)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
-        raise UserError(f"{file}: it does not say that this is a data set of {_FORMAT}; give another folder")
+        raise UserError(f"{file}: it does not declare a data set of {_FORMAT}; give another folder")
     if meta.get("version") != _STORE_VERSION:
         raise UserError(
-            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program knows {_STORE_VERSION}: update "
+            f"{file}: the version is {ascii(meta.get('version'))[:20]}; this program reads {_STORE_VERSION}: update "
             f"it, or make the folder again"
         )
     for field, kind in _FIELDS.items():
@@ -251,12 +251,12 @@ def _read_stored_feature(file: Path, entry: Mapping[str, Any]) -> Feature | Word
     names = ("items", "words") if "num_words" in entry else ("values", "present")
     tensors = read_tensors(file, f"the tensors {' and '.join(names)}", _CONVERT_AGAIN, mapped=True)
     if sorted(tensors) != sorted(names):
-        raise UserError(f"{file}: it has other tensors than {' and '.join(names)}; {_CONVERT_AGAIN}")
+        raise UserError(f"{file}: it has tensors other than {' and '.join(names)}; {_CONVERT_AGAIN}")
     first, second = (tensors[name] for name in names)
     for name in names:
         found, kinds = tensors[name].dtype.name, _TENSORS[name]
         if found not in kinds:
-            raise UserError(f"{file}: {name} is of {found}; expected {' or '.join(kinds)}: {_CONVERT_AGAIN}")
+            raise UserError(f"{file}: {name} is {found}; expected {' or '.join(kinds)}: {_CONVERT_AGAIN}")
     if "num_words" in entry:
         return Words(first, second, entry["num_words"])
     return Feature(first, second, entry.get("stored", ""))

@@ -74,7 +74,7 @@ def demo(
     users, items = _draw_interactions(rng, tastes, degrees, exposures)
     parts = _draw_parts(rng, users)
     if not parts.any():
-        raise UserError("demo: no one has the three interactions that three splits need; raise items or exposures")
+        raise UserError("demo: no user has the three interactions that three splits need; raise items or exposures")
     return make_dataset(
         "demo",
         *by_split(Interactions(users, items), parts).values(),

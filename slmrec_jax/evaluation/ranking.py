@@ -112,7 +112,7 @@ def plan_ranking(
         )
     num_ranked = num_items if candidates is None else len(candidates)
     if not 1 <= k <= num_ranked:
-        raise UserError(f"k is {k}, and there are {num_ranked} items to rank: give 1 to {num_ranked}")
+        raise UserError(f"k is {k}, but there are {num_ranked} items to rank: give 1 to {num_ranked}")
     found = k if precision == "float32" else min(num_ranked, FOUND * k)
     num_users = len(users)
     max_bytes = default_chunk_bytes() if max_bytes is None else max_bytes
@@ -161,7 +161,7 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
     """
     embeddings = Embeddings(jnp.asarray(embeddings.users), jnp.asarray(embeddings.items))
     if embeddings.items.shape[0] != plan.num_items:
-        raise ValueError(f"the plan ranks {plan.num_items} items, the embeddings hold {embeddings.items.shape[0]}")
+        raise ValueError(f"the plan ranks {plan.num_items} items, but the embeddings hold {embeddings.items.shape[0]}")
     if not np.isfinite(_largest_score(embeddings)):
         raise Diverged(
             "the embeddings hold NaN, infinite or overflowing values, so that items cannot be ranked: "

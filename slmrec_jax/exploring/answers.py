@@ -231,7 +231,7 @@ def _row(query: Mapping[str, str], names: Names) -> int:
 def _number(text: str, count: int) -> int:
     """Parse a row or another number below `count`."""
     if not (text.isascii() and text.isdecimal() and len(text) <= len(str(count)) and int(text) < count):
-        raise UserError(f"{text[:20]!r} is no number from 0 to {count - 1}")
+        raise UserError(f"{text[:20]!r} is not a number from 0 to {count - 1}")
     return int(text)
 
 

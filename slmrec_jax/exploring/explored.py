@@ -124,8 +124,8 @@ def explore(runs: Sequence[Run], pictures: Path | None = None) -> Explored:
     for run in others:
         if not _is_same_data(first.dataset, run.dataset):
             raise UserError(
-                f"{first.folder} and {run.folder} have other users, items, splits or features: explore each of them "
-                "alone"
+                f"{first.folder} and {run.folder} have different users, items, splits or features: explore each on "
+                "its own"
             )
     names = _distinct_names(runs)
     vectors: dict[str, ItemVectors] = {}

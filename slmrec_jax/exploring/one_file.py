@@ -20,7 +20,7 @@ def check_file_is_new(file: Path) -> None:
     if file.suffix != ".html":
         raise UserError(f"{setting('explore', str(file))}: give a name that ends in .html")
     if file.exists() or file.is_symlink():
-        raise UserError(f"{file} is there already: give another {setting('explore')}, or remove it")
+        raise UserError(f"{file} already exists: give another {setting('explore')}, or remove it")
 
 
 def write_page(explored: Explored, file: Path) -> None:

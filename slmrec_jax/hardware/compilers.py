@@ -45,7 +45,7 @@ def target_of(name: str, count: int = 1) -> Target:
         devices = tuple(jax.devices("cpu"))
         if count > len(devices):
             raise UserError(
-                f"{count} CPU devices: this process has {len(devices)}; more are made by "
+                f"{count} CPU devices: this process has {len(devices)}; get more with "
                 f"XLA_FLAGS=--xla_force_host_platform_device_count={count}"
             )
         return Target("cpu", devices)
@@ -58,10 +58,10 @@ def _gpu(hardware: Hardware, count: int) -> Target:
         raise UserError(_missing("GPUs", "plan-cuda"))
     toolkit = _toolkit()
     if toolkit is None:
-        raise UserError(f"there is no CUDA toolkit, whose assembler compiling needs: {_install('plan-cuda')}")
+        raise UserError(f"there is no CUDA toolkit, whose assembler is needed to compile: {_install('plan-cuda')}")
     hosts, left = divmod(count, GPUS_OF_HOST)
     if hosts and left:
-        raise UserError(f"{count} GPUs are not whole hosts of {GPUS_OF_HOST}: give up to {GPUS_OF_HOST} or a multiple")
+        raise UserError(f"{count} GPUs do not fill hosts of {GPUS_OF_HOST}: give up to {GPUS_OF_HOST} or a multiple")
     topology = f"1x{hosts}x{GPUS_OF_HOST}" if hosts else f"1x1x{left}"
     devices = _devices("cuda", "planned", topology=topology, target_config=describe(hardware))
     options = (("xla_gpu_cuda_data_dir", str(toolkit)), ("xla_gpu_autotune_level", "0"))

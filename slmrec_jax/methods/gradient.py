@@ -57,7 +57,9 @@ def gradient_method(
         raise ValueError("nothing to train: every term of the objective has weight 0")
     for name in active:
         if name == "loss" or "/" in name:
-            raise ValueError(f"a term is called {name!r}: `loss` is the total, and a slash precedes a term's metrics")
+            raise ValueError(
+                f"a term is called {name!r}: `loss` is the total, and a slash separates a term from its metrics"
+            )
     loss = objective(model, active, augmentation)
 
     def init(key: Key[Array, ""]) -> TrainState:

@@ -129,9 +129,11 @@ def choose_micro_batches(method: Method, num_interactions: int, batch_size: int)
     chosen = max(1, num_batches // LEAST_STEPS)
     if method.work is not None and method.work.batch > 0:
         chosen = min(chosen, max(1, math.ceil(4 * method.work.step / method.work.batch)))
-    reason = f"{chosen}, {math.ceil(num_batches / chosen)} steps a pass"
+    reason = f"{chosen}, {math.ceil(num_batches / chosen)} steps per pass"
     if method.work is not None:
-        reason += f"; what they share, such as propagation, is about {_share(method.work, chosen):.0%} of a step's work"
+        reason += (
+            f"; their shared work, such as propagation, is about {_share(method.work, chosen):.0%} of a step's work"
+        )
     return chosen, reason
 
 

@@ -151,7 +151,7 @@ def mmgcn_recipe(config: Config, spec: Spec) -> Recipe:
     unknown = set(options.projected) - set(spec.modalities) - set(MMGCNConfig().projected)
     if unknown:
         raise UserError(
-            f"{setting('mmgcn.projected')}: there is no modality {min(unknown)!r}; there are: "
+            f"{setting('mmgcn.projected')}: there is no modality {min(unknown)!r}: give some of "
             f"{', '.join(spec.modalities)}"
         )
     model = mmgcn(

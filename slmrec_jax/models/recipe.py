@@ -29,7 +29,9 @@ def single_view(view: View) -> Encode:
 
     def encode(augmentation: Augmentation, key: Key[Array, ""]) -> View:
         if augmentation != NO_AUGMENTATION:
-            raise UserError("this system makes no augmented views: leave out the loss or the augmentation that asks")
+            raise UserError(
+                "this system makes no augmented views: leave out the loss or the augmentation that needs them"
+            )
         return view
 
     return encode
@@ -39,7 +41,7 @@ def check_modalities(spec: Spec, what: str) -> None:
     """Raise a `UserError` if the data have no modality. `what` is the setting that needs one."""
     if not spec.modalities:
         raise UserError(
-            f"{what} needs a modality, and the data have none: give features, or take {setting('model', 'lightgcn')}"
+            f"{what} needs a modality, but the data have none: give features, or use {setting('model', 'lightgcn')}"
         )
 
 
@@ -63,7 +65,7 @@ def cached_modalities(config: Config, spec: Spec, words: str) -> tuple[list[str]
             held_as=config.frozen_rows,
         )
         if config.propagation == "chains":
-            once, reason = True, "as told"
+            once, reason = True, "as configured"
         if once:
             cached.append(name)
         reasons.append(f"{name}: {'propagated once' if once else 'projected in each step'} ({reason})")

@@ -24,8 +24,9 @@ def sgl_recipe(config: Config, spec: Spec) -> Recipe:
     options = config.sgl
     if options.among == "all" and config.num_micro_batches > 1:
         raise UserError(
-            f"{setting('sgl.among', 'all')} compares with every user and item, which several batches at a time have no "
-            f"memory for: leave {setting('micro_batches')} out, or take {setting('sgl.among', 'distinct')}"
+            f"{setting('sgl.among', 'all')} compares with every user and item, which does not fit in memory "
+            f"with several batches at a time: leave {setting('micro_batches')} out, or use "
+            f"{setting('sgl.among', 'distinct')}"
         )
     views = {
         "ed": edge_dropout(options.rate),

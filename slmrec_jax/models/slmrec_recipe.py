@@ -50,7 +50,7 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
     terms = {"main": Term(config.main_weight, main)}
     if config.tasks & {"fac", "fm"} and not spec.modalities:
         raise UserError(
-            f"{setting('task', config.task)} needs a modality, and there is none: take "
+            f"{setting('task', config.task)} needs a modality, but there is none: use "
             f"{setting('task', 'fd')}, ed, nd, rw or none"
         )
     terms |= {name: Term(options.alpha, loss) for name, loss in _tasks(config.tasks, options).items()}
@@ -90,7 +90,7 @@ def choose_correction(config: Config, spec: Spec) -> tuple[float, str]:
     """
     asked = config.slmrec.popularity_correction
     if asked != "auto":
-        return asked, "as told"
+        return asked, "as configured"
     if config.slmrec.main_negatives == "sampled" and config.negatives == "uniform":
         return 0.0, "negatives are drawn uniformly"
     rate = spec.popularity_hit_rate

@@ -126,7 +126,7 @@ def contributions(runs: Mapping[str, Mapping[str, Difference]], metric: str) -> 
     axes.axvline(0, color=INK, linewidth=0.8)
     shown = {label: {name: each.interval for name, each in changes.items()} for label, changes in runs.items()}
     _draw_intervals(axes, shown, names)
-    axes.set(yticklabels=[f"without {_display_name(name)}" for name in names], xlabel=f"change of {metric}")
+    axes.set(yticklabels=[f"without {_display_name(name)}" for name in names], xlabel=f"change in {metric}")
     return _with_legend(figure, min(2, len(runs)))
 
 

@@ -232,5 +232,5 @@ def _caveats(systems: Sequence[SystemFacts]) -> list[str]:
                 return [f"{run.folder} was tested with {setting(f'eval.{rule}', found)}, not {expected}"]
     for each in systems[1:]:
         if not np.array_equal(each.users, systems[0].users):
-            return [f"{each.label} was tested on other users than {systems[0].label}"]
+            return [f"{each.label} was tested on different users from {systems[0].label}"]
     return []

@@ -25,7 +25,7 @@ def check_page_is_new(page: Path, argument: str = "out") -> None:
         raise UserError(f"{setting(argument, str(page))}: give a name that ends in .html")
     for path in (page, files_folder(page)):
         if path.exists() or path.is_symlink():
-            raise UserError(f"{path} is there already: give another {setting(argument)}, or remove it")
+            raise UserError(f"{path} already exists: give another {setting(argument)}, or remove it")
 
 
 def write_report(facts: Facts, page: Path) -> None:

@@ -21,7 +21,7 @@ def modality_blocks(runs: Sequence[RunFacts], metric: str) -> list[Block]:
     ]
     masked = {each.label: each.masking.changes for each in runs if each.masking.changes}
     if masked:
-        caption = f"Change of the test {metric} when a modality is masked, with 95 % interval."
+        caption = f"Change in the test {metric} when a modality is masked, with 95 % interval."
         blocks.append(Picture("modalities", caption, charts.contributions(masked, metric)))
         rows = [
             (label, name, change.interval, change.p_value)

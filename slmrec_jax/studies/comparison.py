@@ -142,7 +142,7 @@ def _runs_of_system(config: Config, name: str, seeds: Sequence[int], out: Path) 
     if name in UNTRAINED:
         return {}
     if name.partition(":")[0] not in METHODS:
-        raise UserError(f"there is no system {name!r}; there are {', '.join((*UNTRAINED, *METHODS))}")
+        raise UserError(f"there is no system {name!r}: give some of {', '.join((*UNTRAINED, *METHODS))}")
     of_system = with_defaults(with_system(config, name))
     return {run_folder(out, name, seed): replace(of_system, seed=seed) for seed in seeds}
 

@@ -11,7 +11,7 @@ from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.training.storage.folder import CONFIG, DATA, NO_RUN, RESULT, Description, Result
 from slmrec_jax.training.storage.records import read_json
 
-_ALIKE = {"fingerprint": "on other data", "protocol": "under another protocol"}
+_ALIKE = {"fingerprint": "on different data", "protocol": "under a different protocol"}
 """The properties that comparable runs share, with the text for runs that differ in them."""
 
 
@@ -50,14 +50,14 @@ def read_finished_runs(folders: Sequence[Path], *, force: bool = False) -> Finis
     """
     rows = [_row(folder) for folder in folders]
     differences = [
-        f"{row['folder']} was measured {words} than {rows[0]['folder']} ({row[name][:12]}, not {rows[0][name][:12]})"
+        f"{row['folder']} was measured {words} from {rows[0]['folder']} ({row[name][:12]}, not {rows[0][name][:12]})"
         for name, words in _ALIKE.items()
         for row in rows[1:]
         if row[name] != rows[0][name]
     ]
     if differences and not force:
         raise UserError(
-            f"{differences[0]}: their figures cannot be compared; {setting('force', True)} shows them all the same"
+            f"{differences[0]}: their figures cannot be compared; {setting('force', True)} shows them anyway"
         )
     return FinishedRuns(rows, tuple(differences))
 
@@ -67,11 +67,11 @@ def _row(folder: Path) -> dict[str, Any]:
     data = read_json(folder / DATA, Description, NO_RUN)
     finish = f"finish the run by train with {setting('resume', True)}"
     if not (folder / RESULT).exists():
-        raise UserError(f"{folder / RESULT} is not there, because the run has not finished: {finish}")
+        raise UserError(f"{folder / RESULT} does not exist, because the run has not finished: {finish}")
     result = read_json(folder / RESULT, Result, finish)
     found = {"model": config.get("model"), "data": data.get("name")}
     found |= {name: result.get(name) for name in ("seed", "fingerprint", "protocol", "best_epoch", "test")}
     missing = [name for name, value in found.items() if value is None]
     if missing:
-        raise UserError(f"{folder} does not say its {missing[0]}, so it cannot be compared")
+        raise UserError(f"{folder} does not record its {missing[0]}, so it cannot be compared")
     return {"folder": folder, **found}

@@ -31,7 +31,7 @@ def item_knn(config: Config, dataset: Dataset) -> Embeddings:
         UserError: The data set has no features.
     """
     if not dataset.features:
-        raise UserError(f"itemknn ranks by content, and {dataset.name} has no features: leave it out")
+        raise UserError(f"itemknn ranks by content, but {dataset.name} has no features: leave it out")
     spec, inputs = make_spec(config, dataset), make_inputs(dataset, config.missing)
     tables = [
         # `frozen` does not normalise means of word vectors.

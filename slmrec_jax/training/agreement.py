@@ -81,7 +81,7 @@ def check_same_run(planned: Setup, ranking: RankingPlan, maker: MadeBy, *, resum
         "resume": repr(resume),
         "mesh": str(planned.layout and dict(planned.layout.mesh.shape)),
         "device": jax.local_devices()[0].device_kind,
-        "users that are ranked at a time, by the device's memory": ranking.chunk.rows,
+        "number of users ranked at a time, from the device's memory": ranking.chunk.rows,
     }
     _refuse_first_change(processes.gathered(own))
 
@@ -111,7 +111,9 @@ def held_by_first(held: AbstractContextManager[Path] | None) -> Iterator[Path]:
 
         def see() -> None:
             if not (folder / CONFIG).exists():
-                raise UserError(f"{folder} is the run's folder, and not to be seen here: give one that all hosts share")
+                raise UserError(
+                    f"the run folder {folder} is not visible on this host: use a folder that all hosts share"
+                )
 
         processes.in_all(see)
         yield folder

@@ -62,8 +62,8 @@ def check_jax() -> None:
     for name, arrays in expected().items():
         if not all(map(_same, computed[name], arrays)):
             raise UserError(
-                f"jax {jax.__version__} on {jax.devices()[0].device_kind} computes {name} wrongly, and no result could "
-                "be trusted: install the versions of requirements.txt, or choose another device by JAX_PLATFORMS"
+                f"jax {jax.__version__} on {jax.devices()[0].device_kind} computes {name} wrongly, so no result can "
+                "be trusted: install the versions of requirements.txt, or choose another device with JAX_PLATFORMS"
             )
 
 

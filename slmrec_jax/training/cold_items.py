@@ -39,7 +39,7 @@ def cold_item_rows(
     if planned.method.cold_items is None:
         raise UserError(
             f"{folder}: {setting('model', config.model)} ranks items by their ids and cannot place new ones: "
-            f"train a system that ranks by features, as {setting('model', 'slmrec')}"
+            f"train a system that ranks by features, such as {setting('model', 'slmrec')}"
         )
     state = restore_state(folder / CHECKPOINTS, epoch, jax.eval_shape(planned.method.init, jax.random.key(0)))
     return planned.method.cold_items(state, given_features(features, count, config.missing, dataset.features))

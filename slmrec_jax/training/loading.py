@@ -64,7 +64,7 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path |
         raise UserError(f"{folder}: {RESULT} and the records of its epochs disagree on the best epoch: {NO_RUN}")
     embeddings = Embeddings(*map(jnp.asarray, restore_embeddings(folder / CHECKPOINTS, result["best_epoch"])))
     if (len(embeddings.users), len(embeddings.items)) != (dataset.num_users, dataset.num_items):
-        raise UserError(f"{folder}: its embeddings are not of the users and items of {dataset.name}: {NO_RUN}")
+        raise UserError(f"{folder}: its embeddings do not fit the users and items of {dataset.name}: {NO_RUN}")
     return Run(config, dataset, embeddings, result, history, folder)
 
 

@@ -156,7 +156,7 @@ def check_fits(memory: Memory, available: int | None) -> None:
     smaller = smaller_by()
     largest = max(smaller, key=lambda name: parts[name])
     raise UserError(
-        f"memory: {_gib(memory.to_come)} GiB more would be needed and {_gib(available)} are free; the largest part is "
+        f"memory: {_gib(memory.to_come)} GiB more are needed, but {_gib(available)} GiB are free; the largest part is "
         f"{largest} with {_gib(parts[largest])}: give {smaller[largest]}"
     )
 

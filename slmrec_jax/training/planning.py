@@ -96,7 +96,9 @@ def plan(
 
 def _planned_sizes(mesh: str) -> dict[str, int]:
     if mesh == AUTO:
-        raise UserError(f"{setting('mesh', AUTO)}: nothing says how many devices to plan for; give data=1,model=8")
+        raise UserError(
+            f"{setting('mesh', AUTO)}: the number of devices to plan for is unknown; give sizes such as data=1,model=8"
+        )
     return mesh_sizes(mesh)
 
 
@@ -147,7 +149,7 @@ def time_line(setup: Setup) -> str | None:
     if not seconds:  # the program's text does not have the form that `program_cost` parses
         return None
     return (
-        f"time: a step takes about {1e3 * seconds:.3g} ms and an epoch's {steps} steps {steps * seconds:.3g} s by an "
+        f"time: a step takes about {1e3 * seconds:.3g} ms and an epoch's {steps} steps {steps * seconds:.3g} s, as an "
         f"estimate: {assumptions(speed)}"
     )
 

@@ -65,7 +65,7 @@ def recover(session: Session, position: Position) -> Position:
     if found is None:
         raise processes.raised_by_all(
             UserError(
-                "training is not finite, but the same steps are when they are taken again: the device does not always "
+                "training is not finite, but the same steps are finite when repeated: the device does not always "
                 f"compute the same; {setting('resume', True)} continues from the last checkpoint"
             )
         )
@@ -84,7 +84,9 @@ def recover(session: Session, position: Position) -> Position:
     back = restored(session, only_scheduled=True)
     place = place_of(session, back.step)
     session.saver.rewind(place, back.history)
-    session.tell(message(f"WARNING: {_line(account)}; going back to {place.words()} to continue with other draws"))
+    session.tell(
+        message(f"WARNING: {_line(account)}; going back to {place.words()} to continue with other random draws")
+    )
     return back._replace(tally=back.tally._replace(rollbacks=rollbacks + 1))
 
 

@@ -111,7 +111,7 @@ class Setup(NamedTuple):
             ValueError: The method's step does not minimise a single function (MMSSL).
         """
         if self.method.loss is None:
-            raise ValueError(f"a step of {self.config.model} does not descend one function of its parameters")
+            raise ValueError(f"a step of {self.config.model} does not minimise a single function of its parameters")
         return self.method.loss(params, inputs, batch)
 
     def embed(self, state: TrainState, inputs: Inputs) -> Embeddings:
@@ -178,7 +178,7 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     if config.steps_per_epoch is not None and config.steps_per_epoch > most:
         raise UserError(
             f"{setting('steps_per_epoch', config.steps_per_epoch)}: an epoch would have more than {LARGEST_COUNT} "
-            f"interactions, which are counted; give at most {most}"
+            f"interactions, the most that can be counted; give at most {most}"
         )
     if config.eval.stale_embeddings:
         steps = config.steps_per_epoch or SAMPLINGS[made.sampling].num_steps(inputs.graph.num_interactions, sizes)
@@ -208,14 +208,14 @@ def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> 
     num_batches = SAMPLINGS[made.sampling].num_batches(num_interactions, config.batch_size)
     if not made.micro_batches:
         raise UserError(
-            f"{setting('micro_batches', asked)}: the method takes one batch a step; leave it out, or make the method "
+            f"{setting('micro_batches', asked)}: the method takes one batch per step; leave it out, or make the method "
             "with slm.gradient_method"
         )
     if asked != "auto":
         if asked <= num_batches:
             return config, ()
         return with_count(num_batches)[0], (
-            f"micro-batches: {num_batches}, since a pass over the interactions has no more batches",
+            f"micro-batches: {num_batches}, because a pass over the interactions has no more batches",
         )
     chosen, reason = choose_micro_batches(made, num_interactions, config.batch_size)
     # With more rows per step, other modalities may be cheaper to propagate in each step.

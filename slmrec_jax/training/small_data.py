@@ -43,7 +43,7 @@ def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
     if left_out:
         changes.append(f"no metrics at {', '.join(map(str, left_out))}")
     if protocol.metric != asked.metric:
-        changes.append(f"{protocol.metric} selects in place of {asked.metric}")
+        changes.append(f"{protocol.metric} selects instead of {asked.metric}")
     lines = [f"{count} items to rank: {', and '.join(changes)}"] if changes else []
     return dataclasses.replace(config, eval=protocol, ks=ks), lines
 

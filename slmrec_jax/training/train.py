@@ -49,7 +49,7 @@ from slmrec_jax.training.storage.records import write_json
 from slmrec_jax.training.storage.resume import made_by, resumed_folder
 from slmrec_jax.types import Embeddings
 
-_UNUSED_SOURCE = "the config's settings on how data are read are not used, since the data set was given"
+_UNUSED_SOURCE = "the config's settings for reading data are ignored, since the data set was given"
 
 
 class Planned(NamedTuple):
@@ -212,7 +212,7 @@ def _compile_run(planned: Setup, plans: Plans, tell: Callback, neighbours: int) 
     # Several processes write collectively, and each always makes a copy.
     memory, copies = estimate_within(available if processes.count() == 1 else None, setup, ranking)
     if not copies:
-        tell(message("checkpoints: memory lacks room for copies, so training waits while they are written"))
+        tell(message("checkpoints: there is no memory for copies, so training waits while they are written"))
     tell(message(line_of(memory)))
     check_fits(memory, available)
     line = time_line(setup)
@@ -248,7 +248,9 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
     config, dataset = planned.setup.config, planned.setup.dataset
     best = best_epoch(position.history)
     if not best:
-        error = UserError(f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs}")
+        error = UserError(
+            f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs} epochs"
+        )
         raise processes.raised_by_all(error)
     embeddings, layout = restore_embeddings(folder / CHECKPOINTS, best), planned.setup.layout
     # The tables of a mesh may be too large for one device.

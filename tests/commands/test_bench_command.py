@@ -24,7 +24,7 @@ def test_bench_step_measures_without_a_clone(cheap, tiny_demo, optax_promotion, 
     assert list(tmp_path.iterdir()) == []
     if not form:
         assert "demo" in said
-        assert "a step: " in said
+        assert "per step: " in said
         assert "MiB" in said
         return
     found = json.loads(said)

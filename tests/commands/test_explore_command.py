@@ -36,7 +36,7 @@ def test_it_prints_the_address_alone(finished, tiny_demo, served, capsys):
 
 
 def test_a_number_of_runs_that_cannot_be_shown_is_refused(refused):
-    assert "explore shows one or two runs, and 3 were named: leave out some" in refused("explore", "a", "b", "c")
+    assert "explore shows one or two runs, but 3 were named: name fewer" in refused("explore", "a", "b", "c")
     assert "no runs were named" in refused("explore")
 
 
@@ -44,4 +44,4 @@ def test_what_is_no_run_is_refused(exported, tmp_path, refused):
     assert "is an export, which does not hold what explore shows: give the run itself" in refused(
         "explore", str(exported)
     )
-    assert "config.json is not there: give the folder of a run" in refused("explore", str(tmp_path))
+    assert "config.json is missing: give the folder of a run" in refused("explore", str(tmp_path))

@@ -32,8 +32,8 @@ def test_refused_flags_get_one_line(refused, tmp_path):
     assert "--split-seed is -1" in refused("train", "--split-seed", "-1")
     assert "no split 'tmie'" in refused("train", "--split", "tmie")
     assert "invalid choice 'median'" in refused("train", "--missing", "median")
-    assert "slmrec has no preset 'papre'; there are: reference, paper" in refused("train", "--preset", "papre")
-    assert "choose one by --protocol" in refused("train", "--eval.name", "mmrec")
+    assert "slmrec has no preset 'papre'; its presets are: reference, paper" in refused("train", "--preset", "papre")
+    assert "choose one with --protocol" in refused("train", "--eval.name", "mmrec")
     assert "there is no flag '--mmssl.mode'" in refused("train", "--mmssl.mode", "published")
 
 
@@ -46,13 +46,13 @@ def test_a_preset_is_that_of_the_model_and_flags_win_over_it(refused, cheap, tin
 def test_refused_data_and_runs_get_one_line(refused, cheap, finished, tiny_demo, tmp_path):
     run, out = str(finished.folder), tmp_path / "run"
     assert "no such folder" in refused("train", "--data", str(tmp_path / "none"), "--out", str(out))
-    assert "there already" in refused("train", *cheap, "--out", run)
+    assert "already exists" in refused("train", *cheap, "--out", run)
     assert "there is no modality 'smell'" in refused("train", *cheap, "--modalities", "visual,smell")
     assert "another dim" in refused("train", "--dim", "8", "--out", run, "--resume")
-    assert "config.json is not there" in refused("evaluate", str(tmp_path))
+    assert "config.json is missing" in refused("evaluate", str(tmp_path))
     assert "no user 'x'" in refused("recommend", run, "--users", "x")
     assert "no users were named" in refused("recommend", run, "--users", ",")
-    assert "k is 0, and there are 80 items to rank: give 1 to 80" in refused("recommend", run, "-k", "0")
+    assert "k is 0, but there are 80 items to rank: give 1 to 80" in refused("recommend", run, "-k", "0")
     assert "needs --out" in refused("recommend", run, "--format", "parquet")
     assert "no system 'magic'" in refused("compare", "--models", "magic", "--out", str(out))
     assert not out.exists()
@@ -80,7 +80,7 @@ def test_output_that_cannot_hold_a_letter_has_a_mark_in_its_place(exported, tmp_
         assert main(arguments) == (1 if "results" in arguments else 0)
         said, refusal = (stream.buffer.getvalue() for stream in streams)
         assert (b"???" in said) == ("recommend" in arguments)
-        assert (rb"\u0416 is not there" in refusal or rb"\u0416" in refusal) == ("results" in arguments)
+        assert (rb"\u0416 is missing" in refusal or rb"\u0416" in refusal) == ("results" in arguments)
     out = tmp_path / "table"
     assert main(["recommend", str(exported), "--users", "Жук", "-k", "1", "--out", str(out)]) == 0
     assert "Жук" in out.read_bytes().decode("utf-8")
@@ -101,8 +101,8 @@ def test_output_that_is_refused_is_one_line(exported, monkeypatch):
         monkeypatch.setattr(sys, "stderr", said)
         assert main(arguments) == 1
         assert said.getvalue() == (
-            "slmrec-jax: cannot write the output of this command: No space left on device; free some space, or send it "
-            "to another place\n"
+            "slmrec-jax: cannot write the output of this command: No space left on device; free some space, or write "
+            "it elsewhere\n"
         )
         with pytest.raises(OSError, match="No space left"):
             full.close()

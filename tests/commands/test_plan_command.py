@@ -35,8 +35,8 @@ def test_data_in_a_table(capsys, monkeypatch):
     ("flags", "message"),
     [
         (["--users", "5"], "--users, --items and --interactions go together"),
-        ([*SIZES, "--data", "/nowhere"], "take the place of data: leave out --data"),
-        ([*SIZES, "--split", "random"], "take the place of data: leave out --data"),
+        ([*SIZES, "--data", "/nowhere"], "replace the data: leave out --data"),
+        ([*SIZES, "--split", "random"], "replace the data: leave out --data"),
         ([*SIZES, "--modalities", "visual"], "--modalities visual: with --users, give each modality's width"),
         ([*SIZES, "--modalities", "visual=²"], "give each modality's width, such as visual=512"),
         ([*SIZES, "--modalities", "=5"], "give each modality's width, such as visual=512"),

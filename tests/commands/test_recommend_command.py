@@ -101,7 +101,7 @@ def test_many_users_are_written_part_by_part(finished, tiny_demo, tmp_path, caps
         assert main(["recommend", *arguments]) == 0
         said.append(capsys.readouterr())
     assert said[0] == said[1]
-    assert "-k is 1000, and there are 80 items to rank" in said[1].err
+    assert "-k is 1000, but there are only 80 items to rank" in said[1].err
     if form == "parquet":
         files = [pyarrow.parquet.ParquetFile(tmp_path / name) for name in ("whole", "parts")]
         assert files[1].num_row_groups == 9

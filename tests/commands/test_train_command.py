@@ -80,14 +80,14 @@ def test_a_dozen_items_train_rank_and_recommend_by_default(tmp_path, capsys, ref
     assert main([*command, "--epochs", "1", "--out", run]) == 0
     said = capsys.readouterr()
     said = said.out + said.err
-    assert "12 items to rank: no metrics at 20, 50, and ndcg@10 selects in place of recall@20" in said
+    assert "12 items to rank: no metrics at 20, 50, and ndcg@10 selects instead of recall@20" in said
     assert "an epoch has 1 step of at most 80 interactions: --batch-size 16 makes it 5" in said
     assert main(["evaluate", run, "--protocol", "mmssl", "--format", "json"]) == 0
     assert {key.split("@")[1] for key in json.loads(capsys.readouterr().out)["metrics"]} == {"10"}
     assert main(["recommend", run, "--users", "u1", "--format", "jsonl"]) == 0
     found = capsys.readouterr()
     assert len(json.loads(found.out)["items"]) == 6
-    assert found.err == "-k is 20, and there are 12 items to rank\n"
+    assert found.err == "-k is 20, but there are only 12 items to rank\n"
     again = [*command, "--out", str(tmp_path / "again")]
     assert "--ks: the cut-off 50 is beyond the 12 items" in refused(*again, "--ks", "5", "50")
     assert "no metric 'ndcg@50' to select by" in refused(*again, "--eval.metric", "ndcg@50")
@@ -105,6 +105,6 @@ def test_signals_save_and_name_the_command_that_resumes(
     monkeypatch.setattr(progress, "display", interrupting)
     out = tmp_path / "run"
     assert main(["train", *cheap, "--epochs", "100000", "--eval.patience", "None", "--out", str(out)]) == status
-    assert f"go on with: slmrec-jax train --out {out} --resume" in capsys.readouterr().err
+    assert f"continue with: slmrec-jax train --out {out} --resume" in capsys.readouterr().err
     done = len((out / "metrics.jsonl").read_text().splitlines())
     assert (out / "checkpoints" / str(done)).is_dir()

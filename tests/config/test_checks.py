@@ -30,7 +30,7 @@ from slmrec_jax.forms import field_names
         ({"task": "fac+none"}, "task is fac.none: give none"),
         ({"task": "fac+ed", "num_layers": 0}, "task=.fac.ed. augments what is propagated"),
         ({"model": "simgcl", "num_layers": 0}, "model=.simgcl. augments what is propagated"),
-        ({"task": "ed+rw"}, "2 augmentations of the graph: take one of ed, rw"),
+        ({"task": "ed+rw"}, "2 augmentations of the graph: keep one of ed, rw"),
         ({"task": "fd+fm", "slmrec": SLMRecConfig(fd_mode="input", fm_granularity="item")}, "cannot both"),
     ],
 )

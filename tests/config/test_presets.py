@@ -43,8 +43,8 @@ def test_a_preset_sets_what_it_names_and_nothing_else(system):
 @pytest.mark.parametrize(
     ("system", "said"),
     [
-        ("magic", "there is no model 'magic'; there are: slmrec"),
-        ("mf:paper", "mf has no preset 'paper'; there are: concat, linear"),
+        ("magic", "there is no model 'magic': give one of slmrec"),
+        ("mf:paper", "mf has no preset 'paper'; its presets are: concat, linear"),
     ],
 )
 def test_what_is_no_system_is_refused(system, said):

@@ -85,7 +85,7 @@ def test_texts_and_pictures_become_vectors_that_the_shop_has(shop, capsys):
     assert "6 of 7 items, 4 columns by words" in said.out
     assert "5 of 7 items, 5 columns by eyes" in said.out
     assert "! item dress-4: shop/images/dress-4.png: not a readable picture" in said.err
-    assert "! item dress-5: there is no file dress-5.jpg or the like; it counts as missing" in said.err
+    assert "! item dress-5: there is no file dress-5.jpg or similar; it counts as missing" in said.err
     dataset = data.load(shop, split="mmrec")
     items = dataset.item_ids.tolist()
     texts, pictures = dataset.features["textual"], dataset.features["visual"]
@@ -99,17 +99,19 @@ def test_texts_and_pictures_become_vectors_that_the_shop_has(shop, capsys):
             assert np.array_equal(texts.values[place], text_vector(text).astype(np.float16))
         if pictures.present[place]:
             assert np.allclose(pictures.values[place], picture_vector(COLOURS[row]), rtol=2e-3, atol=2e-3)
-    assert any(note.startswith("text.safetensors: made of title, season by words (SHA-256 ") for note in dataset.notes)
+    assert any(
+        note.startswith("text.safetensors: made from title, season by words (SHA-256 ") for note in dataset.notes
+    )
     assert main(["data", "inspect", "shop"]) == 0
-    assert "made of pictures by eyes (SHA-256 " in capsys.readouterr().out
+    assert "made from pictures by eyes (SHA-256 " in capsys.readouterr().out
     assert not list((shop / "features").glob(".*"))
 
 
 def test_texts_and_pictures_without_vectors_get_a_line_whose_command_works(shop, capsys):
     text_model(shop / "words"), picture_model(shop / "eyes.onnx", **HALF)
-    made = "make them by slmrec-jax data embed shop/items.csv {} --model MODEL --out shop/features"
+    made = "make them with slmrec-jax data embed shop/items.csv {} --model MODEL --out shop/features"
     lines = [
-        f"items.csv: no vectors of the column 'title'; {made.format('--text title')}",
+        f"items.csv: no vectors for the column 'title'; {made.format('--text title')}",
         f"images/: pictures without vectors; {made.format('--images shop/images')}",
     ]
     assert set(lines) <= set(data.load("shop", split="mmrec").notes)
@@ -121,7 +123,7 @@ def test_texts_and_pictures_without_vectors_get_a_line_whose_command_works(shop,
         assert main(command.split()) == 0
     dataset = data.load("shop", split="mmrec")
     assert list(dataset.features) == ["visual", "textual"]
-    assert not [note for note in dataset.notes if "vectors of" in note or "without vectors" in note]
+    assert not [note for note in dataset.notes if "vectors for" in note or "without vectors" in note]
 
 
 def test_pictures_without_a_table_of_items_need_one(shop):
@@ -188,7 +190,7 @@ def test_two_processes_do_not_make_the_same_file(shop):
     file = embedding.check_place("text", shop / "features")
     with (
         held(file.with_name(".text.safetensors.part"), "plan"),
-        pytest.raises(UserError, match="another process makes these vectors"),
+        pytest.raises(UserError, match="another process is making these vectors"),
     ):
         embedding.embed(inputs, encoder, file)
 
@@ -199,10 +201,10 @@ def test_what_is_complete_stays_and_another_model_needs_overwrite(shop, capsys, 
     embed(*command)
     before = (shop / "features" / "text.safetensors").stat()
     embed(*command)
-    assert "6 of 7 items (6 were done before)" in capsys.readouterr().out
+    assert "6 of 7 items (6 were already done)" in capsys.readouterr().out
     assert (shop / "features" / "text.safetensors").stat().st_mtime_ns == before.st_mtime_ns
     text_model(shop / "words", rows=2 * TABLE)
-    assert "another model or other settings; give --overwrite, or another --out" in refused(*command)
+    assert "by another model or with other settings; give --overwrite, or another --out" in refused(*command)
     embed(*command, "--overwrite")
     vectors = read_vectors(shop / "features" / "text.safetensors", None)
     assert np.array_equal(vectors.values[0], text_vector(TITLES[0], 2 * TABLE).astype(np.float16))
@@ -233,7 +235,7 @@ def test_rows_of_another_width_in_a_later_batch_are_refused(shop, monkeypatch):
     """Such an output depends on the length of the texts; its rows would be read back as others."""
     encoder = models.Encoder("model", "0", {"batch_size": 4}, lambda texts: np.ones((len(texts), len(texts))))
     catalogue = read_catalogue(shop / "items.csv", ["title"], None)
-    with pytest.raises(UserError, match="the model gives 2 columns, and gave 4 in earlier batches"):
+    with pytest.raises(UserError, match="the model returns 2 columns, but 4 in earlier batches"):
         embedding.embed(embedding.text_inputs(catalogue, ["title"]), encoder, shop / "text.safetensors")
     assert not (shop / "text.safetensors").exists()
 
@@ -267,36 +269,41 @@ def test_the_file_is_refused_where_the_modality_has_another(shop, refused):
     (shop / "features").mkdir()
     write_tensors({"values": np.ones((7, 2), np.float32)}, shop / "features" / "textual_feat.safetensors")
     command = ["shop/items.csv", "--text", "title", "--model", "shop/words", "--out", "shop/features"]
-    assert "it holds the textual features already; remove it, or give another --out" in refused(*command)
+    assert "it already holds the textual features; remove it, or give another --out" in refused(*command)
 
 
 REFUSALS = {
     "nothing to embed: give --text COLUMN,…, --images FOLDER, or both": [],
-    "there is no model: give --model or --text-model": ["--text", "title"],
-    "there is no column 'name'; it has 'item', 'title', 'season': give some": ["--text", "name", "--model", "words"],
+    "no model was given: give --model or --text-model": ["--text", "title"],
+    "there is no column 'name'; it has 'item', 'title', 'season': choose": [
+        "--text",
+        "name",
+        "--model",
+        "words",
+    ],
     "there is no such model; give an ONNX file or a local folder: nothing is": ["--text", "title", "--model", "none"],
-    "no model there; expected model.onnx, onnx/model.onnx, or the config.json": [
+    "no model found; expected model.onnx, onnx/model.onnx, or the config.json": [
         "--text",
         "title",
         "--model",
         "images",
     ],
     "items.csv: not a readable ONNX model": ["--text", "title", "--model", "items.csv"],
-    "there is no tokenizer.json beside it; give the file by --tokenizer": ["--text", "title", "--model", "eyes.onnx"],
-    "not a model of texts: its inputs are pixels tensor(float)": [
+    "there is no tokenizer.json beside it; give the file with --tokenizer": ["--text", "title", "--model", "eyes.onnx"],
+    "not a text model: its inputs are pixels tensor(float)": [
         *("--text", "title", "--model", "eyes.onnx", "--tokenizer", "words/tokenizer.json")
     ],
     "not a model of pictures: its inputs are input_ids": ["--images", "images", "--model", "words/model.onnx"],
     "give --mean and --std, three numbers each (ImageNet's are": ["--images", "images", "--model", "eyes.onnx"],
     "--images nowhere: there is no such folder": ["--images", "nowhere", "--model", "eyes.onnx"],
-    "there is no output 'x'; give one of 'last_hidden_state' by --output": [
+    "there is no output 'x'; give one of 'last_hidden_state' with --output": [
         *("--text", "title", "--model", "words", "--output", "x")
     ],
     "--text-model needs --text: give it": ["--images", "images", "--model", "eyes.onnx", "--text-model", "words"],
     "--std needs --images: give it": ["--text", "title", "--model", "words", "--std", "1", "1", "1"],
     "--batch-size is 0: give at least 1": ["--text", "title", "--model", "words", "--batch-size", "0"],
     "no item has a text that can be used; the first: there is no text": ["--text", "empty", "--model", "words"],
-    "name the one of raw ids by --item-column": ["--text", "title", "--model", "words", "--item-column", "sku"],
+    "name the column of raw ids with --item-column": ["--text", "title", "--model", "words", "--item-column", "sku"],
 }
 
 

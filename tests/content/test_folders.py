@@ -30,7 +30,7 @@ def test_pickled_weights_are_refused(folder, place):
 @pytest.mark.parametrize("kind", ["own.Transformer", "os.system", "sentence_transformersx.y", 3, None])
 def test_code_that_is_not_the_librarys_is_refused(folder, kind):
     (folder / "modules.json").write_text(json.dumps([*PARTS, {**PARTS[0], "type": kind}]))
-    with pytest.raises(UserError, match=re.escape(f"a part is of type {str(kind)!r}, whose code is not that of")):
+    with pytest.raises(UserError, match=re.escape(f"a part has the type {str(kind)!r}, whose code is not from")):
         sentence_models.open_folder(folder, None)
 
 
@@ -38,7 +38,7 @@ def test_settings_of_onnx_models_and_pictures_are_refused(folder, monkeypatch):
     monkeypatch.setattr(models, "need", lambda *modules: None)
     with pytest.raises(UserError, match=r"pooling is for ONNX models, and .* has none: leave it out"):
         models.open_encoder("text", folder, models.Options(pooling="first"))
-    with pytest.raises(UserError, match="read for texts alone; export a model of pictures to ONNX"):
+    with pytest.raises(UserError, match="works only for texts; export a model of pictures to ONNX"):
         models.open_encoder("image", folder, models.Options())
 
 

@@ -72,9 +72,9 @@ def test_pictures_are_found_by_their_column_or_by_their_items_name(tmp_path):
     ids = np.array(["a", "b", "7", "c", "d", "e", "f", "g"])
     found = find_pictures(Catalogue(tmp_path / "shop" / "items.csv", ids, {"image": names}), images)
     assert found[:1] + found[2:5] == [images / "a.png", images / "7.webp", images / "a.png", images / "x y.png"]
-    assert found[1] == "b.JPG and b.png are both there"
+    assert found[1] == "b.JPG and b.png both exist"
     assert found[5] == "there is no file ../../outside.png"
-    assert found[6] == "https://shop/a.png is an address, and nothing is downloaded"
+    assert found[6] == "https://shop/a.png is a web address, and nothing is downloaded"
     assert found[7] == "there is no file none.png"
     assert find_pictures(Catalogue(tmp_path / "items.csv", np.array([7, 8]), {}), images)[0] == images / "7.webp"
 

@@ -190,8 +190,8 @@ def test_with_modalities_lists_those_that_exist():
 REFUSALS = [
     ({"num_users": 0}, "small: there are 0 users"),
     ({"num_items": 2**31}, "more than int32"),
-    ({"train": pairs(), "valid": pairs(), "test": pairs()}, "not one interaction"),
-    ({"train": pairs()}, "train: there are no interactions"),
+    ({"train": pairs(), "valid": pairs(), "test": pairs()}, "there are no interactions"),
+    ({"train": pairs()}, "train: it has no interactions"),
     ({"train": pairs((0, 4))}, r"train: entry 0 of items is 4, and 1 are outside 0\.\.3"),
     ({"test": pairs((0, 1), (-1, 1))}, r"test: entry 1 of users is -1"),
     ({"train": pairs((0, 2**32))}, "entry 0 of items is 4294967296"),
@@ -207,7 +207,7 @@ REFUSALS = [
     ({"features": with_visual(np.ones((4, 2)), (True,))}, "`present` is bool of shape"),
     (
         {"features": with_visual([[1, 2], [np.nan, np.inf], [1, 2], [0, -np.inf]])},
-        r"3 values in 2 rows .*rows 1, 3, from 0 on\)",
+        r"3 values in 2 rows .*rows 1, 3, counted from 0\)",
     ),
     ({"features": with_visual(np.full((4, 2), 1e300))}, "8 values in 4 rows are NaN or infinite as float32"),
     ({"features": {"textual": Words(np.array([4]), np.array([0]), 5)}}, "textual: entry 0 of items is 4"),
@@ -225,7 +225,7 @@ def test_bad_input_gets_one_line(changes, line):
 
 def test_rows_are_counted_through_a_large_table(monkeypatch):
     monkeypatch.setattr("slmrec_jax.data.vectors._VALUES_PER_BLOCK", 4)
-    with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 1, 3, from 0 on\)"):
+    with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 1, 3, counted from 0\)"):
         small(features=with_visual([[1, 2], [np.nan, 0], [1, 2], [0, np.inf]]))
 
 

@@ -160,12 +160,12 @@ REFUSED = {
     "one split twice": (
         ({"train": (USERS, ITEMS), "val": (USERS, ITEMS), "validation": (USERS, ITEMS)},),
         {},
-        "two of them for the same split",
+        "which name a split twice",
     ),
     "tuples": (([("u1", "a"), ("u2", "b")],), {}, "interactions is [('u1', 'a'), ('u2', 'b')], of type list"),
     "mixed": ((([1, "a", 2, 3, 4, 5, 6, 7, 8], ITEMS),), {}, "interactions: column 'user' cannot be read"),
-    "numbers for names": (({"0": USERS, "1": ITEMS},), {}, "name the one of users by user_column"),
-    "a name": (((USERS, ITEMS),), {"name": "a\x1b[31m"}, "is no name of a data set or a modality"),
+    "numbers for names": (({"0": USERS, "1": ITEMS},), {}, "name the column of users with user_column"),
+    "a name": (((USERS, ITEMS),), {"name": "a\x1b[31m"}, "is not a valid name for a data set or a modality"),
     "a frame": (((USERS, ITEMS),), {"features": {"x": Frame()}}, "features['x'] is of type Frame: give an array"),
     "two titles": (
         ((USERS, ITEMS),),

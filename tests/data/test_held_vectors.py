@@ -79,7 +79,7 @@ def test_the_caller_may_change_what_it_passed(dtype):
 def test_what_is_not_finite_is_refused_by_its_rows(dtype):
     values = table(dtype)
     values[[3, 44], 1] = np.nan, np.inf
-    with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 3, 44, from 0 on\)"):
+    with pytest.raises(UserError, match=r"2 values in 2 rows .*rows 3, 44, counted from 0\)"):
         dataset(values)
     made = dataset(values, ~np.isin(np.arange(ITEMS), [3, 44]))
     assert not made.features["visual"].values[[3, 44]].any()

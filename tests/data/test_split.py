@@ -120,7 +120,7 @@ def test_validation_comes_out_of_train_and_test_stays():
     after = split_dataset(without, "validation")
     assert pairs(after.test) == pairs(before.test)
     assert sorted(pairs(after.train, after.valid)) == pairs(before.train)
-    with pytest.raises(UserError, match="has a validation split already; leave out split='validation'"):
+    with pytest.raises(UserError, match="already has a validation split; leave out split='validation'"):
         split_dataset(before, "validation")
 
 
@@ -139,7 +139,7 @@ def test_undivided_data_ask_how():
 
 
 def test_an_unknown_split_lists_those_there_are():
-    with pytest.raises(UserError, match="no split 'loo'; there is: mmrec, lattice, leave-one-out"):
+    with pytest.raises(UserError, match="no split 'loo': give one of mmrec, lattice, leave-one-out"):
         split_dataset(undivided(), "loo")
 
 

@@ -160,7 +160,7 @@ def test_a_new_protocol_needs_no_edit_of_the_package(dataset, embeddings):
 
 @pytest.mark.parametrize("metric", ["recall@7", "accuracy@10", "recall"])
 def test_a_metric_that_is_not_measured_cannot_select(dataset, metric):
-    with pytest.raises(UserError, match=r"there is no metric .* there are: recall@10, "):
+    with pytest.raises(UserError, match=r"there is no metric .* give one of recall@10, "):
         plan_evaluation(dataset, "valid", PROTOCOLS["strict"]._replace(metric=metric))
 
 

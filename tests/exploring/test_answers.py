@@ -157,7 +157,7 @@ def test_the_map_has_each_item_in_the_plane_of_the_report(explored):
     ],
 )
 def test_invalid_queries_are_refused(explored, request_, query):
-    with pytest.raises(UserError, match="is no number from 0 to"):
+    with pytest.raises(UserError, match="is not a number from 0 to"):
         answer(explored, request_, query)
 
 

@@ -42,7 +42,7 @@ def test_two_runs_beside_each_other(runs):
 
 
 def test_runs_on_other_data_are_refused(runs):
-    with pytest.raises(UserError, match=r"a and .*c have other users, items, splits or features: explore each"):
+    with pytest.raises(UserError, match=r"a and .*c have different users, items, splits or features: explore each"):
         explore([runs[0], runs[2]])
 
 

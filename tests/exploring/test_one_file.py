@@ -49,7 +49,7 @@ def test_files_that_cannot_be_written_are_refused(explored, tmp_path):
     with pytest.raises(UserError, match=r"give a name that ends in \.html"):
         check_file_is_new(tmp_path / "page.txt")
     (tmp_path / "page.html").touch()
-    with pytest.raises(UserError, match=r"is there already: give another explore"):
+    with pytest.raises(UserError, match=r"already exists: give another explore"):
         write_page(explored, tmp_path / "page.html")
     with pytest.raises(UserError, match="give another explore"):
         write_page(explored, tmp_path / "page.html" / "page.html")

@@ -157,7 +157,7 @@ def test_a_late_answer_does_not_replace_a_later_choice(opened):
 
 def test_a_state_that_is_not_there_says_so(opened):
     tab = opened("#user=99&item=abc")
-    assert tab.run("document.getElementById('problem').innerText") == "'99' is no number from 0 to 11"
+    assert tab.run("document.getElementById('problem').innerText") == "'99' is not a number from 0 to 11"
 
 
 def test_the_page_as_one_file_needs_no_server(tab, explored, tmp_path, monkeypatch):
@@ -178,7 +178,7 @@ def test_the_page_as_one_file_needs_no_server(tab, explored, tmp_path, monkeypat
     tab.run("go({item: held.items[0].row})")
     assert tab.wait("document.querySelectorAll('#like li').length") >= 20
     tab.run("go({item: [...Array(60).keys()].find((row) => !held[`similar?row=${row}`])})")
-    assert "This file holds some users and items alone" in tab.wait("document.getElementById('problem').innerText")
+    assert "This file holds only some users and items" in tab.wait("document.getElementById('problem').innerText")
     assert tab.run("document.querySelectorAll('#who li').length") > 20
     assert tab.run("[document.getElementById('new-user').hidden, document.getElementById('add')]") == [True, None]
     assert all(address.startswith(("file:", "about:")) for address in tab.requested())

@@ -83,7 +83,7 @@ def test_headers_forbid_all_but_the_page_itself(get):
 
 def test_an_invalid_query_gets_one_line(get):
     status, _, found = get("api/user?row=x")
-    assert (status, json.loads(found)) == (400, {"error": "'x' is no number from 0 to 11"})
+    assert (status, json.loads(found)) == (400, {"error": "'x' is not a number from 0 to 11"})
     assert get("api/user?row=%ff%00&row=")[0] == 400
     assert get("api/rows?ids=" + "x" * 70_000)[0] == 414
 

@@ -327,7 +327,7 @@ def test_a_checkpoint_without_embeddings_is_refused(expected, tmp_path):
     shutil.copytree(expected["folder"] / "checkpoints" / "2", path)
     (path / checkpoint.EMBEDDINGS).unlink()
     write_manifest(path)
-    with pytest.raises(UserError, match=r"embeddings\.safetensors is not there: the checkpoint is damaged"):
+    with pytest.raises(UserError, match=r"embeddings\.safetensors is missing: the checkpoint is damaged"):
         checkpoint.restore_embeddings(tmp_path, 2)
 
 
@@ -352,7 +352,7 @@ def test_a_checkpoint_without_its_manifest_is_none(expected, go, said, compiled,
     shutil.copytree(expected["folder"], folder)
     (folder / "checkpoints" / "2" / "manifest.sha256").unlink()
     go(folder, resume=True)
-    assert any("epoch 2 cannot be used" in line and "manifest.sha256 is not there" in line for line in said)
+    assert any("epoch 2 cannot be used" in line and "manifest.sha256 is missing" in line for line in said)
 
 
 def test_a_torn_last_line_of_the_records_is_cut_off(expected, go, compiled, tmp_path):
@@ -471,7 +471,7 @@ def test_a_rollback_draws_differently_and_resumes_to_the_same_bits(expected, go,
         runs.append(digest(folder, compiled[method, False].loop.shapes(), run))
         assert (run.result["skipped_steps"], run.result["rollbacks"]) == (0, 1)
     assert len(set(runs)) == 1
-    assert any("going back to step 3 of epoch 1 to continue with other draws" in line for line in said)
+    assert any("going back to step 3 of epoch 1 to continue with other random draws" in line for line in said)
     monkeypatch.setattr(recovery, "MAX_ROLLBACKS", 2)
     with pytest.raises(UserError, match="after 2 rollbacks"):
         go(tmp_path / "hopeless", method=BROKEN["loss"], on_nan="rollback")

@@ -77,7 +77,7 @@ def test_processes_equal_one_and_any_number_of_them_continues_a_run_that_was_sto
     wait_for(run, "epoch    2")
     both[1].send_signal(signal.SIGTERM)
     assert statuses(both) == [128 + signal.SIGTERM] * 2
-    assert said_by(run, 0)[-1].startswith("stopped by SIGTERM and saved; go on with in each process, with its flags: ")
+    assert said_by(run, 0)[-1].startswith("stopped by SIGTERM and saved; continue in each process, with its flags: ")
     assert said_by(run, 1) == []
     # SIGKILL of one ends the other, in one line.
     both = start(run, "--resume", "--epochs", "1000", count=2)

@@ -129,7 +129,7 @@ def test_the_page_to_explore_is_written_beside_it(page, runs):
 
 def test_a_page_to_explore_that_cannot_be_written_is_refused(page, runs, tmp_path, capsys):
     out, there = str(tmp_path / "report.html"), str(page.with_name("explored.html"))
-    assert f"{there} is there already: give another --explore" in refused(
+    assert f"{there} already exists: give another --explore" in refused(
         capsys, "report", str(runs[0]), "--out", out, "--explore", there
     )
     assert "--explore x.htm: give a name that ends in .html" in refused(
@@ -145,7 +145,7 @@ def test_three_systems_to_explore_are_refused_before_any_is_measured(runs, untra
     told = refused(
         capsys, "report", *named, "--out", str(tmp_path / "report.html"), "--explore", str(tmp_path / "explored.html")
     )
-    assert "--explore shows one or two trained systems, and there are 3: report on fewer runs with it" in told
+    assert "--explore shows one or two trained systems, but there are 3: leave it out, or name fewer runs" in told
 
 
 def test_runs_on_other_data_are_refused_before_any_is_measured(runs, untrained, tmp_path, capsys, monkeypatch):
@@ -157,7 +157,7 @@ def test_runs_on_other_data_are_refused_before_any_is_measured(runs, untrained, 
     told = refused(
         capsys, "report", *named, "--out", str(tmp_path / "report.html"), "--explore", str(tmp_path / "explored.html")
     )
-    assert "--explore shows runs on the same data, and" in told
+    assert "--explore needs runs on the same data, but" in told
 
 
 def test_the_page_needs_no_network(page):
@@ -264,7 +264,7 @@ def test_incomparable_runs_are_refused_unless_forced(runs, without_maps, tmp_pat
     del result["sha256"]
     write_json(other / "result.json", result | {"protocol": "mmrec"})
     out = tmp_path / "report.html"
-    assert "under another protocol" in refused(capsys, "report", str(runs[0]), str(other), "--out", str(out))
+    assert "under a different protocol" in refused(capsys, "report", str(runs[0]), str(other), "--out", str(out))
     assert not out.exists()
     monkeypatch.setattr(facts, "describe_run", lambda *arguments: without_maps.runs[1])
     assert main(["report", str(runs[1]), str(other), "--out", str(out), "--force"]) == 0
@@ -292,7 +292,7 @@ def test_runs_under_other_rules_are_not_contrasted(gathered):
     (caveat,) = facts._caveats([first, changed])
     assert "eval.mask_valid_at_test=False, not True" in caveat
     (caveat,) = facts._caveats([first, other._replace(users=other.users + 1)])
-    assert "on other users" in caveat
+    assert "on different users" in caveat
 
 
 def in_words(facts_of_systems, **changes):
@@ -339,8 +339,8 @@ def test_the_first_sentence_calls_nothing_best_without_a_comparison(gathered):
     assert said.startswith(f"{first.label} has test {gathered.metric} ")
     assert "no p-value" in said
     assert "best" not in said
-    said = in_words(gathered, caveats=["a was tested on other users than b"], contrasts=[])
-    assert said == "No system is called best, because they cannot be compared: a was tested on other users than b."
+    said = in_words(gathered, caveats=["a was tested on different users from b"], contrasts=[])
+    assert said == "No system is called best, because they cannot be compared: a was tested on different users from b."
     (contrast,) = (each for each in gathered.contrasts if each.metric == gathered.metric)
     level = contrast.difference._replace(interval=contrast.difference.interval._replace(mean=0.0))
     said = in_words(gathered, contrasts=[contrast._replace(difference=level, holm=1.0)])
@@ -379,7 +379,7 @@ def test_refusals_leave_nothing(runs, tmp_path, capsys):
     assert "ends in .html" in refused(capsys, "report", run, "--out", str(tmp_path / "report"))
     assert "no item 'x'" in refused(capsys, "report", run, "--items", "x", "--out", str(out))
     (tmp_path / "there_files").mkdir()
-    assert "there_files is there already" in refused(capsys, "report", run, "--out", str(tmp_path / "there.html"))
+    assert "there_files already exists" in refused(capsys, "report", run, "--out", str(tmp_path / "there.html"))
 
     assert "one of --items" in refused(capsys, "report", run, "--items", "x", "--items-file", "x", "--out", str(out))
     assert [path.name for path in tmp_path.iterdir()] == ["there_files"]

@@ -134,7 +134,7 @@ def test_a_missing_faiss_is_reported_with_its_package(tmp_path, monkeypatch):
 
 def test_a_folder_that_exists_is_refused(tmp_path):
     (tmp_path / "there").mkdir()
-    with pytest.raises(UserError, match="there is there already"):
+    with pytest.raises(UserError, match="there already exists"):
         write_export(small(), tmp_path / "there")
     assert list((tmp_path / "there").iterdir()) == []
 
@@ -254,4 +254,4 @@ def test_recommend_takes_a_run_or_an_export(capsys, folder):
     assert "Missing from slmrec-jax recommend: RUN" in refused(capsys, "recommend")
     assert "leave out --data" in refused(capsys, "recommend", str(folder), "--data", "demo")
     assert "--cold-items needs the run" in refused(capsys, "recommend", str(folder), "--cold-items", "x.npy")
-    assert "config.json is not there" in refused(capsys, "recommend", str(folder.parent))
+    assert "config.json is missing" in refused(capsys, "recommend", str(folder.parent))

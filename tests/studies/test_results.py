@@ -49,7 +49,7 @@ def test_runs_on_the_same_data_are_shown_side_by_side(finished, capsys):
 
 @pytest.mark.parametrize(
     ("other", "said"),
-    [({"fingerprint": "b" * 64}, "on other data"), ({"protocol": "strict"}, "under another protocol")],
+    [({"fingerprint": "b" * 64}, "on different data"), ({"protocol": "strict"}, "under a different protocol")],
 )
 def test_runs_that_are_not_comparable_are_refused_unless_forced(finished, capsys, other, said):
     folders = [str(finished("one")), str(finished("two", **other))]
@@ -75,7 +75,7 @@ def test_brackets_in_names_are_shown(finished, capsys):
 
 
 def test_a_run_that_does_not_say_what_it_measured_is_refused(finished, tmp_path):
-    with pytest.raises(UserError, match="does not say its test"):
+    with pytest.raises(UserError, match="does not record its test"):
         read_finished_runs([finished("untested", test=None)])
     with pytest.raises(UserError, match="give the folder of a run"):
         read_finished_runs([tmp_path])

@@ -124,5 +124,8 @@ def test_the_first_process_holds_the_folder_for_all_and_all_must_see_it(among, t
         with held_by_first(None) as other:
             assert other == tmp_path
         (tmp_path / "config.json").unlink()
-        with pytest.raises(UserError, match="not to be seen here: give one that all hosts share"), held_by_first(None):
+        with (
+            pytest.raises(UserError, match="is not visible on this host: use a folder that all hosts share"),
+            held_by_first(None),
+        ):
             pass

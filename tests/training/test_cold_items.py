@@ -286,7 +286,7 @@ def test_files_of_new_items(with_bare, tmp_path):
 @pytest.mark.parametrize(
     ("tables", "line"),
     [
-        ({}, "no features there"),
+        ({}, "no features found"),
         ({"visual": np.ones((2, 7))}, "visual has 7 columns, but 8 in training"),
         ({"smell": np.ones((2, 7))}, "no vectors of modality 'smell'; it has: visual, acoustic, textual"),
         ({"visual": np.ones((2, 8)), "acoustic": np.ones((3, 6))}, "different numbers of rows"),
@@ -305,10 +305,10 @@ def test_new_items_that_cannot_be_taken(with_bare, tmp_path, tables, line):
 
 def test_new_items_under_ids_that_cannot_be_taken(with_bare, tmp_path):
     folder = write_features(tmp_path / "new", with_bare, [11, 12], ["item-0003", "a"])
-    with pytest.raises(UserError, match=r"'item-0003' is in data set tiny already, with 1 of 2"):
+    with pytest.raises(UserError, match=r"'item-0003' is already in data set tiny, with 1 of 2"):
         read_new_items(folder, with_bare)
     np.save(folder / "text.npy", np.ones((2, 5)))
-    with pytest.raises(UserError, match="some files have raw ids and others have not"):
+    with pytest.raises(UserError, match="some files have raw ids and others do not"):
         read_new_items(folder, with_bare)
     with pytest.raises(UserError, match="no such file or folder"):
         read_new_items(tmp_path / "none", with_bare)

@@ -118,7 +118,9 @@ def test_a_number_that_is_none_is_refused(config, tiny, tmp_path):
     with pytest.raises(UserError, match="steps_per_epoch"):
         train(shorter(config, 0, 1), tiny, out=tmp_path / "run")
     most = (2**31 - 1) // config.batch_size
-    with pytest.raises(UserError, match=f"more than 2147483647 interactions, which are counted; give at most {most}"):
+    with pytest.raises(
+        UserError, match=f"more than 2147483647 interactions, the most that can be counted; give at most {most}"
+    ):
         train(shorter(config, most + 1, 1), tiny, out=tmp_path / "run")
 
 

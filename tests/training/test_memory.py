@@ -158,7 +158,9 @@ def test_what_does_not_fit_names_its_largest_part_and_how_to_fix_it(part):
     needed = NOTHING._replace(process=10**13, later=10**12, **{part: 2 * 2**30})
     with pytest.raises(UserError) as raised:
         check_fits(needed, 2**30)
-    assert str(raised.value).endswith(f"1.00 are free; the largest part is {part} with 2.00: give {smaller_by()[part]}")
+    assert str(raised.value).endswith(
+        f"1.00 GiB are free; the largest part is {part} with 2.00: give {smaller_by()[part]}"
+    )
 
 
 def test_every_part_that_grows_with_a_choice_can_be_made_smaller():
@@ -174,7 +176,7 @@ def test_a_run_that_would_not_fit_is_refused_before_it_begins(tiny, tmp_path, mo
     monkeypatch.setattr(train_module, "available_bytes", lambda neighbours: 1000)
     monkeypatch.setattr(train_module, "compiled", lambda planned: programs)
     said = []
-    with pytest.raises(UserError, match=r"memory: .* GiB more would be needed"):
+    with pytest.raises(UserError, match=r"memory: .* GiB more are needed"):
         train(CONFIG, tiny, out=tmp_path / "run", callbacks=[texts_into(said)])
     assert not (tmp_path / "run").exists()
     assert said[-1].startswith("memory: ")

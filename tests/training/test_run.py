@@ -164,9 +164,9 @@ def test_more_items_than_there_are_are_all_of_them(finished):
 def test_refusals(finished, tiny, tmp_path):
     folder, fresh = finished.folder, tmp_path / "fresh"
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    refused("is there already", config=CONFIG, dataset=tiny, out=folder)
+    refused("already exists", config=CONFIG, dataset=tiny, out=folder)
     refused("resume=True needs out: the folder", config=CONFIG, dataset=tiny, resume=True)
-    refused("config.json is not there", config=CONFIG, dataset=tiny, out=fresh, resume=True)
+    refused("config.json is missing", config=CONFIG, dataset=tiny, out=fresh, resume=True)
     refused("another dim", config=dataclasses.replace(CONFIG, dim=4), dataset=tiny, out=folder, resume=True)
     other = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, seed=5)
     refused("other data", config=CONFIG, dataset=other, out=folder, resume=True)

@@ -65,7 +65,7 @@ def test_the_loss_is_what_a_step_reports(made):
 
 def test_a_method_without_one_loss_says_so(made):
     without = made._replace(method=made.method._replace(loss=None))
-    with pytest.raises(ValueError, match="mf does not descend one function"):
+    with pytest.raises(ValueError, match="mf does not minimise a single function"):
         without.loss(made.init().params, made.inputs, made.batch(0))
 
 
@@ -156,7 +156,7 @@ def test_auto_takes_as_many_micro_batches_as_make_propagation_a_fifth(tiny):
     assert isinstance(sizes[0], int)
     (line,) = [note for note in made.method.notes if note.startswith("micro-batches: ")]
     assert line.startswith(
-        f"micro-batches: {sizes[0]}, {sizes[1]} steps a pass; what they share, such as propagation, is about "
+        f"micro-batches: {sizes[0]}, {sizes[1]} steps per pass; their shared work, such as propagation, is about "
     )
     assert sizes[1] >= LEAST_STEPS
     again = setup(made.config, tiny)
@@ -180,7 +180,7 @@ def test_a_method_of_ones_own_that_takes_one_batch_a_step(tiny):
         return make_method(config, spec)._replace(micro_batches=False)
 
     for given in (2, "auto"):
-        with pytest.raises(UserError, match=f"micro_batches={given!r}: the method takes one batch a step"):
+        with pytest.raises(UserError, match=f"micro_batches={given!r}: the method takes one batch per step"):
             setup(Config(micro_batches=given), tiny, method=method)
     assert setup(Config(), tiny, method=method).config.micro_batches == 1
 
@@ -196,7 +196,7 @@ def test_more_micro_batches_than_batches_are_as_many_as_there_are(tiny):
     made = setup(Config(model="mf", batch_size=200, micro_batches=50), tiny)
     assert made.config.micro_batches == math.ceil(len(tiny.train.users) / 200) > 1
     assert made.steps_per_epoch == 1
-    assert any("since a pass over the interactions has no more batches" in note for note in made.method.notes)
+    assert any("because a pass over the interactions has no more batches" in note for note in made.method.notes)
 
 
 def test_words_count_by_their_vectors_and_not_by_the_vocabulary():

@@ -95,7 +95,7 @@ def test_a_recall_that_is_always_1_does_not_select(protocol):
     fitted, lines = fit_cutoffs(config, data(TWENTY))
     assert fitted.eval.metric == "ndcg@10"
     assert set(fitted.ks) | set(fitted.eval.cutoffs) == {10}
-    assert lines == ["12 items to rank: no metrics at 20, 50, and ndcg@10 selects in place of recall@20"]
+    assert lines == ["12 items to rank: no metrics at 20, 50, and ndcg@10 selects instead of recall@20"]
     assert fit_cutoffs(fitted, data(TWENTY)) == (fitted, [])
 
 
@@ -103,7 +103,7 @@ def test_a_recall_that_can_differ_selects():
     """A user who knows nothing has 12 candidates."""
     fitted, lines = fit_cutoffs(Config(), data(TWENTY, num_users=11, valid=((0, 11), (10, 3))))
     assert fitted.eval.metric == "recall@10"
-    assert lines == ["12 items to rank: no metrics at 20, 50, and recall@10 selects in place of recall@20"]
+    assert lines == ["12 items to rank: no metrics at 20, 50, and recall@10 selects instead of recall@20"]
 
 
 def test_what_was_asked_for_is_not_changed():

@@ -64,7 +64,7 @@ def find_format(folder: Path, source: Source) -> str:
     """Return the format that the source names, or the only one that recognises the folder."""
     if source.format is not None:
         if source.format not in FORMATS:
-            raise UserError(f"there is no format {source.format!r}; there is: {', '.join(FORMATS)}")
+            raise UserError(f"there is no format {source.format!r}: give one of {', '.join(FORMATS)}")
         return source.format
     fitting = [name for name, each in FORMATS.items() if each.recognises(folder, source)]
     if len(fitting) == 1:
@@ -74,12 +74,14 @@ def find_format(folder: Path, source: Source) -> str:
         raise UserError(f"{folder}: looks like {' and '.join(fitting)}; say which it is with {choice}")
     if tables := describe_tables(folder, plain.folders_of_parts(folder)):
         raise UserError(
-            f"{folder}: no known table of interactions; {'; '.join(tables)}: name the columns of users and items by "
+            f"{folder}: no known table of interactions; {'; '.join(tables)}: name the columns of users and items with "
             f"{setting('user_column')} and {setting('item_column')}"
         )
     entries = sorted(entry.name for entry in folder.iterdir())
     if packed := next((entry for entry in entries if entry.lower().endswith(_PACKED)), None):
-        raise UserError(f"{folder}: no known data set; {packed!a} is packed: unpack it, or pack tables by gzip")
+        raise UserError(
+            f"{folder}: no known data set; {packed!a} is compressed: unpack it, or compress tables with gzip"
+        )
     more = ", …" if len(entries) > _ENTRIES_SHOWN else ""
     found = ", ".join(map(ascii, entries[:_ENTRIES_SHOWN])) + more or "an empty folder"
     wanted = "; ".join(f"{each.LOOKS_FOR} ({name})" for name, each in FORMATS.items())

@@ -35,7 +35,7 @@ def notes_on_content(folder: Path, items: Path | None, modalities: Collection[st
     if "visual" not in modalities and (pictures := _folder_of_pictures(folder)) is not None:
         listing = "" if items is not None else "list the items in items.csv, in a column item, and "
         command = _command(folder, items or folder / "items.csv", f"--images {shlex.quote(str(pictures))}")
-        notes.append(f"{pictures.name}/: pictures without vectors; {listing}make them by {command}")
+        notes.append(f"{pictures.name}/: pictures without vectors; {listing}make them with {command}")
     return notes
 
 
@@ -60,8 +60,8 @@ def notes_on_columns(folder: Path, place: Path, key: str | None, modalities: Col
     if pictures and "visual" not in modalities:
         command = _command(folder, place, "--images PICTURES")
         notes.append(
-            f"{place.name}: no vectors of the pictures in {listed(pictures)}; save them in a folder PICTURES, each "
-            f"called like its item, and make vectors by {command}"
+            f"{place.name}: no vectors for the pictures in {listed(pictures)}; save them in a folder PICTURES, each "
+            f"named after its item, and make vectors with {command}"
         )
     return notes
 
@@ -74,7 +74,7 @@ def _is_picture(kind: Any) -> bool:
 def _note_on_texts(folder: Path, items: Path, texts: Sequence[str]) -> str:
     what = "column" if len(texts) == 1 else "columns"
     command = _command(folder, items, f"--text {shlex.quote(','.join(texts))}")
-    return f"{items.name}: no vectors of the {what} {listed(texts)}; make them by {command}"
+    return f"{items.name}: no vectors for the {what} {listed(texts)}; make them with {command}"
 
 
 def _command(folder: Path, items: Path, what: str) -> str:

@@ -72,7 +72,7 @@ def read_interactions(
     for part, each, other in zip(parts, found, chosen, strict=True):
         if set(other) != set(columns) or bool(each.separator) != bool(layout.separator):
             raise UserError(
-                f"{part}: it has columns of {listed(list(other))}, and {parts[0].name} of {listed(list(columns))}; "
+                f"{part}: it has columns of {listed(list(other))}, but {parts[0].name} of {listed(list(columns))}; "
                 f"give all files of {file.name} the same columns"
             )
     if layout.separator:
@@ -80,7 +80,7 @@ def read_interactions(
         rows = text_rows(engine, file, [_text_part(part, each, columns) for part, each, columns in texts])
     else:
         if any(other != columns for other in chosen):
-            raise UserError(f"{file}: its files call the same columns by different names; give them the same names")
+            raise UserError(f"{file}: its files use different names for the same columns; use the same names")
         rows = parquet_rows(engine, file, parts, root or file.parent, columns)
     notes = note_renamed(file, columns) if layout.header else []
     if not layout.header and layout.names[0] == "1":
@@ -159,7 +159,7 @@ def keep_taken(rows: Rows, role: str, column: str, notes: list[str]) -> Rows:
     """
     taken = flags(rows, role)
     if taken is None:
-        notes.append(f"{rows.file.name}: column {column!r} is not used: it has other values than 0 and 1")
+        notes.append(f"{rows.file.name}: column {column!r} is not used: it has values other than 0 and 1")
         return rows
     return _keep_rows(rows, taken, f"{column} 0", notes)
 
@@ -246,8 +246,8 @@ def _first_data_row(rows: Rows, columns: Mapping[str, str]) -> str:
         text = value.strip("'\" ").lower()
         if of_numbers and text not in MISSING and not any(map(str.isdigit, text)):
             raise UserError(
-                f"{rows.place(0, 0)}: column {columns[role]} is {value}, which is a name; name columns by it instead "
-                f"of by numbers"
+                f"{rows.place(0, 0)}: column {columns[role]} is {value}, which is a name; give column names instead "
+                f"of numbers"
             )
     return ", ".join(first)
 
@@ -277,5 +277,5 @@ def _keep_rows(rows: Rows, chosen: str, what: str, notes: list[str], *, even_all
 
 
 def _no_column(file: Path, names: Sequence[str], what: str, field: str, given: str) -> UserError:
-    fix = f"name it by {setting(field)}, or leave out {given}"
+    fix = f"name it with {setting(field)}, or leave out {given}"
     return UserError(f"{file}: there is no column of {what}; it has {listed(names)}: {fix}")

@@ -87,7 +87,7 @@ def _read_pair_rows(file: Path) -> ItemLists:
     table = read_numbers(file, "rows of a user and an item")
     if table.ndim != 2 or table.shape[1] != 2 or table.dtype.kind not in "iu":
         raise UserError(
-            f"{file}: an array of {table.dtype} of shape {table.shape}; expected integers, one row a user and an item"
+            f"{file}: an array of {table.dtype} of shape {table.shape}; expected integers, a user and an item per row"
         )
     pairs = Interactions(*(_checked_ids(file, name, table[:, n]) for n, name in enumerate(("users", "items"))))
     return ItemLists(pairs, pairs.users)
@@ -98,7 +98,7 @@ def _read_user_lists(file: Path) -> ItemLists:
     lengths = np.diff(offsets)
     empty = np.flatnonzero(lengths == 0)
     if len(empty):
-        raise UserError(f"{file}: list {empty[0]} is empty; expected a user and then their items, if there are any")
+        raise UserError(f"{file}: list {empty[0]} is empty; expected a user and then their items, if any")
     vast = np.flatnonzero(ids >= MAX_COUNT)
     if len(vast):
         number = np.searchsorted(offsets, vast[0], side="right") - 1
@@ -119,9 +119,9 @@ def _first_item(
     together = np.concatenate(items)
     lowest, highest = (int(together.min()), int(together.max())) if len(together) else (0, 0)
     if rows is None and lowest == num_users:
-        return lowest, f"item ids: counted from {lowest}, as the lowest is the number of users; no features to ask"
+        return lowest, f"item ids: counted from {lowest}, as the lowest is the number of users; no features to check"
     if rows is None:
-        return 0, f"item ids: counted from 0, the largest is {highest}; no features to ask"
+        return 0, f"item ids: counted from 0, the largest is {highest}; no features to check"
     if highest < rows:
         return 0, f"item ids: counted from 0, and the largest is {highest} of {rows} feature rows"
     # Users beyond the largest user id, who have no interactions, shift the items further.
@@ -130,7 +130,7 @@ def _first_item(
         note = f"item ids: counted from {first}, the number of users, for {rows} feature rows; the largest is {highest}"
         return first, note
     raise UserError(
-        f"{where}: item ids are {lowest} to {highest}, which the {rows} feature rows do not hold, neither counted from "
+        f"{where}: item ids are {lowest} to {highest}, which do not fit the {rows} feature rows, counted neither from "
         f"0 nor from the number of users, {num_users}; expected row i to be item i"
     )
 
@@ -145,11 +145,11 @@ def _read_vectors_or_word_ids(file: Path) -> Feature | Words:
 
 def read_vectors_or_words(file: Path) -> tuple[Shaped[np.ndarray, "..."], bool]:
     """Read vectors (one row per item) or word ids (two rows, of items and words); also return which of the two."""
-    values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row an item")
+    values = read_tensor(file) if file.suffix == ".pt" else read_numbers(file, "a table of numbers, one row per item")
     of_words = values.ndim == 2 and values.shape[0] == 2 and values.dtype.kind in "iu"
     if not of_words and (values.ndim != 2 or values.dtype.kind != "f"):
         raise UserError(
-            f"{file}: an array of {values.dtype} of shape {values.shape}; expected a table of floating point, one row "
-            f"an item, or integers in two rows, items and words"
+            f"{file}: an array of {values.dtype} of shape {values.shape}; expected a floating-point table, one row "
+            f"per item, or integers in two rows, items and words"
         )
     return values, of_words

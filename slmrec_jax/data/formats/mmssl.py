@@ -83,6 +83,6 @@ def _check_agreement(file: Path, lists: ItemLists, matrix: SparsePattern) -> Non
         user, item = divmod(int(alone[0]), width)
         there = file.name if np.isin(alone[0], listed) else _TRAIN_MATRIX
         raise UserError(
-            f"{file}: {len(listed)} interactions, but {_TRAIN_MATRIX} has {len(stored)}, and {len(alone)} are in one "
-            f"of the two only (user {user}, item {item} in {there}); expected the same in both: keep the right one"
+            f"{file}: {len(listed)} interactions, but {_TRAIN_MATRIX} has {len(stored)}, and {len(alone)} are in only "
+            f"one of the two (user {user}, item {item} in {there}); expected the same in both: keep the right one"
         )

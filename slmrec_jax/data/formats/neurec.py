@@ -73,7 +73,7 @@ def _read_feature_by_id(file: Path, items: EncodedIds) -> Feature | Words:
     values, of_words = read_vectors_or_words(file)
     if items.ids.dtype.kind != "i":
         raise UserError(
-            f"{file}: row i is the item with the raw id i, but the ids are not whole numbers, as "
+            f"{file}: row i is the item with the raw id i, but the ids are not whole numbers, such as "
             f"{items.ids[0].item()!r}; number the items, or write a plain table, which takes features under raw ids"
         )
     if of_words:
@@ -94,6 +94,6 @@ def _words_by_id(file: Path, pairs: Shaped[np.ndarray, "2 pairs"], items: Encode
     rows = order[np.minimum(np.searchsorted(items.ids, pairs[0], sorter=order), len(order) - 1)]
     known = items.ids[rows] == pairs[0]
     if not known.any():
-        raise UserError(f"{file}: none of its {pairs.shape[1]} pairs of an item and a word is of an item in the data")
+        raise UserError(f"{file}: none of its {pairs.shape[1]} pairs of an item and a word has an item of the data")
     words = pairs[1].astype(np.int64)
     return Words(rows[known], words[known], max(1, int(words.max()) + 1))

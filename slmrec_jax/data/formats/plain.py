@@ -186,7 +186,7 @@ def _find_interactions(folder: Path, source: Source) -> dict[str, Path]:
         return {"": choose_file(folder, whole or tables, "tables of interactions (columns user and item)")}
     if not by_split["train"] or whole:
         found, expected = listed([file.name for file in tables]), f"train, and maybe valid and test, or {_UNDIVIDED[0]}"
-        raise UserError(f"{folder}: there is {found}; expected {expected} alone")
+        raise UserError(f"{folder}: there is {found}; expected only {expected}")
     return {
         split: choose_file(folder, found, f"tables of the {split} split") for split, found in by_split.items() if found
     }
@@ -249,12 +249,12 @@ def item_column(file: Path, named: str | None = None) -> str | None:
         names = list(column_kinds(file))
         keys = find_roles(names, {"item": named} if named in names else {}).get("item", [])
         if not keys:
-            fix = f"call it item, or name it by {setting('item_column')}"
+            fix = f"call it item, or name it with {setting('item_column')}"
             raise UserError(f"{file}: there is no column of raw item ids; it has {listed(names)}: {fix}")
     else:
         keys = find_layout(file, {}).roles.get("item", []) if uncompressed(file).suffix in TABLE_SUFFIXES else []
     if len(keys) > 1:
-        raise UserError(f"{file}: {listed(keys)} are all columns of items; keep the one of the vectors' raw ids")
+        raise UserError(f"{file}: {listed(keys)} could all be the column of items; keep the one with the raw ids")
     return keys[0] if keys else None
 
 
@@ -284,8 +284,8 @@ def in_row_order(
         if item_ids.dtype.kind != "i" or item_ids.min() < 0 or item_ids.max() >= len(values):
             wrong = next(item for item in item_ids.tolist() if not isinstance(item, int) or not 0 <= item < len(values))
             raise UserError(
-                f"{file}: {len(values)} rows without ids, and the items' ids are not row numbers, as {wrong!r}; put "
-                f"the raw ids beside the vectors, or {fix}"
+                f"{file}: {len(values)} rows without ids, and the items' ids are not row numbers, such as {wrong!r}; "
+                f"put the raw ids beside the vectors, or {fix}"
             )
         if item_ids.min() == 0:
             check_padding(str(file), values, int(item_ids.max()) + 1)
@@ -294,5 +294,5 @@ def in_row_order(
         values = as_held(values)
         check_finite(str(file), values, item_ids, among=present)
     if not present.any():
-        raise UserError(f"{file}: the rows of all items are of NaN alone; fill them, or leave this feature out")
+        raise UserError(f"{file}: the rows of all items are NaN; fill them, or leave this feature out")
     return Feature(values, present, vectors.stored), note_missing(file, present)

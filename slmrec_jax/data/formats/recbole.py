@@ -117,7 +117,7 @@ def _find_inter_files(folder: Path) -> dict[str, Path]:
         name, _, part = f".{uncompressed(file).stem}".rpartition(".")
         if _PART_NAME.fullmatch(part.lower()) and part.lower() not in _BENCHMARK_PARTS:
             parts = listed(list(_BENCHMARK_PARTS))
-            raise UserError(f"{folder}: {file.name!a} is none of {parts}; call it by its split")
+            raise UserError(f"{folder}: {file.name!a} is none of {parts}; name it after its split")
         if split := _SPLIT_OF.get(part.lower()):
             of_data.setdefault(name[1:], {}).setdefault(split, []).append(file)
     if not of_data:
@@ -125,7 +125,7 @@ def _find_inter_files(folder: Path) -> dict[str, Path]:
     own = folder.resolve().name
     if len(of_data) > 1 and own not in of_data:
         found = listed([file.name for files in of_data.values() for each in files.values() for file in each])
-        raise UserError(f"{folder}: {found} are of several data sets; keep those of one, or call one {own}")
+        raise UserError(f"{folder}: {found} belong to several data sets; keep those of one, or name one {own}")
     files = of_data[own] if own in of_data else next(iter(of_data.values()))
     if "train" not in files:
         raise UserError(f"{folder}: the train split is missing; expected {own}.train.inter")

@@ -51,7 +51,7 @@ _NOT_NAMES = {
     "sep=": "which only Excel reads: remove this row",
     "#": "a comment: remove this row, or the # before the names",
     "<": "as in a web page: download the file itself",
-    "version https://git-lfs": "which stands for a file: get that by git lfs pull",
+    "version https://git-lfs": "which stands for a file: get it with git lfs pull",
 }
 """Content that row 1 may have instead of names, by its first bytes."""
 _ENCLOSED = re.compile('".*"')
@@ -155,24 +155,26 @@ def choose_columns(file: Path, found: ColumnLayout, named: Mapping[str, str], wa
     if not names:
         raise UserError(f"{file}: it is empty; expected a table with columns of {' and '.join(wanted)}")
     if found.header and found.separator and _are_numbers(named):
-        raise UserError(f"{file}: row 1 holds the names {listed(names)}; give these instead of the columns' numbers")
+        raise UserError(f"{file}: row 1 holds the names {listed(names)}; give these instead of column numbers")
     for role, field in COLUMN_FIELDS.items():
         columns = found.roles.get(role, [])
         if not columns and role in named:
-            choice = f"give one of these by {setting(field)}"
+            choice = f"give one of these with {setting(field)}"
             raise UserError(f"{file}: there is no column {named[role]!r}; it has {listed(names)}: {choice}")
         if not columns and role in wanted:
             others = ", ".join(setting(each) for each in COLUMN_FIELDS.values() if each != field)
-            raise UserError(f"{file}: {_no_column(role, names)}, by {setting(field)} (others by {others})")
+            raise UserError(f"{file}: {_no_column(role, names)}, with {setting(field)} (others with {others})")
         if len(columns) > 1:
-            choice = f"keep one, or name it by {setting(field)}"
-            raise UserError(f"{file}: {listed(columns)} are all columns of {role}s; {choice}")
+            choice = f"keep one, or name it with {setting(field)}"
+            raise UserError(f"{file}: {listed(columns)} could all be the column of {role}s; {choice}")
     chosen = {role: columns[0] for role, columns in found.roles.items()}
     for column in chosen.values():
         roles = [role for role in chosen if chosen[role] == column]
         if len(roles) > 1:
             flags = " or ".join(setting(COLUMN_FIELDS[role]) for role in roles if role in COLUMN_FIELDS)
-            raise UserError(f"{file}: column {column!r} is that of {' and '.join(roles)}; name another by {flags}")
+            raise UserError(
+                f"{file}: column {column!r} is used for both {' and '.join(roles)}; name another with {flags}"
+            )
     return chosen
 
 
@@ -206,12 +208,12 @@ def _are_numbers(named: Mapping[str, str]) -> bool:
 def _no_column(role: str, names: Sequence[str]) -> str:
     if any(_DATA_CELL.fullmatch(name) for name in names):
         return (
-            f"there is no column {role!r}; row 1 has {listed(names)}, which is data: put a row of names before it, as "
-            f"user and item, or give the number of the column"
+            f"there is no column {role!r}; row 1 has {listed(names)}, which is data: put a row of names before it, "
+            f"such as user and item, or give the number of the column"
         )
     for start, cause in _NOT_NAMES.items():
         if names[0].startswith(start):
             return f"there is no column {role!r}; row 1 begins with {names[0][:30]!r}, {cause}; or name it"
     if len(names) == 1 and len(names[0].split()) > 1:
         return f"there is no column {role!r}; row 1 is {listed(names)}: separate columns by commas or tabs, or name it"
-    return f"there is no column {role!r}; it has {listed(names)}: rename the one of {role}s, or name it"
+    return f"there is no column {role!r}; it has {listed(names)}: rename the column of {role}s, or name it"

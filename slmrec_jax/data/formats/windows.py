@@ -64,4 +64,4 @@ def _moment(text: str, ticks: int) -> str | None:
 def _other_form(rows: Rows, end: str, text: str, form: str) -> UserError:
     found = rows.find("true", '"timestamp"::VARCHAR')
     example = f", such as {found[2]!r}" if found else ""
-    return UserError(f"{rows.file}: {end} is {text[:40]!r}, and the times are {form}s{example}: give such a {form}")
+    return UserError(f"{rows.file}: {end} is {text[:40]!r}, but the times are {form}s{example}: give such a {form}")

@@ -65,14 +65,14 @@ def check_feature(where: str, values: AnyArray, present: AnyArray, num_items: in
     if values.ndim != 2 or not is_real(values.dtype):
         raise UserError(
             f"{where}: found an array of {values.dtype} of shape {values.shape}; expected a table of numbers, "
-            f"one row an item"
+            f"one row per item"
         )
     if len(values) != num_items:
         check_padding(where, values, num_items)
         if len(values) > num_items:
             fix = "remove the rows that belong to no item"
         elif from_file:
-            fix = "give every item a row, one of NaN alone where it lacks the feature"
+            fix = "give every item a row, all NaN where it lacks the feature"
         else:
             fix = "give every item a row, and mark in `present` which have the feature"
         raise UserError(f"{where}: {len(values)} rows for {num_items} items; expected row i to be item i: {fix}")
@@ -89,8 +89,8 @@ def check_padding(where: str, values: AnyArray, num_items: int) -> None:
     """Reject a table with an extra first row of zeros, as in RecBole, which numbers items from 1 and pads row 0."""
     if len(values) == num_items + 1 and not values[0].any():
         raise UserError(
-            f"{where}: {len(values)} rows for {num_items} items, and the first one is zeros, as RecBole pads its "
-            f"tables; remove that row, as by values[1:] in NumPy, so that row i is item i"
+            f"{where}: {len(values)} rows for {num_items} items, and the first one is all zeros, as RecBole pads its "
+            f"tables; remove that row, for example with values[1:] in NumPy, so that row i is item i"
         )
 
 
@@ -119,10 +119,10 @@ def check_finite(
     if wrong:
         found = np.concatenate(wrong)
         named = found if rows is None else np.sort(rows[found])
-        fix = "make a row NaN as a whole" if from_file else "set `present` to False"
+        fix = "make a whole row NaN" if from_file else "set `present` to False"
         raise UserError(
             f"{where}: {count} values in {len(found)} rows are NaN or infinite as float32 (rows {_shown_rows(named)}, "
-            f"from {first} on); fix them, or {fix} where an item lacks the feature"
+            f"counted from {first}); fix them, or {fix} where an item lacks the feature"
         )
 
 

@@ -54,7 +54,7 @@ def _of_modality(modality: VectorFacts | WordFacts, items: int) -> dict[str, str
         "vectors": f"{modality.columns:,} columns, stored as {modality.stored}",
         "present": there,
         "norms": _as_line(modality.norms),
-        "rows": f"{modality.zeros:,} of zeros, {modality.duplicates:,} that repeat another",
+        "rows": f"{modality.zeros:,} all zeros, {modality.duplicates:,} that repeat another",
     }
 
 
@@ -71,7 +71,7 @@ def oddities(found: Inspection) -> list[str]:
         elif modality.missing:
             lines.append(f"{name}: items without words: {modality.missing}; they are masked")
     if not found.modalities:
-        lines.append("no modality: add features, or choose a system that works on ids alone, as --model lightgcn")
+        lines.append("no modality: add features, or choose a system that works on ids alone, such as --model lightgcn")
     if found.bare_items:
         lines.append(f"items without any modality: {found.bare_items}; they are trained and ranked by their ids alone")
     return lines
@@ -80,15 +80,17 @@ def oddities(found: Inspection) -> list[str]:
 def _odd_splits(found: Inspection) -> list[str]:
     lines = []
     if not found.interactions["valid"] and not found.interactions["test"]:
-        lines.append("nothing is held out: divide the interactions, say by --split mmrec")
+        lines.append("nothing is held out: split the interactions, for example with --split mmrec")
     elif not found.interactions["valid"]:
         lines.append(
             "no validation split: --split validation takes a tenth of training for it; or choose a protocol that "
-            "needs none, as --protocol lightgcn"
+            "needs none, such as --protocol lightgcn"
         )
     elif not found.interactions["test"]:
-        lines.append("no test split: nothing can be tested; divide the interactions again, say by --split mmrec")
-    masked = "they are masked where they count as known, and then cannot be found: keep each in one split"
+        lines.append(
+            "no test split: nothing can be tested; split the interactions again, for example with --split mmrec"
+        )
+    masked = "they are masked where they count as known, so they cannot be hits: keep each in one split"
     return lines + [f"interactions in {splits}: {count}; {masked}" for splits, count in found.overlap.items() if count]
 
 
@@ -96,12 +98,12 @@ def _odd_nodes(found: Inspection) -> list[str]:
     lines = []
     for split, users in found.new_users.items():
         if users:
-            advice = "leave them out by --protocol mmrec, or divide again by --split mmrec"
+            advice = "leave them out with --protocol mmrec, or split again with --split mmrec"
             lines.append(
                 f"users of {split} without training interactions: {users}; nothing is learned about them: {advice}"
             )
         if items := found.new_items[split]:
-            advice = "only a system with features can place them, as --model slmrec"
+            advice = "only a system with features can place them, such as --model slmrec"
             lines.append(f"items of {split} without training interactions: {items}; {advice}")
     cold = {"users": (found.cold_users, found.new_users), "items": (found.cold_items, found.new_items)}
     for what, (count, held_out) in cold.items():
@@ -121,7 +123,7 @@ def _odd_vectors(modality: VectorFacts, items: int) -> list[str]:
     if modality.zeros:
         lines.append(f"rows of zeros: {modality.zeros}; if they stand for items without it, {leave_out}")
     if modality.most_copies > max(2, _MANY_COPIES * items, modality.zeros):
-        lines.append(f"one row occurs {modality.most_copies} times; if it fills in for items without it, {leave_out}")
+        lines.append(f"one row occurs {modality.most_copies} times; if it stands for items without it, {leave_out}")
     if largest > _UNEVEN * max(median, 1e-30):
         norms = f"the largest norm is {largest:.3g}, the median {median:.3g}"
         lines.append(f"{norms}; look for broken rows, or divide {by_norms}")

@@ -44,12 +44,12 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
     lengths = np.asarray(pc.fill_null(pc.list_value_length(column), 0).to_numpy(), np.int64)
     filled = lengths > 0
     if not filled.any():
-        raise UserError(f"{table.file}: no row of {short_name(name)} has a number in it; fill it, or remove it")
+        raise UserError(f"{table.file}: no row of {short_name(name)} has a number; fill it, or remove it")
     width = int(lengths[filled.argmax()])
     wrong = np.flatnonzero(filled & (lengths != width))
     if len(wrong):
         found = f"{lengths[wrong[0]]} numbers in {short_name(name)}"
-        raise UserError(f"{table.row(int(wrong[0]))}: {found}; expected {width}, as in the first one")
+        raise UserError(f"{table.row(int(wrong[0]))}: {found}; expected {width}, as in the first row with numbers")
     numbers = pc.list_flatten(column)
     held = pa.float16() if pa.types.is_float16(numbers.type) else pa.float32()
     try:
@@ -59,7 +59,7 @@ def as_vectors(table: Table, name: str) -> tuple[Float[np.ndarray, "entries colu
         row = int(np.flatnonzero(filled)[entry // width])
         found = repr(str(numbers[entry].as_py())[:MAX_SHOWN])
         raise UserError(
-            f"{table.row(row)}: {found} in {short_name(name)}; expected numbers with blanks between them, without "
+            f"{table.row(row)}: {found} in {short_name(name)}; expected numbers separated by blanks, without "
             f"brackets or commas"
         ) from None
     except pa.ArrowNotImplementedError:
@@ -76,7 +76,7 @@ def check_vectors_fit(file: Path, rows: int, columns: int) -> None:
     parts = file.rglob("*") if file.is_dir() else [file]
     if size > _SMALL_TABLE and size > _MAX_EMPTY * sum(part.stat().st_size for part in parts):
         raise UserError(
-            f"{file}: {rows} rows of {columns} numbers take {size >> 20} MiB, and most of them have none; expected at "
+            f"{file}: {rows} rows of {columns} numbers take {size >> 20} MiB, but most rows have none; expected at "
             f"most {_SMALL_TABLE >> 20} MiB or {_MAX_EMPTY} times the file's size: make the vectors shorter"
         )
 

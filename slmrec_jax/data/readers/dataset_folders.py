@@ -35,7 +35,7 @@ _FEATURES = "features"
 """The name of a folder that says nothing about a modality."""
 _END = b"\xff\xff\xff\xff\0\0\0\0"
 """The last bytes of an Arrow stream."""
-_SAVE_AGAIN = "save the data set again by save_to_disk"
+_SAVE_AGAIN = "save the data set again with save_to_disk"
 
 
 def is_saved_dataset(place: Path) -> bool:
@@ -110,7 +110,7 @@ def modalities_of(place: Path) -> list[str]:
     modalities = list(vector_columns(place))
     if not modalities:
         found = listed([f"{short_name(name)}: {type_name(kind)}" for name, kind in column_kinds(place).items()])
-        raise UserError(f"{place}: there is no column of vectors; it has {found}: save one of lists of floats")
+        raise UserError(f"{place}: there is no column of vectors; it has {found}: save one with lists of floats")
     return modalities
 
 
@@ -129,7 +129,9 @@ def read_dataset_folder(folder: Path, names: Sequence[str]) -> Table:
         for part, column in zip(parts, chunked, strict=True):
             if column.type != kind:
                 found = f"{short_name(name)} is a column of {type_name(column.type)}"
-                raise UserError(f"{part}: {found}, but of {type_name(kind)} in {parts[0]}; save both with one type")
+                raise UserError(
+                    f"{part}: {found}, but of {type_name(kind)} in {parts[0]}; save both with the same type"
+                )
         columns[name] = pa.chunked_array([chunk for column in chunked for chunk in column.chunks], kind)
     return Table(folder, columns, first=1)
 
@@ -209,11 +211,11 @@ def _open_stream(file: Path) -> tuple[Any, Iterator[Any]]:
 
 @contextmanager
 def _reading_arrow(file: Path) -> Iterator[None]:
-    with reading(file, "a stream of Arrow"):
+    with reading(file, "an Arrow stream"):
         try:
             yield
         except (pa.ArrowException, OSError, ValueError, struct.error, Malformed) as error:  # OSError: truncated
-            raise UserError(f"{file}: not a readable stream of Arrow ({one_line(error)}); {_SAVE_AGAIN}") from error
+            raise UserError(f"{file}: not a readable Arrow stream ({one_line(error)}); {_SAVE_AGAIN}") from error
 
 
 def _is_plain(kind: Any) -> bool:

@@ -193,7 +193,7 @@ class Engine:
             raise UserError(
                 f"the tables need more than the {limit} and the room in {tempfile.gettempdir()} "
                 f"({one_line(error).partition(' Possible solutions')[0]}); give more memory, or free some space there, "
-                f"or name a larger folder by TMPDIR"
+                f"or set TMPDIR to a larger folder"
             ) from error
 
     def _place_of_damage(self, message: str) -> int:

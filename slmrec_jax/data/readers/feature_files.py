@@ -79,7 +79,7 @@ def feature_of_rows(file: Path, values: Float[np.ndarray, "items columns"]) -> F
     """Make a feature from one row per item. A row of only NaN means that the item lacks it."""
     present = has_numbers(values)
     if len(present) and not present.any():
-        raise UserError(f"{file}: every row is of NaN alone; fill it, or leave this feature out")
+        raise UserError(f"{file}: every row is NaN; fill it, or leave this feature out")
     return Feature(values, present)
 
 

@@ -32,7 +32,7 @@ ORIGIN = ("source", "model", "model_sha256")
 
 _PANDAS_INDEX = re.compile(r"__index_level_\d+__")
 """The name pattern of the column in which pandas stores an unnamed index."""
-_ROW_PER_ITEM = "a table of numbers, one row an item"
+_ROW_PER_ITEM = "a table of numbers, one row per item"
 
 
 class VectorTable(NamedTuple):
@@ -94,7 +94,7 @@ def note_origin(file: Path) -> list[str]:
     if not made.keys() >= set(ORIGIN):
         return []
     source, model, digest = (short_name(made[name]) for name in ORIGIN)
-    return [f"{file.name}: made of {source} by {model} (SHA-256 {digest[:12]}…)"]
+    return [f"{file.name}: made from {source} by {model} (SHA-256 {digest[:12]}…)"]
 
 
 def _vector_table(
@@ -121,8 +121,8 @@ def _from_safetensors(file: Path) -> tuple[Any, Shaped[np.ndarray, "entries colu
         arrays["ids of text"] = in_text[BYTES]
     if len(values) != 1 or len(values) + len(keys) != len(arrays) or len(keys) > 1:
         raise UserError(
-            f"{file}: there are {listed([f'{name} {array.shape}' for name, array in arrays.items()])}; expected one "
-            f"tensor of two dimensions, and maybe one of raw item ids"
+            f"{file}: it has {listed([f'{name} {array.shape}' for name, array in arrays.items()])}; expected one "
+            f"two-dimensional tensor, and optionally one of raw item ids"
         )
     if keys and len(keys[0]) != len(values[0]):
         raise UserError(f"{file}: {len(keys[0])} ids for {len(values[0])} rows; expected one for each")
@@ -155,11 +155,11 @@ def _check_header(file: Path, cells: list[str], header: bool) -> None:
     if header and "" in cells:
         raise UserError(
             f"{file}: column {cells.index('') + 1} has no name; leave it out if it counts the rows, as pandas does "
-            f"without index=False, or call it item if it holds raw ids"
+            f"without index=False, or name it item if it holds raw ids"
         )
     if header and any(_is_of_numbers(cell) and not cell.isdigit() for cell in cells):
         raise UserError(
-            f"{file}: row 1 has numbers and other text; write names above the columns, item for that of the raw ids"
+            f"{file}: row 1 has numbers and other text; write names above the columns, and item for the raw ids"
         )
 
 
@@ -188,7 +188,7 @@ def _from_parquet(file: Path, key: str | None) -> VectorTable:
         return _from_lists(table, key, lists[0])
     if lists or len(numbers) != len(others) or not numbers:
         raise UserError(
-            f"{file}: it has the columns {listed(names)}; expected one of lists of numbers, or numbers only, beside "
+            f"{file}: it has the columns {listed(names)}; expected one with lists of numbers, or only numbers, beside "
             f"the items' raw ids"
         )
     values = _stacked(table, numbers, ordered=keys is None)
@@ -207,7 +207,7 @@ def _without_keys(table: Table, names: list[str], key: str | None) -> tuple[Any,
         raise UserError(f"{table.file}: there is no column {short_name(key)!r}; it has {listed(names)}")
     others = [name for name in names if name != key]
     if not others:
-        raise UserError(f"{table.file}: it has the column {listed(names)} alone; expected numbers beside the raw ids")
+        raise UserError(f"{table.file}: it has only the column {listed(names)}; expected numbers beside the raw ids")
     return (None if key is None else table.columns[key]), others
 
 
@@ -225,7 +225,7 @@ def _stacked(
     integers = not named and pc.all(pc.match_substring_regex(table.columns[names[0]], r"^\s*[0-9]+\s*$")).as_py()
     if ordered and whole and ((features != np.round(features)).any() or (integers and features.size)):
         raise UserError(
-            f"{table.file}: the first column ({short_name(names[0])}) looks like raw ids; name it item if that is so, "
-            f"leave it out if it counts the rows, or name all columns otherwise"
+            f"{table.file}: the first column ({short_name(names[0])}) looks like raw ids; name it item if so, "
+            f"leave it out if it counts the rows, or else name all columns"
         )
     return values

@@ -31,7 +31,7 @@ def file_of_split(folder: Path, split: str, names: Sequence[str]) -> Path:
         raise UserError(f"{folder}: the {split} split is missing; expected {' or '.join(names)}")
     if len(found) > 1:
         names = " and ".join(file.name for file in found)
-        raise UserError(f"{folder}: {names} are both there for the {split} split; keep one")
+        raise UserError(f"{folder}: {names} both exist for the {split} split; keep one")
     return found[0]
 
 

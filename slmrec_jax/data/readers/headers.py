@@ -74,7 +74,7 @@ def find_columns(
     elif line.whole:
         separator, found = _split_by_names(line.text, separator, lambda row: set(wanted) <= set(row), quotes)
     else:
-        raise UserError(f"{file}: row 1 is too long to hold names; expected a row of {listed(wanted)} and the like")
+        raise UserError(f"{file}: row 1 is too long to hold names; expected a row of names such as {listed(wanted)}")
     _check_width(file, found)
     return separator, found
 
@@ -109,8 +109,8 @@ def _split_by_count(
         return separator, rows[separator]
     if separator in fitting or len(best) > 1:
         raise UserError(
-            f"{file}: row 1 can be divided by {listed(list(fitting))}; separate its columns by {separator!r} and use "
-            f"the others nowhere"
+            f"{file}: row 1 can be split at {listed(list(fitting))}; separate its columns by {separator!r} and do not "
+            f"use the others"
         )
     return best[0], rows[best[0]]
 

@@ -43,10 +43,8 @@ def read_item_folder(folder: Path) -> VectorsOfFolder:
     layers = [place for place, _, files in os.walk(folder) if any(name.endswith(_SUFFIX) for name in files)]
     if len(layers) != 1:
         found = [os.path.relpath(layer, folder) for layer in sorted(layers)]
-        wrong = (
-            f"the vectors of several layers, {listed(found)}: keep one" if found else "no .npy file: fill or remove it"
-        )
-        raise UserError(f"{folder}: there is {wrong}")
+        wrong = f"vectors of several layers, {listed(found)}: keep one" if found else "no .npy file: fill or remove it"
+        raise UserError(f"{folder}: it has {wrong}")
     files = sorted(file for file in Path(layers[0]).iterdir() if file.name.endswith(_SUFFIX))
     first = _read_vector(files[0])
     values = np.empty((len(files), len(first)), held_type(first.dtype))

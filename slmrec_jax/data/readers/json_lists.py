@@ -66,7 +66,7 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 def _check_items(path: Path, key: str, items: Any) -> None:
     if not _USER_KEY.fullmatch(key) or int(key) > MAX_COUNT:
-        raise UserError(f'{path}: found the user {key[:MAX_SHOWN]!a}; expected a whole number, as "12"')
+        raise UserError(f'{path}: found the user {key[:MAX_SHOWN]!a}; expected a whole number, such as "12"')
     if not isinstance(items, list):
         raise UserError(f"{path}: user {key} has {_json_type(items)}; expected a list of items")
     for place, item in enumerate(items):
@@ -76,5 +76,5 @@ def _check_items(path: Path, key: str, items: Any) -> None:
 
 
 def _json_type(value: Any) -> str:
-    kinds = {dict: "an object", list: "a list", str: "text", bool: "a truth value", type(None): "null"}
+    kinds = {dict: "an object", list: "a list", str: "text", bool: "a boolean", type(None): "null"}
     return kinds.get(type(value), "a number")

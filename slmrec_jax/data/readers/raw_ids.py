@@ -36,7 +36,7 @@ def encode_ids(tables: Sequence[Table], name: str) -> EncodedIds:
         columns = [column.cast(pa.string()) for column in columns]
     together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
     if len(together) == 0:
-        raise UserError(f"{tables[0].file}: there are no rows in it; expected some")
+        raise UserError(f"{tables[0].file}: it has no rows; expected some")
     chunks = together.dictionary_encode().chunks  # all share one dictionary
     ids = _ids_to_numpy(chunks[-1].dictionary)
     rows = np.concatenate([chunk.indices.to_numpy() for chunk in chunks])
@@ -71,7 +71,7 @@ def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -
     order = np.argsort(rows, kind="stable")
     count = len(rows) if count is None else count
     if count == 0:
-        raise UserError(f"{table.file}: there are no ids in it; fill it, or remove it")
+        raise UserError(f"{table.file}: it has no ids; fill it, or remove it")
     wrong = np.flatnonzero(rows[order][:count] != np.arange(len(rows))[:count])
     if len(wrong):
         index = int(order[wrong[0]])

@@ -48,7 +48,7 @@ def number_ids(tables: Sequence[Rows], role: str) -> NumberedIds:
         f"SELECT count(*), bool_and({matches('raw::VARCHAR', INTEGER)}), count(DISTINCT hash(raw)) FROM {role}_ids"
     )
     if count == 0:
-        raise UserError(f"{tables[0].parts[0]}: there are no rows in it; expected some")
+        raise UserError(f"{tables[0].parts[0]}: it has no rows; expected some")
     if whole and kinds[0] == "VARCHAR":
         values = [f"{value}::BIGINT" for value in values]
     raw = "raw::BIGINT" if whole else "raw"

@@ -113,7 +113,7 @@ def _times_of_text(rows: Rows, role: str) -> tuple[str, int | None]:
         kind = ("TIMESTAMPTZ" if first[3] else "TIMESTAMP") + ("_NS" if fine else "")
         good = f"{matches(text, _ZONE)} = {first[3]} AND {matches(text, _WHOLE_DATE)}"
         date = f"CASE WHEN {good} THEN TRY_CAST({text} AS {kind}) END"
-        rows.check(role, f"({date}) IS NULL", "a date in the form of the first one")
+        rows.check(role, f"({date}) IS NULL", "a date in the same form as the first")
         unit = "ns" if fine else "us"
         return f"epoch_{unit}({date})", _PER_SECOND[unit]
     total, whole = rows.num_rows(matches(text, r"^[+-]?[0-9]+$"))

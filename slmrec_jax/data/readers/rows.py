@@ -136,7 +136,7 @@ def parquet_rows(engine: Engine, file: Path, parts: Sequence[Path], root: Path, 
             if not (pa.types.is_integer(one) and pa.types.is_integer(other)):
                 one, other = type_name(one), type_name(other)
                 raise UserError(
-                    f"{part}: {column!r} is a column of {one}, and of {other} in {parts[0].name}; write all files alike"
+                    f"{part}: {column!r} is a column of {one}, but of {other} in {parts[0].name}; use the same types"
                 )
             kinds[role] = pa.int64()
     alike: dict[object, list[int]] = {}

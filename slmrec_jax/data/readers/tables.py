@@ -54,7 +54,7 @@ class Table(NamedTuple):
         try:
             found = stored.as_py()
         except (pa.ArrowException, ValueError, OverflowError, KeyError):  # a time that Python cannot represent
-            return f"a {type_name(stored.type)} that this machine cannot show"
+            return f"a {type_name(stored.type)} that cannot be shown on this machine"
         return shown_value(found)
 
     def refusal(self, name: str, index: int, expected: str) -> UserError:

@@ -109,7 +109,7 @@ class _Unpacked(io.RawIOBase):
         self._left -= len(data)
         if self._left < 0:
             raise UserError(
-                f"{self._file}: it unpacks to more than {_MAX_RATIO} times its size; unpack it first if this is meant"
+                f"{self._file}: it unpacks to more than {_MAX_RATIO} times its size; unpack it first if intended"
             )
         buffer[: len(data)] = data
         return len(data)

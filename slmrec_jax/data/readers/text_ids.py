@@ -27,11 +27,13 @@ def decode_text_ids(file: Path, tensors: Mapping[str, Shaped[np.ndarray, "..."]]
     text, offsets = tensors[BYTES], tensors[OFFSETS]
     if text.dtype != np.uint8 or offsets.dtype != np.int64 or text.ndim != 1 or offsets.ndim != 1 or not len(offsets):
         found = f"{BYTES} is {text.dtype} {text.shape} and {OFFSETS} {offsets.dtype} {offsets.shape}"
-        raise UserError(f"{file}: {found}; expected bytes, and int64 of one more entry than there are ids")
+        raise UserError(f"{file}: {found}; expected bytes, and int64 with one more entry than there are ids")
     try:
         buffers = [None, pa.py_buffer(np.ascontiguousarray(offsets)), pa.py_buffer(np.ascontiguousarray(text))]
         ids = pa.Array.from_buffers(pa.large_string(), len(offsets) - 1, buffers)
         ids.validate(full=True)
     except pa.ArrowException as error:
-        raise UserError(f"{file}: {BYTES} and {OFFSETS} are no texts ({one_line(error)}); write them again") from error
+        raise UserError(
+            f"{file}: {BYTES} and {OFFSETS} are not valid text ({one_line(error)}); write them again"
+        ) from error
     return ids.cast(pa.string())

@@ -77,7 +77,7 @@ def _elements(value: Any, header: NpyHeader) -> list[list[Any]]:
     if len(shape) == 2 and shape[1] > 0 and not header.fortran_order:  # lists of equal length
         return [elements[start : start + shape[1]] for start in range(0, len(elements), shape[1])]
     if len(shape) != 1:
-        raise Malformed(f"it is an array of shape {shape}; expected one list after the other")
+        raise Malformed(f"it is an array of shape {shape}; expected one dimension of lists")
     for number, element in enumerate(elements):
         if not isinstance(element, list):
             raise Malformed(f"element {number} is {describe_value(element)}; expected a list of ids")

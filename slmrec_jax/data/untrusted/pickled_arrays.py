@@ -45,7 +45,7 @@ def as_array(value: Any, what: str) -> Shaped[np.ndarray, " entries"]:
 def as_number_type(value: Any, what: str) -> "np.dtype[Any]":
     """Convert a record to a numeric dtype, with its byte order, or raise `Malformed`."""
     if not isinstance(value, Call) or value.name != _DTYPE or not value.arguments:
-        raise Malformed(f"{what} has {describe_value(value)} for a type")
+        raise Malformed(f"{what} has {describe_value(value)} as its type")
     code, state = value.arguments[0], value.state
     order = state[1] if isinstance(state, tuple) and len(state) > 1 else None
     if not isinstance(code, str) or code not in _NUMBER_CODES or order not in ("<", ">", "|"):

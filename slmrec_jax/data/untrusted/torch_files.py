@@ -191,7 +191,7 @@ def _view(tensor: _Tensor, content: bytes | memoryview, order: str) -> Shaped[np
         raise Malformed(f"its shape {shape} has more values than the {size} of its storage")
     last = offset + sum((length - 1) * stride for length, stride in zip(shape, strides, strict=True))
     if last >= size and 0 not in shape:
-        raise Malformed(f"it shows value {last} of its storage, which has {size}")
+        raise Malformed(f"it reads value {last} of its storage, which has {size}")
     if 0 in shape:
         stored = np.zeros(shape, dtype)
     else:

@@ -14,7 +14,7 @@ function heldAnswer(name, query) {
     return { found: held[name].filter((each) => nameOf(each).toLowerCase().includes(text)).slice(0, 12) };
   }
   const answer = held[`${name}?${new URLSearchParams(query)}`];
-  if (!answer) throw new Error("This file holds some users and items alone, and not this one.");
+  if (!answer) throw new Error("This file holds only some users and items, and not this one.");
   return answer;
 }
 

@@ -165,4 +165,4 @@ def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
         suggested = suggested_rows(encoded, users, unseen, options.similarity)
         return {"generator": -mean(critic_of(params, mask, key)(suggested), mask)}
 
-    return Game(init, step, terms), f"discriminator: {num_users} users a step ({reason})"
+    return Game(init, step, terms), f"discriminator: {num_users} users per step ({reason})"

@@ -213,8 +213,8 @@ def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
         return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rule)
     if every == 0 or every >= steps > 1:
         raise UserError(
-            f"{setting('mmssl.refresh_every')} is {every} of {steps} steps a pass: graphs of the last batches need "
-            f"from 1 to {steps - 1}; fewer {setting('micro_batches')} make more steps"
+            f"{setting('mmssl.refresh_every')} is {every}, but a pass has {steps} steps: graphs of the last batches "
+            f"need 1 to {steps - 1}; fewer {setting('micro_batches')} make more steps"
         )
     rows = min(config.batch_size, spec.num_users if options.sampling == "users" else spec.num_interactions)
     return last_batches(spec, min(k, spec.num_items), every, steps, rows * sizes.micro_batches, **rule)

@@ -112,7 +112,7 @@ def tune(
     wanted = min(num_trials or num_points, num_points) if num_points else num_trials or TPE_TRIALS
     make_folder(out)
     if not (out / SEARCH_JSON).exists() and {path.name for path in out.iterdir()} - {LOCK}:
-        raise UserError(f"{out} holds something else, not a search: give another {setting('out')}")
+        raise UserError(f"{out} holds something other than a search: give another {setting('out')}")
     with locked(out), writing(out, f"give another {setting('out')}; the same command continues where it stopped"):
         _record_search(out, space, sampler, seeds, config, dataset)
         search = open_search(out, space, sampler, seeds)
@@ -134,8 +134,8 @@ def _check_searchable(config: Config, seeds: Sequence[int]) -> None:
         check_config(replace(config, seed=seed))
     if config.eval.split != "valid" or config.eval.metric is None or config.eval.stale_embeddings:
         raise UserError(
-            f"tune selects on validation, by the embeddings after an epoch, and protocol {config.protocol} does not: "
-            f"take {setting('protocol', 'strict')} or mmrec"
+            f"tune selects on validation, with the embeddings after an epoch, but protocol {config.protocol} does not: "
+            f"use {setting('protocol', 'strict')} or mmrec"
         )
 
 
@@ -158,7 +158,7 @@ def _record_search(
     advice = f"start a new search with another {setting('out')}"
     if change := first_change(read_json(path, Mapping[str, Any], advice), now):
         raise UserError(
-            f"{out} is a search with another {change}: go on with it as it was, or give another {setting('out')}"
+            f"{out} is a search with another {change}: continue it as it was, or give another {setting('out')}"
         )
 
 

@@ -172,7 +172,7 @@ def _parse_values(config: Config, name: str, text: str) -> Choices | Range:
     if get_origin(kind) in (Union, types.UnionType):
         kind = get_args(kind)[0]
     if kind not in (int, float) or scale not in ("", "log"):
-        raise UserError(f"{where}: a range is of numbers, low..high or low..high:log")
+        raise UserError(f"{where}: a range holds numbers: low..high or low..high:log")
     low, high = (_parse_value(kind, end, where) for end in ends.split("..", 1))
     if not low < high or (scale == "log" and low <= 0):
         above = " above 0" if scale == "log" else ""
@@ -188,9 +188,7 @@ def _setting_type(config: Config, name: str) -> Any:
     if section in BASE and section != config.model:
         raise UserError(f"--space {name}: {config.model} does not read the settings of {section}")
     if field not in hints or (section or field) in _FIXED:
-        raise UserError(
-            f"--space {name}: there is no setting of that name to search; take a flag of `slmrec-jax train`"
-        )
+        raise UserError(f"--space {name}: there is no setting of that name to search; use a flag of `slmrec-jax train`")
     if section == "optimizer" and config.optimizer.chain:
         raise UserError(
             f"--space {name}: --optimizer.chain is set, which reads no other setting of the optimizer: leave one out"

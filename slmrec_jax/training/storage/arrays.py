@@ -93,7 +93,7 @@ def _check_written(path: Path, tree: Any) -> None:
             pairs = [pair for pair in zip(found, leaves, strict=True) if pair[0] is not ocp.PLACEHOLDER]
             parts = (part for pair in pairs for part in _own_parts(*pair))
             if not all(_same_bits(saved, leaf) for saved, leaf in parts):
-                raise OSError("what was written reads back as something else")
+                raise OSError("the written arrays read back differently")
 
 
 def _read_back_to(leaf: Any) -> ocp.RestoreArgs:

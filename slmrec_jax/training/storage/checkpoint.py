@@ -183,7 +183,7 @@ def restore_embeddings(folder: Path, epoch: int) -> Embeddings:
     """Read the embeddings that an epoch was evaluated with, as host arrays."""
     path = _checked(folder, Place(epoch)) / EMBEDDINGS
     if not path.is_file():
-        raise UserError(f"{path} is not there: {DAMAGED}")
+        raise UserError(f"{path} is missing: {DAMAGED}")
     try:
         saved = safetensors.numpy.load_file(path)
     except safetensors.SafetensorError as error:

@@ -177,8 +177,8 @@ def read_kept_dataset(folder: Path) -> Dataset:
     store = folder / STORE
     if not store.exists():
         raise UserError(
-            f"{store} is not there: the run's data set was made in memory and kept in that folder alone; restore it, "
-            f"give a folder with the same data by {setting('data')}, or in Python pass the data set as dataset"
+            f"{store} is missing: the run's data set was made in memory and kept only in that folder; restore it, "
+            f"give a folder with the same data with {setting('data')}, or in Python pass the data set as dataset"
         )
     return replace(load_source(Source(str(store))))  # without its source, which is still memory
 
@@ -225,13 +225,12 @@ def _check_free(out: Path) -> None:
     if (out / CONFIG).exists():
         resumes, replaces = setting("resume", True), setting("overwrite", True)
         raise UserError(
-            f"{out} is there already: {resumes} continues a run, {replaces} deletes it; or give another "
-            f"{setting('out')}"
+            f"{out} already exists: {resumes} continues a run, {replaces} deletes it; or give another {setting('out')}"
         )
     names = {path.name.removesuffix(PART) for path in out.iterdir()} if out.is_dir() else {""}
     left = {LOCK, ENVIRONMENT, DATA} | ({STORE} if ENVIRONMENT in names else set())  # the store is written last
     if any(not name.startswith(PART) for name in names - left):
-        raise UserError(f"{out} is there already, and holds no run: give another {setting('out')}")
+        raise UserError(f"{out} already exists and holds no run: give another {setting('out')}")
 
 
 @contextmanager

@@ -33,7 +33,7 @@ def locked(folder: Path) -> Iterator[None]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "not known"
+            holder = os.pread(descriptor, 20, 0).decode(errors="replace").strip() or "unknown"
             raise UserError(
                 f"{folder} is in use by another run (process {holder}): wait for it, stop it, or {fix}"
             ) from None

@@ -28,9 +28,9 @@ def check_manifest(folder: Path) -> None:
     before, now = ({line[66:]: line[:64] for line in text.splitlines()} for text in (stored, found))
     for name in sorted(before.keys() | now.keys()):
         if before.get(name) != now.get(name):
-            what = "is not there" if name not in now else "was not saved with it" if name not in before else "differs"
+            what = "is missing" if name not in now else "was not saved with it" if name not in before else "differs"
             raise UserError(f"{name.decode(errors='replace')} {what}; {DAMAGED}")
-    raise UserError(f"{MANIFEST} is not as it was written; {DAMAGED}")
+    raise UserError(f"{MANIFEST} was changed after it was written; {DAMAGED}")
 
 
 def _manifest(folder: Path) -> bytes:

@@ -68,7 +68,7 @@ def read_small_file(path: Path, fix: str) -> bytes:
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is not there: {fix}") from None
+        raise UserError(f"{path} is missing: {fix}") from None
     except OSError as error:
         raise UserError(f"cannot read {path} ({os.strerror(error.errno or 0)}): check its permissions") from None
     found = os.fstat(descriptor)

@@ -29,7 +29,7 @@ def made_by(method: str | None, config_file: Path | str | None) -> MadeBy:
     if config_file is None:
         return {"method": method, "config_file": None}
     path = Path(config_file).resolve()
-    digest = hashlib.sha256(read_small_file(path, "give the file that the run was begun with")).hexdigest()
+    digest = hashlib.sha256(read_small_file(path, "give the file that the run was started with")).hexdigest()
     return {"method": method, "config_file": {"path": str(path), "sha256": digest}}
 
 
@@ -53,7 +53,7 @@ def resumed_folder(config: Config, dataset: Dataset, maker: MadeBy, folder: Path
     saved = places(folder / CHECKPOINTS)
     if saved and config.epochs < saved[-1].epochs:
         raise UserError(
-            f"{folder} has trained {saved[-1].epochs} epochs already: {setting('epochs', config.epochs)} would undo "
+            f"{folder} has already trained {saved[-1].epochs} epochs: {setting('epochs', config.epochs)} would undo "
             f"some of them; give {setting('epochs', saved[-1].epochs)} or more"
         )
     return held_folder(folder, config, maker)
@@ -64,7 +64,7 @@ def check_same_data(folder: Path, dataset: Dataset) -> None:
     trained_on = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
     if trained_on != dataset.fingerprint:
         raise UserError(
-            f"{folder} was run on other data (fingerprint {trained_on[:12]}) than {dataset.name} holds now "
+            f"{folder} was run on other data (fingerprint {trained_on[:12]}) than {dataset.name} now holds "
             f"({dataset.fingerprint[:12]}): restore the data it was run on, or start a new run"
         )
 
@@ -72,19 +72,19 @@ def check_same_data(folder: Path, dataset: Dataset) -> None:
 def _check_same_maker(folder: Path, before: MadeBy, now: MadeBy) -> None:
     old, new = before["config_file"], now["config_file"]
     if old and not new:
-        raise UserError(f"{folder} was begun with {_argument(old)}: resume it with the same file")
+        raise UserError(f"{folder} was started with {_argument(old)}: resume it with the same file")
     if new and not old:
-        raise UserError(f"{folder} was begun without a config file: resume it without {_argument()}")
+        raise UserError(f"{folder} was started without a config file: resume it without {_argument()}")
     if old and new and old["sha256"] != new["sha256"]:
         raise UserError(
-            f"{folder} was begun with {_argument(old)} of SHA-256 {old['sha256'][:12]}, and {new['path']} has "
+            f"{folder} was started with {_argument(old)} of SHA-256 {old['sha256'][:12]}, but {new['path']} has "
             f"{new['sha256'][:12]}: restore the file as it was, or start a new run with another {setting('out')}"
         )
     if before["method"] != now["method"]:
         was, given = (
             f"method {each['method']}" if each["method"] else "the package's own method" for each in (before, now)
         )
-        raise UserError(f"{folder} was begun with {was}, not {given}: resume it with the same")
+        raise UserError(f"{folder} was started with {was}, not {given}: resume it with the same one")
 
 
 def _argument(file: ConfigFile | None = None) -> str:

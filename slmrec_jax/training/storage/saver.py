@@ -111,8 +111,8 @@ class Saver:
             there = checkpoints.places(folder)
             last = f"the last checkpoint is of {there[-1].words()}" if there else "there is no checkpoint"
             raise UserError(
-                f"{folder}: the checkpoint of {max(self._owed).words()} could not be saved; {last}: fix what the "
-                f"warnings name, then go on with {setting('resume', True)}"
+                f"{folder}: the checkpoint of {max(self._owed).words()} could not be saved; {last}: fix the cause that "
+                f"the warnings name, then continue with {setting('resume', True)}"
             )
 
     def rewind(self, place: Place, history: Sequence[Record]) -> None:

@@ -56,7 +56,7 @@ def test_a_folder_of_two_formats_is_a_question(tmp_path):
     assert "looks like lightgcn and neurec; say which it is with format='lightgcn'" in line
     assert read(tmp_path, {}, format="neurec").item_ids.tolist() == [1, 0]
     assert read(tmp_path, {}, format="lightgcn").item_ids.tolist() == [0, 1]
-    assert "no format 'diffm'; there is: diffmm" in refusal(tmp_path, format="diffm")
+    assert "no format 'diffm': give one of diffmm" in refusal(tmp_path, format="diffm")
 
 
 def test_an_unknown_folder_lists_what_was_looked_for(tmp_path):
@@ -92,10 +92,10 @@ def test_pipes_are_not_waited_for(tmp_path, name):
         ("interactions.csv", "sep=;\nuser;item\n1;2\n", "row 1 begins with 'sep=', which only Excel reads"),
         ("interactions.csv", "# exported\nuser,item\n1,2\n", "row 1 begins with '# exported', a comment"),
         ("interactions.csv", "<!DOCTYPE html>\n<html>\n", "as in a web page"),
-        ("interactions.csv", "version https://git-lfs.github.com/spec/v1\n", "get that by git lfs pull"),
+        ("interactions.csv", "version https://git-lfs.github.com/spec/v1\n", "get it with git lfs pull"),
         ("interactions.csv", "user item rating\n1 2 3\n", "separate columns by commas or tabs"),
-        ("interactions.csv.xz", "\xfd7zXZ", "'interactions.csv.xz' is packed: unpack it"),
-        ("log.zip", "PK", "'log.zip' is packed: unpack it"),
+        ("interactions.csv.xz", "\xfd7zXZ", "'interactions.csv.xz' is compressed: unpack it"),
+        ("log.zip", "PK", "'log.zip' is compressed: unpack it"),
     ],
 )
 def test_what_is_there_instead_of_a_table_is_named(tmp_path, name, content, line):

@@ -50,21 +50,29 @@ BY_NUMBER = {USER: "1", ITEM: "2"}
 @pytest.mark.parametrize(
     ("content", "how", "line"),
     [
-        ("user,what\na,b\n", {ITEM: "that"}, f"no column 'that'; it has 'user', 'what': give one of these by {ITEM}"),
-        ("user,asin,isbn\na,b,c\n", {}, f"'asin', 'isbn' are all columns of items; keep one, or name it by {ITEM}"),
+        ("user,what\na,b\n", {ITEM: "that"}, f"no column 'that'; it has 'user', 'what': give one of these with {ITEM}"),
+        (
+            "user,asin,isbn\na,b,c\n",
+            {},
+            f"'asin', 'isbn' could all be the column of items; keep one, or name it with {ITEM}",
+        ),
         (text(ROWS), BY_NUMBER, "row 1 holds the names 'user', 'item', 'timestamp'; give these instead"),
         ("a,b\nc,d\n", {USER: "1", ITEM: "3"}, "there is no column '3'; it has '1', '2'"),
         (
             text(ROWS, header=""),
             {},
-            "there is no column 'user'; row 1 has 'u0', 'i0', '0', which is data: put a row of names before it, as "
-            f"user and item, or give the number of the column, by {USER}",
+            "there is no column 'user'; row 1 has 'u0', 'i0', '0', which is data: put a row of names before it, "
+            f"such as user and item, or give the number of the column, with {USER}",
         ),
-        (HEADED, {**BY_NUMBER, TIME: "3"}, "row 1: column 3 is 'when', which is a name; name columns by it"),
+        (HEADED, {**BY_NUMBER, TIME: "3"}, "row 1: column 3 is 'when', which is a name; give column names"),
         ("buyer,article\n1,2\n2,3\n", BY_NUMBER, "row 1: column 1 is 'buyer', which is a name"),
-        (text(ROWS), {USER: "user", ITEM: "user"}, f"column 'user' is that of user and item; name another by {USER}"),
-        (text(ROWS, header=""), {USER: "1", ITEM: "1"}, f"name another by {USER} or {ITEM}"),
-        (text(ROWS), {"rating_column": "timestamp"}, "by rating_column or time_column"),
+        (
+            text(ROWS),
+            {USER: "user", ITEM: "user"},
+            f"column 'user' is used for both user and item; name another with {USER}",
+        ),
+        (text(ROWS, header=""), {USER: "1", ITEM: "1"}, f"name another with {USER} or {ITEM}"),
+        (text(ROWS), {"rating_column": "timestamp"}, "with rating_column or time_column"),
     ],
 )
 def test_columns_that_are_not_clear_are_refused(tmp_path, content, how, line):
@@ -76,7 +84,7 @@ def test_columns_that_are_not_clear_are_refused(tmp_path, content, how, line):
 def test_a_folder_without_known_columns_lists_those_it_has(tmp_path):
     assert (
         f"no known table of interactions; 'x.csv' has the columns 'who', 'what'; 'y.tsv' has the columns 'p', 'q': "
-        f"name the columns of users and items by {USER} and {ITEM}"
+        f"name the columns of users and items with {USER} and {ITEM}"
     ) in refusal(tmp_path, {"x.csv": "who,what\na,b\n", "y.tsv": "p\tq\n"})
 
 
@@ -117,7 +125,7 @@ def test_recbole_and_mmrec_have_labels_alike(tmp_path, labels):
 def test_other_labels_are_not_used_and_a_note_says_so(tmp_path):
     dataset = read(tmp_path, {"x.csv": "user,item,label\na,x,toys\na,y,0\n"}, split="mmrec")
     assert len(dataset.train.users) == 2
-    assert dataset.notes[0] == "x.csv: column 'label' is not used: it has other values than 0 and 1"
+    assert dataset.notes[0] == "x.csv: column 'label' is not used: it has values other than 0 and 1"
 
 
 @pytest.mark.parametrize("value", ["", "2", "maybe"])
@@ -169,8 +177,8 @@ def test_times_stay_with_their_interactions_in_the_core(tmp_path):
 @pytest.mark.parametrize(
     ("how", "line"),
     [
-        ({"min_rating": 1.0}, "data set shop: it is divided into splits already, and min_rating chooses"),
-        ({"k_core": 2}, "data set shop: it is divided into splits already, and k_core chooses"),
+        ({"min_rating": 1.0}, "data set shop: it is already split, but min_rating selects"),
+        ({"k_core": 2}, "data set shop: it is already split, but k_core selects"),
         ({"k_core": -1}, "k_core is -1: give at least 0"),
         ({"min_rating": float("nan")}, "min_rating is nan: give a finite number"),
     ],
@@ -198,7 +206,7 @@ def test_a_choice_of_another_type_is_refused(how, line):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        ("user,item\na,b\n", "there is no column of ratings; it has 'user', 'item': name it by rating_column"),
+        ("user,item\na,b\n", "there is no column of ratings; it has 'user', 'item': name it with rating_column"),
         ("user,item,rating\na,b,\n", "row 2: rating is ''; expected a number"),
         ("user,item,rating\na,b,1\na,c,good\n", "row 3: rating is 'good'; expected a number"),
         ("user,item,rating\na,b,1\n", "every row has a rating below 4"),
@@ -233,8 +241,10 @@ def test_ids_that_look_the_same_are_marked(tmp_path, capsys):
     rows = "user,item\nann,x\nann ,x\nbob,cafe\u0301\nbob,caf\u00e9\nann,y\u200b\n"
     assert main(["data", "inspect", str(write(tmp_path, {"x.csv": rows}))]) == 0
     output = capsys.readouterr().out
-    assert "! user ids that differ from another by blanks or the form of a character alone: 2 of 3, as 'ann'" in output
-    assert "! item ids that differ from another by blanks or the form of a character alone: 2 of 4" in output
+    assert (
+        "! user ids that differ only in blanks or in the Unicode form of a character: 2 of 3, such as 'ann'" in output
+    )
+    assert "! item ids that differ only in blanks or in the Unicode form of a character: 2 of 4" in output
 
 
 def test_training_begins_with_what_was_merged_left_out_and_not_read(tmp_path):
@@ -247,4 +257,4 @@ def test_training_begins_with_what_was_merged_left_out_and_not_read(tmp_path):
         "rows that repeat an interaction, merged: 1 of 4",
     ):
         assert line in output
-    assert any(line.startswith("user ids that differ from another by blanks") for line in output)
+    assert any(line.startswith("user ids that differ only in blanks") for line in output)

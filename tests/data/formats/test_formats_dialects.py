@@ -74,7 +74,7 @@ def test_lists_have_an_order_for_each_user_alone(tmp_path):
         "not read: 'shop_likes_and_views.txt'",
         "rows that repeat an interaction, merged: 1 of 6",
     )
-    assert "these data have only the order of each user's" in refusal(tmp_path, split="time")
+    assert "these data have only each user's order" in refusal(tmp_path, split="time")
     long = {"shop_pairs.tsv": f"1\t5\n2\t4 {'x' * 300}\n"}
     assert "shop_pairs.tsv: row 2: item is 'xxx" in refusal(tmp_path, long, split="time")
 

@@ -111,7 +111,7 @@ def test_matrices_must_agree_in_shape(tmp_path, shape):
 
 def test_an_empty_train_split_is_named_by_its_file(tmp_path):
     line = refusal(tmp_path, files(matrices=[sp.coo_matrix((2, 3)), *MATRICES[1:]]))
-    assert "trnMat.pkl: there are no interactions" in line
+    assert "trnMat.pkl: it has no interactions" in line
 
 
 def test_a_missing_matrix_is_named(tmp_path):

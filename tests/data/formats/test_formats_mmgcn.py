@@ -149,14 +149,14 @@ def test_items_may_not_make_up_vastly_many_users(tmp_path):
 @pytest.mark.parametrize(("by", "rows"), [(1, 5), (6, 6), (3, 4), (0, 4)])
 def test_items_that_fit_no_way_are_refused(tmp_path, by, rows):
     line = refusal(offset(tmp_path, by, feat_v__npy=npy(np.ones((rows, 2)))))
-    assert f"item ids are {by} to {by + 4}, which the {rows} feature rows do not hold" in line
+    assert f"item ids are {by} to {by + 4}, which do not fit the {rows} feature rows" in line
 
 
 def test_without_features_the_ids_decide(tmp_path):
     for by, first in ((0, 0), (3, 3), (4, 0)):
         dataset, note = numbering(offset(tmp_path, by))
         assert f"counted from {first}" in note
-        assert "no features to ask" in note
+        assert "no features to check" in note
         assert dataset.num_items == 5 + by - first
 
 
@@ -172,7 +172,7 @@ REFUSED = {
     "a vast unsigned id": ("train.npy", npy(np.array([[0, 2**64 - 1]], "u8")), "is 18446744073709551615"),
     "a mistyped user": ("train.npy", npy(np.array([[0, 1], [10**9, 0]])), "the largest user id is 1000000000"),
     "a mistyped item": ("train.npy", npy(np.array([[0, 1], [0, 10**9]])), "the largest item id is 1000000000"),
-    "no pairs": ("train.npy", npy(np.zeros((0, 2), int)), "train.npy: there are no interactions"),
+    "no pairs": ("train.npy", npy(np.zeros((0, 2), int)), "train.npy: it has no interactions"),
     "code in train": ("train.npy", npy_header("|O", "(1,)") + EVIL["reduce"], "train.npy: not a readable .npy"),
     "code in val": ("val.npy", npy_header("|O", "(1,)") + EVIL["reduce"], "val.npy: byte 130: asks for"),
     "code in a tensor": ("feat_v.pt", EVIL["reduce"], "feat_v.pt: byte 2: asks for"),
@@ -182,7 +182,7 @@ REFUSED = {
     "whole numbers for features": ("feat_v.npy", npy(np.ones((5, 2), int)), "feat_v.npy: an array of int64"),
     "a cube of features": ("feat_v.npy", npy(np.ones((5, 2, 2))), "feat_v.npy: an array of float64 of shape"),
     "complex features": ("feat_v.npy", npy(np.ones((5, 2), complex)), "feat_v.npy: an array of complex128"),
-    "features that are no numbers": ("feat_v.npy", npy(np.full((5, 2), np.nan)), "feat_v.npy: every row is of NaN"),
+    "features that are no numbers": ("feat_v.npy", npy(np.full((5, 2), np.nan)), "feat_v.npy: every row is NaN"),
     "features beyond float32": ("feat_v.npy", npy(np.full((5, 2), 1e300)), "feat_v.npy: 10 values"),
     "a negative word": ("feat_t.npy", npy(np.array([[0], [-1]])), "feat_t.npy: entry 0 of words is -1"),
     "a mistyped word": ("feat_t.npy", npy(np.array([[0], [10**9]])), "feat_t.npy: the largest word id"),

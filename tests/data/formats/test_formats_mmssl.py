@@ -101,7 +101,7 @@ DISAGREE = {
 def test_lists_and_matrix_must_agree(tmp_path, name):
     line = refusal(write(tmp_path, train_mat=DISAGREE[name]))
     assert "train.json: 3 interactions, but train_mat has" in line
-    assert "in one of the two only (user " in line
+    assert "in only one of the two (user " in line
 
 
 @pytest.mark.parametrize(
@@ -180,7 +180,7 @@ def test_tables_must_have_a_row_for_each_item(tmp_path):
 
 
 def test_no_training_interactions_are_refused(tmp_path):
-    assert "train.json: there are no interactions" in refusal(write(tmp_path, train={"0": []}))
+    assert "train.json: it has no interactions" in refusal(write(tmp_path, train={"0": []}))
 
 
 @pytest.mark.parametrize("name", ["train.json", "val.json", "test.json"])

@@ -69,7 +69,7 @@ def test_words_of_items(tmp_path):
     [
         ({"small.train": b"7,5\n7\n"}, "small.train: CSV parse error: Row #2: Expected 2 columns, got 1"),
         ({"small.train": b"7 5\n7 3\n"}, "small.train: row 1 has 1 columns separated by ','; expected 2 to 4"),
-        ({"small.train": "7;5;4,5\n"}, "small.train: row 1 can be divided by ',', ';'"),
+        ({"small.train": "7;5;4,5\n"}, "small.train: row 1 can be split at ',', ';'"),
         ({"small.test": b"7,5,1,1,1\n"}, "small.test: row 1 has 5 columns"),
         ({"small.test": b"7,\n"}, "small.test: row 1: item is ''; expected an id"),
         ({"small.train": b"7,5\n7\x00,5\n"}, "small.train: row 2: user is '7\\x00'; expected an id"),
@@ -81,7 +81,7 @@ def test_words_of_items(tmp_path):
         ({"small_feat_v.npy": np.array([[5], [-1]])}, "small_feat_v.npy: entry 0 of words is -1"),
         ({"small_feat_v.pt": b"PK"}, "small_feat_v.pt: "),
         ({"small_feat_v.npy": TABLE, "small_visual_feat.npy": TABLE}, "are both visual features; keep one"),
-        ({"small_feat_v.npy": TABLE, "small.train": b"7,x\n"}, "the ids are not whole numbers, as 'x'"),
+        ({"small_feat_v.npy": TABLE, "small.train": b"7,x\n"}, "the ids are not whole numbers, such as 'x'"),
         ({"small_feat_v.npy": TABLE, "small.train": b"7,-1\n"}, "there is an item with the id -1"),
     ],
 )

@@ -120,14 +120,14 @@ def broken_text():
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"user,thing\na,b\n", "there is no column 'item'; it has 'user', 'thing': rename the one of items, or name"),
-        (b"user,uid,item\na,b,c\n", "'user', 'uid' are all columns of users"),
+        (b"user,thing\na,b\n", "there is no column 'item'; it has 'user', 'thing': rename the column of items"),
+        (b"user,uid,item\na,b,c\n", "'user', 'uid' could all be the column of users"),
         (b"user,item\na,b\na\n", "CSV parse error: Row #3: Expected 2 columns"),
         (b"user,item\na,b\n,b\n", "row 3: user is ''; expected an id"),
         (b"user,item\na,b\n\xff,b\n", ""),
         (b"user,item,split\na,b,train\na,c,later\n", "row 3: split is 'later'"),
-        (b"user,item,split\na,b,test\n", "there are no interactions"),
-        (b"user,item\n", "there are no rows in it"),
+        (b"user,item,split\na,b,test\n", "it has no interactions"),
+        (b"user,item\n", "it has no rows"),
         (b"", ""),
     ],
 )
@@ -163,8 +163,11 @@ def test_malformed_columns_are_refused(tmp_path, columns, line):
 @pytest.mark.parametrize(
     ("files", "line"),
     [
-        ({"train.csv": CSV, "interactions.csv": CSV}, "'interactions.csv', 'train.csv'; expected train, and maybe"),
-        ({"valid.csv": CSV}, "there is 'valid.csv'; expected train, and maybe valid and test"),
+        (
+            {"train.csv": CSV, "interactions.csv": CSV},
+            "'interactions.csv', 'train.csv'; expected only train, and maybe",
+        ),
+        ({"valid.csv": CSV}, "there is 'valid.csv'; expected only train, and maybe valid and test"),
         ({"cli\x1bcks.csv": CSV}, "the file 'cli\\x1bcks.csv' has control characters in its name; rename it"),
         ({"clicks.csv": CSV, "views.csv": CSV}, "'clicks.csv', 'views.csv' are all"),
         ({"clicks.csv": CSV, "items.csv": b"item\nB1\n"}, "clicks.csv: row 2: item is 'B2', which items.csv does not"),
@@ -253,7 +256,7 @@ def test_items_without_vectors_lack_the_modality(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("image.npy", np.ones((2, 2)), "2 rows without ids, and the items' ids are not row numbers, as 2;"),
+        ("image.npy", np.ones((2, 2)), "2 rows without ids, and the items' ids are not row numbers, such as 2;"),
         ("image.npy", np.ones(3), "an array of float64 of shape (3,); expected a table of numbers"),
         ("image.npy", np.array([["a"]]), "not a readable .npy table"),
         ("image.npy", np.array([[0], [1], [np.inf]]), "1 values in 1 rows are NaN or infinite"),
@@ -266,10 +269,10 @@ def test_items_without_vectors_lack_the_modality(tmp_path):
         ("image.parquet", parquet({"item": [1, 2], "v": [[None, 1.0], [1.0, 1.0]]}), "1 values in 1 rows are NaN"),
         ("image.parquet", parquet({"item": [1, 2], "v": [[[1]], [[1]]]}), "'v' is a column of list<"),
         ("image.parquet", parquet({"item": [1, 2], "v": ["1 2", "3 4"]}), "it has the columns 'item', 'v'"),
-        ("image.parquet", parquet({"item": [1, 2]}), "it has the column 'item' alone"),
+        ("image.parquet", parquet({"item": [1, 2]}), "it has only the column 'item'"),
         ("image.parquet", parquet({"a": [[1]], "b": [[1]]}), "it has the columns 'a', 'b'; expected one"),
         ("image.safetensors", b"{}", "not a readable .safetensors file"),
-        ("image.safetensors", tensors(x=np.ones(3)), "there are 'x (3,)'; expected one tensor of two"),
+        ("image.safetensors", tensors(x=np.ones(3)), "it has 'x (3,)'; expected one two-dimensional tensor"),
         ("image.safetensors", tensors(x=np.ones((3, 2)), i=np.arange(2)), "2 ids for 3 rows"),
         ("image.safetensors", tensors(x=np.ones((2, 2)), i=np.array([1, 1])), "row 2: item is 1 for"),
     ],
@@ -286,5 +289,6 @@ def test_two_files_of_one_modality_are_a_question(tmp_path):
 def test_rows_without_ids_need_numbers_or_a_catalogue(tmp_path):
     line = refusal(tmp_path, {"clicks.csv": CSV, "image.npy": np.ones((2, 2))})
     assert (
-        "image.npy: 2 rows without ids, and the items' ids are not row numbers, as 'B1'; put the raw ids beside" in line
+        "image.npy: 2 rows without ids, and the items' ids are not row numbers, such as 'B1'; put the raw ids beside"
+        in line
     )

@@ -71,7 +71,7 @@ def test_a_whole_table_beside_the_parts_is_not_read(tmp_path):
 @pytest.mark.parametrize(
     ("names", "line"),
     [
-        (("a.train", "a.test", "b.valid"), "are of several data sets; keep those of one"),
+        (("a.train", "a.test", "b.valid"), "belong to several data sets; keep those of one"),
         (("a.part1", "a.part2", "a.part4"), "'a.part4.inter' is none of 'part1', 'part2', 'part3'"),
         (("\x1ba.part0", "a.part1", "a.part2"), r"'\x1ba.part0.inter' is none of"),
         (("a.valid", "a.validation", "a.train"), "are all the valid split"),
@@ -90,7 +90,7 @@ def test_splits_that_do_not_belong_together_are_refused(tmp_path, names, line):
         ("small.inter", INTER + b"u1\t9\t1\tsoon\n", "row 2: timestamp is 'soon'; expected a numb"),
         ("small.inter", INTER + b"u1\t9\t1\t\n", "row 2: timestamp is ''"),
         ("small.inter", INTER + b"u1\t9\t1\tnan\n", "row 2: timestamp is 'nan'"),
-        ("small.inter", INTER, "there are no rows in it"),
+        ("small.inter", INTER, "it has no rows"),
         ("small.itememb", VECTORS + b"9\t1 2\n10\t1\n", "row 3: 1 numbers in item"),
         ("small.itememb", VECTORS + b"9\t1 2\n10\t1 x\n", "row 3: 'x' in item_emb"),
         ("small.itememb", VECTORS + b"9\t1\n9\t2\n", "row 3: iid:token is '9' for"),

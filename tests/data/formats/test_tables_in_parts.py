@@ -93,7 +93,7 @@ def test_a_folder_for_each_split(tmp_path):
         ),
         (
             {"0.parquet": parquet(columns(ROWS)), "1.parquet": parquet({**columns(ROWS[:2]), "user": [1, 2]})},
-            "interactions/1.parquet: 'user' is a column of int64, and of string in 0.parquet; write all files alike",
+            "interactions/1.parquet: 'user' is a column of int64, but of string in 0.parquet; use the same types",
         ),
         (
             {"0.parquet": parquet(columns(ROWS)), "1.parquet": parquet({"user": ["a"], "item": ["b"]})},
@@ -156,7 +156,7 @@ def test_a_folder_without_columns_of_users_and_items_is_no_table(tmp_path, calle
 def test_a_folder_of_parts_with_unknown_columns_is_described(tmp_path):
     files = {"interactions/0.parquet": parquet({"buyer": ["a"], "thing": ["b"]})}
     line = refusal(tmp_path, files, **HOW)
-    assert "'interactions/0.parquet' has the columns 'buyer', 'thing': name the columns of users and items by" in line
+    assert "'interactions/0.parquet' has the columns 'buyer', 'thing': name the columns of users and items with" in line
     named = {"user_column": "buyer", "item_column": "thing"}
     assert read(tmp_path, files, split="mmrec", **named).num_items == 1
 

@@ -233,7 +233,7 @@ DATES = ["2020-01-02", "2020-01-02 10:00", "2020-01-02T10:00:00.5"]
 )
 def test_text_that_is_no_date_names_its_row(tmp_path, first, odd):
     line = refusal(tmp_path, {"interactions.csv": text([("a", "x", first), ("a", "y", odd), ("a", "z", first)])}, **HOW)
-    assert line == f"interactions.csv: row 3: timestamp is {odd!r}; expected a date in the form of the first one"
+    assert line == f"interactions.csv: row 3: timestamp is {odd!r}; expected a date in the same form as the first"
 
 
 @pytest.mark.parametrize("zone", ["Z", "+02", "+0200", "+02:00", " UTC"])

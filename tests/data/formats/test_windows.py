@@ -69,7 +69,7 @@ def test_dates(tmp_path, form):
     in_a_zone, just_after = "2025-01-03T00:30:00+01:00", "2025-01-05T00:00:00.000001"
     assert kept(tmp_path, content, in_a_zone, just_after, name_of(content)) == [2, 3, 4]
     number = refusal(tmp_path, since="5", split="mmrec")
-    assert number.startswith(f"{name_of(content)}: since is '5', and the times are dates, such as '2025-01-01")
+    assert number.startswith(f"{name_of(content)}: since is '5', but the times are dates, such as '2025-01-01")
     assert number.endswith(": give such a date")
 
 
@@ -80,17 +80,17 @@ def test_numbers(tmp_path, form):
     assert kept(tmp_path, content, f"{SECONDS[6]}.5", name=name_of(content)) == [7]
     for wrong in ("2025-01-03", "soon", "", "nan", "1_0") if form == "seconds" else ("2025-01-03",):
         line = refusal(tmp_path, since=wrong, split="mmrec")
-        assert line.startswith(f"{name_of(content)}: since is {wrong!r}, and the times are numbers, such as '17")
+        assert line.startswith(f"{name_of(content)}: since is {wrong!r}, but the times are numbers, such as '17")
 
 
 @pytest.mark.parametrize(
     ("content", "how", "line"),
     [
-        ("user,item\na,x\n", {"since": "5"}, "x.csv: there is no column of times; it has 'user', 'item': name it by"),
+        ("user,item\na,x\n", {"since": "5"}, "x.csv: there is no column of times; it has 'user', 'item': name it with"),
         (table(DAYS), {"until": "2024-12-31"}, "x.csv: every row has a time from 2024-12-31 on; expected some"),
-        (table(DAYS), {"since": "2025-02-30"}, "x.csv: since is '2025-02-30', and the times are dates"),
+        (table(DAYS), {"since": "2025-02-30"}, "x.csv: since is '2025-02-30', but the times are dates"),
         (table([*DAYS, ""]), {"since": DAYS[0]}, "x.csv: row 10: timestamp is"),
-        ("user,item,split,date\na,x,0,2\n", {"until": 5}, "it is divided into splits already, and until chooses what"),
+        ("user,item,split,date\na,x,0,2\n", {"until": 5}, "it is already split, but until selects the data"),
     ],
 )
 def test_what_cannot_be_is_refused(tmp_path, content, how, line):
@@ -99,7 +99,7 @@ def test_what_cannot_be_is_refused(tmp_path, content, how, line):
 
 def test_lists_of_items_and_the_demo_have_no_times(tmp_path):
     assert "there is no column of times" in refusal(tmp_path, {"x_pairs.tsv": "a\tx y\n"}, since=1, split="mmrec")
-    with pytest.raises(slm.UserError, match="divided into splits already, and since"):
+    with pytest.raises(slm.UserError, match="already split, but since"):
         load("demo", since=1)
 
 
@@ -126,9 +126,9 @@ def test_the_flag_is_from_and_the_run_keeps_it(tmp_path, capsys):
     assert main(["data", "inspect", folder, "--from", "2025-01-03", "--until=2025-01-06"]) == 0
     assert "x.csv: rows with a time before 2025-01-03, left out: 2 of 8" in capsys.readouterr().out
     assert main(["data", "convert", folder, str(tmp_path / "out"), "--split", "mmrec", "--from", "soon"]) == 1
-    assert "x.csv: --from is 'soon', and the times are dates" in capsys.readouterr().err
+    assert "x.csv: --from is 'soon', but the times are dates" in capsys.readouterr().err
     flags = parse(TrainFlags, "slmrec-jax train", ["--data", folder, "--from", "2025-01-02", "--until", "2025-01-07"])
     assert flags.settings == Config(data=folder, since="2025-01-02", until="2025-01-07")
     assert from_json(to_json(flags.settings), "config.json") == flags.settings
     assert main(["data", "inspect", "demo", "--from", "5"]) == 1
-    assert "divided into splits already, and --from chooses what is divided" in capsys.readouterr().err
+    assert "already split, but --from selects the data to split" in capsys.readouterr().err

@@ -68,8 +68,8 @@ def test_lightgcn_says_what_it_leaves_out(tmp_path):
     dataset = shop()
     written = write_format(dataset, tmp_path / "shop", "lightgcn")
     assert written.notes == [
-        "left out, as lightgcn has no validation split: 2 interactions",
-        "left out, as lightgcn has no features: visual, textual, clip",
+        "left out, because lightgcn has no validation split: 2 interactions",
+        "left out, because lightgcn has no features: visual, textual, clip",
     ]
     assert load(tmp_path / "shop").fingerprint == written.dataset.fingerprint != dataset.fingerprint
     assert (tmp_path / "shop" / "train.txt").read_text() == "0 0 3\n1 2 3\n4 0 2\n"
@@ -80,7 +80,7 @@ def test_mmrec_drops_new_users_and_fills_images(tmp_path):
     dataset = shop(test=pairs((2, 0), (1, 0)))
     written = write_format(dataset, tmp_path / "shop", "mmrec")
     assert written.notes == [
-        "left out, as mmrec drops users without training interactions: 1 interactions of test",
+        "left out, because mmrec drops users without training interactions: 1 interactions of test",
         "text_feat.npy has 1 rows of NaN, for items without it; fill them in for MMRec",
     ]
     again = load(tmp_path / "shop")
@@ -116,17 +116,19 @@ def test_a_plain_table_keeps_titles_and_odd_ids(tmp_path):
     again = load(tmp_path / "shop")
     assert again.fingerprint == dataset.fingerprint
     assert again.item_texts["title"].tolist() == dataset.item_texts["title"].tolist()
-    assert write_format(dataset, tmp_path / "other", "mmrec").notes[0].startswith("left out, as mmrec does not show")
+    assert (
+        write_format(dataset, tmp_path / "other", "mmrec").notes[0].startswith("left out, because mmrec does not show")
+    )
 
 
 @pytest.mark.parametrize(
     ("to", "changes", "line"),
     [
-        ("plain", {"user_ids": np.array(["1", "2", "3", "4", "5"])}, "read back, raw ids of users would be others"),
-        ("recbole", {"user_ids": np.array(["a\tb", "c", "d", "e", "f"])}, "written so, they could not be read"),
-        ("lightgcn", {"user_ids": np.array(["a b", "c", "d", "e", "f"])}, "written so, they could not be read"),
-        ("mmrec", {"features": {"image": Feature(np.ones((6, 1)), THERE)}}, "the names of modalities would be others"),
-        ("plain", {"features": {"A": Feature(np.ones((6, 1)), THERE)}}, "the names of modalities would be others"),
+        ("plain", {"user_ids": np.array(["1", "2", "3", "4", "5"])}, "read back, raw ids of users would differ"),
+        ("recbole", {"user_ids": np.array(["a\tb", "c", "d", "e", "f"])}, "once written, they could not be read"),
+        ("lightgcn", {"user_ids": np.array(["a b", "c", "d", "e", "f"])}, "once written, they could not be read"),
+        ("mmrec", {"features": {"image": Feature(np.ones((6, 1)), THERE)}}, "the names of modalities would differ"),
+        ("plain", {"features": {"A": Feature(np.ones((6, 1)), THERE)}}, "the names of modalities would differ"),
         ("plain", {"features": {"../x": Feature(np.ones((6, 1)), THERE)}}, "modality '../x' cannot name a file"),
         ("mmrec", {"features": {"/x": Feature(np.ones((6, 1)), THERE)}}, "the modality '/x' cannot name a file"),
         ("recbole", {"features": {"visual": Feature(np.ones((6, 1)), ~THERE & THERE)}}, "no row of image_emb"),
@@ -151,7 +153,7 @@ def test_words_and_the_order_of_modalities_are_named(tmp_path, to):
     }
     written = write_format(shop(features=features), tmp_path / "shop", to)
     assert written.notes == [
-        f"left out, as {to} has vectors alone, and no words: tags",
+        f"left out, because {to} has only vectors and no words: tags",
         "the order of modalities is not kept: train on the folder with modalities textual visual",
     ]
     assert load(tmp_path / "shop").fingerprint == written.dataset.fingerprint
@@ -164,10 +166,10 @@ def test_the_command_writes_and_says_so(tmp_path, capsys):
         assert main(["data", "convert", str(store), str(out / to), "--to", to]) == 0
         said = capsys.readouterr().out
         assert f"{out / to}: shop, 0.0 MiB, fingerprint {load(out / to).fingerprint[:12]}" in said
-        assert "! times and ratings are not written, if there are any" in said
-        assert ("! with what was left out, the fingerprint is" in said) == (to == "lightgcn")
+        assert "! times and ratings, if any, are not written" in said
+        assert ("! with the omitted parts, the fingerprint is" in said) == (to == "lightgcn")
     assert main(["data", "convert", str(store), str(out / "mmrec"), "--to", "plain"]) == 1
-    assert "is there already" in capsys.readouterr().err
+    assert "already exists" in capsys.readouterr().err
     assert main(["data", "convert", str(store), str(out / "x"), "--to", "cornac"]) == 1
     assert "mmrec" in capsys.readouterr().err
 

@@ -194,7 +194,7 @@ def test_convert_and_make(plain, tmp_path, capsys):
     ("arguments", "line"),
     [
         (["convert", "SHOP", "OUT"], "it is not split; say how with --split"),
-        (["convert", "SHOP", "SHOP", "--split", "time"], "is there already"),
+        (["convert", "SHOP", "SHOP", "--split", "time"], "already exists"),
         (["convert", "SHOP", "OUT", "--split", "tmie"], "there is no split 'tmie'"),
         (["inspect", "SHOP", "--plot", "a.bmp"], "ends in .png"),
         (["inspect", "SHOP", "--plot", "/dev/null/none/a.png"], "cannot write"),

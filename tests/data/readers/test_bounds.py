@@ -280,7 +280,7 @@ def test_files_that_unpack_to_tens_of_megabytes_are_refused_in_a_few(tmp_path):
 
 def test_one_long_vector_does_not_lengthen_the_missing_ones(tmp_path):
     file = parquet(tmp_path / "visual.parquet", {"v": lists([2**20, *[0] * 2**20])})
-    assert "1048577 rows of 1048576 numbers take 4194308 MiB, and most of them have none" in refusal(
+    assert "1048577 rows of 1048576 numbers take 4194308 MiB, but most rows have none" in refusal(
         read_vectors, file, None
     )
     pairs = "user,item,split\n" + "".join(f"u,{item},train\n" for item in range(2**10))

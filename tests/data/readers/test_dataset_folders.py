@@ -163,9 +163,9 @@ def test_texts_and_pictures_without_vectors_get_a_command(shop):
     embed = f"slmrec-jax data embed {shop}/features/things {{}} --model MODEL --out {shop}/features"
     assert data.features == {}
     assert data.notes == (
-        "things: no vectors of the column 'title'; make them by " + embed.format("--text title"),
-        "things: no vectors of the pictures in 'picture'; save them in a folder PICTURES, each called like its item, "
-        "and make vectors by " + embed.format("--images PICTURES"),
+        "things: no vectors for the column 'title'; make them with " + embed.format("--text title"),
+        "things: no vectors for the pictures in 'picture'; save them in a folder PICTURES, each named after its item, "
+        "and make vectors with " + embed.format("--images PICTURES"),
         "not read: 'features/'",
     )
     for name in ("text", "image"):
@@ -199,17 +199,17 @@ def test_new_items_may_be_in_a_folder(shop):
 WRONG = {
     "rows of different lengths": (
         {"item": list("ab"), "v": [[1.0, 2.0], [1.0]]},
-        "text: row 2: 1 numbers in v; expected 2, as in the first one",
+        "text: row 2: 1 numbers in v; expected 2, as in the first row with numbers",
     ),
     "no vector at all": (
         {"item": list("ab"), "v": pa.array([None, None], pa.list_(pa.float32()))},
-        "text: no row of v has a number in it",
+        "text: no row of v has a number",
     ),
     "half a row": (
         {"item": list("ab"), "v": [[1.0, None], [1.0, 2.0]]},
-        "text: 1 values in 1 rows are NaN or infinite as float32 (rows 1, from 1 on)",
+        "text: 1 values in 1 rows are NaN or infinite as float32 (rows 1, counted from 1)",
     ),
-    "an infinite value": ({"item": list("ab"), "v": [[1.0, 2.0], [np.inf, 1.0]]}, "(rows 2, from 1 on)"),
+    "an infinite value": ({"item": list("ab"), "v": [[1.0, 2.0], [np.inf, 1.0]]}, "(rows 2, counted from 1)"),
     "an id twice": ({"item": list("aa"), "v": [[1.0], [2.0]]}, "text: row 2: item is 'a' for the second time"),
     "an id that is missing": (
         {"item": ["a", None], "v": [[1.0], [2.0]]},
@@ -218,11 +218,11 @@ WRONG = {
     "no id of the data": ({"item": list("xy"), "v": [[1.0], [2.0]]}, "text: no row has an id of the data"),
     "no column of ids": (
         {"key": list("ab"), "v": [[1.0], [2.0]]},
-        "text: there is no column of raw item ids; it has 'key', 'v': call it item, or name it by item_column",
+        "text: there is no column of raw item ids; it has 'key', 'v': call it item, or name it with item_column",
     ),
     "two columns of ids": (
         {"item": list("ab"), "item_id": list("ab"), "v": [[1.0], [2.0]]},
-        "text: 'item', 'item_id' are all columns of items",
+        "text: 'item', 'item_id' could all be the column of items",
     ),
     "two columns of one modality": (
         {"item": list("ab"), "text_emb": [[1.0], [2.0]], "text_feat": [[1.0], [2.0]]},
@@ -235,7 +235,7 @@ WRONG = {
     "lists of other things": (
         {"item": list("ab"), "v": [[1], [2]], "w": [[[1.0]], [[2.0]]]},
         "text: there is no column of vectors; it has 'item: string', 'v: list<item: int64>', "
-        "'w: list<item: list<item: double>>': save one of lists of floats",
+        "'w: list<item: list<item: double>>': save one with lists of floats",
     ),
     "ids of another type": (
         {"item": pa.array(list("ab"), pa.string_view()), "v": [[1.0], [2.0]]},
@@ -319,7 +319,7 @@ def test_a_list_of_files_names_only_what_is_beside_it(shop, name):
     place = save_to_disk(shop / "features" / "text", columns())
     listed = ["data-00000-of-00001.arrow", name]
     (place / "state.json").write_text(json.dumps({"_data_files": [{"filename": each} for each in listed]}))
-    said = "as entry 1; expected the names of files beside it, each once: save the data set again by save_to_disk"
+    said = "as entry 1; expected the names of files beside it, each once: save the data set again with save_to_disk"
     assert said in refusal(load, shop)
     (place / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "train" if name == listed[0] else name]}))
     assert "as entry 1; expected the names of splits beside it" in refusal(load, shop)
@@ -344,31 +344,31 @@ def test_damage_is_refused(shop):
     first = 8 + int.from_bytes(whole[4:8], "little")
     without_schema = whole[first:]
     for content, said in (
-        (b"", "not a readable stream of Arrow (cannot mmap an empty file)"),
-        (end, "not a readable stream of Arrow (it does not begin with a schema)"),
-        (without_schema, "not a readable stream of Arrow (it does not begin with a schema)"),
-        (whole[:-8], "not a readable stream of Arrow (its last bytes are not the end of a stream)"),
-        (whole[:600] + end, "not a readable stream of Arrow"),
-        (b"ARROW1\0\0" + whole, "not a readable stream of Arrow"),
+        (b"", "not a readable Arrow stream (cannot mmap an empty file)"),
+        (end, "not a readable Arrow stream (it does not begin with a schema)"),
+        (without_schema, "not a readable Arrow stream (it does not begin with a schema)"),
+        (whole[:-8], "not a readable Arrow stream (its last bytes are not the end of a stream)"),
+        (whole[:600] + end, "not a readable Arrow stream"),
+        (b"ARROW1\0\0" + whole, "not a readable Arrow stream"),
         (
             whole.replace("ä".encode(), b"\xff\xff"),
             "(In column 0: Invalid: Invalid UTF8",
         ),
-        (whole.replace(b"vector", b"v\x80ctor"), "not a readable stream of Arrow ('utf-8' codec can't decode"),
+        (whole.replace(b"vector", b"v\x80ctor"), "not a readable Arrow stream ('utf-8' codec can't decode"),
     ):
         file.write_bytes(content)
         line = refusal(load, shop)
         assert said in line
         assert line.startswith(f"{file}: ")
     file.unlink()
-    assert "data-00000-of-00001.arrow: there is no such file; expected a stream of Arrow" in refusal(load, shop)
+    assert "data-00000-of-00001.arrow: there is no such file; expected an Arrow stream" in refusal(load, shop)
 
 
 @pytest.mark.parametrize("codec", ["lz4", "zstd"])
 def test_a_stream_that_could_unpack_to_any_size_is_refused(shop, codec):
     options = pa.ipc.IpcWriteOptions(compression=codec)
     save_to_disk(shop / "features" / "text", columns(), options=options)
-    said = "(its buffers are compressed, or it has dictionaries); save the data set again by save_to_disk"
+    said = "(its buffers are compressed, or it has dictionaries); save the data set again with save_to_disk"
     assert said in refusal(load, shop)
 
 

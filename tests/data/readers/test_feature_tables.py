@@ -101,9 +101,15 @@ TEXT_REFUSED = {
         "the first column (key) looks like raw ids",
     ),
     "a word": ("x,y\n3,4.5\n7,high\n", "image.csv: row 3: y is 'high'; expected a number"),
-    "an item alone": ("item\na\nb\n", "it has the column 'item' alone"),
-    "half a row": ("x,y\n0.5,2\n3,\n7,1\n", "1 values in 1 rows are NaN or infinite as float32 (rows 1, from 0 on)"),
-    "half a row under an id": ("item,x,y\n1,0.5,2\n0,3,\n2,7,1\n", "(rows 3, from 1 on); fix them, or make a row NaN"),
+    "an item alone": ("item\na\nb\n", "it has only the column 'item'"),
+    "half a row": (
+        "x,y\n0.5,2\n3,\n7,1\n",
+        "1 values in 1 rows are NaN or infinite as float32 (rows 1, counted from 0)",
+    ),
+    "half a row under an id": (
+        "item,x,y\n1,0.5,2\n0,3,\n2,7,1\n",
+        "(rows 3, counted from 1); fix them, or make a whole row NaN",
+    ),
     "rows of different lengths": ("x,y\n0.5,2\n3\n7,1\n", "Expected 2 columns, got 1"),
     "nothing": ("", "image.csv: it is empty"),
 }
@@ -173,7 +179,7 @@ def test_times_in_an_unknown_zone(tmp_path):
 def test_times_that_python_cannot_hold_have_a_form_for_error_lines():
     for kind in (pa.duration("s"), pa.timestamp("s"), pa.timestamp("s", "Nowhere/Land")):
         table = Table(Path("t.parquet"), {"v": pa.chunked_array([pa.array([2**62], kind)])}, first=1)
-        assert table.value("v", 0) == f"a {kind} that this machine cannot show"
+        assert table.value("v", 0) == f"a {kind} that cannot be shown on this machine"
 
 
 # --- advice ------------------------------------------------------------------------------------------------------
@@ -187,11 +193,11 @@ def rows(count, first=1.0):
 
 CATALOGUE = "item\n0\n1\n2\n"
 ADVICE = {
-    "too few": (rows(2), "2 rows for 3 items; expected row i to be item i: give every item a row, one of NaN alone"),
+    "too few": (rows(2), "2 rows for 3 items; expected row i to be item i: give every item a row, all NaN"),
     "too many": (rows(5), "5 rows for 3 items; expected row i to be item i: remove the rows that belong to no item"),
     "one too many": (rows(4), "4 rows for 3 items; expected row i to be item i: remove the rows"),
-    "padding": (rows(4, 0.0), "and the first one is zeros, as RecBole pads its tables; remove that row"),
-    "NaN in a row": (np.array([[1, 2], [3, np.nan], [5, 6]], np.float32), "(rows 1, from 0 on); fix them, or make"),
+    "padding": (rows(4, 0.0), "and the first one is all zeros, as RecBole pads its tables; remove that row"),
+    "NaN in a row": (np.array([[1, 2], [3, np.nan], [5, 6]], np.float32), "(rows 1, counted from 0); fix them, or"),
 }  # fmt: skip
 
 
@@ -222,7 +228,7 @@ def test_rows_are_those_of_the_file(tmp_path):
     values = rows(9)
     values[7, 1] = np.inf
     sparse = PAIRS.replace(",2,", ",7,")
-    assert "(rows 7, from 0 on)" in refusal(
+    assert "(rows 7, counted from 0)" in refusal(
         load, str(folder(tmp_path / "shop", interactions_csv=sparse, image_npy=npy(values)))
     )
 
@@ -249,8 +255,8 @@ CASES = Path(os.environ.get("SLMREC_CASES") or Path(__file__).parents[4] / "shar
     ("name", "line"),
     [
         ("f_extra", "65 rows for 60 items; expected row i to be item i: remove the rows"),
-        ("f_less", "50 rows for 60 items; expected row i to be item i: give every item a row, one of NaN"),
-        ("f_nan", "(rows 3, from 0 on); fix them, or make a row NaN as a whole"),
+        ("f_less", "50 rows for 60 items; expected row i to be item i: give every item a row, all NaN"),
+        ("f_nan", "(rows 3, counted from 0); fix them, or make a whole row NaN"),
         ("n_by_0_npy", "its shape is (999999999999999999, 0), but it holds no values"),
         ("tz_unknown", "user is a column of timestamp[us, tz=Nowhere/Land]; expected an id"),
         ("safetensors_float8", None),
@@ -278,11 +284,11 @@ NO_VECTORS = {
         "no row",
     ),
     "no values": (PAIRS, "item,x\n0,\n1,nan\n", "no row has values"),
-    "NaN alone": (PAIRS, "x,y\nnan,nan\nnan,nan\nnan,nan\n", "the rows of all items are of NaN alone"),
+    "NaN alone": (PAIRS, "x,y\nnan,nan\nnan,nan\nnan,nan\n", "the rows of all items are NaN"),
     "integers without a header": (PAIRS, "2,1,3\n0,1,2\n1,4,2\n", "the first column (column 1) looks like raw ids"),
-    "lists in brackets": (PAIRS, 'item,v\n0,"[0.5, 1]"\n', "expected numbers with blanks between them"),
+    "lists in brackets": (PAIRS, 'item,v\n0,"[0.5, 1]"\n', "expected numbers separated by blanks"),
     "a header that counts from 1": (PAIRS, "1,2,3\n0.5,1,2\n1,2,2\n", "row 1 counts the columns"),
-    "two columns of ids": (PAIRS, "item,item_id,x\n0,1,2\n", "'item', 'item_id' are all columns of items"),
+    "two columns of ids": (PAIRS, "item,item_id,x\n0,1,2\n", "'item', 'item_id' could all be the column of items"),
 }
 
 
@@ -341,15 +347,15 @@ def test_ids_of_text_and_the_model_are_read_from_safetensors(tmp_path):
     assert feature.values.dtype == np.float16
     assert np.array_equal(feature.values, np.float16([VALUES[2], [0, 0], VALUES[0]]))
     assert feature.present.tolist() == [True, False, True]
-    assert "text.safetensors: made of title by small (SHA-256 0123456789ab…)" in data.notes
+    assert "text.safetensors: made from title by small (SHA-256 0123456789ab…)" in data.notes
 
 
 @pytest.mark.parametrize(
     ("tensors", "said"),
     [
         ({"item_bytes": np.uint8([97]), "item_offsets": np.int64([0, 1])}, "1 ids for 3 rows"),
-        ({"item_bytes": np.uint8([97]), "item_offsets": np.int64([0, 1, 9, 1])}, "are no texts"),
-        ({"item_bytes": np.uint8([97, 255, 98]), "item_offsets": np.int64([0, 1, 2, 3])}, "are no texts"),
+        ({"item_bytes": np.uint8([97]), "item_offsets": np.int64([0, 1, 9, 1])}, "are not valid text"),
+        ({"item_bytes": np.uint8([97, 255, 98]), "item_offsets": np.int64([0, 1, 2, 3])}, "are not valid text"),
         ({"item_bytes": np.uint8([97]), "item_offsets": np.int32([0, 1, 1, 1])}, "expected bytes, and int64"),
         ({"item_bytes": np.uint8([97]), "item_offsets": np.zeros(0, np.int64)}, "expected bytes, and int64"),
         ({"item_bytes": np.uint8([97]), "item_offsets": np.int64([0] * 4), "item": np.arange(3)}, "ids of text"),

@@ -68,4 +68,4 @@ def test_an_empty_folder_is_refused(shop):
     folder, layer = shop
     for file in layer.iterdir():
         file.unlink()
-    assert "visual_embeddings: there is no .npy file: fill or remove it" in refusal(load, folder)
+    assert "visual_embeddings: it has no .npy file: fill or remove it" in refusal(load, folder)

@@ -158,8 +158,8 @@ def test_code_is_refused_with_its_place(read, name):
 
 RAW = SIX.astype("<f4").tobytes()
 ODD_TENSORS = {
-    "shows too much": ({"shape": (2, 3), "offset": 1}, "it shows value 6 of its storage, which has 6"),
-    "strides too far": ({"shape": (2, 3), "strides": (4, 1)}, "it shows value 6 of its storage"),
+    "shows too much": ({"shape": (2, 3), "offset": 1}, "it reads value 6 of its storage, which has 6"),
+    "strides too far": ({"shape": (2, 3), "strides": (4, 1)}, "it reads value 6 of its storage"),
     "repeats": (
         {"shape": (10**6, 6), "strides": (0, 1), "size": 6},
         "its shape (1000000, 6) has more values than the 6",

@@ -79,7 +79,7 @@ def test_a_setting_of_numbers_and_names_takes_both_and_a_task_is_text():
         ("tpe", "lr=0..1:log", "lower number above 0"),
         ("tpe", "lr=2..1", "lower number"),
         ("tpe", "lr=1..2:sqrt", "low..high"),
-        ("tpe", "task=fac..fd", "a range is of numbers"),
+        ("tpe", "task=fac..fd", "a range holds numbers"),
         ("tpe", "slmrec.popularity-correction=auto..1", "'auto' is not a number"),
         ("tpe", "lr=0.1,0.1", "twice"),
         ("tpe", "lr=-1,1", "give more than 0"),
@@ -460,7 +460,7 @@ def test_a_signal_stops_the_search_and_the_trial_is_repeated(pretended, tmp_path
 
     monkeypatch.setattr(search, "fit_seeds", stopped)
     assert tune(out) == 143
-    assert "go on with: slmrec-jax tune" in capsys.readouterr().err
+    assert "continue with: slmrec-jax tune" in capsys.readouterr().err
     assert pretended["runs"] == []
     monkeypatch.setattr(search, "fit_seeds", fit_seeds)
     assert tune(out) == 0
@@ -489,7 +489,7 @@ def test_refusals_write_nothing(pretended, tmp_path, capsys, arguments, said):
 def test_a_folder_with_something_else_is_left_alone(pretended, tmp_path, capsys):
     (tmp_path / "mine.txt").write_text("mine")
     assert tune(tmp_path) == 1
-    assert "something else" in capsys.readouterr().err
+    assert "something other than a search" in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
 
 

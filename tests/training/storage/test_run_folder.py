@@ -105,7 +105,7 @@ def test_what_was_written_is_read_back(tiny, tmp_path, monkeypatch):
     monkeypatch.setattr(arrays.ocp.Checkpointer, "save", lossy)
     line = refusal(train, CONFIG, tiny, out=tmp_path / "run", callbacks=[texts_into(said)])
     assert "could not be saved" in line
-    assert any("reads back as something else" in each for each in said)
+    assert any("read back differently" in each for each in said)
     assert not checkpoint.places(tmp_path / "run" / "checkpoints")
 
 
@@ -139,7 +139,7 @@ def test_a_run_resumes_with_the_config_file_that_it_was_begun_with(stored, tmp_p
     resume = ["train", "--out", str(out), "--resume", "--epochs", "2"]
     assert main(resume) == 1
     said = capsys.readouterr().err
-    assert f"was begun with --config {file}" in said
+    assert f"was started with --config {file}" in said
     file.write_text(text + "# another\n")
     assert main([*resume, f"--config={file}"]) == 1
     assert "restore the file as it was" in capsys.readouterr().err
@@ -153,14 +153,14 @@ def test_a_run_resumes_with_the_config_file_that_it_was_begun_with(stored, tmp_p
 def test_a_run_without_a_config_file_does_not_resume_with_one(folder, tiny, tmp_path):
     (tmp_path / "mine.py").write_text("")
     line = refusal(train, CONFIG, tiny, out=folder, resume=True, config_file=tmp_path / "mine.py")
-    assert "was begun without a config file" in line
+    assert "was started without a config file" in line
 
 
 def test_a_run_resumes_with_its_own_method(folder, tiny):
     def mine(config, spec):
         return make_method(config, spec)
 
-    assert "begun with the package's own method" in refusal(train, CONFIG, tiny, out=folder, resume=True, method=mine)
+    assert "started with the package's own method" in refusal(train, CONFIG, tiny, out=folder, resume=True, method=mine)
 
 
 @pytest.mark.parametrize("flag", [["--config=a b.py"], ["--config", "a b.py"]])
@@ -279,7 +279,7 @@ def test_a_pipe_in_place_of_the_lock_is_not_waited_for(folder, capsys):
 
 
 def test_a_path_below_a_file_is_called_missing(folder):
-    assert "is not there" in refusal(load_run, folder / "config.json")
+    assert "is missing" in refusal(load_run, folder / "config.json")
 
 
 def test_a_setting_of_a_wrong_type_is_named(folder):
@@ -324,7 +324,7 @@ def test_another_protocol_or_preset_is_refused(stored, tmp_path, capsys, flags):
 def test_fewer_epochs_than_were_trained_are_refused(folder, tiny):
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     line = refusal(train, dataclasses.replace(CONFIG, epochs=1), tiny, out=folder, resume=True)
-    assert "has trained 4 epochs already" in line
+    assert "has already trained 4 epochs" in line
     assert before == {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
@@ -407,7 +407,7 @@ def test_a_run_on_data_made_in_memory_is_self_contained(finished, folder, tiny):
 def test_a_missing_data_set_is_named_with_the_fix(folder):
     shutil.rmtree(folder / STORE)
     line = refusal(read_kept_dataset, folder)
-    assert line.startswith(f"{folder / STORE} is not there")
+    assert line.startswith(f"{folder / STORE} is missing")
     assert "pass the data set as dataset" in line
 
 
