@@ -1,4 +1,4 @@
-"""Growth with the interactions: of a step with one batch, which is linear, and of an epoch with `auto` micro-batches.
+"""Growth with the interactions: of a step with one batch, and of an epoch with `auto` micro-batches.
 
 A step propagates the whole graph, so that with one batch a step an epoch costs the square of its interactions. With
 micro-batches the number of propagations of an epoch stays the same. Degrees stay the same as the graph grows. The

@@ -3,10 +3,10 @@
 Command:  python experiments/correction_rule.py
 Time:     seconds. Nothing is trained: experiments/results/popularity_correction.csv has the validation recall@20 of
           SLMRec for several corrections on each data set.
-Result:   a table that docs/systems.md shows. For each data set, the rule is fitted to the data of all other sources.
-          The loss is how far the recall with its correction is below the best of the data set, by linear interpolation.
+Result:   a table that docs/systems.md shows. For each data set, a rule is fitted to the data of all other sources. What
+          is lost is how far the recall with its correction is below the best of the data set, by linear interpolation.
 
-The rule is linear in the hit rate of popularity between two bounds (`slmrec_jax/models/slmrec_recipe.py`).
+As in `slmrec_jax/models/slmrec_recipe.py`, a rule is linear in the hit rate of popularity between two bounds.
 """
 
 import csv
@@ -41,13 +41,14 @@ class Row(NamedTuple):
 
 
 def read(path: Path) -> dict[str, Measured]:
-    found: dict[str, Measured] = {}
     with path.open(newline="") as file:
-        for row in csv.DictReader(file):
-            of_data = found.setdefault(row["data"], Measured(row["source"], float(row["hit_rate"]), {}))
-            found[row["data"]] = of_data._replace(
-                recalls={**of_data.recalls, float(row["correction"]): float(row["recall@20"])}
-            )
+        rows = sorted(csv.DictReader(file), key=lambda row: float(row["correction"]))  # as interpolation needs them
+    found: dict[str, Measured] = {}
+    for row in rows:
+        of_data = found.setdefault(row["data"], Measured(row["source"], float(row["hit_rate"]), {}))
+        found[row["data"]] = of_data._replace(
+            recalls={**of_data.recalls, float(row["correction"]): float(row["recall@20"])}
+        )
     return found
 
 
@@ -79,7 +80,13 @@ def table(measured: Mapping[str, Measured]) -> list[Row]:
     return rows
 
 
+def line(row: Row) -> str:
+    return f"| {row.data} | {row.correction:.2f} | {100 * row.loss:.1f} % | {100 * row.loss_without:.1f} % |"
+
+
 if __name__ == "__main__":
-    print("| data | correction | recall lost | without a correction |\n| --- | --- | --- | --- |")
-    for row in table(read(MEASURED)):
-        print(f"| {row.data} | {row.correction:.2f} | {row.loss:.1%} | {row.loss_without:.1%} |")
+    measured = read(MEASURED)
+    print("| data | β | recall lost | lost with β = 0 |\n| --- | --- | --- | --- |")
+    print("\n".join(line(row) for row in table(measured)))
+    low, high = fitted(list(measured.values()))
+    print(f"\nFitted to all data: no correction up to {low:.1%}, the whole from {high:.1%}")

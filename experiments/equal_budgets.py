@@ -10,8 +10,10 @@ Result:   OUT/SYSTEM.npz, the test metrics of each user, and OUT/table.csv with 
 
 Each system is trained with its defaults and then searched by `slmrec-jax tune` over its default space, by validation
 recall@20 of the first seed. What counts as tuned is the best trial, or the defaults where no trial is better on
-validation. Every training is a process of its own. A system with an OUT/SYSTEM.npz is finished, and its runs are not
-needed any more: with the files of `experiments/results`, one more system is compared without training the others again.
+validation. Every training is a process of its own.
+
+A system with an OUT/SYSTEM.npz is finished, and its runs are not needed any more. If OUT starts as a copy of
+`experiments/results/equal-ml100k`, a system is added without training those again.
 """
 
 import csv
@@ -25,13 +27,13 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tyro
 
 from slmrec_jax import data, load_run
-from slmrec_jax.durable import whole_folder, write_whole
+from slmrec_jax.durable import whole_file, whole_folder, write_whole
 from slmrec_jax.evaluation.metrics import PerUser
 from slmrec_jax.studies.significance import mean_and_deviation, mean_per_user, p_values
 from slmrec_jax.training.storage.folder import CONFIG, RESULT
@@ -66,6 +68,10 @@ COLUMNS = [
     "seconds",
     "gib",
 ]
+
+
+Budget: TypeAlias = Mapping[str, Any]
+"""The data's fingerprint, the seeds and the trials, which all systems of a table share."""
 
 
 @dataclass(frozen=True)
@@ -162,7 +168,7 @@ def seconds_of(folder: Path) -> Path:
     return folder.with_name(f"{folder.name}.seconds")
 
 
-def measure(found: Places, per_user: Callable[[Path], PerUser]) -> None:
+def measure(found: Places, budget: Budget, per_user: Callable[[Path], PerUser]) -> None:
     """Write what the table needs of a complete system; `per_user` returns a run's test metrics by user."""
     seconds = [float(path.read_text()) for run in found.default if (path := seconds_of(run)).exists()]
     arrays = {
@@ -174,10 +180,8 @@ def measure(found: Places, per_user: Callable[[Path], PerUser]) -> None:
         tests = [per_user(run) for run in folders]
         for metric in METRICS:
             arrays[f"{kind} {metric}"] = np.stack([test[metric] for test in tests])
-    part = found.measured.with_name(f"{found.measured.name}.part")
-    with part.open("wb") as file:
-        np.savez_compressed(file, **arrays)
-    part.replace(found.measured)
+    with whole_file(found.measured) as file:
+        np.savez_compressed(file, budget=np.array(json.dumps(budget)), **arrays)
 
 
 def rows_of(measured: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, Any]]:
@@ -190,7 +194,7 @@ def rows_of(measured: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, 
                 mean, deviation = mean_and_deviation(of_seeds.tolist())
                 rows[system] |= {f"{kind} {metric}": mean, f"{kind} {metric} deviation": deviation}
         for system, value in p_values(
-            {system: mean_per_user(found[f"{kind} {METRIC}"]) for system, found in measured.items()}
+            {system: mean_per_user(list(found[f"{kind} {METRIC}"])) for system, found in measured.items()}
         ).items():
             rows[system][f"{kind} p"] = value
     for system, found in measured.items():
@@ -200,25 +204,35 @@ def rows_of(measured: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, 
 
 def main(flags: Flags) -> None:
     dataset = data.load(flags.data)
+    budget = {"data": dataset.fingerprint, "seeds": list(flags.seeds), "trials": flags.trials}
+    flags.out.mkdir(parents=True, exist_ok=True)
     for system in flags.systems:
         if not places_of(flags, system).measured.exists():
-            measure(finish(flags, system), lambda run: load_run(run, dataset).evaluate("test").per_user)
-            write_table(flags)
-    write_table(flags)
+            measure(finish(flags, system), budget, lambda run: load_run(run, dataset).evaluate("test").per_user)
+        write_table(flags, budget)
 
 
-def write_table(flags: Flags) -> None:
-    places = {system: places_of(flags, system).measured for system in SYSTEMS}
-    measured = {system: dict(np.load(path)) for system, path in places.items() if path.exists()}
+def write_table(flags: Flags, budget: Budget) -> None:
+    measured = {}
+    for system in SYSTEMS:
+        file = places_of(flags, system).measured
+        if file.exists():
+            found = dict(np.load(file))
+            if json.loads(str(found["budget"])) != budget:
+                sys.exit(f"{file} has {found['budget']}, not {json.dumps(budget)}: give another --out, or remove it")
+            measured[system] = found
     text = io.StringIO(newline="")
     writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows({name: _digits(value) for name, value in row.items()} for row in rows_of(measured))
-    write_whole(flags.out / "table.csv", text.getvalue())
+    with whole_file(flags.out / "table.csv") as file:
+        file.write(text.getvalue().encode())
 
 
 def _digits(value: Any) -> Any:
-    return f"{value:.6g}" if isinstance(value, float) else value
+    if isinstance(value, float):
+        return "" if np.isnan(value) else f"{value:.6g}"
+    return value
 
 
 if __name__ == "__main__":

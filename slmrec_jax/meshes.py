@@ -136,9 +136,10 @@ def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device
         sizes = mesh_sizes(asked)
     data, model = sizes.get(DATA, 1), sizes.get(MODEL, 1)
     if data * model > len(devices) or (several and data * model < len(devices)):
+        product = f"{'' if several else 'at most '}{len(devices)}"
         raise UserError(
             f"{setting('mesh', f'data={data},model={model}')} needs {data * model} devices, but there are "
-            f"{len(devices)}: give sizes whose product is {len(devices)}"
+            f"{len(devices)}: give sizes whose product is {product}"
         )
     return make_mesh(data, model, devices[: data * model]) if data * model > 1 else None
 

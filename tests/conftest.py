@@ -28,7 +28,23 @@ import pytest
 from jaxtyping import install_import_hook
 from xdist.scheduler import LoadFileScheduling
 
-CHECKED = [f"slmrec_jax.{room}" for room in ("data", "encoding", "evaluation", "objectives", "types")]
+CHECKED = [
+    f"slmrec_jax.{room}"
+    for room in (
+        *(
+            "content",
+            "data",
+            "encoding",
+            "evaluation",
+            "exploring",
+            "objectives",
+            "reporting",
+            "serving",
+            "studies",
+            "types",
+        ),
+    )
+]
 LONGEST = (
     *("test_docs.py", "test_mesh.py", "test_platforms.py", "test_micro_batches.py", "test_half_features.py"),
     *(
@@ -51,7 +67,7 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 def pytest_configure(config):
-    """Check the annotations of the folders that compute on arrays; annotated_program.py checks all others once."""
+    """Check the annotations of the folders that compute on arrays; annotated_program.py checks those of training."""
     install_import_hook(CHECKED, "checking.checked")
 
 

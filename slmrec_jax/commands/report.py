@@ -67,7 +67,7 @@ def _check_can_be_explored(found: "ReportedSystems") -> None:
     rows, num_trained = found.results.rows, sum(not each.untrained for each in found.systems)
     if num_trained not in (1, 2):
         raise UserError(
-            f"--explore shows one or two trained systems, but there are {num_trained}: leave it out, or name fewer runs"
+            f"--explore shows one or two trained systems, but there are {num_trained}: leave it out, or name one or two"
         )
     for row in rows[1:]:
         if row["fingerprint"] != rows[0]["fingerprint"]:

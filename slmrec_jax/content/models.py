@@ -176,7 +176,10 @@ def _pooling(file: Path) -> Literal["mean", "first"]:
     stored = read_json_file(config, "how tokens are pooled", "save it again")
     mean, first = (bool(stored.get(f"pooling_mode_{name}")) for name in ("mean_tokens", "cls_token"))
     if mean == first:
-        raise UserError(f"{config}: expected either mean or first-token pooling; choose one with {setting('pooling')}")
+        raise UserError(
+            f"{config}: {'both' if mean else 'neither'} of mean and first-token pooling; choose one with "
+            f"{setting('pooling')}"
+        )
     return "mean" if mean else "first"
 
 

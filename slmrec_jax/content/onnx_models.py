@@ -63,8 +63,8 @@ def run_model(file: Path, session: Any, output: str, inputs: Mapping[str, Any]) 
         if getattr(values, "ndim", 0) < 2 or len(values) != size or values.dtype.kind != "f":
             shape = f"{getattr(values, 'dtype', type(values).__name__)} of shape {getattr(values, 'shape', ())}"
             raise UserError(
-                f"{file}: the output {output!r} is {shape} for {size} inputs; name one that has a row of "
-                f"numbers per input with {setting('output')}"
+                f"{file}: the output {output!r} is {shape} for {size} inputs; with {setting('output')}, name "
+                "one that has a row of numbers per input"
             )
         found.append(values[: count - start])
     return np.concatenate(found).astype(np.float32)

@@ -119,8 +119,10 @@ def _parts(interactions: Any) -> list[tuple[str, str, Any]]:
     splits = {each: split for split, names in SPLIT_NAMES.items() for each in names}
     if not isinstance(interactions, Mapping) or "train" not in interactions or not set(interactions) <= set(splits):
         return [("", "interactions", interactions)]
-    if len({splits[each] for each in interactions}) < len(interactions):
-        raise UserError(f"interactions has {listed(list(interactions))}, which name a split twice; keep one")
+    for split, names in SPLIT_NAMES.items():
+        same = [each for each in interactions if each in names]
+        if len(same) > 1:
+            raise UserError(f"interactions has {listed(same)}, which all name the split {split}; keep one")
     return [(splits[each], f"interactions[{each!r}]", given) for each, given in interactions.items()]
 
 

@@ -121,7 +121,7 @@ def read(folder: Path, source: Source) -> Dataset:
     )
     if dataset.fingerprint != meta["fingerprint"]:
         raise UserError(
-            f"{folder}: a file was changed or damaged: the content has the fingerprint {dataset.fingerprint[:12]} "
+            f"{folder}: a file was changed or damaged; its content has the fingerprint {dataset.fingerprint[:12]} "
             f"but {META} says {meta['fingerprint'][:12]!a}; {_CONVERT_AGAIN}"
         )
     return dataset

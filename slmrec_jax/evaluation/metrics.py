@@ -56,7 +56,7 @@ def measure(
     ks = sorted(set(ks))
     depth = ranked.shape[1]
     if ks[0] < 1 or ks[-1] > depth:
-        raise UserError(f"metrics at K = {ks[0]}..{ks[-1]} need that many ranked items, but there are {depth}: lower K")
+        raise UserError(f"metrics at K = {ks[0]}..{ks[-1]}: give K from 1 to {depth}, the number of ranked items")
     pairs, stride = _sorted_pairs(held_out, ranked)
     names = [f"{name}@{k}" for name in METRIC_NAMES for k in ks]
     per_user = {name: np.empty(len(users)) for name in names}

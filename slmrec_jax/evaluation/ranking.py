@@ -112,7 +112,7 @@ def plan_ranking(
         )
     num_ranked = num_items if candidates is None else len(candidates)
     if not 1 <= k <= num_ranked:
-        raise UserError(f"k is {k}, but there are {num_ranked} items to rank: give 1 to {num_ranked}")
+        raise UserError(f"k is {k}: give 1 to {num_ranked}, the number of items to rank")
     found = k if precision == "float32" else min(num_ranked, FOUND * k)
     num_users = len(users)
     max_bytes = default_chunk_bytes() if max_bytes is None else max_bytes

@@ -52,7 +52,7 @@ def test_refused_data_and_runs_get_one_line(refused, cheap, finished, tiny_demo,
     assert "config.json is missing" in refused("evaluate", str(tmp_path))
     assert "no user 'x'" in refused("recommend", run, "--users", "x")
     assert "no users were named" in refused("recommend", run, "--users", ",")
-    assert "k is 0, but there are 80 items to rank: give 1 to 80" in refused("recommend", run, "-k", "0")
+    assert "k is 0: give 1 to 80, the number of items to rank" in refused("recommend", run, "-k", "0")
     assert "needs --out" in refused("recommend", run, "--format", "parquet")
     assert "no system 'magic'" in refused("compare", "--models", "magic", "--out", str(out))
     assert not out.exists()

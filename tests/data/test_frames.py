@@ -160,7 +160,7 @@ REFUSED = {
     "one split twice": (
         ({"train": (USERS, ITEMS), "val": (USERS, ITEMS), "validation": (USERS, ITEMS)},),
         {},
-        "which name a split twice",
+        "which all name the split ",
     ),
     "tuples": (([("u1", "a"), ("u2", "b")],), {}, "interactions is [('u1', 'a'), ('u2', 'b')], of type list"),
     "mixed": ((([1, "a", 2, 3, 4, 5, 6, 7, 8], ITEMS),), {}, "interactions: column 'user' cannot be read"),

@@ -104,7 +104,7 @@ def test_large_ids_do_not_overflow():
 
 @pytest.mark.parametrize("ks", [[0, 1], [3]])
 def test_refuses_cutoffs_beyond_the_ranking(ks):
-    with pytest.raises(UserError, match="there are 2"):
+    with pytest.raises(UserError, match="give K from 1 to 2, the number of ranked items"):
         measure(np.array([[0, 1]], np.int32), np.array([0], np.int32), pairs((0, 1)), ks)
 
 

@@ -258,7 +258,7 @@ def test_refuses_scores_without_order(value, side):
 
 @pytest.mark.parametrize("k", [0, 7])
 def test_refuses_k_outside_the_items(k):
-    with pytest.raises(UserError, match=f"k is {k}, but there are 6 items to rank: give 1 to 6"):
+    with pytest.raises(UserError, match=f"k is {k}: give 1 to 6, the number of items to rank"):
         plan_ranking(ids(4), [], 6, k)
 
 

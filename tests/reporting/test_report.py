@@ -145,7 +145,7 @@ def test_three_systems_to_explore_are_refused_before_any_is_measured(runs, untra
     told = refused(
         capsys, "report", *named, "--out", str(tmp_path / "report.html"), "--explore", str(tmp_path / "explored.html")
     )
-    assert "--explore shows one or two trained systems, but there are 3: leave it out, or name fewer runs" in told
+    assert "--explore shows one or two trained systems, but there are 3: leave it out, or name one or two" in told
 
 
 def test_runs_on_other_data_are_refused_before_any_is_measured(runs, untrained, tmp_path, capsys, monkeypatch):

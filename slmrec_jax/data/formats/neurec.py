@@ -73,8 +73,9 @@ def _read_feature_by_id(file: Path, items: EncodedIds) -> Feature | Words:
     values, of_words = read_vectors_or_words(file)
     if items.ids.dtype.kind != "i":
         raise UserError(
-            f"{file}: row i is the item with the raw id i, but the ids are not whole numbers, such as "
-            f"{items.ids[0].item()!r}; number the items, or write a plain table, which takes features under raw ids"
+            f"{file}: row i is the item with the raw id i, but some ids are not whole numbers, for "
+            f"example {items.ids[0].item()!r}; number the items, or write a plain table, which takes features under "
+            "raw ids"
         )
     if of_words:
         return _words_by_id(file, values, items)

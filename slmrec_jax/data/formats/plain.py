@@ -284,8 +284,8 @@ def in_row_order(
         if item_ids.dtype.kind != "i" or item_ids.min() < 0 or item_ids.max() >= len(values):
             wrong = next(item for item in item_ids.tolist() if not isinstance(item, int) or not 0 <= item < len(values))
             raise UserError(
-                f"{file}: {len(values)} rows without ids, and the items' ids are not row numbers, such as {wrong!r}; "
-                f"put the raw ids beside the vectors, or {fix}"
+                f"{file}: {len(values)} rows without ids, and some items' ids are not row numbers, for example "
+                f"{wrong!r}; put the raw ids beside the vectors, or {fix}"
             )
         if item_ids.min() == 0:
             check_padding(str(file), values, int(item_ids.max()) + 1)

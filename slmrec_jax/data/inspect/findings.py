@@ -54,7 +54,7 @@ def _of_modality(modality: VectorFacts | WordFacts, items: int) -> dict[str, str
         "vectors": f"{modality.columns:,} columns, stored as {modality.stored}",
         "present": there,
         "norms": _as_line(modality.norms),
-        "rows": f"{modality.zeros:,} all zeros, {modality.duplicates:,} that repeat another",
+        "rows": f"{modality.zeros:,} with only zeros, {modality.duplicates:,} that repeat another",
     }
 
 

@@ -80,7 +80,7 @@ def read_table(path: Path) -> Float[np.ndarray, "rows columns"]:
     if stored.ndim != 2 or stored.dtype.kind != "f" or stored.dtype.itemsize > 8:
         raise UserError(
             f"{path}: an array of {stored.dtype} of shape {stored.shape}; expected a table of float16, float32 or "
-            f"float64, one row an item"
+            f"float64, one row per item"
         )
     return stored
 

@@ -178,7 +178,7 @@ def read_kept_dataset(folder: Path) -> Dataset:
     if not store.exists():
         raise UserError(
             f"{store} is missing: the run's data set was made in memory and kept only in that folder; restore it, "
-            f"give a folder with the same data with {setting('data')}, or in Python pass the data set as dataset"
+            f"name a folder that has the same data by {setting('data')}, or in Python pass the data set as dataset"
         )
     return replace(load_source(Source(str(store))))  # without its source, which is still memory
 

@@ -81,7 +81,7 @@ def test_words_of_items(tmp_path):
         ({"small_feat_v.npy": np.array([[5], [-1]])}, "small_feat_v.npy: entry 0 of words is -1"),
         ({"small_feat_v.pt": b"PK"}, "small_feat_v.pt: "),
         ({"small_feat_v.npy": TABLE, "small_visual_feat.npy": TABLE}, "are both visual features; keep one"),
-        ({"small_feat_v.npy": TABLE, "small.train": b"7,x\n"}, "the ids are not whole numbers, such as 'x'"),
+        ({"small_feat_v.npy": TABLE, "small.train": b"7,x\n"}, "some ids are not whole numbers, for example 'x'"),
         ({"small_feat_v.npy": TABLE, "small.train": b"7,-1\n"}, "there is an item with the id -1"),
     ],
 )

@@ -256,7 +256,7 @@ def test_items_without_vectors_lack_the_modality(tmp_path):
 @pytest.mark.parametrize(
     ("name", "content", "line"),
     [
-        ("image.npy", np.ones((2, 2)), "2 rows without ids, and the items' ids are not row numbers, such as 2;"),
+        ("image.npy", np.ones((2, 2)), "2 rows without ids, and some items' ids are not row numbers, for example 2;"),
         ("image.npy", np.ones(3), "an array of float64 of shape (3,); expected a table of numbers"),
         ("image.npy", np.array([["a"]]), "not a readable .npy table"),
         ("image.npy", np.array([[0], [1], [np.inf]]), "1 values in 1 rows are NaN or infinite"),
@@ -289,6 +289,6 @@ def test_two_files_of_one_modality_are_a_question(tmp_path):
 def test_rows_without_ids_need_numbers_or_a_catalogue(tmp_path):
     line = refusal(tmp_path, {"clicks.csv": CSV, "image.npy": np.ones((2, 2))})
     assert (
-        "image.npy: 2 rows without ids, and the items' ids are not row numbers, such as 'B1'; put the raw ids beside"
+        "image.npy: 2 rows without ids, and some items' ids are not row numbers, for example 'B1'; put the raw ids beside"
         in line
     )
