@@ -288,7 +288,5 @@ def test_two_files_of_one_modality_are_a_question(tmp_path):
 
 def test_rows_without_ids_need_numbers_or_a_catalogue(tmp_path):
     line = refusal(tmp_path, {"clicks.csv": CSV, "image.npy": np.ones((2, 2))})
-    assert (
-        "image.npy: 2 rows without ids, and some items' ids are not row numbers, for example 'B1'; put the raw ids beside"
-        in line
-    )
+    said = "image.npy: 2 rows without ids, and some items' ids are not row numbers, for example 'B1'; put the raw ids"
+    assert f"{said} beside" in line
