@@ -2,7 +2,7 @@
 
 Command:  python experiments/equal_budgets.py --data PATH/tiktok --out runs/equal-tiktok
           python experiments/equal_budgets.py --data PATH/ml100k --out runs/equal-ml100k
-Time:     one and a half hours on MovieLens-100K and four on TikTok, on one CPU core. The same command continues where
+Time:     about three hours on MovieLens-100K and more on TikTok, on one CPU core. The same command continues where
           it stopped, and commands with the same --out and other --systems share the work.
 Result:   OUT/SYSTEM.npz, the test metrics of each user, and OUT/table.csv with a row for each system that has such a
           file, which docs/results.md shows. p-values are those of a paired t-test over users beside the best system,
