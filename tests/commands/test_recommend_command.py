@@ -66,7 +66,7 @@ def test_raw_ids_are_shown_as_they_are(capsys):
 def test_a_terminal_obeys_no_raw_id(capsys, tmp_path):
     write_ranked([one(EVIL, EVIL, "b")], "table", None)
     write_ranked([one(EVIL, EVIL, "b")], "table", tmp_path / "table")
-    note = nothing_left(without_items(one(EVIL, "a", left=False)), 1)
+    note = nothing_left(without_items(one(EVIL, "a", left=False)).tolist(), 1)
     assert "1 of 1 users have nothing left to recommend" in note
     for said in (capsys.readouterr().out, (tmp_path / "table").read_text(), note):
         assert not {"\x1b", "\x07", "\u202e"} & set(said)
@@ -86,8 +86,8 @@ def test_a_user_with_nothing_left_is_in_every_form(tmp_path, capsys):
         {"user": 7, "rank": 1, "item": 1, "score": 0.5},
         {"user": 8, "rank": None, "item": None, "score": None},
     ]
-    assert nothing_left(without_items(found), 2) == "1 of 2 users have nothing left to recommend: 8"
-    assert nothing_left(without_items(one(1, 2, 3)), 1) is None
+    assert nothing_left(without_items(found).tolist(), 2) == "1 of 2 users have nothing left to recommend: 8"
+    assert nothing_left(without_items(one(1, 2, 3)).tolist(), 1) is None
 
 
 @pytest.mark.parametrize("form", ["jsonl", "parquet"])
