@@ -35,8 +35,9 @@ def on_files(files: Any, config: Any) -> Any:
 
     files.append(File.generated(config, "commands.md", content=commands_page()))
     for folder in COPIED:
-        for path in (path for path in (ROOT / folder).iterdir() if path.suffix != ".md"):
-            files.append(File.generated(config, f"{folder}/{path.name}", abs_src_path=str(path)))
+        for path in (ROOT / folder).rglob("*"):
+            if path.is_file() and path.suffix != ".md":
+                files.append(File.generated(config, path.relative_to(ROOT).as_posix(), abs_src_path=str(path)))
     return files
 
 
