@@ -14,10 +14,14 @@ from jaxtyping import Array, Bool, Float, Int
 from slmrec_jax.encoding import layers, vectors
 from slmrec_jax.encoding.gathers import take
 from slmrec_jax.encoding.matrices import Operator, compressed, reordered
+from slmrec_jax.top_k import Scored, block_width, leftmost_top_k, top_k
 from slmrec_jax.types import DenseFeature
 
-BLOCK_ITEMS = 2048
-"""The maximum number of rows, and of columns, of the cosines that are in memory at a time (16 MiB)."""
+BLOCK_ROWS, BLOCK_COLUMNS = 256, 2**14
+"""The maximum size of the block of cosines that is in memory (16 MiB). Long rows make the search cheaper."""
+
+BLOCK_VALUES = 2**24
+"""The maximum number of feature values of a block of columns (64 MiB), if that leaves as many columns as rows."""
 
 
 class Neighbours(NamedTuple):
@@ -46,11 +50,13 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
     """
     count = feature.values.shape[0]
     k = min(k, count)
-    num_blocks = -(-count // BLOCK_ITEMS)
-    size = -(-count // num_blocks)
-    starts = size * jnp.arange(num_blocks, dtype=jnp.int32)
+    num_rows = _parts_of(count, BLOCK_ROWS)
+    most = max(BLOCK_ROWS, BLOCK_VALUES // max(1, feature.values.shape[1]))
+    num_columns = _parts_of(count, min(BLOCK_COLUMNS, most))
+    width = block_width(num_columns, k)
+    num_columns = -(-num_columns // width) * width
 
-    def block(start: Int[Array, ""]) -> tuple[Int[Array, " size"], Float[Array, "size columns"], Bool[Array, " size"]]:
+    def block(start: Int[Array, ""], size: int) -> tuple[Array, Float[Array, "size dim"], Bool[Array, " size"]]:
         """Return ids, which may lie beyond the last item; normalised rows; and whether each item has a direction."""
         ids = start + jnp.arange(size, dtype=jnp.int32)
         within = jnp.minimum(ids, count - 1)
@@ -58,31 +64,43 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
         there = (take(feature.present, within) > 0) & jnp.any(rows != 0, axis=1) & (ids < count)
         return ids, layers.normalize(rows), there
 
-    def search(start: Int[Array, ""]) -> tuple[Array, Array]:
-        """Return the best cosines of a block of items, with infinity for the item itself, and their ids."""
-        row_ids, rows, rows_there = block(start)
+    def search(best: tuple[Array, Array], start: Int[Array, ""]) -> tuple[tuple[Array, Array], None]:
+        """Merge a block of columns into the best cosines of all items, where the item itself has infinity, and ids."""
+        ids, columns, there = block(start, num_columns)
 
-        def merge(best: tuple[Array, Array], start: Int[Array, ""]) -> tuple[tuple[Array, Array], None]:
-            ids, columns, there = block(start)
+        def merge(rows_and_best: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+            start, best, known = rows_and_best
+            row_ids, rows, rows_there = block(start, num_rows)
             cosines = jnp.matmul(rows, columns.T, precision=jax.lax.Precision.HIGHEST)
             cosines = jnp.where(ids[None, :] == row_ids[:, None], jnp.inf, cosines)
             cosines = jnp.where(rows_there[:, None] & there[None, :], cosines, -jnp.inf)
-            values = jnp.concatenate([best[0], cosines], axis=1)
-            known = jnp.concatenate([best[1], jnp.broadcast_to(ids[None, :], cosines.shape)], axis=1)
+            maxima = jnp.max(cosines.reshape(num_rows, -1, width), axis=2)
+            places, values = top_k(Scored(cosines, maxima), min(k, num_columns))
             # Ties go to the first value, which has the lower id, since blocks come in order.
-            largest, places = jax.lax.top_k(values, k)
-            return (largest, jnp.take_along_axis(known, places, axis=1)), None
+            best, chosen = leftmost_top_k(jnp.concatenate([best, values], axis=1), k)
+            return best, jnp.take_along_axis(jnp.concatenate([known, ids[places]], axis=1), chosen, axis=1)
 
-        nothing = jnp.full((size, k), -jnp.inf, rows.dtype), jnp.zeros((size, k), jnp.int32)
-        found: tuple[Array, Array] = jax.lax.scan(merge, nothing, starts)[0]
-        return found
+        return jax.lax.map(merge, (row_starts, *best)), None
 
-    cosines, ids = (x.reshape(-1, k)[:count] for x in jax.lax.map(search, starts))
+    row_starts = _starts(count, num_rows)
+    shape = len(row_starts), num_rows, k
+    nothing = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
+    best, _ = jax.lax.scan(search, nothing, _starts(count, num_columns))
+    cosines, ids = (x.reshape(-1, k)[:count] for x in best)
     found = cosines > -jnp.inf
     ids = jnp.where(found, ids, jnp.arange(count, dtype=jnp.int32)[:, None])
     cosines = jnp.where(found, jnp.minimum(cosines, 1.0), 0.0)
     order = jnp.argsort(ids, axis=1)
     return Neighbours(*(jnp.take_along_axis(x, order, axis=1) for x in (ids, cosines, found.astype(jnp.float32))))
+
+
+def _parts_of(count: int, most: int) -> int:
+    """Return the size of the parts if `count` is divided evenly into as few parts of at most `most` as possible."""
+    return -(-count // -(-count // most))
+
+
+def _starts(count: int, size: int) -> Int[Array, " parts"]:
+    return jnp.arange(0, count, size, dtype=jnp.int32)
 
 
 def similarities(x: Float[Array, "items dim"], neighbours: Neighbours) -> Float[Array, "items k"]:

@@ -26,11 +26,11 @@ from slmrec_jax.evaluation.scoring import (
     rank_again,
     rank_chunks,
     rank_on_mesh,
-    width_of_blocks,
 )
 from slmrec_jax.evaluation.search import TopK
 from slmrec_jax.evaluation.tiles import Tiles, divide_chunks, rank_in_tiles
 from slmrec_jax.meshes import Layout, make_mesh, mesh_of
+from slmrec_jax.top_k import block_width
 from slmrec_jax.types import Embeddings, Interactions
 
 MAX_CHUNK_BYTES = 16 * 2**20
@@ -135,7 +135,7 @@ def plan_ranking(
         jnp.asarray(np.pad(masked_rows, (0, most_pairs), constant_values=num_rows), np.int32),
         jnp.asarray(np.pad(masked.indices, (0, most_pairs)), np.int32),
     )
-    chunk = ChunkShape(chunk_rows, chunk_pairs, found, score, num_ranked, width_of_blocks(num_ranked, found))
+    chunk = ChunkShape(chunk_rows, chunk_pairs, found, score, num_ranked, block_width(num_ranked, found))
     tiles = Tiles(grouped, most_pairs, columns)
     return RankingPlan(queries, bounds[:-1], num_users, num_items, candidates, chunk, tiles, k, precision)
 

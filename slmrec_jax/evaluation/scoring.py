@@ -9,13 +9,9 @@ from jax.sharding import Mesh, NamedSharding
 from jaxtyping import Array, Float, Int
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.devices import platform
-from slmrec_jax.evaluation.search import Scored, block_width, leftmost_top_k, top_k
 from slmrec_jax.meshes import DATA, MODEL, part
+from slmrec_jax.top_k import Scored, block_width, leftmost_top_k, top_k
 from slmrec_jax.types import Embeddings
-
-TPU_LANES = 128
-"""A TPU pads the last axis of arrays to a multiple of this, so narrower blocks of columns take more memory."""
 
 
 class Queries(NamedTuple):
@@ -42,14 +38,6 @@ class ChunkShape(NamedTuple):
     """The number of items to rank. Further columns are padding."""
     width: int
     """The number of columns of a block."""
-
-
-def width_of_blocks(num_columns: int, k: int) -> int:
-    """Return the number of columns of a block for a search of the k best columns on this platform."""
-    width = block_width(num_columns, k)
-    if platform() != "tpu":
-        return width
-    return max(width, TPU_LANES) if k * TPU_LANES <= num_columns else 1
 
 
 def rank_chunks(
@@ -101,7 +89,7 @@ def rank_on_mesh(
     groups, shares = mesh.shape[DATA], mesh.shape[MODEL]
     rows = -(-chunk.rows // groups)
     k = min(chunk.k, -(-chunk.num_ranked // shares))
-    width = width_of_blocks(-(-chunk.num_ranked // shares), k)
+    width = block_width(-(-chunk.num_ranked // shares), k)
     columns = -(-chunk.num_ranked // (shares * width)) * width
     padding = shares * columns - embeddings.items.shape[0]
     items = jnp.pad(embeddings.items, ((0, padding), (0, 0)))

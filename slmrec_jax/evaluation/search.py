@@ -1,27 +1,12 @@
-"""Exact top-k search in the rows of a score matrix, with ties going to the leftmost column.
+"""Top-k search in the rows of a score matrix, by a compiled program or on the host, with the same result."""
 
-Both searches first reduce each row to the maxima of blocks of columns. The k largest scores are all in the k blocks
-with the largest maxima; otherwise each of these k blocks would hold a score that ranks higher.
-"""
-
-import math
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Float, Int
 
-
-class Scored(NamedTuple):
-    """Scores and the maxima of their blocks, of which there are at least k. Excluded columns have score -inf.
-
-    The scores' buffer is reused after a search, so results must not share its memory.
-    """
-
-    scores: Float[Array, "rows columns"]
-    maxima: Float[Array, "rows blocks"]
-
+from slmrec_jax.top_k import Scored, top_k
 
 TopK: TypeAlias = tuple[Int[np.ndarray, "rows k"], Float[np.ndarray, "rows k"]]
 """Columns and their scores, padded with -1 and -inf in rows with fewer than k candidates."""
@@ -31,11 +16,6 @@ NARROW = 8
 
 NO_KEY = np.iinfo(np.int64).max
 """A key that sorts after all others."""
-
-
-def block_width(num_columns: int, k: int) -> int:
-    """Return the power of two at which searching all block maxima and searching k blocks cost about the same."""
-    return 1 << int(math.log2(max(1.0, math.sqrt(num_columns / k))))
 
 
 def by_xla(scored: Scored, k: int) -> TopK:
@@ -108,29 +88,7 @@ def _least_keys(keys: Int[np.ndarray, "rows candidates"], k: int, before: TopK |
     return np.where(found, keys & 0xFFFFFFFF, -1).astype(np.int32), np.where(found, best, -np.inf)
 
 
-def top_k(scored: Scored, k: int) -> tuple[Int[Array, "rows k"], Float[Array, "rows k"]]:
-    """Return the columns of the k largest scores of each row and the scores, padded as in `TopK`."""
-    scores, maxima = scored
-    num_rows, num_blocks = maxima.shape
-    width = scores.shape[1] // num_blocks
-    if width == 1:
-        best, columns = leftmost_top_k(scores, k)
-    else:
-        _, chosen = leftmost_top_k(maxima, k)
-        chosen = jnp.sort(chosen, axis=1)  # column order, so that ties go to the leftmost
-        candidates = scores.reshape(num_rows, num_blocks, width)[jnp.arange(num_rows)[:, None], chosen]
-        best, places = leftmost_top_k(candidates.reshape(num_rows, k * width), k)
-        columns = jnp.take_along_axis(chosen, places // width, axis=1) * width + places % width
-    return jnp.where(best == -jnp.inf, -1, columns), best
-
-
 _compiled_top_k = jax.jit(top_k, static_argnames="k")
-
-
-def leftmost_top_k(x: Float[Array, "rows columns"], k: int) -> tuple[Float[Array, "rows k"], Int[Array, "rows k"]]:
-    """Return `jax.lax.top_k` with -0 equal to 0; JAX documents that ties go to the lower index."""
-    best, places = jax.lax.top_k(jnp.where(x == 0, 0.0, x), k)
-    return best, places
 
 
 def _ordered(bits: Float[np.ndarray, "..."] | Int[np.ndarray, "..."]) -> Int[np.ndarray, "..."]:

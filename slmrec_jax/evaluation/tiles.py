@@ -9,8 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from slmrec_jax.evaluation.scoring import ChunkShape, Queries, score_into, width_of_blocks
+from slmrec_jax.evaluation.scoring import ChunkShape, Queries, score_into
 from slmrec_jax.evaluation.search import TopK, by_numpy
+from slmrec_jax.top_k import block_width
 from slmrec_jax.types import Embeddings
 
 IN_FLIGHT = 2
@@ -46,7 +47,7 @@ def divide_chunks(num_chunks: int, rows: int, num_ranked: int, k: int, max_bytes
     if chunks == 1:
         return 1, num_ranked
     columns = max_bytes // (4 * chunks * rows)
-    width = width_of_blocks(columns, k)
+    width = block_width(columns, k)
     tiles = -(-num_ranked // columns)
     return chunks, min(num_ranked, -(-num_ranked // (tiles * width)) * width)
 
@@ -61,7 +62,7 @@ def rank_in_tiles(
     computed.
     """
     rows, num_groups = chunk.rows * tiles.chunks, len(first_pairs) // tiles.chunks
-    width = width_of_blocks(tiles.columns, chunk.k)
+    width = block_width(tiles.columns, chunk.k)
     tile = chunk._replace(rows=rows, pairs=tiles.pairs, num_ranked=tiles.columns, width=width)
     padding = -tiles.columns % width
     buffers = [jnp.empty((rows, tiles.columns + padding), jnp.float32) for _ in range(min(IN_FLIGHT, num_groups))]

@@ -21,11 +21,12 @@ def features(count=23, columns=5, dtype=np.float32):
     return DenseFeature(jnp.asarray(values), jnp.asarray(present))
 
 
-@pytest.mark.parametrize("block_items", [4, 23])
+@pytest.mark.parametrize("block", [(4, 5, 100), (23, 23, 200), (6, 16, 200), (4, 23, 40)])
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])
 @pytest.mark.parametrize("k", [1, 4, 40])
-def test_the_nearest_items_are_those_of_the_definition(k, dtype, block_items, monkeypatch):
-    monkeypatch.setattr(item_graphs, "BLOCK_ITEMS", block_items)
+def test_the_nearest_items_are_those_of_the_definition(k, dtype, block, monkeypatch):
+    for name, size in zip(("BLOCK_ROWS", "BLOCK_COLUMNS", "BLOCK_VALUES"), block, strict=True):
+        monkeypatch.setattr(item_graphs, name, size)
     feature = features(dtype=dtype)
     found = jax.jit(nearest_items, static_argnums=1)(feature, k)
     expected = reference.nearest_items(np.asarray(feature.values), np.asarray(feature.present), k)

@@ -14,7 +14,8 @@ from slmrec_jax.devices import Target, compiling_for
 from slmrec_jax.errors import UserError
 from slmrec_jax.evaluation import ranking, scoring, search, tiles
 from slmrec_jax.evaluation.ranking import WAYS, plan_ranking
-from slmrec_jax.evaluation.search import Scored, by_numpy, by_xla
+from slmrec_jax.evaluation.search import by_numpy, by_xla
+from slmrec_jax.top_k import Scored, block_width
 from slmrec_jax.types import Embeddings, Interactions
 
 NOTHING = Interactions(np.empty(0, np.int32), np.empty(0, np.int32))
@@ -209,7 +210,7 @@ def test_memory_stays_under_the_bound(score, blocks):
 
 @pytest.mark.parametrize(("k", "spread"), [(20, 1000), (20, 1), (100, 1000), (400, 1000), (2000, 1000)])
 def test_the_search_on_the_host_takes_little_beside_the_scores(k, spread):
-    width = search.block_width(2000, k)
+    width = block_width(2000, k)
     scores = np.random.default_rng(0).integers(0, spread, (300, 2000)).astype(np.float32)
     scored = Scored(jnp.asarray(scores), jnp.max(jnp.asarray(scores).reshape(300, -1, width), axis=2))
     search.by_numpy(scored, k)  # warm up: later calls neither load nor compile
