@@ -98,7 +98,7 @@ class MFConfig:
     baseline, with user rows of the same width (`concat`); or an affine map of ids and features (`linear`)."""
     item_bias: bool = False
     """Give each item a bias."""
-    l2: Annotated[float, at_least(0)] = 0.2
+    l2: Annotated[float, at_least(0)] = 0.05
     """Weight of the batch's rows in the loss: l2 / 2 · (|p_u|² + |q_i|² + |q_j|²) / batch."""
 
 
@@ -233,7 +233,7 @@ BASE: Mapping[ModelName, Settings] = {
     "bm3": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "freedom": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
     "lattice": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
-    "mf": {"optimizer.learning_rate": 1e-3, "optimizer.weight_decay": 0.0},
+    "mf": {"optimizer.learning_rate": 4e-3, "optimizer.weight_decay": 0.0},
     "lightgcn": {"optimizer.learning_rate": 4e-3, "optimizer.weight_decay": 0.0},
     "vbpr": {"optimizer.learning_rate": 4e-3, "optimizer.weight_decay": 0.0},
     "mgcn": {"optimizer.learning_rate": 3e-3, "optimizer.weight_decay": 0.0},
