@@ -28,6 +28,10 @@ class RefusedElsewhere(UserError):
     """An error raised because another process of the same run failed; that process reports the reason."""
 
 
+class TooLarge(UserError):
+    """An error for tables that exceed the memory limit and the temporary folder."""
+
+
 class Interrupted(Exception):
     """An exception for a run that was asked to stop and has saved its state."""
 

@@ -19,7 +19,7 @@ from slmrec_jax.data.formats import lightgcn, mmrec, plain, read_folder, recbole
 from slmrec_jax.data.formats.written import vectors_of
 from slmrec_jax.data.own_files import id_column
 from slmrec_jax.durable import whole_folder, writing
-from slmrec_jax.errors import UserError, check_choice, setting
+from slmrec_jax.errors import TooLarge, UserError, check_choice, setting
 from slmrec_jax.types import Interactions
 
 
@@ -75,6 +75,8 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
         try:
             notes += OTHER_FORMATS[to].write(kept, part)
             found, _ = read_folder(part, Source(str(part)))
+        except TooLarge:  # says nothing about the format
+            raise
         except (UserError, csv.Error) as error:
             reason = str(error).replace(str(part), str(folder))
             raise _cannot_hold(dataset, to, f"once written, they could not be read ({reason})") from error

@@ -20,7 +20,7 @@ import duckdb
 import pyarrow as pa
 
 from slmrec_jax.data.readers.refusals import one_line, shown_value
-from slmrec_jax.errors import UserError, check_type, setting
+from slmrec_jax.errors import TooLarge, UserError, check_type, setting
 
 PREFIX = "slmrec-jax-"
 """The prefix of the names of private folders."""
@@ -187,10 +187,10 @@ class Engine:
             raise UserError(f"{file}: not a readable Parquet file ({found}); write it again") from error
 
     def _refuse_size(self, error: Exception) -> None:
-        """Raise a `UserError` if the cause is that a table fits neither in memory nor on disk."""
+        """Raise `TooLarge` if the cause is that a table fits neither in memory nor on disk."""
         if any(words in str(error) for words in _TOO_LARGE):
             limit = f"{setting('memory_limit')} of {self._limit >> 20} MiB"
-            raise UserError(
+            raise TooLarge(
                 f"the tables need more than the {limit} and the room in {tempfile.gettempdir()} "
                 f"({one_line(error).partition(' Possible solutions')[0]}); give more memory, or free some space there, "
                 f"or set TMPDIR to a larger folder"

@@ -11,7 +11,7 @@ from slmrec_jax.data import Feature, Words, load, make_dataset
 from slmrec_jax.data.converting import OTHER_FORMATS, write_format
 from slmrec_jax.data.dataset import NO_INTERACTIONS
 from slmrec_jax.data.store import write_store
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import TooLarge, UserError
 from slmrec_jax.types import Interactions
 
 TOOLS = [*OTHER_FORMATS]
@@ -142,6 +142,16 @@ def test_what_would_not_be_the_same_is_refused(tmp_path, to, changes, line):
     assert line in str(caught.value)
     assert ".part" not in str(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_little_memory_to_read_it_back_says_nothing_about_the_format(tmp_path, monkeypatch):
+    def read(folder, source):
+        raise TooLarge("the tables need more than the memory_limit of 1 MiB")
+
+    monkeypatch.setattr("slmrec_jax.data.converting.read_folder", read)
+    with pytest.raises(TooLarge, match=r"^the tables need more than"):
+        write_format(shop(), tmp_path / "out", "plain")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize("to", ["mmrec", "recbole", "plain"])
