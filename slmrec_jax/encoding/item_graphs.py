@@ -68,17 +68,17 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
         """Merge a block of columns into the best cosines of all items, where the item itself has infinity, and ids."""
         ids, columns, there = block(start, num_columns)
 
-        def merge(rows_and_best: tuple[Array, Array, Array]) -> tuple[Array, Array]:
-            start, best, known = rows_and_best
-            row_ids, rows, rows_there = block(start, num_rows)
+        def merge(of_rows: tuple[Array, Array, Array]) -> tuple[Array, Array]:
+            row_start, best_cosines, best_ids = of_rows
+            row_ids, rows, rows_there = block(row_start, num_rows)
             cosines = jnp.matmul(rows, columns.T, precision=jax.lax.Precision.HIGHEST)
             cosines = jnp.where(ids[None, :] == row_ids[:, None], jnp.inf, cosines)
             cosines = jnp.where(rows_there[:, None] & there[None, :], cosines, -jnp.inf)
             maxima = jnp.max(cosines.reshape(num_rows, -1, width), axis=2)
-            places, values = top_k(Scored(cosines, maxima), min(k, num_columns))
+            places, largest = top_k(Scored(cosines, maxima), min(k, num_columns))
             # Ties go to the first value, which has the lower id, since blocks come in order.
-            best, chosen = leftmost_top_k(jnp.concatenate([best, values], axis=1), k)
-            return best, jnp.take_along_axis(jnp.concatenate([known, ids[places]], axis=1), chosen, axis=1)
+            largest, chosen = leftmost_top_k(jnp.concatenate([best_cosines, largest], axis=1), k)
+            return largest, jnp.take_along_axis(jnp.concatenate([best_ids, ids[places]], axis=1), chosen, axis=1)
 
         return jax.lax.map(merge, (row_starts, *best)), None
 
