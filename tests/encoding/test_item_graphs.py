@@ -21,9 +21,16 @@ def features(count=23, columns=5, dtype=np.float32):
     return DenseFeature(jnp.asarray(values), jnp.asarray(present))
 
 
-@pytest.mark.parametrize("block", [(4, 5, 100), (23, 23, 200), (6, 16, 200), (4, 23, 40)])
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("k", [1, 4, 40])
+@pytest.mark.parametrize(
+    ("k", "dtype", "block"),
+    [
+        (1, np.float32, (4, 5, 100)),
+        (4, np.float32, (4, 23, 40)),
+        (4, np.float16, (6, 16, 200)),
+        (40, np.float16, (4, 5, 100)),
+        (40, np.float32, (23, 23, 200)),
+    ],
+)
 def test_the_nearest_items_are_those_of_the_definition(k, dtype, block, monkeypatch):
     for name, size in zip(("BLOCK_ROWS", "BLOCK_COLUMNS", "BLOCK_VALUES"), block, strict=True):
         monkeypatch.setattr(item_graphs, name, size)
