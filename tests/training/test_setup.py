@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax import Config, setup, train
+from slmrec_jax.config import BASE
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import make_method
 from slmrec_jax.methods.micro_batches import LEAST_STEPS, choose_micro_batches
@@ -147,7 +148,7 @@ def test_a_method_of_ones_own_gets_the_precision_and_the_numbering(tiny, tmp_pat
         return make_method(config, spec)
 
     train(dataclasses.replace(CONFIG, epochs=1), tiny, out=tmp_path / "run", method=method)
-    assert seen == [(1e-3, tiny.num_users)]
+    assert seen == [(BASE[CONFIG.model]["optimizer.learning_rate"], tiny.num_users)]
 
 
 def test_auto_takes_as_many_micro_batches_as_make_propagation_a_fifth(tiny):
