@@ -37,7 +37,7 @@ class Flags:
     users: int = 1_000_000
     items: int = 200_000
     rounds: int = 3
-    """Measurements of each kind; the median is reported."""
+    """Measurements of each kind; the median is reported, or the slower of the middle two."""
     memory_limit: str = "2GB"
     """What reading the plain table may take."""
     plain: bool = True

@@ -13,7 +13,7 @@ recall@20 of the first seed. What counts as tuned is the best trial, or the defa
 validation. Every training is a process of its own.
 
 A system with an OUT/SYSTEM.npz is finished, and its runs are not needed any more. If OUT starts as a copy of
-`experiments/results/equal-ml100k`, a system is added without training those again.
+`experiments/results/equal-ml100k` or `equal-tiktok`, a system is added without training those again.
 """
 
 import csv

@@ -29,7 +29,7 @@ class RefusedElsewhere(UserError):
 
 
 class TooLarge(UserError):
-    """An error for tables that exceed the memory limit and the temporary folder."""
+    """An error for tables that fit neither in the memory limit nor in the temporary folder."""
 
 
 class Interrupted(Exception):

@@ -251,7 +251,7 @@ class Embeddings(NamedTuple):
 
 
 class Work(NamedTuple):
-    """The work of a training step, in multiply-adds of dense matrix products."""
+    """The work of a training step, in any unit, since only the ratio of the two counts."""
 
     step: float
     """Work done once per step, for all micro-batches together: propagation and updates of whole tables."""

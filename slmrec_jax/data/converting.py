@@ -63,6 +63,7 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
 
     Raises:
         UserError: The folder exists already or cannot be written, or the data would differ when read back.
+        TooLarge: Memory does not suffice to read the folder back.
     """
     check_choice(setting("to"), to, OTHER_FORMATS)
     kept, notes = _what_fits(dataset, to)
@@ -75,7 +76,7 @@ def write_format(dataset: Dataset, folder: Path, to: str) -> Written:
         try:
             notes += OTHER_FORMATS[to].write(kept, part)
             found, _ = read_folder(part, Source(str(part)))
-        except TooLarge:  # says nothing about the format
+        except TooLarge:  # too little memory says nothing about the format
             raise
         except (UserError, csv.Error) as error:
             reason = str(error).replace(str(part), str(folder))

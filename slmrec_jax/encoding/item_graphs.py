@@ -18,10 +18,11 @@ from slmrec_jax.top_k import Scored, block_width, leftmost_top_k, top_k
 from slmrec_jax.types import DenseFeature
 
 BLOCK_ROWS, BLOCK_COLUMNS = 256, 2**14
-"""The maximum size of the block of cosines that is in memory (16 MiB). Long rows make the search cheaper."""
+"""The maximum size of the block of cosines that is in memory (16 MiB). Each block gives k candidates a row, so that a
+few long blocks leave less to merge than many short ones."""
 
 BLOCK_VALUES = 2**24
-"""The maximum number of feature values of a block of columns (64 MiB), if that leaves as many columns as rows."""
+"""The maximum number of feature values of a block of columns (64 MiB), unless fewer than `BLOCK_ROWS` would fit."""
 
 
 class Neighbours(NamedTuple):
@@ -51,10 +52,10 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
     count = feature.values.shape[0]
     k = min(k, count)
     num_rows = _parts_of(count, BLOCK_ROWS)
-    most = max(BLOCK_ROWS, BLOCK_VALUES // max(1, feature.values.shape[1]))
-    num_columns = _parts_of(count, min(BLOCK_COLUMNS, most))
+    most_columns = min(BLOCK_COLUMNS, max(BLOCK_ROWS, BLOCK_VALUES // max(1, feature.values.shape[1])))
+    num_columns = _parts_of(count, most_columns)
     width = block_width(num_columns, k)
-    num_columns = -(-num_columns // width) * width
+    num_columns = -(-num_columns // width) * width  # a multiple of the width
 
     def block(start: Int[Array, ""], size: int) -> tuple[Array, Float[Array, "size dim"], Bool[Array, " size"]]:
         """Return ids, which may lie beyond the last item; normalised rows; and whether each item has a direction."""
@@ -76,7 +77,8 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
             cosines = jnp.where(rows_there[:, None] & there[None, :], cosines, -jnp.inf)
             maxima = jnp.max(cosines.reshape(num_rows, -1, width), axis=2)
             places, largest = top_k(Scored(cosines, maxima), min(k, num_columns))
-            # Ties go to the first value, which has the lower id, since blocks come in order.
+            # Ties go to the first value, which has the lower id, since blocks come in order. Where a place is -1, the
+            # cosine of -inf keeps the id from being found.
             largest, chosen = leftmost_top_k(jnp.concatenate([best_cosines, largest], axis=1), k)
             return largest, jnp.take_along_axis(jnp.concatenate([best_ids, ids[places]], axis=1), chosen, axis=1)
 
@@ -84,7 +86,7 @@ def nearest_items(feature: DenseFeature, k: int) -> Neighbours:
 
     row_starts = _starts(count, num_rows)
     shape = len(row_starts), num_rows, k
-    nothing = jnp.full(shape, -jnp.inf), jnp.zeros(shape, jnp.int32)
+    nothing = jnp.full(shape, -jnp.inf, jnp.float32), jnp.zeros(shape, jnp.int32)
     best, _ = jax.lax.scan(search, nothing, _starts(count, num_columns))
     cosines, ids = (x.reshape(-1, k)[:count] for x in best)
     found = cosines > -jnp.inf

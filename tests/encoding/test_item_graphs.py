@@ -26,7 +26,7 @@ def features(count=23, columns=5, dtype=np.float32):
     [
         (1, np.float32, (4, 5, 100)),
         (4, np.float32, (4, 23, 40)),
-        (4, np.float16, (6, 16, 200)),
+        (2, np.float16, (6, 16, 200)),
         (40, np.float16, (4, 5, 100)),
         (40, np.float32, (23, 23, 200)),
     ],
@@ -52,7 +52,10 @@ def test_an_item_that_lacks_the_modality_is_no_neighbour():
     assert not set(np.asarray(found.ids)[np.asarray(found.counts) > 0].tolist()) & {3, 5, 8}
 
 
-def test_among_equal_cosines_an_item_itself_and_then_lower_ids_win():
+@pytest.mark.parametrize("block", [(256, 16384), (4, 5)])
+def test_among_equal_cosines_an_item_itself_and_then_lower_ids_win(block, monkeypatch):
+    for name, size in zip(("BLOCK_ROWS", "BLOCK_COLUMNS"), block, strict=True):
+        monkeypatch.setattr(item_graphs, name, size)
     found = nearest_items(features(), 3)
     assert found.ids[10:16].tolist() == [[10, 11, 12]] * 3 + [[10, 11, 13], [10, 11, 14], [10, 11, 15]]
 

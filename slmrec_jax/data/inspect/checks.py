@@ -147,10 +147,10 @@ def check_raw_ids(where: str, ids: AnyArray, count: int) -> None:
 
 
 def _are_distinct(ids: AnyArray) -> bool:
-    """Return whether raw ids are distinct: if they are not in order, by hashing, which is faster than sorting text."""
-    if np.all(ids[1:] > ids[:-1]):
+    """Return whether raw ids are distinct."""
+    if np.all(ids[1:] > ids[:-1]):  # as they are after reading a table
         return True
-    try:
+    try:  # hashing is faster than sorting text
         return bool(pc.count_distinct(pa.array(ids)).as_py() == len(ids))
     except (pa.ArrowException, UnicodeError):  # text is not Unicode
         return False

@@ -122,11 +122,12 @@ def fetch_pairs(
     query = f"SELECT pair{earliest} FROM ({' UNION ALL '.join(parts)}) GROUP BY pair ORDER BY pair"
     numbers = Column(np.int32), Column(np.int32)
     found_times: Column | None = None
-    sizes, bounds = np.zeros(3, np.int64), np.arange(1, 4, dtype=np.uint64) << np.uint64(2 * _ID_BITS)
+    sizes = np.zeros(3, np.int64)
+    ends_of_splits = np.arange(1, 4, dtype=np.uint64) << np.uint64(2 * _ID_BITS)
     mask = np.uint64(2**_ID_BITS - 1)
     for block in engine.blocks(query):
         pairs = block.column(0).to_numpy()
-        sizes += np.diff(np.searchsorted(pairs, bounds), prepend=0)
+        sizes += np.diff(np.searchsorted(pairs, ends_of_splits), prepend=0)  # pairs are in order
         numbers[0].add((pairs >> np.uint64(_ID_BITS) & mask).astype(np.int32))
         numbers[1].add((pairs & mask).astype(np.int32))
         if times is not None:

@@ -31,6 +31,7 @@ def fitted(made, team):
 def alone(request, tiny, tmp_path_factory):
     """A config, and the history of each seed in a run of its own."""
     config = Config(model=request.param, task="fm", dim=4, num_layers=1, batch_size=128, epochs=9)
+    # With this L2, the two seeds of MF stop at different epochs.
     config = with_settings(config, {"eval.patience": 0, "optimizer.learning_rate": 1e-2, "mf.l2": 0.2})
     out = tmp_path_factory.mktemp("alone")
     with jax.numpy_dtype_promotion("standard"):
