@@ -1,8 +1,8 @@
 """Exact ranking of all items for each user, excluding known items, in bounded memory.
 
 `plan_ranking` does the work that does not depend on the embeddings. `rank` scores a chunk of users at a time and
-searches the scores (`scoring.py`, `search.py`, `top_k.py`). On accelerators and meshes, one compiled program ranks all chunks; on a
-single CPU, each tile is a separate call.
+searches the scores (`scoring.py`, `search.py`, `top_k.py`). On accelerators and meshes, one compiled program ranks all
+chunks; on a single CPU, each tile is a separate call.
 """
 
 import math
