@@ -20,7 +20,7 @@ TPU_LANES = 128
 class Scored(NamedTuple):
     """Scores and the maxima of their blocks, of which there are at least k. Excluded columns have score -inf.
 
-    The scores' buffer is reused after a search, so results must not share its memory.
+    Ranking reuses the scores' buffer after a search, so results must not share its memory.
     """
 
     scores: Float[Array, "rows columns"]

@@ -148,8 +148,8 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         notes=(updates.note, note),
         by_columns=False,  # attention and the discriminator mix columns
         micro_batches=True,
-        # Milliseconds on TikTok's copy (9,308 users, 6,710 items, batches of 2048) on two CPU cores. Both grow with the
-        # data, so their ratio serves for other sizes too.
+        # Milliseconds on TikTok's copy (9,308 users, 6,710 items, batches of 2048) on two CPU cores. The ratio
+        # depends on the data; `auto` needs only its order of magnitude.
         work=Work(140.0, 135.0) if options.adversarial_weight else Work(125.0, 34.0),
     )
 
