@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from slmrec_jax.methods import gradient_method, make_method, make_optimizer
     from slmrec_jax.models import make_recipe, slmrec_recipe
     from slmrec_jax.objectives.losses import bpr, info_nce, view_agreement
+    from slmrec_jax.studies.blending import Blend, blend
     from slmrec_jax.training.events import Event
     from slmrec_jax.training.loading import load_run
     from slmrec_jax.training.run import Run
@@ -43,6 +44,7 @@ _PLACES = {
     "methods": ("gradient_method", "make_method", "make_optimizer"),
     "models": ("make_recipe", "slmrec_recipe"),
     "objectives.losses": ("bpr", "info_nce", "view_agreement"),
+    "studies.blending": ("Blend", "blend"),
     "training.events": ("Event",),
     "training.loading": ("load_run",),
     "training.run": ("Run",),
@@ -54,6 +56,7 @@ _MODULES = {name: module for module, names in _PLACES.items() for name in names}
 
 __all__ = [
     "Augmentation",
+    "Blend",
     "Config",
     "Context",
     "Dataset",
@@ -68,6 +71,7 @@ __all__ = [
     "UserError",
     "View",
     "Words",
+    "blend",
     "bpr",
     "dataset",
     "gradient_method",

@@ -25,7 +25,7 @@ ROOMS = {
     "methods": {"config", "encoding", "objectives", "models"},
     "serving": {"config", "data", "evaluation"},
     "training": {"config", "hardware", "data", "evaluation", "encoding", "objectives", "methods", "serving"},
-    "studies": {"config", "data", "evaluation", "encoding", "objectives", "methods", "training"},
+    "studies": {"config", "data", "evaluation", "encoding", "objectives", "methods", "serving", "training"},
     "reporting": {"config", "data", "evaluation", "encoding", "methods", "serving", "training", "studies"},
     "exploring": {"config", "data", "evaluation", "training", "reporting"},
     "commands": {

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import tyro
 
-from slmrec_jax.commands.runs import check_named, open_run
+from slmrec_jax.commands.runs import check_named, open_runs
 from slmrec_jax.config.config import IN_MEMORY
 from slmrec_jax.errors import UserError
 
@@ -36,7 +36,7 @@ def run_explore(flags: ExploreFlags) -> None:
     for folder in flags.runs:
         if is_export(folder):
             raise UserError(f"{folder} is an export, which does not hold what explore shows: give the run itself")
-    runs = [open_run(folder, flags.data) for folder in flags.runs]
+    runs = open_runs(flags.runs, flags.data)
     data = flags.data or runs[0].config.data
     pictures = Path(data) if data not in ("demo", IN_MEMORY) and Path(data).is_dir() else None
     with make_server(explore(runs, pictures), flags.port) as server:

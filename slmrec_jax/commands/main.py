@@ -14,6 +14,7 @@ from typing import Any
 
 from slmrec_jax.commands import (
     bench,
+    blend,
     compare,
     data,
     embed,
@@ -43,6 +44,7 @@ COMMANDS: Mapping[str, tuple[type, Callable[[Any], None]]] = {
     "compare": (compare.CompareFlags, compare.run_compare),
     "tune": (tune.TuneFlags, tune.run_tune),
     "results": (runs.ResultsFlags, runs.run_results),
+    "blend": (blend.BlendFlags, blend.run_blend),
     "report": (report.ReportFlags, report.run_report),
     "explore": (explore.ExploreFlags, explore.run_explore),
     "export": (runs.ExportFlags, runs.run_export),

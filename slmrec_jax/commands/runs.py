@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -11,6 +12,7 @@ import tyro
 from slmrec_jax.errors import UserError, escaped
 
 if TYPE_CHECKING:
+    from slmrec_jax.data import Dataset
     from slmrec_jax.training.run import Run
 
 
@@ -76,16 +78,23 @@ def run_export(flags: ExportFlags) -> None:
 
 def open_run(folder: Path, data: str | None) -> "Run":
     """Load a run, and print a note to standard error if it is unfinished."""
-    from slmrec_jax.training.loading import load_run
+    return open_runs([folder], data)[0]
 
-    run = load_run(folder, data=data)
-    if not run.finished:
-        print(
-            f"note: {escaped(run.folder)} is unfinished: {run.result['epochs']} of at most {run.config.epochs} epochs "
-            f"were saved, and epoch {run.result['best_epoch']} is the best so far",
-            file=sys.stderr,
-        )
-    return run
+
+def open_runs(folders: Sequence[Path], data: str | None) -> "list[Run]":
+    """Load runs, which share the data in memory, and print a note to standard error for each that is unfinished."""
+    from slmrec_jax.training.loading import load_sharing
+
+    datasets: dict[str, Dataset] = {}
+    runs = [load_sharing(folder, datasets, data) for folder in folders]
+    for run in runs:
+        if not run.finished:
+            print(
+                f"note: {escaped(run.folder)} is unfinished: {run.result['epochs']} of at most {run.config.epochs} "
+                f"epochs were saved, and epoch {run.result['best_epoch']} is the best so far",
+                file=sys.stderr,
+            )
+    return runs
 
 
 def check_named(runs: tuple[Path, ...]) -> None:

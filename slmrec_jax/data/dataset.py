@@ -197,6 +197,18 @@ def sorted_words(feature: Words) -> Words:
     return Words(feature.items[order].astype(np.int32), feature.words[order].astype(np.int32), feature.num_words)
 
 
+def has_same_interactions(first: Dataset, other: Dataset) -> bool:
+    """Return whether two data sets have the same users, items and splits, in the same order. Features may differ."""
+    return all(
+        np.array_equal(*pair)
+        for pair in (
+            (first.user_ids, other.user_ids),
+            (first.item_ids, other.item_ids),
+            *((a, b) for split in first.splits for a, b in zip(first.splits[split], other.splits[split], strict=True)),
+        )
+    )
+
+
 def _by_degree(dataset: Dataset) -> list[Int[np.ndarray, " nodes"]]:
     """Return the users and the items by descending degree, with ties in id order."""
     return [np.argsort(-each, kind="stable") for each in dataset.degrees()]

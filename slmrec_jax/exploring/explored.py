@@ -9,7 +9,7 @@ import scipy.sparse
 from jaxtyping import Float, Int, Shaped
 
 from slmrec_jax.config.protocols import Score
-from slmrec_jax.data.dataset import Dataset
+from slmrec_jax.data.dataset import Dataset, has_same_interactions
 from slmrec_jax.errors import Diverged, UserError
 from slmrec_jax.evaluation.analysis import unit_rows
 from slmrec_jax.evaluation.interactions import known_matrix
@@ -175,18 +175,10 @@ def _distinct_names(runs: Sequence[Run]) -> list[str]:
 
 
 def _is_same_data(first: Dataset, other: Dataset) -> bool:
-    return all(
-        np.array_equal(*pair)
-        for pair in (
-            (first.user_ids, other.user_ids),
-            (first.item_ids, other.item_ids),
-            *((a, b) for split in first.splits for a, b in zip(first.splits[split], other.splits[split], strict=True)),
-            *(
-                (np.asarray(a), np.asarray(b))
-                for name in first.features.keys() & other.features.keys()
-                for a, b in zip(first.features[name], other.features[name], strict=True)
-            ),
-        )
+    return has_same_interactions(first, other) and all(
+        np.array_equal(np.asarray(a), np.asarray(b))
+        for name in first.features.keys() & other.features.keys()
+        for a, b in zip(first.features[name], other.features[name], strict=True)
     )
 
 

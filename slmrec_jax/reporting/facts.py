@@ -20,10 +20,9 @@ from slmrec_jax.reporting.systems import System, find_systems
 from slmrec_jax.studies.measurements import Measured, Measurements, main_metric, measure_ranking
 from slmrec_jax.studies.significance import mean_per_user, p_values
 from slmrec_jax.studies.untrained import UNTRAINED
-from slmrec_jax.training.loading import load_run
+from slmrec_jax.training.loading import load_sharing
 from slmrec_jax.training.run import Run
-from slmrec_jax.training.storage.folder import DATA, NO_RUN, Description, Record, read_config
-from slmrec_jax.training.storage.records import read_json
+from slmrec_jax.training.storage.folder import Record, read_config
 
 SIDES: tuple[Side, ...] = get_args(Side)
 
@@ -139,7 +138,7 @@ def gather_facts(
         seeds: list[_SeedFacts] = []
         for folder in system.folders:
             say(f"{system.label}: measuring" if system.untrained else f"{system.label}: reading and measuring {folder}")
-            run = _load_with_data(folder, datasets, data)
+            run = load_sharing(folder, datasets, data)
             if system.untrained:
                 run = replace(run, embeddings=UNTRAINED[system.untrained](run.config, run.dataset))
             elif not seeds:
@@ -157,14 +156,6 @@ def gather_facts(
     title = "; ".join(dict.fromkeys(f"test, {row['data']}, protocol {row['protocol']}" for row in found.results.rows))
     measurements = Measurements(title, measured, histories, tuple(shown), main, comparable=not caveats)
     return Facts(systems, runs, main, metrics, shown, contrasts, caveats, found.notes, measurements)
-
-
-def _load_with_data(folder: Path, datasets: dict[str, Dataset], data: str | None) -> Run:
-    """Load a run. Runs on the same data share one of `datasets` in memory."""
-    fingerprint = read_json(folder / DATA, Description, NO_RUN)["fingerprint"]
-    run = load_run(folder, datasets.get(fingerprint), data=data)
-    datasets.setdefault(run.dataset.fingerprint, run.dataset)
-    return run
 
 
 class _SeedFacts(NamedTuple):

@@ -14,8 +14,10 @@ from slmrec_jax.training.selection import best_epoch
 from slmrec_jax.training.storage.checkpoint import places, restore_embeddings
 from slmrec_jax.training.storage.folder import (
     CHECKPOINTS,
+    DATA,
     NO_RUN,
     RESULT,
+    Description,
     Record,
     Result,
     read_config,
@@ -66,6 +68,14 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path |
     if (len(embeddings.users), len(embeddings.items)) != (dataset.num_users, dataset.num_items):
         raise UserError(f"{folder}: its embeddings do not fit the users and items of {dataset.name}: {NO_RUN}")
     return Run(config, dataset, embeddings, result, history, folder)
+
+
+def load_sharing(folder: Path, datasets: dict[str, Dataset], data: Path | str | None = None) -> Run:
+    """Load a run as `load_run` does. Runs on the same data share one of `datasets`, by fingerprint, in memory."""
+    known = datasets.get(read_json(folder / DATA, Description, NO_RUN)["fingerprint"]) if datasets else None
+    run = load_run(folder, known, data=data)
+    datasets.setdefault(run.dataset.fingerprint, run.dataset)
+    return run
 
 
 def _saved_history(folder: Path) -> list[Record]:

@@ -1,0 +1,169 @@
+"""Blends equal the sum of standardised scores, and their weights are chosen on validation."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from slmrec_jax import Config, Run, UserError, blend, with_protocol
+from slmrec_jax.serving.exports import read_export
+from slmrec_jax.serving.served import recommend
+from slmrec_jax.types import Embeddings, Interactions
+
+CONFIG = with_protocol(Config(model="mf", ks=(5,)), "mmrec")
+NONE = Interactions(np.zeros(0, np.int32), np.zeros(0, np.int32))
+
+
+def run_of(dataset, users, items, name="a", config=CONFIG):
+    """A run with these tables, as if it had been trained."""
+    tables = Embeddings(jnp.asarray(users, jnp.float32), jnp.asarray(items, jnp.float32))
+    return Run(config, dataset, tables, {"seconds": {}, "best_epoch": 1}, [], Path("runs") / name)
+
+
+def random_runs(dataset, *scales, config=CONFIG):
+    """Runs with random tables of different widths, each times its scale."""
+    runs = []
+    for place, scale in enumerate(scales):
+        rng = np.random.default_rng(place)
+        tables = (scale * rng.normal(1, 1, (count, 3 + place)) for count in (dataset.num_users, dataset.num_items))
+        runs.append(run_of(dataset, *tables, name=f"run-{place}", config=config))
+    return runs
+
+
+def scores_of(embeddings):
+    users, items = (np.asarray(table, np.float64) for table in embeddings)
+    return users @ items.T
+
+
+def standardized(scores):
+    centred = scores - scores.mean(axis=1, keepdims=True)
+    return centred / centred.std(axis=1, keepdims=True)
+
+
+def test_scores_are_the_weighted_sum_of_standardised_scores(tiny):
+    runs = random_runs(tiny, 0.01, 30, 1)
+    blended = blend(runs, (1, 3, 0.5))
+    np.testing.assert_allclose(blended.weights, np.array([1, 3, 0.5]) / 4.5, rtol=1e-12)
+    wanted = sum(
+        weight * standardized(scores_of(run.embeddings)) for run, weight in zip(runs, blended.weights, strict=True)
+    )
+    found = scores_of(blended.embeddings)
+    np.testing.assert_allclose(found - found.mean(axis=1, keepdims=True), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_items_of_each_run_have_the_share_of_its_weight(tiny):
+    """Else one run would decide alone what is similar, and what is recommended to new users."""
+    blended = blend(random_runs(tiny, 0.01, 30), (1, 3))
+    variances = np.asarray(blended.embeddings.items, np.float64).var(axis=0)
+    np.testing.assert_allclose([variances[:3].sum(), variances[3:].sum()], [0.25, 0.75], rtol=1e-5)
+
+
+def test_a_user_whose_scores_are_equal_is_left_to_the_other_runs(tiny):
+    one, other = random_runs(tiny, 1, 1)
+    silent = np.asarray(one.embeddings.users).copy()
+    silent[7] = 0
+    blended = blend([replace(one, embeddings=one.embeddings._replace(users=jnp.asarray(silent))), other], (1, 1))
+    found = scores_of(blended.embeddings)[7]
+    np.testing.assert_allclose(found - found.mean(), standardized(scores_of(other.embeddings))[7] / 2, atol=1e-5)
+
+
+def knowing(dataset, users, name):
+    """A run that ranks first what is held out of these users for validation, and knows nothing about the others."""
+    wanted = np.random.default_rng(len(name)).normal(0, 0.1, (dataset.num_users, dataset.num_items))
+    wanted[dataset.valid.users, dataset.valid.items] += np.isin(dataset.valid.users, users)
+    return run_of(dataset, wanted, np.eye(dataset.num_items), name)
+
+
+def test_weights_are_chosen_on_validation(tiny):
+    half = np.arange(0, tiny.num_users, 2)
+    runs = [
+        knowing(tiny, half, "half"),
+        knowing(tiny, half + 1, "others"),
+        run_of(tiny, np.random.default_rng(5).normal(size=(tiny.num_users, 4)), np.ones((tiny.num_items, 4)), "noise"),
+    ]
+    blended = blend(runs)
+    alone = [run.evaluate("valid").means["recall@20"] for run in runs]
+    found = blended.evaluate("valid").means["recall@20"]
+    assert found > 1.2 * max(alone)
+    assert min(blended.weights[:2]) > 0.2
+    assert sum(blended.weights) == pytest.approx(1)
+    given = blend(runs, blended.weights).evaluate("valid").means["recall@20"]
+    assert given == found
+
+
+def test_a_run_that_only_harms_has_no_weight(tiny):
+    everyone = np.arange(tiny.num_users)
+    good = knowing(tiny, everyone, "good")
+    bad = run_of(tiny, -np.asarray(good.embeddings.users), np.eye(tiny.num_items), "bad")
+    assert blend([bad, good]).weights == (0.0, 1.0)
+
+
+def test_the_protocol_and_the_data_decide_which_metric_weights_are_chosen_by(tiny):
+    """LightGCN's protocol selects no epoch, and a catalogue may be smaller than the usual cut-off."""
+    config = with_protocol(CONFIG, "lightgcn")
+    runs = random_runs(tiny, 1, 1, config=config)
+    weights = blend(runs).weights
+    assert weights == blend([replace(run, config=CONFIG) for run in runs]).weights
+
+
+def test_a_blend_recommends_evaluates_and_is_exported_like_a_run(tiny, tmp_path):
+    blended = blend(random_runs(tiny, 1, 2), (1, 1))
+    user = tiny.user_ids[3]
+    found = blended.recommend(user, 4)
+    known = {tiny.item_ids[item] for split in tiny.splits.values() for item in split.items[split.users == 3]}
+    assert not known & set(found.items[0])
+    assert set(blended.evaluate().means) == set(blended.runs[0].evaluate().means)
+    blended.export(tmp_path / "exported")
+    export = read_export(tmp_path / "exported")
+    np.testing.assert_array_equal(recommend(export, [user], 4).items, found.items)
+    assert [(each["run"], each["weight"]) for each in export.about["blend"]] == [("run-0", 0.5), ("run-1", 0.5)]
+    assert export.about["fingerprint"] == tiny.fingerprint
+
+
+def test_runs_may_differ_in_their_modalities(tiny):
+    one, other = random_runs(tiny, 1, 1)
+    assert blend([one, replace(other, dataset=tiny.with_modalities(("visual",)))], (1, 1)).weights == (0.5, 0.5)
+
+
+def test_runs_that_cannot_be_blended_are_refused(tiny):
+    one, other = random_runs(tiny, 1, 1)
+    exchanged = replace(tiny, valid=tiny.test, test=tiny.valid)
+    for runs, said in [
+        ([one], "at least two runs"),
+        ([one, replace(other, dataset=exchanged)], "run-0 and .*run-1 have different users, items or splits"),
+        ([one, replace(other, config=with_protocol(CONFIG, "strict"))], "evaluated by different rules: .*protocol"),
+        ([one, other, one], "run-0 is named twice"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            blend(runs)
+
+
+@pytest.mark.parametrize(
+    ("weights", "said"),
+    [
+        ((1,), "weights has 1 values for 2 runs"),
+        ((1, -1), "weights: -1 is not a weight"),
+        ((1, np.nan), "weights: nan is not a weight"),
+        ((np.inf, 1), "weights: inf is not a weight"),
+        ((0, 0), "weights are all 0"),
+    ],
+)
+def test_invalid_weights_are_refused(tiny, weights, said):
+    with pytest.raises(UserError, match=said):
+        blend(random_runs(tiny, 1, 1), weights)
+
+
+def test_without_validation_weights_must_be_given(tiny):
+    runs = random_runs(replace(tiny, valid=NONE), 1, 1)
+    with pytest.raises(UserError, match="no validation interactions to choose weights by: give weights"):
+        blend(runs)
+    assert set(blend(runs, (2, 2)).weights) == {0.5}
+
+
+def test_a_run_that_diverged_is_refused(tiny):
+    one, other = random_runs(tiny, 1, 1)
+    broken = replace(other, embeddings=other.embeddings._replace(items=jnp.full((tiny.num_items, 4), jnp.nan)))
+    with pytest.raises(UserError, match="NaN"):
+        blend([one, broken])
