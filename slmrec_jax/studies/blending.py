@@ -6,6 +6,7 @@ inner products is the inner product of the joined rows, so a blend ranks, is eva
 """
 
 import math
+import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,11 +20,9 @@ from slmrec_jax.config.protocols import Split
 from slmrec_jax.data.dataset import has_same_interactions
 from slmrec_jax.errors import UserError, check_type, setting
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.evaluation.metrics import METRIC_NAMES
 from slmrec_jax.serving.exports import write_export
 from slmrec_jax.serving.recommendations import Recommendations
 from slmrec_jax.serving.served import Served, recommend, served_of
-from slmrec_jax.studies.measurements import main_metric
 from slmrec_jax.training.run import Run
 from slmrec_jax.types import Embeddings
 
@@ -98,9 +97,10 @@ class Blend:
 def blend(runs: Sequence[Run], weights: Sequence[float | int] | None = None) -> Blend:
     """Blend trained runs: rank by the sum of weight · score / deviation of the user's scores over all items.
 
-    By default, weights are chosen on validation, by the metric that selects the runs' best epochs or else by recall:
-    runs are added one at a time, each time the one that makes the blend best, also again (Caruana et al., "Ensemble
-    Selection from Libraries of Models", ICML 2004). The shares of the best of `ROUNDS` rounds are the weights.
+    By default, weights are chosen on validation: runs are added one at a time, each time the one that makes the blend
+    best, also again (Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004). The shares of the best
+    of `ROUNDS` rounds are the weights. Best is the largest mean of the recalls at all cut-offs, which is less noisy
+    than a single one.
 
     Args:
         runs: At least two runs on the same data, under the same protocol.
@@ -154,11 +154,15 @@ def _chosen_weights(run: Run, parts: Sequence[Embeddings]) -> Float[np.ndarray, 
             f"{run.dataset.name} has no validation interactions to choose weights by: give {setting('weights')}"
         )
     plan = run.plan("valid")
-    metric = main_metric([f"{name}@{k}" for name in METRIC_NAMES for k in plan.cutoffs], run.config)
+
+    def value(counts: Float[np.ndarray, " runs"]) -> float:
+        means = evaluation.evaluate(plan, _joined(parts, counts / counts.sum())).means
+        return statistics.fmean(means[f"recall@{k}"] for k in plan.cutoffs)
+
     counts, tried = np.zeros(len(parts)), []
     for _ in range(ROUNDS):
         longer = counts + np.eye(len(parts))
-        values = [evaluation.evaluate(plan, _joined(parts, each / each.sum())).means[metric] for each in longer]
+        values = [value(each) for each in longer]
         counts = longer[int(np.argmax(values))]
         tried.append((max(values), counts))
     _, best = max(tried, key=lambda found: found[0])
