@@ -40,7 +40,7 @@ from slmrec_jax.training.storage.folder import CONFIG, RESULT
 
 SYSTEMS: Mapping[str, Sequence[str]] = {
     "lightgcn": ("--model", "lightgcn"),
-    "freedom": ("--model", "freedom", "--num-layers", "2"),  # as published
+    "freedom": ("--model", "freedom", "--preset", "published"),
     "simgcl": ("--model", "simgcl"),
     "sgl": ("--model", "sgl"),
     "mgcn": ("--model", "mgcn"),
@@ -50,7 +50,7 @@ SYSTEMS: Mapping[str, Sequence[str]] = {
     "mf": ("--model", "mf"),
     "mmssl": ("--model", "mmssl", "--mmssl.adversarial-weight", "0"),  # which halves the time and changes nothing else
     "slmrec:none": ("--task", "none"),
-    "lattice": ("--model", "lattice", "--num-layers", "2"),  # as published
+    "lattice": ("--model", "lattice", "--preset", "published"),
     "mmgcn": ("--model", "mmgcn"),
 }
 """The flags of each system."""

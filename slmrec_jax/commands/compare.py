@@ -17,7 +17,7 @@ class CompareFlags(SettingsFlags):
     models: str = "popularity,lightgcn,slmrec"
     """Systems, separated by commas: popularity, itemknn and models, also with a preset, which wins over flags:
     `slmrec:fd` is SLMRec with that task; others are `slmrec:paper`, `mf:concat`, `mf:linear`, `lightgcn:fused`,
-    `vbpr:original`, `mmgcn:frozen` and `mmssl:published`."""
+    `vbpr:original`, `mmgcn:frozen`, `freedom:published`, `lattice:published` and `mmssl:published`."""
     seeds: str = "0"
     """Seeds, separated by commas."""
 

@@ -54,6 +54,8 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
     "mf": {features: {"mf.features": features} for features in ("concat", "linear")},
     "lightgcn": {"fused": {"lightgcn.features": "fused"}},
     "vbpr": {"original": {"vbpr.variant": "original"}},
+    "freedom": {"published": {"num_layers": 2}},
+    "lattice": {"published": {"num_layers": 2}},
     "mmgcn": {"frozen": {"mmgcn.tables": "frozen"}},
     "mmssl": {
         "paper": {
