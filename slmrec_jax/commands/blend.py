@@ -1,10 +1,10 @@
 """The command `slmrec-jax blend`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple, get_args
 
 import tyro
 
@@ -15,8 +15,8 @@ from slmrec_jax.errors import UserError, escaped
 if TYPE_CHECKING:
     from rich.table import Table
 
+    from slmrec_jax.evaluation.protocol import Evaluation
     from slmrec_jax.studies.blending import Blend
-    from slmrec_jax.training.run import Run
 
 
 @dataclass(frozen=True)
@@ -24,61 +24,120 @@ class BlendFlags:
     """Rank by a weighted sum of the scores of several runs on the same data."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """The run folders."""
-    weights: tuple[float, ...] = ()
-    """The weight of each run, in their order; by default chosen on validation."""
+    """The run folders. The first one's protocol and cut-offs hold for all."""
+    weights: str = ""
+    """The weight of each run, in their order, separated by commas; by default chosen on validation."""
     out: Path | None = None
     """A folder to make, as by export: for recommend and similar, and for other programs."""
+    faiss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Add an inner-product index of the items for faiss to --out."""
+    onnx: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
+    """Add ONNX models that rank for users and for histories of new users to --out."""
     data: str | None = None
     """The path of the runs' data set, if it was moved; it is split as in the runs."""
     format: Literal["table", "json"] = "table"
 
 
+class Row(NamedTuple):
+    """A run, or the blend, as measured on each split."""
+
+    name: str
+    weight: float | None
+    """`None` for the blend."""
+    measured: "dict[str, Evaluation]"
+
+
 def run_blend(flags: BlendFlags) -> None:
-    """Blend, write the folder, and print the metrics of the runs and of the blend as a table or JSON."""
+    """Blend, print the metrics of the runs and of the blend as a table or JSON, and write the folder."""
     from rich.console import Console
 
     from slmrec_jax.commands.tables import fit_width
     from slmrec_jax.studies.blending import blend
 
     check_named(flags.runs)
+    _check_distinct(flags.runs)
+    weights = _parse_weights(flags.weights)
+    if flags.out is None and (flags.faiss or flags.onnx):
+        raise UserError("--faiss and --onnx add to --out: give it")
     if flags.out is not None and flags.out.exists():
         raise UserError(f"{flags.out} exists: give another --out")
-    blended = blend(open_runs(flags.runs, flags.data), flags.weights or None)
-    dataset = blended.runs[0].dataset
-    splits = [split for split in get_args(Split) if len(dataset.splits[split].users) > 0]
-    named: list[tuple[str, float | None, Run | Blend]] = [
-        (str(run.folder), weight, run) for run, weight in zip(blended.runs, blended.weights, strict=True)
-    ]
-    rows = [
-        {"run": name, "weight": weight, **{split: dict(ranked.evaluate(split).means) for split in splits}}
-        for name, weight, ranked in [*named, ("blend", None, blended)]
-    ]
+    blended = blend(open_runs(flags.runs, flags.data), weights)
+    rows = _measured(blended)
     if flags.out is not None:
-        blended.export(flags.out)
+        blended.export(flags.out, faiss=flags.faiss, onnx=flags.onnx)
     if flags.format == "json":
-        print(json.dumps(rows))
-    else:
-        console = Console()
-        console.print(fit_width(_table(blended, rows), console.width))
+        print(json.dumps(_record(blended, rows)))
+        return
+    console = Console()
+    console.print(fit_width(_table(blended, rows), console.width))
+    if flags.out is not None:
+        print(f"{escaped(flags.out)}: for recommend and similar")
 
 
-def _table(blended: "Blend", rows: "Sequence[Mapping[str, Any]]") -> "Table":
+def _check_distinct(runs: Sequence[Path]) -> None:
+    folders = [folder.resolve() for folder in runs]
+    for folder, run in zip(folders, runs, strict=True):
+        if folders.count(folder) > 1:
+            raise UserError(f"{run} is named twice: name each run once, and give --weights instead")
+
+
+def _parse_weights(text: str) -> list[float] | None:
+    try:
+        return [float(each) for each in text.split(",")] if text else None
+    except ValueError:
+        raise UserError(f"--weights is {text!r}: give numbers separated by commas, such as 2,1") from None
+
+
+def _measured(blended: "Blend") -> list[Row]:
+    """Measure the runs and the blend by the same rules."""
+    from slmrec_jax.evaluation.protocol import evaluate
+
+    splits = blended.runs[0].dataset.splits
+    plans = {split: blended.plan(split) for split in get_args(Split) if len(splits[split].users) > 0}
+    tables = [(str(run.folder), w, run.embeddings) for run, w in zip(blended.runs, blended.weights, strict=True)]
+    return [
+        Row(name, weight, {split: evaluate(plan, embeddings) for split, plan in plans.items()})
+        for name, weight, embeddings in [*tables, ("blend", None, blended.embeddings)]
+    ]
+
+
+def _record(blended: "Blend", rows: Sequence[Row]) -> dict[str, Any]:
+    from slmrec_jax.training.selection import sampled_of
+
+    def metrics(row: Row) -> dict[str, Any]:
+        return {split: dict(each.means) for split, each in row.measured.items()}
+
+    first, (*members, both) = blended.runs[0], rows
+    samples = {split: sampled_of(each) for split, each in both.measured.items()}
+    return {
+        "protocol": first.config.protocol,
+        "fingerprint": first.dataset.fingerprint,
+        "runs": [{"run": row.name, "weight": row.weight, **metrics(row)} for row in members],
+        "blend": metrics(both),
+        **({"sampled": samples} if any(samples.values()) else {}),
+    }
+
+
+def _table(blended: "Blend", rows: Sequence[Row]) -> "Table":
     from rich.table import Table
     from rich.text import Text
 
     from slmrec_jax.studies.measurements import cutoff_of, main_metric
 
-    config = blended.runs[0].config
+    config, both = blended.runs[0].config, rows[-1].measured
+    cutoff = cutoff_of(main_metric(list(next(iter(both.values())).means), config))
+    shown = [(split, f"{name}@{cutoff}") for split in both for name in ("recall", "ndcg")]
     title = f"{blended.runs[0].dataset.name}, protocol {config.protocol}"
     # In a string, brackets would be parsed as markup.
     table = Table("run", title=Text(escaped(title), "table.title"), title_justify="left")
-    splits = [split for split in get_args(Split) if split in rows[0]]
-    cutoff = cutoff_of(main_metric(list(rows[0][splits[0]]), config))
-    shown = [(split, f"{name}@{cutoff}") for split in splits for name in ("recall", "ndcg")]
+    sampled = [f"{split}: {len(each.users):,} of {each.population:,} users" for split, each in both.items()]
+    if any(each.half_widths for each in both.values()):
+        table.caption, table.caption_justify = "; ".join(sampled), "left"
     for heading in ("weight", *(" ".join(each) for each in shown)):
         table.add_column(heading, justify="right")
     for row in rows:
-        weight = "" if row["weight"] is None else f"{row['weight']:.2f}"
-        table.add_row(Text(escaped(row["run"])), weight, *(f"{row[split][key]:.4f}" for split, key in shown))
+        weight = "" if row.weight is None else f"{row.weight:.2f}"
+        table.add_row(
+            Text(escaped(row.name)), weight, *(f"{row.measured[split].means[key]:.4f}" for split, key in shown)
+        )
     return table

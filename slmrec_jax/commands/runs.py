@@ -86,14 +86,16 @@ def open_runs(folders: Sequence[Path], data: str | None) -> "list[Run]":
     from slmrec_jax.training.loading import load_sharing
 
     datasets: dict[str, Dataset] = {}
-    runs = [load_sharing(folder, datasets, data) for folder in folders]
-    for run in runs:
+    runs = []
+    for folder in folders:
+        run = load_sharing(folder, datasets, data)
         if not run.finished:
             print(
                 f"note: {escaped(run.folder)} is unfinished: {run.result['epochs']} of at most {run.config.epochs} "
                 f"epochs were saved, and epoch {run.result['best_epoch']} is the best so far",
                 file=sys.stderr,
             )
+        runs.append(run)
     return runs
 
 

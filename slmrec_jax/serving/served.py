@@ -101,6 +101,19 @@ def with_new_users(served: Served, history: Any) -> Served:
     )
 
 
+def with_history(served: Served, users: Any, history: Any) -> Served:
+    """Return what ranks for `users`, or for new users with a history (`with_new_users`) if that is given instead.
+
+    Raises:
+        UserError: Both are given, an item is unknown, or a history is empty.
+    """
+    if history is None:
+        return served
+    if users is not None:
+        raise UserError("give users or history (for new users), not both")
+    return with_new_users(served, history)
+
+
 def with_new_items(
     served: Served, ids: Shaped[np.ndarray, " new"], rows: Float[Array, "new dim"], *, alone: bool = False
 ) -> Served:

@@ -1,33 +1,43 @@
 """Blends: several trained runs that rank together, by a weighted sum of their scores.
 
 Systems score on different scales, so each run's scores are first divided by their standard deviation over the items,
-user by user. Their means do not matter, because adding a constant to all scores of a user changes no ranking. A sum of
-inner products is the inner product of the joined rows, so a blend ranks, is evaluated and is exported like any run.
+user by user. A sum of inner products is the inner product of the joined rows, so a blend is again a pair of tables.
 """
 
 import math
 import statistics
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from slmrec_jax.config.protocols import Split
 from slmrec_jax.data.dataset import has_same_interactions
-from slmrec_jax.errors import UserError, check_type, setting
+from slmrec_jax.errors import Diverged, UserError, check_type, setting
 from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.serving.exports import write_export
-from slmrec_jax.serving.recommendations import Recommendations
-from slmrec_jax.serving.served import Served, recommend, served_of
+from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
+from slmrec_jax.serving.served import Served, recommend, served_of, similar_items, with_history
 from slmrec_jax.training.run import Run
+from slmrec_jax.training.storage.folder import environment
 from slmrec_jax.types import Embeddings
 
-ROUNDS = 20
+ADDITIONS = 20
 """The number of times that a run is added when weights are chosen, so that weights are multiples of about 5 %."""
+
+_LEAST_DEVIATION = 1e-5
+"""The deviation of a user's scores, as a share of the largest possible one, below which it is rounding."""
+
+
+class _Part(NamedTuple):
+    """The scaled rows of a run, on the host."""
+
+    users: Float[np.ndarray, "users dim"]
+    items: Float[np.ndarray, "items dim"]
 
 
 @dataclass(frozen=True)
@@ -35,19 +45,20 @@ class Blend:
     """Runs that rank together by a weighted sum of their standardised scores; made by `blend`."""
 
     runs: tuple[Run, ...]
-    """The runs, which were trained on the same data."""
+    """The runs. The first one's rules hold for the blend: protocol, cut-offs, sampled users."""
     weights: tuple[float, ...]
     """The weight of each run; they sum to 1."""
     embeddings: Embeddings
-    """The runs' scaled rows side by side. Inner products are the blend's scores, up to a constant for each user."""
+    """The scaled rows of the runs with a weight above 0, side by side. An inner product is the blend's score, up to a
+    constant for each user."""
 
     @property
     def served(self) -> Served:
         """The parts of the blend that answer queries."""
         return served_of(self.runs[0].dataset, self.embeddings, "dot")
 
-    def evaluate(self, split: Split = "test") -> evaluation.Evaluation:
-        """Measure the blend on a split, with the protocol of its runs (`Run.evaluate`).
+    def plan(self, split: Split = "test") -> evaluation.EvaluationPlan:
+        """Return the plan that `evaluate` runs, for measuring other embeddings of the same data by the same rules.
 
         Args:
             split: `"valid"` or `"test"`.
@@ -55,23 +66,49 @@ class Blend:
         Raises:
             UserError: There is no such split, or there are no users to evaluate.
         """
-        return evaluation.evaluate(self.runs[0].plan(split), self.embeddings)
+        return _by_dot(self.runs[0]).plan(split)
 
-    def recommend(self, users: Any = None, k: int = 20) -> Recommendations:
+    def evaluate(self, split: Split = "test") -> evaluation.Evaluation:
+        """Measure the blend on a split by the rules of its first run, except that scores are always inner products.
+
+        Args:
+            split: `"valid"` or `"test"`. If weights were chosen on validation, its metrics are too optimistic.
+
+        Raises:
+            UserError: There is no such split, or there are no users to evaluate.
+        """
+        return evaluation.evaluate(self.plan(split), self.embeddings)
+
+    def recommend(self, users: Any = None, k: int = 20, *, history: Any = None) -> Recommendations:
         """Rank for each user the items that they have not interacted with in any split (`Run.recommend`).
 
         Args:
             users: Raw user ids, or a single id (a string is one id). By default all users.
             k: The number of items per user. If fewer exist, all are returned.
+            history: Used instead of `users`: the raw item ids of a new user, or a mapping from names of new users to
+                their item ids.
 
         Raises:
-            UserError: A user is unknown, or k is below 1.
+            UserError: A user or a history item is unknown, or k is below 1.
         """
         check_type("k", k, (int, np.integer), "the number of items that each user gets")
-        return recommend(self.served, users, k)
+        return recommend(with_history(self.served, users, history), users, k)
+
+    def similar(self, items: Any, k: int = 20) -> SimilarItems:
+        """Find the items most similar to each given item, by the cosine similarity of their joined rows.
+
+        Args:
+            items: Raw ids, or a single one.
+            k: The number of similar items, not counting the item itself.
+
+        Raises:
+            UserError: An item is unknown, or k is below 1.
+        """
+        check_type("k", k, (int, np.integer), "the number of similar items")
+        return similar_items(self.served, items, k)
 
     def export(self, folder: Path | str, *, faiss: bool = False, onnx: bool = False) -> None:
-        """Write the embeddings to a new folder, as `Run.export` does.
+        """Write the embeddings to a new folder, as `Run.export` does. Its `meta.json` lists the runs and weights.
 
         Args:
             folder: The folder to make.
@@ -82,14 +119,24 @@ class Blend:
             UserError: The folder exists or cannot be written, or a required library is not installed.
         """
         check_type("folder", folder, (str, Path), "the path of a new folder")
+        first = self.runs[0]
         about = {
             "model": "blend",
-            "protocol": self.runs[0].config.protocol,
-            "blend": [
-                {"run": run.folder.resolve().name, "model": run.config.model, "seed": run.config.seed, "weight": weight}
+            "protocol": first.config.protocol,
+            "test": dict(self.evaluate().means) if len(first.dataset.test.users) else None,
+            "finished": all(run.finished for run in self.runs),
+            "fingerprint": first.dataset.fingerprint,
+            "versions": environment()["packages"],
+            "runs": [
+                {
+                    "folder": run.folder.resolve().name,
+                    "model": run.config.model,
+                    "seed": run.config.seed,
+                    "best_epoch": run.result["best_epoch"],
+                    "weight": weight,
+                }
                 for run, weight in zip(self.runs, self.weights, strict=True)
             ],
-            "fingerprint": self.runs[0].dataset.fingerprint,
         }
         write_export(self.served._replace(about=about), Path(folder), faiss=faiss, onnx=onnx)
 
@@ -97,26 +144,31 @@ class Blend:
 def blend(runs: Sequence[Run], weights: Sequence[float | int] | None = None) -> Blend:
     """Blend trained runs: rank by the sum of weight · score / deviation of the user's scores over all items.
 
-    By default, weights are chosen on validation: runs are added one at a time, each time the one that makes the blend
-    best, also again (Caruana et al., "Ensemble Selection from Libraries of Models", ICML 2004). The shares of the best
-    of `ROUNDS` rounds are the weights. Best is the largest mean of the recalls at all cut-offs, which is less noisy
-    than a single one.
+    By default, weights are chosen on validation: runs are added one at a time, each time the one that improves the
+    blend most; a run may be added several times (Caruana et al., "Ensemble Selection from Libraries of Models", ICML
+    2004). The weights are the shares of the runs after the best of `ADDITIONS` additions. Best is the largest mean of
+    the recalls at all cut-offs, which is less noisy than a single one. It takes up to `ADDITIONS` evaluations for each
+    run, and the memory of the runs' tables three times.
 
     Args:
-        runs: At least two runs on the same data, under the same protocol.
+        runs: At least two runs with the same users, items and splits.
         weights: A weight for each run, at least 0, instead of those chosen on validation. Only their ratios matter.
 
     Raises:
-        UserError: The runs differ in their data or protocol, a weight is invalid, or no validation interactions exist
-            to choose weights by.
+        UserError: The runs differ in their data, a run has diverged, a weight is invalid, or no validation interactions
+            exist to choose weights by.
     """
-    _check_runs(runs)
-    parts = [_standardized(run.embeddings) for run in runs]
-    chosen = _chosen_weights(runs[0], parts) if weights is None else _checked_weights(weights, len(runs))
+    check_type("runs", runs, (list, tuple), "a list of runs, such as load_run returns")
+    for run in runs:
+        check_type("runs", run, Run, "a list of runs, such as load_run returns")
+    _check_data(runs)
+    given = None if weights is None else _checked_weights(weights, len(runs))
+    parts = [_standardized(run) for run in runs]
+    chosen = _chosen_weights(runs[0], parts) if given is None else given
     return Blend(tuple(runs), tuple(chosen.tolist()), _joined(parts, chosen))
 
 
-def _check_runs(runs: Sequence[Run]) -> None:
+def _check_data(runs: Sequence[Run]) -> None:
     if len(runs) < 2:
         raise UserError("a blend needs at least two runs")
     first, *others = runs
@@ -125,71 +177,73 @@ def _check_runs(runs: Sequence[Run]) -> None:
             raise UserError(
                 f"{first.folder} and {run.folder} have different users, items or splits: blend runs on the same data"
             )
-        if run.config.eval != first.config.eval:
-            raise UserError(
-                f"{first.folder} and {run.folder} were evaluated by different rules: blend runs with the same "
-                f"{setting('protocol')}"
-            )
-    folders = [run.folder.resolve() for run in runs]
-    for run in runs:
-        if folders.count(run.folder.resolve()) > 1:
-            raise UserError(f"{run.folder} is named twice: name each run once, and give {setting('weights')} instead")
 
 
 def _checked_weights(weights: Sequence[float | int], count: int) -> Float[np.ndarray, " runs"]:
+    check_type("weights", weights, (list, tuple, np.ndarray), "a list of numbers")
     if len(weights) != count:
-        raise UserError(f"{setting('weights')} has {len(weights)} values for {count} runs: give one for each run")
+        raise UserError(f"{setting('weights')}: {len(weights)} given for {count} runs: give one for each run")
     for weight in weights:
+        check_type("weights", weight, (int, float, np.number), "numbers")
         if not (math.isfinite(weight) and weight >= 0):
             raise UserError(f"{setting('weights')}: {weight} is not a weight: give numbers of at least 0")
     if not any(weights):
-        raise UserError(f"{setting('weights')} are all 0: give at least one run a larger weight")
-    return np.asarray(weights, np.float64) / math.fsum(weights)
+        raise UserError(f"{setting('weights')}: all are 0: give at least one positive weight")
+    shares = np.asarray(weights, np.float64) / max(weights)
+    return np.asarray(shares / shares.sum())
 
 
-def _chosen_weights(run: Run, parts: Sequence[Embeddings]) -> Float[np.ndarray, " runs"]:
-    """Choose weights by validation; `run` has the data and the rules."""
+def _chosen_weights(run: Run, parts: Sequence[_Part]) -> Float[np.ndarray, " runs"]:
+    """Choose weights on validation; `run` has the data and the rules."""
     if len(run.dataset.valid.users) == 0:
         raise UserError(
             f"{run.dataset.name} has no validation interactions to choose weights by: give {setting('weights')}"
         )
-    plan = run.plan("valid")
+    plan = _by_dot(run).plan("valid")
+    known: dict[tuple[int, ...], float] = {}
 
-    def value(counts: Float[np.ndarray, " runs"]) -> float:
-        means = evaluation.evaluate(plan, _joined(parts, counts / counts.sum())).means
-        return statistics.fmean(means[f"recall@{k}"] for k in plan.cutoffs)
+    def value(counts: Int[np.ndarray, " runs"]) -> float:
+        ratio = tuple((counts // np.gcd.reduce(counts)).tolist())
+        if ratio not in known:
+            means = evaluation.evaluate(plan, _joined(parts, counts / counts.sum())).means
+            known[ratio] = statistics.fmean(means[f"recall@{k}"] for k in plan.cutoffs)
+        return known[ratio]
 
-    counts, tried = np.zeros(len(parts)), []
-    for _ in range(ROUNDS):
-        longer = counts + np.eye(len(parts))
-        values = [value(each) for each in longer]
-        counts = longer[int(np.argmax(values))]
-        tried.append((max(values), counts))
-    _, best = max(tried, key=lambda found: found[0])
+    counts, tried = np.zeros(len(parts), np.int64), []
+    for _ in range(ADDITIONS):
+        counts = max(counts + np.eye(len(parts), dtype=np.int64), key=value)
+        tried.append(counts)
+    best = max(tried, key=value)
     return np.asarray(best / best.sum())
 
 
-def _standardized(embeddings: Embeddings) -> Embeddings:
+def _by_dot(run: Run) -> Run:
+    """Return the run with inner products as scores, since sigmoids of standardised scores would saturate and tie."""
+    return replace(run, config=replace(run.config, eval=run.config.eval._replace(score="dot")))
+
+
+def _standardized(run: Run) -> _Part:
     """Scale users so that each one's scores have deviation 1 over the items, and items to a common spread.
 
     The spread makes the runs' shares alike in inner products of items, too, for new users and similar items. A user
-    whose scores are all equal keeps them.
+    whose scores are all equal gets a row of zeros, which leaves the ranking to the other runs.
     """
-    users, items = (np.asarray(table, np.float32) for table in embeddings)
-    centred = items - items.mean(axis=0, dtype=np.float64)
-    covariance = centred.T @ centred / len(items)
-    spread = np.sqrt(np.trace(covariance)) or 1.0
-    deviations = np.sqrt(np.maximum(np.sum((users @ covariance.astype(np.float32)) * users, axis=1), 0))[:, None]
-    scale = np.where(deviations > 0, spread / np.where(deviations > 0, deviations, 1), 1)
-    return Embeddings(jnp.asarray(users * scale, jnp.float32), jnp.asarray(items / spread, jnp.float32))
+    users, items = (np.asarray(table, np.float32) for table in run.embeddings)
+    if not (np.isfinite(users).all() and np.isfinite(items).all()):
+        raise Diverged(f"{run.folder}: its embeddings hold NaN or infinite values: leave it out of the blend")
+    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(items, rowvar=False, bias=True)))
+    root = (axes * np.sqrt(np.maximum(variances, 0))).astype(np.float32)
+    spread = np.float32(np.linalg.norm(root))
+    deviations = np.linalg.norm(users @ root, axis=1, keepdims=True)
+    tell_apart = deviations > _LEAST_DEVIATION * spread * np.linalg.norm(users, axis=1, keepdims=True)
+    scale = np.where(tell_apart, spread / np.where(tell_apart, deviations, 1), 0).astype(np.float32)
+    return _Part(users * scale, items / (spread or np.float32(1)))
 
 
-def _joined(parts: Sequence[Embeddings], weights: Float[np.ndarray, " runs"]) -> Embeddings:
+def _joined(parts: Sequence[_Part], weights: Float[np.ndarray, " runs"]) -> Embeddings:
     """Join rows so that an inner product is the weighted sum of those of the parts."""
-    roots = [float(root) for root in np.sqrt(weights)]
+    used = [(np.float32(math.sqrt(weight)), part) for weight, part in zip(weights, parts, strict=True) if weight > 0]
     return Embeddings(
-        *(
-            jnp.concatenate([root * table for root, table in zip(roots, tables, strict=True)], axis=1)
-            for tables in zip(*parts, strict=True)
-        )
+        jnp.asarray(np.concatenate([root * part.users for root, part in used], axis=1)),
+        jnp.asarray(np.concatenate([root * part.items for root, part in used], axis=1)),
     )

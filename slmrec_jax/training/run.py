@@ -20,7 +20,7 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.methods import make_method
 from slmrec_jax.serving.exports import write_export
 from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
-from slmrec_jax.serving.served import Served, recommend, served_of, similar_items, with_new_items, with_new_users
+from slmrec_jax.serving.served import Served, recommend, served_of, similar_items, with_history, with_new_items
 from slmrec_jax.training.cold_items import cold_item_rows, features_of
 from slmrec_jax.training.events import epoch_event
 from slmrec_jax.training.setup import MakeMethod
@@ -104,9 +104,7 @@ class Run:
         check_type("new_items", new_items, (NewItems, type(None)), "what read_new_items returns")
         if only_new and new_items is None:
             raise UserError("only_new=True needs new_items: what read_new_items returns")
-        if history is not None and users is not None:
-            raise UserError("give users or history (for new users), not both")
-        served = self.served if history is None else with_new_users(self.served, history)
+        served = with_history(self.served, users, history)
         if new_items is not None:
             rows = self._place(new_items.features, len(new_items.ids), method)
             served = with_new_items(served, new_items.ids, rows, alone=only_new)

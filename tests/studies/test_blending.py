@@ -2,14 +2,17 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import pytest
 
 from slmrec_jax import Config, Run, UserError, blend, with_protocol
 from slmrec_jax.serving.exports import read_export
-from slmrec_jax.serving.served import recommend
+from slmrec_jax.serving.served import recommend, similar_items, with_history
+from slmrec_jax.studies import blending
 from slmrec_jax.types import Embeddings, Interactions
 
 CONFIG = with_protocol(Config(model="mf", ks=(5,)), "mmrec")
@@ -69,6 +72,18 @@ def test_a_user_whose_scores_are_equal_is_left_to_the_other_runs(tiny):
     np.testing.assert_allclose(found - found.mean(), standardized(scores_of(other.embeddings))[7] / 2, atol=1e-5)
 
 
+def test_a_user_whose_scores_differ_by_rounding_alone_has_no_say(tiny):
+    """A large row along a direction in which items do not differ must not drown the other run's scores."""
+    one, other = random_runs(tiny, 1, 1)
+    items = np.asarray(one.embeddings.items).copy()
+    items[:, 0] = 1 + 1e-7 * np.arange(tiny.num_items)
+    users = np.asarray(one.embeddings.users).copy()
+    users[7] = [500, 0, 0]
+    blended = blend([run_of(tiny, users, items), other], (1, 1))
+    found = scores_of(blended.embeddings)[7]
+    np.testing.assert_allclose(found - found.mean(), standardized(scores_of(other.embeddings))[7] / 2, atol=1e-5)
+
+
 def knowing(dataset, users, name):
     """A run that ranks first what is held out of these users for validation, and knows nothing about the others."""
     wanted = np.random.default_rng(len(name)).normal(0, 0.1, (dataset.num_users, dataset.num_items))
@@ -100,9 +115,37 @@ def test_a_run_that_only_harms_has_no_weight(tiny):
     assert blend([bad, good]).weights == (0.0, 1.0)
 
 
-def test_weights_are_chosen_under_protocols_that_select_nothing(tiny):
-    runs = random_runs(tiny, 1, 1, config=with_protocol(CONFIG, "lightgcn"))
-    assert sum(blend(runs).weights) == pytest.approx(1)
+def test_equal_ratios_are_measured_once_and_the_best_addition_counts(tiny, monkeypatch):
+    """Shares with many additions of the first run are worse than the first ones here."""
+    measured = []
+
+    def evaluate(plan, embeddings):
+        width = float(np.square(np.asarray(embeddings.items)[:, 0]).sum())
+        measured.append(width)
+        return SimpleNamespace(means=dict.fromkeys(("recall@5", "recall@10", "recall@20"), len(measured)))
+
+    monkeypatch.setattr(blending.evaluation, "evaluate", evaluate)
+    weights = blend(random_runs(tiny, 1, 1)).weights
+    assert len(measured) == len(set(measured))
+    assert weights != (1.0, 0.0)
+
+
+def test_scores_stay_apart_under_a_protocol_that_ranks_sigmoids(tiny):
+    """Items share an offset, which standardising makes large; sigmoids of such scores would all tie."""
+    good = knowing(tiny, np.arange(tiny.num_users), "good")
+    users = np.concatenate([0.1 * np.asarray(good.embeddings.users), np.full((tiny.num_users, 1), 3.0)], axis=1)
+    items = np.concatenate([np.eye(tiny.num_items), np.ones((tiny.num_items, 1))], axis=1)
+    config = with_protocol(Config(model="mf", ks=(5, 20)), "slmrec")
+    runs = [run_of(tiny, users, items, name, config) for name in "ab"]
+    alone = runs[0].evaluate("valid").means["recall@20"]
+    assert blend(runs).evaluate("valid").means["recall@20"] >= 0.99 * alone > 0.9
+
+
+def test_the_first_runs_rules_hold(tiny):
+    one, other = random_runs(tiny, 1, 1)
+    other = replace(other, config=with_protocol(Config(model="mf", ks=(3,)), "strict"))
+    assert set(blend([one, other]).plan("valid").cutoffs) == {5, 10, 20}
+    assert set(blend([other, one]).plan("valid").cutoffs) == {3, 10, 20}
 
 
 def test_a_blend_recommends_evaluates_and_is_exported_like_a_run(tiny, tmp_path):
@@ -115,8 +158,22 @@ def test_a_blend_recommends_evaluates_and_is_exported_like_a_run(tiny, tmp_path)
     blended.export(tmp_path / "exported")
     export = read_export(tmp_path / "exported")
     np.testing.assert_array_equal(recommend(export, [user], 4).items, found.items)
-    assert [(each["run"], each["weight"]) for each in export.about["blend"]] == [("run-0", 0.5), ("run-1", 0.5)]
+    listed = [(each["folder"], each["seed"], each["weight"]) for each in export.about["runs"]]
+    assert listed == [("run-0", 0, 0.5), ("run-1", 0, 0.5)]
+    assert export.about["test"] == blended.evaluate().means
     assert export.about["fingerprint"] == tiny.fingerprint
+    history = tiny.item_ids[:2].tolist()
+    both = blended.recommend(history=history, k=4), recommend(with_history(export, None, history), None, 4)
+    np.testing.assert_array_equal(both[0].items, both[1].items)
+    np.testing.assert_array_equal(blended.similar(history, 3).similar, similar_items(export, history, 3).similar)
+    with pytest.raises(UserError, match="users or history"):
+        blended.recommend(user, history=history)
+
+
+def test_a_run_without_weight_takes_no_columns(tiny):
+    blended = blend(random_runs(tiny, 1, 1, 1), (1, 0, 1))
+    assert blended.embeddings.users.shape[1] == blended.embeddings.items.shape[1] == 3 + 5
+    assert len(blended.runs) == 3
 
 
 def test_runs_may_differ_in_their_modalities(tiny):
@@ -130,8 +187,6 @@ def test_runs_that_cannot_be_blended_are_refused(tiny):
     for runs, said in [
         ([one], "at least two runs"),
         ([one, replace(other, dataset=exchanged)], "run-0 and .*run-1 have different users, items or splits"),
-        ([one, replace(other, config=with_protocol(CONFIG, "strict"))], "evaluated by different rules: .*protocol"),
-        ([one, other, one], "run-0 is named twice"),
     ]:
         with pytest.raises(UserError, match=said):
             blend(runs)
@@ -140,11 +195,11 @@ def test_runs_that_cannot_be_blended_are_refused(tiny):
 @pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ((1,), "weights has 1 values for 2 runs"),
+        ((1,), "weights: 1 given for 2 runs"),
         ((1, -1), "weights: -1 is not a weight"),
         ((1, np.nan), "weights: nan is not a weight"),
         ((np.inf, 1), "weights: inf is not a weight"),
-        ((0, 0), "weights are all 0"),
+        ((0, 0), "weights: all are 0"),
     ],
 )
 def test_invalid_weights_are_refused(tiny, weights, said):
@@ -152,15 +207,29 @@ def test_invalid_weights_are_refused(tiny, weights, said):
         blend(random_runs(tiny, 1, 1), weights)
 
 
+def test_arguments_of_another_type_are_refused(tiny, monkeypatch):
+    monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
+    one, other = random_runs(tiny, 1, 1)
+    for arguments, said in [
+        ((one,), "runs is .*: give a list of runs"),
+        (([one, "runs/other"],), "runs is 'runs/other', .*: give a list of runs"),
+        (([one, other], ("1", 2)), "weights is '1', of type str: give numbers"),
+        (([one, other], 0.5), "weights is 0.5, of type float: give a list of numbers"),
+    ]:
+        with pytest.raises(UserError, match=said):
+            blend(*arguments)
+
+
 def test_without_validation_weights_must_be_given(tiny):
     runs = random_runs(replace(tiny, valid=NONE), 1, 1)
     with pytest.raises(UserError, match="no validation interactions to choose weights by: give weights"):
         blend(runs)
-    assert set(blend(runs, (2, 2)).weights) == {0.5}
+    assert set(blend(runs, (1e308, 1e308)).weights) == {0.5}
 
 
-def test_a_run_that_diverged_is_refused(tiny):
+def test_a_run_that_diverged_is_named(tiny):
     one, other = random_runs(tiny, 1, 1)
     broken = replace(other, embeddings=other.embeddings._replace(items=jnp.full((tiny.num_items, 4), jnp.nan)))
-    with pytest.raises(UserError, match="NaN"):
-        blend([one, broken])
+    for weights in (None, (1, 0)):
+        with pytest.raises(UserError, match="run-1: its embeddings hold NaN"):
+            blend([one, broken], weights)
