@@ -1,34 +1,34 @@
-"""What a blend of several systems brings beyond the best of them, over seeds.
+"""How a blend of several systems compares with the best of them, over seeds.
 
-Command:  python experiments/blends.py RUN... --out runs/blends.csv
-          The runs are those of several systems on one data set, such as runs/compare/*-seed?, each with the same seeds.
-Time:     a minute for each seed of seven systems on TikTok, besides the runs.
-Result:   a row for each system and one for the blend, with test metrics as means and deviations over seeds, the mean
-          weight, and the p-value of a paired t-test over users beside the best, after Holm. docs/results.md has them.
+Command:  python experiments/blends.py RUN... --out OUT.csv
+          The runs are those of several systems on one data set, each with the same seeds: their folders, or folders of
+          comparisons.
+Time:     a minute for each seed of four systems on TikTok, in addition to training.
+Result:   OUT.csv with a row for each system and one for the blend: test metrics as means and deviations over seeds, the
+          mean weight, and the p-value of a paired t-test over users beside the best, after Holm. docs/results.md shows
+          the tables in experiments/results.
 
 For each seed, the runs of that seed are blended, with weights chosen on validation (`slmrec_jax.blend`).
 """
 
-import csv
-import io
-import re
 import sys
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import tyro
+from equal_budgets import METRIC, METRICS, write_rows
 
-from slmrec_jax import Run, blend
+from slmrec_jax import UserError, blend
 from slmrec_jax.data import Dataset
-from slmrec_jax.durable import write_whole
 from slmrec_jax.evaluation.metrics import PerUser
+from slmrec_jax.evaluation.protocol import evaluate
+from slmrec_jax.reporting.systems import find_systems
 from slmrec_jax.studies.significance import mean_and_deviation, mean_per_user, p_values
 from slmrec_jax.training.loading import load_sharing
 
-METRICS = ("recall@20", "ndcg@20")
 BLEND = "blend"
 COLUMNS = ("system", *(f"{metric}{of}" for metric in METRICS for of in ("", " deviation")), "weight", "p")
 
@@ -38,75 +38,65 @@ class Flags:
     """Blend the runs of each seed, and write a table."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """The run folders."""
+    """The run folders, or folders of comparisons."""
     out: Path
-    """The table to write, a CSV file."""
+    """The table to write."""
     data: str | None = None
     """The path of the data set, if it was moved."""
 
 
-class Measured(NamedTuple):
-    """What is known of a system, or of the blend, by seed."""
+class OfSeeds(NamedTuple):
+    """The test metrics and the weights of a system, by seed; the blend has no weights."""
 
     tests: list[PerUser]
     weights: list[float]
 
 
 def main(flags: Flags) -> None:
-    datasets: dict[str, Dataset] = {}
-    runs = [load_sharing(folder, datasets, flags.data) for folder in flags.runs]
-    measured: dict[str, Measured] = defaultdict(lambda: Measured([], []))
-    for of_seed in by_seed(runs):
-        blended = blend(list(of_seed.values()))
-        for (system, run), weight in zip(of_seed.items(), blended.weights, strict=True):
-            measured[system].tests.append(run.evaluate("test").per_user)
-            measured[system].weights.append(weight)
-        measured[BLEND].tests.append(blended.evaluate("test").per_user)
-    write(rows_of(measured), flags.out)
+    found: dict[str, OfSeeds] = defaultdict(lambda: OfSeeds([], []))
+    for folders in by_seed(flags.runs):
+        datasets: dict[str, Dataset] = {}
+        blended = blend([load_sharing(folder, datasets, flags.data) for folder in folders.values()])
+        plan = blended.plan("test")
+        for system, run, weight in zip(folders, blended.runs, blended.weights, strict=True):
+            found[system].tests.append(evaluate(plan, run.embeddings).per_user)
+            found[system].weights.append(weight)
+        found[BLEND].tests.append(blended.evaluate("test").per_user)
+    write_rows(rows_of(found), COLUMNS, flags.out)
+    print(flags.out.read_text(), end="")
 
 
-def by_seed(runs: Sequence[Run]) -> list[Mapping[str, Run]]:
-    """Group runs by seed; every seed must have the same systems, which are named after their folders."""
-    found: dict[int, dict[str, Run]] = defaultdict(dict)
-    for run in runs:
-        system = re.sub(r"-seed\d+$", "", run.folder.resolve().name)
-        if system in found[run.config.seed]:
-            sys.exit(f"{run.folder}: there is another run of {system} with this seed; rename one of the folders")
-        found[run.config.seed][system] = run
-    first, *others = found.values()
-    for seed, of_seed in found.items():
-        if of_seed.keys() != first.keys():
-            sys.exit(f"seed {seed} has runs of {', '.join(of_seed)}, another one of {', '.join(first)}: give the same")
-    return [first, *others]
+def by_seed(paths: tuple[Path, ...]) -> list[dict[str, Path]]:
+    """Return the folder of each system, for each seed."""
+    found = find_systems(paths, force=False, say=print)
+    seeds = {row["folder"]: row["seed"] for row in found.results.rows}
+    systems = {each.label: {seeds[folder]: folder for folder in each.folders} for each in found.systems}
+    first = next(iter(systems))
+    for label, folders in systems.items():
+        if folders.keys() != systems[first].keys():
+            raise UserError(
+                f"{label} has seeds {sorted(folders)}, {first} {sorted(systems[first])}: give the same seeds"
+            )
+    return [{label: folders[seed] for label, folders in systems.items()} for seed in sorted(systems[first])]
 
 
-def rows_of(measured: Mapping[str, Measured]) -> list[dict[str, Any]]:
-    main_metric = METRICS[0]
-    per_user = {
-        system: mean_per_user([test[main_metric] for test in found.tests]) for system, found in measured.items()
-    }
+def rows_of(found: Mapping[str, OfSeeds]) -> list[dict[str, Any]]:
+    """Return a row for each system and the blend, the best last."""
+    per_user = {name: mean_per_user([test[METRIC] for test in each.tests]) for name, each in found.items()}
     tested = p_values(per_user)
     rows = []
-    for system, found in measured.items():
-        row: dict[str, Any] = {"system": system, "p": tested.get(system, "")}
+    for name, each in found.items():
+        weight = mean_and_deviation(each.weights)[0] if each.weights else ""
+        row: dict[str, Any] = {"system": name, "p": tested.get(name, ""), "weight": weight}
         for metric in METRICS:
-            of_seeds = [float(test[metric].mean()) for test in found.tests]
-            row[metric], row[f"{metric} deviation"] = mean_and_deviation(of_seeds)
-        row["weight"] = mean_and_deviation(found.weights)[0] if found.weights else ""
+            means = [float(test[metric].mean()) for test in each.tests]
+            row[metric], row[f"{metric} deviation"] = mean_and_deviation(means)
         rows.append(row)
-    return sorted(rows, key=lambda row: row[main_metric])
-
-
-def write(rows: Sequence[Mapping[str, Any]], out: Path) -> None:
-    text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(
-        {name: f"{value:.6g}" if isinstance(value, float) else value for name, value in row.items()} for row in rows
-    )
-    write_whole(out, text.getvalue())
-    print(text.getvalue(), end="")
+    return sorted(rows, key=lambda row: row[METRIC])
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    try:
+        main(tyro.cli(Flags))
+    except UserError as error:
+        sys.exit(str(error))

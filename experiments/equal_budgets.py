@@ -221,12 +221,17 @@ def write_table(flags: Flags, budget: Budget) -> None:
             if json.loads(str(found["budget"])) != budget:
                 sys.exit(f"{file} has {found['budget']}, not {json.dumps(budget)}: give another --out, or remove it")
             measured[system] = found
+    write_rows(rows_of(measured), COLUMNS, flags.out / "table.csv")
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], file: Path) -> None:
+    """Write a table as CSV."""
     text = io.StringIO(newline="")
-    writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+    writer = csv.DictWriter(text, columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({name: _digits(value) for name, value in row.items()} for row in rows_of(measured))
-    with whole_file(flags.out / "table.csv") as file:
-        file.write(text.getvalue().encode())
+    writer.writerows({name: _digits(value) for name, value in row.items()} for row in rows)
+    with whole_file(file) as target:
+        target.write(text.getvalue().encode())
 
 
 def _digits(value: Any) -> Any:

@@ -14,10 +14,9 @@ import numpy as np
 import pytest
 from matplotlib.image import imread
 
-from slmrec_jax import Config, Run, UserError, data, with_protocol
+from slmrec_jax import Config, UserError, blend, data, train, with_protocol
 from slmrec_jax.config import with_defaults
 from slmrec_jax.errors import Diverged
-from slmrec_jax.types import Embeddings
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 NUM_ROWS = {"table2": 5, "table3": 5, "fig3_task_alone": 15, "fig4_convergence": 6, "fig5_alpha": 15}
@@ -312,33 +311,32 @@ def test_a_search_counts_where_it_is_better_than_the_defaults_on_validation(expe
     assert (tmp_path / "table.csv").read_bytes() == before
 
 
-def test_the_runs_of_each_seed_are_blended(experiment, tiny, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_runs_of_each_seed_are_blended(experiment, tiny, tmp_path):
     module = experiment("blends")
-
-    def run_of(system, seed):
-        rng = np.random.default_rng([len(system), seed])
-        tables = (rng.normal(size=(count, 4)) for count in (tiny.num_users, tiny.num_items))
-        config = with_protocol(Config(model="mf", seed=seed), "mmrec")
-        return Run(config, tiny, Embeddings(*tables), {}, [], tmp_path / f"{system}-seed{seed}")
-
-    runs = {run.folder: run for run in (run_of(system, seed) for system in ("mf", "vbpr") for seed in (0, 3))}
-    monkeypatch.setattr(module, "load_sharing", lambda folder, datasets, given: runs[folder])
-    module.main(module.Flags(tuple(runs), tmp_path / "table.csv"))
+    config = with_protocol(Config(dim=4, batch_size=128, epochs=1), "mmrec")
+    systems = {"mf": replace(config, model="mf"), "wide": replace(config, model="mf", dim=6)}
+    runs = {
+        (name, seed): train(replace(own, seed=seed), tiny, out=tmp_path / f"{name}-seed{seed}")
+        for name, own in systems.items()
+        for seed in (0, 3)
+    }
+    folders = tuple(run.folder for run in runs.values())
+    module.main(module.Flags(folders, tmp_path / "table.csv"))
     rows = {row["system"]: row for row in rows_of(tmp_path, "table")}
-    assert rows.keys() == {"mf", "vbpr", "blend"}
+    assert rows.keys() == {"mf", "wide", "blend"}
     assert list(rows["mf"]) == list(module.COLUMNS)
-    blends = [module.blend([runs[tmp_path / f"{system}-seed{seed}"] for system in ("mf", "vbpr")]) for seed in (0, 3)]
+    tests = [runs["wide", seed].test["recall@20"] for seed in (0, 3)]
+    assert float(rows["wide"]["recall@20"]) == pytest.approx(np.mean(tests), rel=1e-5)
+    assert float(rows["wide"]["recall@20 deviation"]) == pytest.approx(np.std(tests, ddof=1), rel=1e-4)
+    blends = [blend([runs[name, seed] for name in systems]) for seed in (0, 3)]
     tests = [each.evaluate("test").means["recall@20"] for each in blends]
     assert float(rows["blend"]["recall@20"]) == pytest.approx(np.mean(tests), rel=1e-5)
-    assert float(rows["blend"]["recall@20 deviation"]) == pytest.approx(np.std(tests, ddof=1), rel=1e-4)
-    assert float(rows["vbpr"]["weight"]) == pytest.approx(np.mean([each.weights[1] for each in blends]), rel=1e-5)
+    assert float(rows["mf"]["weight"]) == pytest.approx(np.mean([each.weights[0] for each in blends]), rel=1e-5)
     assert rows["blend"]["weight"] == ""
     assert [row["p"] for row in rows.values()].count("") == 1
-    with pytest.raises(SystemExit, match="seed 3 has runs of vbpr, another one of mf, vbpr"):
-        module.main(module.Flags(tuple(runs)[:1] + tuple(runs)[2:], tmp_path / "other.csv"))
-    runs[tmp_path / "again"] = replace(run_of("mf", 0), folder=tmp_path / "elsewhere" / "mf-seed0")
-    with pytest.raises(SystemExit, match="another run of mf with this seed"):
-        module.main(module.Flags(tuple(runs), tmp_path / "other.csv"))
+    with pytest.raises(UserError, match=r"wide.* has seeds \[0\], mf \[0, 3\]: give the same seeds"):
+        module.main(module.Flags(folders[:3], tmp_path / "other.csv"))
 
 
 def test_the_rule_of_the_correction_is_fitted_to_other_sources(experiment):
