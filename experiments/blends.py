@@ -5,7 +5,7 @@ Command:  python experiments/blends.py RUN... --out OUT.csv
           comparisons.
 Time:     a minute for each seed of four systems on TikTok, in addition to training.
 Result:   OUT.csv with a row for each system and one for the blend: test metrics as means and deviations over seeds, the
-          mean weight, and the p-value of a paired t-test over users beside the best, after Holm. docs/results.md shows
+          mean weight, and the p-value of a paired t-test over users against the best, after Holm. docs/results.md shows
           the tables in experiments/results.
 
 For each seed, the runs of that seed are blended, with weights chosen on validation (`slmrec_jax.blend`).
@@ -70,7 +70,8 @@ def by_seed(paths: tuple[Path, ...]) -> list[dict[str, Path]]:
     """Return the folder of each system, for each seed."""
     found = find_systems(paths, force=False, say=print)
     seeds = {row["folder"]: row["seed"] for row in found.results.rows}
-    systems = {each.label: {seeds[folder]: folder for folder in each.folders} for each in found.systems}
+    trained = [each for each in found.systems if not each.untrained]
+    systems = {each.label: {seeds[folder]: folder for folder in each.folders} for each in trained}
     first = next(iter(systems))
     for label, folders in systems.items():
         if folders.keys() != systems[first].keys():

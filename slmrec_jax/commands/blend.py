@@ -1,6 +1,7 @@
 """The command `slmrec-jax blend`."""
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,7 @@ class BlendFlags:
     """Rank by a weighted sum of the scores of several runs on the same data."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
-    """The run folders. The first one's protocol and cut-offs hold for all."""
+    """The run folders. The first one's protocol and cut-offs hold for all, except that scores are inner products."""
     weights: str = ""
     """The weight of each run, in their order, separated by commas; by default chosen on validation."""
     out: Path | None = None
@@ -63,15 +64,14 @@ def run_blend(flags: BlendFlags) -> None:
         raise UserError(f"{flags.out} exists: give another --out")
     blended = blend(open_runs(flags.runs, flags.data), weights)
     rows = _measured(blended)
-    if flags.out is not None:
-        blended.export(flags.out, faiss=flags.faiss, onnx=flags.onnx)
     if flags.format == "json":
         print(json.dumps(_record(blended, rows)))
-        return
-    console = Console()
-    console.print(fit_width(_table(blended, rows), console.width))
+    else:
+        console = Console()
+        console.print(fit_width(_table(blended, rows), console.width))
     if flags.out is not None:
-        print(f"{escaped(flags.out)}: for recommend and similar")
+        blended.export(flags.out, faiss=flags.faiss, onnx=flags.onnx)
+        print(f"{escaped(flags.out)}: for recommend and similar", file=sys.stderr)
 
 
 def _check_distinct(runs: Sequence[Path]) -> None:
@@ -111,6 +111,7 @@ def _record(blended: "Blend", rows: Sequence[Row]) -> dict[str, Any]:
     samples = {split: sampled_of(each) for split, each in both.measured.items()}
     return {
         "protocol": first.config.protocol,
+        "score": blended.served.score,
         "fingerprint": first.dataset.fingerprint,
         "runs": [{"run": row.name, "weight": row.weight, **metrics(row)} for row in members],
         "blend": metrics(both),

@@ -27,7 +27,7 @@ from slmrec_jax.training.storage.folder import environment
 from slmrec_jax.types import Embeddings
 
 ADDITIONS = 20
-"""The number of times that a run is added when weights are chosen, so that weights are multiples of about 5 %."""
+"""The number of times that a run is added when weights are chosen, the largest denominator of a weight."""
 
 _LEAST_DEVIATION = 1e-5
 """The deviation of a user's scores, as a share of the largest possible one, below which it is rounding."""
@@ -158,9 +158,9 @@ def blend(runs: Sequence[Run], weights: Sequence[float | int] | None = None) -> 
         UserError: The runs differ in their data, a run has diverged, a weight is invalid, or no validation interactions
             exist to choose weights by.
     """
-    check_type("runs", runs, (list, tuple), "a list of runs, such as load_run returns")
+    check_type("runs", runs, (list, tuple), "a list of what load_run returns")
     for run in runs:
-        check_type("runs", run, Run, "a list of runs, such as load_run returns")
+        check_type("one of runs", run, Run, "what load_run returns")
     _check_data(runs)
     given = None if weights is None else _checked_weights(weights, len(runs))
     parts = [_standardized(run) for run in runs]

@@ -57,7 +57,7 @@ def test_scores_are_the_weighted_sum_of_standardised_scores(tiny):
 
 
 def test_items_of_each_run_have_the_share_of_its_weight(tiny):
-    """Else one run would decide alone what is similar, and what is recommended to new users."""
+    """Otherwise one run would decide alone what is similar, and what is recommended to new users."""
     blended = blend(random_runs(tiny, 0.01, 30), (1, 3))
     variances = np.asarray(blended.embeddings.items, np.float64).var(axis=0)
     np.testing.assert_allclose([variances[:3].sum(), variances[3:].sum()], [0.25, 0.75], rtol=1e-5)
@@ -116,18 +116,19 @@ def test_a_run_that_only_harms_has_no_weight(tiny):
 
 
 def test_equal_ratios_are_measured_once_and_the_best_addition_counts(tiny, monkeypatch):
-    """Shares with many additions of the first run are worse than the first ones here."""
+    """Here a third of the first run is best, so later additions only make the blend worse."""
     measured = []
 
     def evaluate(plan, embeddings):
-        width = float(np.square(np.asarray(embeddings.items)[:, 0]).sum())
-        measured.append(width)
-        return SimpleNamespace(means=dict.fromkeys(("recall@5", "recall@10", "recall@20"), len(measured)))
+        items = np.asarray(embeddings.items, np.float64)
+        share = {3: 1.0, 4: 0.0, 7: items[:, :3].var(axis=0).sum()}[items.shape[1]]
+        measured.append(float(share))
+        return SimpleNamespace(means=dict.fromkeys(("recall@5", "recall@10", "recall@20"), -abs(measured[-1] - 1 / 3)))
 
     monkeypatch.setattr(blending.evaluation, "evaluate", evaluate)
     weights = blend(random_runs(tiny, 1, 1)).weights
-    assert len(measured) == len(set(measured))
-    assert weights != (1.0, 0.0)
+    assert weights == pytest.approx((1 / 3, 2 / 3))
+    assert len(measured) == len({round(share, 6) for share in measured})
 
 
 def test_scores_stay_apart_under_a_protocol_that_ranks_sigmoids(tiny):
@@ -211,8 +212,8 @@ def test_arguments_of_another_type_are_refused(tiny, monkeypatch):
     monkeypatch.setattr(jaxtyping.config, "jaxtyping_disable", True)  # as users have it
     one, other = random_runs(tiny, 1, 1)
     for arguments, said in [
-        ((one,), "runs is .*: give a list of runs"),
-        (([one, "runs/other"],), "runs is 'runs/other', .*: give a list of runs"),
+        ((one,), "runs is .*: give a list of what load_run returns"),
+        (([one, "runs/other"],), "one of runs is 'runs/other', .*: give what load_run returns"),
         (([one, other], ("1", 2)), "weights is '1', of type str: give numbers"),
         (([one, other], 0.5), "weights is 0.5, of type float: give a list of numbers"),
     ]:
