@@ -2,6 +2,8 @@
 
 For one user, T is the set of held-out items, n = |T|, and r_p is 1 if the item at position p = 1, 2, … is in T and 0
 otherwise. All metrics are between 0 and 1.
+
+A new metric needs its name in `METRIC_NAMES` and its values in `_measure_relevance`.
 """
 
 from collections.abc import Mapping, Sequence
