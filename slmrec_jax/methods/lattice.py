@@ -1,6 +1,6 @@
-"""LATTICE's step: the item graph is built in the first step of each epoch and reused in the others."""
+"""LATTICE's step: the item graph is built in the first step of each pass over the data and reused in the others."""
 
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +15,18 @@ from slmrec_jax.methods.gradient import gradient_method
 from slmrec_jax.methods.optimizers import make_optimizer
 from slmrec_jax.models.lattice import HeldGraph, lattice_recipe, learned_graph
 from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
-from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Spec
+from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
+
+_Path: TypeAlias = tuple[Any, ...]
+
+
+_GRAPH, _REST = "graph", "rest"
+_READ_BY_GRAPH = {"modalities", "weights"}
+"""The parameters that only the graph reads."""
 
 
 class WithGraph(NamedTuple):
-    """An optimizer state together with the item graph of the current epoch."""
+    """An optimizer state together with the item graph of the current pass."""
 
     opt_state: optax.OptState
     graph: Operator
@@ -29,14 +36,18 @@ def lattice_method(config: Config, spec: Spec) -> Method:
     """Make LATTICE's method: gradient descent on BPR and L2, with an item graph that is rebuilt once per pass.
 
     As in the published code, the gradient reaches the features and their projections only in a pass's first step.
-    Later steps read the graph as a constant and leave these parameters and their moments unchanged, like PyTorch's Adam
-    for parameters without a gradient. Ranking builds the graph from the current parameters.
+    Later steps read the graph as a constant. They leave these parameters and their optimizer state, with its count of
+    steps, unchanged, like PyTorch's Adam for parameters without a gradient. So the optimizer treats them apart from
+    the rest: a chain that clips by a global norm takes the norm of each part. Ranking builds the graph from the current
+    parameters.
 
     Raises:
         UserError: There are no features.
     """
     recipe, options = lattice_recipe(config, spec), config.lattice
-    base = gradient_method(recipe.model, recipe.terms, make_optimizer(config.optimizer), spec)
+    optimizer = make_optimizer(config.optimizer)
+    in_parts = optax.partition({_GRAPH: optimizer, _REST: optimizer}, _parts)
+    base = gradient_method(recipe.model, recipe.terms, in_parts, spec)
     steps = SAMPLINGS[base.sampling].num_steps(
         spec.num_interactions, Sizes(config.batch_size, config.num_micro_batches)
     )
@@ -61,7 +72,7 @@ def lattice_method(config: Config, spec: Spec) -> Method:
         graph = jax.lax.cond(fresh, lambda: build(before.params["model"], inputs.cache), lambda: held)
         with_held = inputs._replace(cache=inputs.cache._replace(held=HeldGraph(held, fresh)))
         after, metrics = base.step(before, with_held, batch)
-        after = _with_held_parameters(after, before, fresh)
+        after = _with_held_part(after, before, fresh)
         return after.replace(opt_state=WithGraph(after.opt_state, graph)), metrics
 
     def embed(state: TrainState, inputs: Inputs) -> Embeddings:
@@ -70,15 +81,28 @@ def lattice_method(config: Config, spec: Spec) -> Method:
     return base._replace(init=init, step=step, embed=embed, loss=None)
 
 
-def _with_held_parameters(after: TrainState, before: TrainState, fresh: Bool[Array, ""]) -> TrainState:
-    """Return the state after a step. Without a fresh graph, parameters that only the graph reads keep their values.
+def _parts(params: Params) -> Params:
+    """Name the part of the optimizer that each parameter belongs to."""
 
-    Otherwise, optimizers such as Adam would change them by momentum although their gradient is 0.
+    def part(path: _Path, _: Array) -> str:
+        return _GRAPH if _names(path) & _READ_BY_GRAPH else _REST
+
+    named: Params = jax.tree_util.tree_map_with_path(part, params)
+    return named
+
+
+def _with_held_part(after: TrainState, before: TrainState, fresh: Bool[Array, ""]) -> TrainState:
+    """Return the state after a step. Without a fresh graph, what only the graph reads keeps its values.
+
+    Otherwise, optimizers such as Adam would change these parameters by momentum although their gradient is 0.
     """
 
-    def choose(path: tuple[Any, ...], new: Array, old: Array) -> Array:
-        of_graph = {"modalities", "weights"} & {getattr(key, "key", None) for key in path}
-        return jnp.where(fresh, new, old) if of_graph else new
+    def choose(path: _Path, new: Array, old: Array) -> Array:
+        return jnp.where(fresh, new, old) if _names(path) & {_GRAPH, *_READ_BY_GRAPH} else new
 
     chosen: TrainState = jax.tree_util.tree_map_with_path(choose, after, before)
     return chosen
+
+
+def _names(path: _Path) -> set[Any]:
+    return {getattr(key, "key", None) for key in path}

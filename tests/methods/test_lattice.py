@@ -1,8 +1,9 @@
-"""LATTICE builds its graph in the first step of an epoch, and reads it as a constant in the others."""
+"""LATTICE builds its graph in the first step of a pass, and reads it as a constant in the others."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from slmrec_jax import setup
@@ -22,7 +23,7 @@ def made(tiny):
         return setup(CONFIG, tiny.with_modalities(("visual", "acoustic")))
 
 
-def test_the_graph_is_built_once_an_epoch(made):
+def test_the_graph_is_built_once_a_pass(made):
     step, build = jax.jit(made.step), jax.jit(learned_graph(make_spec(CONFIG, made.dataset)))
     steps = made.steps_per_epoch
     assert steps >= 2
@@ -49,3 +50,18 @@ def test_the_features_move_in_that_step_alone(made):
     first, *others, next_first = moved
     assert first == next_first == [True, True, True]
     assert others == [[False, False, True]] * (made.steps_per_epoch - 1)
+
+
+def test_adam_counts_the_steps_of_the_graph_alone(made):
+    """Its bias correction belongs to the steps that had a gradient, as in PyTorch."""
+    step, state, moved = jax.jit(made.step), made.init(), []
+    for place in range(made.steps_per_epoch + 1):
+        counts = {part: _count(state, part) for part in ("graph", "rest")}
+        state = step(state, made.inputs, made.batch(place))[0]
+        moved.append({part: _count(state, part) - count for part, count in counts.items()})
+    once = {"graph": 1, "rest": 1}
+    assert moved == [once, *[{"graph": 0, "rest": 1}] * (made.steps_per_epoch - 1), once]
+
+
+def _count(state, part):
+    return int(optax.tree.get(state.opt_state.opt_state.inner_states[part], "count"))
