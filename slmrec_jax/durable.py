@@ -19,8 +19,10 @@ from typing import IO
 from slmrec_jax.errors import UserError
 
 PART = ".part"
-"""The suffix of unfinished files and folders. They are never read, and the process that holds the folder may delete
-them."""
+"""The suffix of unfinished files and folders, and the prefix of temporary folders that hold one.
+
+They are never read, and the process that holds the folder may delete them.
+"""
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 """The error codes of a full disk."""

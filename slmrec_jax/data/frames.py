@@ -23,7 +23,7 @@ from slmrec_jax.data.formats.interactions import (
     take_interactions,
     text_columns,
 )
-from slmrec_jax.data.formats.plain import in_row_order
+from slmrec_jax.data.formats.plain_features import in_row_order
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, ColumnLayout, choose_columns, find_roles, named_columns
 from slmrec_jax.data.formats.windows import time_text
 from slmrec_jax.data.readers.engine import Engine

@@ -7,11 +7,18 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Shaped
 
-from slmrec_jax.data.dataset import Dataset, Feature, Words, sorted_words
-from slmrec_jax.data.inspect.checks import check_count, check_feature, check_pairs, check_range, check_raw_ids
+from slmrec_jax.data.dataset import ITEM_TEXTS, Dataset, Feature, Words, sorted_words
+from slmrec_jax.data.inspect.checks import (
+    AnyArray,
+    check_count,
+    check_feature,
+    check_pairs,
+    check_range,
+    check_raw_ids,
+)
 from slmrec_jax.data.pairs import are_unique, unique_pairs
 from slmrec_jax.data.vectors import HELD_TYPES, has_content, is_fixed, is_real, own_or_mapped
-from slmrec_jax.errors import UserError, check_type
+from slmrec_jax.errors import UserError, check_choice, check_type
 from slmrec_jax.types import Interactions
 
 
@@ -55,18 +62,23 @@ def make_dataset(
     Raises:
         UserError: An array is invalid. The message describes the first fault, its place and the fix.
     """
-    _check_types(name, {"train": train, "valid": valid, "test": test}, num_users, num_items, features, notes)
+    _check_types(name, {"train": train, "valid": valid, "test": test}, num_users, num_items, notes)
+    _check_content_types(name, features, item_texts)
+    where = f"data set {name}"
     _check_counts(name, num_users, num_items)  # checked before arrays of that size are made
     given = Dataset(
         name,
         int(num_users),
         int(num_items),
-        train=Interactions(*map(np.asarray, train)),
-        valid=Interactions(*map(np.asarray, valid)),
-        test=Interactions(*map(np.asarray, test)),
-        features={name: _convert_feature(feature) for name, feature in (features or {}).items()},
-        user_ids=np.arange(num_users) if user_ids is None else np.asarray(user_ids),
-        item_ids=np.arange(num_items) if item_ids is None else np.asarray(item_ids),
+        train=Interactions(*(_array(f"{where}: train", ids) for ids in train)),
+        valid=Interactions(*(_array(f"{where}: valid", ids) for ids in valid)),
+        test=Interactions(*(_array(f"{where}: test", ids) for ids in test)),
+        features={
+            modality: _convert_feature(f"{where}: {modality}", feature)
+            for modality, feature in (features or {}).items()
+        },
+        user_ids=np.arange(num_users) if user_ids is None else _array(f"{where}: user_ids", user_ids),
+        item_ids=np.arange(num_items) if item_ids is None else _array(f"{where}: item_ids", item_ids),
         item_texts={kind: np.asarray(texts, np.object_) for kind, texts in (item_texts or {}).items()},
     )
     _check_content(given, origins or {})
@@ -96,7 +108,7 @@ def check_dataset(dataset: Dataset) -> None:
 
 
 def _check_types(
-    name: object, splits: Mapping[str, object], num_users: object, num_items: object, features: object, notes: object
+    name: object, splits: Mapping[str, object], num_users: object, num_items: object, notes: object
 ) -> None:
     """Reject arguments of the wrong type, which would cause a traceback or a meaningless data set."""
     check_type("name", name, str, "what the data set is called")
@@ -105,10 +117,20 @@ def _check_types(
         check_type(f"{where}: {split}", pairs, Interactions, "slmrec_jax.types.Interactions(users, items)")
     check_type(f"{where}: num_users", num_users, (int, np.integer), "a whole number")
     check_type(f"{where}: num_items", num_items, (int, np.integer), "a whole number")
+    check_type(f"{where}: notes", notes, (tuple, list), "a tuple of lines")
+
+
+def _check_content_types(name: str, features: object, item_texts: object) -> None:
+    """Do the same for features and texts."""
+    where = f"data set {name}"
     check_type(f"{where}: features", features, (Mapping, type(None)), "a dict of Feature or Words by modality")
     for modality, feature in (features or {}).items():  # type: ignore[attr-defined]
         check_type(f"{where}: {modality}", feature, (Feature, Words), "Feature(values, present) of slmrec_jax.data")
-    check_type(f"{where}: notes", notes, (tuple, list), "a tuple of lines")
+        if isinstance(feature, Words):
+            check_type(f"{where}: num_words of {modality}", feature.num_words, (int, np.integer), "a whole number")
+    check_type(f"{where}: item_texts", item_texts, (Mapping, type(None)), "a dict of texts by kind")
+    for kind in item_texts or {}:  # type: ignore[attr-defined]
+        check_choice(f"{where}: a kind of item_texts", kind, ITEM_TEXTS)
 
 
 def _check_counts(name: str, num_users: int, num_items: int) -> None:
@@ -148,10 +170,17 @@ def _own(pairs: Interactions) -> Interactions:
     return Interactions(*(each if is_fixed(each) else each.copy() for each in pairs))
 
 
-def _convert_feature(feature: Feature | Words) -> Feature | Words:
+def _array(where: str, values: object) -> AnyArray:
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise UserError(f"{where}: found lists of different lengths; give an array") from error
+
+
+def _convert_feature(where: str, feature: Feature | Words) -> Feature | Words:
     if isinstance(feature, Words):
-        return Words(np.asarray(feature.items), np.asarray(feature.words), int(feature.num_words))
-    values, present = np.asarray(feature.values), np.asarray(feature.present)
+        return Words(_array(where, feature.items), _array(where, feature.words), int(feature.num_words))
+    values, present = _array(where, feature.values), _array(where, feature.present)
     stored = feature.stored or values.dtype.name
     if not is_real(values.dtype):
         return Feature(values, present, stored)  # rejected later by `check_feature`, which names its type

@@ -8,11 +8,12 @@ import numpy as np
 from jaxtyping import Shaped
 
 from slmrec_jax.data.dataset import Dataset, Feature, Words
-from slmrec_jax.data.formats.plain import item_column
+from slmrec_jax.data.formats.plain_features import item_column
 from slmrec_jax.data.inspect.checks import check_feature
 from slmrec_jax.data.readers.dataset_folders import is_dataset_folder, is_saved_dataset, modalities_of
 from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, read_vectors
+from slmrec_jax.data.readers.folders import visible_entries
 from slmrec_jax.data.readers.opening import unreadable
 from slmrec_jax.data.readers.raw_ids import encode_ids
 from slmrec_jax.data.readers.text_files import uncompressed
@@ -65,7 +66,7 @@ def _find_files(path: Path) -> dict[str, Path]:
     try:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
-        entries = sorted(path.iterdir()) if path.is_dir() and not _is_one_modality(path) else [path]
+        entries = visible_entries(path) if path.is_dir() and not _is_one_modality(path) else [path]
         found = [file for file in entries if uncompressed(file).suffix in FEATURE_SUFFIXES or is_dataset_folder(file)]
     except OSError as error:
         raise unreadable(path, error) from error
@@ -77,7 +78,7 @@ def _find_files(path: Path) -> dict[str, Path]:
 
 def _is_one_modality(path: Path) -> bool:
     """Return whether a folder is itself a folder of `datasets`, and does not hold files of several modalities."""
-    has_files = any(uncompressed(file).suffix in FEATURE_SUFFIXES for file in path.iterdir())
+    has_files = any(uncompressed(file).suffix in FEATURE_SUFFIXES for file in visible_entries(path))
     return is_saved_dataset(path) or (is_dataset_folder(path) and not has_files)
 
 

@@ -66,10 +66,11 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     if name is None and isinstance(data, Dataset):
         return data
     given = data if isinstance(data, Unsplit) else Unsplit(data)
-    method, (dataset, times, _) = _choose_method(given, name), given
+    method, (dataset, times, _) = _choose_method(given, name, isinstance(data, Dataset)), given
     notes = [f"split by {name!r} with seed {seed}"]
     if method.times == "used" and times is None:
-        notes.append("no times: the order of each user's interactions is random")
+        why = "no times" if isinstance(data, Unsplit) else "times of data that are already split are not used"
+        notes.append(f"{why}: the order of each user's interactions is random")
     pairs = dataset.train
     if isinstance(data, Dataset) and not method.keeps_test:
         users, items = (np.concatenate(columns) for columns in zip(*dataset.splits.values(), strict=True))
@@ -91,7 +92,7 @@ def split_dataset(data: Dataset | Unsplit, name: str | None, seed: int = 0) -> D
     return replace(dataset, train=train, valid=valid, test=test, notes=(*dataset.notes, *notes))
 
 
-def _choose_method(given: Unsplit, name: str | None) -> SplitMethod:
+def _choose_method(given: Unsplit, name: str | None, already_split: bool) -> SplitMethod:
     dataset, times, of_one_user = given
     where = f"data set {dataset.name}"
     if name is None:
@@ -101,7 +102,8 @@ def _choose_method(given: Unsplit, name: str | None) -> SplitMethod:
         raise UserError(f"there is no split {name!r}: give one of {', '.join(SPLIT_METHODS)}")
     method = SPLIT_METHODS[name]
     if method.times == "needed" and (times is None or of_one_user):
-        have = "have only each user's order" if of_one_user else "have none"
+        none = "are already split, so that times are not used" if already_split else "have none"
+        have = "have only each user's order" if of_one_user else none
         raise UserError(
             f"{where}: the split {name!r} needs the time of each interaction, but these data {have}; choose another"
         )
@@ -176,7 +178,8 @@ SPLIT_METHODS: Mapping[str, SplitMethod] = {
         keeps_test=True,
     ),
 }
-"""The split methods by name. Methods that split by user keep all interactions of users with fewer than 3 in train."""
+"""The split methods by name. Methods that split by user keep all interactions of users with fewer than 3 in train;
+`validation` does so only for users with 1."""
 
 
 def draw(seed: int, *keys: Int[np.ndarray, " rows"]) -> UInt64[np.ndarray, " rows"]:

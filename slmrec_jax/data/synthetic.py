@@ -16,7 +16,7 @@ from slmrec_jax.data.dataset import Dataset, Feature, by_split
 from slmrec_jax.data.inspect.checks import check_count
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.split import Parts, as_parts, rank_within_users
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, check_type
 from slmrec_jax.types import Interactions
 
 _DEMO_COLUMNS: Mapping[str, int] = {"visual": 64, "acoustic": 32, "textual": 48}
@@ -63,11 +63,17 @@ def demo(
     fewer than 3 has them all in train.
 
     Raises:
-        UserError: There are no users, items, scenes or exposures, or too few interactions to fill three splits.
+        UserError: An argument has a wrong type, the seed is negative, there are no users, items, scenes, exposures or
+            columns, or there are too few interactions to fill three splits.
     """
-    counts = {"users": num_users, "items": num_items, "scenes": num_scenes, "exposures": exposures}
-    for what, count in counts.items():
-        check_count(what, count, "demo")
+    check_type("seed", seed, (int, np.integer), "a whole number")
+    if seed < 0:
+        raise UserError(f"seed is {seed}: give at least 0")
+    check_type("columns", columns, Mapping, "a dict of the number of columns by modality")
+    counts = {"num_users": num_users, "num_items": num_items, "num_scenes": num_scenes, "exposures": exposures}
+    for name, count in (counts | {f"columns of {modality}": width for modality, width in columns.items()}).items():
+        check_type(name, count, (int, np.integer), "a whole number")
+        check_count(name.removeprefix("num_"), count, "demo")
     rng = np.random.Generator(np.random.PCG64(seed))
     tastes = plant(rng, num_users, num_items, num_scenes, len(columns))
     degrees = _draw_degrees(rng, num_users)

@@ -41,13 +41,6 @@ class MeasuredGroup(NamedTuple):
     """Values by metric, for the users with held-out interactions of the group, in ascending order of user id."""
 
 
-def evaluate_by_degree(
-    plan: EvaluationPlan, embeddings: Embeddings, train: Interactions, side: Side, starts: Sequence[int] = STARTS
-) -> list[Group]:
-    """Evaluate like `measure_by_degree`, but without the metrics of each user."""
-    return [measured.group for measured in measure_by_degree(plan, embeddings, train, side, starts)]
-
-
 def measure_by_degree(
     plan: EvaluationPlan, embeddings: Embeddings, train: Interactions, side: Side, starts: Sequence[int] = STARTS
 ) -> list[MeasuredGroup]:

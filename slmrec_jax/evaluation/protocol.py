@@ -19,7 +19,7 @@ from slmrec_jax.types import Embeddings, Interactions
 
 
 class EvaluationPlan(NamedTuple):
-    """A prepared evaluation, made by `plan` and valid for any embeddings of the same data."""
+    """A prepared evaluation, made by `plan_evaluation` and valid for any embeddings of the same data."""
 
     users: Int[np.ndarray, " users"]
     """The users to evaluate, ascending."""
@@ -128,7 +128,7 @@ def selecting_plan(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed
     """Plan the evaluation during training, for the same `protocol.users` users of its split in every epoch.
 
     Raises:
-        UserError: As for `plan`.
+        UserError: As for `plan_evaluation`.
     """
     return plan_evaluation(dataset, protocol.split, protocol, ks, users=protocol.users, seed=seed)
 
@@ -140,7 +140,7 @@ def final_plan(dataset: Dataset, split: Split, protocol: Protocol, ks: Sequence[
     can be compared user by user. On validation, the sample is that of `selecting_plan`.
 
     Raises:
-        UserError: As for `plan`.
+        UserError: As for `plan_evaluation`.
     """
     if split == "test":
         return plan_evaluation(dataset, split, protocol, ks, users=protocol.test_users, seed=TEST_SEED)
@@ -151,7 +151,7 @@ def plan_run(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed: int)
     """Plan all evaluations of a run. An empty split is left out, unless the protocol selects the best epoch with it.
 
     Raises:
-        UserError: As for `plan`.
+        UserError: As for `plan_evaluation`.
     """
     splits = [split for split in get_args(Split) if split == protocol.split or len(getattr(dataset, split).users) > 0]
     final = {split: final_plan(dataset, split, protocol, ks, seed) for split in splits}

@@ -11,7 +11,7 @@ import safetensors.numpy
 
 from slmrec_jax.data import Feature, check_dataset, load, make_dataset, vectors, write_store
 from slmrec_jax.data.dataset import take_rows
-from slmrec_jax.data.formats.plain import in_row_order
+from slmrec_jax.data.formats.plain_features import in_row_order
 from slmrec_jax.data.frames import dataset as from_frames
 from slmrec_jax.data.inspect.inspection import inspect_dataset
 from slmrec_jax.data.readers.feature_tables import read_vectors

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+import slmrec_jax as slm
 from slmrec_jax.data import check_dataset, make_dataset
 from slmrec_jax.data.dataset import NO_INTERACTIONS
 from slmrec_jax.data.split import SPLIT_METHODS, Unsplit, draw, split_dataset
@@ -175,3 +176,32 @@ def test_the_split_is_the_published_one():
         "cold-items": "2435f44a72673b48",
         "validation": "56883a292de921d1",
     }
+
+
+# --- data that are already split ---------------------------------------------------------------------------------
+
+ROWS = {"user": list("aaaabbbb"), "item": list("wxyzwxyz"), "timestamp": [4, 3, 2, 1, 5, 6, 7, 8]}
+LABELS = ["test", "train", "valid", "train"] * 2
+
+
+@pytest.mark.parametrize("name", ["leave-one-out", "time"])
+def test_times_count_where_a_column_of_splits_is_replaced(name):
+    expected = slm.dataset(ROWS, split=name)
+    again = slm.dataset({**ROWS, "split": LABELS}, split=name)
+    assert again.fingerprint == expected.fingerprint
+    assert again.notes == expected.notes
+
+
+@pytest.mark.parametrize("name", ["leave-one-out", "time"])
+def test_times_in_several_tables_are_refused(name):
+    half = {column: values[::2] for column, values in ROWS.items()}
+    with pytest.raises(UserError, match=f"'train'.: the split '{name}' uses times, but not those of tables that are"):
+        slm.dataset({"train": ROWS, "test": half}, split=name)
+
+
+def test_a_data_set_that_is_already_split_has_no_times():
+    given = slm.dataset({**ROWS, "split": LABELS})
+    note = split_dataset(given, "leave-one-out").notes[-1]
+    assert note == "times of data that are already split are not used: the order of each user's interactions is random"
+    with pytest.raises(UserError, match="but these data are already split, so that times are not used"):
+        split_dataset(given, "time")

@@ -5,7 +5,7 @@ import pytest
 
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.evaluation.groups import evaluate_by_degree
+from slmrec_jax.evaluation.groups import measure_by_degree
 from slmrec_jax.evaluation.metrics import means
 from slmrec_jax.evaluation.protocol import evaluate, final_plan, plan_evaluation, plan_run, selecting_plan
 from slmrec_jax.evaluation.samples import half_widths, sample_users
@@ -128,10 +128,8 @@ def test_the_seed_decides_the_sample_of_training_and_not_that_of_the_test(datase
 
 def test_groups_of_a_sample_have_intervals(dataset, embeddings):
     sampled = plan_evaluation(dataset, "test", PROTOCOLS["strict"], users=40)
-    groups = evaluate_by_degree(sampled, embeddings, dataset.train, "users")
+    groups = [found.group for found in measure_by_degree(sampled, embeddings, dataset.train, "users")]
     assert sum(group.num_nodes for group in groups) == 40
     assert all(set(group.half_widths) == set(group.means) for group in groups)
-    whole = evaluate_by_degree(
-        plan_evaluation(dataset, "test", PROTOCOLS["strict"]), embeddings, dataset.train, "users"
-    )
-    assert all(group.half_widths == {} for group in whole)
+    whole = measure_by_degree(plan_evaluation(dataset, "test", PROTOCOLS["strict"]), embeddings, dataset.train, "users")
+    assert all(found.group.half_widths == {} for found in whole)

@@ -19,7 +19,7 @@ from slmrec_jax.config import LightGCNConfig, MFConfig, MMGCNConfig, SLMRecConfi
 from slmrec_jax.data import Feature, Words, make_dataset
 from slmrec_jax.data.new_items import NewItems, read_new_items
 from slmrec_jax.evaluation import protocol as evaluation
-from slmrec_jax.evaluation.groups import evaluate_by_degree
+from slmrec_jax.evaluation.groups import measure_by_degree
 from slmrec_jax.models import RECIPES
 from slmrec_jax.training.inputs import make_inputs, make_spec
 from slmrec_jax.types import ALL, NO_AUGMENTATION, Embeddings, Interactions
@@ -240,7 +240,7 @@ def test_groups_are_as_counted_by_hand(with_bare, side):
     tables = Embeddings(*(jnp.asarray(rng.normal(size=(count, 4)), jnp.float32) for count in (60, 80)))
     plan = evaluation.plan_evaluation(with_bare, "test", evaluation.PROTOCOLS["mmrec"], (5,))
     starts = (0, 1, 4, 8)
-    groups = evaluate_by_degree(plan, tables, with_bare.train, side, starts)
+    groups = [found.group for found in measure_by_degree(plan, tables, with_bare.train, side, starts)]
     expected = {}
     for label, low, high in (("0", 0, 0), ("1-3", 1, 3), ("4-7", 4, 7), ("8 or more", 8, 999)):
         found = brute_force(plan, tables, with_bare.train, side, low, high)

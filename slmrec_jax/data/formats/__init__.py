@@ -11,7 +11,7 @@ from slmrec_jax.config.source import Source
 from slmrec_jax.data import store
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.data.formats import diffmm, lightgcn, mmgcn, mmrec, mmssl, neurec, plain, recbole
-from slmrec_jax.data.formats.roles import COLUMN_FIELDS, describe_tables, named_columns
+from slmrec_jax.data.formats.roles import COLUMN_FIELDS, named_columns, refuse_tables
 from slmrec_jax.data.split import Unsplit
 from slmrec_jax.errors import UserError, setting
 
@@ -72,11 +72,7 @@ def find_format(folder: Path, source: Source) -> str:
     if fitting:
         choice = setting("format", fitting[0])
         raise UserError(f"{folder}: looks like {' and '.join(fitting)}; say which it is with {choice}")
-    if tables := describe_tables(folder, plain.folders_of_parts(folder)):
-        raise UserError(
-            f"{folder}: no known table of interactions; {'; '.join(tables)}: name the columns of users and items with "
-            f"{setting('user_column')} and {setting('item_column')}"
-        )
+    refuse_tables(folder, plain.folders_of_parts(folder))
     entries = sorted(entry.name for entry in folder.iterdir())
     if packed := next((entry for entry in entries if entry.lower().endswith(_PACKED)), None):
         raise UserError(

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from slmrec_jax.data.readers.columns import is_text
 from slmrec_jax.data.readers.dataset_folders import column_kinds, vector_columns
+from slmrec_jax.data.readers.folders import visible_entries
 from slmrec_jax.data.readers.headers import column_names
 from slmrec_jax.data.readers.refusals import listed
 
@@ -84,10 +85,11 @@ def _command(folder: Path, items: Path, what: str) -> str:
 
 def _folder_of_pictures(folder: Path) -> Path | None:
     """Return the first subfolder that contains a picture."""
-    for place in sorted(entry for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith(".")):
+    for place in filter(Path.is_dir, visible_entries(folder)):
         try:
             with os.scandir(place) as entries:
-                if any(entry.name.lower().endswith(PICTURE_SUFFIXES) for entry in entries):
+                names = (entry.name.lower() for entry in entries if not entry.name.startswith("."))
+                if any(name.endswith(PICTURE_SUFFIXES) for name in names):
                     return place
         except PermissionError:
             continue

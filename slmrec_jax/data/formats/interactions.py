@@ -29,6 +29,7 @@ from slmrec_jax.data.readers.row_ids import NumberedIds, fetch_pairs
 from slmrec_jax.data.readers.row_values import flags, labels, matches, numbers, times
 from slmrec_jax.data.readers.rows import Rows, TextPart, parquet_rows, text_rows
 from slmrec_jax.data.readers.tables import Table, read_parquet, read_text
+from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.split import SPLIT_METHODS, Unsplit
 from slmrec_jax.errors import UserError, setting
 
@@ -70,7 +71,12 @@ def read_interactions(
     chosen = [choose_columns(part, each, named, ("user", "item")) for part, each in zip(parts, found, strict=True)]
     layout, columns = found[0], chosen[0]
     for part, each, other in zip(parts, found, chosen, strict=True):
-        if set(other) != set(columns) or bool(each.separator) != bool(layout.separator):
+        if bool(each.separator) != bool(layout.separator):
+            kind, first = ("text", "Parquet") if each.separator else ("Parquet", "text")
+            raise UserError(
+                f"{part}: it is {kind}, but {parts[0].name} is {first}; give all files of {file.name} the same kind"
+            )
+        if set(other) != set(columns):
             raise UserError(
                 f"{part}: it has columns of {listed(list(other))}, but {parts[0].name} of {listed(list(columns))}; "
                 f"give all files of {file.name} the same columns"
@@ -101,7 +107,7 @@ def take_interactions(
         notes: The notes on the table so far.
     """
     unread = [name for name in names if name not in columns.values()]
-    if "timestamp" not in columns and unread and rows.file.suffix != ".inter":
+    if "timestamp" not in columns and unread and uncompressed(rows.file).suffix != ".inter":
         notes.append(f"{rows.file.name}: no known column of times; columns that are not read: {listed(unread)}")
     if "label" in columns:
         rows = keep_taken(rows, "label", columns["label"], notes)
@@ -179,19 +185,27 @@ def assemble(
 
     Users and items are those of the tables. `files` are the files of splits, modalities and items, for error messages;
     `item_texts` are shown with items. `split` is the method that will split the data. If it is given, times are read
-    now or never, and the engine is closed; otherwise, times are read on demand.
+    now or never, and the engine is closed; otherwise, times are read on demand. If it uses the times of a table with a
+    column `split`, that column is ignored.
+
+    Raises:
+        UserError: `split` uses times, which are in several tables.
     """
     rows = [found.rows for found in tables.values()]
     whole = tables.get("")
-    divided = whole is None or "split" in whole.rows.kinds
+    method = SPLIT_METHODS.get(split or "")
+    now = method is not None and method.times != "unused" and any("timestamp" in each.kinds for each in rows)
+    if now and whole is None:
+        raise UserError(
+            f"{rows[0].file}: the split {split!r} uses times, but not those of tables that are already split; put all "
+            f"interactions in one table, or choose another split"
+        )
+    divided = whole is None or ("split" in whole.rows.kinds and not now)
     if whole is None:
         splits = [str(SPLITS.index(part)) for part in tables]
     else:
         splits = [labels(whole.rows, "split", _SPLIT_LABELS) if divided else "0"]
-    timed = whole is not None and not divided and "timestamp" in whole.rows.kinds
-    method = SPLIT_METHODS.get(split or "")
-    now = timed and method is not None and method.times != "unused"
-    later = timed and method is None
+    later = not divided and method is None and "timestamp" in rows[0].kinds
     given = sum(each.num_rows()[0] for each in rows)
     pairs, first_times = fetch_pairs(rows, users, items, splits, times(rows[0], "timestamp") if now else None)
     if not later:

@@ -12,7 +12,7 @@ from slmrec_jax.data.formats.mmgcn import read_vectors_or_words
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import by_modality, feature_of_rows, modality_name
-from slmrec_jax.data.readers.folders import choose_file, not_read
+from slmrec_jax.data.readers.folders import choose_file, not_read, visible_entries
 from slmrec_jax.data.readers.raw_ids import EncodedIds, encode_ids
 from slmrec_jax.data.readers.tables import read_text
 from slmrec_jax.data.vectors import as_held
@@ -44,7 +44,7 @@ def read(folder: Path, source: Source) -> Dataset:
     files = {"train": train, "test": train.with_suffix(".test")}
     tables = [read_text(file, ",", _COLUMNS[:2], names=_COLUMNS) for file in files.values()]
     users, items = (encode_ids(tables, name) for name in _COLUMNS[:2])
-    beside = [file for file in sorted(folder.iterdir()) if file.name.startswith(train.stem)]
+    beside = [file for file in visible_entries(folder) if file.name.startswith(train.stem)]
     feature_files = by_modality(
         (modality_name((found["before"] or found["after"] or found["within"]).lower()), file)
         for file in beside
@@ -66,7 +66,7 @@ def read(folder: Path, source: Source) -> Dataset:
 
 
 def _training_files(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.glob("*.train")) if file.with_suffix(".test").exists()]
+    return [file for file in visible_entries(folder) if file.suffix == ".train" and file.with_suffix(".test").exists()]
 
 
 def _read_feature_by_id(file: Path, items: EncodedIds) -> Feature | Words:

@@ -15,7 +15,7 @@ from slmrec_jax.data.formats.written import FILE_NAMES, raw_pairs, vectors_as_te
 from slmrec_jax.data.readers.columns import as_vectors
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id, in_order, modality_name
-from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read, with_suffix
+from slmrec_jax.data.readers.folders import choose_file, inter_files, not_read, visible_entries, with_suffix
 from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.refusals import listed
@@ -101,7 +101,7 @@ def _find_lists(folder: Path) -> dict[str, Path]:
     for role, (suffix, key) in _LISTS.items():
         files = [file for file in with_suffix(folder, (suffix,)) if numbers_rows(file, "\t", key, _ROW)]
         if files:
-            found[role] = choose_file(folder, files, f"lists of {role}s by row")
+            found[role] = choose_file(folder, files, f"one list of {role}s by row")
     return found
 
 
@@ -129,7 +129,11 @@ def _find_inter_files(folder: Path) -> dict[str, Path]:
     files = of_data[own] if own in of_data else next(iter(of_data.values()))
     if "train" not in files:
         raise UserError(f"{folder}: the train split is missing; expected {own}.train.inter")
-    return {split: choose_file(folder, files[split], f"the {split} split") for split in SPLIT_NAMES if split in files}
+    return {
+        split: choose_file(folder, files[split], f"one file of the {split} split")
+        for split in SPLIT_NAMES
+        if split in files
+    }
 
 
 def _read_vector_columns(
@@ -138,7 +142,7 @@ def _read_vector_columns(
     files: list[tuple[str, Path]] = []
     features: dict[str, Feature] = {}
     notes: list[str] = []
-    for file in sorted(folder.iterdir()):
+    for file in visible_entries(folder):
         if uncompressed(file).suffix == ".inter":
             continue
         names = first_row(file, "\t", lambda found: not {*_ITEM_KEYS}.isdisjoint(found))

@@ -162,6 +162,10 @@ def choose_columns(file: Path, found: ColumnLayout, named: Mapping[str, str], wa
             choice = f"give one of these with {setting(field)}"
             raise UserError(f"{file}: there is no column {named[role]!r}; it has {listed(names)}: {choice}")
         if not columns and role in wanted:
+            if not found.header and _are_numbers(named):
+                raise UserError(
+                    f"{file}: there is no column of {role}s: give its number, 1 to {len(names)}, with {setting(field)}"
+                )
             others = ", ".join(setting(each) for each in COLUMN_FIELDS.values() if each != field)
             raise UserError(f"{file}: {_no_column(role, names)}, with {setting(field)} (others with {others})")
         if len(columns) > 1:
@@ -188,12 +192,24 @@ def note_renamed(file: Path, chosen: Mapping[str, str]) -> list[str]:
     return [f"{file.name}: {', '.join(others)}"] if others else []
 
 
-def describe_tables(folder: Path, folders_of_parts: Sequence[Path]) -> list[str]:
-    """Describe the columns of the first tables, or parts of tables, in a folder."""
+def refuse_tables(folder: Path, folders_of_parts: Sequence[Path]) -> None:
+    """Raise an error that describes the first tables, or parts of tables, in a folder, if there are any.
+
+    None of them is a known table of interactions.
+    """
     tables = [file for file in with_suffix(folder, (*TABLE_SUFFIXES, ".inter")) if file.is_file()]
-    parts = [part for each in folders_of_parts for part in table_parts(each)]
-    shown = [*tables, *parts][:_TABLES_SHOWN]
-    return [f"{str(file.relative_to(folder))!r} has the columns {listed(column_names(file))}" for file in shown]
+    tables += [part for each in folders_of_parts for part in table_parts(each)]
+    if not tables:
+        return
+    shown = [(str(file.relative_to(folder)), column_names(file)) for file in tables[:_TABLES_SHOWN]]
+    found = "; ".join(f"{name!r} has the columns {listed(columns)}" for name, columns in shown)
+    untyped = [file for file in tables if uncompressed(file).suffix == ".inter"]
+    fixes = []
+    if len(untyped) < len(tables):
+        fixes.append(f"name the columns of users and items with {setting('user_column')} and {setting('item_column')}")
+    if untyped:
+        fixes.append("write types in the header of the .inter file, such as user_id:token, or rename it to .tsv")
+    raise UserError(f"{folder}: no known table of interactions; {found}: {', or '.join(fixes)}")
 
 
 def _normalized(name: str) -> str:

@@ -12,7 +12,7 @@ from slmrec_jax.errors import UserError, setting
 
 _ENDS = {"since": ("from", ">=", "before {}"), "until": ("until", "<", "from {} on")}
 """For each end: the flag, the condition for rows within, and the description of the other rows."""
-_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d{1,6})?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
+_DATE = re.compile(r"\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.(?P<fraction>\d{1,9}))?)?(Z|[+-]\d\d:?\d\d)?)?", re.ASCII)
 _WHOLE = re.compile("[+-]?[0-9]+")
 
 
@@ -50,15 +50,17 @@ def _number(text: str) -> str | None:
 
 def _moment(text: str, ticks: int) -> str | None:
     """Convert a date to integer ticks since 1970, rounded up. Without a zone, it is UTC."""
+    if (form := _DATE.fullmatch(text)) is None:
+        return None
+    fraction = form["fraction"] or ""  # up to nanoseconds, which `datetime` does not have
     try:
-        found = datetime.fromisoformat(text) if _DATE.fullmatch(text) else None
+        found = datetime.fromisoformat(text.replace(f".{fraction}", "") if fraction else text)
     except ValueError:  # the day does not exist
         return None
-    if found is None:
-        return None
     zoned = found if found.tzinfo else found.replace(tzinfo=UTC)
-    micros = (zoned - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
-    return str(-(-micros * ticks // 10**6))
+    seconds = (zoned - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    nanos = seconds * 10**9 + int(fraction.ljust(9, "0"))
+    return str(-(-nanos * ticks // 10**9))
 
 
 def _other_form(rows: Rows, end: str, text: str, form: str) -> UserError:

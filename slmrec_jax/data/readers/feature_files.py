@@ -11,6 +11,7 @@ from jaxtyping import Bool, Float, Int, Shaped
 from slmrec_jax.data.dataset import Feature
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.readers.columns import check_vectors_fit
+from slmrec_jax.data.readers.folders import visible_entries
 from slmrec_jax.data.readers.npy_files import read_table
 from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.raw_ids import find_ids
@@ -70,8 +71,8 @@ def by_modality(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
 
 def read_feature_tables(folder: Path) -> tuple[dict[str, Feature], dict[str, Path]]:
     """Read every `<modality>_feat.npy` with one row per item; return the features and their files by modality."""
-    named = [(file.name.removesuffix("_feat.npy"), file) for file in sorted(folder.glob("?*_feat.npy"))]
-    files = by_modality((modality_name(name), file) for name, file in named)
+    found = [file for file in visible_entries(folder) if file.match("?*_feat.npy")]
+    files = by_modality((modality_name(file.name.removesuffix("_feat.npy")), file) for file in found)
     return {modality: feature_of_rows(file, read_table(file)) for modality, file in files.items()}, files
 
 

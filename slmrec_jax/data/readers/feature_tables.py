@@ -77,13 +77,16 @@ def read_vectors(file: Path, key: str | None, modality: str = "") -> VectorTable
 
 
 def may_hold_vectors(file: Path, keys: Collection[str]) -> bool:
-    """Return whether a Parquet file has a column of lists, or only numbers and raw ids; true for damaged files."""
+    """Return whether a Parquet file has a column of lists, or only numbers beside the raw ids `keys`.
+
+    Numbers without raw ids may be anything. A damaged file may hold vectors.
+    """
     if not is_parquet(file):
         return True
-    kinds = [field.type for field in pyarrow.parquet.read_schema(file) if field.name not in keys]
-    return any(map(pa.types.is_nested, kinds)) or all(
-        pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds
-    )
+    with file.open("rb") as raw:  # opened by Python, since Arrow accepts only UTF-8 paths
+        kinds = [field.type for field in pyarrow.parquet.read_schema(raw) if field.name not in keys]
+    of_numbers = all(pa.types.is_integer(kind) or pa.types.is_floating(kind) for kind in kinds)
+    return any(map(pa.types.is_nested, kinds)) or (bool(keys) and of_numbers)
 
 
 def note_origin(file: Path) -> list[str]:
@@ -184,6 +187,12 @@ def _from_parquet(file: Path, key: str | None) -> VectorTable:
     kinds = {name: table.columns[name].type for name in others}
     lists = [name for name, kind in kinds.items() if pa.types.is_nested(kind)]
     numbers = [name for name, kind in kinds.items() if pa.types.is_integer(kind) or pa.types.is_floating(kind)]
+    if len(lists) == 1 and key is None and len(others) > 1:  # without ids, row i would be item i
+        beside = listed([name for name in others if name != lists[0]])
+        raise UserError(
+            f"{file}: found {beside} beside the vectors in {short_name(lists[0])!r}, and no known column of raw item "
+            f"ids; name the column of raw ids item, or leave other columns out"
+        )
     if len(lists) == 1:
         return _from_lists(table, key, lists[0])
     if lists or len(numbers) != len(others) or not numbers:

@@ -8,15 +8,20 @@ from slmrec_jax.data.readers.headers import first_row
 from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.text_files import uncompressed
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, setting
 
 _MAX_NOT_READ = 100
 _MISSING_KEYS = ("__HIVE_DEFAULT_PARTITION__", "NULL")
 
 
+def visible_entries(folder: Path) -> list[Path]:
+    """Return the entries of a folder, sorted, without names that begin with a dot, such as `._x.npy` of macOS."""
+    return sorted(entry for entry in folder.iterdir() if not entry.name.startswith("."))
+
+
 def with_suffix(folder: Path, suffixes: Sequence[str]) -> list[Path]:
     """Return the files of a folder with one of the given suffixes, compressed or not."""
-    return [file for file in sorted(folder.iterdir()) if uncompressed(file).suffix in suffixes]
+    return [file for file in visible_entries(folder) if uncompressed(file).suffix in suffixes]
 
 
 def inter_files(folder: Path, is_header: Callable[[Sequence[str]], bool]) -> list[Path]:
@@ -36,12 +41,16 @@ def file_of_split(folder: Path, split: str, names: Sequence[str]) -> Path:
 
 
 def choose_file(folder: Path, files: Sequence[Path], what: str) -> Path:
-    """Return the only file or, among several, the one named like the folder. There must be such a file."""
+    """Return the only file or, among several, the one named like the folder. There must be such a file.
+
+    `what` describes the file with an article or `one`.
+    """
     if not files:
-        raise UserError(f"{folder}: there is no {what}")
+        raise UserError(f"{folder}: expected {what}, found none; add it, or leave out {setting('format')}")
     named = [file for file in files if uncompressed(file).stem == folder.resolve().name]
     if len(files) > 1 and len(named) != 1:
-        raise UserError(f"{folder}: {listed([file.name for file in files])} are all {what}; keep one")
+        found = listed([file.name for file in files])
+        raise UserError(f"{folder}: expected {what}, found several ({found}); keep one")
     file = files[0] if len(files) == 1 else named[0]
     check_name(file)
     return file
@@ -77,8 +86,8 @@ def not_read(folder: Path, read: Iterable[Path]) -> list[str]:
     left = [
         f"{str(entry.relative_to(folder)) + '/' * entry.is_dir()!r}"
         for place in (folder, *sorted(places))
-        for entry in sorted(place.iterdir())
-        if entry not in known and entry not in places and not entry.name.startswith(".")
+        for entry in visible_entries(place)
+        if entry not in known and entry not in places
     ]
     more = f" and {len(left) - _MAX_NOT_READ} more" if len(left) > _MAX_NOT_READ else ""
     return [f"not read: {', '.join(left[:_MAX_NOT_READ])}{more}"] if left else []

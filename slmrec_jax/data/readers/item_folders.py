@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from jaxtyping import Float, Shaped
 
+from slmrec_jax.data.readers.folders import visible_entries
 from slmrec_jax.data.readers.npy_files import read_numbers
 from slmrec_jax.data.readers.opening import check_name
 from slmrec_jax.data.readers.refusals import listed
@@ -40,12 +41,12 @@ def read_item_folder(folder: Path) -> VectorsOfFolder:
         UserError: There are several such folders or none, or a file does not hold a single vector of the same length as
             the others.
     """
-    layers = [place for place, _, files in os.walk(folder) if any(name.endswith(_SUFFIX) for name in files)]
+    layers = [Path(place) for place, _, files in os.walk(folder) if any(map(_is_vector, files))]
     if len(layers) != 1:
         found = [os.path.relpath(layer, folder) for layer in sorted(layers)]
         wrong = f"vectors of several layers, {listed(found)}: keep one" if found else "no .npy file: fill or remove it"
         raise UserError(f"{folder}: it has {wrong}")
-    files = sorted(file for file in Path(layers[0]).iterdir() if file.name.endswith(_SUFFIX))
+    files = [file for file in visible_entries(layers[0]) if _is_vector(file.name)]
     first = _read_vector(files[0])
     values = np.empty((len(files), len(first)), held_type(first.dtype))
     with np.errstate(over="ignore"):  # infinite values are rejected later, with their rows
@@ -55,6 +56,10 @@ def read_item_folder(folder: Path) -> VectorsOfFolder:
                 raise UserError(f"{file}: {len(vector)} numbers, but {len(first)} in {files[0].name}; extract it again")
             values[row] = vector
     return VectorsOfFolder(np.array([file.name.removesuffix(_SUFFIX) for file in files]), values, first.dtype.name)
+
+
+def _is_vector(name: str) -> bool:
+    return name.endswith(_SUFFIX) and not name.startswith(".")
 
 
 def _read_vector(file: Path) -> Shaped[np.ndarray, " columns"]:

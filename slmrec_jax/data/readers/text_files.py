@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from slmrec_jax.errors import UserError
 
-_COMPRESSED = (".gz", ".zst", ".bz2")
+_COMPRESSED = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}
+"""The compression by suffix."""
 _MAX_RATIO, _ALWAYS_ALLOWED = 50, 2**24
 """The limits on unpacked sizes: a multiple of the file's own size, and the bytes allowed for any file."""
 _MARKS = {  # UTF-32 first, because its mark begins like that of UTF-16
@@ -42,7 +43,8 @@ def open_bytes(file: Path) -> io.BufferedReader:
 
     Reading raises `UserError` if the file unpacks to far more than its size, and `OSError` if it is damaged.
     """
-    return io.BufferedReader(_Unpacked(file)) if file.suffix in _COMPRESSED else file.open("rb")
+    packed = file.open("rb")  # opened by Python, since Arrow accepts only UTF-8 paths
+    return io.BufferedReader(_Unpacked(file, packed)) if file.suffix in _COMPRESSED else packed
 
 
 def first_line(file: Path) -> FirstLine:
@@ -96,16 +98,20 @@ def _open_quote(file: Path, row: int) -> UserError:
 class _Unpacked(io.RawIOBase):
     """The content of a compressed file, with a limit on its size."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
-        self._packed: Any = pa.input_stream(str(file), compression="detect")
+    def __init__(self, file: Path, packed: io.BufferedReader) -> None:
+        self._file, self._packed = file, packed
+        self._unpacked: Any = pa.input_stream(packed, compression=_COMPRESSED[file.suffix])
         self._left = max(_ALWAYS_ALLOWED, _MAX_RATIO * file.stat().st_size)
 
     def readable(self) -> bool:
         return True
 
+    def close(self) -> None:
+        self._packed.close()
+        super().close()
+
     def readinto(self, buffer: Any) -> int:
-        data = self._packed.read(len(buffer))
+        data = self._unpacked.read(len(buffer))
         self._left -= len(data)
         if self._left < 0:
             raise UserError(

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -116,3 +117,12 @@ def test_a_name_that_is_not_read_is_shown_escaped_and_few_of_many(tmp_path):
     notes = read(tmp_path, {"train.csv": "user,item\na,b\n", **files}).notes
     assert notes[-1].isprintable()
     assert notes[-1].endswith("'098.jpg' and 21 more")
+
+
+@pytest.mark.parametrize("name", FOLDERS)
+def test_files_that_macos_adds_are_skipped(tmp_path, name):
+    how = {"split": "mmrec"} if name in UNDIVIDED else {}
+    expected = read(tmp_path, FOLDERS[name], **how)
+    junk = [str(path.with_name(f"._{path.name}")) for path in map(Path, FOLDERS[name])]
+    dataset = read(tmp_path, dict.fromkeys(junk, b"\0\5\26\7"), **how)
+    assert (dataset.fingerprint, dataset.notes) == (expected.fingerprint, expected.notes)

@@ -1,5 +1,7 @@
 """Columns and rows of tables: what columns are called, which rows count, and what the user is told about it."""
 
+import gzip
+
 import numpy as np
 import pytest
 from small_folders import ROWS, pairs, read, refusal, splits, text, write
@@ -57,6 +59,7 @@ BY_NUMBER = {USER: "1", ITEM: "2"}
             f"'asin', 'isbn' could all be the column of items; keep one, or name it with {ITEM}",
         ),
         (text(ROWS), BY_NUMBER, "row 1 holds the names 'user', 'item', 'timestamp'; give these instead"),
+        (text(ROWS, header=""), {USER: "1"}, f"there is no column of items: give its number, 1 to 3, with {ITEM}"),
         ("a,b\nc,d\n", {USER: "1", ITEM: "3"}, "there is no column '3'; it has '1', '2'"),
         (
             text(ROWS, header=""),
@@ -86,6 +89,17 @@ def test_a_folder_without_known_columns_lists_those_it_has(tmp_path):
         f"no known table of interactions; 'x.csv' has the columns 'who', 'what'; 'y.tsv' has the columns 'p', 'q': "
         f"name the columns of users and items with {USER} and {ITEM}"
     ) in refusal(tmp_path, {"x.csv": "who,what\na,b\n", "y.tsv": "p\tq\n"})
+
+
+def test_an_inter_file_without_types_needs_them(tmp_path):
+    fix = "write types in the header of the .inter file, such as user_id:token, or rename it to .tsv"
+    assert refusal(tmp_path, {"x.inter": "who\twhat\na\tb\n"}).endswith(f"has the columns 'who', 'what': {fix}")
+
+
+def test_a_compressed_inter_file_has_no_note_about_other_columns(tmp_path):
+    rows = text([(*row, 1) for row in ROWS], "\t", "user_id:token,item_id:token,x:float,y:float")
+    dataset = read(tmp_path, {"x.inter.gz": gzip.compress(rows.encode())}, split="mmrec")
+    assert not any("no known column of times" in note for note in dataset.notes)
 
 
 def test_fixed_columns_cannot_be_named(tmp_path):

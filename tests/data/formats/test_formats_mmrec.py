@@ -53,7 +53,7 @@ def test_of_several_tables_the_one_named_like_the_folder_is_read(tmp_path):
     folder = write(tmp_path / "small", MMREC | {"small14.inter": MMREC["small.inter"].replace(b"4\t4.0", b"3\t4.0")})
     assert load(folder).num_items == 5
     folder.rename(tmp_path / "large")
-    assert "'small.inter', 'small14.inter' are all" in refusal(tmp_path / "large")
+    assert "found several ('small.inter', 'small14.inter'); keep one" in refusal(tmp_path / "large")
 
 
 @pytest.mark.parametrize(

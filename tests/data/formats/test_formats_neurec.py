@@ -74,7 +74,10 @@ def test_words_of_items(tmp_path):
         ({"small.test": b"7,\n"}, "small.test: row 1: item is ''; expected an id"),
         ({"small.train": b"7,5\n7\x00,5\n"}, "small.train: row 2: user is '7\\x00'; expected an id"),
         ({"small.train": b""}, "small.train: it is empty; expected a table with 'user', 'item'"),
-        ({"other.train": b"1,1\n", "other.test": b"1,1\n"}, "'other.train', 'small.train' are all"),
+        (
+            {"other.train": b"1,1\n", "other.test": b"1,1\n"},
+            "found several ('other.train', 'small.train'); k",
+        ),
         ({"small_feat_v.npy": TABLE[:5]}, "small_feat_v.npy: 5 rows, but there is an item with the id 5"),
         ({"small_feat_v.npy": TABLE.astype(int)}, "small_feat_v.npy: an array of int64 of shape (6, 2)"),
         ({"small_feat_v.npy": np.array([[8], [1]])}, "small_feat_v.npy: none of its 1 pairs of an item and a word"),

@@ -80,6 +80,22 @@ def test_raw_ids_of_any_type_are_put_in_order(tmp_path, ids, ordered):
     assert dataset.user_ids.tolist() == dataset.item_ids.tolist() == ordered
 
 
+def test_beside_train_the_other_splits_are_never_lost(tmp_path):
+    train = {"train.csv": "user,item\na,x\nb,y\n"}
+    for name, content in (("valid.csv", "who,what\na,y\n"), ("test.parquet", parquet({"who": [1], "what": [2]}))):
+        line = refusal(tmp_path / name, {**train, name: content})
+        assert line.startswith(f"{name}: there is no column 'user'; it has 'who', 'what'")
+    line = refusal(tmp_path / "parts", {"train/0.csv": train["train.csv"], "test/0.csv": "who,what\na,y\n"})
+    assert line.startswith("test/0.csv: there is no column 'user'")
+    unrelated = {"test.txt": "any text\n", "test/readme.txt": "any text\n"}
+    assert sizes(read(tmp_path / "other", {**train, **unrelated})) == [2, 0, 0]
+
+
+def test_an_absent_table_is_named(tmp_path):
+    line = refusal(tmp_path, {"x.npy": np.ones(2)}, format="neurec")
+    assert line.endswith(": expected a .train and a .test file, found none; add it, or leave out format")
+
+
 def test_ids_may_be_numbers_in_one_file_and_text_in_another(tmp_path):
     files = {"train.parquet": parquet({"user": [7, 8], "item": [70, 80]}), "test.csv": b"user,item\n7,80\n"}
     dataset = read(tmp_path, files)
@@ -169,7 +185,7 @@ def test_malformed_columns_are_refused(tmp_path, columns, line):
         ),
         ({"valid.csv": CSV}, "there is 'valid.csv'; expected only train, and maybe valid and test"),
         ({"cli\x1bcks.csv": CSV}, "the file 'cli\\x1bcks.csv' has control characters in its name; rename it"),
-        ({"clicks.csv": CSV, "views.csv": CSV}, "'clicks.csv', 'views.csv' are all"),
+        ({"clicks.csv": CSV, "views.csv": CSV}, "found several ('clicks.csv', 'views.csv'); keep one"),
         ({"clicks.csv": CSV, "items.csv": b"item\nB1\n"}, "clicks.csv: row 2: item is 'B2', which items.csv does not"),
         ({"clicks.csv": CSV, "items.csv": b"item\nB1\nB1\nB2\n"}, "items.csv: row 3: item is 'B1' for the second time"),
         ({"clicks.csv": CSV, "items.csv": b"name\nB1\n"}, "items.csv: there is no column 'item'; it has 'name'"),
@@ -271,6 +287,7 @@ def test_items_without_vectors_lack_the_modality(tmp_path):
         ("image.parquet", parquet({"item": [1, 2], "v": ["1 2", "3 4"]}), "it has the columns 'item', 'v'"),
         ("image.parquet", parquet({"item": [1, 2]}), "it has only the column 'item'"),
         ("image.parquet", parquet({"a": [[1]], "b": [[1]]}), "it has the columns 'a', 'b'; expected one"),
+        ("image.parquet", parquet({"id": [2, 1, 0], "v": VECTORS}), "found 'id' beside the vectors in 'v', and no kn"),
         ("image.safetensors", b"{}", "not a readable .safetensors file"),
         ("image.safetensors", tensors(x=np.ones(3)), "it has 'x (3,)'; expected one two-dimensional tensor"),
         ("image.safetensors", tensors(x=np.ones((3, 2)), i=np.arange(2)), "2 ids for 3 rows"),
@@ -279,6 +296,34 @@ def test_items_without_vectors_lack_the_modality(tmp_path):
 )
 def test_malformed_features_are_refused(tmp_path, name, content, line):
     assert f"{name}: {line}" in refusal(tmp_path, {"clicks.csv": NUMBERED, name: content})
+
+
+def test_the_item_column_of_the_user_names_the_ids_of_features_too(tmp_path):
+    files = {
+        "clicks.csv": CSV.replace(b"item_id", b"thing"),
+        "image.parquet": parquet({"thing": ["B9", "B2", "B1"], "v": VECTORS}),
+        "taste.parquet": parquet({"thing": ["B9", "B2", "B1"], "x": [1, 3, 5]}),
+        "features/text.csv": "thing,x,y\nB9,1,2\nB2,3,4\nB1,5,6\n",
+        "features/audio.parquet": parquet({"item": ["B9", "B2", "B1"], "v": VECTORS}),
+    }
+    dataset = read(tmp_path, files, item_column="thing")
+    values = {name: feature.values.tolist() for name, feature in dataset.features.items()}
+    vectors = [[5, 6], [3, 4]]
+    assert values == {"visual": vectors, "acoustic": vectors, "textual": vectors, "taste": [[5], [3]]}
+
+
+def test_numbers_beside_the_interactions_need_ids_or_a_name(tmp_path):
+    numbers = parquet({"follower": [0, 1, 2], "followee": [1, 2, 0]})
+    dataset = read(tmp_path, {"clicks.csv": NUMBERED, "social.parquet": numbers, "graph_feat.parquet": numbers})
+    assert list(dataset.features) == ["graph"]
+    assert "not read: 'social.parquet'" in dataset.notes
+
+
+def test_names_that_begin_with_a_dot_are_skipped(tmp_path):
+    files = {"clicks.csv": NUMBERED, "features/image.npy": np.ones((3, 2))}
+    expected = read(tmp_path, files)
+    junk = ("._clicks.csv", "._image.npy", "features/._image.npy", "features/.cache/x.parquet")
+    assert read(tmp_path, dict.fromkeys(junk, b"\0\5\26\7")).fingerprint == expected.fingerprint
 
 
 def test_two_files_of_one_modality_are_a_question(tmp_path):

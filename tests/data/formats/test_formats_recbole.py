@@ -74,7 +74,7 @@ def test_a_whole_table_beside_the_parts_is_not_read(tmp_path):
         (("a.train", "a.test", "b.valid"), "belong to several data sets; keep those of one"),
         (("a.part1", "a.part2", "a.part4"), "'a.part4.inter' is none of 'part1', 'part2', 'part3'"),
         (("\x1ba.part0", "a.part1", "a.part2"), r"'\x1ba.part0.inter' is none of"),
-        (("a.valid", "a.validation", "a.train"), "are all the valid split"),
+        (("a.valid", "a.validation", "a.train"), "expected one file of the valid split, found several ("),
     ],
 )
 def test_splits_that_do_not_belong_together_are_refused(tmp_path, names, line):
@@ -107,7 +107,7 @@ def test_malformed_files_are_refused(tmp_path, file, content, line):
     ("file", "content", "line"),
     [
         ("small.valid.inter", INTER + b"u1\t2\t1\t1\n", "the train split is missing; expected "),
-        ("other.inter", INTER + b"u1\t2\t1\t1\n", "'other.inter', 'small.inter' are all"),
+        ("other.inter", INTER + b"u1\t2\t1\t1\n", "found several ('other.inter', 'small.inter'); keep one"),
         ("small.item", VECTORS.replace(b"emb", b"feat") + b"9\t1\n", "small.item and small.itememb are both item feat"),
     ],
 )

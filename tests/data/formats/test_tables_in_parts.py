@@ -99,7 +99,10 @@ def test_a_folder_for_each_split(tmp_path):
             {"0.parquet": parquet(columns(ROWS)), "1.parquet": parquet({"user": ["a"], "item": ["b"]})},
             "give all files of interactions the same columns",
         ),
-        ({"0.parquet": parquet(columns(ROWS)), "1.csv": text(ROWS)}, "give all files of interactions the same columns"),
+        (
+            {"0.parquet": parquet(columns(ROWS)), "1.csv": text(ROWS)},
+            "1.csv: it is text, but 0.parquet is Parquet; give all files of interactions the same kind",
+        ),
         ({"0.parquet": parquet(columns(ROWS)), "1.parquet": b"PAR1"}, "interactions/1.parquet: "),
     ],
 )

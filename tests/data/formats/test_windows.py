@@ -14,6 +14,7 @@ from slmrec_jax.commands.train import TrainFlags
 from slmrec_jax.config import Config
 from slmrec_jax.config.serialization import from_json, to_json
 from slmrec_jax.data import Source, load, read_source
+from slmrec_jax.data.formats.windows import time_text
 
 DAYS = [f"2025-01-{day:02d}" for day in range(1, 9)]
 SECONDS = [int(datetime.fromisoformat(day).replace(tzinfo=UTC).timestamp()) for day in DAYS]
@@ -68,6 +69,10 @@ def test_dates(tmp_path, form):
     assert kept(tmp_path, content, "2025-01-03", "2025-01-06", name_of(content)) == [2, 3, 4]
     in_a_zone, just_after = "2025-01-03T00:30:00+01:00", "2025-01-05T00:00:00.000001"
     assert kept(tmp_path, content, in_a_zone, just_after, name_of(content)) == [2, 3, 4]
+    of_numpy = (time_text(np.datetime64(day, "ns")) for day in ("2025-01-03", "2025-01-06"))
+    assert kept(tmp_path, content, *of_numpy, name_of(content)) == [2, 3, 4]
+    just_before, just_after = "2025-01-03T00:00:00.000000001", "2025-01-05T00:00:00.000000001"
+    assert kept(tmp_path, content, just_before, just_after, name_of(content)) == [3, 4]
     number = refusal(tmp_path, since="5", split="mmrec")
     assert number.startswith(f"{name_of(content)}: since is '5', but the times are dates, such as '2025-01-01")
     assert number.endswith(": give such a date")

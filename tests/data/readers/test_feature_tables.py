@@ -364,3 +364,15 @@ def test_ids_of_text_and_the_model_are_read_from_safetensors(tmp_path):
 def test_damaged_ids_of_text_are_refused(tmp_path, tensors, said):
     write_tensors({"values": VALUES, **tensors}, tmp_path / "text.safetensors")
     assert said in refusal(read_vectors, tmp_path / "text.safetensors", None)
+
+
+def test_new_items_take_the_item_column_of_the_data_and_skip_names_with_a_dot(tmp_path):
+    shop = folder(tmp_path / "shop", interactions_csv=NAMED.replace("item", "thing"), image_npy=npy(VALUES))
+    (shop / "items.csv").write_text("thing\na\nb\nc\n")
+    new = tmp_path / "new"
+    new.mkdir()
+    (new / "image.parquet").write_bytes(parquet(thing=["y", "x"], v=VALUES[:2].tolist()))
+    (new / "._image.parquet").write_bytes(b"\0\5\26\7")
+    found = read_new_items(new, load(shop, item_column="thing"))
+    assert found.ids.tolist() == ["x", "y"]
+    assert np.array_equal(found.features["visual"].values, VALUES[[1, 0]])

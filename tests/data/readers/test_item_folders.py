@@ -69,3 +69,10 @@ def test_an_empty_folder_is_refused(shop):
     for file in layer.iterdir():
         file.unlink()
     assert "visual_embeddings: it has no .npy file: fill or remove it" in refusal(load, folder)
+
+
+def test_names_that_begin_with_a_dot_are_skipped(shop):
+    folder, layer = shop
+    (layer / "._a.npy").write_bytes(b"\0\5\26\7")
+    (layer.parent / "._avgpool.npy").write_bytes(b"\0\5\26\7")
+    assert load(folder).features["visual"].present.tolist() == [True, True, False]

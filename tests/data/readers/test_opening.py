@@ -1,13 +1,18 @@
 """Readers answer in one line, with the reason and without waiting, if a data file is something else or unreadable."""
 
+import bz2
 import contextlib
+import gzip
 import os
 import socket
 import tempfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+import safetensors.numpy
 from foreign_files import npy, refusal
 
 from slmrec_jax.data import load
@@ -163,3 +168,16 @@ def test_an_error_of_a_library_has_a_reason(monkeypatch, tmp_path):
     for error, said in ((OSError("no \x1b"), r"no \x1b"), (OSError(), "OSError"), (OSError(5, "I/O"), os.strerror(5))):
         monkeypatch.setattr("slmrec_jax.data.read_folder", lambda *_, error=error: (_ for _ in ()).throw(error))
         assert f"cannot be read ({said})" in refusal(load, str(tmp_path))
+
+
+def test_a_path_need_not_be_utf_8(tmp_path):
+    folder = tmp_path / os.fsdecode(b"caf\xe9")
+    (folder / "features").mkdir(parents=True)
+    rows = "user,item,split\nu,0,train\nu,1,valid\nv,2,train\n"
+    for number, (suffix, pack) in enumerate({".gz": gzip.compress, ".bz2": bz2.compress}.items()):
+        (folder / "features" / f"taste{number}.csv{suffix}").write_bytes(pack(b"item,x\n0,1\n1,2\n2,3\n"))
+    (folder / "interactions.csv.gz").write_bytes(gzip.compress(rows.encode()))
+    with (folder / "clip.parquet").open("wb") as file:
+        pq.write_table(pa.table({"v": [[1.0], [2.0], [3.0]]}), file)
+    (folder / "features" / "image.safetensors").write_bytes(safetensors.numpy.save({"v": np.ones((3, 2), np.float32)}))
+    assert set(load(folder).features) == {"clip", "taste0", "taste1", "visual"}
