@@ -75,8 +75,8 @@ class Config(Source):
     """Precision of matrix products in training on GPU and TPU: full, or faster with rounded factors. CPUs always use
     full precision; ranking has `eval.precision`."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
-    """For slmrec, bm3, freedom, lightgcn, mgcn and mmgcn: use the equivalent computation with fewer products if a cost
-    rule finds it cheaper (`auto`), always (`chains`) or never (`definition`)."""
+    """How systems that propagate compute it: in fewer products (`auto`, `chains`) or by the definition. slmrec and
+    lightgcn with fused features propagate features once if a cost rule finds it cheaper (`auto`), or always."""
     frozen_rows: Literal["float32", "bfloat16"] = "float32"
     """How slmrec and lightgcn store modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""

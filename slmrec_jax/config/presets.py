@@ -63,6 +63,7 @@ PRESETS: Mapping[ModelName, Mapping[str, Settings]] = {
             **_MMSSL_WEIGHTS,
         },
         "published": {
+            "batch_size": 1024,
             "optimizer.learning_rate": 5.5e-4,
             **_MMSSL_WEIGHTS,
             "mmssl.attention": "collapsed",

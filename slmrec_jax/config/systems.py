@@ -195,7 +195,8 @@ class MMSSLConfig:
     feature_l2: Annotated[float, at_least(0)] = 1e-5
     """Weight of the modality rows of all nodes in the loss: feature_l2 / 2 · Σ_m (|F_u^m|² + |F_i^m|²) / items."""
     contrast_weight: Annotated[float, at_least(0)] = 0.01
-    contrast_temperature: Annotated[float, more_than(0)] = 0.15
+    contrast_temperature: Annotated[float, at_least(0.025)] = 0.15
+    """τ of the contrast. A smaller one than 0.025 could underflow, since a row's own similarity is left out."""
     adversarial_weight: Annotated[float, at_least(0)] = 1e-4
     """Weight of the generator's term; 0 disables the discriminator."""
     adversarial_users: Annotated[int, at_least(0)] = 128

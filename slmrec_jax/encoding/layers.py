@@ -48,8 +48,9 @@ def normalize(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows dim"]:
     Args:
         x: Rows along the last axis.
     """
-    x = x * moderating_powers(x)
-    return x * inverse_norms(x)
+    exact = x.astype(jnp.float32) if x.dtype.itemsize < 4 else x  # in float16, squares overflow above a norm of 255
+    exact = exact * moderating_powers(exact)
+    return (exact * inverse_norms(exact)).astype(x.dtype)
 
 
 def moderating_powers(x: Float[Array, "*rows dim"]) -> Float[Array, "*rows 1"]:

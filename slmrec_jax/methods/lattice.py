@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
-from jaxtyping import Array, Bool, Key
+from jaxtyping import Array, Bool, Int, Key
 
 from slmrec_jax.config import Config
 from slmrec_jax.encoding.item_graphs import item_graph
@@ -30,6 +30,8 @@ class WithGraph(NamedTuple):
 
     opt_state: optax.OptState
     graph: Operator
+    built: Int[Array, ""]
+    """The pass that built the graph. If the first step of a pass is skipped, as not finite, the next one builds it."""
 
 
 def lattice_method(config: Config, spec: Spec) -> Method:
@@ -62,18 +64,19 @@ def lattice_method(config: Config, spec: Spec) -> Method:
         # The first step builds the graph. Until then, only its shapes matter.
         entries = spec.num_items, 2 * len(spec.modalities) * min(options.neighbours, spec.num_items)
         graph = item_graph([jnp.zeros(entries, jnp.int32)], [jnp.zeros(entries)])
-        started: TrainState = state.replace(opt_state=WithGraph(state.opt_state, graph))
+        started: TrainState = state.replace(opt_state=WithGraph(state.opt_state, graph, jnp.int32(-1)))
         return started
 
     def step(state: TrainState, inputs: Inputs, batch: Batch) -> tuple[TrainState, Metrics]:
         before, held = plain(state), state.opt_state.graph
-        fresh = jnp.asarray(state.step) % steps == 0
+        current = jnp.asarray(state.step) // steps
+        fresh = current != state.opt_state.built
         # Built here and, with a gradient, in the loss: twice per pass.
         graph = jax.lax.cond(fresh, lambda: build(before.params["model"], inputs.cache), lambda: held)
         with_held = inputs._replace(cache=inputs.cache._replace(held=HeldGraph(held, fresh)))
         after, metrics = base.step(before, with_held, batch)
         after = _with_held_part(after, before, fresh)
-        return after.replace(opt_state=WithGraph(after.opt_state, graph)), metrics
+        return after.replace(opt_state=WithGraph(after.opt_state, graph, current)), metrics
 
     def embed(state: TrainState, inputs: Inputs) -> Embeddings:
         return base.embed(plain(state), inputs)

@@ -57,10 +57,11 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
     fusion, notes = options.fusion, []
     if config.main_weight != 0:
         notes.append(f"popularity correction: {correction:g} ({reason})")
-    trains_fusion = config.main_weight != 0 or (bool(config.tasks - {"fac"}) and options.contrast_on == "fused")
+    by_task = bool(config.tasks - {"fac"}) and options.contrast_on == "fused" and options.ssl_entities == "both"
+    trains_fusion = config.main_weight != 0 or by_task
     if fusion == "concat" and not trains_fusion:
         fusion = "mean"
-        notes.append("fusion: mean, since neither a main loss nor the task would train an affine one")
+        notes.append("fusion: mean, since neither a main loss nor the task would train an affine one on both sides")
     cached, reasons = cached_modalities(config, spec, options.words)
     model = slmrec(
         spec,

@@ -62,8 +62,8 @@ def info_nce(
 
     def sampled(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         batch = context.batch
-        scores = jnp.concatenate(_positive_and_negatives(context, "cosine"), axis=1) / temperature
-        of_items = offsets(context, jnp.concatenate([batch.items[:, None], batch.negatives], axis=1))
+        scores = jnp.concatenate(_positive_and_negatives(context, "cosine", num_negatives), axis=1) / temperature
+        of_items = offsets(context, jnp.concatenate([batch.items[:, None], batch.negatives[:, :num_negatives]], axis=1))
         scores = scores if of_items is None else scores + of_items
         return layers.mean(jax.nn.logsumexp(scores, axis=1) - scores[:, 0], batch.mask), {}
 
@@ -81,7 +81,7 @@ def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss
     """
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
-        positive, negatives = _positive_and_negatives(context, score)
+        positive, negatives = _positive_and_negatives(context, score, num_negatives)
         return layers.mean(jnp.mean(jax.nn.softplus(negatives - positive), axis=1), context.batch.mask), {}
 
     return Loss(apply, num_negatives=num_negatives)
@@ -201,12 +201,13 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
 
 
 def _positive_and_negatives(
-    context: Context, score: Literal["dot", "cosine"]
+    context: Context, score: Literal["dot", "cosine"], num_negatives: int
 ) -> tuple[Float[Array, "batch 1"], Float[Array, "batch negatives"]]:
-    """Compute each user's scores of the positive item and of the negatives."""
+    """Compute each user's scores of the positive item and of the first negatives; another term may have drawn more."""
     view, batch = context.view, context.batch
+    negatives = batch.negatives[:, :num_negatives]
     side = (lambda x: x) if score == "dot" else layers.normalize
     users = side(view.users(batch.users))
     positive = jnp.sum(users * side(view.items(batch.items)), axis=-1, keepdims=True)
-    drawn = side(view.items(batch.negatives.reshape(-1))).reshape(*batch.negatives.shape, -1)
+    drawn = side(view.items(negatives.reshape(-1))).reshape(*negatives.shape, -1)
     return positive, jnp.einsum("bd,bkd->bk", users, drawn)

@@ -1,3 +1,4 @@
+import ast
 import copy
 import dataclasses
 import inspect
@@ -118,9 +119,10 @@ LOWEST = {
         "eval.cutoffs eval.evaluate_every eval.users eval.test_users"
     ),
     "at least 2": "dim",
+    "at least 0.025": "mmssl.contrast_temperature",
     "more than 0": (
         "slmrec.temperature slmrec.ssl_temperature sgl.temperature simgcl.temperature "
-        "mmssl.contrast_temperature mmssl.discriminator_learning_rate "
+        "mmssl.discriminator_learning_rate "
         "mgcn.contrast_temperature mmssl.real_temperature optimizer.learning_rate"
     ),
     "a share of at least 0 and less than 1": (
@@ -135,7 +137,7 @@ RANGES = [(name, said) for said, names in LOWEST.items() for name in names.split
 
 @pytest.mark.parametrize(("name", "said"), RANGES)
 def test_a_number_out_of_range_is_refused_and_the_last_one_within_is_not(name, said):
-    low = 0 if said.startswith("a share") else int(said.split()[-1])
+    low = 0 if said.startswith("a share") else ast.literal_eval(said.split()[-1])
     below, within = (low, math.ulp(0.0)) if said.startswith("more") else (low - 1, low)
     place = {"ks": (5,), "eval.cutoffs": (5,), "mmssl.discriminator_dropout": (0.5,), "freedom.weights": (1.0,)}.get(
         name

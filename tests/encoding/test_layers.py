@@ -48,6 +48,13 @@ def test_ordinary_rows_are_the_same_to_the_last_bit():
     assert jnp.array_equal(normalize(x), x * jax.lax.rsqrt(jnp.maximum(squared, 1e-24)))
 
 
+def test_rows_in_float16_are_normalised_in_float32():
+    x = jnp.asarray([[200.0, 200.0, 200.0, 200.0], [0.0] * 4], jnp.float16)
+    found = normalize(x)
+    assert found.dtype == jnp.float16
+    assert np.array_equal(found, [[0.5] * 4, [0.0] * 4])
+
+
 def test_what_is_not_finite_shows():
     for wrong in (np.nan, np.inf):
         assert not jnp.isfinite(normalize(jnp.array([[wrong, 1.0]]))).all()

@@ -37,6 +37,14 @@ def test_the_graph_is_built_once_a_pass(made):
         np.testing.assert_allclose(held, built, atol=1e-6)
 
 
+def test_the_next_step_builds_it_if_the_first_is_skipped(made):
+    """As `--on-nan skip` does, which advances only the step count."""
+    step, state = jax.jit(made.step), made.init()
+    after, _ = step(state.replace(step=jnp.int32(1)), made.inputs, made.batch(1))
+    assert np.any(after.opt_state.graph.matrix.weights)
+    assert int(after.opt_state.built) == 0
+
+
 def test_the_features_move_in_that_step_alone(made):
     """With Adam, which would otherwise move them on by momentum."""
     step = jax.jit(made.step)

@@ -199,3 +199,12 @@ def test_normalize_keeps_zero_rows_finite():
     x = jnp.asarray([[4.0] * 3, [0.0] * 3])
     np.testing.assert_allclose(layers.normalize(x), [[3**-0.5] * 3, [0] * 3], rtol=1e-6)
     assert np.isfinite(jax.jit(jax.grad(lambda x: jnp.sum(layers.normalize(x))))(x)).all()
+
+
+@pytest.mark.parametrize("name", ["info_nce sampled", "info_nce corrected sampled", "bpr", "bpr cosine"])
+def test_negatives_that_another_term_needs_change_nothing(name):
+    """A batch holds as many negatives as the term that needs most."""
+    batch = batch_of(17, negatives=5)
+    own = batch._replace(negatives=batch.negatives[:, :2])
+    found, alone = (value_and_gradients(name)({}, tables(0), tables(1), rows) for rows in (batch, own))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), found, alone)

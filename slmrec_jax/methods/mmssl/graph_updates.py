@@ -34,7 +34,8 @@ class GraphUpdates(NamedTuple):
 def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_training: bool) -> GraphUpdates:
     """Make the update that connects each user to their k >= 1 nearest items by the modality's rows.
 
-    The graphs are rebuilt every `every` steps. For `mask_training`, see `top_items`.
+    The graphs are rebuilt every `every` steps. A user whose row is 0, as without interactions, gets no edges. For
+    `mask_training`, see `top_items`.
     """
     capacity = max(spec.num_interactions, spec.num_users * k)
 
@@ -46,7 +47,8 @@ def all_users(spec: Spec, k: int, every: int, *, similarity: Similarity, mask_tr
         def graph_of(name: str) -> Bipartite:
             rows = comparable_rows(encoded, name, similarity)
             items = top_items(interactions, *rows, ids, k, mask_training=mask_training)
-            edges = Edges(jnp.broadcast_to(ids[:, None], items.shape), items, jnp.ones(items.shape))
+            weights = jnp.any(rows[0] != 0, axis=1, keepdims=True).astype(jnp.float32)
+            edges = Edges(*(jnp.broadcast_to(x, items.shape) for x in (ids[:, None], items, weights)))
             return bipartite(edges, spec.num_users, spec.num_items, capacity)
 
         return {name: graph_of(name) for name in spec.modalities}, collected

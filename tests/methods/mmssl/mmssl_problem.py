@@ -1,5 +1,7 @@
 """A small problem for the tests of MMSSL: sizes, settings, rows and batches."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from slmrec_jax.types import Batch, Modality, Spec
 NUM_USERS, NUM_ITEMS, DIM = 23, 31, 8
 SPEC = Spec(NUM_USERS, NUM_ITEMS, 150, DIM, {"visual": Modality(5), "textual": Modality(3)})
 SMALL = Config(model="mmssl", dim=DIM, batch_size=32, mmssl=MMSSLConfig(heads=2))
-PUBLISHED = with_preset(SMALL, "published")
+PUBLISHED = dataclasses.replace(with_preset(SMALL, "published"), batch_size=SMALL.batch_size)
 
 
 def normal(seed, *shape):

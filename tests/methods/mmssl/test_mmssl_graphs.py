@@ -72,6 +72,18 @@ def test_the_graph_of_all_users_is_rebuilt_when_due(graph, similarity):
         np.testing.assert_allclose(aggregate_items(made, jnp.eye(NUM_ITEMS)), expected, atol=1e-6)
 
 
+def test_a_user_with_a_row_of_zeros_gets_no_edges(graph):
+    updates, encoded = all_users(SPEC, 2, 1, similarity="cosine", mask_training=False), some_rows()
+    encoded = encoded._replace(
+        user_features={name: rows.at[7].set(0.0) for name, rows in encoded.user_features.items()}
+    )
+    old = {name: pad_graph(interaction_graph(graph), updates.capacity) for name in SPEC.modalities}
+    update = jax.jit(lambda step: updated(updates, step, old, (), graph, some_batch(), encoded)[0])
+    for made in update(jnp.int32(0)).values():
+        rows = np.asarray(aggregate_items(made, jnp.eye(NUM_ITEMS)))
+        assert np.array_equal(np.flatnonzero(~rows.any(axis=1)), [7])
+
+
 @pytest.mark.parametrize(
     ("k", "every", "edges"),
     [
