@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+_MAX_MESSAGE = 200
 _in_flags = False  # whether the caller is the command line
 
 
@@ -52,6 +53,11 @@ def escaped(text: object) -> str:
         sign if sign.isprintable() or unicodedata.category(sign) == "Zs" else sign.encode("unicode_escape").decode()
         for sign in str(text)
     )
+
+
+def one_line(error: Exception) -> str:
+    """Convert a library's exception to a part of a one-line message."""
+    return escaped(" ".join(str(error).split()) or type(error).__name__)[:_MAX_MESSAGE]
 
 
 @contextmanager

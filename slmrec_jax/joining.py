@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
-from slmrec_jax.errors import Interrupted, UserError, setting
+from slmrec_jax.errors import Interrupted, UserError, one_line, setting
 
 HEARTBEAT_SECONDS = 10
 """The time in seconds after which a silent process is considered dead."""
@@ -89,7 +89,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         raise UserError(f"the processes of the run are unknown ({error}): give {names}") from None
     except RuntimeError as error:
         raise UserError(
-            f"this process cannot join {place} ({str(error).splitlines()[0]}): start all within {JOIN_SECONDS} s, and "
+            f"this process cannot join {place} ({one_line(error)}): start all within {JOIN_SECONDS} s, and "
             "check the host, port and firewall"
         ) from None
     _joined.append((jax.process_index(), jax.process_count()))
@@ -98,7 +98,7 @@ def join(coordinator: str, num_processes: int | None, process_id: int | None) ->
         processes.wait_for_all()
     except (ValueError, RuntimeError) as error:  # errors of transfers between devices, not of the coordinator
         raise UserError(
-            f"it found {place}, but not their devices ({str(error).splitlines()[0]}): each host's name must resolve "
+            f"it found {place}, but not their devices ({one_line(error)}): each host's name must resolve "
             "on the others, and no firewall may separate them"
         ) from None
 

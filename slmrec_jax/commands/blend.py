@@ -53,6 +53,7 @@ def run_blend(flags: BlendFlags) -> None:
     from rich.console import Console
 
     from slmrec_jax.commands.tables import fit_width
+    from slmrec_jax.serving.exports import check_packages
     from slmrec_jax.studies.blending import blend
 
     check_named(flags.runs)
@@ -62,6 +63,7 @@ def run_blend(flags: BlendFlags) -> None:
         raise UserError("--faiss and --onnx add to --out: give it")
     if flags.out is not None and flags.out.exists():
         raise UserError(f"{flags.out} exists: give another --out")
+    check_packages(faiss=flags.faiss, onnx=flags.onnx)
     blended = blend(open_runs(flags.runs, flags.data), weights)
     rows = _measured(blended)
     if flags.format == "json":

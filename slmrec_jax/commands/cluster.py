@@ -36,6 +36,8 @@ def join_processes(flags: ClusterFlags) -> None:
             raise UserError(f"--coordinator is {coordinator!r}: give HOST:PORT, such as localhost:1234, or auto")
         if num_processes is None or process_id is None:
             raise UserError("--coordinator HOST:PORT needs --num-processes and --process-id")
+        if num_processes < 1:
+            raise UserError(f"--num-processes is {num_processes}: give at least 1")
         if not 0 <= process_id < num_processes:
             raise UserError(f"--process-id is {process_id}: give 0 to {num_processes - 1}, below --num-processes")
     join(coordinator, num_processes, process_id)

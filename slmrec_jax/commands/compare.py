@@ -34,7 +34,9 @@ def run_compare(flags: CompareFlags) -> None:
 
     seeds = parse_seeds(flags, flags.seeds, "compare")
     if flags.settings.model != Config().model:
-        raise UserError("compare takes --models, not --model")
+        raise UserError(
+            f"compare takes --models, but --model, or the file of --config, names {flags.settings.model}: leave it out"
+        )
     with display(flags.settings.epochs) as show:
         comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, show)
     with writing(flags.out, f"give another {setting('out')}; the same command does not repeat finished runs"):

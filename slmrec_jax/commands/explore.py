@@ -30,9 +30,10 @@ def run_explore(flags: ExploreFlags) -> None:
     if len(flags.runs) > _MOST_RUNS:
         raise UserError(f"explore shows one or two runs, but {len(flags.runs)} were named: name fewer")
     from slmrec_jax.exploring.explored import explore
-    from slmrec_jax.exploring.server import make_server
+    from slmrec_jax.exploring.server import check_port, make_server
     from slmrec_jax.serving.exports import is_export
 
+    check_port(flags.port)
     for folder in flags.runs:
         if is_export(folder):
             raise UserError(f"{folder} is an export, which does not hold what explore shows: give the run itself")

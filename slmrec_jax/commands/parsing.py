@@ -35,6 +35,10 @@ _WRONG_VALUES = [
 ]
 """Patterns of tyro's messages for values that are not numbers, and the expected values."""
 
+_MISSING = r"Missing from .*?: (?P<name>[A-Z]+|-\S+)\b.*\(required\)"
+_WRONG_CHOICE = r"invalid choice (?P<value>'.*?') for argument '(?P<flag>\S+)'. Expected one of \((?P<choices>.*?),?\)"
+"""Patterns of tyro's messages for an argument that is missing and a value that is none of the choices."""
+
 
 def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
     """Parse a command's flags. Settings given as flags win over a preset, a protocol and a config file.
@@ -64,7 +68,8 @@ def parse(flags: type[Flags], program: str, arguments: list[str]) -> Flags:
             raise
         _check_flags(flags, options, program, [each for each in arguments if re.match("--?[a-z]", each)])
         raise UserError(f"{_refusal_text(said.getvalue())}; see {program} --help") from None
-    _check_flags(flags, options, program, unknown[:1])
+    if unknown:
+        raise _unknown_argument(unknown[0], _known_flags(flags, options), program)
     if not isinstance(parsed, SettingsFlags):
         return cast("Flags", parsed)
     if parsed.settings.eval.name != options["default"].settings.eval.name:
@@ -84,16 +89,23 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def _check_flags(flags: type, options: Mapping[str, Any], program: str, given: Sequence[str]) -> None:
-    """Reject the first argument that is not a flag of the command."""
+    """Reject the first argument that the help does not mention."""
     known = _known_flags(flags, options) if given else set()
     for each in given:
-        name = each.partition("=")[0]
-        if name.replace("_", "-") not in known:
-            raise UserError(f"there is no flag {name!r}{did_you_mean(name, known)}; see {program} --help")
+        if each.partition("=")[0].replace("_", "-") not in known:
+            raise _unknown_argument(each, known, program)
+
+
+def _unknown_argument(argument: str, known: Iterable[str], program: str) -> UserError:
+    if not argument.startswith("-"):
+        return UserError(f"unexpected argument {argument!r}; see {program} --help")
+    name = argument.partition("=")[0]
+    suggested = "" if name in known else did_you_mean(name, known)
+    return UserError(f"there is no flag {name!r}{suggested}; see {program} --help")
 
 
 def _known_flags(flags: type, options: Mapping[str, Any]) -> set[str]:
-    """Return the flags that the help lists."""
+    """Return the flags that the help mentions, some of which belong to other commands."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.suppress(SystemExit):
         tyro.cli(flags, args=["--help"], **options)
@@ -113,4 +125,9 @@ def _refusal_text(said: str) -> str:
         found = re.search(pattern, message)
         if found:
             return f"{found['flag']} is {found['value']!r}; expected {expected}"
+    if found := re.fullmatch(_MISSING, message):
+        return f"{found['name']} is missing"
+    if found := re.match(_WRONG_CHOICE, message):
+        choices = [each for each in re.findall(r"'(.*?)'", found["choices"]) if each != "None"]
+        return f"{found['flag']} is {found['value']}: give {', '.join(choices)}"
     return message.rstrip(".") or "the flags cannot be read"

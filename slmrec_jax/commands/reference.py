@@ -16,7 +16,8 @@ same in a terminal; where a command trains, `--help` shows what the chosen `--mo
 `slmrec-jax --version` prints the versions of this program and of jax."""
 _SETTINGS = """## Settings
 
-Flags of `train`, `compare` and `tune`, and fields of [`slmrec_jax.Config`](api.md): `--slmrec.fd-mode layer` is
+Flags of `train`, `compare`, `tune`, `plan` and `bench step`, and fields of [`slmrec_jax.Config`](api.md):
+`--slmrec.fd-mode layer` is
 `Config(slmrec=SLMRecConfig(fd_mode="layer"))`. `--lr` and `--wd` are short for `--optimizer.learning-rate` and
 `--optimizer.weight-decay`. `no-` before the name turns off a switch that is on, as `--eval.no-first-epoch-counts`. A
 run uses the section of its own `--model` alone. [Settings](settings.md) has presets and protocols."""

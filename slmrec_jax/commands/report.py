@@ -32,7 +32,8 @@ class ReportFlags:
     explore: Path | None = None
     """A second page to write: the page of `slmrec-jax explore` as one file, with a sample of users and items."""
     force: bool = False
-    """Include runs on different data or under different protocols, whose metrics cannot be compared."""
+    """Include runs on different data, under different protocols or tested by different rules (--eval.*), whose metrics
+    cannot be compared."""
 
 
 def run_report(flags: ReportFlags) -> None:
@@ -47,6 +48,7 @@ def run_report(flags: ReportFlags) -> None:
     check_page_is_new(flags.out)
     if flags.explore is not None:
         check_file_is_new(flags.explore)
+        _check_beside(flags.explore, flags.out, files_folder(flags.out))
         _check_can_be_explored(find_systems(flags.runs, force=flags.force, say=lambda line: None))
     facts = gather_facts(
         flags.runs,
@@ -61,6 +63,11 @@ def run_report(flags: ReportFlags) -> None:
         write_page(explored, flags.explore)
         print(f"{escaped(flags.explore)}: users, recommendations and a map of items")
     print(f"{escaped(flags.out)}; pictures and tables: {escaped(files_folder(flags.out))}")
+
+
+def _check_beside(explore: Path, out: Path, files: Path) -> None:
+    if explore.resolve() == out.resolve() or explore.resolve().is_relative_to(files.resolve()):
+        raise UserError(f"--explore is {explore}, a part of the report in --out: give another file")
 
 
 def _check_can_be_explored(found: "ReportedSystems") -> None:

@@ -31,7 +31,8 @@ class ResultsFlags:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The run folders."""
     force: bool = False
-    """Include runs on different data or under different protocols, whose metrics cannot be compared."""
+    """Include runs on different data, under different protocols or tested by different rules (--eval.*), whose metrics
+    cannot be compared."""
     format: Literal["table", "json"] = "table"
 
 

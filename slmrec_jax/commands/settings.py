@@ -79,14 +79,18 @@ def parse_seeds(flags: SettingsFlags, seeds: str, command: str) -> list[int]:
     Raises:
         UserError: The seeds are not distinct numbers, or the flags name a seed or a method, which the command ignores.
     """
-    numbers = seeds.split(",")
-    if not all(number.isdigit() for number in numbers) or len(set(numbers)) < len(numbers):
+    given = seeds.split(",")
+    numbers = [int(each) for each in given if each.isascii() and each.isdigit()]
+    if len(set(numbers)) < len(given):
         raise UserError(f"--seeds is {seeds!r}: give different numbers separated by commas, such as 0,1,2")
     if flags.settings.seed != Config().seed:
-        raise UserError(f"{command} takes --seeds, not --seed")
+        raise UserError(
+            f"{command} takes --seeds, but --seed, or the file of --config, names the seed {flags.settings.seed}: "
+            "leave it out"
+        )
     if own_method(flags.config) is not None:
         raise UserError(f"--config {flags.config} has make_method(), which {command} cannot use: use train")
-    return [int(number) for number in numbers]
+    return numbers
 
 
 def resume_command(arguments: list[str], folder: Path) -> str:

@@ -12,7 +12,7 @@ from slmrec_jax.config.presets import with_preset, with_protocol, with_settings
 from slmrec_jax.config.protocols import ProtocolName
 from slmrec_jax.config.serialization import to_json
 from slmrec_jax.durable import write_whole, writing
-from slmrec_jax.errors import UserError, check_type
+from slmrec_jax.errors import UserError, check_type, one_line
 from slmrec_jax.forms import fault, field_names
 
 _RECORDED = ("made_by", "sha256")
@@ -78,7 +78,7 @@ def _read_mapping(path: Path) -> dict[str, Any]:
         raise UserError(f"cannot read {path}: {error.strerror}; check the path and its permissions") from None
     except (ValueError, RecursionError) as error:
         kind = path.suffix[1:].upper()
-        raise UserError(f"{path}: not valid {kind} ({str(error).splitlines()[0]}); correct it") from None
+        raise UserError(f"{path}: not valid {kind} ({one_line(error)}); correct it") from None
     if not isinstance(data, dict):
         raise UserError(f"{path}: it holds no named settings; expected an object")
     return data

@@ -29,8 +29,8 @@ class Protocol(NamedTuple):
     metric: str | None
     """The metric whose mean selects the best epoch; `None` keeps the last epoch."""
     patience: Annotated[int, at_least(0)] | None
-    """Training stops at the first evaluated epoch that is more than this many epochs after the best one, or after the
-    start if there is none; `None` disables early stopping."""
+    """Training stops at the first evaluated epoch that is more than this many epochs after the best one; `None`
+    disables early stopping."""
     cutoffs: Cutoffs = (10, 20)
     """Cut-offs K of every metric."""
     evaluate_every: Annotated[int, at_least(1)] = 1

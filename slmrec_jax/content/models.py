@@ -11,7 +11,7 @@ import numpy as np
 from jaxtyping import Float
 
 from slmrec_jax.content import onnx_models, sentence_models
-from slmrec_jax.data.readers.json_lists import read_json_file
+from slmrec_jax.data.readers.json_lists import read_json_object
 from slmrec_jax.data.readers.opening import reading
 from slmrec_jax.errors import UserError, setting
 
@@ -173,7 +173,7 @@ def _pooling(file: Path) -> Literal["mean", "first"]:
     config = _beside(file, "1_Pooling/config.json")
     if config is None:
         return "mean"
-    stored = read_json_file(config, "how tokens are pooled", "save it again")
+    stored = read_json_object(config, "how tokens are pooled", "save it again")
     mean, first = (bool(stored.get(f"pooling_mode_{name}")) for name in ("mean_tokens", "cls_token"))
     if mean == first:
         raise UserError(

@@ -10,10 +10,10 @@ import numpy as np
 from jaxtyping import Float, Float32, Int64
 
 from slmrec_jax.content.pictures import Preparation, prepare
-from slmrec_jax.data.readers.json_lists import read_json_file
+from slmrec_jax.data.readers.json_lists import read_json_object
 from slmrec_jax.data.readers.opening import check_file
-from slmrec_jax.data.readers.refusals import listed, one_line
-from slmrec_jax.errors import UserError, setting
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.errors import UserError, one_line, setting
 
 POOLED = ("sentence_embedding", "text_embeds", "image_embeds", "pooler_output")
 """Names of outputs with one vector per input. The first one that a model has is used."""
@@ -195,7 +195,7 @@ def _beside(file: Path) -> Mapping[str, Any]:
     for place in (file.parent, file.parent.parent):
         beside = place / _PREPARATION_FILE
         if beside.is_file() and (place == file.parent or file.parent.name == "onnx"):
-            return dict(read_json_file(beside, "how pictures are prepared", "save it again"))
+            return read_json_object(beside, "how pictures are prepared", "save it again")
     return {}
 
 

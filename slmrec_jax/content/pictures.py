@@ -11,8 +11,7 @@ from jaxtyping import Float32
 from slmrec_jax.content.catalogue import IMAGE, Catalogue
 from slmrec_jax.data.formats.content_hints import PICTURE_SUFFIXES
 from slmrec_jax.data.readers.opening import check_file
-from slmrec_jax.data.readers.refusals import one_line
-from slmrec_jax.errors import UserError, setting
+from slmrec_jax.errors import UserError, one_line, setting
 
 _FORMATS = ("BMP", "GIF", "JPEG", "PNG", "TIFF", "WEBP")
 """The formats that Pillow may decode. For others, such as EPS, it would start another program."""

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from slmrec_jax.data.readers.json_lists import read_json_file
-from slmrec_jax.data.readers.refusals import one_line
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, one_line
 
 WEIGHTS = "model.safetensors"
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json", "adapter_model.bin")

@@ -29,14 +29,14 @@ from slmrec_jax.data.formats.windows import time_text
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.feature_files import by_raw_id, has_numbers
 from slmrec_jax.data.readers.feature_tables import VectorTable
-from slmrec_jax.data.readers.refusals import listed, one_line
+from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.row_ids import number_ids
 from slmrec_jax.data.readers.rows import memory_rows
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.data.selection import select
 from slmrec_jax.data.split import split_dataset
 from slmrec_jax.data.vectors import as_held, is_real
-from slmrec_jax.errors import UserError, check_type, shown
+from slmrec_jax.errors import UserError, check_type, one_line, shown
 
 _TABLE = "a pandas, Polars or Arrow table, a mapping of arrays, or a pair of arrays of users and items"
 _ITEMS = "raw ids, or a table with a column of them"

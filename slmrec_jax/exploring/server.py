@@ -60,14 +60,23 @@ class ExploreServer(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def check_port(port: int) -> None:
+    """Check that a number is that of a port, or 0.
+
+    Raises:
+        UserError: It is not.
+    """
+    if not 0 <= port <= 65535:
+        raise UserError(f"{setting('port', port)}: give 1 to 65535, or 0 for any free port")
+
+
 def make_server(explored: Explored, port: int = 0) -> ExploreServer:
     """Make a server that is already listening.
 
     Raises:
         UserError: The port is invalid, in use or not allowed.
     """
-    if not 0 <= port <= 65535:
-        raise UserError(f"{setting('port', port)}: give 1 to 65535, or 0 for any free port")
+    check_port(port)
     try:
         return ExploreServer(explored, port)
     except OSError as error:

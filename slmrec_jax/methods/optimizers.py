@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import optax
 
 from slmrec_jax.config import OptimizerConfig
-from slmrec_jax.errors import UserError, setting
+from slmrec_jax.errors import UserError, one_line, setting
 
 
 def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
@@ -32,9 +32,8 @@ def make_optimizer(config: OptimizerConfig) -> optax.GradientTransformation:
     try:
         jax.eval_shape(lambda x: optimizer.update(x, optimizer.init(x), x), jnp.zeros(1))
     except Exception as error:
-        reason = str(error).splitlines()[0]
         raise UserError(
-            f"{setting('optimizer.chain')} {' '.join(config.chain)!r} cannot take a step: {reason}"
+            f"{setting('optimizer.chain')} {' '.join(config.chain)!r} cannot take a step: {one_line(error)}"
         ) from None
     return optimizer
 
@@ -45,8 +44,8 @@ def _transformation(text: str) -> optax.GradientTransformation:
         made = _literal_or_call(ast.parse(text, mode="eval").body)
     except SyntaxError:
         raise UserError(f"{where} is not readable: write it like 'adam(1e-3)'") from None
-    except (TypeError, ValueError) as error:
-        raise UserError(f"{where}: {error}") from None
+    except Exception as error:  # a function of optax may raise anything
+        raise UserError(f"{where}: {one_line(error)}") from None
     if not isinstance(made, optax.GradientTransformation):
         raise UserError(f"{where} is not a gradient transformation of optax")
     return made
@@ -59,7 +58,10 @@ def _literal_or_call(node: ast.expr) -> Any:
         ValueError: The expression is anything else.
     """
     if not isinstance(node, ast.Call):
-        return ast.literal_eval(node)
+        try:
+            return ast.literal_eval(node)
+        except ValueError:
+            raise ValueError(f"{ast.unparse(node)!r} is not a literal or a call: write it like 'adam(1e-3)'") from None
     function = getattr(optax, node.func.id, None) if isinstance(node.func, ast.Name) else None
     if not callable(function) or node.func.id.startswith("_"):  # type: ignore[attr-defined]
         raise ValueError(f"optax has no function {ast.unparse(node.func)!r}")

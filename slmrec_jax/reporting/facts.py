@@ -18,6 +18,7 @@ from slmrec_jax.evaluation.ranking import rank
 from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
 from slmrec_jax.studies.measurements import Measured, Measurements, main_metric, measure_ranking
+from slmrec_jax.studies.results import TEST_RULES
 from slmrec_jax.studies.significance import mean_per_user, p_values
 from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.loading import load_sharing
@@ -25,9 +26,6 @@ from slmrec_jax.training.run import Run
 from slmrec_jax.training.storage.folder import Record, read_config
 
 SIDES: tuple[Side, ...] = get_args(Side)
-
-_RULES = ("candidates", "mask_valid_at_test", "drop_new_users", "ndcg", "score", "test_users")
-"""The protocol settings that change test metrics. A run may override them under the same protocol name."""
 
 
 class TrainedRun(NamedTuple):
@@ -116,7 +114,7 @@ def gather_facts(
         folders: Folders of runs or of comparisons, at least one.
         items: Raw ids of the items whose neighbours are listed, or a single id; by default a few items.
         data: The current path of the runs' data set, if it was moved.
-        force: Whether to accept runs on different data or under different protocols.
+        force: Whether to accept runs on different data, under different protocols or tested by different rules.
         loaded: Data sets that are in memory, by fingerprint.
         say: Receives a line for each run.
 
@@ -217,7 +215,7 @@ def _caveats(systems: Sequence[SystemFacts]) -> list[str]:
     """Return the reasons why the systems are not comparable although their data and protocols are the same."""
     first, *others = (run for each in systems for run in each.runs)
     for run in others:
-        for rule in _RULES:
+        for rule in TEST_RULES:
             found, expected = (getattr(each.config.eval, rule) for each in (run, first))
             if found != expected:
                 return [f"{run.folder} was tested with {setting(f'eval.{rule}', found)}, not {expected}"]

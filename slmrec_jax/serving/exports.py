@@ -60,9 +60,7 @@ def write_export(export: Served, folder: Path, *, faiss: bool = False, onnx: boo
     Raises:
         UserError: The folder exists or cannot be written, or a required library is not installed.
     """
-    for name, package, asked in (("faiss", "faiss-cpu", faiss), ("onnx", "onnx", onnx)):
-        if asked and importlib.util.find_spec(name) is None:
-            raise UserError(f"{setting(name, True)} needs the package {package}: pip install 'slmrec-jax[{name}]'")
+    check_packages(faiss=faiss, onnx=onnx)
     with writing(folder, "give another folder"), whole_folder(folder) as part:
         known = _write_export_files(export, part)
         if faiss:
@@ -71,6 +69,17 @@ def write_export(export: Served, folder: Path, *, faiss: bool = False, onnx: boo
             from slmrec_jax.serving.onnx_models import write_onnx_models
 
             write_onnx_models(part, _VECTORS_FILE, known, len(export.user_ids), export.score)
+
+
+def check_packages(*, faiss: bool, onnx: bool) -> None:
+    """Check that what an export is asked to add can be made.
+
+    Raises:
+        UserError: A required library is not installed.
+    """
+    for name, package, asked in (("faiss", "faiss-cpu", faiss), ("onnx", "onnx", onnx)):
+        if asked and importlib.util.find_spec(name) is None:
+            raise UserError(f"{setting(name, True)} needs the package {package}: pip install 'slmrec-jax[{name}]'")
 
 
 def is_export(folder: Path) -> bool:

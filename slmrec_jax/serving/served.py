@@ -145,8 +145,7 @@ def similar_items(served: Served, items: Any, k: int = 20) -> SimilarItems:
     Raises:
         UserError: An item is unknown, or k is below 1.
     """
-    if k < 1:
-        raise UserError(f"{setting('k')} is {k}: give at least 1")
+    _check_k(k)
     rows = find_rows(items, served.item_ids, "item", served.name)
     unit = _normalized(jnp.asarray(served.embeddings.items))
     count = len(served.item_ids)
@@ -176,9 +175,15 @@ def _user_rows(served: Served, users: Any) -> Int[np.ndarray, " users"]:
 
 
 def _recommend_rows(served: Served, rows: Int[np.ndarray, " users"], k: int) -> Recommendations:
+    _check_k(k)
     count = len(served.item_ids)
     found = rank(plan_ranking(rows, served.known, count, min(k, count), score=served.score), served.embeddings)
     return Recommendations(served.user_ids[rows], served.item_ids[found.items], found.scores, _texts(served, found))
+
+
+def _check_k(k: int) -> None:
+    if k < 1:
+        raise UserError(f"{setting('k')} is {k}: give at least 1")
 
 
 def _texts(served: Served, found: Ranking) -> dict[str, Shaped[np.ndarray, "queries k"]]:

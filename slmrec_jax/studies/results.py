@@ -7,9 +7,13 @@ from typing import Any, NamedTuple
 from rich.table import Table
 from rich.text import Text
 
+from slmrec_jax.config import Protocol
 from slmrec_jax.errors import UserError, escaped, setting
 from slmrec_jax.training.storage.folder import CONFIG, DATA, NO_RUN, RESULT, Description, Result
 from slmrec_jax.training.storage.records import read_json
+
+TEST_RULES = ("candidates", "mask_valid_at_test", "drop_new_users", "ndcg", "score", "test_users")
+"""The protocol settings that change test metrics. A run may override them under the same protocol name."""
 
 _ALIKE = {"fingerprint": "on different data", "protocol": "under a different protocol"}
 """The properties that comparable runs share, with the text for runs that differ in them."""
@@ -45,8 +49,8 @@ def read_finished_runs(folders: Sequence[Path], *, force: bool = False) -> Finis
     """Read the test metrics of finished runs.
 
     Raises:
-        UserError: A run is not finished or has no test split; or, unless `force` is given, runs differ in their data or
-            protocol.
+        UserError: A run is not finished or has no test split; or, unless `force` is given, runs differ in their data,
+            protocol or `TEST_RULES`.
     """
     rows = [_row(folder) for folder in folders]
     differences = [
@@ -55,11 +59,30 @@ def read_finished_runs(folders: Sequence[Path], *, force: bool = False) -> Finis
         for row in rows[1:]
         if row[name] != rows[0][name]
     ]
+    differences += _different_rules(rows)
     if differences and not force:
         raise UserError(
             f"{differences[0]}: their figures cannot be compared; {setting('force', True)} shows them anyway"
         )
     return FinishedRuns(rows, tuple(differences))
+
+
+def _different_rules(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Describe the rules that runs under the protocol of the first run have changed, compared to it."""
+    rules = [_test_rules(row["folder"]) for row in rows]
+    return [
+        f"{row['folder']} was tested with {setting(f'eval.{name}', value)}, and {rows[0]['folder']} with "
+        f"{rules[0][name]}"
+        for row, own in zip(rows, rules, strict=True)
+        for name, value in own.items()
+        if row["protocol"] == rows[0]["protocol"] and value != rules[0][name]
+    ]
+
+
+def _test_rules(folder: Path) -> dict[str, Any]:
+    rules = read_json(folder / CONFIG, Mapping[str, Any], NO_RUN).get("eval")
+    recorded = rules if isinstance(rules, Mapping) else {}
+    return {name: recorded.get(name, Protocol._field_defaults[name]) for name in TEST_RULES}
 
 
 def _row(folder: Path) -> dict[str, Any]:

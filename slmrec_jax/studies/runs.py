@@ -12,6 +12,7 @@ from slmrec_jax.methods import make_method
 from slmrec_jax.training.events import Callback, message
 from slmrec_jax.training.loading import load_run
 from slmrec_jax.training.run import Run
+from slmrec_jax.training.selection import check_epochs
 from slmrec_jax.training.setup import build_method, with_micro_batches
 from slmrec_jax.training.storage.folder import CONFIG, RESULT, read_config
 from slmrec_jax.training.train import train
@@ -28,6 +29,7 @@ def check_runs(runs: Mapping[Path, Config], dataset: Dataset) -> None:
     """
     for config in runs.values():
         check_config(config)
+        check_epochs(config)
     for config in dict.fromkeys(replace(config, seed=0) for config in runs.values()):
         build_method(config, dataset)
     for folder, config in runs.items():

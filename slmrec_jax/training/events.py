@@ -25,8 +25,9 @@ class Event(NamedTuple):
 
 
 Callback = Callable[[Event], None]
-"""A function that receives each event in the training thread. If it raises an exception, the run ends and can be
-resumed."""
+"""A function that receives each event. A warning that a checkpoint could not be written or deleted may come from the
+thread that writes it, even during another call; all other events come from the training thread. If the function raises
+an exception, the run ends and can be resumed."""
 
 
 def message(text: str) -> Event:

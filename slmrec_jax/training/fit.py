@@ -8,7 +8,7 @@ from slmrec_jax import processes
 from slmrec_jax.errors import Diverged, Interrupted
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.events import Callback, Event, epoch_event, message
-from slmrec_jax.training.recovery import advice, all_finite, finite_terms, recover
+from slmrec_jax.training.recovery import all_finite, finite_terms, recover, restart_advice
 from slmrec_jax.training.selection import finished, make_record
 from slmrec_jax.training.session import (
     Position,
@@ -132,10 +132,10 @@ def _evaluated(session: Session, position: Position, plan: EvaluationPlan) -> tu
     embeddings = setup.embed(position.progress.state, setup.inputs)
     if not int(means.rows) or not all_finite(embeddings):
         session.saver.wait()
-        error = Diverged(
-            f"epoch {number} has no usable embeddings: all its steps were skipped, or they are not finite; {advice()}"
-        )
-        raise processes.raised_by_all(error)
+        skipped = f"all steps of epoch {number} were skipped, since none had a finite result"
+        overflowed = f"the embeddings after epoch {number} are not finite, although its losses are"
+        cause = overflowed if int(means.rows) else skipped
+        raise processes.raised_by_all(Diverged(f"{cause}; {restart_advice()}"))
     record = make_record(
         position.history,
         setup.config.eval,

@@ -37,13 +37,16 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path |
     Args:
         folder: The folder of the run.
         dataset: The data that it was trained on; by default the data set that its config names.
-        data: A different place to load the data from.
+        data: A different place to load the data from, instead of `dataset`.
 
     Raises:
-        UserError: The run's files are incomplete, it has no saved epoch yet, or it was trained on different data.
+        UserError: The run's files are incomplete, it has no saved epoch yet, it was trained on different data, or both
+            `dataset` and `data` are given.
     """
     check_type("folder", folder, (str, Path), "the path of a run's folder")
     check_type("data", data, (str, Path, type(None)), "the path of a data set's folder")
+    if dataset is not None and data is not None:
+        raise UserError("dataset and data are both given: give the data set or the place to load it from, not both")
     folder = Path(folder)
     config = read_config(folder)
     wanted = config if data is None else replace(config, data=data if isinstance(data, str) else str(data.absolute()))
@@ -73,7 +76,7 @@ def load_run(folder: Path | str, dataset: Dataset | None = None, *, data: Path |
 def load_sharing(folder: Path, datasets: dict[str, Dataset], data: Path | str | None = None) -> Run:
     """Load a run as `load_run` does. Runs on the same data share one of `datasets`, by fingerprint, in memory."""
     known = datasets.get(read_json(folder / DATA, Description, NO_RUN)["fingerprint"]) if datasets else None
-    run = load_run(folder, known, data=data)
+    run = load_run(folder, known, data=data if known is None else None)
     datasets.setdefault(run.dataset.fingerprint, run.dataset)
     return run
 

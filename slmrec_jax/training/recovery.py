@@ -27,12 +27,9 @@ SHOWN = 5
 """The number of ids that a message shows of a batch."""
 
 
-def advice() -> str:
-    """Describe what a user can do about divergence."""
-    return (
-        f"lower {setting('optimizer.learning_rate')} or raise the temperature, or continue with "
-        f"{setting('resume', True)} {setting('on_nan', 'skip')}"
-    )
+def restart_advice() -> str:
+    """Describe how to train again without divergence. A resumed run keeps its learning rate, so this is a new run."""
+    return f"start a new run with a lower {setting('optimizer.learning_rate')} or a higher temperature"
 
 
 class NotFinite(NamedTuple):
@@ -75,7 +72,10 @@ def recover(session: Session, position: Position) -> Position:
         path = session.folder / NOT_FINITE
         processes.in_first(lambda: write_json(path, account))
         after = f", after {rollbacks} rollbacks" if rollbacks else ""
-        error = Diverged(f"{_line(account)}{after}; the whole batch is in {path}; {advice()}")
+        error = Diverged(
+            f"{_line(account)}{after}; the whole batch is in {path}; "
+            f"continue with {setting('resume', True)} {setting('on_nan', 'skip')}, or {restart_advice()}"
+        )
         raise processes.raised_by_all(error)
     if on_nan == "skip":
         session.tell(message(f"WARNING: {_line(account)}; the step is skipped"))

@@ -3,7 +3,9 @@
 import time
 from collections.abc import Callable, Mapping, Sequence
 
+from slmrec_jax.config import Config
 from slmrec_jax.config.protocols import Protocol
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.evaluation.protocol import Evaluation
 from slmrec_jax.training.storage.folder import Record, Sampled
 
@@ -69,9 +71,24 @@ def improves(history: Sequence[Record], number: int, selected: Mapping[str, floa
 
 def finished(history: Sequence[Record], protocol: Protocol) -> bool:
     """Return whether early stopping ends the run: the last epoch was evaluated and is too far behind the best."""
-    if protocol.patience is None or not history or not history[-1]["selected"]:
+    if protocol.patience is None or len(history) < first_counting(protocol) or not history[-1]["selected"]:
         return False
     return bool(history[-1]["epoch"] - best_epoch(history) > protocol.patience)
+
+
+def first_counting(protocol: Protocol) -> int:
+    """Return the number of the first epoch that can be the best one."""
+    return 1 if protocol.metric is None or protocol.first_epoch_counts else 1 + protocol.evaluate_every
+
+
+def check_epochs(config: Config) -> None:
+    """Reject a number of epochs of which none can be the best one, with a `UserError`."""
+    first = first_counting(config.eval)
+    if config.epochs < first:
+        raise UserError(
+            f"{setting('epochs', config.epochs)} is too few: under protocol {config.protocol}, epoch {first} is the "
+            f"first that can be selected; give {setting('epochs')} at least {first}"
+        )
 
 
 def best_epoch(history: Sequence[Record]) -> int:

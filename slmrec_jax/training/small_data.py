@@ -57,21 +57,22 @@ def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
     steps = sampling.num_steps(len(users), sizes)
     lines = []
     if method.in_batch:
-        losses, are = " and ".join(method.in_batch), "are" if len(method.in_batch) > 1 else "is"
+        several = len(method.in_batch) > 1
+        losses, are, train = " and ".join(method.in_batch), *(("are", "train") if several else ("is", "trains"))
         if len(np.unique(items)) == 1:
             lines.append(
-                f"WARNING: training has one item, so no batch has negatives: {losses} {are} 0 and trains nothing"
+                f"WARNING: training has one item, so no batch has negatives: {losses} {are} 0 and {train} nothing"
             )
         elif rows == 1:
             lines.append(
-                f"WARNING: batches of one interaction have no negatives: {losses} {are} 0 and trains nothing; give "
+                f"WARNING: batches of one interaction have no negatives: {losses} {are} 0 and {train} nothing; give "
                 f"{setting('batch_size')} at least 2"
             )
         elif by_interactions and len(users) % rows == 1:
             count = sampling.num_batches(len(users), rows)
             lines.append(
-                f"the last of {count} batches has one interaction and no negatives: {losses} {are} 0 there; another "
-                f"{setting('batch_size')} than {config.batch_size} avoids that"
+                f"the last of {count} batches has one interaction and no negatives: {losses} {are} 0 there; a "
+                f"{setting('batch_size')} other than {config.batch_size} avoids that"
             )
     if method.num_negatives:
         drawable = dataset.num_items if config.negatives == "uniform" else len(np.unique(items))

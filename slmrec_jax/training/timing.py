@@ -34,7 +34,7 @@ class StepTiming(NamedTuple):
     """The time to trace and compile the programs. Programs in JAX's compilation cache are loaded instead of
     compiled."""
     peak_bytes: int
-    """The peak memory in use, from preparing the inputs to the last step."""
+    """The peak memory of the process or device so far, including compilation and all work before the timing."""
     peak_of: str
     """Whose memory it is: `device`, or `process` if the device shares the host's memory or does not report its own."""
     steps_per_call: int

@@ -39,7 +39,7 @@ from slmrec_jax.training.memory import (
 from slmrec_jax.training.planning import time_line
 from slmrec_jax.training.progress import telling
 from slmrec_jax.training.run import Run
-from slmrec_jax.training.selection import best_epoch, sampled_of
+from slmrec_jax.training.selection import best_epoch, check_epochs, sampled_of
 from slmrec_jax.training.session import Position
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_own_inputs
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
@@ -163,6 +163,7 @@ def _check_arguments(
     callbacks: Any,
 ) -> None:
     check_config(config)
+    check_epochs(config)
     check_type("out", out, (str, Path, type(None)), "the path of a folder")
     check_type("resume", resume, bool, "true or false")
     check_type("overwrite", overwrite, bool, "true or false")
@@ -247,11 +248,6 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
     """Test the best epoch and write the result and the curves."""
     config, dataset = planned.setup.config, planned.setup.dataset
     best = best_epoch(position.history)
-    if not best:
-        error = UserError(
-            f"no epoch counts under protocol {config.protocol}: train for more than {config.epochs} epochs"
-        )
-        raise processes.raised_by_all(error)
     embeddings, layout = restore_embeddings(folder / CHECKPOINTS, best), planned.setup.layout
     # The tables of a mesh may be too large for one device.
     placed: Embeddings = jax.tree.map(jnp.asarray, embeddings) if layout is None else layout.put(embeddings)

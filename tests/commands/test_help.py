@@ -99,6 +99,10 @@ def test_a_settings_file_counts_when_a_run_is_resumed(finished, tiny_demo, tmp_p
 def test_a_flag_is_named_wherever_it_stands(refused):
     assert "there is no flag '--splt'; did you mean '--split'?" in refused("evaluate", "--splt", "test", "run")
     assert "there is no flag '--item'; did you mean '--items'?" in refused("similar", "--item", "3", "run")
+    assert "there is no flag '--data'" in refused("launch", "-n", "2", "train", "--data", "demo")  # named in its help
+    assert "there is no flag '--seed'" in refused("data", "inspect", "demo", "--seed", "3")
+    assert "unexpected argument 'more'" in refused("data", "make", "demo", "folder", "more")
+    assert "RUN is missing" in refused("evaluate")
     assert "--optimizer.learning-rate is '0.1x'; expected a number" in refused("train", "--lr=0.1x")
     assert "--epochs is 'x'; expected a whole number;" in refused("train", "--epochs", "x")
     assert "--micro-batches is 'x'; expected a whole number or auto;" in refused("train", "--micro-batches", "x")

@@ -299,6 +299,7 @@ REFUSALS = {
     "there is no output 'x'; give one of 'last_hidden_state' with --output": [
         *("--text", "title", "--model", "words", "--output", "x")
     ],
+    "--model has no use": ["--text", "title", "--model", "words", "--text-model", "words"],
     "--text-model needs --text: give it": ["--images", "images", "--model", "eyes.onnx", "--text-model", "words"],
     "--std needs --images: give it": ["--text", "title", "--model", "words", "--std", "1", "1", "1"],
     "--batch-size is 0: give at least 1": ["--text", "title", "--model", "words", "--batch-size", "0"],

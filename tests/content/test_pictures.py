@@ -9,6 +9,7 @@ from small_models import HALF, picture_model, picture_vector
 from slmrec_jax.content import models
 from slmrec_jax.content.catalogue import Catalogue
 from slmrec_jax.content.pictures import Preparation, Unusable, find_pictures, load_picture, prepare
+from slmrec_jax.errors import UserError
 
 for module in ("onnxruntime", "onnx"):
     pytest.importorskip(module, reason="needs the packages of the extra embed, and onnx to make models")
@@ -46,6 +47,13 @@ def test_the_file_beside_a_model_says_how_pictures_are_prepared_and_settings_win
     assert np.allclose(made.encode([picture(COLOURS[0])]), picture_vector(COLOURS[0]), atol=1e-5)
     settings = encoder(file, size=3, mean=(0.0, 0.0, 0.0)).settings
     assert (settings["resize"], settings["crop"], settings["mean"]) == (3, (3, 3), (0.0, 0.0, 0.0))
+
+
+def test_a_file_beside_a_model_that_holds_no_object_is_refused(tmp_path):
+    file = picture_model(tmp_path / "eyes" / "model.onnx", **HALF)
+    (tmp_path / "eyes" / "preprocessor_config.json").write_text("[1]")
+    with pytest.raises(UserError, match=r"preprocessor_config.json: found a list; expected an object"):
+        encoder(file)
 
 
 def test_an_output_may_be_chosen(tmp_path):

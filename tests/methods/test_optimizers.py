@@ -51,7 +51,10 @@ def test_a_chain_is_the_optax_chain_it_names():
     ("text", "said"),
     [
         ("adam(", "not readable"),
-        ("adam", "has no|not readable|malformed"),
+        ("adam", "'adam' is not a literal or a call: write it like 'adam\\(1e-3\\)'$"),
+        ("adam(x)", "'x' is not a literal or a call"),
+        ("adam(1e-3/2)", "'0.001 / 2' is not a literal or a call"),
+        ("chain(1)", "no attribute"),
         ("adamm(1e-3)", "no function 'adamm'"),
         ("__import__('os').system('true')", "no function"),
         ("adam(open('x'))", "no function 'open'"),
@@ -67,3 +70,12 @@ def test_other_chains_are_refused_and_run_nothing(text, said):
     with pytest.raises(UserError, match=said) as raised:
         make_optimizer(OptimizerConfig(chain=(text,)))
     assert "\n" not in str(raised.value)
+
+
+def test_an_error_of_optax_without_a_text_is_named(monkeypatch):
+    def adam(rate):
+        raise MemoryError
+
+    monkeypatch.setattr(optax, "adam", adam)
+    with pytest.raises(UserError, match=r"'adam\(1\)': MemoryError$"):
+        make_optimizer(OptimizerConfig(chain=("adam(1)",)))

@@ -19,10 +19,10 @@ TEST = {"recall@10": 0.1, "ndcg@10": 0.05, "recall@20": 0.2, "ndcg@20": 0.08}
 def finished(tmp_path):
     """Return a function that makes the folder of a finished run."""
 
-    def make(name, *, test=TEST, fingerprint="a" * 64, protocol="mmrec", seed=0):
+    def make(name, *, test=TEST, fingerprint="a" * 64, protocol="mmrec", seed=0, rules=None):
         folder = tmp_path / name
         folder.mkdir()
-        write_json(folder / CONFIG, {"model": "mf"})
+        write_json(folder / CONFIG, {"model": "mf", "eval": rules or {}})
         sizes = {"users": 4, "items": 5, "interactions": {"train": 9}, "modalities": []}
         write_json(folder / DATA, {"name": "shop", "fingerprint": fingerprint, **sizes})
         counts = ("epochs", "skipped_steps", "rollbacks", "step_ms", "estimated_bytes", "peak_rss_bytes")
@@ -49,7 +49,12 @@ def test_runs_on_the_same_data_are_shown_side_by_side(finished, capsys):
 
 @pytest.mark.parametrize(
     ("other", "said"),
-    [({"fingerprint": "b" * 64}, "on different data"), ({"protocol": "strict"}, "under a different protocol")],
+    [
+        ({"fingerprint": "b" * 64}, "on different data"),
+        ({"protocol": "strict"}, "under a different protocol"),
+        ({"rules": {"candidates": "cold"}}, "was tested with --eval.candidates cold"),
+        ({"rules": {"test_users": 10, "patience": 3}}, "was tested with --eval.test-users 10"),
+    ],
 )
 def test_runs_that_are_not_comparable_are_refused_unless_forced(finished, capsys, other, said):
     folders = [str(finished("one")), str(finished("two", **other))]
@@ -62,6 +67,14 @@ def test_runs_that_are_not_comparable_are_refused_unless_forced(finished, capsys
     shown = " ".join(capsys.readouterr().out.split())
     assert said in shown
     assert shown.count("0.2000") == 2
+
+
+def test_runs_that_were_only_trained_by_other_rules_are_comparable(finished):
+    folders = [finished("one"), finished("two", rules={"patience": 3, "users": 10, "candidates": "all"})]
+    assert read_finished_runs(folders).differences == ()
+    # The protocol's name stands for its rules.
+    other = finished("three", protocol="strict", rules={"mask_valid_at_test": True})
+    assert len(read_finished_runs([folders[0], other], force=True).differences) == 1
 
 
 def test_brackets_in_names_are_shown(finished, capsys):

@@ -7,12 +7,12 @@ import optax
 import pytest
 from flax.training.train_state import TrainState
 
-from slmrec_jax import setup
+from slmrec_jax import UserError, setup
 from slmrec_jax.config import Config, with_protocol
 from slmrec_jax.objectives.sampling import LARGEST_ORDER, Sizes
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import epoch, make_keys, make_loop
-from slmrec_jax.training.selection import best_epoch, finished, improves
+from slmrec_jax.training.selection import best_epoch, check_epochs, finished, improves
 from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("optax_promotion")
@@ -160,6 +160,19 @@ def test_the_first_epoch_may_not_count():
     protocol = with_protocol(Config(), "slmrec").eval
     assert best_epoch(history_of([0.9, 0.1], protocol)) == 2
     assert best_epoch(history_of([0.9], protocol)) == 0
+
+
+@pytest.mark.parametrize(("every", "first"), [(1, 2), (3, 4)])
+def test_training_goes_on_until_an_epoch_can_count(every, first):
+    protocol = with_protocol(Config(), "slmrec").eval._replace(patience=0, evaluate_every=every)
+    values = [0.9, *[None] * (every - 1), 0.1]
+    assert not any(finished(history_of(values[:epochs], protocol), protocol) for epochs in range(first + 1))
+    assert best_epoch(history_of(values, protocol)) == first
+    assert finished(history_of([*values, *[None] * (every - 1), 0.1], protocol), protocol)
+    check_epochs(Config(epochs=first, eval=protocol))
+    with pytest.raises(UserError, match=f"epochs={first - 1} is too few: .* give epochs at least {first}$"):
+        check_epochs(Config(epochs=first - 1, eval=protocol))
+    check_epochs(Config(epochs=1, eval=protocol._replace(metric=None)))
 
 
 def test_epochs_that_are_not_evaluated_neither_improve_nor_stop():

@@ -5,6 +5,7 @@ import shutil
 import signal
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from listeners import on_epoch, texts_into
@@ -15,7 +16,9 @@ from slmrec_jax.config import IN_MEMORY, OptimizerConfig, with_defaults
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.synthetic import demo
 from slmrec_jax.errors import Interrupted
+from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_spec
+from slmrec_jax.training.loading import load_sharing
 from slmrec_jax.training.storage import checkpoint
 from slmrec_jax.training.storage.folder import Result, read_config
 from slmrec_jax.training.storage.records import read_json
@@ -36,8 +39,6 @@ def finished(tiny, tmp_path_factory):
 
 
 def state_of(folder, tiny):
-    from slmrec_jax.methods import make_method
-
     like = make_method(CONFIG, make_spec(CONFIG, tiny)).init(jax.random.key(9))
     epochs = checkpoint.places(folder / "checkpoints")[-1].epochs
     return epochs, jax.tree.leaves(checkpoint.restore_state(folder / "checkpoints", epochs, like))
@@ -137,6 +138,8 @@ def test_resuming_a_finished_run_changes_nothing(finished, tiny):
 
 def test_a_loaded_run_evaluates_and_recommends_alike(finished, tiny):
     loaded = load_run(finished.folder, tiny)
+    shared = load_sharing(finished.folder, {finished.dataset.fingerprint: finished.dataset}, "moved")
+    assert shared.dataset is finished.dataset  # which needs no place to load it from
     assert loaded.evaluate("test").means == finished.result["test"]
     assert loaded.evaluate("test", "mmrec").means != finished.result["test"]
     ours, theirs = (run.recommend(["user-0007", "user-0003"], 5) for run in (loaded, finished))
@@ -178,8 +181,12 @@ def test_refusals(finished, tiny, tmp_path):
     )
     refused("no modality 'smell'", config=dataclasses.replace(CONFIG, modalities=("smell",)), dataset=tiny, out=fresh)
     refused("epochs is 0", config=dataclasses.replace(CONFIG, epochs=0), dataset=tiny, out=fresh)
+    uncounted = with_protocol(dataclasses.replace(CONFIG, epochs=1), "slmrec")
+    refused("epochs=1 is too few", config=uncounted, dataset=tiny, out=fresh)
     with pytest.raises(UserError, match="other data"):
         load_run(folder, other)
+    with pytest.raises(UserError, match="dataset and data are both given"):
+        load_run(folder, tiny, data=folder)
     with pytest.raises(UserError, match="no user 'nobody'"):
         finished.recommend(["nobody"])
     assert not fresh.exists()
@@ -187,8 +194,6 @@ def test_refusals(finished, tiny, tmp_path):
 
 
 def test_a_checkpoint_of_another_model_is_refused(finished, tiny):
-    from slmrec_jax.methods import make_method
-
     other = dataclasses.replace(CONFIG, dim=4)
     like = make_method(other, make_spec(other, tiny)).init(jax.random.key(0))
     with pytest.raises(UserError, match="checkpoint of another model"):
@@ -199,6 +204,37 @@ def test_a_run_that_diverges_stops_and_says_so(tiny, tmp_path):
     config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(chain=("sgd(1e30)",)))
     refused(r"not finite in epoch 1, at its step \d of users user-", config=config, dataset=tiny, out=tmp_path / "run")
     assert not (tmp_path / "run" / "result.json").exists()
+
+
+def broken(*, skips):
+    """Return a maker of methods whose steps are all NaN, or whose embeddings are infinite."""
+
+    def make(config, spec):
+        method = make_method(config, spec)
+
+        def step(state, inputs, batch):
+            after, metrics = method.step(state, inputs, batch)
+            return after, jax.tree.map(lambda x: x * jnp.nan, metrics)
+
+        def embed(state, inputs):
+            return jax.tree.map(lambda x: x + jnp.inf, method.embed(state, inputs))
+
+        return method._replace(step=step) if skips else method._replace(embed=embed)
+
+    return make
+
+
+@pytest.mark.parametrize(
+    ("skips", "cause"),
+    [
+        (True, "all steps of epoch 1 were skipped, since none had a finite result"),
+        (False, "the embeddings after epoch 1 are not finite, although its losses are"),
+    ],
+)
+def test_an_epoch_without_embeddings_needs_a_new_run(tiny, tmp_path, skips, cause):
+    config = dataclasses.replace(CONFIG, on_nan="skip", batch_size=1000)
+    advice = "start a new run with a lower optimizer.learning_rate or a higher temperature"
+    refused(f"^{cause}; {advice}$", config=config, dataset=tiny, out=tmp_path / "run", method=broken(skips=skips))
 
 
 @pytest.mark.slow
@@ -214,7 +250,7 @@ def test_stale_embeddings_are_those_before_the_last_step(tiny, tmp_path):
 
 
 def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(finished, tiny, tmp_path):
-    folder = tmp_path / "run"
+    folder, said = tmp_path / "run", []
 
     def die(event):
         if event.text.startswith("run folder"):
@@ -222,7 +258,8 @@ def test_a_run_that_was_killed_before_its_first_checkpoint_begins_again(finished
 
     with pytest.raises(KeyboardInterrupt):
         train(CONFIG, tiny, out=folder, callbacks=[die])
-    resumed = train(CONFIG, tiny, out=folder, resume=True)
+    resumed = train(CONFIG, tiny, out=folder, resume=True, callbacks=[texts_into(said)])
+    assert "resumed after the start" in said
     assert bare(resumed.history) == bare(finished.history)
 
 

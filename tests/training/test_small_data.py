@@ -37,14 +37,14 @@ def said(config, dataset):
         (
             {"batch_size": 1, "task": "fd"},
             TWENTY,
-            ["main and ssl are 0 and trains nothing; give batch_size at least 2"],
+            ["main and ssl are 0 and train nothing; give batch_size at least 2"],
         ),
         ({"batch_size": 1, "slmrec": SLMRecConfig(main_negatives="sampled")}, TWENTY, []),
         ({"batch_size": 1, "model": "mf"}, TWENTY, []),
         (
             {"batch_size": 4},
             [*TWENTY, (0, 5)],
-            ["the last of 6 batches has one interaction and no negatives: main is 0"],
+            ["no negatives: main is 0 there; a batch_size other than 4 avoids that"],
         ),
         ({}, [(0, 1)], ["training has one item, so no batch has negatives: main is 0"]),
         (

@@ -24,9 +24,9 @@ from slmrec_jax.data.readers.headers import column_names
 from slmrec_jax.data.readers.json_lists import read_json_file
 from slmrec_jax.data.readers.opening import reading
 from slmrec_jax.data.readers.parquet_files import type_name, wrong_kind
-from slmrec_jax.data.readers.refusals import Malformed, listed, one_line, quoted, short_name
+from slmrec_jax.data.readers.refusals import Malformed, listed, quoted, short_name
 from slmrec_jax.data.readers.tables import Table, choose_names, read_parquet
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, one_line
 
 _STATE, _INFO, _SPLITS = "state.json", "dataset_info.json", "dataset_dict.json"
 _PARQUET = ".parquet"

@@ -19,8 +19,8 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 
-from slmrec_jax.data.readers.refusals import one_line, shown_value
-from slmrec_jax.errors import TooLarge, UserError, check_type, setting
+from slmrec_jax.data.readers.refusals import shown_value
+from slmrec_jax.errors import TooLarge, UserError, check_type, one_line, setting
 
 PREFIX = "slmrec-jax-"
 """The prefix of the names of private folders."""

@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet
 
 from slmrec_jax.data.readers.opening import check_file
-from slmrec_jax.data.readers.refusals import listed, one_line
+from slmrec_jax.data.readers.refusals import listed
 from slmrec_jax.data.readers.text_files import FirstLine, first_line, uncompressed
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, one_line
 
 SEPARATORS = {".csv": ",", ".tsv": "\t"}
 """The usual separator by suffix; the first row may show a different one of `_CANDIDATES`."""

@@ -11,8 +11,8 @@ from jaxtyping import Int
 
 from slmrec_jax.data.inspect.checks import MAX_COUNT
 from slmrec_jax.data.readers.opening import reading
-from slmrec_jax.data.readers.refusals import MAX_SHOWN, one_line
-from slmrec_jax.errors import UserError
+from slmrec_jax.data.readers.refusals import MAX_SHOWN
+from slmrec_jax.errors import UserError, one_line
 from slmrec_jax.types import Interactions
 
 _USER_KEY = re.compile(r"0|[1-9][0-9]{0,9}", re.ASCII)
@@ -50,6 +50,14 @@ def read_json_file(path: Path, expected: str, fix: str, **hooks: Any) -> Any:
         except (ValueError, RecursionError) as error:
             fault = "nested too deeply" if isinstance(error, RecursionError) else one_line(error)
             raise UserError(f"{path}: not readable as JSON ({fault}); {fix}") from None
+
+
+def read_json_object(path: Path, expected: str, fix: str) -> dict[str, Any]:
+    """Read a JSON object as `read_json_file` does."""
+    value = read_json_file(path, expected, fix)
+    if not isinstance(value, dict):
+        raise UserError(f"{path}: found {_json_type(value)}; expected an object, {expected}; {fix}")
+    return value
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from jaxtyping import Float, Shaped
 from numpy.lib import format as npy_format
 
 from slmrec_jax.data.readers.opening import reading
-from slmrec_jax.data.readers.refusals import Malformed, one_line, quoted
-from slmrec_jax.errors import UserError
+from slmrec_jax.data.readers.refusals import Malformed, quoted
+from slmrec_jax.errors import UserError, one_line
 
 MAX_DIMENSIONS = 8
 """The maximum number of dimensions of an array or tensor, in files of any kind."""

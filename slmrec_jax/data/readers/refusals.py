@@ -6,17 +6,11 @@ from slmrec_jax.errors import escaped
 
 MAX_SHOWN = 40
 """The maximum number of characters of a file's text that an error message repeats."""
-_MAX_MESSAGE = 200
 _MAX_LISTED = 12
 
 
 class Malformed(Exception):
     """An exception for damage to a file, with its position if known. Readers turn it into a `UserError`."""
-
-
-def one_line(error: Exception) -> str:
-    """Convert a library's exception to a part of a one-line message."""
-    return escaped(" ".join(str(error).split()) or type(error).__name__)[:_MAX_MESSAGE]
 
 
 def short_name(name: str) -> str:

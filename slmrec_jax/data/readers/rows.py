@@ -17,9 +17,9 @@ from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.folders import partition_keys
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.parquet_files import type_name
-from slmrec_jax.data.readers.refusals import one_line, short_name, shown_value
+from slmrec_jax.data.readers.refusals import short_name, shown_value
 from slmrec_jax.data.readers.tables import Table, choose_names, text_blocks
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, one_line
 
 _COARSE = ("s", "ms")
 _MOST_COARSE = (2**63 - 2) // 1000

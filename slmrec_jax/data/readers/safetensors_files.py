@@ -13,8 +13,8 @@ from jaxtyping import Shaped
 
 from slmrec_jax.data.readers.npy_files import MAX_DIMENSIONS, is_hollow
 from slmrec_jax.data.readers.opening import check_file
-from slmrec_jax.data.readers.refusals import MAX_SHOWN, listed, one_line
-from slmrec_jax.errors import UserError
+from slmrec_jax.data.readers.refusals import MAX_SHOWN, listed
+from slmrec_jax.errors import UserError, one_line
 
 _TYPES: dict[str, Any] = {
     "BOOL": np.bool_,

@@ -19,9 +19,9 @@ from jaxtyping import Int
 from slmrec_jax.data.readers.headers import find_columns
 from slmrec_jax.data.readers.opening import check_file
 from slmrec_jax.data.readers.parquet_files import read_columns, type_name
-from slmrec_jax.data.readers.refusals import Malformed, listed, one_line, short_name, shown_value
+from slmrec_jax.data.readers.refusals import Malformed, listed, short_name, shown_value
 from slmrec_jax.data.readers.text_files import first_line, has_line_breaks, open_bytes
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, one_line
 
 _BLOCK = 2**24
 """The bytes of text that are parsed together. A row must fit into them."""

@@ -8,8 +8,7 @@ import numpy as np
 import pyarrow as pa
 from jaxtyping import Shaped
 
-from slmrec_jax.data.readers.refusals import one_line
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, one_line
 
 BYTES, OFFSETS = "item_bytes", "item_offsets"
 """The names of the tensors: the concatenated ids as UTF-8, and the start of each id plus the end of the last."""

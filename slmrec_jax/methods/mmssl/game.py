@@ -53,14 +53,14 @@ NO_GAME = Game(
 )
 
 
-def choose_seats(spec: Spec, batch_size: int, wanted: int) -> tuple[int, str]:
-    """Choose how many users of a batch the discriminator sees, and return the number with the reason.
+def choose_seats(spec: Spec, rows: int, wanted: int) -> tuple[int, str]:
+    """Choose how many users of a batch of `rows` rows the discriminator sees, and return the number with the reason.
 
     The number is `wanted` (0 means the whole batch), reduced so that `COPIES` arrays of their rows fit the budget.
     """
     num_modalities = len(spec.modalities)
     bytes_of_user = 4 * COPIES * num_modalities * spec.num_items
-    asked = min(wanted or batch_size, batch_size)
+    asked = min(wanted or rows, rows)
     # At least two, since batch normalisation turns a single row into zeros.
     num_users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
     size = f"{num_users * num_modalities} rows, about {num_users * bytes_of_user / 2**20:.0f} MiB"
@@ -96,13 +96,16 @@ def suggested_rows(
     return jnp.concatenate([similarity_rows(take(rows, users), items, unseen) for rows, items in of_modalities])
 
 
-def adversarial_game(config: Config, spec: Spec) -> tuple[Game, str]:
-    """Make the game of a config, with a log line about its size; `NO_GAME` if its term has weight 0."""
+def adversarial_game(config: Config, spec: Spec, rows: int) -> tuple[Game, str]:
+    """Make the game of a config, with a log line about its size; `NO_GAME` if its term has weight 0.
+
+    A batch or micro-batch has `rows` rows.
+    """
     options = config.mmssl
     if options.adversarial_weight == 0:
         return NO_GAME, "no discriminator: its term has weight 0"
     num_modalities = len(spec.modalities)
-    num_users, reason = choose_seats(spec, config.batch_size, options.adversarial_users)
+    num_users, reason = choose_seats(spec, rows, options.adversarial_users)
     quarter, eighth = max(1, spec.num_items // 4), max(1, spec.num_items // 8)
     capped = options.discriminator_widths == "capped"
     net = discriminator(

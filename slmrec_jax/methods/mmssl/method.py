@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
-from jaxtyping import Array, Float, Key, Scalar
+from jaxtyping import Array, Bool, Float, Key, Scalar
 
 from slmrec_jax.config import Config, MMSSLConfig, filled_in
 from slmrec_jax.encoding import layers
@@ -35,7 +35,9 @@ class AdversarialState(TrainState):  # type: ignore[no-untyped-call]
     discriminator: Params
     discriminator_opt_state: optax.OptState
     graphs: ModalityGraphs
-    """The graphs after the last step; empty before the first."""
+    """The graphs after the last step that was not skipped."""
+    has_graphs: Bool[Array, ""]
+    """False before the first such step, when `graphs` are empty."""
     collected: Any
     """The data that `GraphUpdates` keeps between steps."""
 
@@ -66,8 +68,9 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
         )
     model = mmssl(spec, options)
     temperature = options.contrast_temperature if options.contrast_weight else None
-    updates = _choose_updates(config, spec)
-    game, note = adversarial_game(config, spec)
+    rows = min(config.batch_size, spec.num_users if options.sampling == "users" else spec.num_interactions)
+    updates = _choose_updates(config, spec, rows)
+    game, note = adversarial_game(config, spec, rows)
     chosen = config.optimizer
     optimizer = (
         make_optimizer(chosen)
@@ -88,16 +91,17 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
             discriminator=against,
             discriminator_opt_state=opt_state,
             graphs={name: empty_graph(spec.num_users, spec.num_items, updates.capacity) for name in spec.modalities},
+            has_graphs=jnp.zeros((), jnp.bool_),
             collected=updates.init(),
         )
 
     def current_graphs(state: AdversarialState, inputs: Inputs) -> ModalityGraphs:
-        """Return the graphs of the state; before the first step, the training graph for each modality."""
+        """Return the graphs of the state; before its first, the training graph for each modality."""
         training = training_graph(inputs.graph)
         return jax.lax.cond(  # type: ignore[no-any-return]
-            state.step == 0,
-            lambda: {name: pad_graph(training, updates.capacity) for name in spec.modalities},
+            state.has_graphs,
             lambda: state.graphs,
+            lambda: {name: pad_graph(training, updates.capacity) for name in spec.modalities},
         )
 
     def step(state: AdversarialState, inputs: Inputs, batch: Batch) -> tuple[AdversarialState, Metrics]:
@@ -130,7 +134,8 @@ def mmssl_method(config: Config, spec: Spec) -> Method:
             ),
             lambda: (graphs, updates.collect(state.collected, inputs.graph, batch, encoded)),
         )
-        return after.replace(graphs=graphs, collected=collected), {"loss": value, **terms, **of_game}
+        after = after.replace(graphs=graphs, has_graphs=jnp.ones((), jnp.bool_), collected=collected)
+        return after, {"loss": value, **terms, **of_game}
 
     def embed(state: AdversarialState, inputs: Inputs) -> Embeddings:
         encoded = model.encode(state.params, inputs, current_graphs(state, inputs), no_dropout)
@@ -205,7 +210,8 @@ def weighted(terms: Mapping[str, Scalar], options: MMSSLConfig) -> Scalar:
     return jnp.sum(jnp.stack([weights[name] * value for name, value in terms.items()]))
 
 
-def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
+def _choose_updates(config: Config, spec: Spec, rows: int) -> GraphUpdates:
+    """Make the graph updates of a config whose batches have `rows` rows."""
     options = config.mmssl
     every, k = options.refresh_every, int(spec.num_items * options.topk_rate)
     sizes = Sizes(config.batch_size, config.num_micro_batches)
@@ -214,9 +220,10 @@ def _choose_updates(config: Config, spec: Spec) -> GraphUpdates:
     if options.graphs == "all_users":
         return all_users(spec, min(max(k, 1), spec.num_items), every or steps, **rule)
     if every == 0 or every >= steps > 1:
+        most = f" and at most {steps - 1}" if steps > 1 else ""
+        fewer = f"; fewer {setting('micro_batches')} make more steps" if sizes.micro_batches > 1 else ""
         raise UserError(
-            f"{setting('mmssl.refresh_every')} is {every}, but a pass has {steps} steps: graphs of the last batches "
-            f"need 1 to {steps - 1}; fewer {setting('micro_batches')} make more steps"
+            f"{setting('mmssl.refresh_every')} is {every}, but a pass has {steps} step{'s' if steps > 1 else ''}: "
+            f"graphs of the last batches need at least 1{most}{fewer}"
         )
-    rows = min(config.batch_size, spec.num_users if options.sampling == "users" else spec.num_interactions)
     return last_batches(spec, min(k, spec.num_items), every, steps, rows * sizes.micro_batches, **rule)

@@ -26,7 +26,7 @@ from slmrec_jax.training.canary import check_jax
 from slmrec_jax.training.events import Callback, epoch_event, message
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.run import Run
-from slmrec_jax.training.selection import finished
+from slmrec_jax.training.selection import check_epochs, finished
 from slmrec_jax.training.setup import outline, with_inputs
 from slmrec_jax.training.signals import stop_requests
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
@@ -137,6 +137,7 @@ def _check_searchable(config: Config, seeds: Sequence[int]) -> None:
             f"tune selects on validation, with the embeddings after an epoch, but protocol {config.protocol} does not: "
             f"use {setting('protocol', 'strict')} or mmrec"
         )
+    check_epochs(config)
 
 
 def _record_search(

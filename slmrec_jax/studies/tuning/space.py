@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any, Literal, NamedTuple, TypeAlias, Union, get_args, get_origin, get_type_hints
 
-from slmrec_jax.config import BASE, Config, ModelName, OptimizerConfig, Source, check_config, with_settings
-from slmrec_jax.errors import UserError
+from slmrec_jax.config import BASE, Config, ModelName, OptimizerConfig, Protocol, Source, check_config, with_settings
+from slmrec_jax.errors import UserError, setting
 from slmrec_jax.forms import field_names
 
 Sampler = Literal["grid", "tpe"]
@@ -113,10 +113,11 @@ _OPTIMIZER: Mapping[Sampler, Mapping[str, str]] = {"grid": _RATES, "tpe": _WIDE_
 
 _FIXED = {
     *(*field_names(Source), "modalities", "missing"),  # the inputs are built once
-    *("model", "seed", "epochs", "steps_per_epoch", "ks", "eval"),
-    *("on_nan", "checkpoint_every_steps", "propagation", "frozen_rows"),  # they do not change what is computed
+    *("model", "seed", "epochs", "steps_per_epoch", "ks"),
+    *("on_nan", "checkpoint_every_steps", "propagation", "frozen_rows"),  # they change memory, speed and rounding
 }
-"""The settings that cannot be searched: they define what is searched, on which data, and how it is computed."""
+"""The settings that cannot be searched, besides those of `eval`: they define what is searched, on which data, and how
+it is computed."""
 
 
 def make_space(config: Config, sampler: Sampler, texts: Sequence[str]) -> Space:
@@ -183,12 +184,16 @@ def _parse_values(config: Config, name: str, text: str) -> Choices | Range:
 def _setting_type(config: Config, name: str) -> Any:
     """Return the type of a setting that a search may vary: `int`, `float`, `bool`, `str` or a `Literal`."""
     section, _, field = name.rpartition(".")
-    owners = {"": Config, "optimizer": OptimizerConfig, config.model: type(getattr(config, config.model))}
+    model_options = type(getattr(config, config.model))
+    owners = {"": Config, "optimizer": OptimizerConfig, "eval": Protocol, config.model: model_options}
     hints = get_type_hints(owners[section]) if section in owners else {}
     if section in BASE and section != config.model:
         raise UserError(f"--space {name}: {config.model} does not read the settings of {section}")
-    if field not in hints or (section or field) in _FIXED:
-        raise UserError(f"--space {name}: there is no setting of that name to search; use a flag of `slmrec-jax train`")
+    if field not in hints:
+        raise UserError(f"--space {name}: there is no setting of that name; use a flag of `slmrec-jax train`")
+    if section == "eval" or name in _FIXED:
+        flag = "seeds" if name == "seed" else name
+        raise UserError(f"--space {name}: a search has one value of this setting: give it by {setting(flag)}")
     if section == "optimizer" and config.optimizer.chain:
         raise UserError(
             f"--space {name}: --optimizer.chain is set, which reads no other setting of the optimizer: leave one out"

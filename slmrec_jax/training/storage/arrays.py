@@ -21,9 +21,8 @@ import orbax.checkpoint as ocp
 from jax.sharding import SingleDeviceSharding
 from jaxtyping import UInt8
 
-from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.durable import FULL
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, one_line
 from slmrec_jax.training.storage.manifest import DAMAGED
 
 READ_BACK_BYTES = 2**26
@@ -54,7 +53,7 @@ def save_arrays(path: Path, tree: Any) -> None:
         for code in (*FULL, errno.EIO, errno.EROFS, errno.EACCES):
             if os.strerror(code) in str(error):
                 raise OSError(code, os.strerror(code), str(path)) from error
-        raise OSError(f"{type(error).__name__}: {str(error).splitlines()[0]}") from error
+        raise OSError(f"{type(error).__name__}: {one_line(error)}") from error
 
 
 def load_arrays(path: Path, like: Any) -> Any:

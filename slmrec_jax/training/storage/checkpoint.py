@@ -28,9 +28,8 @@ from flax.training.train_state import TrainState
 
 from slmrec_jax import processes
 from slmrec_jax.data.own_files import write_tensors
-from slmrec_jax.data.readers.refusals import one_line
 from slmrec_jax.durable import PART, check_room, move_folder, remove_folder
-from slmrec_jax.errors import UserError, setting
+from slmrec_jax.errors import UserError, one_line, setting
 from slmrec_jax.forms import fault
 from slmrec_jax.meshes import on_host
 from slmrec_jax.training.loop import Means, Progress, no_steps
@@ -61,7 +60,9 @@ class Place(NamedTuple):
 
     def words(self) -> str:
         """Describe the place in words."""
-        return f"step {self.steps} of epoch {self.epochs + 1}" if self.steps else f"epoch {self.epochs}"
+        if self.steps:
+            return f"step {self.steps} of epoch {self.epochs + 1}"
+        return f"epoch {self.epochs}" if self.epochs else "the start"
 
 
 class Tally(NamedTuple):

@@ -199,7 +199,7 @@ def test_convert_and_make(plain, tmp_path, capsys):
         (["inspect", "SHOP", "--plot", "a.bmp"], "ends in .png"),
         (["inspect", "SHOP", "--plot", "/dev/null/none/a.png"], "cannot write"),
         (["inspect", "OUT"], "no such folder"),
-        (["make", "tiktok", "OUT"], "invalid choice 'tiktok'"),
+        (["make", "tiktok", "OUT"], "name is 'tiktok': give demo;"),
         (["inspct", "SHOP"], "did you mean 'data inspect'"),
         (["inspect", "SHOP", "--polt", "x"], "did you mean '--plot'"),
     ],

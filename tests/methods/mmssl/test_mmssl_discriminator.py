@@ -100,7 +100,7 @@ def test_the_generator_raises_the_score_of_suggested_rows_and_the_discriminator_
     options = MMSSLConfig(
         heads=2, adversarial_users=0, discriminator_dropout=(0.0, 0.0), discriminator_output="sigmoid"
     )
-    game, _ = adversarial_game(dataclasses.replace(SMALL, mmssl=options), SPEC)
+    game, _ = adversarial_game(dataclasses.replace(SMALL, mmssl=options), SPEC, SMALL.batch_size)
     net = discriminator(NUM_ITEMS, (NUM_ITEMS // 4, NUM_ITEMS // 8), output="sigmoid")
     encoded = some_rows()._replace(users=normal(8, 23, DIM), items=normal(9, 31, DIM))
     batch, mask = some_batch(), jnp.ones(12, bool)

@@ -64,6 +64,17 @@ def test_padded_rows_change_nothing(two, published, of):
 
 @pytest.mark.slow
 @pytest.mark.usefixtures("optax_promotion")
+def test_the_training_graph_serves_until_a_step_was_taken(published):
+    """Where the first step is skipped, as not finite, only the step count advances."""
+    method, inputs, state, step = published
+    embed, skipped = jax.jit(method.embed), state.replace(step=jnp.int32(1))
+    jax.tree.map(np.testing.assert_array_equal, embed(skipped, inputs), embed(state, inputs))
+    after, _ = step(skipped, inputs, batch_of(inputs))
+    assert bool(after.has_graphs)
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("optax_promotion")
 def test_published_steps_and_their_resumption(published, tmp_path):
     """With k = 0 the third step has no graph and a constant contrast. A restored state continues to the same bits."""
     method, inputs, state, step = published
@@ -168,6 +179,29 @@ def test_invalid_values(change, named):
     with pytest.raises(UserError, match=named):
         check_config(Config(model="mmssl", mmssl=MMSSLConfig(**change)))
     check_config(Config(model="mmssl"))
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "micro_batches", "every", "said"),
+    [
+        (1000, 1, 0, "is 0, but a pass has 1 step: graphs of the last batches need at least 1$"),
+        (50, 1, 3, "is 3, but a pass has 3 steps: graphs of the last batches need at least 1 and at most 2$"),
+        (50, 2, 2, "and at most 1; fewer micro_batches make more steps$"),
+    ],
+)
+def test_the_possible_periods_of_graphs_are_named(batch_size, micro_batches, every, said):
+    options = MMSSLConfig(heads=2, graphs="last_batches", refresh_every=every)
+    config = dataclasses.replace(SMALL, batch_size=batch_size, micro_batches=micro_batches, mmssl=options)
+    with pytest.raises(UserError, match=said):
+        make_method(config, SPEC)
+
+
+def test_the_discriminator_sees_no_more_users_than_a_batch_has_rows():
+    options = MMSSLConfig(heads=2, adversarial_users=0)
+    for sampling, rows in (("interactions", SPEC.num_interactions), ("users", SPEC.num_users)):
+        of_sampling = dataclasses.replace(options, sampling=sampling)
+        config = dataclasses.replace(SMALL, batch_size=1000, mmssl=of_sampling)
+        assert make_method(config, SPEC).notes[1].startswith(f"discriminator: {rows} users per step")
 
 
 def test_heads_divide_the_columns():

@@ -7,12 +7,14 @@ import pytest
 
 from slmrec_jax import Config, UserError, with_preset, with_protocol
 from slmrec_jax.config import BASE, MFConfig, OptimizerConfig
+from slmrec_jax.errors import naming_flags
 from slmrec_jax.studies.tuning.config_file import config_source
 from slmrec_jax.studies.tuning.space import SPACES, Choices, Range, grid, make_space
 
 IMPORT = "from slmrec_jax.config import Config"
-NOT_SEARCHED = ("slmrec.magic=0,1", "seed=0,1", "eval.patience=1,2", "missing=masked,zero", "on-nan=stop,skip")
-NOT_SEARCHED += ("checkpoint-every-steps=0,5", "propagation=auto,chains")
+UNKNOWN = ("slmrec.magic=0,1", "epoch=1,2", "eval.magic=1,2", "out=a,b")
+FIXED = ("epochs=1,2", "ks=5,10", "eval.patience=1,2", "missing=masked,zero", "on-nan=stop,skip", "split=ratio,file")
+FIXED += ("checkpoint-every-steps=0,5", "propagation=auto,chains")
 
 
 @pytest.mark.parametrize("sampler", SPACES)
@@ -61,14 +63,17 @@ def test_a_setting_of_numbers_and_names_takes_both_and_a_task_is_text():
         ("tpe", "lr=-1,1", "give more than 0"),
         ("tpe", "task=magic", "task is magic: give none, fac, fd"),
         ("tpe", "mf.l2=0,1", "slmrec does not read"),
-        *(("tpe", text, "no setting of that name") for text in NOT_SEARCHED),
+        *(("tpe", text, "no setting of that name") for text in UNKNOWN),
+        *(("tpe", text, f"one value of this setting: give it by --{text.split('=')[0]}$") for text in FIXED),
+        ("tpe", "seed=0,1", "give it by --seeds$"),
+        ("tpe", "eval=1,2", "only numbers and names"),
         ("tpe", "optimizer.chain=adam,sgd", "only numbers and names"),
         ("tpe", "slmrec.mask-false-negatives=yes", "not one of true, false"),
         ("grid", "lr=1e-4..1e-1:log", "one by one"),
     ],
 )
 def test_an_invalid_space_is_refused(sampler, text, said):
-    with pytest.raises(UserError, match=said) as raised:
+    with naming_flags(), pytest.raises(UserError, match=said) as raised:
         make_space(Config(), sampler, (text,))
     assert "\n" not in str(raised.value)
 

@@ -378,7 +378,7 @@ def test_a_signal_stops_the_search_and_the_trial_is_repeated(pretended, tmp_path
     [
         (["--protocol", "slmrec"], "selects on validation"),
         (["--trials", "0"], "give at least 1"),
-        (["--seed", "1"], "not --seed"),
+        (["--seed", "1"], "names the seed 1"),
         (["--seeds", "0,x"], "different numbers"),
         (["--seeds", "99999999999"], "less than 4294967296"),
         (["--space", "lr"], "write it like"),

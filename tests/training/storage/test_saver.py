@@ -7,7 +7,7 @@ from threading import Event
 import jax.numpy as jnp
 import pytest
 
-from slmrec_jax.training.storage import saver
+from slmrec_jax.training.storage import arrays, saver
 from slmrec_jax.training.storage.checkpoint import Checkpoint, Place, Tally
 
 SECONDS = 60
@@ -167,3 +167,12 @@ def test_after_a_refusal_it_rests_too(disk, rests, tmp_path):
         disk.full = False
         opened.finish()
     assert disk == [2]
+
+
+def test_an_error_of_writing_without_a_text_is_named(tmp_path, monkeypatch):
+    def fail(path, tree):
+        raise MemoryError
+
+    monkeypatch.setattr(arrays, "_check_written", fail)
+    with pytest.raises(OSError, match="MemoryError"):
+        arrays.save_arrays(tmp_path / "saved", {"x": jnp.zeros(2)})
