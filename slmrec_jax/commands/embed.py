@@ -104,7 +104,8 @@ def _check_used(flags: EmbedFlags, models: "Collection[str]") -> None:
                 raise UserError(f"--{name.replace('_', '-')} needs {asked}: give it, or leave this flag out")
     own = [getattr(flags, f"{kind}_model") for kind in models]
     if flags.model is not None and None not in own:
-        raise UserError("--model has no use, since --text-model and --image-model name all models: leave it out")
+        given = " and ".join(f"--{kind}-model" for kind in models)
+        raise UserError(f"--model has no use beside {given}: leave it out")
 
 
 def _model(flags: EmbedFlags, kind: Literal["text", "image"]) -> Path:

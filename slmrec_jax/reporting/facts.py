@@ -18,7 +18,6 @@ from slmrec_jax.evaluation.ranking import rank
 from slmrec_jax.reporting.run_facts import RunFacts, describe_run
 from slmrec_jax.reporting.systems import System, find_systems
 from slmrec_jax.studies.measurements import Measured, Measurements, main_metric, measure_ranking
-from slmrec_jax.studies.results import TEST_RULES
 from slmrec_jax.studies.significance import mean_per_user, p_values
 from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.loading import load_sharing
@@ -212,13 +211,7 @@ def _contrasts(systems: Sequence[SystemFacts], metrics: Sequence[str]) -> list[C
 
 
 def _caveats(systems: Sequence[SystemFacts]) -> list[str]:
-    """Return the reasons why the systems are not comparable although their data and protocols are the same."""
-    first, *others = (run for each in systems for run in each.runs)
-    for run in others:
-        for rule in TEST_RULES:
-            found, expected = (getattr(each.config.eval, rule) for each in (run, first))
-            if found != expected:
-                return [f"{run.folder} was tested with {setting(f'eval.{rule}', found)}, not {expected}"]
+    """Return the reasons why the systems are not comparable although their data and rules are the same."""
     for each in systems[1:]:
         if not np.array_equal(each.users, systems[0].users):
             return [f"{each.label} was tested on different users from {systems[0].label}"]

@@ -59,7 +59,8 @@ def find_systems(paths: Sequence[Path], *, force: bool, say: Callable[[str], Non
     """Group runs into systems. Runs whose settings differ only in the seed form one system.
 
     The folder of a comparison contributes its finished runs and its rankings without training. `force` accepts runs on
-    different data or under different protocols. `say` receives a line for each unfinished run.
+    different data, under different protocols or tested by different rules. `say` receives a line for each unfinished
+    run.
 
     Raises:
         UserError: A folder is neither a run nor a comparison, or the runs are not comparable and `force` is false.

@@ -71,7 +71,7 @@ def _different_rules(rows: Sequence[Mapping[str, Any]]) -> list[str]:
     """Describe the rules that runs under the protocol of the first run have changed, compared to it."""
     rules = [_test_rules(row["folder"]) for row in rows]
     return [
-        f"{row['folder']} was tested with {setting(f'eval.{name}', value)}, and {rows[0]['folder']} with "
+        f"{row['folder']} was tested with {value} for {setting(f'eval.{name}')}, and {rows[0]['folder']} with "
         f"{rules[0][name]}"
         for row, own in zip(rows, rules, strict=True)
         for name, value in own.items()

@@ -52,8 +52,8 @@ def test_runs_on_the_same_data_are_shown_side_by_side(finished, capsys):
     [
         ({"fingerprint": "b" * 64}, "on different data"),
         ({"protocol": "strict"}, "under a different protocol"),
-        ({"rules": {"candidates": "cold"}}, "was tested with --eval.candidates cold"),
-        ({"rules": {"test_users": 10, "patience": 3}}, "was tested with --eval.test-users 10"),
+        ({"rules": {"candidates": "cold"}}, "was tested with cold for --eval.candidates, and"),
+        ({"rules": {"test_users": 10, "patience": 3}}, "was tested with 10 for --eval.test-users, and"),
     ],
 )
 def test_runs_that_are_not_comparable_are_refused_unless_forced(finished, capsys, other, said):

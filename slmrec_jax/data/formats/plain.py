@@ -37,9 +37,7 @@ from slmrec_jax.data.formats.roles import (
     table_parts,
 )
 from slmrec_jax.data.formats.written import raw_pairs, vectors_of, with_rows, write_npy, write_text
-from slmrec_jax.data.readers.dataset_folders import (
-    vector_columns,
-)
+from slmrec_jax.data.readers.dataset_folders import vector_columns
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.folders import choose_file, not_read, visible_entries, with_suffix
 from slmrec_jax.data.readers.headers import TABLE_SUFFIXES
@@ -53,8 +51,6 @@ LOOKS_FOR = "a .csv, .tsv, .txt, .dat or .parquet file with columns user and ite
 
 _UNDIVIDED = ("interactions", "ratings")
 """Names of the table of all interactions. The first one that exists is read."""
-_HELD_OUT = (*SPLIT_NAMES["valid"], *SPLIT_NAMES["test"])
-"""Names of the tables of the other splits."""
 _CATALOGUE = "items"
 _USERS = ("users.csv", ",", "user", "row")
 """The file that lists users, with its separator and columns."""
@@ -78,10 +74,11 @@ def read(folder: Path, source: Source) -> Dataset | Unsplit:
 
     A modality is a `.npy`, `.safetensors` or `.parquet` file in the folder or in `features/`, named after the modality,
     with or without the ending `_feat` or `_emb`; image, audio and text become visual, acoustic and textual. A `.csv` or
-    `.tsv` file is a modality in `features/`, and also in the folder itself if it has such an ending or one of these
-    three names. Its rows have raw ids (`feature_tables.read_vectors`) or are in catalogue order; without either, row i
-    is the item with raw id i. An item without a row, or with a row of NaN, lacks the modality. A folder written by
-    `datasets` may take the place of such a file (`readers.dataset_folders`).
+    `.tsv` file, or a `.parquet` file of only numbers without raw ids, is a modality in `features/`, and also in the
+    folder itself if it has such an ending or one of these three names. Its rows have raw ids
+    (`feature_tables.read_vectors`) or are in catalogue order; without either, row i is the item with raw id i. An item
+    without a row, or with a row of NaN, lacks the modality. A folder written by `datasets` may take the place of such a
+    file (`readers.dataset_folders`).
     """
     files = _find_interactions(folder, source)
     parts = [part for file in files.values() for part in table_parts(file)]
@@ -141,8 +138,8 @@ def folders_of_parts(folder: Path) -> list[Path]:
 def _find_tables(folder: Path, source: Source) -> list[Path]:
     """Return the possible interaction tables, by name or columns; if there are none, lists of users' items.
 
-    Beside a table of the train split, tables of the other splits are found by name alone. Their columns may be wrong,
-    which is then an error.
+    Beside a table of the train split, the table of another split is found by its name if none is by its columns. Wrong
+    columns are then an error.
     """
     named = named_columns(source)
     tables = [
@@ -158,7 +155,9 @@ def _find_tables(folder: Path, source: Source) -> list[Path]:
     if trained := [part for file in tables if _stem(file) == "train" for part in table_parts(file)]:
         suffixes = (*TABLE_SUFFIXES, *(uncompressed(part).suffix for part in trained))
         beside = [entry for entry in with_suffix(folder, suffixes) + folders_of_parts(folder) if entry not in tables]
-        tables += [entry for entry in beside if _stem(entry) in _HELD_OUT and _has_suffix(entry, suffixes)]
+        known = {_stem(file) for file in tables}
+        missing = [name for names in SPLIT_NAMES.values() if known.isdisjoint(names) for name in names]
+        tables += [entry for entry in beside if _stem(entry) in missing and _has_suffix(entry, suffixes)]
     return tables or [file for file in with_suffix(folder, TABLE_SUFFIXES) if file.name.endswith(LISTS_SUFFIX)]
 
 

@@ -192,8 +192,8 @@ def _setting_type(config: Config, name: str) -> Any:
     if field not in hints:
         raise UserError(f"--space {name}: there is no setting of that name; use a flag of `slmrec-jax train`")
     if section == "eval" or name in _FIXED:
-        flag = "seeds" if name == "seed" else name
-        raise UserError(f"--space {name}: a search has one value of this setting: give it by {setting(flag)}")
+        flag = {"seed": "seeds", "since": "from"}.get(name, name)
+        raise UserError(f"--space {name}: a search has one value of this setting: give it with {setting(flag)}")
     if section == "optimizer" and config.optimizer.chain:
         raise UserError(
             f"--space {name}: --optimizer.chain is set, which reads no other setting of the optimizer: leave one out"

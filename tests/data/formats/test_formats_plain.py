@@ -89,6 +89,10 @@ def test_beside_train_the_other_splits_are_never_lost(tmp_path):
     assert line.startswith("test/0.csv: there is no column 'user'")
     unrelated = {"test.txt": "any text\n", "test/readme.txt": "any text\n"}
     assert sizes(read(tmp_path / "other", {**train, **unrelated})) == [2, 0, 0]
+    # A table of the split that is there is not doubted because of a namesake.
+    both = {"valid.csv": "user,item\na,y\n", "test.csv": "user,item\nb,x\n"}
+    namesakes = {"val.csv": "epoch,loss\n1,2\n", "test/negatives.csv": "who,what\n1,2\n"}
+    assert sizes(read(tmp_path / "namesakes", {**train, **both, **namesakes})) == [2, 1, 1]
 
 
 def test_an_absent_table_is_named(tmp_path):
