@@ -44,7 +44,7 @@ CALLS = {
     "made(notes='a note')": "data set x: notes is 'a note', of type str: give a tuple of lines",
     "tiny.with_modalities('visual')": "data set x: modalities is 'visual', of type str: give a tuple of names",
     "run.recommend(k='3')": "k is '3', of type str: give the number of items that each user gets",
-    "run.recommend(k=0)": "k is 0: give 1 to 6, the number of items to rank",
+    "run.recommend(k=0)": "k is 0: give at least 1",
     "run.recommend(new_items='shop')": "new_items is 'shop', of type str: give what read_new_items returns",
     "run.evaluate('train')": "split is 'train', of type str: give one of valid, test",
     "run.evaluate(protocol='strictly')": "protocol is 'strictly', of type str: give one of None, strict",
