@@ -104,9 +104,10 @@ def config_of(system: str, dim: int, batch_size: int) -> Config:
 
 def farthest(found, expected) -> float:
     """Return the largest difference of arrays, as a share of values above 1."""
+    leaves = ([np.asarray(leaf, np.float64) for leaf in jax.tree.leaves(tree)] for tree in (found, expected))
     return max(
-        float(np.max(np.abs(np.asarray(one) - np.asarray(other)) / np.maximum(1, np.abs(other)), initial=0.0))
-        for one, other in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True)
+        float(np.max(np.abs(one - other) / np.maximum(1, np.abs(other)), initial=0.0))
+        for one, other in zip(*leaves, strict=True)
     )
 
 
