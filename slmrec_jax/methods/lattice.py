@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import optax
 from flax.training.train_state import TrainState
-from jaxtyping import Array, Bool, Int, Key
+from jaxtyping import Array, Bool, Int, Key, PyTree
 
 from slmrec_jax.config import Config
 from slmrec_jax.encoding.item_graphs import item_graph
@@ -84,14 +84,13 @@ def lattice_method(config: Config, spec: Spec) -> Method:
     return base._replace(init=init, step=step, embed=embed, loss=None)
 
 
-def _parts(params: Params) -> Params:
+def _parts(params: Params) -> PyTree[str]:
     """Name the part of the optimizer that each parameter belongs to."""
 
     def part(path: _Path, _: Array) -> str:
         return _GRAPH if _names(path) & _READ_BY_GRAPH else _REST
 
-    named: Params = jax.tree_util.tree_map_with_path(part, params)
-    return named
+    return jax.tree_util.tree_map_with_path(part, params)
 
 
 def _with_held_part(after: TrainState, before: TrainState, fresh: Bool[Array, ""]) -> TrainState:

@@ -79,13 +79,6 @@ def test_a_fusion_that_nothing_trains_on_one_side_is_a_mean(entities, untrained)
     assert any(note.startswith("fusion: mean") for note in notes) == untrained
 
 
-def test_lightgcn_keeps_no_features_that_it_propagates_once(tiny):
-    config = Config(model="lightgcn", propagation="chains", lightgcn=LightGCNConfig(features="fused"))
-    recipe = make_recipe(config, make_spec(config, tiny))
-    kept = jax.eval_shape(recipe.model.prepare, make_inputs(tiny)).cache
-    assert not jax.tree.leaves(kept)
-
-
 def test_every_recipe_is_a_system():
     assert set(RECIPES) <= set(METHODS)
 
