@@ -50,6 +50,18 @@ CALLS = {
     "run.evaluate(protocol='strictly')": "protocol is 'strictly', of type str: give one of None, strict",
     "run.evaluate(candidates='new')": "candidates is 'new', of type str: give one of None, all, cold",
     "run.evaluate_by('both')": "side is 'both', of type str: give one of users, items",
+    "demo(seed=-1)": "seed is -1: give at least 0",
+    "demo(seed=0.5)": "seed is 0.5, of type float: give a whole number",
+    "demo(num_users='20')": "num_users is '20', of type str: give a whole number",
+    "demo(columns={'smell': '4'})": "columns of smell is '4', of type str: give a whole number",
+    "demo(columns={'smell': 0})": "demo: there are 0 columns of smell",
+    "made(train=Interactions([[0], [1, 2]], [0, 1]))": "data set x: train: found lists of different lengths",
+    "made(features={'image': Feature([[0.5], [1, 2]], [True, True])})": "data set x: image: found lists of different",
+    "made(features={'text': Words([0], [0], None)})": "data set x: num_words of text is None, of type NoneType: give",
+    "made(user_ids=[[0], [1, 2]])": "data set x: user_ids: found lists of different lengths",
+    "made(item_texts=['a'])": "data set x: item_texts is ['a'], of type list: give a dict of texts by kind",
+    "made(item_texts={'name': ['a', 'b']})": "data set x: a kind of item_texts is 'name', of type str: give one of",
+    "made(item_texts={'title': [['a'], ['b', 'c']]})": "data set x: items: title is not one text for each item",
 }
 
 SCRIPT = """
@@ -57,7 +69,8 @@ import json, sys
 from pathlib import Path
 import numpy as np
 from slmrec_jax import Config, Run, dataset, load, load_run, setup, train, with_protocol
-from slmrec_jax.data import make_dataset
+from slmrec_jax.data import Feature, Words, make_dataset
+from slmrec_jax.data.synthetic import demo
 from slmrec_jax.types import Embeddings, Interactions
 
 def made(**changes):
