@@ -6,12 +6,16 @@ the server under its own name (DNS rebinding).
 
 import hmac
 import secrets
+import socket
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qs
 
+from slmrec_jax.durable import reason
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.exploring.answers import answer, answer_bytes
 from slmrec_jax.exploring.explored import Explored
@@ -61,13 +65,15 @@ class ExploreServer(ThreadingHTTPServer):
 
 
 def check_port(port: int) -> None:
-    """Check that a number is that of a port, or 0.
+    """Check that a server can listen on a port, or that it is 0.
 
     Raises:
-        UserError: It is not.
+        UserError: It is not a port, or it is in use or not allowed.
     """
     if not 0 <= port <= 65535:
         raise UserError(f"{setting('port', port)}: give 1 to 65535, or 0 for any free port")
+    with _refusing_port(port), socket.create_server((HOST, port)):
+        pass
 
 
 def make_server(explored: Explored, port: int = 0) -> ExploreServer:
@@ -77,11 +83,18 @@ def make_server(explored: Explored, port: int = 0) -> ExploreServer:
         UserError: The port is invalid, in use or not allowed.
     """
     check_port(port)
-    try:
+    with _refusing_port(port):
         return ExploreServer(explored, port)
+
+
+@contextmanager
+def _refusing_port(port: int) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise UserError(f"{setting('port', port)}: {reason}; give another, or 0 for any free port") from None
+        raise UserError(
+            f"{setting('port', port)}: {reason(error).lower()}; give another, or 0 for any free port"
+        ) from None
 
 
 class _Handler(BaseHTTPRequestHandler):

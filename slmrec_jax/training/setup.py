@@ -171,7 +171,7 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
     dataset, config = dataset.with_modalities(config.modalities), with_defaults(config)
     config, notes = with_micro_batches(config, dataset, method)
     made, layout = _placed_method(config, dataset, method, mesh)
-    made = made._replace(notes=(*made.notes, *notes, *_advice(config, made, dataset)))
+    made = made._replace(notes=(*made.notes, *notes, *_advice(config, dataset, method, made)))
     inputs = jax.eval_shape(made.prepare, input_shapes(dataset))
     sizes = Sizes(config.batch_size, config.num_micro_batches)
     most = LARGEST_COUNT // (sizes.batch * sizes.micro_batches)
@@ -223,9 +223,13 @@ def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> 
     return with_count(chosen)[0], (f"micro-batches: {reason}",)
 
 
-def _advice(config: Config, made: Method, dataset: Dataset) -> tuple[str, ...]:
+def _advice(config: Config, dataset: Dataset, method: MakeMethod, made: Method) -> tuple[str, ...]:
     steps = SAMPLINGS[made.sampling].num_batches(len(dataset.train.users), config.batch_size)
     if config.num_micro_batches > 1 or not made.micro_batches or steps <= MANY_STEPS:
+        return ()
+    try:
+        build_method(replace(config, micro_batches=2), dataset, method=method)
+    except UserError:  # the system takes one batch per step
         return ()
     auto = setting("micro_batches", "auto")
     return (

@@ -1,6 +1,7 @@
 """The command `explore`: it prints the address alone, and refuses what it cannot show in one line."""
 
 import re
+import socket
 
 import pytest
 
@@ -45,3 +46,10 @@ def test_what_is_no_run_is_refused(exported, tmp_path, refused):
         "explore", str(exported)
     )
     assert "config.json is missing: give the folder of a run" in refused("explore", str(tmp_path))
+
+
+def test_a_port_in_use_is_refused_before_the_runs_are_read(tmp_path, refused):
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        said = refused("explore", str(tmp_path / "none"), "--port", str(port))
+    assert f"--port {port}: address already in use; give another, or 0 for any free port" in said

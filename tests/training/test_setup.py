@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax import Config, setup, train
-from slmrec_jax.config import BASE
+from slmrec_jax.config import BASE, with_settings
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import make_method
 from slmrec_jax.methods.micro_batches import LEAST_STEPS, choose_micro_batches
@@ -191,6 +191,8 @@ def test_an_epoch_of_many_steps_is_advised_to_take_micro_batches(tiny, monkeypat
     few, many = (setup(Config(model="mf", batch_size=size), tiny) for size in (64, 1))
     assert not any("micro_batches" in note for note in few.method.notes)
     assert any("to take every interaction once; micro_batches='auto'" in note for note in many.method.notes)
+    refusing = setup(with_settings(Config(model="sgl", batch_size=1), {"sgl.among": "all"}), tiny)
+    assert not any("micro_batches" in note for note in refusing.method.notes)
 
 
 def test_more_micro_batches_than_batches_are_as_many_as_there_are(tiny):
