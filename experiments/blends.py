@@ -11,6 +11,7 @@ Result:   OUT.csv with a row for each system and one for the blend: test metrics
 For each seed, the runs of that seed are blended, with weights chosen on validation (`slmrec_jax.blend`).
 """
 
+import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
@@ -18,15 +19,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import numpy as np
 import tyro
-from equal_budgets import METRIC, METRICS, write_rows
+from equal_budgets import METRIC, METRICS, summaries, write_rows
 
 from slmrec_jax import UserError, blend
 from slmrec_jax.data import Dataset
 from slmrec_jax.evaluation.metrics import PerUser
 from slmrec_jax.evaluation.protocol import evaluate
 from slmrec_jax.reporting.systems import find_systems
-from slmrec_jax.studies.significance import mean_and_deviation, mean_per_user, p_values
 from slmrec_jax.training.loading import load_sharing
 
 BLEND = "blend"
@@ -83,16 +84,14 @@ def by_seed(paths: tuple[Path, ...]) -> list[dict[str, Path]]:
 
 def rows_of(found: Mapping[str, OfSeeds]) -> list[dict[str, Any]]:
     """Return a row for each system and the blend, the best last."""
-    per_user = {name: mean_per_user([test[METRIC] for test in each.tests]) for name, each in found.items()}
-    tested = p_values(per_user)
-    rows = []
-    for name, each in found.items():
-        weight = mean_and_deviation(each.weights)[0] if each.weights else ""
-        row: dict[str, Any] = {"system": name, "p": tested.get(name, ""), "weight": weight}
-        for metric in METRICS:
-            means = [float(test[metric].mean()) for test in each.tests]
-            row[metric], row[f"{metric} deviation"] = mean_and_deviation(means)
-        rows.append(row)
+    tests = {
+        system: {metric: np.stack([test[metric] for test in each.tests]) for metric in METRICS}
+        for system, each in found.items()
+    }
+    rows = [
+        {"system": system, **summary, "weight": statistics.fmean(found[system].weights) if system != BLEND else ""}
+        for system, summary in summaries(tests).items()
+    ]
     return sorted(rows, key=lambda row: row[METRIC])
 
 

@@ -31,6 +31,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import tyro
+from jaxtyping import Float
 
 from slmrec_jax import data, load_run
 from slmrec_jax.durable import whole_file, whole_folder, write_whole
@@ -188,18 +189,26 @@ def rows_of(measured: Mapping[str, Mapping[str, np.ndarray]]) -> list[dict[str, 
     """Return the figures of each measured system."""
     rows: dict[str, dict[str, Any]] = {system: {"system": system} for system in measured}
     for kind in KINDS:
-        for system, found in measured.items():
-            for metric in METRICS:
-                of_seeds = np.mean(found[f"{kind} {metric}"], axis=1)
-                mean, deviation = mean_and_deviation(of_seeds.tolist())
-                rows[system] |= {f"{kind} {metric}": mean, f"{kind} {metric} deviation": deviation}
-        for system, value in p_values(
-            {system: mean_per_user(list(found[f"{kind} {METRIC}"])) for system, found in measured.items()}
-        ).items():
-            rows[system][f"{kind} p"] = value
+        tests = {
+            system: {metric: found[f"{kind} {metric}"] for metric in METRICS} for system, found in measured.items()
+        }
+        for system, summary in summaries(tests).items():
+            rows[system] |= {f"{kind} {name}": value for name, value in summary.items()}
     for system, found in measured.items():
         rows[system] |= {name: float(found[name]) for name in ("seconds", "gib")}
     return list(rows.values())
+
+
+def summaries(tests: Mapping[str, Mapping[str, Float[np.ndarray, "seeds users"]]]) -> dict[str, dict[str, Any]]:
+    """Return the mean and deviation over seeds of each metric of each system, and `p`, which the best does not have."""
+    tested = p_values({system: mean_per_user(list(found[METRIC])) for system, found in tests.items()})
+    rows: dict[str, dict[str, Any]] = {}
+    for system, found in tests.items():
+        rows[system] = {"p": tested.get(system, "")}
+        for metric in METRICS:
+            mean, deviation = mean_and_deviation(np.mean(found[metric], axis=1).tolist())
+            rows[system] |= {metric: mean, f"{metric} deviation": deviation}
+    return rows
 
 
 def main(flags: Flags) -> None:
