@@ -98,4 +98,4 @@ def check_choice(name: str, value: object, choices: Collection[object]) -> None:
 
 def shown(value: object) -> str:
     """Describe an unexpected value, shortened, with its type."""
-    return f"{reprlib.repr(value)}, of type {type(value).__name__}"
+    return f"{' '.join(reprlib.repr(value).split())}, of type {type(value).__name__}"

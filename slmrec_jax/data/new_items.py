@@ -1,6 +1,6 @@
 """Reader for the features of new items without interactions: one file of vectors per modality."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -43,9 +43,8 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
             is already in the data set or has no features.
     """
     named = None if dataset.source is None else dataset.source.item_column
-    tables = {
-        modality: read_vectors(file, item_column(file, named), modality) for modality, file in _find_files(path).items()
-    }
+    files = _find_files(path, dataset.features)
+    tables = {modality: read_vectors(file, item_column(file, named), modality) for modality, file in files.items()}
     for modality, vectors in tables.items():
         _check_modality(path, modality, vectors, dataset)
     ids, given, notes = _in_one_order(path, tables)
@@ -62,7 +61,8 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
     return NewItems(ids, features, tuple(notes))
 
 
-def _find_files(path: Path) -> dict[str, Path]:
+def _find_files(path: Path, known: Collection[str]) -> dict[str, Path]:
+    """Return the file of each modality. A name that a file shares with one of the data is taken as it is."""
     try:
         if not path.exists():
             raise UserError(f"{path}: there is no such file or folder; give one with the features of new items")
@@ -73,7 +73,12 @@ def _find_files(path: Path) -> dict[str, Path]:
     if not found:
         suffixes = ", ".join(FEATURE_SUFFIXES)
         raise UserError(f"{path}: no features found; expected a file named after its modality, {suffixes}")
-    return by_modality((modality, file) for file in found for modality in modalities_of(file))
+
+    def named(file: Path) -> list[str]:
+        own = uncompressed(file).stem
+        return [own] if own in known and not is_dataset_folder(file) else modalities_of(file)
+
+    return by_modality((modality, file) for file in found for modality in named(file))
 
 
 def _is_one_modality(path: Path) -> bool:

@@ -38,7 +38,7 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
             f"nothing to train: {setting('main_weight')} is 0 and there is no task; give one of them a weight"
         )
     if ID in spec.modalities:
-        raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename its feature file")
+        raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename the modality")
     correction, reason = choose_correction(config, spec)
     main = losses.info_nce(
         options.temperature,

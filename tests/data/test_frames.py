@@ -2,6 +2,7 @@
 
 import datetime
 
+import duckdb
 import jax.numpy as jnp
 import numpy as np
 import pyarrow as pa
@@ -47,12 +48,20 @@ def polars_frame():
     return pytest.importorskip("polars").DataFrame(COLUMNS)
 
 
+def duckdb_relation():
+    connection = duckdb.connect()
+    return connection.register("given", pa.table(COLUMNS)).table("given")
+
+
 KINDS = {
     "mapping": lambda: COLUMNS,
     "arrays": lambda: {name: np.array(values) for name, values in COLUMNS.items()},
     "arrow": lambda: pa.table(COLUMNS),
     "dictionary": lambda: pa.table({**COLUMNS, "user": pa.array(USERS).dictionary_encode()}),
     "interchange": lambda: OnlyInterchange(pa.table(COLUMNS)),
+    "stream": lambda: pa.RecordBatchReader.from_batches(pa.table(COLUMNS).schema, pa.table(COLUMNS).to_batches()),
+    "record batch": lambda: pa.table(COLUMNS).to_batches()[0],
+    "relation": duckdb_relation,
     "pandas": pandas_frame,
     "pandas categories": pandas_categories,
     "polars": polars_frame,
@@ -142,7 +151,23 @@ REFUSED = {
     "no split": (((USERS, ITEMS),), {"split": None}, "it is not split; say how with split='NAME'"),
     "a wrong split": (((USERS, ITEMS),), {"split": "half"}, "there is no split 'half'"),
     "one dimension": (((USERS, ITEMS),), {"features": {"x": [1, 2]}}, "features['x']: an array of int64 of shape (2,)"),
-    "ragged": (((USERS, ITEMS),), {"features": {"x": {"a": [1], "b": [1, 2]}}}, "features['x']: not readable"),
+    "an array of pairs": ((np.ones((2, 2)),), {}, "interactions is array([[1., 1... [1., 1.]]), of type ndarray"),
+    "ragged": (
+        ((USERS, ITEMS),),
+        {"features": {"x": {"a": None, "b": [1], "c": [1, 2]}}},
+        "features['x']: row 2 has 2 numbers, and row 1 has 1; give vectors of one length",
+    ),
+    "no vectors": (((USERS, ITEMS),), {"features": {"x": (["a"], [None])}}, "features['x']: every vector is missing"),
+    "present": (
+        ((USERS, ITEMS),),
+        {"features": {"x": slm.Feature(VECTORS, np.ones(3, bool))}, "items": list("abcd")},
+        "features['x']: `present` has the shape (3,) and `values` (4, 2)",
+    ),
+    "infinite in order": (
+        ((USERS, ITEMS),),
+        {"features": {"x": np.where(VECTORS == 4, np.inf, VECTORS)}, "items": list("abcd")},
+        "features['x']: 1 values in 1 rows are NaN or infinite as float32 (rows 2, counted from 0); fix them, or make",
+    ),
     "ids": (((USERS, ITEMS),), {"features": {"x": (["a"], VECTORS)}}, "features['x']: 1 ids for 4 vectors"),
     "twice": (
         ((USERS, ITEMS),),
@@ -197,8 +222,13 @@ def test_what_else_is_a_column_of_ids_or_of_vectors():
     for lacking in (holes, slm.Feature(VECTORS, np.array([True, False, True, True]))):
         found = slm.dataset((USERS, ITEMS), features={"x": lacking}, items=list("abcd"), split="mmrec")
         assert found.features["x"].present.tolist() == [True, False, True, True]
-    some = slm.dataset((USERS, ITEMS), features={"x": {"a": VECTORS[0], "b": None}}, split="mmrec")
-    assert some.features["x"].present.tolist() == [True, False, False, False]
+    half = VECTORS.astype(np.float16)
+    for vectors in ([half[0], None], [half[0], np.nan], pa.array([half[0].tolist(), None], pa.list_(pa.float16()))):
+        for some in ({"a": vectors[0], "b": vectors[1]}, (["a", "b"], vectors)):
+            if not isinstance(vectors[0], pa.Scalar) or isinstance(some, tuple):
+                found = slm.dataset((USERS, ITEMS), features={"x": some}, split="mmrec").features["x"]
+                assert found.present.tolist() == [True, False, False, False]
+                assert found.values.dtype == np.float16
     masked = np.ma.masked_array(np.arange(9), mask=[False] * 8 + [True])
     with pytest.raises(UserError, match="row 8: user is missing"):
         slm.dataset((masked, ITEMS), split="mmrec")
@@ -232,3 +262,40 @@ def test_columns_that_are_not_used_may_hold_anything():
     frame = pytest.importorskip("polars").DataFrame(COLUMNS)
     frame = frame.with_columns(frame["user"].cast(pytest.importorskip("polars").Categorical))
     assert slm.dataset(frame, split=SPLIT).fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint
+
+
+@pytest.mark.parametrize("library", ["pandas", "polars"])
+def test_columns_of_frames_that_are_not_used_may_hold_anything(library):
+    frame = pytest.importorskip(library).DataFrame
+    kinds = {"strict": False} if library == "polars" else {}
+    odd = {"note": [{"a": 1}, object(), 3, None, [1], 2.5, "x", "y", "z"], "rating": [object(), "x", *[3] * 7]}
+    mixed = frame({**COLUMNS, **{name: np.array(values, object) for name, values in odd.items()}}, **kinds)
+    found = slm.dataset(mixed, split=SPLIT)
+    assert found.fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint
+    assert "ratings are not used: every row counts as an interaction" in found.notes
+    with pytest.raises(UserError, match=r"interactions: (column 'rating' cannot be read|rating is a column of)"):
+        slm.dataset(mixed, split=SPLIT, min_rating=2.0)
+
+
+def test_an_id_is_the_same_in_all_tables():
+    """`1.0` is written without its fraction where all ids are like that, and stays as it is where one table says so."""
+    whole = slm.dataset({"train": (["1.0", "2.0"], ["x", "y"]), "test": (["1"], ["y"])})
+    assert whole.user_ids.tolist() == [1, 2]
+    parts = {"train": (["1.0", "a", "1.0"], ["x", "y", "y"]), "test": (["1.0", "1.0"], ["z", "w"])}
+    mixed = slm.dataset(parts)
+    assert mixed.user_ids.tolist() == ["1.0", "a"]
+    assert (mixed.test.users == 0).all()
+
+
+@pytest.mark.parametrize(
+    ("items", "keys"),
+    [
+        (["1.0", "2.0", "a"], ["1.0", "2.0"]),
+        (["1.0", "2.0", "3.0"], ["1.0", "a", "2.0"]),
+        (["1", "2", "a"], ["1.0", "2.0"]),
+        ([1, 2, 3], [1.0, 2.0]),
+    ],
+)
+def test_keys_of_features_are_those_of_items(items, keys):
+    found = slm.dataset((list("abc"), items), features={"x": (keys, VECTORS[: len(keys)])}, split="mmrec")
+    assert found.features["x"].present.tolist() == [True, True, False]

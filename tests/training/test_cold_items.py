@@ -283,6 +283,15 @@ def test_files_of_new_items(with_bare, tmp_path):
     assert read_new_items(tmp_path / "image.safetensors", with_bare).ids.tolist() == [5, 7]
 
 
+@pytest.mark.parametrize("name", ["image", "CLIP", "text_emb"])
+def test_a_file_of_new_items_may_have_a_name_as_the_data_has_it(tiny, tmp_path, name):
+    """Data made in memory keep names that a file would lose, such as `image`, which files call `visual`."""
+    known = dataclasses.replace(tiny, features={name: tiny.features["visual"]})
+    np.save(tmp_path / f"{name}.npy", np.ones((2, 8)))
+    assert list(read_new_items(tmp_path / f"{name}.npy", known).features) == [name]
+    assert list(read_new_items(tmp_path, known).features) == [name]
+
+
 @pytest.mark.parametrize(
     ("tables", "line"),
     [

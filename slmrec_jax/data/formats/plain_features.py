@@ -151,8 +151,8 @@ def in_row_order(
             check_padding(str(file), values, int(item_ids.max()) + 1)
         if len(item_ids) < len(values) or (np.diff(item_ids) < 0).any():
             values, present = values[item_ids], present[item_ids]
-        values = as_held(values)
-        check_finite(str(file), values, item_ids, among=present)
+    values = as_held(values)
+    check_finite(str(file), values, None if fix is None else item_ids, among=present)
     if not present.any():
         raise UserError(f"{file}: the rows of all items are NaN; fill them, or leave this feature out")
     return Feature(values, present, vectors.stored), note_missing(file, present)

@@ -115,9 +115,9 @@ def all_match(column: Any, pattern: str) -> bool:
     return bool(pc.all(pc.match_substring_regex(column, pattern)).as_py())
 
 
-def starts_with(column: Any, pattern: str) -> bool:
-    """Return whether the pattern is found in the first value."""
-    return len(column) > 0 and bool(pc.match_substring_regex(column[0], pattern).as_py())
+def any_match(column: Any, pattern: str) -> bool:
+    """Return whether the pattern is found in any value."""
+    return bool(pc.any(pc.match_substring_regex(column, pattern)).as_py())
 
 
 def _first_that_fails(column: Any, kind: Any) -> int:

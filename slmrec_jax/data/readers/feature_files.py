@@ -109,7 +109,7 @@ def by_raw_id(
         lacking = "has an id of the data" if present.any() else "has values"
         raise UserError(
             f"{table.file}: no row {lacking}; its first id is {table.value(key, 0)}, and the data's "
-            f"{item_ids[0].item()!r}: correct the file, or leave this feature out"
+            f"{item_ids[0].item()!r}: correct the ids, or leave this feature out"
         )
     if not table.in_memory:
         check_vectors_fit(table.file, len(item_ids), values.shape[1])

@@ -8,7 +8,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from jaxtyping import Int, Shaped
 
-from slmrec_jax.data.readers.columns import all_match, cast_column, complete_column, starts_with, without_fraction
+from slmrec_jax.data.readers.columns import (
+    all_match,
+    any_match,
+    cast_column,
+    complete_column,
+    is_text,
+    without_fraction,
+)
 from slmrec_jax.data.readers.refusals import short_name
 from slmrec_jax.data.readers.tables import Table
 from slmrec_jax.errors import UserError
@@ -16,7 +23,8 @@ from slmrec_jax.errors import UserError
 MAX_LENGTH = 256
 """The maximum number of characters of a raw id, since NumPy pads all ids to the longest."""
 INTEGER = r"^(0|-?[1-9][0-9]{0,17})$"
-WHOLE_FLOAT = r"^-?(0|[1-9][0-9]*)\.0+$"
+WHOLE_FLOAT = r"^(-?(?:0|[1-9][0-9]*))\.0+$"
+"""A pattern of whole numbers written with a fraction; its group is the number."""
 _SPARE_IDS, _MAX_GAP = 1_000_000, 100
 
 
@@ -31,7 +39,7 @@ class EncodedIds(NamedTuple):
 
 def encode_ids(tables: Sequence[Table], name: str) -> EncodedIds:
     """Number the raw ids of a column by first appearance, table after table. The type must be convertible to text."""
-    columns = [_as_ids_of_one_type(table, name) for table in tables]
+    columns = _without_fractions([_as_ids_of_one_type(table, name) for table in tables])
     if len({column.type for column in columns}) > 1:
         columns = [column.cast(pa.string()) for column in columns]
     together = pa.chunked_array([chunk for column in columns for chunk in column.chunks], columns[0].type)
@@ -44,9 +52,14 @@ def encode_ids(tables: Sequence[Table], name: str) -> EncodedIds:
 
 
 def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
-    """Return the index in `ids` of each value of a column of unique raw ids, or -1. `7` and `"7"` are the same id."""
+    """Return the index in `ids` of each value of a column of unique raw ids, or -1.
+
+    `7` and `"7"` are the same id, and so is `"7.0"` unless `ids` has ids like that.
+    """
     column = _as_ids_of_one_type(table, name).cast(pa.string())
     known = pa.array(ids.tolist()).cast(pa.string())
+    if any_match(column, WHOLE_FLOAT) and not any_match(known, WHOLE_FLOAT):
+        column = pc.replace_substring_regex(column, WHOLE_FLOAT, r"\1")
     if len(column.unique()) < len(column):
         first = pc.index_in(column, column.unique()).to_numpy()
         again = int(np.flatnonzero(np.maximum.accumulate(np.r_[-1, first[:-1]]) >= first)[0])
@@ -58,7 +71,8 @@ def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> I
 
 def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
     """Convert a column to raw ids: integers if all are written as such (`7`, not `007`), otherwise strings."""
-    return _ids_to_numpy(_as_ids_of_one_type(table, name))
+    (column,) = _without_fractions([_as_ids_of_one_type(table, name)])
+    return _ids_to_numpy(column)
 
 
 def raw_ids_by_row(table: Table, raw: str, row: str, count: int | None = None) -> Shaped[np.ndarray, " rows"]:
@@ -121,9 +135,19 @@ def _as_ids_of_one_type(table: Table, name: str) -> Any:
     wrong = pc.index(good, False).as_py()
     if wrong >= 0:
         raise table.refusal(name, wrong, f"an id of 1 to {MAX_LENGTH} characters, none of them NUL or a line break")
-    if starts_with(column, WHOLE_FLOAT) and all_match(column, WHOLE_FLOAT):
-        return without_fraction(column)
     return column
+
+
+def _without_fractions(columns: Sequence[Any]) -> list[Any]:
+    """Write text ids such as `7.0` without the fraction in columns with no other ids.
+
+    If such an id occurs among others in any column, all columns stay as they are, so that an id is the same in each.
+    """
+    with_some = [is_text(column.type) and any_match(column, WHOLE_FLOAT) for column in columns]
+    with_others = [some and not all_match(column, WHOLE_FLOAT) for column, some in zip(columns, with_some, strict=True)]
+    if any(with_others):
+        return list(columns)
+    return [without_fraction(column) if some else column for column, some in zip(columns, with_some, strict=True)]
 
 
 def _ids_to_numpy(column: Any) -> Shaped[np.ndarray, " entries"]:

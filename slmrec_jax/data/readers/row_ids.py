@@ -1,7 +1,7 @@
 """Numbering of raw ids, and conversion of rows to sorted, distinct pairs of these numbers."""
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -34,16 +34,21 @@ class NumberedIds(NamedTuple):
 def number_ids(tables: Sequence[Rows], role: str) -> NumberedIds:
     """Number the raw ids of a column in sorted order. The type must be convertible to text."""
     engine = tables[0].engine
-    values, kinds = [], []
-    for place, rows in enumerate(tables):
-        value, kind = _distinct_ids(rows, role, f"{role}_{place}")
-        values.append(value)
-        kinds.append(kind)
+    names = [f"{role}_{place}" for place in range(len(tables))]
+    found = [_distinct_ids(rows, role, name) for rows, name in zip(tables, names, strict=True)]
+    values, kinds = [each.value for each in found], [each.kind for each in found]
+    # Some programs write integers like this. Elsewhere among text, the same writing is an id of its own.
+    if not any(each.fractions == "some" for each in found):
+        for place, name in enumerate(names):
+            if found[place].fractions == "all":
+                values[place] = text_without_fraction(values[place])
+                whole = text_without_fraction("raw")
+                engine.run(f"CREATE OR REPLACE TABLE {name} AS SELECT DISTINCT {whole} AS raw FROM {name}")
     if len(set(kinds)) > 1:
         values = [f"{value}::VARCHAR" for value in values]
         kinds = ["VARCHAR"]
-    found = " UNION ".join(f"SELECT raw::{kinds[0]} AS raw FROM {role}_{place}" for place in range(len(tables)))
-    engine.run(f"CREATE TABLE {role}_ids AS {found}")
+    union = " UNION ".join(f"SELECT raw::{kinds[0]} AS raw FROM {name}" for name in names)
+    engine.run(f"CREATE TABLE {role}_ids AS {union}")
     (count, whole, distinct), *_ = engine.rows(
         f"SELECT count(*), bool_and({matches('raw::VARCHAR', INTEGER)}), count(DISTINCT hash(raw)) FROM {role}_ids"
     )
@@ -58,7 +63,7 @@ def number_ids(tables: Sequence[Rows], role: str) -> NumberedIds:
         f"CREATE TABLE {role}_numbers AS SELECT {raw} AS raw, {key} AS key, (row_number() OVER (ORDER BY {raw}) - 1) "
         f"AS id FROM {role}_ids"
     )
-    for name in (f"{role}_ids", *(f"{role}_{place}" for place in range(len(tables)))):
+    for name in (f"{role}_ids", *names):
         engine.run(f"DROP TABLE {name}")
     keys = tuple(f"hash({value})" if by_hash else value for value in values)
     return NumberedIds(_fetch_ids(engine, f"{role}_numbers", count), f"{role}_numbers", keys)
@@ -165,8 +170,19 @@ class Column:
         return self._values
 
 
-def _distinct_ids(rows: Rows, role: str, table: str) -> tuple[str, str]:
-    """Make a table of the distinct raw ids of a column; return SQL for a row's raw id, and its type."""
+class _IdColumn(NamedTuple):
+    """The raw ids of one table."""
+
+    value: str
+    """SQL for a row's raw id."""
+    kind: str
+    """Its SQL type."""
+    fractions: Literal["all", "some", "none"]
+    """Which ids are text such as `7.0`."""
+
+
+def _distinct_ids(rows: Rows, role: str, table: str) -> _IdColumn:
+    """Make a table of the distinct raw ids of a column."""
     kind = rows.kinds[role]
     expected, longest = (
         "an id of text or a whole number",
@@ -185,20 +201,16 @@ def _distinct_ids(rows: Rows, role: str, table: str) -> tuple[str, str]:
         value, sql_kind = as_text(rows, role), "VARCHAR"
         wrong = f"length({{0}}) = 0 OR length({{0}}) > {MAX_LENGTH} OR {matches('{0}', _CONTROL)}"
     rows.engine.run(f"CREATE TABLE {table} AS SELECT {value} AS raw FROM {rows.view} GROUP BY 1")
-    ((bad, fractions),) = rows.engine.rows(
+    fraction = "false" if sql_kind == "BIGINT" else matches("raw", WHOLE_FLOAT)
+    ((bad, every, some),) = rows.engine.rows(
         f"SELECT coalesce(bool_or(raw IS NULL OR {wrong.format('raw')}), false), "
-        f"coalesce(bool_and({matches('raw::VARCHAR', WHOLE_FLOAT)}), false) FROM {table}"
+        f"coalesce(bool_and({fraction}), false), coalesce(bool_or({fraction}), false) FROM {table}"
     )
     if bad:
         rows.check_complete(role, "an id")
         rows.check(role, f"({value}) IS NULL", expected)
         rows.check(role, wrong.format(f"({value})"), longest)
-    if fractions:  # some programs write integers like this
-        value = text_without_fraction(value)
-        rows.engine.run(
-            f"CREATE OR REPLACE TABLE {table} AS SELECT DISTINCT {text_without_fraction('raw')} AS raw FROM {table}"
-        )
-    return value, sql_kind
+    return _IdColumn(value, sql_kind, "all" if every else "some" if some else "none")
 
 
 def _fetch_ids(engine: Engine, table: str, count: int) -> Shaped[np.ndarray, " distinct"]:
