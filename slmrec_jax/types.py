@@ -265,9 +265,10 @@ class Method(NamedTuple):
     init: Callable[[Key[Array, ""]], "TrainState"]
     """`key -> state`: the parameters, the optimizer state and an int32 step of 0."""
     step: Callable[["TrainState", Inputs, Batch], tuple["TrainState", Metrics]]
-    """`(state, inputs, batch) -> (state, metrics)`: one training step; `metrics["loss"]` is the objective."""
+    """`(state, inputs, batch) -> (state, metrics)`: one training step, which adds 1 to `state.step`; `metrics["loss"]`
+    is the objective."""
     embed: Callable[["TrainState", Inputs], Embeddings]
-    """`(state, inputs) -> embeddings`: the tables used for ranking."""
+    """`(state, inputs) -> embeddings`: the float32 tables used for ranking."""
     prepare: Callable[[Inputs], Inputs] = lambda inputs: inputs
     """See `Model.prepare`."""
     loss: Callable[[Params, Inputs, Batch], tuple[Scalar, Metrics]] | None = None

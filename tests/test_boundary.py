@@ -62,16 +62,33 @@ CALLS = {
     "made(item_texts=['a'])": "data set x: item_texts is ['a'], of type list: give a dict of texts by kind",
     "made(item_texts={'name': ['a', 'b']})": "data set x: a kind of item_texts is 'name', of type str: give one of",
     "made(item_texts={'title': [['a'], ['b', 'c']]})": "data set x: items: title is not one text for each item",
+    "info_nce(0.2, 'smpled')": "negatives is 'smpled', of type str: give one of inbatch, sampled",
+    "info_nce(0.0)": "temperature=0.0: give a number above 0",
+    "info_nce(0.2, 'sampled', 0)": "num_negatives=0: give at least 1",
+    "bpr('cos')": "score is 'cos', of type str: give one of dot, cosine",
+    "bpr(num_negatives=1.5)": "num_negatives is 1.5, of type float: give the number of negatives",
+    "embedding_l2('layer1')": "rows is 'layer1', of type str: give one of layer0, view, fused",
+    "embedding_l2(norm='l2')": "norm is 'l2', of type str: give one of squared, frobenius",
+    "view_agreement(views, 0.2, 'users')": "entities is 'users', of type str: give one of both, items",
+    "view_agreement(views, 0.2, contrast_on='x')": "contrast_on is 'x', of type str: give one of fused, modality",
+    "view_agreement(views, 0.2, among='al')": "among is 'al', of type str: give one of batch, distinct, all",
+    "view_agreement(views, 0)": "temperature=0: give a number above 0",
+    "fine_and_coarse(0.2, 'cos')": "similarity is 'cos', of type str: give one of dot, cosine",
+    "fine_and_coarse(-1.0)": "temperature=-1.0: give a number above 0",
 }
 
 SCRIPT = """
 import json, sys
 from pathlib import Path
 import numpy as np
-from slmrec_jax import Config, Run, dataset, load, load_run, setup, train, with_protocol
+from slmrec_jax import Augmentation, Config, Run, bpr, dataset, info_nce, load, load_run, setup, train, view_agreement
+from slmrec_jax import with_protocol
 from slmrec_jax.data import Feature, Words, make_dataset
 from slmrec_jax.data.synthetic import demo
+from slmrec_jax.objectives.losses import embedding_l2, fine_and_coarse
 from slmrec_jax.types import Embeddings, Interactions
+
+views = Augmentation(), Augmentation()
 
 def made(**changes):
     pairs = Interactions(np.array([0, 1, 2]), np.array([0, 1, 2]))

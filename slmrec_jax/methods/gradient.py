@@ -1,5 +1,6 @@
 """The default method: one optimizer minimises a weighted sum of losses on one encoder."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -11,7 +12,7 @@ from flax.training.train_state import TrainState
 from jaxtyping import Array, Key, Scalar
 
 from slmrec_jax.encoding.rows import all_rows, distinct_ids
-from slmrec_jax.errors import UserError, shown
+from slmrec_jax.errors import UserError, check_type, shown
 from slmrec_jax.methods.micro_batches import gathering_for_all, mean_over_micro_batches
 from slmrec_jax.types import (
     NO_AUGMENTATION,
@@ -50,8 +51,10 @@ def gradient_method(
         augmentation: The augmentation of the view that the losses read (`Context.view`).
 
     Raises:
+        UserError: An argument has another type, or a weight is not finite.
         ValueError: Every term has weight 0, or a term's name is `loss` or contains a slash.
     """
+    _check_arguments(model, terms, optimizer)
     active = {name: term for name, term in terms.items() if term.weight != 0}
     if not active:
         raise ValueError("nothing to train: every term of the objective has weight 0")
@@ -93,6 +96,18 @@ def gradient_method(
         by_columns=model.by_columns,
         micro_batches=True,
     )
+
+
+def _check_arguments(model: Model, terms: Mapping[str, Term], optimizer: optax.GradientTransformation) -> None:
+    check_type("model", model, Model, "a Model, such as slm.slmrec_recipe(config, spec).model")
+    check_type("terms", terms, Mapping, "a mapping from names to slm.Term(weight, loss)")
+    check_type("optimizer", optimizer, optax.GradientTransformation, "one of optax, such as optax.adam(1e-3)")
+    for name, term in terms.items():
+        check_type(f"terms[{name!r}]", term, Term, "slm.Term(weight, loss)")
+        check_type(f"the loss of terms[{name!r}]", term.loss, Loss, "slm.Loss(function), or slm.bpr() and the like")
+        check_type(f"the weight of terms[{name!r}]", term.weight, (int, float, np.number), "a number")
+        if not math.isfinite(term.weight):
+            raise UserError(f"the weight of terms[{name!r}] is {term.weight}: give a finite number")
 
 
 def objective(

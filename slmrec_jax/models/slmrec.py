@@ -250,7 +250,7 @@ def _item_layer0(name: str, params: Params, inputs: Inputs) -> Rows:
         def refuse(ids: Ids) -> Array:
             raise UserError(
                 f"the features of {name} were not kept, but augmented views and other graphs need them: prepare the "
-                f"inputs with that graph, or make the model with augmented=True"
+                f"inputs with that graph, or make the model with slm.slmrec_recipe(config, spec), which keeps them"
             )
 
         return refuse

@@ -5,11 +5,13 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, Scalar
 
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import interactions_among
 from slmrec_jax.encoding.rows import rows_for_all, rows_of
+from slmrec_jax.errors import UserError, check_choice, check_type, setting
 from slmrec_jax.objectives.augmentations import Views
 from slmrec_jax.objectives.softmax import cross_entropy, identification, inbatch_cross_entropy, self_cross_entropy
 from slmrec_jax.types import ALL, ID, Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
@@ -37,7 +39,13 @@ def info_nce(
         mask_false_negatives: Whether to remove items that the user has interacted with from the in-batch negatives. The
             published code keeps them.
         popularity_correction: β. The published code has β = 0. A negative β unlearns popularity further.
+
+    Raises:
+        UserError: An argument is none of these.
     """
+    _check_temperature(temperature)
+    check_choice("negatives", negatives, ("inbatch", "sampled"))
+    _check_count(num_negatives)
 
     def offsets(context: Context, items: Int[Array, "..."]) -> Float[Array, "..."] | None:
         if popularity_correction == 0:
@@ -78,7 +86,12 @@ def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss
     Args:
         score: The score y: the inner product, or the cosine (a variant in SLMRec's published code).
         num_negatives: The number of negatives per positive.
+
+    Raises:
+        UserError: An argument is none of these.
     """
+    check_choice("score", score, ("dot", "cosine"))
+    _check_count(num_negatives)
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         positive, negatives = _positive_and_negatives(context, score, num_negatives)
@@ -98,6 +111,8 @@ def embedding_l2(
         norm: `"squared"` is the mean over the batch of ½ (|e_u|² + |e_i|² + |e_j|²) (LightGCN's authors); `"frobenius"`
             is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, unsquared (MMRec toolbox).
     """
+    check_choice("rows", rows, ("layer0", "view", "fused"))
+    check_choice("norm", norm, ("squared", "frobenius"))
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, batch = context.view, context.batch
@@ -135,7 +150,14 @@ def view_agreement(
         among: `"batch"` compares the rows of the batch, where a node is repeated for each of its interactions (SLMRec's
             published code). `"distinct"` compares each node of the batch once. `"all"` compares each node of the batch
             once with all users or items, as in the SGL paper.
+
+    Raises:
+        UserError: An argument is none of these.
     """
+    _check_temperature(temperature)
+    check_choice("entities", entities, ("both", "items"))
+    check_choice("contrast_on", contrast_on, ("fused", "modality"))
+    check_choice("among", among, ("batch", "distinct", "all"))
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         def tables(view: View) -> tuple[Mapping[str, Rows], Mapping[str, Rows]]:
@@ -173,6 +195,8 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
     dim / 2 (as in the published code, which has at most three levels). Rows are compared by raw inner products
     (published code) or by cosines (the paper's definition of sim()), divided by the temperature τ_ssl > 0.
     """
+    _check_temperature(temperature)
+    check_choice("similarity", similarity, ("dot", "cosine"))
 
     def init(key: Key[Array, ""], spec: Spec) -> Params:
         names = tuple(spec.modalities)
@@ -198,6 +222,17 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
         return jnp.sum(jnp.stack(list(levels.values()))), levels
 
     return Loss(apply, init, in_batch=True)
+
+
+def _check_temperature(temperature: float) -> None:
+    if isinstance(temperature, int | float) and not temperature > 0:  # it may also be traced
+        raise UserError(f"{setting('temperature', temperature)}: give a number above 0")
+
+
+def _check_count(num_negatives: int) -> None:
+    check_type("num_negatives", num_negatives, (int, np.integer), "the number of negatives of each positive")
+    if num_negatives < 1:
+        raise UserError(f"{setting('num_negatives', num_negatives)}: give at least 1")
 
 
 def _positive_and_negatives(

@@ -8,6 +8,7 @@ from slmrec_jax import processes
 from slmrec_jax.errors import Diverged, Interrupted
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
 from slmrec_jax.training.events import Callback, Event, epoch_event, message
+from slmrec_jax.training.method_checks import check_step
 from slmrec_jax.training.recovery import all_finite, finite_terms, recover, restart_advice
 from slmrec_jax.training.selection import finished, make_record
 from slmrec_jax.training.session import (
@@ -118,7 +119,7 @@ def _segment(session: Session, position: Position, length: int) -> tuple[Positio
     stop = min(step + length, due, *ends)
     start = time.perf_counter()
     progress = take_steps(session, position.progress, step, stop, position.tally.rollbacks)
-    int(progress.means.rows)  # waits for the result
+    check_step(progress, stop)  # waits for the result
     seconds = time.perf_counter() - start
     tally = position.tally._replace(seconds=position.tally.seconds + seconds)
     after = position._replace(step=stop, progress=progress, tally=tally)

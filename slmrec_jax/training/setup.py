@@ -25,6 +25,7 @@ from slmrec_jax.methods.wrappers import with_mesh, with_precision, with_stale_em
 from slmrec_jax.objectives.sampling import NEGATIVES, SAMPLINGS, Sizes
 from slmrec_jax.training.inputs import input_shapes, make_inputs, make_spec
 from slmrec_jax.training.loop import Keys, Loop, compile_loop, make_keys, make_loop, place_loop
+from slmrec_jax.training.method_checks import check_32_bits, check_method
 from slmrec_jax.types import Batch, Embeddings, Inputs, Method, Metrics, Params, Spec
 
 LARGEST_COUNT = 2**31 - 1
@@ -168,6 +169,7 @@ def outline(config: Config, dataset: Dataset, *, method: MakeMethod = make_metho
 
     `mesh` is a result of `choose_mesh`.
     """
+    check_32_bits()
     dataset, config = dataset.with_modalities(config.modalities), with_defaults(config)
     config, notes = with_micro_batches(config, dataset, method)
     made, layout = _placed_method(config, dataset, method, mesh)
@@ -262,10 +264,8 @@ def _nothing_to_draw(number: int, rollbacks: int) -> tuple[PyTree, Keys]:
 
 
 def compiled(planned: Setup) -> Setup:
-    """Return the setup with compiled programs in its loop. Its inputs may be shapes."""
-    metrics = planned.loop.shapes().means.values
-    if "loss" not in metrics:
-        raise UserError(f"the method's step has the metrics {', '.join(metrics)}: return the total as `loss` too")
+    """Check the method (`check_method`), and compile the programs of the loop. The inputs may be shapes."""
+    check_method(planned.method, planned.loop.shapes(), planned.inputs, planned.dataset)
     keys = make_keys(planned.config.seed)
     return planned._replace(loop=compile_loop(planned.loop, planned.inputs, keys, planned.layout))
 
@@ -279,7 +279,9 @@ def build_method(
         UserError: The config does not fit the data.
     """
     config = with_defaults(config)
-    return with_precision(method(config, make_spec(config, dataset, column_shares)), config.precision)
+    made = method(config, make_spec(config, dataset, column_shares))
+    check_type("what the argument `method` returns", made, Method, "a Method, such as slm.gradient_method returns")
+    return with_precision(made, config.precision)
 
 
 def _placed_method(
