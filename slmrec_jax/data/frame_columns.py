@@ -62,9 +62,8 @@ def _arrow(what: str, values: Any) -> Any:
     try:
         if hasattr(values, "__arrow_c_stream__"):
             return pa.chunked_array(values)
-        # Series of pandas hold nulls, which NumPy's arrays do not.
-        is_known = isinstance(values, list | tuple | np.ma.MaskedArray) or hasattr(values, "to_numpy")
-        is_known = is_known or hasattr(values, "__arrow_c_array__")
+        is_known = isinstance(values, list | tuple | np.ma.MaskedArray) or hasattr(values, "__arrow_c_array__")
+        is_known = is_known or hasattr(values, "iloc")  # a pandas Series holds nulls, which a NumPy array does not
         return pa.chunked_array([pa.array(values if is_known else np.asarray(values))])
     except pa.ArrowException as error:
         raise UserError(f"{what} cannot be read ({one_line(error)}); use one type, such as text") from error

@@ -30,6 +30,7 @@ def feature_of(
             f"{argument} is of type {kind}: give {_VECTORS}: from a frame, (frame['id'], list(frame['vector']))"
         )
     if isinstance(given, Mapping):
+        given = {each: vector for each, vector in given.items() if vector is not None}
         ids, given = list(given), list(given.values())
     elif isinstance(given, Feature):
         given = _with_nan(argument, np.asarray(given.values), np.asarray(given.present, np.bool_))
@@ -75,9 +76,9 @@ def _numbers(argument: Path, given: Any) -> Shaped[np.ndarray, "..."]:
 
 
 def _stacked(argument: Path, vectors: Shaped[np.ndarray, " rows"]) -> Shaped[np.ndarray, "rows columns"]:
-    """Stack vectors of one length. A vector that is `None` or a scalar NaN becomes a row of NaN."""
-    found = [np.asarray(np.nan if vector is None else vector) for vector in vectors]
-    missing = np.array([vector.ndim == 0 and vector != vector for vector in found], np.bool_)
+    """Stack vectors of one length. A missing vector becomes a row of NaN."""
+    missing = np.array([_is_missing(vector) for vector in vectors], np.bool_)
+    found = [np.asarray(vector) for vector in vectors]
     widths = np.array([0 if lacks else vector.size for vector, lacks in zip(found, missing, strict=True)])
     if missing.all():
         raise UserError(f"{argument}: every vector is missing; fill it, or leave this feature out")
@@ -90,6 +91,11 @@ def _stacked(argument: Path, vectors: Shaped[np.ndarray, " rows"]) -> Shaped[np.
     kind = found[first].dtype
     none = np.full(widths[first], np.nan, kind if kind.kind == "f" or kind in HELD_TYPES else np.float64)
     return np.stack([none if lacks else vector for vector, lacks in zip(found, missing, strict=True)])
+
+
+def _is_missing(vector: Any) -> bool:
+    """Return whether this is `None`, a scalar NaN or the NA of pandas."""
+    return vector is None or type(vector).__name__ == "NAType" or (np.ndim(vector) == 0 and bool(vector != vector))
 
 
 def _with_nan(

@@ -57,7 +57,8 @@ def dataset(
         interactions: A table with columns of users and items, and optionally times, ratings, labels and splits: a
             pandas or Polars frame or any object with the Arrow or dataframe interchange protocol, a mapping of arrays,
             or a pair of arrays. Or a mapping from `train`, `valid` and `test` to such tables. Ids are strings or
-            integers; if all ids of users or of items are written as integers, they become integers.
+            integers. If all ids of users, or all of items, are written like `7` or `7.0`, they become integers,
+            otherwise strings.
         features: By modality, an array with one row per item, a pair (ids, vectors), or a mapping from ids to vectors.
             An item with a row of NaN or without a vector lacks the modality. The rows of an array without ids are in
             the order of `items`; without `items`, row i is the item with raw id i.

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from jaxtyping import Shaped
 
 from slmrec_jax.data.dataset import Dataset, Feature, Words
@@ -15,7 +17,7 @@ from slmrec_jax.data.readers.feature_files import by_modality, by_raw_id
 from slmrec_jax.data.readers.feature_tables import FEATURE_SUFFIXES, VectorTable, read_vectors
 from slmrec_jax.data.readers.folders import visible_entries
 from slmrec_jax.data.readers.opening import unreadable
-from slmrec_jax.data.readers.raw_ids import encode_ids
+from slmrec_jax.data.readers.raw_ids import encode_ids, without_whole_fractions
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.vectors import as_held
 from slmrec_jax.errors import UserError
@@ -48,7 +50,8 @@ def read_new_items(path: Path, dataset: Dataset) -> NewItems:
     for modality, vectors in tables.items():
         _check_modality(path, modality, vectors, dataset)
     ids, given, notes = _in_one_order(path, tables)
-    old = np.isin(ids.astype(np.str_), dataset.item_ids.astype(np.str_))
+    old = pc.is_in(*(without_whole_fractions(pa.array(each.astype(np.str_))) for each in (ids, dataset.item_ids)))
+    old = old.to_numpy(zero_copy_only=False)
     if old.any():
         raise UserError(
             f"{path}: the item {ids[old.argmax()].item()!r} is already in data set {dataset.name}, with {old.sum()} of "

@@ -101,13 +101,17 @@ def gradient_method(
 def _check_arguments(model: Model, terms: Mapping[str, Term], optimizer: optax.GradientTransformation) -> None:
     check_type("model", model, Model, "a Model, such as slm.slmrec_recipe(config, spec).model")
     check_type("terms", terms, Mapping, "a mapping from names to slm.Term(weight, loss)")
-    check_type("optimizer", optimizer, optax.GradientTransformation, "one of optax, such as optax.adam(1e-3)")
+    if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
+        raise UserError(f"optimizer is {shown(optimizer)}: give one of optax, such as optax.adam(1e-3)")
     for name, term in terms.items():
         check_type(f"terms[{name!r}]", term, Term, "slm.Term(weight, loss)")
         check_type(f"the loss of terms[{name!r}]", term.loss, Loss, "slm.Loss(function), or slm.bpr() and the like")
-        check_type(f"the weight of terms[{name!r}]", term.weight, (int, float, np.number), "a number")
-        if not math.isfinite(term.weight):
-            raise UserError(f"the weight of terms[{name!r}] is {term.weight}: give a finite number")
+        try:
+            finite = math.isfinite(term.weight)
+        except TypeError:
+            finite = False
+        if not finite:
+            raise UserError(f"the weight of terms[{name!r}] is {shown(term.weight)}: give a finite number")
 
 
 def objective(

@@ -1,7 +1,7 @@
 """Losses: terms of the training objective as pure functions, each a mean over the batch's unmasked rows."""
 
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Int, Key, Scalar
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import interactions_among
 from slmrec_jax.encoding.rows import rows_for_all, rows_of
-from slmrec_jax.errors import UserError, check_choice, check_type, setting
+from slmrec_jax.errors import UserError, check_choice, shown
 from slmrec_jax.objectives.augmentations import Views
 from slmrec_jax.objectives.softmax import cross_entropy, identification, inbatch_cross_entropy, self_cross_entropy
 from slmrec_jax.types import ALL, ID, Context, Distinct, Loss, Metrics, Params, Rows, Spec, View
@@ -45,7 +45,8 @@ def info_nce(
     """
     _check_temperature(temperature)
     check_choice("negatives", negatives, ("inbatch", "sampled"))
-    _check_count(num_negatives)
+    if negatives == "sampled":
+        _check_count(num_negatives)
 
     def offsets(context: Context, items: Int[Array, "..."]) -> Float[Array, "..."] | None:
         if popularity_correction == 0:
@@ -110,6 +111,9 @@ def embedding_l2(
             modality, without biases (MF, VBPR). `"fused"`: the view's fused rows (MGCN).
         norm: `"squared"` is the mean over the batch of ½ (|e_u|² + |e_i|² + |e_j|²) (LightGCN's authors); `"frobenius"`
             is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, unsquared (MMRec toolbox).
+
+    Raises:
+        UserError: An argument is none of these.
     """
     check_choice("rows", rows, ("layer0", "view", "fused"))
     check_choice("norm", norm, ("squared", "frobenius"))
@@ -194,6 +198,9 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
     of the k-th modality, and identifies each item across the two. Levels one and two have `dim` columns, later levels
     dim / 2 (as in the published code, which has at most three levels). Rows are compared by raw inner products
     (published code) or by cosines (the paper's definition of sim()), divided by the temperature τ_ssl > 0.
+
+    Raises:
+        UserError: An argument is none of these.
     """
     _check_temperature(temperature)
     check_choice("similarity", similarity, ("dot", "cosine"))
@@ -224,15 +231,15 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
     return Loss(apply, init, in_batch=True)
 
 
-def _check_temperature(temperature: float) -> None:
-    if isinstance(temperature, int | float) and not temperature > 0:  # it may also be traced
-        raise UserError(f"{setting('temperature', temperature)}: give a number above 0")
+def _check_temperature(temperature: Any) -> None:
+    is_array = isinstance(temperature, jax.Array | np.ndarray)  # it may be traced
+    if not is_array and not (isinstance(temperature, int | float | np.number) and temperature > 0):
+        raise UserError(f"temperature is {shown(temperature)}: give a number above 0")
 
 
-def _check_count(num_negatives: int) -> None:
-    check_type("num_negatives", num_negatives, (int, np.integer), "the number of negatives of each positive")
-    if num_negatives < 1:
-        raise UserError(f"{setting('num_negatives', num_negatives)}: give at least 1")
+def _check_count(num_negatives: Any) -> None:
+    if not hasattr(num_negatives, "__index__") or num_negatives < 1:
+        raise UserError(f"num_negatives is {shown(num_negatives)}: give a whole number of at least 1")
 
 
 def _positive_and_negatives(

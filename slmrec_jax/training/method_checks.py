@@ -57,7 +57,7 @@ def _check_state(progress: Progress) -> None:
 
 
 def _check_embeddings(made: object, dataset: Dataset) -> None:
-    if not isinstance(made, Embeddings):
+    if not isinstance(made, Embeddings) or not all(isinstance(each, jax.ShapeDtypeStruct) for each in made):
         raise UserError(f"the method's embed returns {shown(made)}: return slmrec_jax.types.Embeddings(users, items)")
     users, items = made
     width = users.shape[1:] if users.ndim == 2 else (None,)

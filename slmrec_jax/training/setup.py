@@ -231,7 +231,7 @@ def _advice(config: Config, dataset: Dataset, method: MakeMethod, made: Method) 
         return ()
     try:
         build_method(replace(config, micro_batches=2), dataset, method=method)
-    except UserError:  # the system takes one batch per step
+    except Exception:  # it takes one batch per step; a method of the caller's own may raise anything
         return ()
     auto = setting("micro_batches", "auto")
     return (

@@ -154,7 +154,7 @@ REFUSED = {
     "an array of pairs": ((np.ones((2, 2)),), {}, "interactions is array([[1., 1... [1., 1.]]), of type ndarray"),
     "ragged": (
         ((USERS, ITEMS),),
-        {"features": {"x": {"a": None, "b": [1], "c": [1, 2]}}},
+        {"features": {"x": (["a", "b", "c"], [None, [1], [1, 2]])}},
         "features['x']: row 2 has 2 numbers, and row 1 has 1; give vectors of one length",
     ),
     "no vectors": (((USERS, ITEMS),), {"features": {"x": (["a"], [None])}}, "features['x']: every vector is missing"),
@@ -293,9 +293,25 @@ def test_an_id_is_the_same_in_all_tables():
         (["1.0", "2.0", "a"], ["1.0", "2.0"]),
         (["1.0", "2.0", "3.0"], ["1.0", "a", "2.0"]),
         (["1", "2", "a"], ["1.0", "2.0"]),
+        (["1", "2", "3.0"], ["1.0", "2.0"]),
+        (["1", "2", "3"], ["1.0", "1", "2"]),
         ([1, 2, 3], [1.0, 2.0]),
     ],
 )
 def test_keys_of_features_are_those_of_items(items, keys):
     found = slm.dataset((list("abc"), items), features={"x": (keys, VECTORS[: len(keys)])}, split="mmrec")
     assert found.features["x"].present.tolist() == [True, True, False]
+    if len(keys) == 3 and "1" in keys:  # an id as it is written wins
+        np.testing.assert_array_equal(found.features["x"].values[:2], VECTORS[1:3])
+
+
+def test_keys_that_become_one_are_refused():
+    with pytest.raises(UserError, match=r"features\['x'\]: row 1: item is '1.00' for the second time"):
+        slm.dataset((list("abc"), [1, 2, 3]), features={"x": (["1.0", "1.00"], VECTORS[:2])}, split="mmrec")
+
+
+def test_missing_vectors_of_pandas_and_of_mappings():
+    pandas = pytest.importorskip("pandas")
+    for given in ({"a": VECTORS[0], "b": pandas.NA}, {"a": VECTORS[0], None: None}):
+        found = slm.dataset((USERS, ITEMS), features={"x": given}, split="mmrec")
+        assert found.features["x"].present.tolist() == [True, False, False, False]

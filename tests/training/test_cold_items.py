@@ -316,6 +316,10 @@ def test_new_items_under_ids_that_cannot_be_taken(with_bare, tmp_path):
     folder = write_features(tmp_path / "new", with_bare, [11, 12], ["item-0003", "a"])
     with pytest.raises(UserError, match=r"'item-0003' is already in data set tiny, with 1 of 2"):
         read_new_items(folder, with_bare)
+    numbered = dataclasses.replace(with_bare, item_ids=np.arange(with_bare.num_items))
+    folder = write_features(tmp_path / "numbered", with_bare, [11, 12], ["3.0", "b"])
+    with pytest.raises(UserError, match=r"'3.0' is already in data set tiny, with 1 of 2"):
+        read_new_items(folder, numbered)
     np.save(folder / "text.npy", np.ones((2, 5)))
     with pytest.raises(UserError, match="some files have raw ids and others do not"):
         read_new_items(folder, with_bare)

@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -31,6 +32,7 @@ def halves(embeddings):
         (short, r"float32 of shape \(5, 8\) and float32 of shape \(80, 8\): return float32 of shape \(60, d\) for the"),
         (narrow, r"float32 of shape \(60, 8\) and float32 of shape \(80, 4\): return float32"),
         (halves, r"bfloat16 of shape \(60, 8\) and bfloat16 of shape \(80, 8\): return float32"),
+        (lambda made: Embeddings(made.users, None), r"of type Embeddings: return"),
         (tuple, r"of type tuple: return slmrec_jax.types.Embeddings\(users, items\)"),
     ],
 )
@@ -81,8 +83,11 @@ def test_arrays_of_64_bits(tiny):
     [
         ({"terms": {"own": slm.bpr()}}, r"terms\['own'\] is Loss.*: give slm.Term\(weight, loss\)"),
         ({"terms": {"own": slm.Term(1.0, len)}}, r"the loss of terms\['own'\] is .*: give slm.Loss\(function\)"),
-        ({"terms": {"own": slm.Term("1", slm.bpr())}}, r"the weight of terms\['own'\] is '1', of type str: give a num"),
-        ({"terms": {"own": slm.Term(float("nan"), slm.bpr())}}, r"the weight of terms\['own'\] is nan: give a finite"),
+        ({"terms": {"own": slm.Term("1", slm.bpr())}}, r"the weight of terms\['own'\] is '1', of type str: give a fin"),
+        (
+            {"terms": {"own": slm.Term(float("nan"), slm.bpr())}},
+            r"the weight of terms\['own'\] is nan, of type float: give",
+        ),
         ({"terms": slm.bpr()}, "terms is Loss.*: give a mapping"),
         ({"optimizer": "adam"}, r"optimizer is 'adam', of type str: give one of optax, such as optax.adam"),
         ({"model": None}, "model is None, of type NoneType: give a Model"),
@@ -96,3 +101,15 @@ def test_arguments_of_gradient_method(tiny, wrong, line):
 
     with pytest.raises(slm.UserError, match=line):
         slm.setup(CONFIG, tiny, method=make)
+
+
+def test_any_scalar_is_a_weight_and_what_steps_is_an_optimizer(tiny):
+    def make(config, spec):
+        recipe = slm.make_recipe(config, spec)
+        terms = {name: slm.Term(weight, slm.bpr()) for name, weight in {"a": jnp.float32(0.5), "b": True}.items()}
+        return slm.gradient_method(recipe.model, terms, optax.MultiSteps(optax.adam(1e-2), 2), spec)
+
+    made = slm.setup(CONFIG, tiny, method=make)
+    state, metrics = made.step(made.init(), made.inputs, made.batch(0))
+    np.testing.assert_allclose(metrics["loss"], 1.5 * metrics["a"], rtol=1e-6)
+    assert int(state.step) == 1

@@ -54,19 +54,36 @@ def encode_ids(tables: Sequence[Table], name: str) -> EncodedIds:
 def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> Int[np.ndarray, " entries"]:
     """Return the index in `ids` of each value of a column of unique raw ids, or -1.
 
-    `7` and `"7"` are the same id, and so is `"7.0"` unless `ids` has ids like that.
+    `7` and `"7"` are the same id. So is `"7.0"`, if neither `ids` nor another row has that.
     """
-    column = _as_ids_of_one_type(table, name).cast(pa.string())
+    written = _as_ids_of_one_type(table, name).cast(pa.string())
     known = pa.array(ids.tolist()).cast(pa.string())
-    if any_match(column, WHOLE_FLOAT) and not any_match(known, WHOLE_FLOAT):
-        column = pc.replace_substring_regex(column, WHOLE_FLOAT, r"\1")
+    places = _places(written, known)
+    if any_match(written, WHOLE_FLOAT):
+        others = _places(without_whole_fractions(written), known)
+        places = np.where((places < 0) & ~np.isin(others, places), others, places)
+    _check_unique(
+        table, name, pc.if_else(places >= 0, known.take(np.maximum(places, 0)), written) if len(known) else written
+    )
+    return places
+
+
+def _places(column: Any, known: Any) -> Int[np.ndarray, " entries"]:
+    return np.asarray(pc.fill_null(pc.index_in(column, known), -1).to_numpy(), np.int64)
+
+
+def _check_unique(table: Table, name: str, column: Any) -> None:
     if len(column.unique()) < len(column):
         first = pc.index_in(column, column.unique()).to_numpy()
         again = int(np.flatnonzero(np.maximum.accumulate(np.r_[-1, first[:-1]]) >= first)[0])
         raise UserError(
             f"{table.row(again)}: {short_name(name)} is {table.value(name, again)} for the second time; keep one row"
         )
-    return np.asarray(pc.fill_null(pc.index_in(column, known), -1).to_numpy(), np.int64)
+
+
+def without_whole_fractions(ids: Any) -> Any:
+    """Write each text id such as `7.0` without its fraction."""
+    return pc.replace_substring_regex(ids, WHOLE_FLOAT, r"\1")
 
 
 def as_raw_ids(table: Table, name: str) -> Shaped[np.ndarray, " entries"]:
