@@ -58,13 +58,12 @@ def find_ids(table: Table, name: str, ids: Shaped[np.ndarray, " distinct"]) -> I
     """
     written = _as_ids_of_one_type(table, name).cast(pa.string())
     known = pa.array(ids.tolist()).cast(pa.string())
-    places = _places(written, known)
+    places, found = _places(written, known), written
     if any_match(written, WHOLE_FLOAT):
         others = _places(without_whole_fractions(written), known)
         places = np.where((places < 0) & ~np.isin(others, places), others, places)
-    _check_unique(
-        table, name, pc.if_else(places >= 0, known.take(np.maximum(places, 0)), written) if len(known) else written
-    )
+        found = pc.if_else(places >= 0, known.take(np.maximum(places, 0)), written)
+    _check_unique(table, name, found)
     return places
 
 
