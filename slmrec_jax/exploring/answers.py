@@ -11,7 +11,7 @@ from jaxtyping import Float, Int
 
 from slmrec_jax.errors import UserError
 from slmrec_jax.exploring.explored import Explored, ExploredRun, HostTables, Names
-from slmrec_jax.exploring.pictures import may_be_picture
+from slmrec_jax.exploring.pictures import find_picture
 from slmrec_jax.reporting.items import sample
 
 Answer: TypeAlias = dict[str, Any]
@@ -209,7 +209,7 @@ def _item(explored: Explored, row: int) -> Answer:
     for kind, texts in explored.item_texts.items():
         if texts[row]:
             found[kind] = _shortened(texts[row])
-    if explored.pictures is not None and may_be_picture(found.get("image", "")):
+    if find_picture(explored.pictures, found.get("image", "")) is not None:
         found["picture"] = True
     return found | {"at": [each.places[row].round(4).tolist() for each in explored.maps]}
 

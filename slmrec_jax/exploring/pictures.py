@@ -8,24 +8,25 @@ KINDS = {".png": "image/png", ".jpg": "image/jpeg", ".jpeg": "image/jpeg", ".gif
 MOST_BYTES = 2**24
 
 
-def may_be_picture(text: str) -> bool:
-    """Return whether an item's `image` text is the path of a picture. URLs are never fetched."""
-    return "://" not in text and Path(text).suffix.lower() in KINDS
-
-
-def read_picture(folder: Path | None, text: str) -> tuple[str, bytes] | None:
-    """Read a picture, and return its type and content.
+def find_picture(folder: Path | None, text: str) -> Path | None:
+    """Return the picture that an item's `image` text names. URLs are never fetched.
 
     Return `None` unless it is within the folder after following all links and has at most `MOST_BYTES`.
     """
-    if folder is None or not may_be_picture(text):
+    if folder is None or not text:
         return None
     try:
         inside, path = folder.resolve(), (folder / text).resolve()
-        if not path.is_relative_to(inside) or path.suffix.lower() not in KINDS or not path.is_file():
-            return None
-        if path.stat().st_size > MOST_BYTES:
-            return None
-        return KINDS[path.suffix.lower()], path.read_bytes()
-    except (OSError, ValueError):  # it is missing, or the name is invalid
+        is_picture = path.is_relative_to(inside) and path.suffix.lower() in KINDS and path.is_file()
+        return path if is_picture and path.stat().st_size <= MOST_BYTES else None
+    except (OSError, ValueError):  # it cannot be read, or the name is invalid
+        return None
+
+
+def read_picture(folder: Path | None, text: str) -> tuple[str, bytes] | None:
+    """Read the picture that an item's `image` text names, and return its type and content."""
+    path = find_picture(folder, text)
+    try:
+        return None if path is None else (KINDS[path.suffix.lower()], path.read_bytes())
+    except OSError:  # it is removed by now, or may not be read
         return None

@@ -21,7 +21,8 @@ def dataset():
     splits = [Interactions(*pairs[np.sort(part)].T.astype(np.int32)) for part in np.split(cut, [100, 120])]
     item_ids = [EVIL, "x" * 5000, "a\ud800b", "Ab", "abc", *(f"item-{row}" for row in range(5, NUM_ITEMS - 1)), "item"]
     titles = np.array([f"Title {row} {EVIL}" if row % 2 else "" for row in range(NUM_ITEMS)], np.object_)
-    images = np.array(["ok.png", "../secret.png", "https://example.com/a.png", "a.svg"] + [""] * 56, np.object_)
+    named = ["ok.png", "../secret.png", "https://example.com/a.png", "a.svg", "missing.png"]
+    images = np.array(named + [""] * (NUM_ITEMS - len(named)), np.object_)
     return make_dataset(
         EVIL,
         *splits,

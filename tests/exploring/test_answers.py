@@ -125,7 +125,18 @@ def test_ids_are_kept_as_text_and_shortened(explored):
     assert len(ask(explored, "similar", row=1)["id"]) == answers.LONGEST + 1
     assert ask(explored, "similar", row=2)["id"] == "a\ud800b"
     assert "image" not in ask(explored, "similar", row=9)
-    assert [("picture" in ask(explored, "similar", row=row)) for row in range(4)] == [True, True, False, False]
+
+
+def test_an_item_has_a_picture_if_the_folder_of_the_data_has_it(explored):
+    found = [ask(explored, "similar", row=row) for row in range(5)]
+    assert [each.get("image") for each in found] == [
+        "ok.png",
+        "../secret.png",
+        "https://example.com/a.png",
+        "a.svg",
+        "missing.png",
+    ]
+    assert ["picture" in each for each in found] == [True, False, False, False, False]
     assert max(map(len, ask(explored, "map", run=0)["labels"])) == answers.LONGEST_LABEL + 1
 
 
