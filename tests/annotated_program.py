@@ -15,15 +15,16 @@ with install_import_hook("slmrec_jax", "checking.checked"):
     import jax
     from methods.test_contract import BASE, CONFIGS
 
-    from slmrec_jax import setup, train
+    from slmrec_jax import train
     from slmrec_jax.data import demo
+    from slmrec_jax.training.setup import outline
 
 
 def main(folder: str) -> None:
     columns = {"visual": 8, "acoustic": 6}
     dataset = demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns=columns).by_degree()
     for config in (*CONFIGS.values(), dataclasses.replace(BASE, task="fac", micro_batches=3)):
-        made = setup(config, dataset)
+        made = outline(config, dataset)
         keys, progress = made.keys(), made.loop.shapes()
         drawn = jax.eval_shape(made.loop.order, made.inputs, keys, 0)
         jax.eval_shape(made.loop.run, progress, drawn, made.inputs, keys, 1)

@@ -68,7 +68,9 @@ class Setup(NamedTuple):
 
     def init(self) -> TrainState:
         """Return the state before the first step."""
-        return self.loop.init(self.keys()).state
+        init = jax.jit(self.method.init) if self.layout is None else self.layout.placed(self.method.init)
+        state: TrainState = init(self.keys().init)
+        return state
 
     def batch(self, step: int | Int[Array, ""]) -> Batch:
         """Return the batch of a step. Inside `jax.jit`, each call draws the order of its pass again.
