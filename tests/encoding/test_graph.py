@@ -30,6 +30,13 @@ def case(request, monkeypatch):
     return graph, GRAPHS[name]
 
 
+@jax.jit
+def both_ways(graph):
+    """Return the products of the adjacency and of its transpose with identities."""
+    adjacency = graph.adjacency
+    return matmul(adjacency, jnp.eye(graph.num_items)), matmul(adjacency.T, jnp.eye(graph.num_users))
+
+
 def test_both_forms_hold_the_normalised_adjacency(case):
     graph, (num_users, num_items, users, items) = case
     dense = reference.adjacency(num_users, num_items, users, items)
@@ -38,8 +45,7 @@ def test_both_forms_hold_the_normalised_adjacency(case):
     nodes = stacked_graph(graph)
     by_edges[nodes.receivers, nodes.senders] = nodes.edges
     np.testing.assert_allclose(by_edges, dense, rtol=1e-6)
-    half = matmul(graph.adjacency, jnp.eye(num_items))
-    np.testing.assert_allclose(half, dense[:num_users, num_users:], rtol=1e-6)
+    np.testing.assert_allclose(both_ways(graph)[0], dense[:num_users, num_users:], rtol=1e-6)
 
 
 def test_kept_interactions_are_normalised_by_the_degrees_that_remain(case):
@@ -47,8 +53,8 @@ def test_kept_interactions_are_normalised_by_the_degrees_that_remain(case):
     kept = (3 * users + 5 * items) % 4 < 2
     some = jax.jit(lambda graph: kept_interactions(graph, lambda u, i: (3 * u + 5 * i) % 4 < 2))(graph)
     dense = reference.adjacency(num_users, num_items, users[kept], items[kept])[:num_users, num_users:]
-    np.testing.assert_allclose(matmul(some.adjacency, jnp.eye(num_items)), dense, rtol=1e-6)
-    np.testing.assert_allclose(matmul(some.adjacency.T, jnp.eye(num_users)), dense.T, rtol=1e-6)
+    for found, expected in zip(both_ways(some), (dense, dense.T), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
     assert jax.tree.structure(some) == jax.tree.structure(jax.eval_shape(lambda: some))
     assert not some.derived
 
@@ -75,7 +81,7 @@ def test_weights_of_interactions_have_the_derivative_of_the_dense_matrix(case):
         matrix = jnp.asarray(dense, jnp.float32) * jnp.zeros(dense.shape).at[found_users, found_items].set(weights)
         return matrix @ x, matrix.T @ g
 
-    found, expected = (jax.value_and_grad(penalty)(weights, products) for products in (ours, definition))
+    found, expected = (jax.jit(jax.value_and_grad(penalty), static_argnums=1)(weights, of) for of in (ours, definition))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), found, expected)
 
 
@@ -83,29 +89,41 @@ def test_weights_stay_in_the_graph_of_the_interactions_that_are_kept(case):
     graph, (num_users, num_items, users, items) = case
     weights = jnp.asarray(np.random.default_rng(0).normal(size=graph.num_interactions), jnp.float32)
     kept = (3 * users + 5 * items) % 4 < 2
-    some = kept_interactions(weighted_interactions(graph, weights), lambda u, i: (3 * u + 5 * i) % 4 < 2)
+
+    @jax.jit
+    def products(graph, weights):
+        weighted = weighted_interactions(graph, weights)
+        return both_ways(kept_interactions(weighted, lambda u, i: (3 * u + 5 * i) % 4 < 2))
+
     dense = reference.adjacency(num_users, num_items, users[kept], items[kept])[:num_users, num_users:]
     dense[tuple(graph.interactions)] *= weights
-    np.testing.assert_allclose(matmul(some.adjacency, jnp.eye(num_items)), dense, rtol=1e-5, atol=1e-6)
-    np.testing.assert_allclose(matmul(some.adjacency.T, jnp.eye(num_users)), dense.T, rtol=1e-5, atol=1e-6)
+    for found, expected in zip(products(graph, weights), (dense, dense.T), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_weights_of_weighted_interactions_multiply_and_must_be_as_many(case):
-    graph, (_, num_items, *_) = case
+    graph, _ = case
     weights = jnp.arange(graph.num_interactions, dtype=jnp.float32)
-    twice = weighted_interactions(weighted_interactions(graph, weights), weights)
-    once = weighted_interactions(graph, weights**2)
-    products = [matmul(each.adjacency, jnp.eye(num_items)) for each in (twice, once)]
-    np.testing.assert_allclose(*products, rtol=1e-6)
-    np.testing.assert_array_equal(twice.weights, once.weights)
+
+    @jax.jit
+    def both(graph, weights):
+        twice = weighted_interactions(weighted_interactions(graph, weights), weights)
+        once = weighted_interactions(graph, weights**2)
+        return [(both_ways(each)[0], each.weights) for each in (twice, once)]
+
+    (twice, weights_of_twice), (once, weights_of_once) = both(graph, weights)
+    np.testing.assert_allclose(twice, once, rtol=1e-6)
+    np.testing.assert_array_equal(weights_of_twice, weights_of_once)
     with pytest.raises(ValueError, match=r"give one for each of graph\.interactions"):
         weighted_interactions(graph, jnp.ones(graph.num_interactions + 2))
 
 
 def test_item_degrees_count_interactions(case):
     graph, (_, num_items, _, items) = case
-    ids = jnp.arange(num_items)[::-1]
-    np.testing.assert_array_equal(graph.item_degrees(ids), np.bincount(items, minlength=num_items)[::-1])
+    ids = np.arange(num_items)[::-1]
+    np.testing.assert_array_equal(
+        jax.jit(type(graph).item_degrees)(graph, ids), np.bincount(items, minlength=num_items)[::-1]
+    )
 
 
 def test_an_interaction_that_stands_twice_counts_once():
@@ -119,9 +137,9 @@ def test_interactions_come_in_order_of_user_and_item(case):
     graph, (_, _, users, items) = case
     order = np.lexsort((items, users))
     np.testing.assert_array_equal(graph.interactions, (users[order], items[order]))
-    places = jnp.arange(len(users))[::-1].reshape(-1, 1)
-    np.testing.assert_array_equal(graph.users_of(places)[:, 0], users[order][::-1])
-    np.testing.assert_array_equal(graph.items_of(places)[:, 0], items[order][::-1])
+    places = np.arange(len(users))[::-1].reshape(-1, 1)
+    found = jax.jit(lambda graph, places: (graph.users_of(places), graph.items_of(places)))(graph, places)
+    np.testing.assert_array_equal(found, (users[order][::-1, None], items[order][::-1, None]))
 
 
 def test_a_large_graph_takes_eight_bytes_an_interaction_and_its_offsets(monkeypatch):

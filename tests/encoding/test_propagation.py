@@ -32,6 +32,7 @@ def rows(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape).astype(np.float32))
 
 
+@partial(jax.jit, static_argnames="num_layers")
 def definition(graph, x, num_layers):
     """Compute M_L x, layer by layer, for users stacked on items."""
     total = x
@@ -55,10 +56,10 @@ def test_propagation_is_the_read_out_of_matrix_powers(case, num_layers):
 
 def test_a_hop_by_halves_is_the_definition(case):
     graph, p = case
-    x = rows(2, len(p), 4)
+    x = np.asarray(rows(2, len(p), 4))
     halves = propagation.Halves(x[: graph.num_users], x[graph.num_users :])
     for hop in (propagation.hop, propagation.hop_by_definition):
-        np.testing.assert_allclose(jnp.concatenate(hop(graph, halves)), p @ x, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(np.concatenate(jax.jit(hop)(graph, halves)), p @ x, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize(("case", "num_layers"), PAIRS, indirect=["case"])
@@ -109,14 +110,14 @@ def test_a_first_hop_that_is_known_is_not_computed_again(case):
     graph, _ = case
     users, items = rows(3, graph.num_users, 5), rows(4, graph.num_items, 5)
     for chain, x, first in (
-        (propagation.user_chain, users, propagation.to_items(graph, users)),
-        (propagation.item_chain, items, propagation.to_users(graph, items)),
+        (propagation.user_chain, users, jax.jit(propagation.to_items)(graph, users)),
+        (propagation.item_chain, items, jax.jit(propagation.to_users)(graph, items)),
     ):
         tables = jax.jit(lambda graph, x, known, chain=chain: read_out(chain([graph], x, 3, known)))
-        given, computed, nothing = (tables(graph, x, known) for known in (first, None, jnp.zeros_like(first)))
+        given, computed, nothing = (tables(graph, x, known) for known in (first, None, np.zeros_like(first)))
         jax.tree.map(np.testing.assert_array_equal, given, computed)
         own, other = nothing if chain is propagation.user_chain else nothing[::-1]
-        np.testing.assert_array_equal(own, x / 4)  # layer 0 alone
+        np.testing.assert_array_equal(own, np.asarray(x) / 4)  # layer 0 alone
         assert not np.asarray(other).any()
 
 
@@ -125,10 +126,11 @@ def test_a_frozen_chain_is_the_definition_of_the_projected_feature(case, num_lay
     monkeypatch.setattr(propagation, "CACHE_COLUMNS", 4)  # so that 6 columns take two blocks
     graph, _ = case
     present = (np.arange(graph.num_items) % 3 != 1).astype(np.float32)
-    feature = DenseFeature(rows(6, graph.num_items, 6) * present[:, None], jnp.asarray(present))
+    values = np.asarray(rows(6, graph.num_items, 6)) * present[:, None]
+    feature = DenseFeature(jnp.asarray(values), jnp.asarray(present))
     kernel, bias = rows(7, 6, 5), rows(8, 5)
     weights = rows(9, graph.num_users + graph.num_items, 5)
-    cached = propagation.frozen_chain(graph, feature, num_layers)
+    cached = jax.jit(lambda graph, feature: propagation.frozen_chain(graph, feature, num_layers))(graph, feature)
 
     def by_cache(kernel, bias):
         return jnp.concatenate(
@@ -144,7 +146,7 @@ def test_a_frozen_chain_is_the_definition_of_the_projected_feature(case, num_lay
 
 def test_a_frozen_chain_in_half_precision_is_the_same_rounded(case):
     graph, _ = case
-    feature = DenseFeature(rows(6, graph.num_items, 6), jnp.ones(graph.num_items))
+    feature = DenseFeature(rows(6, graph.num_items, 6), jnp.asarray(np.ones(graph.num_items, np.float32)))
     half, full = (
         jax.jit(lambda graph, feature, held_as=held_as: propagation.frozen_chain(graph, feature, 3, held_as))(
             graph, feature
@@ -165,9 +167,8 @@ def test_relabelling_nodes_permutes_the_rows():
     x = rows(11, num_users, 4)
     moved = np.zeros_like(x)
     moved[user_order] = x
-    ours, theirs = (
-        read_out(propagation.user_chain([graph], jnp.asarray(table), 3)) for graph, table in ((one, x), (other, moved))
-    )
+    tables = jax.jit(lambda graph, x: read_out(propagation.user_chain([graph], x, 3)))
+    ours, theirs = tables(one, x), tables(other, moved)
     np.testing.assert_allclose(theirs.users[user_order], ours.users, rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(theirs.items[item_order], ours.items, rtol=1e-5, atol=1e-6)
 

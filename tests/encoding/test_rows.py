@@ -48,7 +48,7 @@ def test_many_rows_are_read_from_the_whole_table(count):
         rows = whole_for_many(table(x), len(x)) if many else table(x)
         return jnp.sum(jnp.square(rows(jnp.asarray(ids))) * weights)
 
-    ours, expected = (jax.value_and_grad(loss)(x, many) for many in (True, False))
+    ours, expected = (jax.jit(jax.value_and_grad(loss), static_argnums=1)(x, many) for many in (True, False))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), ours, expected)
     assert (asked[0] is ALL) == (count >= 5)
 
@@ -93,7 +93,7 @@ def test_a_table_by_blocks_is_the_whole_table(count, monkeypatch):
 @pytest.mark.parametrize("num_real", [1, 4, 9])
 def test_distinct_ids_with_their_counts_and_places(num_real):
     ids, real = np.array([5, 2, 5, 5, 0, 2, 7, 0, 5], np.int32), np.arange(9) < num_real
-    found = distinct_ids(jnp.asarray(ids), jnp.asarray(real), 8)
+    found = jax.jit(distinct_ids, static_argnums=2)(ids, real, 8)
     first_come = list(dict.fromkeys(ids[real].tolist()))
     assert found.ids.tolist() == first_come + [5] * (9 - len(first_come))
     assert found.counts.tolist() == [(ids[real] == i).sum() for i in first_come] + [0] * (9 - len(first_come))
@@ -102,7 +102,8 @@ def test_distinct_ids_with_their_counts_and_places(num_real):
 
 
 def test_distinct_ids_where_the_first_rows_are_not_real():
-    found = distinct_ids(jnp.array([1, 2, 3, 2]), jnp.array([False, True, True, True]), 4)
+    real = np.array([False, True, True, True])
+    found = jax.jit(distinct_ids, static_argnums=2)(np.array([1, 2, 3, 2], np.int32), real, 4)
     assert found.ids.tolist()[:2] == [2, 3]
     assert found.counts.tolist() == [2, 1, 0, 0]
 

@@ -22,9 +22,8 @@ def pair_of(dtype, rows=ROWS, columns=COLUMNS, seed=0):
     largest, smallest = (4, -3) if dtype == jnp.float16 else (38, -18)
     values = rng.normal(size=(rows, columns)) * 10.0 ** rng.uniform(smallest, largest, (rows, 1))
     values[::7] = 0
-    half = jnp.asarray(values, dtype)
-    present = jnp.asarray(np.arange(rows) % 7 != 0, jnp.float32)
-    return DenseFeature(half, present), DenseFeature(half.astype(jnp.float32), present)
+    half, present = values.astype(dtype), (np.arange(rows) % 7 != 0).astype(np.float32)
+    return jax.tree.map(jnp.asarray, (DenseFeature(half, present), DenseFeature(half.astype(np.float32), present)))
 
 
 def frozen_pair(dtype, *, normalized=True, **sizes):
@@ -33,7 +32,7 @@ def frozen_pair(dtype, *, normalized=True, **sizes):
 
 
 def linear(columns=COLUMNS, dim=8):
-    return layers.linear(jax.random.key(1), columns, dim)
+    return jax.jit(layers.linear, static_argnums=(1, 2))(jax.random.key(1), columns, dim)
 
 
 def is_same(one, other):
@@ -76,7 +75,7 @@ def test_a_frozen_chain_has_the_bits_of_the_float32_table(dtype, held_as, monkey
     graph = build_graph(Interactions(users, items), num_users, num_items)
     half, full = frozen_pair(dtype, rows=num_items)
     chains = [propagation.frozen_chain(graph, feature, 3, held_as) for feature in (half, full)]
-    jax.tree.map(lambda one, other: is_same(one.astype(jnp.float32), other.astype(jnp.float32)), *chains)
+    jax.tree.map(lambda *pair: is_same(*(np.asarray(each).astype(np.float32) for each in pair)), *chains)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -85,7 +84,7 @@ def test_a_product_by_blocks_is_the_product(dtype, rows, monkeypatch):
     monkeypatch.setattr(vectors, "WHOLE_BYTES", 0)
     monkeypatch.setattr(vectors, "_BLOCK_VALUES", 64 * COLUMNS)
     half, full = frozen_pair(dtype, rows=rows)
-    weights = jnp.asarray(np.random.default_rng(2).normal(size=(rows, 8)), jnp.float32)
+    weights = np.random.default_rng(2).normal(size=(rows, 8)).astype(np.float32)
 
     def loss(params, feature):
         return jnp.sum(weights * projected(feature, params)(ALL))

@@ -212,7 +212,7 @@ def test_memory_stays_under_the_bound(score, blocks):
 def test_the_search_on_the_host_takes_little_beside_the_scores(k, spread):
     width = block_width(2000, k)
     scores = np.random.default_rng(0).integers(0, spread, (300, 2000)).astype(np.float32)
-    scored = Scored(jnp.asarray(scores), jnp.max(jnp.asarray(scores).reshape(300, -1, width), axis=2))
+    scored = Scored(jnp.asarray(scores), jnp.asarray(scores.reshape(300, -1, width).max(axis=2)))
     search.by_numpy(scored, k)  # warm up: later calls neither load nor compile
     tracemalloc.start()
     found = search.by_numpy(scored, k)
@@ -280,7 +280,7 @@ def test_the_best_of_blocks_are_the_best_of_all_ties_included(num_columns, k, sp
     for width in (1, 2, 4):
         if num_columns // width < k:
             continue
-        scored = Scored(jnp.asarray(scores), jnp.max(jnp.asarray(scores).reshape(37, -1, width), axis=2))
+        scored = Scored(jnp.asarray(scores), jnp.asarray(scores.reshape(37, -1, width).max(axis=2)))
         for find in (by_numpy, by_xla):
             columns, found = find(scored, k)
             np.testing.assert_array_equal(columns, np.where(best == -np.inf, -1, order))

@@ -140,11 +140,20 @@ def test_both_refuses_two_augmentations_of_one_stage():
         both(feature_masking("clean", "item"), feature_dropout(0.3, "input"))
 
 
-def kept_pairs(graph):
-    """Return what a view keeps, as an array of users × items, from the matrix and from its transpose."""
-    dense = np.asarray(matmul(graph.adjacency, jnp.eye(graph.num_items))) > 0
-    np.testing.assert_array_equal(dense, np.asarray(matmul(graph.adjacency.T, jnp.eye(graph.num_users))).T > 0)
-    return dense
+def kept_pairs(view, full, num_layers):
+    """Return what a view keeps in each layer, as arrays of users × items, from the matrix and from its transpose."""
+
+    @jax.jit
+    def both_ways(full):
+        return [
+            (matmul(graph.adjacency, jnp.eye(graph.num_items)), matmul(graph.adjacency.T, jnp.eye(graph.num_users)).T)
+            for graph in view.edges(KEY, full, num_layers)
+        ]
+
+    kept = [[np.asarray(way) > 0 for way in of_layer] for of_layer in both_ways(full)]
+    for one, other in kept:
+        np.testing.assert_array_equal(one, other)
+    return [one for one, _ in kept]
 
 
 @pytest.fixture(scope="module")
@@ -155,8 +164,8 @@ def full():
 
 
 def test_edge_dropout_leaves_out_the_share_and_views_and_layers_differ(full):
-    first, second = (kept_pairs(views.edges(KEY, full, 3)[0]) for views in edge_dropout(0.3))
-    layers = [kept_pairs(graph) for graph in edge_dropout(0.3, "layer")[0].edges(KEY, full, 3)]
+    first, second = (kept_pairs(view, full, 3)[0] for view in edge_dropout(0.3))
+    layers = kept_pairs(edge_dropout(0.3, "layer")[0], full, 3)
     deviation = 5 * np.sqrt(0.3 * 0.7 / full.num_interactions)
     for kept in (first, second, *layers):
         assert abs(kept.mean() - 0.7) < deviation
@@ -173,7 +182,7 @@ def test_edge_dropout_with_rate_0_is_the_graph(full):
 
 
 def test_node_dropout_leaves_out_all_interactions_of_a_node(full):
-    views = [kept_pairs(view.edges(KEY, full, 2)[1]) for view in node_dropout(0.4)]
+    views = [kept_pairs(view, full, 2)[1] for view in node_dropout(0.4)]
     for kept in views:
         users, items = kept.any(axis=1), kept.any(axis=0)
         np.testing.assert_array_equal(kept, users[:, None] & items[None, :])

@@ -85,11 +85,12 @@ def test_computed_places_look_random():
 def test_an_order_without_an_array_has_every_interaction_once(count, sizes, monkeypatch):
     monkeypatch.setattr(sampling, "LARGEST_ORDER", 0)
     graph, way = chain_of(count), SAMPLINGS["interactions"]
-    drawn = way.order(jax.random.key(0), graph, sizes)
+    drawn = jax.jit(lambda graph: way.order(jax.random.key(0), graph, sizes))(graph)
+    rows = jax.jit(lambda drawn, graph: way.rows(drawn, jax.random.key(0), graph, sizes))
     assert max(x.size for x in jax.tree.leaves(drawn)) <= NUM_WORDS * way.num_steps(count, sizes)
+    drawn = jax.tree.map(np.asarray, drawn)
     steps = [
-        way.rows(jax.tree.map(lambda x, step=step: x[step], drawn), jax.random.key(0), graph, sizes)
-        for step in range(way.num_steps(count, sizes))
+        rows(jax.tree.map(lambda x, step=step: x[step], drawn), graph) for step in range(way.num_steps(count, sizes))
     ]
     users, items, real = (np.stack(each) for each in zip(*steps, strict=True))
     assert users.shape[1:] == sizes.shape(min(sizes.batch, count))
