@@ -10,7 +10,10 @@ MODULES = {
     ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__").replace("__init__", ""): path
     for path in PACKAGE.rglob("*.py")
 }
-LEAVES = {"errors", "types", "forms", "devices", "meshes", "durable", "figures", "program_cache", "top_k", "transfers"}
+LEAVES = {
+    *("errors", "types", "forms", "devices", "meshes", "durable", "figures", "program_cache", "signals", "top_k"),
+    "transfers",
+}
 """Single modules at the top that every room may import."""
 
 ROOMS = {

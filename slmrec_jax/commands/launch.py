@@ -15,6 +15,7 @@ from typing import Annotated
 import tyro
 
 from slmrec_jax.errors import UserError
+from slmrec_jax.signals import heeded
 
 _PR_SET_PDEATHSIG = 1
 """The option PR_SET_PDEATHSIG of Linux's prctl(2)."""
@@ -52,7 +53,7 @@ def run_launch(flags: LaunchFlags) -> None:
             if process.poll() is None:
                 process.send_signal(signal.SIGTERM if number == signal.SIGHUP else number)
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+    for number in heeded(signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, pass_on)
     for index in range(flags.num_processes):  # one by one, so that a signal in between reaches those already running
         process = _start(flags.command, address, index, flags.num_processes)

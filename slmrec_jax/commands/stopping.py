@@ -2,36 +2,26 @@
 
 import signal
 import sys
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import NoReturn
+
+from slmrec_jax.signals import on_first_stop
 
 
 @contextmanager
 def ending_on_signals() -> Iterator[None]:
     """Raise `KeyboardInterrupt` in the block on Ctrl-C, and `SystemExit` on SIGTERM."""
-    if threading.current_thread() is not threading.main_thread():  # Python allows no handlers elsewhere
-        yield
-        return
     received: list[int] = []
 
-    def stop(number: int, frame: FrameType | None) -> NoReturn:
+    def stop(number: int) -> NoReturn:
         received.append(number)
-        restore()
         _end(number)
 
-    def restore() -> None:
-        for number, handler in previous.items():
-            signal.signal(number, handler)
-
-    heeded = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
-    previous = {number: signal.signal(number, stop) for number in heeded}
     try:
-        yield
+        with on_first_stop(stop):
+            yield
     finally:
-        restore()
         if received:  # DuckDB turns an exception of `stop` in a query into a RuntimeError
             if received[0] == signal.SIGTERM:
                 print("slmrec-jax: stopped", file=sys.stderr)

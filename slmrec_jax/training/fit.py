@@ -7,6 +7,7 @@ from pathlib import Path
 from slmrec_jax import processes
 from slmrec_jax.errors import Diverged, Interrupted
 from slmrec_jax.evaluation.protocol import EvaluationPlan, evaluate
+from slmrec_jax.signals import stop_requests
 from slmrec_jax.training.events import Callback, Event, epoch_event, message
 from slmrec_jax.training.method_checks import check_step
 from slmrec_jax.training.recovery import all_finite, finite_terms, recover, restart_advice
@@ -22,7 +23,6 @@ from slmrec_jax.training.session import (
     take_steps,
 )
 from slmrec_jax.training.setup import Setup
-from slmrec_jax.training.signals import stop_requests
 from slmrec_jax.training.storage.folder import EVENTS, RESULT
 from slmrec_jax.training.storage.saver import open_saver
 from slmrec_jax.training.tensorboard import open_tensorboard

@@ -27,7 +27,6 @@ from slmrec_jax.training import fit, recovery, selection, tensorboard
 from slmrec_jax.training import train as train_module
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.setup import with_inputs
-from slmrec_jax.training.signals import stop_requests
 from slmrec_jax.training.storage import arrays, checkpoint, lock, saver
 from slmrec_jax.training.storage.checkpoint import Place
 from slmrec_jax.training.storage.manifest import write_manifest
@@ -475,18 +474,6 @@ def test_a_rollback_draws_differently_and_resumes_to_the_same_bits(expected, go,
     monkeypatch.setattr(recovery, "MAX_ROLLBACKS", 2)
     with pytest.raises(UserError, match="after 2 rollbacks"):
         go(tmp_path / "hopeless", method=BROKEN["loss"], on_nan="rollback")
-
-
-def test_a_second_signal_stops_at_once():
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored
-    try:
-        with stop_requests() as asked:
-            os.kill(os.getpid(), signal.SIGTERM)
-            assert asked() == signal.SIGTERM
-            with pytest.raises(KeyboardInterrupt):
-                os.kill(os.getpid(), signal.SIGINT)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 @pytest.mark.slow

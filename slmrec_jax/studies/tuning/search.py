@@ -17,6 +17,7 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.durable import write_whole, writing
 from slmrec_jax.errors import Interrupted, UserError, escaped, setting
 from slmrec_jax.evaluation.protocol import EvaluationPlan, final_plan
+from slmrec_jax.signals import stop_requests
 from slmrec_jax.studies.runs import check_runs, finish_run, make_folder
 from slmrec_jax.studies.tuning.config_file import config_source
 from slmrec_jax.studies.tuning.seeds import fit_seeds
@@ -28,7 +29,6 @@ from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import check_epochs, finished
 from slmrec_jax.training.setup import outline, with_inputs
-from slmrec_jax.training.signals import stop_requests
 from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
 from slmrec_jax.training.storage.folder import Record
 from slmrec_jax.training.storage.lock import LOCK, locked
