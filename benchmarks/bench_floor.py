@@ -27,7 +27,7 @@ from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import matmul
 from slmrec_jax.training.inputs import make_inputs
-from slmrec_jax.training.timing import steps_a_call
+from slmrec_jax.training.timing import choose_steps_per_call
 
 TIMES = 6
 """Repetitions of a probe's work in one call."""
@@ -85,7 +85,7 @@ def gather(operator: Operator, x: jax.Array) -> jax.Array:
 def main(flags: Flags) -> None:
     dataset, config = shapes.dataset(flags.data), Config(task="fac")
     step, _ = our_steps(dataset, "fac")
-    steps = steps_a_call(step)
+    steps = choose_steps_per_call(step)
     operator = make_inputs(dataset.by_degree()).graph.adjacency
     rng = np.random.default_rng(0)
     items = jnp.asarray(rng.standard_normal((dataset.num_items, config.dim), np.float32))

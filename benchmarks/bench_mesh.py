@@ -35,7 +35,7 @@ MEET_BETWEEN_HOSTS = 3e-5
 """The least time of a transfer between hosts, an assumption."""
 HOST = 8
 COLUMNS_OF_A_SHARE = 8
-"""The columns that a device keeps at least (`meshes.LEAST_COLUMNS`): 64 columns go to eight devices."""
+"""The columns that a device keeps at least (`meshes.LEAST_COLUMNS_PER_DEVICE`): 64 columns go to eight devices."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from timing import measure, median_ms
 
 from slmrec_jax import Config, devices
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.training.timing import Steps, compiled_setup, steps_a_call
+from slmrec_jax.training.timing import Steps, choose_steps_per_call, compiled_setup
 
 
 def our_steps(dataset: Dataset, task: str) -> tuple[Steps, float]:
@@ -28,7 +28,7 @@ def compare_steps(
     call_seconds: float | None = None,
 ) -> dict[str, float]:
     """Return the milliseconds of a step of ours and of each peer, which take turns, and the steps in a call of ours."""
-    steps = steps_a_call(ours, call_seconds)
+    steps = choose_steps_per_call(ours, call_seconds)
     seconds = measure({"": partial(ours, steps), **peers}, rounds, until)
     return {"steps_a_call": steps, "step_ms": median_ms(seconds.pop("")) / steps} | {
         f"{name}_step_ms": median_ms(of_peer) for name, of_peer in seconds.items()

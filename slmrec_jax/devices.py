@@ -1,6 +1,6 @@
-"""The platform that programs are compiled for. No other module queries JAX for it.
+"""The platform that programs are compiled for. Code that differs by platform asks here, not JAX.
 
-Code that differs between CPU, GPU and TPU calls `on_cpu` or `platform` at trace time. The result is JAX's default
+It calls `on_cpu` or `platform` at trace time. The result is JAX's default
 platform, or the platform of the target in `compiling_for`, so a program can be compiled for a device that is not
 attached.
 """

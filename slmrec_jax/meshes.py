@@ -27,7 +27,7 @@ DATA, MODEL = AXES = ("data", "model")
 AUTO = "auto"
 """Used instead of sizes: all devices."""
 
-LEAST_COLUMNS = 8
+LEAST_COLUMNS_PER_DEVICE = 8
 """The minimum number of columns per device under `auto`: 32 bytes, the smallest part of a row that a GPU reads."""
 
 
@@ -117,7 +117,7 @@ def choose_mesh(asked: Mesh | str | None, dim: int, devices: Sequence[jax.Device
         asked: A mesh with axes `data` and `model`, or one of them; sizes such as `data=2,model=4`; or `auto`. The
             default is one device, or `auto` with several processes.
         dim: The number of columns of a table. `auto` shards them over the largest number of devices that divides both
-            it and the number of devices and leaves at least `LEAST_COLUMNS` per device.
+            it and the number of devices and leaves at least `LEAST_COLUMNS_PER_DEVICE` per device.
         devices: The devices to choose from; by default all of JAX's.
 
     Raises:
@@ -156,7 +156,7 @@ def _as_auto(given: Mesh) -> Mesh | None:
 
 
 def _divides_well(model: int, num_devices: int, dim: int) -> bool:
-    return model == 1 or (num_devices % model == 0 and dim % model == 0 and dim // model >= LEAST_COLUMNS)
+    return model == 1 or (num_devices % model == 0 and dim % model == 0 and dim // model >= LEAST_COLUMNS_PER_DEVICE)
 
 
 def mesh_sizes(text: str) -> dict[str, int]:
@@ -166,10 +166,12 @@ def mesh_sizes(text: str) -> dict[str, int]:
         UserError: The text is something else.
     """
     sizes: dict[str, int] = {}
-    for part in text.split(","):
-        name, _, size = part.partition("=")
+    for pair in text.split(","):
+        name, _, size = pair.partition("=")
         if name not in AXES or name in sizes or not (size.isascii() and size.isdigit() and 0 < int(size) < 10**6):
-            raise UserError(f"{setting('mesh')} is {text!r}: give auto, or sizes such as data=2,model=4")
+            raise UserError(
+                f"{setting('mesh')} is {text!r}: give sizes such as data=2,model=4; training also takes auto"
+            )
         sizes[name] = int(size)
     return sizes
 

@@ -19,7 +19,7 @@ from jaxtyping import Shaped
 
 from slmrec_jax.errors import RefusedElsewhere, UserError
 
-Result = TypeVar("Result")
+Returned = TypeVar("Returned")
 
 _LEAST_BYTES = 256
 """The minimum message size. Messages are padded to powers of two, since each length needs a separate program."""
@@ -65,16 +65,17 @@ def wait_for_all() -> None:
     gathered(None)
 
 
-def in_first(action: Callable[[], Result]) -> Result | None:
+def in_first(action: Callable[[], Returned]) -> Returned | None:
     """Call a function only in the first process, and return its result there and `None` in the others.
 
     Raises:
-        UserError: The function raises it or an `OSError`; it is then raised in all processes.
+        UserError: The function raises it in the first process; the other processes raise `RefusedElsewhere`.
+        OSError: Likewise.
     """
     return in_all(lambda: action() if is_first() else None)
 
 
-def in_all(action: Callable[[], Result]) -> Result:
+def in_all(action: Callable[[], Returned]) -> Returned:
     """Call a function in every process; if it fails in one, it fails in all. The function must not wait for others.
 
     Raises:

@@ -132,7 +132,8 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
         if size:
             memory.add_row(part, f"{size / 2**20:.1f}")
     memory.add_row("all", f"{sum(planned.memory) / 2**20:.1f}")
-    memory.add_row("JAX would use", f"{planned.usable_bytes / 2**20:.0f}")
+    usable = planned.usable_bytes
+    memory.add_row("JAX would use", "unknown" if usable is None else f"{usable / 2**20:.0f}")
     programs = Table("program")
     for heading in ("temporary MiB", "kernels", "MB moved", "GFLOP", "estimated ms", "transfers", "MB sent"):
         programs.add_column(heading, justify="right")

@@ -1,21 +1,22 @@
-"""Selection of interactions, with memory bounded by the size of the selection, not by all interactions."""
+"""Selection of interactions, with memory bounded by the size of the selection, not by all interactions.
 
-from collections.abc import Iterator, Sequence
+Ids are processed in blocks, since NumPy copies index arrays as 64-bit integers.
+"""
+
+from collections.abc import Sequence
 
 import numpy as np
 import scipy.sparse
 from jaxtyping import Bool, Int
 
+from slmrec_jax.data.pairs import pair_blocks
 from slmrec_jax.types import Interactions
-
-_AT_ONCE = 2**22
-"""The number of ids processed at a time, since NumPy copies index arrays as 64-bit integers."""
 
 
 def presence(ids: Int[np.ndarray, " ids"], count: int) -> Bool[np.ndarray, " count"]:
     """Mark which of 0..count-1 are among the ids."""
     found = np.zeros(count, np.bool_)
-    for block in _blocks(len(ids)):
+    for block in pair_blocks(len(ids)):
         found[ids[block]] = True
     return found
 
@@ -23,7 +24,7 @@ def presence(ids: Int[np.ndarray, " ids"], count: int) -> Bool[np.ndarray, " cou
 def where(chosen: Bool[np.ndarray, " count"], ids: Int[np.ndarray, " ids"]) -> Int[np.ndarray, " places"]:
     """Return the positions of the chosen ids. Ids of `count` and above are not chosen."""
     places = [np.empty(0, np.int64)]
-    for block in _blocks(len(ids)):
+    for block in pair_blocks(len(ids)):
         within = np.flatnonzero(ids[block] < len(chosen))
         places.append(within[chosen[ids[block][within]]] + block.start)
     return np.concatenate(places)
@@ -38,7 +39,7 @@ def contains_all(pairs: Interactions, others: Interactions) -> bool:
     """Return whether `pairs`, sorted by user and then item, contain all others; stop at the first block with a gap."""
     return all(
         _contained(pairs, Interactions(others.users[block], others.items[block])).all()
-        for block in _blocks(len(others.users))
+        for block in pair_blocks(len(others.users))
     )
 
 
@@ -51,7 +52,7 @@ def known_matrix(
     row_of[asked] = np.arange(len(asked), dtype=np.int32)
     owners, items = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     for pairs in known:
-        for block in _blocks(len(pairs.users)):
+        for block in pair_blocks(len(pairs.users)):
             places = where(row_of >= 0, pairs.users[block])
             owners.append(row_of[pairs.users[block][places]])
             items.append(pairs.items[block][places])
@@ -75,7 +76,3 @@ def _contained(pairs: Interactions, others: Interactions) -> Bool[np.ndarray, " 
         high = np.where(open_ & ~below, middle, high)
     found: np.ndarray = (low < end) & (pairs.items[np.minimum(low, last)] == others.items)
     return found
-
-
-def _blocks(count: int) -> Iterator[slice]:
-    return (slice(start, min(start + _AT_ONCE, count)) for start in range(0, count, _AT_ONCE))

@@ -108,7 +108,10 @@ def plan_evaluation(
     cutoffs = tuple(sorted({*protocol.cutoffs, *ks}))
     keys = [f"{metric}@{k}" for metric in METRIC_NAMES for k in cutoffs]
     if protocol.metric is not None and protocol.metric not in keys:
-        raise UserError(f"there is no metric {protocol.metric!r} to select by: give one of {', '.join(keys)}")
+        raise UserError(
+            f"{setting('eval.metric', protocol.metric)}: there is no metric of that name to select by; give one of "
+            f"{', '.join(keys)}"
+        )
     sample = sample_users(tested, users, seed)
     if len(sample) < len(tested):
         held_out = pairs_at(held_out, where(presence(sample, dataset.num_users), held_out.users))

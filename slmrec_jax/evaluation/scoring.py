@@ -112,8 +112,7 @@ def rank_on_mesh(
             own = (row >= 0) & (row < rows) & (item >= 0) & (item < columns)
             row = jnp.where(own, row, rows + jnp.arange(chunk.pairs))  # others go to distinct rows beyond the block
             scores = scores.at[row, jnp.where(own, item, 0)].set(-jnp.inf, mode="drop", unique_indices=True)
-            maxima = scores if width == 1 else jnp.max(scores.reshape(rows, -1, width), axis=2)
-            found, best = top_k(Scored(scores, maxima), k)
+            found, best = top_k(_with_maxima(scores, width), k)
             found = jax.lax.all_gather(jnp.where(found < 0, -1, found + first_item), MODEL, axis=1, tiled=True)
             best, places = leftmost_top_k(jax.lax.all_gather(best, MODEL, axis=1, tiled=True), chunk.k)
             return jnp.take_along_axis(found, places, axis=1), best
@@ -148,9 +147,7 @@ def scored_chunk(
     padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
     rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
     scores = scores.at[rows, items].set(-jnp.inf, mode="drop", unique_indices=True)
-    if chunk.width == 1:
-        return Scored(scores, scores)
-    return Scored(scores, jnp.max(scores.reshape(chunk.rows, -1, chunk.width), axis=2))
+    return _with_maxima(scores, chunk.width)
 
 
 def scored_tile(
@@ -176,9 +173,14 @@ def scored_tile(
     padding = jnp.indices((tile.rows, scores.shape[1] - tile.num_ranked), jnp.int32).reshape(2, -1)
     row, item = jnp.concatenate([row, padding[0]]), jnp.concatenate([item, padding[1] + tile.num_ranked])
     scores = scores.at[row, item].set(-jnp.inf, mode="drop", unique_indices=True)
-    if tile.width == 1:
+    return _with_maxima(scores, tile.width)
+
+
+def _with_maxima(scores: Float[Array, "rows columns"], width: int) -> Scored:
+    """Return scores with the maxima of their blocks of `width` columns."""
+    if width == 1:
         return Scored(scores, scores)
-    return Scored(scores, jnp.max(scores.reshape(tile.rows, -1, tile.width), axis=2))
+    return Scored(scores, jnp.max(scores.reshape(scores.shape[0], -1, width), axis=2))
 
 
 # The scores overwrite the first argument, a buffer, since on CPUs fresh memory costs as much time as the product.

@@ -20,7 +20,7 @@ IN_FLIGHT = 2
 TILE_ROWS = 256
 """The number of users of a tile, if memory allows: a product with few rows is bound by reading the items."""
 
-LEAST_COLUMNS = 2048
+LEAST_TILE_COLUMNS = 2048
 """The minimum number of items of a tile, below which starting a program is not worthwhile."""
 
 LEAST_COLUMNS_OF_K = 128
@@ -41,7 +41,7 @@ class Tiles(NamedTuple):
 
 def divide_chunks(num_chunks: int, rows: int, num_ranked: int, k: int, max_bytes: int) -> tuple[int, int]:
     """Return the number of chunks and columns of a tile, which has `TILE_ROWS` users if that leaves enough columns."""
-    least = max(LEAST_COLUMNS, LEAST_COLUMNS_OF_K * k)
+    least = max(LEAST_TILE_COLUMNS, LEAST_COLUMNS_OF_K * k)
     chunks = max(1, min(num_chunks, TILE_ROWS // max(1, rows), max_bytes // (4 * max(1, rows) * least)))
     chunks = -(-num_chunks // -(-num_chunks // chunks)) if num_chunks else 1  # groups of similar size
     if chunks == 1:

@@ -16,10 +16,10 @@ from jaxtyping import Array, PyTree, Scalar
 
 from slmrec_jax.types import Metrics
 
-Result = TypeVar("Result", bound=PyTree)
+Returned = TypeVar("Returned", bound=PyTree)
 
 
-def sum_in_turn(function: Callable[[Any], Result], parts: PyTree) -> Result:
+def sum_in_turn(function: Callable[[Any], Returned], parts: PyTree) -> Returned:
     """Return Σ function(part).
 
     Args:
@@ -71,8 +71,8 @@ def loss_in_turn(loss: Callable[[Any], tuple[Scalar, Metrics]], parts: PyTree) -
 
 
 def divided_function(
-    function: Callable[[Any], Result], example: PyTree
-) -> tuple[Callable[[Sequence[Any], PyTree], Result], Sequence[Any]]:
+    function: Callable[[Any], Returned], example: PyTree
+) -> tuple[Callable[[Sequence[Any], PyTree], Returned], Sequence[Any]]:
     """Split a function into the part that depends on its argument and the arrays that this part reads from the rest.
 
     Args:
@@ -92,9 +92,9 @@ def divided_function(
     program = traced.jaxpr.replace(invars=[], outvars=missing, eqns=rest, debug_info=described)
     shared = jaxpr_as_fun(ClosedJaxpr(program, traced.consts))()
 
-    def of_argument(shared: Sequence[Any], argument: PyTree) -> Result:
+    def of_argument(shared: Sequence[Any], argument: PyTree) -> Returned:
         own_program = jaxpr_as_fun(ClosedJaxpr(traced.jaxpr.replace(constvars=missing, eqns=own), shared))
-        result: Result = jax.tree.unflatten(jax.tree.structure(shape), own_program(*jax.tree.leaves(argument)))
+        result: Returned = jax.tree.unflatten(jax.tree.structure(shape), own_program(*jax.tree.leaves(argument)))
         return result
 
     return of_argument, shared
@@ -125,12 +125,12 @@ def _first(parts: PyTree) -> PyTree:
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), parts)  # type: ignore[no-untyped-call]
 
 
-def _summed(of_part: Callable[[PyTree], Result], parts: PyTree) -> Result:
+def _summed(of_part: Callable[[PyTree], Returned], parts: PyTree) -> Returned:
     nothing = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(of_part, _first(parts)))
 
-    def add(total: Result, part: PyTree) -> tuple[Result, None]:
+    def add(total: Returned, part: PyTree) -> tuple[Returned, None]:
         return jax.tree.map(jnp.add, total, of_part(part)), None
 
-    total: Result
+    total: Returned
     total, _ = jax.lax.scan(add, nothing, parts)
     return total

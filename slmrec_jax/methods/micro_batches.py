@@ -33,7 +33,7 @@ GROUP_ROWS = 2 * MANY
 FAC and 64 columns takes about 2.7 GiB for this many. Groups have at least half as many, since each group takes time to
 accumulate the gradients of whole tables."""
 
-Result = TypeVar("Result", bound=PyTree)
+Returned = TypeVar("Returned", bound=PyTree)
 
 
 def mean_over_micro_batches(
@@ -70,7 +70,7 @@ def mean_over_micro_batches(
     )
 
 
-def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
+def mean_in_turn(function: Callable[[Batch], Returned], batch: Batch) -> Returned:
     """Return the mean of a function over the micro-batches, one at a time, for functions that need much memory.
 
     All micro-batches use the batch's key.
@@ -78,10 +78,10 @@ def mean_in_turn(function: Callable[[Batch], Result], batch: Batch) -> Result:
     if batch.users.ndim == 1:
         return function(batch)
 
-    def mean_part(part: tuple[dict[str, Array], Array]) -> Result:
+    def mean_part(part: tuple[dict[str, Array], Array]) -> Returned:
         arrays, share = part
         value = function(batch._replace(**arrays))
-        weighted: Result = jax.tree.map(lambda x: jnp.where(share > 0, share.astype(x.dtype) * x, 0), value)
+        weighted: Returned = jax.tree.map(lambda x: jnp.where(share > 0, share.astype(x.dtype) * x, 0), value)
         return weighted
 
     return sum_in_turn(mean_part, _shares_of(batch))

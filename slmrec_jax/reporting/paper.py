@@ -11,7 +11,15 @@ from slmrec_jax.durable import whole_file
 from slmrec_jax.reporting.charts import loss_curves, save_figure, selection_curves
 from slmrec_jax.reporting.tables import booktabs, escape_latex, without_formula
 from slmrec_jax.reporting.user_table import write_users
-from slmrec_jax.studies.measurements import CATALOGUE, FEW, Measurements, Score, cutoff_of, is_lower_better, scores_of
+from slmrec_jax.studies.measurements import (
+    CATALOGUE,
+    FEW_BELOW,
+    Measurements,
+    SystemScore,
+    cutoff_of,
+    is_lower_better,
+    scores_of,
+)
 from slmrec_jax.studies.significance import LEVEL
 
 RESULTS_MD, RESULTS_CSV, RESULTS_TEX = "results.md", "results.csv", "results.tex"
@@ -88,20 +96,20 @@ def write_results(measurements: Measurements, folder: Path, *, curves: bool = Tr
         (folder / CURVES).unlink(missing_ok=True)
 
 
-def results_csv(scores: Sequence[Score]) -> str:
+def results_csv(scores: Sequence[SystemScore]) -> str:
     """Return one line per system and metric, with numbers in full precision; undefined values are empty.
 
     Names that a spreadsheet would read as formulas get a leading apostrophe, since names are untrusted.
     """
     text = io.StringIO()
     writer = csv.writer(text)
-    writer.writerow(Score._fields)
+    writer.writerow(SystemScore._fields)
     for score in scores:
         writer.writerow([without_formula(score.system), *score[1:]])
     return text.getvalue()
 
 
-def results_markdown(measurements: Measurements, scores: Sequence[Score]) -> str:
+def results_markdown(measurements: Measurements, scores: Sequence[SystemScore]) -> str:
     """Return the result tables as GitHub Markdown, each below its caption."""
     tables = []
     for part in result_parts(measurements, scores):
@@ -117,7 +125,7 @@ def results_markdown(measurements: Measurements, scores: Sequence[Score]) -> str
     return "\n".join(tables)
 
 
-def results_latex(measurements: Measurements, scores: Sequence[Score]) -> str:
+def results_latex(measurements: Measurements, scores: Sequence[SystemScore]) -> str:
     """Return the result tables in LaTeX, for the package booktabs, with all names escaped."""
     tables = []
     for part in result_parts(measurements, scores):
@@ -132,7 +140,7 @@ def results_latex(measurements: Measurements, scores: Sequence[Score]) -> str:
     return "% Needs \\usepackage{booktabs}.\n" + "\n".join(tables)
 
 
-def result_parts(measurements: Measurements, scores: Sequence[Score]) -> list[Part]:
+def result_parts(measurements: Measurements, scores: Sequence[SystemScore]) -> list[Part]:
     """Return the tables of the scores: accuracy, beyond accuracy, and few or many interactions."""
     there = dict.fromkeys(score.metric for score in scores)
     main, cutoff = measurements.main, cutoff_of(measurements.main)
@@ -143,8 +151,8 @@ def result_parts(measurements: Measurements, scores: Sequence[Score]) -> list[Pa
         "mean number of training interactions. Coverage and Gini are of all lists together and are not tested."
     ]
     by_degree = [
-        f"Users, or held-out items, with fewer than {FEW} training interactions and with {FEW} or more; means over the "
-        "users who have such held-out items."
+        f"Users, or held-out items, with fewer than {FEW_BELOW} training interactions and with {FEW_BELOW} or more; "
+        "means over the users who have such held-out items."
     ]
     of_groups = [key for key in there if key.startswith(f"{main} ")]
     parts = [
@@ -160,11 +168,11 @@ def figure_text(metric: str, value: float) -> str:
     return f"{value:.{_DECIMALS.get(metric.partition('@')[0], 4)}f}"
 
 
-def _scores_of_part(part: Part, scores: Sequence[Score]) -> dict[tuple[str, str], Score]:
+def _scores_of_part(part: Part, scores: Sequence[SystemScore]) -> dict[tuple[str, str], SystemScore]:
     return {(score.system, score.metric): score for score in scores if score.metric in part.metrics}
 
 
-def _cell(score: Score, marks: _Format, found: Mapping[tuple[str, str], Score]) -> str:
+def _cell(score: SystemScore, marks: _Format, found: Mapping[tuple[str, str], SystemScore]) -> str:
     text = figure_text(score.metric, score.mean)
     if score.deviation is not None:
         text += f" {marks.deviation} {figure_text(score.metric, score.deviation)}"
@@ -173,7 +181,7 @@ def _cell(score: Score, marks: _Format, found: Mapping[tuple[str, str], Score]) 
     return text + marks.dagger if _is_shown(score) else text
 
 
-def _legend(part: Part, found: Mapping[tuple[str, str], Score], marks: _Format) -> str:
+def _legend(part: Part, found: Mapping[tuple[str, str], SystemScore], marks: _Format) -> str:
     sentences = [*part.notes]
     if any(score.deviation is not None for score in found.values()):
         sentences.append(f"Mean {marks.deviation} standard deviation over seeds.")
@@ -191,11 +199,11 @@ def _escape_markdown(text: str) -> str:
     return _MARKDOWN.sub(r"\\\1", " ".join(text.split()))
 
 
-def _is_shown(score: Score) -> bool:
+def _is_shown(score: SystemScore) -> bool:
     return score.p_value is not None and score.p_value < LEVEL
 
 
-def _has_several_systems(found: Mapping[tuple[str, str], Score]) -> bool:
+def _has_several_systems(found: Mapping[tuple[str, str], SystemScore]) -> bool:
     return len({system for system, _ in found}) > 1
 
 

@@ -83,7 +83,7 @@ def check_packages(*, faiss: bool, onnx: bool) -> None:
 
 
 def is_export(folder: Path) -> bool:
-    """Return whether a folder looks like an export: it has the tables of ids, complete or not."""
+    """Return whether a folder looks like an export: it has at least one of the files that every export has."""
     return any((folder / name).exists() for name in (_META_FILE, *_TABLES.values()))
 
 

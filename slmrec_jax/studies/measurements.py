@@ -21,7 +21,7 @@ from slmrec_jax.evaluation.protocol import Evaluation, EvaluationPlan, evaluate_
 from slmrec_jax.studies.significance import mean_and_deviation, mean_per_user, p_values
 from slmrec_jax.training.storage.folder import Record
 
-FEW = 10
+FEW_BELOW = 10
 """The number of training interactions from which users and items count as having many; below it, few."""
 
 CATALOGUE = ("coverage", "gini", "novelty", "popularity")
@@ -84,7 +84,7 @@ class Measurements(NamedTuple):
     """Whether all systems were tested on the same data and users under the same rules."""
 
 
-class Score(NamedTuple):
+class SystemScore(NamedTuple):
     """The value of one metric of one system."""
 
     system: str
@@ -132,7 +132,7 @@ def measure_ranking(
     groups = {
         f"{side} {found.group.label.replace(' or more', '+')}": found
         for side in get_args(Side)
-        for found in measure_ranked_by_degree(plan, ranked, dataset.train, side, (0, FEW))
+        for found in measure_ranked_by_degree(plan, ranked, dataset.train, side, (0, FEW_BELOW))
     }
     return Measured(
         seed,
@@ -145,11 +145,11 @@ def measure_ranking(
     )
 
 
-def scores_of(measurements: Measurements) -> list[Score]:
+def scores_of(measurements: Measurements) -> list[SystemScore]:
     """Return the scores of all systems for every metric that all of them have, metric by metric."""
     values = {name: [each.values for each in found] for name, found in measurements.systems.items()}
     first, *others = (each for found in values.values() for each in found)
-    scores: list[Score] = []
+    scores: list[SystemScore] = []
     for metric in first:
         if all(metric in other for other in others):
             by_seed = {name: [each[metric] for each in found] for name, found in values.items()}
@@ -162,7 +162,7 @@ def is_lower_better(metric: str) -> bool:
     return metric.partition("@")[0] in LOWER_IS_BETTER
 
 
-def _scores_by(metric: str, by_seed: Mapping[str, Sequence[float]], measurements: Measurements) -> list[Score]:
+def _scores_by(metric: str, by_seed: Mapping[str, Sequence[float]], measurements: Measurements) -> list[SystemScore]:
     sign = -1.0 if is_lower_better(metric) else 1.0
     averages = {name: mean_and_deviation(values) for name, values in by_seed.items()}
     tested: dict[str, float] = {}
@@ -174,6 +174,6 @@ def _scores_by(metric: str, by_seed: Mapping[str, Sequence[float]], measurements
         num_seeds, num_better = len(by_seed[name]), sum(sign * other > sign * mean for other, _ in averages.values())
         rank = 1 + num_better if measurements.comparable else None
         scores.append(
-            Score(name, metric, mean, deviation if num_seeds > 1 else None, num_seeds, tested.get(name), rank)
+            SystemScore(name, metric, mean, deviation if num_seeds > 1 else None, num_seeds, tested.get(name), rank)
         )
     return scores

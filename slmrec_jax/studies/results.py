@@ -88,7 +88,7 @@ def _test_rules(folder: Path) -> dict[str, Any]:
 def _row(folder: Path) -> dict[str, Any]:
     config = read_json(folder / CONFIG, Mapping[str, Any], NO_RUN)
     data = read_json(folder / DATA, Description, NO_RUN)
-    finish = f"finish the run by train with {setting('resume', True)}"
+    finish = f"finish the run with {setting('resume', True)}"
     if not (folder / RESULT).exists():
         raise UserError(f"{folder / RESULT} does not exist, because the run has not finished: {finish}")
     result = read_json(folder / RESULT, Result, finish)
@@ -96,5 +96,6 @@ def _row(folder: Path) -> dict[str, Any]:
     found |= {name: result.get(name) for name in ("seed", "fingerprint", "protocol", "best_epoch", "test")}
     missing = [name for name, value in found.items() if value is None]
     if missing:
-        raise UserError(f"{folder} does not record its {missing[0]}, so it cannot be compared")
+        what = "test metrics" if missing[0] == "test" else missing[0].replace("_", " ")
+        raise UserError(f"{folder} does not record its {what}, so it cannot be compared")
     return {"folder": folder, **found}

@@ -92,7 +92,7 @@ def _refuse_first_change(told: Sequence[Mapping[str, Any]]) -> None:
         if change := first_change(other, first) or first_change(first, other):
             error = UserError(
                 f"process {index} differs from process 0 in its {change}: start all processes with the same "
-                "installation, the same flags and the same data, on the same kind of device"
+                "installation, the same settings and the same data, on the same kind of device"
             )
             raise processes.raised_by_all(error)
 

@@ -76,7 +76,7 @@ def compute(inputs: ProbeInputs) -> dict[str, tuple[Array, ...]]:
         "a sparse product and its derivative": (product, *pull(inputs.cotangent)),
         "sums by segment": (jax.ops.segment_sum(inputs.rows, inputs.segments, MATRIX.shape[0]),),
         "a masked softmax": (jax.nn.softmax(scores, axis=1),),
-        "with the bits of floats": ((bits >> 9) ^ (bits << 5),),
+        "bit operations on floats": ((bits >> 9) ^ (bits << 5),),
         "random bits": (jax.random.bits(inputs.key, RANDOM_BITS.shape, np.uint32),),
         "products of many rows": (jax.vmap(lambda row: jnp.sum((jnp.eye(3) @ row) ** 2))(inputs.many),),
     }
@@ -94,7 +94,7 @@ def expected() -> dict[str, tuple[np.ndarray, ...]]:
         "a sparse product and its derivative": (matrix @ rows, matrix.T @ cotangent),
         "sums by segment": (sums,),
         "a masked softmax": (exponentials / exponentials.sum(axis=1, keepdims=True),),
-        "with the bits of floats": ((bits >> 9) ^ (bits << 5),),
+        "bit operations on floats": ((bits >> 9) ^ (bits << 5),),
         "random bits": (RANDOM_BITS,),
         "products of many rows": (np.sum(MANY**2, axis=1),),
     }

@@ -114,9 +114,11 @@ def _segment(session: Session, position: Position, length: int) -> tuple[Positio
     """Take at most `length` steps, stopping where a checkpoint or a new order is due; also return the next length."""
     loop, every, step = session.setup.loop, session.setup.config.checkpoint_every_steps, position.step
     within = step % loop.steps_per_epoch
-    ends = (step - within + loop.steps_per_epoch, step - step % loop.steps_per_pass + loop.steps_per_pass)
-    due = step - within % every + every if every else ends[0]
-    stop = min(step + length, due, *ends)
+    epoch_end = step - within + loop.steps_per_epoch
+    pass_end = step - step % loop.steps_per_pass + loop.steps_per_pass
+    stop = min(step + length, epoch_end, pass_end)
+    if every:
+        stop = min(stop, step - within % every + every)  # the next checkpoint within the epoch
     start = time.perf_counter()
     progress = take_steps(session, position.progress, step, stop, position.tally.rollbacks)
     check_step(progress, stop)  # waits for the result

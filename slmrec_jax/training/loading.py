@@ -100,7 +100,10 @@ def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -
     check_type("dataset", dataset, (Dataset, type(None)), "a Dataset, such as slmrec_jax.load returns for a folder")
     if dataset is None and config.data == IN_MEMORY:
         if folder is None:
-            raise UserError("the run's data set was made in memory: pass it as dataset")
+            raise UserError(
+                "the run's data set was made in memory: name a folder that has the same data by "
+                f"{setting('data')}, or in Python pass it as dataset"
+            )
         dataset = read_kept_dataset(folder)
     elif dataset is None:
         dataset = load_source(source_of(config))

@@ -110,7 +110,7 @@ def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Me
     written = embeddings + read_back
     in_turn = {"activations": step, "evaluation": evaluated, "checkpoints": 0 if copies else written}
     largest_part = max(in_turn, key=lambda name: in_turn[name])
-    during = {name: size if name == largest_part else 0 for name, size in in_turn.items()}
+    during = {name: peak if name == largest_part else 0 for name, peak in in_turn.items()}
     beside = state + written if copies else 0
     # On one device, features that the method passes through unchanged are not copied.
     kept = set() if layout is not None else _passed_on(planned.method, given)
@@ -184,18 +184,17 @@ def line_of(memory: Memory) -> str:
     return f"memory: {_gib(sum(memory))} GiB expected at the peak: {named}"
 
 
-def available_bytes(neighbours: int = 1) -> int | None:
+def available_bytes(num_on_host: int = 1) -> int | None:
     """Return the free memory that JAX can use: the machine's on CPU, otherwise the accelerator's; `None` if unknown.
 
     Args:
-        neighbours: The number of processes that share the machine's memory, including this one.
+        num_on_host: The number of processes that share the machine's memory, including this one.
     """
-    device = jax.local_devices()[0]
-    if device.platform != "cpu":
-        stats = device.memory_stats() or {}
+    if not on_cpu():
+        stats = jax.local_devices()[0].memory_stats() or {}
         return stats["bytes_limit"] - stats["bytes_in_use"] if "bytes_limit" in stats else None
     found = [free for free in (_free_of_machine(), _free_of_group()) if free is not None]
-    return min(found) // neighbours if found else None
+    return min(found) // num_on_host if found else None
 
 
 def tree_bytes(tree: Any) -> int:

@@ -11,10 +11,10 @@ from slmrec_jax.types import Embeddings, Inputs, Method
 
 
 def check_32_bits() -> None:
-    """Check that JAX makes arrays of 32 bits, as the graph and its programs have them.
+    """Check that JAX defaults to 32-bit types, which the graph and the compiled programs assume.
 
     Raises:
-        UserError: It does not.
+        UserError: `jax_enable_x64` is on.
     """
     if jax.dtypes.canonicalize_dtype(np.float64) == np.float64:
         raise UserError("jax_enable_x64 is on, but training computes in 32 bits: turn it off")
@@ -42,7 +42,7 @@ def check_step(progress: Progress, step: int) -> None:
     """
     if int(progress.state.step) != step:
         raise UserError(
-            f"the method's state counts {int(progress.state.step)} as its steps, but {step} were taken: let `step` "
+            f"the step count of the method's state is {int(progress.state.step)} after {step} steps: let `step` "
             "return state.replace(step=state.step + 1, …)"
         )
 

@@ -44,8 +44,8 @@ class Plan(NamedTuple):
     memory: Memory
     copies: bool
     """Whether there is room for checkpoint copies; otherwise training waits while checkpoints are written."""
-    usable_bytes: int
-    """The bytes of the device's memory that JAX can use."""
+    usable_bytes: int | None
+    """The bytes of the device's memory that JAX can use; `None` if unknown."""
     steps_per_pass: int
     steps_per_epoch: int
     compile_seconds: float
@@ -58,8 +58,8 @@ class Plan(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether the run fits in the memory that JAX can use."""
-        return sum(self.memory) <= self.usable_bytes
+        """Whether the run fits in the memory that JAX can use. If that is unknown, it is assumed to fit."""
+        return self.usable_bytes is None or sum(self.memory) <= self.usable_bytes
 
     @property
     def epoch_seconds(self) -> float:
@@ -121,9 +121,10 @@ def _planned(planned: Setup, ranking: RankingPlan, on: str, target: Target) -> P
     }
     if ranks is not None:
         programs["ranking"] = _program(ranks, rates and speed_of(rates, "float32"))
-    free = (available_bytes() or 0) if target.memory_bytes is None else target.memory_bytes
-    memory, copies = estimate_within(free, setup, ranking)
-    usable = free + memory.process + memory.earlier  # on a CPU, this includes the memory that the process already uses
+    available = available_bytes() if target.memory_bytes is None else target.memory_bytes
+    memory, copies = estimate_within(available, setup, ranking)
+    # On a CPU, this includes the memory that the process already uses.
+    usable = None if available is None else available + memory.process + memory.earlier
     return Plan(
         on,
         {} if layout is None else dict(layout.mesh.shape),

@@ -88,7 +88,8 @@ def _terminal_bar(console: Console, epochs: int) -> Iterator[Callback]:
 
 def _notebook_bar(epochs: int) -> Callback:
     """Return a display below the current cell that needs no widgets."""
-    from IPython.display import HTML, display
+    from IPython.display import HTML
+    from IPython.display import display as show_in_cell
 
     begun, first = time.monotonic(), 0
 
@@ -101,7 +102,7 @@ def _notebook_bar(epochs: int) -> Callback:
         bar = f'<progress value="{done}" max="{epochs}"></progress>'
         return HTML(f"epoch {done}/{epochs} {bar} {html.escape(text)} ({seconds:.0f} s{left})")
 
-    handle = display(page(0, "compiling"), display_id=True)
+    handle = show_in_cell(page(0, "compiling"), display_id=True)
 
     def show(event: Event) -> None:
         if event.kind == "epoch":

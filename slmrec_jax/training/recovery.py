@@ -164,6 +164,6 @@ def _line(account: Mapping[str, Any]) -> str:
     users, items = (", ".join(map(str, account[side][:SHOWN])) for side in ("users", "items"))
     more = f" and {len(account['users']) - SHOWN} more" if len(account["users"]) > SHOWN else ""
     return (
-        f"{' and '.join(account['terms'])} not finite in epoch {account['epoch']}, at its step {account['step']} of "
-        f"users {users}{more} with items {items}{more}"
+        f"{' and '.join(account['terms'])} not finite in epoch {account['epoch']}, step {account['step']}, whose batch "
+        f"has users {users}{more} and items {items}{more}"
     )

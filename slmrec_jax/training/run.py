@@ -181,12 +181,11 @@ class Run:
         check_choice("split", split, get_args(Split))
         check_choice("protocol", protocol, (None, *PROTOCOLS))
         check_choice("candidates", candidates, (None, *get_args(Candidates)))
-        rules = PROTOCOLS[protocol] if protocol else self.config.eval
         own = self.config.eval
-        rules = rules._replace(
+        rules = (PROTOCOLS[protocol] if protocol else own)._replace(
             candidates=candidates or own.candidates, metric=None, users=own.users, test_users=own.test_users
         )
-        # The cut-offs are those of training; drop the ones above the number of items to rank.
+        # Use the cut-offs of the protocol and of `config.ks` that do not exceed the number of items to rank.
         count = evaluation.num_candidates(self.dataset, rules)
         cutoffs = tuple(k for k in (*rules.cutoffs, *self.config.ks) if k <= count) or (count,)
         return evaluation.final_plan(self.dataset, split, rules._replace(cutoffs=cutoffs), (), self.config.seed)

@@ -237,8 +237,8 @@ def _advice(config: Config, dataset: Dataset, method: MakeMethod, made: Method) 
         return ()
     auto = setting("micro_batches", "auto")
     return (
-        f"each of {steps} steps computes over all users and items, to take every interaction once; {auto} takes "
-        "several batches in each",
+        f"a pass over the interactions takes {steps} steps, and each computes over all users and items; {auto} takes "
+        "several batches per step",
     )
 
 

@@ -81,7 +81,7 @@ def compiled_setup(config: Config, dataset: Dataset, *, method: MakeMethod = mak
     return with_own_inputs(planned), seconds
 
 
-def steps_a_call(run: Callable[[int], object], seconds: float | None = None) -> int:
+def choose_steps_per_call(run: Callable[[int], object], seconds: float | None = None) -> int:
     """Return the number of steps that take about `seconds`; by default the duration of one call in training."""
     _wait(run(1))  # the first call includes loading the program
     start = time.perf_counter()
@@ -104,7 +104,7 @@ def time_steps(config: Config, dataset: Dataset, rounds: int, *, method: MakeMet
     check_config(config)
     setup, compile_seconds = compiled_setup(config, dataset, method=method)
     run = Steps(setup)
-    steps = steps_a_call(run)
+    steps = choose_steps_per_call(run)
     seconds = []
     for _ in range(rounds):
         start = time.perf_counter()

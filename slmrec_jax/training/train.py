@@ -52,8 +52,8 @@ from slmrec_jax.types import Embeddings
 _UNUSED_SOURCE = "the config's settings for reading data are ignored, since the data set was given"
 
 
-class Planned(NamedTuple):
-    """A run before its first step. Only its data set is allocated, on the host."""
+class CompiledRun(NamedTuple):
+    """A compiled run before its first step. Only its data set is allocated, on the host."""
 
     setup: Setup
     """The setup, with compiled programs and with shapes in place of inputs."""
@@ -125,12 +125,12 @@ def train(
 
     held = processes.in_first(hold)
     doubts = batch_doubts(planned.method, planned.config, planned.dataset)
-    alone = processes.is_first()  # only the first process reports to the user
-    with telling(progress if alone else False, config.epochs, callbacks if alone else ()) as tell:
+    first = processes.is_first()  # which alone reports to the user
+    with telling(progress if first else False, config.epochs, callbacks if first else ()) as tell:
         for line in (*_introduction(planned), *changes, *doubts, *planned.method.notes, *notes):
             tell(message(line))
-        neighbours = processes.on_own_host()
-        run = processes.in_all(lambda: _compile_run(planned, plans, tell, neighbours))
+        num_on_host = processes.on_own_host()
+        run = processes.in_all(lambda: _compile_run(planned, plans, tell, num_on_host))
         with held_by_first(held) as folder, _disk_faults(folder):
             tell(message(f"run folder {folder}"))
             # The inputs are not bound to a name, so that unused ones are freed after preparation and the rest before
@@ -192,7 +192,10 @@ def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple
     """Return the config resolved for its data set, the data set, and log lines about settings that changed."""
     config, given = with_defaults(config), dataset
     if given is None and config.data != IN_MEMORY and folder is not None and (folder / STORE).exists():
-        raise UserError(f"{folder} was run on a data set made in memory: pass it as dataset")
+        raise UserError(
+            f"{folder} was run on a data set made in memory: leave out {setting('data')}, or in Python pass it as "
+            "dataset"
+        )
     read = partial(load_dataset, config, given, folder)
     dataset = read_once(read, source_of(config)) if given is None else read()
     asked, config = source_of(config), with_source(config, dataset.source)
@@ -203,13 +206,13 @@ def _data(config: Config, dataset: Dataset | None, folder: Path | None) -> tuple
     return config, dataset, [*unused, *notes]
 
 
-def _compile_run(planned: Setup, plans: Plans, tell: Callback, neighbours: int) -> Planned:
-    """Compile a run and check that it fits in memory, which it shares with `neighbours` processes of this host."""
+def _compile_run(planned: Setup, plans: Plans, tell: Callback, num_on_host: int) -> CompiledRun:
+    """Compile a run and check that it fits in memory. `num_on_host` processes share the memory of this host."""
     start = time.perf_counter()
     setup = compiled(planned)
     seconds = time.perf_counter() - start
     trim_memory()  # the compiler's
-    ranking, available = plans.selecting.ranking, available_bytes(neighbours)
+    ranking, available = plans.selecting.ranking, available_bytes(num_on_host)
     # Several processes write collectively, and each always makes a copy.
     memory, copies = estimate_within(available if processes.count() == 1 else None, setup, ranking)
     if not copies:
@@ -219,11 +222,12 @@ def _compile_run(planned: Setup, plans: Plans, tell: Callback, neighbours: int) 
     line = time_line(setup)
     if line:
         tell(message(line))
-    return Planned(setup, plans, memory, copies, seconds)
+    return CompiledRun(setup, plans, memory, copies, seconds)
 
 
 def _introduction(planned: Setup) -> list[str]:
     dataset, config, device = planned.dataset, planned.config, jax.devices()[0]
+    num_devices = 1 if planned.layout is None else planned.layout.mesh.size
     modalities = ", ".join(dataset.features) or "none"
     return [
         f"{dataset.name}: {dataset.num_users} users, {dataset.num_items} items, {len(dataset.train.users)} / "
@@ -232,7 +236,7 @@ def _introduction(planned: Setup) -> list[str]:
         *dataset.notes,
         *alike(dataset.user_ids, dataset.item_ids),
         *evaluation.doubts(dataset, config.eval.split, config.eval),
-        f"jax {jax.__version__} on {jax.device_count()} × {device.device_kind}{_mesh_of(planned)}",
+        f"jax {jax.__version__} on {num_devices} × {device.device_kind}{_mesh_of(planned)}",
     ]
 
 
@@ -240,23 +244,23 @@ def _mesh_of(planned: Setup) -> str:
     if planned.layout is None:
         return ""
     sizes = ", ".join(f"{name} {size}" for name, size in planned.layout.mesh.shape.items())
-    whole = "" if planned.method.by_columns else f"; {planned.config.model} mixes columns: each holds whole tables"
-    return f", as a mesh of {sizes}{whole}"
+    mixed = f"; {planned.config.model} mixes columns: each device holds whole tables"
+    return f", as a mesh of {sizes}{'' if planned.method.by_columns else mixed}"
 
 
-def _written(planned: Planned, position: Position, folder: Path, tell: Callback) -> Run:
+def _written(run: CompiledRun, position: Position, folder: Path, tell: Callback) -> Run:
     """Test the best epoch and write the result and the curves."""
-    config, dataset = planned.setup.config, planned.setup.dataset
+    config, dataset = run.setup.config, run.setup.dataset
     best = best_epoch(position.history)
-    embeddings, layout = restore_embeddings(folder / CHECKPOINTS, best), planned.setup.layout
+    embeddings, layout = restore_embeddings(folder / CHECKPOINTS, best), run.setup.layout
     # The tables of a mesh may be too large for one device.
     placed: Embeddings = jax.tree.map(jnp.asarray, embeddings) if layout is None else layout.put(embeddings)
     start = time.perf_counter()
-    measured = {split: evaluation.evaluate(plan, placed) for split, plan in planned.plans.final.items()}
+    measured = {split: evaluation.evaluate(plan, placed) for split, plan in run.plans.final.items()}
     means = {split: each.means for split, each in measured.items()}
     tell(evaluation_event(best, means))
     history = list(position.history)
-    result = _result(planned, position, time.perf_counter() - start) | means
+    result = _result(run, position, time.perf_counter() - start) | means
     sampled = {split: sample for split, each in measured.items() if (sample := sampled_of(each))}
     result |= {"sampled": sampled} if sampled else {}
     if processes.is_first():
@@ -268,24 +272,24 @@ def _written(planned: Planned, position: Position, folder: Path, tell: Callback)
     return Run(config, dataset, placed if layout is None else embeddings, result, history, folder)
 
 
-def _result(planned: Planned, position: Position, test_seconds: float) -> dict[str, Any]:
-    config, history, steps = planned.setup.config, position.history, planned.setup.loop.steps_per_epoch
-    layout = planned.setup.layout
+def _result(run: CompiledRun, position: Position, test_seconds: float) -> dict[str, Any]:
+    config, history, steps = run.setup.config, position.history, run.setup.loop.steps_per_epoch
+    layout = run.setup.layout
     result: Result = {
         "best_epoch": best_epoch(history),
         "epochs": len(history),
         "skipped_steps": position.tally.skipped_steps,
         "rollbacks": position.tally.rollbacks,
         "seed": config.seed,
-        "fingerprint": planned.setup.dataset.fingerprint,
+        "fingerprint": run.setup.dataset.fingerprint,
         "protocol": config.protocol,
         "seconds": {
-            "compile": planned.compile_seconds,
+            "compile": run.compile_seconds,
             "train": sum(record["train_seconds"] for record in history),
             "evaluate": test_seconds + sum(record["evaluate_seconds"] for record in history),
         },
         "step_ms": statistics.median(1e3 * record["train_seconds"] / steps for record in history),
-        "estimated_bytes": sum(planned.memory),
+        "estimated_bytes": sum(run.memory),
         "peak_rss_bytes": peak_rss_bytes(),
         "mesh": {} if layout is None else dict(layout.mesh.shape),
         "processes": processes.count(),

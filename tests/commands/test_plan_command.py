@@ -22,6 +22,17 @@ def test_sizes_in_json(capsys):
     assert set(found["programs"]) == {"step", "order", "embed"}
 
 
+def test_free_memory_that_is_unknown(capsys, monkeypatch):
+    monkeypatch.setattr("slmrec_jax.training.planning.available_bytes", lambda: None)
+    assert main(["plan", *SIZES, *SMALL, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["usable_bytes"], found["fits"], found["checkpoints_copied"]) == (None, True, True)
+    assert main(["plan", *SIZES, *SMALL]) == 0
+    out = capsys.readouterr().out
+    assert "unknown" in out
+    assert "does not fit" not in out
+
+
 def test_data_in_a_table(capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     assert main(["plan", "--data", "demo", *SMALL]) == 0

@@ -90,7 +90,7 @@ def test_a_dozen_items_train_rank_and_recommend_by_default(tmp_path, capsys, ref
     assert found.err == "-k is 20, but there are only 12 items to rank\n"
     again = [*command, "--out", str(tmp_path / "again")]
     assert "--ks: the cut-off 50 is beyond the 12 items" in refused(*again, "--ks", "5", "50")
-    assert "no metric 'ndcg@50' to select by" in refused(*again, "--eval.metric", "ndcg@50")
+    assert "--eval.metric ndcg@50: there is no metric of that name" in refused(*again, "--eval.metric", "ndcg@50")
     assert not (tmp_path / "again").exists()
 
 

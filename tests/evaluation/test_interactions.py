@@ -7,8 +7,7 @@ import pytest
 
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.evaluation import interactions
-from slmrec_jax.evaluation.interactions import contains_all, known_matrix, presence, where
+from slmrec_jax.evaluation.interactions import _contained, contains_all, known_matrix, presence, where
 from slmrec_jax.evaluation.metrics import measure
 from slmrec_jax.evaluation.protocol import doubts, plan_evaluation
 from slmrec_jax.types import Interactions
@@ -16,7 +15,7 @@ from slmrec_jax.types import Interactions
 
 @pytest.fixture(params=[1, 3, 10**6])
 def blocks(request, monkeypatch):
-    monkeypatch.setattr(interactions, "_AT_ONCE", request.param)
+    monkeypatch.setattr("slmrec_jax.data.pairs._BLOCK", request.param)
 
 
 def some_pairs(seed, count=40, users=12, items=9, ordered=False):
@@ -56,7 +55,7 @@ def test_the_matrix_of_known_items(users):
 @pytest.mark.parametrize("seed", range(5))
 def test_membership_of_sorted_pairs(seed):
     pairs, others = some_pairs(seed, ordered=True), some_pairs(seed + 100)
-    found = interactions._contained(pairs, others)
+    found = _contained(pairs, others)
     assert found.tolist() == [pair in as_set(pairs) for pair in zip(*others, strict=True)]
     assert not contains_all(pairs, others)
     assert contains_all(pairs, Interactions(pairs.users[::-3], pairs.items[::-3]))
@@ -77,7 +76,7 @@ def test_metrics_by_blocks_of_users_are_those_of_all(monkeypatch):
 @pytest.mark.parametrize("name", ["strict", "mmrec", "slmrec"])
 def test_planning_a_sample_takes_little_beside_the_interactions(name, monkeypatch):
     """Blocks and a byte for each user and item; as 64-bit numbers the interactions alone would be twice themselves."""
-    monkeypatch.setattr(interactions, "_AT_ONCE", 2**12)
+    monkeypatch.setattr("slmrec_jax.data.pairs._BLOCK", 2**12)
     num_users, num_items, each = 20_000, 1000, 30
     users = np.repeat(np.arange(num_users, dtype=np.int32), each)
     items = (

@@ -331,7 +331,7 @@ def test_large_catalogues_are_ranked_by_blocks():
 @pytest.mark.parametrize("score", ["dot", "sigmoid"])
 def test_tiles_of_items_change_nothing(k, order, score, monkeypatch):
     """Items that come in the order of their scores leave every candidate of a tile, and equal ones leave none."""
-    monkeypatch.setattr(tiles, "LEAST_COLUMNS", 1)
+    monkeypatch.setattr(tiles, "LEAST_TILE_COLUMNS", 1)
     monkeypatch.setattr(tiles, "LEAST_COLUMNS_OF_K", 2)
     table = small_integers(30, 203)
     if order != "mixed":
@@ -347,7 +347,7 @@ def test_tiles_of_items_change_nothing(k, order, score, monkeypatch):
 
 @pytest.mark.parametrize("dim", [3, 17, 64])
 def test_equal_items_in_different_tiles_tie(dim, monkeypatch):
-    monkeypatch.setattr(tiles, "LEAST_COLUMNS", 64)
+    monkeypatch.setattr(tiles, "LEAST_TILE_COLUMNS", 64)
     monkeypatch.setattr(tiles, "LEAST_COLUMNS_OF_K", 1)
     draw = np.random.default_rng(dim)
     items = np.tile(draw.normal(size=(37, dim)), (60, 1)).astype(np.float32)
@@ -361,7 +361,7 @@ def test_equal_items_in_different_tiles_tie(dim, monkeypatch):
 
 
 def test_few_columns_and_many_pairs_are_divided_among_tiles(monkeypatch):
-    monkeypatch.setattr(tiles, "LEAST_COLUMNS", 8)
+    monkeypatch.setattr(tiles, "LEAST_TILE_COLUMNS", 8)
     monkeypatch.setattr(tiles, "LEAST_COLUMNS_OF_K", 2)
     known = Interactions(np.repeat(ids(6), 100), np.tile(ids(100), 6))  # all items, so that every tile is empty
     plan = plan_ranking(ids(6), [known], 100, 3, max_bytes=4 * 100)
@@ -377,7 +377,7 @@ def test_tiles_have_the_bound_of_a_chunk(num_users, num_items, k):
     chunks, columns = tiles.divide_chunks(num_chunks, rows, num_items, k, bound)
     assert 4 * rows * chunks * columns <= 1.01 * bound or chunks == 1
     assert chunks * rows <= max(tiles.TILE_ROWS, rows)
-    assert columns >= min(num_items, tiles.LEAST_COLUMNS)
+    assert columns >= min(num_items, tiles.LEAST_TILE_COLUMNS)
 
 
 def test_an_exception_in_a_chunk_is_raised(monkeypatch):

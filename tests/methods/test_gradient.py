@@ -68,8 +68,9 @@ def test_an_exception_in_a_loss_names_it(tiny):
     def wrong_shapes(params, context):
         return jnp.mean(context.view.users(context.batch.users) @ jnp.ones((7, 7))), {}
 
+    made = slm.setup(CONFIG, tiny, method=with_loss(wrong_shapes))
     with pytest.raises(TypeError) as raised:
-        slm.setup(CONFIG, tiny, method=with_loss(wrong_shapes)).init()
+        made.loss(made.init().params, made.inputs, made.batch(0))
     assert "in the loss 'own'" in raised.value.__notes__
 
 
@@ -77,7 +78,7 @@ def test_a_loss_that_is_not_finite_is_named(tiny, tmp_path):
     def logarithm(params, context):
         return jnp.mean(jnp.log(scores(context))), {}
 
-    with pytest.raises(Diverged, match=r"own not finite in epoch 1, at its step 1 of users .* with items"):
+    with pytest.raises(Diverged, match=r"own not finite in epoch 1, step 1, whose batch has users .* and items"):
         slm.train(CONFIG, tiny, out=tmp_path / "run", method=with_loss(logarithm))
 
 

@@ -88,7 +88,7 @@ def test_brackets_in_names_are_shown(finished, capsys):
 
 
 def test_a_run_that_does_not_say_what_it_measured_is_refused(finished, tmp_path):
-    with pytest.raises(UserError, match="does not record its test"):
+    with pytest.raises(UserError, match="does not record its test metrics, so"):
         read_finished_runs([finished("untested", test=None)])
     with pytest.raises(UserError, match="give the folder of a run"):
         read_finished_runs([tmp_path])

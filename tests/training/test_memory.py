@@ -95,7 +95,7 @@ def test_where_training_waits_for_checkpoints_nothing_is_copied(tiny, programs, 
 
 def test_a_run_without_memory_for_copies_waits_for_its_checkpoints(tiny, tmp_path, monkeypatch, programs):
     monkeypatch.setattr(train_module, "compiled", lambda planned: planned._replace(loop=programs.loop))
-    monkeypatch.setattr(train_module, "available_bytes", lambda neighbours: 10**9)
+    monkeypatch.setattr(train_module, "available_bytes", lambda num_on_host: 10**9)
     runs, copied, fit = {}, [], train_module.fit
 
     def fit_and_keep(*arguments, copies, **options):
@@ -173,7 +173,7 @@ def test_the_line_names_the_parts_by_size():
 
 
 def test_a_run_that_would_not_fit_is_refused_before_it_begins(tiny, tmp_path, monkeypatch, programs):
-    monkeypatch.setattr(train_module, "available_bytes", lambda neighbours: 1000)
+    monkeypatch.setattr(train_module, "available_bytes", lambda num_on_host: 1000)
     monkeypatch.setattr(train_module, "compiled", lambda planned: programs)
     said = []
     with pytest.raises(UserError, match=r"memory: .* GiB more are needed"):

@@ -143,11 +143,11 @@ def test_a_mesh_of_jax_may_have_one_axis_and_any_axis_types():
     ("asked", "message"),
     [
         ("data=3", "needs 3 devices, but there are 2: give sizes whose product is at most 2"),
-        ("rows=2", "mesh is 'rows=2': give auto, or sizes such as data=2,model=4"),
-        ("model=2,model=1", "give auto"),
-        ("model=0", "give auto"),
-        ("model=two", "give auto"),
-        ("", "give auto"),
+        ("rows=2", "mesh is 'rows=2': give sizes such as data=2,model=4"),
+        ("model=2,model=1", "give sizes"),
+        ("model=0", "give sizes"),
+        ("model=two", "give sizes"),
+        ("", "give sizes"),
     ],
 )
 def test_what_is_no_mesh_is_refused(asked, message):

@@ -63,7 +63,7 @@ def test_a_state_that_does_not_count_its_steps(tiny, tmp_path):
 
         return made._replace(step=step)
 
-    with pytest.raises(slm.UserError, match=r"state counts 0 as its steps, but \d+ were taken"):
+    with pytest.raises(slm.UserError, match=r"the step count of the method's state is 0 after \d+ step"):
         slm.train(CONFIG, tiny, out=tmp_path / "run", method=make)
 
 

@@ -202,7 +202,12 @@ def test_a_checkpoint_of_another_model_is_refused(finished, tiny):
 
 def test_a_run_that_diverges_stops_and_says_so(tiny, tmp_path):
     config = dataclasses.replace(CONFIG, optimizer=OptimizerConfig(chain=("sgd(1e30)",)))
-    refused(r"not finite in epoch 1, at its step \d of users user-", config=config, dataset=tiny, out=tmp_path / "run")
+    refused(
+        r"not finite in epoch 1, step \d, whose batch has users user-",
+        config=config,
+        dataset=tiny,
+        out=tmp_path / "run",
+    )
     assert not (tmp_path / "run" / "result.json").exists()
 
 

@@ -190,7 +190,7 @@ def test_an_epoch_of_many_steps_is_advised_to_take_micro_batches(tiny, monkeypat
     monkeypatch.setattr("slmrec_jax.training.setup.MANY_STEPS", 100)
     few, many = (setup(Config(model="mf", batch_size=size), tiny) for size in (64, 1))
     assert not any("micro_batches" in note for note in few.method.notes)
-    assert any("to take every interaction once; micro_batches='auto'" in note for note in many.method.notes)
+    assert any("computes over all users and items; micro_batches='auto'" in note for note in many.method.notes)
     refusing = setup(with_settings(Config(model="sgl", batch_size=1), {"sgl.among": "all"}), tiny)
     assert not any("micro_batches" in note for note in refusing.method.notes)
 

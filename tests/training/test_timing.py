@@ -6,7 +6,7 @@ import pytest
 
 from slmrec_jax import Config, UserError
 from slmrec_jax.training.loop import epoch
-from slmrec_jax.training.timing import Steps, compiled_setup, steps_a_call, time_steps
+from slmrec_jax.training.timing import Steps, choose_steps_per_call, compiled_setup, time_steps
 
 CONFIG = Config(model="mf", dim=4, batch_size=128)
 
@@ -33,10 +33,10 @@ def test_steps_are_those_of_training(made):
 
 def test_a_call_takes_about_a_second_and_at_least_a_step(monkeypatch):
     taken = []
-    assert steps_a_call(taken.append) > 1
+    assert choose_steps_per_call(taken.append) > 1
     assert taken == [1, 1]
     monkeypatch.setattr("slmrec_jax.training.timing.SEGMENT_SECONDS", 0.0)
-    assert steps_a_call(taken.append) == 1
+    assert choose_steps_per_call(taken.append) == 1
 
 
 def test_settings_are_checked_before_anything_is_compiled(tiny):

@@ -108,8 +108,10 @@ def tune(
         tell(message(line))
     valid = final_plan(dataset, "valid", config.eval, config.ks, config.seed)
     final_plan(dataset, "test", config.eval, config.ks, config.seed)  # fails now, not after the search
-    num_points = len(grid(space)) if sampler == "grid" else None
-    wanted = min(num_trials or num_points, num_points) if num_points else num_trials or TPE_TRIALS
+    wanted = num_trials or TPE_TRIALS
+    if sampler == "grid":
+        num_points = len(grid(space))
+        wanted = min(num_trials or num_points, num_points)
     make_folder(out)
     if not (out / SEARCH_JSON).exists() and {path.name for path in out.iterdir()} - {LOCK}:
         raise UserError(f"{out} holds something other than a search: give another {setting('out')}")
