@@ -32,6 +32,7 @@ NAMES = {
     "mmgcn": "MMGCN",
     "bm3": "BM3",
     "freedom": "FREEDOM",
+    "lattice": "LATTICE",
     "mgcn": "MGCN",
     "mmssl": "MMSSL",
     "slmrec:none": "SLMRec, no task",
