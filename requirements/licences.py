@@ -10,10 +10,10 @@ REQUIREMENTS = Path(__file__).parents[1] / "requirements.txt"
 
 TITLE = """# Licences
 
-These are the licences of the packages that requirements.txt pins, from the packages' own metadata. `make licences` makes
-this page. The package itself is under Apache-2.0. The extras `bench`, `cuda12`, `cuda13`, `docs`, `embed` (onnxruntime: MIT;
-tokenizers: Apache-2.0), `embed-torch` (sentence-transformers: Apache-2.0; torch: BSD-3-Clause and others), `onnx`,
-`plan-cuda`, `plan-tpu` and `tpu` install further packages, which are not listed.
+These are the licences of the packages that requirements.txt pins, from the packages' own metadata. `make licences`
+makes this page. The package itself is under Apache-2.0. The extras `bench`, `cuda12`, `cuda13`, `docs`, `embed`
+(onnxruntime: MIT; tokenizers: Apache-2.0), `embed-torch` (sentence-transformers: Apache-2.0; torch: BSD-3-Clause and
+others), `onnx`, `plan-cuda`, `plan-tpu` and `tpu` install further packages, which are not listed.
 
 | package | versions | licence |
 | --- | --- | --- |"""

@@ -58,12 +58,15 @@ def whole_file(path: Path) -> Iterator[IO[bytes]]:
         OSError: The content could not be written. An old file is unchanged.
         UserError: The path is a symbolic link to a file, or to nothing.
     """
-    with suppress(FileNotFoundError):
-        if not stat.S_ISREG(path.stat().st_mode):
-            with tempfile.SpooledTemporaryFile(_MAX_BUFFER) as waiting:
-                yield waiting
-                _pour(waiting, path)
-            return
+    try:
+        is_special = not stat.S_ISREG(path.stat().st_mode)
+    except FileNotFoundError:
+        is_special = False
+    if is_special:
+        with tempfile.SpooledTemporaryFile(_MAX_BUFFER) as waiting:
+            yield waiting
+            _pour(waiting, path)
+        return
     if path.is_symlink():
         raise UserError(f"{path} is a symbolic link to {os.readlink(path)}: give the path of the file itself")
     with _part_beside(path) as part:

@@ -81,7 +81,10 @@ def setting(name: str, value: object = None, *, flag: str | None = None) -> str:
     if not _in_flags:
         return name if value is None else f"{name}={value!r}"
     flag = f"--{(flag or name).replace('_', '-')}"
-    return flag if value is None or value is True else f"{flag} {shlex.quote(str(value))}"
+    if value is None or value is True:
+        return flag
+    values = value if isinstance(value, tuple) else (value,)
+    return " ".join([flag, *(shlex.quote(str(each)) for each in values)])
 
 
 def check_type(name: str, value: object, kind: Any, expected: str) -> None:

@@ -108,12 +108,13 @@ def words(hint: Any) -> str:
     if origin is Annotated:
         return words(arguments[0])
     if origin is Literal:
-        return f"one of {', '.join(map(repr, arguments))}"
+        return repr(arguments[0]) if len(arguments) == 1 else f"one of {', '.join(map(repr, arguments))}"
     if origin in (Union, types.UnionType):
         return " or ".join(words(each) for each in arguments)
     if origin in (list, tuple):
         kinds = list(dict.fromkeys(words(each) for each in arguments if each is not Ellipsis))
-        return f"a {origin.__name__}, each {' or '.join(kinds)}"
+        count = f" of {len(arguments)}" if origin is tuple and Ellipsis not in arguments else ""
+        return f"a {origin.__name__}{count}, each {' or '.join(kinds)}"
     if (isinstance(origin, type) and issubclass(origin, Mapping)) or is_typeddict(hint):
         return "named values"
     return _WORDS.get(hint) or f"a {hint.__name__}"
@@ -138,4 +139,6 @@ def _joined(name: str, field: object) -> str:
 
 def _short(value: object) -> str:
     """Format a value for an error message, without terminal control characters."""
-    return ascii(value)[:60] if isinstance(value, str | int | float | type(None)) else f"a {type(value).__name__}"
+    if isinstance(value, str | int | float | type(None)):
+        return ascii(value)[:60]
+    return f"a {type(value).__name__}" + (f" of {len(value)}" if isinstance(value, list | tuple) else "")

@@ -172,9 +172,10 @@ class View(NamedTuple):
     items: Rows
     """Fused item rows."""
     user_modalities: Mapping[str, Rows]
-    """Propagated user rows of each modality before fusion: `id` first, then in spec order."""
+    """User rows by name. SLMRec's encoder has the propagated rows before fusion: `id` first, then the modalities in
+    spec order. Other models say which names they have: MMGCN has no `id`, and MGCN has `id` and `side`."""
     item_modalities: Mapping[str, Rows]
-    """Propagated item rows of each modality before fusion, in the same order."""
+    """Item rows by the same names, in the same order."""
 
 
 Encode: TypeAlias = Callable[[Augmentation, Key[Array, ""]], View]

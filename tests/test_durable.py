@@ -80,6 +80,16 @@ def test_a_pipe_is_written_and_stays_a_pipe(tmp_path):
     assert [each.name for each in tmp_path.iterdir()] == ["pipe"]
 
 
+def test_a_pipe_that_is_removed_and_a_missing_file_in_the_block_are_ordinary_errors(tmp_path):
+    path = tmp_path / "pipe"
+    os.mkfifo(path)
+    with pytest.raises(FileNotFoundError), whole_file(path):
+        path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(FileNotFoundError, match="nowhere"), whole_file(path):
+        (tmp_path / "nowhere").read_bytes()
+
+
 @pytest.mark.parametrize(("minor", "said"), [(3, None), (7, "No space left on device")], ids=["null", "full"])
 def test_a_device_is_written_and_stays_a_device(tmp_path, minor, said):
     path = tmp_path / "device"

@@ -11,7 +11,7 @@ import tyro
 
 from slmrec_jax.commands.settings import SettingsFlags, own_method
 from slmrec_jax.config import Config, Source, source_of
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, escaped
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -118,6 +118,7 @@ def as_json(planned: "Plan") -> dict[str, Any]:
 def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
     from rich.console import Console
     from rich.table import Table
+    from rich.text import Text
 
     from slmrec_jax.commands.tables import fit_width
     from slmrec_jax.training.memory import smaller_by
@@ -126,7 +127,9 @@ def _print(planned: "Plan", config: Config, dataset: "Dataset") -> None:
     console = Console()
     task = f" {config.task}" if config.model == "slmrec" else ""
     place = f"{planned.on}, each in a mesh of {_sizes(planned.mesh)}" if planned.mesh else planned.on
-    memory = Table("memory", title=f"{config.model}{task} on {place}: {dataset.name}")
+    # In a string, brackets would be parsed as markup.
+    title = Text(escaped(f"{config.model}{task} on {place}: {dataset.name}"), "table.title")
+    memory = Table("memory", title=title)
     memory.add_column("MiB", justify="right")
     for part, size in planned.memory._asdict().items():
         if size:

@@ -22,7 +22,7 @@ class QueryFlags(RunArgument):
     """The flags of a command that queries a run or an exported folder."""
 
     data: str | None = None
-    """The path of the run's data set, if it was moved; it is divided as in the run."""
+    """The path of the run's data set, if it was moved; it is split as in the run."""
     k: Annotated[int, tyro.conf.arg(aliases=["-k"])] = 20
     """Number of items to list."""
     format: Literal["table", "parquet", "jsonl"] = "table"
@@ -42,7 +42,8 @@ class RecommendFlags(QueryFlags):
     """A text file with the raw item ids of a new user, one per line, instead of --users."""
     cold_items: Path | None = None
     """Features of items without interactions, to rank among the others: a file named after its modality (.npy,
-    .safetensors or .parquet), or a folder with one file per modality."""
+    .safetensors, .parquet, .csv or .tsv) or a folder of Hugging Face datasets, or a folder with one of these per
+    modality."""
     only_cold: bool = False
     """Rank only the --cold-items."""
 

@@ -40,6 +40,9 @@ class Catalogue(NamedTuple):
 def read_catalogue(file: Path, texts: Sequence[str], item_column: str | None) -> Catalogue:
     """Read the raw ids, the given text columns, and the column `image` if there is one."""
     layout, read = _open_table(file, {"item": item_column} if item_column else {})
+    if item_column and item_column.isdecimal() and layout.header and layout.separator:
+        choice = f"give one of these with {setting('item_column')}, instead of a number"
+        raise UserError(f"{file}: row 1 holds the names {listed(layout.names)}; {choice}")
     keys = layout.roles.get("item", [])
     if len(keys) != 1:
         wrong = f"{listed(keys)} could all be the column of items" if keys else "there is no column of items"

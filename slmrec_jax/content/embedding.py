@@ -56,7 +56,8 @@ class Embedded(NamedTuple):
     resumed: int
     """The number of inputs that an earlier run had finished."""
     faults: Mapping[str, str]
-    """The reasons why items have no vector, by raw id."""
+    """The reasons why items have no vector, by raw id. If an earlier run finished the file, only those that are known
+    without loading the inputs."""
 
 
 def text_inputs(catalogue: Catalogue, columns: Sequence[str]) -> EmbedInputs:

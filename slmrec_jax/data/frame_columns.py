@@ -39,7 +39,7 @@ def _labels(held: Any) -> list[Any]:
     return list(held if isinstance(held, Mapping) else held.columns)
 
 
-def column_names(argument: str, held: Any) -> list[str]:
+def names_of(argument: str, held: Any) -> list[str]:
     """Return the names of the columns as text. Two alike are rejected."""
     names = list(map(str, _labels(held)))
     if len(set(names)) < len(names):

@@ -19,7 +19,7 @@ from slmrec_jax.data.formats.interactions import (
 )
 from slmrec_jax.data.formats.roles import COLUMN_FIELDS, ColumnLayout, choose_columns, find_roles, named_columns
 from slmrec_jax.data.formats.windows import time_text
-from slmrec_jax.data.frame_columns import column_names, columns_of, held_table, is_table
+from slmrec_jax.data.frame_columns import columns_of, held_table, is_table, names_of
 from slmrec_jax.data.frame_features import feature_of
 from slmrec_jax.data.readers.engine import Engine
 from slmrec_jax.data.readers.refusals import listed
@@ -109,8 +109,13 @@ def dataset(
 def _parts(interactions: Any) -> list[tuple[str, str, Any]]:
     """Return the split, the argument's name and the table of each part. The split is "" for an unsplit table."""
     splits = {each: split for split, names in SPLIT_NAMES.items() for each in names}
-    if not isinstance(interactions, Mapping) or "train" not in interactions or not set(interactions) <= set(splits):
+    if not isinstance(interactions, Mapping) or "train" not in interactions:
         return [("", "interactions", interactions)]
+    if unknown := [str(each) for each in interactions if each not in splits]:
+        given = interactions["train"]
+        if not (is_table(given) or isinstance(given, tuple)):  # it is a column of that name
+            return [("", "interactions", interactions)]
+        raise UserError(f"interactions has {listed(unknown)}, which names no split; give {', '.join(splits)}")
     for split, names in SPLIT_NAMES.items():
         same = [each for each in interactions if each in names]
         if len(same) > 1:
@@ -122,7 +127,7 @@ def _interactions(engine: Engine, argument: str, given: Any, source: Source) -> 
     if isinstance(given, tuple) and len(given) == 2:
         given = {"user": given[0], "item": given[1]}
     given = held_table(argument, given, _TABLE)
-    names, named = column_names(argument, given), named_columns(source)
+    names, named = names_of(argument, given), named_columns(source)
     chosen = _chosen(argument, names, named, ("user", "item"))
     read = {role: column for role, column in chosen.items() if role != "rating" or source.min_rating is not None}
     columns = columns_of(argument, given, list(read.values()), _TABLE)
@@ -135,7 +140,7 @@ def _catalogue(given: Any, source: Source) -> Table:
     if not is_table(given):  # only raw ids
         given = {"item": given}
     given = held_table("items", given, _ITEMS)
-    names = column_names("items", given)
+    names = names_of("items", given)
     named = {"item": source.item_column} if source.item_column in names else {}
     chosen = {"item": _chosen("items", names, named, ("item",))["item"], **text_columns("items", names)}
     columns = columns_of("items", given, list(chosen.values()), _ITEMS)

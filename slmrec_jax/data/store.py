@@ -67,7 +67,7 @@ _FIELDS = {
 }
 _ROW_BYTES = 9
 """The bytes of an interaction in memory, including the number of its split."""
-_CONVERT_AGAIN = "make the folder again with slmrec-jax data convert"
+_WRITE_AGAIN = "restore the folder, or write it again (slmrec-jax data convert, or write_store in Python)"
 _TENSORS = {
     "items": ("int32",),
     "words": ("int32",),
@@ -122,7 +122,7 @@ def read(folder: Path, source: Source) -> Dataset:
     if dataset.fingerprint != meta["fingerprint"]:
         raise UserError(
             f"{folder}: a file was changed or damaged; its content has the fingerprint {dataset.fingerprint[:12]} "
-            f"but {META} says {meta['fingerprint'][:12]!a}; {_CONVERT_AGAIN}"
+            f"but {META} says {meta['fingerprint'][:12]!a}; {_WRITE_AGAIN}"
         )
     return dataset
 
@@ -169,7 +169,7 @@ def _feature_file(folder: Path, place: int, modality: str) -> Path:
 
 
 def _read_meta(file: Path) -> dict[str, Any]:
-    meta = read_meta_json(file, "what slmrec-jax data convert writes", _CONVERT_AGAIN)
+    meta = read_meta_json(file, "what slmrec-jax data convert writes", _WRITE_AGAIN)
     if not isinstance(meta, dict) or meta.get("format") != _FORMAT:
         raise UserError(f"{file}: it does not declare a data set of {_FORMAT}; give another folder")
     if meta.get("version") != _STORE_VERSION:
@@ -198,7 +198,7 @@ def _read_meta(file: Path) -> dict[str, Any]:
 
 
 def _refuse_field(file: Path, field: str, found: object) -> NoReturn:
-    raise UserError(f"{file}: {field} is {ascii(found)[:60]}; expected what was written: {_CONVERT_AGAIN}")
+    raise UserError(f"{file}: {field} is {ascii(found)[:60]}; expected what was written: {_WRITE_AGAIN}")
 
 
 def _tables_of_interactions(dataset: Dataset) -> Iterator[Any]:
@@ -220,7 +220,7 @@ def _read_splits(file: Path) -> dict[str, Interactions]:
         raise rows.wrong_type("split", expected)
     (count,) = rows.num_rows()
     if _ROW_BYTES * count > limit(file):
-        raise UserError(f"{file}: unpacks to {_ROW_BYTES * count >> 20} MiB, more than is possible; {_CONVERT_AGAIN}")
+        raise UserError(f"{file}: unpacks to {_ROW_BYTES * count >> 20} MiB, more than is possible; {_WRITE_AGAIN}")
     users, items, splits = columns = [Column(dtype, count) for dtype in (np.int32, np.int32, np.int8)]
     wanted = [f"TRY_CAST({name} AS INTEGER)" for name in names[:2]]
     wanted.append(
@@ -249,14 +249,14 @@ def _read_splits(file: Path) -> dict[str, Interactions]:
 
 def _read_stored_feature(file: Path, entry: Mapping[str, Any]) -> Feature | Words:
     names = ("items", "words") if "num_words" in entry else ("values", "present")
-    tensors = read_tensors(file, f"the tensors {' and '.join(names)}", _CONVERT_AGAIN, mapped=True)
+    tensors = read_tensors(file, f"the tensors {' and '.join(names)}", _WRITE_AGAIN, mapped=True)
     if sorted(tensors) != sorted(names):
-        raise UserError(f"{file}: it has tensors other than {' and '.join(names)}; {_CONVERT_AGAIN}")
+        raise UserError(f"{file}: it has tensors other than {' and '.join(names)}; {_WRITE_AGAIN}")
     first, second = (tensors[name] for name in names)
     for name in names:
         found, kinds = tensors[name].dtype.name, _TENSORS[name]
         if found not in kinds:
-            raise UserError(f"{file}: {name} is {found}; expected {' or '.join(kinds)}: {_CONVERT_AGAIN}")
+            raise UserError(f"{file}: {name} is {found}; expected {' or '.join(kinds)}: {_WRITE_AGAIN}")
     if "num_words" in entry:
         return Words(first, second, entry["num_words"])
     return Feature(first, second, entry.get("stored", ""))

@@ -29,7 +29,7 @@ TPU_SLOTS = 2**15
 FEW_PAIRS = 2**22
 """The number of pairs up to which all pairs are compared at once. Above it, values are sorted."""
 
-Sizes = Sequence[tuple[int, int]]
+RoundSizes = Sequence[tuple[int, int]]
 """For each round, the number of long segments and the number of their chunks."""
 
 
@@ -48,7 +48,7 @@ class Chunks(NamedTuple):
     """The chunks of the segments that the chunk sums form; `None` if no such segment is long."""
 
 
-def chunk_sizes(lengths: Int[np.ndarray, " segments"]) -> Sizes:
+def chunk_sizes(lengths: Int[np.ndarray, " segments"]) -> RoundSizes:
     """Return the sizes needed for segments of the given lengths."""
     sizes = []
     while (long := lengths[lengths > DIRECT]).size:
@@ -57,7 +57,7 @@ def chunk_sizes(lengths: Int[np.ndarray, " segments"]) -> Sizes:
     return sizes
 
 
-def largest_sizes(num_entries: int) -> Sizes:
+def largest_sizes(num_entries: int) -> RoundSizes:
     """Return sizes that suffice for any segments with `num_entries` entries in total."""
     sizes = []
     while (num_entries := num_entries // (DIRECT + 1)) > 0:
@@ -65,7 +65,7 @@ def largest_sizes(num_entries: int) -> Sizes:
     return sizes
 
 
-def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: Sizes) -> Chunks | None:
+def make_chunks(offsets: Int[Array, " segments_plus_one"], sizes: RoundSizes) -> Chunks | None:
     """Divide segments into chunks. The function can be traced; the output shapes depend only on `sizes`.
 
     Args:

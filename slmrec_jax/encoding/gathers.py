@@ -16,7 +16,7 @@ from slmrec_jax.types import Distinct
 
 
 def take(table: Shaped[Array, "nodes ..."], ids: Int[Array, "..."] | Distinct | slice) -> Shaped[Array, "..."]:
-    """Return `table[ids]`. Except on CPU, it can only be differentiated in reverse mode.
+    """Return `table[ids]`. Except on a single CPU device, it can only be differentiated in reverse mode.
 
     Args:
         table: One row per node.
@@ -38,6 +38,11 @@ def take(table: Shaped[Array, "nodes ..."], ids: Int[Array, "..."] | Distinct | 
         return table[ids]
     rows: Array = _take(table, ids.reshape(-1))
     return rows.reshape(*ids.shape, *table.shape[1:])
+
+
+def first_places(ids: Int[Array, " rows"], num_nodes: int) -> Int[Array, " nodes"]:
+    """Return each node's first index among the ids, or the number of ids if the node is absent."""
+    return jnp.full(num_nodes, ids.shape[0]).at[ids].min(jnp.arange(ids.shape[0]))
 
 
 def without_padding(rows: Shaped[Array, "batch ..."], of: Distinct) -> Shaped[Array, "batch ..."]:

@@ -9,6 +9,7 @@ import numpy as np
 import scipy.sparse
 from jaxtyping import Array, Bool, Float, Int, PyTree
 
+from slmrec_jax.encoding.gathers import first_places
 from slmrec_jax.encoding.matrices import Csr, Operator, Scales, operator, operator_shapes, reordered, with_values
 from slmrec_jax.types import Interactions
 
@@ -166,17 +167,12 @@ def interactions_among(
     One pass over the interactions looks up their users and items among the given ids. Searching for each of rows ×
     columns pairs would be far more work.
     """
-
-    def places(ids: Array, count: int) -> Array:
-        """Return the first index of each node among the ids, or the number of ids if the node is absent."""
-        return jnp.full(count, ids.shape[0]).at[ids].min(jnp.arange(ids.shape[0]))
-
     interacting_users, interacting_items = graph.interactions
 
     # Several micro-batches are processed one after another.
     @jax.custom_batching.sequential_vmap  # type: ignore[untyped-decorator]
     def among(users: Array, items: Array) -> Array:
-        rows, columns = places(users, graph.num_users), places(items, graph.num_items)
+        rows, columns = first_places(users, graph.num_users), first_places(items, graph.num_items)
         found = jnp.zeros((users.shape[0], items.shape[0]), bool)
         places_found = rows[interacting_users], columns[interacting_items]
         # Interactions are distinct, and so are their places. Places beyond the array are dropped.

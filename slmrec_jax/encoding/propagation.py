@@ -88,7 +88,7 @@ def hop(graph: Graph, x: Halves) -> Halves:
 
 
 def hop_by_definition(graph: Graph, x: Halves) -> Halves:
-    """Compute P x with `aggregate`, for comparison. Except on CPU, `hop` is used, since segment sums are slow there."""
+    """Compute P x with `aggregate`, for comparison. On GPUs and TPUs, where segment sums are slow, use `hop`."""
     if not on_cpu():
         return hop(graph, x)
     return split(graph, aggregate(graph, jnp.concatenate(x)))

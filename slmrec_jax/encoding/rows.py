@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from slmrec_jax.devices import on_cpu
 from slmrec_jax.encoding import layers, vectors
-from slmrec_jax.encoding.gathers import take, without_padding
+from slmrec_jax.encoding.gathers import first_places, take, without_padding
 from slmrec_jax.encoding.matrices import Operator
 from slmrec_jax.encoding.sparse import are_many, rows_of_product
 from slmrec_jax.meshes import divide_rows, num_shares, on_own_columns
@@ -157,12 +157,12 @@ def projected(feature: DenseFeature, projection: layers.Linear) -> Rows:
         return taken.astype(kernel.dtype) @ kernel
 
     def rows(ids: Ids) -> Array:
-        # For a whole table, each device of a mesh computes its own columns. The rows of a batch are sharded later.
-        if ids is ALL and vectors.is_converted_by_blocks(feature.values):
-            x: Array = on_own_columns(vectors.product_by_blocks, kernel)(feature, kernel)
-        else:
-            x = (on_own_columns(product, kernel) if ids is ALL else product)(vectors.rows(feature, ids), kernel)
-        return x + take(feature.present, ids)[:, None] * bias
+        by_blocks = ids is ALL and vectors.is_converted_by_blocks(feature.values)
+        multiply: Callable[..., Array] = vectors.product_by_blocks if by_blocks else product
+        factor = feature if by_blocks else vectors.rows(feature, ids)
+        if ids is ALL:  # each device of a mesh computes its own columns; the rows of a batch are sharded later
+            multiply = on_own_columns(multiply, kernel)
+        return multiply(factor, kernel) + take(feature.present, ids)[:, None] * bias
 
     return memoized(rows)
 
@@ -212,7 +212,7 @@ def _by_table(ids: Array, real: Array, num_nodes: int) -> tuple[Array, Array, Ar
     def found(ids: Array, real: Array) -> tuple[Array, Array, Array]:
         rows = jnp.arange(ids.shape[0])
         # Each id is represented by the first row that has it.
-        first = jnp.full(num_nodes, ids.shape[0]).at[ids].min(rows)[ids]
+        first = first_places(ids, num_nodes)[ids]
         places = (jnp.cumsum(first == rows) - 1)[first]
         at_places = jnp.full_like(ids, ids[0]).at[places].set(ids)
         return at_places, jnp.zeros(ids.shape).at[places].add(jnp.where(real, 1.0, 0.0)), places

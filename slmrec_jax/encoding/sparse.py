@@ -16,7 +16,7 @@ from jaxtyping import Array, Float, Int
 
 from slmrec_jax.devices import on_cpu, platform
 from slmrec_jax.encoding.chunks import TPU_SLOTS, largest_sizes, make_chunks, segment_sums
-from slmrec_jax.encoding.gathers import take, without_padding
+from slmrec_jax.encoding.gathers import first_places, take, without_padding
 from slmrec_jax.encoding.matrices import Csr, Operator
 from slmrec_jax.meshes import num_shares, on_own_columns
 from slmrec_jax.types import Distinct
@@ -25,7 +25,7 @@ FEW = 8
 """Rows are few if at most one in `FEW` rows is wanted."""
 
 MANY = 2**18
-"""The number of rows from which on they are gathered from a whole table. They may belong to one of several groups in a
+"""If at least this many rows are wanted, they are gathered from the whole table. They may be one of several groups in a
 step (`methods.micro_batches`): work that depends on a group's rows, such as the derivative for few rows, would be
 repeated for each group."""
 
@@ -154,7 +154,7 @@ def _few_rows_backward(
 ) -> tuple[Csr, None, Array, None, None]:
     matrix, transposed, x, ids = residuals
     count = ids.shape[0]
-    places = jnp.full(matrix.num_rows, count).at[ids].min(jnp.arange(count))
+    places = first_places(ids, matrix.num_rows)
     few = jnp.zeros((count + 1, cotangent.shape[1]), cotangent.dtype).at[places[ids]].add(cotangent)
     by_values = _by_values(matrix, few[places[matrix.row_ids]], x)
     if transposed.column_scale is not None:

@@ -1,1 +1,1 @@
-"""Costs of programs on devices, attached or not: device data, compilers, and counts of compiled programs."""
+"""Costs of programs on devices, attached or not: device data, compilers, and the costs of compiled programs."""

@@ -1,4 +1,4 @@
-"""Counts of compiled programs, from their text: kernels, memory traffic, operations of products, and collectives.
+"""Costs of a compiled program, counted from its text: kernels, memory traffic, operations of products, and collectives.
 
 The model is that each kernel reads its operands and writes its results once, with three exceptions. A gather reads only
 its rows, each as often as it is requested, but no more than a whole table if that fits in the cache. A scatter writes

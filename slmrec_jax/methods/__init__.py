@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from slmrec_jax.config import Config, with_defaults
+from slmrec_jax.errors import check_choice
 from slmrec_jax.methods.gradient import gradient_method
 from slmrec_jax.methods.lattice import lattice_method
 from slmrec_jax.methods.mmssl.method import mmssl_method
@@ -22,8 +23,9 @@ def make_method(config: Config, spec: Spec) -> Method:
         spec: The sizes of the data.
 
     Raises:
-        UserError: The config does not fit the data.
+        UserError: There is no such model, or the config does not fit the data.
     """
+    check_choice("model", config.model, METHODS)
     return METHODS[config.model](with_defaults(config), spec)
 
 

@@ -83,7 +83,7 @@ def gradient_method(
         view = model.encode(state.params["model"], inputs)(NO_AUGMENTATION, jax.random.key(0))
         return Embeddings(all_rows(view.users, spec.num_users), all_rows(view.items, spec.num_items))
 
-    place = model.cold_items
+    cold_items = model.cold_items
     return Method(
         init,
         step,
@@ -92,7 +92,7 @@ def gradient_method(
         loss,
         num_negatives=max(term.loss.num_negatives for term in active.values()),
         in_batch=tuple(name for name, term in active.items() if term.loss.in_batch),
-        cold_items=None if place is None else lambda state, features: place(state.params["model"], features),
+        cold_items=None if cold_items is None else lambda state, features: cold_items(state.params["model"], features),
         by_columns=model.by_columns,
         micro_batches=True,
     )

@@ -31,7 +31,7 @@ class WithGraph(NamedTuple):
     opt_state: optax.OptState
     graph: Operator
     built: Int[Array, ""]
-    """The pass that built the graph. If the first step of a pass is skipped, as not finite, the next one builds it."""
+    """The pass that built the graph. If a pass's first step is skipped because it is not finite, the next step does."""
 
 
 def lattice_method(config: Config, spec: Spec) -> Method:
@@ -39,9 +39,9 @@ def lattice_method(config: Config, spec: Spec) -> Method:
 
     As in the published code, the gradient reaches the features and their projections only in a pass's first step.
     Later steps read the graph as a constant. They leave these parameters and their optimizer state, with its count of
-    steps, unchanged, like PyTorch's Adam for parameters without a gradient. So the optimizer treats them apart from
-    the rest: a chain that clips by a global norm takes the norm of each part. Ranking builds the graph from the current
-    parameters.
+    steps, unchanged, like PyTorch's Adam for parameters without a gradient. The optimizer therefore updates them
+    separately: a chain that clips by a global norm uses the norm of each part. Ranking builds the graph from the
+    current parameters.
 
     Raises:
         UserError: There are no features.

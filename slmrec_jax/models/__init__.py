@@ -2,8 +2,8 @@
 
 from collections.abc import Callable, Mapping
 
-from slmrec_jax.config import Config
-from slmrec_jax.errors import UserError, setting
+from slmrec_jax.config import BASE, Config
+from slmrec_jax.errors import UserError, check_choice, setting
 from slmrec_jax.models.bm3 import bm3_recipe
 from slmrec_jax.models.freedom import freedom_recipe
 from slmrec_jax.models.lightgcn import lightgcn_recipe
@@ -45,6 +45,7 @@ def make_recipe(config: Config, spec: Spec) -> Recipe:
     Raises:
         UserError: A step of the system does not minimise one function (LATTICE, MMSSL), or the data lack what it needs.
     """
+    check_choice("model", config.model, BASE)
     if config.model not in RECIPES:
         raise UserError(
             f"{setting('model', config.model)} does not minimise one function, so it has no recipe; choose one of "

@@ -56,7 +56,7 @@ def bm3(spec: Spec, *, num_layers: int = 2, normalize_features: bool = False, de
         spec: Sizes and modalities, at least one.
         num_layers: L.
         normalize_features: Whether to divide feature rows by their L2 norm.
-        definition: Whether to propagate with a segment sum, for comparison.
+        definition: Whether to propagate with `hop_by_definition`, for comparison.
     """
     ids = lightgcn(spec, num_layers=num_layers, init="xavier", definition=definition)
 

@@ -38,7 +38,7 @@ def freedom(
         item_layers: l, at least 1.
         neighbours: The number of items that each item is connected to in a modality, including itself.
         weights: w_m by modality; by default `default_weights`.
-        definition: Whether to propagate with a segment sum over the whole graph, for comparison.
+        definition: Whether to propagate with `hop_by_definition`, for comparison.
     """
     encoder = lightgcn(spec, num_layers=num_layers, init="xavier", definition=definition)
 
@@ -134,7 +134,7 @@ def _given_weights(weights: tuple[float, ...], spec: Spec) -> dict[str, float] |
         return None
     if len(weights) != len(spec.modalities) or not sum(weights) > 0:
         raise UserError(
-            f"{setting('freedom.weights', weights)} is for the modalities {', '.join(spec.modalities)}: give a weight "
-            "for each of them, not all 0"
+            f"{setting('freedom.weights', weights)}: give one weight for each of the modalities "
+            f"{', '.join(spec.modalities)}, not all of them 0"
         )
     return {name: weight / sum(weights) for name, weight in zip(spec.modalities, weights, strict=True)}

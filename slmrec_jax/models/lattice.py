@@ -182,6 +182,6 @@ def lattice_recipe(config: Config, spec: Spec) -> Recipe:
     )
     terms = {
         "bpr": Term(1.0, losses.bpr(num_negatives=config.bpr_negatives)),
-        "l2": Term(options.l2, losses.embedding_l2("view", "squared")),
+        "l2": Term(options.l2, losses.embedding_l2("fused", "squared")),
     }
     return Recipe(model, terms)

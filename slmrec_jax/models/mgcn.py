@@ -72,7 +72,7 @@ def mgcn(
         item_layers: l.
         neighbours: k.
         normalize_features: Whether to divide feature rows by their L2 norm before the projection.
-        definition: Whether to compute the read-out with a segment sum, for comparison.
+        definition: Whether to compute the read-out with `hop_by_definition`, for comparison.
     """
     ids = lightgcn(spec, num_layers=num_layers, init="xavier", definition=definition)
 
@@ -152,7 +152,7 @@ def side_agreement(temperature: float = 0.2) -> Loss:
 def mgcn_recipe(config: Config, spec: Spec) -> Recipe:
     """Make MGCN: BPR, the L2 of the batch's final rows, and the contrastive loss between side and content.
 
-    The published code also multiplies the learning rate by 0.96 every 50 epochs; `--optimizer.chain` can do the same.
+    The published code also multiplies the learning rate by 0.96 every 50 epochs; `optimizer.chain` can do the same.
 
     Raises:
         UserError: There are no features.

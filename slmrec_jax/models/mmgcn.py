@@ -53,7 +53,7 @@ def mmgcn(
         latent_dim: The number of columns of projected modalities.
         normalize_features: Whether to divide feature rows by their L2 norm.
         seed: The seed of frozen tables.
-        definition: Whether to aggregate with a segment sum, for comparison.
+        definition: Whether to aggregate with `hop_by_definition`, for comparison.
     """
     raw_columns = {name: features.width(modality) for name, modality in spec.modalities.items()}
     columns = {name: latent_dim if name in projected else width for name, width in raw_columns.items()}

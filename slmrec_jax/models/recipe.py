@@ -8,7 +8,7 @@ from jaxtyping import Array, Key
 from slmrec_jax.config import Config
 from slmrec_jax.encoding import features, propagation
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.types import NO_AUGMENTATION, Augmentation, Encode, Model, Spec, Term, View, Work
+from slmrec_jax.types import ID, NO_AUGMENTATION, Augmentation, Encode, Model, Spec, Term, View, Work
 
 
 class Recipe(NamedTuple):
@@ -38,11 +38,18 @@ def single_view(view: View) -> Encode:
 
 
 def check_modalities(spec: Spec, what: str) -> None:
-    """Raise a `UserError` if the data have no modality. `what` is the setting that needs one."""
+    """Raise a `UserError` if the data have no modality or one is called `id`. `what` is the setting that needs one."""
     if not spec.modalities:
         raise UserError(
             f"{what} needs a modality, but the data have none: give features, or use {setting('model', 'lightgcn')}"
         )
+    check_names(spec)
+
+
+def check_names(spec: Spec) -> None:
+    """Raise a `UserError` if a modality is called `id`, the name of the items' own rows in a view."""
+    if ID in spec.modalities:
+        raise UserError(f"a modality is called {ID!r}, the name of the items' own rows: rename the modality")
 
 
 def cached_modalities(config: Config, spec: Spec, words: str) -> tuple[list[str], tuple[str, ...]]:

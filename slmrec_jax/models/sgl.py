@@ -1,7 +1,6 @@
 """SGL (Wu et al., SIGIR 2021): LightGCN with a contrastive loss between two augmented views of the graph."""
 
 from slmrec_jax.config import Config
-from slmrec_jax.errors import UserError, setting
 from slmrec_jax.models.lightgcn import lightgcn
 from slmrec_jax.models.recipe import Recipe
 from slmrec_jax.objectives import losses
@@ -17,17 +16,8 @@ def sgl_recipe(config: Config, spec: Spec) -> Recipe:
 
     Tables are normal with standard deviation 0.1, like LightGCN's. With the authors' Xavier-uniform tables and a weight
     of 0.1, BPR hardly learns in the first thirty epochs on TikTok, since the gradient of InfoNCE grows as rows shrink.
-
-    Raises:
-        UserError: `sgl.among` is `all` and there are several micro-batches.
     """
     options = config.sgl
-    if options.among == "all" and config.num_micro_batches > 1:
-        raise UserError(
-            f"{setting('sgl.among', 'all')} compares with every user and item, which does not fit in memory "
-            f"with several batches at a time: leave {setting('micro_batches')} out, or use "
-            f"{setting('sgl.among', 'distinct')}"
-        )
     views = {
         "ed": edge_dropout(options.rate),
         "nd": node_dropout(options.rate),

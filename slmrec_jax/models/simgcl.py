@@ -20,7 +20,7 @@ def simgcl(spec: Spec, *, num_layers: int = 3, definition: bool = False) -> Mode
     Args:
         spec: The sizes of the data.
         num_layers: L. If it is 0, the rows are layer 0.
-        definition: Whether to propagate with a segment sum over the whole graph, for comparison.
+        definition: Whether to propagate with `hop_by_definition`, for comparison.
     """
     encoder = lightgcn(spec, num_layers=num_layers, definition=definition)
 

@@ -65,7 +65,7 @@ def slmrec(
             graphs they are propagated in each step, which needs their features.
         frozen_rows: The dtype of the propagated features.
         augmented: Whether to keep the features of cached modalities. Augmented views and other graphs need them.
-        definition: Whether to compute every propagation with a segment sum over the whole graph, for comparison.
+        definition: Whether to propagate layer by layer over the whole graph, for comparison (`hop_by_definition`).
     """
     channels = (ID, *spec.modalities)
     owner = {name: ID if user_table == "shared" else name for name in channels}  # of each channel's user table

@@ -6,12 +6,12 @@ from functools import reduce
 from slmrec_jax.config import Config, SLMRecConfig
 from slmrec_jax.errors import UserError, setting
 from slmrec_jax.models.item_graph import with_item_graph
-from slmrec_jax.models.recipe import Recipe, cached_modalities, check_modalities
+from slmrec_jax.models.recipe import Recipe, cached_modalities, check_modalities, check_names
 from slmrec_jax.models.slmrec import slmrec
 from slmrec_jax.models.work import slmrec_work
 from slmrec_jax.objectives import losses
 from slmrec_jax.objectives.augmentations import both, edge_dropout, feature_dropout, feature_masking, node_dropout
-from slmrec_jax.types import ID, Loss, Spec, Term
+from slmrec_jax.types import Loss, Spec, Term
 
 UNCORRECTED, CORRECTED = 0.065, 0.115
 """Bounds on the hit rate of popularity (`Spec.popularity_hit_rate`): `auto` applies no correction up to the first, and
@@ -34,11 +34,9 @@ def slmrec_recipe(config: Config, spec: Spec, *, augmented: bool = True) -> Reci
     """
     options = config.slmrec
     if config.main_weight == 0 and (not config.tasks or options.alpha == 0):
-        raise UserError(
-            f"nothing to train: {setting('main_weight')} is 0 and there is no task; give one of them a weight"
-        )
-    if ID in spec.modalities:
-        raise UserError(f"a modality is called {ID!r}, as SLMRec calls the items' own channel: rename the modality")
+        other = f"{setting('slmrec.alpha')} is 0" if config.tasks else "there is no task"
+        raise UserError(f"nothing to train: {setting('main_weight')} is 0 and {other}; change one of them")
+    check_names(spec)
     correction, reason = choose_correction(config, spec)
     main = losses.info_nce(
         options.temperature,

@@ -26,30 +26,30 @@ DISTINCT = 0.3
 
 def slmrec_work(config: Config, spec: Spec, cached: Collection[str]) -> Work:
     """Estimate the work of a step. `cached` are the modalities whose features were propagated in advance."""
-    options, layers, nodes = config.slmrec, config.num_layers, spec.num_users + spec.num_items
+    options, num_layers, num_nodes = config.slmrec, config.num_layers, spec.num_users + spec.num_items
     channels = 1 + len(spec.modalities)
     width_of = {name: features.width(modality) for name, modality in spec.modalities.items()}
     projected = [width for name, width in width_of.items() if name not in cached]
     widths = [width for name, width in width_of.items() if name in cached]
     user_tables = channels if options.user_table == "per_modality" else 1
-    hops = layers * (user_tables + 1 + len(projected))
+    hops = num_layers * (user_tables + 1 + len(projected))
     dropped = 0
     tasks = config.tasks
     if "fd" in tasks and options.fd_mode == "layer":
-        hops += channels * (1 + 4 * (layers - 1))
-        dropped = 2 * channels * layers
+        hops += channels * (1 + 4 * (num_layers - 1))
+        dropped = 2 * channels * num_layers
         if tasks & GRAPH_TASKS:
             hops += channels  # the views do not share a first hop
     elif tasks & GRAPH_TASKS:
-        hops += 2 * (user_tables + channels) * layers
+        hops += 2 * (user_tables + channels) * num_layers
     elif "fd" in tasks or ("fm" in tasks and options.fm_granularity == "item"):
-        hops += 2 * channels * layers
+        hops += 2 * channels * num_layers
     softmaxes = 1 + ("fac" in tasks) * len(spec.modalities) + 2 * bool(tasks - {"fac"})
     rows = config.batch_size
     # Each of these is computed in the forward and the backward pass.
     step = (
         2 * ENTRY * hops * spec.num_interactions * spec.dim
-        + (TABLE + DROPOUT * dropped) * nodes * spec.dim
+        + (TABLE + DROPOUT * dropped) * num_nodes * spec.dim
         + 2 * ENTRY * bool(options.item_graph) * options.graph_neighbours * len(width_of) * spec.num_items * spec.dim
         + 3 * spec.num_items * sum(projected) * spec.dim
     )

@@ -164,10 +164,15 @@ def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -
 
 def pair_words(key: Key[Array, ""], view: int, users: Array, items: Array) -> UInt32[Array, "..."]:
     """Draw a random word for each user-item pair, independent of the order of the pairs."""
-    first, second = jax.random.key_data(key)[:2]
-    second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
+    first, second = _key_words(key, view)
     of_users = scramble(scramble(users.astype(jnp.uint32) ^ first) + second)
     return scramble(scramble(of_users + items.astype(jnp.uint32)) ^ second)
+
+
+def _key_words(key: Key[Array, ""], view: int) -> tuple[Array, Array]:
+    """Return two words of a key that differ between the views of a pair."""
+    first, second = jax.random.key_data(key)[:2]
+    return first, second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
 
 
 def _mask_items(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
@@ -189,8 +194,7 @@ def _random_words(key: Key[Array, ""], shape: tuple[int, ...], view: int) -> UIn
     the key, are random enough for dropout, fuse with the comparison, and give the same result on every device. On CPUs,
     one word per decision is ten times as fast as four decisions per word.
     """
-    first, second = jax.random.key_data(key)[:2]
-    second = second + jnp.uint32(view) * jnp.uint32(0x9E3779B9)
+    first, second = _key_words(key, view)
     place = jax.lax.iota(jnp.uint32, math.prod(shape)).reshape(shape)
     return scramble(scramble(place ^ first) + second)
 

@@ -41,7 +41,7 @@ def info_nce(
         popularity_correction: β. The published code has β = 0. A negative β unlearns popularity further.
 
     Raises:
-        UserError: An argument is none of these.
+        UserError: An argument is invalid; the message says what to give.
     """
     _check_temperature(temperature)
     check_choice("negatives", negatives, ("inbatch", "sampled"))
@@ -89,7 +89,7 @@ def bpr(score: Literal["dot", "cosine"] = "dot", num_negatives: int = 1) -> Loss
         num_negatives: The number of negatives per positive.
 
     Raises:
-        UserError: An argument is none of these.
+        UserError: An argument is invalid; the message says what to give.
     """
     check_choice("score", score, ("dot", "cosine"))
     _check_count(num_negatives)
@@ -113,7 +113,7 @@ def embedding_l2(
             is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, unsquared (MMRec toolbox).
 
     Raises:
-        UserError: An argument is none of these.
+        UserError: An argument is invalid; the message says what to give.
     """
     check_choice("rows", rows, ("layer0", "view", "fused"))
     check_choice("norm", norm, ("squared", "frobenius"))
@@ -156,7 +156,7 @@ def view_agreement(
             once with all users or items, as in the SGL paper.
 
     Raises:
-        UserError: An argument is none of these.
+        UserError: An argument is invalid; the message says what to give.
     """
     _check_temperature(temperature)
     check_choice("entities", entities, ("both", "items"))
@@ -200,7 +200,7 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
     (published code) or by cosines (the paper's definition of sim()), divided by the temperature τ_ssl > 0.
 
     Raises:
-        UserError: An argument is none of these.
+        UserError: An argument is invalid; the message says what to give.
     """
     _check_temperature(temperature)
     check_choice("similarity", similarity, ("dot", "cosine"))

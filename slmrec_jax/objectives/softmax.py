@@ -189,9 +189,9 @@ def _normalisers(
     else:  # a value-dependent loop or branch would wait for the host, and products are cheap
         num_blocks, widths = most_blocks, [num_columns]
     ways = [partial(_by_blocks, width=width, block_rows=block_rows) for width in widths]
-    width = jnp.sum(_last(column_counts) > jnp.array(widths))
+    chosen = jnp.sum(_last(column_counts) > jnp.array(widths))
     value, to_rows, to_columns = jax.lax.switch(
-        width, ways, x, y, row_counts, places, column_counts, own_counts, num_blocks
+        chosen, ways, x, y, row_counts, places, column_counts, own_counts, num_blocks
     )
     return value, to_rows[:num_rows], to_columns
 

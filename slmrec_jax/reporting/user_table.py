@@ -16,7 +16,7 @@ def write_users(systems: Mapping[str, Sequence[Measured]], path: Path) -> None:
     """Write one row per system, seed and evaluated user, with the metrics that all rankings have.
 
     The columns are `system`; `seed`, null for a ranking without training; `user`, the raw id, an integer if all ids are
-    integers, otherwise text; and float64 metrics by name, such as `recall@20`.
+    integers below 2⁶³, otherwise text; and float64 metrics by name, such as `recall@20`.
 
     Raises:
         OSError: The file cannot be written. An old file is unchanged.
@@ -24,7 +24,7 @@ def write_users(systems: Mapping[str, Sequence[Measured]], path: Path) -> None:
     """
     rankings = [each for found in systems.values() for each in found]
     shared = [key for key in _of_all_users(rankings[0]) if all(key in _of_all_users(each) for each in rankings)]
-    are_integers = all(np.issubdtype(each.user_ids.dtype, np.integer) for each in rankings)
+    are_integers = all(each.user_ids.dtype.kind in "iu" and each.user_ids.max() < 2**63 for each in rankings)
     tables = _tables(systems, shared, pa.int64() if are_integers else pa.string())
     first = next(tables)
     # Arrow propagates the `OSError` of a Python file.

@@ -22,6 +22,16 @@ def test_sizes_in_json(capsys):
     assert set(found["programs"]) == {"step", "order", "embed"}
 
 
+def test_brackets_in_the_name_of_the_data_are_shown(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("COLUMNS", "120")
+    folder = tmp_path / "shop[old][ red]"
+    folder.mkdir()
+    rows = [f"u{user},i{(user + place) % 7}" for user in range(9) for place in range(4)]
+    (folder / "interactions.csv").write_text("\n".join(["user,item", *rows]))
+    assert main(["plan", "--data", str(folder), "--split", "mmrec", *SMALL]) == 0
+    assert "mf on cpu: shop[old][ red]" in capsys.readouterr().out
+
+
 def test_free_memory_that_is_unknown(capsys, monkeypatch):
     monkeypatch.setattr("slmrec_jax.training.planning.available_bytes", lambda: None)
     assert main(["plan", *SIZES, *SMALL, "--json"]) == 0

@@ -200,8 +200,10 @@ def test_what_is_complete_stays_and_another_model_needs_overwrite(shop, capsys, 
     command = ["shop/items.csv", "--text", "title", "--model", "shop/words", "--out", "shop/features"]
     embed(*command)
     before = (shop / "features" / "text.safetensors").stat()
+    assert "others have no vector" not in capsys.readouterr().err
     embed(*command)
-    assert "6 of 7 items (6 were already done)" in capsys.readouterr().out
+    said = capsys.readouterr()
+    assert "6 of 7 items (6 were already done)" in said.out
     assert (shop / "features" / "text.safetensors").stat().st_mtime_ns == before.st_mtime_ns
     text_model(shop / "words", rows=2 * TABLE)
     assert "by another model or with other settings; give --overwrite, or another --out" in refused(*command)
@@ -304,6 +306,9 @@ REFUSALS = {
     "--std needs --images: give it": ["--text", "title", "--model", "words", "--std", "1", "1", "1"],
     "--batch-size is 0: give at least 1": ["--text", "title", "--model", "words", "--batch-size", "0"],
     "no item has a text that can be used; the first: there is no text": ["--text", "empty", "--model", "words"],
+    "row 1 holds the names 'item', 'title', 'season'; give one of these with --item-column": [
+        *("--text", "title", "--model", "words", "--item-column", "2")
+    ],
     "name the column of raw ids with --item-column": ["--text", "title", "--model", "words", "--item-column", "sku"],
 }
 

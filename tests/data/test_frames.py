@@ -187,6 +187,11 @@ REFUSED = {
         {},
         "which all name the split ",
     ),
+    "unknown split": (
+        ({"train": (USERS, ITEMS), "eval": (USERS, ITEMS)},),
+        {},
+        "interactions has 'eval', which names no split; give train, ",
+    ),
     "tuples": (([("u1", "a"), ("u2", "b")],), {}, "interactions is [('u1', 'a'), ('u2', 'b')], of type list"),
     "mixed": ((([1, "a", 2, 3, 4, 5, 6, 7, 8], ITEMS),), {}, "interactions: column 'user' cannot be read"),
     "numbers for names": (({"0": USERS, "1": ITEMS},), {}, "name the column of users with user_column"),
@@ -272,7 +277,7 @@ def test_columns_of_frames_that_are_not_used_may_hold_anything(library):
     mixed = frame({**COLUMNS, **{name: np.array(values, object) for name, values in odd.items()}}, **kinds)
     found = slm.dataset(mixed, split=SPLIT)
     assert found.fingerprint == slm.dataset(COLUMNS, split=SPLIT).fingerprint
-    assert "ratings are not used: every row counts as an interaction" in found.notes
+    assert "ratings are not used: a row counts as an interaction whatever its rating" in found.notes
     with pytest.raises(UserError, match=r"interactions: (column 'rating' cannot be read|rating is a column of)"):
         slm.dataset(mixed, split=SPLIT, min_rating=2.0)
 

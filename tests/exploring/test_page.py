@@ -155,6 +155,20 @@ def test_a_late_answer_does_not_replace_a_later_choice(opened):
     assert tab.run("document.querySelector('#who h2').textContent") == "User user-4"
 
 
+def test_a_late_map_does_not_replace_a_later_choice(opened, explored):
+    tab = opened("#map=0")
+    tab.run(
+        "(() => { const soon = ask; ask = async (name, query) => {"
+        "if (query?.run === 1) await new Promise((done) => setTimeout(done, 300)); return soon(name, query); } })()"
+    )
+    tab.run("go({map: 1})")
+    tab.run("new Promise((done) => setTimeout(done, 50))")
+    tab.run("go({map: 0})")
+    tab.run("new Promise((done) => setTimeout(done, 500))")
+    assert tab.run("map.run") == 0
+    assert tab.run("map.points.x") == answer(explored, "map", {"run": "0"})["x"]
+
+
 def test_a_state_that_is_not_there_says_so(opened):
     tab = opened("#user=99&item=abc")
     assert tab.run("document.getElementById('problem').innerText") == "'99' is not a number from 0 to 11"

@@ -28,6 +28,7 @@ SYSTEMS = {
     "vbpr": replace(BASE, model="vbpr"),
     "mmgcn": replace(BASE, model="mmgcn"),
     "simgcl": replace(BASE, model="simgcl", num_layers=2),
+    "sgl among all": with_settings(BASE, {"model": "sgl", "sgl.among": "all"}),
     "fac+rw, corrected": with_settings(BASE, {"task": "fac+rw", "slmrec.popularity_correction": 0.7, "num_layers": 2}),
 }
 

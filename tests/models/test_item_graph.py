@@ -79,5 +79,5 @@ def test_visual_features_weigh_a_tenth_by_default(names, expected):
 @pytest.mark.parametrize("weights", [(1.0,), (0.0, 0.0, 0.0)])
 def test_freedom_refuses_weights_that_do_not_fit(weights, tiny):
     config = dataclasses.replace(BASE, model="freedom", freedom=FREEDOMConfig(weights=weights))
-    with pytest.raises(UserError, match=r"freedom.weights=.* give a weight for each of them"):
+    with pytest.raises(UserError, match=r"freedom.weights=.* give one weight for each of the modalities"):
         RECIPES["freedom"](config, make_spec(config, tiny))

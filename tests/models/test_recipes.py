@@ -6,8 +6,8 @@ from functools import partial
 import jax
 import pytest
 
-from slmrec_jax.config import Config, LightGCNConfig, MFConfig, SLMRecConfig
-from slmrec_jax.errors import UserError
+from slmrec_jax.config import Config, FREEDOMConfig, LightGCNConfig, MFConfig, SLMRecConfig
+from slmrec_jax.errors import UserError, naming_flags
 from slmrec_jax.methods import METHODS, make_method
 from slmrec_jax.models import RECIPES, make_recipe
 from slmrec_jax.models.lattice import lattice_recipe
@@ -42,9 +42,40 @@ def test_a_recipe_that_needs_modalities_says_so(change):
     make_method(config, WITH)
 
 
-@pytest.mark.parametrize("change", [{"task": "none"}, {"slmrec": SLMRecConfig(alpha=0.0)}])
-def test_an_objective_without_any_weight_is_refused(change):
-    with pytest.raises(UserError, match="nothing to train"):
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"task": "fac"},
+        {"model": "bm3"},
+        {"model": "freedom"},
+        {"model": "lightgcn", "lightgcn": LightGCNConfig(features="fused")},
+    ],
+)
+def test_a_modality_with_the_name_of_the_items_own_rows_is_refused(change):
+    """Its rows would replace those of the ids."""
+    spec = WITH._replace(modalities={"id": Modality(3), "visual": Modality(3)})
+    with pytest.raises(UserError, match="a modality is called 'id', the name of the items' own rows: rename"):
+        make_method(dataclasses.replace(Config(), **change), spec)
+
+
+def test_an_unknown_model_is_named():
+    for make in (make_method, make_recipe):
+        with pytest.raises(UserError, match="model is 'slmrce', of type str: give one of "):
+            make(Config(model="slmrce"), WITH)
+
+
+def test_weights_are_named_as_flags():
+    config = Config(model="freedom", freedom=FREEDOMConfig(weights=(0.1, 0.2, 0.3)))
+    with naming_flags(), pytest.raises(UserError, match=r"^--freedom\.weights 0\.1 0\.2 0\.3: give one weight"):
+        make_method(config, WITH)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [({"task": "none"}, "there is no task"), ({"slmrec": SLMRecConfig(alpha=0.0)}, r"slmrec\.alpha is 0")],
+)
+def test_an_objective_without_any_weight_is_refused(change, said):
+    with pytest.raises(UserError, match=f"nothing to train: main_weight is 0 and {said}"):
         make_method(dataclasses.replace(Config(), main_weight=0.0, **change), WITH)
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from slmrec_jax import Config, setup, train
-from slmrec_jax.config import BASE, with_settings
+from slmrec_jax.config import BASE
 from slmrec_jax.errors import UserError
 from slmrec_jax.methods import make_method
 from slmrec_jax.methods.micro_batches import LEAST_STEPS, choose_micro_batches
@@ -191,7 +191,13 @@ def test_an_epoch_of_many_steps_is_advised_to_take_micro_batches(tiny, monkeypat
     few, many = (setup(Config(model="mf", batch_size=size), tiny) for size in (64, 1))
     assert not any("micro_batches" in note for note in few.method.notes)
     assert any("computes over all users and items; micro_batches='auto'" in note for note in many.method.notes)
-    refusing = setup(with_settings(Config(model="sgl", batch_size=1), {"sgl.among": "all"}), tiny)
+
+    def one_batch_alone(config, spec):
+        if config.num_micro_batches > 1:
+            raise UserError("a step takes one batch")
+        return make_method(config, spec)
+
+    refusing = setup(Config(model="mf", batch_size=1), tiny, method=one_batch_alone)
     assert not any("micro_batches" in note for note in refusing.method.notes)
 
 

@@ -122,7 +122,7 @@ def take_interactions(
         enough = f"{numbers(rows, 'rating')} >= {float(source.min_rating)!r}"
         rows = _keep_rows(rows, enough, f"a rating below {source.min_rating:g}", notes)
     elif "rating" in columns:
-        notes.append("ratings are not used: every row counts as an interaction")
+        notes.append("ratings are not used: a row counts as an interaction whatever its rating")
     return InteractionTable(rows, notes)
 
 

@@ -9,12 +9,14 @@ from jaxtyping import Shaped
 from slmrec_jax.config.source import Source
 from slmrec_jax.data.dataset import NO_INTERACTIONS, Dataset, Feature, Words
 from slmrec_jax.data.formats.mmgcn import read_vectors_or_words
+from slmrec_jax.data.formats.roles import find_roles
 from slmrec_jax.data.inspect.checks import check_finite
 from slmrec_jax.data.making import make_dataset
 from slmrec_jax.data.readers.feature_files import by_modality, feature_of_rows, modality_name
 from slmrec_jax.data.readers.folders import choose_file, not_read, visible_entries
 from slmrec_jax.data.readers.raw_ids import EncodedIds, encode_ids
-from slmrec_jax.data.readers.tables import read_text
+from slmrec_jax.data.readers.refusals import listed
+from slmrec_jax.data.readers.tables import Table, read_text
 from slmrec_jax.data.vectors import as_held
 from slmrec_jax.errors import UserError
 from slmrec_jax.types import Interactions
@@ -43,6 +45,8 @@ def read(folder: Path, source: Source) -> Dataset:
     train = choose_file(folder, _training_files(folder), LOOKS_FOR)
     files = {"train": train, "test": train.with_suffix(".test")}
     tables = [read_text(file, ",", _COLUMNS[:2], names=_COLUMNS) for file in files.values()]
+    for table in tables:
+        _refuse_names(table)
     users, items = (encode_ids(tables, name) for name in _COLUMNS[:2])
     beside = [file for file in visible_entries(folder) if file.name.startswith(train.stem)]
     feature_files = by_modality(
@@ -63,6 +67,13 @@ def read(folder: Path, source: Source) -> Dataset:
         origins={**files, **feature_files},
         notes=not_read(folder, [*files.values(), *feature_files.values()]),
     )
+
+
+def _refuse_names(table: Table) -> None:
+    """Reject a first row of column names, which would become a user and an item."""
+    first = [str(column[0].as_py()) for column in table.columns.values() if len(column)]
+    if {"user", "item"} <= set(find_roles(first, {})):
+        raise UserError(f"{table.file}: row 1 holds names ({listed(first)}), but this format has no header; remove it")
 
 
 def _training_files(folder: Path) -> list[Path]:

@@ -63,8 +63,7 @@ def by_modality(files: Iterable[tuple[str, Path]]) -> dict[str, Path]:
     for modality, file in files:
         check_name(file)
         if modality in found:
-            names = f"{found[modality].name} and {file.name}"
-            raise UserError(f"{file.parent}: {names} are both {modality} features; keep one")
+            raise UserError(f"{found[modality]} and {file} are both {modality} features; keep one")
         found[modality] = file
     return in_order(found)
 

@@ -41,7 +41,11 @@ def read_item_folder(folder: Path) -> VectorsOfFolder:
         UserError: There are several such folders or none, or a file does not hold a single vector of the same length as
             the others.
     """
-    layers = [Path(place) for place, _, files in os.walk(folder) if any(map(_is_vector, files))]
+    layers = []
+    for place, folders, names in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(".")]  # such as .ipynb_checkpoints
+        if any(map(_is_vector, names)):
+            layers.append(Path(place))
     if len(layers) != 1:
         found = [os.path.relpath(layer, folder) for layer in sorted(layers)]
         wrong = f"vectors of several layers, {listed(found)}: keep one" if found else "no .npy file: fill or remove it"

@@ -171,7 +171,7 @@ def _rows(engine: Engine, query: str, kinds: Mapping[str, Any], file: Path, part
 
 
 @contextmanager
-def _damage_refused(part: Path) -> Iterator[None]:
+def _refusing_bad_parquet(part: Path) -> Iterator[None]:
     try:
         yield
     except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
@@ -192,7 +192,7 @@ class _PartLayout(NamedTuple):
 
 def _part_layout(part: Path, root: Path, columns: Mapping[str, str]) -> _PartLayout:
     check_file(part, "a table")
-    with _damage_refused(part), part.open("rb") as raw:
+    with _refusing_bad_parquet(part), part.open("rb") as raw:
         schema = pyarrow.parquet.read_schema(raw)
         names = tuple(schema.names)
     keys = partition_keys(part, root)
@@ -213,7 +213,7 @@ def _check_times_fit(part: Path, layout: _PartLayout) -> None:
     for role, place in layout.columns.items():
         if not pa.types.is_timestamp(layout.kinds[role]) or layout.kinds[role].unit not in _COARSE:
             continue
-        with _damage_refused(part), part.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as opened:
+        with _refusing_bad_parquet(part), part.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as opened:
             paths = [opened.schema.column(leaf).path for leaf in range(len(opened.schema))]
             name = layout.names[place]
             if paths.count(name) != 1 or not _may_be_large(opened.metadata, paths.index(name)):

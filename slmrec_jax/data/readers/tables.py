@@ -109,7 +109,7 @@ def text_blocks(
 
     For the arguments, see `read_text`.
     """
-    with _damage_refused(file):
+    with _refusing_bad_compression(file):
         check_file(file, "a table")
         line = first_line(file)
         separator, given = find_columns(file, line, separator, wanted, names, quotes)
@@ -134,7 +134,7 @@ def _below_names(blocks: Iterator[Any], blank_lines: bool) -> Iterator[Any]:
 
 
 @contextmanager
-def _damage_refused(file: Path) -> Iterator[None]:
+def _refusing_bad_compression(file: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
@@ -189,7 +189,7 @@ def _parse_text(
         include_columns=places, column_types=dict.fromkeys(places, pa.string()), strings_can_be_null=False
     )
     try:
-        with _damage_refused(file), open_bytes(file) as opened:
+        with _refusing_bad_compression(file), open_bytes(file) as opened:
             yield from pyarrow.csv.open_csv(opened, reading, parsing, converting)
     except (pa.ArrowInvalid, UnicodeDecodeError) as error:
         if isinstance(error, UnicodeDecodeError) or "UTF8" in str(error):

@@ -102,7 +102,8 @@ async function show() {
     if (like && page.lastItem !== undefined && page.lastItem !== like.row && isBelow) panel.scrollIntoView();
     page.lastItem = like ? like.row : null;
     const run = chosen.map < page.about.runs.length ? chosen.map : 0;
-    if (!map.points || map.run !== run) await loadMap(run, page.about.runs.map((each) => each.name));
+    if (map.run !== run) await loadMap(run, page.about.runs.map((each) => each.name), isCurrent);
+    if (!isCurrent()) return;
     mark();
     report(missing);
   } catch (error) {

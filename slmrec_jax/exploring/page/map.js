@@ -2,7 +2,7 @@
 
 // The map of items: points of a sample, and above them the items that the page shows at the moment.
 
-const map = { points: null, marks: [], run: 0, canvas: document.getElementById("map") };
+const map = { points: null, marks: [], run: null, canvas: document.getElementById("map") };
 const REACH = 14; // how near to a point the pointer must be, in pixels
 const MARGIN = 12;
 
@@ -86,9 +86,10 @@ function hoverMap(event) {
   return found;
 }
 
-async function loadMap(run, names) {
-  map.run = run;
-  map.points = await ask("map", { run });
+async function loadMap(run, names, isCurrent) {
+  const points = await ask("map", { run });
+  if (!isCurrent()) return; // another choice was made meanwhile
+  Object.assign(map, { run, points });
   const choice = document.getElementById("map-choice");
   choice.replaceChildren(
     ...(names.length < 2 ? [] : names.map((name, place) =>

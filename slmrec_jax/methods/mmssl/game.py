@@ -61,8 +61,8 @@ def choose_seats(spec: Spec, rows: int, wanted: int) -> tuple[int, str]:
     num_modalities = len(spec.modalities)
     bytes_of_user = 4 * COPIES * num_modalities * spec.num_items
     asked = min(wanted or rows, rows)
-    # At least two, since batch normalisation turns a single row into zeros.
-    num_users = max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user))
+    # At least two, if the batch has them, since batch normalisation turns a single row into zeros.
+    num_users = min(rows, max(2, min(asked, MAX_ADVERSARIAL_BYTES // bytes_of_user)))
     size = f"{num_users * num_modalities} rows, about {num_users * bytes_of_user / 2**20:.0f} MiB"
     if num_users < asked:
         size += f"; all {asked} would take {asked * bytes_of_user / 2**20:.0f} MiB"
@@ -168,4 +168,4 @@ def adversarial_game(config: Config, spec: Spec, rows: int) -> tuple[Game, str]:
         suggested = suggested_rows(encoded, users, unseen, options.similarity)
         return {"generator": -mean(critic_of(params, mask, key)(suggested), mask)}
 
-    return Game(init, step, terms), f"discriminator: {num_users} users per step ({reason})"
+    return Game(init, step, terms), f"discriminator: {num_users} users per batch ({reason})"

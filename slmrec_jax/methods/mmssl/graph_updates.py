@@ -61,12 +61,19 @@ class BatchEdges(NamedTuple):
     """The edges collected from the batches since the last rebuild."""
 
     edges: Mapping[str, Edges]
-    """Edges by modality, of shape (batches, edges per batch)."""
+    """Edges by modality, of shape (steps, edges per step)."""
     num_batches: Int[Array, ""]
 
 
 def last_batches(
-    spec: Spec, k: int, every: int, steps: int, batch_size: int, *, similarity: Similarity, mask_training: bool
+    spec: Spec,
+    k: int,
+    every: int,
+    steps_per_pass: int,
+    rows_per_step: int,
+    *,
+    similarity: Similarity,
+    mask_training: bool,
 ) -> GraphUpdates:
     """Make the published code's update: each step either collects edges of its batch's users or builds the graph.
 
@@ -75,18 +82,19 @@ def last_batches(
     and all other steps and the evaluation have no edges. k may be 0: then there are no edges from the third step of
     training on. With k > 1, edges join wrong pairs (`mispaired`).
 
-    An epoch has `steps` steps of `batch_size` rows. For `mask_training`, see `top_items`.
+    A pass has `steps_per_pass` steps of `rows_per_step` rows, counting all micro-batches. For `mask_training`, see
+    `top_items`.
     """
-    slots = 2 * every - 1  # batches collected after a pass's last rebuild and before the next pass's first
-    edges_of_batch = batch_size * k
-    capacity = max(spec.num_interactions, slots * edges_of_batch)
+    slots = 2 * every - 1  # steps collected after a pass's last rebuild and before the next pass's first
+    edges_of_step = rows_per_step * k
+    capacity = max(spec.num_interactions, slots * edges_of_step)
 
     def due(step: Int[Array, ""]) -> Bool[Array, ""]:
-        place = step % steps
+        place = step % steps_per_pass
         return (place > 0) & (place % every == 0)
 
     def init() -> BatchEdges:
-        shape = (slots, max(1, edges_of_batch))  # checkpoints cannot hold empty arrays
+        shape = (slots, max(1, edges_of_step))  # checkpoints cannot hold empty arrays
         none = jnp.zeros(shape, jnp.int32)
         edges = {name: Edges(none, none, jnp.zeros(shape)) for name in spec.modalities}
         return BatchEdges(edges, jnp.zeros((), jnp.int32))

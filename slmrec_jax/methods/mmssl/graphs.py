@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from slmrec_jax.encoding.gathers import first_places
 from slmrec_jax.encoding.graph import Graph
 from slmrec_jax.encoding.matrices import Csr, Operator, compressed, with_chunks
 from slmrec_jax.encoding.sparse import matmul
@@ -86,7 +87,7 @@ def pad_graph(graph: Bipartite, capacity: int) -> Bipartite:
 def interaction_rows(graph: Graph, users: Int[Array, " batch"]) -> Float[Array, "batch items"]:
     """Return R[u, :] of each user: 1 at the user's training items, otherwise 0. Users may repeat."""
     size = users.shape[0]
-    row_of = jnp.full(graph.num_users, size).at[users].min(jnp.arange(size))
+    row_of = first_places(users, graph.num_users)
     known_users, known_items = graph.interactions
     places = row_of[known_users], known_items  # distinct, since interactions are
     rows = jnp.zeros((size, graph.num_items)).at[places].set(1.0, mode="drop", unique_indices=True)

@@ -172,19 +172,19 @@ def cross_modal_attention(
     The mean is taken over the weights, which is equivalent. With one modality there is nothing to weight, so there are
     no query and key maps.
     """
-    modalities, nodes, dim = views.shape
+    num_modalities, num_nodes, dim = views.shape
 
     def by_head(name: str) -> Float[Array, "modalities nodes heads width"]:
-        rows: Array = (views @ params[name]).reshape(modalities, nodes, heads, dim // heads)
+        rows: Array = (views @ params[name]).reshape(num_modalities, num_nodes, heads, dim // heads)
         return rows
 
     values = by_head("value")
-    if modalities > 1:
+    if num_modalities > 1:
         # Elementwise products and sums, because CPUs are slow at many small matrix products.
         scores = jnp.sum(by_head("query")[:, None] * by_head("key")[None, :], axis=-1) / (dim // heads) ** 0.5
         weights = jnp.mean(jax.nn.softmax(scores, axis=1), axis=0)
         values = weights[..., None] * values
-    attended: Array = jnp.sum(values, axis=0).reshape(nodes, dim) @ params["output"]
+    attended: Array = jnp.sum(values, axis=0).reshape(num_nodes, dim) @ params["output"]
     return attended
 
 

@@ -83,7 +83,7 @@ def test_malformed_files_are_refused(tmp_path, file, content, line):
 
 def test_tables_of_features_that_do_not_fit_are_refused(tmp_path):
     two = {"visual_feat.npy": np.ones((5, 2))}
-    assert "image_feat.npy and visual_feat.npy are both visual features; keep one" in refusal(tmp_path, MMREC | two)
+    assert "visual_feat.npy are both visual features; keep one" in refusal(tmp_path, MMREC | two)
     (tmp_path / "visual_feat.npy").unlink()
     short = {"image_feat.npy": np.ones((2, 2)), "missed_img_itemIDs.csv": b"4\n"}
     assert "image_feat.npy: 2 rows for 5 items" in refusal(tmp_path, short)

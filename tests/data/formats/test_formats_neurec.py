@@ -73,6 +73,10 @@ def test_words_of_items(tmp_path):
         ({"small.test": b"7,5,1,1,1\n"}, "small.test: row 1 has 5 columns"),
         ({"small.test": b"7,\n"}, "small.test: row 1: item is ''; expected an id"),
         ({"small.train": b"7,5\n7\x00,5\n"}, "small.train: row 2: user is '7\\x00'; expected an id"),
+        (
+            {"small.train": b"user,item\n7,5\n"},
+            "small.train: row 1 holds names ('user', 'item'), but this format has no",
+        ),
         ({"small.train": b""}, "small.train: it is empty; expected a table with 'user', 'item'"),
         (
             {"other.train": b"1,1\n", "other.test": b"1,1\n"},

