@@ -127,6 +127,15 @@ def test_users_are_read_back_as_they_were_measured(tmp_path):
     assert {path.name for path in tmp_path.iterdir()} == {"results.md", "results.csv", "results.tex", "users.parquet"}
 
 
+@pytest.mark.parametrize("largest", [2**63 - 1, 2**63])
+def test_ids_beyond_what_a_column_of_integers_holds_are_text(tmp_path, largest):
+    ids = np.arange(8, dtype=np.uint64)
+    ids[USERS[-1]] = largest
+    write_results(measurements({"hashes": [measured(BASE, user_ids=ids)]}), tmp_path)
+    found = pyarrow.parquet.read_table(tmp_path / "users.parquet")["user"].to_pylist()
+    assert found == ([1, 3, 4, largest] if largest < 2**63 else ["1", "3", "4", str(largest)])
+
+
 @pytest.mark.parametrize(
     ("ids", "expected"),
     [([np.arange(8) * 10], [10, 30, 40, 60]), ([np.arange(8), np.array(["\ud800"] * 8)], ["1", "3", "4", "6"])],
