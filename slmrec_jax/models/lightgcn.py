@@ -50,12 +50,7 @@ def lightgcn_recipe(config: Config, spec: Spec) -> Recipe:
         check_modalities(spec, setting("lightgcn.features", "fused"))
         cached, notes = cached_modalities(config, spec, words="frozen")
         model = slmrec(
-            spec,
-            num_layers=config.num_layers,
-            cached=cached,
-            frozen_rows=config.frozen_rows,
-            augmented=False,  # neither term makes augmented views
-            definition=definition,
+            spec, num_layers=config.num_layers, cached=cached, frozen_rows=config.frozen_rows, definition=definition
         )
     else:
         model = lightgcn(spec, num_layers=config.num_layers, init=options.init, definition=definition)
