@@ -141,7 +141,7 @@ def _show(made: "Embedded", model: str) -> None:
     if (more := len(made.faults) - _FAULTS_SHOWN) > 0:
         print(f"! and {more} more items", file=sys.stderr)
     if (others := made.items - made.vectors - len(made.faults)) > 0:
-        print(f"! {others} others have no vector, for reasons that the run that made the file printed", file=sys.stderr)
+        print(f"! further items without a vector: {others}; the run that made the file printed why", file=sys.stderr)
     count = f"{made.vectors} of {made.items} items"
     before = f" ({made.resumed} were already done)" if made.resumed else ""
     print(f"{escaped(made.file)}: {count}{before}, {made.columns} columns by {escaped(model)}")

@@ -88,7 +88,7 @@ def hop(graph: Graph, x: Halves) -> Halves:
 
 
 def hop_by_definition(graph: Graph, x: Halves) -> Halves:
-    """Compute P x with `aggregate`, for comparison. On GPUs and TPUs, where segment sums are slow, use `hop`."""
+    """Compute P x with `aggregate`, for comparison; on GPUs and TPUs, where segment sums are slow, with `hop`."""
     if not on_cpu():
         return hop(graph, x)
     return split(graph, aggregate(graph, jnp.concatenate(x)))

@@ -19,7 +19,7 @@ def find_picture(folder: Path | None, text: str) -> Path | None:
         inside, path = folder.resolve(), (folder / text).resolve()
         is_picture = path.is_relative_to(inside) and path.suffix.lower() in KINDS and path.is_file()
         return path if is_picture and path.stat().st_size <= MOST_BYTES else None
-    except (OSError, ValueError):  # it cannot be read, or the name is invalid
+    except (OSError, ValueError, RuntimeError):  # it cannot be read, its name is invalid, or links form a loop
         return None
 
 

@@ -31,7 +31,8 @@ class WithGraph(NamedTuple):
     opt_state: optax.OptState
     graph: Operator
     built: Int[Array, ""]
-    """The pass that built the graph. If a pass's first step is skipped because it is not finite, the next step does."""
+    """The pass that built the graph. If a pass's first step is skipped because it is not finite, the next step builds
+    it."""
 
 
 def lattice_method(config: Config, spec: Spec) -> Method:

@@ -20,7 +20,7 @@ def lightgcn(
 
     By default, tables are initialised from a normal distribution with standard deviation 0.1, which the authors'
     PyTorch code reports to be better than the paper's Xavier-uniform tables (`init="xavier"`). `definition` propagates
-    with a segment sum over the whole graph, for comparison.
+    with `hop_by_definition` over the whole graph, for comparison.
     """
     encoder = slmrec(spec._replace(modalities={}), num_layers=num_layers, fusion="sum", definition=definition)
     if init == "xavier":

@@ -108,7 +108,7 @@ def embedding_l2(
 
     Args:
         rows: `"layer0"`: rows of the parameter tables `user` and `item` (LightGCN). `"view"`: rows of the view's `id`
-            modality, without biases (MF, VBPR). `"fused"`: the view's fused rows (MGCN).
+            modality, without biases (MF, VBPR). `"fused"`: the view's fused rows (MGCN, LATTICE).
         norm: `"squared"` is the mean over the batch of ½ (|e_u|² + |e_i|² + |e_j|²) (LightGCN's authors); `"frobenius"`
             is (‖E_u‖_F + ‖E_i‖_F + ‖E_j‖_F) / batch, unsquared (MMRec toolbox).
 

@@ -101,8 +101,8 @@ def load_dataset(config: Config, dataset: Dataset | None, folder: Path | None) -
     if dataset is None and config.data == IN_MEMORY:
         if folder is None:
             raise UserError(
-                "the run's data set was made in memory: name a folder that has the same data by "
-                f"{setting('data')}, or in Python pass it as dataset"
+                "the run's data set was made in memory: give a folder with the same data as "
+                f"{setting('data')}, or in Python pass the data set as dataset"
             )
         dataset = read_kept_dataset(folder)
     elif dataset is None:

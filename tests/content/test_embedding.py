@@ -86,6 +86,8 @@ def test_texts_and_pictures_become_vectors_that_the_shop_has(shop, capsys):
     assert "5 of 7 items, 5 columns by eyes" in said.out
     assert "! item dress-4: shop/images/dress-4.png: not a readable picture" in said.err
     assert "! item dress-5: there is no file dress-5.jpg or similar; it counts as missing" in said.err
+    embed("shop/items.csv", "--text", "title,season", "--images", "shop/images", *made, "--out", "shop/features")
+    assert "! further items without a vector: 1; the run that made the file printed why" in capsys.readouterr().err
     dataset = data.load(shop, split="mmrec")
     items = dataset.item_ids.tolist()
     texts, pictures = dataset.features["textual"], dataset.features["visual"]
@@ -200,7 +202,7 @@ def test_what_is_complete_stays_and_another_model_needs_overwrite(shop, capsys, 
     command = ["shop/items.csv", "--text", "title", "--model", "shop/words", "--out", "shop/features"]
     embed(*command)
     before = (shop / "features" / "text.safetensors").stat()
-    assert "others have no vector" not in capsys.readouterr().err
+    assert "further items without a vector" not in capsys.readouterr().err
     embed(*command)
     said = capsys.readouterr()
     assert "6 of 7 items (6 were already done)" in said.out

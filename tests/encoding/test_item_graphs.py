@@ -23,9 +23,8 @@ def features(count=23, columns=5, dtype=np.float32):
 
 def nearest(feature, k):
     """Return the nearest items as arrays of the host."""
-    found = jax.jit(lambda feature: nearest_items(feature, k))(
-        feature
-    )  # compiled with the sizes of blocks of each test
+    # A new lambda, so that each test compiles with its own block sizes.
+    found = jax.jit(lambda feature: nearest_items(feature, k))(feature)
     return jax.tree.map(np.asarray, found)
 
 

@@ -21,7 +21,7 @@ def dataset():
     splits = [Interactions(*pairs[np.sort(part)].T.astype(np.int32)) for part in np.split(cut, [100, 120])]
     item_ids = [EVIL, "x" * 5000, "a\ud800b", "Ab", "abc", *(f"item-{row}" for row in range(5, NUM_ITEMS - 1)), "item"]
     titles = np.array([f"Title {row} {EVIL}" if row % 2 else "" for row in range(NUM_ITEMS)], np.object_)
-    named = ["ok.png", "../secret.png", "https://example.com/a.png", "a.svg", "missing.png"]
+    named = ["ok.png", "../secret.png", "https://example.com/a.png", "a.svg", "missing.png", "loop.png"]
     images = np.array(named + [""] * (NUM_ITEMS - len(named)), np.object_)
     return make_dataset(
         EVIL,
@@ -48,6 +48,7 @@ def explored(dataset, vectors, tmp_path_factory):
     folder.mkdir()
     (folder / "ok.png").write_bytes(PNG)
     (folder.parent / "secret.png").write_bytes(PNG)
+    (folder / "loop.png").symlink_to("loop.png")
     rng = np.random.default_rng(3)
     runs = [random_run(rng, EVIL, modalities=("<i>visual</i>", "textual")), random_run(rng, "other", score="sigmoid")]
     return explored_of(dataset, runs, vectors, folder)
