@@ -32,7 +32,7 @@ NAMES = {
     "mmgcn": "MMGCN",
     "bm3": "BM3",
     "freedom": "FREEDOM",
-    "lattice:published": "LATTICE, two layers",
+    "lattice": "LATTICE",
     "mgcn": "MGCN",
     "mmssl": "MMSSL",
     "slmrec:none": "SLMRec, no task",
