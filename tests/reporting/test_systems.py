@@ -119,7 +119,7 @@ def test_labels_that_repeat_become_paths_and_then_numbers(compared, tmp_path):
 def test_a_comparison_that_holds_nothing_to_report_is_refused(tmp_path):
     record = {"fingerprint": "", "protocol": "", "seeds": [0], "p_values": {}, "settings": {}}
     for systems, said in (
-        ([], "systems is a list; expected named values"),
+        ([], "systems is a list of 0; expected named values"),
         ({"popularity": []}, "holds no finished run"),
     ):
         write_json(tmp_path / "comparison.json", record | {"systems": systems})

@@ -286,7 +286,7 @@ def test_a_setting_of_a_wrong_type_is_named(folder):
     data = json.loads((folder / "config.json").read_text())
     data["mf"]["l2"] = [1]
     records.write_json(folder / "config.json", {name: value for name, value in data.items() if name != "sha256"})
-    assert "mf.l2 is a tuple; expected a number" in refusal(load_run, folder)
+    assert "mf.l2 is a tuple of 1; expected a number" in refusal(load_run, folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "result.json", "metrics.jsonl", "checkpoints"])
