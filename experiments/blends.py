@@ -3,19 +3,20 @@
 Command:  python experiments/blends.py RUN... --out OUT.csv
           The runs are those of several systems on one data set, each with the same seeds: their folders, or folders of
           comparisons.
-Time:     a minute for each seed of four systems on TikTok, in addition to training.
+Time:     a minute for each seed of four systems on TikTok, in addition to training; with a random walk, ten.
 Result:   OUT.csv with a row for each system and one for the blend: test metrics as means and deviations over seeds, the
           mean weight, and the p-value of a paired t-test over users against the best, after Holm. docs/results.md shows
           the tables in experiments/results.
 
-For each seed, the runs of that seed are blended, with weights chosen on validation (`slmrec_jax.blend`).
+For each seed, the runs of that seed are blended, with weights chosen on validation (`slmrec_jax.blend`). With
+`--seeds-per-blend`, each system enters as the blend of that many seeds with equal weights.
 """
 
 import statistics
 import sys
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,7 +24,7 @@ import numpy as np
 import tyro
 from equal_budgets import METRIC, METRICS, summaries, write_rows
 
-from slmrec_jax import UserError, blend
+from slmrec_jax import Run, UserError, blend
 from slmrec_jax.data import Dataset
 from slmrec_jax.evaluation.metrics import PerUser
 from slmrec_jax.evaluation.protocol import evaluate
@@ -42,6 +43,10 @@ class Flags:
     """The run folders, or folders of comparisons."""
     out: Path
     """The table to write."""
+    untrained: tuple[str, ...] = ()
+    """Rankings without training to blend with the runs, such as randomwalk."""
+    seeds_per_blend: int = 1
+    """The number of seeds that a blend has of each system; the number of seeds must be a multiple of it."""
     data: str | None = None
     """The path of the data set, if it was moved."""
 
@@ -55,16 +60,28 @@ class OfSeeds(NamedTuple):
 
 def main(flags: Flags) -> None:
     found: dict[str, OfSeeds] = defaultdict(lambda: OfSeeds([], []))
-    for folders in by_seed(flags.runs):
-        datasets: dict[str, Dataset] = {}
-        blended = blend([load_sharing(folder, datasets, flags.data) for folder in folders.values()])
+    seeds, size = by_seed(flags.runs), flags.seeds_per_blend
+    if size < 1 or len(seeds) % size:
+        raise UserError(f"--seeds-per-blend {size}: give a divisor of the number of seeds, {len(seeds)}")
+    datasets: dict[str, Dataset] = {}
+    for start in range(0, len(seeds), size):
+        runs = {
+            system: average([load_sharing(each[system], datasets, flags.data) for each in seeds[start : start + size]])
+            for system in seeds[start]
+        }
+        blended = blend(list(runs.values()), untrained=flags.untrained)
         plan = blended.plan("test")
-        for system, run, weight in zip(folders, blended.runs, blended.weights, strict=True):
-            found[system].tests.append(evaluate(plan, run.embeddings).per_user)
+        for system, member, weight in zip((*runs, *flags.untrained), blended.members, blended.weights, strict=True):
+            found[system].tests.append(evaluate(plan, member.embeddings).per_user)
             found[system].weights.append(weight)
         found[BLEND].tests.append(blended.evaluate("test").per_user)
     write_rows(rows_of(found), COLUMNS, flags.out)
     print(flags.out.read_text(), end="")
+
+
+def average(runs: list[Run]) -> Run:
+    """Return a run that ranks by the blend of these runs with equal weights; a single one as it is."""
+    return runs[0] if len(runs) == 1 else replace(runs[0], embeddings=blend(runs, [1] * len(runs)).embeddings)
 
 
 def by_seed(paths: tuple[Path, ...]) -> list[dict[str, Path]]:

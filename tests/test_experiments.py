@@ -338,6 +338,19 @@ def test_the_runs_of_each_seed_are_blended(experiment, tiny, tmp_path):
     with pytest.raises(UserError, match=r"wide.* has seeds \[0\], mf \[0, 3\]: give the same seeds"):
         module.main(module.Flags(folders[:3], tmp_path / "other.csv"))
 
+    both = module.Flags(folders, tmp_path / "both.csv", untrained=("randomwalk",), seeds_per_blend=2)
+    module.main(both)
+    found = {row["system"]: row for row in rows_of(tmp_path, "both")}
+    assert found.keys() == {"mf", "wide", "randomwalk", "blend"}
+    together = {name: blend([runs[name, seed] for seed in (0, 3)], (1, 1)) for name in systems}
+    tests = together["wide"].evaluate("test").means["recall@20"]
+    assert float(found["wide"]["recall@20"]) == pytest.approx(tests, rel=1e-5)
+    entered = [replace(runs[name, 0], embeddings=together[name].embeddings) for name in systems]
+    weights = blend(entered, untrained=["randomwalk"]).weights
+    assert [float(found[name]["weight"]) for name in ("mf", "wide", "randomwalk")] == pytest.approx(weights, rel=1e-5)
+    with pytest.raises(UserError, match="--seeds-per-blend 3: give a divisor of the number of seeds, 2"):
+        module.main(replace(both, seeds_per_blend=3))
+
 
 def test_the_rule_of_the_correction_is_fitted_to_other_sources(experiment):
     """Sources agree that 0 is right at 5 % and 1 at 10 %, and nothing is between them. One other is wrong about it."""

@@ -27,7 +27,9 @@ class BlendFlags:
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The run folders. The first one's protocol and cut-offs hold for all, except that scores are inner products."""
     weights: str = ""
-    """The weight of each run, in their order, separated by commas; by default chosen on validation."""
+    """The weight of each run, then of each of --untrained, separated by commas; by default chosen on validation."""
+    untrained: str = ""
+    """Rankings without training to add, separated by commas: popularity, itemknn, randomwalk."""
     out: Path | None = None
     """A folder to make, as by export: for recommend and similar, and for other programs."""
     faiss: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
@@ -40,7 +42,7 @@ class BlendFlags:
 
 
 class Row(NamedTuple):
-    """A run, or the blend, as measured on each split."""
+    """A run, a ranking without training, or the blend, as measured on each split."""
 
     name: str
     weight: float | None
@@ -64,7 +66,8 @@ def run_blend(flags: BlendFlags) -> None:
     if flags.out is not None and flags.out.exists():
         raise UserError(f"{flags.out} exists: give another --out")
     check_packages(faiss=flags.faiss, onnx=flags.onnx)
-    blended = blend(open_runs(flags.runs, flags.data), weights)
+    untrained = flags.untrained.split(",") if flags.untrained else []
+    blended = blend(open_runs(flags.runs, flags.data), weights, untrained=untrained)
     rows = _measured(blended)
     if flags.format == "json":
         print(json.dumps(_record(blended, rows)))
@@ -96,11 +99,12 @@ def _measured(blended: "Blend") -> list[Row]:
 
     splits = blended.runs[0].dataset.splits
     plans = {split: blended.plan(split) for split in get_args(Split) if len(splits[split].users) > 0}
-    tables = [(str(run.folder), w, run.embeddings) for run, w in zip(blended.runs, blended.weights, strict=True)]
-    return [
-        Row(name, weight, {split: evaluate(plan, embeddings) for split, plan in plans.items()})
-        for name, weight, embeddings in [*tables, ("blend", None, blended.embeddings)]
+    measured = [
+        {split: evaluate(plan, embeddings) for split, plan in plans.items()}
+        for embeddings in (*(member.embeddings for member in blended.members), blended.embeddings)
     ]
+    names = (*(member.name for member in blended.members), "blend")
+    return [Row(*each) for each in zip(names, (*blended.weights, None), measured, strict=True)]
 
 
 def _record(blended: "Blend", rows: Sequence[Row]) -> dict[str, Any]:

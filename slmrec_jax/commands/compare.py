@@ -15,8 +15,8 @@ class CompareFlags(SettingsFlags):
     out: Path = Path("runs/compare")
     """The folder of the runs, tables and pictures; finished runs in it are not repeated."""
     models: str = "popularity,lightgcn,slmrec"
-    """Systems, separated by commas: popularity, itemknn and models, also with a preset, which wins over flags:
-    `slmrec:fd` is SLMRec with that task; others are `slmrec:paper`, `mf:concat`, `mf:linear`, `lightgcn:fused`,
+    """Systems, separated by commas: popularity, itemknn, randomwalk and models, also with a preset, which wins over
+    flags: `slmrec:fd` is SLMRec with that task; others are `slmrec:paper`, `mf:concat`, `mf:linear`, `lightgcn:fused`,
     `vbpr:original`, `mmgcn:frozen`, `freedom:published`, `lattice:published` and `mmssl:published`."""
     seeds: str = "0"
     """Seeds, separated by commas."""

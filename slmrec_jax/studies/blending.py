@@ -1,12 +1,12 @@
-"""Blends: several trained runs that rank together, by a weighted sum of their scores.
+"""Blends: trained runs, and rankings without training, that rank together by a weighted sum of their scores.
 
-Systems score on different scales, so each run's scores are first divided by their standard deviation over the items,
+Systems score on different scales, so each one's scores are first divided by their standard deviation over the items,
 user by user. A sum of inner products is the inner product of the joined rows, so a blend is again a pair of tables.
 """
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,6 +22,7 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.serving.exports import write_export
 from slmrec_jax.serving.recommendations import Recommendations, SimilarItems
 from slmrec_jax.serving.served import Served, recommend, served_of, similar_items, with_history
+from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.storage.folder import environment
 from slmrec_jax.types import Embeddings
@@ -34,23 +35,38 @@ _LEAST_DEVIATION = 1e-5
 
 
 class _Part(NamedTuple):
-    """The scaled rows of a run, on the host."""
+    """The scaled rows of a ranking, on the host."""
 
     users: Float[np.ndarray, "users dim"]
     items: Float[np.ndarray, "items dim"]
 
 
+class Member(NamedTuple):
+    """A ranking that a blend is made of."""
+
+    name: str
+    """The folder of a run, or the name of a ranking without training."""
+    embeddings: Embeddings
+
+
 @dataclass(frozen=True)
 class Blend:
-    """Runs that rank together by a weighted sum of their standardised scores; made by `blend`."""
+    """Rankings that together rank by a weighted sum of their standardised scores; made by `blend`."""
 
     runs: tuple[Run, ...]
     """The runs. The first one's rules hold for the blend: protocol, cut-offs, sampled users."""
+    untrained: Mapping[str, Embeddings]
+    """The rankings without training, by name."""
     weights: tuple[float, ...]
-    """The weight of each run; they sum to 1."""
+    """The weight of each run, then of each ranking without training; they sum to 1."""
     embeddings: Embeddings
-    """The scaled rows of the runs with a weight above 0, side by side. An inner product is the blend's score, up to a
+    """The scaled rows of those with a weight above 0, side by side. An inner product is the blend's score, up to a
     constant for each user."""
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """The runs, then the rankings without training, in the order of the weights."""
+        return _members(self.runs, self.untrained)
 
     @property
     def served(self) -> Served:
@@ -135,42 +151,63 @@ class Blend:
                     "best_epoch": run.result["best_epoch"],
                     "weight": weight,
                 }
-                for run, weight in zip(self.runs, self.weights, strict=True)
+                for run, weight in zip(self.runs, self.weights, strict=False)
             ],
+            "untrained": dict(zip(self.untrained, self.weights[len(self.runs) :], strict=True)),
         }
         write_export(self.served._replace(about=about), Path(folder), faiss=faiss, onnx=onnx)
 
 
-def blend(runs: Sequence[Run], weights: Sequence[float | int] | None = None) -> Blend:
+def blend(runs: Sequence[Run], weights: Sequence[float | int] | None = None, *, untrained: Sequence[str] = ()) -> Blend:
     """Blend trained runs: rank by the sum of weight · score / deviation of the user's scores over all items.
 
-    By default, weights are chosen on validation: runs are added one at a time, each time the one that improves the
-    blend most; a run may be added several times (Caruana et al., "Ensemble Selection from Libraries of Models", ICML
-    2004). The weights are the shares of the runs after the best of `ADDITIONS` additions. Best is the largest mean of
-    the recalls at all cut-offs, which is less noisy than a single one. It takes up to `ADDITIONS` evaluations for each
-    run, and the memory of the runs' tables three times.
+    By default, weights are chosen on validation: rankings are added one at a time, each time the one that improves the
+    blend most; one may be added several times (Caruana et al., "Ensemble Selection from Libraries of Models", ICML
+    2004). The weights are the shares of the rankings after the best of `ADDITIONS` additions. Best is the largest mean
+    of the recalls at all cut-offs, which is less noisy than a single one. It takes up to `ADDITIONS` evaluations for
+    each ranking, and the memory of all tables three times.
 
     Args:
-        runs: At least two runs with the same users, items and splits.
-        weights: A weight for each run, at least 0, instead of those chosen on validation. Only their ratios matter.
+        runs: Runs with the same users, items and splits.
+        weights: A weight for each run, then for each of `untrained`, at least 0, instead of those chosen on validation.
+            Only their ratios matter.
+        untrained: The rankings without training to add, of those that `compare` knows (`UNTRAINED`). They are computed
+            from the data and settings of the first run.
 
     Raises:
-        UserError: The runs differ in their data, a run has diverged, a weight is invalid, or no validation interactions
-            exist to choose weights by.
+        UserError: There are not at least two rankings, one of them a run. The runs differ in their data, a run has
+            diverged, a weight is invalid, a ranking without training is unknown, is named twice or cannot be computed,
+            or no validation interactions exist to choose weights by.
     """
     check_type("runs", runs, (list, tuple), "a list of what load_run returns")
     for run in runs:
         check_type("one of runs", run, Run, "what load_run returns")
-    _check_data(runs)
-    given = None if weights is None else _checked_weights(weights, len(runs))
-    parts = [_standardized(run) for run in runs]
+    _check_names(untrained)
+    _check_data(runs, untrained)
+    given = None if weights is None else _checked_weights(weights, len(runs) + len(untrained))
+    rankings = {name: UNTRAINED[name](runs[0].config, runs[0].dataset) for name in untrained}
+    parts = [_standardized(member) for member in _members(runs, rankings)]
     chosen = _chosen_weights(runs[0], parts) if given is None else given
-    return Blend(tuple(runs), tuple(chosen.tolist()), _joined(parts, chosen))
+    return Blend(tuple(runs), rankings, tuple(chosen.tolist()), _joined(parts, chosen))
 
 
-def _check_data(runs: Sequence[Run]) -> None:
-    if len(runs) < 2:
-        raise UserError("a blend needs at least two runs")
+def _members(runs: Sequence[Run], untrained: Mapping[str, Embeddings]) -> tuple[Member, ...]:
+    of_runs = (Member(str(run.folder), run.embeddings) for run in runs)
+    return (*of_runs, *(Member(*each) for each in untrained.items()))
+
+
+def _check_names(untrained: Sequence[str]) -> None:
+    check_type("untrained", untrained, (list, tuple), "a list of names")
+    for name in untrained:
+        if name not in UNTRAINED:
+            raise UserError(f"{setting('untrained', name)}: give some of {', '.join(UNTRAINED)}")
+        if untrained.count(name) > 1:
+            raise UserError(f"{setting('untrained', name)}: named twice; give {setting('weights')} instead")
+
+
+def _check_data(runs: Sequence[Run], untrained: Sequence[str]) -> None:
+    if not runs or len(runs) + len(untrained) < 2:
+        raise UserError(f"a blend needs at least two runs, or a run and a ranking of {setting('untrained')}")
     first, *others = runs
     for run in others:
         if not has_same_interactions(first.dataset, run.dataset):
@@ -179,10 +216,10 @@ def _check_data(runs: Sequence[Run]) -> None:
             )
 
 
-def _checked_weights(weights: Sequence[float | int], count: int) -> Float[np.ndarray, " runs"]:
+def _checked_weights(weights: Sequence[float | int], count: int) -> Float[np.ndarray, " rankings"]:
     check_type("weights", weights, (list, tuple, np.ndarray), "a list of numbers")
     if len(weights) != count:
-        raise UserError(f"{setting('weights')}: {len(weights)} given for {count} runs: give one for each run")
+        raise UserError(f"{setting('weights')}: {len(weights)} given for {count} rankings: give one for each")
     for weight in weights:
         check_type("weights", weight, (int, float, np.number), "numbers")
         if not (math.isfinite(weight) and weight >= 0):
@@ -193,7 +230,7 @@ def _checked_weights(weights: Sequence[float | int], count: int) -> Float[np.nda
     return np.asarray(shares / shares.sum())
 
 
-def _chosen_weights(run: Run, parts: Sequence[_Part]) -> Float[np.ndarray, " runs"]:
+def _chosen_weights(run: Run, parts: Sequence[_Part]) -> Float[np.ndarray, " rankings"]:
     """Choose weights on validation; `run` has the data and the rules."""
     if len(run.dataset.valid.users) == 0:
         raise UserError(
@@ -202,7 +239,7 @@ def _chosen_weights(run: Run, parts: Sequence[_Part]) -> Float[np.ndarray, " run
     plan = _by_dot(run).plan("valid")
     known: dict[tuple[int, ...], float] = {}
 
-    def value(counts: Int[np.ndarray, " runs"]) -> float:
+    def value(counts: Int[np.ndarray, " rankings"]) -> float:
         ratio = tuple((counts // np.gcd.reduce(counts)).tolist())
         if ratio not in known:
             means = evaluation.evaluate(plan, _joined(parts, counts / counts.sum())).means
@@ -222,25 +259,25 @@ def _by_dot(run: Run) -> Run:
     return replace(run, config=replace(run.config, eval=run.config.eval._replace(score="dot")))
 
 
-def _standardized(run: Run) -> _Part:
+def _standardized(member: Member) -> _Part:
     """Scale users so that each one's scores have deviation 1 over the items, and items to a common spread.
 
     The spread makes the runs' shares alike in inner products of items, too, for new users and similar items. A user
-    whose scores are all equal gets a row of zeros, which leaves the ranking to the other runs.
+    whose scores are all equal gets a row of zeros, which leaves the ranking to the others.
     """
-    users, items = (np.asarray(table, np.float32) for table in run.embeddings)
+    users, items = (np.asarray(table, np.float32) for table in member.embeddings)
     if not (np.isfinite(users).all() and np.isfinite(items).all()):
-        raise Diverged(f"{run.folder}: its embeddings hold NaN or infinite values: leave it out of the blend")
-    variances, axes = np.linalg.eigh(np.atleast_2d(np.cov(items, rowvar=False, bias=True)))
-    root = (axes * np.sqrt(np.maximum(variances, 0))).astype(np.float32)
-    spread = np.float32(np.linalg.norm(root))
+        raise Diverged(f"{member.name}: its embeddings hold NaN or infinite values: leave it out of the blend")
+    # users · Rᵀ has the norms of the users' scores, less their means, as Q of the items' Q R is orthogonal.
+    root = np.asarray(np.linalg.qr(items - items.mean(axis=0), mode="r")).T / np.float32(math.sqrt(len(items)))
+    spread = np.linalg.norm(root)
     deviations = np.linalg.norm(users @ root, axis=1, keepdims=True)
     tell_apart = deviations > _LEAST_DEVIATION * spread * np.linalg.norm(users, axis=1, keepdims=True)
     scale = np.where(tell_apart, spread / np.where(tell_apart, deviations, 1), 0).astype(np.float32)
     return _Part(users * scale, items / (spread or np.float32(1)))
 
 
-def _joined(parts: Sequence[_Part], weights: Float[np.ndarray, " runs"]) -> Embeddings:
+def _joined(parts: Sequence[_Part], weights: Float[np.ndarray, " rankings"]) -> Embeddings:
     """Join rows so that an inner product is the weighted sum of those of the parts."""
     used = [(np.float32(math.sqrt(weight)), part) for weight, part in zip(weights, parts, strict=True) if weight > 0]
     return Embeddings(

@@ -54,6 +54,21 @@ def test_runs_and_their_blend(finished, second, tiny, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("tiny_demo")
+def test_a_ranking_without_training_is_blended(finished, capsys):
+    capsys.readouterr()
+    arguments = ["blend", str(finished.folder), "--untrained", "popularity,randomwalk", "--weights", "2,1,1"]
+    assert main([*arguments, "--format", "json"]) == 0
+    said = json.loads(capsys.readouterr().out)
+    expected = blend([load_run(finished.folder)], (2, 1, 1), untrained=["popularity", "randomwalk"])
+    assert [(row["run"], row["weight"]) for row in said["runs"]] == [
+        (str(finished.folder), 0.5),
+        ("popularity", 0.25),
+        ("randomwalk", 0.25),
+    ]
+    assert said["blend"]["test"] == expected.evaluate("test").means
+
+
+@pytest.mark.usefixtures("tiny_demo")
 def test_sampled_users_are_shown(finished, second, capsys):
     """The first run's sample holds for all."""
     runs = [str(second), str(finished.folder)]
@@ -79,7 +94,10 @@ def test_mistakes(finished, second, refused, tmp_path):
     assert "no runs were named" in refused("blend")
     assert "named twice" in refused("blend", runs[0], f"{runs[0]}/")
     assert "there exists: give another --out" in refused("blend", *runs, "--out", str(tmp_path / "there"))
-    assert "--weights: 1 given for 2 runs" in refused("blend", *runs, "--weights", "1")
+    assert "--weights: 1 given for 2 rankings" in refused("blend", *runs, "--weights", "1")
     assert "--weights is 'much': give numbers separated by commas" in refused("blend", *runs, "--weights", "much")
     assert "--faiss and --onnx add to --out" in refused("blend", *runs, "--onnx")
+    assert "--untrained mf: give some of popularity, itemknn, randomwalk" in refused(
+        "blend", *runs, "--untrained", "mf"
+    )
     assert "give the folder of a run" in refused("blend", runs[0], str(tmp_path))

@@ -10,9 +10,11 @@ import numpy as np
 import pytest
 
 from slmrec_jax import Config, Run, UserError, blend, with_protocol
+from slmrec_jax.evaluation.protocol import evaluate
 from slmrec_jax.serving.exports import read_export
 from slmrec_jax.serving.served import recommend, similar_items, with_history
 from slmrec_jax.studies import blending
+from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.types import Embeddings, Interactions
 
 CONFIG = with_protocol(Config(model="mf", ks=(5,)), "mmrec")
@@ -177,6 +179,29 @@ def test_a_run_without_weight_takes_no_columns(tiny):
     assert len(blended.runs) == 3
 
 
+def test_rankings_without_training_have_weights_too(tiny, tmp_path):
+    runs = random_runs(tiny, 1, 1)
+    found = {name: UNTRAINED[name](CONFIG, tiny) for name in ("randomwalk", "popularity")}
+    blended = blend(runs, (1, 2, 3, 2), untrained=tuple(found))
+    assert [member.name for member in blended.members] == ["runs/run-0", "runs/run-1", "randomwalk", "popularity"]
+    tables = (*(run.embeddings for run in runs), *found.values())
+    wanted = sum(w * standardized(scores_of(each)) for w, each in zip((1, 2, 3, 2), tables, strict=True)) / 8
+    scores = scores_of(blended.embeddings)
+    np.testing.assert_allclose(scores - scores.mean(axis=1, keepdims=True), wanted, rtol=1e-3, atol=1e-3)
+    blended.export(tmp_path / "exported")
+    about = read_export(tmp_path / "exported").about
+    assert [each["weight"] for each in about["runs"]] == [1 / 8, 2 / 8]
+    assert about["untrained"] == {"randomwalk": 3 / 8, "popularity": 2 / 8}
+
+
+def test_weights_of_rankings_without_training_are_chosen_on_validation(tiny):
+    one = random_runs(tiny, 1)
+    alone = evaluate(one[0].plan("valid"), UNTRAINED["randomwalk"](CONFIG, tiny)).means["recall@20"]
+    blended = blend(one, untrained=["randomwalk"])
+    assert blended.weights[1] > 0.5
+    assert blended.evaluate("valid").means["recall@20"] >= alone > 2 * one[0].evaluate("valid").means["recall@20"]
+
+
 def test_runs_may_differ_in_their_modalities(tiny):
     one, other = random_runs(tiny, 1, 1)
     assert blend([one, replace(other, dataset=tiny.with_modalities(("visual",)))], (1, 1)).weights == (0.5, 0.5)
@@ -186,7 +211,7 @@ def test_runs_that_cannot_be_blended_are_refused(tiny):
     one, other = random_runs(tiny, 1, 1)
     exchanged = replace(tiny, valid=tiny.test, test=tiny.valid)
     for runs, said in [
-        ([one], "at least two runs"),
+        ([one], "at least two runs, or a run and a ranking of untrained"),
         ([one, replace(other, dataset=exchanged)], "run-0 and .*run-1 have different users, items or splits"),
     ]:
         with pytest.raises(UserError, match=said):
@@ -194,9 +219,22 @@ def test_runs_that_cannot_be_blended_are_refused(tiny):
 
 
 @pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (("mf",), "untrained='mf': give some of popularity, itemknn, randomwalk"),
+        (("popularity", "popularity"), "untrained='popularity': named twice; give weights instead"),
+        ("popularity", "untrained is 'popularity', of type str: give a list of names"),
+    ],
+)
+def test_names_of_no_ranking_without_training_are_refused(tiny, names, said):
+    with pytest.raises(UserError, match=said):
+        blend(random_runs(tiny, 1), untrained=names)
+
+
+@pytest.mark.parametrize(
     ("weights", "said"),
     [
-        ((1,), "weights: 1 given for 2 runs"),
+        ((1,), "weights: 1 given for 2 rankings"),
         ((1, -1), "weights: -1 is not a weight"),
         ((1, np.nan), "weights: nan is not a weight"),
         ((np.inf, 1), "weights: inf is not a weight"),

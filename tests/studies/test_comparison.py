@@ -1,4 +1,4 @@
-"""Comparisons: p-values, rankings without training, and the table."""
+"""Comparisons: p-values and the table."""
 
 from dataclasses import replace
 
@@ -9,14 +9,11 @@ from made_results import measurements
 from rich.console import Console
 
 from slmrec_jax.commands.tables import metrics_table
-from slmrec_jax.config import IN_MEMORY, PROTOCOLS, Config, with_defaults
-from slmrec_jax.data import make_dataset
+from slmrec_jax.config import IN_MEMORY, Config, with_defaults
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import evaluate, plan_evaluation
 from slmrec_jax.studies.comparison import Comparison
 from slmrec_jax.studies.runs import check_runs
 from slmrec_jax.studies.significance import p_values
-from slmrec_jax.studies.untrained import UNTRAINED
 from slmrec_jax.training.train import train
 
 
@@ -53,12 +50,6 @@ def test_one_user_shows_nothing():
     assert p_values({"best": np.array([1.0]), "worse": np.array([0.0])}) == {"worse": 1.0}
 
 
-def test_popularity_ranks_the_same_by_sigmoids(tiny):
-    found = UNTRAINED["popularity"](Config(), tiny)
-    plans = [plan_evaluation(tiny, "test", PROTOCOLS["strict"]._replace(score=score)) for score in ("dot", "sigmoid")]
-    assert evaluate(plans[0], found).means == evaluate(plans[1], found).means
-
-
 def test_the_same_difference_for_every_user_is_shown():
     values = np.linspace(0, 1, 9)
     assert p_values({"best": values + 0.5, "worse": values})["worse"] == 0.0
@@ -80,33 +71,6 @@ def test_false_alarms_are_as_rare_as_the_level_says():
         found = p_values({name: common + 0.1 * rng.normal(size=60) for name in "abcd"})
         alarms += min(found.values()) < 0.05
     assert 0 < alarms <= 0.12 * 400
-
-
-def test_popularity_counts_training_interactions(tiny):
-    users, items = (np.asarray(x) for x in UNTRAINED["popularity"](Config(), tiny))
-    counts = np.bincount(tiny.train.items, minlength=tiny.num_items)
-    np.testing.assert_allclose((users @ items.T)[3] * counts.max(), counts, rtol=1e-6)
-
-
-def test_item_knn_sums_cosines_to_the_users_items(tiny):
-    users, items = (np.asarray(x, np.float64) for x in UNTRAINED["itemknn"](Config(), tiny))
-    degrees = [np.bincount(ids, minlength=count) for ids, count in zip(tiny.train, (60, 80), strict=True)]
-    for user in (0, 7, 31):
-        own = tiny.train.items[tiny.train.users == user]
-        expected = np.zeros(tiny.num_items)
-        for item in own:
-            weight = 1 / np.sqrt(degrees[0][user] * degrees[1][item])
-            for feature in tiny.features.values():
-                values = feature.values.astype(np.float64)
-                norms = np.maximum(np.linalg.norm(values, axis=1), 1e-12)
-                expected += weight * (values @ values[item]) / norms / norms[item]
-        np.testing.assert_allclose(users[user] @ items.T, expected, atol=1e-5)
-
-
-def test_item_knn_needs_content(tiny):
-    bare = make_dataset("bare", tiny.train, tiny.valid, tiny.test, num_users=60, num_items=80)
-    with pytest.raises(UserError, match="bare has no features"):
-        UNTRAINED["itemknn"](Config(), bare)
 
 
 def test_the_table_marks_the_best_and_what_may_be_as_good():
