@@ -4,9 +4,9 @@ Command:  python experiments/blends.py RUN... --out OUT.csv
           The runs are those of several systems on one data set, each with the same seeds: their folders, or folders of
           comparisons.
 Time:     a minute for each seed of four systems on TikTok, in addition to training; with a random walk, ten.
-Result:   OUT.csv with a row for each system and one for the blend: test metrics as means and deviations over seeds, the
-          mean weight, and the p-value of a paired t-test over users against the best, after Holm. docs/results.md shows
-          the tables in experiments/results.
+Result:   OUT.csv with a row for each system, each ranking without training, and the blend: test metrics as means and
+          deviations over the blends, the mean weight, and the p-value of a paired t-test over users against the best,
+          after Holm. docs/results.md shows the tables in experiments/results.
 
 For each seed, the runs of that seed are blended, with weights chosen on validation (`slmrec_jax.blend`). With
 `--seeds-per-blend`, each system enters as the blend of that many seeds with equal weights.
@@ -46,13 +46,13 @@ class Flags:
     untrained: tuple[str, ...] = ()
     """Rankings without training to blend with the runs, such as randomwalk."""
     seeds_per_blend: int = 1
-    """The number of seeds that a blend has of each system; the number of seeds must be a multiple of it."""
+    """The number of seeds of each system that enter one blend, a divisor of the number of seeds."""
     data: str | None = None
     """The path of the data set, if it was moved."""
 
 
 class OfSeeds(NamedTuple):
-    """The test metrics and the weights of a system, by seed; the blend has no weights."""
+    """The test metrics and the weights of a system, one for each blend; the blend itself has no weights."""
 
     tests: list[PerUser]
     weights: list[float]
@@ -100,7 +100,7 @@ def by_seed(paths: tuple[Path, ...]) -> list[dict[str, Path]]:
 
 
 def rows_of(found: Mapping[str, OfSeeds]) -> list[dict[str, Any]]:
-    """Return a row for each system and the blend, the best last."""
+    """Return a row for each system, each ranking without training, and the blend, the best last."""
     tests = {
         system: {metric: np.stack([test[metric] for test in each.tests]) for metric in METRICS}
         for system, each in found.items()

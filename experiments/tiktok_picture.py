@@ -24,6 +24,7 @@ HERE = Path(__file__).parent
 NAMES = {
     "popularity": "popularity",
     "itemknn": "item-kNN on content",
+    "randomwalk": "random walk",
     "mf": "MF-BPR",
     "lightgcn": "LightGCN",
     "sgl": "SGL",

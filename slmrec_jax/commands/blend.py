@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class BlendFlags:
-    """Rank by a weighted sum of the scores of several runs on the same data."""
+    """Rank by a weighted sum of the scores of several runs, and of rankings without training, on the same data."""
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """The run folders. The first one's protocol and cut-offs hold for all, except that scores are inner products."""
@@ -51,7 +51,7 @@ class Row(NamedTuple):
 
 
 def run_blend(flags: BlendFlags) -> None:
-    """Blend, print the metrics of the runs and of the blend as a table or JSON, and write the folder."""
+    """Blend, print the metrics of the blend and of what it is made of as a table or JSON, and write the folder."""
     from rich.console import Console
 
     from slmrec_jax.commands.tables import fit_width
@@ -94,7 +94,7 @@ def _parse_weights(text: str) -> list[float] | None:
 
 
 def _measured(blended: "Blend") -> list[Row]:
-    """Measure the runs and the blend by the same rules."""
+    """Measure the members and the blend by the same rules."""
     from slmrec_jax.evaluation.protocol import evaluate
 
     splits = blended.runs[0].dataset.splits
@@ -119,7 +119,8 @@ def _record(blended: "Blend", rows: Sequence[Row]) -> dict[str, Any]:
         "protocol": first.config.protocol,
         "score": blended.served.score,
         "fingerprint": first.dataset.fingerprint,
-        "runs": [{"run": row.name, "weight": row.weight, **metrics(row)} for row in members],
+        "runs": [{"run": row.name, "weight": row.weight, **metrics(row)} for row in members[: len(blended.runs)]],
+        "untrained": {row.name: {"weight": row.weight, **metrics(row)} for row in members[len(blended.runs) :]},
         "blend": metrics(both),
         **({"sampled": samples} if any(samples.values()) else {}),
     }

@@ -28,7 +28,7 @@ from slmrec_jax.training.storage.folder import environment
 from slmrec_jax.types import Embeddings
 
 ADDITIONS = 20
-"""The number of times that a run is added when weights are chosen, the largest denominator of a weight."""
+"""The number of times that a ranking is added when weights are chosen, the largest denominator of a weight."""
 
 _LEAST_DEVIATION = 1e-5
 """The deviation of a user's scores, as a share of the largest possible one, below which it is rounding."""
@@ -41,8 +41,8 @@ class _Part(NamedTuple):
     items: Float[np.ndarray, "items dim"]
 
 
-class Member(NamedTuple):
-    """A ranking that a blend is made of."""
+class Ranked(NamedTuple):
+    """A ranking that is part of a blend."""
 
     name: str
     """The folder of a run, or the name of a ranking without training."""
@@ -64,7 +64,7 @@ class Blend:
     constant for each user."""
 
     @property
-    def members(self) -> tuple[Member, ...]:
+    def members(self) -> tuple[Ranked, ...]:
         """The runs, then the rankings without training, in the order of the weights."""
         return _members(self.runs, self.untrained)
 
@@ -124,7 +124,8 @@ class Blend:
         return similar_items(self.served, items, k)
 
     def export(self, folder: Path | str, *, faiss: bool = False, onnx: bool = False) -> None:
-        """Write the embeddings to a new folder, as `Run.export` does. Its `meta.json` lists the runs and weights.
+        """Write the embeddings to a new folder, as `Run.export` does. Its `meta.json` lists the runs, the rankings
+        without training, and the weights.
 
         Args:
             folder: The folder to make.
@@ -185,20 +186,25 @@ def blend(runs: Sequence[Run], weights: Sequence[float | int] | None = None, *, 
     _check_names(untrained)
     _check_data(runs, untrained)
     given = None if weights is None else _checked_weights(weights, len(runs) + len(untrained))
+    if given is None and len(runs[0].dataset.valid.users) == 0:
+        raise UserError(
+            f"{runs[0].dataset.name} has no validation interactions to choose weights by: give {setting('weights')}"
+        )
     rankings = {name: UNTRAINED[name](runs[0].config, runs[0].dataset) for name in untrained}
     parts = [_standardized(member) for member in _members(runs, rankings)]
     chosen = _chosen_weights(runs[0], parts) if given is None else given
     return Blend(tuple(runs), rankings, tuple(chosen.tolist()), _joined(parts, chosen))
 
 
-def _members(runs: Sequence[Run], untrained: Mapping[str, Embeddings]) -> tuple[Member, ...]:
-    of_runs = (Member(str(run.folder), run.embeddings) for run in runs)
-    return (*of_runs, *(Member(*each) for each in untrained.items()))
+def _members(runs: Sequence[Run], untrained: Mapping[str, Embeddings]) -> tuple[Ranked, ...]:
+    of_runs = (Ranked(str(run.folder), run.embeddings) for run in runs)
+    return (*of_runs, *(Ranked(*each) for each in untrained.items()))
 
 
 def _check_names(untrained: Sequence[str]) -> None:
     check_type("untrained", untrained, (list, tuple), "a list of names")
     for name in untrained:
+        check_type("one of untrained", name, str, f"one of {', '.join(UNTRAINED)}")
         if name not in UNTRAINED:
             raise UserError(f"{setting('untrained', name)}: give some of {', '.join(UNTRAINED)}")
         if untrained.count(name) > 1:
@@ -207,7 +213,7 @@ def _check_names(untrained: Sequence[str]) -> None:
 
 def _check_data(runs: Sequence[Run], untrained: Sequence[str]) -> None:
     if not runs or len(runs) + len(untrained) < 2:
-        raise UserError(f"a blend needs at least two runs, or a run and a ranking of {setting('untrained')}")
+        raise UserError(f"a blend needs at least two runs, or a run and {setting('untrained')}")
     first, *others = runs
     for run in others:
         if not has_same_interactions(first.dataset, run.dataset):
@@ -232,10 +238,6 @@ def _checked_weights(weights: Sequence[float | int], count: int) -> Float[np.nda
 
 def _chosen_weights(run: Run, parts: Sequence[_Part]) -> Float[np.ndarray, " rankings"]:
     """Choose weights on validation; `run` has the data and the rules."""
-    if len(run.dataset.valid.users) == 0:
-        raise UserError(
-            f"{run.dataset.name} has no validation interactions to choose weights by: give {setting('weights')}"
-        )
     plan = _by_dot(run).plan("valid")
     known: dict[tuple[int, ...], float] = {}
 
@@ -259,15 +261,15 @@ def _by_dot(run: Run) -> Run:
     return replace(run, config=replace(run.config, eval=run.config.eval._replace(score="dot")))
 
 
-def _standardized(member: Member) -> _Part:
+def _standardized(ranked: Ranked) -> _Part:
     """Scale users so that each one's scores have deviation 1 over the items, and items to a common spread.
 
-    The spread makes the runs' shares alike in inner products of items, too, for new users and similar items. A user
+    The spread makes the rankings' shares alike in inner products of items, too, for new users and similar items. A user
     whose scores are all equal gets a row of zeros, which leaves the ranking to the others.
     """
-    users, items = (np.asarray(table, np.float32) for table in member.embeddings)
+    users, items = (np.asarray(table, np.float32) for table in ranked.embeddings)
     if not (np.isfinite(users).all() and np.isfinite(items).all()):
-        raise Diverged(f"{member.name}: its embeddings hold NaN or infinite values: leave it out of the blend")
+        raise Diverged(f"{ranked.name}: its embeddings hold NaN or infinite values: leave it out of the blend")
     # users · Rᵀ has the norms of the users' scores, less their means, as Q of the items' Q R is orthogonal.
     root = np.asarray(np.linalg.qr(items - items.mean(axis=0), mode="r")).T / np.float32(math.sqrt(len(items)))
     spread = np.linalg.norm(root)

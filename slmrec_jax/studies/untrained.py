@@ -1,5 +1,6 @@
 """Rankings without training: baselines that every trained system should beat."""
 
+import math
 from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
@@ -20,7 +21,8 @@ STEPS = (3, 5, 7, 9)
 """The lengths of random walks that validation chooses from."""
 
 MOST_NUMBERS = 2**30
-"""The most numbers that the rows of random walks may have, 4 GiB."""
+"""The most numbers that the rows of random walks may have, 4 GiB. Choosing the number of steps takes three times as
+much memory."""
 
 
 def popularity(config: Config, dataset: Dataset) -> Embeddings:
@@ -56,7 +58,8 @@ def random_walk(config: Config, dataset: Dataset) -> Embeddings:
 
     Each step goes to any neighbour with the same probability (Cooper et al., "Random Walks in Recommender Systems:
     Exact Computation and Simulations", WWW 2014 Companion). The number of steps is the one in `STEPS` that is best on
-    validation by the metric that selects epochs; without validation it is the first.
+    validation by the metric that selects epochs, or by recall at the largest cut-off if no metric does; without
+    validation it is the first.
 
     The probabilities are exact, so rows have as many columns as there are users or items, whichever are fewer.
 
@@ -66,13 +69,14 @@ def random_walk(config: Config, dataset: Dataset) -> Embeddings:
     numbers = (dataset.num_users + dataset.num_items) * min(dataset.num_users, dataset.num_items)
     if numbers > MOST_NUMBERS:
         raise UserError(
-            f"randomwalk would need {numbers * 4 / 2**30:.0f} GiB for {dataset.name}, at most "
-            f"{MOST_NUMBERS * 4 / 2**30:.0f} are allowed: leave it out"
+            f"randomwalk would need {math.ceil(numbers * 40 / 2**30) / 10} GiB for {dataset.name}, but "
+            f"{MOST_NUMBERS * 4 / 2**30:.1f} GiB is the most: leave it out"
         )
     graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
     if len(dataset.valid.users) == 0:
         return walks(graph, STEPS[0])
-    plan = final_plan(dataset, "valid", config.eval, config.ks, config.seed)
+    # A ranking without training has no seed, so users are sampled alike for all callers.
+    plan = final_plan(dataset, "valid", config.eval, config.ks, seed=0)
 
     def value(found: Embeddings) -> float:
         means = evaluate(plan, found).means
@@ -84,13 +88,21 @@ def random_walk(config: Config, dataset: Dataset) -> Embeddings:
 def walks(graph: Graph, steps: int) -> Embeddings:
     """Return rows whose inner products are the probabilities of random walks from users to items.
 
-    With R̂ = D_u^-1/2 R D_i^-1/2 they are D_u^-1/2 R̂ (R̂ᵀ R̂)^((steps - 1) / 2) D_i^1/2. The product is cut in its middle,
-    at a node of the smaller side, and both halves are computed by hops from that node.
+    The probabilities are D_u^-1/2 R̂ (R̂ᵀ R̂)^((steps - 1) / 2) D_i^1/2, with R̂ = D_u^-1/2 R D_i^-1/2. The product is cut
+    in its middle, at the side with fewer nodes. Each node of that side has a column, which hops carry to both sides.
 
     Args:
         graph: The training interactions.
-        steps: An odd number.
+        steps: The number of steps of a walk, odd.
+
+    Returns:
+        Float32 rows of min(users, items) columns. A node without interactions has a row of zeros.
+
+    Raises:
+        ValueError: `steps` is even or below 1.
     """
+    if steps < 1 or steps % 2 == 0:
+        raise ValueError(f"steps is {steps}: a walk from a user ends at an item after an odd number of steps")
     by_items = graph.num_items <= graph.num_users
     hop = graph.adjacency if by_items else graph.adjacency.T
     before = now = jnp.eye(min(graph.num_users, graph.num_items))
@@ -111,4 +123,4 @@ UNTRAINED: Mapping[str, Callable[[Config, Dataset], Embeddings]] = {
     "itemknn": item_knn,
     "randomwalk": random_walk,
 }
-"""The rankings by the names that `compare` accepts."""
+"""The rankings by the names that `compare` and `blend` accept."""

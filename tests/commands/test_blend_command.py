@@ -10,6 +10,7 @@ import pytest
 from slmrec_jax import blend, load_run
 from slmrec_jax.commands.main import main
 from slmrec_jax.commands.runs import open_runs
+from slmrec_jax.evaluation.protocol import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -60,11 +61,10 @@ def test_a_ranking_without_training_is_blended(finished, capsys):
     assert main([*arguments, "--format", "json"]) == 0
     said = json.loads(capsys.readouterr().out)
     expected = blend([load_run(finished.folder)], (2, 1, 1), untrained=["popularity", "randomwalk"])
-    assert [(row["run"], row["weight"]) for row in said["runs"]] == [
-        (str(finished.folder), 0.5),
-        ("popularity", 0.25),
-        ("randomwalk", 0.25),
-    ]
+    assert [(row["run"], row["weight"]) for row in said["runs"]] == [(str(finished.folder), 0.5)]
+    assert {name: row["weight"] for name, row in said["untrained"].items()} == {"popularity": 0.25, "randomwalk": 0.25}
+    for member, row in zip(expected.members, (*said["runs"], *said["untrained"].values()), strict=True):
+        assert row["test"] == evaluate(expected.plan("test"), member.embeddings).means
     assert said["blend"]["test"] == expected.evaluate("test").means
 
 

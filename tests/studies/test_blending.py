@@ -211,7 +211,7 @@ def test_runs_that_cannot_be_blended_are_refused(tiny):
     one, other = random_runs(tiny, 1, 1)
     exchanged = replace(tiny, valid=tiny.test, test=tiny.valid)
     for runs, said in [
-        ([one], "at least two runs, or a run and a ranking of untrained"),
+        ([one], "at least two runs, or a run and untrained"),
         ([one, replace(other, dataset=exchanged)], "run-0 and .*run-1 have different users, items or splits"),
     ]:
         with pytest.raises(UserError, match=said):
@@ -257,6 +257,8 @@ def test_arguments_of_another_type_are_refused(tiny, monkeypatch):
     ]:
         with pytest.raises(UserError, match=said):
             blend(*arguments)
+    with pytest.raises(UserError, match=r"one of untrained is \['popularity'\], of type list: give one of popularity"):
+        blend([one], untrained=[["popularity"]])
 
 
 def test_without_validation_weights_must_be_given(tiny):
