@@ -5,8 +5,8 @@ Command:  python experiments/fig5_alpha.py --data PATH/tiktok --paper tiktok --s
 Time:     3 tasks × 5 values for each seed. On DiffMM's TikTok three values, one seed and 20 epochs took 16 minutes of
           one CPU core, and the whole figure with three seeds on MovieLens-100K 41, with other work beside it.
 Result:   there (experiments/results/fig5_alpha.md) recall@10 falls with α for every task, from .01 to 1: FD .0641 to
-          .0519, FM .0633 to .0535, FAC .0600 to .0457; on MovieLens-100K (results/ml100k) FAC .158 to .149, FD .146 to .090, FM .149 to
-          .096. Not run on the paper's data.
+          .0519, FM .0633 to .0535, FAC .0600 to .0457. On MovieLens-100K (results/ml100k) FAC .158 to .149, FD .146
+          to .090, FM .149 to .096. Not run on the paper's data.
 
 The paper gives curves without figures. Table III's figure for each task at the best value is drawn as a dashed line.
 """
