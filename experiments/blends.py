@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import sweep
 import tyro
 from equal_budgets import METRIC, METRICS, summaries, write_rows
 
@@ -113,7 +114,4 @@ def rows_of(found: Mapping[str, OfSeeds]) -> list[dict[str, Any]]:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Flags))
-    except UserError as error:
-        sys.exit(str(error))
+    sys.exit(sweep.command(Flags, main))

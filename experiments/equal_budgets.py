@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
-import tyro
+import sweep
 from jaxtyping import Float
 
 from slmrec_jax import data, load_run
@@ -250,4 +250,4 @@ def _digits(value: Any) -> Any:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    sys.exit(sweep.command(Flags, main))

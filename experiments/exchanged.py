@@ -10,10 +10,11 @@ Time:     about ten minutes on two CPU cores, all but seconds of it for the comp
 Result:   docs/results.md has the table.
 """
 
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import tyro
+import sweep
 
 from slmrec_jax import data
 
@@ -35,4 +36,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    sys.exit(sweep.command(Flags, main))

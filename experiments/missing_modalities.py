@@ -10,13 +10,14 @@ Result:   test recall@20 .102 with all rows, .096 to .101 with 30 to 90 % droppe
 """
 
 import json
+import sys
 import tempfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import get_args
 
 import numpy as np
-import tyro
+import sweep
 from rich.console import Console
 from rich.table import Table
 from tiktok_systems import get_config
@@ -84,4 +85,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    sys.exit(sweep.command(Flags, main))

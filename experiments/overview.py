@@ -6,10 +6,11 @@ Writes:   docs/images/overview.png
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
+import sweep
 from matplotlib.figure import Figure
 from tiktok_picture import read_table
 
@@ -57,4 +58,4 @@ def draw(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    draw(tyro.cli(Flags))
+    sys.exit(sweep.command(Flags, draw))

@@ -57,8 +57,8 @@ class TaskFlags(Flags):
     tasks: tuple[PaperTask, ...] = ("fd", "fm", "fac")
 
 
-def command(flags: type[Flags], experiment: Callable[[Any], None], arguments: Sequence[str] | None = None) -> int:
-    """Parse the flags, run the experiment, and return the exit status."""
+def command(flags: type[Any], experiment: Callable[[Any], None], arguments: Sequence[str] | None = None) -> int:
+    """Parse the flags, a dataclass, run the experiment, and return the exit status."""
     try:
         experiment(tyro.cli(flags, args=arguments))
     except UserError as error:

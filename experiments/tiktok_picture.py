@@ -10,11 +10,12 @@ Result:   the tuned SLMRec-FAC is best by every metric. docs/results.md has date
 
 import csv
 import json
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
+import sweep
 
 from slmrec_jax import UserError
 from slmrec_jax.figures import draw_comparison
@@ -96,4 +97,4 @@ def main(flags: Flags) -> None:
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Flags))
+    sys.exit(sweep.command(Flags, main))
