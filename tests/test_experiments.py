@@ -17,6 +17,7 @@ from matplotlib.image import imread
 from slmrec_jax import Config, UserError, blend, data, train, with_protocol
 from slmrec_jax.config import with_defaults
 from slmrec_jax.errors import Diverged
+from slmrec_jax.studies import blending
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 NUM_ROWS = {"table2": 5, "table3": 5, "fig3_task_alone": 15, "fig4_convergence": 6, "fig5_alpha": 15}
@@ -312,7 +313,8 @@ def test_a_search_counts_where_it_is_better_than_the_defaults_on_validation(expe
 
 
 @pytest.mark.slow
-def test_the_runs_of_each_seed_are_blended(experiment, tiny, tmp_path):
+def test_the_runs_of_each_seed_are_blended(experiment, tiny, tmp_path, monkeypatch):
+    monkeypatch.setattr(blending, "ADDITIONS", 4)  # each set of rankings with a weight is compiled
     module = experiment("blends")
     config = with_protocol(Config(dim=4, batch_size=128, epochs=1), "mmrec")
     systems = {"mf": replace(config, model="mf"), "wide": replace(config, model="mf", dim=6)}
