@@ -3,7 +3,8 @@
 Command:  python experiments/blends.py RUN... --out OUT.csv
           The runs are those of several systems on one data set, each with the same seeds: their folders, or folders of
           comparisons.
-Time:     a minute for each seed of four systems on TikTok, in addition to training; with a random walk, ten.
+Time:     a minute for each seed of four systems on TikTok, in addition to training; with a random walk,
+          about three minutes for each blend.
 Result:   OUT.csv with a row for each system, each ranking without training, and the blend: test metrics as means and
           deviations over the blends, the mean weight, and the p-value of a paired t-test over users against the best,
           after Holm. docs/results.md shows the tables in experiments/results.
