@@ -4,9 +4,11 @@ The public logs of XMUDM/DA-MRS on TikTok are of this kind: its converter takes 
 test for validation. Use it for nothing else.
 
 Command:  python experiments/exchanged.py --data PATH/tiktok --out runs/tiktok-exchanged
-          slmrec-jax compare --data runs/tiktok-exchanged --protocol mmrec --out runs/exchanged \
-              --models lightgcn,bm3,sgl,simgcl,mmgcn,slmrec:fac
-Time:     about ten minutes on two CPU cores, all but seconds of it for the comparison.
+          slmrec-jax compare --data runs/tiktok-exchanged --protocol mmrec --models lightgcn,bm3,simgcl \
+              --out runs/exchanged
+          slmrec-jax compare --config experiments/tiktok_slmrec.py --data runs/tiktok-exchanged --models slmrec:fac \
+              --out runs/exchanged-tuned
+Time:     seconds for the split, minutes for the comparisons.
 Result:   docs/results.md has the table.
 """
 

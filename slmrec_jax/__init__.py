@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from slmrec_jax.config import Config, with_preset, with_protocol
     from slmrec_jax.data import Dataset, Feature, Words, load
     from slmrec_jax.data.frames import dataset
+    from slmrec_jax.data.new_items import NewItems, read_new_items
     from slmrec_jax.encoding.gathers import take
     from slmrec_jax.encoding.graph import weighted_interactions
     from slmrec_jax.encoding.layers import mean, normalize, xavier_uniform
@@ -35,6 +36,7 @@ _PLACES = {
     "config": ("Config", "with_preset", "with_protocol"),
     "data": ("Dataset", "Feature", "Words", "load"),
     "data.frames": ("dataset",),
+    "data.new_items": ("NewItems", "read_new_items"),
     "encoding.gathers": ("take",),
     "encoding.graph": ("weighted_interactions",),
     "encoding.layers": ("mean", "normalize", "xavier_uniform"),
@@ -65,6 +67,7 @@ __all__ = [
     "Loss",
     "Method",
     "Model",
+    "NewItems",
     "Run",
     "Setup",
     "Term",
@@ -84,6 +87,7 @@ __all__ = [
     "make_recipe",
     "mean",
     "normalize",
+    "read_new_items",
     "rows_of",
     "setup",
     "slmrec_recipe",

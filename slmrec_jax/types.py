@@ -106,10 +106,10 @@ class Spec(NamedTuple):
 class Batch(NamedTuple):
     """The training interactions of one step.
 
-    The last batch of an epoch is padded to the batch size. A padded row repeats a real row, has `mask` false, and is
-    excluded from every mean and every denominator.
+    The last batch of a pass over the interactions is padded to the batch size. A padded row repeats a real row, has
+    `mask` false, and is excluded from every mean and every denominator.
 
-    With M micro-batches, every field except `key` has a leading axis of size M; at the end of an epoch some
+    With M micro-batches, every field except `key` has a leading axis of size M; at the end of a pass some
     micro-batches may have no real rows. A loss always receives a single micro-batch.
     """
 
@@ -280,7 +280,7 @@ class Method(NamedTuple):
     in_batch: tuple[str, ...] = ()
     """The names of the losses whose negatives are the other rows of the batch (`Loss.in_batch`)."""
     sampling: Literal["interactions", "users"] = "interactions"
-    """`interactions`: each interaction is in exactly one batch of an epoch. `users`: a batch has distinct users, each
+    """`interactions`: each interaction is in exactly one batch of a pass. `users`: a batch has distinct users, each
     with one interaction."""
     notes: tuple[str, ...] = ()
     """Log lines about decisions made while the method was built."""

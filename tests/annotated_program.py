@@ -29,7 +29,7 @@ def main(folder: str) -> None:
         drawn = jax.eval_shape(made.loop.order, made.inputs, keys, 0)
         jax.eval_shape(made.loop.run, progress, drawn, made.inputs, keys, 1)
         jax.eval_shape(made.embed, progress.state, made.inputs)
-    train(dataclasses.replace(BASE, epochs=2), dataset, out=folder)
+    train(dataclasses.replace(BASE, model="mf", epochs=2), dataset, out=folder)
 
 
 if __name__ == "__main__":

@@ -108,6 +108,15 @@ def tiny():
     return demo(num_users=60, num_items=80, num_scenes=6, exposures=40, columns=columns).by_degree()
 
 
+@pytest.fixture(scope="module")
+def cheap_runs():
+    """Compile the programs of equal configs once in a module, and draw no pictures (cheap_runs.py)."""
+    from cheap_runs import cheap_runs
+
+    with cheap_runs():
+        yield
+
+
 @pytest.fixture
 def optax_promotion():
     """Allow Optax to add integers to floats, which strict promotion forbids."""

@@ -20,7 +20,7 @@ DEFAULT_CUTOFFS = (10, 20, 50)
 
 
 class Protocol(NamedTuple):
-    """The evaluation rules that must agree for the results of two tools to be comparable. Epochs count from 0."""
+    """The evaluation rules that must agree for the results of two tools to be comparable. Epochs count from 1."""
 
     name: ProtocolName
     """The protocol in `PROTOCOLS` that these rules are, possibly changed by single `--eval.*` flags."""
@@ -34,9 +34,9 @@ class Protocol(NamedTuple):
     cutoffs: Cutoffs = (10, 20)
     """Cut-offs K of every metric."""
     evaluate_every: Annotated[int, at_least(1)] = 1
-    """Epochs 0, n, 2n, … are evaluated."""
+    """Epochs 1, 1 + n, 1 + 2n, … are evaluated."""
     first_epoch_counts: bool = True
-    """Whether epoch 0 can be the best one."""
+    """Whether epoch 1 can be the best one."""
     round_digits: Annotated[int, at_least(0)] | None = None
     """Number of decimals to which `metric` is rounded before epochs are compared; a tie is not an improvement."""
     stale_embeddings: bool = False

@@ -20,7 +20,7 @@ from slmrec_jax.data.readers.opening import unreadable
 from slmrec_jax.data.readers.raw_ids import encode_ids, without_whole_fractions
 from slmrec_jax.data.readers.text_files import uncompressed
 from slmrec_jax.data.vectors import as_held
-from slmrec_jax.errors import UserError
+from slmrec_jax.errors import UserError, check_type
 
 
 class NewItems(NamedTuple):
@@ -31,19 +31,27 @@ class NewItems(NamedTuple):
     features: Mapping[str, Feature | Words]
     """The features, one entry per modality of the run."""
     notes: tuple[str, ...] = ()
+    """What in the files is unusual, such as rows that two items share."""
 
 
-def read_new_items(path: Path, dataset: Dataset) -> NewItems:
+def read_new_items(path: str | Path, dataset: Dataset) -> NewItems:
     """Read a file of one modality, or a folder with one file per modality of the training data set.
 
     A file is `.npy`, `.safetensors`, `.parquet`, `.csv` or `.tsv`, or a folder of `datasets`, and is named after the
     modality. Its rows have raw ids (a column `item`, or a tensor of integers in addition to the vectors). If no file
     has ids, row i gets the id `new-i`.
 
+    Args:
+        path: The file or the folder.
+        dataset: The data set that was trained on, such as `run.dataset`.
+
     Raises:
         UserError: A file cannot be read, a modality is not in the data set or has a different width there, or an item
             is already in the data set or has no features.
     """
+    check_type("path", path, (str, Path), "the path of a feature file, or of a folder of them")
+    check_type("dataset", dataset, Dataset, "the data set that was trained on, such as run.dataset")
+    path = Path(path)
     named = None if dataset.source is None else dataset.source.item_column
     files = _find_files(path, dataset.features)
     tables = {modality: read_vectors(file, item_column(file, named), modality) for modality, file in files.items()}

@@ -107,11 +107,7 @@ def rank_on_mesh(
             if divided:
                 own_users = jax.lax.all_gather(own_users, MODEL, axis=1, tiled=True)
             scores = jnp.where(is_item[None, :], _scores(own_users, items, chunk), -jnp.inf)
-            row = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
-            item = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs) - first_item
-            own = (row >= 0) & (row < rows) & (item >= 0) & (item < columns)
-            row = jnp.where(own, row, rows + jnp.arange(chunk.pairs))  # others go to distinct rows beyond the block
-            scores = scores.at[row, jnp.where(own, item, 0)].set(-jnp.inf, mode="drop", unique_indices=True)
+            scores = _without_known(scores, queries, (first_row, first_pair, first_item), chunk.pairs, columns)
             found, best = top_k(_with_maxima(scores, width), k)
             found = jax.lax.all_gather(jnp.where(found < 0, -1, found + first_item), MODEL, axis=1, tiled=True)
             best, places = leftmost_top_k(jax.lax.all_gather(best, MODEL, axis=1, tiled=True), chunk.k)
@@ -139,14 +135,8 @@ def scored_chunk(
 ) -> Scored:
     """Score all items for a chunk of users; -inf for known items and padding columns."""
     users = jax.lax.dynamic_slice_in_dim(queries.users, first_row, chunk.rows)
-    rows = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, chunk.pairs) - first_row
-    items = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, chunk.pairs)
     scores = _scores(embeddings.users[users], embeddings.items, chunk)
-    # The slice may include pairs of later chunks. Their rows are beyond this block, and `mode="drop"` ignores them. One
-    # scatter masks both known items and padding, since a second one would copy the scores.
-    padding = jnp.indices((chunk.rows, scores.shape[1] - chunk.num_ranked), jnp.int32).reshape(2, -1)
-    rows, items = jnp.concatenate([rows, padding[0]]), jnp.concatenate([items, padding[1] + chunk.num_ranked])
-    scores = scores.at[rows, items].set(-jnp.inf, mode="drop", unique_indices=True)
+    scores = _without_known(scores, queries, (first_row, first_pair, 0), chunk.pairs, chunk.num_ranked)
     return _with_maxima(scores, chunk.width)
 
 
@@ -166,14 +156,39 @@ def scored_tile(
     """
     own_users = users[jax.lax.dynamic_slice_in_dim(queries.users, first_row, tile.rows)]
     scores = _scores(own_users, columns.T, tile)
-    row = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, tile.pairs) - first_row
-    item = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, tile.pairs) - first_column
-    own = (row < tile.rows) & (item >= 0) & (item < tile.num_ranked)
-    row = jnp.where(own, row, tile.rows + jnp.arange(tile.pairs))  # others go to distinct rows beyond the block
-    padding = jnp.indices((tile.rows, scores.shape[1] - tile.num_ranked), jnp.int32).reshape(2, -1)
-    row, item = jnp.concatenate([row, padding[0]]), jnp.concatenate([item, padding[1] + tile.num_ranked])
-    scores = scores.at[row, item].set(-jnp.inf, mode="drop", unique_indices=True)
+    scores = _without_known(scores, queries, (first_row, first_pair, first_column), tile.pairs, tile.num_ranked)
     return _with_maxima(scores, tile.width)
+
+
+def _without_known(
+    scores: Float[Array, "rows columns"],
+    queries: Queries,
+    first: tuple[Int[Array, ""], Int[Array, ""], Int[Array, ""] | int],
+    num_pairs: int,
+    num_ranked: int,
+) -> Float[Array, "rows columns"]:
+    """Set the scores of known items, and of the columns from `num_ranked` on, to -inf.
+
+    Args:
+        scores: A block of scores.
+        queries: The queries with their known items.
+        first: The query of the block's first row, its first pair of a query and a known item, and the item of its first
+            column.
+        num_pairs: The number of pairs to read. Those of other blocks are ignored.
+        num_ranked: The number of columns that are items.
+    """
+    rows, columns = scores.shape
+    first_row, first_pair, first_item = first
+    row = jax.lax.dynamic_slice_in_dim(queries.known_rows, first_pair, num_pairs) - first_row
+    item = jax.lax.dynamic_slice_in_dim(queries.known_items, first_pair, num_pairs) - first_item
+    own = (row >= 0) & (row < rows) & (item >= 0) & (item < num_ranked)
+    # The others go to distinct rows beyond the block, which `mode="drop"` ignores. One scatter masks both known items
+    # and padding, since a second one would copy the scores.
+    row = jnp.where(own, row, rows + jnp.arange(num_pairs))
+    padding = jnp.indices((rows, columns - num_ranked), jnp.int32).reshape(2, -1)
+    row = jnp.concatenate([row, padding[0]])
+    item = jnp.concatenate([jnp.where(own, item, 0), padding[1] + num_ranked])
+    return scores.at[row, item].set(-jnp.inf, mode="drop", unique_indices=True)
 
 
 def _with_maxima(scores: Float[Array, "rows columns"], width: int) -> Scored:

@@ -1,4 +1,4 @@
-"""Random orders for an epoch: a permutation stored as an array, and one whose entries are computed on demand."""
+"""Random orders for a pass: a permutation stored as an array, and one whose entries are computed on demand."""
 
 import math
 

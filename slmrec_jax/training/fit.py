@@ -114,9 +114,7 @@ def _segment(session: Session, position: Position, length: int) -> tuple[Positio
     """Take at most `length` steps, stopping where a checkpoint or a new order is due; also return the next length."""
     loop, every, step = session.setup.loop, session.setup.config.checkpoint_every_steps, position.step
     within = step % loop.steps_per_epoch
-    epoch_end = step - within + loop.steps_per_epoch
-    pass_end = step - step % loop.steps_per_pass + loop.steps_per_pass
-    stop = min(step + length, epoch_end, pass_end)
+    stop = min(step + length, loop.boundary(step))
     if every:
         stop = min(stop, step - within % every + every)  # the next checkpoint within the epoch
     start = time.perf_counter()

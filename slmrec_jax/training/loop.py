@@ -1,6 +1,6 @@
 """The training loop as pure functions: one compiled program runs any number of an epoch's steps, for any model.
 
-All randomness is a function of (seed, step): the order of an epoch, negatives, masks and dropout. There is no stateful
+All randomness is a function of (seed, step): the order of a pass, negatives, masks and dropout. There is no stateful
 generator, so a resumed run is bitwise identical. The loop carries the same values from call to call as from step to
 step, so the result does not depend on where an epoch is split into calls.
 """
@@ -74,6 +74,10 @@ class Loop(NamedTuple):
     one epoch. The means are reset at the start of each epoch. The compiled program donates the buffers of
     `progress`."""
     embed: Callable[[TrainState, Inputs], Embeddings]
+
+    def boundary(self, step: int) -> int:
+        """Return the first step after `step` at which a pass or an epoch ends, which no call of `run` may cross."""
+        return step + min(length - step % length for length in (self.steps_per_pass, self.steps_per_epoch))
 
 
 def make_keys(seed: int, rollbacks: int = 0) -> Keys:

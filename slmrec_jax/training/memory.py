@@ -108,10 +108,10 @@ def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Me
     in_parts = layout is not None and jax.process_count() > 1
     read_back = min(state, max(READ_BACK_BYTES, largest_of_state)) if host or in_parts else 0
     written = embeddings + read_back
-    in_turn = {"activations": step, "evaluation": evaluated, "checkpoints": 0 if copies else written}
-    largest_part = max(in_turn, key=lambda name: in_turn[name])
-    during = {name: peak if name == largest_part else 0 for name, peak in in_turn.items()}
-    beside = state + written if copies else 0
+    # These follow each other, so that only the largest counts.
+    phases = {"activations": step, "evaluation": evaluated, "checkpoints": 0 if copies else written}
+    phase, peak = max(phases.items(), key=lambda item: item[1])
+    copied = state + written if copies else 0
     # On one device, features that the method passes through unchanged are not copied.
     kept = set() if layout is not None else _passed_on(planned.method, given)
     leaves = jax.tree.leaves(computed)
@@ -121,14 +121,14 @@ def estimate(planned: Setup, ranking: RankingPlan, *, copies: bool = True) -> Me
         process=rss_bytes() if host else 0,
         earlier=0,
         later=LATER_BYTES if host else 0,
-        preparation=max(0, preparing - features - state - sum(during.values()) - beside),
+        preparation=max(0, preparing - features - state - peak - copied),
         graph=graph,
         features=features,
         precomputed=cache,
         state=state,
-        activations=during["activations"],
-        evaluation=during["evaluation"],
-        checkpoints=during["checkpoints"] + beside,
+        activations=peak if phase == "activations" else 0,
+        evaluation=peak if phase == "evaluation" else 0,
+        checkpoints=copied + (peak if phase == "checkpoints" else 0),
     )
     return known._replace(earlier=max(0, peak_rss_bytes() - sum(known)) if host else 0)
 

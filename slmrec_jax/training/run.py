@@ -93,7 +93,8 @@ class Run:
             k: The number of items per user. If fewer exist, all are returned.
             history: Used instead of `users`: the raw item ids of a new user, or a mapping from names of new users to
                 their item ids. The row of a new user is the mean of the rows of their items (`fold_in`).
-            new_items: Items that training did not see. They are ranked together with the others, by their features.
+            new_items: Items that training did not see (`read_new_items`). They are ranked together with the others, by
+                their features.
             only_new: Whether to rank only the new items.
             method: Makes the method that was trained, if it is your own. It is needed only for new items.
 
@@ -101,9 +102,9 @@ class Run:
             UserError: A user or a history item is unknown, k is below 1, or the system cannot rank new items.
         """
         check_type("k", k, (int, np.integer), "the number of items that each user gets")
-        check_type("new_items", new_items, (NewItems, type(None)), "what read_new_items returns")
+        check_type("new_items", new_items, (NewItems, type(None)), "what slm.read_new_items returns")
         if only_new and new_items is None:
-            raise UserError("only_new=True needs new_items: what read_new_items returns")
+            raise UserError("only_new=True needs new_items: what slm.read_new_items returns")
         served = with_history(self.served, users, history)
         if new_items is not None:
             rows = self._place(new_items.features, len(new_items.ids), method)

@@ -111,7 +111,7 @@ class Setup(NamedTuple):
             The weighted sum of the terms, and the value of each by name.
 
         Raises:
-            ValueError: The method's step does not minimise a single function (MMSSL).
+            ValueError: The method's step does not minimise a single function (LATTICE, MMSSL).
         """
         if self.method.loss is None:
             raise ValueError(f"a step of {self.config.model} does not minimise a single function of its parameters")
@@ -200,14 +200,13 @@ def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> 
         UserError: The method takes only one batch per step.
     """
 
-    def with_count(count: int) -> tuple[Config, Method]:
-        chosen = replace(config, micro_batches=count)
-        return chosen, build_method(chosen, dataset, method=method)
+    def method_for(count: int) -> Method:
+        return build_method(replace(config, micro_batches=count), dataset, method=method)
 
     asked = config.micro_batches
     if asked == 1:
         return config, ()
-    _, made = with_count(1)
+    made = method_for(1)
     num_interactions = len(dataset.train.users)
     num_batches = SAMPLINGS[made.sampling].num_batches(num_interactions, config.batch_size)
     if not made.micro_batches:
@@ -218,13 +217,12 @@ def with_micro_batches(config: Config, dataset: Dataset, method: MakeMethod) -> 
     if asked != "auto":
         if asked <= num_batches:
             return config, ()
-        return with_count(num_batches)[0], (
-            f"micro-batches: {num_batches}, because a pass over the interactions has no more batches",
-        )
-    chosen, reason = choose_micro_batches(made, num_interactions, config.batch_size)
-    # With more rows per step, other modalities may be cheaper to propagate in each step.
-    chosen, reason = choose_micro_batches(with_count(chosen)[1], num_interactions, config.batch_size)
-    return with_count(chosen)[0], (f"micro-batches: {reason}",)
+        chosen, reason = num_batches, f"{num_batches}, because a pass over the interactions has no more batches"
+    else:
+        chosen, _ = choose_micro_batches(made, num_interactions, config.batch_size)
+        # With more rows per step, other modalities may be cheaper to propagate in each step.
+        chosen, reason = choose_micro_batches(method_for(chosen), num_interactions, config.batch_size)
+    return replace(config, micro_batches=chosen), (f"micro-batches: {reason}",)
 
 
 def _advice(config: Config, dataset: Dataset, method: MakeMethod, made: Method) -> tuple[str, ...]:

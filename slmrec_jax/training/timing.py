@@ -56,11 +56,11 @@ class Steps:
 
     def __call__(self, count: int) -> Means:
         """Take `count` steps and return the running means of the current epoch."""
-        of_pass, of_epoch, end = self.loop.steps_per_pass, self.loop.steps_per_epoch, self.step + count
+        end = self.step + count
         while self.step < end:
-            if self.step % of_pass == 0:
+            if self.step % self.loop.steps_per_pass == 0:
                 self.drawn = self.loop.order(self.inputs, self.keys, jnp.int32(self.step))
-            stop = min(end, *(self.step - self.step % length + length for length in (of_pass, of_epoch)))
+            stop = min(end, self.loop.boundary(self.step))
             taken = jnp.int32(stop - self.step)
             self.progress = self.loop.run(self.progress, self.drawn, self.inputs, self.keys, taken)
             self.step = stop

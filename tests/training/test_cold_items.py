@@ -267,7 +267,7 @@ def write_features(folder, dataset, rows, ids):
 
 
 def test_files_of_new_items(with_bare, tmp_path):
-    new = read_new_items(write_features(tmp_path / "new", with_bare, [11, 12], ["b", "a"]), with_bare)
+    new = read_new_items(str(write_features(tmp_path / "new", with_bare, [11, 12], ["b", "a"])), with_bare)
     assert new.ids.tolist() == ["a", "b"]
     assert list(new.features) == list(with_bare.features)
     assert {name: feature.present.tolist() for name, feature in new.features.items()} == {

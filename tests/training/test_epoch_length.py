@@ -21,7 +21,7 @@ from slmrec_jax.training.loop import epoch, make_keys, make_loop
 from slmrec_jax.training.small_data import batch_doubts
 from slmrec_jax.types import Method
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("cheap_runs", "optax_promotion")
 
 STEPS = 8
 """The steps of a pass over the interactions."""

@@ -14,7 +14,7 @@ from slmrec_jax import Config, train
 from slmrec_jax.training import progress
 from slmrec_jax.training.events import Event, message
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("cheap_runs", "optax_promotion")
 
 CONFIG = Config(model="mf", dim=4, batch_size=128, epochs=3, ks=(5, 20))
 

@@ -24,7 +24,7 @@ from slmrec_jax.training.storage.folder import Result, read_config
 from slmrec_jax.training.storage.records import read_json
 from slmrec_jax.types import Interactions
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("cheap_runs", "optax_promotion")
 
 CONFIG = Config(model="mf", dim=8, batch_size=128, epochs=6, ks=(5, 20))
 """The mechanics of runs are those of every system; this one compiles fastest."""
@@ -237,7 +237,8 @@ def broken(*, skips):
     ],
 )
 def test_an_epoch_without_embeddings_needs_a_new_run(tiny, tmp_path, skips, cause):
-    config = dataclasses.replace(CONFIG, on_nan="skip", batch_size=1000)
+    # `cheap_runs` tells the programs apart by config.
+    config = dataclasses.replace(CONFIG, on_nan="skip", batch_size=1000 if skips else 1001)
     advice = "start a new run with a lower optimizer.learning_rate or a higher temperature"
     refused(f"^{cause}; {advice}$", config=config, dataset=tiny, out=tmp_path / "run", method=broken(skips=skips))
 

@@ -15,7 +15,7 @@ from slmrec_jax.evaluation import protocol as evaluation
 from slmrec_jax.reporting.facts import gather_facts
 from slmrec_jax.reporting.report import write_report
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("cheap_runs", "optax_promotion")
 
 CONFIG = Config(model="mf", dim=4, batch_size=128, epochs=4, ks=(5, 20), eval=PROTOCOLS["strict"]._replace(users=20))
 

@@ -141,7 +141,8 @@ def program(given, **switches):
     """Return how batches are drawn under these switches, and the first step as traced."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(game, "MAX_WIDTHS", (4, 2))  # so few items do not reach the usual widths
-        method = make_method(dataclasses.replace(SMALL, mmssl=dataclasses.replace(SMALL.mmssl, **switches)), SPEC)
+        config = dataclasses.replace(SMALL, mmssl=dataclasses.replace(SMALL.mmssl, **switches))
+        method = make_method(config, SPEC._replace(modalities={"visual": SPEC.modalities["visual"]}))
     batch = Batch(*(jnp.arange(32) % 7,) * 2, jnp.ones(32, bool), jnp.zeros((32, 1), jnp.int32), jax.random.key(0))
 
     def start(inputs):

@@ -33,9 +33,9 @@ def alone(request, tiny, tmp_path_factory):
     config = Config(model=request.param, task="fm", dim=4, num_layers=1, batch_size=128, epochs=9)
     # With this L2, the two seeds of MF stop at different epochs.
     config = with_settings(config, {"eval.patience": 0, "optimizer.learning_rate": 1e-2, "mf.l2": 0.2})
-    out = tmp_path_factory.mktemp("alone")
+    out, data = tmp_path_factory.mktemp("alone"), tiny.with_modalities(("visual",))
     with jax.numpy_dtype_promotion("standard"):
-        runs = [train(with_settings(config, {"seed": seed}), tiny, out=out / str(seed)) for seed in SEEDS]
+        runs = [train(with_settings(config, {"seed": seed}), data, out=out / str(seed)) for seed in SEEDS]
     return config, [run.history for run in runs]
 
 
@@ -43,7 +43,7 @@ def alone(request, tiny, tmp_path_factory):
 def test_seeds_together_are_runs_of_each_alone(alone, tiny, team):
     """Each seed stops by itself: a patience of 0 ends the two at different epochs."""
     config, expected = alone
-    histories = fitted(setup(config, tiny), team)
+    histories = fitted(setup(config, tiny.with_modalities(("visual",))), team)
     assert len(histories[0]) != len(histories[1])
     for ours, theirs in zip(histories, expected, strict=True):
         assert [record["improved"] for record in ours] == [record["improved"] for record in theirs]

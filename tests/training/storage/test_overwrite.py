@@ -5,21 +5,14 @@ import shutil
 
 import jax
 import pytest
-from cheap_runs import cheap_runs
 
 from slmrec_jax import Config, UserError, load_run, train
 from slmrec_jax.data import write_store
 from slmrec_jax.training.storage import folder as folder_module
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("cheap_runs", "optax_promotion")
 
 CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=2, ks=(5,))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap():
-    with cheap_runs():
-        yield
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,6 @@ import jax
 import numpy as np
 import pytest
 import safetensors.numpy
-from cheap_runs import cheap_runs
 from listeners import on_epoch, texts_into
 
 from slmrec_jax import Config, UserError, load, load_run, train
@@ -28,15 +27,9 @@ from slmrec_jax.training.storage.folder import STORE, new_folder, read_config, r
 from slmrec_jax.training.storage.manifest import write_manifest
 from slmrec_jax.training.storage.resume import made_by
 
-pytestmark = pytest.mark.usefixtures("optax_promotion")
+pytestmark = pytest.mark.usefixtures("cheap_runs", "optax_promotion")
 
 CONFIG = Config(model="mf", dim=4, batch_size=64, epochs=4, ks=(5,))
-
-
-@pytest.fixture(scope="module", autouse=True)
-def cheap():
-    with cheap_runs():
-        yield
 
 
 @pytest.fixture(scope="module")
