@@ -30,7 +30,7 @@ from timing import measure, median_ms, write_result
 
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.evaluation.protocol import doubts, plan_evaluation
+from slmrec_jax.evaluation.protocol import plan_evaluation, split_warnings
 from slmrec_jax.evaluation.ranking import plan_ranking, rank
 from slmrec_jax.training.memory import peak_rss_bytes
 from slmrec_jax.types import Embeddings, Interactions
@@ -141,7 +141,7 @@ def planned(count: int) -> dict[str, Any]:
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts again from what is held now
     before, start = peak_rss_bytes(), time.perf_counter()
     found = plan_evaluation(dataset, "test", PROTOCOLS["strict"], (50,), users=10_000)
-    lines = doubts(dataset, "test", PROTOCOLS["strict"])
+    lines = split_warnings(dataset, "test", PROTOCOLS["strict"])
     return {
         "interactions": count,
         "users": num_users,

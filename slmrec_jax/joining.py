@@ -1,4 +1,4 @@
-"""Joining of the processes that train one run, and their exit if one of them fails."""
+"""Join the processes that train one run, and end all of them if one fails."""
 
 import ctypes
 import os

@@ -1,4 +1,4 @@
-"""Handling of signals. One that is ignored stays ignored, such as those of `nohup` or of a shell's background jobs."""
+"""Handle signals. One that is ignored stays ignored, such as those of `nohup` or of a shell's background jobs."""
 
 import signal
 import threading

@@ -1,4 +1,4 @@
-"""Copying of large arrays from the host to devices in blocks of rows, so that the host never holds a second copy."""
+"""Copy large arrays from the host to devices in blocks of rows, so that the host never holds a second copy."""
 
 from functools import partial
 from typing import Any

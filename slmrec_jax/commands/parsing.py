@@ -1,4 +1,4 @@
-"""Parsing of a command's flags: each field of a dataclass is a flag, and each error is one line."""
+"""Parse a command's flags: each field of a dataclass is a flag, and each error is one line."""
 
 import contextlib
 import difflib

@@ -20,7 +20,7 @@ Flags of `train`, `compare`, `tune`, `plan` and `bench step`, and fields of [`sl
 `--slmrec.fd-mode layer` is
 `Config(slmrec=SLMRecConfig(fd_mode="layer"))`. `--lr` and `--wd` are short for `--optimizer.learning-rate` and
 `--optimizer.weight-decay`. `no-` before the name turns off a switch that is on, as `--eval.no-first-epoch-counts`. A
-run uses the section of its own `--model` alone. [Settings](settings.md) has presets and protocols."""
+run reads only the section of its `--model`. [Settings](settings.md) has presets and protocols."""
 _HEAD = "| flag | value | default | meaning |\n| --- | --- | --- | --- |"
 
 

@@ -1,4 +1,4 @@
-"""Handling of Ctrl-C and SIGTERM: the first ends a command with clean-up of temporary files, a second at once."""
+"""Handle Ctrl-C and SIGTERM: the first ends a command with clean-up of temporary files, a second at once."""
 
 import signal
 import sys

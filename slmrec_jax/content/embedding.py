@@ -1,4 +1,4 @@
-"""Embedding of all items of a table into a feature file keyed by raw ids."""
+"""Embed all items of a table into a feature file keyed by raw ids."""
 
 import hashlib
 import json

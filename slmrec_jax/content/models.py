@@ -1,4 +1,4 @@
-"""Opening of a model by path: an ONNX file, a folder with one, or a Hugging Face folder with a text model."""
+"""Open a model by its path: an ONNX file, a folder with one, or a Hugging Face folder with a text model."""
 
 import hashlib
 import importlib.util

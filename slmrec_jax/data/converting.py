@@ -1,4 +1,4 @@
-"""Writing of data sets in the formats of other tools, so that comparisons with them start from the same files.
+"""Write data sets in the formats of other tools, so that comparisons with them start from the same files.
 
 Content that a format cannot hold is left out with a note, or rejected. Before the folder is moved into place, it is
 read back with the package's own reader, and its fingerprint must equal that of the data to be written.

@@ -1,4 +1,4 @@
-"""Splitting of interactions into training, validation and test: like other tools, by time, or by items.
+"""Split interactions into training, validation and test: like other tools, by time, or by items.
 
 All randomness is derived from the seed by the integer arithmetic in this file. A split is therefore the same on every
 machine and with every version of NumPy, and does not depend on the order in which interactions are read.

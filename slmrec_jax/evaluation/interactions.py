@@ -21,7 +21,7 @@ def presence(ids: Int[np.ndarray, " ids"], count: int) -> Bool[np.ndarray, " cou
     return found
 
 
-def where(chosen: Bool[np.ndarray, " count"], ids: Int[np.ndarray, " ids"]) -> Int[np.ndarray, " places"]:
+def positions_of(chosen: Bool[np.ndarray, " count"], ids: Int[np.ndarray, " ids"]) -> Int[np.ndarray, " places"]:
     """Return the positions of the chosen ids. Ids of `count` and above are not chosen."""
     places = [np.empty(0, np.int64)]
     for block in pair_blocks(len(ids)):
@@ -53,7 +53,7 @@ def known_matrix(
     owners, items = [np.empty(0, np.int32)], [np.empty(0, np.int32)]
     for pairs in known:
         for block in pair_blocks(len(pairs.users)):
-            places = where(row_of >= 0, pairs.users[block])
+            places = positions_of(row_of >= 0, pairs.users[block])
             owners.append(row_of[pairs.users[block][places]])
             items.append(pairs.items[block][places])
     coordinates = np.concatenate(owners), np.concatenate(items)

@@ -11,7 +11,7 @@ from slmrec_jax import processes
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Ndcg, Protocol, Split
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError, setting
-from slmrec_jax.evaluation.interactions import contains_all, pairs_at, presence, where
+from slmrec_jax.evaluation.interactions import contains_all, pairs_at, positions_of, presence
 from slmrec_jax.evaluation.metrics import METRIC_NAMES, PerUser, means, measure
 from slmrec_jax.evaluation.ranking import RankingPlan, plan_ranking, rank
 from slmrec_jax.evaluation.samples import TEST_SEED, half_widths, sample_users
@@ -91,7 +91,7 @@ def plan_evaluation(
     if protocol.candidates == "cold":
         candidates = cold_items(dataset)
         cold = presence(candidates, dataset.num_items)
-        held_out = pairs_at(held_out, where(cold, held_out.items))
+        held_out = pairs_at(held_out, positions_of(cold, held_out.items))
     tested = np.flatnonzero(presence(held_out.users, dataset.num_users)).astype(np.int32)
     if protocol.drop_new_users:
         tested = tested[presence(dataset.train.users, dataset.num_users)[tested]]
@@ -104,7 +104,7 @@ def plan_evaluation(
         )
     masks_valid = split == "test" and protocol.mask_valid_at_test
     known = [dataset.train, dataset.valid] if masks_valid else [dataset.train]
-    protocol, ks = within(protocol, ks, num_candidates(dataset, protocol))
+    protocol, ks = limit_cutoffs(protocol, ks, num_candidates(dataset, protocol))
     cutoffs = tuple(sorted({*protocol.cutoffs, *ks}))
     keys = [f"{metric}@{k}" for metric in METRIC_NAMES for k in cutoffs]
     if protocol.metric is not None and protocol.metric not in keys:
@@ -114,7 +114,7 @@ def plan_evaluation(
         )
     sample = sample_users(tested, users, seed)
     if len(sample) < len(tested):
-        held_out = pairs_at(held_out, where(presence(sample, dataset.num_users), held_out.users))
+        held_out = pairs_at(held_out, positions_of(presence(sample, dataset.num_users), held_out.users))
     ranking = plan_ranking(
         sample,
         known,
@@ -162,7 +162,7 @@ def plan_run(dataset: Dataset, protocol: Protocol, ks: Sequence[int], seed: int)
     return Plans(final[protocol.split] if same else selecting_plan(dataset, protocol, ks, seed), final)
 
 
-def within(protocol: Protocol, ks: Sequence[int], num_ranked: int) -> tuple[Protocol, tuple[int, ...]]:
+def limit_cutoffs(protocol: Protocol, ks: Sequence[int], num_ranked: int) -> tuple[Protocol, tuple[int, ...]]:
     """Fit the cut-offs and the selecting metric to a small catalogue.
 
     Default values are adapted: cut-offs above the number of items are dropped, or replaced by that number if none is
@@ -204,7 +204,7 @@ def cold_items(dataset: Dataset) -> Int[np.ndarray, " items"]:
     return np.flatnonzero(~presence(dataset.train.items, dataset.num_items))
 
 
-def doubts(dataset: Dataset, split: Split, protocol: Protocol) -> list[str]:
+def split_warnings(dataset: Dataset, split: Split, protocol: Protocol) -> list[str]:
     """Return warnings, each with its fix, about reasons why the metrics of a split are not meaningful."""
     held_out = dataset.valid if split == "valid" else dataset.test
     if contains_all(dataset.train, held_out):
@@ -213,7 +213,7 @@ def doubts(dataset: Dataset, split: Split, protocol: Protocol) -> list[str]:
             f"metric is 0: keep each in one split, or split again with {setting('split')}"
         ]
     trained = presence(dataset.train.items, dataset.num_items)
-    if protocol.candidates == "all" and len(where(trained, held_out.items)) == 0:
+    if protocol.candidates == "all" and len(positions_of(trained, held_out.items)) == 0:
         return [
             f"{split} holds only items without training interactions, which rank low among the others: "
             f"{setting('eval.candidates', 'cold')} ranks them among themselves"

@@ -164,7 +164,7 @@ def rank(plan: RankingPlan, embeddings: Embeddings, way: str | None = None) -> R
         raise ValueError(f"the plan ranks {plan.num_items} items, but the embeddings hold {embeddings.items.shape[0]}")
     if not np.isfinite(_largest_score(embeddings)):
         raise Diverged(
-            "the embeddings hold NaN, infinite or overflowing values, so that items cannot be ranked: "
+            "the embeddings hold NaN, infinite or overflowing values, so items cannot be ranked: "
             "training has diverged; lower the learning rate or the weights of the losses"
         )
     if plan.candidates is not None:

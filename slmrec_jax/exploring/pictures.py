@@ -1,4 +1,4 @@
-"""Reading of item pictures, only from within the folder of the data set."""
+"""Read item pictures, only from within the folder of the data set."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Grouping of run folders into systems: runs that differ only in their seeds, and rankings without training."""
+"""Group run folders into systems: runs that differ only in their seeds, and rankings without training."""
 
 import json
 import re

@@ -1,1 +1,1 @@
-"""Serving of finished runs: recommendations and exported folders."""
+"""Serve finished runs: recommendations and exported folders."""

@@ -40,13 +40,13 @@ def make_inputs(dataset: Dataset, missing: Missing = "masked", *, on_host: bool 
         missing: How to fill a missing vector of an item: not at all (`"masked"`), with zeros that count as features, or
             with the mean of the other items' rows in the dtype of the values. Missing word ids are always masked.
     """
-    with _beside_the_mesh() if on_host else nullcontext():
+    with _in_host_memory() if on_host else nullcontext():
         graph = build_graph(dataset.train, dataset.num_users, dataset.num_items)
         features = given_features(dataset.features, dataset.num_items, missing, dataset.features, on_host=on_host)
     return Inputs(graph, features)
 
 
-def _beside_the_mesh() -> AbstractContextManager[Any]:
+def _in_host_memory() -> AbstractContextManager[Any]:
     """Make arrays in host memory, if JAX has a CPU backend."""
     try:
         host = jax.local_devices(backend="cpu")[0]

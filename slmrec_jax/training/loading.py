@@ -1,4 +1,4 @@
-"""Loading of a run from its folder, and of a run's data set."""
+"""Load a run from its folder, and its data set."""
 
 from dataclasses import replace
 from pathlib import Path

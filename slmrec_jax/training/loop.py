@@ -135,7 +135,7 @@ def make_loop(
         return tuple(jax.eval_shape(first_metrics, inputs, make_keys(0)))
 
     def init(keys: Keys) -> Progress:
-        return Progress(method.init(keys.init), no_steps(metric_names()))
+        return Progress(method.init(keys.init), zero_means(metric_names()))
 
     @cache
     def shapes() -> Progress:
@@ -215,7 +215,7 @@ def epoch(loop: Loop, progress: Progress, inputs: Inputs, keys: Keys) -> Progres
     return after[0]
 
 
-def no_steps(names: Iterable[str]) -> Means:
+def zero_means(names: Iterable[str]) -> Means:
     """Return the means of zero steps. Each zero is a separate array, because the buffers are donated."""
     return Means({name: jnp.zeros(()) for name in names}, jnp.zeros((), jnp.int32))
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, Bool, Int, PyTree
 from slmrec_jax import processes
 from slmrec_jax.errors import Diverged, UserError, setting
 from slmrec_jax.training.events import message
-from slmrec_jax.training.loop import Progress, no_steps
+from slmrec_jax.training.loop import Progress, zero_means
 from slmrec_jax.training.session import Position, Session, place_of, restored, take_steps
 from slmrec_jax.training.storage.folder import NOT_FINITE
 from slmrec_jax.training.storage.records import write_json
@@ -111,7 +111,7 @@ def first_not_finite(session: Session, progress: Progress, stop: int, rollbacks:
     for step in range(int(progress.state.step), stop):
         before = _copied(progress)
         if step % loop.steps_per_epoch == 0:
-            before = before._replace(means=session.setup.put(no_steps(before.means.values)))
+            before = before._replace(means=session.setup.put(zero_means(before.means.values)))
         progress = take_steps(session, progress, step, step + 1, rollbacks)
         if finite_terms(progress.means.values) and all_finite(progress.state):
             continue

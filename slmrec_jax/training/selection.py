@@ -71,19 +71,19 @@ def improves(history: Sequence[Record], number: int, selected: Mapping[str, floa
 
 def finished(history: Sequence[Record], protocol: Protocol) -> bool:
     """Return whether early stopping ends the run: the last epoch was evaluated and is too far behind the best."""
-    if protocol.patience is None or len(history) < first_counting(protocol) or not history[-1]["selected"]:
+    if protocol.patience is None or len(history) < first_selectable_epoch(protocol) or not history[-1]["selected"]:
         return False
     return bool(history[-1]["epoch"] - best_epoch(history) > protocol.patience)
 
 
-def first_counting(protocol: Protocol) -> int:
+def first_selectable_epoch(protocol: Protocol) -> int:
     """Return the number of the first epoch that can be the best one."""
     return 1 if protocol.metric is None or protocol.first_epoch_counts else 1 + protocol.evaluate_every
 
 
 def check_epochs(config: Config) -> None:
     """Reject a number of epochs of which none can be the best one, with a `UserError`."""
-    first = first_counting(config.eval)
+    first = first_selectable_epoch(config.eval)
     if config.epochs < first:
         raise UserError(
             f"{setting('epochs', config.epochs)} is too few: under protocol {config.protocol}, epoch {first} is the "

@@ -9,7 +9,7 @@ from slmrec_jax.config import Config
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import setting
-from slmrec_jax.evaluation.protocol import num_candidates, within
+from slmrec_jax.evaluation.protocol import limit_cutoffs, num_candidates
 from slmrec_jax.objectives.sampling import SAMPLINGS, Sizes
 from slmrec_jax.types import Method
 
@@ -29,7 +29,7 @@ def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
     asked, count = config.eval, num_candidates(dataset, config.eval)
     if count == 0:
         return config, []  # the evaluation reports it
-    protocol, ks = within(asked, config.ks, count)
+    protocol, ks = limit_cutoffs(asked, config.ks, count)
     name, _, k = (protocol.metric or "").partition("@")
     default = PROTOCOLS.get(asked.name)
     if default is not None and asked.metric == default.metric and name == "recall":
@@ -48,7 +48,7 @@ def fit_cutoffs(config: Config, dataset: Dataset) -> tuple[Config, list[str]]:
     return dataclasses.replace(config, eval=protocol, ks=ks), lines
 
 
-def batch_doubts(method: Method, config: Config, dataset: Dataset) -> list[str]:
+def batch_warnings(method: Method, config: Config, dataset: Dataset) -> list[str]:
     """Return warnings about batches without negatives, whose losses train nothing, and about passes with few steps."""
     users, items = dataset.train
     by_interactions = method.sampling == "interactions"

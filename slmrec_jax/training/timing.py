@@ -1,4 +1,4 @@
-"""Timing of training steps as training runs them: many steps of an epoch in each call of the compiled program."""
+"""Time training steps as training runs them: many steps of an epoch in each call of the compiled program."""
 
 import statistics
 import time

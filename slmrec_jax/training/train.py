@@ -42,7 +42,7 @@ from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import best_epoch, check_epochs, sampled_of
 from slmrec_jax.training.session import Position
 from slmrec_jax.training.setup import MakeMethod, Setup, compiled, outline, with_own_inputs
-from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
+from slmrec_jax.training.small_data import batch_warnings, fit_cutoffs
 from slmrec_jax.training.storage.checkpoint import restore_embeddings
 from slmrec_jax.training.storage.folder import CHECKPOINTS, CURVES, RESULT, STORE, Result, new_folder
 from slmrec_jax.training.storage.records import write_json
@@ -124,10 +124,10 @@ def train(
         return new_folder(planned.config, planned.dataset, maker, folder, overwrite=overwrite)
 
     held = processes.in_first(hold)
-    doubts = batch_doubts(planned.method, planned.config, planned.dataset)
-    first = processes.is_first()  # which alone reports to the user
+    warnings = batch_warnings(planned.method, planned.config, planned.dataset)
+    first = processes.is_first()  # only the first process reports to the user
     with telling(progress if first else False, config.epochs, callbacks if first else ()) as tell:
-        for line in (*_introduction(planned), *changes, *doubts, *planned.method.notes, *notes):
+        for line in (*_introduction(planned), *changes, *warnings, *planned.method.notes, *notes):
             tell(message(line))
         num_on_host = processes.on_own_host()
         run = processes.in_all(lambda: _compile_run(planned, plans, tell, num_on_host))
@@ -235,7 +235,7 @@ def _introduction(planned: Setup) -> list[str]:
         f"fingerprint {dataset.fingerprint[:12]}",
         *dataset.notes,
         *alike(dataset.user_ids, dataset.item_ids),
-        *evaluation.doubts(dataset, config.eval.split, config.eval),
+        *evaluation.split_warnings(dataset, config.eval.split, config.eval),
         f"jax {jax.__version__} on {num_devices} × {device.device_kind}{_mesh_of(planned)}",
     ]
 

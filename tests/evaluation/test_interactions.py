@@ -7,9 +7,9 @@ import pytest
 
 from slmrec_jax.config.protocols import PROTOCOLS
 from slmrec_jax.data.dataset import Dataset
-from slmrec_jax.evaluation.interactions import _contained, contains_all, known_matrix, presence, where
+from slmrec_jax.evaluation.interactions import _contained, contains_all, known_matrix, positions_of, presence
 from slmrec_jax.evaluation.metrics import measure
-from slmrec_jax.evaluation.protocol import doubts, plan_evaluation
+from slmrec_jax.evaluation.protocol import plan_evaluation, split_warnings
 from slmrec_jax.types import Interactions
 
 
@@ -35,8 +35,8 @@ def test_presence_and_places():
     assert np.flatnonzero(presence(ids, 11)).tolist() == [0, 3, 5, 7, 9]
     assert presence(ids[:0], 2).tolist() == [False, False]
     chosen = np.array([False, True, True, True, False, True])  # 6 and above are not chosen
-    assert where(chosen, ids).tolist() == [0, 3, 5]
-    assert where(chosen, ids[:0]).tolist() == []
+    assert positions_of(chosen, ids).tolist() == [0, 3, 5]
+    assert positions_of(chosen, ids[:0]).tolist() == []
 
 
 @pytest.mark.usefixtures("blocks")
@@ -91,7 +91,7 @@ def test_planning_a_sample_takes_little_beside_the_interactions(name, monkeypatc
     tracemalloc.start()
     for split in ("valid", "test"):
         planned = plan_evaluation(dataset, split, protocol, users=100)
-        doubts(dataset, split, protocol)
+        split_warnings(dataset, split, protocol)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
     assert len(planned.users) == 100

@@ -9,7 +9,7 @@ import reference
 from slmrec_jax.config.protocols import DEFAULT_CUTOFFS, PROTOCOLS, Protocol
 from slmrec_jax.data.dataset import Dataset
 from slmrec_jax.errors import UserError
-from slmrec_jax.evaluation.protocol import cold_items, doubts, evaluate, plan_evaluation, within
+from slmrec_jax.evaluation.protocol import cold_items, evaluate, limit_cutoffs, plan_evaluation, split_warnings
 from slmrec_jax.types import Embeddings, Interactions
 
 NUM_USERS, NUM_ITEMS = 12, 60
@@ -128,7 +128,7 @@ def test_refuses_cutoffs_beyond_the_items(dataset):
     ],
 )
 def test_defaults_adapt_to_a_small_catalogue(num_items, cutoffs, ks, metric):
-    assert within(PROTOCOLS["strict"], DEFAULT_CUTOFFS, num_items) == (
+    assert limit_cutoffs(PROTOCOLS["strict"], DEFAULT_CUTOFFS, num_items) == (
         PROTOCOLS["strict"]._replace(cutoffs=cutoffs, metric=metric),
         ks,
     )
@@ -139,16 +139,16 @@ def test_defaults_adapt_to_a_small_catalogue(num_items, cutoffs, ks, metric):
 def test_every_protocol_fits_every_catalogue(protocol, num_items):
     """Fitting twice changes nothing, with or without cut-offs of its own."""
     for asked in (DEFAULT_CUTOFFS, (1,), ()):
-        fitted, ks = within(protocol, asked, num_items)
+        fitted, ks = limit_cutoffs(protocol, asked, num_items)
         assert max((*fitted.cutoffs, *ks)) <= num_items
         assert (fitted.metric is None) == (protocol.metric is None)
         assert fitted.metric is None or int(fitted.metric.split("@")[1]) in (*fitted.cutoffs, *ks)
-        assert within(fitted, ks, num_items) == (fitted, ks)
+        assert limit_cutoffs(fitted, ks, num_items) == (fitted, ks)
 
 
 def test_a_chosen_metric_does_not_adapt():
     asked = PROTOCOLS["strict"]._replace(metric="ndcg@20")
-    assert within(asked, (5,), 12)[0].metric == "ndcg@20"
+    assert limit_cutoffs(asked, (5,), 12)[0].metric == "ndcg@20"
 
 
 def test_a_new_protocol_needs_no_edit_of_the_package(dataset, embeddings):
@@ -201,9 +201,9 @@ def test_ranking_cold_items_needs_cold_items(dataset):
 
 def test_doubtful_splits_are_named(dataset, with_cold_items):
     strict = PROTOCOLS["strict"]
-    assert doubts(dataset, "valid", strict) == []
+    assert split_warnings(dataset, "valid", strict) == []
     known = replace(dataset, valid=Interactions(dataset.train.users[:3], dataset.train.items[:3]))
-    assert "all 3 interactions are also in train" in doubts(known, "valid", strict)[0]
+    assert "all 3 interactions are also in train" in split_warnings(known, "valid", strict)[0]
     cold = replace(with_cold_items, valid=pairs({(0, 50), (4, 41)}))
-    assert "eval.candidates='cold'" in doubts(cold, "valid", strict)[0]
-    assert doubts(cold, "valid", strict._replace(candidates="cold")) == []
+    assert "eval.candidates='cold'" in split_warnings(cold, "valid", strict)[0]
+    assert split_warnings(cold, "valid", strict._replace(candidates="cold")) == []

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 
 from slmrec_jax.training import train
-from slmrec_jax.training.loop import Means, Progress, no_steps
+from slmrec_jax.training.loop import Means, Progress, zero_means
 from slmrec_jax.training.memory import Memory
 
 LOSSES = ("loss", "main")
@@ -26,7 +26,7 @@ def _without_steps(planned):
         return Progress(state, Means(dict.fromkeys(LOSSES, 1 / jnp.float32(state.step)), jnp.int32(1)))
 
     loop = planned.loop._replace(
-        init=lambda keys: Progress(planned.method.init(keys.init), no_steps(LOSSES)),
+        init=lambda keys: Progress(planned.method.init(keys.init), zero_means(LOSSES)),
         order=lambda *arguments: None,
         run=skip,
     )

@@ -18,7 +18,7 @@ from slmrec_jax.errors import Interrupted
 from slmrec_jax.objectives.sampling import Sizes
 from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.loop import epoch, make_keys, make_loop
-from slmrec_jax.training.small_data import batch_doubts
+from slmrec_jax.training.small_data import batch_warnings
 from slmrec_jax.types import Method
 
 pytestmark = pytest.mark.usefixtures("cheap_runs", "optax_promotion")
@@ -135,6 +135,6 @@ def test_an_epoch_of_many_passes_is_a_loop(config, tiny):
 
 def test_few_steps_a_pass_are_no_doubt_where_an_epoch_has_its_own_number(config, tiny):
     made = setup(dataclasses.replace(config, batch_size=1000), tiny)
-    assert any("which usually trains better" in line for line in batch_doubts(made.method, made.config, tiny))
+    assert any("which usually trains better" in line for line in batch_warnings(made.method, made.config, tiny))
     longer = dataclasses.replace(made.config, steps_per_epoch=100)
-    assert not any("which usually trains better" in line for line in batch_doubts(made.method, longer, tiny))
+    assert not any("which usually trains better" in line for line in batch_warnings(made.method, longer, tiny))

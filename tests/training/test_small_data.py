@@ -11,7 +11,7 @@ from slmrec_jax.data import make_dataset
 from slmrec_jax.errors import naming_flags
 from slmrec_jax.methods import make_method
 from slmrec_jax.training.inputs import make_spec
-from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
+from slmrec_jax.training.small_data import batch_warnings, fit_cutoffs
 from slmrec_jax.types import Interactions
 
 CONFIG = Config(dim=8, num_layers=1, task="none", batch_size=4)
@@ -26,7 +26,7 @@ TWENTY = [(user, item) for user in range(10) for item in (user, user + 1)]
 
 
 def said(config, dataset):
-    return batch_doubts(make_method(config, make_spec(config, dataset)), config, dataset)
+    return batch_warnings(make_method(config, make_spec(config, dataset)), config, dataset)
 
 
 @pytest.mark.parametrize(

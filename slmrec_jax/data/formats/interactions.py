@@ -1,4 +1,4 @@
-"""Reading of interaction tables with named columns, and construction of data sets from them."""
+"""Read interaction tables with named columns, and make data sets of them."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial

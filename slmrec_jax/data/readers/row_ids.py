@@ -1,4 +1,4 @@
-"""Numbering of raw ids, and conversion of rows to sorted, distinct pairs of these numbers."""
+"""Number raw ids, and convert rows to sorted, distinct pairs of these numbers."""
 
 from collections.abc import Sequence
 from typing import Literal, NamedTuple

@@ -1,4 +1,4 @@
-"""Opening of text files, compressed or not, in UTF-8 or with a byte-order mark."""
+"""Open text files, compressed or not, in UTF-8 or with a byte-order mark."""
 
 import codecs
 import io

@@ -1,4 +1,4 @@
-"""Encoding of text ids as two tensors, because safetensors has no text dtype."""
+"""Encode text ids as two tensors, because safetensors has no text dtype."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Writing of a config as a Python file with get_config(), for `slmrec-jax train --config`."""
+"""Write a config as a Python file with get_config(), for `slmrec-jax train --config`."""
 
 import dataclasses
 from typing import Any

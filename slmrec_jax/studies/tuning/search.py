@@ -29,7 +29,7 @@ from slmrec_jax.training.inputs import make_inputs
 from slmrec_jax.training.run import Run
 from slmrec_jax.training.selection import check_epochs, finished
 from slmrec_jax.training.setup import outline, with_inputs
-from slmrec_jax.training.small_data import batch_doubts, fit_cutoffs
+from slmrec_jax.training.small_data import batch_warnings, fit_cutoffs
 from slmrec_jax.training.storage.folder import Record
 from slmrec_jax.training.storage.lock import LOCK, locked
 from slmrec_jax.training.storage.records import read_json, write_json
@@ -178,7 +178,7 @@ def _run_trials(
 
         def train(point: Point) -> Iterator[list[list[Record]]]:
             planned = outline(with_settings(config, point), dataset)
-            for line in batch_doubts(planned.method, planned.config, dataset):
+            for line in batch_warnings(planned.method, planned.config, dataset):
                 if line not in said:  # most settings do not change the batches
                     tell(message(line))
                     said.add(line)

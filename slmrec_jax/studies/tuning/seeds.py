@@ -1,4 +1,4 @@
-"""Training of several seeds of one config, either as one program over batched states or one after another.
+"""Train several seeds of one config, either as one program over batched states or one after another.
 
 Each seed computes the same as a separate run, up to float32 rounding: the same initial state, batches, negatives and
 masks. Nothing is written; the records are for a search, which needs only validation.

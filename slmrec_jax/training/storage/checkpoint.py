@@ -32,7 +32,7 @@ from slmrec_jax.durable import PART, check_room, move_folder, remove_folder
 from slmrec_jax.errors import UserError, one_line, setting
 from slmrec_jax.forms import fault
 from slmrec_jax.meshes import on_host
-from slmrec_jax.training.loop import Means, Progress, no_steps
+from slmrec_jax.training.loop import Means, Progress, zero_means
 from slmrec_jax.training.storage.arrays import load_arrays, save_arrays
 from slmrec_jax.training.storage.manifest import DAMAGED, check_manifest, write_manifest
 from slmrec_jax.training.storage.records import read_json, seal
@@ -176,7 +176,7 @@ def restore_state(folder: Path, epoch: int, like: TrainState) -> TrainState:
     """Restore the state at the end of an epoch. `like` is a state of the same model, or its shapes."""
     path = _checked(folder, Place(epoch))
     names = (re.fullmatch(r"\.means\.values\['(.*)'\]", name) for name in _read_description(path)[0])
-    means = jax.eval_shape(lambda: no_steps(found[1] for found in names if found))
+    means = jax.eval_shape(lambda: zero_means(found[1] for found in names if found))
     return _load_checkpoint(path, Place(epoch), Progress(like, means)).progress.state
 
 

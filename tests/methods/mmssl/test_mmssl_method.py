@@ -15,7 +15,7 @@ from slmrec_jax.methods import make_method
 from slmrec_jax.methods.mmssl import game
 from slmrec_jax.objectives.sampling import uniform
 from slmrec_jax.training.inputs import make_inputs, make_spec
-from slmrec_jax.training.loop import Progress, make_keys, no_steps
+from slmrec_jax.training.loop import Progress, make_keys, zero_means
 from slmrec_jax.training.storage import checkpoint
 from slmrec_jax.types import Batch
 
@@ -84,7 +84,7 @@ def test_published_steps_and_their_resumption(published, tmp_path):
     contrasts = []
     for number in range(3):
         if number == 2:
-            progress = Progress(state, no_steps(["loss"]))
+            progress = Progress(state, zero_means(["loss"]))
             checkpoint.write_checkpoint(
                 tmp_path, checkpoint.Checkpoint(checkpoint.Place(1), progress, checkpoint.Tally())
             )
