@@ -106,8 +106,9 @@ class Spec(NamedTuple):
 class Batch(NamedTuple):
     """The training interactions of one step.
 
-    The last batch of a pass over the interactions is padded to the batch size. A padded row repeats a real row, has
-    `mask` false, and is excluded from every mean and every denominator.
+    The last batch of a pass over the interactions is padded to the batch size. A padded row has valid ids,
+    though not always those of an interaction. Its `mask` is false, and it is excluded from every mean and every
+    denominator.
 
     With M micro-batches, every field except `key` has a leading axis of size M; at the end of a pass some
     micro-batches may have no real rows. A loss always receives a single micro-batch.
@@ -220,6 +221,8 @@ class Context(NamedTuple):
     """The parameters of the model."""
     key: Key[Array, ""]
     """The PRNG key of this loss in this step."""
+    negatives: Int[Array, " flat"]
+    """`batch.negatives` as one axis. Losses that read this array share the gather of its rows."""
 
 
 class Loss(NamedTuple):

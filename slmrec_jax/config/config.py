@@ -76,7 +76,8 @@ class Config(Source):
     full precision; ranking has `eval.precision`."""
     propagation: Literal["auto", "chains", "definition"] = "auto"
     """How systems that propagate compute it: in fewer products (`auto`, `chains`) or by the definition. slmrec and
-    lightgcn with fused features propagate features once if a cost rule finds it cheaper (`auto`), or always."""
+    lightgcn with fused features propagate features once if a cost rule finds it cheaper (`auto`), or always. lattice
+    and mmssl have one way only."""
     frozen_rows: Literal["float32", "bfloat16"] = "float32"
     """How slmrec and lightgcn store modalities that are propagated once: bfloat16 takes half the memory and rounds to 8
     bits."""

@@ -51,7 +51,7 @@ def gradient_method(
         augmentation: The augmentation of the view that the losses read (`Context.view`).
 
     Raises:
-        UserError: An argument has another type, or a weight is not finite.
+        UserError: An argument has the wrong type, or a weight is not finite.
         ValueError: Every term has weight 0, or a term's name is `loss` or contains a slash.
     """
     _check_arguments(model, terms, optimizer)
@@ -102,7 +102,7 @@ def _check_arguments(model: Model, terms: Mapping[str, Term], optimizer: optax.G
     check_type("model", model, Model, "a Model, such as slm.slmrec_recipe(config, spec).model")
     check_type("terms", terms, Mapping, "a mapping from names to slm.Term(weight, loss)")
     if not all(callable(getattr(optimizer, name, None)) for name in ("init", "update")):
-        raise UserError(f"optimizer is {shown(optimizer)}: give one of optax, such as optax.adam(1e-3)")
+        raise UserError(f"optimizer is {shown(optimizer)}: give a transformation of optax, such as optax.adam(1e-3)")
     for name, term in terms.items():
         check_type(f"terms[{name!r}]", term, Term, "slm.Term(weight, loss)")
         check_type(f"the loss of terms[{name!r}]", term.loss, Loss, "slm.Loss(function), or slm.bpr() and the like")
@@ -135,6 +135,7 @@ def objective(
                 inputs=inputs,
                 model_params=params["model"],
                 key=batch.key,
+                negatives=batch.negatives.reshape(-1),
             )
             total = jnp.zeros(())
             metrics: dict[str, Scalar] = {}

@@ -36,7 +36,10 @@ RECIPES: Mapping[str, Callable[[Config, Spec], Recipe]] = {
 
 
 def make_recipe(config: Config, spec: Spec) -> Recipe:
-    """Return the model and the weighted losses of the system that the config names, for a method of your own.
+    """Return the model, the weighted losses and the augmentation of the system that the config names.
+
+    For a method of your own, pass on all of them: `gradient_method(recipe.model, recipe.terms, optimizer, spec,
+    recipe.augmentation)`. Without its augmentation, FREEDOM trains on the whole graph.
 
     Args:
         config: Every choice; `config.model` names the system.

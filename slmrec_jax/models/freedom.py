@@ -51,7 +51,7 @@ def freedom(
         return inputs._replace(features={}, cache=taken)
 
     def encode(params: Params, inputs: Inputs) -> Encode:
-        encode_ids = encoder.encode(params, inputs._replace(cache=()))
+        encode_ids = encoder.encode(params, inputs)
         content = features.trained(inputs.cache, params["modalities"], spec)
 
         def view(augmentation: Augmentation, key: Key[Array, ""]) -> View:
@@ -91,6 +91,8 @@ def content_bpr(num_negatives: int = 1) -> Loss:
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view = context.view
+        if set(view.item_modalities) <= {ID}:
+            raise UserError("content_bpr needs item rows of content modalities, but the view has none: leave it out")
         of_each = {
             name: bpr.apply({}, context._replace(view=view._replace(items=rows)))[0]
             for name, rows in view.item_modalities.items()

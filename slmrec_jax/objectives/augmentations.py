@@ -7,14 +7,16 @@ mask. Draws that must differ also depend on the member's position in the pair.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float, Int, Key, Scalar, UInt32
 
 from slmrec_jax.encoding.graph import Graph, kept_interactions
 from slmrec_jax.encoding.layers import normalize
+from slmrec_jax.errors import UserError, check_choice, shown
 from slmrec_jax.objectives.orders import scramble
 from slmrec_jax.types import Augmentation, ModalityScale
 
@@ -28,7 +30,12 @@ def feature_dropout(rate: float, mode: Literal["layer", "input"] = "layer") -> V
         rate: The share of entries to drop, in [0, 1).
         mode: `"layer"` drops entries of users and items after each propagation layer, but never in layer 0 (published
             code); `"input"` drops entries of the items' input features (paper).
+
+    Raises:
+        UserError: An argument is invalid; the message says what to give.
     """
+    _check_rate(rate)
+    check_choice("mode", mode, ("layer", "input"))
 
     def inputs(view: int, key: Key[Array, ""], x: Mapping[str, Array]) -> Mapping[str, Array]:
         keys = jax.random.split(key, len(x))
@@ -50,7 +57,12 @@ def feature_masking(
         mode: `"swapped"` uses one view's mask for layer 0 and the other view's mask for layers 1..L (published code);
             `"clean"` uses one mask per view (paper). With masks per item, it is always `"clean"`.
         granularity: One draw for all items (`"batch"`), or one draw per item (`"item"`).
+
+    Raises:
+        UserError: An argument is invalid, or, when the view is made, the model has a single item modality.
     """
+    check_choice("mode", mode, ("swapped", "clean"))
+    check_choice("granularity", granularity, ("batch", "item"))
     if granularity == "item":
         return _pair(lambda view: Augmentation(inputs=lambda key, x: _mask_items(view, key, x)))
 
@@ -71,7 +83,12 @@ def edge_dropout(rate: float, granularity: Literal["view", "layer"] = "view") ->
     Args:
         rate: The probability, in [0, 1).
         granularity: One draw for all layers of a view (ED), or one draw per layer (SGL's random walk, RW).
+
+    Raises:
+        UserError: An argument is invalid; the message says what to give.
     """
+    _check_rate(rate)
+    check_choice("granularity", granularity, ("view", "layer"))
 
     def draw(view: int, key: Key[Array, ""], graph: Graph) -> Graph:
         def keep(users: Array, items: Array) -> Array:
@@ -91,7 +108,11 @@ def node_dropout(rate: float) -> Views:
     """Make ND: each user and item loses all of its interactions with probability `rate` in [0, 1) (SGL).
 
     The remaining interactions are normalised by the remaining degrees.
+
+    Raises:
+        UserError: The rate is invalid; the message says what to give.
     """
+    _check_rate(rate)
 
     def edges(view: int, key: Key[Array, ""], graph: Graph, num_layers: int) -> Sequence[Graph]:
         user_key, item_key = jax.random.split(key)
@@ -155,7 +176,13 @@ def dropout(key: Key[Array, ""], x: Float[Array, "..."], rate: float, view: int 
 
 
 def two_distinct(key: Key[Array, ""], count: int, shape: tuple[int, ...] = ()) -> Int[Array, "two ..."]:
-    """Draw two different indices below `count`, with each ordered pair equally likely."""
+    """Draw two different indices below `count`, with each ordered pair equally likely.
+
+    Raises:
+        UserError: There are no two indices, because a model whose modalities are masked has only one.
+    """
+    if count < 2:
+        raise UserError("feature_masking needs two item modalities to choose from, but the model has one: leave it out")
     first_key, step_key = jax.random.split(key)
     first = jax.random.randint(first_key, shape, 0, count, jnp.int32)
     step = jax.random.randint(step_key, shape, 1, count, jnp.int32)
@@ -167,6 +194,11 @@ def pair_words(key: Key[Array, ""], view: int, users: Array, items: Array) -> UI
     first, second = _key_words(key, view)
     of_users = scramble(scramble(users.astype(jnp.uint32) ^ first) + second)
     return scramble(scramble(of_users + items.astype(jnp.uint32)) ^ second)
+
+
+def _check_rate(rate: Any) -> None:
+    if not (isinstance(rate, int | float | np.number) and 0 <= rate < 1):
+        raise UserError(f"rate is {shown(rate)}: give a share of at least 0 and below 1")
 
 
 def _key_words(key: Key[Array, ""], view: int) -> tuple[Array, Array]:

@@ -45,6 +45,8 @@ def info_nce(
     """
     _check_temperature(temperature)
     check_choice("negatives", negatives, ("inbatch", "sampled"))
+    if not _is_number(popularity_correction):
+        raise UserError(f"popularity_correction is {shown(popularity_correction)}: give a number")
     if negatives == "sampled":
         _check_count(num_negatives)
 
@@ -120,13 +122,16 @@ def embedding_l2(
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, batch = context.view, context.batch
+        has_tables = {"user", "item"} <= set(context.model_params)
+        if (rows == "layer0" and not has_tables) or (rows == "view" and ID not in view.user_modalities):
+            raise UserError(f"embedding_l2 has rows {rows!r}, but the model has no such rows: give rows='fused'")
         if rows == "layer0":
             users, items = (rows_for_all(rows_of(context.model_params[side])) for side in ("user", "item"))
         elif rows == "view":
             users, items = view.user_modalities[ID], view.item_modalities[ID]
         else:
             users, items = view.users, view.items
-        touched = users(batch.users), items(batch.items), items(batch.negatives.reshape(-1))
+        touched = users(batch.users), items(batch.items), items(context.negatives)
         of_users, of_items, of_negatives = (jnp.sum(jnp.square(x), axis=1) for x in touched)
         squares = jnp.stack([of_users, of_items, jnp.mean(of_negatives.reshape(batch.negatives.shape), axis=1)])
         if norm == "squared":
@@ -219,10 +224,16 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, items = context.view, context.items
+        names = [name for name in view.item_modalities if name in params]
+        if not names or ID not in view.item_modalities:
+            raise UserError(
+                "fine_and_coarse needs item rows of ids and of content modalities, which the view lacks: take data "
+                "with features, and a model whose view has their rows, such as SLMRec"
+            )
         side = (lambda x: x) if similarity == "dot" else layers.normalize
         chained = view.item_modalities[ID](items)
         levels = {}
-        for name in (name for name in view.item_modalities if name in params):
+        for name in names:
             chained = layers.affine(params[name]["id"], chained)
             entering = layers.affine(params[name]["modality"], view.item_modalities[name](items))
             levels[name] = self_cross_entropy(side(chained) / temperature, side(entering), items.counts)
@@ -231,9 +242,13 @@ def fine_and_coarse(temperature: float, similarity: Literal["dot", "cosine"] = "
     return Loss(apply, init, in_batch=True)
 
 
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float | np.number | jax.Array | np.ndarray)
+
+
 def _check_temperature(temperature: Any) -> None:
     is_array = isinstance(temperature, jax.Array | np.ndarray)  # it may be traced
-    if not is_array and not (isinstance(temperature, int | float | np.number) and temperature > 0):
+    if not _is_number(temperature) or (not is_array and temperature <= 0):
         raise UserError(f"temperature is {shown(temperature)}: give a number above 0")
 
 
@@ -251,5 +266,8 @@ def _positive_and_negatives(
     side = (lambda x: x) if score == "dot" else layers.normalize
     users = side(view.users(batch.users))
     positive = jnp.sum(users * side(view.items(batch.items)), axis=-1, keepdims=True)
-    drawn = side(view.items(negatives.reshape(-1))).reshape(*negatives.shape, -1)
+    # If all are read, from the array that other losses read too, their rows are gathered once.
+    whole = negatives.shape == batch.negatives.shape
+    ids = context.negatives if whole else negatives.reshape(-1)
+    drawn = side(view.items(ids)).reshape(*negatives.shape, -1)
     return positive, jnp.einsum("bd,bkd->bk", users, drawn)

@@ -41,6 +41,7 @@ def context_of(model, params, inputs, users, items):
         inputs=inputs,
         model_params=params,
         key=jax.random.key(0),
+        negatives=jnp.zeros(0, jnp.int32),
     )
 
 

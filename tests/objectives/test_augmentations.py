@@ -5,6 +5,7 @@ import pytest
 
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.sparse import matmul
+from slmrec_jax.errors import UserError
 from slmrec_jax.objectives.augmentations import (
     _random_words,
     both,
@@ -200,3 +201,26 @@ def test_noise_has_its_length_and_stays_in_the_orthant():
     assert np.abs(np.asarray(first - second)).mean() > 0.001
     still = embedding_noise(0.0)[0].layer(KEY, Site(1, "id", "users"), x)
     np.testing.assert_array_equal(still, x)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: feature_dropout(1.0), r"rate is 1\.0, of type float: give a share"),
+        (lambda: feature_dropout(-0.5), r"rate is -0\.5"),
+        (lambda: feature_dropout(0.1, "inptu"), "mode is 'inptu'"),
+        (lambda: edge_dropout(30), "rate is 30"),
+        (lambda: edge_dropout(0.1, "Layer"), "granularity is 'Layer'"),
+        (lambda: node_dropout("0.1"), r"rate is '0\.1'"),
+        (lambda: feature_masking("swap"), "mode is 'swap'"),
+        (lambda: feature_masking("clean", "items"), "granularity is 'items'"),
+        (lambda: feature_masking()[0].modality(KEY, ("id",)), "needs two item modalities"),
+        (
+            lambda: feature_masking("clean", "item")[0].inputs(KEY, {"id": jnp.ones((3, 2))}),
+            "needs two item modalities",
+        ),
+    ],
+)
+def test_arguments_are_checked(make, said):
+    with pytest.raises(UserError, match=said):
+        make()

@@ -12,6 +12,8 @@ from graphs import GRAPHS
 from slmrec_jax.encoding import layers
 from slmrec_jax.encoding.graph import build_graph
 from slmrec_jax.encoding.rows import distinct_ids, rows_of
+from slmrec_jax.errors import UserError
+from slmrec_jax.models.freedom import content_bpr
 from slmrec_jax.objectives import losses
 from slmrec_jax.types import NO_AUGMENTATION, Batch, Context, Inputs, Interactions, Modality, Spec, View
 
@@ -51,7 +53,7 @@ def batch_of(size, padding=0, negatives=2):
     return Batch(*(jnp.asarray(x) for x in (USERS[rows], ITEMS[rows], mask, drawn.astype(np.int32))), jax.random.key(0))
 
 
-def value(loss, params, clean, other, batch):
+def context_of(clean, other, batch):
     views = iter((view_of(other), view_of(clean)))
     model = {"user": clean["users"]["id"], "item": clean["items"]["id"]}
     of_batch = (
@@ -61,8 +63,12 @@ def value(loss, params, clean, other, batch):
     def encode(augmentation, key):
         return next(views)
 
-    context = Context(view_of(clean), batch, *of_batch, encode, Inputs(GRAPH, {}), model, batch.key)
-    return loss.apply(params, context)[0]
+    drawn = batch.negatives.reshape(-1)
+    return Context(view_of(clean), batch, *of_batch, encode, Inputs(GRAPH, {}), model, batch.key, drawn)
+
+
+def value(loss, params, clean, other, batch):
+    return loss.apply(params, context_of(clean, other, batch))[0]
 
 
 LOSSES = {
@@ -208,3 +214,35 @@ def test_negatives_that_another_term_needs_change_nothing(name):
     own = batch._replace(negatives=batch.negatives[:, :2])
     found, alone = (value_and_gradients(name)({}, tables(0), tables(1), rows) for rows in (batch, own))
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), found, alone)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        (losses.fine_and_coarse(TAU), "fine_and_coarse needs item rows of ids and of content modalities"),
+        (content_bpr(), "content_bpr needs item rows of content modalities"),
+        (losses.embedding_l2("layer0"), "embedding_l2 has rows 'layer0'"),
+        (losses.embedding_l2("view"), "embedding_l2 has rows 'view'"),
+    ],
+)
+def test_a_loss_names_the_rows_that_a_model_lacks(loss, said):
+    context = context_of(tables(0), tables(1), batch_of(5))
+    bare = context.view._replace(user_modalities={}, item_modalities={})
+    with pytest.raises(UserError, match=said):
+        loss.apply({}, context._replace(view=bare, model_params={"table": jnp.zeros(1)}))
+
+
+def test_losses_ask_for_the_rows_of_the_negatives_by_one_array():
+    """So that they are gathered, and their gradients scattered, once."""
+    context, asked = context_of(tables(0), tables(1), batch_of(5)), []
+
+    def items(ids):
+        asked.append(ids)
+        return rows_of(tables(0)["items"]["fused"])(ids)
+
+    view = context.view._replace(items=items)
+    for loss in (losses.bpr(num_negatives=2), losses.embedding_l2("fused")):
+        loss.apply({}, context._replace(view=view))
+    drawn = [ids for ids in asked if ids.shape == (10,)]
+    assert len(drawn) == 2
+    assert drawn[0] is drawn[1]

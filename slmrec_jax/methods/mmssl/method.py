@@ -190,8 +190,9 @@ def cross_view(
     """Compute the mean over b of -log(e^{s(z_b, h_b) / τ} / (Σ_{c≠b} e^{s(z_b, z_c) / τ} + Σ_c e^{s(z_b, h_c) / τ})).
 
     s is the cosine, z are the users' rows of one modality's view, and h their final rows. In a graph without edges, the
-    rows z are 0; the value is then log(2 batch - 1) and nothing is learnt. The published code draws distinct users;
-    here, a repeated user is not a negative of themselves. The smallest possible term is representable in float32 if the
+    rows z are 0; the value is then the mean of log(2 (batch - n_b) + 1), where n_b is the number of rows of user b, and
+    nothing is learnt. The published code draws distinct users; here, a repeated user is not a negative of themselves.
+    The smallest possible term is representable in float32 if the
     temperature τ is at least 0.025.
     """
     z, h = (layers.normalize(take(rows, users.ids)) for rows in (views, final))

@@ -115,9 +115,15 @@ def mmssl(spec: Spec, options: MMSSLConfig) -> MMSSL:
         user_views = {name: aggregate_items(graphs[name], params["item"]) for name in names}
         item_views = {name: aggregate_users(graphs[name], params["user"]) for name in names}
         sequential = options.id_propagation == "sequential"
+
+        def with_views(table: Array, views: Mapping[str, Array]) -> Array:
+            if options.view_weight == 0:  # XLA would compute the views and multiply them by 0
+                return table
+            return table + options.view_weight * layers.normalize(attend(params["attention"], views))
+
         users, items = propagate_ids(
-            params["user"] + options.view_weight * layers.normalize(attend(params["attention"], user_views)),
-            params["item"] + options.view_weight * layers.normalize(attend(params["attention"], item_views)),
+            with_views(params["user"], user_views),
+            with_views(params["item"], item_views),
             lambda x: aggregate_items(training, x) if sequential else propagation.to_users(graph, x),
             lambda x: aggregate_users(training, x) if sequential else propagation.to_items(graph, x),
             options.id_layers,

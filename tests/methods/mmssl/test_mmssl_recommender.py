@@ -145,3 +145,24 @@ def test_modalities_keep_their_names_when_compiled(given):
     eager, compiled = features(params, inputs), jax.jit(features)(params, inputs)
     for name in SPEC.modalities:
         np.testing.assert_allclose(compiled[name], eager[name], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_views_of_weight_0_are_left_out(given):
+    """The rows are those with a tiny weight, and the views are not computed."""
+
+    def rows_of(view_weight):
+        model = mmssl(SPEC, MMSSLConfig(heads=2, view_weight=view_weight))
+        graphs = {name: empty_graph(NUM_USERS, NUM_ITEMS, 1) for name in SPEC.modalities}
+
+        def rows(params, inputs):
+            encoded = model.encode(params, inputs, graphs, no_dropout)
+            return encoded.users, encoded.items
+
+        params, inputs = model.init(jax.random.key(0)), model.prepare(given)
+        lowered = jax.jit(rows).lower(params, inputs)
+        return lowered.compile()(params, inputs), lowered.as_text().count("stablehlo.dot_general")
+
+    (without, products), (tiny, more_products) = rows_of(0.0), rows_of(1e-20)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), without, tiny)
+    assert products < more_products
