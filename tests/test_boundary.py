@@ -62,6 +62,11 @@ CALLS = {
     "made(item_texts=['a'])": "data set x: item_texts is ['a'], of type list: give a dict of texts by kind",
     "made(item_texts={'name': ['a', 'b']})": "data set x: a kind of item_texts is 'name', of type str: give one of",
     "made(item_texts={'title': [['a'], ['b', 'c']]})": "data set x: items: title is not one text for each item",
+    "feature_dropout(0.1, 'inptu')": "mode is 'inptu', of type str: give one of layer, input",
+    "edge_dropout(0.1, 'Layer')": "granularity is 'Layer', of type str: give one of view, layer",
+    "node_dropout('0.1')": "rate is '0.1', of type str: give a share of at least 0 and below 1",
+    "feature_masking('swap')": "mode is 'swap', of type str: give one of swapped, clean",
+    "feature_masking('clean', 'items')": "granularity is 'items', of type str: give one of batch, item",
     "info_nce(0.2, 'smpled')": "negatives is 'smpled', of type str: give one of inbatch, sampled",
     "info_nce(0.2, popularity_correction='auto')": "popularity_correction is 'auto', of type str: give a number",
     "info_nce(None)": "temperature is None, of type NoneType: give a number above 0",
@@ -87,6 +92,7 @@ from slmrec_jax import Augmentation, Config, Run, bpr, dataset, info_nce, load, 
 from slmrec_jax import with_protocol
 from slmrec_jax.data import Feature, Words, make_dataset
 from slmrec_jax.data.synthetic import demo
+from slmrec_jax.objectives.augmentations import edge_dropout, feature_dropout, feature_masking, node_dropout
 from slmrec_jax.objectives.losses import embedding_l2, fine_and_coarse
 from slmrec_jax.types import Embeddings, Interactions
 

@@ -207,20 +207,13 @@ def test_noise_has_its_length_and_stays_in_the_orthant():
     ("make", "said"),
     [
         (lambda: feature_dropout(1.0), r"rate is 1\.0, of type float: give a share"),
-        (lambda: feature_dropout(-0.5), r"rate is -0\.5"),
-        (lambda: feature_dropout(0.1, "inptu"), "mode is 'inptu'"),
-        (lambda: edge_dropout(30), "rate is 30"),
-        (lambda: edge_dropout(0.1, "Layer"), "granularity is 'Layer'"),
-        (lambda: node_dropout("0.1"), r"rate is '0\.1'"),
-        (lambda: feature_masking("swap"), "mode is 'swap'"),
-        (lambda: feature_masking("clean", "items"), "granularity is 'items'"),
-        (lambda: feature_masking()[0].modality(KEY, ("id",)), "needs two item modalities"),
-        (
-            lambda: feature_masking("clean", "item")[0].inputs(KEY, {"id": jnp.ones((3, 2))}),
-            "needs two item modalities",
-        ),
+        (lambda: edge_dropout(-0.5), r"rate is -0\.5"),
+        (lambda: node_dropout(30.0), r"rate is 30\.0"),
+        (lambda: feature_masking()[0].modality(KEY, ("id",)), "needs two item"),
+        (lambda: feature_masking("clean", "item")[0].inputs(KEY, {"id": jnp.ones((3, 2))}), "needs two item"),
     ],
 )
-def test_arguments_are_checked(make, said):
+def test_values_are_checked(make, said):
+    """Types are in test_boundary.py, since annotations are checked here."""
     with pytest.raises(UserError, match=said):
         make()

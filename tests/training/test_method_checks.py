@@ -89,7 +89,10 @@ def test_arrays_of_64_bits(tiny):
             r"the weight of terms\['own'\] is nan, of type float: give",
         ),
         ({"terms": slm.bpr()}, "terms is Loss.*: give a mapping"),
-        ({"optimizer": "adam"}, r"optimizer is 'adam', of type str: give one of optax, such as optax.adam"),
+        (
+            {"optimizer": "adam"},
+            r"optimizer is 'adam', of type str: give a transformation of optax, such as optax.adam",
+        ),
         ({"model": None}, "model is None, of type NoneType: give a Model"),
     ],
 )
