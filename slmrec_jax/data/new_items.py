@@ -31,7 +31,7 @@ class NewItems(NamedTuple):
     features: Mapping[str, Feature | Words]
     """The features, one entry per modality of the run."""
     notes: tuple[str, ...] = ()
-    """What in the files is unusual, such as rows that two items share."""
+    """Lines about what was left out of the files, or looks wrong in them."""
 
 
 def read_new_items(path: str | Path, dataset: Dataset) -> NewItems:

@@ -122,11 +122,12 @@ def embedding_l2(
 
     def apply(params: Params, context: Context) -> tuple[Scalar, Metrics]:
         view, batch = context.view, context.batch
-        has_tables = {"user", "item"} <= set(context.model_params)
-        if (rows == "layer0" and not has_tables) or (rows == "view" and ID not in view.user_modalities):
+        tables = context.model_params if isinstance(context.model_params, Mapping) else {}
+        has = {"layer0": {"user", "item"} <= set(tables), "view": ID in view.user_modalities, "fused": True}
+        if not has[rows]:
             raise UserError(f"embedding_l2 has rows {rows!r}, but the model has no such rows: give rows='fused'")
         if rows == "layer0":
-            users, items = (rows_for_all(rows_of(context.model_params[side])) for side in ("user", "item"))
+            users, items = (rows_for_all(rows_of(tables[side])) for side in ("user", "item"))
         elif rows == "view":
             users, items = view.user_modalities[ID], view.item_modalities[ID]
         else:
