@@ -28,15 +28,19 @@ def run_compare(flags: CompareFlags) -> None:
 
     from slmrec_jax.commands.tables import fit_width
     from slmrec_jax.durable import writing
-    from slmrec_jax.reporting.paper import write_results
-    from slmrec_jax.studies.comparison import compare
+    from slmrec_jax.reporting.paper import CURVES, USERS, write_results
+    from slmrec_jax.studies.comparison import COMPARISON_JSON, compare
     from slmrec_jax.training.progress import display
+    from slmrec_jax.training.storage.folder import CONFIG
 
     seeds = parse_seeds(flags, flags.seeds, "compare")
     if flags.settings.model != Config().model:
         raise UserError(
             f"compare takes --models, but --model, or the file of --config, names {flags.settings.model}: leave it out"
         )
+    foreign = [name for name in (CONFIG, USERS, CURVES) if (flags.out / name).exists()]
+    if foreign and not (flags.out / COMPARISON_JSON).exists():  # a data set, a run or an export has these names too
+        raise UserError(f"{flags.out} holds {foreign[0]}, but no comparison: give another {setting('out')}")
     with display(flags.settings.epochs) as show:
         comparison = compare(flags.settings, flags.models.split(","), seeds, flags.out, show)
     with writing(flags.out, f"give another {setting('out')}; the same command does not repeat finished runs"):

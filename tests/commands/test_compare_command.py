@@ -95,3 +95,14 @@ def test_a_full_disk_ends_a_comparison_in_one_line(tiny_demo, tmp_path, refused,
 def test_config_files_that_cannot_be_used(refused, tmp_path, code, said):
     (tmp_path / "mine.py").write_text(code)
     assert said in refused("compare", "--config", str(tmp_path / "mine.py"), "--out", str(tmp_path / "out"))
+
+
+@pytest.mark.parametrize("name", ["users.parquet", "curves.png", "config.json"])
+def test_a_folder_of_something_else_is_left_alone(tmp_path, refused, name):
+    """A data set, a run or an export has files of these names."""
+    (tmp_path / name).write_text("kept")
+    assert "but no comparison: give another --out" in refused(
+        "compare", "--models", "popularity", "--out", str(tmp_path)
+    )
+    assert (tmp_path / name).read_text() == "kept"
+    assert [path.name for path in tmp_path.iterdir()] == [name]
